@@ -1,0 +1,184 @@
+"""What every command shares: --root, --json, -q, -v; events to stderr; errors to exit codes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgekit.core.artifact import Artifact
+    from edgekit.core.project import Project
+    from edgekit.stages.context import Context
+
+
+class Run:
+    """One run of one command: where it works, how much it says, and in which form it answers."""
+
+    def __init__(self, root: Path, as_json: bool, verbosity: int) -> None:
+        self.root = root
+        self.as_json = as_json
+        self.verbosity = verbosity
+
+    @property
+    def project(self) -> Project:
+        """The project at --root."""
+        from edgekit.core.project import open_project
+
+        return open_project(self.root)
+
+    @contextmanager
+    def context(self) -> Iterator[Context]:
+        """The project, warm workers that end with the block, and a listener that writes to stderr."""
+        from edgekit.cli._progress import Watcher
+        from edgekit.stages.context import Context
+        from edgekit.workers.pool import WorkerPool
+
+        with WorkerPool() as pool, Watcher(self.verbosity) as watcher:
+            yield Context(self.project, pool, watcher)
+
+    def answer(self, data: Any, text: str | Callable[[], str]) -> None:
+        """The command's answer on stdout: a JSON document with --json, text otherwise."""
+        if self.as_json:
+            click.echo(json.dumps(data, indent=2, sort_keys=True, allow_nan=False, default=str))
+        else:
+            click.echo(text() if callable(text) else text, nl=False)
+
+    @property
+    def color(self) -> bool:
+        """Whether stdout is a terminal."""
+        return sys.stdout.isatty()
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    from edgekit.core.errors import Interrupted
+
+    raise Interrupted("terminated")
+
+
+def common(function: Callable[..., int | None]) -> Callable[..., None]:
+    """Gives a command its common options, and turns its errors into sentences and exit codes.
+
+    The function's first argument is the `Run`; what it returns is the exit code (None is 0).
+    """
+
+    @click.option("--root", type=click.Path(path_type=Path), default=".", help="The project's folder (default: this one).")
+    @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document on stdout.")
+    @click.option("-q", "--quiet", is_flag=True, help="Say nothing but the answer, warnings and errors.")
+    @click.option("-v", "--verbose", is_flag=True, help="Also say what workers wrote when they failed.")
+    @functools.wraps(function)
+    def wrapper(root: Path, as_json: bool, quiet: bool, verbose: bool, **arguments: Any) -> None:
+        context = click.get_current_context()
+        if context.invoked_subcommand is not None:
+            return  # a group: its subcommand answers, and takes these options from it
+        outer = context.parent.params if context.parent else {}
+        run = Run(
+            root if root != Path() else outer.get("root", root),
+            as_json or outer.get("as_json", False),
+            (verbose or outer.get("verbose", False)) - (quiet or outer.get("quiet", False)),
+        )
+        context.exit(_guarded(run, lambda: function(run, **arguments)))
+
+    return wrapper
+
+
+def _guarded(run: Run, work: Callable[[], int | None]) -> int:
+    from edgekit.core.errors import EdgekitError
+
+    with _terminable():
+        try:
+            return work() or 0
+        except EdgekitError as error:
+            tell(error, run)
+            return error.exit_code
+        except KeyboardInterrupt:
+            click.echo("Interrupted: nothing half-written was left behind.", err=True)
+            return 130
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM stops a command as Ctrl-C does."""
+    try:
+        before = signal.signal(signal.SIGTERM, _terminate)
+    except ValueError:  # not the main thread: somebody calls the command as a function
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def tell(error: Any, run: Run) -> None:
+    """One sentence on stderr; with --json the error as a document on stdout; with -v the worker's last lines."""
+    click.echo(f"Error: {error}", err=True)
+    tail = getattr(error, "stderr_tail", "")
+    if tail and run.verbosity > 0:
+        click.echo(tail, err=True)
+    if run.as_json:
+        click.echo(json.dumps({"error": {**error.to_dict(), "exit_code": error.exit_code}}, indent=2, sort_keys=True))
+
+
+def artifact_data(artifact: Artifact) -> dict[str, Any]:
+    """An artifact for --json: its folder and its manifest."""
+    from dataclasses import asdict
+
+    return {"folder": str(artifact.folder), "manifest": asdict(artifact.manifest)}
+
+
+def failures(context: Context) -> list[dict[str, Any]]:
+    """The steps that failed, for --json."""
+    return [error.to_dict() for error in context.failures]
+
+
+def _names(kind: str) -> list[str]:
+    """Names to complete, from the folders; a completion never fails."""
+    from edgekit.core import plugins
+    from edgekit.core.project import Project
+    from edgekit.core.specs import PRECISIONS
+
+    project = Project(Path.cwd())
+    if kind == "target":
+        targets = plugins.names("edgekit.targets")
+        return [*targets, *(f"{target}:{precision}" for target in targets for precision in PRECISIONS)]
+    known: dict[str, Callable[[], list[str]]] = {
+        "model": lambda: list(project.models()),
+        "device": lambda: list(project.device_files()),
+        "precision": lambda: list(PRECISIONS),
+        "format": lambda: plugins.names("edgekit.reports"),
+    }
+    return known[kind]()
+
+
+def complete(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """A completer for names of models, targets, precisions, devices or report formats."""
+    return lambda _context, _parameter, typed: [name for name in _names(kind) if name.startswith(typed)]
+
+
+def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """MODEL arguments, and --framework, --target, --precision to narrow them down."""
+    for option in (
+        click.option(
+            "--precision", metavar="NAME", shell_complete=complete("precision"), help="float32, float16, dynamic, int8, int16x8 …"
+        ),
+        click.option(
+            "--target",
+            "targets",
+            metavar="NAME[:PRECISION]",
+            multiple=True,
+            shell_complete=complete("target"),
+            help="A format, or one variant of it; may be repeated. See: edgekit targets",
+        ),
+        click.option("--framework", metavar="keras|torch|both", help="Whose source models."),
+        click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model")),
+    ):
+        function = option(function)
+    return function

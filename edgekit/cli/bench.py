@@ -1,0 +1,72 @@
+"""edgekit bench"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli._common import Run, common, complete, failures, selection_options
+
+
+@click.command("bench")
+@selection_options
+@click.option(
+    "--device",
+    "devices",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=complete("device"),
+    help="A device profile, or 'all'; may be repeated. Default: this host as it is. See: edgekit devices",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Instead of the profile's (this host as it is: 1).")
+@click.option("--min-duration", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Seconds to measure for.")
+@click.option("--min-runs", type=click.IntRange(min=1), default=50, show_default=True, help="Inferences to measure.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True, help="Seconds for each.")
+@common
+def command(
+    run: Run,
+    models: tuple[str, ...],
+    framework: str | None,
+    targets: tuple[str, ...],
+    precision: str | None,
+    devices: tuple[str, ...],
+    threads: int | None,
+    min_duration: float,
+    min_runs: int,
+    timeout: float,
+) -> int:
+    """Measure size, latency and memory of artifacts, each in a fresh process pinned to cores.
+
+    Every latency carries its tier: `host` is measured on this machine, `analytic` is a lower bound for the device.
+
+    \b
+    Example:
+      edgekit bench simple_cnn --device raspberry-pi-4b
+      edgekit bench simple_cnn --target tflite:int8 --threads 2 --json
+    """
+    from dataclasses import asdict
+
+    from edgekit.core.errors import unknown_name
+    from edgekit.core.specs import parse_precision
+    from edgekit.devices.profile import load_profile
+    from edgekit.reports._base import BENCH_HEADER, bench_cells
+    from edgekit.reports.console import table
+    from edgekit.stages.bench import HOST, BenchOptions, bench
+    from edgekit.stages.select import Selection, artifacts
+
+    if precision is not None:
+        parse_precision(precision)
+    known = run.project.device_files()
+    wanted = tuple(known) if "all" in devices else devices
+    for name in wanted:
+        if name not in known:
+            raise unknown_name("device", name, [*known, "all"])
+    profiles = [(name, load_profile(Path(known[name]))) for name in wanted] or [(HOST, None)]
+    options = BenchOptions(threads=threads, min_duration_s=min_duration, min_runs=min_runs, timeout_s=timeout)
+    with run.context() as context:
+        chosen = artifacts(context, Selection(models, framework, targets, precision))
+        done = bench(context, chosen, profiles, options)
+    data = {"measurements": [asdict(item) for item in done], "failures": failures(context)}
+    run.answer(data, lambda: table(BENCH_HEADER, map(bench_cells, done), left=4, color=run.color) if done else "")
+    return context.exit_code

@@ -1,0 +1,61 @@
+"""edgekit doctor"""
+
+from __future__ import annotations
+
+import click
+
+from edgekit.cli._common import Run, common
+
+
+@click.command("doctor")
+@common
+def command(run: Run) -> int:
+    """Show what is installed, and what each missing extra would add.
+
+    \b
+    Example:
+      edgekit doctor
+    """
+    import platform
+
+    from edgekit import __version__
+    from edgekit.core import requirements
+    from edgekit.devices import host
+    from edgekit.reports.console import table
+
+    packages = [
+        {
+            "package": item.distribution,
+            "version": item.version() if item.installed() else None,
+            "extra": item.extra,
+            "adds": _ADDS[item.extra],
+        }
+        for item in requirements.ALL
+    ]
+    missing = sorted({str(item["extra"]) for item in packages if item["version"] is None})
+    data = {
+        "edgekit": __version__,
+        "python": platform.python_version(),
+        "host": host.description(),
+        "cpus": list(host.available_cpus()),
+        "packages": packages,
+        "missing_extras": {extra: _ADDS[extra] for extra in missing},
+    }
+    rows = [(str(item["package"]), str(item["version"] or "missing"), f"edgekit[{item['extra']}]") for item in packages]
+    lines = [f"edgekit {__version__}, Python {data['python']}, {data['host']}\n"]
+    advice = [f"missing: {_ADDS[extra]}; install with: pip install 'edgekit[{extra}]'\n" for extra in missing]
+    run.answer(
+        data,
+        lambda: "".join(
+            [*lines, table(("package", "version", "comes with"), rows, left=3, color=run.color), *(advice or ["nothing is missing\n"])]
+        ),
+    )
+    return 0
+
+
+_ADDS = {
+    "tensorflow": "Keras models as sources, the tflite target and its runtime, Keras to ONNX",
+    "torch": "PyTorch models as sources, the torchscript and lite-interpreter targets and runtimes, PyTorch to ONNX",
+    "onnx": "the onnx target and ONNX Runtime",
+    "data": "the MNIST subset that simple_cnn learns from",
+}

@@ -1,0 +1,54 @@
+"""edgekit export"""
+
+from __future__ import annotations
+
+import click
+
+from edgekit.cli._common import Run, artifact_data, common, failures, selection_options
+
+
+@click.command("export")
+@selection_options
+@click.option(
+    "--calibration-samples",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Real samples that int8 and int16x8 take their ranges from.",
+)
+@common
+def command(
+    run: Run,
+    models: tuple[str, ...],
+    framework: str | None,
+    targets: tuple[str, ...],
+    precision: str | None,
+    calibration_samples: int,
+) -> int:
+    """Convert models; without a MODEL, every reference model. What is not trained is trained first.
+
+    What is not chosen is not narrowed down: no --target is every target, no precision every precision it has.
+
+    \b
+    Example:
+      edgekit export --target tflite
+      edgekit export simple_cnn --framework torch --target onnx --precision int8
+      edgekit export simple_cnn --target tflite:int8 --target onnx --target lite-interpreter
+    """
+    from edgekit.core.specs import parse_precision
+    from edgekit.stages import export, routes
+    from edgekit.stages.train import parse_frameworks
+
+    kinds = parse_frameworks(framework)
+    selection = routes.parse_selection(targets, None if precision is None else parse_precision(precision))
+    names = models or tuple(run.project.models())
+    for name in names:
+        run.project.model_folder(name)
+    with run.context() as context:
+        plans = export.plan(context, names, kinds, selection, kinds_named=framework is not None)
+        made = export.export(context, plans, calibration_samples)
+    run.answer(
+        {"artifacts": [artifact_data(item) for item in made], "failures": failures(context)},
+        "".join(f"{item.folder}\n" for item in made),
+    )
+    return context.exit_code

@@ -1,0 +1,83 @@
+"""edgekit inspect"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli._common import Run, common
+
+if TYPE_CHECKING:
+    from edgekit.core.specs import TensorSpec
+    from edgekit.stages.inspect import Inspection
+
+
+@click.command("inspect")
+@click.argument("path", type=click.Path(path_type=Path))
+@common
+def command(run: Run, path: Path) -> int:
+    """Show what is in an artifact's folder or a bare .tflite, .onnx, .pt or .ptl file.
+
+    Operators with counts and multiply-accumulates, tensors, parameters, quantization and signature; nothing is run but
+    TorchScript, whose multiply-accumulates are counted on one sample of zeros.
+
+    \b
+    Example:
+      edgekit inspect build/simple_cnn/keras/tflite-int8
+      edgekit inspect somebody/elses/model.onnx --json
+    """
+    from dataclasses import asdict
+
+    from edgekit.cli._common import artifact_data
+    from edgekit.stages.inspect import inspect
+
+    found = path if path.is_absolute() or path.exists() else run.root / path
+    with run.context() as context:
+        inspection = inspect(context, found)
+    data = {
+        "file": str(inspection.path),
+        "size_bytes": inspection.size_bytes,
+        "description": {**asdict(inspection.description), "signature": asdict(inspection.signature)},
+        "artifact": None if inspection.artifact is None else artifact_data(inspection.artifact),
+    }
+    run.answer(data, lambda: _text(inspection, run.color))
+    return 0
+
+
+def _text(inspection: Inspection, color: bool) -> str:
+    from edgekit.core.units import format_bytes, format_count
+    from edgekit.reports.console import table
+
+    found = inspection.description
+    unknown = "unknown"
+    facts = [
+        ("file", str(inspection.path)),
+        ("format", found.format),
+        ("size", format_bytes(inspection.size_bytes)),
+        ("parameters", f"{found.parameters:,} in {format_bytes(found.weight_bytes)}"),
+        ("multiply-accumulates", unknown if found.macs is None else f"{found.macs:,} ({format_count(found.macs)})"),
+        ("tensors", f"{found.tensors}, {found.quantized_tensors} quantized"),
+        ("activations", unknown if found.activation_bytes is None else f"{format_bytes(found.activation_bytes)} in all"),
+        *((f"input {spec.name}", _tensor(spec)) for spec in inspection.signature.inputs),
+        *((f"output {spec.name}", _tensor(spec)) for spec in inspection.signature.outputs),
+        *((key, value) for key, value in found.metadata.items() if value),
+    ]
+    if inspection.artifact is not None:
+        manifest = inspection.artifact.manifest
+        facts.append(("route", " -> ".join(manifest.route)))
+        facts += [("note", note) for note in manifest.notes]
+    width = max(len(name) for name, _ in facts)
+    ops = [(op.name, str(op.count), "" if op.macs is None else f"{op.macs:,}") for op in found.ops]
+    lines = "".join(f"{name:<{width}}  {value}\n" for name, value in facts)
+    return lines + table(("operator", "count", "multiply-accumulates"), ops, left=1, color=color)
+
+
+def _tensor(spec: TensorSpec) -> str:
+    shape = "x".join(str(dim) for dim in spec.shape) or "scalar"
+    parts = [shape, spec.dtype, *([spec.layout] if spec.layout else [])]
+    if spec.quantization is not None:
+        scales, zeros = spec.quantization.scale, spec.quantization.zero_point
+        parts.append(f"scale {scales[0]:.6g} zero point {zeros[0]}" if len(scales) == 1 else f"{len(scales)} scales")
+    return " ".join(parts)

@@ -1,0 +1,49 @@
+"""edgekit targets"""
+
+from __future__ import annotations
+
+import click
+
+from edgekit.cli._common import Run, common
+
+
+@click.command("targets")
+@common
+def command(run: Run) -> int:
+    """List the formats, what reaches them, at which precisions, and what runs them here.
+
+    \b
+    Example:
+      edgekit targets
+      edgekit targets --json
+    """
+    from edgekit.core import plugins
+    from edgekit.reports.console import table
+    from edgekit.stages import routes
+
+    edges = routes.bridges()
+    data, rows = [], []
+    for name, target in routes.targets().items():
+        runtime = plugins.load("edgekit.runtimes", target.runtime, "RUNTIME")
+        runs = all(requirement.installed() for requirement in runtime.requires)
+        for kind in plugins.names("edgekit.sources"):
+            reached = routes.reachable(kind, target, edges)
+            if not reached:
+                continue
+            installed = all(requirement.installed() for requirement in target.requires.get(kind, ()))
+            data.append(
+                {
+                    "target": name,
+                    "source": kind,
+                    "routes": {precision: list(route.steps) for precision, route in reached.items()},
+                    "runtime": target.runtime,
+                    "suffix": target.suffixes[0],
+                    "can_export": installed,
+                    "can_run": runs,
+                }
+            )
+            ready = "yes" if installed and runs else "see: edgekit doctor"
+            rows.append((name, kind, ", ".join(reached), target.suffixes[0], runtime.title, ready))
+    header = ("target", "from", "precisions", "file", "runtime", "installed")
+    run.answer({"targets": data}, lambda: table(header, rows, left=6, color=run.color))
+    return 0

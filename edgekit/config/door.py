@@ -1,0 +1,80 @@
+"""TOML into frozen dataclasses. pydantic validates; the sentence names the file, the key and what is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from edgekit.core.errors import InputError
+from edgekit.core.files import read_bytes
+
+T = TypeVar("T")
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+"""For `__pydantic_config__` of every dataclass that stands for a table of a file."""
+
+
+def read_toml(path: Path, cls: type[T], what: str) -> T:
+    """The file as a `cls`. Raises InputError that names the file and the key."""
+    content = read_bytes(path, what)
+    try:
+        data = tomllib.loads(content.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: this {what} is not valid TOML ({error})") from None
+    return validate(data, cls, str(path))
+
+
+def validate(data: Any, cls: type[T], where: str) -> T:
+    """The data as a `cls`. Raises InputError with the first thing that is wrong."""
+    try:
+        # By way of JSON: strict validation then takes arrays for tuples and objects for dataclasses, and nothing else.
+        return TypeAdapter(cls).validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        raise InputError(_sentence(error, cls, where)) from None
+
+
+def _sentence(error: ValidationError, cls: type, where: str) -> str:
+    first = error.errors(include_url=False, include_context=True)[0]
+    location = [part for part in first["loc"] if not _is_tag(part)]
+    key = ".".join(str(part) for part in location)
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        allowed = _allowed(cls, location[:-1])
+        return f"{where}: {key}: unknown key; allowed: {', '.join(allowed)}"
+    if first["type"] in ("missing", "missing_argument"):
+        return f"{where}: {key}: this key is missing"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    given = first.get("input")
+    got = "" if isinstance(given, dict) else f" (got {given!r})"
+    return f"{where}: {key or 'file'}: {message[:1].lower()}{message[1:]}{got}"
+
+
+def _is_tag(part: int | str) -> bool:
+    """pydantic puts the names of a union's members into the location; they are no keys of the file."""
+    return isinstance(part, str) and (part.endswith("]") or part in ("str", "int", "float", "none"))
+
+
+def _allowed(cls: Any, location: list[int | str]) -> list[str]:
+    for part in location:
+        cls = _inside(cls, part)
+    return sorted(field.name for field in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else []
+
+
+def _inside(cls: Any, part: int | str) -> Any:
+    """The type of an element: a field of a dataclass, an item of a tuple, a value of a mapping."""
+    if dataclasses.is_dataclass(cls):
+        return _unwrapped(typing.get_type_hints(cls).get(str(part)))
+    arguments = typing.get_args(cls)
+    return _unwrapped(arguments[0 if isinstance(part, int) else -1]) if arguments else None
+
+
+def _unwrapped(kind: Any) -> Any:
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return next(item for item in typing.get_args(kind) if item is not type(None))
+    return kind

@@ -1,0 +1,43 @@
+"""Types of keys that several files share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from edgekit.config.door import STRICT
+from edgekit.core.budgets import BudgetTable, Tier
+from edgekit.core.units import parse_bytes
+
+
+def _size(value: Any) -> int:
+    if not isinstance(value, str):
+        raise ValueError('must be a size in quotes, such as "500 KB"')
+    return parse_bytes(value)
+
+
+Size = Annotated[int, BeforeValidator(_size)]
+"""Bytes, written as `"500 KB"` or `"1 MiB"`."""
+
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "int4"]
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """A `[budgets]` table: what the figures of the variants it covers must keep within."""
+
+    variant: str = "*"
+    size: Size | None = None
+    peak_memory: Size | None = None
+    drift: Annotated[float, Field(ge=0)] | None = None
+    latency_ms: dict[Tier, Positive] = field(default_factory=dict)
+
+    __pydantic_config__ = STRICT
+
+    def table(self) -> BudgetTable:
+        """As the core knows it."""
+        return BudgetTable(self.variant, self.size, self.peak_memory, self.drift, tuple(sorted(self.latency_ms.items())))

@@ -1,0 +1,86 @@
+"""The one clock. Runtimes never time themselves; they are called from here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Elapsed wall and CPU time (of all threads of this process) of one call, in nanoseconds."""
+
+    wall_ns: int
+    cpu_ns: int
+
+
+def timed(call: Callable[[], object]) -> Stopwatch:
+    """Runs the call once."""
+    cpu = time.process_time_ns()
+    wall = time.perf_counter_ns()
+    call()
+    return Stopwatch(time.perf_counter_ns() - wall, time.process_time_ns() - cpu)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Latencies of many inferences in milliseconds. `mad_ms` is the median absolute deviation from the median."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    min_ms: float
+    max_ms: float
+    mad_ms: float
+
+    @classmethod
+    def of(cls, nanoseconds: Sequence[int]) -> Distribution:
+        """Of at least one sample; percentiles by linear interpolation."""
+        values = np.asarray(nanoseconds, dtype=np.float64) / NS_PER_MS
+        p50, p90, p99 = (float(value) for value in np.percentile(values, (50, 90, 99)))
+        return cls(
+            count=len(values),
+            mean_ms=float(values.mean()),
+            p50_ms=p50,
+            p90_ms=p90,
+            p99_ms=p99,
+            min_ms=float(values.min()),
+            max_ms=float(values.max()),
+            mad_ms=float(np.median(np.abs(values - p50))),
+        )
+
+
+def is_steady(walls_ns: Sequence[int], window: int = 10, within: float = 0.05) -> bool:
+    """Whether the medians of the last two windows differ by less than `within` of the later one."""
+    if len(walls_ns) < 2 * window:
+        return False
+    earlier = float(np.median(walls_ns[-2 * window : -window]))
+    later = float(np.median(walls_ns[-window:]))
+    return abs(earlier - later) <= within * later
+
+
+def warm_up(call: Callable[[], object], *, max_seconds: float, max_runs: int = 10_000) -> int:
+    """Runs the call until it is steady, or until time or runs are used up; the number of runs."""
+    deadline = time.perf_counter_ns() + int(max_seconds * 1e9)
+    walls: list[int] = []
+    while len(walls) < max_runs and not is_steady(walls):
+        walls.append(timed(call).wall_ns)
+        if time.perf_counter_ns() >= deadline:
+            break
+    return len(walls)
+
+
+def measure(call: Callable[[], object], *, min_seconds: float, min_runs: int) -> list[Stopwatch]:
+    """Runs the call at least `min_runs` times and for at least `min_seconds`."""
+    deadline = time.perf_counter_ns() + int(min_seconds * 1e9)
+    runs: list[Stopwatch] = []
+    while len(runs) < min_runs or time.perf_counter_ns() < deadline:
+        runs.append(timed(call))
+    return runs

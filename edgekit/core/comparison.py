@@ -1,0 +1,136 @@
+"""Comparing what an artifact computes with what its source computed. A failed comparison is a value, no exception."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgekit.core import metrics
+from edgekit.core.metrics import Array
+from edgekit.core.tolerances import Tolerances
+
+_UPPER = ("max_abs_error", "mean_abs_error", "rmse")
+_LOWER = {"min_sqnr_db": "sqnr_db", "min_cosine": "cosine", "min_top1_agreement": "top1_agreement"}
+_NO_SIGNAL_DB = -999.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure beside its tolerance: `limit` is None where there is none."""
+
+    name: str
+    value: float | None
+    limit: float | None
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One output tensor of an artifact against the source's.
+
+    `problem` is a sentence when there is nothing to measure (shape, dtype, NaN); then `figures` is empty.
+    """
+
+    output: str
+    samples: int
+    worst_sample: int | None
+    figures: tuple[Figure, ...]
+    problem: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """True when every figure keeps within its tolerance."""
+        return self.problem is None and all(figure.passed for figure in self.figures)
+
+    def value(self, name: str) -> float | None:
+        """The figure of that name, or None."""
+        return next((figure.value for figure in self.figures if figure.name == name), None)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One clause for each figure out of tolerance."""
+        if self.problem is not None:
+            return (f"output {self.output}: {self.problem}",)
+        return tuple(
+            f"output {self.output}: {figure.name} {format_figure(figure.value)} is outside {format_figure(figure.limit)}"
+            for figure in self.figures
+            if not figure.passed
+        )
+
+
+def format_figure(value: float | None) -> str:
+    """Three significant digits; None (an infinite SQNR, JSON has no infinity) as `inf`."""
+    return "inf" if value is None else f"{value:.3g}"
+
+
+def _figure(name: str, value: float, tolerances: Tolerances) -> Figure:
+    limits = tolerances.limits()
+    if name in _UPPER:
+        limit = limits.get(name)
+        return Figure(name, value, limit, limit is None or value <= limit)
+    key = next(key for key, figure in _LOWER.items() if figure == name)
+    limit = limits.get(key)
+    passed = limit is None or value >= limit
+    if math.isinf(value):  # JSON has no infinity: equal arrays are null, noise over silence is the floor
+        return Figure(name, None if value > 0 else _NO_SIGNAL_DB, limit, passed)
+    return Figure(name, value, limit, passed)
+
+
+def _problem(reference: Array, actual: Array) -> str | None:
+    if actual.dtype != reference.dtype:
+        return f"dtype {actual.dtype} where the source has {reference.dtype}"
+    if actual.shape != reference.shape:
+        return f"shape {actual.shape} where the source has {reference.shape}"
+    if reference.size == 0:
+        return "there are no samples to compare"
+    for what, array in (("artifact", actual), ("source", reference)):
+        finite = np.isfinite(array)
+        if not finite.all():
+            bad = np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1))
+            return f"the {what} computes NaN or infinity in {len(bad)} of {len(array)} samples, first in sample {bad[0]}"
+    if len(reference) > 1 and np.all(reference == reference[:1]):
+        return f"the source computes the same for all {len(reference)} samples, which is no evidence of equality"
+    return None
+
+
+def compare_output(
+    name: str, reference: Array, actual: Array, tolerances: Tolerances, *, classifier: bool
+) -> Comparison:
+    """Compares one output, shape (N, ...), with the source's; both dequantized to the source's dtype."""
+    problem = _problem(reference, actual)
+    if problem is not None:
+        return Comparison(name, len(reference), None, (), problem)
+    values = {
+        "max_abs_error": metrics.max_abs_error(reference, actual),
+        "mean_abs_error": metrics.mean_abs_error(reference, actual),
+        "rmse": metrics.rmse(reference, actual),
+        "sqnr_db": metrics.sqnr_db(reference, actual),
+        "cosine": metrics.cosine(reference, actual),
+    }
+    if classifier:
+        values["top1_agreement"] = metrics.top1_agreement(reference, actual)
+    index, _ = metrics.worst_sample(reference, actual)
+    figures = tuple(_figure(key, value, tolerances) for key, value in values.items())
+    return Comparison(name, len(reference), index, figures)
+
+
+def compare_outputs(
+    reference: Mapping[str, Array], actual: Mapping[str, Array], tolerances: Tolerances, *, classifier: bool
+) -> tuple[Comparison, ...]:
+    """Compares every output of the source by name. One that the artifact does not have is a problem."""
+    return tuple(
+        compare_output(name, array, actual[name], tolerances, classifier=classifier)
+        if name in actual
+        else Comparison(name, len(array), None, (), "the artifact has no such output")
+        for name, array in reference.items()
+    )
+
+
+def comparison_from_dict(data: Mapping[str, Any]) -> Comparison:
+    """The inverse of `dataclasses.asdict` after a trip through JSON."""
+    figures = tuple(Figure(**figure) for figure in data["figures"])
+    return Comparison(data["output"], data["samples"], data["worst_sample"], figures, data["problem"])

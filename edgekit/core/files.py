@@ -1,0 +1,128 @@
+"""Writing so that a killed process leaves nothing half done, and reading so that a bad file is one sentence."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.errors import DiskFull, EdgekitError, InputError
+
+STAGING_PREFIX = ".edgekit-"
+
+
+def os_error(error: OSError, path: Path) -> EdgekitError:
+    """The sentence for an OSError met while writing `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"no space left on the disk that holds {path}; nothing was changed there", step="write")
+    reason = (error.strerror or str(error)).lower()
+    return InputError(f"cannot write {path}: {reason}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Maps the OSErrors of the block to InputError (not writable) and DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        raise os_error(error, path) from error
+
+
+@contextmanager
+def staged_folder(final: Path) -> Iterator[Path]:
+    """A temporary folder beside `final` that takes its place when the block ends without an error.
+
+    Whatever stood at `final` stays until the new folder is complete. On an error, or an interrupt, the temporary folder
+    is removed and `final` is as it was. Raises InputError when the parent cannot be written, DiskFull when it is full.
+    """
+    with writing(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=final.parent))
+        staging.chmod(0o777 & ~_umask())
+    try:
+        with writing(final):
+            yield staging
+            _replace_folder(staging, final)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _replace_folder(staging: Path, final: Path) -> None:
+    if not final.exists():
+        staging.rename(final)
+        return
+    old = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=final.parent))
+    try:
+        final.rename(old / "old")
+        staging.rename(final)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces the file in one step. Raises InputError or DiskFull; the old file then stands as it was."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def to_json(data: Any) -> str:
+    """JSON with stable key order and no NaN (which JSON does not have: use null)."""
+    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, data: Any) -> None:
+    """`to_json` into the file, in one step."""
+    write_text(path, to_json(data))
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """The content. Raises InputError when the file is missing, unreadable or empty."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such {what}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this {what}: {(error.strerror or str(error)).lower()}") from error
+    if not content:
+        raise InputError(f"{path}: this {what} is empty")
+    return content
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The JSON object in the file. Raises InputError when it is missing, empty, truncated or something else."""
+    content = read_bytes(path, what)
+    try:
+        data = json.loads(content)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: this {what} is not valid JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: this {what} holds a JSON {type(data).__name__} where an object belongs")
+    return data
+
+
+def sha256_file(path: Path) -> str:
+    """The hex digest of the file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,74 @@
+"""What a bench found out about one artifact under one device profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.clock import Distribution
+from edgekit.core.errors import InputError
+from edgekit.core.files import read_json
+
+BENCH_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Figures in ms and bytes. `latency_ms` is one figure a tier: the median of `wall` for `host`, a roofline's lower
+    bound for `analytic`. Peak memory is above what the process held once the runtime's library was loaded."""
+
+    model: str
+    kind: str
+    target: str
+    precision: str
+    artifact_sha256: str
+    device: str
+    runtime: str
+    size_bytes: int
+    compressed_bytes: int
+    latency_ms: Mapping[str, float]
+    load_ms: float
+    first_inference_ms: float
+    warm_up_runs: int
+    wall: Distribution
+    cpu: Distribution
+    threads: int
+    cpus: tuple[int, ...] | None
+    host: str
+    peak_memory_load_bytes: int | None
+    peak_memory_run_bytes: int | None
+    macs: int | None
+    weight_bytes: int | None
+    notes: tuple[str, ...] = ()
+    schema_version: int = BENCH_SCHEMA
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The higher of the peaks of loading and of running."""
+        known = [value for value in (self.peak_memory_load_bytes, self.peak_memory_run_bytes) if value is not None]
+        return max(known) if known else None
+
+
+def bench_file(device: str) -> str:
+    """`bench-raspberry-pi-4b.json`"""
+    return f"bench-{device}.json"
+
+
+def load_measurement(path: Path) -> Measurement:
+    """The measurement in the file. Raises InputError when it is damaged or of another version."""
+    data: dict[str, Any] = read_json(path, "bench result")
+    known = {field.name for field in fields(Measurement)}
+    if data.get("schema_version") != BENCH_SCHEMA or set(data) - known:
+        raise InputError(f"{path}: not a bench result of version {BENCH_SCHEMA}; run the bench again")
+    try:
+        made = {
+            "wall": Distribution(**data["wall"]),
+            "cpu": Distribution(**data["cpu"]),
+            "cpus": None if data["cpus"] is None else tuple(data["cpus"]),
+            "notes": tuple(data["notes"]),
+        }
+        return Measurement(**{**data, **made})
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: this bench result lacks or mistypes a key ({error})") from None

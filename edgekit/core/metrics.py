@@ -1,0 +1,105 @@
+"""Figures of how far one array is from another, and how good a model is at its task. Pure numpy, float64 inside.
+
+Arrays that are compared have the samples along axis 0: shape (N, ...). The reference comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+
+def _pair(reference: Array, actual: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if reference.shape != actual.shape:
+        raise ValueError(f"shapes differ: {reference.shape} and {actual.shape}")
+    if reference.size == 0:
+        raise ValueError("nothing to compare: the arrays are empty")
+    return reference.astype(np.float64), actual.astype(np.float64)
+
+
+def max_abs_error(reference: Array, actual: Array) -> float:
+    """max |r - a|."""
+    r, a = _pair(reference, actual)
+    return float(np.max(np.abs(r - a)))
+
+
+def mean_abs_error(reference: Array, actual: Array) -> float:
+    """mean |r - a|."""
+    r, a = _pair(reference, actual)
+    return float(np.mean(np.abs(r - a)))
+
+
+def rmse(reference: Array, actual: Array) -> float:
+    """sqrt(mean (r - a)^2)."""
+    r, a = _pair(reference, actual)
+    return float(np.sqrt(np.mean((r - a) ** 2)))
+
+
+def sqnr_db(reference: Array, actual: Array) -> float:
+    """Signal to quantization noise ratio, 10 * log10(sum r^2 / sum (r - a)^2), in dB.
+
+    Infinite when the arrays are equal; minus infinite when the reference is all zero and the other is not.
+    """
+    r, a = _pair(reference, actual)
+    noise, signal = float(np.sum((r - a) ** 2)), float(np.sum(r**2))
+    if noise == 0.0:
+        return float("inf")
+    return float("-inf") if signal == 0.0 else float(10 * np.log10(signal / noise))
+
+
+def cosine(reference: Array, actual: Array) -> float:
+    """sum(r * a) / (|r| * |a|) over all elements. Two zero arrays are alike: 1; one zero array: 0."""
+    r, a = _pair(reference, actual)
+    norms = float(np.linalg.norm(r.ravel()) * np.linalg.norm(a.ravel()))
+    if norms == 0.0:
+        return 1.0 if np.array_equal(r, a) else 0.0
+    return float(np.dot(r.ravel(), a.ravel()) / norms)
+
+
+def worst_sample(reference: Array, actual: Array) -> tuple[int, float]:
+    """The index along axis 0 of the sample with the largest absolute error, and that error."""
+    r, a = _pair(reference, actual)
+    errors = np.abs(r - a).reshape(len(r), -1).max(axis=1)
+    index = int(np.argmax(errors))
+    return index, float(errors[index])
+
+
+def top1_agreement(reference: Array, actual: Array) -> float:
+    """Share of samples whose largest output stands at the same index. Shapes (N, classes)."""
+    r, a = _pair(reference, actual)
+    return float(np.mean(np.argmax(r, axis=-1) == np.argmax(a, axis=-1)))
+
+
+def accuracy(outputs: Array, labels: Array) -> float:
+    """Share of samples whose largest output stands at the label. Shapes (N, classes) and (N,)."""
+    return float(np.mean(np.argmax(outputs, axis=-1) == labels))
+
+
+def mae(outputs: Array, labels: Array) -> float:
+    """Mean absolute error of a regression. Shapes (N, 1) or (N,), and the same number of labels."""
+    return mean_abs_error(labels.reshape(-1), outputs.reshape(-1))
+
+
+@dataclass(frozen=True)
+class TaskMetric:
+    """A task metric: how to compute it, and which way is better. `higher_is_better` sets the sign of drift."""
+
+    name: str
+    compute: Callable[[Array, Array], float]
+    higher_is_better: bool
+    is_share: bool  # shares are printed in percent, and their drift in points
+
+    def drop(self, source: float, artifact: float) -> float:
+        """How much worse the artifact is: positive when it lost, in the metric's own unit."""
+        return source - artifact if self.higher_is_better else artifact - source
+
+
+TASK_METRICS = {
+    metric.name: metric
+    for metric in (TaskMetric("accuracy", accuracy, True, True), TaskMetric("mae", mae, False, False))
+}

@@ -1,0 +1,84 @@
+"""Where things are: the project's root, its build folder, and the models and device profiles it can see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.core.artifact import MANIFEST_FILE
+from edgekit.core.errors import InputError, unknown_name
+from edgekit.core.source import SOURCE_FILE
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+def _shipped(name: str) -> Path:
+    """The folder that came with edgekit: inside the package when installed, beside it in a checkout."""
+    inside = _PACKAGE / "_shipped" / name
+    return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder of the user's. Its own `models/` and `device_profiles/` come before those that edgekit ships."""
+
+    root: Path
+
+    @property
+    def build(self) -> Path:
+        """Where all stages write."""
+        return self.root / "build"
+
+    def _entries(self, folder: str, pattern: str) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for base in (_shipped(folder), self.root / folder):
+            found |= {path.parent.name if pattern.startswith("*/") else path.stem: path for path in base.glob(pattern)}
+        return dict(sorted(found.items()))
+
+    def models(self) -> dict[str, Path]:
+        """Reference model name -> its folder."""
+        return {name: path.parent for name, path in self._entries("models", "*/model.toml").items()}
+
+    def model_folder(self, name: str) -> Path:
+        """The model's folder. Raises InputError that lists the known models."""
+        models = self.models()
+        if name not in models:
+            raise unknown_name("model", name, list(models))
+        return models[name]
+
+    def device_files(self) -> dict[str, Path]:
+        """Device name -> its TOML file."""
+        return self._entries("device_profiles", "*.toml")
+
+    def device_file(self, name: str) -> Path:
+        """The profile's file. Raises InputError that lists the known devices."""
+        files = self.device_files()
+        if name not in files:
+            raise unknown_name("device", name, list(files))
+        return files[name]
+
+    def source_folder(self, model: str, kind: str) -> Path:
+        """build/<model>/<kind>/source"""
+        return self.build / model / kind / "source"
+
+    def is_trained(self, model: str, kind: str) -> bool:
+        """Whether a trained source stands there."""
+        return (self.source_folder(model, kind) / SOURCE_FILE).is_file()
+
+    def artifact_folder(self, model: str, kind: str, slug: str) -> Path:
+        """build/<model>/<kind>/<target>-<precision>"""
+        return self.build / model / kind / slug
+
+    def artifact_folders(self) -> Iterator[Path]:
+        """Every artifact under build/, in order."""
+        for manifest in sorted(self.build.glob(f"*/*/*/{MANIFEST_FILE}")):
+            if not any(part.startswith(".") for part in manifest.relative_to(self.build).parts):
+                yield manifest.parent
+
+
+def open_project(root: Path) -> Project:
+    """The project at `root`. Raises InputError when that is no folder."""
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder")
+    return Project(root.resolve())

@@ -1,0 +1,86 @@
+"""The trained model as it stands in `build/<model>/<framework>/source/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgekit.core.errors import InputError
+from edgekit.core.files import read_json, sha256_file, write_json
+from edgekit.core.metrics import Array
+from edgekit.core.specs import Signature
+
+SOURCE_SCHEMA = 1
+SOURCE_FILE = "source.json"
+CALIBRATION_FILE = "calibration.npz"
+GOLDEN_FILE = "golden.npz"
+TEST_FILE = "test.npz"
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """What the user trained, and how well it does.
+
+    `kind` is keras, torch or onnx. `file` is the model or weights file in the folder, `code` the Python file in the
+    model's folder that builds the network around the weights (None where the file is whole by itself).
+    """
+
+    name: str
+    kind: str
+    file: str
+    sha256: str
+    signature: Signature
+    task: str
+    metric: str
+    metric_value: float
+    parameters: int
+    code: str | None = None
+    code_sha256: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    history: Mapping[str, list[float]] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    schema_version: int = SOURCE_SCHEMA
+
+    def save(self, folder: Path) -> None:
+        """Writes source.json."""
+        write_json(folder / SOURCE_FILE, asdict(self))
+
+    def weights_path(self, folder: Path) -> Path:
+        """The model file. Raises InputError when it is missing or its hash is not the recorded one."""
+        path = folder / self.file
+        if not path.is_file():
+            raise InputError(f"{path}: the trained model is missing; run: edgekit train {self.name}")
+        if sha256_file(path) != self.sha256:
+            raise InputError(f"{path}: this file is not the one that was trained: its sha256 differs from source.json's")
+        return path
+
+
+def load_source(folder: Path) -> SourceModel:
+    """The source model in the folder. Raises InputError when source.json is missing, damaged or of another version."""
+    path = folder / SOURCE_FILE
+    data = read_json(path, "source model description")
+    known = {item.name for item in fields(SourceModel)}
+    if data.get("schema_version") != SOURCE_SCHEMA or set(data) - known:
+        raise InputError(f"{path}: not a source model description of version {SOURCE_SCHEMA}; train the model again")
+    try:
+        return SourceModel(**{**data, "signature": Signature.from_dict(data["signature"])})
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: this source model description lacks or mistypes a key ({error})") from None
+
+
+class LoadedSource(Protocol):
+    """A source model in memory, in the process of its framework. What `edgekit.sources` makes and targets convert.
+
+    `model` is the framework's own object. `run` takes inputs by name, shape (N, ...), and returns outputs by name.
+    """
+
+    kind: str
+    model: Any
+    signature: Signature
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs for N samples."""
+        ...

@@ -1,0 +1,155 @@
+"""The words of the house as values: precision, variant, tensor, signature, route."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgekit.core.errors import InputError, unknown_name
+
+PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
+"""float32, float16: what the weights are stored in. dynamic: int8 weights, float activations. int8: full integer.
+int16x8: int16 activations, int8 weights. int4: int4 weights, float activations."""
+
+Dim = int | str  # a symbolic dimension is a string such as "batch"
+
+
+def parse_precision(text: str) -> str:
+    """The precision, or an InputError that lists the known ones."""
+    if text not in PRECISIONS:
+        raise unknown_name("precision", text, PRECISIONS)
+    return text
+
+
+@dataclass(frozen=True, order=True)
+class Variant:
+    """One target at one precision, written `tflite:int8`."""
+
+    target: str
+    precision: str
+
+    @classmethod
+    def parse(cls, text: str) -> Variant:
+        """From `target:precision`. Raises InputError when the precision is missing or unknown."""
+        target, colon, precision = text.partition(":")
+        if not colon or not target:
+            raise InputError(f"'{text}' is not a variant; write it target:precision, for example tflite:int8")
+        return cls(target, parse_precision(precision))
+
+    @property
+    def slug(self) -> str:
+        """The folder name: `tflite-int8`."""
+        return f"{self.target}-{self.precision}"
+
+    def __str__(self) -> str:
+        return f"{self.target}:{self.precision}"
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Affine quantization: real = scale * (integer - zero_point), per tensor or along `axis`."""
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int | None = None
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. `shape` may hold symbolic dimensions; `layout` is NHWC, NCHW … or None."""
+
+    name: str
+    shape: tuple[Dim, ...]
+    dtype: str
+    layout: str | None = None
+    quantization: Quantization | None = None
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The first dimension when it is a number, else None (any batch goes)."""
+        first = self.shape[0] if self.shape else None
+        return first if isinstance(first, int) else None
+
+    def with_batch(self, batch: Dim) -> TensorSpec:
+        """The same tensor with another first dimension."""
+        return TensorSpec(self.name, (batch, *self.shape[1:]), self.dtype, self.layout, self.quantization)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:
+        """The inverse of `dataclasses.asdict` after a trip through JSON."""
+        raw = data.get("quantization")
+        quantization = (
+            Quantization(tuple(raw["scale"]), tuple(raw["zero_point"]), raw.get("axis")) if raw else None
+        )
+        return cls(data["name"], tuple(data["shape"]), data["dtype"], data.get("layout"), quantization)
+
+    def __str__(self) -> str:
+        shape = "x".join(str(dim) for dim in self.shape) or "scalar"
+        return f"{self.name} {shape} {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What goes in and what comes out, in order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Signature:
+        """The inverse of `dataclasses.asdict` after a trip through JSON."""
+        return cls(
+            tuple(TensorSpec.from_dict(item) for item in data["inputs"]),
+            tuple(TensorSpec.from_dict(item) for item in data["outputs"]),
+        )
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a source reaches a target: `("keras", "torch", "executorch")` goes over one bridge."""
+
+    steps: tuple[str, ...]
+
+    @property
+    def source_kind(self) -> str:
+        """The kind that the user's model is of."""
+        return self.steps[0]
+
+    @property
+    def converter_kind(self) -> str:
+        """The kind that the target's converter is handed, after the bridges."""
+        return self.steps[-2]
+
+    @property
+    def bridges(self) -> tuple[tuple[str, str], ...]:
+        """The bridges on the way, as (from, to)."""
+        return tuple(zip(self.steps[:-2], self.steps[1:-1], strict=True))
+
+    def __str__(self) -> str:
+        return " -> ".join(self.steps)
+
+
+@dataclass(frozen=True)
+class OpCount:
+    """One kind of operator in a graph: how often it stands there, and its multiply-accumulates an inference."""
+
+    name: str
+    count: int
+    macs: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What is in a model file, as `edgekit inspect` shows it."""
+
+    format: str
+    signature: Signature
+    ops: tuple[OpCount, ...]
+    tensors: int
+    parameters: int
+    weight_bytes: int
+    macs: int | None
+    activation_bytes: int | None
+    quantized_tensors: int
+    metadata: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,64 @@
+"""What counts as equivalent, by precision. A model's `model.toml` may set its own figure for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Limits on the distance between an artifact's outputs and its source's; None does not limit.
+
+    Errors are in the unit of the output, `min_sqnr_db` in dB, `min_top1_agreement` a share between 0 and 1 that is
+    judged on classifiers only.
+    """
+
+    max_abs_error: float | None = None
+    mean_abs_error: float | None = None
+    rmse: float | None = None
+    min_sqnr_db: float | None = None
+    min_cosine: float | None = None
+    min_top1_agreement: float | None = None
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # read by the door; plain data, so no import
+
+    def __post_init__(self) -> None:
+        for name in ("max_abs_error", "mean_abs_error", "rmse"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must not be negative (got {value})")
+        if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
+            raise ValueError(f"min_cosine must lie between -1 and 1 (got {self.min_cosine})")
+        if self.min_top1_agreement is not None and not 0 <= self.min_top1_agreement <= 1:
+            raise ValueError(f"min_top1_agreement must lie between 0 and 1 (got {self.min_top1_agreement})")
+
+    def merged(self, override: Tolerances | None) -> Tolerances:
+        """These, with what `override` sets put in their place."""
+        if override is None:
+            return self
+        return replace(self, **{key: value for key, value in asdict(override).items() if value is not None})
+
+    def limits(self) -> Mapping[str, float]:
+        """The limits that are set, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+# float32: the same network in another summation order. float16: 11 bits of mantissa in the weights (2^-11 = 4.9e-4
+# relative, a few layers deep). int8 and the like: 20 dB is an error of a tenth of the signal; a healthy int8 network
+# has 25-45 dB, a broken one (wrong scale, clipped range) falls below 15. int16 activations leave the int8 weights as
+# the only noise.
+DEFAULTS: Mapping[str, Tolerances] = {
+    "float32": Tolerances(max_abs_error=1e-5, min_cosine=0.9999999, min_top1_agreement=1.0),
+    "float16": Tolerances(max_abs_error=1e-2, min_cosine=0.9999, min_top1_agreement=0.99),
+    "dynamic": Tolerances(min_sqnr_db=20.0, min_cosine=0.99, min_top1_agreement=0.98),
+    "int8": Tolerances(min_sqnr_db=20.0, min_cosine=0.99, min_top1_agreement=0.98),
+    "int16x8": Tolerances(min_sqnr_db=25.0, min_cosine=0.995, min_top1_agreement=0.98),
+    "int4": Tolerances(min_sqnr_db=10.0, min_cosine=0.95, min_top1_agreement=0.9),
+}
+
+
+def for_precision(precision: str, override: Tolerances | None = None) -> Tolerances:
+    """The default tolerances of a precision, with a model's own in their place where it sets some."""
+    return DEFAULTS[precision].merged(override)

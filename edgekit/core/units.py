@@ -1,0 +1,59 @@
+"""Sizes and durations as people write them. KB, MB, GB are powers of 1000; KiB, MiB, GiB powers of 1024."""
+
+from __future__ import annotations
+
+import re
+
+_BYTES = {
+    "B": 1,
+    "KB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "KiB": 1024,
+    "MiB": 1024**2,
+    "GiB": 1024**3,
+}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NUMBER_UNIT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*$")
+
+
+def _parse(text: str, units: dict[str, float] | dict[str, int], what: str) -> float:
+    match = _NUMBER_UNIT.match(text)
+    if match is None or match[2] not in units:
+        raise ValueError(f"'{text}' is not a {what}; write a number and one of {', '.join(units)}")
+    return float(match[1]) * units[match[2]]
+
+
+def parse_bytes(text: str) -> int:
+    """`"500 KB"` -> 500000. Raises ValueError that lists the units."""
+    return round(_parse(text, _BYTES, "size"))
+
+
+def parse_seconds(text: str) -> float:
+    """`"2m"` -> 120.0. Raises ValueError that lists the units."""
+    return _parse(text, _SECONDS, "duration")
+
+
+def format_bytes(count: float) -> str:
+    """Three significant digits, decimal units: 1234567 -> `1.23 MB`."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if abs(count) < 999.5 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def format_ms(milliseconds: float) -> str:
+    """Four significant digits with the unit that reads best: 0.01234 -> `12.34 us`."""
+    if milliseconds < 0.1:
+        return f"{milliseconds * 1000:.4g} us"
+    return f"{milliseconds:.4g} ms" if milliseconds < 10_000 else f"{milliseconds / 1000:.4g} s"
+
+
+def format_count(count: float) -> str:
+    """1234567 -> `1.23 M`."""
+    for unit in ("", " k", " M", " G"):
+        if abs(count) < 999.5 or unit == " G":
+            return f"{count:.0f}" if unit == "" else f"{count:.3g}{unit}"
+        count /= 1000
+    raise AssertionError("unreachable")

@@ -1,0 +1,87 @@
+"""The verdict on whether an artifact computes what its source computes, and what that costs at the task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.comparison import Comparison, comparison_from_dict, format_figure
+from edgekit.core.errors import InputError
+from edgekit.core.files import read_json
+
+VALIDATION_SCHEMA = 1
+VALIDATION_FILE = "validation.json"
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The task metric of source and artifact on the same test set. `drop` is positive when the artifact is worse.
+
+    `top1_agreement` (classifiers) is the share of test samples that both put into the same class.
+    """
+
+    metric: str
+    source: float
+    artifact: float
+    drop: float
+    samples: int
+    top1_agreement: float | None
+    min_top1_agreement: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the agreement keeps within its tolerance; drift itself is judged by a budget."""
+        agreement, limit = self.top1_agreement, self.min_top1_agreement
+        return agreement is None or limit is None or agreement >= limit
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Golden samples compared output by output; the drift where the test set is at hand."""
+
+    model: str
+    kind: str
+    target: str
+    precision: str
+    artifact_sha256: str
+    runtime: str
+    comparisons: tuple[Comparison, ...]
+    drift: Drift | None
+    schema_version: int = VALIDATION_SCHEMA
+
+    @property
+    def passed(self) -> bool:
+        """Whether every figure keeps within its tolerance."""
+        return all(item.passed for item in self.comparisons) and (self.drift is None or self.drift.passed)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One clause for each thing that is out of tolerance."""
+        found = [clause for item in self.comparisons for clause in item.failures]
+        if self.drift is not None and not self.drift.passed:
+            agreement, limit = (format_figure(value) for value in (self.drift.top1_agreement, self.drift.min_top1_agreement))
+            found.append(f"top1_agreement {agreement} on {self.drift.samples} test samples is outside {limit}")
+        return tuple(found)
+
+    def worst(self, figure: str) -> float | None:
+        """The largest value of a figure over the outputs, or None where there is none."""
+        values = [value for item in self.comparisons if (value := item.value(figure)) is not None]
+        return max(values) if values else None
+
+
+def load_validation(path: Path) -> Validation:
+    """The validation in the file. Raises InputError when it is damaged or of another version."""
+    data: dict[str, Any] = read_json(path, "validation result")
+    known = {field.name for field in fields(Validation)} | {"passed"}
+    if data.get("schema_version") != VALIDATION_SCHEMA or set(data) - known:
+        raise InputError(f"{path}: not a validation result of version {VALIDATION_SCHEMA}; validate again")
+    try:
+        made = {
+            "comparisons": tuple(comparison_from_dict(item) for item in data["comparisons"]),
+            "drift": None if data["drift"] is None else Drift(**data["drift"]),
+        }
+        rest = {key: value for key, value in data.items() if key != "passed"}
+        return Validation(**{**rest, **made})
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: this validation result lacks or mistypes a key ({error})") from None

@@ -1,0 +1,51 @@
+"""The `host` tier: this machine, constrained as far as it can be. Exact for this host only."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.devices.profile import DeviceProfile
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """Cores and threads that a bench gets. `note` says what the profile wanted and this host does not have."""
+
+    cpus: tuple[int, ...] | None
+    threads: int
+    memory_limit_bytes: int | None
+    note: str = ""
+
+
+def available_cpus() -> tuple[int, ...]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def plan(profile: DeviceProfile | None, threads: int | None) -> HostPlan:
+    """Threads as asked for, else as the profile says, but no more than there are cores: more would spin, not compute.
+
+    One core is taken for each thread, from the end: interrupts gather on the first ones. The memory limit is the
+    profile's, except for microcontrollers, whose memory would not hold this host's runtime.
+    """
+    cpus = available_cpus()
+    wanted = threads or (profile.run.threads if profile else 1)
+    count = min(wanted, len(cpus))
+    note = f"{wanted} threads were asked for; this host has {len(cpus)} cores" if count < wanted else ""
+    limit = profile.run.memory_limit if profile is not None and profile.kind != "microcontroller" else None
+    return HostPlan(cpus[-count:] if hasattr(os, "sched_setaffinity") else None, count, limit, note)
+
+
+def description() -> str:
+    """This host in a few words: the CPU's name and the number of cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return f"{name or platform.machine()}, {len(available_cpus())} cores"

@@ -1,0 +1,88 @@
+"""The contract of a report format, and the cells that tables share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from edgekit.core.measurement import Measurement
+from edgekit.core.metrics import TASK_METRICS
+from edgekit.core.report import Report, Row
+from edgekit.core.units import format_bytes, format_ms
+
+NOTHING = "-"
+
+
+class ReportFormat(ABC):
+    """One format. `color` is for terminals; other formats leave it."""
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+
+    @abstractmethod
+    def render(self, report: Report, *, color: bool = False) -> str:
+        """The whole report as text that ends with a line feed."""
+
+
+ARTIFACT_HEADER = ("model", "from", "variant", "size", "max error", "SQNR", "top-1", "metric", "drop", "checks")
+BENCH_HEADER = ("model", "from", "variant", "device", "host p50", "host p99", "analytic", "load", "peak memory")
+
+
+def artifact_cells(row: Row) -> tuple[str, ...]:
+    """One artifact, in the order of ARTIFACT_HEADER."""
+    manifest, validation = row.artifact.manifest, row.validation
+    error = validation.worst("max_abs_error") if validation else None
+    return (
+        manifest.model,
+        str(manifest.source["kind"]),
+        str(manifest.variant),
+        format_bytes(manifest.size_bytes),
+        NOTHING if error is None else f"{error:.1e}",
+        _sqnr(row),
+        *_task(row),
+        "passed" if row.passed else "FAILED",
+    )
+
+
+def _sqnr(row: Row) -> str:
+    if row.validation is None or not row.validation.comparisons or row.validation.comparisons[0].problem:
+        return NOTHING
+    values = [item.value("sqnr_db") for item in row.validation.comparisons]
+    finite = [value for value in values if value is not None]
+    return f"{min(finite):.0f} dB" if finite else "exact"
+
+
+def _task(row: Row) -> tuple[str, str, str]:
+    """Agreement, metric and drop on the test set."""
+    drift = row.validation.drift if row.validation else None
+    if drift is None:
+        return NOTHING, NOTHING, NOTHING
+    agreement = NOTHING if drift.top1_agreement is None else f"{100 * drift.top1_agreement:.1f} %"
+    if TASK_METRICS[drift.metric].is_share:
+        return agreement, f"{100 * drift.artifact:.2f} %", f"{100 * drift.drop:+.2f}"
+    return agreement, f"{drift.artifact:.4f}", f"{drift.drop:+.4f}"
+
+
+def bench_cells(item: Measurement) -> tuple[str, ...]:
+    """One bench, in the order of BENCH_HEADER; each latency stands under its tier."""
+    bound = item.latency_ms.get("analytic")
+    memory = item.peak_memory_bytes
+    return (
+        item.model,
+        item.kind,
+        f"{item.target}:{item.precision}",
+        item.device,
+        format_ms(item.wall.p50_ms),
+        format_ms(item.wall.p99_ms),
+        NOTHING if bound is None else f">= {format_ms(bound)}",
+        format_ms(item.load_ms),
+        NOTHING if memory is None else format_bytes(memory),
+    )
+
+
+def conclusion(report: Report) -> str:
+    """One sentence."""
+    failed = len(report.failed)
+    return f"{report.verdict_count} rules judged on {len(report.rows)} artifacts: " + (
+        "all passed" if not failed else f"{failed} FAILED"
+    )

@@ -1,0 +1,53 @@
+"""One JSON document with a schema version. Units stand in the keys."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from edgekit.core.files import to_json
+from edgekit.core.report import REPORT_SCHEMA, Report, Row
+from edgekit.reports._base import ReportFormat
+
+
+def _row(row: Row) -> dict[str, Any]:
+    manifest = row.artifact.manifest
+    validation = None
+    if row.validation is not None:
+        validation = {**asdict(row.validation), "passed": row.validation.passed}
+    return {
+        "model": manifest.model,
+        "kind": manifest.source["kind"],
+        "variant": str(manifest.variant),
+        "folder": str(row.artifact.folder),
+        "passed": row.passed,
+        "manifest": asdict(manifest),
+        "validation": validation,
+        "measurements": [asdict(item) for item in row.measurements],
+        "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in row.verdicts],
+    }
+
+
+def to_data(report: Report) -> dict[str, Any]:
+    """The report as plain data."""
+    return {
+        "schema_version": REPORT_SCHEMA,
+        "edgekit": report.edgekit,
+        "host": report.host,
+        "passed": not report.failed,
+        "sources": [asdict(source) for source in report.sources],
+        "artifacts": [_row(row) for row in report.rows],
+    }
+
+
+class JsonReport(ReportFormat):
+    """For programs."""
+
+    name = "json"
+    suffix = ".json"
+
+    def render(self, report: Report, *, color: bool = False) -> str:
+        return to_json(to_data(report))
+
+
+REPORT = JsonReport()

@@ -1,0 +1,109 @@
+"""The contract of a runtime: `run` checks what goes in and out, the subclass runs. Runtimes never time themselves."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from edgekit.core.errors import InputError, StepFailed
+from edgekit.core.metrics import Array
+from edgekit.core.quantization import from_tensor, to_tensor
+from edgekit.core.requirements import Requirement, require
+from edgekit.core.specs import Signature, TensorSpec
+
+MAX_BATCH = 256
+
+
+class Session(ABC):
+    """An opened model file. Inputs and outputs are the file's own tensors: integers where it is fully quantized."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """One inference: raw tensors in, raw tensors out, by name.
+
+        Raises InputError when an input is missing, unknown, or of another dtype or shape than the signature says;
+        StepFailed when the runtime returns another number of outputs.
+        """
+        _check_names(self.signature, inputs)
+        for spec in self.signature.inputs:
+            _check(spec, inputs[spec.name])
+        outputs = self._run([np.ascontiguousarray(inputs[spec.name]) for spec in self.signature.inputs])
+        if len(outputs) != len(self.signature.outputs):
+            raise StepFailed(f"the runtime returned {len(outputs)} outputs where {len(self.signature.outputs)} were expected")
+        return {spec.name: output for spec, output in zip(self.signature.outputs, outputs, strict=True)}
+
+    def infer(self, samples: Mapping[str, Array]) -> dict[str, Array]:
+        """Real values in, real values out, for N samples of shape (N, ...): batched as the signature allows, quantized
+        and dequantized where it asks for it. The last batch of a fixed size is filled up with its last sample."""
+        _check_names(self.signature, samples)
+        count = len(next(iter(samples.values())))
+        batch = self.signature.inputs[0].fixed_batch or min(count, MAX_BATCH)
+        chunks: list[dict[str, Array]] = []
+        for start in range(0, count, batch):
+            real = {spec.name: samples[spec.name][start : start + batch] for spec in self.signature.inputs}
+            raw = {spec.name: to_tensor(self._filled(real[spec.name], spec), spec) for spec in self.signature.inputs}
+            chunks.append(self.run(raw))
+        return {
+            spec.name: from_tensor(np.concatenate([chunk[spec.name] for chunk in chunks])[:count], spec)
+            for spec in self.signature.outputs
+        }
+
+    @staticmethod
+    def _filled(array: Array, spec: TensorSpec) -> Array:
+        wanted = spec.fixed_batch or len(array)
+        return array if len(array) >= wanted else np.concatenate([array, np.repeat(array[-1:], wanted - len(array), axis=0)])
+
+    @abstractmethod
+    def _run(self, inputs: list[Array]) -> list[Array]:
+        """One inference; inputs and outputs in the signature's order."""
+
+    @abstractmethod
+    def bind(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
+        """A call that runs one inference on these raw tensors, with nothing in it but the inference."""
+
+
+class Runtime(ABC):
+    """What executes model files of one format. `variables` is the environment that its process is started with."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    requires: ClassVar[tuple[Requirement, ...]]
+    variables: ClassVar[Mapping[str, str]] = {}
+
+    def open(self, path: Path, *, threads: int, signature: Signature | None = None) -> Session:
+        """Loads the file. `signature` is needed where the file itself has none.
+
+        Raises MissingDependency, and InputError when the file is not one that this runtime takes.
+        """
+        require(self.requires, f"the runtime {self.name}")
+        return self._open(path, threads, signature)
+
+    @abstractmethod
+    def _open(self, path: Path, threads: int, signature: Signature | None) -> Session:
+        """Loads the file."""
+
+    @abstractmethod
+    def load_library(self) -> None:
+        """Imports what the runtime needs, so that the memory and time of a model are not mixed with the library's."""
+
+
+def _check_names(signature: Signature, inputs: Mapping[str, Array]) -> None:
+    wanted, got = {spec.name for spec in signature.inputs}, set(inputs)
+    if wanted != got:
+        raise InputError(f"the model takes the inputs {', '.join(sorted(wanted))}; it was given {', '.join(sorted(got))}")
+
+
+def _check(spec: TensorSpec, array: Array) -> None:
+    if str(array.dtype) != spec.dtype:
+        raise InputError(f"input {spec.name} is {array.dtype} where the model takes {spec.dtype}")
+    fits = len(array.shape) == len(spec.shape) and all(
+        isinstance(want, str) or want == have for want, have in zip(spec.shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise InputError(f"input {spec.name} has the shape {array.shape} where the model takes {spec.shape}")

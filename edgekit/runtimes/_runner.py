@@ -1,0 +1,115 @@
+"""The measuring process: one artifact, one runtime, and nothing else.
+
+`python -m edgekit.runtimes._runner REQUEST.json RESULT.json`. Needs the standard library, numpy, `edgekit.core` and the
+one runtime, so that the same code runs on this host, under an emulator and on a board.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.core import clock, plugins
+from edgekit.core.clock import NS_PER_MS, Distribution, Stopwatch
+from edgekit.core.metrics import Array
+from edgekit.core.quantization import to_tensor
+from edgekit.core.specs import Signature
+from edgekit.runtimes._base import Runtime, Session
+
+
+class Memory:
+    """Peak resident memory above a baseline, from /proc (Linux); None elsewhere.
+
+    `ru_maxrss` would not do: a process inherits its parent's. Writing 5 to clear_refs sets VmHWM back to VmRSS.
+    """
+
+    def __init__(self) -> None:
+        self._baseline = self._reset()
+
+    @staticmethod
+    def _status(key: str) -> int | None:
+        try:
+            lines = Path("/proc/self/status").read_text().splitlines()
+        except OSError:
+            return None
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
+
+    def _reset(self) -> int | None:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            return None
+        return self._status("VmRSS")
+
+    def peak_bytes(self) -> int | None:
+        """The peak since the last call (or the start) above the baseline."""
+        peak = self._status("VmHWM")
+        above = None if self._baseline is None or peak is None else max(0, peak - self._baseline)
+        if self._baseline is not None:
+            self._reset()
+        return above
+
+
+def _raw_inputs(session: Session, samples: dict[str, Array]) -> dict[str, Array]:
+    """The first sample as the model's own tensors, repeated where its batch is larger than one."""
+    raw = {}
+    for spec in session.signature.inputs:
+        array = np.repeat(samples[spec.name][:1], spec.fixed_batch or 1, axis=0)
+        raw[spec.name] = np.ascontiguousarray(to_tensor(array, spec))
+    return raw
+
+
+def _latencies(session: Session, raw: dict[str, Array], request: dict[str, Any]) -> tuple[Stopwatch, int, list[Stopwatch]]:
+    call = session.bind(raw)
+    first = clock.timed(call)
+    warm_up_runs = clock.warm_up(call, max_seconds=request["warm_up_max_s"])
+    runs = clock.measure(call, min_seconds=request["min_duration_s"], min_runs=request["min_runs"])
+    return first, warm_up_runs, runs
+
+
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """Opens the artifact, runs it, and returns figures in ms and bytes."""
+    runtime: Runtime = plugins.load("edgekit.runtimes", request["runtime"], "RUNTIME")
+    with np.load(request["samples"], allow_pickle=False) as archive:
+        samples = {name[6:]: archive[name] for name in archive.files if name.startswith("input/")}
+    signature = Signature.from_dict(request["signature"]) if request.get("signature") else None
+    runtime.load_library()
+    memory = Memory()
+    opened: list[Session] = []
+    load = clock.timed(
+        lambda: opened.append(runtime.open(Path(request["file"]), threads=request["threads"], signature=signature))
+    )
+    load_peak = memory.peak_bytes()
+    session = opened[0]
+    first, warm_up_runs, runs = _latencies(session, _raw_inputs(session, samples), request)
+    run_peak = memory.peak_bytes()
+    return {
+        "load_ms": load.wall_ns / NS_PER_MS,
+        "first_inference_ms": first.wall_ns / NS_PER_MS,
+        "warm_up_runs": warm_up_runs,
+        "wall": asdict(Distribution.of([run.wall_ns for run in runs])),
+        "cpu": asdict(Distribution.of([run.cpu_ns for run in runs])),
+        "peak_memory_load_bytes": load_peak,
+        "peak_memory_run_bytes": run_peak,
+        "cpus": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "threads": request["threads"],
+    }
+
+
+def main() -> None:
+    """Reads the request, writes the result in one step."""
+    request_path, result_path = Path(sys.argv[1]), Path(sys.argv[2])
+    result = measure(json.loads(request_path.read_text()))
+    partial = result_path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, allow_nan=False))
+    partial.rename(result_path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The bench stage: size, latency and memory of artifacts under a device profile, each in a fresh pinned process."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.core import plugins
+from edgekit.core.artifact import Artifact
+from edgekit.core.clock import Distribution
+from edgekit.core.errors import InputError
+from edgekit.core.events import Noted
+from edgekit.core.files import to_json, write_json, writing
+from edgekit.core.measurement import Measurement, bench_file
+from edgekit.core.requirements import require
+from edgekit.core.source import GOLDEN_FILE
+from edgekit.core.specs import ModelDescription
+from edgekit.core.units import format_bytes, format_ms
+from edgekit.devices import analytic, host
+from edgekit.devices.profile import DeviceProfile
+from edgekit.runtimes._base import Runtime
+from edgekit.stages.context import Context
+from edgekit.stages.inspect import describe
+from edgekit.workers.environment import Environment
+from edgekit.workers.process import run_module
+
+HOST = "host"  # the device name of a bench without a profile
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """`threads` None: the profile's, else 1. Durations in seconds."""
+
+    threads: int | None = None
+    min_duration_s: float = 1.0
+    min_runs: int = 50
+    warm_up_max_s: float = 3.0
+    timeout_s: float = 300.0
+
+
+def step_name(artifact: Artifact, device: str) -> str:
+    """`bench simple_cnn/keras tflite:int8 on raspberry-pi-4b`."""
+    return f"bench {artifact.label} on {device}"
+
+
+def compressed_bytes(path: Path) -> int:
+    """The size under gzip -9: what a download or an app bundle carries."""
+    return len(gzip.compress(path.read_bytes(), compresslevel=9, mtime=0))
+
+
+def _measure(artifact: Artifact, plan: host.HostPlan, options: BenchOptions, step: str) -> dict[str, Any]:
+    """The host tier: the runner in a process of its own."""
+    runtime: Runtime = plugins.load("edgekit.runtimes", artifact.manifest.runtime, "RUNTIME")
+    require(runtime.requires, f"the runtime {runtime.name}")
+    threads = {"OMP_NUM_THREADS": str(plan.threads), "TF_CPP_MIN_LOG_LEVEL": "2", **runtime.variables}
+    environment = Environment(tuple(sorted(threads.items())), plan.cpus, plan.memory_limit_bytes)
+    with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder:
+        request, result = Path(folder, "request.json"), Path(folder, "result.json")
+        with writing(request):
+            request.write_text(
+                to_json(
+                    {
+                        "runtime": artifact.manifest.runtime,
+                        "file": str(artifact.verified_path()),
+                        "samples": str(artifact.folder / GOLDEN_FILE),
+                        "signature": asdict(artifact.manifest.signature),
+                        "threads": plan.threads,
+                        "min_duration_s": options.min_duration_s,
+                        "min_runs": options.min_runs,
+                        "warm_up_max_s": options.warm_up_max_s,
+                    }
+                )
+            )
+        run_module(
+            "edgekit.runtimes._runner", [str(request), str(result)], environment, step=step, timeout_s=options.timeout_s
+        )
+        measured: dict[str, Any] = json.loads(result.read_text())
+        return measured
+
+
+def _latencies(
+    profile: DeviceProfile | None, artifact: Artifact, description: ModelDescription, measured: dict[str, Any]
+) -> tuple[dict[str, float], list[str]]:
+    """One figure a tier, and why a tier has none."""
+    latencies = {"host": float(measured["wall"]["p50_ms"])}
+    if profile is None:
+        return latencies, []
+    bound = analytic.roofline(
+        profile,
+        artifact.manifest.precision,
+        macs=description.macs,
+        weight_bytes=description.weight_bytes,
+        threads=profile.run.threads,
+    )
+    if bound.latency_ms is None:
+        return latencies, [f"no analytic figure: {bound.reason}"]
+    return {**latencies, "analytic": bound.latency_ms}, [f"analytic: {bound.bound_by}-bound, a lower bound"]
+
+
+def bench_one(
+    context: Context, artifact: Artifact, device: str, profile: DeviceProfile | None, options: BenchOptions
+) -> Measurement:
+    """Measures one artifact and writes its bench-<device>.json.
+
+    Raises InputError when the artifact is damaged, MissingDependency, StepError when its process does not survive it.
+    """
+    step = step_name(artifact, device)
+    plan = host.plan(profile, options.threads)
+    description = describe(context, artifact.manifest.target, artifact.verified_path(), step)
+    measured = _measure(artifact, plan, options, step)
+    latency_ms, notes = _latencies(profile, artifact, description, measured)
+    manifest = artifact.manifest
+    measurement = Measurement(
+        model=manifest.model,
+        kind=manifest.source["kind"],
+        target=manifest.target,
+        precision=manifest.precision,
+        artifact_sha256=manifest.sha256,
+        device=device,
+        runtime=manifest.runtime,
+        size_bytes=manifest.size_bytes,
+        compressed_bytes=compressed_bytes(artifact.path),
+        latency_ms=latency_ms,
+        load_ms=measured["load_ms"],
+        first_inference_ms=measured["first_inference_ms"],
+        warm_up_runs=measured["warm_up_runs"],
+        wall=Distribution(**measured["wall"]),
+        cpu=Distribution(**measured["cpu"]),
+        threads=plan.threads,
+        cpus=None if measured["cpus"] is None else tuple(measured["cpus"]),
+        host=host.description(),
+        peak_memory_load_bytes=measured["peak_memory_load_bytes"],
+        peak_memory_run_bytes=measured["peak_memory_run_bytes"],
+        macs=description.macs,
+        weight_bytes=description.weight_bytes,
+        notes=tuple(note for note in (plan.note, *notes) if note),
+    )
+    write_json(artifact.folder / bench_file(device), asdict(measurement))
+    return measurement
+
+
+def bench(
+    context: Context,
+    artifacts: Sequence[Artifact],
+    devices: Sequence[tuple[str, DeviceProfile | None]],
+    options: BenchOptions,
+) -> tuple[Measurement, ...]:
+    """Measures each artifact under each profile, one after another. What a device does not run is noted and left out.
+
+    Raises InputError when no artifact runs on any of the devices.
+    """
+    done, tried = [], 0
+    for device, profile in devices:
+        for artifact in artifacts:
+            manifest = artifact.manifest
+            refusal = profile.refuses(manifest.target, manifest.precision) if profile else None
+            if refusal:
+                context.emit(Noted(step_name(artifact, device), f"left out: {device} {refusal}"))
+                continue
+            tried += 1
+            result = context.attempt(
+                step_name(artifact, device),
+                lambda a=artifact, d=device, p=profile: bench_one(context, a, d, p, options),  # type: ignore[misc]
+                summary,
+            )
+            if result is not None:
+                done.append(result)
+    if not tried and not context.failures:
+        raise InputError(f"none of these artifacts runs on {', '.join(name for name, _ in devices)}")
+    return tuple(done)
+
+
+def summary(measurement: Measurement) -> str:
+    """The result in a few words, each latency with its tier."""
+    tiers = [f"{format_ms(value)} ({tier})" for tier, value in sorted(measurement.latency_ms.items(), reverse=True)]
+    memory = measurement.peak_memory_bytes
+    return ", ".join([*tiers, *([f"peak memory {format_bytes(memory)}"] if memory is not None else [])])

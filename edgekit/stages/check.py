@@ -1,0 +1,126 @@
+"""The check stage: the JSON of the other stages and the budgets in, a verdict for each rule out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgekit.core.artifact import Artifact
+from edgekit.core.budgets import Budget, Verdict, judge, strictest
+from edgekit.core.errors import InputError
+from edgekit.core.measurement import Measurement, load_measurement
+from edgekit.core.validation import VALIDATION_FILE, Validation, load_validation
+from edgekit.devices.profile import load_profile
+from edgekit.stages.bench import HOST
+from edgekit.stages.context import Context, relative
+
+
+def validation_of(artifact: Artifact) -> Validation | None:
+    """The artifact's validation, or None. Raises InputError when the file is damaged."""
+    path = artifact.folder / VALIDATION_FILE
+    return load_validation(path) if path.is_file() else None
+
+
+def measurements_of(artifact: Artifact) -> tuple[Measurement, ...]:
+    """The artifact's bench results by device. Raises InputError when a file is damaged."""
+    return tuple(load_measurement(path) for path in sorted(artifact.folder.glob("bench-*.json")))
+
+
+def model_budgets(context: Context, model: str) -> tuple[Budget, ...]:
+    """Those of the model's model.toml; none for a model that edgekit does not know."""
+    if model not in context.project.models():
+        return ()
+    path = context.project.model_folder(model) / "model.toml"
+    return context.spec(model).budget_list(relative(path, context.project))
+
+
+def device_budgets(context: Context, device: str) -> tuple[Budget, ...]:
+    """Those of the device's profile; none for the plain host. Raises InputError when the profile is gone or bad."""
+    if device == HOST:
+        return ()
+    path = context.project.device_file(device)
+    return load_profile(path).budgets.table().budgets(relative(path, context.project))
+
+
+def check_one(context: Context, artifact: Artifact, own: Sequence[Budget], devices: Sequence[str]) -> tuple[Verdict, ...]:
+    """Every verdict on one artifact: equivalence, then the strictest budget for each figure, device by device."""
+    validation = validation_of(artifact)
+    measurements = [item for item in measurements_of(artifact) if not devices or item.device in devices]
+    budgets = (*model_budgets(context, artifact.manifest.model), *own)
+    verdicts = [_equivalence(artifact, validation)]
+    for budget in strictest(budgets, str(artifact.manifest.variant)):
+        if budget.rule == "size_bytes":
+            verdicts.append(_judged(artifact, budget, float(artifact.manifest.size_bytes), None, ""))
+        elif budget.rule == "drift":
+            drop = validation.drift.drop if validation and validation.drift else None
+            verdicts.append(_judged(artifact, budget, drop, None, "there is no drift figure; run: edgekit validate"))
+        elif not measurements:
+            verdicts.append(_judged(artifact, budget, None, None, "nothing was measured; run: edgekit bench"))
+    for measurement in measurements:
+        verdicts += _on_device(context, artifact, measurement, budgets)
+    return tuple(verdicts)
+
+
+def _on_device(
+    context: Context, artifact: Artifact, measurement: Measurement, budgets: Sequence[Budget]
+) -> list[Verdict]:
+    """Memory and latency under all budgets; size under the device's own."""
+    own = device_budgets(context, measurement.device)
+    dynamic = [budget for budget in budgets if budget.rule == "peak_memory_bytes" or budget.rule.startswith("latency_ms")]
+    verdicts = []
+    for budget in strictest((*own, *dynamic), str(artifact.manifest.variant)):
+        figure = _figure(measurement, budget.rule)
+        tier = budget.rule.removeprefix("latency_ms.")
+        if figure is None and budget.rule == "latency_ms.analytic":
+            continue  # the bench has said why a profile gives no roofline for this precision
+        missing = f"no figure of tier {tier} was measured" if tier != budget.rule else "it was not measured"
+        verdicts.append(_judged(artifact, budget, figure, measurement.device, missing))
+    return verdicts
+
+
+def _figure(measurement: Measurement, rule: str) -> float | None:
+    if rule == "size_bytes":
+        return float(measurement.size_bytes)
+    if rule == "peak_memory_bytes":
+        return None if measurement.peak_memory_bytes is None else float(measurement.peak_memory_bytes)
+    return measurement.latency_ms.get(rule.removeprefix("latency_ms."))
+
+
+def _equivalence(artifact: Artifact, validation: Validation | None) -> Verdict:
+    manifest = artifact.manifest
+    if validation is None:
+        passed, detail = False, "it was not validated; run: edgekit validate"
+    elif validation.artifact_sha256 != manifest.sha256:
+        passed, detail = False, "the validation is of another file; run: edgekit validate"
+    else:
+        passed, detail = validation.passed, "; ".join(validation.failures)
+    return Verdict(
+        manifest.model, manifest.source["kind"], str(manifest.variant), "equivalence", None, None, passed, "tolerances", None, detail
+    )
+
+
+def _judged(artifact: Artifact, budget: Budget, figure: float | None, device: str | None, missing: str) -> Verdict:
+    manifest = artifact.manifest
+    return judge(
+        budget,
+        figure,
+        model=manifest.model,
+        kind=manifest.source["kind"],
+        variant=str(manifest.variant),
+        device=device,
+        missing=missing,
+    )
+
+
+def check(
+    context: Context, artifacts: Sequence[Artifact], own: Sequence[Budget], devices: Sequence[str] = ()
+) -> tuple[Verdict, ...]:
+    """Every verdict on every artifact; `own` are the command line's budgets. No devices: all that were benched.
+
+    Raises InputError when a device is named for which nothing was benched.
+    """
+    benched = {item.device for artifact in artifacts for item in measurements_of(artifact)}
+    for device in devices:
+        if device not in benched:
+            raise InputError(f"nothing was benched for {device}; run: edgekit bench --device {device}")
+    return tuple(verdict for artifact in artifacts for verdict in check_one(context, artifact, own, devices))
+

@@ -1,0 +1,65 @@
+"""What every stage is handed: the project, the workers, and who listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from edgekit.config.model import ModelSpec, load_model_spec
+from edgekit.core import plugins
+from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
+from edgekit.core.events import Failed, Finished, Listener, Started
+from edgekit.core.project import Project
+from edgekit.workers.environment import Environment
+from edgekit.workers.pool import WorkerPool
+
+T = TypeVar("T")
+FRAMEWORKS = ("keras", "torch")
+
+
+@dataclass
+class Context:
+    """`failures` gathers the errors of steps that failed while the others went on."""
+
+    project: Project
+    pool: WorkerPool
+    emit: Listener
+    failures: list[EdgekitError] = field(default_factory=list)
+
+    def attempt(self, step: str, work: Callable[[], T], detail: Callable[[T], str]) -> T | None:
+        """Runs one step of several: its error is told and kept, and the others get their turn. None when it failed."""
+        self.emit(Started(step))
+        try:
+            value = work()
+        except (InputError, MissingDependency, StepError) as error:
+            self.failures.append(error)
+            self.emit(Failed(step, str(error), getattr(error, "stderr_tail", "")))
+            return None
+        self.emit(Finished(step, detail(value)))
+        return value
+
+    def spec(self, model: str) -> ModelSpec:
+        """The model's model.toml."""
+        return load_model_spec(self.project.model_folder(model))
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of the worst failure: a crash before a missing package before bad input."""
+        return max((error.exit_code for error in self.failures), default=0)
+
+
+def source_environment(kind: str) -> Environment:
+    """The environment of a source kind's worker."""
+    return Environment.of(plugins.load("edgekit.sources", kind, "SOURCE").variables)
+
+
+def runtime_environment(name: str) -> Environment:
+    """The environment of a runtime's worker."""
+    return Environment.of(plugins.load("edgekit.runtimes", name, "RUNTIME").variables)
+
+
+def relative(path: Path, project: Project) -> str:
+    """The path as a person would write it from the project's root."""
+    return str(path.relative_to(project.root)) if path.is_relative_to(project.root) else str(path)

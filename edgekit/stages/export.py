@@ -1,0 +1,164 @@
+"""The export stage: a source and a variant in, an artifact folder out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit.core import samples
+from edgekit.core.artifact import Artifact, Manifest, load_artifact, write_manifest
+from edgekit.core.errors import InputError
+from edgekit.core.files import sha256_file, staged_folder
+from edgekit.core.metrics import Array
+from edgekit.core.samples import Samples
+from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SourceModel, load_source
+from edgekit.core.specs import Route, Variant
+from edgekit.core.units import format_bytes
+from edgekit.core.events import Noted
+from edgekit.stages import routes
+from edgekit.stages.context import Context, source_environment
+from edgekit.stages.train import TrainOptions, train
+
+DEFAULT_CALIBRATION_SAMPLES = 200
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """One export: which source, to which variant, by which route."""
+
+    model: str
+    kind: str
+    variant: Variant
+    route: Route
+
+    @property
+    def step(self) -> str:
+        """`export simple_cnn/keras tflite:int8`."""
+        return f"export {self.model}/{self.kind} {self.variant}"
+
+
+def plan(
+    context: Context, models: Sequence[str], kinds: Sequence[str], selection: Sequence[tuple[routes.Target, str | None]],
+    *, kinds_named: bool,
+) -> tuple[ExportPlan, ...]:
+    """Every export that the user's choice stands for. Raises InputError when a choice cannot be reached."""
+    chosen = routes.select(kinds, selection, kinds_named=kinds_named)
+    plans = [ExportPlan(model, kind, variant, route) for model in models for kind, variant, route in chosen]
+    # Kind by kind: a worker then keeps its framework and its loaded model.
+    return tuple(sorted(plans, key=lambda item: (kinds.index(item.kind), models.index(item.model))))
+
+
+def _calibration(source: SourceModel, pool: Samples, count: int) -> dict[str, Array]:
+    if count > pool.count:
+        raise InputError(
+            f"{source.name}: {count} calibration samples were asked for; the trained model keeps {pool.count}"
+        )
+    return {name: array[:count] for name, array in pool.inputs.items()}
+
+
+def train_missing(context: Context, plans: Sequence[ExportPlan]) -> tuple[ExportPlan, ...]:
+    """Trains each source that a plan needs and that is not there; the plans whose source is there now."""
+    wanted = dict.fromkeys((item.model, item.kind) for item in plans)
+    for model, kind in wanted:
+        if not context.project.is_trained(model, kind):
+            train(context, (model,), (kind,), TrainOptions())
+    return tuple(item for item in plans if context.project.is_trained(item.model, item.kind))
+
+
+def _warn_if_stale(context: Context, item: ExportPlan) -> None:
+    """Says so when the code that builds the network has changed since its weights were trained."""
+    source = load_source(context.project.source_folder(item.model, item.kind))
+    code = context.project.model_folder(item.model) / (source.code or "")
+    if source.code and code.is_file() and sha256_file(code) != source.code_sha256:
+        context.emit(Noted(item.step, f"{code.name} has changed since {item.model} was trained", warning=True))
+
+
+def export_one(context: Context, item: ExportPlan, calibration_samples: int) -> Artifact:
+    """Converts one variant and puts its artifact into place when it is complete.
+
+    Raises InputError, MissingDependency, StepError; then what stood there before still stands.
+    """
+    project = context.project
+    _warn_if_stale(context, item)
+    source_folder = project.source_folder(item.model, item.kind)
+    source = load_source(source_folder)
+    target = routes.load_target(item.variant.target)
+    calibration: Mapping[str, Array] | None = None
+    if item.variant.precision in target.calibrated:
+        pool = samples.load(source_folder / CALIBRATION_FILE, "calibration samples")
+        calibration = _calibration(source, pool, calibration_samples)
+    final = project.artifact_folder(item.model, item.kind, item.variant.slug)
+    with staged_folder(final) as staging:
+        arguments = {
+            "source_folder": str(source_folder),
+            "model_folder": str(project.model_folder(item.model)),
+            "target": item.variant.target,
+            "precision": item.variant.precision,
+            "calibration": calibration,
+            "folder": str(staging),
+        }
+        converted, versions = context.pool.call(
+            "edgekit.stages._jobs:convert", arguments, step=item.step, environment=source_environment(item.kind),
+            listener=context.emit,
+        )
+        shutil.copyfile(source_folder / GOLDEN_FILE, staging / GOLDEN_FILE)
+        golden = samples.load(staging / GOLDEN_FILE, "golden samples")
+        path = staging / converted.file
+        manifest = Manifest(
+            model=item.model,
+            target=item.variant.target,
+            precision=item.variant.precision,
+            runtime=target.runtime,
+            file=converted.file,
+            sha256=sha256_file(path),
+            size_bytes=path.stat().st_size,
+            signature=converted.signature,
+            source=_source_record(source),
+            route=item.route.steps,
+            options=dict(converted.options),
+            calibration=None if calibration is None else _calibration_record(calibration),
+            golden={"samples": golden.count, "sha256": golden.digest()},
+            versions=versions,
+            notes=converted.notes,
+            reproducible=converted.not_reproducible_because is None,
+            not_reproducible_because=converted.not_reproducible_because,
+        )
+        write_manifest(staging, manifest)
+    return load_artifact(final)
+
+
+def _source_record(source: SourceModel) -> dict[str, Any]:
+    return {
+        "kind": source.kind,
+        "sha256": source.sha256,
+        "weights_sha256": source.training.get("weights_sha256"),
+        "task": source.task,
+        "metric": source.metric,
+        "metric_value": source.metric_value,
+        "parameters": source.parameters,
+        "data_sha256": source.data.get("sha256"),
+    }
+
+
+def _calibration_record(calibration: Mapping[str, Array]) -> dict[str, Any]:
+    return {"samples": len(next(iter(calibration.values()))), "sha256": Samples(calibration, {}).digest()}
+
+
+def export(context: Context, plans: Sequence[ExportPlan], calibration_samples: int) -> tuple[Artifact, ...]:
+    """Exports each, training what is missing; the failed ones are in `context.failures`, and the others are there all the same."""
+    made = []
+    for item in train_missing(context, plans):
+        artifact = context.attempt(item.step, lambda i=item: export_one(context, i, calibration_samples), summary)  # type: ignore[misc]
+        if artifact is not None:
+            made.append(artifact)
+    return tuple(made)
+
+
+def summary(artifact: Artifact) -> str:
+    """The result in a few words."""
+    notes = "".join(f"; {note}" for note in artifact.manifest.notes)
+    return f"{format_bytes(artifact.manifest.size_bytes)}{notes}"
+
+

@@ -1,0 +1,82 @@
+"""Which artifacts a command is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.errors import EdgekitError, InputError, unknown_name
+from edgekit.core.events import Failed
+from edgekit.core.specs import parse_precision
+from edgekit.stages import routes
+from edgekit.stages.context import Context
+from edgekit.stages.train import parse_frameworks
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Models or artifact folders by name; frameworks, targets (`tflite` or `tflite:int8`) and a precision. Empty: all."""
+
+    names: tuple[str, ...] = ()
+    framework: str | None = None
+    targets: tuple[str, ...] = ()
+    precision: str | None = None
+
+    def covers(self, artifact: Artifact) -> bool:
+        """Whether the artifact is one of them, apart from its name."""
+        manifest = artifact.manifest
+        kinds = parse_frameworks(self.framework) if self.framework else None
+        return (
+            (kinds is None or manifest.source["kind"] in kinds)
+            and (not self.targets or any(text in (manifest.target, str(manifest.variant)) for text in self.targets))
+            and self.precision in (None, manifest.precision)
+        )
+
+    def check(self) -> None:
+        """Raises InputError for a name that is none."""
+        parse_frameworks(self.framework)
+        routes.parse_selection(self.targets, None if self.precision is None else parse_precision(self.precision))
+
+
+def artifacts(context: Context, selection: Selection) -> tuple[Artifact, ...]:
+    """The artifacts under build/, or in the folders named, that the selection covers.
+
+    One with a bad manifest goes to `context.failures`. Raises InputError when a name is neither a folder of an artifact
+    nor a model, and when there is nothing.
+    """
+    selection.check()
+    found = [artifact for folder in _folders(context, selection.names) if (artifact := _load(context, folder))]
+    covered = tuple(artifact for artifact in found if selection.covers(artifact))
+    if not covered and not context.failures:
+        what = f" of {', '.join(selection.names)}" if selection.names else ""
+        raise InputError(f"there is no artifact{what} in {context.project.build} that fits; run: edgekit export")
+    return covered
+
+
+def _folders(context: Context, names: Iterable[str]) -> list[Path]:
+    names = tuple(names)
+    if not names:
+        return list(context.project.artifact_folders())
+    found: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if (path / MANIFEST_FILE).is_file():
+            found.append(path.resolve())
+        elif (context.project.build / name).is_dir() and "/" not in name:
+            found += sorted(item.parent for item in (context.project.build / name).glob(f"*/*/{MANIFEST_FILE}"))
+        elif name not in context.project.models():
+            if path.exists():
+                raise InputError(f"{name}: this is not the folder of an artifact: there is no {MANIFEST_FILE} in it")
+            raise unknown_name("model or artifact folder", name, list(context.project.models()))
+    return found
+
+
+def _load(context: Context, folder: Path) -> Artifact | None:
+    try:
+        return load_artifact(folder)
+    except EdgekitError as error:
+        context.failures.append(error)
+        context.emit(Failed(f"read {folder.name}", str(error)))
+        return None

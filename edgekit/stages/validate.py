@@ -1,0 +1,128 @@
+"""The validate stage: each artifact's runtime on golden samples against the source's outputs, then the drift."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+
+from edgekit.core import samples
+from edgekit.core.artifact import Artifact
+from edgekit.core.comparison import compare_outputs
+from edgekit.core.files import write_json
+from edgekit.core.metrics import TASK_METRICS, Array, top1_agreement
+from edgekit.core.samples import Samples
+from edgekit.core.source import TEST_FILE
+from edgekit.core.tolerances import Tolerances, for_precision
+from edgekit.core.validation import VALIDATION_FILE, Drift, Validation
+from edgekit.stages.context import Context, runtime_environment
+from edgekit.stages.train import format_metric
+
+THREADS = 1
+
+
+def _infer(context: Context, artifact: Artifact, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    manifest = artifact.manifest
+    arguments = {
+        "runtime": manifest.runtime,
+        "path": str(artifact.verified_path()),
+        "signature": manifest.signature,
+        "inputs": inputs,
+        "threads": THREADS,
+    }
+    outputs: dict[str, Array] = context.pool.call(
+        "edgekit.stages._jobs:infer", arguments, step=step_name(artifact), environment=runtime_environment(manifest.runtime)
+    )
+    return outputs
+
+
+def step_name(artifact: Artifact) -> str:
+    """`validate simple_cnn/keras tflite:int8`."""
+    return f"validate {artifact.label}"
+
+
+def tolerances_for(context: Context, artifact: Artifact) -> Tolerances:
+    """The model's own tolerances where edgekit knows the model, else the defaults of the precision."""
+    manifest = artifact.manifest
+    if manifest.model in context.project.models():
+        return context.spec(manifest.model).tolerances_for(manifest.precision)
+    return for_precision(manifest.precision)
+
+
+def _test_set(artifact: Artifact) -> Samples | None:
+    """The source's test set with its outputs, where it stands beside the artifact."""
+    path = artifact.folder.parent / "source" / TEST_FILE
+    return samples.load(path, "test samples") if path.is_file() else None
+
+
+def _drift(artifact: Artifact, test: Samples, outputs: Mapping[str, Array], tolerances: Tolerances) -> Drift | None:
+    metric = TASK_METRICS.get(str(artifact.manifest.source.get("metric")))
+    if metric is None or test.labels is None:
+        return None
+    name = next(iter(test.outputs))
+    before, after = (metric.compute(arrays[name], test.labels) for arrays in (test.outputs, outputs))
+    classifier = artifact.manifest.source.get("task") == "classification"
+    return Drift(
+        metric=metric.name,
+        source=before,
+        artifact=after,
+        drop=metric.drop(before, after),
+        samples=test.count,
+        top1_agreement=top1_agreement(test.outputs[name], outputs[name]) if classifier else None,
+        min_top1_agreement=tolerances.min_top1_agreement if classifier else None,
+    )
+
+
+def validate_one(context: Context, artifact: Artifact) -> Validation:
+    """Compares one artifact and writes its validation.json.
+
+    Raises InputError when the artifact is damaged, MissingDependency, StepError when its runtime does not survive it. A
+    failed comparison is in the result.
+    """
+    manifest = artifact.manifest
+    tolerances = tolerances_for(context, artifact)
+    golden = artifact.golden()
+    test = _test_set(artifact)
+    classifier = manifest.source.get("task") == "classification"
+    # One flipped sample of 64 is 1.6 points: where there is a test set, the agreement is judged there.
+    on_golden = tolerances if test is None else replace(tolerances, min_top1_agreement=None)
+    actual = _infer(context, artifact, golden.inputs)
+    comparisons = compare_outputs(golden.outputs, actual, on_golden, classifier=classifier)
+    comparable = all(item.problem is None for item in comparisons)
+    drift = None
+    if test is not None and comparable:
+        drift = _drift(artifact, test, _infer(context, artifact, test.inputs), tolerances)
+    validation = Validation(
+        model=manifest.model,
+        kind=manifest.source["kind"],
+        target=manifest.target,
+        precision=manifest.precision,
+        artifact_sha256=manifest.sha256,
+        runtime=manifest.runtime,
+        comparisons=comparisons,
+        drift=drift,
+    )
+    write_json(artifact.folder / VALIDATION_FILE, {**asdict(validation), "passed": validation.passed})
+    return validation
+
+
+def validate(context: Context, artifacts: Sequence[Artifact]) -> tuple[Validation, ...]:
+    """Validates each; those that could not be compared at all are in `context.failures`."""
+    # Runtime by runtime, so that no two workers of different runtimes wait side by side for long.
+    ordered = sorted(artifacts, key=lambda artifact: artifact.manifest.runtime)
+    done = []
+    for artifact in ordered:
+        result = context.attempt(step_name(artifact), lambda a=artifact: validate_one(context, a), summary)  # type: ignore[misc]
+        if result is not None:
+            done.append(result)
+    return tuple(done)
+
+
+def summary(validation: Validation) -> str:
+    """The result in a few words."""
+    if not validation.passed:
+        return "NOT EQUIVALENT: " + "; ".join(validation.failures)
+    error = validation.worst("max_abs_error")
+    text = f"equivalent, max abs error {error:.2g}" if error is not None else "equivalent"
+    if validation.drift is not None:
+        text += f", {validation.drift.metric} {format_metric(validation.drift.metric, validation.drift.artifact)}"
+    return text

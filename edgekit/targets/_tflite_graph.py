@@ -1,0 +1,172 @@
+"""Reading a .tflite flatbuffer without running it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.core.files import read_bytes
+from edgekit.core.requirements import LITERT, require
+from edgekit.core.specs import Dim, ModelDescription, OpCount, Quantization, Signature, TensorSpec
+from edgekit.targets._base import refuse
+
+_DTYPES = {
+    "FLOAT32": ("float32", 4.0),
+    "FLOAT16": ("float16", 2.0),
+    "INT64": ("int64", 8.0),
+    "INT32": ("int32", 4.0),
+    "INT16": ("int16", 2.0),
+    "INT8": ("int8", 1.0),
+    "UINT8": ("uint8", 1.0),
+    "BOOL": ("bool", 1.0),
+    "INT4": ("int4", 0.5),
+}
+
+
+def _schema() -> Any:
+    require((LITERT,), "reading .tflite files")
+    from ai_edge_litert import schema_py_generated
+
+    return schema_py_generated
+
+
+def _enum_names(cls: Any) -> dict[int, str]:
+    return {value: name for name, value in vars(cls).items() if isinstance(value, int)}
+
+
+def parse(path: Path) -> Any:
+    """The flatbuffer as the schema's object tree. Raises InputError when it is empty, truncated or something else."""
+    content = read_bytes(path, "model file")
+    if content[4:8] != b"TFL3":
+        raise refuse(path, "TensorFlow Lite", "the identifier TFL3 is missing")
+    schema = _schema()
+    try:
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        _check_complete(model, len(content))
+        return model
+    except Exception as error:  # a damaged flatbuffer raises struct, index, type and value errors alike
+        raise refuse(path, "TensorFlow Lite", "its tables point outside the file") from error
+
+
+def _check_complete(model: Any, size: int) -> None:
+    """A file cut off in the middle may still unpack: the tables stand before the weights."""
+    if not model.subgraphs or not model.subgraphs[0].tensors:
+        raise ValueError("no graph")
+    for buffer in model.buffers:
+        if buffer.offset and buffer.size and buffer.offset > 1 and buffer.offset + buffer.size > size:
+            raise ValueError("buffer outside the file")
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        data = model.buffers[tensor.buffer].data
+        wanted = _elements(tensor) * _dtype(tensor)[1]
+        if data is not None and len(data) and len(data) < int(wanted) and tensor.sparsity is None:
+            raise ValueError("buffer too short")
+
+
+def _dtype(tensor: Any) -> tuple[str, float]:
+    name = _enum_names(_schema().TensorType).get(tensor.type, "UNKNOWN")
+    return _DTYPES.get(name, (name.lower(), 1.0))
+
+
+def _elements(tensor: Any) -> int:
+    shape = tensor.shape if tensor.shape is not None else []
+    return int(np.prod([abs(int(dim)) for dim in shape])) if len(shape) else 1
+
+
+def _spec(tensor: Any, name: str) -> TensorSpec:
+    symbolic = tensor.shapeSignature is not None and len(tensor.shapeSignature) > 0
+    found = tensor.shapeSignature if symbolic else tensor.shape
+    dims: tuple[Dim, ...] = tuple(
+        int(dim) if dim >= 0 else ("batch" if index == 0 else f"dim{index}") for index, dim in enumerate([] if found is None else found)
+    )
+    quantization = None
+    parameters = tensor.quantization
+    if parameters is not None and parameters.scale is not None and len(parameters.scale):
+        axis = int(parameters.quantizedDimension) if len(parameters.scale) > 1 else None
+        zero_points = tuple(int(zero) for zero in parameters.zeroPoint)
+        quantization = Quantization(tuple(float(scale) for scale in parameters.scale), zero_points, axis)
+    return TensorSpec(name, dims, _dtype(tensor)[0], None, quantization)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _signature(model: Any) -> Signature:
+    graph = model.subgraphs[0]
+    if model.signatureDefs:
+        first = model.signatureDefs[0]
+        graph = model.subgraphs[first.subgraphIndex]
+        return Signature(
+            tuple(_spec(graph.tensors[item.tensorIndex], _text(item.name)) for item in first.inputs),
+            tuple(_spec(graph.tensors[item.tensorIndex], _text(item.name)) for item in first.outputs),
+        )
+    return Signature(
+        tuple(_spec(graph.tensors[index], _text(graph.tensors[index].name)) for index in graph.inputs),
+        tuple(_spec(graph.tensors[index], _text(graph.tensors[index].name)) for index in graph.outputs),
+    )
+
+
+def read_signature(path: Path) -> Signature:
+    """Inputs and outputs of the file's first signature, by the names that it gives them."""
+    return _signature(parse(path))
+
+
+def _macs(name: str, op: Any, graph: Any) -> int | None:
+    """Multiply-accumulates of one inference of one operator; None for operators that multiply nothing by weights."""
+    tensors = [graph.tensors[index] if index >= 0 else None for index in op.inputs]
+    output = _elements(graph.tensors[op.outputs[0]]) if len(op.outputs) else 0
+    if name in ("CONV_2D", "CONV_3D"):  # filter (out, kh, kw, in): each output sums over kh * kw * in
+        return output * (_elements(tensors[1]) // int(tensors[1].shape[0]))
+    if name == "DEPTHWISE_CONV_2D":  # filter (1, kh, kw, out)
+        return output * (_elements(tensors[1]) // int(tensors[1].shape[-1]))
+    if name == "TRANSPOSE_CONV":  # inputs: shape, filter (out, kh, kw, in), data: each datum meets kh * kw * out
+        return _elements(tensors[2]) * (_elements(tensors[1]) // int(tensors[1].shape[-1]))
+    if name == "FULLY_CONNECTED":  # filter (out, in)
+        return output * int(tensors[1].shape[-1])
+    if name == "BATCH_MATMUL":
+        transposed = bool(op.builtinOptions and op.builtinOptions.adjX)
+        return output * int(tensors[0].shape[-2 if transposed else -1])
+    return None
+
+
+def describe(path: Path) -> ModelDescription:
+    """Operators, tensors, parameters, multiply-accumulates and quantization of all subgraphs."""
+    model = parse(path)
+    op_names = _enum_names(_schema().BuiltinOperator)
+    counts: Counter[str] = Counter()
+    macs: dict[str, int] = {}
+    for graph in model.subgraphs:
+        for op in graph.operators or []:
+            code = model.operatorCodes[op.opcodeIndex]
+            builtin = max(code.builtinCode, code.deprecatedBuiltinCode)  # schema 3a moved the field when it grew
+            name = _text(code.customCode) if code.customCode else op_names.get(builtin, str(builtin))
+            counts[name] += 1
+            count = _macs(name, op, graph)
+            if count is not None:
+                macs[name] = macs.get(name, 0) + count
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    weights = [tensor for tensor in tensors if _is_weight(model, tensor)]
+    activations = [tensor for tensor in tensors if model.buffers[tensor.buffer].data is None]
+    return ModelDescription(
+        format="tflite",
+        signature=_signature(model),
+        ops=tuple(OpCount(name, count, macs.get(name)) for name, count in counts.most_common()),
+        tensors=len(tensors),
+        parameters=sum(_elements(tensor) for tensor in weights),
+        weight_bytes=int(sum(_elements(tensor) * _dtype(tensor)[1] for tensor in weights)),
+        macs=sum(macs.values()),
+        activation_bytes=int(sum(_elements(tensor) * _dtype(tensor)[1] for tensor in activations)),
+        quantized_tensors=sum(_spec(tensor, "").quantization is not None for tensor in tensors),
+        metadata={"description": _text(model.description or ""), "version": str(model.version)},
+    )
+
+
+def _is_weight(model: Any, tensor: Any) -> bool:
+    """A constant that was learned, and not a shape or an axis: those are integers without a scale."""
+    buffer = model.buffers[tensor.buffer]
+    constant = (buffer.data is not None and len(buffer.data) > 0) or bool(buffer.offset and buffer.offset > 1)
+    quantized = tensor.quantization is not None and tensor.quantization.scale is not None
+    return constant and (_dtype(tensor)[0].startswith("float") or bool(quantized and len(tensor.quantization.scale)))

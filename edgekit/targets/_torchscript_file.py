@@ -1,0 +1,207 @@
+"""TorchScript archives: tracing, quantizing, writing them the same way twice, and reading what is in them.
+
+`torch.jit.save` writes debug records that hold source paths of this machine, and class names with a counter of this
+process (`___torch_mangle_17`). Neither matters to inference; both are taken out, so that the same model gives the same
+bytes wherever it is exported.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.core.errors import InputError
+from edgekit.core.files import read_bytes
+from edgekit.core.source import LoadedSource
+from edgekit.core.specs import ModelDescription, OpCount, Signature
+from edgekit.targets._base import Conversion, refuse
+
+SIGNATURE_RECORD = "edgekit.json"
+"""TorchScript has no names or shapes of inputs and outputs: an extra file of the archive holds them."""
+
+QUANTIZED_ENGINE = "qnnpack"
+_MANGLED = re.compile(rb"___torch_mangle_(\d+)")
+_VOLATILE = ("version", "byteorder", ".data/serialization_id")
+_COUNTED_AS = {"aten::linear": "aten::addmm", "aten::conv2d": "aten::convolution"}
+
+
+def scripted(source: LoadedSource, job: Conversion) -> Any:
+    """The module, quantized if asked for, traced on one sample and frozen, which folds batch norm and drops the rest."""
+    import torch
+
+    module = source.model
+    example = _example(source)
+    if job.precision == "int8":
+        module = _quantized(module, example, source, job)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated as a whole: said once, elsewhere
+        return torch.jit.freeze(torch.jit.trace(module, example))
+
+
+def _example(source: LoadedSource) -> tuple[Any, ...]:
+    import torch
+
+    return tuple(torch.zeros([1, *map(int, spec.shape[1:])]) for spec in source.signature.inputs)
+
+
+def _quantized(module: Any, example: tuple[Any, ...], source: LoadedSource, job: Conversion) -> Any:
+    """Post-training static quantization in FX graph mode, weights per channel, for qnnpack (the ARM kernels)."""
+    import torch
+    from torch.ao.quantization import QConfig, QConfigMapping, default_per_channel_weight_observer
+    from torch.ao.quantization.observer import HistogramObserver
+    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+    torch.backends.quantized.engine = QUANTIZED_ENGINE
+    activation = HistogramObserver.with_args(reduce_range=False)
+    mapping = QConfigMapping().set_global(QConfig(activation=activation, weight=default_per_channel_weight_observer))
+    assert job.calibration is not None  # the base has made sure
+    arrays = [job.calibration[spec.name] for spec in source.signature.inputs]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated upstream, and nothing else quantizes for the lite interpreter
+        prepared = prepare_fx(module, mapping, example)
+        for start in range(0, len(arrays[0]), 32):
+            prepared(*(torch.from_numpy(array[start : start + 32]) for array in arrays))
+        return convert_fx(prepared)
+
+
+def save(module: Any, signature: Signature, path: Path) -> None:
+    """Writes the archive, the signature in it, without debug records and with names that do not depend on the process."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.jit.save(module, buffer, _extra_files={SIGNATURE_RECORD: json.dumps(asdict(signature), sort_keys=True)})
+    path.write_bytes(_canonical(buffer.getvalue()))
+
+
+def _canonical(content: bytes) -> bytes:
+    import torch
+
+    reader = torch._C.PyTorchFileReader(io.BytesIO(content))
+    records = [name for name in reader.get_all_records() if name not in _VOLATILE and not name.endswith(".debug_pkl")]
+    numbers: set[int] = set()
+    for name in records:
+        text = name.encode() + (reader.get_record(name) if _holds_names(name) else b"")
+        numbers |= {int(match[1]) for match in _MANGLED.finditer(text)}
+    renamed = {number: index for index, number in enumerate(sorted(numbers))}
+
+    def rename(text: bytes) -> bytes:
+        return _MANGLED.sub(lambda match: b"___torch_mangle_%d" % renamed[int(match[1])], text)
+
+    out = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(out)
+    for name in records:
+        record = reader.get_record(name)
+        # Class names stand in code, and in pickles as text that ends with a line feed: both may change their length.
+        data = rename(record) if _holds_names(name) else record
+        writer.write_record(rename(name.encode()).decode(), data, len(data))
+    writer.write_end_of_file()
+    return out.getvalue()
+
+
+def _holds_names(record: str) -> bool:
+    return record.endswith((".py", ".pkl"))
+
+
+def read_record(path: Path, name: str) -> bytes | None:
+    """A record of the archive, or None. Raises InputError when the file is no such archive."""
+    import torch
+
+    read_bytes(path, "model file")
+    try:
+        reader = torch._C.PyTorchFileReader(str(path))
+        return bytes(reader.get_record(name)) if reader.has_record(name) else None
+    except RuntimeError as error:
+        raise refuse(path, "PyTorch", "it is not a complete zip archive") from error
+
+
+def read_signature(path: Path) -> Signature | None:
+    """The signature that edgekit wrote into the archive, or None in a file of another maker."""
+    record = read_record(path, f"extra/{SIGNATURE_RECORD}")
+    return None if record is None else Signature.from_dict(json.loads(record))
+
+
+def load(path: Path) -> Any:
+    """The module. Raises InputError when the file is empty, truncated, a checkpoint, or something else."""
+    import torch
+
+    if read_record(path, "constants.pkl") is None:
+        raise refuse(path, "TorchScript", "it has no code in it; a checkpoint of weights alone is not a model")
+    torch.backends.quantized.engine = QUANTIZED_ENGINE
+    try:
+        return torch.jit.load(str(path), map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise refuse(path, "TorchScript", next(iter(str(error).splitlines()), "")[:200]) from error
+
+
+def describe(path: Path, format_name: str) -> ModelDescription:
+    """Operators, parameters and signature; multiply-accumulates where the file tells its input shapes."""
+    module = load(path)
+    graph = module.inlined_graph
+    signature = read_signature(path) or Signature((), ())
+    macs = _macs(module, signature)
+    counts = Counter(node.kind() for node in graph.nodes() if not node.kind().startswith("prim::"))
+    tensors = _constants(graph)
+    return ModelDescription(
+        format=format_name,
+        signature=signature,
+        ops=tuple(OpCount(name, count, macs.get(_COUNTED_AS.get(name, name))) for name, count in counts.most_common()),
+        tensors=len(tensors),
+        parameters=sum(int(np.prod(shape)) for shape, _ in tensors),
+        weight_bytes=sum(int(np.prod(shape)) * size for shape, size in tensors),
+        macs=sum(macs.values()) if signature.inputs else None,
+        activation_bytes=None,
+        quantized_tensors=sum(size == 1 for _, size in tensors),
+        metadata={} if signature.inputs else {"signature": "none in the file: TorchScript keeps no names or shapes"},
+    )
+
+
+def _constants(graph: Any) -> list[tuple[tuple[int, ...], int]]:
+    """Shape and bytes an element of every learned tensor of a frozen graph, packed weights unpacked."""
+    import torch
+
+    found: list[tuple[tuple[int, ...], int]] = []
+    for node in graph.findAllNodes("prim::Constant"):
+        value = node.output().toIValue()
+        if isinstance(value, torch.Tensor) and value.dim() > 0:
+            found.append((tuple(value.shape), value.element_size()))
+        elif isinstance(value, torch.ScriptObject) and hasattr(value, "unpack"):
+            found += [(tuple(part.shape), part.element_size()) for part in value.unpack() if isinstance(part, torch.Tensor)]
+    return found
+
+
+def _macs(module: Any, signature: Signature) -> dict[str, int]:
+    """By operator, counted while the module runs one sample of zeros; empty when the signature is not known."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if not signature.inputs:
+        return {}
+    examples = [torch.zeros([1, *map(int, spec.shape[1:])]) for spec in signature.inputs]
+    quantized = torch.ops.quantized
+    packed = {op: _packed_flops for op in (quantized.conv2d, quantized.conv2d_relu, quantized.linear, quantized.linear_relu)}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=packed) as counter:
+        module(*examples)
+    return {str(op).replace(".", "::"): flops // 2 for op, flops in counter.get_flop_counts()["Global"].items()}
+
+
+def _packed_flops(_input: Any, weights: Any, *_args: Any, out_val: Any, **_kwargs: Any) -> int:
+    """2 * outputs * weights that each output meets; packed weights are (out, in / groups, ...)."""
+    weight = weights.unpack()[0]
+    return int(2 * out_val.numel() * weight.numel() // weight.shape[0])
+
+
+_packed_flops._get_raw = True  # type: ignore[attr-defined]  # FlopCounterMode then hands over tensors, not shapes
+
+
+def options(job: Conversion) -> dict[str, str]:
+    """What the manifest says of how the archive was made."""
+    made = {"method": "trace", "frozen": "yes"}
+    return {**made, "quantized_engine": QUANTIZED_ENGINE, "weights": "per channel"} if job.precision == "int8" else made

@@ -1,0 +1,59 @@
+"""The PyTorch Mobile lite interpreter: TorchScript as bytecode, in a .ptl file."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.requirements import TORCH
+from edgekit.core.source import LoadedSource
+from edgekit.core.specs import ModelDescription
+from edgekit.targets import _torchscript_file as archive
+from edgekit.targets._base import Conversion, Converted, Target
+
+
+class LiteInterpreter(Target):
+    """By way of a TorchScript archive, optimised for mobile where the build of torch has XNNPACK."""
+
+    name = "lite-interpreter"
+    title = "PyTorch Mobile lite interpreter"
+    suffixes = (".ptl",)
+    runtime = "lite-interpreter"
+    routes = {"torch": ("float32", "int8")}
+    requires = {"torch": (TORCH,)}
+    reads_with = (TORCH,)
+
+    def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
+        with tempfile.TemporaryDirectory(dir=job.folder) as folder:
+            # Written and read back: the names in the bytecode are then those of the canonical archive.
+            path = Path(folder) / "model.pt"
+            archive.save(archive.scripted(source, job), source.signature, path)
+            module = archive.load(path)
+        module, note = _optimised(module)
+        record = {archive.SIGNATURE_RECORD: json.dumps(asdict(source.signature), sort_keys=True)}
+        module._save_for_lite_interpreter(str(job.folder / self.file_name), _extra_files=record)
+        return Converted(self.file_name, source.signature, archive.options(job), (note,) if note else ())
+
+    def describe(self, path: Path) -> ModelDescription:
+        return archive.describe(path, self.name)
+
+
+def _optimised(module: Any) -> tuple[Any, str]:
+    """XNNPACK prepacking where there is XNNPACK; the CPU wheels of torch 2.13 abort in optimize_for_mobile without it."""
+    import torch
+
+    xnnpack = getattr(torch.backends, "xnnpack", None)
+    if xnnpack is None or not xnnpack.enabled:
+        return module, "frozen, but not prepacked for XNNPACK: this build of torch has none"
+    from torch.utils.mobile_optimizer import optimize_for_mobile
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return optimize_for_mobile(module), ""
+
+
+TARGET = LiteInterpreter()

@@ -1,0 +1,33 @@
+"""TorchScript: traced and frozen, run by libtorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.core.requirements import TORCH
+from edgekit.core.source import LoadedSource
+from edgekit.core.specs import ModelDescription
+from edgekit.targets import _torchscript_file as archive
+from edgekit.targets._base import Conversion, Converted, Target
+
+
+class TorchScript(Target):
+    """By torch.jit.trace and freeze; int8 by FX graph mode quantization with the qnnpack engine."""
+
+    name = "torchscript"
+    title = "TorchScript"
+    suffixes = (".pt",)
+    runtime = "torchscript"
+    routes = {"torch": ("float32", "int8")}
+    requires = {"torch": (TORCH,)}
+    reads_with = (TORCH,)
+
+    def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
+        archive.save(archive.scripted(source, job), source.signature, job.folder / self.file_name)
+        return Converted(self.file_name, source.signature, archive.options(job))
+
+    def describe(self, path: Path) -> ModelDescription:
+        return archive.describe(path, self.name)
+
+
+TARGET = TorchScript()

@@ -1,0 +1,65 @@
+"""Train, calibration, golden and test: four disjoint sets."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgekit.core.errors import InputError
+from edgekit.core.metrics import Array
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Inputs of shape (N, ...), channels last, and labels of shape (N,), in four disjoint sets.
+
+    `train` fits the weights, `calibration` sets the ranges of a quantization, `golden` proves that an artifact computes
+    what its source computed, `test` judges accuracy. `name`, `sha256` and `licence` say what data it is.
+    """
+
+    name: str
+    sha256: str
+    licence: str
+    train_inputs: Array
+    train_labels: Array
+    calibration_inputs: Array
+    calibration_labels: Array
+    golden_inputs: Array
+    golden_labels: Array
+    test_inputs: Array
+    test_labels: Array
+
+
+def digest(*arrays: Array) -> str:
+    """sha256 over dtypes, shapes and values."""
+    hasher = hashlib.sha256()
+    for array in arrays:
+        hasher.update(f"{array.dtype.str} {array.shape}\n".encode())
+        hasher.update(np.ascontiguousarray(array).tobytes())
+    return hasher.hexdigest()
+
+
+def cut(count: int, sizes: tuple[int, ...], seed: int, labels: Array | None = None) -> list[Array]:
+    """Disjoint index sets of the given sizes out of `count`, and last what is left, shuffled by the seed.
+
+    With labels, each set has every class in the proportion of the whole, as nearly as counts allow. Raises InputError
+    when less than one sample would be left to train on.
+    """
+    if sum(sizes) >= count:
+        raise InputError(f"the data has {count} samples; {sum(sizes)} of them are held out, and none is left to train on")
+    order = np.random.default_rng(seed).permutation(count)
+    if labels is not None:
+        order = order[_interleaved(labels[order])]
+    ends = np.cumsum(sizes)
+    return [*np.split(order[: ends[-1]], ends[:-1]), order[ends[-1] :]]
+
+
+def _interleaved(labels: Array) -> Array:
+    """An order in which every prefix has the classes in nearly the proportion of the whole."""
+    place = np.empty(len(labels), dtype=np.float64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.argsort(place, kind="stable")

@@ -1,0 +1,31 @@
+"""What a worker process is given: variables, cores, memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Workers of equal environments are interchangeable, and are reused within a run.
+
+    `variables` are set on top of the parent's. `cpus` pins the process; `memory_limit_bytes` bounds its private
+    writable memory (RLIMIT_DATA: unlike RLIMIT_AS it leaves mapped libraries and address space reservations alone).
+    """
+
+    variables: tuple[tuple[str, str], ...] = ()
+    cpus: tuple[int, ...] | None = None
+    memory_limit_bytes: int | None = None
+
+    @classmethod
+    def of(cls, variables: Mapping[str, str]) -> Environment:
+        """With these variables and no limits."""
+        return cls(tuple(sorted(variables.items())))
+
+    def child_variables(self) -> dict[str, str]:
+        """The whole environment of the child."""
+        # No .pyc of a model's folder is left behind; a crash of native code leaves a Python traceback on stderr.
+        own = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"}
+        return {**os.environ, **own, **dict(self.variables)}

@@ -1,0 +1,118 @@
+"""Starting, limiting and killing child processes, and telling what they died of."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from typing import IO
+
+from edgekit.core.errors import StepCrashed, StepError, StepOutOfMemory, StepTimedOut
+from edgekit.workers.environment import Environment
+
+_TAIL_LINES = 20
+_TAIL_BYTES = 64 * 1024
+_HUNGRY = ("bad_alloc", "MemoryError", "Cannot allocate memory", "out of memory", "OutOfMemory", "can't allocate memory")
+
+_alive: set[Child] = set()
+_alive_lock = threading.Lock()
+
+
+class Child:
+    """A child process in a session of its own, so that Ctrl-C reaches only its parent, and all of it can be killed."""
+
+    def __init__(self, arguments: Sequence[str], environment: Environment, *, pass_fds: Sequence[int] = ()) -> None:
+        self.stderr_file: IO[bytes] = tempfile.TemporaryFile()
+        self._mark = 0
+        limits = {"cpus": environment.cpus, "memory_limit_bytes": environment.memory_limit_bytes}
+        # The read end of this pipe tells the child that its parent is gone, however the parent ended.
+        life_read, self._life_write = os.pipe()
+        try:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-P", "-m", "edgekit.workers._boot", str(life_read), json.dumps(limits), *arguments],
+                env=environment.child_variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=self.stderr_file,
+                stderr=self.stderr_file,
+                pass_fds=(life_read, *pass_fds),
+                start_new_session=True,
+            )
+        finally:
+            os.close(life_read)
+        with _alive_lock:
+            _alive.add(self)
+
+    def mark(self) -> None:
+        """What is written to stderr from here on belongs to the next step."""
+        self._mark = os.fstat(self.stderr_file.fileno()).st_size
+
+    def stderr_tail(self) -> str:
+        """The last lines since the mark."""
+        size = os.fstat(self.stderr_file.fileno()).st_size
+        start = max(self._mark, size - _TAIL_BYTES)
+        content = os.pread(self.stderr_file.fileno(), size - start, start)
+        return "\n".join(content.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:])
+
+    def kill(self) -> None:
+        """Ends the child and whatever it started; waits for it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+        with _alive_lock:
+            if self not in _alive:
+                return
+            _alive.discard(self)
+        os.close(self._life_write)
+        self.stderr_file.close()
+
+
+def kill_all() -> None:
+    """Ends every child that is still there: the last thing that an interrupted command does."""
+    with _alive_lock:
+        children = list(_alive)
+    for child in children:
+        child.kill()
+
+
+def death(step: str, returncode: int, stderr_tail: str) -> StepError:
+    """The error for a child that ended without an answer. A negative return code is the signal that ended it."""
+    hungry = any(word in stderr_tail for word in _HUNGRY)
+    if returncode == -signal.SIGKILL:
+        return StepOutOfMemory(
+            f"{step}: its process was killed (SIGKILL), most likely because memory ran out", step=step, stderr_tail=stderr_tail
+        )
+    if hungry:
+        return StepOutOfMemory(f"{step}: its process ran out of memory", step=step, stderr_tail=stderr_tail)
+    if returncode < 0:
+        name = signal.Signals(-returncode).name
+        return StepCrashed(f"{step}: its process crashed with {name}", step=step, stderr_tail=stderr_tail, signal=name)
+    message = f"{step}: its process ended with exit code {returncode} and no answer"
+    return StepCrashed(message, step=step, stderr_tail=stderr_tail)
+
+
+def too_late(step: str, timeout_s: float, stderr_tail: str) -> StepTimedOut:
+    """The error for a child that did not answer in time."""
+    return StepTimedOut(f"{step}: no answer after {timeout_s:g} s; it was stopped", step=step, stderr_tail=stderr_tail)
+
+
+def run_module(module: str, arguments: Sequence[str], environment: Environment, *, step: str, timeout_s: float) -> None:
+    """Runs `python -m module arguments` in a fresh process with nothing else in it, to its end.
+
+    Raises StepCrashed, StepOutOfMemory or StepTimedOut. Exit code 0 is the only good end.
+    """
+    child = Child([module, *arguments], environment)
+    try:
+        returncode = child.popen.wait(timeout_s)
+        if returncode != 0:
+            raise death(step, returncode, child.stderr_tail())
+    except subprocess.TimeoutExpired:
+        raise too_late(step, timeout_s, child.stderr_tail()) from None
+    finally:
+        child.kill()
+

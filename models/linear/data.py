@@ -1,0 +1,34 @@
+"""Points on y = 3x + 1, with noise."""
+
+import numpy as np
+
+from edgekit.config.model import ModelSpec
+from edgekit.core.errors import InputError
+from edgekit.training.datasets.splits import Splits, cut, digest
+
+TRAIN = 2000
+NOISE = 0.1
+
+
+def load(data: str, spec: ModelSpec) -> Splits:
+    """Draws the points; `data` must be the default, there is nothing else to learn a line from."""
+    if data != spec.data.default:
+        raise InputError(f"unknown data '{data}'; known: {spec.data.default}")
+    rng = np.random.default_rng(spec.training.seed)
+    count = TRAIN + spec.data.golden + spec.data.calibration + spec.data.test
+    x = rng.uniform(-1, 1, (count, 1)).astype(np.float32)
+    y = (3 * x[:, 0] + 1 + rng.normal(0, NOISE, count)).astype(np.float32)
+    golden, calibration, test, train = cut(count, (spec.data.golden, spec.data.calibration, spec.data.test), seed=0)
+    return Splits(
+        name=data,
+        sha256=digest(x, y),
+        licence=spec.data.licence,
+        train_inputs=x[train],
+        train_labels=y[train],
+        calibration_inputs=x[calibration],
+        calibration_labels=y[calibration],
+        golden_inputs=x[golden],
+        golden_labels=y[golden],
+        test_inputs=x[test],
+        test_labels=y[test],
+    )

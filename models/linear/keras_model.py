@@ -1,0 +1,10 @@
+"""y = wx + b in Keras."""
+
+import keras
+
+
+def build() -> keras.Model:
+    """Input (N, 1), output (N, 1)."""
+    x = keras.Input((1,), name="x")
+    y = keras.layers.Dense(1, name="y")(x)
+    return keras.Model(x, y, name="linear")

@@ -1,0 +1,49 @@
+"""MNIST, or any other set of 28x28 grey images with ten classes."""
+
+import numpy as np
+
+from edgekit.config.model import ModelSpec
+from edgekit.core.errors import InputError
+from edgekit.training.datasets import images
+from edgekit.training.datasets.splits import Splits, cut, digest
+
+AUGMENT_BELOW = 10_000
+"""A training set smaller than this is shown again, shifted by one pixel up, down, left and right."""
+
+
+def load(data: str, spec: ModelSpec) -> Splits:
+    """Scales pixels from 0..255 to 0..1. A data set with a test part of its own is tested on all of that."""
+    found = images.load(data)
+    if found.images.shape[1:] != spec.input.shape:
+        raise InputError(f"{data}: images of shape {found.images.shape[1:]} where this model takes {spec.input.shape}")
+    x = found.images.astype(np.float32) / 255  # (N, 28, 28, 1)
+    y = found.labels
+    golden, calibration, test, train = _parts(found, spec)
+    train_x, train_y = _shifted(x[train], y[train]) if len(train) < AUGMENT_BELOW else (x[train], y[train])
+    return Splits(
+        name=found.name,
+        sha256=digest(found.images, found.labels),
+        licence=found.licence,
+        train_inputs=train_x,
+        train_labels=train_y,
+        calibration_inputs=x[calibration],
+        calibration_labels=y[calibration],
+        golden_inputs=x[golden],
+        golden_labels=y[golden],
+        test_inputs=x[test],
+        test_labels=y[test],
+    )
+
+
+def _parts(found: images.LabelledImages, spec: ModelSpec) -> list[np.ndarray]:
+    held_out = (spec.data.golden, spec.data.calibration)
+    if found.test_from is None:
+        return cut(len(found.labels), (*held_out, spec.data.test), seed=0, labels=found.labels)
+    golden, calibration, train = cut(found.test_from, held_out, seed=0, labels=found.labels[: found.test_from])
+    return [golden, calibration, np.arange(found.test_from, len(found.labels)), train]
+
+
+def _shifted(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The images, and their copies shifted by one pixel in four directions. Digits have a black border to spare."""
+    moves = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
+    return np.concatenate([np.roll(x, move, axis=(1, 2)) for move in moves]), np.tile(y, len(moves))
