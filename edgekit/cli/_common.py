@@ -69,7 +69,9 @@ def common(function: Callable[..., int | None]) -> Callable[..., None]:
     The function's first argument is the `Run`; what it returns is the exit code (None is 0).
     """
 
-    @click.option("--root", type=click.Path(path_type=Path), default=".", help="The project's folder (default: this one).")
+    @click.option(
+        "--root", type=click.Path(path_type=Path), default=".", help="The project's folder (default: this one)."
+    )
     @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document on stdout.")
     @click.option("-q", "--quiet", is_flag=True, help="Say nothing but the answer, warnings and errors.")
     @click.option("-v", "--verbose", is_flag=True, help="Also say what workers wrote when they failed.")
@@ -167,7 +169,10 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """MODEL arguments, and --framework, --target, --precision to narrow them down."""
     for option in (
         click.option(
-            "--precision", metavar="NAME", shell_complete=complete("precision"), help="float32, float16, dynamic, int8, int16x8 …"
+            "--precision",
+            metavar="NAME",
+            shell_complete=complete("precision"),
+            help="float32, float16, dynamic, int8, int16x8 …",
         ),
         click.option(
             "--target",

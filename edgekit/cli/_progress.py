@@ -14,7 +14,7 @@ QUIET, NORMAL, VERBOSE = -1, 0, 1
 
 
 class Watcher:
-    """A listener. Quiet: warnings and failures; normal: also a line for each finished step; verbose: also stderr tails."""
+    """A listener. Quiet: warnings and failures; normal: also each finished step; verbose: also what workers wrote."""
 
     def __init__(self, verbosity: int) -> None:
         self._verbosity = verbosity
@@ -37,7 +37,9 @@ class Watcher:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -57,7 +59,10 @@ class Watcher:
             if event.stderr_tail and self._verbosity >= VERBOSE:
                 self._line(event.stderr_tail, VERBOSE)
         elif isinstance(event, Noted):
-            self._line(f"{'warning' if event.warning else 'note   '} {event.step}: {event.detail}", QUIET if event.warning else NORMAL)
+            self._line(
+                f"{'warning' if event.warning else 'note   '} {event.step}: {event.detail}",
+                QUIET if event.warning else NORMAL,
+            )
 
     def _start(self, event: Started) -> None:
         if self._bar is not None:

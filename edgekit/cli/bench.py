@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from edgekit.cli._common import Run, common, complete, failures, selection_options
@@ -20,9 +18,13 @@ from edgekit.cli._common import Run, common, complete, failures, selection_optio
     help="A device profile, or 'all'; may be repeated. Default: this host as it is. See: edgekit devices",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Instead of the profile's (this host as it is: 1).")
-@click.option("--min-duration", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Seconds to measure for.")
+@click.option(
+    "--min-duration", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Seconds to measure for."
+)
 @click.option("--min-runs", type=click.IntRange(min=1), default=50, show_default=True, help="Inferences to measure.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True, help="Seconds for each.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True, help="Seconds for each."
+)
 @common
 def command(
     run: Run,
@@ -49,9 +51,8 @@ def command(
 
     from edgekit.core.errors import unknown_name
     from edgekit.core.specs import parse_precision
-    from edgekit.devices.profile import load_profile
-    from edgekit.reports._base import BENCH_HEADER, bench_cells
-    from edgekit.reports.console import table
+    from edgekit.devices.profile import DeviceProfile, load_profile
+    from edgekit.reports.console import bench_tables
     from edgekit.stages.bench import HOST, BenchOptions, bench
     from edgekit.stages.select import Selection, artifacts
 
@@ -62,11 +63,14 @@ def command(
     for name in wanted:
         if name not in known:
             raise unknown_name("device", name, [*known, "all"])
-    profiles = [(name, load_profile(Path(known[name]))) for name in wanted] or [(HOST, None)]
+    profiles: list[tuple[str, DeviceProfile | None]] = [(name, load_profile(known[name])) for name in wanted]
     options = BenchOptions(threads=threads, min_duration_s=min_duration, min_runs=min_runs, timeout_s=timeout)
     with run.context() as context:
         chosen = artifacts(context, Selection(models, framework, targets, precision))
-        done = bench(context, chosen, profiles, options)
+        done = bench(context, chosen, profiles or [(HOST, None)], options)
     data = {"measurements": [asdict(item) for item in done], "failures": failures(context)}
-    run.answer(data, lambda: table(BENCH_HEADER, map(bench_cells, done), left=4, color=run.color) if done else "")
+    benches = {
+        name: [item for item in done if item.device == name] for name in dict.fromkeys(item.device for item in done)
+    }
+    run.answer(data, lambda: bench_tables(benches, run.color).lstrip("\n"))
     return context.exit_code

@@ -22,7 +22,7 @@ def command(run: Run) -> int:
       edgekit devices
       edgekit devices show raspberry-pi-4b
     """
-    from edgekit.core.units import format_bytes
+    from edgekit.core.units import format_memory
     from edgekit.devices.profile import load_profile
     from edgekit.reports.console import table
 
@@ -31,7 +31,7 @@ def command(run: Run) -> int:
         profile = load_profile(path)
         data.append({"name": name, "title": profile.title, "kind": profile.kind, "soc": profile.soc, "file": str(path)})
         cores = " + ".join(f"{core.count}x {core.name}" for core in profile.cores)
-        rows.append((name, profile.kind, profile.soc, cores, format_bytes(profile.memory.ram)))
+        rows.append((name, profile.kind, profile.soc, cores, format_memory(profile.memory.ram)))
     header = ("device", "kind", "SoC", "cores", "RAM")
     run.answer({"devices": data}, lambda: table(header, rows, left=4, color=run.color))
     return 0
@@ -58,7 +58,7 @@ def show(run: Run, name: str) -> int:
 
 
 def _text(name: str, profile: DeviceProfile) -> str:
-    from edgekit.core.units import format_bytes
+    from edgekit.core.units import format_memory
 
     memory, run = profile.memory, profile.run
     facts = [
@@ -66,13 +66,20 @@ def _text(name: str, profile: DeviceProfile) -> str:
         ("kind", profile.kind),
         ("SoC", f"{profile.soc} ({profile.isa})"),
         *(("cores", _core(core)) for core in profile.cores),
-        ("RAM", format_bytes(memory.ram)),
+        ("RAM", format_memory(memory.ram)),
         *([("bandwidth", f"{memory.bandwidth_gb_per_s:g} GB/s peak")] if memory.bandwidth_gb_per_s else []),
-        *([("flash", format_bytes(memory.flash))] if memory.flash else []),
+        *([("flash", format_memory(memory.flash))] if memory.flash else []),
         *([("storage", memory.storage)] if memory.storage else []),
         *([("runs", ", ".join(profile.targets))] if profile.targets else []),
-        ("bench", f"{run.threads} threads" + (f", memory limit {format_bytes(run.memory_limit)}" if run.memory_limit else "")),
-        *(("budget", f"{budget.rule} <= {_limit(budget.rule, budget.limit)}") for budget in profile.budgets.table().budgets("")),
+        (
+            "bench",
+            f"{run.threads} threads"
+            + (f", memory limit {format_memory(run.memory_limit)}" if run.memory_limit else ""),
+        ),
+        *(
+            ("budget", f"{budget.rule} <= {_limit(budget.rule, budget.limit)}")
+            for budget in profile.budgets.table().budgets("")
+        ),
         ("tiers", "analytic (a lower bound), host (this machine, measured)"),
     ]
     lines = "".join(f"{key:<10}{value}\n" for key, value in facts)

@@ -47,7 +47,11 @@ def command(run: Run) -> int:
     run.answer(
         data,
         lambda: "".join(
-            [*lines, table(("package", "version", "comes with"), rows, left=3, color=run.color), *(advice or ["nothing is missing\n"])]
+            [
+                *lines,
+                table(("package", "version", "comes with"), rows, left=3, color=run.color),
+                *(advice or ["nothing is missing\n"]),
+            ]
         ),
     )
     return 0

@@ -59,7 +59,10 @@ def _text(inspection: Inspection, color: bool) -> str:
         ("parameters", f"{found.parameters:,} in {format_bytes(found.weight_bytes)}"),
         ("multiply-accumulates", unknown if found.macs is None else f"{found.macs:,} ({format_count(found.macs)})"),
         ("tensors", f"{found.tensors}, {found.quantized_tensors} quantized"),
-        ("activations", unknown if found.activation_bytes is None else f"{format_bytes(found.activation_bytes)} in all"),
+        (
+            "activations",
+            unknown if found.activation_bytes is None else f"{format_bytes(found.activation_bytes)} in all",
+        ),
         *((f"input {spec.name}", _tensor(spec)) for spec in inspection.signature.inputs),
         *((f"output {spec.name}", _tensor(spec)) for spec in inspection.signature.outputs),
         *((key, value) for key, value in found.metadata.items() if value),

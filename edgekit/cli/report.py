@@ -12,9 +12,16 @@ from edgekit.cli._common import Run, common, complete, selection_options
 @click.command("report")
 @selection_options
 @click.option(
-    "--format", "format_name", default=None, metavar="NAME", shell_complete=complete("format"), help="console (default), json, markdown."
+    "--format",
+    "format_name",
+    default=None,
+    metavar="NAME",
+    shell_complete=complete("format"),
+    help="console (default), json, markdown.",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file instead of stdout.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file instead of stdout."
+)
 @common
 def command(
     run: Run,

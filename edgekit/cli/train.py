@@ -11,7 +11,9 @@ from edgekit.cli._common import Run, common, complete
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model"))
 @click.option("--framework", metavar="keras|torch|both", help="Which of the twins (default: both).")
 @click.option(
-    "--data", metavar="NAME|FOLDER", help="mnist-5k, keras:mnist, keras:fashion_mnist, or a folder of MNIST-style idx files."
+    "--data",
+    metavar="NAME|FOLDER",
+    help="mnist-5k, keras:mnist, keras:fashion_mnist, or a folder of MNIST-style idx files.",
 )
 @click.option("--epochs", type=click.IntRange(min=0), help="Instead of model.toml's; 0 leaves the weights untrained.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Instead of model.toml's.")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from edgekit.cli._common import Run, common, failures, selection_options
+
+if TYPE_CHECKING:
+    from edgekit.core.validation import Drift, Validation
 
 
 @click.command("validate")
@@ -38,27 +44,44 @@ def command(
         "tolerances": limits,
         "failures": failures(context),
     }
-    header = ("model", "from", "variant", "figure", "value", "tolerance", "verdict")
-    run.answer(data, lambda: table(header, _rows(done), left=4, color=run.color) if done else "")
+    header = ("model", "variant", "figure", "value", "tolerance", "verdict")
+    run.answer(data, lambda: table(header, _named_once(_rows(done, run.verbosity > 0)), left=3, color=run.color))
     return max(context.exit_code, 0 if all(item.passed for item in done) else 1)
 
 
-def _rows(validations):  # type: ignore[no-untyped-def]
+def _named_once(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """The rows, each artifact's name only in its first one."""
+    before: tuple[str, ...] = ()
+    for row in rows:
+        yield row if row[:2] != before else ("", "", *row[2:])
+        before = row[:2]
+
+
+def _rows(validations: Sequence[Validation], every: bool) -> Iterator[tuple[str, ...]]:
+    """The figures that have a tolerance, beside it; all of them with -v."""
     from edgekit.core.comparison import format_figure
 
     for item in validations:
-        name = (item.model, item.kind, f"{item.target}:{item.precision}")
+        name = (f"{item.model}/{item.kind}", f"{item.target}:{item.precision}")
         for comparison in item.comparisons:
             if comparison.problem:
                 yield (*name, comparison.problem, "", "", "FAILED")
             for figure in comparison.figures:
-                limit = "" if figure.limit is None else f"{'>=' if _is_floor(figure.name) else '<='} {format_figure(figure.limit)}"
-                verdict = "" if figure.limit is None else ("passed" if figure.passed else "FAILED")
-                yield (*name, figure.name, format_figure(figure.value), limit, verdict)
+                if every or figure.limit is not None:
+                    verdict = "" if figure.limit is None else _verdict(figure.passed)
+                    yield (*name, figure.name, format_figure(figure.value), figure.limit_text, verdict)
         if item.drift is not None:
-            drift = item.drift
-            if drift.top1_agreement is not None:
-                limit = "" if drift.min_top1_agreement is None else f">= {format_figure(drift.min_top1_agreement)}"
-                figure = f"top1_agreement, {drift.samples} test samples"
-                yield (*name, figure, f"{drift.top1_agreement:.4f}", limit, "passed" if drift.passed else "FAILED")
-            yield (*name, f"{drift.metric} drop from {drift.source:.4f}", f"{drift.drop:+.4f}", "", "")
+            yield from ((*name, *cells) for cells in _drift_rows(item.drift))
+
+
+def _drift_rows(drift: Drift) -> Iterator[tuple[str, str, str, str]]:
+    from edgekit.core.comparison import format_figure
+
+    if drift.top1_agreement is not None:
+        limit = "" if drift.min_top1_agreement is None else f">= {format_figure(drift.min_top1_agreement)}"
+        yield (f"top-1 of {drift.samples} tests", f"{drift.top1_agreement:.4f}", limit, _verdict(drift.passed))
+    yield (f"{drift.metric} {drift.source:.4f} drops", f"{drift.drop:+.4f}", "", "")
+
+
+def _verdict(passed: bool) -> str:
+    return "passed" if passed else "FAILED"

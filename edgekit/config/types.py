@@ -40,4 +40,6 @@ class Budgets:
 
     def table(self) -> BudgetTable:
         """As the core knows it."""
-        return BudgetTable(self.variant, self.size, self.peak_memory, self.drift, tuple(sorted(self.latency_ms.items())))
+        return BudgetTable(
+            self.variant, self.size, self.peak_memory, self.drift, tuple(sorted(self.latency_ms.items()))
+        )

@@ -79,7 +79,9 @@ class Artifact:
                 " it is truncated or was replaced"
             )
         if sha256_file(self.path) != self.manifest.sha256:
-            raise InputError(f"{self.path}: the file is not the one that was exported: its sha256 differs from the manifest's")
+            raise InputError(
+                f"{self.path}: the file is not the one that was exported: its sha256 differs from the manifest's"
+            )
         return self.path
 
     def golden(self) -> Samples:
@@ -113,7 +115,7 @@ def load_artifact(folder: Path) -> Artifact:
 
 
 def _check_types(path: Path, data: Mapping[str, Any]) -> None:
-    expected: dict[str, type] = {name: str for name in ("model", "target", "precision", "runtime", "file", "sha256")}
+    expected: dict[str, type] = dict.fromkeys(("model", "target", "precision", "runtime", "file", "sha256"), str)
     expected |= {"size_bytes": int, "source": dict}
     for key, kind in expected.items():
         if not isinstance(data.get(key), kind):

@@ -1,4 +1,4 @@
-"""Budgets, and the verdicts on them. Of several limits on one figure the strictest wins, and the verdict says whose it was."""
+"""Budgets and verdicts. Of several limits on one figure the strictest wins, and the verdict says whose it was."""
 
 from __future__ import annotations
 

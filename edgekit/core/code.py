@@ -13,7 +13,10 @@ from edgekit.core.errors import InputError
 
 
 def load_function(path: Path, name: str) -> Callable[..., Any]:
-    """The function `name` of the file, which is executed as a module. Raises InputError when file or function is missing."""
+    """The function `name` of the file, which is executed as a module.
+
+    Raises InputError when file or function is missing, or Python cannot parse the file.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such Python file")
     # One module name a path, so that two models' data.py do not meet, and a second load gives the same classes.

@@ -27,6 +27,13 @@ class Figure:
     limit: float | None
     passed: bool
 
+    @property
+    def limit_text(self) -> str:
+        """The tolerance as it is printed beside the figure; empty where there is none."""
+        if self.limit is None:
+            return ""
+        return f"{'>=' if self.name in _LOWER.values() else '<='} {self.limit:.10g}"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -56,15 +63,17 @@ class Comparison:
         if self.problem is not None:
             return (f"output {self.output}: {self.problem}",)
         return tuple(
-            f"output {self.output}: {figure.name} {format_figure(figure.value)} is outside {format_figure(figure.limit)}"
+            f"output {self.output}: {figure.name} {format_figure(figure.value)}, tolerance {figure.limit_text}"
             for figure in self.figures
             if not figure.passed
         )
 
 
 def format_figure(value: float | None) -> str:
-    """Three significant digits; None (an infinite SQNR, JSON has no infinity) as `inf`."""
-    return "inf" if value is None else f"{value:.3g}"
+    """Three significant digits, seven just below 1; None (an infinite SQNR, JSON has no infinity) as `inf`."""
+    if value is None:
+        return "inf"
+    return f"{value:.7f}" if 0.99 < value < 1 else f"{value:.3g}"
 
 
 def _figure(name: str, value: float, tolerances: Tolerances) -> Figure:
@@ -91,7 +100,9 @@ def _problem(reference: Array, actual: Array) -> str | None:
         finite = np.isfinite(array)
         if not finite.all():
             bad = np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1))
-            return f"the {what} computes NaN or infinity in {len(bad)} of {len(array)} samples, first in sample {bad[0]}"
+            return (
+                f"the {what} computes NaN or infinity in {len(bad)} of {len(array)} samples, first in sample {bad[0]}"
+            )
     if len(reference) > 1 and np.all(reference == reference[:1]):
         return f"the source computes the same for all {len(reference)} samples, which is no evidence of equality"
     return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Event:
-    """Base of all events. `step` names the thing being done, as a person would: `export simple_cnn/keras tflite:int8`."""
+    """Base of all events. `step` names what is being done, as a person would: `export simple_cnn/keras tflite:int8`."""
 
     step: str
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.core.metrics import Array
 from edgekit.core.specs import Quantization, TensorSpec
 
 
-def _along_axis(values: tuple[float, ...] | tuple[int, ...], axis: int | None, ndim: int) -> Array:
+def _along_axis(values: tuple[float, ...] | tuple[int, ...], axis: int | None, ndim: int) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
-    if axis is None or array.size == 1:
-        return array.reshape(-1)[0] if array.size == 1 else array
+    if axis is None:
+        return array.reshape(())
     return array.reshape([-1 if index == axis else 1 for index in range(ndim)])
 
 
@@ -21,18 +22,20 @@ def quantize(real: Array, quantization: Quantization, dtype: str) -> Array:
     zero_point = _along_axis(quantization.zero_point, quantization.axis, real.ndim)
     limits = np.iinfo(dtype)
     integers = np.rint(real.astype(np.float64) / scale) + zero_point
-    return np.clip(integers, limits.min, limits.max).astype(dtype)
+    clipped: Array = np.clip(integers, limits.min, limits.max).astype(dtype)
+    return clipped
 
 
 def dequantize(integers: Array, quantization: Quantization, dtype: str = "float32") -> Array:
     """scale * (integer - zero_point), in the floating `dtype`. Shape unchanged."""
     scale = _along_axis(quantization.scale, quantization.axis, integers.ndim)
     zero_point = _along_axis(quantization.zero_point, quantization.axis, integers.ndim)
-    return ((integers.astype(np.float64) - zero_point) * scale).astype(dtype)
+    real: Array = ((integers.astype(np.float64) - zero_point) * scale).astype(dtype)
+    return real
 
 
 def to_tensor(array: Array, spec: TensorSpec) -> Array:
-    """The array as the tensor wants it: quantized when it has a scale, unchanged otherwise (a wrong dtype stays wrong)."""
+    """The array as the tensor wants it: quantized when that has a scale, else unchanged (a wrong dtype stays wrong)."""
     if spec.quantization is not None and np.issubdtype(array.dtype, np.floating):
         return quantize(array, spec.quantization, spec.dtype)
     return array

@@ -19,7 +19,7 @@ Arrays = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs by name, shape (N, ...); the source's outputs for them by name; labels, shape (N,), where there are some."""
+    """Inputs by name, shape (N, ...); the source's outputs for them by name; labels, shape (N,), or None."""
 
     inputs: Arrays
     outputs: Arrays

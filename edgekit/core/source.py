@@ -54,7 +54,9 @@ class SourceModel:
         if not path.is_file():
             raise InputError(f"{path}: the trained model is missing; run: edgekit train {self.name}")
         if sha256_file(path) != self.sha256:
-            raise InputError(f"{path}: this file is not the one that was trained: its sha256 differs from source.json's")
+            raise InputError(
+                f"{path}: this file is not the one that was trained: its sha256 differs from source.json's"
+            )
         return path
 
 

@@ -79,9 +79,7 @@ class TensorSpec:
     def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:
         """The inverse of `dataclasses.asdict` after a trip through JSON."""
         raw = data.get("quantization")
-        quantization = (
-            Quantization(tuple(raw["scale"]), tuple(raw["zero_point"]), raw.get("axis")) if raw else None
-        )
+        quantization = Quantization(tuple(raw["scale"]), tuple(raw["zero_point"]), raw.get("axis")) if raw else None
         return cls(data["name"], tuple(data["shape"]), data["dtype"], data.get("layout"), quantization)
 
     def __str__(self) -> str:

@@ -43,11 +43,22 @@ def format_bytes(count: float) -> str:
     raise AssertionError("unreachable")
 
 
+def format_memory(count: int) -> str:
+    """Memory as it is built, in powers of 1024: 671088640 -> `640 MiB`."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"
+
+
 def format_ms(milliseconds: float) -> str:
-    """Four significant digits with the unit that reads best: 0.01234 -> `12.34 us`."""
-    if milliseconds < 0.1:
-        return f"{milliseconds * 1000:.4g} us"
-    return f"{milliseconds:.4g} ms" if milliseconds < 10_000 else f"{milliseconds / 1000:.4g} s"
+    """Three significant digits with the unit that reads best: 0.01234 -> `12.3 us`."""
+    for unit, size in (("ns", 1e-6), ("us", 1e-3), ("ms", 1.0)):
+        if abs(milliseconds) < 999.5 * size:
+            return f"{milliseconds / size:.3g} {unit}"
+    return f"{milliseconds / 1000:.4g} s"
 
 
 def format_count(count: float) -> str:

@@ -60,7 +60,9 @@ class Validation:
         """One clause for each thing that is out of tolerance."""
         found = [clause for item in self.comparisons for clause in item.failures]
         if self.drift is not None and not self.drift.passed:
-            agreement, limit = (format_figure(value) for value in (self.drift.top1_agreement, self.drift.min_top1_agreement))
+            agreement, limit = (
+                format_figure(value) for value in (self.drift.top1_agreement, self.drift.min_top1_agreement)
+            )
             found.append(f"top1_agreement {agreement} on {self.drift.samples} test samples is outside {limit}")
         return tuple(found)
 

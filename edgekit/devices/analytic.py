@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from edgekit.devices.profile import DeviceProfile
 
 _ARITHMETIC = {"float32": "float32", "float16": "float32", "dynamic": "int8", "int8": "int8"}
-"""What a precision computes in on a CPU: float16 weights are unpacked to float32; int16x8 has no rate in the profiles."""
+"""What a precision computes in on a CPU: float16 weights are unpacked to float32; profiles have no int16x8 rate."""
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,10 @@ class ReportFormat(ABC):
         """The whole report as text that ends with a line feed."""
 
 
-ARTIFACT_HEADER = ("model", "from", "variant", "size", "max error", "SQNR", "top-1", "metric", "drop", "checks")
-BENCH_HEADER = ("model", "from", "variant", "device", "host p50", "host p99", "analytic", "load", "peak memory")
+ARTIFACT_HEADER = ("model", "variant", "size", "max err", "SQNR", "top-1", "metric", "drop", "checks")
+BENCH_HEADER = ("model", "variant", "host p50", "host p99", "analytic", "load", "memory")
+LEFT = 2
+"""How many columns of both hold names."""
 
 
 def artifact_cells(row: Row) -> tuple[str, ...]:
@@ -33,8 +35,7 @@ def artifact_cells(row: Row) -> tuple[str, ...]:
     manifest, validation = row.artifact.manifest, row.validation
     error = validation.worst("max_abs_error") if validation else None
     return (
-        manifest.model,
-        str(manifest.source["kind"]),
+        f"{manifest.model}/{manifest.source['kind']}",
         str(manifest.variant),
         format_bytes(manifest.size_bytes),
         NOTHING if error is None else f"{error:.1e}",
@@ -57,9 +58,9 @@ def _task(row: Row) -> tuple[str, str, str]:
     drift = row.validation.drift if row.validation else None
     if drift is None:
         return NOTHING, NOTHING, NOTHING
-    agreement = NOTHING if drift.top1_agreement is None else f"{100 * drift.top1_agreement:.1f} %"
+    agreement = NOTHING if drift.top1_agreement is None else f"{100 * drift.top1_agreement:.1f}%"
     if TASK_METRICS[drift.metric].is_share:
-        return agreement, f"{100 * drift.artifact:.2f} %", f"{100 * drift.drop:+.2f}"
+        return agreement, f"{100 * drift.artifact:.2f}%", f"{100 * drift.drop:+.2f}"
     return agreement, f"{drift.artifact:.4f}", f"{drift.drop:+.4f}"
 
 
@@ -68,16 +69,27 @@ def bench_cells(item: Measurement) -> tuple[str, ...]:
     bound = item.latency_ms.get("analytic")
     memory = item.peak_memory_bytes
     return (
-        item.model,
-        item.kind,
+        f"{item.model}/{item.kind}",
         f"{item.target}:{item.precision}",
-        item.device,
         format_ms(item.wall.p50_ms),
         format_ms(item.wall.p99_ms),
         NOTHING if bound is None else f">= {format_ms(bound)}",
         format_ms(item.load_ms),
         NOTHING if memory is None else format_bytes(memory),
     )
+
+
+def benches_by_device(report: Report) -> dict[str, list[Measurement]]:
+    """Device -> its benches, in the order of the rows."""
+    found: dict[str, list[Measurement]] = {}
+    for item in (item for row in report.rows for item in row.measurements):
+        found.setdefault(item.device, []).append(item)
+    return dict(sorted(found.items()))
+
+
+def tier_note(host: str) -> str:
+    """What the tiers in a bench table are."""
+    return f"host: measured on {host}; analytic: the device's lower bound by roofline, not a prediction"
 
 
 def conclusion(report: Report) -> str:

@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
+from edgekit.core.measurement import Measurement
 from edgekit.core.report import Report
 from edgekit.reports._base import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
+    LEFT,
     ReportFormat,
     artifact_cells,
     bench_cells,
+    benches_by_device,
     conclusion,
+    tier_note,
 )
 
 WIDTH = 100
 
 
-def table(header: Iterable[str], rows: Iterable[Iterable[str]], *, left: int, color: bool = False, title: str = "") -> str:
-    """A table as text, its first `left` columns flush left, the others right; words that say failure in red."""
+def table(header: Iterable[str], rows: Iterable[Iterable[str]], *, left: int, color: bool = False) -> str:
+    """A table as text, its first `left` columns flush left, the others right; the word FAILED in red."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(header):
-        drawn.add_column(name, justify="left" if index < left else "right", overflow="fold", no_wrap=False)
+        drawn.add_column(name, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(cell, style="bold red" if cell == "FAILED" else "") for cell in row))
     stream = io.StringIO()
     Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color, highlight=False).print(drawn)
     lines = [line.rstrip() for line in stream.getvalue().splitlines()]
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def bench_tables(benches: Mapping[str, Sequence[Measurement]], color: bool) -> str:
+    """One table a device."""
+    parts = [
+        f"\n{device}\n{table(BENCH_HEADER, map(bench_cells, items), left=LEFT, color=color)}"
+        for device, items in benches.items()
+    ]
+    hosts = dict.fromkeys(item.host for items in benches.values() for item in items)
+    return "".join([*parts, *(f"{tier_note(host)}\n" for host in hosts)])
 
 
 class ConsoleReport(ReportFormat):
@@ -43,12 +57,8 @@ class ConsoleReport(ReportFormat):
     suffix = ".txt"
 
     def render(self, report: Report, *, color: bool = False) -> str:
-        parts = [table(ARTIFACT_HEADER, map(artifact_cells, report.rows), left=3, color=color)]
-        benches = [bench_cells(item) for row in report.rows for item in row.measurements]
-        if benches:
-            parts.append(table(BENCH_HEADER, benches, left=4, color=color))
-            parts.append("host: measured here; analytic: a lower bound from the profile's roofline, not a prediction\n")
-            parts.append(f"host is {report.host}\n")
+        parts = [table(ARTIFACT_HEADER, map(artifact_cells, report.rows), left=LEFT, color=color)]
+        parts.append(bench_tables(benches_by_device(report), color))
         parts += [f"FAILED {verdict.sentence}\n" for verdict in report.failed]
         return "".join([*parts, conclusion(report), "\n"])
 

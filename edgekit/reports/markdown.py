@@ -8,10 +8,13 @@ from edgekit.core.report import Report
 from edgekit.reports._base import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
+    LEFT,
     ReportFormat,
     artifact_cells,
     bench_cells,
+    benches_by_device,
     conclusion,
+    tier_note,
 )
 
 
@@ -19,8 +22,8 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
-def _table(header: tuple[str, ...], rows: Iterable[Iterable[str]], left: int) -> str:
-    rule = ["---" if index < left else "---:" for index in range(len(header))]
+def _table(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
+    rule = ["---" if index < LEFT else "---:" for index in range(len(header))]
     return "".join([_line(header), _line(rule), *map(_line, rows)])
 
 
@@ -32,12 +35,11 @@ class MarkdownReport(ReportFormat):
 
     def render(self, report: Report, *, color: bool = False) -> str:
         parts = [f"# edgekit report\n\n{conclusion(report)}.\n\n## Artifacts\n\n"]
-        parts.append(_table(ARTIFACT_HEADER, map(artifact_cells, report.rows), 3))
-        benches = [bench_cells(item) for row in report.rows for item in row.measurements]
-        if benches:
-            parts.append("\n## Latency and memory\n\n")
-            parts.append(f"`host` was measured on {report.host}; `analytic` is a lower bound from the profile's roofline.\n\n")
-            parts.append(_table(BENCH_HEADER, benches, 4))
+        parts.append(_table(ARTIFACT_HEADER, map(artifact_cells, report.rows)))
+        for device, items in benches_by_device(report).items():
+            parts.append(
+                f"\n## {device}\n\n{_table(BENCH_HEADER, map(bench_cells, items))}\n{tier_note(items[0].host)}\n"
+            )
         if report.failed:
             parts.append("\n## Failed\n\n" + "".join(f"- {verdict.sentence}\n" for verdict in report.failed))
         return "".join(parts)

@@ -35,7 +35,9 @@ class Session(ABC):
             _check(spec, inputs[spec.name])
         outputs = self._run([np.ascontiguousarray(inputs[spec.name]) for spec in self.signature.inputs])
         if len(outputs) != len(self.signature.outputs):
-            raise StepFailed(f"the runtime returned {len(outputs)} outputs where {len(self.signature.outputs)} were expected")
+            raise StepFailed(
+                f"the runtime returned {len(outputs)} outputs where {len(self.signature.outputs)} were expected"
+            )
         return {spec.name: output for spec, output in zip(self.signature.outputs, outputs, strict=True)}
 
     def infer(self, samples: Mapping[str, Array]) -> dict[str, Array]:
@@ -57,7 +59,11 @@ class Session(ABC):
     @staticmethod
     def _filled(array: Array, spec: TensorSpec) -> Array:
         wanted = spec.fixed_batch or len(array)
-        return array if len(array) >= wanted else np.concatenate([array, np.repeat(array[-1:], wanted - len(array), axis=0)])
+        return (
+            array
+            if len(array) >= wanted
+            else np.concatenate([array, np.repeat(array[-1:], wanted - len(array), axis=0)])
+        )
 
     @abstractmethod
     def _run(self, inputs: list[Array]) -> list[Array]:
@@ -96,7 +102,9 @@ class Runtime(ABC):
 def _check_names(signature: Signature, inputs: Mapping[str, Array]) -> None:
     wanted, got = {spec.name for spec in signature.inputs}, set(inputs)
     if wanted != got:
-        raise InputError(f"the model takes the inputs {', '.join(sorted(wanted))}; it was given {', '.join(sorted(got))}")
+        raise InputError(
+            f"the model takes the inputs {', '.join(sorted(wanted))}; it was given {', '.join(sorted(got))}"
+        )
 
 
 def _check(spec: TensorSpec, array: Array) -> None:

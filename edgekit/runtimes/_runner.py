@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.core import clock, plugins
-from edgekit.core.clock import NS_PER_MS, Distribution, Stopwatch
+from edgekit.core.clock import NS_PER_MS, Distribution
 from edgekit.core.metrics import Array
 from edgekit.core.quantization import to_tensor
 from edgekit.core.specs import Signature
@@ -65,14 +65,6 @@ def _raw_inputs(session: Session, samples: dict[str, Array]) -> dict[str, Array]
     return raw
 
 
-def _latencies(session: Session, raw: dict[str, Array], request: dict[str, Any]) -> tuple[Stopwatch, int, list[Stopwatch]]:
-    call = session.bind(raw)
-    first = clock.timed(call)
-    warm_up_runs = clock.warm_up(call, max_seconds=request["warm_up_max_s"])
-    runs = clock.measure(call, min_seconds=request["min_duration_s"], min_runs=request["min_runs"])
-    return first, warm_up_runs, runs
-
-
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Opens the artifact, runs it, and returns figures in ms and bytes."""
     runtime: Runtime = plugins.load("edgekit.runtimes", request["runtime"], "RUNTIME")
@@ -87,14 +79,17 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     )
     load_peak = memory.peak_bytes()
     session = opened[0]
-    first, warm_up_runs, runs = _latencies(session, _raw_inputs(session, samples), request)
-    run_peak = memory.peak_bytes()
+    call = session.bind(_raw_inputs(session, samples))
+    first = clock.timed(call)
+    warm_up_runs = clock.warm_up(call, max_seconds=request["warm_up_max_s"])
+    run_peak = memory.peak_bytes()  # before the timed runs, whose record takes memory itself
+    walls, cpus = clock.measure(call, min_seconds=request["min_duration_s"], min_runs=request["min_runs"])
     return {
         "load_ms": load.wall_ns / NS_PER_MS,
         "first_inference_ms": first.wall_ns / NS_PER_MS,
         "warm_up_runs": warm_up_runs,
-        "wall": asdict(Distribution.of([run.wall_ns for run in runs])),
-        "cpu": asdict(Distribution.of([run.cpu_ns for run in runs])),
+        "wall": asdict(Distribution.of(walls)),
+        "cpu": asdict(Distribution.of(cpus)),
         "peak_memory_load_bytes": load_peak,
         "peak_memory_run_bytes": run_peak,
         "cpus": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,

@@ -58,7 +58,8 @@ class LiteRT(Runtime):
             raise InputError(f"{path}: LiteRT does not take this file ({reason})") from error
         inputs, outputs = _named(interpreter)
         found = Signature(
-            tuple(_spec(name, detail) for name, detail in inputs), tuple(_spec(name, detail) for name, detail in outputs)
+            tuple(_spec(name, detail) for name, detail in inputs),
+            tuple(_spec(name, detail) for name, detail in outputs),
         )
         return LiteRTSession(
             interpreter, found, [detail["index"] for _, detail in inputs], [detail["index"] for _, detail in outputs]
@@ -69,7 +70,7 @@ def _named(interpreter: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any
     """Details of inputs and outputs with their names; those of the first signature where the file has one."""
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     signatures = interpreter._get_full_signature_list()
-    names = next(iter(signatures.values()), {"inputs": {}, "outputs": {}})
+    names: dict[str, dict[str, int]] = next(iter(signatures.values()), {"inputs": {}, "outputs": {}})
     by_index = {side: {index: name for name, index in names[side].items()} for side in ("inputs", "outputs")}
     return (
         [(by_index["inputs"].get(item["index"], item["name"]), item) for item in inputs],

@@ -61,7 +61,9 @@ class OnnxRuntime(Runtime):
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common base of its own
             reason = str(error).partition("] : ")[2] or str(error)
-            raise InputError(f"{path}: ONNX Runtime does not take this file ({reason.splitlines()[0][:200]})") from error
+            raise InputError(
+                f"{path}: ONNX Runtime does not take this file ({reason.splitlines()[0][:200]})"
+            ) from error
         found = Signature(
             tuple(_spec(item) for item in session.get_inputs()), tuple(_spec(item) for item in session.get_outputs())
         )

@@ -36,7 +36,9 @@ class Loaded(ABC):
         count = len(ordered[0])
         chunks = [self._run([array[at : at + BATCH] for array in ordered]) for at in range(0, count, BATCH)]
         if any(len(chunk) != len(self.signature.outputs) for chunk in chunks):
-            raise StepFailed(f"the {self.kind} model returns {len(chunks[0])} outputs, not {len(self.signature.outputs)}")
+            raise StepFailed(
+                f"the {self.kind} model returns {len(chunks[0])} outputs, not {len(self.signature.outputs)}"
+            )
         return {
             spec.name: np.concatenate([chunk[index] for chunk in chunks])
             for index, spec in enumerate(self.signature.outputs)

@@ -51,7 +51,9 @@ class Torch(SourceKind):
         try:
             module.load_state_dict(weights)
         except (RuntimeError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: these weights do not fit the network that {code} builds; train it again") from error
+            raise InputError(
+                f"{path}: these weights do not fit the network that {code} builds; train it again"
+            ) from error
         return LoadedTorch(module.eval(), signature)
 
 

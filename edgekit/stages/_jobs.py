@@ -48,7 +48,14 @@ def _in_layout(inputs: Array, signature: Signature) -> Array:
 
 
 def train(
-    model_folder: str, kind: str, data: str | None, overrides: Mapping[str, Any], folder: str, step: str, *, emit: Listener
+    model_folder: str,
+    kind: str,
+    data: str | None,
+    overrides: Mapping[str, Any],
+    folder: str,
+    step: str,
+    *,
+    emit: Listener,
 ) -> SourceModel:
     """Trains one framework's twin of a reference model and writes the whole source folder."""
     spec = load_model_spec(Path(model_folder))

@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,11 +164,8 @@ def bench(
                 context.emit(Noted(step_name(artifact, device), f"left out: {device} {refusal}"))
                 continue
             tried += 1
-            result = context.attempt(
-                step_name(artifact, device),
-                lambda a=artifact, d=device, p=profile: bench_one(context, a, d, p, options),  # type: ignore[misc]
-                summary,
-            )
+            work = partial(bench_one, context, artifact, device, profile, options)
+            result = context.attempt(step_name(artifact, device), work, summary)
             if result is not None:
                 done.append(result)
     if not tried and not context.failures:

@@ -41,7 +41,9 @@ def device_budgets(context: Context, device: str) -> tuple[Budget, ...]:
     return load_profile(path).budgets.table().budgets(relative(path, context.project))
 
 
-def check_one(context: Context, artifact: Artifact, own: Sequence[Budget], devices: Sequence[str]) -> tuple[Verdict, ...]:
+def check_one(
+    context: Context, artifact: Artifact, own: Sequence[Budget], devices: Sequence[str]
+) -> tuple[Verdict, ...]:
     """Every verdict on one artifact: equivalence, then the strictest budget for each figure, device by device."""
     validation = validation_of(artifact)
     measurements = [item for item in measurements_of(artifact) if not devices or item.device in devices]
@@ -65,7 +67,9 @@ def _on_device(
 ) -> list[Verdict]:
     """Memory and latency under all budgets; size under the device's own."""
     own = device_budgets(context, measurement.device)
-    dynamic = [budget for budget in budgets if budget.rule == "peak_memory_bytes" or budget.rule.startswith("latency_ms")]
+    dynamic = [
+        budget for budget in budgets if budget.rule == "peak_memory_bytes" or budget.rule.startswith("latency_ms")
+    ]
     verdicts = []
     for budget in strictest((*own, *dynamic), str(artifact.manifest.variant)):
         figure = _figure(measurement, budget.rule)
@@ -94,7 +98,16 @@ def _equivalence(artifact: Artifact, validation: Validation | None) -> Verdict:
     else:
         passed, detail = validation.passed, "; ".join(validation.failures)
     return Verdict(
-        manifest.model, manifest.source["kind"], str(manifest.variant), "equivalence", None, None, passed, "tolerances", None, detail
+        manifest.model,
+        manifest.source["kind"],
+        str(manifest.variant),
+        "equivalence",
+        None,
+        None,
+        passed,
+        "tolerances",
+        None,
+        detail,
     )
 
 
@@ -123,4 +136,3 @@ def check(
         if device not in benched:
             raise InputError(f"nothing was benched for {device}; run: edgekit bench --device {device}")
     return tuple(verdict for artifact in artifacts for verdict in check_one(context, artifact, own, devices))
-

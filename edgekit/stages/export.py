@@ -5,21 +5,23 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from edgekit.core import samples
 from edgekit.core.artifact import Artifact, Manifest, load_artifact, write_manifest
 from edgekit.core.errors import InputError
+from edgekit.core.events import Noted
 from edgekit.core.files import sha256_file, staged_folder
 from edgekit.core.metrics import Array
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SourceModel, load_source
 from edgekit.core.specs import Route, Variant
 from edgekit.core.units import format_bytes
-from edgekit.core.events import Noted
 from edgekit.stages import routes
 from edgekit.stages.context import Context, source_environment
 from edgekit.stages.train import TrainOptions, train
+from edgekit.targets._base import Target
 
 DEFAULT_CALIBRATION_SAMPLES = 200
 
@@ -40,8 +42,12 @@ class ExportPlan:
 
 
 def plan(
-    context: Context, models: Sequence[str], kinds: Sequence[str], selection: Sequence[tuple[routes.Target, str | None]],
-    *, kinds_named: bool,
+    context: Context,
+    models: Sequence[str],
+    kinds: Sequence[str],
+    selection: Sequence[tuple[Target, str | None]],
+    *,
+    kinds_named: bool,
 ) -> tuple[ExportPlan, ...]:
     """Every export that the user's choice stands for. Raises InputError when a choice cannot be reached."""
     chosen = routes.select(kinds, selection, kinds_named=kinds_named)
@@ -100,7 +106,10 @@ def export_one(context: Context, item: ExportPlan, calibration_samples: int) -> 
             "folder": str(staging),
         }
         converted, versions = context.pool.call(
-            "edgekit.stages._jobs:convert", arguments, step=item.step, environment=source_environment(item.kind),
+            "edgekit.stages._jobs:convert",
+            arguments,
+            step=item.step,
+            environment=source_environment(item.kind),
             listener=context.emit,
         )
         shutil.copyfile(source_folder / GOLDEN_FILE, staging / GOLDEN_FILE)
@@ -147,10 +156,10 @@ def _calibration_record(calibration: Mapping[str, Array]) -> dict[str, Any]:
 
 
 def export(context: Context, plans: Sequence[ExportPlan], calibration_samples: int) -> tuple[Artifact, ...]:
-    """Exports each, training what is missing; the failed ones are in `context.failures`, and the others are there all the same."""
+    """Exports each, training what is missing; the failed ones are in `context.failures`, the others are there."""
     made = []
     for item in train_missing(context, plans):
-        artifact = context.attempt(item.step, lambda i=item: export_one(context, i, calibration_samples), summary)  # type: ignore[misc]
+        artifact = context.attempt(item.step, partial(export_one, context, item, calibration_samples), summary)
         if artifact is not None:
             made.append(artifact)
     return tuple(made)
@@ -160,5 +169,3 @@ def summary(artifact: Artifact) -> str:
     """The result in a few words."""
     notes = "".join(f"; {note}" for note in artifact.manifest.notes)
     return f"{format_bytes(artifact.manifest.size_bytes)}{notes}"
-
-

@@ -58,5 +58,6 @@ def _target_of(path: Path) -> str:
         raise InputError(f"{path}: no such file or folder")
     suffixes = {suffix: name for name, target in routes.targets().items() for suffix in target.suffixes}
     if path.suffix not in suffixes:
-        raise InputError(f"{path}: cannot tell the format of a file that ends in '{path.suffix}'; known: {', '.join(sorted(suffixes))}")
+        known = ", ".join(sorted(suffixes))
+        raise InputError(f"{path}: cannot tell the format of a file that ends in '{path.suffix}'; known: {known}")
     return suffixes[path.suffix]

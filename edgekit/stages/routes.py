@@ -64,7 +64,9 @@ def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[
     """
     texts = tuple(texts)
     if not texts:
-        return tuple((target, precision) for target in targets().values() if precision is None or precision in target.precisions)
+        return tuple(
+            (target, precision) for target in targets().values() if precision is None or precision in target.precisions
+        )
     chosen: list[tuple[Target, str | None]] = []
     for text in texts:
         name, colon, suffix = text.partition(":")
@@ -104,7 +106,9 @@ def _wanted(routes: Mapping[str, Route], precision: str | None) -> dict[str, Rou
 
 def _unreachable(target: Target, precision: str | None, kinds: Iterable[str], edges: Iterable[Edge]) -> InputError:
     wanted = f"{target.name}:{precision}" if precision else target.name
-    what = "; ".join(f"{kind} reaches it as {', '.join(names) or 'nothing'}" for kind, names in _all(target, edges).items())
+    what = "; ".join(
+        f"{kind} reaches it as {', '.join(names) or 'nothing'}" for kind, names in _all(target, edges).items()
+    )
     return InputError(f"no route from {' or '.join(kinds)} to {wanted}; {what}")
 
 

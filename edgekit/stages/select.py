@@ -17,7 +17,7 @@ from edgekit.stages.train import parse_frameworks
 
 @dataclass(frozen=True)
 class Selection:
-    """Models or artifact folders by name; frameworks, targets (`tflite` or `tflite:int8`) and a precision. Empty: all."""
+    """Models or artifact folders by name; framework, targets (`tflite`, `tflite:int8`), precision. Empty: all."""
 
     names: tuple[str, ...] = ()
     framework: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,8 @@ def train(
     trained = []
     for kind in kinds:
         for model in models:
-            source = context.attempt(
-                step_name(model, kind), lambda m=model, k=kind: train_one(context, m, k, options), summary  # type: ignore[misc]
-            )
+            work = partial(train_one, context, model, kind, options)
+            source = context.attempt(step_name(model, kind), work, summary)
             if source is not None:
                 trained.append(source)
     return tuple(trained)
@@ -104,5 +104,3 @@ def summary(source: SourceModel) -> str:
 def format_metric(name: str, value: float) -> str:
     """Shares in percent, others with four digits."""
     return f"{100 * value:.2f} %" if TASK_METRICS[name].is_share else f"{value:.4f}"
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 from edgekit.core import samples
 from edgekit.core.artifact import Artifact
@@ -30,7 +31,10 @@ def _infer(context: Context, artifact: Artifact, inputs: Mapping[str, Array]) ->
         "threads": THREADS,
     }
     outputs: dict[str, Array] = context.pool.call(
-        "edgekit.stages._jobs:infer", arguments, step=step_name(artifact), environment=runtime_environment(manifest.runtime)
+        "edgekit.stages._jobs:infer",
+        arguments,
+        step=step_name(artifact),
+        environment=runtime_environment(manifest.runtime),
     )
     return outputs
 
@@ -107,14 +111,14 @@ def validate_one(context: Context, artifact: Artifact) -> Validation:
 
 def validate(context: Context, artifacts: Sequence[Artifact]) -> tuple[Validation, ...]:
     """Validates each; those that could not be compared at all are in `context.failures`."""
-    # Runtime by runtime, so that no two workers of different runtimes wait side by side for long.
-    ordered = sorted(artifacts, key=lambda artifact: artifact.manifest.runtime)
-    done = []
-    for artifact in ordered:
-        result = context.attempt(step_name(artifact), lambda a=artifact: validate_one(context, a), summary)  # type: ignore[misc]
+    # Runtime by runtime: a worker then keeps its library.
+    results: dict[int, Validation] = {}
+    for index in sorted(range(len(artifacts)), key=lambda index: artifacts[index].manifest.runtime):
+        artifact = artifacts[index]
+        result = context.attempt(step_name(artifact), partial(validate_one, context, artifact), summary)
         if result is not None:
-            done.append(result)
-    return tuple(done)
+            results[index] = result
+    return tuple(results[index] for index in sorted(results))
 
 
 def summary(validation: Validation) -> str:

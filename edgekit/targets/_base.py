@@ -17,7 +17,7 @@ from edgekit.core.specs import ModelDescription, Signature
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion is asked for. `calibration` holds real inputs by name, shape (N, ...), where they are needed."""
+    """What a conversion is asked for. `calibration` holds real inputs by name, shape (N, ...), where needed."""
 
     precision: str
     folder: Path
@@ -96,4 +96,6 @@ class Target(ABC):
 
 def refuse(path: Path, format_name: str, reason: str = "") -> InputError:
     """The error for a file that is not what its name promises."""
-    return InputError(f"{path}: this is not a {format_name} file, or it is damaged" + (f" ({reason})" if reason else ""))
+    return InputError(
+        f"{path}: this is not a {format_name} file, or it is damaged" + (f" ({reason})" if reason else "")
+    )

@@ -20,7 +20,7 @@ _COUNTER = re.compile(r"__\d+(?=$|:)")
 
 
 def tidy(model: Any, signature: Signature, batch: str) -> None:
-    """Names the batch dimension, and takes out the exporter's notes, which hold source code and paths of this machine."""
+    """Names the batch dimension, and takes out the exporter's notes, which hold source code and paths."""
     outer = {spec.name for spec in (*signature.inputs, *signature.outputs)}
     for value in (*model.graph.input, *model.graph.output):
         dims = value.type.tensor_type.shape.dim
@@ -149,7 +149,9 @@ def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
 
 def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int | None:
     """Multiply-accumulates of one inference of one node; None for other operators, or where a shape is unknown."""
-    weight_at = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1}.get(node.op_type)
+    weight_at = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1}.get(
+        node.op_type
+    )
     if weight_at is None:
         return None
     known = [shapes.get(name) for name in (node.input[0], node.input[weight_at], node.output[0])]
@@ -191,7 +193,9 @@ def describe(path: Path) -> ModelDescription:
         parameters=sum(count for item, (count, _) in zip(weights, sizes, strict=True) if _learned(item)),
         weight_bytes=sum(count * size for count, size in sizes),
         macs=None if unknown else sum(macs.values()),
-        activation_bytes=None if not activations <= shapes.keys() else 4 * sum(int(np.prod(shapes[n])) for n in activations),
+        activation_bytes=None
+        if not activations <= shapes.keys()
+        else 4 * sum(int(np.prod(shapes[n])) for n in activations),
         quantized_tensors=counts["QuantizeLinear"] + counts["DynamicQuantizeLinear"],
         metadata={
             "opset": ", ".join(f"{item.domain or 'ai.onnx'} {item.version}" for item in model.opset_import),

@@ -79,7 +79,8 @@ def _spec(tensor: Any, name: str) -> TensorSpec:
     symbolic = tensor.shapeSignature is not None and len(tensor.shapeSignature) > 0
     found = tensor.shapeSignature if symbolic else tensor.shape
     dims: tuple[Dim, ...] = tuple(
-        int(dim) if dim >= 0 else ("batch" if index == 0 else f"dim{index}") for index, dim in enumerate([] if found is None else found)
+        int(dim) if dim >= 0 else ("batch" if index == 0 else f"dim{index}")
+        for index, dim in enumerate([] if found is None else found)
     )
     quantization = None
     parameters = tensor.quantization
@@ -116,7 +117,7 @@ def read_signature(path: Path) -> Signature:
 
 def _macs(name: str, op: Any, graph: Any) -> int | None:
     """Multiply-accumulates of one inference of one operator; None for operators that multiply nothing by weights."""
-    tensors = [graph.tensors[index] if index >= 0 else None for index in op.inputs]
+    tensors: list[Any] = [graph.tensors[index] if index >= 0 else None for index in op.inputs]
     output = _elements(graph.tensors[op.outputs[0]]) if len(op.outputs) else 0
     if name in ("CONV_2D", "CONV_3D"):  # filter (out, kh, kw, in): each output sums over kh * kw * in
         return output * (_elements(tensors[1]) // int(tensors[1].shape[0]))

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.core.errors import InputError
 from edgekit.core.files import read_bytes
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, OpCount, Signature
@@ -34,7 +33,7 @@ _COUNTED_AS = {"aten::linear": "aten::addmm", "aten::conv2d": "aten::convolution
 
 
 def scripted(source: LoadedSource, job: Conversion) -> Any:
-    """The module, quantized if asked for, traced on one sample and frozen, which folds batch norm and drops the rest."""
+    """The module, quantized if asked for, traced on one sample and frozen, which folds batch norm."""
     import torch
 
     module = source.model
@@ -42,7 +41,9 @@ def scripted(source: LoadedSource, job: Conversion) -> Any:
     if job.precision == "int8":
         module = _quantized(module, example, source, job)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated as a whole: said once, elsewhere
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # TorchScript is deprecated as a whole: said once, elsewhere
         return torch.jit.freeze(torch.jit.trace(module, example))
 
 
@@ -73,7 +74,7 @@ def _quantized(module: Any, example: tuple[Any, ...], source: LoadedSource, job:
 
 
 def save(module: Any, signature: Signature, path: Path) -> None:
-    """Writes the archive, the signature in it, without debug records and with names that do not depend on the process."""
+    """Writes the archive: the signature in it, no debug records, and names that do not depend on the process."""
     import torch
 
     buffer = io.BytesIO()
@@ -173,7 +174,9 @@ def _constants(graph: Any) -> list[tuple[tuple[int, ...], int]]:
         if isinstance(value, torch.Tensor) and value.dim() > 0:
             found.append((tuple(value.shape), value.element_size()))
         elif isinstance(value, torch.ScriptObject) and hasattr(value, "unpack"):
-            found += [(tuple(part.shape), part.element_size()) for part in value.unpack() if isinstance(part, torch.Tensor)]
+            found += [
+                (tuple(part.shape), part.element_size()) for part in value.unpack() if isinstance(part, torch.Tensor)
+            ]
     return found
 
 
@@ -186,7 +189,9 @@ def _macs(module: Any, signature: Signature) -> dict[str, int]:
         return {}
     examples = [torch.zeros([1, *map(int, spec.shape[1:])]) for spec in signature.inputs]
     quantized = torch.ops.quantized
-    packed = {op: _packed_flops for op in (quantized.conv2d, quantized.conv2d_relu, quantized.linear, quantized.linear_relu)}
+    packed = dict.fromkeys(
+        (quantized.conv2d, quantized.conv2d_relu, quantized.linear, quantized.linear_relu), _packed_flops
+    )
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=packed) as counter:
         module(*examples)
     return {str(op).replace(".", "::"): flops // 2 for op, flops in counter.get_flop_counts()["Global"].items()}

@@ -43,7 +43,7 @@ class LiteInterpreter(Target):
 
 
 def _optimised(module: Any) -> tuple[Any, str]:
-    """XNNPACK prepacking where there is XNNPACK; the CPU wheels of torch 2.13 abort in optimize_for_mobile without it."""
+    """XNNPACK prepacking where there is XNNPACK: without it, optimize_for_mobile of torch 2.13 aborts."""
     import torch
 
     xnnpack = getattr(torch.backends, "xnnpack", None)

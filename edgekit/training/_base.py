@@ -52,7 +52,6 @@ def decayed(spec: TrainingSpec, progress: float) -> float:
     """The learning rate at `progress` (0 to 1) of the training: cosine decay to `final_learning_rate` (SGDR, arXiv
     1608.03983, without restarts), or constant where none is set."""
 
-
     if spec.final_learning_rate is None:
         return spec.learning_rate
     span = spec.learning_rate - spec.final_learning_rate

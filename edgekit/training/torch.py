@@ -43,7 +43,7 @@ class TorchTrainer(Trainer):
         x = torch.from_numpy(inputs)
         y = torch.from_numpy(labels) if classify else torch.from_numpy(labels).float().reshape(len(labels), -1)
         batches = -(-len(x) // spec.batch_size)
-        history: dict[str, list[float]] = {"loss": []} | ({"accuracy": []} if classify else {})
+        history: dict[str, list[float]] = {name: [] for name in (("loss", "accuracy") if classify else ("loss",))}
 
         for epoch in range(spec.epochs):
             total_loss, correct, seen = 0.0, 0, 0

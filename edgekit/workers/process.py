@@ -18,7 +18,14 @@ from edgekit.workers.environment import Environment
 
 _TAIL_LINES = 20
 _TAIL_BYTES = 64 * 1024
-_HUNGRY = ("bad_alloc", "MemoryError", "Cannot allocate memory", "out of memory", "OutOfMemory", "can't allocate memory")
+_HUNGRY = (
+    "bad_alloc",
+    "MemoryError",
+    "Cannot allocate memory",
+    "out of memory",
+    "OutOfMemory",
+    "can't allocate memory",
+)
 
 _alive: set[Child] = set()
 _alive_lock = threading.Lock()
@@ -28,13 +35,13 @@ class Child:
     """A child process in a session of its own, so that Ctrl-C reaches only its parent, and all of it can be killed."""
 
     def __init__(self, arguments: Sequence[str], environment: Environment, *, pass_fds: Sequence[int] = ()) -> None:
-        self.stderr_file: IO[bytes] = tempfile.TemporaryFile()
+        self.stderr_file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
         self._mark = 0
         limits = {"cpus": environment.cpus, "memory_limit_bytes": environment.memory_limit_bytes}
         # The read end of this pipe tells the child that its parent is gone, however the parent ended.
         life_read, self._life_write = os.pipe()
         try:
-            self.popen = subprocess.Popen(
+            self.popen = subprocess.Popen(  # noqa: S603 - a list of our own words, no shell
                 [sys.executable, "-P", "-m", "edgekit.workers._boot", str(life_read), json.dumps(limits), *arguments],
                 env=environment.child_variables(),
                 stdin=subprocess.DEVNULL,
@@ -85,7 +92,9 @@ def death(step: str, returncode: int, stderr_tail: str) -> StepError:
     hungry = any(word in stderr_tail for word in _HUNGRY)
     if returncode == -signal.SIGKILL:
         return StepOutOfMemory(
-            f"{step}: its process was killed (SIGKILL), most likely because memory ran out", step=step, stderr_tail=stderr_tail
+            f"{step}: its process was killed (SIGKILL), most likely because memory ran out",
+            step=step,
+            stderr_tail=stderr_tail,
         )
     if hungry:
         return StepOutOfMemory(f"{step}: its process ran out of memory", step=step, stderr_tail=stderr_tail)
@@ -115,4 +124,3 @@ def run_module(module: str, arguments: Sequence[str], environment: Environment, 
         raise too_late(step, timeout_s, child.stderr_tail()) from None
     finally:
         child.kill()
-

@@ -1,1 +1,1 @@
-"""One file a bridge, named `<from>_to_<to>.py`, with `BRIDGE = ("from", "to")` and `convert(loaded) -> LoadedSource`."""
+"""One file a bridge, named `<from>_to_<to>.py`: its `BRIDGE` turns a loaded source of one kind into the other."""

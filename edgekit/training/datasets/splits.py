@@ -48,7 +48,9 @@ def cut(count: int, sizes: tuple[int, ...], seed: int, labels: Array | None = No
     when less than one sample would be left to train on.
     """
     if sum(sizes) >= count:
-        raise InputError(f"the data has {count} samples; {sum(sizes)} of them are held out, and none is left to train on")
+        raise InputError(
+            f"the data has {count} samples; {sum(sizes)} of them are held out, and none is left to train on"
+        )
     order = np.random.default_rng(seed).permutation(count)
     if labels is not None:
         order = order[_interleaved(labels[order])]
