@@ -47,7 +47,7 @@ class Run:
     def answer(self, data: Any, text: str | Callable[[], str]) -> None:
         """The command's answer on stdout: a JSON document with --json, text otherwise."""
         if self.as_json:
-            click.echo(json.dumps(data, indent=2, sort_keys=True, allow_nan=False, default=str))
+            click.echo(json.dumps(data, indent=2, allow_nan=False, default=str))
         else:
             click.echo(text() if callable(text) else text, nl=False)
 

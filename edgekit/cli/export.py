@@ -45,7 +45,8 @@ def command(
     for name in names:
         run.project.model_folder(name)
     with run.context() as context:
-        plans = export.plan(context, names, kinds, selection, kinds_named=framework is not None)
+        named = {"kinds_named": framework not in (None, "both"), "targets_named": bool(targets)}
+        plans = export.plan(context, names, kinds, selection, **named)
         made = export.export(context, plans, calibration_samples)
     run.answer(
         {"artifacts": [artifact_data(item) for item in made], "failures": failures(context)},

@@ -16,6 +16,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.files import read_bytes
 
 T = TypeVar("T")
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 """For `__pydantic_config__` of every dataclass that stands for a table of a file."""
@@ -41,10 +42,11 @@ def validate(data: Any, cls: type[T], where: str) -> T:
 
 
 def _sentence(error: ValidationError, cls: type, where: str) -> str:
-    first = error.errors(include_url=False, include_context=True)[0]
+    # A misspelt key is also a missing one: what the person did write is the better clue.
+    first = min(error.errors(include_url=False), key=lambda item: item["type"] not in _UNKNOWN)
     location = [part for part in first["loc"] if not _is_tag(part)]
     key = ".".join(str(part) for part in location)
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if first["type"] in _UNKNOWN:
         allowed = _allowed(cls, location[:-1])
         return f"{where}: {key}: unknown key; allowed: {', '.join(allowed)}"
     if first["type"] in ("missing", "missing_argument"):

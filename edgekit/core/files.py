@@ -44,7 +44,8 @@ def staged_folder(final: Path) -> Iterator[Path]:
     """
     with writing(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=final.parent))
+        sweep(final.parent)
+        staging = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=final.parent))
         staging.chmod(0o777 & ~_umask())
     try:
         with writing(final):
@@ -52,6 +53,31 @@ def staged_folder(final: Path) -> Iterator[Path]:
             _replace_folder(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _own_prefix() -> str:
+    return f"{STAGING_PREFIX}{os.getpid()}-"
+
+
+def sweep(folder: Path) -> None:
+    """Removes what processes that were killed have left in the folder: temporary names carry their maker's process."""
+    for path in folder.glob(f"{STAGING_PREFIX}*-*"):
+        pid = path.name.removeprefix(STAGING_PREFIX).partition("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _umask() -> int:
@@ -64,7 +90,7 @@ def _replace_folder(staging: Path, final: Path) -> None:
     if not final.exists():
         staging.rename(final)
         return
-    old = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=final.parent))
+    old = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=final.parent))
     try:
         final.rename(old / "old")
         staging.rename(final)
@@ -76,7 +102,7 @@ def write_text(path: Path, text: str) -> None:
     """Replaces the file in one step. Raises InputError or DiskFull; the old file then stands as it was."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_own_prefix(), dir=path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 stream.write(text)

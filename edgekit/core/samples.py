@@ -54,7 +54,7 @@ class Samples:
 def load(path: Path, what: str) -> Samples:
     """The samples in the npz. Raises InputError when it is missing, damaged or something else. Never unpickles."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file of {what}") from None

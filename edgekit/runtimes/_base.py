@@ -15,8 +15,6 @@ from edgekit.core.quantization import from_tensor, to_tensor
 from edgekit.core.requirements import Requirement, require
 from edgekit.core.specs import Signature, TensorSpec
 
-MAX_BATCH = 256
-
 
 class Session(ABC):
     """An opened model file. Inputs and outputs are the file's own tensors: integers where it is fully quantized."""
@@ -41,11 +39,15 @@ class Session(ABC):
         return {spec.name: output for spec, output in zip(self.signature.outputs, outputs, strict=True)}
 
     def infer(self, samples: Mapping[str, Array]) -> dict[str, Array]:
-        """Real values in, real values out, for N samples of shape (N, ...): batched as the signature allows, quantized
-        and dequantized where it asks for it. The last batch of a fixed size is filled up with its last sample."""
+        """Real values in, real values out, for N samples of shape (N, ...), quantized and dequantized where the
+        signature asks for it.
+
+        A symbolic batch is run as one sample at a time, as a device would: dynamic quantization takes its range over the
+        batch, so that neighbours would change the answer. The last batch of a fixed size is filled with its last sample.
+        """
         _check_names(self.signature, samples)
         count = len(next(iter(samples.values())))
-        batch = self.signature.inputs[0].fixed_batch or min(count, MAX_BATCH)
+        batch = self.signature.inputs[0].fixed_batch or 1
         chunks: list[dict[str, Array]] = []
         for start in range(0, count, batch):
             real = {spec.name: samples[spec.name][start : start + batch] for spec in self.signature.inputs}

@@ -48,9 +48,10 @@ def plan(
     selection: Sequence[tuple[Target, str | None]],
     *,
     kinds_named: bool,
+    targets_named: bool,
 ) -> tuple[ExportPlan, ...]:
     """Every export that the user's choice stands for. Raises InputError when a choice cannot be reached."""
-    chosen = routes.select(kinds, selection, kinds_named=kinds_named)
+    chosen = routes.select(kinds, selection, kinds_named=kinds_named, targets_named=targets_named)
     plans = [ExportPlan(model, kind, variant, route) for model in models for kind, variant, route in chosen]
     # Kind by kind: a worker then keeps its framework and its loaded model.
     return tuple(sorted(plans, key=lambda item: (kinds.index(item.kind), models.index(item.model))))

@@ -81,19 +81,23 @@ def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[
 
 
 def select(
-    kinds: Iterable[str], selection: Iterable[tuple[Target, str | None]], *, kinds_named: bool
+    kinds: Iterable[str],
+    selection: Iterable[tuple[Target, str | None]],
+    *,
+    kinds_named: bool,
+    targets_named: bool,
 ) -> tuple[tuple[str, Variant, Route], ...]:
     """What to export of one model: (source kind, variant, route).
 
-    Every kind takes the variants that it reaches. Raises InputError when a target is reached by none of the kinds, or,
-    where the user named the kinds, not by one of them; the message lists what there is.
+    Every kind takes the variants that it reaches. Raises InputError when a target that the user named is reached by none
+    of the kinds, or, where the user named the kinds too, not by one of them; the message lists what there is.
     """
     edges, kinds = bridges(), tuple(kinds)
     chosen: dict[tuple[str, Variant], Route] = {}
     for target, precision in selection:
         reached = {kind: _wanted(reachable(kind, target, edges), precision) for kind in kinds}
         empty = [kind for kind, routes in reached.items() if not routes]
-        if len(empty) == len(kinds) or (kinds_named and empty):
+        if targets_named and (len(empty) == len(kinds) or (kinds_named and empty)):
             raise _unreachable(target, precision, empty, edges)
         for kind, routes in reached.items():
             chosen |= {(kind, Variant(target.name, name)): route for name, route in routes.items()}

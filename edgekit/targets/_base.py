@@ -97,5 +97,6 @@ class Target(ABC):
 def refuse(path: Path, format_name: str, reason: str = "") -> InputError:
     """The error for a file that is not what its name promises."""
     return InputError(
-        f"{path}: this is not a {format_name} file, or it is damaged" + (f" ({reason})" if reason else "")
+        f"{path}: this is not a model in the format {format_name}, or it is damaged"
+        + (f" ({reason})" if reason else "")
     )

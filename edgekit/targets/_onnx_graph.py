@@ -38,12 +38,14 @@ def tidy(model: Any, signature: Signature, batch: str) -> None:
 
 
 def canonical_names(model: Any) -> None:
-    """Takes the converter's counters (`Transpose__26:0`) out of all inner names: they depend on what ran before.
+    """Takes out of all inner names what depends on the process and not on the model; inputs and outputs keep theirs.
 
-    Names that would meet are told apart by a count in graph order; names of inputs and outputs stay.
+    tf2onnx counts (`Transpose__26:0`), and of equal constants it keeps one, whichever comes first in a set of objects.
+    So counters go, and a constant is called after the first node that reads it.
     """
     outer = [value.name for value in (*model.graph.input, *model.graph.output)]
     values, nodes = _Renaming(outer), _Renaming([])
+    _name_constants(model.graph, values)
     for graph in _graphs(model.graph):
         for item in (*graph.initializer, *graph.input, *graph.output):
             item.name = values(item.name)
@@ -51,6 +53,19 @@ def canonical_names(model: Any) -> None:
             node.input[:] = [values(name) for name in node.input]
             node.output[:] = [values(name) for name in node.output]
             node.name = nodes(node.name)
+
+
+def _name_constants(graph: Any, values: _Renaming) -> None:
+    """Constants in the order of their first use, named after node and position (`conv.1`)."""
+    constants = {item.name: item for item in graph.initializer}
+    ordered = []
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if name in constants:
+                values.rename(name, f"{_COUNTER.sub('', node.name)}.{position}")
+                ordered.append(constants.pop(name))
+    del graph.initializer[:]
+    graph.initializer.extend([*ordered, *constants.values()])
 
 
 class _Renaming:
@@ -62,11 +77,14 @@ class _Renaming:
 
     def __call__(self, name: str) -> str:
         if name not in self._renamed:
-            base = _COUNTER.sub("", name)
-            candidates = (base if index == 0 else f"{base}_{index}" for index in itertools.count())
-            self._renamed[name] = next(candidate for candidate in candidates if candidate not in self._used)
-            self._used.add(self._renamed[name])
+            self.rename(name, _COUNTER.sub("", name))
         return self._renamed[name]
+
+    def rename(self, name: str, base: str) -> None:
+        """Gives `name` the new name `base`, with a count where that is taken."""
+        candidates = (base if index == 0 else f"{base}_{index}" for index in itertools.count())
+        self._renamed[name] = next(candidate for candidate in candidates if candidate not in self._used)
+        self._used.add(self._renamed[name])
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
@@ -206,7 +224,9 @@ def describe(path: Path) -> ModelDescription:
 
 
 def _learned(tensor: Any) -> bool:
-    """Shapes, axes and quantization parameters are no parameters of the model."""
+    """Shapes, axes and quantization parameters are no parameters of the model; a quantized bias (int32) is one."""
     name = tensor.name.lower()
     dtype = _dtype(tensor.data_type)
+    if dtype == "int32":
+        return name.endswith("_quantized")
     return dtype not in ("int64", "bool") and not name.endswith(("scale", "zero_point"))

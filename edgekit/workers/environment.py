@@ -26,6 +26,10 @@ class Environment:
 
     def child_variables(self) -> dict[str, str]:
         """The whole environment of the child."""
-        # No .pyc of a model's folder is left behind; a crash of native code leaves a Python traceback on stderr.
-        own = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"}
+        own = {
+            "PYTHONDONTWRITEBYTECODE": "1",  # no .pyc is left in a model's folder
+            "PYTHONFAULTHANDLER": "1",  # a crash of native code leaves a Python traceback on stderr
+            "PYTHONHASHSEED": "0",  # converters write graphs in the order of their sets
+            "PYTHONUNBUFFERED": "1",
+        }
         return {**os.environ, **own, **dict(self.variables)}

@@ -16,7 +16,7 @@ from typing import IO
 from edgekit.core.errors import StepCrashed, StepError, StepOutOfMemory, StepTimedOut
 from edgekit.workers.environment import Environment
 
-_TAIL_LINES = 20
+_TAIL_LINES = 60  # faulthandler writes some thirty of its own after a crash
 _TAIL_BYTES = 64 * 1024
 _HUNGRY = (
     "bad_alloc",

@@ -1,0 +1,88 @@
+# The pipeline, stage by stage. `make` runs all of it; `make help` lists the rest.
+#
+#   make                      train, export, validate, bench, check, report
+#   make bench DEVICE=pixel-3a MODELS=simple_cnn
+#
+# A Makefile of your own can call `edgekit` in the same way: every stage is one command with an exit code.
+
+PYTHON  ?= python3.11
+VENV    ?= .venv
+MODELS  ?=
+DEVICE  ?= raspberry-pi-4b
+REPORT  ?= build/report
+
+BIN     := $(VENV)/bin
+EDGEKIT := $(BIN)/edgekit
+STAMP   := $(VENV)/.edgekit-installed
+
+.DEFAULT_GOAL := all
+.PHONY: all help env lock train export validate bench check report test lint format bench-litert clean distclean
+# Stages read what the one before wrote.
+.NOTPARALLEL:
+
+all: train export validate bench check report  ## The main job: every stage on every reference model
+
+help:  ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
+
+env: $(STAMP)  ## The environment in .venv, from requirements.lock
+
+# An installed torch of the locked version is left alone, whichever build it is: see "CPU builds" in the README.
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON); set PYTHON=, or: apt-get install python3.11 python3.11-venv" >&2; exit 3; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check
+	@touch $@
+
+lock:  ## Resolve the dependencies anew and write requirements.lock
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet torch==2.13.0
+	build/lock/bin/pip install --quiet '.[dev]'
+	{ echo '# Exact pins of everything that edgekit[dev] needs. Made by: make lock'; \
+	  build/lock/bin/pip freeze --exclude edgekit | sed 's/+cpu$$//'; } > requirements.lock
+	rm -rf build/lock
+
+train: $(STAMP)  ## Train the reference models in both frameworks
+	$(EDGEKIT) train $(MODELS) --framework both
+
+export: $(STAMP)  ## Convert them to every variant
+	$(EDGEKIT) export $(MODELS)
+
+validate: $(STAMP)  ## Compare every artifact with its source
+	$(EDGEKIT) validate $(MODELS)
+
+bench: $(STAMP)  ## Measure size, latency and memory under DEVICE
+	$(EDGEKIT) bench $(MODELS) --device $(DEVICE)
+
+check: $(STAMP)  ## Judge the figures against the budgets
+	$(EDGEKIT) check $(MODELS)
+
+report: $(STAMP)  ## Write the report and print its table
+	@$(EDGEKIT) report $(MODELS) --format json --output $(REPORT).json
+	@$(EDGEKIT) report $(MODELS) --format markdown --output $(REPORT).md
+	@$(EDGEKIT) report $(MODELS)
+	@echo "the report lies in $(REPORT).md and $(REPORT).json"
+
+test: $(STAMP)  ## The tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## Format, rules, floors, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-litert: $(STAMP)  ## edgekit's latency against LiteRT's own benchmark tool, side by side
+	$(BIN)/python tests/benchmarks/litert_agreement.py
+
+clean:  ## Remove what the stages wrote
+	rm -rf build
+
+distclean: clean  ## Remove the environment too
+	rm -rf $(VENV)

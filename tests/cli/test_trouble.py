@@ -1,0 +1,169 @@
+"""Missing packages, crashing converters, full disks, Ctrl-C: typed, told, and nothing half-written left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import call, spawn
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+def leftovers(root: Path) -> list[str]:
+    """Temporary names of edgekit's below a folder."""
+    return [str(path) for path in root.rglob(".edgekit-*")]
+
+
+def processes_with(marker: str) -> list[int]:
+    """Processes that were started with this text in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and marker.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def linear_sources(project: Path, root: Path) -> None:
+    for kind in ("keras", "torch"):
+        shutil.copytree(project / f"build/linear/{kind}/source", root / f"build/linear/{kind}/source")
+
+
+def test_a_missing_extra_is_exit_3_with_the_pip_command(project: Path, tmp_path: Path) -> None:
+    linear_sources(project, tmp_path)
+    environment = {"PYTHONPATH": str(FIXTURES / "without_torch")}
+    child = spawn("export", "linear", "--target", "onnx:float32", "--root", tmp_path, env=environment)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 3
+    assert "loading torch models needs torch; install it with: pip install 'edgekit[torch]'" in err
+    assert "Traceback" not in err
+    # The other framework's export was done all the same.
+    assert (tmp_path / "build/linear/keras/onnx-float32/manifest.json").is_file()
+    doctor = spawn("doctor", env=environment)
+    out, _ = doctor.communicate(timeout=60)
+    assert doctor.returncode == 0
+    assert "pip install 'edgekit[torch]'" in out
+
+
+def test_converters_that_die_do_not_take_the_others_with_them(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third party's target, found by its entry point, in a worker of its own process."""
+    linear_sources(project, tmp_path)
+    path = FIXTURES / "crashing_target"
+    monkeypatch.setenv("PYTHONPATH", str(path))
+    monkeypatch.syspath_prepend(path)
+    targets = ("crashing:float32", "crashing:float16", "crashing:dynamic", "torchscript:float32")
+    chosen = [word for target in targets for word in ("--target", target)]
+    answer = call("export", "linear", "--framework", "torch", *chosen, "--root", tmp_path, "--json")
+    assert answer.code == 4
+    assert "export linear/torch crashing:float32: its process crashed with SIGSEGV" in answer.err
+    assert "export linear/torch crashing:float16: RuntimeError: Could not translate op Frobnicate" in answer.err
+    assert "the crashing converter wrote no file" in answer.err
+    assert [item["manifest"]["target"] for item in answer.data["artifacts"]] == ["torchscript"]
+    assert [item["type"] for item in answer.data["failures"]] == ["StepCrashed", "StepFailed", "StepFailed"]
+    assert not list(tmp_path.glob("build/linear/torch/crashing-*"))
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_the_lstm_that_kills_tensorflows_converter_is_one_sentence(tmp_path: Path) -> None:
+    """TensorFlow 2.21 segfaults on a Keras LSTM to int8; float32 of the same model must still be exported."""
+    folder = Path(shutil.copytree(Path(__file__).parents[2] / "models/linear", tmp_path / "models/lstm"))
+    (folder / "keras_model.py").write_text(
+        "import keras\n\n\ndef build() -> keras.Model:\n"
+        '    x = keras.Input((1,), name="x")\n'
+        "    h = keras.layers.Reshape((1, 1))(x)\n"
+        "    h = keras.layers.LSTM(4)(h)\n"
+        '    return keras.Model(x, keras.layers.Dense(1, name="y")(h))\n'
+    )
+    chosen = ("--framework", "keras", "--target", "tflite:int8", "--target", "tflite:float32")
+    call("train", "lstm", "--framework", "keras", "--epochs", "1", "--root", tmp_path)
+    answer = call("export", "lstm", *chosen, "--root", tmp_path, "--json")
+    assert answer.code == 4
+    assert "export lstm/keras tflite:int8: its process crashed with SIGSEGV" in answer.err
+    assert [item["manifest"]["precision"] for item in answer.data["artifacts"]] == ["float32"]
+
+
+def started(root: Path, child: subprocess.Popen[str]) -> None:
+    """Waits until the command is in the middle of writing."""
+    deadline = time.monotonic() + 60
+    while not leftovers(root) and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.05)
+    assert leftovers(root)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_interrupting_leaves_no_half_written_artifact_and_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    marker = f"edgekit-test-{os.getpid()}-{number}"
+    child = spawn(
+        "train", "simple_cnn", "--framework", "torch", "--epochs", "500", "--root", tmp_path, env={"MARKER": marker}
+    )
+    started(tmp_path, child)
+    child.send_signal(number)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert "Interrupted" in err
+    assert "Traceback" not in err
+    assert leftovers(tmp_path) == []
+    assert not (tmp_path / "build/simple_cnn/torch/source").exists()
+    assert processes_with(marker) == []
+
+
+def test_what_a_killed_run_left_is_swept_by_the_next(project: Path, tmp_path: Path) -> None:
+    child = spawn("train", "simple_cnn", "--framework", "torch", "--epochs", "500", "--root", tmp_path)
+    started(tmp_path, child)
+    child.kill()
+    child.communicate()
+    assert leftovers(tmp_path)
+    assert not (tmp_path / "build/simple_cnn/torch/source").exists()
+    source = project / "build/simple_cnn/torch/source"
+    shutil.copytree(source, tmp_path / "build/simple_cnn/torch/source")
+    call("export", "simple_cnn", "--target", "torchscript:float32", "--root", tmp_path)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_build_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "build").write_text("this is not a folder")
+    answer = call("train", "linear", "--framework", "torch", "--root", tmp_path)
+    assert answer.code == 2
+    assert f"cannot write {tmp_path}/build/linear/torch/source: " in answer.err
+
+
+def in_small_filesystem(root: Path, size: str, command: str) -> subprocess.CompletedProcess[str]:
+    """A shell command with a tiny disk mounted at `root`, in a user and mount namespace of its own."""
+    script = f"mount -t tmpfs -o size={size} none {root} && {command}"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=240)
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"no disk of its own can be mounted here: {done.stderr.strip()}")
+    return done
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="util-linux's unshare is not installed")
+def test_a_disk_that_fills_up_is_one_sentence_and_leaves_the_old_artifact(project: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    source = project / "build/simple_cnn/torch"
+    command = (
+        f"mkdir -p {disk}/build/simple_cnn/torch"
+        f" && cp -r {source}/source {source}/torchscript-float32 {disk}/build/simple_cnn/torch/"
+        f" && {sys.executable} -P -m edgekit export simple_cnn --target torchscript:float32 --root {disk}; code=$?;"
+        f" sha256sum {disk}/build/simple_cnn/torch/torchscript-float32/model.pt; ls -A {disk}/build/simple_cnn/torch;"
+        " exit $code"
+    )
+    done = in_small_filesystem(disk, "4500k", command)
+    assert done.returncode == 4, done.stderr
+    assert "no space left on the disk" in done.stderr
+    assert "Traceback" not in done.stderr
+    before = subprocess.run(["sha256sum", source / "torchscript-float32/model.pt"], capture_output=True, text=True)
+    assert done.stdout.split()[0] == before.stdout.split()[0]
+    assert ".edgekit" not in done.stdout

@@ -1,0 +1,191 @@
+"""Every target, runtime and reference model through the same suite: adding one adds its tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.core import plugins
+from edgekit.core.artifact import Artifact, load_artifact
+from edgekit.core.errors import InputError
+from edgekit.core.files import sha256_file
+from edgekit.core.project import open_project
+from edgekit.core.source import load_source
+from edgekit.core.specs import Variant
+from edgekit.core.tolerances import DEFAULTS
+from edgekit.core.validation import load_validation
+from edgekit.stages import routes
+from edgekit.stages.bench import BenchOptions, bench_one
+from edgekit.stages.context import Context, runtime_environment
+from edgekit.stages.export import ExportPlan, export_one
+from edgekit.stages.inspect import describe
+
+MODELS = sorted(open_project(Path(__file__).parents[2]).models())
+CASES = [
+    pytest.param(model, kind, variant, id=f"{model}-{kind}-{variant}")
+    for model in MODELS
+    for kind, variant, _ in routes.select(
+        ("keras", "torch"), routes.parse_selection((), None), kinds_named=False, targets_named=False
+    )
+]
+TARGETS = plugins.names("edgekit.targets")
+RUNTIMES = plugins.names("edgekit.runtimes")
+
+# Networks of one epoch, judged on golden samples: the issue of these limits is conversion, not training.
+LIMITS = {"float32": 1e-5, "float16": 1e-2}
+
+
+def artifact_of(context: Context, model: str, kind: str, variant: Variant) -> Artifact:
+    return load_artifact(context.project.artifact_folder(model, kind, variant.slug))
+
+
+@pytest.mark.parametrize(("model", "kind", "variant"), CASES)
+class TestArtifact:
+    def test_is_complete_and_says_how_it_came_to_be(
+        self, context: Context, model: str, kind: str, variant: Variant
+    ) -> None:
+        artifact = artifact_of(context, model, kind, variant)
+        manifest = artifact.manifest
+        source = load_source(context.project.source_folder(model, kind))
+        assert sorted(path.name for path in artifact.folder.iterdir() if path.suffix != ".json") == sorted(
+            ["golden.npz", manifest.file]
+        )
+        assert artifact.verified_path().stat().st_size == manifest.size_bytes
+        assert manifest.source["sha256"] == source.sha256
+        assert manifest.route[0] == kind
+        assert manifest.route[-1] == variant.target
+        assert manifest.versions
+        assert manifest.golden["samples"] == 64
+        assert (manifest.calibration is not None) == (
+            variant.precision in routes.load_target(variant.target).calibrated
+        )
+        for side in ("inputs", "outputs"):
+            wanted = [spec.name for spec in getattr(source.signature, side)]
+            assert [spec.name for spec in getattr(manifest.signature, side)] == wanted
+
+    def test_holds_no_path_of_this_machine(self, context: Context, model: str, kind: str, variant: Variant) -> None:
+        artifact = artifact_of(context, model, kind, variant)
+        for path in (artifact.path, artifact.folder / "manifest.json"):
+            content = path.read_bytes()
+            assert str(Path(__file__).parents[2]).encode() not in content
+            assert str(context.project.root).encode() not in content
+
+    def test_computes_what_its_source_computes(self, context: Context, model: str, kind: str, variant: Variant) -> None:
+        artifact = artifact_of(context, model, kind, variant)
+        validation = load_validation(artifact.folder / "validation.json")
+        (comparison,) = validation.comparisons
+        assert comparison.passed, comparison.failures
+        assert comparison.samples == 64
+        limit = LIMITS.get(variant.precision)
+        if limit is not None:
+            error = comparison.value("max_abs_error")
+            assert error is not None
+            assert error <= limit
+        else:
+            floor = DEFAULTS[variant.precision].min_sqnr_db
+            figure = comparison.value("sqnr_db")
+            assert floor is not None
+            assert figure is None or figure >= floor
+
+    def test_is_what_its_precision_promises(self, context: Context, model: str, kind: str, variant: Variant) -> None:
+        artifact = artifact_of(context, model, kind, variant)
+        found = describe(context, variant.target, artifact.path, "describe")
+        source = load_source(context.project.source_folder(model, kind))
+        assert found.parameters == source.parameters
+        bytes_a_parameter = found.weight_bytes / found.parameters
+        if model == "simple_cnn":  # a network of two weights has more scales than weights
+            expected = {"float32": 4.0, "float16": 2.0}.get(variant.precision, 1.0)
+            assert bytes_a_parameter == pytest.approx(expected, rel=0.02)
+            assert found.macs == 541_440
+        assert (found.quantized_tensors > 0) == (variant.precision not in ("float32", "float16")) or model == "linear"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_second_export_gives_the_same_bytes_or_says_why_not(context: Context, tmp_path: Path, target: str) -> None:
+    """In workers that have meanwhile converted other things: names and counters of the process must not show."""
+    import dataclasses
+    import shutil
+
+    plugin = routes.load_target(target)
+    root = tmp_path / "again"
+    again = dataclasses.replace(context, project=type(context.project)(root), failures=[])
+    for kind, precisions in plugin.routes.items():
+        shutil.copytree(context.project.source_folder("simple_cnn", kind), root / f"build/simple_cnn/{kind}/source")
+        for precision in precisions:
+            plan = ExportPlan("simple_cnn", kind, Variant(target, precision), routes.Route((kind, target)))
+            first = artifact_of(context, "simple_cnn", kind, plan.variant)
+            second = export_one(again, plan, 200)
+            same = sha256_file(first.path) == sha256_file(second.path)
+            assert same == second.manifest.reproducible
+            assert same or second.manifest.not_reproducible_because
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+class TestRuntime:
+    def first(self, context: Context, runtime: str) -> Artifact:
+        folders = context.project.artifact_folders()
+        return next(
+            artifact
+            for artifact in map(load_artifact, folders)
+            if artifact.manifest.runtime == runtime and artifact.manifest.model == "simple_cnn"
+        )
+
+    def infer(self, context: Context, artifact: Artifact, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        arguments = {
+            "runtime": artifact.manifest.runtime,
+            "path": str(artifact.path),
+            "signature": artifact.manifest.signature,
+            "inputs": inputs,
+            "threads": 1,
+        }
+        environment = runtime_environment(artifact.manifest.runtime)
+        return context.pool.call("edgekit.stages._jobs:infer", arguments, step="infer", environment=environment)
+
+    def test_every_sample_is_computed_by_itself(self, context: Context, runtime: str) -> None:
+        """The answer for a sample does not depend on its neighbours, nor on how many there are."""
+        artifact = self.first(context, runtime)
+        images = artifact.golden().inputs["image"]
+        together = self.infer(context, artifact, {"image": images[:5]})["probabilities"]
+        alone = np.concatenate(
+            [self.infer(context, artifact, {"image": images[i : i + 1]})["probabilities"] for i in range(5)]
+        )
+        np.testing.assert_allclose(together, alone, atol=1e-6)
+
+    def test_inputs_that_do_not_fit_are_refused(self, context: Context, runtime: str) -> None:
+        artifact = self.first(context, runtime)
+        images = artifact.golden().inputs["image"]
+        with pytest.raises(InputError, match="the model takes the inputs image; it was given picture"):
+            self.infer(context, artifact, {"picture": images})
+        with pytest.raises(InputError, match="input image is int32 where the model takes"):
+            self.infer(context, artifact, {"image": images.astype(np.int32)})
+        with pytest.raises(InputError, match="input image has the shape"):
+            self.infer(context, artifact, {"image": images[:, :, :-1]})
+
+    def test_a_file_that_is_none_is_refused(self, context: Context, runtime: str, tmp_path: Path) -> None:
+        import dataclasses
+
+        artifact = self.first(context, runtime)
+        path = tmp_path / artifact.manifest.file
+        path.write_bytes(artifact.path.read_bytes()[:400])
+        broken = dataclasses.replace(artifact, folder=tmp_path)
+        with pytest.raises(InputError, match="does not take this file"):
+            self.infer(context, broken, dict(artifact.golden().inputs))
+
+    def test_is_measured_in_a_process_of_its_own(self, context: Context, runtime: str, tmp_path: Path) -> None:
+        import dataclasses
+        import shutil
+
+        artifact = self.first(context, runtime)
+        copy = dataclasses.replace(artifact, folder=Path(shutil.copytree(artifact.folder, tmp_path / "copy")))
+        measured = bench_one(context, copy, "host", None, BenchOptions(min_duration_s=0.0, min_runs=15))
+        assert measured.wall.count >= 15
+        assert measured.threads == 1
+        assert measured.cpus is not None
+        assert len(measured.cpus) == 1
+        assert 0 < measured.wall.min_ms <= measured.wall.p50_ms <= measured.wall.max_ms
+        assert measured.cpu.p50_ms > 0
+        assert measured.load_ms > 0
+        assert measured.peak_memory_bytes is not None
+        assert 100_000 < measured.peak_memory_bytes < 200_000_000

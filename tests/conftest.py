@@ -1,0 +1,56 @@
+"""Fixtures: one small project, trained and exported once a session, that many tests look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import Answer, call
+
+from edgekit.core.events import Event, ignore
+from edgekit.core.project import open_project
+from edgekit.stages.context import Context
+from edgekit.workers.pool import WorkerPool
+
+
+@pytest.fixture
+def edgekit() -> Callable[..., Answer]:
+    """`edgekit("check", "--root", folder)`"""
+    return call
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose reference models are barely trained, exported to every variant and validated.
+
+    Look at it, do not change it: every test shares it.
+    """
+    root = tmp_path_factory.mktemp("project")
+    for arguments in (
+        ("train", "--framework", "both", "--epochs", "1", "--root", root),
+        ("export", "--root", root),
+    ):
+        answer = call(*arguments)
+        assert answer.code == 0, answer.err
+    call("validate", "--root", root)  # one epoch may leave an int8 agreement below its tolerance: tests look closer
+    return root
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[WorkerPool]:
+    """Warm workers for the whole session."""
+    with WorkerPool() as workers:
+        yield workers
+
+
+@pytest.fixture
+def context(project: Path, pool: WorkerPool) -> Context:
+    """The shared project with shared workers."""
+    return Context(open_project(project), pool, ignore)
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    """Where a test's context puts its events."""
+    return []

@@ -1,0 +1,123 @@
+"""The clock, with the time made by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgekit.core import clock
+from edgekit.core.clock import Distribution
+
+SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
+
+
+class FakeTime:
+    """Wall and CPU time that only pass while work is done."""
+
+    def __init__(self):
+        self.wall_ns = 10**9
+        self.cpu_ns = 5 * 10**8
+
+    def perf_counter_ns(self):
+        return self.wall_ns
+
+    def process_time_ns(self):
+        return self.cpu_ns
+
+    def work(self, wall_ns, cpu_ns=0):
+        self.wall_ns += wall_ns
+        self.cpu_ns += cpu_ns
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    made = FakeTime()
+    monkeypatch.setattr(clock, "time", made)
+    return made
+
+
+def test_wall_and_cpu_time_of_a_call_are_kept_apart(fake):
+    stopwatch = clock.timed(lambda: fake.work(300, 700))
+    assert (stopwatch.wall_ns, stopwatch.cpu_ns) == (300, 700)
+
+
+def test_an_error_of_the_call_is_not_swallowed():
+    with pytest.raises(ZeroDivisionError):
+        clock.timed(lambda: 1 / 0)
+
+
+def test_a_distribution_is_in_milliseconds():
+    found = Distribution.of([1_000_000, 2_000_000, 3_000_000, 10_000_000])
+    assert (found.count, found.mean_ms, found.p50_ms, found.min_ms, found.max_ms) == (4, 4.0, 2.5, 1.0, 10.0)
+    assert found.p90_ms == pytest.approx(7.9)
+    assert found.p99_ms == pytest.approx(9.79)
+    assert found.mad_ms == pytest.approx(1.0)
+
+
+@SEEDED
+@given(st.lists(st.integers(1, 10**12), min_size=1, max_size=50))
+def test_the_figures_of_a_distribution_are_ordered(nanoseconds):
+    found = Distribution.of(nanoseconds)
+    ordered = [found.min_ms, found.p50_ms, found.p90_ms, found.p99_ms, found.max_ms]
+    assert all(low <= high * (1 + 1e-12) for low, high in itertools.pairwise(ordered))
+    assert found.count == len(nanoseconds)
+    assert 0 <= found.mad_ms <= found.max_ms - found.min_ms + 1e-9
+    assert all(type(value) is float for value in (*ordered, found.mean_ms, found.mad_ms))
+
+
+def test_one_run_is_a_distribution_without_spread():
+    found = Distribution.of([2_000_000])
+    assert (found.p50_ms, found.p99_ms, found.mad_ms) == (2.0, 2.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("walls", "steady"),
+    [
+        ([100] * 19, False),
+        ([100] * 20, True),
+        ([200] * 10 + [100] * 10, False),
+        ([104] * 10 + [100] * 10, True),
+        ([94] * 10 + [100] * 10, False),
+        ([1000] * 30 + [100] * 20, True),
+        ([100] * 9 + [5000] + [100] * 10, True),
+        ([], False),
+    ],
+)
+def test_runs_are_steady_when_two_windows_have_nearly_the_same_median(walls, steady):
+    assert clock.is_steady(walls) is steady
+
+
+def test_warm_up_stops_as_soon_as_runs_are_steady(fake):
+    assert clock.warm_up(lambda: fake.work(1000), max_seconds=1) == 20
+
+
+def test_warm_up_goes_on_while_runs_get_faster(fake):
+    walls = iter([*np.linspace(10_000, 1000, 60).astype(int), *[1000] * 40])
+    runs = clock.warm_up(lambda: fake.work(int(next(walls))), max_seconds=1)
+    assert 60 < runs <= 90
+
+
+def test_warm_up_ends_when_its_time_is_used_up(fake):
+    assert clock.warm_up(lambda: fake.work(400_000_000), max_seconds=1) == 3
+
+
+def test_warm_up_ends_when_its_runs_are_used_up(fake):
+    walls = (2**index for index in range(100))
+    assert clock.warm_up(lambda: fake.work(next(walls)), max_seconds=1e9, max_runs=25) == 25
+
+
+def test_warm_up_without_time_still_runs_once(fake):
+    assert clock.warm_up(lambda: fake.work(1), max_seconds=0) == 1
+
+
+def test_measuring_goes_on_until_there_are_enough_runs(fake):
+    walls, cpus = clock.measure(lambda: fake.work(5000, 9000), min_seconds=0, min_runs=7)
+    assert list(walls) == [5000] * 7
+    assert list(cpus) == [9000] * 7
+
+
+def test_measuring_goes_on_until_there_was_enough_time(fake):
+    walls, cpus = clock.measure(lambda: fake.work(250_000_000), min_seconds=1, min_runs=2)
+    assert len(walls) == len(cpus) == 4

@@ -1,0 +1,202 @@
+"""Comparing outputs: figures, tolerances, and the problems that leave nothing to measure."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edgekit.core.comparison import compare_output, compare_outputs, comparison_from_dict, format_figure
+from edgekit.core.files import to_json
+from edgekit.core.tolerances import Tolerances
+
+SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
+NONE = Tolerances()
+REFERENCE = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], np.float32)
+
+outputs = hnp.arrays(np.float32, (3, 2), elements=st.floats(-100, 100, width=32))
+
+
+def compare(actual, tolerances=NONE, reference=REFERENCE, classifier=False):
+    return compare_output("y", reference, actual, tolerances, classifier=classifier)
+
+
+def moved(sample, by):
+    actual = REFERENCE.copy()
+    actual[sample, 0] += np.float32(by)
+    return actual
+
+
+def test_equal_outputs_pass_every_tolerance():
+    strict = Tolerances(0.0, 0.0, 0.0, min_sqnr_db=200.0, min_cosine=0.9999999, min_top1_agreement=1.0)
+    comparison = compare(REFERENCE.copy(), strict, classifier=True)
+    assert comparison.passed
+    assert comparison.failures == ()
+    assert comparison.samples == 3
+    assert len(comparison.figures) == 6
+
+
+def test_an_infinite_sqnr_is_null_and_passes_its_limit():
+    comparison = compare(REFERENCE.copy(), Tolerances(min_sqnr_db=20.0))
+    figure = next(item for item in comparison.figures if item.name == "sqnr_db")
+    assert (figure.value, figure.passed) == (None, True)
+
+
+def test_noise_over_silence_fails_an_sqnr_limit_and_is_still_json():
+    reference = np.zeros((1, 2), np.float32)
+    comparison = compare(reference + 1, Tolerances(min_sqnr_db=20.0), reference)
+    assert not comparison.passed
+    assert comparison.value("sqnr_db") == -999.0
+    to_json(asdict(comparison))
+
+
+def test_the_worst_sample_is_named():
+    assert compare(moved(1, 0.25)).worst_sample == 1
+
+
+def test_the_value_of_a_figure_is_found_by_name():
+    comparison = compare(moved(1, 0.25))
+    assert comparison.value("max_abs_error") == pytest.approx(0.25, abs=1e-6)
+    assert comparison.value("nothing") is None
+
+
+def test_agreement_is_judged_on_classifiers_only():
+    strict = Tolerances(min_top1_agreement=1.0)
+    flipped = REFERENCE[:, ::-1].copy()
+    assert compare(flipped, strict, classifier=False).passed
+    assert compare(flipped, strict, classifier=False).value("top1_agreement") is None
+    assert not compare(flipped, strict, classifier=True).passed
+
+
+@pytest.mark.parametrize(
+    ("tolerances", "name", "sign"),
+    [
+        (Tolerances(max_abs_error=0.1), "max_abs_error", "<="),
+        (Tolerances(mean_abs_error=0.01), "mean_abs_error", "<="),
+        (Tolerances(rmse=0.1), "rmse", "<="),
+        (Tolerances(min_sqnr_db=60.0), "sqnr_db", ">="),
+        (Tolerances(min_cosine=0.99999), "cosine", ">="),
+    ],
+)
+def test_a_figure_out_of_tolerance_fails_and_says_so(tolerances, name, sign):
+    comparison = compare(moved(0, 0.5), tolerances)
+    assert not comparison.passed
+    (clause,) = comparison.failures
+    (limit,) = tolerances.limits().values()
+    assert clause == f"output y: {name} {format_figure(comparison.value(name))}, tolerance {sign} {limit:.10g}"
+
+
+def test_a_figure_exactly_on_its_limit_passes():
+    reference = np.array([[1.0], [2.0]])
+    comparison = compare(reference + 0.5, Tolerances(max_abs_error=0.5, rmse=0.5), reference)
+    assert comparison.value("max_abs_error") == 0.5
+    assert comparison.passed
+
+
+def test_a_figure_without_limit_has_no_limit_text():
+    assert {figure.limit_text for figure in compare(moved(0, 0.5)).figures} == {""}
+
+
+@pytest.mark.parametrize(
+    ("actual", "problem"),
+    [
+        (REFERENCE.astype(np.float64), "dtype float64 where the source has float32"),
+        (REFERENCE[:2], "shape (2, 2) where the source has (3, 2)"),
+        (REFERENCE.reshape(3, 2, 1), "shape (3, 2, 1) where the source has (3, 2)"),
+        (REFERENCE.T.copy(), "shape (2, 3) where the source has (3, 2)"),
+    ],
+)
+def test_another_dtype_or_shape_is_a_problem_and_nothing_is_measured(actual, problem):
+    comparison = compare(actual)
+    assert (comparison.problem, comparison.figures, comparison.passed) == (problem, (), False)
+    assert comparison.worst_sample is None
+    assert comparison.failures == (f"output y: {problem}",)
+
+
+@SEEDED
+@given(st.lists(st.booleans(), min_size=3, max_size=3), st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_nan_and_infinity_are_counted_by_sample_and_never_pass(bad, value):
+    actual = REFERENCE.copy()
+    actual[bad, 1] = value
+    problem = compare(actual).problem
+    if any(bad):
+        count = f"in {sum(bad)} of 3 samples, first in sample {bad.index(True)}"
+        assert problem == f"the artifact computes NaN or infinity {count}"
+    else:
+        assert problem is None
+
+
+def test_a_source_that_computes_nan_is_named_as_the_culprit():
+    reference = REFERENCE.copy()
+    reference[2] = np.nan
+    problem = compare(REFERENCE, reference=reference).problem
+    assert problem == "the source computes NaN or infinity in 1 of 3 samples, first in sample 2"
+
+
+def test_nan_on_both_sides_is_no_agreement():
+    both = np.full((2, 2), np.nan, np.float32)
+    assert not compare(both, reference=both).passed
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (3, 0)])
+def test_no_samples_are_no_evidence(shape):
+    empty = np.empty(shape, np.float32)
+    comparison = compare(empty, reference=empty)
+    assert not comparison.passed
+    assert comparison.problem == "there are no samples to compare"
+
+
+def test_a_source_that_ignores_its_input_is_no_evidence():
+    constant = np.full((4, 2), 0.5, np.float32)
+    problem = compare(constant, reference=constant).problem
+    assert problem == "the source computes the same for all 4 samples, which is no evidence of equality"
+
+
+def test_a_single_sample_may_be_compared():
+    assert compare(REFERENCE[:1], reference=REFERENCE[:1]).passed
+
+
+def test_integer_outputs_are_compared_too():
+    reference = np.array([[1, 250], [3, 4]], np.uint8)
+    comparison = compare(reference[:, ::-1].copy(), reference=reference)
+    assert comparison.value("max_abs_error") == 249
+
+
+@SEEDED
+@given(outputs, outputs)
+def test_a_comparison_survives_the_trip_through_json(reference, actual):
+    comparison = compare(actual, Tolerances(rmse=1.0, min_sqnr_db=20.0), reference, classifier=True)
+    assert comparison_from_dict(json.loads(to_json(asdict(comparison)))) == comparison
+
+
+@SEEDED
+@given(outputs, st.floats(0, 10))
+def test_a_comparison_passes_exactly_when_nothing_failed(actual, limit):
+    comparison = compare(actual, Tolerances(max_abs_error=limit))
+    assert comparison.passed == (not comparison.failures)
+    assert comparison.passed == (comparison.value("max_abs_error") <= limit)
+
+
+def test_outputs_are_matched_by_name_and_not_by_order():
+    other = REFERENCE * 2
+    comparisons = compare_outputs(
+        {"a": REFERENCE, "b": other}, {"b": other.copy(), "a": REFERENCE.copy()}, NONE, classifier=False
+    )
+    assert [item.output for item in comparisons] == ["a", "b"]
+    assert all(item.value("max_abs_error") == 0 for item in comparisons)
+
+
+def test_an_output_that_the_artifact_lacks_is_a_problem():
+    (comparison,) = compare_outputs({"y": REFERENCE}, {"StatefulPartitionedCall:0": REFERENCE}, NONE, classifier=False)
+    assert not comparison.passed
+    assert comparison.failures == ("output y: the artifact has no such output",)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "inf"), (0.123456, "0.123"), (0.9999123, "0.9999123"), (1.0, "1"), (1e-7, "1e-07")]
+)
+def test_a_figure_prints_with_the_digits_that_matter(value, text):
+    assert format_figure(value) == text

@@ -1,0 +1,191 @@
+"""Files that are never half written, and bad files that become one sentence."""
+
+import errno
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from edgekit.core import files
+from edgekit.core.errors import DiskFull, InputError
+
+
+def left_over(folder):
+    return [path.name for path in folder.iterdir() if path.name.startswith(files.STAGING_PREFIX)]
+
+
+def make_old_folder(folder):
+    folder.mkdir()
+    (folder / "old.txt").write_text("old")
+
+
+def test_a_staged_folder_appears_whole_with_missing_parents(tmp_path):
+    final = tmp_path / "a" / "b" / "artifact"
+    with files.staged_folder(final) as staging:
+        (staging / "model.bin").write_bytes(b"123")
+        assert not final.exists()
+    assert (final / "model.bin").read_bytes() == b"123"
+    assert left_over(final.parent) == []
+
+
+def test_a_staged_folder_replaces_the_old_one_entirely(tmp_path):
+    final = tmp_path / "artifact"
+    make_old_folder(final)
+    with files.staged_folder(final) as staging:
+        (staging / "new.txt").write_text("new")
+        assert (final / "old.txt").read_text() == "old"
+    assert [path.name for path in final.iterdir()] == ["new.txt"]
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
+def test_an_error_in_the_block_leaves_the_old_folder_as_it_was(tmp_path, error):
+    final = tmp_path / "artifact"
+    make_old_folder(final)
+    with pytest.raises(type(error)), files.staged_folder(final) as staging:
+        (staging / "half.txt").write_text("half")
+        raise error
+    assert [path.name for path in final.iterdir()] == ["old.txt"]
+    assert left_over(tmp_path) == []
+
+
+def test_the_old_folder_stands_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    final = tmp_path / "artifact"
+    make_old_folder(final)
+    rename = Path.rename
+
+    def refuse_the_new_one(self, target):
+        if (self / "new.txt").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_the_new_one)
+    with pytest.raises(InputError), files.staged_folder(final) as staging:
+        (staging / "new.txt").write_text("new")
+    assert final.is_dir(), "the old folder was lost"
+    assert (final / "old.txt").read_text() == "old"
+
+
+def test_a_staged_folder_has_the_permissions_of_an_ordinary_one(tmp_path):
+    with files.staged_folder(tmp_path / "artifact"):
+        pass
+    (tmp_path / "ordinary").mkdir()
+    assert (tmp_path / "artifact").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_a_folder_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    final = tmp_path / "file" / "artifact"
+    with pytest.raises(InputError) as caught, files.staged_folder(final):
+        pass
+    assert str(caught.value).startswith(f"cannot write {final}: ")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_an_error_of_its_own(tmp_path, number):
+    with pytest.raises(DiskFull) as caught, files.staged_folder(tmp_path / "artifact"):
+        raise OSError(number, os.strerror(number))
+    sentence = f"no space left on the disk that holds {tmp_path / 'artifact'}; nothing was changed there"
+    assert str(caught.value) == sentence
+    assert caught.value.exit_code == 4
+
+
+def test_text_replaces_the_file_and_makes_its_folder(tmp_path):
+    path = tmp_path / "deep" / "note.txt"
+    files.write_text(path, "first")
+    files.write_text(path, "zweitens: ä\n")
+    assert path.read_text(encoding="utf-8") == "zweitens: ä\n"
+    assert left_over(path.parent) == []
+
+
+def test_a_written_file_has_the_permissions_of_an_ordinary_one(tmp_path):
+    files.write_text(tmp_path / "ours", "x")
+    (tmp_path / "ordinary").write_text("x")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_text_that_cannot_take_its_place_leaves_nothing_behind(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(InputError, match="cannot write"):
+        files.write_text(tmp_path / "taken", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_disk_that_fills_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "note.txt"
+    files.write_text(path, "old")
+
+    def full(self, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(DiskFull):
+        files.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert left_over(tmp_path) == []
+
+
+def test_json_has_stable_keys_and_ends_with_a_line_feed():
+    assert files.to_json({"b": 1, "a": [True, None]}) == files.to_json({"a": [True, None], "b": 1})
+    assert files.to_json({"b": 1, "a": 2}) == '{\n  "a": 2,\n  "b": 1\n}\n'
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_refuses_what_json_does_not_have(value):
+    with pytest.raises(ValueError):
+        files.to_json({"x": value})
+
+
+def test_written_json_reads_back(tmp_path):
+    files.write_json(tmp_path / "x.json", {"a": [1, 2.5, "ä", None]})
+    assert files.read_json(tmp_path / "x.json", "thing") == {"a": [1, 2.5, "ä", None]}
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    with pytest.raises(InputError) as caught:
+        files.read_bytes(tmp_path / "gone", "manifest")
+    assert str(caught.value) == f"{tmp_path / 'gone'}: no such manifest"
+
+
+def test_an_empty_file_is_one_sentence(tmp_path):
+    (tmp_path / "empty").touch()
+    with pytest.raises(InputError) as caught:
+        files.read_bytes(tmp_path / "empty", "manifest")
+    assert str(caught.value) == f"{tmp_path / 'empty'}: this manifest is empty"
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(InputError) as caught:
+        files.read_bytes(tmp_path, "manifest")
+    assert str(caught.value) == f"{tmp_path}: cannot read this manifest: is a directory"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'{"a": ', b"\xff\xfe\x00", b"not json", b"[" * 100_000, b'{"a": ' + b"1" * 5000 + b"}"],
+    ids=["truncated", "no text", "words", "nested too deeply", "a number too long"],
+)
+def test_what_is_no_json_is_one_sentence(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="this manifest is not valid JSON") as caught:
+        files.read_json(path, "manifest")
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("data", "kind"), [([1], "list"), ("x", "str"), (3, "int"), (None, "NoneType")])
+def test_json_that_is_no_object_is_refused(tmp_path, data, kind):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError) as caught:
+        files.read_json(path, "manifest")
+    assert str(caught.value) == f"{path}: this manifest holds a JSON {kind} where an object belongs"
+
+
+def test_the_digest_is_that_of_the_content(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert files.sha256_file(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()

@@ -1,0 +1,92 @@
+"""The trained model's description."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from edgekit.core.errors import InputError
+from edgekit.core.files import sha256_file
+from edgekit.core.source import SOURCE_FILE, SourceModel, load_source
+from edgekit.core.specs import Signature, TensorSpec
+
+SIGNATURE = Signature((TensorSpec("x", ("batch", 1), "float32"),), (TensorSpec("y", ("batch", 1), "float32"),))
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A description, written beside its weights."""
+    (tmp_path / "weights.pt").write_bytes(b"weights")
+    made = SourceModel(
+        name="linear",
+        kind="torch",
+        file="weights.pt",
+        sha256=sha256_file(tmp_path / "weights.pt"),
+        signature=SIGNATURE,
+        task="regression",
+        metric="mae",
+        metric_value=0.08,
+        parameters=2,
+        code="torch_model.py",
+        history={"loss": [1.0, 0.5]},
+        versions={"torch": "2.13"},
+    )
+    made.save(tmp_path)
+    return made
+
+
+def edit(folder, change):
+    path = folder / SOURCE_FILE
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_a_description_survives_the_trip_to_disk(source, tmp_path):
+    assert load_source(tmp_path) == source
+
+
+def test_the_weights_are_found_beside_it(source, tmp_path):
+    assert source.weights_path(tmp_path) == tmp_path / "weights.pt"
+
+
+def test_missing_weights_tell_the_command_that_makes_them(source, tmp_path):
+    (tmp_path / "weights.pt").unlink()
+    with pytest.raises(InputError) as caught:
+        source.weights_path(tmp_path)
+    sentence = f"{tmp_path / 'weights.pt'}: the trained model is missing; run: edgekit train linear"
+    assert str(caught.value) == sentence
+
+
+def test_weights_with_another_hash_are_refused(source, tmp_path):
+    with pytest.raises(InputError, match=r"not the one that was trained: its sha256 differs from source.json's"):
+        replace(source, sha256="0" * 64).weights_path(tmp_path)
+
+
+def test_a_folder_without_description_is_one_sentence(tmp_path):
+    with pytest.raises(InputError) as caught:
+        load_source(tmp_path)
+    assert str(caught.value) == f"{tmp_path / SOURCE_FILE}: no such source model description"
+
+
+@pytest.mark.parametrize("changes", [{"schema_version": 2}, {"schema_version": None}, {"colour": "red"}])
+def test_another_version_or_an_unknown_key_is_refused(source, tmp_path, changes):
+    edit(tmp_path, lambda data: data.update(changes))
+    with pytest.raises(InputError) as caught:
+        load_source(tmp_path)
+    path = tmp_path / SOURCE_FILE
+    assert str(caught.value) == f"{path}: not a source model description of version 1; train the model again"
+
+
+@pytest.mark.parametrize("key", ["name", "kind", "file", "sha256", "signature", "parameters"])
+def test_a_missing_key_is_named(source, tmp_path, key):
+    edit(tmp_path, lambda data: data.pop(key))
+    with pytest.raises(InputError, match=f"lacks or mistypes a key .*{key}"):
+        load_source(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, 3, {"inputs": []}, {"inputs": [3], "outputs": []}])
+def test_a_mistyped_signature_is_one_sentence(source, tmp_path, value):
+    edit(tmp_path, lambda data: data.update(signature=value))
+    with pytest.raises(InputError, match="lacks or mistypes a key"):
+        load_source(tmp_path)

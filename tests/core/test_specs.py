@@ -1,0 +1,119 @@
+"""Variants, signatures and routes."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgekit.core.errors import InputError
+from edgekit.core.specs import (
+    PRECISIONS,
+    Quantization,
+    Route,
+    Signature,
+    TensorSpec,
+    Variant,
+    parse_precision,
+)
+
+SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+quantizations = st.builds(
+    Quantization,
+    st.lists(finite, min_size=1, max_size=4).map(tuple),
+    st.lists(st.integers(-32768, 32767), min_size=1, max_size=4).map(tuple),
+    st.none() | st.integers(0, 3),
+)
+dims = st.lists(st.integers(1, 4096) | st.text(min_size=1, max_size=5), max_size=4).map(tuple)
+tensors = st.builds(
+    TensorSpec,
+    st.text(max_size=8),
+    dims,
+    st.sampled_from(["float32", "int8", "uint8", "int64"]),
+    st.none() | st.sampled_from(["NHWC", "NCHW"]),
+    st.none() | quantizations,
+)
+signatures = st.builds(
+    Signature, st.lists(tensors, max_size=3).map(tuple), st.lists(tensors, min_size=1, max_size=3).map(tuple)
+)
+
+
+@SEEDED
+@given(signatures)
+def test_a_signature_survives_the_trip_through_json(signature):
+    assert Signature.from_dict(json.loads(json.dumps(asdict(signature)))) == signature
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_parses_to_itself(precision):
+    assert parse_precision(precision) == precision
+
+
+@pytest.mark.parametrize("text", ["fp16", "INT8", "", " int8", "int8 "])
+def test_a_precision_that_is_not_spelt_exactly_is_refused_with_the_list(text):
+    with pytest.raises(InputError) as caught:
+        parse_precision(text)
+    assert str(caught.value).startswith(f"unknown precision '{text}'; known: ")
+    assert all(precision in str(caught.value) for precision in PRECISIONS)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_variant_prints_as_it_is_written(precision):
+    text = f"lite-interpreter:{precision}"
+    variant = Variant.parse(text)
+    assert variant == Variant("lite-interpreter", precision)
+    assert str(variant) == text
+
+
+@pytest.mark.parametrize("text", ["tflite", ":int8", "", ":"])
+def test_a_variant_without_target_or_colon_is_refused_with_an_example(text):
+    with pytest.raises(InputError) as caught:
+        Variant.parse(text)
+    assert str(caught.value) == f"'{text}' is not a variant; write it target:precision, for example tflite:int8"
+
+
+@pytest.mark.parametrize("text", ["tflite:", "tflite:int9", "tflite:int8:int8"])
+def test_a_variant_of_unknown_precision_is_refused(text):
+    with pytest.raises(InputError, match="unknown precision"):
+        Variant.parse(text)
+
+
+def test_the_slug_of_a_variant_is_a_folder_name():
+    assert Variant("tflite", "int16x8").slug == "tflite-int16x8"
+
+
+def test_variants_sort_by_target_and_then_by_precision():
+    names = ["tflite:int8", "onnx:int8", "tflite:float32"]
+    assert [str(item) for item in sorted(map(Variant.parse, names))] == ["onnx:int8", "tflite:float32", "tflite:int8"]
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((1, 28), 1), (("batch", 28), None), ((), None)])
+def test_only_a_number_in_the_first_place_is_a_fixed_batch(shape, expected):
+    assert TensorSpec("x", shape, "float32").fixed_batch == expected
+
+
+def test_another_batch_keeps_everything_else():
+    quantization = Quantization((0.5,), (3,))
+    spec = TensorSpec("x", ("batch", 28, 28), "int8", "NHWC", quantization)
+    assert spec.with_batch(4) == TensorSpec("x", (4, 28, 28), "int8", "NHWC", quantization)
+
+
+def test_a_tensor_prints_name_shape_and_dtype():
+    assert str(TensorSpec("image", ("batch", 28, 28, 1), "float32")) == "image batchx28x28x1 float32"
+    assert str(TensorSpec("loss", (), "float32")) == "loss scalar float32"
+
+
+def test_a_direct_route_has_no_bridges():
+    route = Route(("keras", "tflite"))
+    assert (route.source_kind, route.converter_kind, route.bridges) == ("keras", "keras", ())
+    assert str(route) == "keras -> tflite"
+
+
+def test_a_route_over_bridges_names_each_of_them_in_order():
+    route = Route(("onnx", "torch", "exported", "executorch"))
+    assert (route.source_kind, route.converter_kind) == ("onnx", "exported")
+    assert route.bridges == (("onnx", "torch"), ("torch", "exported"))

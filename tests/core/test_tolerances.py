@@ -1,0 +1,88 @@
+"""Tolerances by precision, and a model's own in their place."""
+
+import math
+
+import pytest
+
+from edgekit.core.specs import PRECISIONS
+from edgekit.core.tolerances import DEFAULTS, Tolerances, for_precision
+
+NAMES = ("max_abs_error", "mean_abs_error", "rmse", "min_sqnr_db", "min_cosine", "min_top1_agreement")
+
+
+def test_every_precision_has_defaults_that_limit_something():
+    assert set(DEFAULTS) == set(PRECISIONS)
+    assert all(tolerances.limits() for tolerances in DEFAULTS.values())
+
+
+@pytest.mark.parametrize(("stricter", "looser"), [("float32", "float16"), ("float16", "int8"), ("int16x8", "int4")])
+def test_a_coarser_precision_never_has_a_stricter_default(stricter, looser):
+    fine, coarse = DEFAULTS[stricter], DEFAULTS[looser]
+    assert fine.min_cosine >= coarse.min_cosine
+    assert fine.min_top1_agreement >= coarse.min_top1_agreement
+
+
+def test_float32_is_held_to_the_last_digits():
+    assert DEFAULTS["float32"].max_abs_error <= 1e-5
+    assert DEFAULTS["float32"].min_top1_agreement == 1.0
+
+
+@pytest.mark.parametrize("name", ["max_abs_error", "mean_abs_error", "rmse"])
+def test_a_negative_error_limit_is_refused(name):
+    with pytest.raises(ValueError) as caught:
+        Tolerances(**{name: -0.5})
+    assert str(caught.value) == f"{name} must not be negative (got -0.5)"
+
+
+@pytest.mark.parametrize("name", ["max_abs_error", "mean_abs_error", "rmse"])
+def test_a_limit_of_zero_is_a_limit(name):
+    assert Tolerances(**{name: 0.0}).limits() == {name: 0.0}
+
+
+@pytest.mark.parametrize("value", [-1.01, 1.01])
+def test_a_cosine_limit_out_of_range_is_refused(value):
+    with pytest.raises(ValueError) as caught:
+        Tolerances(min_cosine=value)
+    assert str(caught.value) == f"min_cosine must lie between -1 and 1 (got {value})"
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, 99])
+def test_an_agreement_limit_out_of_range_is_refused(value):
+    with pytest.raises(ValueError) as caught:
+        Tolerances(min_top1_agreement=value)
+    assert str(caught.value) == f"min_top1_agreement must lie between 0 and 1 (got {value})"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_limit_that_json_could_not_hold_is_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        Tolerances(**{name: value})
+
+
+def test_the_ends_of_the_ranges_are_allowed():
+    assert Tolerances(min_cosine=-1, min_top1_agreement=0).limits() == {"min_cosine": -1, "min_top1_agreement": 0}
+    assert Tolerances(min_cosine=1, min_top1_agreement=1).limits() == {"min_cosine": 1, "min_top1_agreement": 1}
+
+
+def test_only_limits_that_are_set_are_listed():
+    assert Tolerances().limits() == {}
+    assert Tolerances(rmse=0.1, min_sqnr_db=20.0).limits() == {"rmse": 0.1, "min_sqnr_db": 20.0}
+
+
+def test_an_override_replaces_what_it_sets_and_keeps_the_rest():
+    merged = Tolerances(max_abs_error=1.0, min_cosine=0.9).merged(Tolerances(max_abs_error=0.0, rmse=2.0))
+    assert merged == Tolerances(max_abs_error=0.0, min_cosine=0.9, rmse=2.0)
+
+
+def test_no_override_changes_nothing():
+    tolerances = Tolerances(rmse=1.0)
+    assert tolerances.merged(None) == tolerances
+    assert tolerances.merged(Tolerances()) == tolerances
+
+
+def test_a_model_s_own_figures_override_the_default_of_the_precision():
+    tolerances = for_precision("int8", Tolerances(min_top1_agreement=0.99))
+    assert tolerances.min_top1_agreement == 0.99
+    assert tolerances.min_sqnr_db == DEFAULTS["int8"].min_sqnr_db
+    assert for_precision("int8") == DEFAULTS["int8"]

@@ -1,0 +1,175 @@
+"""The data that both twins of a reference model learn from: disjoint, balanced, seeded."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.config.model import load_model_spec
+from edgekit.core.code import load_function
+from edgekit.core.errors import InputError
+
+MODELS = Path(__file__).parents[2] / "models"
+NAMES = ("linear", "simple_cnn")
+PARTS = ("train", "calibration", "golden", "test")
+
+
+def spec_of(name):
+    return load_model_spec(MODELS / name)
+
+
+def load(name, data=None, spec=None):
+    spec = spec or spec_of(name)
+    return load_function(MODELS / name / "data.py", "load")(data or spec.data.default, spec)
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return {name: load(name) for name in NAMES}
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+def inputs(splits, part):
+    return getattr(splits, f"{part}_inputs")
+
+
+def labels(splits, part):
+    return getattr(splits, f"{part}_labels")
+
+
+def rows(array):
+    return {row.tobytes() for row in array}
+
+
+def test_the_parts_are_disjoint(loaded, name):
+    seen = set()
+    for part in PARTS:
+        own = rows(inputs(loaded[name], part))
+        assert seen.isdisjoint(own), part
+        seen |= own
+
+
+def test_the_parts_have_the_sizes_of_model_toml(loaded, name):
+    spec = spec_of(name).data
+    for part in ("calibration", "golden", "test"):
+        assert len(inputs(loaded[name], part)) == getattr(spec, part)
+    assert len(inputs(loaded[name], "train")) > spec.test
+
+
+def test_every_input_has_its_label(loaded, name):
+    for part in PARTS:
+        assert labels(loaded[name], part).shape == (len(inputs(loaded[name], part)),)
+
+
+def test_inputs_have_the_shape_dtype_and_range_of_model_toml(loaded, name):
+    spec = spec_of(name).input
+    low, high = spec.range
+    for part in PARTS:
+        array = inputs(loaded[name], part)
+        assert array.shape[1:] == spec.shape
+        assert array.dtype == spec.dtype
+        assert array.min() >= low
+        assert array.max() <= high
+
+
+def test_calibration_spans_the_range_that_quantization_must_cover(loaded, name):
+    low, high = spec_of(name).input.range
+    array = inputs(loaded[name], "calibration")
+    assert array.min() <= low + 0.05 * (high - low)
+    assert array.max() >= high - 0.05 * (high - low)
+
+
+def test_the_same_seed_gives_the_same_splits(loaded, name):
+    again = load(name)
+    for item in fields(again):
+        np.testing.assert_array_equal(getattr(again, item.name), getattr(loaded[name], item.name))
+
+
+def test_the_digest_licence_and_name_say_what_data_it_is(loaded, name):
+    splits, spec = loaded[name], spec_of(name)
+    assert len(splits.sha256) == 64
+    assert (splits.name, splits.licence) == (spec.data.default, spec.data.licence)
+
+
+def test_other_data_is_refused(name):
+    with pytest.raises(InputError) as caught:
+        load(name, "no-such-data")
+    assert str(caught.value).startswith("unknown data 'no-such-data'; known: ")
+
+
+@pytest.mark.parametrize("part", ["golden", "calibration", "test"])
+def test_digits_are_class_balanced(loaded, part):
+    counts = np.bincount(labels(loaded["simple_cnn"], part), minlength=10)
+    assert counts.max() - counts.min() <= 1
+
+
+def test_digits_to_train_on_are_shifted_copies_with_their_labels(loaded):
+    images, classes = loaded["simple_cnn"].train_inputs, loaded["simple_cnn"].train_labels
+    count = len(images) // 5
+    assert count == 5000 - 64 - 256 - 1000
+    np.testing.assert_array_equal(classes, np.tile(classes[:count], 5))
+    np.testing.assert_array_equal(images[count : 2 * count, 1:], images[:count, :-1])
+
+
+def test_points_lie_on_the_line(loaded):
+    splits = loaded["linear"]
+    for part in PARTS:
+        residual = labels(splits, part) - (3 * inputs(splits, part)[:, 0] + 1)
+        assert abs(residual.mean()) < 0.05
+        assert 0.05 < residual.std() < 0.15
+
+
+def test_another_seed_draws_other_points(loaded):
+    spec = spec_of("linear")
+    other = load("linear", spec=replace(spec, training=replace(spec.training, seed=spec.training.seed + 1)))
+    assert other.sha256 != loaded["linear"].sha256
+
+
+def idx(array):
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return b"\x00\x00\x08" + bytes([array.ndim]) + sizes + array.tobytes()
+
+
+def idx_folder(folder, images, classes, held_out=50):
+    parts = {"train": slice(None, -held_out), "t10k": slice(-held_out, None)}
+    for part, some in parts.items():
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(images[some]))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(classes[some]))
+    return str(folder)
+
+
+def random_images(side=28, count=500):
+    return np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
+
+
+def test_a_user_s_idx_files_are_tested_on_their_own_test_part(tmp_path):
+    images, classes = random_images(), (np.arange(500) % 10).astype(np.uint8)
+    splits = load("simple_cnn", idx_folder(tmp_path, images, classes))
+    np.testing.assert_array_equal(splits.test_labels, classes[-50:])
+    own = rows((images[-50:, ..., None] / np.float32(255)).astype(np.float32))
+    assert rows(splits.test_inputs) == own
+    assert all(own.isdisjoint(rows(inputs(splits, part))) for part in ("train", "calibration", "golden"))
+
+
+def test_too_few_samples_are_refused(tmp_path):
+    data = idx_folder(tmp_path, random_images(count=300), np.zeros(300, np.uint8))
+    with pytest.raises(InputError, match="the data has 250 samples; 320 of them are held out"):
+        load("simple_cnn", data)
+
+
+def test_images_of_another_size_are_refused(tmp_path):
+    data = idx_folder(tmp_path, random_images(side=32), np.zeros(500, np.uint8))
+    with pytest.raises(InputError) as caught:
+        load("simple_cnn", data)
+    assert str(caught.value) == f"{data}: images of shape (32, 32, 1) where this model takes (28, 28, 1)"
+
+
+def test_labels_of_more_classes_than_the_model_has_are_refused(tmp_path):
+    data = idx_folder(tmp_path, random_images(), (np.arange(500) % 26).astype(np.uint8))
+    with pytest.raises(InputError, match=r"classes|labels"):
+        load("simple_cnn", data)

@@ -1,0 +1,258 @@
+"""Every report format on the same report: a passing artifact, a failing one, and one that nobody judged."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgekit.core import plugins
+from edgekit.core.artifact import Artifact, Manifest
+from edgekit.core.budgets import Verdict
+from edgekit.core.clock import Distribution
+from edgekit.core.comparison import Comparison, Figure
+from edgekit.core.measurement import Measurement
+from edgekit.core.report import REPORT_SCHEMA, Report, Row
+from edgekit.core.source import SourceModel
+from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.validation import Drift, Validation
+
+FORMATS = ("console", "json", "markdown")
+SIGNATURE = Signature((TensorSpec("x", ("batch", 1), "float32"),), (TensorSpec("y", ("batch", 1), "float32"),))
+WALL = Distribution.of([1_000_000, 1_200_000, 9_000_000])
+HOST = "Intel(R) Xeon(R) Platinum 8370C CPU @ 2.80GHz, 2 cores"
+
+
+def artifact(variant, model):
+    target, precision = variant.split(":")
+    manifest = Manifest(
+        model, target, precision, "litert", "model.bin", "0" * 64, 1_234_567, SIGNATURE, {"kind": "keras"},
+        ("keras", target),
+    )  # fmt: skip
+    return Artifact(Path("build") / model / "keras" / manifest.variant.slug, manifest)
+
+
+def comparison(output="y", sqnr=31.4, error=0.01):
+    figures = (Figure("max_abs_error", error, None, True), Figure("sqnr_db", sqnr, 20.0, True))
+    return Comparison(output, 64, 3, figures)
+
+
+def validation(*comparisons, metric="accuracy"):
+    agreement, limit = (0.987, 0.98) if metric == "accuracy" else (None, None)
+    drift = Drift(metric, 0.9712, 0.9698, 0.0014, 1000, agreement, limit)
+    return Validation("tiny", "keras", "tflite", "int8", "0" * 64, "litert", comparisons, drift)
+
+
+def measurement(device="pixel-2", **changes):
+    latency = {"host": 1.2, "analytic": 0.0125}
+    known = Measurement(
+        "tiny", "keras", "tflite", "int8", "0" * 64, device, "litert", 1_234_567, 1_000_000, latency, 12.5, 1.9, 20,
+        WALL, WALL, 1, (1,), HOST, 5_000_000, 4_000_000, 569, 1000,
+    )  # fmt: skip
+    return replace(known, **changes)
+
+
+def verdict(passed, rule="size_bytes", figure=1_234_567.0, limit=400_000.0, device=None):
+    return Verdict("tiny", "keras", "tflite:int8", rule, figure, limit, passed, "model.toml", device)
+
+
+def row(variant="tflite:int8", model="tiny", checked=None, measurements=(), verdicts=()):
+    return Row(artifact(variant, model), checked, tuple(measurements), tuple(verdicts))
+
+
+def source():
+    return SourceModel("tiny", "keras", "model.keras", "0" * 64, SIGNATURE, "classification", "accuracy", 0.97, 1234)
+
+
+def report(*rows):
+    return Report("0.1.0", HOST, (source(),), rows)
+
+
+@pytest.fixture
+def mixed():
+    """A good row with two benches, a failing one, and a bare one."""
+    benches = [measurement("raspberry-pi-4b"), measurement("pixel-2")]
+    unmeasured = replace(verdict(False, "drift", None), detail="no drift was measured; run: edgekit validate")
+    return report(
+        row(checked=validation(comparison()), measurements=benches, verdicts=[verdict(True, limit=2e6)]),
+        row("onnx:int8", checked=validation(comparison(sqnr=None)), verdicts=[verdict(False), unmeasured]),
+        row("torchscript:float32"),
+    )
+
+
+def render(name, made, **options):
+    return plugins.load("edgekit.reports", name, "REPORT").render(made, **options)
+
+
+def cells_of(text, variant):
+    """The rest of the first table line about the variant, with single spaces."""
+    lines = (line.split() for line in text.splitlines())
+    return " ".join(next(words[2:] for words in lines if words[:2] == ["tiny/keras", variant]))
+
+
+def markdown_tables(text):
+    """Each table as the cells of its lines; an escaped bar is no border."""
+    blocks = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    return [[re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()] for block in blocks]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("rows", [(), (row(),), (row(checked=validation()),)], ids=["none", "bare", "no outputs"])
+def test_a_report_on_little_or_nothing_still_renders(name, rows):
+    assert render(name, report(*rows)).endswith("\n")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_report_knows_its_own_name_and_ends_with_one_line_feed(name, mixed):
+    assert plugins.load("edgekit.reports", name, "REPORT").name == name
+    text = render(name, mixed)
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_failed_verdict_is_listed_with_its_sentence(name, mixed):
+    text = render(name, mixed)
+    assert len(mixed.failed) == 2
+    assert all(item.sentence in text for item in mixed.failed)
+
+
+@pytest.mark.parametrize("name", ["console", "markdown"])
+def test_the_conclusion_counts_rules_and_failures(name, mixed):
+    assert "3 rules judged on 3 artifacts: 2 FAILED" in render(name, mixed)
+    assert "1 rules judged on 1 artifacts: all passed" in render(name, report(mixed.rows[0]))
+
+
+def test_a_passing_verdict_is_not_listed_as_failed(mixed):
+    passing = report(mixed.rows[0])
+    assert "FAILED" not in render("console", passing)
+    assert "## Failed" not in render("markdown", passing)
+
+
+def test_console_cells_show_figures_in_their_units(mixed):
+    cells = cells_of(render("console", mixed), "tflite:int8")
+    assert cells == "1.23 MB 1.0e-02 31 dB 98.7% 96.98% +0.14 passed"
+
+
+def test_a_regression_is_shown_in_its_own_unit_and_without_agreement():
+    text = render("console", report(row(checked=validation(comparison(), metric="mae"))))
+    assert cells_of(text, "tflite:int8").endswith(" dB - 0.9698 +0.0014 passed")
+
+
+def test_what_was_not_measured_is_a_dash(mixed):
+    assert cells_of(render("console", mixed), "torchscript:float32") == "1.23 MB - - - - - passed"
+
+
+def test_equal_outputs_are_shown_as_exact(mixed):
+    assert cells_of(render("console", mixed), "onnx:int8") == "1.23 MB 1.0e-02 exact 98.7% 96.98% +0.14 FAILED"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_output_that_could_not_be_compared_is_never_shown_as_exact(order):
+    broken = Comparison("z", 64, None, (), "the artifact has no such output")
+    outputs = (comparison(sqnr=None), broken)[::order]
+    assert "exact" not in render("console", report(row(checked=validation(*outputs))))
+
+
+def test_the_worst_output_is_shown():
+    outputs = (comparison(sqnr=31.0, error=0.01), comparison("z", sqnr=12.0, error=0.5))
+    cells = cells_of(render("console", report(row(checked=validation(*outputs)))), "tflite:int8")
+    assert cells.startswith("1.23 MB 5.0e-01 12 dB ")
+
+
+def test_each_device_has_a_table_and_a_bound_is_told_from_a_measurement(mixed):
+    text = render("console", mixed)
+    assert text.index("\npixel-2\n") < text.index("\nraspberry-pi-4b\n")
+    assert text.count(">= 12.5 us") == 2
+    assert f"host: measured on {HOST}; analytic: " in text
+
+
+def test_a_bench_without_bound_or_memory_has_dashes():
+    item = measurement(latency_ms={"host": 1.2}, peak_memory_load_bytes=None, peak_memory_run_bytes=None)
+    text = render("console", report(row(measurements=[item])))
+    bench = text[text.index("pixel-2") :]
+    assert cells_of(bench, "tflite:int8") == "1.2 ms 8.84 ms - 12.5 ms -"
+
+
+@pytest.mark.parametrize("model", ["tiny", "a_model_with_a_name_that_is_much_too_long_for_any_column_of_a_table" * 2])
+def test_console_tables_fit_100_columns(model, mixed):
+    checked = validation(comparison(error=123456.0), comparison(sqnr=-999.0))
+    benches = [measurement(model=model, target="lite-interpreter", precision="float32", load_ms=123456.7)]
+    rows = [replace(item, verdicts=()) for item in mixed.rows]
+    made = report(*rows, row("lite-interpreter:float32", model, checked, benches))
+    lines = [line for line in render("console", made).splitlines() if not line.startswith("host: ")]
+    assert max(map(len, lines)) <= 100
+
+
+def test_console_sentences_fit_100_columns(mixed):
+    sentences = [line for line in render("console", mixed).splitlines() if line.startswith(("host: ", "FAILED "))]
+    assert [line for line in sentences if len(line) > 100] == []
+
+
+@pytest.fixture
+def color_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def test_color_is_for_terminals_that_ask_for_it(mixed, color_terminal):
+    assert "\x1b[" not in render("console", mixed)
+    assert "\x1b[" in render("console", mixed, color=True)
+    assert "\x1b[" not in render("markdown", mixed, color=True) + render("json", mixed, color=True)
+
+
+def test_color_changes_no_word(mixed, color_terminal):
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", render("console", mixed, color=True))
+    assert plain.split() == render("console", mixed).split()
+
+
+def test_markup_in_a_name_is_printed_as_it_is():
+    text = render("console", report(row(model="[red]x[/red]")))
+    assert "[red]x[/red]/keras" in text
+
+
+def test_json_is_one_document_with_a_schema_version(mixed):
+    data = json.loads(render("json", mixed))
+    assert data["schema_version"] == REPORT_SCHEMA
+    assert (data["edgekit"], data["host"], data["passed"]) == ("0.1.0", HOST, False)
+    assert [item["variant"] for item in data["artifacts"]] == ["tflite:int8", "onnx:int8", "torchscript:float32"]
+    assert [item["passed"] for item in data["artifacts"]] == [True, False, True]
+    assert [item["name"] for item in data["sources"]] == ["tiny"]
+
+
+def test_json_holds_what_the_stages_found(mixed):
+    first, _, bare = json.loads(render("json", mixed))["artifacts"]
+    assert first["manifest"]["size_bytes"] == 1_234_567
+    assert first["validation"]["passed"] is True
+    assert [item["device"] for item in first["measurements"]] == ["raspberry-pi-4b", "pixel-2"]
+    assert first["verdicts"][0]["rule"] == "size_bytes"
+    assert (bare["validation"], bare["measurements"], bare["verdicts"]) == (None, [], [])
+
+
+def test_json_has_no_nan_and_no_infinity(mixed):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    json.loads(render("json", mixed), parse_constant=refuse)
+    with pytest.raises(ValueError):
+        render("json", report(row(verdicts=[verdict(False, figure=math.nan)])))
+
+
+def test_json_says_passed_when_nothing_failed(mixed):
+    assert json.loads(render("json", report(mixed.rows[0])))["passed"] is True
+
+
+def test_markdown_tables_have_as_many_cells_in_every_line(mixed):
+    piped = row(model="a|b", measurements=[measurement(model="a|b")])
+    tables = markdown_tables(render("markdown", report(*mixed.rows, piped)))
+    assert [len(table) for table in tables] == [2 + 4, 2 + 2, 2 + 1]
+    for table in tables:
+        assert len({len(cells) for cells in table}) == 1
+        assert all(re.fullmatch(r" -+:? ", cell) for cell in table[1])
+
+
+def test_markdown_tables_stand_alone_between_blank_lines(mixed):
+    text = render("markdown", mixed)
+    assert re.search(r"[^|\n]\n\|", text) is None
+    assert re.search(r"\|\n[^|\n]", text) is None

@@ -1,0 +1,48 @@
+"""Calling the command: in this process, or as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from edgekit.cli import app
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """stdout as the one JSON document that it must be."""
+        return json.loads(self.out)
+
+
+def call(*arguments: object) -> Answer:
+    """A command in this process; what it does with frameworks happens in its workers."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.stderr
+    return Answer(result.exit_code, result.stdout, result.stderr)
+
+
+def spawn(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """The command as a process of its own, as a shell would start it."""
+    environment = {**os.environ, **options.pop("env", {})}
+    command = [sys.executable, "-P", "-m", "edgekit", *(str(argument) for argument in arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
+    )

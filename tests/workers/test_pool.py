@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgekit.core.errors import (
+    DiskFull,
+    InputError,
+    MissingDependency,
+    StepCrashed,
+    StepFailed,
+    StepOutOfMemory,
+    StepTimedOut,
+)
+from edgekit.core.events import Event, Progress
+from edgekit.workers.environment import Environment
+from edgekit.workers.pool import WorkerPool
+
+HERE = Environment.of({"PYTHONPATH": str(Path(__file__).parent)})
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkerPool]:
+    with WorkerPool(timeout_s=60) as workers:
+        yield workers
+
+
+def run(pool: WorkerPool, name: str, environment: Environment = HERE, **options: object) -> object:
+    arguments = options.pop("arguments", {})
+    return pool.call(f"jobs:{name}", arguments, step=f"do {name}", environment=environment, **options)
+
+
+def test_returns_the_value_and_passes_events_on_in_order(pool: WorkerPool) -> None:
+    heard: list[Event] = []
+    assert run(pool, "add", arguments={"a": 2, "b": 3}, listener=heard.append) == 5
+    assert heard == [Progress("add", done, 3) for done in (1, 2, 3)]
+
+
+def test_reuses_a_worker_of_the_same_environment_and_no_other(pool: WorkerPool) -> None:
+    first = run(pool, "pid")
+    assert run(pool, "pid") == first
+    other = Environment.of({**dict(HERE.variables), "KERAS_BACKEND": "torch"})
+    assert run(pool, "pid", other) != first
+    assert run(pool, "variable", other, arguments={"name": "KERAS_BACKEND"}) == "torch"
+
+
+def test_pins_the_worker_to_cores(pool: WorkerPool) -> None:
+    core = max(os.sched_getaffinity(0))
+    assert run(pool, "cpus", Environment(HERE.variables, cpus=(core,))) == [core]
+
+
+def test_an_error_of_ours_comes_back_as_itself(pool: WorkerPool) -> None:
+    with pytest.raises(InputError, match=r"x\.toml: a: unknown key"):
+        run(pool, "refuse")
+
+
+def test_a_foreign_exception_becomes_one_line_that_names_the_step(pool: WorkerPool) -> None:
+    with pytest.raises(StepFailed) as caught:
+        run(pool, "fail")
+    assert str(caught.value) == "do fail: ValueError: the converter said no"
+    assert caught.value.exit_code == 4
+    assert "Traceback" in caught.value.stderr_tail
+
+
+def test_a_segfault_becomes_an_error_with_signal_and_last_words(pool: WorkerPool) -> None:
+    with pytest.raises(StepCrashed) as caught:
+        run(pool, "segfault")
+    assert str(caught.value) == "do segfault: its process crashed with SIGSEGV"
+    assert caught.value.signal == "SIGSEGV"
+    assert "about to read address zero" in caught.value.stderr_tail
+
+
+def test_after_a_crash_the_next_call_gets_a_new_worker(pool: WorkerPool) -> None:
+    before = run(pool, "pid")
+    with pytest.raises(StepCrashed):
+        run(pool, "segfault")
+    assert run(pool, "pid") != before
+
+
+def test_an_exit_without_an_answer_is_a_crash(pool: WorkerPool) -> None:
+    with pytest.raises(StepCrashed, match="do leave: its process ended with exit code 7 and no answer"):
+        run(pool, "leave")
+
+
+def test_a_hang_is_stopped_and_told(pool: WorkerPool) -> None:
+    with pytest.raises(StepTimedOut, match=r"do hang: no answer after 0\.5 s; it was stopped"):
+        run(pool, "hang", timeout_s=0.5)
+
+
+def test_a_kill_from_outside_is_taken_for_hunger(pool: WorkerPool) -> None:
+    with pytest.raises(StepOutOfMemory, match="SIGKILL"):
+        run(pool, "killed")
+
+
+def test_the_memory_limit_holds(pool: WorkerPool) -> None:
+    with pytest.raises(StepOutOfMemory, match="do hog: ran out of memory"):
+        run(pool, "hog", Environment(HERE.variables, memory_limit_bytes=512 * 1024**2))
+
+
+def test_native_code_that_aborts_for_memory_is_out_of_memory(pool: WorkerPool) -> None:
+    with pytest.raises(StepOutOfMemory, match="its process ran out of memory"):
+        run(pool, "abort_for_memory")
+
+
+def test_a_full_disk_and_a_missing_package_have_their_own_types(pool: WorkerPool) -> None:
+    with pytest.raises(DiskFull, match="no space left"):
+        run(pool, "full_disk")
+    with pytest.raises(MissingDependency, match="pip install a_package_that_nobody_has"):
+        run(pool, "missing")
+
+
+def test_what_a_worker_prints_does_not_reach_stdout(pool: WorkerPool, capfd: pytest.CaptureFixture[str]) -> None:
+    run(pool, "chat")
+    assert capfd.readouterr().out == ""
+
+
+def test_closing_the_pool_ends_its_workers() -> None:
+    with WorkerPool() as pool:
+        worker = run(pool, "pid")
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    import signal
+    import subprocess
+    import sys
+
+    code = (
+        "from edgekit.workers.pool import WorkerPool\n"
+        "from edgekit.workers.environment import Environment\n"
+        f"pool = WorkerPool(); e = Environment.of({{'PYTHONPATH': {str(Path(__file__).parent)!r}}})\n"
+        "print(pool.call('jobs:pid', {}, step='s', environment=e), flush=True)\n"
+        "pool.call('jobs:hang', {}, step='s', environment=e)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()
