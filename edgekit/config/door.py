@@ -27,7 +27,7 @@ def read_toml(path: Path, cls: type[T], what: str) -> T:
     content = read_bytes(path, what)
     try:
         data = tomllib.loads(content.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: this {what} is not valid TOML ({error})") from None
     return validate(data, cls, str(path))
 
@@ -36,15 +36,22 @@ def validate(data: Any, cls: type[T], where: str) -> T:
     """The data as a `cls`. Raises InputError with the first thing that is wrong."""
     try:
         # By way of JSON: strict validation then takes arrays for tuples and objects for dataclasses, and nothing else.
-        return TypeAdapter(cls).validate_json(json.dumps(data, default=str))
+        return TypeAdapter(cls).validate_json(json.dumps(data, default=_no_date))
     except ValidationError as error:
         raise InputError(_sentence(error, cls, where)) from None
+
+
+def _no_date(value: Any) -> Any:
+    """JSON has no dates, and no key here takes one: as an object it is refused wherever it stands."""
+    return {"date": str(value)}
 
 
 def _sentence(error: ValidationError, cls: type, where: str) -> str:
     # A misspelt key is also a missing one: what the person did write is the better clue.
     first = min(error.errors(include_url=False), key=lambda item: item["type"] not in _UNKNOWN)
-    location = [part for part in first["loc"] if not _is_tag(part)]
+    location = [part for part in first["loc"][:-1] if not _is_tag(part)] + [
+        part for part in first["loc"][-1:] if first["type"] in _UNKNOWN or not _is_tag(part)
+    ]
     key = ".".join(str(part) for part in location)
     if first["type"] in _UNKNOWN:
         allowed = _allowed(cls, location[:-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,6 +28,10 @@ class InputSpec:
     range: tuple[float, float] | None = None
 
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.range is not None and not -math.inf < self.range[0] < self.range[1] < math.inf:
+            raise ValueError(f"range must be two finite numbers, the lower one first (got {list(self.range)})")
 
 
 @dataclass(frozen=True)

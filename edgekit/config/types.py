@@ -15,13 +15,17 @@ from edgekit.core.units import parse_bytes
 def _size(value: Any) -> int:
     if not isinstance(value, str):
         raise ValueError('must be a size in quotes, such as "500 KB"')
-    return parse_bytes(value)
+    size = parse_bytes(value)
+    if size == 0:
+        raise ValueError("must be more than 0 bytes")
+    return size
 
 
 Size = Annotated[int, BeforeValidator(_size)]
 """Bytes, written as `"500 KB"` or `"1 MiB"`."""
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(gt=0)]
 Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "int4"]
 
@@ -33,7 +37,7 @@ class Budgets:
     variant: str = "*"
     size: Size | None = None
     peak_memory: Size | None = None
-    drift: Annotated[float, Field(ge=0)] | None = None
+    drift: NotNegative | None = None
     latency_ms: dict[Tier, Positive] = field(default_factory=dict)
 
     __pydantic_config__ = STRICT

@@ -116,10 +116,17 @@ def load_artifact(folder: Path) -> Artifact:
 
 def _check_types(path: Path, data: Mapping[str, Any]) -> None:
     expected: dict[str, type] = dict.fromkeys(("model", "target", "precision", "runtime", "file", "sha256"), str)
-    expected |= {"size_bytes": int, "source": dict}
+    expected |= {"size_bytes": int, "source": dict, "route": list}
+    optional = {"notes": list, "options": dict, "golden": dict, "versions": dict, "reproducible": bool}
+    expected |= {key: kind for key, kind in optional.items() if key in data}
+    if data.get("calibration") is not None:
+        expected["calibration"] = dict
     for key, kind in expected.items():
-        if not isinstance(data.get(key), kind):
-            raise InputError(f"{path}: {key}: must be a {kind.__name__} (got {data.get(key)!r})")
+        value = data.get(key)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise InputError(f"{path}: {key}: must be a {kind.__name__} (got {value!r})")
+    if not isinstance(data["source"].get("kind"), str):
+        raise InputError(f"{path}: source.kind: must be a str (got {data['source'].get('kind')!r})")
     if data["precision"] not in PRECISIONS:
         raise InputError(f"{path}: precision: must be one of {', '.join(PRECISIONS)} (got {data['precision']!r})")
     if Path(data["file"]).name != data["file"]:

@@ -37,7 +37,8 @@ class EdgekitError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """What crosses a process boundary, and what `--json` shows."""
-        return {"type": type(self).__name__, **self.__dict__}
+        fields = {key: value for key, value in vars(self).items() if not key.startswith("_")}
+        return {"type": type(self).__name__, **fields}
 
 
 class InputError(EdgekitError):
@@ -104,12 +105,14 @@ def unknown_name(kind: str, name: str, known: list[str] | tuple[str, ...]) -> In
 
 def from_dict(data: dict[str, Any]) -> EdgekitError:
     """The error that `to_dict` described. An unknown type becomes a plain StepFailed."""
-    fields = {key: value for key, value in data.items() if key not in ("type", "message")}
+    fields = {key: str(data[key]) for key in ("step", "stderr_tail") if key in data}
     message = str(data.get("message", ""))
     for cls in (InputError, MissingDependency):
         if data.get("type") == cls.__name__:
             return cls(message)
-    for step_cls in (StepCrashed, StepOutOfMemory, StepTimedOut, DiskFull, StepFailed):
+    if data.get("type") == StepCrashed.__name__:
+        return StepCrashed(message, **fields, signal=str(data.get("signal", "")))
+    for step_cls in (StepOutOfMemory, StepTimedOut, DiskFull, StepFailed):
         if data.get("type") == step_cls.__name__:
             return step_cls(message, **fields)
     return StepFailed(message)

@@ -23,6 +23,8 @@ def os_error(error: OSError, path: Path) -> EdgekitError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"no space left on the disk that holds {path}; nothing was changed there", step="write")
     reason = (error.strerror or str(error)).lower()
+    if error.filename is not None and not Path(str(error.filename)).is_relative_to(path.parent):
+        return InputError(f"cannot read {error.filename}: {reason}")
     return InputError(f"cannot write {path}: {reason}")
 
 
@@ -93,7 +95,11 @@ def _replace_folder(staging: Path, final: Path) -> None:
     old = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=final.parent))
     try:
         final.rename(old / "old")
-        staging.rename(final)
+        try:
+            staging.rename(final)
+        except BaseException:
+            (old / "old").rename(final)
+            raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -141,7 +147,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     content = read_bytes(path, what)
     try:
         data = json.loads(content)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: this {what} is not valid JSON ({error})") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: this {what} holds a JSON {type(data).__name__} where an object belongs")

@@ -58,7 +58,7 @@ def cosine(reference: Array, actual: Array) -> float:
     norms = float(np.linalg.norm(r.ravel()) * np.linalg.norm(a.ravel()))
     if norms == 0.0:
         return 1.0 if np.array_equal(r, a) else 0.0
-    return float(np.dot(r.ravel(), a.ravel()) / norms)
+    return float(np.clip(np.dot(r.ravel(), a.ravel()) / norms, -1.0, 1.0))
 
 
 def worst_sample(reference: Array, actual: Array) -> tuple[int, float]:

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.errors import unknown_name
+from edgekit.core.errors import InputError, unknown_name
 
 _PACKAGE_ROOT = Path(__file__).parent.parent
 
@@ -41,4 +41,7 @@ def load(package: str, name: str, attribute: str) -> Any:
     point = _entry_points(package).get(name)
     if point is None:
         raise unknown_name(kind, name, names(package))
-    return getattr(importlib.import_module(point.module), attribute)
+    try:
+        return getattr(importlib.import_module(point.module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"the {kind} '{name}' of another package ({point.value}) cannot be loaded: {error}") from error

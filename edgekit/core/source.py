@@ -69,7 +69,7 @@ def load_source(folder: Path) -> SourceModel:
         raise InputError(f"{path}: not a source model description of version {SOURCE_SCHEMA}; train the model again")
     try:
         return SourceModel(**{**data, "signature": Signature.from_dict(data["signature"])})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: this source model description lacks or mistypes a key ({error})") from None
 
 

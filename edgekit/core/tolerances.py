@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
@@ -24,6 +25,9 @@ class Tolerances:
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # read by the door; plain data, so no import
 
     def __post_init__(self) -> None:
+        for name, value in self.limits().items():
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number (got {value})")
         for name in ("max_abs_error", "mean_abs_error", "rmse"):
             value = getattr(self, name)
             if value is not None and value < 0:

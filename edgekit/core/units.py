@@ -36,8 +36,8 @@ def parse_seconds(text: str) -> float:
 
 def format_bytes(count: float) -> str:
     """Three significant digits, decimal units: 1234567 -> `1.23 MB`."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if abs(count) < 999.5 or unit == "GB":
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if abs(count) < 999.5 or unit == "TB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
@@ -58,13 +58,13 @@ def format_ms(milliseconds: float) -> str:
     for unit, size in (("ns", 1e-6), ("us", 1e-3), ("ms", 1.0)):
         if abs(milliseconds) < 999.5 * size:
             return f"{milliseconds / size:.3g} {unit}"
-    return f"{milliseconds / 1000:.4g} s"
+    return f"{milliseconds / 1000:.0f} s" if milliseconds > 1e6 else f"{milliseconds / 1000:.3g} s"
 
 
 def format_count(count: float) -> str:
     """1234567 -> `1.23 M`."""
-    for unit in ("", " k", " M", " G"):
-        if abs(count) < 999.5 or unit == " G":
+    for unit in ("", " k", " M", " G", " T"):
+        if abs(count) < 999.5 or unit == " T":
             return f"{count:.0f}" if unit == "" else f"{count:.3g}{unit}"
         count /= 1000
     raise AssertionError("unreachable")

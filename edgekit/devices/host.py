@@ -36,9 +36,13 @@ def plan(profile: DeviceProfile | None, threads: int | None) -> HostPlan:
     cpus = available_cpus()
     wanted = threads or (profile.run.threads if profile else 1)
     count = min(wanted, len(cpus))
-    note = f"{wanted} threads were asked for; this host has {len(cpus)} cores" if count < wanted else ""
+    note = f"{wanted} threads were asked for; this host has {_cores(len(cpus))}" if count < wanted else ""
     limit = profile.run.memory_limit if profile is not None and profile.kind != "microcontroller" else None
     return HostPlan(cpus[-count:] if hasattr(os, "sched_setaffinity") else None, count, limit, note)
+
+
+def _cores(count: int) -> str:
+    return "1 core" if count == 1 else f"{count} cores"
 
 
 def description() -> str:
@@ -50,4 +54,4 @@ def description() -> str:
     name = next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
     )
-    return f"{name or platform.machine()}, {len(available_cpus())} cores"
+    return f"{name or platform.machine()}, {_cores(len(available_cpus()))}"

@@ -46,7 +46,7 @@ def artifact_cells(row: Row) -> tuple[str, ...]:
 
 
 def _sqnr(row: Row) -> str:
-    if row.validation is None or not row.validation.comparisons or row.validation.comparisons[0].problem:
+    if row.validation is None or any(item.problem for item in row.validation.comparisons):
         return NOTHING
     values = [item.value("sqnr_db") for item in row.validation.comparisons]
     finite = [value for value in values if value is not None]
@@ -88,8 +88,8 @@ def benches_by_device(report: Report) -> dict[str, list[Measurement]]:
 
 
 def tier_note(host: str) -> str:
-    """What the tiers in a bench table are."""
-    return f"host: measured on {host}; analytic: the device's lower bound by roofline, not a prediction"
+    """What the tiers in a bench table are, in lines of at most 100 columns."""
+    return f"host: measured on {host[:80]}\nanalytic: the device's lower bound by roofline, not a prediction"
 
 
 def conclusion(report: Report) -> str:

@@ -42,8 +42,9 @@ class Session(ABC):
         """Real values in, real values out, for N samples of shape (N, ...), quantized and dequantized where the
         signature asks for it.
 
-        A symbolic batch is run as one sample at a time, as a device would: dynamic quantization takes its range over the
-        batch, so that neighbours would change the answer. The last batch of a fixed size is filled with its last sample.
+        A symbolic batch is run as one sample at a time, as a device would: dynamic quantization takes its range over
+        the batch, so that neighbours would change the answer. The last batch of a fixed size is filled up with its last
+        sample.
         """
         _check_names(self.signature, samples)
         count = len(next(iter(samples.values())))

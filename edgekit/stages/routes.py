@@ -89,8 +89,8 @@ def select(
 ) -> tuple[tuple[str, Variant, Route], ...]:
     """What to export of one model: (source kind, variant, route).
 
-    Every kind takes the variants that it reaches. Raises InputError when a target that the user named is reached by none
-    of the kinds, or, where the user named the kinds too, not by one of them; the message lists what there is.
+    Every kind takes the variants that it reaches. Raises InputError when a target that the user named is reached by
+    none of the kinds, or, where the user named the kinds too, not by one of them; the message lists what there is.
     """
     edges, kinds = bridges(), tuple(kinds)
     chosen: dict[tuple[str, Variant], Route] = {}

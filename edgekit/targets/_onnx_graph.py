@@ -228,5 +228,5 @@ def _learned(tensor: Any) -> bool:
     name = tensor.name.lower()
     dtype = _dtype(tensor.data_type)
     if dtype == "int32":
-        return name.endswith("_quantized")
+        return bool(name.endswith("_quantized"))
     return dtype not in ("int64", "bool") and not name.endswith(("scale", "zero_point"))

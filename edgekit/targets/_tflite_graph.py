@@ -86,7 +86,8 @@ def _spec(tensor: Any, name: str) -> TensorSpec:
     parameters = tensor.quantization
     if parameters is not None and parameters.scale is not None and len(parameters.scale):
         axis = int(parameters.quantizedDimension) if len(parameters.scale) > 1 else None
-        zero_points = tuple(int(zero) for zero in parameters.zeroPoint)
+        found_zeros = parameters.zeroPoint if parameters.zeroPoint is not None else [0] * len(parameters.scale)
+        zero_points = tuple(int(zero) for zero in found_zeros)
         quantization = Quantization(tuple(float(scale) for scale in parameters.scale), zero_points, axis)
     return TensorSpec(name, dims, _dtype(tensor)[0], None, quantization)
 

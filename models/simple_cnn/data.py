@@ -18,6 +18,8 @@ def load(data: str, spec: ModelSpec) -> Splits:
         raise InputError(f"{data}: images of shape {found.images.shape[1:]} where this model takes {spec.input.shape}")
     x = found.images.astype(np.float32) / 255  # (N, 28, 28, 1)
     y = found.labels
+    if y.min() < 0 or y.max() >= len(spec.output.classes):
+        raise InputError(f"{data}: labels {y.min()}..{y.max()} where this model has {len(spec.output.classes)} classes")
     golden, calibration, test, train = _parts(found, spec)
     train_x, train_y = _shifted(x[train], y[train]) if len(train) < AUGMENT_BELOW else (x[train], y[train])
     return Splits(

@@ -67,7 +67,7 @@ def refusal(folder):
 @SEEDED
 @given(
     precision=st.sampled_from(PRECISIONS),
-    source=mappings,
+    source=mappings.map(lambda found: {**found, "kind": "keras"}),
     options=mappings,
     calibration=st.none() | mappings,
     versions=st.dictionaries(names, names, max_size=2),
@@ -162,8 +162,6 @@ def test_a_file_outside_the_folder_is_refused(folder, name):
         {"signature": {"inputs": [{"name": "x"}], "outputs": []}},
         {"signature": []},
         {"signature": {"inputs": [3], "outputs": []}},
-        {"route": None},
-        {"notes": 3},
     ],
     ids=str,
 )
@@ -174,7 +172,16 @@ def test_a_mistyped_part_is_one_sentence(folder, changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"route": "keras"}, {"notes": "a note"}, {"source": {}}, {"calibration": 3}, {"golden": []}, {"versions": None}],
+    [
+        {"route": None},
+        {"notes": 3},
+        {"route": "keras"},
+        {"notes": "a note"},
+        {"source": {}},
+        {"calibration": 3},
+        {"golden": []},
+        {"versions": None},
+    ],
     ids=str,
 )
 def test_a_part_of_another_type_is_refused(folder, changes):

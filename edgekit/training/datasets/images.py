@@ -96,6 +96,8 @@ def _idx_folder(folder: Path) -> LabelledImages:
             raise InputError(
                 f"{folder}: the {part} images {images.shape} and labels {labels.shape} do not belong together"
             )
+    if train.shape[1:] != test.shape[1:]:
+        raise InputError(f"{folder}: train images are {train.shape[1:]} and test images {test.shape[1:]}")
     return _joined(folder.name, train, train_labels, test, test_labels)
 
 
@@ -118,8 +120,10 @@ def read_idx(path: Path) -> Array:
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise InputError(f"{path}: this is not an idx file of unsigned bytes")
     ndim = content[3]
+    if ndim == 0 or len(content) < 4 + 4 * ndim:
+        raise InputError(f"{path}: this idx file is truncated: it ends inside its header")
     shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(ndim))
-    values = np.frombuffer(content, dtype=np.uint8, offset=min(len(content), 4 + 4 * ndim))
-    if ndim == 0 or values.size != int(np.prod(shape)):
+    values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * ndim)
+    if values.size != int(np.prod(shape)):
         raise InputError(f"{path}: this idx file is truncated: its header says {shape}, and {values.size} bytes follow")
     return values.reshape(shape)
