@@ -35,13 +35,16 @@ class Run:
         return open_project(self.root)
 
     @contextmanager
-    def context(self) -> Iterator[Context]:
-        """The project, warm workers that end with the block, and a listener that writes to stderr."""
+    def context(self, timeout_s: float = 600.0) -> Iterator[Context]:
+        """The project, warm workers that end with the block, and a listener that writes to stderr.
+
+        `timeout_s` is what one step of a worker may take.
+        """
         from edgekit.cli._progress import Watcher
         from edgekit.stages.context import Context
         from edgekit.workers.pool import WorkerPool
 
-        with WorkerPool() as pool, Watcher(self.verbosity) as watcher:
+        with WorkerPool(timeout_s=timeout_s) as pool, Watcher(self.verbosity) as watcher:
             yield Context(self.project, pool, watcher)
 
     def answer(self, data: Any, text: str | Callable[[], str]) -> None:
@@ -163,6 +166,15 @@ def _names(kind: str) -> list[str]:
 def complete(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """A completer for names of models, targets, precisions, devices or report formats."""
     return lambda _context, _parameter, typed: [name for name in _names(kind) if name.startswith(typed)]
+
+
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds that one step may take before it is stopped.",
+)
 
 
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:

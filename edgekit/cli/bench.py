@@ -7,7 +7,7 @@ import click
 from edgekit.cli._common import Run, common, complete, failures, selection_options
 
 
-@click.command("bench")
+@click.command("bench", short_help="Measure size, latency and memory.")
 @selection_options
 @click.option(
     "--device",
@@ -40,7 +40,7 @@ def command(
 ) -> int:
     """Measure size, latency and memory of artifacts, each in a fresh process pinned to cores.
 
-    Every latency carries its tier: `host` is measured on this machine, `analytic` is a lower bound for the device.
+    Every latency carries its tier: `host` is measured on this machine, `analytic` is the device's roofline.
 
     \b
     Example:

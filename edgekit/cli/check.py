@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgekit.core.budgets import Budget
 
 
-@click.command("check")
+@click.command("check", short_help="Judge the figures against the budgets.")
 @selection_options
 @click.option(
     "--device",

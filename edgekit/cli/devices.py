@@ -80,7 +80,7 @@ def _text(name: str, profile: DeviceProfile) -> str:
             ("budget", f"{budget.rule} <= {_limit(budget.rule, budget.limit)}")
             for budget in profile.budgets.table().budgets("")
         ),
-        ("tiers", "analytic (a lower bound), host (this machine, measured)"),
+        ("tiers", "analytic (roofline, rough), host (this machine, measured)"),
     ]
     lines = "".join(f"{key:<10}{value}\n" for key, value in facts)
     sources = "".join(f"  {key}: {where}\n" for key, where in profile.provenance.items())

@@ -7,7 +7,7 @@ import click
 from edgekit.cli._common import Run, common
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Show what is installed and what is missing.")
 @common
 def command(run: Run) -> int:
     """Show what is installed, and what each missing extra would add.

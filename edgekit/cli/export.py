@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli._common import Run, artifact_data, common, failures, selection_options
+from edgekit.cli._common import Run, artifact_data, common, failures, selection_options, timeout_option
 
 
-@click.command("export")
+@click.command("export", short_help="Convert models to edge formats.")
 @selection_options
 @click.option(
     "--calibration-samples",
@@ -16,6 +16,7 @@ from edgekit.cli._common import Run, artifact_data, common, failures, selection_
     show_default=True,
     help="Real samples that int8 and int16x8 take their ranges from.",
 )
+@timeout_option
 @common
 def command(
     run: Run,
@@ -24,6 +25,7 @@ def command(
     targets: tuple[str, ...],
     precision: str | None,
     calibration_samples: int,
+    timeout: float,
 ) -> int:
     """Convert models; without a MODEL, every reference model. What is not trained is trained first.
 
@@ -44,7 +46,7 @@ def command(
     names = models or tuple(run.project.models())
     for name in names:
         run.project.model_folder(name)
-    with run.context() as context:
+    with run.context(timeout) as context:
         named = {"kinds_named": framework not in (None, "both"), "targets_named": bool(targets)}
         plans = export.plan(context, names, kinds, selection, **named)
         made = export.export(context, plans, calibration_samples)

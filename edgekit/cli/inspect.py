@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgekit.stages.inspect import Inspection
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show what is in an artifact or a model file.")
 @click.argument("path", type=click.Path(path_type=Path))
 @common
 def command(run: Run, path: Path) -> int:

@@ -9,7 +9,7 @@ import click
 from edgekit.cli._common import Run, common, complete, selection_options
 
 
-@click.command("report")
+@click.command("report", short_help="Show all that the stages found out.")
 @selection_options
 @click.option(
     "--format",

@@ -7,7 +7,7 @@ import click
 from edgekit.cli._common import Run, common
 
 
-@click.command("targets")
+@click.command("targets", short_help="List the formats and what reaches them.")
 @common
 def command(run: Run) -> int:
     """List the formats, what reaches them, at which precisions, and what runs them here.

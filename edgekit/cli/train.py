@@ -7,7 +7,7 @@ import click
 from edgekit.cli._common import Run, common, complete
 
 
-@click.command("train")
+@click.command("train", short_help="Train the reference models.")
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model"))
 @click.option("--framework", metavar="keras|torch|both", help="Which of the twins (default: both).")
 @click.option(

@@ -7,17 +7,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Run, common, failures, selection_options
+from edgekit.cli._common import Run, common, failures, selection_options, timeout_option
 
 if TYPE_CHECKING:
     from edgekit.core.validation import Drift, Validation
 
 
-@click.command("validate")
+@click.command("validate", short_help="Compare artifacts with what they were made from.")
 @selection_options
+@timeout_option
 @common
 def command(
-    run: Run, models: tuple[str, ...], framework: str | None, targets: tuple[str, ...], precision: str | None
+    run: Run,
+    models: tuple[str, ...],
+    framework: str | None,
+    targets: tuple[str, ...],
+    precision: str | None,
+    timeout: float,
 ) -> int:
     """Run artifacts on their golden samples and compare with the source; without a MODEL, everything in build/.
 
@@ -35,7 +41,7 @@ def command(
     from edgekit.stages.select import Selection, artifacts
     from edgekit.stages.validate import tolerances_for, validate
 
-    with run.context() as context:
+    with run.context(timeout) as context:
         chosen = artifacts(context, Selection(models, framework, targets, precision))
         done = validate(context, chosen)
         limits = {item.manifest.precision: tolerances_for(context, item).limits() for item in chosen}

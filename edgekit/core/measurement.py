@@ -16,8 +16,8 @@ BENCH_SCHEMA = 1
 
 @dataclass(frozen=True)
 class Measurement:
-    """Figures in ms and bytes. `latency_ms` is one figure a tier: the median of `wall` for `host`, a roofline's lower
-    bound for `analytic`. Peak memory is above what the process held once the runtime's library was loaded."""
+    """Figures in ms and bytes. `latency_ms` is one figure a tier: the median of `wall` for `host`, a roofline for
+    `analytic`. Peak memory is above what the process held once the runtime's library was loaded."""
 
     model: str
     kind: str

@@ -73,7 +73,7 @@ def bench_cells(item: Measurement) -> tuple[str, ...]:
         f"{item.target}:{item.precision}",
         format_ms(item.wall.p50_ms),
         format_ms(item.wall.p99_ms),
-        NOTHING if bound is None else f">= {format_ms(bound)}",
+        NOTHING if bound is None else format_ms(bound),
         format_ms(item.load_ms),
         NOTHING if memory is None else format_bytes(memory),
     )
@@ -89,7 +89,7 @@ def benches_by_device(report: Report) -> dict[str, list[Measurement]]:
 
 def tier_note(host: str) -> str:
     """What the tiers in a bench table are, in lines of at most 100 columns."""
-    return f"host: measured on {host[:80]}\nanalytic: the device's lower bound by roofline, not a prediction"
+    return f"host: measured on {host[:80]}\nanalytic: the device's roofline, rough, not a prediction"
 
 
 def conclusion(report: Report) -> str:

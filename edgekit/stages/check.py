@@ -75,7 +75,7 @@ def _on_device(
         figure = _figure(measurement, budget.rule)
         tier = budget.rule.removeprefix("latency_ms.")
         if figure is None and budget.rule == "latency_ms.analytic":
-            continue  # the bench has said why a profile gives no roofline for this precision
+            continue  # the bench has said why the profile gives no roofline
         missing = f"no figure of tier {tier} was measured" if tier != budget.rule else "it was not measured"
         verdicts.append(_judged(artifact, budget, figure, measurement.device, missing))
     return verdicts

@@ -20,6 +20,7 @@ class Worker:
     """One child that serves calls, one after another."""
 
     def __init__(self, environment: Environment) -> None:
+        self._environment = environment
         self._connection, theirs = Pipe(duplex=True)
         with theirs:
             fd = theirs.fileno()
@@ -43,7 +44,7 @@ class Worker:
                     raise self._error(payload)
         except (EOFError, ConnectionError):
             returncode = self._child.popen.wait()
-            raise death(step, returncode, self._child.stderr_tail()) from None
+            raise death(step, returncode, self._child.stderr_tail(), self._environment) from None
 
     def _error(self, payload: dict[str, Any]) -> errors.EdgekitError:
         error = errors.from_dict(payload)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import IO
 
 from edgekit.core.errors import StepCrashed, StepError, StepOutOfMemory, StepTimedOut
+from edgekit.core.units import format_memory
 from edgekit.workers.environment import Environment
 
 _TAIL_LINES = 60  # faulthandler writes some thirty of its own after a crash
@@ -22,9 +23,10 @@ _HUNGRY = (
     "bad_alloc",
     "MemoryError",
     "Cannot allocate memory",
+    "can't allocate memory",
+    "Memory allocation still failed",  # OpenBLAS, when numpy is imported
     "out of memory",
     "OutOfMemory",
-    "can't allocate memory",
 )
 
 _alive: set[Child] = set()
@@ -87,8 +89,9 @@ def kill_all() -> None:
         child.kill()
 
 
-def death(step: str, returncode: int, stderr_tail: str) -> StepError:
+def death(step: str, returncode: int, stderr_tail: str, environment: Environment) -> StepError:
     """The error for a child that ended without an answer. A negative return code is the signal that ended it."""
+    limit = environment.memory_limit_bytes
     hungry = any(word in stderr_tail for word in _HUNGRY)
     if returncode == -signal.SIGKILL:
         return StepOutOfMemory(
@@ -97,7 +100,8 @@ def death(step: str, returncode: int, stderr_tail: str) -> StepError:
             stderr_tail=stderr_tail,
         )
     if hungry:
-        return StepOutOfMemory(f"{step}: its process ran out of memory", step=step, stderr_tail=stderr_tail)
+        allowed = "" if limit is None else f" (it was allowed {format_memory(limit)})"
+        return StepOutOfMemory(f"{step}: its process ran out of memory{allowed}", step=step, stderr_tail=stderr_tail)
     if returncode < 0:
         name = signal.Signals(-returncode).name
         return StepCrashed(f"{step}: its process crashed with {name}", step=step, stderr_tail=stderr_tail, signal=name)
@@ -119,7 +123,7 @@ def run_module(module: str, arguments: Sequence[str], environment: Environment, 
     try:
         returncode = child.popen.wait(timeout_s)
         if returncode != 0:
-            raise death(step, returncode, child.stderr_tail())
+            raise death(step, returncode, child.stderr_tail(), environment)
     except subprocess.TimeoutExpired:
         raise too_late(step, timeout_s, child.stderr_tail()) from None
     finally:

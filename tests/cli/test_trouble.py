@@ -167,3 +167,35 @@ def test_a_disk_that_fills_up_is_one_sentence_and_leaves_the_old_artifact(projec
     before = subprocess.run(["sha256sum", source / "torchscript-float32/model.pt"], capture_output=True, text=True)
     assert done.stdout.split()[0] == before.stdout.split()[0]
     assert ".edgekit" not in done.stdout
+
+
+def test_a_device_with_too_little_memory_is_out_of_memory(project: Path, tmp_path: Path) -> None:
+    """The profile's memory limit holds for the measuring process."""
+    shutil.copytree(project / "build/linear/keras/tflite-int8", tmp_path / "build/linear/keras/tflite-int8")
+    profile = (Path(__file__).parents[2] / "device_profiles/raspberry-pi-4b.toml").read_text()
+    (tmp_path / "device_profiles").mkdir()
+    (tmp_path / "device_profiles/tight.toml").write_text(
+        profile.replace('memory_limit = "512 MiB"', 'memory_limit = "20 MiB"')
+    )
+    answer = call("bench", "linear", "--device", "tight", "--root", tmp_path)
+    assert answer.code == 4
+    assert "ran out of memory (it was allowed 20 MiB)" in answer.err
+    assert not list(tmp_path.rglob("bench-*.json"))
+
+
+def test_a_bench_that_takes_too_long_is_stopped_and_told(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "build/linear/keras/tflite-int8", tmp_path / "build/linear/keras/tflite-int8")
+    answer = call("bench", "linear", "--timeout", "0.01", "--root", tmp_path)
+    assert answer.code == 4
+    assert "bench linear/keras tflite:int8 on host: no answer after 0.01 s; it was stopped" in answer.err
+
+
+def test_a_hanging_converter_is_stopped(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    linear_sources(project, tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(FIXTURES / "crashing_target"))
+    monkeypatch.syspath_prepend(FIXTURES / "crashing_target")
+    chosen = ("--target", "crashing:int8", "--timeout", "8", "--root", tmp_path)
+    answer = call("export", "linear", "--framework", "torch", *chosen)
+    assert answer.code == 4
+    assert "export linear/torch crashing:int8: no answer after 8 s; it was stopped" in answer.err
+    assert leftovers(tmp_path) == []

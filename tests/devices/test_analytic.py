@@ -55,3 +55,26 @@ def test_a_core_without_rates_has_no_bound_even_when_another_cluster_has_some():
     profile = replace(PROFILE, cores=(replace(BIG, macs_per_cycle={"int8": 16.0}), LITTLE))
     assert bound(profile=profile) == Roofline(None, None, "the profile has no big rate for float32")
     assert bound("int8", profile).latency_ms == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("features", "precision", "rate"),
+    [
+        (("neon",), "float32", 4),
+        (("neon",), "int8", 8),
+        (("neon", "dotprod"), "int8", 16),
+        (("neon",), "int16x8", 4),
+        (("dsp", "fpv4-sp"), "int8", 2),
+        (("dsp",), "int16x8", 2),
+    ],
+)
+def test_a_core_without_a_published_rate_gets_its_instruction_set_s_and_says_so(features, precision, rate):
+    core = replace(BIG, macs_per_cycle={}, features=features)
+    found = bound(precision, replace(PROFILE, cores=(core,)))
+    assert found == Roofline(pytest.approx(8 / rate), "compute", assumed=True)
+
+
+def test_a_published_rate_comes_before_the_instruction_set_s():
+    core = replace(BIG, features=("neon", "dotprod"), macs_per_cycle={"int8": 32.0})
+    found = bound("int8", replace(PROFILE, cores=(core,)))
+    assert (found.latency_ms, found.assumed) == (pytest.approx(8 / 32), False)

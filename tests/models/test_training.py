@@ -1,0 +1,58 @@
+"""Training through the command: what comes out of it, and what it may learn from."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import call
+
+from edgekit.core import samples
+from edgekit.training.datasets import images
+
+
+@pytest.mark.parametrize("kind", ["keras", "torch"])
+def test_linear_finds_w_3_and_b_1(tmp_path: Path, kind: str) -> None:
+    answer = call("train", "linear", "--framework", kind, "--root", tmp_path)
+    assert answer.code == 0, answer.err
+    golden = samples.load(tmp_path / "build/linear" / kind / "source/golden.npz", "golden samples")
+    slope, intercept = np.polyfit(golden.inputs["x"][:, 0], golden.outputs["y"][:, 0], 1)
+    assert abs(slope - 3) < 0.05
+    assert abs(intercept - 1) < 0.05
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+
+
+def test_a_folder_of_idx_files_is_learned_and_its_test_part_kept_apart(tmp_path: Path) -> None:
+    found = images.load("mnist-5k")
+    order = np.random.default_rng(0).permutation(len(found.labels))
+    parts = {"train": order[:1500], "t10k": order[1500:1900]}
+    for name, index in parts.items():
+        write_idx(tmp_path / f"{name}-images-idx3-ubyte.gz", found.images[index, :, :, 0])
+        write_idx(tmp_path / f"{name}-labels-idx1-ubyte.gz", found.labels[index])
+    options = ("--framework", "torch", "--epochs", "1", "--data", tmp_path, "--root", tmp_path)
+    answer = call("train", "simple_cnn", *options)
+    assert answer.code == 0, answer.err
+    folder = tmp_path / "build/simple_cnn/torch/source"
+    record = json.loads((folder / "source.json").read_text())
+    assert record["data"]["name"] == tmp_path.name
+    assert record["data"]["test"] == 400
+    kept = samples.load(folder / "test.npz", "test samples")
+    expected = found.images[parts["t10k"]].astype(np.float32).transpose(0, 3, 1, 2) / 255
+    np.testing.assert_array_equal(kept.inputs["image"], expected)
+    assert record["metric_value"] > 0.5
+
+
+def test_the_hyperparameters_of_the_command_line_are_recorded(tmp_path: Path) -> None:
+    options = ("--epochs", "2", "--batch-size", "50", "--learning-rate", "0.01", "--seed", "3")
+    call("train", "linear", "--framework", "torch", *options, "--root", tmp_path)
+    record = json.loads((tmp_path / "build/linear/torch/source/source.json").read_text())
+    wanted = {"epochs": 2, "batch_size": 50, "learning_rate": 0.01, "seed": 3}
+    assert {key: record["training"][key] for key in wanted} == wanted
+    assert len(record["history"]["loss"]) == 2
