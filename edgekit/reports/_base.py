@@ -24,7 +24,7 @@ class ReportFormat(ABC):
         """The whole report as text that ends with a line feed."""
 
 
-ARTIFACT_HEADER = ("model", "variant", "size", "max err", "SQNR", "top-1", "metric", "drop", "checks")
+ARTIFACT_HEADER = ("model", "variant", "size", "max err", "SQNR", "top-1", "metric", "drop", "check")
 BENCH_HEADER = ("model", "variant", "host p50", "host p99", "analytic", "load", "memory")
 LEFT = 2
 """How many columns of both hold names."""
@@ -41,7 +41,7 @@ def artifact_cells(row: Row) -> tuple[str, ...]:
         NOTHING if error is None else f"{error:.1e}",
         _sqnr(row),
         *_task(row),
-        "passed" if row.passed else "FAILED",
+        "pass" if row.passed else "FAIL",
     )
 
 

@@ -23,7 +23,7 @@ WIDTH = 100
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]], *, left: int, color: bool = False) -> str:
-    """A table as text, its first `left` columns flush left, the others right; the word FAILED in red."""
+    """A table as text, its first `left` columns flush left, the others right; failures in red."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -33,7 +33,7 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]], *, left: int, co
     for index, name in enumerate(header):
         drawn.add_column(name, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(cell, style="bold red" if cell == "FAILED" else "") for cell in row))
+        drawn.add_row(*(Text(cell, style="bold red" if cell in ("FAIL", "FAILED") else "") for cell in row))
     stream = io.StringIO()
     Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color, highlight=False).print(drawn)
     lines = [line.rstrip() for line in stream.getvalue().splitlines()]
