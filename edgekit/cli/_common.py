@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -177,25 +177,43 @@ timeout_option = click.option(
 )
 
 
+class Choice(NamedTuple):
+    """What the arguments and options of `selection_options` named: the fields of a `Selection`."""
+
+    names: tuple[str, ...]
+    framework: str | None
+    targets: tuple[str, ...]
+    precision: str | None
+
+
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """MODEL arguments, and --framework, --target, --precision to narrow them down."""
-    for option in (
-        click.option(
-            "--precision",
-            metavar="NAME",
-            shell_complete=complete("precision"),
-            help="float32, float16, dynamic, int8, int16x8 …",
-        ),
-        click.option(
-            "--target",
-            "targets",
-            metavar="NAME[:PRECISION]",
-            multiple=True,
-            shell_complete=complete("target"),
-            help="A format, or one variant of it; may be repeated. See: edgekit targets",
-        ),
-        click.option("--framework", metavar="keras|torch|both", help="Whose source models."),
-        click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model")),
-    ):
-        function = option(function)
-    return function
+    """MODEL arguments, and --framework, --target, --precision to narrow them down; the command gets one `Choice`."""
+
+    @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model"))
+    @click.option("--framework", metavar="keras|torch|both", help="Whose source models.")
+    @click.option(
+        "--target",
+        "targets",
+        metavar="NAME[:PRECISION]",
+        multiple=True,
+        shell_complete=complete("target"),
+        help="A format, or one variant of it; may be repeated. See: edgekit targets",
+    )
+    @click.option(
+        "--precision",
+        metavar="NAME",
+        shell_complete=complete("precision"),
+        help="float32, float16, dynamic, int8, int16x8 …",
+    )
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any,
+        models: tuple[str, ...],
+        framework: str | None,
+        targets: tuple[str, ...],
+        precision: str | None,
+        **options: Any,
+    ) -> Any:
+        return function(*args, choice=Choice(models, framework, targets, precision), **options)
+
+    return wrapper

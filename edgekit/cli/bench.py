@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli._common import Run, common, complete, failures, selection_options
+from edgekit.cli._common import Choice, Run, common, complete, failures, selection_options
 
 
 @click.command("bench", short_help="Measure size, latency and memory.")
@@ -28,10 +28,7 @@ from edgekit.cli._common import Run, common, complete, failures, selection_optio
 @common
 def command(
     run: Run,
-    models: tuple[str, ...],
-    framework: str | None,
-    targets: tuple[str, ...],
-    precision: str | None,
+    choice: Choice,
     devices: tuple[str, ...],
     threads: int | None,
     min_duration: float,
@@ -50,14 +47,11 @@ def command(
     from dataclasses import asdict
 
     from edgekit.core.errors import unknown_name
-    from edgekit.core.specs import parse_precision
     from edgekit.devices.profile import DeviceProfile, load_profile
     from edgekit.reports.console import bench_tables
     from edgekit.stages.bench import HOST, BenchOptions, bench
     from edgekit.stages.select import Selection, artifacts
 
-    if precision is not None:
-        parse_precision(precision)
     known = run.project.device_files()
     wanted = tuple(known) if "all" in devices else devices
     for name in wanted:
@@ -66,7 +60,7 @@ def command(
     profiles: list[tuple[str, DeviceProfile | None]] = [(name, load_profile(known[name])) for name in wanted]
     options = BenchOptions(threads=threads, min_duration_s=min_duration, min_runs=min_runs, timeout_s=timeout)
     with run.context() as context:
-        chosen = artifacts(context, Selection(models, framework, targets, precision))
+        chosen = artifacts(context, Selection(*choice))
         done = bench(context, chosen, profiles or [(HOST, None)], options)
     data = {"measurements": [asdict(item) for item in done], "failures": failures(context)}
     benches = {

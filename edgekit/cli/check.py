@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Run, common, complete, failures, selection_options
+from edgekit.cli._common import Choice, Run, common, complete, failures, selection_options
 
 if TYPE_CHECKING:
     from edgekit.core.budgets import Budget
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 @common
 def command(
     run: Run,
-    models: tuple[str, ...],
-    framework: str | None,
-    targets: tuple[str, ...],
-    precision: str | None,
+    choice: Choice,
     devices: tuple[str, ...],
     max_size: str | None,
     max_peak_memory: str | None,
@@ -58,7 +55,7 @@ def command(
 
     own = _budgets(max_size, max_peak_memory, max_drift, latencies)
     with run.context() as context:
-        chosen = artifacts(context, Selection(models, framework, targets, precision))
+        chosen = artifacts(context, Selection(*choice))
         verdicts = check(context, chosen, own, devices)
     failed = [verdict for verdict in verdicts if not verdict.passed]
     passed = not failed and not context.failures

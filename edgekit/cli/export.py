@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli._common import Run, artifact_data, common, failures, selection_options, timeout_option
+from edgekit.cli._common import Choice, Run, artifact_data, common, failures, selection_options, timeout_option
 
 
 @click.command("export", short_help="Convert models to edge formats.")
@@ -20,10 +20,7 @@ from edgekit.cli._common import Run, artifact_data, common, failures, selection_
 @common
 def command(
     run: Run,
-    models: tuple[str, ...],
-    framework: str | None,
-    targets: tuple[str, ...],
-    precision: str | None,
+    choice: Choice,
     calibration_samples: int,
     timeout: float,
 ) -> int:
@@ -37,17 +34,16 @@ def command(
       edgekit export simple_cnn --framework torch --target onnx --precision int8
       edgekit export simple_cnn --target tflite:int8 --target onnx --target lite-interpreter
     """
-    from edgekit.core.specs import parse_precision
     from edgekit.stages import export, routes
     from edgekit.stages.train import parse_frameworks
 
-    kinds = parse_frameworks(framework)
-    selection = routes.parse_selection(targets, None if precision is None else parse_precision(precision))
-    names = models or tuple(run.project.models())
+    kinds = parse_frameworks(choice.framework)
+    selection = routes.parse_selection(choice.targets, choice.precision)
+    names = choice.names or tuple(run.project.models())
     for name in names:
         run.project.model_folder(name)
     with run.context(timeout) as context:
-        named = {"kinds_named": framework not in (None, "both"), "targets_named": bool(targets)}
+        named = {"kinds_named": choice.framework not in (None, "both"), "targets_named": bool(choice.targets)}
         plans = export.plan(context, names, kinds, selection, **named)
         made = export.export(context, plans, calibration_samples)
     run.answer(

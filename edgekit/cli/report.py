@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli._common import Run, common, complete, selection_options
+from edgekit.cli._common import Choice, Run, common, complete, selection_options
 
 
 @click.command("report", short_help="Show all that the stages found out.")
@@ -25,10 +25,7 @@ from edgekit.cli._common import Run, common, complete, selection_options
 @common
 def command(
     run: Run,
-    models: tuple[str, ...],
-    framework: str | None,
-    targets: tuple[str, ...],
-    precision: str | None,
+    choice: Choice,
     format_name: str | None,
     output: Path | None,
 ) -> int:
@@ -49,7 +46,7 @@ def command(
     name = format_name or ("json" if run.as_json else "console")
     report_format: ReportFormat = plugins.load("edgekit.reports", name, "REPORT")
     with run.context() as context:
-        report = gather(context, artifacts(context, Selection(models, framework, targets, precision)))
+        report = gather(context, artifacts(context, Selection(*choice)))
     text = report_format.render(report, color=run.color and output is None)
     if output is None:
         click.echo(text, nl=False)

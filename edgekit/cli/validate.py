@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Run, common, failures, selection_options, timeout_option
+from edgekit.cli._common import Choice, Run, common, failures, selection_options, timeout_option
 
 if TYPE_CHECKING:
     from edgekit.core.validation import Drift, Validation
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 @common
 def command(
     run: Run,
-    models: tuple[str, ...],
-    framework: str | None,
-    targets: tuple[str, ...],
-    precision: str | None,
+    choice: Choice,
     timeout: float,
 ) -> int:
     """Run artifacts on their golden samples and compare with the source; without a MODEL, everything in build/.
@@ -42,7 +39,7 @@ def command(
     from edgekit.stages.validate import tolerances_for, validate
 
     with run.context(timeout) as context:
-        chosen = artifacts(context, Selection(models, framework, targets, precision))
+        chosen = artifacts(context, Selection(*choice))
         done = validate(context, chosen)
         limits = {item.manifest.precision: tolerances_for(context, item).limits() for item in chosen}
     data = {

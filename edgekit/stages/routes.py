@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from edgekit.core import plugins
 from edgekit.core.errors import InputError
-from edgekit.core.specs import Route, Variant
+from edgekit.core.specs import Route, Variant, parse_precision
 from edgekit.targets._base import Target
 
 Edge = tuple[str, str]
@@ -63,6 +63,8 @@ def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[
     does not have; a `--precision` without a `--target` takes the targets that have it.
     """
     texts = tuple(texts)
+    if precision is not None:
+        parse_precision(precision)
     if not texts:
         return tuple(
             (target, precision) for target in targets().values() if precision is None or precision in target.precisions

@@ -1,11 +1,13 @@
 """MNIST, or any other set of 28x28 grey images with ten classes."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from edgekit.config.model import ModelSpec
 from edgekit.core.errors import InputError
 from edgekit.training.datasets import images
-from edgekit.training.datasets.splits import Splits, cut, digest
+from edgekit.training.datasets.splits import Splits, assemble, cut, digest
 
 AUGMENT_BELOW = 10_000
 """A training set smaller than this is shown again, shifted by one pixel up, down, left and right."""
@@ -20,21 +22,12 @@ def load(data: str, spec: ModelSpec) -> Splits:
     y = found.labels
     if y.min() < 0 or y.max() >= len(spec.output.classes):
         raise InputError(f"{data}: labels {y.min()}..{y.max()} where this model has {len(spec.output.classes)} classes")
-    golden, calibration, test, train = _parts(found, spec)
-    train_x, train_y = _shifted(x[train], y[train]) if len(train) < AUGMENT_BELOW else (x[train], y[train])
-    return Splits(
-        name=found.name,
-        sha256=digest(found.images, found.labels),
-        licence=found.licence,
-        train_inputs=train_x,
-        train_labels=train_y,
-        calibration_inputs=x[calibration],
-        calibration_labels=y[calibration],
-        golden_inputs=x[golden],
-        golden_labels=y[golden],
-        test_inputs=x[test],
-        test_labels=y[test],
-    )
+    sha256 = digest(found.images, found.labels)
+    splits = assemble(found.name, sha256, found.licence, x, y, _parts(found, spec))
+    if len(splits.train_inputs) >= AUGMENT_BELOW:
+        return splits
+    more_x, more_y = _shifted(splits.train_inputs, splits.train_labels)
+    return replace(splits, train_inputs=more_x, train_labels=more_y)
 
 
 def _parts(found: images.LabelledImages, spec: ModelSpec) -> list[np.ndarray]:

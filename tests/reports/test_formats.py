@@ -122,7 +122,7 @@ def test_every_failed_verdict_is_listed_with_its_sentence(name, mixed):
 @pytest.mark.parametrize("name", ["console", "markdown"])
 def test_the_conclusion_counts_rules_and_failures(name, mixed):
     assert "3 rules judged on 3 artifacts: 2 FAILED" in render(name, mixed)
-    assert "1 rules judged on 1 artifacts: all passed" in render(name, report(mixed.rows[0]))
+    assert "1 rules judged on 1 artifacts: all pass" in render(name, report(mixed.rows[0]))
 
 
 def test_a_passing_verdict_is_not_listed_as_failed(mixed):
@@ -133,16 +133,16 @@ def test_a_passing_verdict_is_not_listed_as_failed(mixed):
 
 def test_console_cells_show_figures_in_their_units(mixed):
     cells = cells_of(render("console", mixed), "tflite:int8")
-    assert cells == "1.23 MB 1.0e-02 31 dB 98.7% 96.98% +0.14 passed"
+    assert cells == "1.23 MB 1.0e-02 31 dB 98.7% 96.98% +0.14 pass"
 
 
 def test_a_regression_is_shown_in_its_own_unit_and_without_agreement():
     text = render("console", report(row(checked=validation(comparison(), metric="mae"))))
-    assert cells_of(text, "tflite:int8").endswith(" dB - 0.9698 +0.0014 passed")
+    assert cells_of(text, "tflite:int8").endswith(" dB - 0.9698 +0.0014 pass")
 
 
 def test_what_was_not_measured_is_a_dash(mixed):
-    assert cells_of(render("console", mixed), "torchscript:float32") == "1.23 MB - - - - - passed"
+    assert cells_of(render("console", mixed), "torchscript:float32") == "1.23 MB - - - - - pass"
 
 
 def test_equal_outputs_are_shown_as_exact(mixed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,24 @@ class Splits:
     golden_labels: Array
     test_inputs: Array
     test_labels: Array
+
+
+def assemble(name: str, sha256: str, licence: str, inputs: Array, labels: Array, parts: Sequence[Array]) -> Splits:
+    """The splits of one array of inputs and one of labels by the indices of golden, calibration, test and train."""
+    golden, calibration, test, train = parts
+    return Splits(
+        name=name,
+        sha256=sha256,
+        licence=licence,
+        train_inputs=inputs[train],
+        train_labels=labels[train],
+        calibration_inputs=inputs[calibration],
+        calibration_labels=labels[calibration],
+        golden_inputs=inputs[golden],
+        golden_labels=labels[golden],
+        test_inputs=inputs[test],
+        test_labels=labels[test],
+    )
 
 
 def digest(*arrays: Array) -> str:

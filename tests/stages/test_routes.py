@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from edgekit.core.errors import InputError
+from edgekit.core.specs import Route, Variant
+from edgekit.stages import routes
+from edgekit.targets._base import Target
+
+
+def target(name: str, **kinds: tuple[str, ...]) -> Target:
+    """A target that is only asked for its routes."""
+    return type(name, (Target,), {"name": name, "routes": kinds, "_convert": None, "describe": None})()
+
+
+BRIDGES = (("onnx", "torch"), ("keras", "torch"), ("torch", "far"), ("far", "farther"))
+
+
+def test_a_direct_converter_comes_before_a_bridge() -> None:
+    both = target("t", keras=("float32",), torch=("float32", "int8"))
+    assert routes.find("keras", both, "float32", BRIDGES) == Route(("keras", "t"))
+    assert routes.find("keras", both, "int8", BRIDGES) == Route(("keras", "torch", "t"))
+
+
+def test_the_shortest_way_over_several_bridges_is_found_and_told() -> None:
+    route = routes.find("onnx", target("t", farther=("int8",)), "int8", BRIDGES)
+    assert route == Route(("onnx", "torch", "far", "farther", "t"))
+    assert route.bridges == (("onnx", "torch"), ("torch", "far"), ("far", "farther"))
+    assert (route.source_kind, route.converter_kind, str(route)) == (
+        "onnx",
+        "farther",
+        "onnx -> torch -> far -> farther -> t",
+    )
+
+
+def test_where_no_way_leads_there_is_no_route_even_in_a_circle() -> None:
+    circle = (("a", "b"), ("b", "a"))
+    assert routes.find("a", target("t", torch=("int8",)), "int8", circle) is None
+
+
+def test_no_words_stand_for_every_target_and_a_precision_narrows_them() -> None:
+    everything = routes.parse_selection((), None)
+    assert {item.name for item, precision in everything if precision is None} >= {"tflite", "onnx", "torchscript"}
+    assert [item.name for item, _ in routes.parse_selection((), "int16x8")] == ["tflite"]
+
+
+def test_a_variant_and_a_target_with_a_precision_mean_the_same() -> None:
+    (first,) = routes.parse_selection(("tflite:int8",), None)
+    (second,) = routes.parse_selection(("tflite",), "int8")
+    assert (first[0].name, first[1]) == (second[0].name, second[1]) == ("tflite", "int8")
+
+
+def test_every_kind_takes_the_variants_that_it_reaches() -> None:
+    chosen = routes.select(
+        ("keras", "torch"),
+        routes.parse_selection(("onnx:int8", "torchscript"), None),
+        kinds_named=False,
+        targets_named=True,
+    )
+    assert [(kind, str(variant)) for kind, variant, _ in chosen] == [
+        ("keras", "onnx:int8"),
+        ("torch", "onnx:int8"),
+        ("torch", "torchscript:float32"),
+        ("torch", "torchscript:int8"),
+    ]
+
+
+def test_a_target_that_nobody_named_is_left_out_where_it_cannot_be_reached() -> None:
+    everything = routes.parse_selection((), None)
+    chosen = routes.select(("torch",), everything, kinds_named=True, targets_named=False)
+    assert Variant("onnx", "int8") in [variant for _, variant, _ in chosen]
+
+
+def test_a_named_target_that_no_kind_reaches_is_refused_with_what_there_is() -> None:
+    alien = target("alien", mars=("int8",))
+    with pytest.raises(InputError, match="no route from keras to alien:int8"):
+        routes.select(("keras",), [(alien, "int8")], kinds_named=True, targets_named=True)
