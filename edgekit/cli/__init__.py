@@ -35,6 +35,7 @@ _ORDER = [
     "train",
     "export",
     "validate",
+    "matrix",
     "bench",
     "check",
     "report",

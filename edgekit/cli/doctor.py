@@ -60,6 +60,8 @@ def command(run: Run) -> int:
 _ADDS = {
     "tensorflow": "Keras models as sources, the tflite target and its runtime, Keras to ONNX",
     "torch": "PyTorch models as sources, the torchscript and lite-interpreter targets and runtimes, PyTorch to ONNX",
+    "litert": "PyTorch to tflite, and int4 in tflite",
+    "executorch": "the executorch target and runtime",
     "onnx": "the onnx target and ONNX Runtime",
     "data": "the MNIST subset that simple_cnn learns from",
 }

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from edgekit.cli._common import Choice, Run, artifact_data, common, failures, selection_options, timeout_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgekit.stages.export import ExportPlan
 
 
 @click.command("export", short_help="Convert models to edge formats.")
@@ -16,15 +23,21 @@ from edgekit.cli._common import Choice, Run, artifact_data, common, failures, se
     show_default=True,
     help="Real samples that int8 and int16x8 take their ranges from.",
 )
+@click.option("--route", metavar="KIND,...,TARGET", help="Take this route and no other, such as keras,torch,tflite.")
+@click.option("--explain", is_flag=True, help="Print the routes without converting.")
 @timeout_option
 @common
 def command(
     run: Run,
     choice: Choice,
     calibration_samples: int,
+    route: str | None,
+    explain: bool,
     timeout: float,
 ) -> int:
     """Convert models; without a MODEL, every reference model. What is not trained is trained first.
+
+    When a route crashes or refuses, the next one is taken, and the manifest says so.
 
     What is not chosen is not narrowed down: no --target is every target, no precision every precision it has.
 
@@ -45,9 +58,30 @@ def command(
     with run.context(timeout) as context:
         named = {"kinds_named": choice.framework not in (None, "both"), "targets_named": bool(choice.targets)}
         plans = export.plan(context, names, kinds, selection, **named)
+        if route is not None:
+            plans = export.pin(plans, routes.parse_route(route))
+        if explain:
+            return _explain(run, plans)
         made = export.export(context, plans, calibration_samples)
     run.answer(
         {"artifacts": [artifact_data(item) for item in made], "failures": failures(context)},
         "".join(f"{item.folder}\n" for item in made),
     )
     return context.exit_code
+
+
+def _explain(run: Run, plans: Sequence[ExportPlan]) -> int:
+    from edgekit.reports.console import table
+
+    data = [
+        {
+            "model": item.model,
+            "kind": item.kind,
+            "variant": str(item.variant),
+            "routes": [list(route.steps) for route in item.routes],
+        }
+        for item in plans
+    ]
+    rows = [(f"{item.model}/{item.kind}", str(item.variant), "; else ".join(map(str, item.routes))) for item in plans]
+    run.answer({"plans": data}, lambda: table(("source", "variant", "route"), rows, left=3, color=run.color))
+    return 0

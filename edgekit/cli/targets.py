@@ -30,12 +30,13 @@ def command(run: Run) -> int:
             reached = routes.reachable(kind, target, edges)
             if not reached:
                 continue
-            installed = all(requirement.installed() for requirement in target.requires.get(kind, ()))
+            needed = [item for found in reached.values() for item in target.requires[found[0].converter_kind]]
+            installed = all(requirement.installed() for requirement in needed)
             data.append(
                 {
                     "target": name,
                     "source": kind,
-                    "routes": {precision: list(route.steps) for precision, route in reached.items()},
+                    "routes": {precision: list(found[0].steps) for precision, found in reached.items()},
                     "runtime": target.runtime,
                     "suffix": target.suffixes[0],
                     "can_export": installed,

@@ -42,9 +42,27 @@ TORCH = Requirement("torch", "torch", "torch")
 ONNXSCRIPT = Requirement("onnxscript", "onnxscript", "torch")
 ONNX = Requirement("onnx", "onnx", "onnx")
 ONNXRUNTIME = Requirement("onnxruntime", "onnxruntime", "onnx")
+LITERT_TORCH = Requirement("litert_torch", "litert-torch", "litert")
+QUANTIZER = Requirement("ai_edge_quantizer", "ai-edge-quantizer", "litert")
+EXECUTORCH = Requirement("executorch", "executorch", "executorch")
+TORCHAO = Requirement("torchao", "torchao", "executorch")
 MLXTEND = Requirement("mlxtend", "mlxtend", "data")
 
-ALL = (TENSORFLOW, KERAS, LITERT, TF2ONNX, TORCH, ONNXSCRIPT, ONNX, ONNXRUNTIME, MLXTEND)
+ALL = (
+    TENSORFLOW,
+    KERAS,
+    LITERT,
+    TF2ONNX,
+    TORCH,
+    ONNXSCRIPT,
+    LITERT_TORCH,
+    QUANTIZER,
+    EXECUTORCH,
+    TORCHAO,
+    ONNX,
+    ONNXRUNTIME,
+    MLXTEND,
+)
 
 
 def require(requirements: Iterable[Requirement], what_for: str) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from edgekit.core.errors import StepFailed
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import Requirement
-from edgekit.core.source import SourceModel
 from edgekit.core.specs import Signature
 
 BATCH = 256
@@ -68,8 +67,3 @@ class SourceKind(ABC):
 
         Raises InputError when the file is empty, truncated or something else, or does not fit the code.
         """
-
-    def load_source(self, source: SourceModel, folder: Path, model_folder: Path) -> Loaded:
-        """A trained source from its build folder. Raises InputError as `load` does, or when the hash is wrong."""
-        code = model_folder / source.code if source.code else None
-        return self.load(source.weights_path(folder), source.signature, code)

@@ -22,6 +22,7 @@ from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, Source
 from edgekit.core.specs import ModelDescription, Signature, TensorSpec
 from edgekit.runtimes._base import Runtime
 from edgekit.sources._base import Loaded, SourceKind
+from edgekit.sources.bridges._base import Bridge
 from edgekit.targets._base import Conversion, Converted, Target
 from edgekit.training._base import Trainer
 from edgekit.training.datasets.splits import Splits, digest
@@ -136,15 +137,20 @@ def _write_samples(spec: ModelSpec, loaded: Loaded, splits: Splits, folder: Path
 _loaded: dict[tuple[str, str], Loaded] = {}
 
 
-def _source(folder: Path, model_folder: Path) -> Loaded:
-    """The source, loaded once a worker: a run exports many variants of it."""
+def _source(folder: Path, model_folder: Path, bridge: str | None) -> Loaded:
+    """The source, over the bridge if there is one; loaded once a worker: a run exports many variants of it."""
     source = load_source(folder)
     key = (str(folder), source.sha256)
     if key not in _loaded:
-        kind: SourceKind = plugins.load("edgekit.sources", source.kind, "SOURCE")
-        require(kind.requires, f"loading {source.kind} models")
+        plugin: SourceKind | Bridge = (
+            plugins.load("edgekit.sources.bridges", bridge, "BRIDGE")
+            if bridge
+            else plugins.load("edgekit.sources", source.kind, "SOURCE")
+        )
+        require(plugin.requires, f"loading {source.kind} models" + (f" by the bridge {bridge}" if bridge else ""))
         _loaded.clear()
-        _loaded[key] = kind.load_source(source, folder, model_folder)
+        code = model_folder / source.code if source.code else None
+        _loaded[key] = plugin.load(source.weights_path(folder), source.signature, code)
     return _loaded[key]
 
 
@@ -155,12 +161,13 @@ def convert(
     precision: str,
     calibration: Mapping[str, Array] | None,
     folder: str,
+    bridge: str | None,
     *,
     emit: Listener,
 ) -> tuple[Converted, dict[str, str]]:
     """Converts the source into the folder; also the versions of the tools that did it."""
     plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
-    loaded = _source(Path(source_folder), Path(model_folder))
+    loaded = _source(Path(source_folder), Path(model_folder), bridge)
     converted = plugin.convert(loaded, Conversion(precision, Path(folder), calibration))
     used: tuple[Requirement, ...] = plugin.requires[loaded.kind]
     return converted, versions(used)

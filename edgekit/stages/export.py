@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from edgekit.core import samples
+from edgekit.core import plugins, samples
 from edgekit.core.artifact import Artifact, Manifest, load_artifact, write_manifest
-from edgekit.core.errors import InputError
+from edgekit.core.errors import InputError, StepError
 from edgekit.core.events import Noted
 from edgekit.core.files import sha256_file, staged_folder
 from edgekit.core.metrics import Array
@@ -18,22 +19,24 @@ from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SourceModel, load_source
 from edgekit.core.specs import Route, Variant
 from edgekit.core.units import format_bytes
+from edgekit.sources.bridges._base import Bridge
 from edgekit.stages import routes
 from edgekit.stages.context import Context, source_environment
 from edgekit.stages.train import TrainOptions, train
-from edgekit.targets._base import Target
+from edgekit.targets._base import Converted, Target
+from edgekit.workers.environment import Environment
 
 DEFAULT_CALIBRATION_SAMPLES = 200
 
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """One export: which source, to which variant, by which route."""
+    """One export: which source, to which variant, by which routes; the first that does not crash is taken."""
 
     model: str
     kind: str
     variant: Variant
-    route: Route
+    routes: tuple[Route, ...]
 
     @property
     def step(self) -> str:
@@ -52,9 +55,11 @@ def plan(
 ) -> tuple[ExportPlan, ...]:
     """Every export that the user's choice stands for. Raises InputError when a choice cannot be reached."""
     chosen = routes.select(kinds, selection, kinds_named=kinds_named, targets_named=targets_named)
-    plans = [ExportPlan(model, kind, variant, route) for model in models for kind, variant, route in chosen]
+    plans = [ExportPlan(model, kind, variant, found) for model in models for kind, variant, found in chosen]
     # Kind by kind: a worker then keeps its framework and its loaded model.
-    return tuple(sorted(plans, key=lambda item: (kinds.index(item.kind), models.index(item.model))))
+    return tuple(
+        sorted(plans, key=lambda item: (kinds.index(item.kind), item.routes[0].bridges, models.index(item.model)))
+    )
 
 
 def _calibration(source: SourceModel, pool: Samples, count: int) -> dict[str, Array]:
@@ -82,13 +87,43 @@ def _warn_if_stale(context: Context, item: ExportPlan) -> None:
         context.emit(Noted(item.step, f"{code.name} has changed since {item.model} was trained", warning=True))
 
 
+def pin(plans: Sequence[ExportPlan], steps: tuple[str, ...]) -> tuple[ExportPlan, ...]:
+    """The plans that can take this route, by it alone. Raises InputError that lists the routes when none can."""
+    pinned = [replace(item, routes=(route,)) for item in plans for route in item.routes if route.steps == steps]
+    if not pinned:
+        known = dict.fromkeys(str(route) for item in plans for route in item.routes)
+        raise InputError(f"no export takes the route {' -> '.join(steps)}; routes: {'; '.join(known) or 'none'}")
+    return tuple(pinned)
+
+
 def export_one(context: Context, item: ExportPlan, calibration_samples: int) -> Artifact:
-    """Converts one variant and puts its artifact into place when it is complete.
+    """Converts one variant, by the first of its routes that does not crash or refuse, and puts its artifact into place.
 
     Raises InputError, MissingDependency, StepError; then what stood there before still stands.
     """
-    project = context.project
     _warn_if_stale(context, item)
+    notes: list[str] = []
+    for route in item.routes[:-1]:
+        try:
+            return _export_by(context, item, route, calibration_samples, notes)
+        except StepError as error:
+            notes.append(f"{route} did not work: {error}")
+            context.emit(Noted(item.step, f"{notes[-1]}; trying the next route", warning=True))
+    return _export_by(context, item, item.routes[-1], calibration_samples, notes)
+
+
+def _environment(route: Route) -> Environment:
+    """The worker of the source kind, or of the bridge that is crossed."""
+    if route.bridges:
+        bridge: Bridge = plugins.load("edgekit.sources.bridges", routes.bridge_name(route.bridges[0]), "BRIDGE")
+        return Environment.of(bridge.variables)
+    return source_environment(route.source_kind)
+
+
+def _export_by(
+    context: Context, item: ExportPlan, route: Route, calibration_samples: int, notes: Sequence[str]
+) -> Artifact:
+    project = context.project
     source_folder = project.source_folder(item.model, item.kind)
     source = load_source(source_folder)
     target = routes.load_target(item.variant.target)
@@ -105,38 +140,52 @@ def export_one(context: Context, item: ExportPlan, calibration_samples: int) -> 
             "precision": item.variant.precision,
             "calibration": calibration,
             "folder": str(staging),
+            "bridge": routes.bridge_name(route.bridges[0]) if route.bridges else None,
         }
         converted, versions = context.pool.call(
             "edgekit.stages._jobs:convert",
             arguments,
             step=item.step,
-            environment=source_environment(item.kind),
+            environment=_environment(route),
             listener=context.emit,
         )
         shutil.copyfile(source_folder / GOLDEN_FILE, staging / GOLDEN_FILE)
-        golden = samples.load(staging / GOLDEN_FILE, "golden samples")
-        path = staging / converted.file
-        manifest = Manifest(
-            model=item.model,
-            target=item.variant.target,
-            precision=item.variant.precision,
-            runtime=target.runtime,
-            file=converted.file,
-            sha256=sha256_file(path),
-            size_bytes=path.stat().st_size,
-            signature=converted.signature,
-            source=_source_record(source),
-            route=item.route.steps,
-            options=dict(converted.options),
-            calibration=None if calibration is None else _calibration_record(calibration),
-            golden={"samples": golden.count, "sha256": golden.digest()},
-            versions=versions,
-            notes=converted.notes,
-            reproducible=converted.not_reproducible_because is None,
-            not_reproducible_because=converted.not_reproducible_because,
-        )
-        write_manifest(staging, manifest)
+        record = None if calibration is None else _calibration_record(calibration)
+        write_manifest(staging, _manifest(item, route, source, converted, staging, record, versions, notes))
     return load_artifact(final)
+
+
+def _manifest(
+    item: ExportPlan,
+    route: Route,
+    source: SourceModel,
+    converted: Converted,
+    folder: Path,
+    calibration: Mapping[str, Any] | None,
+    versions: Mapping[str, str],
+    notes: Sequence[str],
+) -> Manifest:
+    path = folder / converted.file
+    golden = samples.load(folder / GOLDEN_FILE, "golden samples")
+    return Manifest(
+        model=item.model,
+        target=item.variant.target,
+        precision=item.variant.precision,
+        runtime=routes.load_target(item.variant.target).runtime,
+        file=converted.file,
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+        signature=converted.signature,
+        source=_source_record(source),
+        route=route.steps,
+        options=dict(converted.options),
+        calibration=calibration,
+        golden={"samples": golden.count, "sha256": golden.digest()},
+        versions=versions,
+        notes=(*notes, *converted.notes),
+        reproducible=converted.not_reproducible_because is None,
+        not_reproducible_because=converted.not_reproducible_because,
+    )
 
 
 def _source_record(source: SourceModel) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from edgekit.core import plugins
 from edgekit.core.errors import InputError
 from edgekit.core.specs import Route, Variant, parse_precision
+from edgekit.sources.bridges._base import Bridge
 from edgekit.targets._base import Target
 
 Edge = tuple[str, str]
@@ -14,7 +15,7 @@ Edge = tuple[str, str]
 
 def bridges() -> tuple[Edge, ...]:
     """Every bridge, from the names of the files: `keras-to-torch` is ("keras", "torch")."""
-    return tuple((source, kind) for name in plugins.names("edgekit.sources.bridges") for source, kind in [_edge(name)])
+    return tuple(_edge(name) for name in plugins.names("edgekit.sources.bridges"))
 
 
 def _edge(name: str) -> Edge:
@@ -33,27 +34,67 @@ def load_target(name: str) -> Target:
     return target
 
 
-def find(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> Route | None:
-    """The shortest route from a source kind to a target at a precision, breadth first; None when there is none."""
+def find_all(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> tuple[Route, ...]:
+    """Every route from a source kind to a target at a precision that crosses no kind twice, the shortest first."""
     edges = tuple(edges)
     paths: list[tuple[str, ...]] = [(kind,)]
-    seen = {kind}
+    found: list[Route] = []
     while paths:
         path = paths.pop(0)
         if precision in target.routes.get(path[-1], ()):
-            return Route((*path, target.name))
-        for source, reached in edges:
-            if source == path[-1] and reached not in seen:
-                seen.add(reached)
-                paths.append((*path, reached))
+            found.append(Route((*path, target.name)))
+        paths += [(*path, reached) for source, reached in edges if source == path[-1] and reached not in path]
+    return tuple(found)
+
+
+def find(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> Route | None:
+    """The shortest of them; None when there is none."""
+    return next(iter(find_all(kind, target, precision, edges)), None)
+
+
+def bridge_name(edge: Edge) -> str:
+    """`keras-to-torch`"""
+    return f"{edge[0]}-to-{edge[1]}"
+
+
+def withheld(route: Route, precision: str) -> str | None:
+    """Why a route cannot be taken though its converters are there: its bridge says so, or it crosses several."""
+    if len(route.bridges) > 1:
+        return "no model is carried over several bridges"
+    for edge in route.bridges:
+        if bridge_name(edge) in plugins.names("edgekit.sources.bridges"):
+            bridge: Bridge = plugins.load("edgekit.sources.bridges", bridge_name(edge), "BRIDGE")
+            reason = bridge.withheld.get(f"{route.steps[-1]}:{precision}")
+            if reason:
+                return reason
     return None
 
 
-def reachable(kind: str, target: Target, edges: Iterable[Edge]) -> dict[str, Route]:
-    """Precision -> route, in the target's own order of precisions."""
+def ways(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> tuple[Route, ...]:
+    """The routes that can be taken, the shortest first: when one crashes, the next is tried."""
+    return tuple(route for route in find_all(kind, target, precision, edges) if not withheld(route, precision))
+
+
+def impossible(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> str | None:
+    """Why a source kind cannot reach a target at a precision, in one sentence; None when it can."""
+    found = find_all(kind, target, precision, edges)
+    reasons = [withheld(route, precision) for route in found]
+    if None in reasons:
+        return None
+    direct = [name for name, precisions in target.routes.items() if precision in precisions]
+    return reasons[0] if reasons else f"{target.name}:{precision} is made from {' or '.join(direct)} only"
+
+
+def reachable(kind: str, target: Target, edges: Iterable[Edge]) -> dict[str, tuple[Route, ...]]:
+    """Precision -> routes that can be taken, in the target's own order of precisions."""
     edges = tuple(edges)
-    found = {precision: find(kind, target, precision, edges) for precision in target.precisions}
-    return {precision: route for precision, route in found.items() if route is not None}
+    found = {precision: ways(kind, target, precision, edges) for precision in target.precisions}
+    return {precision: routes for precision, routes in found.items() if routes}
+
+
+def parse_route(text: str) -> tuple[str, ...]:
+    """`keras,torch,tflite` or `keras -> torch -> tflite` as steps."""
+    return tuple(step.strip() for step in text.replace("->", ",").split(","))
 
 
 def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[Target, str | None], ...]:
@@ -88,26 +129,26 @@ def select(
     *,
     kinds_named: bool,
     targets_named: bool,
-) -> tuple[tuple[str, Variant, Route], ...]:
-    """What to export of one model: (source kind, variant, route).
+) -> tuple[tuple[str, Variant, tuple[Route, ...]], ...]:
+    """What to export of one model: (source kind, variant, routes, the shortest first).
 
     Every kind takes the variants that it reaches. Raises InputError when a target that the user named is reached by
     none of the kinds, or, where the user named the kinds too, not by one of them; the message lists what there is.
     """
     edges, kinds = bridges(), tuple(kinds)
-    chosen: dict[tuple[str, Variant], Route] = {}
+    chosen: dict[tuple[str, Variant], tuple[Route, ...]] = {}
     for target, precision in selection:
         reached = {kind: _wanted(reachable(kind, target, edges), precision) for kind in kinds}
         empty = [kind for kind, routes in reached.items() if not routes]
         if targets_named and (len(empty) == len(kinds) or (kinds_named and empty)):
             raise _unreachable(target, precision, empty, edges)
         for kind, routes in reached.items():
-            chosen |= {(kind, Variant(target.name, name)): route for name, route in routes.items()}
-    return tuple((kind, variant, route) for (kind, variant), route in chosen.items())
+            chosen |= {(kind, Variant(target.name, name)): found for name, found in routes.items()}
+    return tuple((kind, variant, found) for (kind, variant), found in chosen.items())
 
 
-def _wanted(routes: Mapping[str, Route], precision: str | None) -> dict[str, Route]:
-    return {name: route for name, route in routes.items() if precision in (None, name)}
+def _wanted(routes: Mapping[str, tuple[Route, ...]], precision: str | None) -> dict[str, tuple[Route, ...]]:
+    return {name: found for name, found in routes.items() if precision in (None, name)}
 
 
 def _unreachable(target: Target, precision: str | None, kinds: Iterable[str], edges: Iterable[Edge]) -> InputError:

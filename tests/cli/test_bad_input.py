@@ -21,7 +21,7 @@ PTL = "build/simple_cnn/torch/lite-interpreter-float32/model.ptl"
         (("train", "nope"), "Error: unknown model 'nope'; known: linear, simple_cnn"),
         (("train", "linear", "--framework", "jax"), "Error: unknown framework 'jax'; known: both, keras, torch"),
         (("export", "nope"), "Error: unknown model 'nope'; known: linear, simple_cnn"),
-        (("export", "--target", "tflit"), "unknown target 'tflit'; known: lite-interpreter, onnx, tflite, torchscript"),
+        (("export", "--target", "tflit"), "unknown target 'tflit'; known: executorch, lite-interpreter, onnx, tflite"),
         (("export", "--target", "tflite:int9"), "unknown precision 'int9'; known: dynamic, float16, float32"),
         (("export", "--precision", "int9"), "unknown precision 'int9'"),
         (
@@ -30,8 +30,8 @@ PTL = "build/simple_cnn/torch/lite-interpreter-float32/model.ptl"
         ),
         (("export", "--target", "tflite:int8", "--precision", "float32"), "contradict each other"),
         (
-            ("export", "--target", "tflite", "--framework", "torch"),
-            "no route from torch to tflite; keras reaches it as float32, float16, dynamic, int8, int16x8",
+            ("export", "linear", "--target", "tflite:int8", "--route", "keras,onnx,tflite"),
+            "no export takes the route keras -> onnx -> tflite; routes: keras -> tflite; keras -> torch -> tflite",
         ),
         (("bench", "--device", "pi"), "unknown device 'pi'; known: all, pixel-2"),
         (("devices", "show", "pi"), "unknown device 'pi'; known: pixel-2"),

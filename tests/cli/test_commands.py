@@ -198,9 +198,10 @@ def test_lists_of_models_targets_devices_and_packages(project: Path) -> None:
     assert set(models) == {"linear", "simple_cnn"}
     assert set(models["linear"]["trained"]) == {"keras", "torch"}
     routes = {(item["target"], item["source"]): item["routes"] for item in call("targets", "--json").data["targets"]}
-    assert list(routes["tflite", "keras"]) == ["float32", "float16", "dynamic", "int8", "int16x8"]
+    assert list(routes["tflite", "keras"]) == ["float32", "float16", "dynamic", "int8", "int16x8", "int4"]
     assert routes["onnx", "torch"]["int8"] == ["torch", "onnx"]
-    assert ("tflite", "torch") not in routes
+    assert routes["executorch", "keras"]["int8"] == ["keras", "torch", "executorch"]
+    assert ("onnx", "onnx") not in routes
     assert len(call("devices", "--json").data["devices"]) >= 7
     assert "Cortex-A72" in call("devices", "show", "raspberry-pi-4b").out
     assert call("doctor").out.rstrip().endswith("nothing is missing")
@@ -224,4 +225,33 @@ def test_training_and_exporting_again_gives_the_same_weights_and_bytes(project: 
         assert again["sha256"] == before["sha256"], again["target"]
         assert again["reproducible"] is True
         compared += 1
-    assert compared == 7
+    assert compared == 8
+
+
+def test_explain_prints_every_route_and_converts_nothing(tmp_path: Path) -> None:
+    chosen = ("--framework", "keras", "--target", "tflite:int8", "--root", tmp_path)
+    answer = call("export", "linear", *chosen, "--explain", "--json")
+    assert answer.code == 0
+    assert answer.data["plans"][0]["routes"] == [["keras", "tflite"], ["keras", "torch", "tflite"]]
+    assert not (tmp_path / "build").exists()
+
+
+def test_a_pinned_route_is_taken_and_recorded(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "build/linear/keras/source", tmp_path / "build/linear/keras/source")
+    chosen = ("--framework", "keras", "--target", "tflite:int4", "--route", "keras,torch,tflite", "--root", tmp_path)
+    answer = call("export", "linear", *chosen, "--json")
+    assert answer.code == 0, answer.err
+    (made,) = answer.data["artifacts"]
+    assert made["manifest"]["route"] == ["keras", "torch", "tflite"]
+    assert made["manifest"]["options"]["converter"] == "litert-torch"
+
+
+@pytest.mark.slow
+def test_the_matrix_has_a_cell_for_every_source_and_variant(tmp_path: Path) -> None:
+    answer = call("matrix", "linear", "--root", tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    cells = {(cell["kind"], cell["variant"]): cell for cell in answer.data["cells"]}
+    assert len(cells) == len(answer.data["cells"]) == 32
+    assert {cell["state"] for cell in cells.values()} == {"equal"}
+    assert cells["keras", "executorch:int8"]["route"] == ["keras", "torch", "executorch"]
+    assert all(cell["size_bytes"] > 0 and cell["max_abs_error"] is not None for cell in cells.values())

@@ -12,6 +12,7 @@ COMMANDS = (
     "train",
     "export",
     "validate",
+    "matrix",
     "bench",
     "check",
     "report",

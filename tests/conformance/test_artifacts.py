@@ -92,11 +92,14 @@ class TestArtifact:
     def test_is_what_its_precision_promises(self, context: Context, model: str, kind: str, variant: Variant) -> None:
         artifact = artifact_of(context, model, kind, variant)
         found = describe(context, variant.target, artifact.path, "describe")
+        if variant.target == "executorch":  # its weights are in the delegate's own format
+            assert any(op.name == "delegate XnnpackBackend" for op in found.ops)
+            return
         source = load_source(context.project.source_folder(model, kind))
         assert found.parameters == source.parameters
         bytes_a_parameter = found.weight_bytes / found.parameters
         if model == "simple_cnn":  # a network of two weights has more scales than weights
-            expected = {"float32": 4.0, "float16": 2.0}.get(variant.precision, 1.0)
+            expected = {"float32": 4.0, "float16": 2.0, "int4": 0.5}.get(variant.precision, 1.0)
             assert bytes_a_parameter == pytest.approx(expected, rel=0.02)
             assert found.macs == 541_440
         assert (found.quantized_tensors > 0) == (variant.precision not in ("float32", "float16")) or model == "linear"
@@ -111,10 +114,10 @@ def test_a_second_export_gives_the_same_bytes_or_says_why_not(context: Context, 
     plugin = routes.load_target(target)
     root = tmp_path / "again"
     again = dataclasses.replace(context, project=type(context.project)(root), failures=[])
-    for kind, precisions in plugin.routes.items():
+    for kind in ("keras", "torch"):
         shutil.copytree(context.project.source_folder("simple_cnn", kind), root / f"build/simple_cnn/{kind}/source")
-        for precision in precisions:
-            plan = ExportPlan("simple_cnn", kind, Variant(target, precision), routes.Route((kind, target)))
+        for precision, found in routes.reachable(kind, plugin, routes.bridges()).items():
+            plan = ExportPlan("simple_cnn", kind, Variant(target, precision), found)
             first = artifact_of(context, "simple_cnn", kind, plan.variant)
             second = export_one(again, plan, 200)
             same = sha256_file(first.path) == sha256_file(second.path)
@@ -189,3 +192,29 @@ class TestRuntime:
         assert measured.load_ms > 0
         assert measured.peak_memory_bytes is not None
         assert 100_000 < measured.peak_memory_bytes < 200_000_000
+
+
+def test_a_bridged_keras_model_reads_as_if_it_had_been_written_in_pytorch(context: Context) -> None:
+    """No casts, no permuted weights, linear where Keras multiplies and adds: what quantizers and delegates look for."""
+    artifact = artifact_of(context, "simple_cnn", "keras", Variant("torchscript", "float32"))
+    ops = {op.name: op.count for op in describe(context, "torchscript", artifact.path, "describe").ops}
+    assert ops["aten::linear"] == 2
+    assert ops["aten::permute"] == 2
+    assert not {"aten::to", "aten::matmul", "aten::add", "aten::contiguous"} & set(ops)
+
+
+def test_executorch_says_which_operators_its_delegate_took(context: Context) -> None:
+    for kind in ("keras", "torch"):
+        options = artifact_of(context, "simple_cnn", kind, Variant("executorch", "float32")).manifest.options
+        assert options["delegated"]["aten_linear_default"] == 2
+        assert options["delegated"]["aten_convolution_default"] == 1
+        assert "aten_linear_default" not in options["not_delegated"]
+
+
+def test_the_quantizer_takes_the_whole_range_of_the_calibration_samples(context: Context) -> None:
+    """A moving average of each sample's extremes would clip: about 20 dB where the whole range gives 40."""
+    artifact = artifact_of(context, "simple_cnn", "torch", Variant("tflite", "int8"))
+    (comparison,) = load_validation(artifact.folder / "validation.json").comparisons
+    figure = comparison.value("sqnr_db")
+    assert figure is not None
+    assert figure > 30

@@ -36,7 +36,7 @@ def third_party(monkeypatch):
 
 
 def test_names_are_the_file_names_with_hyphens(entry_points):
-    assert plugins.names("edgekit.targets") == ["lite-interpreter", "onnx", "tflite", "torchscript"]
+    assert plugins.names("edgekit.targets") == ["executorch", "lite-interpreter", "onnx", "tflite", "torchscript"]
 
 
 def test_files_that_begin_with_an_underscore_are_no_plug_ins(entry_points):
@@ -57,7 +57,7 @@ def test_a_name_with_a_hyphen_stands_for_a_file_with_an_underscore(entry_points)
 def test_a_name_that_is_not_spelt_exactly_is_refused_with_the_list(entry_points, name):
     with pytest.raises(InputError) as caught:
         plugins.load("edgekit.targets", name, "TARGET")
-    known = "lite-interpreter, onnx, tflite, torchscript"
+    known = "executorch, lite-interpreter, onnx, tflite, torchscript"
     assert str(caught.value) == f"unknown target '{name}'; known: {known}"
     assert caught.value.exit_code == 2
 
@@ -90,5 +90,5 @@ def test_an_entry_point_of_another_group_is_not_found(entry_points, third_party)
 
 def test_the_error_lists_third_parties_too(entry_points):
     entry_points(("edgekit.targets", "coreml", "third_party_target"))
-    with pytest.raises(InputError, match="known: coreml, lite-interpreter"):
+    with pytest.raises(InputError, match="known: coreml, executorch, lite-interpreter"):
         plugins.load("edgekit.targets", "nothing", "TARGET")

@@ -60,6 +60,8 @@ def test_every_kind_takes_the_variants_that_it_reaches() -> None:
     assert [(kind, str(variant)) for kind, variant, _ in chosen] == [
         ("keras", "onnx:int8"),
         ("torch", "onnx:int8"),
+        ("keras", "torchscript:float32"),
+        ("keras", "torchscript:int8"),
         ("torch", "torchscript:float32"),
         ("torch", "torchscript:int8"),
     ]
@@ -75,3 +77,19 @@ def test_a_named_target_that_no_kind_reaches_is_refused_with_what_there_is() -> 
     alien = target("alien", mars=("int8",))
     with pytest.raises(InputError, match="no route from keras to alien:int8"):
         routes.select(("keras",), [(alien, "int8")], kinds_named=True, targets_named=True)
+
+
+def test_keras_reaches_what_pytorch_reaches_by_way_of_it() -> None:
+    executorch = routes.load_target("executorch")
+    (route,) = routes.ways("keras", executorch, "int8", routes.bridges())
+    assert str(route) == "keras -> torch -> executorch"
+    assert routes.impossible("keras", executorch, "int8", routes.bridges()) is None
+
+
+def test_what_nothing_leads_to_is_impossible_for_a_reason() -> None:
+    alien = target("alien", mars=("int8",))
+    assert routes.impossible("keras", alien, "int8", routes.bridges()) == "alien:int8 is made from mars only"
+
+
+def test_a_route_is_written_with_commas_or_arrows() -> None:
+    assert routes.parse_route("keras,torch, tflite") == routes.parse_route("keras -> torch -> tflite")

@@ -1,0 +1,67 @@
+"""edgekit matrix"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli._common import Run, common, complete, failures, timeout_option
+
+if TYPE_CHECKING:
+    from edgekit.stages.matrix import Cell
+
+
+@click.command("matrix", short_help="Prove every source to every variant.")
+@click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model"))
+@timeout_option
+@common
+def command(run: Run, models: tuple[str, ...], timeout: float) -> int:
+    """Export every source of the models to every variant, validate each, and print the cells.
+
+    A cell has its error, size and route, or one sentence that says why the combination is impossible. Exit code 1 when
+    one is not equal to its source, 4 when a step did not finish.
+
+    \b
+    Example:
+      edgekit matrix simple_cnn
+      edgekit matrix --json
+    """
+    from dataclasses import asdict
+
+    from edgekit.stages.export import DEFAULT_CALIBRATION_SAMPLES
+    from edgekit.stages.matrix import matrix
+
+    names = models or tuple(run.project.models())
+    for name in names:
+        run.project.model_folder(name)
+    with run.context(timeout) as context:
+        cells = matrix(context, names, DEFAULT_CALIBRATION_SAMPLES)
+    data = {
+        "cells": [{**asdict(cell), "variant": str(cell.variant)} for cell in cells],
+        "failures": failures(context),
+    }
+    run.answer(data, lambda: _text(cells, run.color))
+    return max(context.exit_code, 1 if any(cell.state == "unequal" for cell in cells) else 0)
+
+
+def _text(cells: tuple[Cell, ...], color: bool) -> str:
+    from edgekit.core.units import format_bytes
+    from edgekit.reports.console import table
+
+    rows = [
+        (
+            f"{cell.model}/{cell.kind}",
+            str(cell.variant),
+            cell.state if cell.state in ("equal", "impossible") else "FAILED",
+            "" if cell.size_bytes is None else format_bytes(cell.size_bytes),
+            "" if cell.max_abs_error is None else f"{cell.max_abs_error:.1e}",
+            " -> ".join(cell.route) or cell.detail,
+        )
+        for cell in cells
+    ]
+    header = ("source", "variant", "cell", "size", "max err", "route, or why not")
+    counts = Counter(cell.state for cell in cells)
+    summary = ", ".join(f"{count} {state}" for state, count in counts.most_common())
+    return f"{table(header, rows, left=6, color=color)}{len(cells)} cells: {summary}\n"

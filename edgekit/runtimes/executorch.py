@@ -1,0 +1,74 @@
+"""The ExecuTorch runtime on the CPU, with its XNNPACK backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.core.errors import InputError
+from edgekit.core.metrics import Array
+from edgekit.core.requirements import EXECUTORCH
+from edgekit.core.specs import Signature
+from edgekit.runtimes._base import Runtime, Session
+
+
+class ExecuTorchSession(Session):
+    """One loaded method `forward`."""
+
+    def __init__(self, method: Any, program: Any, signature: Signature) -> None:
+        super().__init__(signature)
+        self._method = method
+        self._program = program  # owns the memory that the method runs on
+
+    def _run(self, inputs: list[Array]) -> list[Array]:
+        import torch
+
+        outputs = self._method.execute([torch.from_numpy(array) for array in inputs])
+        return [np.array(output.detach().numpy()) for output in outputs]
+
+    def bind(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
+        import torch
+
+        tensors = [torch.from_numpy(inputs[spec.name]) for spec in self.signature.inputs]
+        execute = self._method.execute
+        return lambda: execute(tensors)
+
+
+class ExecuTorchRuntime(Runtime):
+    """Runs .pte files."""
+
+    name = "executorch"
+    title = "ExecuTorch"
+    requires = (EXECUTORCH,)
+    variables = {"CUDA_VISIBLE_DEVICES": "-1"}
+
+    def load_library(self) -> None:
+        import executorch.runtime
+        import torch
+
+        torch.zeros(1) + 1
+        executorch.runtime.Runtime.get()
+
+    def _open(self, path: Path, threads: int, signature: Signature | None) -> ExecuTorchSession:
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime as Executor
+
+        # The pool is as large as the machine, whatever the process may use; there is no other way to size it.
+        portable_lib._unsafe_reset_threadpool(threads)
+        if signature is None:
+            raise InputError(f"{path}: this file does not name its inputs and outputs, and no manifest came with it")
+        try:
+            program = Executor.get().load_program(path)
+            method = program.load_method("forward")
+        except (RuntimeError, ValueError) as error:
+            reason = next(iter(str(error).splitlines()), "")[:200]
+            raise InputError(f"{path}: ExecuTorch does not take this file ({reason})") from error
+        if method is None:
+            raise InputError(f"{path}: ExecuTorch does not take this file (it has no method forward)")
+        return ExecuTorchSession(method, program, signature)
+
+
+RUNTIME = ExecuTorchRuntime()

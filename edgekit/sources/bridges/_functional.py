@@ -1,0 +1,214 @@
+"""A module's exported graph, written again as a PyTorch user would have: torch functions, folded constants, no casts.
+
+A graph that Keras traces on its torch backend is full of casts to the type it has already, of weights that are permuted
+at every call, and of matmul and add where PyTorch says linear. Quantizers and delegates look for PyTorch's own forms.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+_NOTHING = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
+_SAME_TYPE = ("to", "contiguous", "clone", "detach", "alias", "_to_copy", "dropout", "lift_fresh_copy")
+
+
+def functional(module: Any, examples: tuple[Any, ...]) -> Any:
+    """The module as a torch.fx.GraphModule over the same weights, its batch symbolic. Outputs are equal up to rounding.
+
+    `examples` are inputs with a batch of two. Raises what torch.export raises when it cannot trace the module.
+    """
+    import torch
+
+    batch = torch.export.Dim("batch")
+    # The module's forward takes its inputs as *inputs: their shapes are given as one tuple.
+    shapes = (tuple({0: batch} for _ in examples),)
+    program = torch.export.export(module, examples, dynamic_shapes=shapes)
+    graph_module = program.module(check_guards=False)
+    for rewrite in (_drop_nothing, _drop_casts, _fold_constants, _to_linear, _bias_into_convolution, _permutes_down):
+        rewrite(graph_module)
+        graph_module.graph.eliminate_dead_code()
+    _cancel_permutes(graph_module)
+    _name_functions(graph_module)
+    graph_module.graph.eliminate_dead_code()
+    graph_module.graph.lint()
+    graph_module.recompile()
+    clean = torch.fx.GraphModule(graph_module, graph_module.graph)
+    for part in clean.modules():
+        part.training = False  # eval() of an exported graph refuses
+    for parameter in clean.parameters():
+        parameter.requires_grad_(False)
+    return clean
+
+
+def _op(node: Any) -> str:
+    """`conv2d` of `aten.conv2d.default`; empty for anything but an aten call."""
+    return str(node.target).split(".")[1] if node.op == "call_function" and str(node.target).startswith("aten.") else ""
+
+
+def _constant(graph_module: Any, node: Any) -> Any:
+    """The tensor of a get_attr node, or None."""
+    if getattr(node, "op", None) != "get_attr":
+        return None
+    value = operator.attrgetter(node.target)(graph_module)
+    return value.detach()
+
+
+def _add_constant(graph_module: Any, before: Any, tensor: Any) -> Any:
+    """A new get_attr node for the tensor, placed before a node."""
+    name = f"folded_{sum(1 for key, _ in graph_module.named_buffers() if key.startswith('folded_'))}"
+    graph_module.register_buffer(name, tensor.contiguous())
+    with graph_module.graph.inserting_before(before):
+        return graph_module.graph.get_attr(name)
+
+
+def _drop_nothing(graph_module: Any) -> None:
+    for node in list(graph_module.graph.nodes):
+        if any(name in str(node.target) for name in _NOTHING):
+            graph_module.graph.erase_node(node)
+
+
+def _drop_casts(graph_module: Any) -> None:
+    """Casts to the type that is there already, and copies: the value is the input's."""
+    for node in list(graph_module.graph.nodes):
+        if _op(node) in _SAME_TYPE and hasattr(node.args[0], "meta"):
+            before, after = node.args[0].meta.get("val"), node.meta.get("val")
+            known = before is not None and after is not None
+            constant = _constant(graph_module, node.args[0])
+            before = constant if constant is not None else before
+            if (known or constant is not None) and before.dtype == after.dtype:
+                node.replace_all_uses_with(node.args[0])
+                graph_module.graph.erase_node(node)
+
+
+def _fold_constants(graph_module: Any) -> None:
+    """Calls whose tensors are all weights are computed now."""
+    for node in list(graph_module.graph.nodes):
+        inputs = node.all_input_nodes
+        if not _op(node) or not inputs or any(_constant(graph_module, item) is None for item in inputs):
+            continue
+        values = {item: _constant(graph_module, item) for item in inputs}
+        arguments = [values.get(item, item) if hasattr(item, "op") else item for item in node.args]
+        tensor = node.target(*arguments, **node.kwargs)
+        node.replace_all_uses_with(_add_constant(graph_module, node, tensor))
+        graph_module.graph.erase_node(node)
+
+
+def _sole_add(graph_module: Any, node: Any) -> tuple[Any, Any]:
+    """The add of a constant that is the only reader of a node, and the constant; or (None, None)."""
+    readers = list(node.users)
+    if len(readers) == 1 and _op(readers[0]) == "add" and not readers[0].kwargs:
+        other = readers[0].args[1] if readers[0].args[0] is node else readers[0].args[0]
+        return readers[0], _constant(graph_module, other)
+    return None, None
+
+
+def _to_linear(graph_module: Any) -> None:
+    """matmul by a constant matrix, and the add of a constant vector behind it."""
+    import torch
+
+    for node in list(graph_module.graph.nodes):
+        weight = _constant(graph_module, node.args[1]) if _op(node) in ("matmul", "mm") else None
+        if weight is None or weight.dim() != 2:
+            continue
+        add, bias = _sole_add(graph_module, node)
+        if bias is not None and bias.numel() != weight.shape[1]:
+            add, bias = None, None
+        matrix = _add_constant(graph_module, node, weight.t())
+        vector = None if bias is None else _add_constant(graph_module, node, bias.reshape(-1))
+        with graph_module.graph.inserting_before(node):
+            linear = graph_module.graph.call_function(
+                torch.ops.aten.linear.default,
+                (node.args[0], matrix) if vector is None else (node.args[0], matrix, vector),
+            )
+        (node if bias is None else add).replace_all_uses_with(linear)
+
+
+def _bias_into_convolution(graph_module: Any) -> None:
+    """A convolution without a bias, permuted to channels last, to which one value a channel is added."""
+    for node in list(graph_module.graph.nodes):
+        if _op(node) not in ("conv1d", "conv2d") or (len(node.args) > 2 and node.args[2] is not None):
+            continue
+        readers = list(node.users)
+        last = readers[0] if len(readers) == 1 and _op(readers[0]) == "permute" else node
+        add, bias = _sole_add(graph_module, last)
+        channels = _constant(graph_module, node.args[1])
+        if bias is None or channels is None or bias.numel() != channels.shape[0]:
+            continue
+        vector = _add_constant(graph_module, node, bias.reshape(-1))
+        node.args = (*node.args[:2], vector, *node.args[3:])
+        add.replace_all_uses_with(last)
+
+
+def _permutes_down(graph_module: Any) -> None:
+    """relu(permute(x)) to permute(relu(x)): the permutes of two layers then meet, and a convolution meets its relu."""
+    elementwise = (
+        "relu",
+        "relu6",
+        "hardtanh",
+        "sigmoid",
+        "tanh",
+        "silu",
+        "hardswish",
+        "hardsigmoid",
+        "leaky_relu",
+        "elu",
+    )
+    for node in list(graph_module.graph.nodes):
+        permute = node.args[0] if _op(node) in elementwise else None
+        if permute is None or _op(permute) != "permute" or len(permute.users) != 1:
+            continue
+        node.replace_input_with(permute, permute.args[0])
+        with graph_module.graph.inserting_after(node):
+            moved = graph_module.graph.call_function(permute.target, (node, permute.args[1]))
+        node.replace_all_uses_with(moved, delete_user_cb=lambda user, moved=moved: user is not moved)
+
+
+def _cancel_permutes(graph_module: Any) -> None:
+    """A permute of a permute is one; the one that changes nothing is none."""
+    for node in list(graph_module.graph.nodes):
+        if _op(node) != "permute":
+            continue
+        order = list(node.args[1])
+        first = node.args[0]
+        if _op(first) == "permute":
+            order = [first.args[1][index] for index in order]
+            node.args = (first.args[0], order)
+        if order == sorted(order):
+            node.replace_all_uses_with(node.args[0])
+
+
+def _name_functions(graph_module: Any) -> None:
+    """PyTorch's functions in place of aten's, where quantizers look for them; the rest stays as it is."""
+    import torch
+    import torch.nn.functional as F
+
+    names: dict[str, Callable[..., Any]] = {
+        "conv1d": F.conv1d,
+        "conv2d": F.conv2d,
+        "linear": F.linear,
+        "relu": F.relu,
+        "relu6": F.relu6,
+        "hardtanh": F.hardtanh,
+        "hardswish": F.hardswish,
+        "max_pool2d": F.max_pool2d,
+        "avg_pool2d": F.avg_pool2d,
+        "adaptive_avg_pool2d": F.adaptive_avg_pool2d,
+        "add": operator.add,
+        "cat": torch.cat,
+        "permute": torch.permute,
+        "reshape": torch.reshape,
+        "softmax": torch.softmax,
+        "sigmoid": torch.sigmoid,
+        "tanh": torch.tanh,
+        "mean": torch.mean,
+    }
+    for node in graph_module.graph.nodes:
+        name = _op(node)
+        if name in names and not (name == "add" and node.kwargs):
+            node.target = names[name]
+        if name in ("conv1d", "conv2d"):  # FX quantization packs the weights with all of these
+            size = int(name[4])
+            defaults = (None, [1] * size, [0] * size, [1] * size, 1)
+            node.args = (*node.args, *defaults[len(node.args) - 2 :])

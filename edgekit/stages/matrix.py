@@ -1,0 +1,82 @@
+"""The matrix: every source of a model to every variant, each cell exported, validated, or impossible for a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgekit.core.artifact import Artifact
+from edgekit.core.specs import Variant
+from edgekit.core.validation import Validation
+from edgekit.stages import export, routes
+from edgekit.stages.context import FRAMEWORKS, Context
+from edgekit.stages.validate import validate
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One source to one variant. `state` is equal, unequal, failed (a step did not finish) or impossible.
+
+    `detail` says why where it is not equal; the figures are None where there is no artifact.
+    """
+
+    model: str
+    kind: str
+    variant: Variant
+    state: str
+    route: tuple[str, ...] = ()
+    size_bytes: int | None = None
+    max_abs_error: float | None = None
+    detail: str = ""
+
+
+def _impossible(models: Sequence[str]) -> list[Cell]:
+    edges = routes.bridges()
+    return [
+        Cell(model, kind, Variant(target.name, precision), "impossible", detail=reason)
+        for model in models
+        for kind in FRAMEWORKS
+        for target in routes.targets().values()
+        for precision in target.precisions
+        if (reason := routes.impossible(kind, target, precision, edges))
+    ]
+
+
+def _cell(item: export.ExportPlan, artifact: Artifact | None, validation: Validation | None, failure: str) -> Cell:
+    if artifact is None or validation is None:
+        return Cell(item.model, item.kind, item.variant, "failed", detail=failure)
+    return Cell(
+        item.model,
+        item.kind,
+        item.variant,
+        "equal" if validation.passed else "unequal",
+        artifact.manifest.route,
+        artifact.manifest.size_bytes,
+        validation.worst("max_abs_error"),
+        "; ".join(validation.failures),
+    )
+
+
+def matrix(context: Context, models: Sequence[str], calibration_samples: int) -> tuple[Cell, ...]:
+    """Exports and validates everything, training what is missing; a cell for each source and variant."""
+    chosen = routes.parse_selection((), None)
+    plans = export.plan(context, models, FRAMEWORKS, chosen, kinds_named=False, targets_named=False)
+    artifacts = export.export(context, plans, calibration_samples)
+    validations = validate(context, artifacts)
+    by_key = {_key(artifact): artifact for artifact in artifacts}
+    judged = {(item.model, item.kind, Variant(item.target, item.precision)): item for item in validations}
+    reasons = {error.step: str(error) for error in context.failures if hasattr(error, "step")}
+    cells = []
+    for item in plans:
+        key = (item.model, item.kind, item.variant)
+        steps = (item.step, item.step.replace("export", "validate", 1))
+        failure = next((reasons[step] for step in steps if step in reasons), "a step before it failed")
+        cells.append(_cell(item, by_key.get(key), judged.get(key), failure))
+    order = {name: index for index, name in enumerate(models)}
+    return tuple(
+        sorted([*cells, *_impossible(models)], key=lambda cell: (order[cell.model], str(cell.variant), cell.kind))
+    )
+
+
+def _key(artifact: Artifact) -> tuple[str, str, Variant]:
+    return artifact.manifest.model, artifact.manifest.source["kind"], artifact.manifest.variant

@@ -1,0 +1,82 @@
+"""Keras to TFLite by TFLiteConverter."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.metrics import Array
+from edgekit.core.source import LoadedSource
+from edgekit.core.specs import Signature
+from edgekit.targets._base import Conversion
+
+CONVERTER = "TFLiteConverter"
+PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
+BATCH = 1
+
+
+def convert(source: LoadedSource, job: Conversion) -> bytes:
+    """The flatbuffer at the job's precision."""
+    with tempfile.TemporaryDirectory(dir=job.folder) as saved_model:
+        _save(source, saved_model)
+        content: bytes = _converter(saved_model, source.signature, job).convert()
+        return content
+
+
+def convert_float(source: LoadedSource, folder: Path) -> bytes:
+    """The float32 flatbuffer, for the quantizer."""
+    return convert(source, Conversion("float32", folder))
+
+
+def _save(source: LoadedSource, folder: str) -> None:
+    """A SavedModel whose one signature has the source's names, and whose variables the converter can freeze."""
+    import keras
+    import tensorflow as tf
+
+    inputs, outputs = source.signature.inputs, source.signature.outputs
+
+    def serve(**tensors: Any) -> dict[str, Any]:
+        values = [tensors[spec.name] for spec in inputs]
+        result = source.model(values[0] if len(values) == 1 else values, training=False)
+        results = result if isinstance(result, (list, tuple)) else [result]
+        return {spec.name: value for spec, value in zip(outputs, results, strict=True)}
+
+    function = tf.function(serve, autograph=False)
+    function.get_concrete_function(
+        **{spec.name: tf.TensorSpec(spec.with_batch(BATCH).shape, spec.dtype, name=spec.name) for spec in inputs}
+    )
+    archive = keras.export.ExportArchive()
+    archive.track(source.model)
+    archive.add_endpoint("serving_default", function)
+    archive.write_out(folder, verbose=False)
+
+
+def _converter(saved_model: str, signature: Signature, job: Conversion) -> Any:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
+    if job.precision == "float32":
+        return converter
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if job.precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    elif job.precision in ("int8", "int16x8"):
+        ops = tf.lite.OpsSet
+        integer = {
+            "int8": (ops.TFLITE_BUILTINS_INT8, tf.int8),
+            "int16x8": (ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8, tf.int16),
+        }
+        op_set, io_type = integer[job.precision]
+        converter.target_spec.supported_ops = [op_set]
+        converter.inference_input_type = converter.inference_output_type = io_type
+        converter.representative_dataset = lambda: _calibration(signature, job)
+    return converter
+
+
+def _calibration(signature: Signature, job: Conversion) -> Iterator[dict[str, Array]]:
+    assert job.calibration is not None  # the base has made sure
+    count = len(job.calibration[signature.inputs[0].name])
+    for index in range(count):
+        yield {spec.name: job.calibration[spec.name][index : index + 1] for spec in signature.inputs}

@@ -1,0 +1,151 @@
+"""ExecuTorch programs: torch.export, the XNNPACK partitioner, PT2E quantization."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.files import read_bytes
+from edgekit.core.requirements import EXECUTORCH, TORCH, TORCHAO
+from edgekit.core.source import LoadedSource
+from edgekit.core.specs import ModelDescription, OpCount, Signature, TensorSpec
+from edgekit.targets._base import Conversion, Converted, Target, refuse
+
+_SCALARS = {
+    0: "uint8",
+    1: "int8",
+    2: "int16",
+    3: "int32",
+    4: "int64",
+    5: "float16",
+    6: "float32",
+    7: "float64",
+    11: "bool",
+}
+
+
+class ExecuTorch(Target):
+    """float32, and int8 by PT2E with XNNPACK's quantizer, weights per channel; inputs and outputs stay float32."""
+
+    name = "executorch"
+    title = "ExecuTorch"
+    suffixes = (".pte",)
+    runtime = "executorch"
+    routes = {"torch": ("float32", "int8")}
+    requires = {"torch": (TORCH, EXECUTORCH, TORCHAO)}
+    reads_with = (EXECUTORCH,)
+
+    def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
+        import torch
+
+        signature = Signature(
+            tuple(spec.with_batch(1) for spec in source.signature.inputs),
+            tuple(spec.with_batch(1) for spec in source.signature.outputs),
+        )
+        example = tuple(
+            torch.zeros([int(dim) for dim in spec.shape], dtype=getattr(torch, spec.dtype)) for spec in signature.inputs
+        )
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch and torchao deprecate one another's names
+            program = torch.export.export(source.model, example)
+            if job.precision == "int8":
+                program = torch.export.export(_quantized(program, source, job), example)
+            content, delegation = _lower(program)
+        (job.folder / self.file_name).write_bytes(content)
+        options = {"batch": 1, "backend": "XNNPACK", **delegation}
+        if job.precision == "int8":
+            options |= {"quantizer": "PT2E XNNPACKQuantizer", "weights": "per channel"}
+        return Converted(self.file_name, signature, options)
+
+    def describe(self, path: Path) -> ModelDescription:
+        return _describe(path)
+
+
+def _quantized(program: Any, source: LoadedSource, job: Conversion) -> Any:
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    assert job.calibration is not None  # the base has made sure
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    prepared = prepare_pt2e(program.module(), quantizer)
+    arrays = [job.calibration[spec.name] for spec in source.signature.inputs]
+    for index in range(len(arrays[0])):
+        prepared(*(torch.from_numpy(array[index : index + 1]) for array in arrays))
+    return convert_pt2e(prepared)
+
+
+def _lower(program: Any) -> tuple[bytes, dict[str, Any]]:
+    """The .pte file, and which operators XNNPACK took and which run in the portable kernels."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.devtools.backend_debug import get_delegation_info
+    from executorch.exir import to_edge_transform_and_lower
+
+    edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    found = get_delegation_info(edge.exported_program().graph_module).delegation_by_operator
+    counts = {name: item for name, item in sorted(found.items()) if name != "getitem"}
+    delegation = {
+        "delegated": {name: item.delegated for name, item in counts.items() if item.delegated},
+        "not_delegated": {name: item.non_delegated for name, item in counts.items() if item.non_delegated},
+    }
+    return bytes(edge.to_executorch().buffer), delegation
+
+
+def _describe(path: Path) -> ModelDescription:
+    """Inputs and outputs, operators and delegates of the method `forward`, as the runtime tells them.
+
+    Weights and multiply-accumulates are inside the delegate's own format, and are not counted.
+    """
+    from executorch.runtime import Runtime
+
+    content = read_bytes(path, "model file")
+    if content[4:6] != b"ET":
+        raise refuse(path, "ExecuTorch", "the identifier ET is missing")
+    try:
+        program = Runtime.get().load_program(content)
+        metadata = program.metadata("forward")
+    except (RuntimeError, ValueError) as error:
+        raise refuse(path, "ExecuTorch", next(iter(str(error).splitlines()), "")[:200]) from error
+    inputs = [_spec(f"input_{i}", metadata.input_tensor_meta(i)) for i in range(metadata.num_inputs())]
+    outputs = [_spec(f"output_{i}", metadata.output_tensor_meta(i)) for i in range(metadata.num_outputs())]
+    ops = _ops(content)
+    return ModelDescription(
+        format="executorch",
+        signature=Signature(tuple(inputs), tuple(outputs)),
+        ops=tuple(OpCount(name, count) for name, count in ops.most_common()),
+        tensors=len(inputs) + len(outputs),
+        parameters=0,
+        weight_bytes=len(content),
+        macs=None,
+        activation_bytes=None,
+        quantized_tensors=0,
+        metadata={"methods": ", ".join(sorted(program.method_names)), "weights": "inside the delegate, not counted"},
+    )
+
+
+def _spec(name: str, meta: Any) -> TensorSpec:
+    return TensorSpec(name, tuple(meta.sizes()), _SCALARS.get(meta.dtype(), str(meta.dtype())))
+
+
+def _ops(content: bytes) -> Counter[str]:
+    """Operators of the portable kernels and delegates, as the program's execution plan lists them."""
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    found: Counter[str] = Counter()
+    plan = deserialize_pte_binary(content).program.execution_plan[0]
+    for chain in plan.chains:
+        for instruction in chain.instructions:
+            call = instruction.instr_args
+            if hasattr(call, "op_index"):
+                found[plan.operators[call.op_index].name] += 1
+            elif hasattr(call, "delegate_index"):
+                found[f"delegate {plan.delegates[call.delegate_index].id}"] += 1
+    return found
+
+
+TARGET = ExecuTorch()
