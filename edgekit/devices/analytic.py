@@ -10,8 +10,15 @@ from dataclasses import dataclass
 
 from edgekit.devices.profile import Core, DeviceProfile
 
-_ARITHMETIC = {"float32": "float32", "float16": "float32", "dynamic": "int8", "int8": "int8", "int16x8": "int16"}
-"""What a precision computes in on a CPU: float16 weights are unpacked to float32, int16x8 multiplies int16."""
+_ARITHMETIC = {
+    "float32": "float32",
+    "float16": "float32",
+    "dynamic": "int8",
+    "int8": "int8",
+    "int4": "int8",
+    "int16x8": "int16",
+}
+"""What a precision computes in on a CPU: float16 weights are unpacked to float32, int4 weights to int8."""
 
 # Multiply-accumulates a cycle that the instruction set allows a core of one vector unit: a 128-bit FMLA has 4 lanes of
 # float32, SMLAL 8 of int8 or 4 of int16, SDOT 16 products of int8; SMLAD of the DSP extension makes 2 products.

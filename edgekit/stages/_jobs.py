@@ -118,7 +118,7 @@ def _write_samples(spec: ModelSpec, loaded: Loaded, splits: Splits, folder: Path
     """Calibration, golden and test samples with the source's own outputs; the task metric on the test set."""
     name = loaded.signature.inputs[0].name
     parts = {
-        CALIBRATION_FILE: (splits.calibration_inputs, None),
+        CALIBRATION_FILE: (splits.calibration_inputs, splits.calibration_labels),
         GOLDEN_FILE: (splits.golden_inputs, splits.golden_labels),
         TEST_FILE: (splits.test_inputs, splits.test_labels),
     }

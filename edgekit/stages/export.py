@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.core import plugins, samples
+from edgekit.core import calibration, plugins, samples
 from edgekit.core.artifact import Artifact, Manifest, load_artifact, write_manifest
 from edgekit.core.errors import InputError, StepError
 from edgekit.core.events import Noted
 from edgekit.core.files import sha256_file, staged_folder
-from edgekit.core.metrics import Array
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SourceModel, load_source
 from edgekit.core.specs import Route, Variant
@@ -62,12 +61,20 @@ def plan(
     )
 
 
-def _calibration(source: SourceModel, pool: Samples, count: int) -> dict[str, Array]:
+def _calibration(context: Context, item: ExportPlan, source: SourceModel, count: int) -> Samples:
+    """The first `count` calibration samples. What the linter finds in them is told. Raises InputError for too many."""
+    folder = context.project.source_folder(item.model, item.kind)
+    pool = samples.load(folder / CALIBRATION_FILE, "calibration samples")
     if count > pool.count:
         raise InputError(
             f"{source.name}: {count} calibration samples were asked for; the trained model keeps {pool.count}"
         )
-    return {name: array[:count] for name, array in pool.inputs.items()}
+    labels = None if pool.labels is None else pool.labels[:count]
+    chosen = Samples({name: array[:count] for name, array in pool.inputs.items()}, {}, labels)
+    golden = samples.load(folder / GOLDEN_FILE, "golden samples")
+    for finding in calibration.lint(chosen.inputs, golden.inputs, labels, golden.labels):
+        context.emit(Noted(item.step, f"calibration samples: {finding}", warning=True))
+    return chosen
 
 
 def train_missing(context: Context, plans: Sequence[ExportPlan]) -> tuple[ExportPlan, ...]:
@@ -127,10 +134,9 @@ def _export_by(
     source_folder = project.source_folder(item.model, item.kind)
     source = load_source(source_folder)
     target = routes.load_target(item.variant.target)
-    calibration: Mapping[str, Array] | None = None
+    chosen = None
     if item.variant.precision in target.calibrated:
-        pool = samples.load(source_folder / CALIBRATION_FILE, "calibration samples")
-        calibration = _calibration(source, pool, calibration_samples)
+        chosen = _calibration(context, item, source, calibration_samples)
     final = project.artifact_folder(item.model, item.kind, item.variant.slug)
     with staged_folder(final) as staging:
         arguments = {
@@ -138,7 +144,7 @@ def _export_by(
             "model_folder": str(project.model_folder(item.model)),
             "target": item.variant.target,
             "precision": item.variant.precision,
-            "calibration": calibration,
+            "calibration": None if chosen is None else chosen.inputs,
             "folder": str(staging),
             "bridge": routes.bridge_name(route.bridges[0]) if route.bridges else None,
         }
@@ -150,7 +156,7 @@ def _export_by(
             listener=context.emit,
         )
         shutil.copyfile(source_folder / GOLDEN_FILE, staging / GOLDEN_FILE)
-        record = None if calibration is None else _calibration_record(calibration)
+        record = None if chosen is None else {"samples": chosen.count, "sha256": chosen.digest()}
         write_manifest(staging, _manifest(item, route, source, converted, staging, record, versions, notes))
     return load_artifact(final)
 
@@ -161,7 +167,7 @@ def _manifest(
     source: SourceModel,
     converted: Converted,
     folder: Path,
-    calibration: Mapping[str, Any] | None,
+    calibration_record: Mapping[str, Any] | None,
     versions: Mapping[str, str],
     notes: Sequence[str],
 ) -> Manifest:
@@ -179,7 +185,7 @@ def _manifest(
         source=_source_record(source),
         route=route.steps,
         options=dict(converted.options),
-        calibration=calibration,
+        calibration=calibration_record,
         golden={"samples": golden.count, "sha256": golden.digest()},
         versions=versions,
         notes=(*notes, *converted.notes),
@@ -199,10 +205,6 @@ def _source_record(source: SourceModel) -> dict[str, Any]:
         "parameters": source.parameters,
         "data_sha256": source.data.get("sha256"),
     }
-
-
-def _calibration_record(calibration: Mapping[str, Array]) -> dict[str, Any]:
-    return {"samples": len(next(iter(calibration.values()))), "sha256": Samples(calibration, {}).digest()}
 
 
 def export(context: Context, plans: Sequence[ExportPlan], calibration_samples: int) -> tuple[Artifact, ...]:

@@ -255,3 +255,12 @@ def test_the_matrix_has_a_cell_for_every_source_and_variant(tmp_path: Path) -> N
     assert {cell["state"] for cell in cells.values()} == {"equal"}
     assert cells["keras", "executorch:int8"]["route"] == ["keras", "torch", "executorch"]
     assert all(cell["size_bytes"] > 0 and cell["max_abs_error"] is not None for cell in cells.values())
+
+
+def test_calibration_samples_that_are_too_few_or_miss_classes_are_warned_about(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "build/simple_cnn/torch/source", tmp_path / "build/simple_cnn/torch/source")
+    chosen = ("--framework", "torch", "--target", "onnx:int8", "--calibration-samples", "8", "--root", tmp_path)
+    answer = call("export", "simple_cnn", *chosen)
+    assert answer.code == 0
+    assert "calibration samples: few-samples: image has 8 samples" in answer.err
+    assert "calibration samples: labels: " in answer.err

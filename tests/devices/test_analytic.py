@@ -32,7 +32,9 @@ def test_more_threads_share_the_compute_but_not_the_memory():
     assert bound(threads=4, weight_bytes=10_000_000).latency_ms == pytest.approx(5.0)
 
 
-@pytest.mark.parametrize(("precision", "rate"), [("float32", 4), ("float16", 4), ("dynamic", 16), ("int8", 16)])
+@pytest.mark.parametrize(
+    ("precision", "rate"), [("float32", 4), ("float16", 4), ("dynamic", 16), ("int8", 16), ("int4", 16)]
+)
 def test_each_precision_computes_at_the_rate_of_its_arithmetic(precision, rate):
     assert bound(precision).latency_ms == pytest.approx(8 / rate)
 
@@ -46,7 +48,7 @@ def test_without_macs_there_is_no_bound_and_a_reason():
     assert bound(macs=None) == Roofline(None, None, "the file does not tell its multiply-accumulates")
 
 
-@pytest.mark.parametrize("precision", sorted(set(PRECISIONS) - {"float32", "float16", "dynamic", "int8"}))
+@pytest.mark.parametrize("precision", sorted(set(PRECISIONS) - {"float32", "float16", "dynamic", "int8", "int4"}))
 def test_a_precision_without_a_rate_has_no_bound_and_a_reason(precision):
     assert bound(precision) == Roofline(None, None, f"the profile has no big rate for {precision}")
 

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgekit.core.calibration import lint
+
+RNG = np.random.default_rng(0)
+DATA = RNG.random((100, 8, 8, 1), dtype=np.float32)
+LABELS = np.arange(100) % 10
+
+
+def names(array: np.ndarray, **labels: np.ndarray) -> list[str]:
+    return [finding.name for finding in lint({"image": array}, {"image": DATA}, **labels)]
+
+
+def test_good_samples_have_no_findings() -> None:
+    assert names(DATA[:64], labels=LABELS[:64], known_labels=LABELS) == []
+
+
+@pytest.mark.parametrize(
+    ("array", "name", "figure"),
+    [
+        (DATA[:31], "few-samples", "31 samples"),
+        (np.repeat(DATA[:1], 50, axis=0), "duplicates", "49 of 50"),
+        (np.where(np.arange(64)[:, None, None, None] < 3, np.float32(0.5), DATA[:64]), "constant", "3 of 64"),
+        (DATA[:64] * 255, "not-normalised", "never scaled"),
+        (DATA[:64] * 3, "range", "spans"),
+        (DATA[:64] - 2, "range", "spans"),
+        (DATA[:64] * 0.3, "range", "spans"),
+        (DATA[:64].transpose(0, 3, 1, 2), "layout", "another order"),
+        (DATA[:64, :4], "layout", "another shape"),
+    ],
+)
+def test_each_mistake_is_found_by_name_with_its_figure(array: np.ndarray, name: str, figure: str) -> None:
+    (finding,) = lint({"image": array}, {"image": DATA})
+    assert finding.name == name
+    assert figure in finding.sentence
+    assert str(finding) == f"{name}: {finding.sentence}"
+
+
+def test_classes_that_no_sample_stands_for_are_listed() -> None:
+    few = LABELS < 7
+    (finding,) = lint({"image": DATA[few]}, {"image": DATA}, labels=LABELS[few], known_labels=LABELS)
+    assert str(finding) == "labels: 3 classes are not among the samples: 7, 8, 9"
+
+
+def test_the_targets_of_a_regression_are_no_classes() -> None:
+    targets = LABELS.astype(np.float32)
+    assert names(DATA[:64], labels=targets[:1], known_labels=targets) == []
+
+
+def test_a_vector_of_one_value_is_not_taken_for_a_constant_image() -> None:
+    x = RNG.random((50, 1), dtype=np.float32)
+    assert lint({"x": x}, {"x": x}) == ()
