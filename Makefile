@@ -16,7 +16,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all help env lock train export validate bench check report test lint format bench-litert clean distclean
+.PHONY: all help env lock train export validate bench check report test lint format bench-litert bench-export clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -80,6 +80,9 @@ format: $(STAMP)  ## Put the code into shape
 
 bench-litert: $(STAMP)  ## edgekit's latency against LiteRT's own benchmark tool, side by side
 	$(BIN)/python tests/benchmarks/litert_agreement.py
+
+bench-export: $(STAMP)  ## What `edgekit export` costs over the bare converter calls that it makes
+	$(BIN)/python tests/benchmarks/export_overhead.py
 
 clean:  ## Remove what the stages wrote
 	rm -rf build

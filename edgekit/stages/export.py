@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekit.core import calibration, plugins, samples
 from edgekit.core.artifact import Artifact, Manifest, load_artifact, write_manifest
-from edgekit.core.errors import InputError, StepError
+from edgekit.core.errors import DiskFull, InputError, StepError
 from edgekit.core.events import Noted
 from edgekit.core.files import sha256_file, staged_folder
 from edgekit.core.samples import Samples
@@ -81,17 +81,23 @@ def train_missing(context: Context, plans: Sequence[ExportPlan]) -> tuple[Export
     """Trains each source that a plan needs and that is not there; the plans whose source is there now."""
     wanted = dict.fromkeys((item.model, item.kind) for item in plans)
     for model, kind in wanted:
-        if not context.project.is_trained(model, kind):
+        if context.project.is_trained(model, kind):
+            _warn_if_stale(context, model, kind)
+        else:
             train(context, (model,), (kind,), TrainOptions())
     return tuple(item for item in plans if context.project.is_trained(item.model, item.kind))
 
 
-def _warn_if_stale(context: Context, item: ExportPlan) -> None:
+def _warn_if_stale(context: Context, model: str, kind: str) -> None:
     """Says so when the code that builds the network has changed since its weights were trained."""
-    source = load_source(context.project.source_folder(item.model, item.kind))
-    code = context.project.model_folder(item.model) / (source.code or "")
+    try:
+        source = load_source(context.project.source_folder(model, kind))
+    except InputError:
+        return  # each export that needs it will say so
+    code = context.project.model_folder(model) / (source.code or "")
     if source.code and code.is_file() and sha256_file(code) != source.code_sha256:
-        context.emit(Noted(item.step, f"{code.name} has changed since {item.model} was trained", warning=True))
+        detail = f"{code.name} has changed since these weights were trained; run: edgekit train {model}"
+        context.emit(Noted(f"export {model}/{kind}", detail, warning=True))
 
 
 def pin(plans: Sequence[ExportPlan], steps: tuple[str, ...]) -> tuple[ExportPlan, ...]:
@@ -108,11 +114,12 @@ def export_one(context: Context, item: ExportPlan, calibration_samples: int) -> 
 
     Raises InputError, MissingDependency, StepError; then what stood there before still stands.
     """
-    _warn_if_stale(context, item)
     notes: list[str] = []
     for route in item.routes[:-1]:
         try:
             return _export_by(context, item, route, calibration_samples, notes)
+        except DiskFull:
+            raise
         except StepError as error:
             notes.append(f"{route} did not work: {error}")
             context.emit(Noted(item.step, f"{notes[-1]}; trying the next route", warning=True))

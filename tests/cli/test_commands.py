@@ -38,9 +38,8 @@ def test_export_of_one_variant_says_where_it_lies(project: Path, tmp_path: Path)
 
 
 def test_export_trains_what_is_missing_and_narrows_by_what_is_named(tmp_path: Path) -> None:
-    answer = call(
-        "export", "linear", "--target", "torchscript:int8", "--target", "lite-interpreter", "--root", tmp_path, "--json"
-    )
+    chosen = ("--framework", "torch", "--target", "torchscript:int8", "--target", "lite-interpreter")
+    answer = call("export", "linear", *chosen, "--root", tmp_path, "--json")
     assert answer.code == 0, answer.err
     assert "train linear/torch: mae" in answer.err
     made = [item["manifest"] for item in answer.data["artifacts"]]
@@ -264,3 +263,14 @@ def test_calibration_samples_that_are_too_few_or_miss_classes_are_warned_about(p
     assert answer.code == 0
     assert "calibration samples: few-samples: image has 8 samples" in answer.err
     assert "calibration samples: labels: " in answer.err
+
+
+def test_code_that_changed_since_the_training_is_warned_about_once(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "models/linear", tmp_path / "models/linear")
+    shutil.copytree(project / "build/linear/torch/source", tmp_path / "build/linear/torch/source")
+    with (tmp_path / "models/linear/torch_model.py").open("a") as code:
+        code.write("# a change\n")
+    answer = call("export", "linear", "--framework", "torch", "--target", "torchscript", "--root", tmp_path)
+    assert answer.code == 0
+    warning = "warning export linear/torch: torch_model.py has changed since these weights were trained"
+    assert answer.err.count(warning) == 1

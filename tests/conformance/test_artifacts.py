@@ -33,7 +33,7 @@ CASES = [
 TARGETS = plugins.names("edgekit.targets")
 RUNTIMES = plugins.names("edgekit.runtimes")
 
-# Networks of one epoch, judged on golden samples: the issue of these limits is conversion, not training.
+# Networks of one epoch, judged on golden samples: these limits are about conversion, not training.
 LIMITS = {"float32": 1e-5, "float16": 1e-2}
 
 
