@@ -58,7 +58,8 @@ def format_ms(milliseconds: float) -> str:
     for unit, size in (("ns", 1e-6), ("us", 1e-3), ("ms", 1.0)):
         if abs(milliseconds) < 999.5 * size:
             return f"{milliseconds / size:.3g} {unit}"
-    return f"{milliseconds / 1000:.0f} s" if milliseconds > 1e6 else f"{milliseconds / 1000:.3g} s"
+    seconds = milliseconds / 1000
+    return f"{seconds:.3g} s" if abs(seconds) < 999.5 else f"{seconds:.0f} s"
 
 
 def format_count(count: float) -> str:

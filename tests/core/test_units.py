@@ -97,7 +97,7 @@ def test_memory_prints_in_powers_of_1024(count, text):
 @pytest.mark.parametrize(
     ("milliseconds", "text"),
     [(0.01234, "12.3 us"), (0.0000005, "0.5 ns"), (1, "1 ms"), (0.9999, "1 ms"), (999.4, "999 ms"), (1000, "1 s"),
-     (61234.5, "61.2 s"), (0, "0 ns")],
+     (61234.5, "61.2 s"), (999_500, "1000 s"), (0, "0 ns")],
 )  # fmt: skip
 def test_a_latency_prints_in_the_unit_that_reads_best(milliseconds, text):
     assert units.format_ms(milliseconds) == text
