@@ -104,6 +104,11 @@ def _sole_add(graph_module: Any, node: Any) -> tuple[Any, Any]:
     return None, None
 
 
+def _along_last(bias: Any, size: int) -> bool:
+    """Whether the constant has `size` values and all of them stand along the last axis, as a bias must."""
+    return bool(bias.numel() == size and bias.dim() > 0 and bias.shape[-1] == size)
+
+
 def _to_linear(graph_module: Any) -> None:
     """matmul by a constant matrix, and the add of a constant vector behind it."""
     import torch
@@ -113,7 +118,7 @@ def _to_linear(graph_module: Any) -> None:
         if weight is None or weight.dim() != 2:
             continue
         add, bias = _sole_add(graph_module, node)
-        if bias is not None and bias.numel() != weight.shape[1]:
+        if bias is not None and not _along_last(bias, weight.shape[1]):
             add, bias = None, None
         matrix = _add_constant(graph_module, node, weight.t())
         vector = None if bias is None else _add_constant(graph_module, node, bias.reshape(-1))
@@ -131,10 +136,12 @@ def _bias_into_convolution(graph_module: Any) -> None:
         if _op(node) not in ("conv1d", "conv2d") or (len(node.args) > 2 and node.args[2] is not None):
             continue
         readers = list(node.users)
-        last = readers[0] if len(readers) == 1 and _op(readers[0]) == "permute" else node
+        if len(readers) != 1 or _op(readers[0]) != "permute" or readers[0].args[1][-1] != 1:
+            continue
+        last = readers[0]
         add, bias = _sole_add(graph_module, last)
         channels = _constant(graph_module, node.args[1])
-        if bias is None or channels is None or bias.numel() != channels.shape[0]:
+        if bias is None or channels is None or not _along_last(bias, channels.shape[0]):
             continue
         vector = _add_constant(graph_module, node, bias.reshape(-1))
         node.args = (*node.args[:2], vector, *node.args[3:])
