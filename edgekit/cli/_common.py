@@ -45,7 +45,11 @@ class Run:
         from edgekit.workers.pool import WorkerPool
 
         with WorkerPool(timeout_s=timeout_s) as pool, Watcher(self.verbosity) as watcher:
-            yield Context(self.project, pool, watcher)
+            context = Context(self.project, pool, watcher)
+            try:
+                yield context
+            finally:
+                context.close()
 
     def answer(self, data: Any, text: str | Callable[[], str]) -> None:
         """The command's answer on stdout: a JSON document with --json, text otherwise."""

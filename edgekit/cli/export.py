@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,26 +17,37 @@ if TYPE_CHECKING:
 
 @click.command("export", short_help="Convert models to edge formats.")
 @selection_options
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights for code: a state dict, safetensors, .h5.")
+@click.option("--input", "inputs", metavar="NAME:SHAPE:DTYPE", multiple=True, help="An input; may be repeated.")
+@click.option(
+    "--sample", type=click.Path(path_type=Path), help="Real inputs by name (npz, npy); 'labels' judge accuracy."
+)
+@click.option(
+    "--calibration", metavar="PATH|FILE.py:FUNCTION", help="Inputs to take ranges from: npz, npy, images, code."
+)
+@click.option(
+    "--image-range", nargs=2, type=float, default=(0.0, 1.0), help="What pixels 0..255 of images become (default: 0 1)."
+)
+@click.option("--name", help="What to call your model (default: its file's name).")
+@click.option("--dim", "dims", metavar="NAME=SIZE", multiple=True, help="Fix a symbolic dimension, such as batch=1.")
+@click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="The layout of images in the artifact.")
+@click.option("--opset", type=int, help="ONNX operator set.")
+@click.option("--ir-version", type=int, help="ONNX file format version.")
 @click.option(
     "--calibration-samples",
     type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
-    help="Real samples that int8 and int16x8 take their ranges from.",
+    help="Real samples that int8 and int16x8 take their ranges from (default: 200, or all).",
 )
 @click.option("--route", metavar="KIND,...,TARGET", help="Take this route and no other, such as keras,torch,tflite.")
 @click.option("--explain", is_flag=True, help="Print the routes without converting.")
 @timeout_option
 @common
-def command(
-    run: Run,
-    choice: Choice,
-    calibration_samples: int,
-    route: str | None,
-    explain: bool,
-    timeout: float,
-) -> int:
+def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout: float, **options: Any) -> int:
     """Convert models; without a MODEL, every reference model. What is not trained is trained first.
+
+    A MODEL is a reference model's name, or a model of your own: a .keras, .h5, .onnx, .pt2 or TorchScript file, a
+    SavedModel folder, or the code that builds it, as FILE.py:FUNCTION or MODULE:FUNCTION. It is known by its name from
+    then on. Nothing in a file is executed unless you name code.
 
     When a route crashes or refuses, the next one is taken, and the manifest says so.
 
@@ -45,29 +57,41 @@ def command(
     Example:
       edgekit export --target tflite
       edgekit export simple_cnn --framework torch --target onnx --precision int8
-      edgekit export simple_cnn --target tflite:int8 --target onnx --target lite-interpreter
+      edgekit export detector.onnx --target tflite:int8 --calibration photos/
+      edgekit export net.py:build --weights net.safetensors --input image:1x3x96x96 --target executorch
     """
-    from edgekit.stages import export, routes
-    from edgekit.stages.train import parse_frameworks
+    from edgekit.stages import export, routes, subjects
 
-    kinds = parse_frameworks(choice.framework)
     selection = routes.parse_selection(choice.targets, choice.precision)
-    names = choice.names or tuple(run.project.models())
-    for name in names:
-        run.project.model_folder(name)
+    sizes = dict(map(subjects.parse_size, options["dims"]))
+    own = subjects.OwnModel(
+        sizes=sizes,
+        **{key: options[key] for key in ("name", "weights", "inputs", "sample", "calibration", "image_range")},
+    )
+    settings = export.ExportSettings(
+        options["calibration_samples"],
+        sizes,
+        options["layout"],
+        {key: options[key] for key in ("opset", "ir_version") if options[key] is not None},
+    )
     with run.context(timeout) as context:
-        named = {"kinds_named": choice.framework not in (None, "both"), "targets_named": bool(choice.targets)}
-        plans = export.plan(context, names, kinds, selection, **named)
+        plans = tuple(
+            item
+            for group in subjects.resolve(context, choice.names, choice.framework, own)
+            for item in export.plan(group, selection, targets_named=bool(choice.targets))
+        )
+        plans = export.possible(context, plans, settings, targets_named=bool(choice.targets))
         if route is not None:
             plans = export.pin(plans, routes.parse_route(route))
         if explain:
             return _explain(run, plans)
-        made = export.export(context, plans, calibration_samples)
+        made = export.export(context, plans, settings)
+        code = context.exit_code
     run.answer(
         {"artifacts": [artifact_data(item) for item in made], "failures": failures(context)},
         "".join(f"{item.folder}\n" for item in made),
     )
-    return context.exit_code
+    return code
 
 
 def _explain(run: Run, plans: Sequence[ExportPlan]) -> int:

@@ -30,14 +30,13 @@ def command(run: Run, models: tuple[str, ...], timeout: float) -> int:
     """
     from dataclasses import asdict
 
-    from edgekit.stages.export import DEFAULT_CALIBRATION_SAMPLES
+    from edgekit.stages import subjects
+    from edgekit.stages.export import ExportSettings
     from edgekit.stages.matrix import matrix
 
-    names = models or tuple(run.project.models())
-    for name in names:
-        run.project.model_folder(name)
     with run.context(timeout) as context:
-        cells = matrix(context, names, DEFAULT_CALIBRATION_SAMPLES)
+        found = subjects.resolve(context, models, None, subjects.OwnModel())
+        cells = matrix(context, found, ExportSettings())
     data = {
         "cells": [{**asdict(cell), "variant": str(cell.variant)} for cell in cells],
         "failures": failures(context),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from edgekit.cli._common import Run, common, complete
@@ -33,7 +35,7 @@ def command(run: Run) -> int:
     return 0
 
 
-def _trained(run: Run, name: str) -> dict[str, dict[str, object]]:
+def _trained(run: Run, name: str) -> dict[str, dict[str, Any]]:
     from edgekit.core.source import load_source
     from edgekit.stages.context import FRAMEWORKS
     from edgekit.stages.train import format_metric

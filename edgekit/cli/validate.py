@@ -67,12 +67,13 @@ def _rows(validations: Sequence[Validation], every: bool) -> Iterator[tuple[str,
     for item in validations:
         name = (f"{item.model}/{item.kind}", f"{item.target}:{item.precision}")
         for comparison in item.comparisons:
+            of = f"{comparison.output}: " if len(item.comparisons) > 1 else ""
             if comparison.problem:
-                yield (*name, comparison.problem, "", "", "FAILED")
+                yield (*name, f"{of}{comparison.problem}", "", "", "FAILED")
             for figure in comparison.figures:
                 if every or figure.limit is not None:
                     verdict = "" if figure.limit is None else _verdict(figure.passed)
-                    yield (*name, figure.name, format_figure(figure.value), figure.limit_text, verdict)
+                    yield (*name, f"{of}{figure.name}", format_figure(figure.value), figure.limit_text, verdict)
         if item.drift is not None:
             yield from ((*name, *cells) for cells in _drift_rows(item.drift))
 

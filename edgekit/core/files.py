@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -44,6 +45,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
     Whatever stood at `final` stays until the new folder is complete. On an error, or an interrupt, the temporary folder
     is removed and `final` is as it was. Raises InputError when the parent cannot be written, DiskFull when it is full.
     """
+    made = [folder for folder in final.parents if not folder.exists()]
     with writing(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         sweep(final.parent)
@@ -55,6 +57,9 @@ def staged_folder(final: Path) -> Iterator[Path]:
             _replace_folder(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):  # something stands in it
+                folder.rmdir()
 
 
 def _own_prefix() -> str:
@@ -158,3 +163,19 @@ def sha256_file(path: Path) -> str:
     """The hex digest of the file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_path(path: Path) -> str:
+    """The hex digest of a file's content, or of a folder's: the names and digests of all files in it."""
+    if path.is_file():
+        return sha256_file(path)
+    hasher = hashlib.sha256()
+    for item in sorted(path.rglob("*")):
+        if item.is_file():
+            hasher.update(f"{item.relative_to(path).as_posix()} {sha256_file(item)}\n".encode())
+    return hasher.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder."""
+    return sum(item.stat().st_size for item in ([path] if path.is_file() else path.rglob("*")) if item.is_file())

@@ -47,6 +47,16 @@ class Project:
             raise unknown_name("model", name, list(models))
         return models[name]
 
+    def code_base(self, name: str) -> Path:
+        """What the code of a model's source is relative to: the reference model's folder, or this project's."""
+        return self.models().get(name, self.root)
+
+    def adopted(self, name: str) -> tuple[str, ...]:
+        """The kinds of a model of the user's that was taken in before; none for a reference model."""
+        if name in self.models() or not name or "/" in name:
+            return ()
+        return tuple(sorted(path.parent.parent.name for path in self.build.glob(f"{name}/*/source/{SOURCE_FILE}")))
+
     def device_files(self) -> dict[str, Path]:
         """Device name -> its TOML file."""
         return self._entries("device_profiles", "*.toml")

@@ -35,9 +35,13 @@ def dequantize(integers: Array, quantization: Quantization, dtype: str = "float3
 
 
 def to_tensor(array: Array, spec: TensorSpec) -> Array:
-    """The array as the tensor wants it: quantized when that has a scale, else unchanged (a wrong dtype stays wrong)."""
+    """The array as the tensor wants it: quantized when that has a scale, in its width where both are integers and no
+    value is lost (converters make int32 of int64), else unchanged: a wrong dtype stays wrong."""
     if spec.quantization is not None and np.issubdtype(array.dtype, np.floating):
         return quantize(array, spec.quantization, spec.dtype)
+    if array.dtype.kind == "i" and spec.dtype.startswith("int") and array.dtype != spec.dtype:
+        narrow: Array = array.astype(spec.dtype)
+        return narrow if np.array_equal(narrow, array) else array
     return array
 
 

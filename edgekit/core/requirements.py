@@ -46,6 +46,9 @@ LITERT_TORCH = Requirement("litert_torch", "litert-torch", "litert")
 QUANTIZER = Requirement("ai_edge_quantizer", "ai-edge-quantizer", "litert")
 EXECUTORCH = Requirement("executorch", "executorch", "executorch")
 TORCHAO = Requirement("torchao", "torchao", "executorch")
+SAFETENSORS = Requirement("safetensors", "safetensors", "torch")
+ONNXSLIM = Requirement("onnxslim", "onnxslim", "onnx")
+PILLOW = Requirement("PIL", "pillow", "images")
 MLXTEND = Requirement("mlxtend", "mlxtend", "data")
 
 ALL = (
@@ -61,6 +64,9 @@ ALL = (
     TORCHAO,
     ONNX,
     ONNXRUNTIME,
+    ONNXSLIM,
+    SAFETENSORS,
+    PILLOW,
     MLXTEND,
 )
 

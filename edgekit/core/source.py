@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_json, sha256_file, write_json
+from edgekit.core.files import read_json, sha256_path, write_json
 from edgekit.core.metrics import Array
 from edgekit.core.specs import Signature
 
@@ -23,8 +23,11 @@ TEST_FILE = "test.npz"
 class SourceModel:
     """What the user trained, and how well it does.
 
-    `kind` is keras, torch or onnx. `file` is the model or weights file in the folder, `code` the Python file in the
-    model's folder that builds the network around the weights (None where the file is whole by itself).
+    `kind` is that of a source: keras, torch, onnx … `file` is the model or weights file (or folder) in this folder,
+    `code` the function that builds the network around bare weights, as `Factory` writes it, relative to the model's
+    folder (a user's model: to the project's root); None where the file is whole by itself. Task and metric are None
+    where nobody said what the outputs mean. `sizes` has the size in the samples of each symbolic dimension that is not
+    the batch.
     """
 
     name: str
@@ -32,12 +35,14 @@ class SourceModel:
     file: str
     sha256: str
     signature: Signature
-    task: str
-    metric: str
-    metric_value: float
+    task: str | None
+    metric: str | None
+    metric_value: float | None
     parameters: int
     code: str | None = None
     code_sha256: str | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     history: Mapping[str, list[float]] = field(default_factory=dict)
@@ -49,11 +54,11 @@ class SourceModel:
         write_json(folder / SOURCE_FILE, asdict(self))
 
     def weights_path(self, folder: Path) -> Path:
-        """The model file. Raises InputError when it is missing or its hash is not the recorded one."""
+        """The model's file or folder. Raises InputError when it is missing or its hash is not the recorded one."""
         path = folder / self.file
-        if not path.is_file():
+        if not path.exists():
             raise InputError(f"{path}: the trained model is missing; run: edgekit train {self.name}")
-        if sha256_file(path) != self.sha256:
+        if sha256_path(path) != self.sha256:
             raise InputError(
                 f"{path}: this file is not the one that was trained: its sha256 differs from source.json's"
             )
@@ -68,7 +73,8 @@ def load_source(folder: Path) -> SourceModel:
     if data.get("schema_version") != SOURCE_SCHEMA or set(data) - known:
         raise InputError(f"{path}: not a source model description of version {SOURCE_SCHEMA}; train the model again")
     try:
-        return SourceModel(**{**data, "signature": Signature.from_dict(data["signature"])})
+        made = {"signature": Signature.from_dict(data["signature"]), "notes": tuple(data.get("notes", ()))}
+        return SourceModel(**{**data, **made})
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: this source model description lacks or mistypes a key ({error})") from None
 
@@ -82,7 +88,16 @@ class LoadedSource(Protocol):
     kind: str
     model: Any
     signature: Signature
+    sizes: Mapping[str, int]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs for N samples."""
+        ...
+
+    def examples(self, batch: int) -> tuple[Array, ...]:
+        """Zeros in the shapes of one call with that batch, in the signature's order."""
+        ...
+
+    def call(self, *tensors: Any) -> list[Any]:
+        """The outputs in order for the framework's own tensors in order, as a converter traces it."""
         ...

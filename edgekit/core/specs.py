@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgekit.core.errors import InputError, unknown_name
@@ -73,7 +73,12 @@ class TensorSpec:
 
     def with_batch(self, batch: Dim) -> TensorSpec:
         """The same tensor with another first dimension."""
-        return TensorSpec(self.name, (batch, *self.shape[1:]), self.dtype, self.layout, self.quantization)
+        return replace(self, shape=(batch, *self.shape[1:]))
+
+    def sized(self, sizes: Mapping[str, int]) -> TensorSpec:
+        """The same tensor with symbolic dimensions replaced by their sizes, where `sizes` has them."""
+        shape = tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in self.shape)
+        return replace(self, shape=shape)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:
@@ -93,6 +98,24 @@ class Signature:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbolic dimensions of the inputs, each once, in the order in which they stand there."""
+        return tuple(dict.fromkeys(dim for spec in self.inputs for dim in spec.shape if isinstance(dim, str)))
+
+    @property
+    def batch(self) -> str | None:
+        """The symbol that every input has as its first dimension, or None."""
+        first = {spec.shape[0] if spec.shape else None for spec in self.inputs}
+        only = next(iter(first)) if len(first) == 1 else None
+        return only if isinstance(only, str) else None
+
+    def sized(self, sizes: Mapping[str, int]) -> Signature:
+        """With symbolic dimensions replaced by their sizes, where `sizes` has them."""
+        return Signature(
+            tuple(spec.sized(sizes) for spec in self.inputs), tuple(spec.sized(sizes) for spec in self.outputs)
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Signature:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from edgekit.core import calls
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.metrics import Array
 from edgekit.core.quantization import from_tensor, to_tensor
@@ -47,26 +48,13 @@ class Session(ABC):
         sample.
         """
         _check_names(self.signature, samples)
-        count = len(next(iter(samples.values())))
-        batch = self.signature.inputs[0].fixed_batch or 1
-        chunks: list[dict[str, Array]] = []
-        for start in range(0, count, batch):
-            real = {spec.name: samples[spec.name][start : start + batch] for spec in self.signature.inputs}
-            raw = {spec.name: to_tensor(self._filled(real[spec.name], spec), spec) for spec in self.signature.inputs}
-            chunks.append(self.run(raw))
-        return {
-            spec.name: from_tensor(np.concatenate([chunk[spec.name] for chunk in chunks])[:count], spec)
-            for spec in self.signature.outputs
-        }
-
-    @staticmethod
-    def _filled(array: Array, spec: TensorSpec) -> Array:
-        wanted = spec.fixed_batch or len(array)
-        return (
-            array
-            if len(array) >= wanted
-            else np.concatenate([array, np.repeat(array[-1:], wanted - len(array), axis=0)])
-        )
+        chunks: list[list[Array]] = []
+        for call in calls.split(self.signature, samples):
+            raw = {spec.name: to_tensor(array, spec) for spec, array in zip(self.signature.inputs, call, strict=True)}
+            outputs = self.run(raw)
+            chunks.append([outputs[spec.name] for spec in self.signature.outputs])
+        joined = calls.join(self.signature, samples, chunks)
+        return {spec.name: from_tensor(joined[spec.name], spec) for spec in self.signature.outputs}
 
     @abstractmethod
     def _run(self, inputs: list[Array]) -> list[Array]:

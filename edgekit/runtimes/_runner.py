@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.core import clock, plugins
+from edgekit.core import calls, clock, plugins
 from edgekit.core.clock import NS_PER_MS, Distribution
 from edgekit.core.metrics import Array
 from edgekit.core.quantization import to_tensor
@@ -57,12 +57,10 @@ class Memory:
 
 
 def _raw_inputs(session: Session, samples: dict[str, Array]) -> dict[str, Array]:
-    """The first sample as the model's own tensors, repeated where its batch is larger than one."""
-    raw = {}
-    for spec in session.signature.inputs:
-        array = np.repeat(samples[spec.name][:1], spec.fixed_batch or 1, axis=0)
-        raw[spec.name] = np.ascontiguousarray(to_tensor(array, spec))
-    return raw
+    """The first call that the samples are good for, as the model's own tensors."""
+    first = next(calls.split(session.signature, samples))
+    pairs = zip(session.signature.inputs, first, strict=True)
+    return {spec.name: np.ascontiguousarray(to_tensor(array, spec)) for spec, array in pairs}
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:

@@ -2,68 +2,198 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from edgekit.core.errors import StepFailed
+from edgekit.core import calls
+from edgekit.core.errors import InputError, StepFailed
+from edgekit.core.layout import Order, inverse
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import Requirement
-from edgekit.core.specs import Signature
+from edgekit.core.specs import Signature, TensorSpec
 
 BATCH = 256
+Build = Callable[[], Any]
 
 
 class Loaded(ABC):
-    """A model in memory. Satisfies `edgekit.core.source.LoadedSource`."""
+    """A model in memory. Satisfies `edgekit.core.source.LoadedSource`.
+
+    `sizes` has a size for each symbolic dimension that is not the batch.
+    """
 
     kind: str
 
     def __init__(self, model: Any, signature: Signature) -> None:
         self.model = model
         self.signature = signature
+        self.sizes: Mapping[str, int] = {}
+
+    def at(self, signature: Signature, sizes: Mapping[str, int]) -> Loaded:
+        """The same model under another signature: other dimensions fixed, other sizes for those that are not."""
+        other = copy.copy(self)
+        other.signature, other.sizes = signature, sizes
+        return other
+
+    def examples(self, batch: int) -> tuple[Array, ...]:
+        """Zeros in the shapes of one call with that batch, in the signature's order."""
+        return tuple(
+            np.zeros([self._size(dim, index, batch) for index, dim in enumerate(spec.shape)], spec.dtype)
+            for spec in self.signature.inputs
+        )
+
+    def _size(self, dim: int | str, index: int, batch: int) -> int:
+        if isinstance(dim, int):
+            return dim
+        if index == 0 and dim == self.signature.batch:
+            return batch
+        if dim not in self.sizes:
+            raise InputError(f"the size of the dimension {dim} is not known; give --dim {dim}=SIZE")
+        return self.sizes[dim]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name for inputs by name, shape (N, ...), in inference mode, in batches.
 
         Raises StepFailed when the model returns another number of outputs than its signature says.
         """
-        ordered = [np.ascontiguousarray(inputs[spec.name]) for spec in self.signature.inputs]
-        count = len(ordered[0])
-        chunks = [self._run([array[at : at + BATCH] for array in ordered]) for at in range(0, count, BATCH)]
+        chunks = [self._run(call) for call in calls.split(self.signature, inputs, BATCH)]
         if any(len(chunk) != len(self.signature.outputs) for chunk in chunks):
             raise StepFailed(
                 f"the {self.kind} model returns {len(chunks[0])} outputs, not {len(self.signature.outputs)}"
             )
-        return {
-            spec.name: np.concatenate([chunk[index] for chunk in chunks])
-            for index, spec in enumerate(self.signature.outputs)
-        }
+        return calls.join(self.signature, inputs, chunks)
+
+    def relaid(self, orders: Mapping[str, Order], signature: Signature) -> Loaded:
+        """A model with that signature, whose tensors named in `orders` have their dimensions in another order.
+
+        `orders` gives, for each dimension of the new tensor, the old one that it was.
+        """
+        ins = [inverse(orders[spec.name]) if spec.name in orders else None for spec in self.signature.inputs]
+        outs = [orders.get(spec.name) for spec in self.signature.outputs]
+        return type(self)(self._permuted(ins, outs), signature).at(signature, self.sizes)
+
+    def call(self, *tensors: Any) -> list[Any]:
+        """The outputs in order for the framework's own tensors in order, as a converter traces it."""
+        raise NotImplementedError(f"{self.kind} models are not traced")
 
     @abstractmethod
     def _run(self, inputs: list[Array]) -> list[Array]:
-        """One batch: inputs and outputs in the signature's order."""
+        """One call: inputs and outputs in the signature's order."""
 
     @abstractmethod
     def parameters(self) -> dict[str, Array]:
         """Every weight by name, trainable or not, in a stable order."""
 
+    @abstractmethod
+    def _permuted(self, inputs: list[Order | None], outputs: list[Order | None]) -> Any:
+        """The model with its inputs permuted before it, and its outputs behind it; None leaves one as it is."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A model that a user points at: a file or folder, or the code that builds it, with its weights.
+
+    `inputs` are those that the user declared, in order; `examples` real inputs by name (shape (N, ...)), where there
+    are any; a kind whose files tell their inputs takes theirs.
+    """
+
+    path: Path | None
+    build: Build | None = None
+    weights: Path | None = None
+    inputs: tuple[TensorSpec, ...] = ()
+    examples: Mapping[str, Array] | None = None
+
 
 class SourceKind(ABC):
-    """A kind of source model. `variables` is the environment that its worker is started with."""
+    """A kind of source model. `variables` is the environment that its worker is started with.
+
+    `suffixes` is how the files end that a user can point at (none: they are made by code, or are folders).
+    """
 
     name: ClassVar[str]
     requires: ClassVar[tuple[Requirement, ...]]
     variables: ClassVar[Mapping[str, str]]
     layout: ClassVar[str]
     """Where channels stand: `last` or `first`."""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a file or folder looks like one of this kind, without its framework."""
+        return path.is_file() and path.suffix.lower() in self.suffixes
 
     @abstractmethod
-    def load(self, path: Path, signature: Signature, code: Path | None) -> Loaded:
-        """The model in the file; `code` is the Python file whose `build()` makes the network around bare weights.
+    def load(self, path: Path, signature: Signature, build: Build | None) -> Loaded:
+        """The model in the file; `build` makes the network around bare weights.
 
         Raises InputError when the file is empty, truncated or something else, or does not fit the code.
         """
+
+    @abstractmethod
+    def adopt(self, given: Given, folder: Path) -> tuple[str, Signature]:
+        """Puts a user's model into the folder: the name of the file (or folder) there, and its signature.
+
+        Outputs whose shape only a run can tell have the shape (). Raises InputError as `load` does, and when the
+        inputs are neither in the file nor declared.
+        """
+
+
+def declared(given: Given) -> tuple[TensorSpec, ...]:
+    """The inputs of a model that cannot tell them itself: those declared, else those of the examples.
+
+    The first dimension of an example is the batch. Raises InputError when there is neither.
+    """
+    if given.inputs:
+        return given.inputs
+    if given.examples:
+        return tuple(
+            TensorSpec(name, ("batch", *array.shape[1:]), str(array.dtype)) for name, array in given.examples.items()
+        )
+    raise InputError(
+        "this model does not tell its inputs; declare them with --input NAME:SHAPE:DTYPE (such as"
+        " image:1x3x224x224:float32), or give real ones with --sample FILE.npz"
+    )
+
+
+def unknown_outputs(names: list[str]) -> tuple[TensorSpec, ...]:
+    """Outputs of which nothing is known but their names."""
+    return tuple(TensorSpec(name, (), "") for name in names)
+
+
+def agree(found: Signature, given: Given, what: str) -> Signature:
+    """The signature that a file tells, with the dimensions that the user declared in place of symbolic ones.
+
+    Raises InputError when the user declared other inputs than the file has.
+    """
+    sizes: dict[str, int] = {}
+    known = {spec.name: spec for spec in found.inputs}
+    for wanted in given.inputs:
+        spec = known.get(wanted.name)
+        if spec is None:
+            raise InputError(f"{what} has no input {wanted.name}; its inputs: {'; '.join(map(str, found.inputs))}")
+        if wanted.dtype != spec.dtype or not _fits(wanted.shape, spec.shape):
+            raise InputError(f"{what} takes {spec}; --input says {wanted}")
+        pairs = zip(spec.shape, wanted.shape, strict=True)
+        sizes |= {dim: size for dim, size in pairs if isinstance(dim, str) and isinstance(size, int)}
+    return found.sized(sizes)
+
+
+def _fits(wanted: tuple[int | str, ...], found: tuple[int | str, ...]) -> bool:
+    return len(wanted) == len(found) and all(
+        isinstance(have, str) or want == have for want, have in zip(wanted, found, strict=True)
+    )
+
+
+def with_layouts(signature: Signature, layout: str) -> Signature:
+    """The signature whose tensors of four dimensions are images of the kind's layout."""
+    name = "NHWC" if layout == "last" else "NCHW"
+
+    def image(spec: TensorSpec) -> TensorSpec:
+        return replace(spec, layout=name) if len(spec.shape) == 4 and spec.layout is None else spec
+
+    return Signature(tuple(map(image, signature.inputs)), tuple(map(image, signature.outputs)))

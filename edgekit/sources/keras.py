@@ -1,18 +1,21 @@
-"""Keras models: a `.keras` file, loaded with safe_mode, so that nothing in it is executed."""
+"""Keras models: `.keras` and `.h5` files, loaded with safe_mode, so that nothing in them is executed."""
 
 from __future__ import annotations
 
-import contextlib
+import re
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekit.core.errors import InputError
+from edgekit.core.layout import Order
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import KERAS, TENSORFLOW
-from edgekit.core.specs import Signature
-from edgekit.sources._base import Loaded, SourceKind
+from edgekit.core.specs import Signature, TensorSpec
+from edgekit.sources._base import Build, Given, Loaded, SourceKind, agree, declared, unknown_outputs
+from edgekit.sources._keras_file import built, call, input_keys, load_model, output_keys
 
 VARIABLES = {
     "KERAS_BACKEND": "tensorflow",
@@ -21,6 +24,7 @@ VARIABLES = {
     # oneDNN picks other kernels, and so other roundings, from one CPU to the next.
     "TF_ENABLE_ONEDNN_OPTS": "0",
 }
+_COUNTED = re.compile(r"keras_tensor(_\d+)?")
 
 
 class LoadedKeras(Loaded):
@@ -29,34 +33,93 @@ class LoadedKeras(Loaded):
     kind = "keras"
 
     def _run(self, inputs: list[Array]) -> list[Array]:
-        result: Any = self.model(inputs[0] if len(inputs) == 1 else inputs, training=False)
-        outputs = list(result.values()) if isinstance(result, dict) else result
-        outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
-        return [np.asarray(output) for output in outputs]
+        return [np.asarray(output) for output in call(self.model, inputs)]
+
+    def call(self, *tensors: Any) -> list[Any]:
+        return call(self.model, tensors)
 
     def parameters(self) -> dict[str, Array]:
         return {f"{index}/{weight.path}": np.asarray(weight) for index, weight in enumerate(self.model.weights)}
 
+    def _permuted(self, inputs: list[Order | None], outputs: list[Order | None]) -> Any:
+        import keras
+
+        specs = list(zip(self.signature.inputs, inputs, strict=True))
+        outer = [_outer_input(spec, order) for spec, order in specs]
+        inner = [_permute(tensor, order) for tensor, (_, order) in zip(outer, specs, strict=True)]
+        found = call(self.model, inner)
+        return keras.Model(outer, [_permute(tensor, order) for tensor, order in zip(found, outputs, strict=True)])
+
+
+def _outer_input(spec: TensorSpec, order: Order | None) -> Any:
+    import keras
+
+    shape = [dim if isinstance(dim, int) else None for dim in spec.shape]
+    shape = shape if order is None else [shape[index] for index in np.argsort(order)]
+    return keras.Input(batch_shape=shape, dtype=spec.dtype, name=spec.name)
+
+
+def _permute(tensor: Any, order: Order | None) -> Any:
+    import keras
+
+    return tensor if order is None else keras.ops.transpose(tensor, order)
+
+
+def _specs(tensors: Sequence[Any], names: Sequence[str]) -> tuple[TensorSpec, ...]:
+    def spec(tensor: Any, name: str) -> TensorSpec:
+        symbols = ["batch", *(f"{name}_dim{index}" for index in range(1, len(tensor.shape)))]
+        dims = [symbol if dim is None else int(dim) for dim, symbol in zip(tensor.shape, symbols, strict=True)]
+        return TensorSpec(name, tuple(dims), str(tensor.dtype))
+
+    return tuple(spec(tensor, name) for tensor, name in zip(tensors, names, strict=True))
+
+
+def _input_names(model: Any) -> list[str]:
+    keys = input_keys(model) or [tensor.name for tensor in model.inputs]
+    unnamed = "input" if len(keys) == 1 else "input_{}"
+    return [unnamed.format(index) if _COUNTED.fullmatch(name) else name for index, name in enumerate(keys)]
+
+
+def signature(model: Any) -> Signature | None:
+    """Inputs and outputs of a model that knows them; None for one that was only built by code."""
+    if not getattr(model, "inputs", None):
+        return None
+    outputs = output_keys(model) or list(getattr(model, "output_names", None) or [model.layers[-1].name])
+    if len(outputs) != len(model.outputs):
+        outputs = [f"output_{index}" for index in range(len(model.outputs))]
+    return Signature(_specs(model.inputs, _input_names(model)), _specs(model.outputs, outputs))
+
 
 class Keras(SourceKind):
-    """Channels last, float32."""
+    """Channels last."""
 
     name = "keras"
     requires = (KERAS, TENSORFLOW)
     variables = VARIABLES
     layout = "last"
+    suffixes = (".keras", ".h5", ".hdf5")
 
-    def load(self, path: Path, signature: Signature, code: Path | None) -> LoadedKeras:
-        import keras
+    def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedKeras:
+        return LoadedKeras(load_model(path, build, signature.inputs), signature)
 
-        try:
-            model = keras.models.load_model(path, safe_mode=True, compile=False)
-        except Exception as error:  # zip, h5 and JSON errors of many types: all mean that the file is no model
-            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-            raise InputError(f"{path}: this is not a Keras model, or it is damaged ({reason})") from error
-        with contextlib.suppress(AttributeError):
-            model.trainable = False
-        return LoadedKeras(model, signature)
+    def adopt(self, given: Given, folder: Path) -> tuple[str, Signature]:
+        if given.path is not None:
+            file = f"model{given.path.suffix.lower()}"
+            model = load_model(given.path, None, ())
+            shutil.copyfile(given.path, folder / file)
+        else:
+            assert given.build is not None  # a model is a file or code
+            inputs = given.inputs or (declared(given) if given.examples else ())
+            file = "model.weights.h5"
+            if given.weights is None:
+                model = built(given.build, inputs)
+            else:
+                model = load_model(given.weights, given.build, inputs)
+            model.save_weights(folder / file)
+        found = signature(model)
+        if found is None:
+            return file, Signature(declared(given), unknown_outputs(["output"]))
+        return file, agree(found, given, "the model")
 
 
 SOURCE = Keras()

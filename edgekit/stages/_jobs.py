@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit.config.model import ModelSpec, TrainingSpec, load_model_spec
-from edgekit.core import plugins
-from edgekit.core.code import load_function
+from edgekit.core import layout, plugins
+from edgekit.core.code import Factory, load_function
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Listener
 from edgekit.core.files import sha256_file
+from edgekit.core.layout import Order
 from edgekit.core.metrics import TASK_METRICS, Array
-from edgekit.core.requirements import Requirement, require, versions
+from edgekit.core.requirements import require, versions
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel, load_source
 from edgekit.core.specs import ModelDescription, Signature, TensorSpec
@@ -77,7 +80,7 @@ def train(
         emit=emit,
     )
     weights = Path(folder, fit.file)
-    loaded = source_kind.load(weights, signature, code)
+    loaded = source_kind.load(weights, signature, load_function(code, "build"))
     value = _write_samples(spec, loaded, splits, Path(folder))
     parameters = loaded.parameters()
     source = SourceModel(
@@ -134,13 +137,51 @@ def _write_samples(spec: ModelSpec, loaded: Loaded, splits: Splits, folder: Path
     return value
 
 
-_loaded: dict[tuple[str, str], Loaded] = {}
+_loaded: dict[tuple[str, str, str | None, Signature], Loaded] = {}
 
 
-def _source(folder: Path, model_folder: Path, bridge: str | None) -> Loaded:
+@dataclass(frozen=True)
+class ConvertRequest:
+    """A conversion. Folders are absolute; `base` is what the source's code is relative to.
+
+    `sizes` fixes symbolic dimensions by name, `layout` puts images into another one, `options` are the target's own.
+    """
+
+    source_folder: str
+    base: str
+    target: str
+    precision: str
+    folder: str
+    bridge: str | None = None
+    calibration: Mapping[str, Array] | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    layout: str | None = None
+    options: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ConvertAnswer:
+    """What a conversion made, and the versions of its tools.
+
+    Where a layout was asked for: the order of dimensions of each tensor that was relaid, and the transposes in the file
+    and in one of the source's own layout.
+    """
+
+    converted: Converted
+    versions: Mapping[str, str]
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    transposes: int = 0
+    transposes_unmoved: int = 0
+
+
+def _source(request: ConvertRequest) -> tuple[Loaded, SourceModel]:
     """The source, over the bridge if there is one; loaded once a worker: a run exports many variants of it."""
+    folder, bridge = Path(request.source_folder), request.bridge
     source = load_source(folder)
-    key = (str(folder), source.sha256)
+    signature = source.signature.sized(request.sizes)
+    if bridge is not None:  # a bridge keeps the batch, and carries other dimensions as the samples have them
+        signature = signature.sized(source.sizes)
+    key = (str(folder), source.sha256, bridge, signature)
     if key not in _loaded:
         plugin: SourceKind | Bridge = (
             plugins.load("edgekit.sources.bridges", bridge, "BRIDGE")
@@ -149,28 +190,44 @@ def _source(folder: Path, model_folder: Path, bridge: str | None) -> Loaded:
         )
         require(plugin.requires, f"loading {source.kind} models" + (f" by the bridge {bridge}" if bridge else ""))
         _loaded.clear()
-        code = model_folder / source.code if source.code else None
-        _loaded[key] = plugin.load(source.weights_path(folder), source.signature, code)
-    return _loaded[key]
+        build = None if source.code is None else partial(Factory.parse(source.code).call, Path(request.base))
+        loaded = plugin.load(source.weights_path(folder), signature, build)
+        _loaded[key] = loaded.at(signature, source.sizes)
+    return _loaded[key], source
 
 
-def convert(
-    source_folder: str,
-    model_folder: str,
-    target: str,
-    precision: str,
-    calibration: Mapping[str, Array] | None,
-    folder: str,
-    bridge: str | None,
-    *,
-    emit: Listener,
-) -> tuple[Converted, dict[str, str]]:
-    """Converts the source into the folder; also the versions of the tools that did it."""
-    plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
-    loaded = _source(Path(source_folder), Path(model_folder), bridge)
-    converted = plugin.convert(loaded, Conversion(precision, Path(folder), calibration))
-    used: tuple[Requirement, ...] = plugin.requires[loaded.kind]
-    return converted, versions(used)
+def convert(request: ConvertRequest, *, emit: Listener) -> ConvertAnswer:
+    """Converts the source into the folder."""
+    target: Target = plugins.load("edgekit.targets", request.target, "TARGET")
+    loaded, source = _source(request)
+    signature = loaded.signature
+    if not target.symbolic:
+        signature = signature.sized({**source.sizes, signature.batch or "": 1})
+    loaded = loaded.at(signature, source.sizes)
+    job = Conversion(request.precision, Path(request.folder), request.calibration, request.options)
+    used = versions(target.requires[loaded.kind])
+    if request.layout is None:
+        return ConvertAnswer(target.convert(loaded, job), used)
+    moved, orders = layout.relaid(signature, request.layout)
+    before = _transposes_unmoved(target, loaded, job)
+    calibration = job.calibration and layout.transposed(job.calibration, orders)
+    converted = target.convert(loaded.relaid(orders, moved), replace(job, calibration=calibration))
+    return ConvertAnswer(converted, used, orders, _transposes(target, converted, job.folder), before)
+
+
+def _transposes(target: Target, converted: Converted, folder: Path) -> int:
+    """How many operators of the file only move data."""
+    if converted.transposes is not None:
+        return converted.transposes
+    path = folder / converted.file
+    return sum(op.count for op in target.describe(path).ops if op.name in target.transposes)
+
+
+def _transposes_unmoved(target: Target, loaded: Loaded, job: Conversion) -> int:
+    """How many there would be in the source's own layout."""
+    with tempfile.TemporaryDirectory(dir=job.folder) as folder:
+        converted = target.convert(loaded, replace(job, folder=Path(folder)))
+        return _transposes(target, converted, Path(folder))
 
 
 def infer(

@@ -30,6 +30,7 @@ from edgekit.stages.inspect import describe
 from edgekit.workers.environment import Environment
 from edgekit.workers.process import run_module
 
+_NOISE = 1.1  # a difference smaller than this is no difference on a shared machine
 HOST = "host"  # the device name of a bench without a profile
 
 
@@ -173,7 +174,26 @@ def bench(
                 done.append(result)
     if not tried and not context.failures:
         raise InputError(f"none of these artifacts runs on {', '.join(name for name, _ in devices)}")
+    _warn_of_losses(context, done)
     return tuple(done)
+
+
+def _warn_of_losses(context: Context, done: Sequence[Measurement]) -> None:
+    """Says so where a quantized artifact is larger, or slower on this host, than the float32 one beside it."""
+    floats = {(item.model, item.kind, item.target, item.device): item for item in done if item.precision == "float32"}
+    for item in done:
+        reference = floats.get((item.model, item.kind, item.target, item.device))
+        if reference is None or item.precision in ("float32", "float16"):
+            continue
+        losses = []
+        if item.size_bytes > reference.size_bytes:
+            losses.append(f"larger ({format_bytes(item.size_bytes)} against {format_bytes(reference.size_bytes)})")
+        now, before = item.latency_ms["host"], reference.latency_ms["host"]
+        if now > _NOISE * before:
+            losses.append(f"slower on this host ({format_ms(now)} against {format_ms(before)})")
+        if losses:
+            step = f"bench {item.model}/{item.kind} {item.target}:{item.precision} on {item.device}"
+            context.emit(Noted(step, f"{' and '.join(losses)} than {item.target}:float32", warning=True))
 
 
 def summary(measurement: Measurement) -> str:

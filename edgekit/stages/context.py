@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,15 @@ class Context:
     pool: WorkerPool
     emit: Listener
     failures: list[EdgekitError] = field(default_factory=list)
+    written: dict[tuple[str, str], Path] = field(default_factory=dict)
+    """Sources that were written as a file of another kind in this run: (source folder, kind) -> source folder."""
+    _scratch: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list)
+
+    def scratch(self) -> Path:
+        """A folder that ends with the run."""
+        if not self._scratch:
+            self._scratch.append(tempfile.TemporaryDirectory(prefix="edgekit-"))
+        return Path(self._scratch[0].name)
 
     def attempt(self, step: str, work: Callable[[], T], detail: Callable[[T], str]) -> T | None:
         """Runs one step of several: its error is told and kept, and the others get their turn. None when it failed."""
@@ -43,6 +53,12 @@ class Context:
     def spec(self, model: str) -> ModelSpec:
         """The model's model.toml."""
         return load_model_spec(self.project.model_folder(model))
+
+    def close(self) -> None:
+        """Removes the scratch folder."""
+        while self._scratch:
+            self._scratch.pop().cleanup()
+        self.written.clear()
 
     @property
     def exit_code(self) -> int:

@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.core import calibration, plugins, samples
+from edgekit.core import calibration, calls, layout, plugins, samples
 from edgekit.core.artifact import Artifact, Manifest, load_artifact, write_manifest
+from edgekit.core.code import Factory
 from edgekit.core.errors import DiskFull, InputError, StepError
 from edgekit.core.events import Noted
-from edgekit.core.files import sha256_file, staged_folder
+from edgekit.core.files import sha256_file, sha256_path, size_of, staged_folder
+from edgekit.core.layout import Order
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SourceModel, load_source
 from edgekit.core.specs import Route, Variant
 from edgekit.core.units import format_bytes
 from edgekit.sources.bridges._base import Bridge
 from edgekit.stages import routes
+from edgekit.stages._jobs import ConvertAnswer, ConvertRequest
 from edgekit.stages.context import Context, source_environment
 from edgekit.stages.train import TrainOptions, train
-from edgekit.targets._base import Converted, Target
+from edgekit.targets._base import Target
 from edgekit.workers.environment import Environment
 
 DEFAULT_CALIBRATION_SAMPLES = 200
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How to convert. `calibration_samples` None takes 200, or all where there are fewer; `sizes` fixes symbolic
+    dimensions by name, `layout` (NCHW, NHWC) is that of images; `options` are numbers that targets take, by name."""
+
+    calibration_samples: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    layout: str | None = None
+    options: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,17 +58,21 @@ class ExportPlan:
         return f"export {self.model}/{self.kind} {self.variant}"
 
 
+@dataclass(frozen=True)
+class Subjects:
+    """Models and the kinds of their sources. `kinds_named` says that the user asked for these kinds by name."""
+
+    models: tuple[str, ...]
+    kinds: tuple[str, ...]
+    kinds_named: bool = False
+
+
 def plan(
-    context: Context,
-    models: Sequence[str],
-    kinds: Sequence[str],
-    selection: Sequence[tuple[Target, str | None]],
-    *,
-    kinds_named: bool,
-    targets_named: bool,
+    subjects: Subjects, selection: Sequence[tuple[Target, str | None]], *, targets_named: bool
 ) -> tuple[ExportPlan, ...]:
     """Every export that the user's choice stands for. Raises InputError when a choice cannot be reached."""
-    chosen = routes.select(kinds, selection, kinds_named=kinds_named, targets_named=targets_named)
+    models, kinds = subjects.models, subjects.kinds
+    chosen = routes.select(kinds, selection, kinds_named=subjects.kinds_named, targets_named=targets_named)
     plans = [ExportPlan(model, kind, variant, found) for model in models for kind, variant, found in chosen]
     # Kind by kind: a worker then keeps its framework and its loaded model.
     return tuple(
@@ -61,16 +80,58 @@ def plan(
     )
 
 
-def _calibration(context: Context, item: ExportPlan, source: SourceModel, count: int) -> Samples:
-    """The first `count` calibration samples. What the linter finds in them is told. Raises InputError for too many."""
+def possible(
+    context: Context, plans: Sequence[ExportPlan], settings: ExportSettings, *, targets_named: bool
+) -> tuple[ExportPlan, ...]:
+    """The plans that these settings fit. What was not named and cannot be made is noted and left out.
+
+    Raises InputError when an option is for targets that are not among them, or a size for no dimension of the model.
+    """
+    for model, kind in dict.fromkeys((item.model, item.kind) for item in plans):
+        if settings.sizes and context.project.is_trained(model, kind):
+            _check_sizes(load_source(context.project.source_folder(model, kind)), settings.sizes)
+    takers = {name for item in plans for name in routes.load_target(item.variant.target).options}
+    for name in settings.options:
+        if name not in takers:
+            raise InputError(f"--{name.replace('_', '-')} is for targets that are not chosen here")
+    if targets_named:
+        return tuple(plans)
+    kept = [item for item in plans if not _lacks_calibration(context, item)]
+    for model, kind in dict.fromkeys((item.model, item.kind) for item in plans if item not in kept):
+        left = ", ".join(str(item.variant) for item in plans if item not in kept and item.model == model)
+        detail = f"left out {left}: no calibration samples; give --calibration or --sample"
+        context.emit(Noted(f"export {model}/{kind}", detail, warning=True))
+    return tuple(kept)
+
+
+def _lacks_calibration(context: Context, item: ExportPlan) -> bool:
+    """Whether the variant needs calibration samples and a source is there without any."""
+    calibrated = item.variant.precision in routes.load_target(item.variant.target).calibrated
+    there = context.project.is_trained(item.model, item.kind)
     folder = context.project.source_folder(item.model, item.kind)
-    pool = samples.load(folder / CALIBRATION_FILE, "calibration samples")
-    if count > pool.count:
+    return calibrated and there and not (folder / CALIBRATION_FILE).is_file()
+
+
+def _calibration(context: Context, item: ExportPlan, source: SourceModel, wanted: int | None) -> Samples:
+    """The first of the calibration samples. What the linter finds in them is told.
+
+    Raises InputError when there are none, or fewer than were asked for.
+    """
+    folder = context.project.source_folder(item.model, item.kind)
+    if not (folder / CALIBRATION_FILE).is_file():
         raise InputError(
-            f"{source.name}: {count} calibration samples were asked for; the trained model keeps {pool.count}"
+            f"{item.variant} of {source.name} needs real inputs to take its ranges from: give --calibration"
+            " (an npz or npy file, a folder of images, or FILE.py:GENERATOR), or --sample"
         )
+    pool = samples.load(folder / CALIBRATION_FILE, "calibration samples")
+    available = calls.count(source.signature, pool.inputs)
+    if wanted is not None and wanted > available:
+        raise InputError(
+            f"{source.name}: {wanted} calibration samples were asked for; the trained model keeps {available}"
+        )
+    count = min(DEFAULT_CALIBRATION_SAMPLES, available) if wanted is None else wanted
     labels = None if pool.labels is None else pool.labels[:count]
-    chosen = Samples({name: array[:count] for name, array in pool.inputs.items()}, {}, labels)
+    chosen = Samples(calls.take(source.signature, pool.inputs, 0, count), {}, labels)
     golden = samples.load(folder / GOLDEN_FILE, "golden samples")
     for finding in calibration.lint(chosen.inputs, golden.inputs, labels, golden.labels):
         context.emit(Noted(item.step, f"calibration samples: {finding}", warning=True))
@@ -94,9 +155,12 @@ def _warn_if_stale(context: Context, model: str, kind: str) -> None:
         source = load_source(context.project.source_folder(model, kind))
     except InputError:
         return  # each export that needs it will say so
-    code = context.project.model_folder(model) / (source.code or "")
-    if source.code and code.is_file() and sha256_file(code) != source.code_sha256:
-        detail = f"{code.name} has changed since these weights were trained; run: edgekit train {model}"
+    if source.code is None:
+        return
+    code = Factory.parse(source.code).file(context.project.code_base(model))
+    if code is not None and code.is_file() and sha256_file(code) != source.code_sha256:
+        again = f"edgekit train {model}" if model in context.project.models() else f"edgekit export {source.code}"
+        detail = f"{code.name} has changed since these weights were taken; run: {again}"
         context.emit(Noted(f"export {model}/{kind}", detail, warning=True))
 
 
@@ -109,7 +173,7 @@ def pin(plans: Sequence[ExportPlan], steps: tuple[str, ...]) -> tuple[ExportPlan
     return tuple(pinned)
 
 
-def export_one(context: Context, item: ExportPlan, calibration_samples: int) -> Artifact:
+def export_one(context: Context, item: ExportPlan, settings: ExportSettings) -> Artifact:
     """Converts one variant, by the first of its routes that does not crash or refuse, and puts its artifact into place.
 
     Raises InputError, MissingDependency, StepError; then what stood there before still stands.
@@ -117,67 +181,135 @@ def export_one(context: Context, item: ExportPlan, calibration_samples: int) -> 
     notes: list[str] = []
     for route in item.routes[:-1]:
         try:
-            return _export_by(context, item, route, calibration_samples, notes)
+            return _export_by(context, item, route, settings, notes)
         except DiskFull:
             raise
         except StepError as error:
             notes.append(f"{route} did not work: {error}")
             context.emit(Noted(item.step, f"{notes[-1]}; trying the next route", warning=True))
-    return _export_by(context, item, item.routes[-1], calibration_samples, notes)
+    return _export_by(context, item, item.routes[-1], settings, notes)
 
 
-def _environment(route: Route) -> Environment:
+def _environment(kind: str, bridge: tuple[str, str] | None) -> Environment:
     """The worker of the source kind, or of the bridge that is crossed."""
-    if route.bridges:
-        bridge: Bridge = plugins.load("edgekit.sources.bridges", routes.bridge_name(route.bridges[0]), "BRIDGE")
-        return Environment.of(bridge.variables)
-    return source_environment(route.source_kind)
+    if bridge is not None:
+        plugin: Bridge = plugins.load("edgekit.sources.bridges", routes.bridge_name(bridge), "BRIDGE")
+        return Environment.of(plugin.variables)
+    return source_environment(kind)
 
 
 def _export_by(
-    context: Context, item: ExportPlan, route: Route, calibration_samples: int, notes: Sequence[str]
+    context: Context, item: ExportPlan, route: Route, settings: ExportSettings, notes: Sequence[str]
 ) -> Artifact:
     project = context.project
     source_folder = project.source_folder(item.model, item.kind)
     source = load_source(source_folder)
+    _check_sizes(source, settings.sizes)
     target = routes.load_target(item.variant.target)
     chosen = None
     if item.variant.precision in target.calibrated:
-        chosen = _calibration(context, item, source, calibration_samples)
+        chosen = _calibration(context, item, source, settings.calibration_samples)
     final = project.artifact_folder(item.model, item.kind, item.variant.slug)
     with staged_folder(final) as staging:
-        arguments = {
-            "source_folder": str(source_folder),
-            "model_folder": str(project.model_folder(item.model)),
-            "target": item.variant.target,
-            "precision": item.variant.precision,
-            "calibration": None if chosen is None else chosen.inputs,
-            "folder": str(staging),
-            "bridge": routes.bridge_name(route.bridges[0]) if route.bridges else None,
-        }
-        converted, versions = context.pool.call(
+        first, bridge = _start(context, item, route, source_folder)
+        request = ConvertRequest(
+            source_folder=str(first),
+            base=str(project.code_base(item.model)),
+            target=item.variant.target,
+            precision=item.variant.precision,
+            folder=str(staging),
+            bridge=None if bridge is None else routes.bridge_name(bridge),
+            calibration=None if chosen is None else chosen.inputs,
+            sizes=settings.sizes,
+            layout=settings.layout,
+            options={name: value for name, value in settings.options.items() if name in target.options},
+        )
+        kind = bridge[0] if bridge is not None else route.converter_kind
+        answer: ConvertAnswer = context.pool.call(
             "edgekit.stages._jobs:convert",
-            arguments,
+            {"request": request},
             step=item.step,
-            environment=_environment(route),
+            environment=_environment(kind, bridge),
             listener=context.emit,
         )
-        shutil.copyfile(source_folder / GOLDEN_FILE, staging / GOLDEN_FILE)
+        _write_golden(source_folder, staging, answer.orders)
         record = None if chosen is None else {"samples": chosen.count, "sha256": chosen.digest()}
-        write_manifest(staging, _manifest(item, route, source, converted, staging, record, versions, notes))
+        write_manifest(staging, _manifest(item, route, source, source_folder, answer, staging, record, settings, notes))
     return load_artifact(final)
+
+
+def _check_sizes(source: SourceModel, sizes: Mapping[str, int]) -> None:
+    """Refuses a dimension that the model does not have, or at another size than its samples."""
+    symbols = source.signature.symbols
+    for name, size in sizes.items():
+        if name not in symbols:
+            listed = ", ".join(symbols) or "none"
+            raise InputError(f"{source.name} has no symbolic dimension {name}; it has: {listed}")
+        if source.sizes.get(name, size) != size:
+            raise InputError(
+                f"--dim {name}={size}: the samples of {source.name} have {name}={source.sizes[name]};"
+                " give a --sample of that size"
+            )
+
+
+def _start(
+    context: Context, item: ExportPlan, route: Route, source_folder: Path
+) -> tuple[Path, tuple[str, str] | None]:
+    """The source folder that the last worker starts from, and the bridge that it crosses.
+
+    A kind that is written as a file of another kind (a SavedModel as ONNX) is written first, once a run.
+    """
+    bridges = route.bridges
+    if not bridges or bridges[0] in routes.bridges():
+        return source_folder, next(iter(bridges), None)
+    kind, written = bridges[0]
+    key = (str(source_folder), written)
+    if key not in context.written:
+        context.written[key] = _write_as(context, item, source_folder, kind, written)
+    return context.written[key], bridges[1] if len(bridges) > 1 else None
+
+
+def _write_as(context: Context, item: ExportPlan, source_folder: Path, kind: str, written: str) -> Path:
+    """The source as a file of another kind, in a source folder of its own that ends with the run."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{written}-", dir=context.scratch()))
+    base = str(context.project.code_base(item.model))
+    answer: ConvertAnswer = context.pool.call(
+        "edgekit.stages._jobs:convert",
+        {"request": ConvertRequest(str(source_folder), base, written, "float32", str(folder))},
+        step=item.step,
+        environment=_environment(kind, None),
+        listener=context.emit,
+    )
+    file = answer.converted.file
+    source = load_source(source_folder)
+    replace(source, kind=written, file=file, sha256=sha256_path(folder / file), code=None, code_sha256=None).save(
+        folder
+    )
+    return folder
+
+
+def _write_golden(source_folder: Path, folder: Path, orders: Mapping[str, Order]) -> None:
+    """The golden samples beside the artifact, in its layout."""
+    if not orders:
+        shutil.copyfile(source_folder / GOLDEN_FILE, folder / GOLDEN_FILE)
+        return
+    golden = samples.load(source_folder / GOLDEN_FILE, "golden samples")
+    inputs, outputs = (layout.transposed(arrays, orders) for arrays in (golden.inputs, golden.outputs))
+    Samples(inputs, outputs, golden.labels).save(folder / GOLDEN_FILE)
 
 
 def _manifest(
     item: ExportPlan,
     route: Route,
     source: SourceModel,
-    converted: Converted,
+    source_folder: Path,
+    answer: ConvertAnswer,
     folder: Path,
     calibration_record: Mapping[str, Any] | None,
-    versions: Mapping[str, str],
+    settings: ExportSettings,
     notes: Sequence[str],
 ) -> Manifest:
+    converted = answer.converted
     path = folder / converted.file
     golden = samples.load(folder / GOLDEN_FILE, "golden samples")
     return Manifest(
@@ -189,20 +321,39 @@ def _manifest(
         sha256=sha256_file(path),
         size_bytes=path.stat().st_size,
         signature=converted.signature,
-        source=_source_record(source),
+        source=_source_record(source, source_folder),
         route=route.steps,
-        options=dict(converted.options),
+        options={**converted.options, **_setting_options(settings, answer)},
         calibration=calibration_record,
         golden={"samples": golden.count, "sha256": golden.digest()},
-        versions=versions,
-        notes=(*notes, *converted.notes),
+        versions=answer.versions,
+        notes=(*source.notes, *notes, *_layout_note(settings, answer), *converted.notes),
         reproducible=converted.not_reproducible_because is None,
         not_reproducible_because=converted.not_reproducible_because,
     )
 
 
-def _source_record(source: SourceModel) -> dict[str, Any]:
+def _setting_options(settings: ExportSettings, answer: ConvertAnswer) -> dict[str, Any]:
+    """What the user chose beside the variant."""
+    chosen: dict[str, Any] = {}
+    if settings.sizes:
+        chosen["dims"] = dict(settings.sizes)
+    if settings.layout is not None:
+        chosen |= {"layout": settings.layout, "transposes": answer.transposes}
+    return chosen
+
+
+def _layout_note(settings: ExportSettings, answer: ConvertAnswer) -> tuple[str, ...]:
+    if settings.layout is None:
+        return ()
+    added = answer.transposes - answer.transposes_unmoved
+    return (f"layout {settings.layout}: {answer.transposes} transposes in the file, {added:+d} by this layout",)
+
+
+def _source_record(source: SourceModel, folder: Path) -> dict[str, Any]:
     return {
+        "notes": list(source.notes),
+        "size_bytes": size_of(folder / source.file),
         "kind": source.kind,
         "sha256": source.sha256,
         "weights_sha256": source.training.get("weights_sha256"),
@@ -214,17 +365,19 @@ def _source_record(source: SourceModel) -> dict[str, Any]:
     }
 
 
-def export(context: Context, plans: Sequence[ExportPlan], calibration_samples: int) -> tuple[Artifact, ...]:
+def export(context: Context, plans: Sequence[ExportPlan], settings: ExportSettings) -> tuple[Artifact, ...]:
     """Exports each, training what is missing; the failed ones are in `context.failures`, the others are there."""
     made = []
     for item in train_missing(context, plans):
-        artifact = context.attempt(item.step, partial(export_one, context, item, calibration_samples), summary)
+        artifact = context.attempt(item.step, partial(export_one, context, item, settings), summary)
         if artifact is not None:
             made.append(artifact)
     return tuple(made)
 
 
 def summary(artifact: Artifact) -> str:
-    """The result in a few words."""
-    notes = "".join(f"; {note}" for note in artifact.manifest.notes)
-    return f"{format_bytes(artifact.manifest.size_bytes)}{notes}"
+    """The result in a few words: the size after and before. What is to say of the source was said when it came in."""
+    manifest = artifact.manifest
+    notes = "".join(f"; {note}" for note in manifest.notes if note not in manifest.source.get("notes", ()))
+    before = manifest.source.get("size_bytes")
+    return format_bytes(manifest.size_bytes) + (f" from {format_bytes(before)}" if before else "") + notes

@@ -9,7 +9,7 @@ from edgekit.core.artifact import Artifact
 from edgekit.core.specs import Variant
 from edgekit.core.validation import Validation
 from edgekit.stages import export, routes
-from edgekit.stages.context import FRAMEWORKS, Context
+from edgekit.stages.context import Context
 from edgekit.stages.validate import validate
 
 
@@ -30,12 +30,13 @@ class Cell:
     detail: str = ""
 
 
-def _impossible(models: Sequence[str]) -> list[Cell]:
-    edges = routes.bridges()
+def _impossible(subjects: Sequence[export.Subjects]) -> list[Cell]:
+    edges = routes.edges()
     return [
         Cell(model, kind, Variant(target.name, precision), "impossible", detail=reason)
-        for model in models
-        for kind in FRAMEWORKS
+        for group in subjects
+        for model in group.models
+        for kind in group.kinds
         for target in routes.targets().values()
         for precision in target.precisions
         if (reason := routes.impossible(kind, target, precision, edges))
@@ -57,11 +58,11 @@ def _cell(item: export.ExportPlan, artifact: Artifact | None, validation: Valida
     )
 
 
-def matrix(context: Context, models: Sequence[str], calibration_samples: int) -> tuple[Cell, ...]:
+def matrix(context: Context, subjects: Sequence[export.Subjects], settings: export.ExportSettings) -> tuple[Cell, ...]:
     """Exports and validates everything, training what is missing; a cell for each source and variant."""
     chosen = routes.parse_selection((), None)
-    plans = export.plan(context, models, FRAMEWORKS, chosen, kinds_named=False, targets_named=False)
-    artifacts = export.export(context, plans, calibration_samples)
+    plans = [item for group in subjects for item in export.plan(group, chosen, targets_named=False)]
+    artifacts = export.export(context, plans, settings)
     validations = validate(context, artifacts)
     by_key = {_key(artifact): artifact for artifact in artifacts}
     judged = {(item.model, item.kind, Variant(item.target, item.precision)): item for item in validations}
@@ -72,9 +73,10 @@ def matrix(context: Context, models: Sequence[str], calibration_samples: int) ->
         steps = (item.step, item.step.replace("export", "validate", 1))
         failure = next((reasons[step] for step in steps if step in reasons), "a step before it failed")
         cells.append(_cell(item, by_key.get(key), judged.get(key), failure))
+    models = dict.fromkeys(name for group in subjects for name in group.models)
     order = {name: index for index, name in enumerate(models)}
     return tuple(
-        sorted([*cells, *_impossible(models)], key=lambda cell: (order[cell.model], str(cell.variant), cell.kind))
+        sorted([*cells, *_impossible(subjects)], key=lambda cell: (order[cell.model], str(cell.variant), cell.kind))
     )
 
 

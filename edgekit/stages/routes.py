@@ -23,6 +23,19 @@ def _edge(name: str) -> Edge:
     return source, kind
 
 
+def edges() -> tuple[Edge, ...]:
+    """Every way from kind to kind: the bridges, and the targets whose files are a source kind too (ONNX)."""
+    kinds = plugins.names("edgekit.sources")
+    written = [
+        (kind, name)
+        for name in plugins.names("edgekit.targets")
+        if name in kinds
+        for kind in load_target(name).routes
+        if kind != name
+    ]
+    return (*bridges(), *written)
+
+
 def targets() -> dict[str, Target]:
     """Every target by name."""
     return {name: load_target(name) for name in plugins.names("edgekit.targets")}
@@ -58,11 +71,15 @@ def bridge_name(edge: Edge) -> str:
 
 
 def withheld(route: Route, precision: str) -> str | None:
-    """Why a route cannot be taken though its converters are there: its bridge says so, or it crosses several."""
-    if len(route.bridges) > 1:
+    """Why a route cannot be taken though its converters are there.
+
+    A bridge says so, or it crosses several: a source is carried over one, and before it may be written as a file.
+    """
+    real = [edge in bridges() for edge in route.bridges]
+    if real not in ([], [True], [False, True]):
         return "no model is carried over several bridges"
     for edge in route.bridges:
-        if bridge_name(edge) in plugins.names("edgekit.sources.bridges"):
+        if edge in bridges():
             bridge: Bridge = plugins.load("edgekit.sources.bridges", bridge_name(edge), "BRIDGE")
             reason = bridge.withheld.get(f"{route.steps[-1]}:{precision}")
             if reason:
@@ -135,13 +152,13 @@ def select(
     Every kind takes the variants that it reaches. Raises InputError when a target that the user named is reached by
     none of the kinds, or, where the user named the kinds too, not by one of them; the message lists what there is.
     """
-    edges, kinds = bridges(), tuple(kinds)
+    ways_between, kinds = edges(), tuple(kinds)
     chosen: dict[tuple[str, Variant], tuple[Route, ...]] = {}
     for target, precision in selection:
-        reached = {kind: _wanted(reachable(kind, target, edges), precision) for kind in kinds}
+        reached = {kind: _wanted(reachable(kind, target, ways_between), precision) for kind in kinds}
         empty = [kind for kind, routes in reached.items() if not routes]
         if targets_named and (len(empty) == len(kinds) or (kinds_named and empty)):
-            raise _unreachable(target, precision, empty, edges)
+            raise _unreachable(target, precision, empty, ways_between)
         for kind, routes in reached.items():
             chosen |= {(kind, Variant(target.name, name)): found for name, found in routes.items()}
     return tuple((kind, variant, found) for (kind, variant), found in chosen.items())

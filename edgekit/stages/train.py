@@ -101,6 +101,8 @@ def summary(source: SourceModel) -> str:
     return f"{source.metric} {figure} on {source.data.get('test')} unseen samples"
 
 
-def format_metric(name: str, value: float) -> str:
-    """Shares in percent, others with four digits."""
+def format_metric(name: str | None, value: float | None) -> str:
+    """Shares in percent, others with four digits; a dash where nothing was judged."""
+    if name is None or value is None:
+        return "-"
     return f"{100 * value:.2f} %" if TASK_METRICS[name].is_share else f"{value:.4f}"

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
-from edgekit.core import samples
+from edgekit.core import layout, samples
 from edgekit.core.artifact import Artifact
 from edgekit.core.comparison import compare_outputs
 from edgekit.core.files import write_json
 from edgekit.core.metrics import TASK_METRICS, Array, top1_agreement
 from edgekit.core.samples import Samples
-from edgekit.core.source import TEST_FILE
+from edgekit.core.source import TEST_FILE, load_source
 from edgekit.core.tolerances import Tolerances, for_precision
 from edgekit.core.validation import VALIDATION_FILE, Drift, Validation
 from edgekit.stages.context import Context, runtime_environment
@@ -53,9 +53,14 @@ def tolerances_for(context: Context, artifact: Artifact) -> Tolerances:
 
 
 def _test_set(artifact: Artifact) -> Samples | None:
-    """The source's test set with its outputs, where it stands beside the artifact."""
-    path = artifact.folder.parent / "source" / TEST_FILE
-    return samples.load(path, "test samples") if path.is_file() else None
+    """The source's test set with its outputs, where it stands beside the artifact, in the artifact's layout."""
+    folder = artifact.folder.parent / "source"
+    if not (folder / TEST_FILE).is_file():
+        return None
+    test = samples.load(folder / TEST_FILE, "test samples")
+    orders = layout.between(load_source(folder).signature, artifact.manifest.signature)
+    inputs, outputs = (layout.transposed(arrays, orders) for arrays in (test.inputs, test.outputs))
+    return Samples(inputs, outputs, test.labels)
 
 
 def _drift(artifact: Artifact, test: Samples, outputs: Mapping[str, Array], tolerances: Tolerances) -> Drift | None:

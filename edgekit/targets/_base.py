@@ -17,11 +17,15 @@ from edgekit.core.specs import ModelDescription, Signature
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion is asked for. `calibration` holds real inputs by name, shape (N, ...), where needed."""
+    """What a conversion is asked for. `calibration` holds real inputs by name, shape (N, ...), where needed.
+
+    `options` are the target's own, by the names that its `options` list; what is not there is the target's choice.
+    """
 
     precision: str
     folder: Path
     calibration: Mapping[str, Array] | None = None
+    options: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Converted:
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     not_reproducible_because: str | None = None
+    transposes: int | None = None
+    """Operators that only move data, where `describe` cannot see them."""
 
 
 class Target(ABC):
@@ -40,6 +46,8 @@ class Target(ABC):
 
     `routes` says which source kinds it converts directly, and to which precisions; `calibrated` are the precisions that
     need real inputs; `runtime` is what runs its files on this host, `suffixes` is how its files end, its own first.
+    `symbolic` says that its files keep symbolic dimensions; a source is handed to the others with fixed ones. `options`
+    are the numbers that a user can choose.
     """
 
     name: ClassVar[str]
@@ -50,6 +58,10 @@ class Target(ABC):
     requires: ClassVar[Mapping[str, tuple[Requirement, ...]]]
     reads_with: ClassVar[tuple[Requirement, ...]]
     calibrated: ClassVar[frozenset[str]] = frozenset({"int8", "int16x8"})
+    symbolic: ClassVar[bool] = False
+    options: ClassVar[tuple[str, ...]] = ()
+    transposes: ClassVar[tuple[str, ...]] = ()
+    """What operators are called in `describe` that only move data from one order of dimensions to another."""
 
     @property
     def precisions(self) -> tuple[str, ...]:

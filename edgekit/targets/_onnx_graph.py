@@ -19,14 +19,13 @@ from edgekit.targets._base import refuse
 _COUNTER = re.compile(r"__\d+(?=$|:)")
 
 
-def tidy(model: Any, signature: Signature, batch: str) -> None:
-    """Names the batch dimension, and takes out the exporter's notes, which hold source code and paths."""
-    outer = {spec.name for spec in (*signature.inputs, *signature.outputs)}
+def tidy(model: Any, signature: Signature) -> None:
+    """Names the symbolic dimensions, and takes out the exporter's notes, which hold source code and paths."""
+    specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
     for value in (*model.graph.input, *model.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if value.name in outer and dims and not dims[0].HasField("dim_value"):
-            dims[0].dim_param = batch
-    del model.graph.value_info[:]  # inferred again by whoever needs it, with the batch's own name
+        if value.name in specs:
+            _set_dims(value, specs[value.name])
+    del model.graph.value_info[:]  # inferred again, with the symbols' own names
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
     for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
@@ -35,6 +34,30 @@ def tidy(model: Any, signature: Signature, batch: str) -> None:
     model.doc_string = model.graph.doc_string = ""
     model.producer_version = model.producer_version.partition("+")[0].removesuffix(" None")
     model.graph.name = "model"
+
+
+def _set_dims(value: Any, spec: TensorSpec) -> None:
+    dims = value.type.tensor_type.shape.dim
+    if len(dims) != len(spec.shape):
+        del dims[:]
+        for _ in spec.shape:
+            dims.add()
+    for dim, wanted in zip(dims, spec.shape, strict=True):
+        dim.Clear()
+        if isinstance(wanted, str):
+            dim.dim_param = wanted
+        else:
+            dim.dim_value = wanted
+
+
+def rename(model: Any, names: dict[str, str]) -> None:
+    """Gives values other names, wherever they stand."""
+    for graph in _graphs(model.graph):
+        for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+            item.name = names.get(item.name, item.name)
+        for node in graph.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+            node.output[:] = [names.get(name, name) for name in node.output]
 
 
 def canonical_names(model: Any) -> None:

@@ -1,12 +1,14 @@
-"""Keras to TFLite by TFLiteConverter."""
+"""Keras and SavedModels to TFLite by TFLiteConverter."""
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgekit.core import calls
 from edgekit.core.metrics import Array
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import Signature
@@ -14,7 +16,6 @@ from edgekit.targets._base import Conversion
 
 CONVERTER = "TFLiteConverter"
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
-BATCH = 1
 
 
 def convert(source: LoadedSource, job: Conversion) -> bytes:
@@ -38,14 +39,12 @@ def _save(source: LoadedSource, folder: str) -> None:
     inputs, outputs = source.signature.inputs, source.signature.outputs
 
     def serve(**tensors: Any) -> dict[str, Any]:
-        values = [tensors[spec.name] for spec in inputs]
-        result = source.model(values[0] if len(values) == 1 else values, training=False)
-        results = result if isinstance(result, (list, tuple)) else [result]
+        results = source.call(*(tensors[spec.name] for spec in inputs))
         return {spec.name: value for spec, value in zip(outputs, results, strict=True)}
 
     function = tf.function(serve, autograph=False)
     function.get_concrete_function(
-        **{spec.name: tf.TensorSpec(spec.with_batch(BATCH).shape, spec.dtype, name=spec.name) for spec in inputs}
+        **{spec.name: tf.TensorSpec(spec.shape, spec.dtype, name=re.sub(r"\W", "_", spec.name)) for spec in inputs}
     )
     archive = keras.export.ExportArchive()
     archive.track(source.model)
@@ -77,6 +76,6 @@ def _converter(saved_model: str, signature: Signature, job: Conversion) -> Any:
 
 def _calibration(signature: Signature, job: Conversion) -> Iterator[dict[str, Array]]:
     assert job.calibration is not None  # the base has made sure
-    count = len(job.calibration[signature.inputs[0].name])
-    for index in range(count):
-        yield {spec.name: job.calibration[spec.name][index : index + 1] for spec in signature.inputs}
+    names = [spec.name for spec in signature.inputs]
+    for arrays in calls.split(signature, job.calibration):
+        yield dict(zip(names, arrays, strict=True))

@@ -8,7 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from edgekit.core import calls
 from edgekit.core.metrics import Array
+from edgekit.core.quantization import to_tensor
 from edgekit.targets._base import Conversion
 from edgekit.targets._tflite_graph import read_signature
 
@@ -76,6 +78,10 @@ def _samples(path: Path, job: Conversion) -> dict[str, list[dict[str, Array]]]:
 
     assert job.calibration is not None  # the base has made sure
     key = next(iter(Interpreter(str(path)).get_signature_list()))
-    names = [spec.name for spec in read_signature(path).inputs]
-    count = len(job.calibration[names[0]])
-    return {key: [{name: job.calibration[name][i : i + 1] for name in names} for i in range(count)]}
+    signature = read_signature(path)
+    return {
+        key: [
+            {spec.name: to_tensor(array, spec) for spec, array in zip(signature.inputs, arrays, strict=True)}
+            for arrays in calls.split(signature, job.calibration)
+        ]
+    }

@@ -18,10 +18,8 @@ def convert_float(source: LoadedSource, folder: Path) -> bytes:
     import litert_torch
     import torch
 
-    examples = {
-        spec.name: torch.zeros([1, *map(int, spec.shape[1:])], dtype=getattr(torch, spec.dtype))
-        for spec in source.signature.inputs
-    }
+    pairs = zip(source.signature.inputs, source.examples(1), strict=True)
+    examples = {spec.name: torch.from_numpy(array) for spec, array in pairs}
     with contextlib.redirect_stdout(io.StringIO()):  # it reports each of its passes there
         model = litert_torch.convert(_named(source), sample_kwargs=examples)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -45,8 +43,6 @@ def _named(source: LoadedSource) -> Any:
             self.module = source.model
 
         def forward(self, **tensors: Any) -> dict[str, Any]:
-            result = self.module(*(tensors[name] for name in inputs))
-            results = result if isinstance(result, (list, tuple)) else [result]
-            return dict(zip(outputs, results, strict=True))
+            return dict(zip(outputs, source.call(*(tensors[name] for name in inputs)), strict=True))
 
     return Named().eval()

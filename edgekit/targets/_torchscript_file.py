@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.core import calls
 from edgekit.core.files import read_bytes
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, OpCount, Signature
@@ -37,7 +38,9 @@ def scripted(source: LoadedSource, job: Conversion) -> Any:
     import torch
 
     module = source.model
-    example = _example(source)
+    if isinstance(module, torch.jit.ScriptModule):
+        return torch.jit.freeze(module.eval())
+    example = tuple(map(torch.from_numpy, source.examples(1)))
     if job.precision == "int8":
         module = _quantized(module, example, source, job)
     with torch.no_grad(), warnings.catch_warnings():
@@ -47,10 +50,37 @@ def scripted(source: LoadedSource, job: Conversion) -> Any:
         return torch.jit.freeze(torch.jit.trace(module, example))
 
 
-def _example(source: LoadedSource) -> tuple[Any, ...]:
+def kept(module: Any, source: LoadedSource) -> Signature:
+    """The source's signature, its symbolic dimensions fixed where the traced module is good for one size only.
+
+    A trace may have turned a size into a constant: each symbol is tried with another size on module and source.
+    """
+    sizes = dict(source.sizes)
+    fixed: dict[str, int] = {}
+    for symbol in source.signature.symbols:
+        usual = 1 if symbol == source.signature.batch else sizes[symbol]
+        if not _holds(module, source, {**sizes, source.signature.batch or "": 1, symbol: usual + 1}):
+            fixed[symbol] = usual
+    return source.signature.sized(fixed)
+
+
+def _holds(module: Any, source: LoadedSource, sizes: dict[str, int]) -> bool:
+    """Whether module and source agree on the shapes of their outputs at these sizes."""
     import torch
 
-    return tuple(torch.zeros([1, *map(int, spec.shape[1:])]) for spec in source.signature.inputs)
+    at = source.signature.sized(sizes)
+    inputs = [torch.zeros([int(dim) for dim in spec.shape], dtype=getattr(torch, spec.dtype)) for spec in at.inputs]
+    try:
+        with torch.no_grad():
+            wanted = [tuple(item.shape) for item in source.call(*inputs)]
+    except (RuntimeError, IndexError, ValueError):
+        return True  # the source has no such size itself
+    try:
+        with torch.no_grad():
+            result = module(*inputs)
+    except RuntimeError:
+        return False
+    return wanted == [tuple(item.shape) for item in (result if isinstance(result, (list, tuple)) else [result])]
 
 
 def _quantized(module: Any, example: tuple[Any, ...], source: LoadedSource, job: Conversion) -> Any:
@@ -64,12 +94,11 @@ def _quantized(module: Any, example: tuple[Any, ...], source: LoadedSource, job:
     activation = HistogramObserver.with_args(reduce_range=False)
     mapping = QConfigMapping().set_global(QConfig(activation=activation, weight=default_per_channel_weight_observer))
     assert job.calibration is not None  # the base has made sure
-    arrays = [job.calibration[spec.name] for spec in source.signature.inputs]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated upstream, and nothing else quantizes for the lite interpreter
         prepared = prepare_fx(module, mapping, example)
-        for start in range(0, len(arrays[0]), 32):
-            prepared(*(torch.from_numpy(array[start : start + 32]) for array in arrays))
+        for arrays in calls.split(source.signature, job.calibration, 32):
+            prepared(*map(torch.from_numpy, arrays))
         return convert_fx(prepared)
 
 
@@ -153,11 +182,13 @@ def describe(path: Path, format_name: str) -> ModelDescription:
     return ModelDescription(
         format=format_name,
         signature=signature,
-        ops=tuple(OpCount(name, count, macs.get(_COUNTED_AS.get(name, name))) for name, count in counts.most_common()),
+        ops=tuple(
+            OpCount(name, count, (macs or {}).get(_COUNTED_AS.get(name, name))) for name, count in counts.most_common()
+        ),
         tensors=len(tensors),
         parameters=sum(int(np.prod(shape)) for shape, _ in tensors),
         weight_bytes=sum(int(np.prod(shape)) * size for shape, size in tensors),
-        macs=sum(macs.values()) if signature.inputs else None,
+        macs=None if macs is None else sum(macs.values()),
         activation_bytes=None,
         quantized_tensors=sum(size == 1 for _, size in tensors),
         metadata={} if signature.inputs else {"signature": "none in the file: TorchScript keeps no names or shapes"},
@@ -180,14 +211,17 @@ def _constants(graph: Any) -> list[tuple[tuple[int, ...], int]]:
     return found
 
 
-def _macs(module: Any, signature: Signature) -> dict[str, int]:
-    """By operator, counted while the module runs one sample of zeros; empty when the signature is not known."""
+def _macs(module: Any, signature: Signature) -> dict[str, int] | None:
+    """By operator, counted while the module runs one sample of zeros; None when the input shapes are not known."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    if not signature.inputs:
-        return {}
-    examples = [torch.zeros([1, *map(int, spec.shape[1:])]) for spec in signature.inputs]
+    if not signature.inputs or any(isinstance(dim, str) for spec in signature.inputs for dim in spec.shape[1:]):
+        return None
+    examples = [
+        torch.zeros([dim if isinstance(dim, int) else 1 for dim in spec.shape], dtype=getattr(torch, spec.dtype))
+        for spec in signature.inputs
+    ]
     quantized = torch.ops.quantized
     packed = dict.fromkeys(
         (quantized.conv2d, quantized.conv2d_relu, quantized.linear, quantized.linear_relu), _packed_flops
@@ -206,7 +240,7 @@ def _packed_flops(_input: Any, weights: Any, *_args: Any, out_val: Any, **_kwarg
 _packed_flops._get_raw = True  # type: ignore[attr-defined]  # FlopCounterMode then hands over tensors, not shapes
 
 
-def options(job: Conversion) -> dict[str, str]:
+def options(source: LoadedSource, job: Conversion) -> dict[str, str]:
     """What the manifest says of how the archive was made."""
-    made = {"method": "trace", "frozen": "yes"}
+    made = {"method": "the source's own script" if source.kind == "torchscript" else "trace", "frozen": "yes"}
     return {**made, "quantized_engine": QUANTIZED_ENGINE, "weights": "per channel"} if job.precision == "int8" else made

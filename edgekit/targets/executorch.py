@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from edgekit.core import calls
 from edgekit.core.files import read_bytes
 from edgekit.core.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.core.source import LoadedSource
@@ -40,13 +41,7 @@ class ExecuTorch(Target):
     def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
         import torch
 
-        signature = Signature(
-            tuple(spec.with_batch(1) for spec in source.signature.inputs),
-            tuple(spec.with_batch(1) for spec in source.signature.outputs),
-        )
-        example = tuple(
-            torch.zeros([int(dim) for dim in spec.shape], dtype=getattr(torch, spec.dtype)) for spec in signature.inputs
-        )
+        example = tuple(map(torch.from_numpy, source.examples(1)))
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch and torchao deprecate one another's names
             program = torch.export.export(source.model, example)
@@ -54,10 +49,13 @@ class ExecuTorch(Target):
                 program = torch.export.export(_quantized(program, source, job), example)
             content, delegation = _lower(program)
         (job.folder / self.file_name).write_bytes(content)
-        options = {"batch": 1, "backend": "XNNPACK", **delegation}
+        options = {"backend": "XNNPACK", **delegation}
         if job.precision == "int8":
             options |= {"quantizer": "PT2E XNNPACKQuantizer", "weights": "per channel"}
-        return Converted(self.file_name, signature, options)
+        moving = ("permute", "transpose", "t_copy")
+        counts = [*delegation["delegated"].items(), *delegation["not_delegated"].items()]
+        moved = sum(count for name, count in counts if any(word in name for word in moving))
+        return Converted(self.file_name, source.signature, options, transposes=moved)
 
     def describe(self, path: Path) -> ModelDescription:
         return _describe(path)
@@ -74,9 +72,8 @@ def _quantized(program: Any, source: LoadedSource, job: Conversion) -> Any:
     assert job.calibration is not None  # the base has made sure
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     prepared = prepare_pt2e(program.module(), quantizer)
-    arrays = [job.calibration[spec.name] for spec in source.signature.inputs]
-    for index in range(len(arrays[0])):
-        prepared(*(torch.from_numpy(array[index : index + 1]) for array in arrays))
+    for arrays in calls.split(source.signature, job.calibration):
+        prepared(*map(torch.from_numpy, arrays))
     return convert_pt2e(prepared)
 
 

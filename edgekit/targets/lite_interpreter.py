@@ -23,20 +23,24 @@ class LiteInterpreter(Target):
     title = "PyTorch Mobile lite interpreter"
     suffixes = (".ptl",)
     runtime = "lite-interpreter"
-    routes = {"torch": ("float32", "int8")}
-    requires = {"torch": (TORCH,)}
+    routes = {"torch": ("float32", "int8"), "torchscript": ("float32",)}
+    requires = {"torch": (TORCH,), "torchscript": (TORCH,)}
     reads_with = (TORCH,)
+    symbolic = True
+    transposes = ("aten::permute", "aten::transpose", "aten::t")
 
     def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
             # Written and read back: the names in the bytecode are then those of the canonical archive.
             path = Path(folder) / "model.pt"
-            archive.save(archive.scripted(source, job), source.signature, path)
+            made = archive.scripted(source, job)
+            signature = archive.kept(made, source)
+            archive.save(made, signature, path)
             module = archive.load(path)
         module, note = _optimised(module)
-        record = {archive.SIGNATURE_RECORD: json.dumps(asdict(source.signature), sort_keys=True)}
+        record = {archive.SIGNATURE_RECORD: json.dumps(asdict(signature), sort_keys=True)}
         module._save_for_lite_interpreter(str(job.folder / self.file_name), _extra_files=record)
-        return Converted(self.file_name, source.signature, archive.options(job), (note,) if note else ())
+        return Converted(self.file_name, signature, archive.options(source, job), (note,) if note else ())
 
     def describe(self, path: Path) -> ModelDescription:
         return archive.describe(path, self.name)

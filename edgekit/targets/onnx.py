@@ -1,21 +1,27 @@
-"""ONNX: by tf2onnx from Keras, by torch.onnx (dynamo) from PyTorch; precisions by ONNX Runtime's tools."""
+"""ONNX: by tf2onnx from Keras, by torch.onnx (dynamo) from PyTorch; precisions by ONNX Runtime's tools.
+
+Every graph is simplified by onnxslim: exporters leave shape arithmetic behind that a fixed shape makes constant.
+"""
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgekit.core import calls
 from edgekit.core.metrics import Array
-from edgekit.core.requirements import KERAS, ONNX, ONNXRUNTIME, ONNXSCRIPT, TENSORFLOW, TF2ONNX, TORCH
+from edgekit.core.requirements import KERAS, ONNX, ONNXRUNTIME, ONNXSCRIPT, ONNXSLIM, TENSORFLOW, TF2ONNX, TORCH
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature
 from edgekit.targets._base import Conversion, Converted, Target
-from edgekit.targets._onnx_graph import canonical_names, describe, parse, prune_opsets, read_signature, tidy
+from edgekit.targets._onnx_graph import canonical_names, describe, parse, prune_opsets, read_signature, rename
+from edgekit.targets._onnx_simplify import at_opset, opset, set_ir_version, slim
 
-OPSET = {"keras": 18, "torch": 20}  # tf2onnx writes at most 18; 20 is what the dynamo exporter was written for
-BATCH = "batch"
+OPSET = {"keras": 18, "saved-model": 18, "torch": 20}
+"""What each exporter writes unless told otherwise: tf2onnx at most 18; torch's dynamo exporter was written for 20."""
 _PRECISIONS = ("float32", "float16", "dynamic", "int8")
 
 
@@ -26,29 +32,35 @@ class Onnx(Target):
     title = "ONNX"
     suffixes = (".onnx",)
     runtime = "onnxruntime"
-    routes = {"keras": _PRECISIONS, "torch": _PRECISIONS}
+    routes = {"keras": _PRECISIONS, "torch": _PRECISIONS, "saved-model": _PRECISIONS, "onnx": _PRECISIONS}
     requires = {
-        "keras": (ONNX, ONNXRUNTIME, TF2ONNX, TENSORFLOW, KERAS),
-        "torch": (ONNX, ONNXRUNTIME, ONNXSCRIPT, TORCH),
+        "saved-model": (ONNX, ONNXRUNTIME, ONNXSLIM, TF2ONNX, TENSORFLOW),
+        "onnx": (ONNX, ONNXRUNTIME, ONNXSLIM),
+        "keras": (ONNX, ONNXRUNTIME, ONNXSLIM, TF2ONNX, TENSORFLOW, KERAS),
+        "torch": (ONNX, ONNXRUNTIME, ONNXSLIM, ONNXSCRIPT, TORCH),
     }
     reads_with = (ONNX,)
     calibrated = frozenset({"int8"})
+    symbolic = True
+    options = ("opset", "ir_version")
+    transposes = ("Transpose",)
 
     def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
-        model = _from_keras(source) if source.kind == "keras" else _from_torch(source)
-        tidy(model, source.signature, BATCH)
+        model = at_opset(_EXPORTERS[source.kind](source, job.options.get("opset")), job.options.get("opset"))
+        model = slim(model, source.signature)
         path = job.folder / self.file_name
-        options: dict[str, Any] = {"opset": OPSET[source.kind]}
+        options: dict[str, Any] = {"opset": opset(model)}
         if job.precision == "float16":
             model = _float16(model)
-        if job.precision in ("float32", "float16"):
-            path.write_bytes(model.SerializeToString(deterministic=True))
-        else:
-            _quantize(model, path, job)
+        if job.precision not in ("float32", "float16"):
+            _quantize(model, path, source.signature, job)
             model = parse(path)
             prune_opsets(model)
-            path.write_bytes(model.SerializeToString(deterministic=True))
             options |= {"weights": "int8 per channel"} | ({"format": "QDQ"} if job.precision == "int8" else {})
+        if "ir_version" in job.options:
+            set_ir_version(model, job.options["ir_version"])
+        options["ir_version"] = model.ir_version
+        path.write_bytes(model.SerializeToString(deterministic=True))
         return Converted(self.file_name, _with_layouts(read_signature(path), source.signature), options)
 
     def describe(self, path: Path) -> ModelDescription:
@@ -64,43 +76,66 @@ def _with_layouts(signature: Signature, source: Signature) -> Signature:
     return Signature(*sides)
 
 
-def _from_keras(source: LoadedSource) -> Any:
+def _from_tensorflow(source: LoadedSource, wanted: int | None) -> Any:
     import tensorflow as tf
     import tf2onnx
 
     inputs, outputs = source.signature.inputs, source.signature.outputs
 
     def serve(*tensors: Any) -> dict[str, Any]:
-        result = source.model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
-        results = result if isinstance(result, (list, tuple)) else [result]
-        return {spec.name: value for spec, value in zip(outputs, results, strict=True)}
+        return {spec.name: value for spec, value in zip(outputs, source.call(*tensors), strict=True)}
 
-    specs = [tf.TensorSpec([None, *spec.shape[1:]], spec.dtype, name=spec.name) for spec in inputs]
+    shapes = [[dim if isinstance(dim, int) else None for dim in spec.shape] for spec in inputs]
+    # TensorFlow takes fewer characters in a name than ONNX does: the names are put right afterwards.
+    plain = [re.sub(r"\W", "_", spec.name) for spec in inputs]
+    specs = [
+        tf.TensorSpec(shape, spec.dtype, name=name) for shape, spec, name in zip(shapes, inputs, plain, strict=True)
+    ]
     function = tf.function(serve, autograph=False, input_signature=specs)
-    model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=OPSET["keras"])
+    limit = OPSET[source.kind]
+    model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=min(wanted or limit, limit))
+    rename(model, dict(zip(plain, (spec.name for spec in inputs), strict=True)))
     canonical_names(model)
     return model
 
 
-def _from_torch(source: LoadedSource) -> Any:
+def _from_torch(source: LoadedSource, wanted: int | None) -> Any:
     import torch
 
     signature = source.signature
-    # Two samples: a batch of one would be taken for a constant.
-    example = tuple(torch.zeros([2, *map(int, spec.shape[1:])]) for spec in signature.inputs)
+    dims = {symbol: torch.export.Dim(re.sub(r"\W", "_", symbol)) for symbol in signature.symbols}
+    shapes = tuple(
+        {index: dims[dim] for index, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in signature.inputs
+    )
     program = torch.onnx.export(
         source.model,
-        example,
+        tuple(map(torch.from_numpy, source.examples(2))),  # a batch of one would be taken for a constant
         dynamo=True,
         external_data=False,
-        opset_version=OPSET["torch"],
+        opset_version=wanted or OPSET["torch"],
         input_names=[spec.name for spec in signature.inputs],
         output_names=[spec.name for spec in signature.outputs],
-        dynamic_shapes=tuple({0: torch.export.Dim(BATCH)} for _ in signature.inputs),
+        dynamic_shapes=shapes,
         verbose=False,
     )
     assert program is not None  # it is only where it writes a file itself
     return program.model_proto
+
+
+def _from_onnx(source: LoadedSource, wanted: int | None) -> Any:
+    import onnx
+
+    model = onnx.ModelProto()
+    model.CopyFrom(source.model)
+    return model
+
+
+_EXPORTERS = {
+    "keras": _from_tensorflow,
+    "saved-model": _from_tensorflow,
+    "torch": _from_torch,
+    "onnx": _from_onnx,
+}
 
 
 def _float16(model: Any) -> Any:
@@ -116,17 +151,17 @@ def _float16(model: Any) -> Any:
 class _Reader:
     """Calibration samples one by one, as ONNX Runtime asks for them."""
 
-    def __init__(self, inputs: Mapping[str, Array]) -> None:
-        count = len(next(iter(inputs.values())))
+    def __init__(self, signature: Signature, inputs: Mapping[str, Array]) -> None:
+        names = [spec.name for spec in signature.inputs]
         self._samples: Iterator[dict[str, Array]] = (
-            {name: array[index : index + 1] for name, array in inputs.items()} for index in range(count)
+            dict(zip(names, arrays, strict=True)) for arrays in calls.split(signature, inputs)
         )
 
     def get_next(self) -> dict[str, Array] | None:
         return next(self._samples, None)
 
 
-def _quantize(model: Any, path: Path, job: Conversion) -> None:
+def _quantize(model: Any, path: Path, signature: Signature, job: Conversion) -> None:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -142,7 +177,7 @@ def _quantize(model: Any, path: Path, job: Conversion) -> None:
             quantize_static(
                 prepared,
                 path,
-                _Reader(job.calibration),
+                _Reader(signature, job.calibration),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QInt8,

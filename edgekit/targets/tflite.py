@@ -22,20 +22,25 @@ class TFLite(Target):
     title = "TensorFlow Lite (LiteRT)"
     suffixes = (".tflite",)
     runtime = "litert"
-    routes = {"keras": _PRECISIONS, "torch": _PRECISIONS}
-    requires = {"keras": (TENSORFLOW, KERAS), "torch": (TORCH, LITERT_TORCH, QUANTIZER)}
+    routes = {"keras": _PRECISIONS, "torch": _PRECISIONS, "saved-model": _PRECISIONS}
+    requires = {
+        "keras": (TENSORFLOW, KERAS),
+        "torch": (TORCH, LITERT_TORCH, QUANTIZER),
+        "saved-model": (TENSORFLOW, KERAS),
+    }
     reads_with = (LITERT,)
+    transposes = ("TRANSPOSE",)
 
     def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
         path = job.folder / self.file_name
-        if source.kind == "keras" and job.precision in _tflite_keras.PRECISIONS:
+        if source.kind != "torch" and job.precision in _tflite_keras.PRECISIONS:
             path.write_bytes(_tflite_keras.convert(source, job))
-            options = {"batch": 1, "converter": "TFLiteConverter"}
+            options = {"converter": _tflite_keras.CONVERTER}
         else:
             require((QUANTIZER,), f"{source.kind} -> tflite:{job.precision}")
-            module = _tflite_keras if source.kind == "keras" else _tflite_torch
+            module = _tflite_torch if source.kind == "torch" else _tflite_keras
             _tflite_quantizer.quantize(module.convert_float(source, job.folder), job, path)
-            options = {"batch": 1, "converter": module.CONVERTER, "recipe": _tflite_quantizer.RECIPES[job.precision]}
+            options = {"converter": module.CONVERTER, "recipe": _tflite_quantizer.RECIPES[job.precision]}
         return Converted(self.file_name, _in_order(read_signature(path), source.signature), options)
 
     def describe(self, path: Path) -> ModelDescription:

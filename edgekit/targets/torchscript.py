@@ -18,13 +18,17 @@ class TorchScript(Target):
     title = "TorchScript"
     suffixes = (".pt",)
     runtime = "torchscript"
-    routes = {"torch": ("float32", "int8")}
-    requires = {"torch": (TORCH,)}
+    routes = {"torch": ("float32", "int8"), "torchscript": ("float32",)}
+    requires = {"torch": (TORCH,), "torchscript": (TORCH,)}
     reads_with = (TORCH,)
+    symbolic = True
+    transposes = ("aten::permute", "aten::transpose", "aten::t")
 
     def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
-        archive.save(archive.scripted(source, job), source.signature, job.folder / self.file_name)
-        return Converted(self.file_name, source.signature, archive.options(job))
+        module = archive.scripted(source, job)
+        signature = archive.kept(module, source)
+        archive.save(module, signature, job.folder / self.file_name)
+        return Converted(self.file_name, signature, archive.options(source, job))
 
     def describe(self, path: Path) -> ModelDescription:
         return archive.describe(path, self.name)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from edgekit.core.requirements import Requirement
 from edgekit.core.specs import Signature
-from edgekit.sources._base import Loaded
+from edgekit.sources._base import Build, Loaded
 
 
 class Bridge(ABC):
@@ -26,7 +26,7 @@ class Bridge(ABC):
     withheld: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
-    def load(self, path: Path, signature: Signature, code: Path | None) -> Loaded:
+    def load(self, path: Path, signature: Signature, build: Build | None) -> Loaded:
         """The model in the file as the target kind; inputs and outputs are the signature's, layout and all.
 
         Raises InputError when the file is empty, truncated or something else.

@@ -10,21 +10,27 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from edgekit.core.specs import Signature
+
 _NOTHING = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
 _SAME_TYPE = ("to", "contiguous", "clone", "detach", "alias", "_to_copy", "dropout", "lift_fresh_copy")
 
 
-def functional(module: Any, examples: tuple[Any, ...]) -> Any:
-    """The module as a torch.fx.GraphModule over the same weights, its batch symbolic. Outputs are equal up to rounding.
+def functional(module: Any, signature: Signature, examples: tuple[Any, ...]) -> Any:
+    """The module as a torch.fx.GraphModule over the same weights, its symbolic dimensions kept. Outputs are equal up to
+    rounding.
 
-    `examples` are inputs with a batch of two. Raises what torch.export raises when it cannot trace the module.
+    `module` takes its inputs as `*inputs`; `examples` are such inputs, symbolic dimensions of at least two. Raises what
+    torch.export raises when it cannot trace the module.
     """
     import torch
 
-    batch = torch.export.Dim("batch")
-    # The module's forward takes its inputs as *inputs: their shapes are given as one tuple.
-    shapes = (tuple({0: batch} for _ in examples),)
-    program = torch.export.export(module, examples, dynamic_shapes=shapes)
+    symbols = {name: torch.export.Dim(name) for name in signature.symbols}
+    shapes = tuple(
+        {index: symbols[dim] for index, dim in enumerate(spec.shape) if isinstance(dim, str)}
+        for spec in signature.inputs
+    )
+    program = torch.export.export(module, examples, dynamic_shapes=(shapes,))
     graph_module = program.module(check_guards=False)
     for rewrite in (_drop_nothing, _drop_casts, _fold_constants, _to_linear, _bias_into_convolution, _permutes_down):
         rewrite(graph_module)

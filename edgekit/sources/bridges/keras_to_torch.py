@@ -8,12 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.errors import InputError
 from edgekit.core.requirements import KERAS, TORCH
 from edgekit.core.specs import Signature
+from edgekit.sources._base import Build
+from edgekit.sources._keras_file import call, load_model
+from edgekit.sources._module import LoadedTorch
 from edgekit.sources.bridges._base import Bridge
 from edgekit.sources.bridges._functional import functional
-from edgekit.sources.torch import LoadedTorch
 
 
 class KerasToTorch(Bridge):
@@ -24,14 +25,8 @@ class KerasToTorch(Bridge):
     requires = (KERAS, TORCH)
     variables = {"KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": "-1"}
 
-    def load(self, path: Path, signature: Signature, code: Path | None) -> LoadedTorch:
-        import keras
-
-        try:
-            model = keras.models.load_model(path, safe_mode=True, compile=False)
-        except Exception as error:  # zip, h5 and JSON errors of many types: all mean that the file is no model
-            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-            raise InputError(f"{path}: Keras cannot load this model on its torch backend ({reason})") from error
+    def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedTorch:
+        model = load_model(path, build, signature.inputs, " on its torch backend")
         return LoadedTorch(_rewritten(_positional(model).eval(), signature), signature)
 
 
@@ -42,7 +37,7 @@ def _rewritten(module: Any, signature: Signature) -> Any:
     examples = tuple(
         torch.zeros([2, *map(int, spec.shape[1:])], dtype=getattr(torch, spec.dtype)) for spec in signature.inputs
     )
-    return functional(module, examples)
+    return functional(module, signature, examples)
 
 
 def _positional(model: Any) -> Any:
@@ -57,9 +52,8 @@ def _positional(model: Any) -> Any:
             self.model = model
 
         def forward(self, *inputs: Any) -> Any:
-            result = self.model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
-            results = list(result.values()) if isinstance(result, dict) else result
-            return tuple(results) if isinstance(results, (list, tuple)) else results
+            outputs = call(self.model, inputs)
+            return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     for parameter in model.parameters():
         parameter.requires_grad_(False)

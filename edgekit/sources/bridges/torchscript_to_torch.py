@@ -1,0 +1,41 @@
+"""TorchScript to PyTorch: the archive's graph converted to an exported program, and that to a module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.core.errors import StepFailed
+from edgekit.core.requirements import TORCH
+from edgekit.core.specs import Signature
+from edgekit.sources._base import Build
+from edgekit.sources._module import LoadedTorch, program_module
+from edgekit.sources.bridges._base import Bridge
+from edgekit.sources.torchscript import load_script
+
+
+class TorchScriptToTorch(Bridge):
+    """Float graphs without control flow that depends on values."""
+
+    source = "torchscript"
+    target = "torch"
+    requires = (TORCH,)
+    variables = {"CUDA_VISIBLE_DEVICES": "-1"}
+
+    def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedTorch:
+        import torch
+        from torch._export.converter import TS2EPConverter
+
+        script = load_script(path)
+        examples = tuple(
+            torch.zeros([dim if isinstance(dim, int) else 2 for dim in spec.shape], dtype=getattr(torch, spec.dtype))
+            for spec in signature.inputs
+        )
+        try:
+            program = TS2EPConverter(script, examples).convert()
+        except Exception as error:  # the converter raises errors of many types
+            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+            raise StepFailed(f"{path}: PyTorch cannot read this TorchScript as a program ({reason})") from error
+        return LoadedTorch(program_module(program, signature, examples), signature)
+
+
+BRIDGE = TorchScriptToTorch()

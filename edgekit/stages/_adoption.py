@@ -1,0 +1,245 @@
+"""Taking in a model of the user's; runs inside a worker. It becomes a source folder like that of a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.core import calls, plugins
+from edgekit.core.code import Factory
+from edgekit.core.errors import InputError, StepFailed
+from edgekit.core.events import Listener
+from edgekit.core.files import sha256_file, sha256_path
+from edgekit.core.metrics import TASK_METRICS, Array
+from edgekit.core.requirements import require, versions
+from edgekit.core.samples import Samples
+from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel
+from edgekit.core.specs import Dim, Signature, TensorSpec
+from edgekit.sources import _given_samples
+from edgekit.sources._base import Given, Loaded, SourceKind, with_layouts
+
+GOLDEN = 64
+CALIBRATION = 256
+RANDOM_GOLDEN = 16
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user said of the model. Paths are absolute; `code` and `calibration` are relative to `base`."""
+
+    name: str
+    kind: str
+    base: str
+    path: str | None = None
+    code: str | None = None
+    weights: str | None = None
+    inputs: tuple[TensorSpec, ...] = ()
+    sizes: Mapping[str, int] | None = None
+    sample: str | None = None
+    calibration: str | None = None
+    image_range: tuple[float, float] = (0.0, 1.0)
+
+
+def framework_of(code: str, base: str, *, emit: Listener) -> str:
+    """`keras` or `torch`: what the user's code builds. Raises InputError when it builds something else."""
+    made = Factory.parse(code).call(Path(base))
+    families = [cls.__module__.partition(".")[0] for cls in type(made).__mro__]
+    # On the torch backend a Keras model is a torch module too: the more special family comes first.
+    for family in ("keras", "torch"):
+        if family in families:
+            return family
+    raise InputError(f"{code}: what it makes is of type {type(made).__name__}, not a torch.nn.Module or keras.Model")
+
+
+def adopt(request: Request, folder: str, *, emit: Listener) -> SourceModel:
+    """Writes the model, its samples and its description into the folder.
+
+    Raises InputError when model, code, weights, declared inputs or samples do not fit one another.
+    """
+    kind: SourceKind = plugins.load("edgekit.sources", request.kind, "SOURCE")
+    require(kind.requires, f"loading {request.kind} models")
+    base, target = Path(request.base), Path(folder)
+    arrays, labels = _sample_arrays(request)
+    factory = None if request.code is None else Factory.parse(request.code)
+    build = None if factory is None else lambda: factory.call(base)
+    given = Given(_path(request.path), build, _path(request.weights), request.inputs, arrays)
+    file, found = kind.adopt(given, target)
+    signature = with_layouts(found, kind.layout)
+    inputs, notes = _inputs(request, arrays, signature)
+    sizes = _sizes(signature, inputs)
+    loaded = kind.load(target / file, signature, build).at(signature, sizes)
+    signature = with_layouts(Signature(signature.inputs, _outputs(loaded, inputs)), kind.layout)
+    loaded = loaded.at(signature, sizes)
+    chosen = (
+        _given_samples.read(request.calibration, base, signature, request.image_range) if request.calibration else {}
+    )
+    parts = _parts(signature, inputs, labels, chosen, real=arrays is not None)
+    task = _write(parts, loaded, target)
+    code = None if factory is None else factory.file(base)
+    source = SourceModel(
+        name=request.name,
+        kind=request.kind,
+        file=file,
+        sha256=sha256_path(target / file),
+        signature=signature,
+        task="classification" if task is not None else None,
+        metric="accuracy" if task is not None else None,
+        metric_value=task,
+        parameters=sum(array.size for array in loaded.parameters().values()),
+        code=request.code,
+        code_sha256=None if code is None else sha256_file(code),
+        sizes=sizes,
+        notes=notes,
+        data=_data(request, parts),
+        versions=versions(kind.requires),
+    )
+    source.save(target)
+    return source
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _sample_arrays(request: Request) -> tuple[dict[str, Array] | None, Array | None]:
+    """The user's samples by name, and their labels."""
+    if request.sample is None:
+        return None, None
+    arrays = _given_samples.read_arrays(Path(request.sample))
+    labels = arrays.pop("labels", None)
+    if "" in arrays:
+        arrays = {"input": arrays.pop("")}
+    return arrays, labels
+
+
+def _inputs(
+    request: Request, arrays: Mapping[str, Array] | None, signature: Signature
+) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """The samples that the model is run on: the user's, or random numbers, and a note that says so."""
+    if arrays is not None:
+        fitted = _given_samples.fitted(arrays, signature, str(request.sample))
+        calls.count(signature, fitted)
+        return fitted, ()
+    rng = np.random.default_rng(_SEED)
+    sizes = dict(request.sizes or {})
+    inputs = {spec.name: _random(spec, signature, sizes, rng) for spec in signature.inputs}
+    return inputs, ("golden samples are random numbers; --sample FILE.npz takes real ones",)
+
+
+def _random(spec: TensorSpec, signature: Signature, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
+    shape = [RANDOM_GOLDEN * calls.rows(spec)]
+    for dim in spec.shape[1:]:
+        if isinstance(dim, str) and dim not in sizes:
+            raise InputError(
+                f"the dimension {dim} of {spec.name} has no size; give --dim {dim}=SIZE, or --sample FILE.npz"
+            )
+        shape.append(sizes[dim] if isinstance(dim, str) else dim)
+    if np.issubdtype(np.dtype(spec.dtype), np.floating):
+        return rng.standard_normal(shape).astype(spec.dtype)
+    return rng.integers(0, 2, shape).astype(spec.dtype)  # valid as a flag, a token and an index alike
+
+
+def _sizes(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, int]:
+    """The size in the samples of each symbolic dimension but the first of an input."""
+    sizes: dict[str, int] = {}
+    for spec in signature.inputs:
+        for dim, size in zip(spec.shape[1:], inputs[spec.name].shape[1:], strict=True):
+            if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
+                raise InputError(f"the samples have the dimension {dim} as {sizes[dim]} and as {size}")
+    return sizes
+
+
+def _outputs(loaded: Loaded, inputs: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
+    """The outputs as one call shows them; symbols stand where the signature has them, or where their size does."""
+    signature = loaded.signature
+    pair = {name: np.concatenate([array[:1], array[:1]]) for name, array in inputs.items()}
+    arguments = next(calls.split(signature, pair if signature.batch else inputs, 2))
+    if signature.batch:
+        arguments = [pair[spec.name] for spec in signature.inputs]
+    try:
+        results = loaded._run(arguments)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a framework raises for inputs that it does not take
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+        raise InputError(f"the model does not run on these inputs: {reason}") from error
+    if len(results) != len(signature.outputs):
+        raise StepFailed(f"the model returns {len(results)} outputs where its file names {len(signature.outputs)}")
+    return tuple(
+        replace(spec, shape=_shape(spec, result, loaded), dtype=str(result.dtype))
+        for spec, result in zip(signature.outputs, map(np.asarray, results), strict=True)
+    )
+
+
+def _shape(spec: TensorSpec, result: Array, loaded: Loaded) -> tuple[Dim, ...]:
+    batch, known = loaded.signature.batch, {*loaded.signature.symbols}
+    by_size = {size: name for name, size in loaded.sizes.items()}
+    shape: list[Dim] = []
+    for index, size in enumerate(result.shape):
+        named = spec.shape[index] if index < len(spec.shape) else None
+        if isinstance(named, str) and named in known:
+            shape.append(named)
+        elif index == 0 and batch is not None and size == 2:
+            shape.append(batch)
+        else:
+            shape.append(by_size.get(size, size) if index and not isinstance(named, int) else size)
+    return tuple(shape)
+
+
+def _parts(
+    signature: Signature,
+    inputs: dict[str, Array],
+    labels: Array | None,
+    calibration: dict[str, Array],
+    *,
+    real: bool,
+) -> dict[str, tuple[dict[str, Array], Array | None]]:
+    """Golden, calibration and test samples, disjoint; calibration and test only where there is something for them.
+
+    Random numbers are good to compare outputs on, and no ground to take ranges from.
+    """
+    total = calls.count(signature, inputs)
+    if not real:
+        made: dict[str, tuple[dict[str, Array], Array | None]] = {GOLDEN_FILE: (inputs, None)}
+        return made | ({CALIBRATION_FILE: (calibration, None)} if calibration else {})
+    if labels is not None and len(labels) != total:
+        raise InputError(f"there are {len(labels)} labels for {total} samples")
+    share = 4 if labels is not None else 2
+    golden = max(1, min(GOLDEN, total if calibration and labels is None else total // share))
+    end = golden if calibration else golden + min(CALIBRATION, (total - golden) // (1 if labels is None else 3))
+
+    def part(start: int, stop: int | None) -> tuple[dict[str, Array], Array | None]:
+        return calls.take(signature, inputs, start, stop), None if labels is None else labels[start:stop]
+
+    parts = {GOLDEN_FILE: part(0, golden)}
+    if calibration:
+        parts[CALIBRATION_FILE] = calibration, None
+    elif end > golden:
+        parts[CALIBRATION_FILE] = part(golden, end)
+    if labels is not None and end < total:
+        parts[TEST_FILE] = part(end, None)
+    return parts
+
+
+def _write(parts: Mapping[str, tuple[dict[str, Array], Array | None]], loaded: Loaded, folder: Path) -> float | None:
+    """The samples with the model's own outputs; the accuracy on the test samples where there are labels of classes."""
+    accuracy = None
+    for file, (inputs, labels) in parts.items():
+        outputs = loaded.run(inputs) if file != CALIBRATION_FILE else {}
+        Samples(inputs, outputs, labels).save(folder / file)
+        if file == TEST_FILE and labels is not None and np.issubdtype(labels.dtype, np.integer):
+            first = next(iter(outputs.values()))
+            if first.ndim == 2 and first.shape[1] > 1:
+                accuracy = TASK_METRICS["accuracy"].compute(first, labels)
+    return accuracy
+
+
+def _data(request: Request, parts: Mapping[str, tuple[dict[str, Array], Array | None]]) -> dict[str, Any]:
+    counts = {file.removesuffix(".npz"): len(next(iter(inputs.values()))) for file, (inputs, _) in parts.items()}
+    names = {"sample": request.sample, "calibration_from": request.calibration}
+    return {**counts, **{key: Path(value).name for key, value in names.items() if value}}
