@@ -35,6 +35,7 @@ _ORDER = [
     "train",
     "export",
     "validate",
+    "compare",
     "matrix",
     "bench",
     "check",

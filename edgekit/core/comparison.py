@@ -39,7 +39,8 @@ class Figure:
 class Comparison:
     """One output tensor of an artifact against the source's.
 
-    `problem` is a sentence when there is nothing to measure (shape, dtype, NaN); then `figures` is empty.
+    `problem` is a sentence when there is nothing to measure (shape, dtype, NaN); then `figures` is empty. `evidence` is
+    false where the source's outputs could not show a difference: all samples alike.
     """
 
     output: str
@@ -47,6 +48,7 @@ class Comparison:
     worst_sample: int | None
     figures: tuple[Figure, ...]
     problem: str | None = None
+    evidence: bool = True
 
     @property
     def passed(self) -> bool:
@@ -104,6 +106,10 @@ def _problem(reference: Array, actual: Array) -> str | None:
             return (
                 f"the {what} computes NaN or infinity in {len(bad)} of {len(array)} samples, first in sample {bad[0]}"
             )
+    return None
+
+
+def _saturated(reference: Array) -> str | None:
     if len(reference) > 1 and np.all(reference == reference[:1]):
         return f"the source computes the same for all {len(reference)} samples, which is no evidence of equality"
     return None
@@ -116,6 +122,9 @@ def compare_output(
     problem = _problem(reference, actual)
     if problem is not None:
         return Comparison(name, len(reference), None, (), problem)
+    saturated = _saturated(reference)
+    if saturated is not None:
+        return Comparison(name, len(reference), None, (), saturated, evidence=False)
     values = {
         "max_abs_error": metrics.max_abs_error(reference, actual),
         "mean_abs_error": metrics.mean_abs_error(reference, actual),
@@ -145,4 +154,6 @@ def compare_outputs(
 def comparison_from_dict(data: Mapping[str, Any]) -> Comparison:
     """The inverse of `dataclasses.asdict` after a trip through JSON."""
     figures = tuple(Figure(**figure) for figure in data["figures"])
-    return Comparison(data["output"], data["samples"], data["worst_sample"], figures, data["problem"])
+    return Comparison(
+        data["output"], data["samples"], data["worst_sample"], figures, data["problem"], data.get("evidence", True)
+    )

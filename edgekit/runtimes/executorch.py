@@ -11,7 +11,7 @@ import numpy as np
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import EXECUTORCH
-from edgekit.core.specs import Signature
+from edgekit.core.specs import SCALAR_TYPES, Signature, TensorSpec
 from edgekit.runtimes._base import Runtime, Session
 
 
@@ -58,17 +58,27 @@ class ExecuTorchRuntime(Runtime):
 
         # The pool is as large as the machine, whatever the process may use; there is no other way to size it.
         portable_lib._unsafe_reset_threadpool(threads)
-        if signature is None:
-            raise InputError(f"{path}: this file does not name its inputs and outputs, and no manifest came with it")
         try:
             program = Executor.get().load_program(path)
             method = program.load_method("forward")
+            signature = signature or _numbered(program.metadata("forward"))
         except (RuntimeError, ValueError) as error:
             reason = next(iter(str(error).splitlines()), "")[:200]
             raise InputError(f"{path}: ExecuTorch does not take this file ({reason})") from error
         if method is None:
             raise InputError(f"{path}: ExecuTorch does not take this file (it has no method forward)")
         return ExecuTorchSession(method, program, signature)
+
+
+def _numbered(metadata: Any) -> Signature:
+    """The shapes and types that the file tells; it has no names."""
+    inputs = [_spec(f"input_{i}", metadata.input_tensor_meta(i)) for i in range(metadata.num_inputs())]
+    outputs = [_spec(f"output_{i}", metadata.output_tensor_meta(i)) for i in range(metadata.num_outputs())]
+    return Signature(tuple(inputs), tuple(outputs))
+
+
+def _spec(name: str, meta: Any) -> TensorSpec:
+    return TensorSpec(name, tuple(meta.sizes()), SCALAR_TYPES.get(meta.dtype(), str(meta.dtype())))
 
 
 RUNTIME = ExecuTorchRuntime()

@@ -73,7 +73,7 @@ def adopt(request: Request, folder: str, *, emit: Listener) -> SourceModel:
     inputs, notes = _inputs(request, arrays, signature)
     sizes = _sizes(signature, inputs)
     loaded = kind.load(target / file, signature, build).at(signature, sizes)
-    signature = with_layouts(Signature(signature.inputs, _outputs(loaded, inputs)), kind.layout)
+    signature = with_layouts(Signature(signature.inputs, observed_outputs(loaded, inputs)), kind.layout)
     loaded = loaded.at(signature, sizes)
     chosen = (
         _given_samples.read(request.calibration, base, signature, request.image_range) if request.calibration else {}
@@ -154,7 +154,7 @@ def _sizes(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, int]:
     return sizes
 
 
-def _outputs(loaded: Loaded, inputs: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
+def observed_outputs(loaded: Loaded, inputs: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
     """The outputs as one call shows them; symbols stand where the signature has them, or where their size does."""
     signature = loaded.signature
     pair = {name: np.concatenate([array[:1], array[:1]]) for name, array in inputs.items()}

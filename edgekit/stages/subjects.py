@@ -206,7 +206,7 @@ def _request(context: Context, text: str, name: str, framework: str | None, own:
         "inputs": tuple(map(parse_input, own.inputs)),
         "sizes": own.sizes or {},
         "sample": _existing(own.sample),
-        "calibration": _from_here(own.calibration),
+        "calibration": from_here(own.calibration),
         "image_range": own.image_range,
     }
     if not _CODE.fullmatch(text):
@@ -214,8 +214,8 @@ def _request(context: Context, text: str, name: str, framework: str | None, own:
             raise InputError("--weights belongs to a model that code builds: name FILE.py:FUNCTION or MODULE:FUNCTION")
         path = Path(text)
         return Request(kind=kind_of(path), path=str(path.resolve()), **common)  # type: ignore[arg-type]
-    code = _from_here(text, context.project.root)
-    kind = framework if framework in FRAMEWORKS else _framework_of(context, str(code))
+    code = from_here(text, context.project.root)
+    kind = framework if framework in FRAMEWORKS else framework_of(context, str(code))
     return Request(kind=str(kind), code=code, **common)  # type: ignore[arg-type]
 
 
@@ -225,7 +225,7 @@ def _existing(path: Path | None) -> str | None:
     return None if path is None else str(path.resolve())
 
 
-def _from_here(text: str | None, base: Path | None = None) -> str | None:
+def from_here(text: str | None, base: Path | None = None) -> str | None:
     """A path, alone or before `:function`, as it stands from `base` (absolute outside it); a module stays a module."""
     if text is None:
         return None
@@ -238,7 +238,8 @@ def _from_here(text: str | None, base: Path | None = None) -> str | None:
     return f"{shown}:{factory.name}" if factory else str(shown)
 
 
-def _framework_of(context: Context, code: str) -> str:
+def framework_of(context: Context, code: str) -> str:
+    """`keras` or `torch`: what the code builds. Raises InputError when it builds something else."""
     arguments = {"code": code, "base": str(context.project.root)}
     found: str = context.pool.call(
         "edgekit.stages._adoption:framework_of",

@@ -60,6 +60,8 @@ class Target(ABC):
     calibrated: ClassVar[frozenset[str]] = frozenset({"int8", "int16x8"})
     symbolic: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ()
+    describe_tells_precision: ClassVar[bool] = True
+    """Whether `describe` sees the weights' types: not where a delegate hides them."""
     transposes: ClassVar[tuple[str, ...]] = ()
     """What operators are called in `describe` that only move data from one order of dimensions to another."""
 

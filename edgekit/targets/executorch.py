@@ -11,20 +11,8 @@ from edgekit.core import calls
 from edgekit.core.files import read_bytes
 from edgekit.core.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.core.source import LoadedSource
-from edgekit.core.specs import ModelDescription, OpCount, Signature, TensorSpec
+from edgekit.core.specs import SCALAR_TYPES, ModelDescription, OpCount, Signature, TensorSpec
 from edgekit.targets._base import Conversion, Converted, Target, refuse
-
-_SCALARS = {
-    0: "uint8",
-    1: "int8",
-    2: "int16",
-    3: "int32",
-    4: "int64",
-    5: "float16",
-    6: "float32",
-    7: "float64",
-    11: "bool",
-}
 
 
 class ExecuTorch(Target):
@@ -37,6 +25,7 @@ class ExecuTorch(Target):
     routes = {"torch": ("float32", "int8")}
     requires = {"torch": (TORCH, EXECUTORCH, TORCHAO)}
     reads_with = (EXECUTORCH,)
+    describe_tells_precision = False
 
     def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
         import torch
@@ -126,7 +115,7 @@ def _describe(path: Path) -> ModelDescription:
 
 
 def _spec(name: str, meta: Any) -> TensorSpec:
-    return TensorSpec(name, tuple(meta.sizes()), _SCALARS.get(meta.dtype(), str(meta.dtype())))
+    return TensorSpec(name, tuple(meta.sizes()), SCALAR_TYPES.get(meta.dtype(), str(meta.dtype())))
 
 
 def _ops(content: bytes) -> Counter[str]:

@@ -1,0 +1,273 @@
+"""The compare stage: the equivalence verdict for any two model files, whoever made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.core import metrics
+from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.code import Factory
+from edgekit.core.comparison import Comparison, compare_output
+from edgekit.core.errors import InputError
+from edgekit.core.metrics import Array
+from edgekit.core.pairing import Pair, check_forced, pair
+from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.tolerances import for_precision
+from edgekit.sources._given_samples import fitted, read_arrays
+from edgekit.stages import routes, subjects
+from edgekit.stages._operands import Operand
+from edgekit.stages.context import Context, runtime_environment, source_environment
+from edgekit.stages.inspect import describe
+from edgekit.targets._base import Target
+from edgekit.workers.environment import Environment
+
+EQUAL, UNEQUAL, NO_EVIDENCE = "equal", "not equal", "no evidence"
+
+
+@dataclass(frozen=True)
+class TaskFigures:
+    """What labels tell of a classifier: the accuracy of both, and how often both choose the same class."""
+
+    first_accuracy: float
+    second_accuracy: float
+    top1_agreement: float
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """The verdict on two models: `equal`, `not equal`, or `no evidence`, with the pairs that it rests on.
+
+    `unpaired` names tensors that only one of them has; `precision` is the one whose tolerances are applied.
+    """
+
+    first: str
+    second: str
+    verdict: str
+    precision: str
+    inputs: tuple[Pair, ...]
+    outputs: tuple[Pair, ...]
+    unpaired: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+    task: TaskFigures | None
+
+
+def operand(context: Context, text: str) -> Operand:
+    """What the text stands for: an artifact's folder, a file of a target's format, or a source model.
+
+    Raises InputError when it is none of them.
+    """
+    path = Path(text)
+    artifact = _artifact_of(path)
+    if artifact is not None:
+        return Operand(
+            text,
+            runtime=artifact.manifest.runtime,
+            path=str(artifact.verified_path().resolve()),
+            signature=artifact.manifest.signature,
+        )
+    if not path.exists() and Factory.parse(text).where != text:
+        kind = subjects.framework_of(context, text)
+        return Operand(text, kind=kind, code=subjects.from_here(text), base=str(context.project.root))
+    target = _target_of(path)
+    try:
+        return Operand(text, kind=subjects.kind_of(path), path=str(path.resolve()))
+    except InputError:
+        if target is None or not path.is_file():
+            raise
+    return Operand(text, runtime=target.runtime, path=str(path.resolve()))
+
+
+def _artifact_of(path: Path) -> Artifact | None:
+    """The artifact whose folder or model file this is."""
+    folder = path if path.is_dir() else path.parent
+    if not path.exists() or not (folder / MANIFEST_FILE).is_file():
+        return None
+    artifact = load_artifact(folder)
+    return artifact if path.is_dir() or artifact.path.resolve() == path.resolve() else None
+
+
+def _target_of(path: Path) -> Target | None:
+    return next((item for item in routes.targets().values() if path.suffix.lower() in item.suffixes), None)
+
+
+def _environment(item: Operand) -> Environment:
+    return runtime_environment(item.runtime) if item.runtime else source_environment(str(item.kind))
+
+
+def _look(context: Context, item: Operand, samples: Mapping[str, Array]) -> Signature:
+    signature: Signature = context.pool.call(
+        "edgekit.stages._operands:look",
+        {"operand": item, "samples": samples},
+        step=f"open {item.label}",
+        environment=_environment(item),
+        listener=context.emit,
+    )
+    return signature
+
+
+def _run(context: Context, item: Operand, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    outputs: dict[str, Array] = context.pool.call(
+        "edgekit.stages._operands:run",
+        {"operand": item, "inputs": inputs},
+        step=f"run {item.label}",
+        environment=_environment(item),
+        listener=context.emit,
+    )
+    return outputs
+
+
+def _inputs_of_first(
+    signatures: Sequence[Signature], pairs: Sequence[Pair], samples: Mapping[str, Array], what: str
+) -> dict[str, Array]:
+    """The first model's inputs out of the samples, which may hold arrays for the second one too, or in its layout."""
+    first, second = signatures
+    names = {spec.name for spec in first.inputs}
+    chosen = {name: array for name, array in samples.items() if name in names} if names <= set(samples) else samples
+    try:
+        return fitted(chosen, first, what)
+    except InputError:
+        if {item.first.name for item in pairs} != names:
+            raise
+        try:
+            seconds = fitted(samples, second, what)
+        except InputError:
+            seconds = {}
+        if not seconds:
+            raise
+        return {item.first.name: item.reverse.forward(seconds[item.second.name]) for item in pairs}
+
+
+def _inputs_of_second(
+    pairs: Sequence[Pair],
+    left: Sequence[TensorSpec],
+    samples: Mapping[str, Array],
+    firsts: Mapping[str, Array],
+    second: str,
+) -> dict[str, Array]:
+    """The second model's inputs: an array of its own name, else the first one's, in its layout."""
+    inputs = {}
+    for item in pairs:
+        own = samples.get(item.second.name) if item.second.name not in firsts else None
+        inputs[item.second.name] = item.forward(firsts[item.first.name]) if own is None else own
+    for spec in left:
+        if spec.name not in samples:
+            raise InputError(
+                f"{second} takes {spec}, to which no input of the other model fits; give it in the samples by its name,"
+                " or pair it with --pair"
+            )
+        inputs[spec.name] = samples[spec.name]
+    return inputs
+
+
+def _specs(outputs: Mapping[str, Array]) -> list[TensorSpec]:
+    return [TensorSpec(name, ("batch", *array.shape[1:]), str(array.dtype)) for name, array in outputs.items()]
+
+
+def _cast(array: Array, reference: Array) -> Array:
+    """Floats of another width in the reference's."""
+    both = (array.dtype, reference.dtype)
+    return array.astype(reference.dtype) if all(np.issubdtype(dtype, np.floating) for dtype in both) else array
+
+
+def precision_of(context: Context, item: Operand) -> str:
+    """`int8` for a file with quantized tensors, `float16` for one of half-width weights, else `float32`."""
+    target = None if item.path is None else _target_of(Path(item.path))
+    if target is None or not Path(str(item.path)).is_file() or not target.describe_tells_precision:
+        return "float32"
+    try:
+        found = describe(context, target.name, Path(str(item.path)), f"read {item.label}")
+    except InputError:
+        return "float32"
+    if found.quantized_tensors:
+        return "int8"
+    return "float16" if found.parameters and found.weight_bytes < 3 * found.parameters else "float32"
+
+
+def compare(
+    context: Context,
+    texts: tuple[str, str],
+    samples: Path,
+    *,
+    labels: Path | None = None,
+    forced: Mapping[str, str] | None = None,
+    precision: str | None = None,
+) -> Equivalence:
+    """Runs both models on the samples and compares what they compute; the first is the reference.
+
+    `precision` chooses the tolerances; None takes the coarser one of the two files'. Raises InputError (bad file, bad
+    samples, inputs that do not fit), MissingDependency, StepError when a file kills its interpreter.
+    """
+    first, second = (operand(context, text) for text in texts)
+    arrays = read_arrays(samples)
+    given_labels = _labels(arrays.pop("labels", None), labels)
+    arrays = {"input": arrays.pop("")} if "" in arrays else arrays
+    signatures = [_look(context, item, arrays) for item in (first, second)]
+    forced = forced or {}
+    pairs, missing, left = pair(signatures[0].inputs, signatures[1].inputs, forced)
+    firsts = _inputs_of_first(signatures, pairs, arrays, str(samples))
+    seconds = _inputs_of_second(pairs, left, arrays, firsts, second.label)
+    reference, actual = _run(context, first, firsts), _run(context, second, seconds)
+    outputs, lost, extra = pair(_specs(reference), _specs(actual), forced)
+    check_forced(forced, (*signatures[0].inputs, *_specs(reference)), (*signatures[1].inputs, *_specs(actual)))
+    if precision is None:
+        coarser = [precision_of(context, item) for item in (first, second)]
+        precision = next((name for name in ("int8", "float16") if name in coarser), "float32")
+    classifier = given_labels is not None
+    tolerances = for_precision(precision)
+    comparisons = tuple(
+        _compared(item, reference[item.first.name], actual[item.second.name], tolerances, classifier)
+        for item in outputs
+    )
+    task = None if given_labels is None else _task(outputs, reference, actual, given_labels)
+    return Equivalence(
+        first.label,
+        second.label,
+        _verdict(comparisons),
+        precision,
+        pairs,
+        outputs,
+        tuple(
+            [f"{first.label}: {spec.name}" for spec in (*missing, *lost)]
+            + [f"{second.label}: {spec.name}" for spec in (*left, *extra)]
+        ),
+        comparisons,
+        task,
+    )
+
+
+def _compared(item: Pair, reference: Array, actual: Array, tolerances: object, classifier: bool) -> Comparison:
+    expected = item.forward(reference)
+    name = item.first.name if item.first.name == item.second.name else f"{item.first.name}={item.second.name}"
+    return compare_output(name, expected, _cast(actual, expected), tolerances, classifier=classifier)  # type: ignore[arg-type]
+
+
+def _labels(inside: Array | None, path: Path | None) -> Array | None:
+    if path is None:
+        return inside
+    found = read_arrays(path)
+    return found["labels"] if "labels" in found else next(iter(found.values()))
+
+
+def _task(
+    pairs: Sequence[Pair], reference: Mapping[str, Array], actual: Mapping[str, Array], labels: Array
+) -> TaskFigures:
+    """Raises InputError when the labels are not classes of the first output."""
+    item = pairs[0]
+    one, other = reference[item.first.name], actual[item.second.name]
+    one, other = one.reshape(len(one), -1), other.reshape(len(other), -1)
+    if len(labels) != len(one) or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"labels must be {len(one)} whole numbers, one a sample (got {labels.dtype} {labels.shape})")
+    return TaskFigures(
+        metrics.accuracy(one, labels), metrics.accuracy(other, labels), metrics.top1_agreement(one, other)
+    )
+
+
+def _verdict(comparisons: Sequence[Comparison]) -> str:
+    """Not equal when one output is not; no evidence when there is nothing to judge by."""
+    if any(not item.passed and item.evidence for item in comparisons):
+        return UNEQUAL
+    return EQUAL if comparisons and all(item.evidence for item in comparisons) else NO_EVIDENCE
