@@ -190,25 +190,27 @@ def precision_of(context: Context, item: Operand) -> str:
 def compare(
     context: Context,
     texts: tuple[str, str],
-    samples: Path,
+    samples: Path | Mapping[str, Array],
     *,
-    labels: Path | None = None,
+    labels: Path | Array | None = None,
     forced: Mapping[str, str] | None = None,
     precision: str | None = None,
 ) -> Equivalence:
     """Runs both models on the samples and compares what they compute; the first is the reference.
 
+    Samples are a file's, or arrays by input name, shape (N, ...), with `labels` among them or beside them.
     `precision` chooses the tolerances; None takes the coarser one of the two files'. Raises InputError (bad file, bad
     samples, inputs that do not fit), MissingDependency, StepError when a file kills its interpreter.
     """
     first, second = (operand(context, text) for text in texts)
-    arrays = read_arrays(samples)
+    what = str(samples) if isinstance(samples, Path) else "the samples"
+    arrays = read_arrays(samples) if isinstance(samples, Path) else dict(samples)
     given_labels = _labels(arrays.pop("labels", None), labels)
     arrays = {"input": arrays.pop("")} if "" in arrays else arrays
     signatures = [_look(context, item, arrays) for item in (first, second)]
     forced = forced or {}
     pairs, missing, left = pair(signatures[0].inputs, signatures[1].inputs, forced)
-    firsts = _inputs_of_first(signatures, pairs, arrays, str(samples))
+    firsts = _inputs_of_first(signatures, pairs, arrays, what)
     seconds = _inputs_of_second(pairs, left, arrays, firsts, second.label)
     reference, actual = _run(context, first, firsts), _run(context, second, seconds)
     outputs, lost, extra = pair(_specs(reference), _specs(actual), forced)
@@ -245,10 +247,12 @@ def _compared(item: Pair, reference: Array, actual: Array, tolerances: object, c
     return compare_output(name, expected, _cast(actual, expected), tolerances, classifier=classifier)  # type: ignore[arg-type]
 
 
-def _labels(inside: Array | None, path: Path | None) -> Array | None:
-    if path is None:
+def _labels(inside: Array | None, given: Path | Array | None) -> Array | None:
+    if given is None:
         return inside
-    found = read_arrays(path)
+    if not isinstance(given, Path):
+        return np.asarray(given)
+    found = read_arrays(given)
     return found["labels"] if "labels" in found else next(iter(found.values()))
 
 

@@ -1,0 +1,81 @@
+"""Intervals, tests and power, against values from the literature or from exact reasoning."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekit.core.statistics import (
+    bootstrap_drop,
+    bootstrap_mean,
+    by_class,
+    detectable_drop,
+    mcnemar_p,
+    samples_to_decide,
+)
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "p"),
+    [(0, 0, 1.0), (5, 5, 1.0), (10, 0, 2 / 1024), (0, 10, 2 / 1024), (8, 2, 2 * (1 + 10 + 45) / 1024)],
+)
+def test_mcnemar_is_exact(lost, won, p):
+    assert mcnemar_p(lost, won) == pytest.approx(p)
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_mcnemar_is_symmetric_and_a_probability(lost, won):
+    assert 0 < mcnemar_p(lost, won) <= 1
+    assert mcnemar_p(lost, won) == mcnemar_p(won, lost)
+
+
+def test_the_interval_of_a_mean_is_the_normal_one_for_many_samples():
+    differences = np.random.default_rng(0).normal(0.5, 1, 5000)
+    interval = bootstrap_mean(differences)
+    half = 1.96 * differences.std() / math.sqrt(5000)
+    assert interval.low == pytest.approx(differences.mean() - half, abs=0.004)
+    assert interval.high == pytest.approx(differences.mean() + half, abs=0.004)
+
+
+def test_no_difference_at_all_has_an_interval_of_nothing():
+    assert bootstrap_mean(np.zeros(100)) == bootstrap_mean(np.zeros(50))
+
+
+def test_both_bootstraps_tell_the_same_of_a_mean():
+    differences = np.random.default_rng(1).integers(-1, 2, 400).astype(float)
+    quick = bootstrap_mean(differences)
+    general = bootstrap_drop(lambda index: (differences[index].mean(), 0.0), 400, lambda a, b: a - b)
+    assert quick.low == pytest.approx(general.low, abs=0.01)
+    assert quick.high == pytest.approx(general.high, abs=0.01)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(200):
+        interval = bootstrap_mean((rng.random(300) < 0.1).astype(float), resamples=400)
+        covered += interval.low <= 0.1 <= interval.high
+    assert 175 <= covered <= 200
+
+
+def test_more_samples_see_smaller_drops():
+    drops = [detectable_drop(count, 0.02) for count in (100, 1000, 10000)]
+    assert drops == sorted(drops, reverse=True)
+    assert detectable_drop(1000, 0.0) == 0.003
+
+
+def test_the_nearer_the_limit_the_more_samples_decide():
+    counts = [samples_to_decide(0.02, drop, 0.02, 1000) for drop in (0.0, 0.01, 0.015, 0.019)]
+    assert counts == sorted(counts)
+
+
+def test_the_class_that_suffers_most_comes_first():
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    source = np.array([True, True, True, True, True, True])
+    artifact = np.array([True, True, False, False, True, False])
+    found = by_class(source, artifact, labels)
+    assert [item.label for item in found] == [1, 2, 0]
+    assert [item.drop for item in found] == [1.0, 0.5, 0.0]
+    assert [item.samples for item in found] == [2, 2, 2]
