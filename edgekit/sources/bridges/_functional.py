@@ -1,6 +1,6 @@
 """A module's exported graph, written again as a PyTorch user would have: torch functions, folded constants, no casts.
 
-A graph that Keras traces on its torch backend is full of casts to the type it has already, of weights that are permuted
+A graph that was written in another framework is full of casts to the type it has already, of weights that are permuted
 at every call, and of matmul and add where PyTorch says linear. Quantizers and delegates look for PyTorch's own forms.
 """
 
@@ -10,27 +10,24 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from edgekit.core.specs import Signature
+from edgekit.core.specs import Dim, Signature
 
 _NOTHING = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
 _SAME_TYPE = ("to", "contiguous", "clone", "detach", "alias", "_to_copy", "dropout", "lift_fresh_copy")
 
 
-def functional(module: Any, signature: Signature, examples: tuple[Any, ...]) -> Any:
-    """The module as a torch.fx.GraphModule over the same weights, its symbolic dimensions kept. Outputs are equal up to
-    rounding.
+def functional(module: Any, signature: Signature, examples: tuple[Any, ...] | None = None) -> Any:
+    """The module as a torch.fx.GraphModule over the same weights. Outputs are equal up to rounding.
 
-    `module` takes its inputs as `*inputs`; `examples` are such inputs, symbolic dimensions of at least two. Raises what
-    torch.export raises when it cannot trace the module.
+    The module takes the signature's inputs one by one, as `*inputs`; what is symbolic there stays symbolic, a symbol
+    each name. `examples` are inputs that it is known to take. Raises what torch.export raises when it cannot trace the
+    module, or not for every size of a dimension.
     """
     import torch
 
-    symbols = {name: torch.export.Dim(name) for name in signature.symbols}
-    shapes = tuple(
-        {index: symbols[dim] for index, dim in enumerate(spec.shape) if isinstance(dim, str)}
-        for spec in signature.inputs
-    )
-    program = torch.export.export(module, examples, dynamic_shapes=(shapes,))
+    examples = example_inputs(signature) if examples is None else examples
+    # The module's forward takes its inputs as *inputs: their shapes are given as one tuple.
+    program = torch.export.export(module, examples, dynamic_shapes=(_dynamic_shapes(signature),))
     graph_module = program.module(check_guards=False)
     for rewrite in (_drop_nothing, _drop_casts, _fold_constants, _to_linear, _bias_into_convolution, _permutes_down):
         rewrite(graph_module)
@@ -46,6 +43,41 @@ def functional(module: Any, signature: Signature, examples: tuple[Any, ...]) -> 
     for parameter in clean.parameters():
         parameter.requires_grad_(False)
     return clean
+
+
+def example_inputs(signature: Signature) -> tuple[Any, ...]:
+    """Zeros of every input's shape, each symbolic dimension with a size of its own.
+
+    No size is 0 or 1, which torch.export takes for constants. A batch is small; elsewhere a symbol may be an image's
+    side, which has to last through all of a network's strides.
+    """
+    import torch
+
+    batches = (spec.shape[0] for spec in signature.inputs if spec.shape)
+    sizes = {name: size for size, name in enumerate(dict.fromkeys(filter(_symbolic, batches)), start=2)}
+    inner = (dim for spec in signature.inputs for dim in spec.shape[1:] if _symbolic(dim) and dim not in sizes)
+    sizes |= {name: 64 + 32 * index for index, name in enumerate(dict.fromkeys(inner))}
+    return tuple(
+        torch.zeros(
+            [dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape], dtype=getattr(torch, spec.dtype)
+        )
+        for spec in signature.inputs
+    )
+
+
+def _symbolic(dim: Dim) -> bool:
+    return isinstance(dim, str)
+
+
+def _dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
+    """What torch.export is told of each input: which axes are free, and which of them are the same."""
+    import torch
+
+    names = dict.fromkeys(dim for spec in signature.inputs for dim in spec.shape if isinstance(dim, str))
+    dims = {name: torch.export.Dim(f"d{index}") for index, name in enumerate(names)}  # an identifier, whatever the name
+    return tuple(
+        {axis: dims[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in signature.inputs
+    )
 
 
 def _op(node: Any) -> str:
@@ -90,13 +122,17 @@ def _drop_casts(graph_module: Any) -> None:
 
 def _fold_constants(graph_module: Any) -> None:
     """Calls whose tensors are all weights are computed now."""
+    import torch
+
     for node in list(graph_module.graph.nodes):
         inputs = node.all_input_nodes
         if not _op(node) or not inputs or any(_constant(graph_module, item) is None for item in inputs):
             continue
         values = {item: _constant(graph_module, item) for item in inputs}
-        arguments = [values.get(item, item) if hasattr(item, "op") else item for item in node.args]
-        tensor = node.target(*arguments, **node.kwargs)
+        arguments, keywords = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
+        tensor = node.target(*arguments, **keywords)
+        if not isinstance(tensor, torch.Tensor):  # chunks, say: whoever reads one of them is no call of aten
+            continue
         node.replace_all_uses_with(_add_constant(graph_module, node, tensor))
         graph_module.graph.erase_node(node)
 

@@ -27,17 +27,8 @@ class KerasToTorch(Bridge):
 
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedTorch:
         model = load_model(path, build, signature.inputs, " on its torch backend")
-        return LoadedTorch(_rewritten(_positional(model).eval(), signature), signature)
-
-
-def _rewritten(module: Any, signature: Signature) -> Any:
-    """The module in PyTorch's own functions, as quantizers and delegates look for them."""
-    import torch
-
-    examples = tuple(
-        torch.zeros([2, *map(int, spec.shape[1:])], dtype=getattr(torch, spec.dtype)) for spec in signature.inputs
-    )
-    return functional(module, signature, examples)
+        # In PyTorch's own functions, as quantizers and delegates look for them.
+        return LoadedTorch(functional(_positional(model).eval(), signature), signature)
 
 
 def _positional(model: Any) -> Any:

@@ -1,0 +1,1 @@
+"""ONNX graphs as PyTorch modules: `graph.py` builds the module, `operators_*.py` hold one function an operator."""

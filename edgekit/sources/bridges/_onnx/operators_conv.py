@@ -1,0 +1,276 @@
+"""Convolutions and poolings. Layout (N, C, *spatial), as in torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from edgekit.sources.bridges._onnx.operators_shape import pad_constant
+from edgekit.sources.bridges._onnx.registry import Call, Step, operator, refuses
+from edgekit.sources.bridges._onnx.windows import Window, window, with_ceil
+
+
+def _spatial(sides: tuple[tuple[Any, Any], ...]) -> dict[int, tuple[Any, Any]]:
+    return {axis + 2: pair for axis, pair in enumerate(sides)}
+
+
+@operator("Conv")
+def _conv(call: Call) -> Any:
+    return convolve(call, call.tensor(0), call.tensor(1), call.maybe(2))
+
+
+def convolve(call: Call, x: Any, weight: Any, bias: Any) -> Any:
+    """The convolution that the node describes, of these tensors."""
+    import torch.nn.functional as F
+
+    found = window(call, list(x.shape[2:]), list(weight.shape[2:]))
+    padding = found.padding if found.symmetric else [0] * len(found.pads)
+    x = x if found.symmetric else pad_constant(x, _spatial(found.pads), 0.0)
+    function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(found.kernel)]
+    return function(x, weight, bias, list(found.strides), padding, list(found.dilations), call.attribute("group", 1))
+
+
+@operator("ConvTranspose")
+def _conv_transpose(call: Call) -> Any:
+    import torch.nn.functional as F
+
+    x, weight, bias = call.tensor(0), call.tensor(1), call.maybe(2)
+    rank = x.dim() - 2
+    found = window(call, list(x.shape[2:]), list(weight.shape[2:]))
+    extra = call.attribute("output_padding") or [0] * rank
+    pads = _transpose_pads(call, found, list(x.shape[2:]), extra)
+    function = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[rank]
+    torch_takes = all(before == after >= 0 for before, after in pads) and all(
+        size < max(stride, dilation)
+        for size, stride, dilation in zip(extra, found.strides, found.dilations, strict=True)
+    )
+    padding, more = ([before for before, _ in pads], extra) if torch_takes else ([0] * rank, [0] * rank)
+    group = call.attribute("group", 1)
+    if torch_takes:
+        return function(x, weight, bias, found.strides, padding, more, group, found.dilations)
+    y = function(x, weight, None, found.strides, padding, more, group, found.dilations)
+    sides = tuple((-before, size - after) for (before, after), size in zip(pads, extra, strict=True))
+    y = pad_constant(y, _spatial(sides), 0.0)
+    return y if bias is None else y + bias.reshape(1, -1, *[1] * rank)
+
+
+def _transpose_pads(call: Call, found: Window, sizes: list[Any], extra: list[int]) -> tuple[tuple[Any, Any], ...]:
+    """What is cut off the output's sides: given, or such that it gets the size that is given."""
+    mode, wanted = call.attribute("auto_pad", "NOTSET"), call.attribute("output_shape")
+    if mode in ("NOTSET", "VALID") and not wanted:
+        return found.pads
+    wanted = wanted or [size * stride for size, stride in zip(sizes, found.strides, strict=True)]
+    pads = []
+    for size, stride, reach, more, want in zip(
+        sizes, found.strides, found.reach, extra, wanted[-len(sizes) :], strict=True
+    ):
+        total = stride * (size - 1) + more + reach - want
+        half = total // 2
+        pads.append((half, total - half) if mode == "SAME_UPPER" else (total - half, half))
+    return tuple(pads)
+
+
+@operator("MaxPool")
+def _max_pool(call: Call) -> Any:
+    import torch
+    import torch.nn.functional as F
+
+    x = call.tensor(0)
+    sizes = list(x.shape[2:])
+    found = window(call, sizes, call.attribute("kernel_shape"))
+    rank = len(found.kernel)
+    function = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[rank]
+    exact = found.symmetric and all(2 * p <= k for p, k in zip(found.padding, found.kernel, strict=True))
+    exact = exact and not call.attribute("ceil_mode", 0) and x.is_floating_point()
+    offset = [0] * rank
+    padded, padding = x, found.padding
+    if not exact:
+        found = with_ceil(found, sizes) if call.attribute("ceil_mode", 0) else found
+        wide = x if x.is_floating_point() else x.to(torch.float64)
+        padded, padding = pad_constant(wide, _spatial(found.pads), -math.inf), [0] * rank
+        offset = [before for before, _ in found.pads]
+    arguments = (padded, list(found.kernel), list(found.strides), padding, list(found.dilations))
+    if not call.wants(1):
+        return function(*arguments).to(x.dtype)
+    values, indices = function(*arguments, return_indices=True)
+    places = _unpadded(indices, list(padded.shape[2:]), sizes, offset, bool(call.attribute("storage_order", 0)))
+    planes = torch.arange(x.shape[0] * x.shape[1]).reshape(x.shape[0], x.shape[1], *[1] * rank)
+    return values.to(x.dtype), places + planes * math.prod(sizes)
+
+
+def _unpadded(indices: Any, padded: list[int], sizes: list[int], offset: list[int], column_major: bool) -> Any:
+    """Flat positions in a padded plane as flat positions in the plane itself."""
+    coordinates: list[Any] = []
+    for axis in range(len(sizes) - 1, -1, -1):
+        coordinates.insert(0, indices % padded[axis] - offset[axis])
+        indices = indices // padded[axis]
+    order = range(len(sizes) - 1, -1, -1) if column_major else range(len(sizes))
+    flat: Any = 0
+    for axis in order:
+        flat = flat * sizes[axis] + coordinates[axis]
+    return flat
+
+
+@operator("MaxUnpool")
+def _max_unpool(call: Call) -> Any:
+    import torch
+
+    x, indices = call.tensor(0), call.tensor(1)
+    kernel, strides = call.attribute("kernel_shape"), call.attribute("strides") or [1] * (x.dim() - 2)
+    pads = call.attribute("pads") or [0] * 2 * len(kernel)
+    plane = [
+        (size - 1) * stride - pads[i] - pads[i + len(kernel)] + reach
+        for i, (size, stride, reach) in enumerate(zip(x.shape[2:], strides, kernel, strict=True))
+    ]
+    own = [*x.shape[:2], *plane]
+    shape = call.numbers(2) if call.has(2) else own
+    flat = torch.zeros(math.prod(own), dtype=x.dtype).scatter(0, indices.reshape(-1), x.reshape(-1)).reshape(own)
+    return pad_constant(flat, {i: (0, want - have) for i, (want, have) in enumerate(zip(shape, own, strict=True))}, 0.0)
+
+
+@operator("AveragePool")
+def _average_pool(call: Call) -> Any:
+    import torch
+    import torch.nn.functional as F
+
+    x = call.tensor(0)
+    sizes = list(x.shape[2:])
+    found = window(call, sizes, call.attribute("kernel_shape"))
+    rank, counts_pads = len(found.kernel), bool(call.attribute("count_include_pad", 0))
+    function = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[rank]
+    small = found.symmetric and all(2 * p <= k for p, k in zip(found.padding, found.kernel, strict=True))
+    if small and set(found.dilations) == {1} and not call.attribute("ceil_mode", 0):
+        return function(x, list(found.kernel), list(found.strides), found.padding, False, counts_pads)
+    wider = with_ceil(found, sizes) if call.attribute("ceil_mode", 0) else found
+    ones = torch.ones_like(x[:1, :1])
+    if counts_pads:  # but not what ceil_mode adds
+        ones = pad_constant(ones, _spatial(found.pads), 1.0)
+        rest = tuple((0, w[1] - f[1]) for w, f in zip(wider.pads, found.pads, strict=True))
+        ones = pad_constant(ones, _spatial(rest), 0.0)
+    else:
+        ones = pad_constant(ones, _spatial(wider.pads), 0.0)
+    return _window_sums(pad_constant(x, _spatial(wider.pads), 0.0), wider) / _window_sums(ones, wider)
+
+
+def _window_sums(x: Any, found: Window) -> Any:
+    """The sum of every window, of an input that is padded already."""
+    import torch
+    import torch.nn.functional as F
+
+    rank = len(found.kernel)
+    function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[rank]
+    planes = x.reshape(-1, 1, *x.shape[2:])
+    ones = torch.ones(1, 1, *found.kernel, dtype=x.dtype)
+    sums = function(planes, ones, None, list(found.strides), 0, list(found.dilations))
+    return sums.reshape(*x.shape[:2], *sums.shape[2:])
+
+
+@operator("LpPool")
+def _lp_pool(call: Call) -> Any:
+    x, p = call.tensor(0), call.attribute("p", 2)
+    found = window(call, list(x.shape[2:]), call.attribute("kernel_shape"))
+    found = with_ceil(found, list(x.shape[2:])) if call.attribute("ceil_mode", 0) else found
+    return _window_sums(pad_constant(x.abs() ** p, _spatial(found.pads), 0.0), found) ** (1 / p)
+
+
+@operator("GlobalAveragePool")
+def _global_average_pool(call: Call) -> Any:
+    import torch.nn.functional as F
+
+    x = call.tensor(0)
+    if x.dim() == 4:
+        return F.adaptive_avg_pool2d(x, 1)
+    return x.mean(dim=list(range(2, x.dim())), keepdim=True)
+
+
+@operator("GlobalMaxPool")
+def _global_max_pool(call: Call) -> Any:
+    x = call.tensor(0)
+    return x.amax(dim=list(range(2, x.dim())), keepdim=True)
+
+
+@operator("GlobalLpPool")
+def _global_lp_pool(call: Call) -> Any:
+    x, p = call.tensor(0), call.attribute("p", 2)
+    return (x.abs() ** p).sum(dim=list(range(2, x.dim())), keepdim=True) ** (1 / p)
+
+
+@operator("Col2Im")
+def _col2im(call: Call) -> Any:
+    """Each column is a window's content; where windows overlap, they add up."""
+    import torch
+
+    x, image, block = call.tensor(0), call.numbers(1), call.numbers(2)
+    rank = len(image)
+    found = window(call, image, block)
+    n, channels = x.shape[0], x.shape[1] // math.prod(block)
+    padded = [size + sum(pair) for size, pair in zip(image, found.pads, strict=True)]
+    counts = [(p - r) // s + 1 for p, r, s in zip(padded, found.reach, found.strides, strict=True)]
+    place: Any = 0
+    for axis in range(rank):
+        inside = torch.arange(block[axis]) * found.dilations[axis]
+        starts = torch.arange(counts[axis]) * found.strides[axis]
+        inside = inside.reshape([-1 if at == axis else 1 for at in range(2 * rank)])
+        starts = starts.reshape([-1 if at == axis + rank else 1 for at in range(2 * rank)])
+        place = place * padded[axis] + inside + starts
+    flat = torch.zeros(n, channels, math.prod(padded), dtype=x.dtype)
+    flat = flat.index_add(2, place.reshape(-1), x.reshape(n, channels, -1))
+    cut = tuple((-before, -after) for before, after in found.pads)
+    return pad_constant(flat.reshape(n, channels, *padded), _spatial(cut), 0.0)
+
+
+@operator("ConvInteger")
+def _conv_integer(call: Call) -> Any:
+    """In float64, which holds every sum of products of eight bits."""
+    x, weight = call.tensor(0).double(), call.tensor(1).double()
+    if call.has(2):
+        x = x - call.tensor(2).double()
+    if call.has(3):
+        zero = call.tensor(3).double()
+        weight = weight - (zero.reshape(-1, *[1] * (weight.dim() - 1)) if zero.dim() else zero)
+    return convolve(call, x, weight, None).int()
+
+
+@operator("DeformConv")
+def _deform_conv(call: Call) -> Any:
+    """Every window's elements are sampled where the offsets move them, and then multiplied as a matrix."""
+    import torch
+    import torch.nn.functional as F
+
+    x, weight, offset = call.tensor(0), call.tensor(1), call.tensor(2)
+    n, channels, height, width = x.shape
+    groups, moved = call.attribute("group", 1), call.attribute("offset_group", 1)
+    found = window(call, [height, width], list(weight.shape[2:]))
+    rows, columns = offset.shape[2:]
+    taps = math.prod(found.kernel)
+    offset = offset.reshape(n, moved, taps, 2, rows, columns)
+    place = _taps(found, rows, columns) + offset.movedim(3, -1)  # (N, G, taps, rows, columns, 2), y before x
+    scale = torch.tensor([2 / max(height - 1, 1), 2 / max(width - 1, 1)])
+    grid = (place * scale - 1).flip(-1).reshape(n * moved, taps * rows, columns, 2)
+    parts = x.reshape(n * moved, channels // moved, height, width)
+    sampled = F.grid_sample(parts, grid, align_corners=True).reshape(n, moved, -1, taps, rows, columns)
+    if call.has(4):
+        sampled = sampled * call.tensor(4).reshape(n, moved, 1, taps, rows, columns)
+    sampled = sampled.reshape(n, groups, channels // groups * taps, rows * columns)
+    matrix = weight.reshape(groups, weight.shape[0] // groups, -1)
+    result = (matrix @ sampled).reshape(n, -1, rows, columns)
+    return result + call.tensor(3).reshape(1, -1, 1, 1) if call.has(3) else result
+
+
+def _taps(found: Window, rows: int, columns: int) -> Any:
+    """Where each element of each window lies: (taps, rows, columns, 2)."""
+    import torch
+
+    ys, xs = (
+        torch.arange(k).unsqueeze(1) * d + torch.arange(o) * s - p[0]
+        for k, d, o, s, p in zip(found.kernel, found.dilations, (rows, columns), found.strides, found.pads, strict=True)
+    )
+    shape = (len(ys), len(xs), rows, columns)
+    ys, xs = ys[:, None, :, None].expand(shape), xs[None, :, None, :].expand(shape)
+    return torch.stack([ys, xs], dim=-1).reshape(-1, rows, columns, 2)
+
+
+@refuses("Conv", "ConvTranspose")
+def _refuse_conv(step: Step) -> str | None:
+    rank = len(step.attributes.get("kernel_shape", ()))
+    return f"a kernel of {rank} dimensions" if rank > 3 else None

@@ -1,0 +1,150 @@
+"""Gathering and scattering."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgekit.sources.bridges._onnx.registry import Call, operator
+from edgekit.sources.bridges._onnx.values import to_tensor
+
+
+def _positive(index: Any, size: Any) -> Any:
+    """Negative indices count from the end."""
+    import torch
+
+    return torch.where(index < 0, index + size, index)
+
+
+@operator("Gather")
+def _gather(call: Call) -> Any:
+    x, axis = call.tensor(0), call.attribute("axis", 0) % max(call.tensor(0).dim(), 1)
+    known = call.host(1)
+    if known is None or known.dtype == object:
+        index = _positive(call.tensor(1).long(), x.shape[axis])
+        return _pick(x, axis, index)
+    if known.ndim == 0:
+        return x.select(axis, int(known))
+    size = x.shape[axis]
+    if (known < 0).any():
+        known = np.where(known < 0, known + size, known)
+        return _pick(x, axis, to_tensor(known.astype(np.int64)))
+    return _pick(x, axis, call.tensor(1).long())
+
+
+def _pick(x: Any, axis: int, index: Any) -> Any:
+    import torch.nn.functional as F
+
+    if axis == 0 and x.dim() == 2 and x.is_floating_point():
+        return F.embedding(index, x)
+    if index.dim() == 1:
+        return x.index_select(axis, index)
+    picked = x.index_select(axis, index.reshape(-1))
+    return picked.reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])
+
+
+@operator("GatherElements")
+def _gather_elements(call: Call) -> Any:
+    x, axis = call.tensor(0), call.attribute("axis", 0)
+    return x.gather(axis, _positive(call.tensor(1).long(), x.shape[axis]))
+
+
+@operator("GatherND")
+def _gather_nd(call: Call) -> Any:
+    import torch
+
+    x, index, batch = call.tensor(0), call.tensor(1).long(), call.attribute("batch_dims", 0)
+    last = index.shape[-1]
+    parts = [_positive(index[..., i], x.shape[batch + i]) for i in range(last)]
+    grids = []
+    for axis in range(batch):
+        shape = [1] * (index.dim() - 1)
+        shape[axis] = -1
+        grids.append(torch.arange(x.shape[axis]).reshape(shape))
+    return x[(*grids, *parts)]
+
+
+@operator("ScatterElements", "Scatter")
+def _scatter_elements(call: Call) -> Any:
+    x, updates, axis = call.tensor(0), call.tensor(2), call.attribute("axis", 0)
+    index = _positive(call.tensor(1).long(), x.shape[axis])
+    reduction = call.attribute("reduction", "none")
+    if reduction == "none":
+        return x.scatter(axis, index, updates)
+    return x.scatter_reduce(axis, index, updates, _REDUCTIONS[reduction], include_self=True)
+
+
+_REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+
+
+@operator("ScatterND")
+def _scatter_nd(call: Call) -> Any:
+    """Every index names a place of x's first axes; all of them are flattened to one."""
+    x, index, updates = call.tensor(0), call.tensor(1).long(), call.tensor(2)
+    depth = index.shape[-1]
+    flat: Any = 0
+    for i in range(depth):
+        flat = flat * x.shape[i] + _positive(index[..., i], x.shape[i])
+    rows = x.reshape(-1, *x.shape[depth:])
+    updates = updates.reshape(-1, *x.shape[depth:])
+    flat = flat.reshape(-1)
+    reduction = call.attribute("reduction", "none")
+    if reduction == "none":
+        return rows.index_put((flat,), updates).reshape(x.shape)
+    places = flat.reshape(-1, *[1] * (rows.dim() - 1)).expand_as(updates)
+    return rows.scatter_reduce(0, places, updates, _REDUCTIONS[reduction], include_self=True).reshape(x.shape)
+
+
+@operator("TensorScatter")
+def _tensor_scatter(call: Call) -> Any:
+    """A key-value cache: updates go along the axis from each sample's own position on."""
+    import torch
+
+    cache, update = call.tensor(0), call.tensor(1)
+    axis = call.attribute("axis", -2) % cache.dim()
+    starts = call.tensor(2) if call.has(2) else torch.zeros(cache.shape[0], dtype=torch.int64)
+    steps = torch.arange(update.shape[axis])
+    places = starts.unsqueeze(1) + steps
+    if call.attribute("mode", "linear") == "circular":
+        places = places % cache.shape[axis]
+    shape = [1] * cache.dim()
+    shape[0], shape[axis] = places.shape[0], places.shape[1]
+    return cache.scatter(axis, places.reshape(shape).expand(update.shape), update)
+
+
+@operator("OneHot")
+def _one_hot(call: Call) -> Any:
+    import torch
+
+    index, depth, values = call.tensor(0).long(), int(call.number(1)), call.tensor(2)
+    axis = call.attribute("axis", -1)
+    rank = index.dim() + 1
+    index = _positive(index, depth).unsqueeze(axis)
+    shape = [-1 if at == axis % rank else 1 for at in range(rank)]
+    return torch.where(torch.arange(depth).reshape(shape) == index, values[1], values[0])
+
+
+@operator("NonZero")
+def _non_zero(call: Call) -> Any:
+    return call.tensor(0).nonzero().t()
+
+
+@operator("Compress")
+def _compress(call: Call) -> Any:
+    x, axis = call.tensor(0), call.attribute("axis")
+    x, axis = (x.reshape(-1), 0) if axis is None else (x, axis)
+    return x.index_select(axis, call.tensor(1).nonzero().reshape(-1))
+
+
+@operator("Unique")
+def _unique(call: Call) -> Any:
+    """Sorted, or in the order of first occurrence; with first positions, the way back, and counts."""
+    axis, array = call.attribute("axis"), call.tensor(0).numpy()
+    values, first, back, counts = np.unique(array, True, True, True, axis=axis)
+    back = back.reshape(-1)
+    if not call.attribute("sorted", 1):
+        order = np.argsort(first)
+        values = np.take(values, order, axis=axis or 0)
+        first, counts, back = first[order], counts[order], np.argsort(order)[back]
+    return tuple(np.ascontiguousarray(item) for item in (values, first, back, counts))

@@ -1,0 +1,60 @@
+"""Matrix products: MatMul, Gemm, Einsum, and their integer kin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgekit.sources.bridges._onnx.registry import Call, operator
+
+
+@operator("MatMul")
+def _matmul(call: Call) -> Any:
+    left, right = call.tensors()
+    if not left.is_floating_point() and left.dtype.itemsize < 4:
+        return (left.int() @ right.int()).to(left.dtype)
+    return left @ right
+
+
+@operator("Gemm")
+def _gemm(call: Call) -> Any:
+    """alpha * A' * B' + beta * C: torch's linear where there is nothing but that to it."""
+    import torch.nn.functional as F
+
+    a, b, bias = call.tensor(0), call.tensor(1), call.maybe(2)
+    alpha, beta = call.attribute("alpha", 1.0), call.attribute("beta", 1.0)
+    a = a.t() if call.attribute("transA", 0) else a
+    weight = b if call.attribute("transB", 0) else b.t()
+    if not a.is_floating_point():
+        result = (alpha * (a @ weight.t())).to(a.dtype)
+        return result if bias is None else (result + beta * bias).to(a.dtype)
+    if alpha != 1.0:
+        weight = weight * alpha
+    if bias is None:
+        return F.linear(a, weight)
+    bias = bias if beta == 1.0 else bias * beta
+    if bias.dim() == 1 and bias.shape[0] == weight.shape[0]:
+        return F.linear(a, weight, bias)
+    if bias.dim() == 2 and bias.shape[0] == 1 and bias.shape[1] == weight.shape[0] and call.host(2) is not None:
+        return F.linear(a, weight, bias.reshape(-1))
+    return F.linear(a, weight) + bias
+
+
+@operator("Einsum")
+def _einsum(call: Call) -> Any:
+    import torch
+
+    return torch.einsum(call.attribute("equation").replace(" ", ""), *call.tensors())
+
+
+@operator("MatMulInteger")
+def _matmul_integer(call: Call) -> Any:
+    return (_shifted(call, 0, 2, -1) @ _shifted(call, 1, 3, 0)).int()
+
+
+def _shifted(call: Call, index: int, zero_index: int, axis: int) -> Any:
+    """Input `index` less its zero point, which is one number, or one a row or column."""
+    x, zero = call.tensor(index).int(), call.maybe(zero_index)
+    if zero is None:
+        return x
+    zero = zero.int()
+    return x - (zero.unsqueeze(axis) if zero.dim() == 1 and zero.numel() > 1 else zero)

@@ -1,0 +1,87 @@
+"""Quantized arithmetic, computed in floating point: real = scale * (integer - zero_point)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgekit.sources.bridges._onnx.operators_conv import convolve
+from edgekit.sources.bridges._onnx.registry import Call, Step, operator, refuses
+from edgekit.sources.bridges._onnx.values import torch_dtype
+
+
+def _spread(parameter: Any, x: Any, axis: int, block: int) -> Any:
+    """A scale or zero point in a shape that broadcasts: one number, one a channel, or one a block of the axis."""
+    if parameter is None or parameter.dim() == 0 or (parameter.numel() == 1 and parameter.dim() <= 1):
+        return parameter if parameter is None else parameter.reshape(())
+    if parameter.dim() == 1 and not block:
+        return parameter.reshape([-1 if at == axis % x.dim() else 1 for at in range(x.dim())])
+    axis = axis % x.dim()
+    return parameter.repeat_interleave(block, dim=axis).narrow(axis, 0, x.shape[axis])
+
+
+@operator("QuantizeLinear")
+def _quantize(call: Call) -> Any:
+    x = call.tensor(0)
+    axis, block = call.attribute("axis", 1), call.attribute("block_size", 0)
+    scale, zero = (_spread(call.maybe(index), x, axis, block) for index in (1, 2))
+    named = call.attribute("output_dtype", 0)
+    dtype = zero.dtype if zero is not None else torch_dtype(named or 2)
+    return _quantized(x.float() / scale.float(), zero, dtype)
+
+
+def _quantized(x: Any, zero: Any, dtype: Any) -> Any:
+    import torch
+
+    if dtype.is_floating_point:
+        return x.clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max).to(dtype)
+    limits = torch.iinfo(dtype)
+    shifted = x.round() + (0 if zero is None else zero.float())
+    return shifted.clamp(limits.min, limits.max).to(torch.int32).to(dtype)
+
+
+@operator("DequantizeLinear")
+def _dequantize(call: Call) -> Any:
+    x, scale = call.tensor(0), call.tensor(1)
+    axis, block = call.attribute("axis", 1), call.attribute("block_size", 0)
+    zero = _spread(call.maybe(2), x, axis, block)
+    wide = x.float() if zero is None else x.float() - zero.float()
+    return (wide * _spread(scale, x, axis, block).float()).to(scale.dtype)
+
+
+@operator("DynamicQuantizeLinear")
+def _dynamic_quantize(call: Call) -> Any:
+    import torch
+
+    x = call.tensor(0)
+    low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
+    scale = (high - low) / 255
+    zero = (-low / scale).round().clamp(0, 255).to(torch.uint8)
+    return _quantized(x / scale, zero, torch.uint8), scale, zero
+
+
+def _real(call: Call, index: int, axis: int) -> Any:
+    """Inputs `index` to `index + 2`, value, scale and zero point, as the real value."""
+    x, scale, zero = (call.tensor(index + offset) for offset in range(3))
+    return (x.double() - _spread(zero.double(), x, axis, 0)) * _spread(scale.double(), x, axis, 0)
+
+
+@operator("QLinearMatMul")
+def _qlinear_matmul(call: Call) -> Any:
+    product = _real(call, 0, -2) @ _real(call, 3, -1)
+    return _quantized(product / call.tensor(6).double(), call.tensor(7), call.tensor(7).dtype)
+
+
+@operator("QLinearConv")
+def _qlinear_conv(call: Call) -> Any:
+    x, weight = _real(call, 0, 1), _real(call, 3, 0)
+    bias = call.tensor(8).double() * call.tensor(1).double() * call.tensor(4).double() if call.has(8) else None
+    result = convolve(call, x, weight, bias)
+    return _quantized(result / call.tensor(6).double(), call.tensor(7), call.tensor(7).dtype)
+
+
+@refuses("QuantizeLinear")
+def _refuse_narrow(step: Step) -> str | None:
+    """Four bits and fewer are kept in eight here: nothing would saturate where the type ends."""
+    names = {21: "uint4", 22: "int4", 23: "float4e2m1", 25: "uint2", 26: "int2"}
+    name = names.get(step.attributes.get("output_dtype", 0))
+    return f"output_dtype {name}" if name else None

@@ -1,0 +1,277 @@
+"""Sampling images elsewhere than on their grid: Resize, GridSample, AffineGrid, RoiAlign.
+
+PyTorch's interpolation where it means the same, since every converter knows it; else each axis is multiplied by the
+matrix of its weights, which covers all that ONNX can say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgekit.sources.bridges._onnx.registry import Call, operator
+from edgekit.sources.bridges._onnx.values import Host, to_tensor
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis that is resized: `size` to `target`, with `scale` (not always their ratio), inside `roi`."""
+
+    axis: int
+    size: Any
+    target: Any
+    scale: float
+    roi: tuple[float, float]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the scale is the ratio of the sizes, as torch takes it to be."""
+        return bool(abs(self.scale * self.size - self.target) < 1e-6 * self.target)
+
+
+@operator("Resize", "Upsample")
+def _resize(call: Call) -> Any:
+    x = call.tensor(0)
+    axes = [item for item in _axes(call, x) if item.target is not item.size]
+    axes = [item for item in axes if item.target != item.size or item.scale != 1.0 or _crops(call)]
+    if not axes:
+        return x
+    simple = _torch_mode(call, x, axes)
+    if simple is not None:
+        return _interpolated(x, axes, *simple)
+    return _sampled(call, x, axes)
+
+
+def _crops(call: Call) -> bool:
+    return _coordinates(call) == "tf_crop_and_resize"
+
+
+def _axes(call: Call, x: Any) -> list[_Axis]:
+    chosen = [axis % x.dim() for axis in call.attribute("axes") or range(x.dim())]
+    sizes = [x.shape[axis] for axis in chosen]
+    scales, targets = _scales(call), None
+    if scales is None:
+        targets = call.numbers(3)
+        scales, targets = _with_policy(call, sizes, targets)
+    if targets is None:
+        targets = [_target(size, scale) for size, scale in zip(sizes, scales, strict=True)]
+    roi = call.numbers(1) if _crops(call) else [0.0] * len(chosen) + [1.0] * len(chosen)
+    return [
+        _Axis(axis, sizes[i], targets[i], scales[i], (roi[i], roi[i + len(chosen)])) for i, axis in enumerate(chosen)
+    ]
+
+
+def _scales(call: Call) -> list[float] | None:
+    """Input 1 until opset 10, then input 2; an empty one is as good as none."""
+    if call.step.op_type == "Upsample" and call.version < 9:
+        return list(call.attribute("scales"))
+    index = 1 if call.version < 11 else 2
+    values = call.numbers(index) if call.has(index) else []
+    return [float(value) for value in values] or None
+
+
+def _target(size: Any, scale: float) -> Any:
+    if scale == 1.0:
+        return size
+    return int(np.floor(np.float32(size) * np.float32(scale)))  # in single precision, as ONNX Runtime has it
+
+
+def _with_policy(call: Call, sizes: list[Any], targets: list[Any]) -> tuple[list[float], list[Any]]:
+    policy = call.attribute("keep_aspect_ratio_policy", "stretch")
+    scales = [1.0 if target is size else target / size for size, target in zip(sizes, targets, strict=True)]
+    if policy == "stretch":
+        return scales, targets
+    one = min(scales) if policy == "not_larger" else max(scales)
+    return [one] * len(sizes), [math.floor(one * size + 0.5) for size in sizes]
+
+
+def _torch_mode(call: Call, x: Any, axes: list[_Axis]) -> tuple[str, bool | None] | None:
+    """The mode of torch.nn.functional.interpolate, and its align_corners; None where there is none."""
+    fits = x.dim() in (3, 4, 5) and all(item.axis >= 2 and item.exact for item in axes) and x.is_floating_point()
+    if not fits or call.attribute("antialias", 0) or call.attribute("exclude_outside", 0):
+        return None
+    mode = call.attribute("mode", "nearest")
+    where = _coordinates(call)
+    if mode == "nearest":
+        return ("nearest", None) if _nearest_is_torchs(call, where, axes) else None
+    corners = {"align_corners": True, "half_pixel": False, "pytorch_half_pixel": False}.get(where)
+    if corners is None or (where == "pytorch_half_pixel" and any(item.target == 1 for item in axes)):
+        return None
+    if mode == "linear":
+        return {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()], corners
+    return ("bicubic", corners) if x.dim() == 4 and call.attribute("cubic_coeff_a", -0.75) == -0.75 else None
+
+
+def _nearest_is_torchs(call: Call, where: str, axes: list[_Axis]) -> bool:
+    """Torch takes floor(i / scale); centres of pixels are nearest to the same ones when the scale is whole."""
+    rounding = call.attribute("nearest_mode", "round_prefer_floor" if call.version >= 11 else "floor")
+    if where == "asymmetric" and rounding == "floor":
+        return True
+    whole = all(item.target % item.size == 0 for item in axes)
+    return whole and where in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round")
+
+
+def _interpolated(x: Any, axes: list[_Axis], mode: str, corners: bool | None) -> Any:
+    import torch.nn.functional as F
+
+    size = list(x.shape[2:])
+    for item in axes:
+        size[item.axis - 2] = item.target
+    return F.interpolate(x, size=size, mode=mode, align_corners=corners)
+
+
+def _sampled(call: Call, x: Any, axes: list[_Axis]) -> Any:
+    """Axis by axis, by index or by matrix; in the end, what lies outside the region gets its own value."""
+    result, dtype = x, x.dtype
+    nearest = call.attribute("mode", "nearest") == "nearest"
+    outside = []
+    for item in axes:
+        places = _places(call, item)
+        if nearest:
+            result = result.index_select(item.axis, to_tensor(_nearest(call, places, item.size)))
+        else:
+            matrix = to_tensor(_matrix(call, item, places).astype(np.float32)).to(result.dtype)
+            result = (result.movedim(item.axis, -1) @ matrix.t()).movedim(-1, item.axis)
+        if _crops(call):
+            beyond = (places < 0) | (places > item.size - 1)
+            outside.append(to_tensor(beyond.reshape([-1 if at == item.axis else 1 for at in range(x.dim())])))
+    for beyond in outside:
+        result = result.masked_fill(beyond, call.attribute("extrapolation_value", 0.0))
+    return result.to(dtype)
+
+
+def _places(call: Call, item: _Axis) -> Host:
+    """Where each element of the output lies on the input's axis."""
+    at = np.arange(item.target, dtype=np.float64)
+    where = _coordinates(call)
+    last, steps = item.size - 1, max(item.target - 1, 1)
+    if where == "asymmetric":
+        return np.asarray(at / item.scale)
+    if where == "align_corners":
+        return np.asarray(at * last / steps)
+    if where == "tf_crop_and_resize":
+        start, end = item.roi
+        middle = 0.5 * (start + end)
+        return np.asarray(start * last + at * (end - start) * last / steps if item.target > 1 else at + middle * last)
+    if where == "pytorch_half_pixel" and item.target == 1:
+        return at * 0.0
+    half = (at + 0.5) / item.scale - 0.5
+    shift = item.size / 2 * (1 - item.target / (item.scale * item.size)) if where == "half_pixel_symmetric" else 0.0
+    return np.asarray(half + shift)
+
+
+def _coordinates(call: Call) -> str:
+    default = "half_pixel" if call.version >= 11 else "asymmetric"
+    return str(call.attribute("coordinate_transformation_mode", default))
+
+
+def _nearest(call: Call, places: Host, size: int) -> Host:
+    rounding = call.attribute("nearest_mode", "round_prefer_floor" if call.version >= 11 else "floor")
+    functions: dict[str, Callable[[Host], Any]] = {
+        "floor": np.floor,
+        "ceil": np.ceil,
+        "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+        "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    }
+    return np.asarray(functions[rounding](places)).astype(np.int64).clip(0, size - 1)
+
+
+def _matrix(call: Call, item: _Axis, places: Host) -> Host:
+    """(target, size): the weight of each element of the input for each of the output."""
+    cubic = call.attribute("mode") == "cubic"
+    shrink = min(item.scale, 1.0) if call.attribute("antialias", 0) else 1.0
+    reach = math.ceil((2 if cubic else 1) / shrink) + 1
+    base = np.floor(places).astype(np.int64)
+    matrix = np.zeros((item.target, item.size))
+    for shift in range(-reach, reach + 1):
+        distance = np.abs((base + shift - places) * shrink)
+        weights = _cubic(distance, call.attribute("cubic_coeff_a", -0.75)) if cubic else np.maximum(1 - distance, 0)
+        index = base + shift
+        if call.attribute("exclude_outside", 0):
+            weights = np.where((index < 0) | (index >= item.size), 0, weights)
+        np.add.at(matrix, (np.arange(item.target), index.clip(0, item.size - 1)), weights)
+    return np.asarray(matrix / matrix.sum(axis=1, keepdims=True))
+
+
+def _cubic(distance: Host, a: float) -> Host:
+    """Keys' convolution kernel, https://doi.org/10.1109/TASSP.1981.1163711."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((distance - 5) * distance + 8) * distance * a - 4 * a
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+
+
+@operator("GridSample")
+def _grid_sample(call: Call) -> Any:
+    import torch.nn.functional as F
+
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(call.attribute("mode", "linear"), call.attribute("mode"))
+    return F.grid_sample(
+        call.tensor(0),
+        call.tensor(1).to(call.tensor(0).dtype),
+        mode=mode or "bilinear",
+        padding_mode=call.attribute("padding_mode", "zeros"),
+        align_corners=bool(call.attribute("align_corners", 0)),
+    )
+
+
+@operator("AffineGrid")
+def _affine_grid(call: Call) -> Any:
+    import torch.nn.functional as F
+
+    return F.affine_grid(call.tensor(0), call.numbers(1), align_corners=bool(call.attribute("align_corners", 0)))
+
+
+@operator("RoiAlign")
+def _roi_align(call: Call) -> Any:
+    import torch
+
+    x, rois, images = call.tensor(0), call.tensor(1), call.tensor(2)
+    return torch.stack([_region(call, x.index_select(0, images[i : i + 1])[0], rois[i]) for i in range(len(rois))])
+
+
+def _region(call: Call, image: Any, roi: Any) -> Any:
+    """(C, H, W) and (4,) -> (C, rows, columns): the mean, or the maximum, of the samples in each cell."""
+    half = call.version >= 16 and call.attribute("coordinate_transformation_mode", "half_pixel") == "half_pixel"
+    left, top, right, bottom = (roi * call.attribute("spatial_scale", 1.0) - (0.5 if half else 0.0)).unbind()
+    cells = call.attribute("output_height", 1), call.attribute("output_width", 1)
+    taps, places = [], []
+    for start, end, count in ((top, bottom, cells[0]), (left, right, cells[1])):
+        length = end - start if half else (end - start).clamp(min=1.0)
+        taps.append(call.attribute("sampling_ratio", 0) or math.ceil(float(length) / count))
+        places.append(_cell_places(start, length / count, count, taps[-1]))
+    samples = _corners(image, *places)  # (4, C, rows * taps, columns * taps)
+    samples = samples.reshape(4, image.shape[0], cells[0], taps[0], cells[1], taps[1])
+    if call.attribute("mode", "avg") == "max":
+        return samples.amax(dim=(0, 3, 5))
+    return samples.sum(dim=0).mean(dim=(2, 4))
+
+
+def _cell_places(start: Any, size: Any, count: int, taps: int) -> Any:
+    import torch
+
+    inner = (torch.arange(taps) + 0.5) / taps
+    return (start + size * (torch.arange(count).unsqueeze(1) + inner)).reshape(-1)
+
+
+def _corners(image: Any, ys: Any, xs: Any) -> Any:
+    """The four neighbours of each place with their bilinear weights; nothing more than one pixel outside."""
+    import torch
+
+    height, width = image.shape[1:]
+    inside = ((ys >= -1) & (ys <= height)).unsqueeze(1) & ((xs >= -1) & (xs <= width))
+    parts = []
+    for raw, size in ((ys, height), (xs, width)):
+        places = raw.clamp(0, size - 1)
+        low = places.floor().long()
+        high = (low + 1).clamp(max=size - 1)
+        parts.append(((low, 1 - (places - low)), (high, places - low)))
+    found = []
+    for row, row_weight in parts[0]:
+        for column, column_weight in parts[1]:
+            weight = row_weight.unsqueeze(1) * column_weight * inside
+            found.append(image[:, row][:, :, column] * weight)
+    return torch.stack(found)
