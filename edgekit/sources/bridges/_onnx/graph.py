@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from edgekit.sources._onnx_file import label
 from edgekit.sources.bridges._onnx import registry
+from edgekit.sources.bridges._onnx.passes import fold_norms, needed, with_last_use
 from edgekit.sources.bridges._onnx.registry import Step
 from edgekit.sources.bridges._onnx.values import Constant, Host, is_data, settled, to_host, to_tensor
 
@@ -35,8 +35,8 @@ def build(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
     reader.read(reader.model.graph)
     if reader.unsupported:
         raise UnsupportedOperators(reader.unsupported)
-    steps = _fold_batch_norms(reader.steps, reader.constants, outputs)
-    return _module(_with_last_use(_needed(steps, outputs), outputs), reader.constants, inputs, outputs)
+    steps = fold_norms(reader.steps, reader.constants, outputs)
+    return _module(with_last_use(needed(steps, outputs), outputs), reader.constants, inputs, outputs)
 
 
 def _inlined(model: Any) -> Any:
@@ -192,64 +192,6 @@ def _attribute(attribute: Any) -> Any:
     if attribute.type == AttributeProto.STRINGS:
         return [item.decode() for item in value]
     return list(value) if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS) else value
-
-
-def _fold_batch_norms(steps: list[Step], constants: dict[str, Constant], outputs: Iterable[str]) -> list[Step]:
-    """Batch norms behind a convolution that nobody else reads go into its weights.
-
-    Quantizers look for a convolution and its activation side by side, and a multiplication less is faster everywhere.
-    """
-    readers = Counter(name for step in steps for name in step.inputs)
-    readers.update(outputs)
-    makers = {step.outputs[0]: index for index, step in enumerate(steps)}
-    folded = list(steps)
-    for index, norm in enumerate(steps):
-        at = makers.get(norm.inputs[0], -1) if norm.op_type == "BatchNormalization" else -1
-        if at < 0 or readers[norm.inputs[0]] > 1 or not _foldable(folded[at], norm, constants):
-            continue
-        folded[index] = _with_norm(folded[at], norm, constants)
-        makers[norm.outputs[0]] = index
-    return folded
-
-
-def _foldable(convolution: Step, norm: Step, constants: dict[str, Constant]) -> bool:
-    weights = [*convolution.inputs[1:], *norm.inputs[1:]]
-    known = all(name in constants or not name for name in weights)
-    return convolution.op_type == "Conv" and not convolution.domain and known and len(norm.outputs) == 1
-
-
-def _with_norm(convolution: Step, norm: Step, constants: dict[str, Constant]) -> Step:
-    """The convolution with scale * (w - mean) / sqrt(variance + eps) + shift in its weights, in the norm's place."""
-    scale, shift, mean, variance = (constants[name].array.astype(np.float64) for name in norm.inputs[1:5])
-    weight = constants[convolution.inputs[1]].array
-    factor = scale / np.sqrt(variance + norm.attributes.get("epsilon", 1e-5))
-    has_bias = len(convolution.inputs) > 2 and convolution.inputs[2]
-    bias = constants[convolution.inputs[2]].array if has_bias else np.zeros(len(mean))
-    names = (f"{norm.outputs[0]}.weight", f"{norm.outputs[0]}.bias")
-    shaped = factor.reshape(-1, *[1] * (weight.ndim - 1))
-    constants[names[0]] = Constant((weight * shaped).astype(weight.dtype))
-    constants[names[1]] = Constant(((bias - mean) * factor + shift).astype(weight.dtype))
-    return replace(convolution, inputs=(convolution.inputs[0], *names), outputs=norm.outputs)
-
-
-def _needed(steps: list[Step], outputs: Iterable[str]) -> list[Step]:
-    """The steps that some output depends on."""
-    wanted, kept = set(outputs), []
-    for step in reversed(steps):
-        if wanted & set(step.outputs):
-            wanted.update(step.inputs)
-            kept.append(step)
-    return kept[::-1]
-
-
-def _with_last_use(steps: list[Step], outputs: Iterable[str]) -> list[Step]:
-    """Notes after which step a value may be let go: a large network's activations do not fit into memory together."""
-    seen, noted = set(outputs), []
-    for step in reversed(steps):
-        names = {name for name in (*step.inputs, *step.outputs) if name} - seen
-        noted.append(replace(step, last_use=tuple(sorted(names))))
-        seen |= names
-    return noted[::-1]
 
 
 def _module(

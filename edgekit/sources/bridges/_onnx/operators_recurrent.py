@@ -66,10 +66,13 @@ def _torch_can(call: Call, x: Any) -> bool:
 
 
 def _in_torch_order(tensor: Any, op_type: str) -> Any:
+    """The gates, along the first axis, as torch orders them. Slices of weights are folded; chunks would not be."""
     import torch
 
-    gates = tensor.chunk(len(_TORCH_ORDER[op_type]), dim=0)
-    return gates[0] if len(gates) == 1 else torch.cat([gates[index] for index in _TORCH_ORDER[op_type]], dim=0)
+    order = _TORCH_ORDER[op_type]
+    size = tensor.shape[0] // len(order)
+    gates = [tensor[index * size : (index + 1) * size] for index in order]
+    return gates[0] if len(gates) == 1 else torch.cat(gates, dim=0)
 
 
 def _by_torch(call: Call, x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
@@ -80,7 +83,8 @@ def _by_torch(call: Call, x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
     for direction in range(directions):
         parts = [call.tensor(1)[direction], call.tensor(2)[direction]]
         if call.has(3):
-            parts += call.tensor(3)[direction].chunk(2)
+            both = call.tensor(3)[direction]
+            parts += [both[: both.shape[0] // 2], both[both.shape[0] // 2 :]]
         weights += [_in_torch_order(part, op_type) for part in parts]
     relu = _activations(call)[0] == "Relu"
     function = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN": torch.rnn_relu if relu else torch.rnn_tanh}[op_type]
