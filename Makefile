@@ -16,7 +16,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all help env lock train export validate bench check report test lint format bench-litert bench-export clean distclean
+.PHONY: all help env lock train export validate bench check report test lint format bench-litert bench-export onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -83,6 +83,9 @@ bench-litert: $(STAMP)  ## edgekit's latency against LiteRT's own benchmark tool
 
 bench-export: $(STAMP)  ## What `edgekit export` costs over the bare converter calls that it makes
 	$(BIN)/python tests/benchmarks/export_overhead.py
+
+onnx-operators: $(STAMP)  ## How many of ONNX's own operator tests the bridge to PyTorch passes
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/onnx_operators.py
 
 clean:  ## Remove what the stages wrote
 	rm -rf build

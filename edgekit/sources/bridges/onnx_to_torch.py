@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgekit.core.errors import InputError
 from edgekit.core.requirements import ONNX, TORCH
-from edgekit.core.specs import Signature
+from edgekit.core.specs import Signature, TensorSpec
 from edgekit.sources._base import Build
+from edgekit.sources._module import LoadedTorch
 from edgekit.sources._onnx_file import load_model
 from edgekit.sources.bridges._base import Bridge
 from edgekit.sources.bridges._functional import functional
 from edgekit.sources.bridges._onnx.graph import UnsupportedOperators, build
-from edgekit.sources._module import LoadedTorch
 
 
 class OnnxToTorch(Bridge):
@@ -25,7 +26,33 @@ class OnnxToTorch(Bridge):
     variables = {"CUDA_VISIBLE_DEVICES": "-1"}
 
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedTorch:
-        return LoadedTorch(functional(node_by_node(path, signature), signature), signature)
+        module = node_by_node(path, signature)
+        try:
+            return LoadedTorch(functional(module, signature), signature)
+        except Exception as error:  # whatever torch.export raises: the graph may still take one sample at a time
+            alone = _one_sample(signature)
+            if alone == signature:
+                raise _untraceable(path, error) from error
+        try:
+            return LoadedTorch(functional(module, alone), alone)
+        except Exception as error:  # now it is the graph
+            raise _untraceable(path, error) from error
+
+
+def _one_sample(signature: Signature) -> Signature:
+    """The same with a batch of one: exporters write that number into reshapes, and call the dimension symbolic."""
+    batches = {spec.shape[0] for spec in signature.inputs if spec.shape and isinstance(spec.shape[0], str)}
+
+    def fixed(spec: TensorSpec) -> TensorSpec:
+        return replace(spec, shape=tuple(1 if dim in batches else dim for dim in spec.shape))
+
+    return Signature(tuple(map(fixed, signature.inputs)), tuple(map(fixed, signature.outputs)))
+
+
+def _untraceable(path: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    where = "; ".join(note for note in getattr(error, "__notes__", []) if note.startswith("in "))
+    return InputError(f"{path}: PyTorch cannot trace this graph ({where + ': ' if where else ''}{reason})")
 
 
 def node_by_node(path: Path, signature: Signature) -> Any:

@@ -24,6 +24,9 @@ def _quantize(call: Call) -> Any:
     x = call.tensor(0)
     axis, block = call.attribute("axis", 1), call.attribute("block_size", 0)
     scale, zero = (_spread(call.maybe(index), x, axis, block) for index in (1, 2))
+    known = call.host(2)
+    if known is not None and known.dtype.name in ("int4", "uint4", "int2", "uint2"):
+        raise NotImplementedError(f"QuantizeLinear to {known.dtype.name}")  # it would saturate as eight bits do
     named = call.attribute("output_dtype", 0)
     dtype = zero.dtype if zero is not None else torch_dtype(named or 2)
     return _quantized(x.float() / scale.float(), zero, dtype)
