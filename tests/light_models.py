@@ -22,9 +22,9 @@ def light_model(name: str) -> Any:
     """The architecture with seeded random weights; its input is called image, its output scores."""
     model = onnx.load(FOLDER / f"light_{name}.onnx")
     model.ir_version = 8  # from 4 on, weights need not be inputs as well
-    _randomize(model.graph, np.random.default_rng(0))
     graph = model.graph
     weights = {item.name for item in graph.initializer}
+    _randomize(graph, np.random.default_rng(0))
     (image,) = (value for value in graph.input if value.name not in weights)
     scores = graph.node[-1].input[0] if graph.node[-1].op_type == "Softmax" else graph.output[0].name
     if graph.node[-1].op_type == "Softmax":
@@ -65,10 +65,16 @@ def _randomize(graph: Any, rng: np.random.Generator) -> None:
 
 def _values(shape: tuple[int, ...], factor: bool, rng: np.random.Generator) -> np.ndarray:
     if len(shape) > 1:
-        values = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+        values = rng.standard_normal(shape, np.float32) * np.sqrt(2 / np.prod(shape[1:]))
     else:
         values = rng.uniform(0.5, 1.5, shape) if factor else rng.normal(0, 0.1, shape)
-    return values.astype(np.float32)
+    return values.astype(np.float32, copy=False)
+
+
+def images(count: int) -> np.ndarray:
+    """Patterns of 32 x 32 blocks, (count, 3, 224, 224); noise of single pixels would average out."""
+    coarse = np.random.default_rng(1).standard_normal((count, 3, 7, 7), np.float32)
+    return np.kron(coarse, np.ones((1, 1, 32, 32), np.float32))
 
 
 def _rename(graph: Any, names: dict[str, str]) -> None:
