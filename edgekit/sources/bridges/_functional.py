@@ -151,16 +151,22 @@ def _along_last(bias: Any, size: int) -> bool:
     return bool(bias.numel() == size and bias.dim() > 0 and bias.shape[-1] == size)
 
 
+def _no_wider(bias: Any, node: Any) -> bool:
+    """Whether adding the constant leaves the node's rank: (1, 1, C) makes a row of every (N, C)."""
+    value = node.meta.get("val")
+    return bool(bias.dim() == 1 or (value is not None and bias.dim() <= value.dim()))
+
+
 def _to_linear(graph_module: Any) -> None:
     """matmul by a constant matrix, and the add of a constant vector behind it."""
     import torch
 
     for node in list(graph_module.graph.nodes):
         weight = _constant(graph_module, node.args[1]) if _op(node) in ("matmul", "mm") else None
-        if weight is None or weight.dim() != 2:
+        if weight is None or weight.dim() != 2 or not weight.is_floating_point():
             continue
         add, bias = _sole_add(graph_module, node)
-        if bias is not None and not _along_last(bias, weight.shape[1]):
+        if bias is not None and not (_along_last(bias, weight.shape[1]) and _no_wider(bias, node)):
             add, bias = None, None
         matrix = _add_constant(graph_module, node, weight.t())
         vector = None if bias is None else _add_constant(graph_module, node, bias.reshape(-1))

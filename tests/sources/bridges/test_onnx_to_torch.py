@@ -348,6 +348,11 @@ class TestModule:
         nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Mul", ["a", "row"], ["y"])]
         assert functions(assert_agrees(save(model_of(nodes, weights, {"x": ["N", 4, 4, 4]})))) == ["conv2d", "mul"]
 
+    def test_a_bias_that_adds_an_axis_stays_an_addition(self, save: Save) -> None:
+        weights = {"w": np.eye(3, dtype=np.float32), "b": np.ones((1, 1, 3), np.float32)}
+        nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "b"], ["y"])]
+        assert functions(assert_agrees(save(model_of(nodes, weights, {"x": ["N", 3]})))) == ["linear", "add"]
+
     def test_the_converters_trace_the_plain_module_too(self, save: Save) -> None:
         path = save(_convolutional())
         module = node_by_node(path, read_signature(path))
