@@ -150,6 +150,14 @@ class TestRefusals:
         with pytest.raises(InputError, match=r"model.onnx: PyTorch cannot trace this graph \(in Reshape \(node 'y'"):
             load(path)
 
+    def test_constants_that_do_not_fit_one_another_are_refused_with_the_node(self, save: Save) -> None:
+        path = save(text("c = Constant <value_floats: floats = [1.0, 2.0]> () z = Reshape(c, s) y = Add(x, z)"))
+        model = onnx.load(path)
+        model.graph.initializer.append(numpy_helper.from_array(np.array([3]), "s"))
+        save(model)
+        with pytest.raises(InputError, match=r"PyTorch cannot trace this graph \(in Reshape \(node 'z'"):
+            load(path)
+
 
 class TestBadFiles:
     def refusal(self, path: Path) -> str:

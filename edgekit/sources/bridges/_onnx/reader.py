@@ -162,8 +162,11 @@ class Reader:
             return True
         if step.op_type in _NOT_CONSTANT or any(name and name not in self.constants for name in step.inputs):
             return False
-        with torch.no_grad():
-            results = registry.run(step, tuple(self.constants.get(name) for name in step.inputs))
+        try:
+            with torch.no_grad():
+                results = registry.run(step, tuple(self.constants.get(name) for name in step.inputs))
+        except Exception:  # noqa: BLE001 - whatever it is, it will come again when the step runs, if it ever does
+            return False
         for name, result in zip(step.outputs, results, strict=False):
             self.constants[name] = result if isinstance(result, Constant) else Constant(_writable(result))
         return True
