@@ -29,7 +29,9 @@ def test_the_example_project_passes_and_says_what_is_wrong_when_it_does_not(proj
     assert "4 passed" in done.stdout
 
     text = (project / "test_model.py").read_text()
-    broken = text.replace('"10 KB"', '"1 KB"').replace("max_drop=0.02", "max_drop=-0.5").replace('"50 ms"', '"0.0001ms"')
+    broken = (
+        text.replace('"10 KB"', '"1 KB"').replace("max_drop=0.02", "max_drop=-0.5").replace('"50 ms"', '"0.0001ms"')
+    )
     (project / "test_model.py").write_text(broken)
     failed = run(project)
     assert failed.returncode == 1
