@@ -32,7 +32,9 @@ class Figure:
         """The tolerance as it is printed beside the figure; empty where there is none."""
         if self.limit is None:
             return ""
-        return f"{'>=' if self.name in _LOWER.values() else '<='} {self.limit:.10g}"
+        if self.name in _LOWER.values():
+            return f">= {self.limit:.10g}"
+        return f"<= {self.limit:.3g}"
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,19 @@ def format_figure(value: float | None) -> str:
     return f"{value:.7f}" if 0.99 < value < 1 else f"{value:.3g}"
 
 
-def _figure(name: str, value: float, tolerances: Tolerances) -> Figure:
+def _scale(reference: Array) -> float:
+    """What absolute tolerances are multiplied by: the largest output, where that is above one.
+
+    Rounding is relative: an output of 100 has a hundred times the error of an output of 1.
+    """
+    return max(1.0, float(np.max(np.abs(reference.astype(np.float64)))))
+
+
+def _figure(name: str, value: float, tolerances: Tolerances, scale: float) -> Figure:
     limits = tolerances.limits()
     if name in _UPPER:
         limit = limits.get(name)
+        limit = None if limit is None else limit * scale
         return Figure(name, value, limit, limit is None or value <= limit)
     key = next(key for key, figure in _LOWER.items() if figure == name)
     limit = limits.get(key)
@@ -135,7 +146,8 @@ def compare_output(
     if classifier:
         values["top1_agreement"] = metrics.top1_agreement(reference, actual)
     index, _ = metrics.worst_sample(reference, actual)
-    figures = tuple(_figure(key, value, tolerances) for key, value in values.items())
+    scale = _scale(reference)
+    figures = tuple(_figure(key, value, tolerances, scale) for key, value in values.items())
     return Comparison(name, len(reference), index, figures)
 
 

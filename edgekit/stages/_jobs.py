@@ -192,7 +192,7 @@ def _source(request: ConvertRequest) -> tuple[Loaded, SourceModel]:
         _loaded.clear()
         build = None if source.code is None else partial(Factory.parse(source.code).call, Path(request.base))
         loaded = plugin.load(source.weights_path(folder), signature, build)
-        _loaded[key] = loaded.at(signature, source.sizes)
+        _loaded[key] = loaded.at(loaded.signature, source.sizes)  # a bridge may have had to fix the batch
     return _loaded[key], source
 
 

@@ -20,8 +20,13 @@ _COUNTER = re.compile(r"__\d+(?=$|:)")
 
 
 def tidy(model: Any, signature: Signature) -> None:
-    """Names the symbolic dimensions, and takes out the exporter's notes, which hold source code and paths."""
+    """Orders inputs and outputs, names the symbolic dimensions, and takes out the exporter's notes.
+
+    Those hold source code and paths.
+    """
     specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
+    _reorder(model.graph.input, [spec.name for spec in signature.inputs])
+    _reorder(model.graph.output, [spec.name for spec in signature.outputs])
     for value in (*model.graph.input, *model.graph.output):
         if value.name in specs:
             _set_dims(value, specs[value.name])
@@ -34,6 +39,15 @@ def tidy(model: Any, signature: Signature) -> None:
     model.doc_string = model.graph.doc_string = ""
     model.producer_version = model.producer_version.partition("+")[0].removesuffix(" None")
     model.graph.name = "model"
+
+
+def _reorder(values: Any, names: list[str]) -> None:
+    """TensorFlow sorts the keys of what a function returns."""
+    if {value.name for value in values} == set(names):
+        ordered = sorted(values, key=lambda value: names.index(value.name))
+        copies = [type(value).FromString(value.SerializeToString()) for value in ordered]
+        del values[:]
+        values.extend(copies)
 
 
 def _set_dims(value: Any, spec: TensorSpec) -> None:

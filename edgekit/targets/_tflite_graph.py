@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,20 @@ def _check_complete(model: Any, size: int) -> None:
         wanted = _elements(tensor) * _dtype(tensor)[1]
         if data is not None and len(data) and len(data) < int(wanted) and tensor.sparsity is None:
             raise ValueError("buffer too short")
+
+
+def rename_signature(content: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> bytes:
+    """The flatbuffer with other names of its signature's inputs and outputs: old name -> new name."""
+    import flatbuffers
+
+    model = _schema().ModelT.InitFromPackedBuf(content, 0)
+    for definition in model.signatureDefs:
+        for items, names in ((definition.inputs, inputs), (definition.outputs, outputs)):
+            for item in items:
+                item.name = names.get(_text(item.name), _text(item.name))
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def _dtype(tensor: Any) -> tuple[str, float]:

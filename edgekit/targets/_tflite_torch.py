@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import keyword
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgekit.core.source import LoadedSource
+from edgekit.core.specs import TensorSpec
+from edgekit.targets._tflite_graph import rename_signature
 
 CONVERTER = "litert-torch"
 
@@ -18,22 +22,29 @@ def convert_float(source: LoadedSource, folder: Path) -> bytes:
     import litert_torch
     import torch
 
-    pairs = zip(source.signature.inputs, source.examples(1), strict=True)
-    examples = {spec.name: torch.from_numpy(array) for spec, array in pairs}
+    inputs, outputs = _aliases(source.signature.inputs), _aliases(source.signature.outputs)
+    examples = {alias: torch.from_numpy(array) for alias, array in zip(inputs, source.examples(1), strict=True)}
     with contextlib.redirect_stdout(io.StringIO()):  # it reports each of its passes there
-        model = litert_torch.convert(_named(source), sample_kwargs=examples)
+        model = litert_torch.convert(_named(source, list(inputs), list(outputs)), sample_kwargs=examples)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             path = Path(temporary, "float.tflite")
             model.export(str(path))
-            return path.read_bytes()
+            content = path.read_bytes()
+    aliased = any(alias != name for alias, name in (*inputs.items(), *outputs.items()))
+    return rename_signature(content, inputs, outputs) if aliased else content
 
 
-def _named(source: LoadedSource) -> Any:
+def _aliases(specs: Sequence[TensorSpec]) -> dict[str, str]:
+    """Alias -> name: torch.export writes names into Python code, where `input.1` and `class` mean something else."""
+    return {
+        spec.name if spec.name.isidentifier() and not keyword.iskeyword(spec.name) else f"tensor_{index}": spec.name
+        for index, spec in enumerate(specs)
+    }
+
+
+def _named(source: LoadedSource, inputs: list[str], outputs: list[str]) -> Any:
     """A module with keyword inputs and a dict of outputs: litert-torch takes the names of the file from there."""
     import torch
-
-    inputs = [spec.name for spec in source.signature.inputs]
-    outputs = [spec.name for spec in source.signature.outputs]
 
     class Named(torch.nn.Module):  # type: ignore[misc]
         """The source's module."""
