@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from edgekit.cli._common import Run, common, complete
@@ -19,34 +21,75 @@ from edgekit.cli._common import Run, common, complete
 @click.option("--batch-size", type=click.IntRange(min=1), help="Instead of model.toml's.")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Instead of model.toml's.")
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of model.toml's.")
+@click.option("--schedule", metavar="constant|cosine|step", help="How the learning rate goes, instead of model.toml's.")
+@click.option(
+    "--early-stopping",
+    type=click.IntRange(min=1),
+    metavar="EPOCHS",
+    help="Stop after so many epochs without a lower loss on a held-out tenth of the training set.",
+)
+@click.option("--time-limit", metavar="DURATION", help="Stop in time and keep what was learned: 90s, 2m, 1h.")
+@click.option("--resume", is_flag=True, help="Go on after the last epoch of a training that was cut short.")
+@click.option(
+    "--tensorboard",
+    metavar="[DIR]",
+    is_flag=False,
+    flag_value="",
+    help="Write event files under DIR, or under build/MODEL/FRAMEWORK/tensorboard.",
+)
+@click.option("--qat", is_flag=True, help="Fine-tune with int8 rounding in the forward pass (torch only).")
 @common
-def command(
-    run: Run,
-    models: tuple[str, ...],
-    framework: str | None,
-    data: str | None,
-    epochs: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    seed: int | None,
-) -> int:
+def command(run: Run, models: tuple[str, ...], framework: str | None, time_limit: str | None, **options: Any) -> int:
     """Train reference models; without a MODEL, all of them.
+
+    A training that was killed goes on with the same options and --resume, and ends in the same weights.
 
     \b
     Example:
       edgekit train simple_cnn --framework both
       edgekit train simple_cnn --data ~/fashion-mnist --epochs 3
+      edgekit train simple_cnn --epochs 50 --early-stopping 5 --time-limit 10m --tensorboard
+      edgekit train simple_cnn --framework torch --qat
     """
     from dataclasses import asdict
 
     from edgekit.stages.train import TrainOptions, parse_frameworks, train
 
-    options = TrainOptions(data, epochs, batch_size, learning_rate, seed)
+    chosen = TrainOptions(time_limit_s=_seconds(time_limit), **options)
+    _check(run, models, chosen.schedule, chosen.tensorboard)
     kinds = parse_frameworks(framework)
-    for name in models:
-        run.project.model_folder(name)
     with run.context() as context:
-        trained = train(context, models or list(context.project.models()), kinds, options)
+        trained = train(context, models or list(context.project.models()), kinds, chosen)
     folders = [context.project.source_folder(source.name, source.kind) for source in trained]
     run.answer({"trained": [asdict(source) for source in trained]}, "".join(f"{folder}\n" for folder in folders))
     return context.exit_code
+
+
+def _seconds(text: str | None) -> float | None:
+    from edgekit.core.errors import InputError
+    from edgekit.core.units import parse_seconds
+
+    if text is None:
+        return None
+    try:
+        seconds = parse_seconds(text)
+    except ValueError as error:
+        raise InputError(f"--time-limit: {error}") from None
+    if seconds == 0:
+        raise InputError("--time-limit: must be more than 0 s")
+    return seconds
+
+
+def _check(run: Run, models: tuple[str, ...], schedule: str | None, tensorboard: str | None) -> None:
+    from edgekit.config.model import SCHEDULES
+    from edgekit.core.errors import InputError, unknown_name
+
+    for name in models:
+        run.project.model_folder(name)
+    if schedule is not None and schedule not in SCHEDULES:
+        raise unknown_name("schedule", schedule, SCHEDULES)
+    if tensorboard in run.project.models():
+        # An optional value takes the word that follows it.
+        raise InputError(
+            f"--tensorboard {tensorboard}: this is a model; write --tensorboard after the models, or =./{tensorboard}"
+        )

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from edgekit.config.door import STRICT, read_toml
-from edgekit.config.types import Budgets, Positive, PositiveInt, Precision
+from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt, Precision, Share
 from edgekit.core.budgets import Budget
 from edgekit.core.tolerances import Tolerances, for_precision
 
 MODEL_FILE = "model.toml"
+DEFAULT_VALIDATION = 0.1
+SCHEDULES = ("constant", "cosine", "step")
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The input without its batch dimension, channels last; `range` is what the values keep within."""
+    """The input without its batch dimension, channels last; `range` is what the values keep within.
+
+    `normalisation` tells in words what was done to the raw values, so that a device can do the same.
+    """
 
     name: str
     shape: tuple[PositiveInt, ...]
     dtype: Literal["float32"] = "float32"
     layout: Literal["HWC", "TC"] | None = None
     range: tuple[float, float] | None = None
+    normalisation: str = ""
 
     __pydantic_config__ = STRICT
 
@@ -61,15 +68,68 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """Hyperparameters, the same for both frameworks."""
+    """Hyperparameters, the same for both frameworks.
+
+    `schedule` is how the learning rate goes: `constant`; `cosine` down to `final_learning_rate` (0 where none is set);
+    `step`, times `step_factor` every `step_epochs` (a third of the epochs). A file that sets `final_learning_rate` and
+    no schedule means `cosine`. Over the first `warmup_epochs` the rate rises from 0. `weight_decay` is decoupled
+    (AdamW) and spares biases and normalisations. `validation` is the share of the training set that is not trained on
+    but judges each epoch; `early_stopping` is how many epochs may pass without a lower loss on it. `qat_epochs` and
+    `qat_learning_rate` are for `--qat`.
+    """
 
     epochs: Annotated[int, Field(ge=0)]
     batch_size: PositiveInt
     learning_rate: Positive
     loss: Literal["cross-entropy", "mse"]
     optimizer: Literal["adam", "sgd"] = "adam"
+    schedule: Literal["constant", "cosine", "step"] | None = None
     final_learning_rate: Positive | None = None
+    step_epochs: PositiveInt | None = None
+    step_factor: Share = 0.1
+    warmup_epochs: NotNegative = 0.0
+    weight_decay: NotNegative = 0.0
+    validation: Share | None = None
+    early_stopping: PositiveInt | None = None
+    qat_epochs: PositiveInt = 1
+    qat_learning_rate: Positive | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.final_learning_rate is not None and self.schedule not in (None, "cosine"):
+            raise ValueError(f"final_learning_rate belongs to the schedule cosine, not to {self.schedule}")
+        if self.step_epochs is not None and self.schedule != "step":
+            raise ValueError(f"step_epochs belongs to the schedule step, not to {self.schedule or 'this one'}")
+
+    @property
+    def schedule_name(self) -> str:
+        """The schedule, also where the file leaves it open."""
+        return self.schedule or ("constant" if self.final_learning_rate is None else "cosine")
+
+    @property
+    def validation_share(self) -> float:
+        """How much of the training set is kept out of it: a tenth where early stopping needs some and none is set."""
+        return self.validation or (DEFAULT_VALIDATION if self.early_stopping else 0.0)
+
+    def changed(self, overrides: Mapping[str, Any]) -> TrainingSpec:
+        """With these values. Another schedule than the file's leaves the figures of the file's behind."""
+        own: dict[str, Any] = {}
+        if overrides.get("schedule") not in (None, "cosine"):
+            own["final_learning_rate"] = None
+        if overrides.get("schedule") not in (None, "step"):
+            own["step_epochs"] = None
+        return replace(self, **own, **overrides)
+
+
+@dataclass(frozen=True)
+class CardSpec:
+    """What only a person can say of a model, for its card."""
+
+    intended_use: str = ""
+    limitations: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
     __pydantic_config__ = STRICT
 
@@ -87,6 +147,7 @@ class ModelSpec:
     training: TrainingSpec
     tolerances: dict[Precision, Tolerances] = field(default_factory=dict)
     budgets: tuple[Budgets, ...] = ()
+    card: CardSpec = CardSpec()
 
     __pydantic_config__ = STRICT
 

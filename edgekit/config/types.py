@@ -26,6 +26,7 @@ Size = Annotated[int, BeforeValidator(_size)]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "int4"]
 

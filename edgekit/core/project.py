@@ -72,6 +72,14 @@ class Project:
         """build/<model>/<kind>/source"""
         return self.build / model / kind / "source"
 
+    def checkpoint_folder(self, model: str, kind: str) -> Path:
+        """build/<model>/<kind>/.checkpoint: there while a training is under way, or after it was cut short."""
+        return self.build / model / kind / ".checkpoint"
+
+    def tensorboard_folder(self, model: str, kind: str) -> Path:
+        """build/<model>/<kind>/tensorboard"""
+        return self.build / model / kind / "tensorboard"
+
     def is_trained(self, model: str, kind: str) -> bool:
         """Whether a trained source stands there."""
         return (self.source_folder(model, kind) / SOURCE_FILE).is_file()

@@ -50,6 +50,7 @@ SAFETENSORS = Requirement("safetensors", "safetensors", "torch")
 ONNXSLIM = Requirement("onnxslim", "onnxslim", "onnx")
 PILLOW = Requirement("PIL", "pillow", "images")
 MLXTEND = Requirement("mlxtend", "mlxtend", "data")
+TENSORBOARD = Requirement("tensorboard", "tensorboard", "tensorboard")
 
 ALL = (
     TENSORFLOW,
@@ -68,6 +69,7 @@ ALL = (
     SAFETENSORS,
     PILLOW,
     MLXTEND,
+    TENSORBOARD,
 )
 
 

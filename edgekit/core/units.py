@@ -62,6 +62,14 @@ def format_ms(milliseconds: float) -> str:
     return f"{seconds:.3g} s" if abs(seconds) < 999.5 else f"{seconds:.0f} s"
 
 
+def format_seconds(seconds: float) -> str:
+    """A duration that a person waits: 4.25 -> `4.2 s`, 125 -> `2 m 5 s`, 3720 -> `1 h 2 m`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} m {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} m"
+
+
 def format_count(count: float) -> str:
     """1234567 -> `1.23 M`."""
     for unit in ("", " k", " M", " G", " T"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -27,8 +28,9 @@ from edgekit.runtimes._base import Runtime
 from edgekit.sources._base import Loaded, SourceKind
 from edgekit.sources.bridges._base import Bridge
 from edgekit.targets._base import Conversion, Converted, Target
-from edgekit.training._base import Trainer
-from edgekit.training.datasets.splits import Splits, digest
+from edgekit.training._base import Lesson, Trainer
+from edgekit.training._checkpoint import Checkpoints
+from edgekit.training.datasets.splits import Splits, digest, hold_out
 
 _LAYOUTS = {("HWC", "last"): "NHWC", ("HWC", "first"): "NCHW", ("TC", "last"): "NTC", ("TC", "first"): "NTC"}
 
@@ -58,31 +60,47 @@ def train(
     overrides: Mapping[str, Any],
     folder: str,
     step: str,
+    checkpoint: str,
+    resume: bool,
+    tensorboard: str | None,
+    time_limit_s: float | None,
+    qat: bool,
     *,
     emit: Listener,
 ) -> SourceModel:
     """Trains one framework's twin of a reference model and writes the whole source folder."""
+    deadline_s = None if time_limit_s is None else time.monotonic() + time_limit_s
     spec = load_model_spec(Path(model_folder))
-    training = replace(spec.training, **overrides)
+    training = spec.training.changed(overrides)
     trainer: Trainer = plugins.load("edgekit.training", kind, "TRAINER")
     source_kind: SourceKind = plugins.load("edgekit.sources", kind, "SOURCE")
     require(trainer.requires, f"training {kind} models")
     splits: Splits = load_function(Path(model_folder, "data.py"), "load")(data or spec.data.default, spec)
     signature = _signature(spec, source_kind.layout)
     code = Path(model_folder, trainer.code)
-    fit = trainer.fit(
-        load_function(code, "build"),
-        training,
-        _in_layout(splits.train_inputs, signature),
-        splits.train_labels,
-        Path(folder),
+    known = {"hyperparameters": _training(training), "code": sha256_file(code), "versions": versions(trainer.requires)}
+    (inputs, labels), validation = _lesson_data(splits, training, signature)
+    lesson = Lesson(
+        build=load_function(code, "build"),
+        spec=training,
+        inputs=inputs,
+        labels=labels,
+        folder=Path(folder),
         step=step,
+        validation=validation,
+        checkpoints=Checkpoints(Path(checkpoint), {**known, "data": digest(inputs, labels)}),
+        resume=resume,
+        tensorboard=None if tensorboard is None else Path(tensorboard),
+        deadline_s=deadline_s,
+        qat=qat,
         emit=emit,
     )
+    fit = trainer.fit(lesson)
     weights = Path(folder, fit.file)
     loaded = source_kind.load(weights, signature, load_function(code, "build"))
     value = _write_samples(spec, loaded, splits, Path(folder))
     parameters = loaded.parameters()
+    held_out = {} if validation is None else {"validation": len(validation[0])}
     source = SourceModel(
         name=Path(model_folder).name,
         kind=kind,
@@ -95,13 +113,31 @@ def train(
         parameters=sum(array.size for array in parameters.values()),
         code=trainer.code,
         code_sha256=sha256_file(code),
-        data={"name": splits.name, "sha256": splits.sha256, "licence": splits.licence, **_counts(splits)},
-        training={**_training(training), "weights_sha256": digest(*parameters.values())},
+        data={
+            "name": splits.name,
+            "sha256": splits.sha256,
+            "licence": splits.licence,
+            **_counts(splits),
+            "train": len(inputs),
+            **held_out,
+        },
+        training={**_training(training), **fit.record, "weights_sha256": digest(*parameters.values())},
         history=fit.history,
         versions=versions(trainer.requires),
     )
     source.save(Path(folder))
     return source
+
+
+def _lesson_data(
+    splits: Splits, training: TrainingSpec, signature: Signature
+) -> tuple[tuple[Array, Array], tuple[Array, Array] | None]:
+    """Inputs and labels to train on, and those of the training set that judge the epochs, if there are any."""
+    inputs, labels = _in_layout(splits.train_inputs, signature), splits.train_labels
+    if not training.validation_share:
+        return (inputs, labels), None
+    kept, held = hold_out(splits, training.validation_share, stratify=training.loss == "cross-entropy")
+    return (inputs[kept], labels[kept]), (inputs[held], labels[held])
 
 
 def _training(spec: TrainingSpec) -> dict[str, Any]:

@@ -2,57 +2,82 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from edgekit.config.model import TrainingSpec
-from edgekit.core.events import Listener
+from edgekit.core.events import Listener, ignore
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import Requirement
+from edgekit.training._checkpoint import Checkpoints
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is to be learned, and how.
+
+    Inputs have shape (N, ...) in the framework's own layout, labels (N,) or the shape of the outputs; `validation` is
+    such a pair that judges the epochs. The weights are written into `folder`. `checkpoints` is where the state of every
+    epoch is kept, and `resume` whether to go on from there; `tensorboard` the folder for event files; `deadline_s` the
+    `time.monotonic()` at which to stop with what there is.
+    """
+
+    build: Callable[[], Any]
+    spec: TrainingSpec
+    inputs: Array
+    labels: Array
+    folder: Path
+    step: str
+    validation: tuple[Array, Array] | None = None
+    checkpoints: Checkpoints | None = None
+    resume: bool = False
+    tensorboard: Path | None = None
+    deadline_s: float | None = None
+    qat: bool = False
+    emit: Listener = ignore
+
+    @property
+    def classify(self) -> bool:
+        """Whether labels are numbers of classes."""
+        return self.spec.loss == "cross-entropy"
+
+    @property
+    def batches(self) -> int:
+        """Batches an epoch; the last one may be smaller."""
+        return -(-len(self.inputs) // self.spec.batch_size)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The result of a training: the weights file that was written, and the loss (and metric) of each epoch."""
+    """The result of a training: the weights file that was written, and the figures of each epoch.
+
+    `record` is what else goes into source.json's `training`: seconds, complete epochs, why it stopped.
+    """
 
     file: str
     history: Mapping[str, list[float]]
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Trainer(ABC):
-    """A framework's training loop. `code` is the file of a model's folder whose `build()` makes the network."""
+    """A framework's training loop. `code` is the file of a model's folder whose `build()` makes the network.
+
+    `no_qat` is the sentence that says why the framework has no quantization-aware training, empty where it has;
+    `qat_requires` is what that needs to be installed.
+    """
 
     name: ClassVar[str]
     code: ClassVar[str]
     requires: ClassVar[tuple[Requirement, ...]]
+    no_qat: ClassVar[str] = ""
+    qat_requires: ClassVar[tuple[Requirement, ...]] = ()
 
     @abstractmethod
-    def fit(
-        self,
-        build: Callable[[], Any],
-        spec: TrainingSpec,
-        inputs: Array,
-        labels: Array,
-        folder: Path,
-        *,
-        step: str,
-        emit: Listener,
-    ) -> Fit:
-        """Trains on inputs of shape (N, ...) in the framework's own layout, and writes the weights into `folder`.
+    def fit(self, lesson: Lesson) -> Fit:
+        """Trains and writes the weights. Emits a `Progress` after every epoch and some batches.
 
-        Emits a `Progress` after every epoch and some batches. Seeded: the same machine gives the same weights.
+        Seeded: the same machine gives the same weights, in one go or resumed from any epoch.
         """
-
-
-def decayed(spec: TrainingSpec, progress: float) -> float:
-    """The learning rate at `progress` (0 to 1) of the training: cosine decay to `final_learning_rate` (SGDR, arXiv
-    1608.03983, without restarts), or constant where none is set."""
-
-    if spec.final_learning_rate is None:
-        return spec.learning_rate
-    span = spec.learning_rate - spec.final_learning_rate
-    return spec.final_learning_rate + 0.5 * span * (1 + math.cos(math.pi * min(progress, 1.0)))

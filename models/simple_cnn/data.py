@@ -27,7 +27,10 @@ def load(data: str, spec: ModelSpec) -> Splits:
     if len(splits.train_inputs) >= AUGMENT_BELOW:
         return splits
     more_x, more_y = _shifted(splits.train_inputs, splits.train_labels)
-    return replace(splits, train_inputs=more_x, train_labels=more_y)
+    digits = np.arange(len(splits.train_inputs))
+    return replace(
+        splits, train_inputs=more_x, train_labels=more_y, train_groups=np.tile(digits, len(more_x) // len(digits))
+    )
 
 
 def _parts(found: images.LabelledImages, spec: ModelSpec) -> list[np.ndarray]:

@@ -18,6 +18,8 @@ class Splits:
 
     `train` fits the weights, `calibration` sets the ranges of a quantization, `golden` proves that an artifact computes
     what its source computed, `test` judges accuracy. `name`, `sha256` and `licence` say what data it is.
+    `train_groups` numbers the training samples where some are copies of one another, or of one person: a group is never
+    divided between what is trained on and what judges the epochs.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Splits:
     golden_labels: Array
     test_inputs: Array
     test_labels: Array
+    train_groups: Array | None = None
 
 
 def assemble(name: str, sha256: str, licence: str, inputs: Array, labels: Array, parts: Sequence[Array]) -> Splits:
@@ -75,6 +78,20 @@ def cut(count: int, sizes: tuple[int, ...], seed: int, labels: Array | None = No
         order = order[_interleaved(labels[order])]
     ends = np.cumsum(sizes)
     return [*np.split(order[: ends[-1]], ends[:-1]), order[ends[-1] :]]
+
+
+def hold_out(splits: Splits, share: float, *, stratify: bool) -> tuple[Array, Array]:
+    """Indices into the training set: what is trained on, and the share of it that judges the epochs.
+
+    Groups stay whole. With `stratify` the classes keep their proportions. Raises InputError when nothing would be left.
+    """
+    count = len(splits.train_inputs)
+    groups = np.arange(count) if splits.train_groups is None else splits.train_groups
+    names, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    labels = splits.train_labels[first] if stratify else None
+    chosen = cut(len(names), (max(1, round(share * len(names))),), 0, labels)[0]
+    held = np.isin(member, chosen)
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def _interleaved(labels: Array) -> Array:
