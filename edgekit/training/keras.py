@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +165,10 @@ def _callback(run: _Run) -> keras.callbacks.Callback:
         complete = True
 
         def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-            keras.utils.set_random_seed(epoch_seed(run.lesson.spec.seed, epoch))
+            # Keras's layers draw from seed generators, whose states are variables. This is for Python code of the
+            # model's; keras.utils.set_random_seed() would also empty TensorFlow's kernel cache, at 0.2 s an epoch.
+            random.seed(epoch_seed(run.lesson.spec.seed, epoch))
+            np.random.seed(epoch_seed(run.lesson.spec.seed, epoch))
 
         def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
             self.model.optimizer.learning_rate = course.rate(batch)
