@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli._common import Run, common, complete
+
+if TYPE_CHECKING:
+    from edgekit.config.card import Card
 
 
 @click.group("models", invoke_without_command=True)
@@ -18,6 +22,7 @@ def command(run: Run) -> int:
     Example:
       edgekit models
       edgekit models show simple_cnn
+      edgekit models card simple_cnn --output MODEL_CARD.md
     """
     from edgekit.config.model import load_model_spec
     from edgekit.reports.console import table
@@ -35,7 +40,7 @@ def command(run: Run) -> int:
     return 0
 
 
-def _trained(run: Run, name: str) -> dict[str, dict[str, Any]]:
+def _trained(run: Run, name: str) -> dict[str, dict[str, object]]:
     from edgekit.core.source import load_source
     from edgekit.stages.context import FRAMEWORKS
     from edgekit.stages.train import format_metric
@@ -59,22 +64,39 @@ def show(run: Run, name: str) -> int:
     Example:
       edgekit models show simple_cnn
     """
-    from dataclasses import asdict
+    from edgekit.reports._card import console
 
-    from edgekit.config.model import load_model_spec
-
-    folder = run.project.model_folder(name)
-    spec, trained = load_model_spec(folder), _trained(run, name)
-    facts = [
-        ("title", spec.title),
-        ("folder", str(folder)),
-        ("task", f"{spec.task}, judged by {spec.metric}"),
-        ("input", f"{spec.input.name} {'x'.join(map(str, spec.input.shape))} {spec.input.dtype}"),
-        ("output", f"{spec.output.name} {'x'.join(map(str, spec.output.shape))}"),
-        ("data", f"{spec.data.default}: {spec.data.description}; {spec.data.licence}"),
-        *((f"trained, {kind}", str(item["metric_text"])) for kind, item in trained.items()),
-        *(("budget", f"{budget.variant}: {budget.rule} <= {budget.limit:g}") for budget in spec.budget_list("")),
-    ]
-    data = {"name": name, "folder": str(folder), "spec": asdict(spec), "trained": trained}
-    run.answer(data, "".join(f"{key:<16}{value}\n" for key, value in facts))
+    card = _card(run, name)
+    run.answer(card.to_dict(), lambda: console(card))
     return 0
+
+
+@command.command("card", short_help="Print a model's card as Markdown.")
+@click.argument("name", shell_complete=complete("model"))
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file instead.")
+@common
+def card_command(run: Run, name: str, output: Path | None) -> int:
+    """Print a model's card: what it is for, what it learned from, how, and how well, in both frameworks.
+
+    \b
+    Example:
+      edgekit models card simple_cnn
+      edgekit models card simple_cnn --output MODEL_CARD.md
+    """
+    from edgekit.core.files import to_json, write_text
+    from edgekit.reports._card import markdown
+
+    card = _card(run, name)
+    if output is None:
+        run.answer(card.to_dict(), lambda: markdown(card))
+    else:
+        write_text(output, to_json(card.to_dict()) if run.as_json else markdown(card))
+        run.answer({"card": str(output)}, f"{output}\n")
+    return 0
+
+
+def _card(run: Run, name: str) -> Card:
+    from edgekit.stages.card import card
+
+    with run.context() as context:
+        return card(context, name)

@@ -22,8 +22,9 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
-def _table(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
-    rule = ["---" if index < LEFT else "---:" for index in range(len(header))]
+def markdown_table(header: tuple[str, ...], rows: Iterable[Iterable[str]], *, left: int = LEFT) -> str:
+    """A table whose first `left` columns are flush left, the others right."""
+    rule = ["---" if index < left else "---:" for index in range(len(header))]
     return "".join([_line(header), _line(rule), *map(_line, rows)])
 
 
@@ -35,11 +36,10 @@ class MarkdownReport(ReportFormat):
 
     def render(self, report: Report, *, color: bool = False) -> str:
         parts = [f"# edgekit report\n\n{conclusion(report)}.\n\n## Artifacts\n\n"]
-        parts.append(_table(ARTIFACT_HEADER, map(artifact_cells, report.rows)))
+        parts.append(markdown_table(ARTIFACT_HEADER, map(artifact_cells, report.rows)))
         for device, items in benches_by_device(report).items():
-            parts.append(
-                f"\n## {device}\n\n{_table(BENCH_HEADER, map(bench_cells, items))}\n{tier_note(items[0].host)}\n"
-            )
+            table = markdown_table(BENCH_HEADER, map(bench_cells, items))
+            parts.append(f"\n## {device}\n\n{table}\n{tier_note(items[0].host)}\n")
         if report.failed:
             parts.append("\n## Failed\n\n" + "".join(f"- {verdict.sentence}\n" for verdict in report.failed))
         return "".join(parts)

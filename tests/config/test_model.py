@@ -93,7 +93,7 @@ def test_tolerances_override_the_defaults_of_their_precision_only(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "key"),
     [
-        ("title =", "tytle =", "tytle: unknown key; allowed: budgets, data, input"),
+        ("title =", "tytle =", "tytle: unknown key; allowed: budgets, card, data, input"),
         ("epochs = 3", "epochs = 3\nmomentum = 1", "training.momentum: unknown key; allowed: batch_size"),
         ("min_sqnr_db", "sqnr", "tolerances.int8.sqnr: unknown key; allowed: max_abs_error"),
         ('size = "4 KB"', 'siez = "4 KB"', "budgets.1.siez: unknown key; allowed: drift"),
@@ -110,6 +110,27 @@ def test_an_unknown_key_is_refused_with_what_is_allowed(tmp_path, old, new, key)
     [
         ("epochs = 3", "epochs = -1", "training.epochs: input should be greater than or equal to 0 (got -1)"),
         ("epochs = 3", "epochs = 3.0", "training.epochs: input should be a valid integer (got 3.0)"),
+        ("epochs = 3", 'epochs = 3\nschedule = "linear"', "training.schedule: input should be 'constant', 'cosine' or"),
+        ("epochs = 3", "epochs = 3\nvalidation = 1.0", "training.validation: input should be less than 1 (got 1.0)"),
+        ("epochs = 3", "epochs = 3\nearly_stopping = 0", "training.early_stopping: input should be greater than 0"),
+        ("epochs = 3", "epochs = 3\nweight_decay = -1", "training.weight_decay: input should be greater than or equal"),
+        ("epochs = 3", "epochs = 3\nwarmup_epochs = inf", "training.warmup_epochs: input should be a finite number"),
+        (
+            "epochs = 3",
+            'epochs = 3\nschedule = "step"\nfinal_learning_rate = 0.1',
+            "training: final_learning_rate belongs to the schedule cosine, not to step",
+        ),
+        ("epochs = 3", "epochs = 3\nstep_epochs = 2", "training: step_epochs belongs to the schedule step"),
+        (
+            'licence = "none"',
+            'licence = "none"\n[card]\nauthor = "x"',
+            "card.author: unknown key; allowed: intended_use",
+        ),
+        (
+            'licence = "none"',
+            'licence = "none"\n[card]\nlimitations = "x"',
+            "card.limitations: input should be a valid",
+        ),
         ("batch_size = 8", "batch_size = 0", "training.batch_size: input should be greater than 0 (got 0)"),
         ("learning_rate = 0.1", "learning_rate = -0.1", "training.learning_rate: input should be greater than 0"),
         ('"cross-entropy"', '"hinge"', "training.loss: input should be 'cross-entropy' or 'mse' (got 'hinge')"),
@@ -160,3 +181,30 @@ def test_every_shipped_model_is_described_consistently(folder):
     if spec.output.classes:
         assert (len(spec.output.classes),) == spec.output.shape
     assert spec.budget_list("model.toml")
+
+
+def test_a_final_learning_rate_means_cosine_and_none_means_constant(tmp_path):
+    assert load(tmp_path).training.schedule_name == "constant"
+    cosine = load(tmp_path, "epochs = 3", "epochs = 3\nfinal_learning_rate = 0.01").training
+    assert cosine.schedule_name == "cosine"
+    assert cosine.changed({}) == cosine
+
+
+def test_another_schedule_leaves_the_figures_of_the_file_s_behind(tmp_path):
+    cosine = load(tmp_path, "epochs = 3", "epochs = 3\nfinal_learning_rate = 0.01").training
+    step = cosine.changed({"schedule": "step", "epochs": 9})
+    assert (step.schedule_name, step.final_learning_rate, step.epochs) == ("step", None, 9)
+    assert cosine.changed({"schedule": "cosine"}).final_learning_rate == 0.01
+
+
+def test_early_stopping_brings_a_validation_share_with_it(tmp_path):
+    plain = load(tmp_path).training
+    assert plain.validation_share == 0
+    assert plain.changed({"early_stopping": 3}).validation_share == 0.1
+    assert plain.changed({"early_stopping": 3, "validation": 0.25}).validation_share == 0.25
+
+
+def test_what_a_person_says_for_the_card_is_read(tmp_path):
+    text = 'licence = "none"\n[card]\nintended_use = "to try"\nlimitations = ["a", "b"]'
+    card = load(tmp_path, 'licence = "none"', text).card
+    assert (card.intended_use, card.limitations, card.references) == ("to try", ("a", "b"), ())

@@ -108,3 +108,11 @@ def test_a_latency_prints_in_the_unit_that_reads_best(milliseconds, text):
 )
 def test_a_count_prints_with_its_prefix(count, text):
     assert units.format_count(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (4.25, "4.2 s"), (59.97, "1 m 0 s"), (125.4, "2 m 5 s"), (3720, "1 h 2 m"), (3599.6, "1 h 0 m")],
+)
+def test_a_duration_is_written_as_a_person_waits_it(seconds, text):
+    assert units.format_seconds(seconds) == text

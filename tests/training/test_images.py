@@ -137,6 +137,11 @@ def test_an_idx_file_without_dimensions_is_refused(tmp_path):
     assert str(path) in refusal(images.read_idx, path)
 
 
+def test_an_idx_file_that_may_not_be_read_is_one_sentence(tmp_path):
+    (tmp_path / "x").mkdir()
+    assert refusal(images.read_idx, tmp_path / "x") == f"{tmp_path / 'x'}: cannot read this idx file: is a directory"
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:20] + b"\xff" * 20 + data[40:]])
 def test_a_damaged_gzip_file_is_one_sentence(tmp_path, damage):
     path = tmp_path / "x.gz"

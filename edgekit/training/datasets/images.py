@@ -110,7 +110,10 @@ def _find_idx(folder: Path, name: str) -> Path:
 
 def read_idx(path: Path) -> Array:
     """The array of an idx file of unsigned bytes, plain or gzipped. Raises InputError when it is not one."""
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this idx file: {(error.strerror or str(error)).lower()}") from error
     if content[:2] == b"\x1f\x8b":
         try:
             content = gzip.decompress(content)

@@ -1,0 +1,185 @@
+"""A model card: as lines for the console, and as Markdown after Mitchell et al., Model Cards, arXiv 1810.03993."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from edgekit.config.card import Card
+from edgekit.config.model import ModelSpec
+from edgekit.core.budgets import format_rule
+from edgekit.core.metrics import TASK_METRICS
+from edgekit.core.source import SourceModel
+from edgekit.core.tolerances import DEFAULTS
+from edgekit.core.units import format_count, format_seconds
+from edgekit.reports.markdown import markdown_table
+
+_LEFT = 2
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _input(spec: ModelSpec) -> list[tuple[str, str]]:
+    given = spec.input
+    layout = f" {given.layout}" if given.layout else ""
+    rows = [("input", f"{given.name}: {_shape(given.shape)}{layout} {given.dtype}")]
+    if given.range:
+        rows.append(("input range", f"{given.range[0]:g} to {given.range[1]:g}"))
+    if given.normalisation:
+        rows.append(("normalisation", given.normalisation))
+    return rows
+
+
+def _data(card: Card) -> list[tuple[str, str]]:
+    spec = card.spec.data
+    rows = [("data", f"{spec.default}: {spec.description}" if spec.description else spec.default)]
+    rows += [
+        ("data licence", spec.licence),
+        ("held out", f"{spec.test} test, {spec.golden} golden, {spec.calibration} calibration samples"),
+    ]
+    hashes = dict.fromkeys((str(source.data.get("name")), str(source.data.get("sha256"))) for source in card.trained)
+    return rows + [("data sha256", f"{sha256} ({name})") for name, sha256 in hashes]
+
+
+def _identity(card: Card) -> list[tuple[str, str]]:
+    spec = card.spec
+    rows = [("task", f"{spec.task}, judged by {spec.metric}"), *_input(spec)]
+    rows.append(("output", f"{spec.output.name}: {_shape(spec.output.shape)}"))
+    if spec.output.classes:
+        rows.append(("classes", f"{len(spec.output.classes)}: {', '.join(spec.output.classes)}"))
+    return [*rows, *_data(card)]
+
+
+def _hyperparameters(spec: ModelSpec) -> list[tuple[str, str]]:
+    training = spec.training
+    rate = f"{training.learning_rate:g}, {training.schedule_name}"
+    if training.schedule_name == "cosine":
+        rate += f" to {training.final_learning_rate or 0:g}"
+    rows = [
+        ("epochs", str(training.epochs)),
+        ("batch size", str(training.batch_size)),
+        ("optimizer", f"{training.optimizer}, loss {training.loss}"),
+        ("learning rate", rate),
+        ("warm-up", f"{training.warmup_epochs:g} epochs" if training.warmup_epochs else ""),
+        ("weight decay", f"{training.weight_decay:g}" if training.weight_decay else ""),
+        ("validation", f"{training.validation_share:.0%} of the training set" if training.validation_share else ""),
+        ("early stopping", f"after {training.early_stopping} epochs" if training.early_stopping else ""),
+        ("seed", str(training.seed)),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _metric(source: SourceModel) -> str:
+    known = TASK_METRICS.get(source.metric)
+    value = f"{100 * source.metric_value:.2f} %" if known and known.is_share else f"{source.metric_value:.4f}"
+    return f"{source.metric} {value} on {source.data.get('test')} unseen samples"
+
+
+def _result(card: Card, source: SourceModel) -> list[tuple[str, str]]:
+    training = source.training
+    macs = card.macs.get(source.kind)
+    seconds, done = training.get("seconds"), training.get("epochs_done", training.get("epochs"))
+    stopped = f", stopped by {training['stopped']}" if training.get("stopped") else ""
+    rows = [
+        ("result", _metric(source)),
+        ("parameters", f"{source.parameters:,}"),
+        ("multiply-accumulates", f"{macs:,} ({format_count(macs)})" if macs is not None else "not known: not exported"),
+        ("epochs", f"{done} of {training.get('epochs')}{stopped}"),
+        ("training time", format_seconds(seconds) if isinstance(seconds, (int, float)) else "not recorded"),
+        ("quantization-aware", _qat(training.get("qat"))),
+        ("batch size", str(training.get("batch_size"))),
+        ("learning rate", f"{training.get('learning_rate', 0):g}"),
+        ("seed", str(training.get("seed"))),
+        ("trained on", f"{source.data.get('train')} samples of {source.data.get('name')}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in source.versions.items())),
+        ("weights sha256", str(training.get("weights_sha256", source.sha256))),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _qat(record: Any) -> str:
+    return f"{record['tool']}, epochs: {record['epochs']}" if isinstance(record, dict) else ""
+
+
+def _tolerances(spec: ModelSpec) -> list[tuple[str, str]]:
+    own = {str(precision) for precision in spec.tolerances}
+    return [
+        (
+            precision,
+            ", ".join(f"{name} {limit:.8g}" for name, limit in spec.tolerances_for(precision).limits().items())
+            + (" (its own)" if precision in own else ""),
+        )
+        for precision in DEFAULTS
+    ]
+
+
+def _budgets(spec: ModelSpec) -> list[tuple[str, str]]:
+    return [(item.variant, f"{item.rule} <= {format_rule(item.rule, item.limit)}") for item in spec.budget_list("")]
+
+
+def console(card: Card) -> str:
+    """Facts, one a line, under the part that they belong to."""
+    parts: list[tuple[str, list[tuple[str, str]]]] = [
+        ("", [("title", card.spec.title), ("folder", str(card.folder)), *_identity(card), *_words(card.spec)]),
+        ("hyperparameters", _hyperparameters(card.spec)),
+        ("tolerances", _tolerances(card.spec)),
+        ("budgets", _budgets(card.spec)),
+        *((f"trained, {source.kind}", _result(card, source)) for source in card.trained),
+    ]
+    parts += [(f"trained, {kind}", [("result", _not_trained(card, kind))]) for kind in card.untrained]
+    texts = []
+    for title, rows in parts:
+        heading, indent = (f"{title}\n", "  ") if title else ("", "")
+        texts.append(heading + "".join(f"{indent}{key:<22}{value}\n" for key, value in rows))
+    return "".join(texts)
+
+
+def _words(spec: ModelSpec) -> list[tuple[str, str]]:
+    rows = [("intended use", spec.card.intended_use)] if spec.card.intended_use else []
+    rows += [("limitation", text) for text in spec.card.limitations]
+    return rows + [("reference", text) for text in spec.card.references]
+
+
+def markdown(card: Card) -> str:
+    """The card as a page."""
+    spec = card.spec
+    text = f"# {card.name}\n\n{spec.title}.\n\n"
+    if spec.card.intended_use:
+        text += f"## Intended use\n\n{spec.card.intended_use}\n\n"
+    if spec.card.limitations:
+        text += f"## Limitations\n\n{_list(spec.card.limitations)}\n"
+    text += f"## Model and data\n\n{_facts(_identity(card))}\n## Results\n\n{_results(card)}\n"
+    text += f"## Hyperparameters of model.toml\n\n{_facts(_hyperparameters(spec))}\n"
+    text += "## Tolerances\n\nWhat an artifact's outputs may differ from its source's, by precision.\n\n"
+    text += markdown_table(("precision", "limits"), _tolerances(spec), left=_LEFT)
+    if spec.budgets:
+        text += f"\n## Budgets\n\n{markdown_table(('variant', 'limit'), _budgets(spec), left=_LEFT)}"
+    if spec.card.references:
+        text += f"\n## References\n\n{_list(spec.card.references)}"
+    return text
+
+
+def _results(card: Card) -> str:
+    """One column a framework."""
+    missing = "".join(f"{kind}: {_not_trained(card, kind)}\n" for kind in card.untrained)
+    if not card.trained:
+        return missing
+    columns = [dict(_result(card, source)) for source in card.trained]
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [(name, *(column.get(name, "no") for column in columns)) for name in names]
+    found = markdown_table(("", *(source.kind for source in card.trained)), rows, left=len(columns) + 1)
+    return f"{found}\n{missing}" if missing else found
+
+
+def _not_trained(card: Card, kind: str) -> str:
+    return f"not trained yet; run: edgekit train {card.name} --framework {kind}"
+
+
+def _facts(rows: list[tuple[str, str]]) -> str:
+    return markdown_table(("", ""), rows, left=_LEFT)
+
+
+def _list(items: Iterable[str]) -> str:
+    return "".join(f"- {item}\n" for item in items)
