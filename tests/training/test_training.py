@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -75,6 +77,16 @@ def test_tensorboard_reads_the_curves_of_source_json(lab, kind: str) -> None:
         np.testing.assert_allclose([value for _, value in curves[name]], values, rtol=1e-6)
     assert curves["learning_rate"][-1][1] < curves["learning_rate"][-2][1] < 0.003
     assert list((lab.folder(kind) / "tensorboard").iterdir())[1:] == []
+
+
+def test_the_event_files_of_torch_do_not_bring_tensorflow_in(tmp_path) -> None:
+    code = (
+        "import sys; from edgekit.training.torch import _Events; events = _Events(sys.argv[1]);"
+        " events.write(1, {'loss': 0.5}); events.close(); print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    assert scalars(tmp_path) == {"loss": [(1, 0.5)]}
 
 
 def test_tensorboard_goes_into_a_folder_that_is_named(lab, tmp_path) -> None:
