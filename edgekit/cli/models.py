@@ -41,11 +41,11 @@ def command(run: Run) -> int:
 
 
 def _trained(run: Run, name: str) -> dict[str, dict[str, object]]:
+    from edgekit.core.metrics import format_metric
     from edgekit.core.source import load_source
     from edgekit.stages.context import FRAMEWORKS
-    from edgekit.stages.train import format_metric
 
-    found = {}
+    found: dict[str, dict[str, object]] = {}
     for kind in FRAMEWORKS:
         if run.project.is_trained(name, kind):
             source = load_source(run.project.source_folder(name, kind))

@@ -103,3 +103,10 @@ TASK_METRICS = {
     metric.name: metric
     for metric in (TaskMetric("accuracy", accuracy, True, True), TaskMetric("mae", mae, False, False))
 }
+
+
+def format_metric(name: str | None, value: float | None) -> str:
+    """Shares in percent, others with four digits; a dash where nothing was judged."""
+    if name is None or value is None:
+        return "-"
+    return f"{100 * value:.2f} %" if TASK_METRICS[name].is_share else f"{value:.4f}"

@@ -8,7 +8,7 @@ from typing import Any
 from edgekit.config.card import Card
 from edgekit.config.model import ModelSpec
 from edgekit.core.budgets import format_rule
-from edgekit.core.metrics import TASK_METRICS
+from edgekit.core.metrics import format_metric
 from edgekit.core.source import SourceModel
 from edgekit.core.tolerances import DEFAULTS
 from edgekit.core.units import format_count, format_seconds
@@ -72,8 +72,7 @@ def _hyperparameters(spec: ModelSpec) -> list[tuple[str, str]]:
 
 
 def _metric(source: SourceModel) -> str:
-    known = TASK_METRICS.get(source.metric)
-    value = f"{100 * source.metric_value:.2f} %" if known and known.is_share else f"{source.metric_value:.4f}"
+    value = format_metric(source.metric, source.metric_value)
     return f"{source.metric} {value} on {source.data.get('test')} unseen samples"
 
 

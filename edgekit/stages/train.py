@@ -14,7 +14,7 @@ from edgekit.core import plugins
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import Noted
 from edgekit.core.files import staged_folder
-from edgekit.core.metrics import TASK_METRICS
+from edgekit.core.metrics import format_metric
 from edgekit.core.requirements import TENSORBOARD, require
 from edgekit.core.source import SourceModel
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
@@ -146,10 +146,3 @@ def summary(source: SourceModel) -> str:
     """The result in a few words: `accuracy 97.3 % on 1000 samples`."""
     figure = format_metric(source.metric, source.metric_value)
     return f"{source.metric} {figure} on {source.data.get('test')} unseen samples"
-
-
-def format_metric(name: str | None, value: float | None) -> str:
-    """Shares in percent, others with four digits; a dash where nothing was judged."""
-    if name is None or value is None:
-        return "-"
-    return f"{100 * value:.2f} %" if TASK_METRICS[name].is_share else f"{value:.4f}"

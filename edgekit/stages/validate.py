@@ -10,13 +10,12 @@ from edgekit.core import layout, samples
 from edgekit.core.artifact import Artifact
 from edgekit.core.comparison import compare_outputs
 from edgekit.core.files import write_json
-from edgekit.core.metrics import TASK_METRICS, Array, top1_agreement
+from edgekit.core.metrics import TASK_METRICS, Array, format_metric, top1_agreement
 from edgekit.core.samples import Samples
 from edgekit.core.source import TEST_FILE, load_source
 from edgekit.core.tolerances import Tolerances, for_precision
 from edgekit.core.validation import VALIDATION_FILE, Drift, Validation
 from edgekit.stages.context import Context, runtime_environment
-from edgekit.stages.train import format_metric
 
 THREADS = 1
 
