@@ -7,8 +7,10 @@ bytes wherever it is exported.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import operator
 import re
 import warnings
 from collections import Counter
@@ -84,7 +86,32 @@ def _holds(module: Any, source: LoadedSource, sizes: dict[str, int]) -> bool:
 
 
 def _quantized(module: Any, example: tuple[Any, ...], source: LoadedSource, job: Conversion) -> Any:
-    """Post-training static quantization in FX graph mode, weights per channel, for qnnpack (the ARM kernels)."""
+    """Post-training static quantization in FX graph mode, weights per channel, for qnnpack (the ARM kernels).
+
+    qnnpack adds no tensors of different shapes: where that stops the network, additions stay in float.
+    """
+    converted = _statically_quantized(module, example, source, job, ())
+    try:
+        _try(converted, example)
+    except RuntimeError:
+        converted = _statically_quantized(module, example, source, job, _ADDITIONS)
+        _try(converted, example)
+    return converted
+
+
+_ADDITIONS = ("add", "iadd")
+
+
+def _try(module: Any, example: tuple[Any, ...]) -> None:
+    import torch
+
+    with torch.no_grad():
+        module(*example)
+
+
+def _statically_quantized(
+    module: Any, example: tuple[Any, ...], source: LoadedSource, job: Conversion, in_float: tuple[str, ...]
+) -> Any:
     import torch
     from torch.ao.quantization import QConfig, QConfigMapping, default_per_channel_weight_observer
     from torch.ao.quantization.observer import HistogramObserver
@@ -93,13 +120,40 @@ def _quantized(module: Any, example: tuple[Any, ...], source: LoadedSource, job:
     torch.backends.quantized.engine = QUANTIZED_ENGINE
     activation = HistogramObserver.with_args(reduce_range=False)
     mapping = QConfigMapping().set_global(QConfig(activation=activation, weight=default_per_channel_weight_observer))
+    for name in in_float:
+        mapping.set_object_type(getattr(operator, name), None)
+        mapping.set_object_type(getattr(torch, name, torch.add), None)
     assert job.calibration is not None  # the base has made sure
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated upstream, and nothing else quantizes for the lite interpreter
-        prepared = prepare_fx(module, mapping, example)
+        prepared = prepare_fx(copy.deepcopy(module), mapping, example)
         for arrays in calls.split(source.signature, job.calibration, 32):
             prepared(*map(torch.from_numpy, arrays))
-        return convert_fx(prepared)
+        return _contiguous_before_clamps(convert_fx(prepared))
+
+
+def _contiguous_before_clamps(module: Any) -> Any:
+    """qnnpack's clamp mixes up the elements of tensors in channels-last order, which is how its convolutions return
+    them (torch 2.13): such a tensor is put into the usual order first."""
+    import torch
+    import torch.nn.functional as F
+
+    modules = (torch.nn.ReLU6, torch.nn.Hardtanh)
+    functions = (F.relu6, F.hardtanh, torch.clamp, torch.clip)
+    graph = module.graph
+    parts = dict(module.named_modules())
+    for node in list(graph.nodes):
+        clamps = (
+            (node.op == "call_module" and isinstance(parts.get(node.target), modules))
+            or (node.op == "call_function" and node.target in functions)
+            or (node.op == "call_method" and node.target in ("clamp", "clip"))
+        )
+        if clamps and node.all_input_nodes:
+            before = node.all_input_nodes[0]
+            with graph.inserting_before(node):
+                node.replace_input_with(before, graph.call_method("contiguous", (before,)))
+    module.recompile()
+    return module
 
 
 def save(module: Any, signature: Signature, path: Path) -> None:
