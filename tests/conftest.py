@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import Answer, call
+from support import SHARED_MODELS, Answer, call
 
 from edgekit.core.events import Event, ignore
 from edgekit.core.project import open_project
@@ -22,14 +22,14 @@ def edgekit() -> Callable[..., Answer]:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose reference models are barely trained, exported to every variant and validated.
+    """A project with two models, barely trained, exported to every variant and validated.
 
     Look at it, do not change it: every test shares it.
     """
     root = tmp_path_factory.mktemp("project")
     for arguments in (
-        ("train", "--framework", "both", "--epochs", "1", "--root", root),
-        ("export", "--root", root),
+        ("train", *SHARED_MODELS, "--framework", "both", "--epochs", "1", "--root", root),
+        ("export", *SHARED_MODELS, "--root", root),
     ):
         answer = call(*arguments)
         assert answer.code == 0, answer.err

@@ -15,6 +15,8 @@ from click.testing import CliRunner
 from edgekit.cli import app
 
 REPOSITORY = Path(__file__).parent.parent
+SHARED_MODELS = ("linear", "simple_cnn")
+"""Of the reference models, those that the shared project holds: the smallest regression and the smallest classifier."""
 
 
 @dataclass(frozen=True)

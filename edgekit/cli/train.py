@@ -11,11 +11,12 @@ from edgekit.cli._common import Run, common, complete
 
 @click.command("train", short_help="Train the reference models.")
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model"))
+@click.option("--all", "everything", is_flag=True, help="All models, as when none is named.")
 @click.option("--framework", metavar="keras|torch|both", help="Which of the twins (default: both).")
 @click.option(
     "--data",
     metavar="NAME|FOLDER",
-    help="mnist-5k, keras:mnist, keras:fashion_mnist, or a folder of MNIST-style idx files.",
+    help="Of models of images: mnist-5k, keras:mnist, keras:fashion_mnist, keras:cifar10, or a folder of idx files.",
 )
 @click.option("--epochs", type=click.IntRange(min=0), help="Instead of model.toml's; 0 leaves the weights untrained.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Instead of model.toml's.")
@@ -39,7 +40,14 @@ from edgekit.cli._common import Run, common, complete
 )
 @click.option("--qat", is_flag=True, help="Fine-tune with int8 rounding in the forward pass (torch only).")
 @common
-def command(run: Run, models: tuple[str, ...], framework: str | None, time_limit: str | None, **options: Any) -> int:
+def command(
+    run: Run,
+    models: tuple[str, ...],
+    everything: bool,
+    framework: str | None,
+    time_limit: str | None,
+    **options: Any,
+) -> int:
     """Train reference models; without a MODEL, all of them.
 
     A training that was killed goes on with the same options and --resume, and ends in the same weights.
@@ -47,17 +55,21 @@ def command(run: Run, models: tuple[str, ...], framework: str | None, time_limit
     \b
     Example:
       edgekit train simple_cnn --framework both
+      edgekit train --all
       edgekit train simple_cnn --data ~/fashion-mnist --epochs 3
       edgekit train simple_cnn --epochs 50 --early-stopping 5 --time-limit 10m --tensorboard
       edgekit train simple_cnn --framework torch --qat
     """
     from dataclasses import asdict
 
+    from edgekit.core.errors import InputError
     from edgekit.stages.train import TrainOptions, parse_frameworks, train
 
     chosen = TrainOptions(time_limit_s=_seconds(time_limit), **options)
     _check(run, models, chosen.schedule, chosen.tensorboard)
     kinds = parse_frameworks(framework)
+    if everything and models:
+        raise InputError(f"--all and {models[0]} contradict each other")
     with run.context() as context:
         trained = train(context, models or list(context.project.models()), kinds, chosen)
     folders = [context.project.source_folder(source.name, source.kind) for source in trained]

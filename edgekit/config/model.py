@@ -136,11 +136,14 @@ class CardSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The whole file. `tolerances` are by precision, and override the defaults figure by figure."""
+    """The whole file. `tolerances` are by precision, and override the defaults figure by figure.
+
+    The task `anomaly` is to reconstruct the input: that is its target in training, and test labels are 0 (normal) or 1.
+    """
 
     title: str
-    task: Literal["classification", "regression"]
-    metric: Literal["accuracy", "mae"]
+    task: Literal["classification", "regression", "anomaly"]
+    metric: Literal["accuracy", "mae", "auc"]
     input: InputSpec
     output: OutputSpec
     data: DataSpec

@@ -85,12 +85,42 @@ def mae(outputs: Array, labels: Array) -> float:
     return mean_abs_error(labels.reshape(-1), outputs.reshape(-1))
 
 
+def roc_auc(scores: Array, labels: Array) -> float:
+    """Area under the ROC curve: the chance that a positive (label 1) scores above a negative (label 0), ties counting
+    half. Shapes (N,) and (N,). NaN when a score is not finite.
+
+    By ranks, (R - p (p + 1) / 2) / (p n), where R is the sum of the p positives' ranks among all p + n scores: the
+    Mann-Whitney U statistic (Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 143,
+    1982). Raises ValueError when there are no positives or no negatives.
+    """
+    positive = labels.astype(bool)
+    positives, negatives = int(np.sum(positive)), int(np.sum(~positive))
+    if not positives or not negatives:
+        raise ValueError(f"{positives} positives and {negatives} negatives: an AUC needs some of both")
+    if not np.isfinite(scores).all():
+        return float("nan")
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # equal scores share the mean of their ranks
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def reconstruction_auc(outputs: Array, labels: Array, inputs: Array) -> float:
+    """ROC AUC of the mean squared reconstruction error of each sample: outputs and inputs (N, ...), labels (N,) that
+    are 0 for normal samples and 1 for anomalies."""
+    r, a = _pair(inputs, outputs)
+    return roc_auc(np.mean((r - a).reshape(len(r), -1) ** 2, axis=1), labels)
+
+
 @dataclass(frozen=True)
 class TaskMetric:
-    """A task metric: how to compute it, and which way is better. `higher_is_better` sets the sign of drift."""
+    """A task metric: how to compute it, and which way is better. `higher_is_better` sets the sign of drift.
+
+    `compute` takes outputs (N, ...), labels (N,) and inputs (N, ...) of the test set, in this order: an anomaly
+    detector is judged by how well its outputs reconstruct its inputs.
+    """
 
     name: str
-    compute: Callable[[Array, Array], float]
+    compute: Callable[[Array, Array, Array], float]
     higher_is_better: bool
     is_share: bool  # shares are printed in percent, and their drift in points
 
@@ -101,7 +131,11 @@ class TaskMetric:
 
 TASK_METRICS = {
     metric.name: metric
-    for metric in (TaskMetric("accuracy", accuracy, True, True), TaskMetric("mae", mae, False, False))
+    for metric in (
+        TaskMetric("accuracy", lambda outputs, labels, _inputs: accuracy(outputs, labels), True, True),
+        TaskMetric("mae", lambda outputs, labels, _inputs: mae(outputs, labels), False, False),
+        TaskMetric("auc", reconstruction_auc, True, False),
+    )
 }
 
 

@@ -51,6 +51,8 @@ ONNXSLIM = Requirement("onnxslim", "onnxslim", "onnx")
 PILLOW = Requirement("PIL", "pillow", "images")
 MLXTEND = Requirement("mlxtend", "mlxtend", "data")
 TENSORBOARD = Requirement("tensorboard", "tensorboard", "tensorboard")
+SEGLEARN = Requirement("seglearn", "seglearn", "data")
+AEON = Requirement("aeon", "aeon", "data")
 
 ALL = (
     TENSORFLOW,
@@ -70,6 +72,8 @@ ALL = (
     PILLOW,
     MLXTEND,
     TENSORBOARD,
+    SEGLEARN,
+    AEON,
 )
 
 

@@ -30,7 +30,11 @@ class LoadedTorch(Loaded):
         return outputs_of(self.model(*tensors))
 
     def parameters(self) -> dict[str, Array]:
-        return {name: tensor.detach().numpy() for name, tensor in self.model.state_dict().items()}
+        # Batch norm counts its batches beside its weights: nothing is computed from that.
+        state = {
+            key: value for key, value in self.model.state_dict().items() if not key.endswith("num_batches_tracked")
+        }
+        return {name: tensor.detach().numpy() for name, tensor in state.items()}
 
     def _permuted(self, inputs: list[Order | None], outputs: list[Order | None]) -> Any:
         return permuted(self.model, inputs, outputs)

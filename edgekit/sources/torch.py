@@ -22,7 +22,11 @@ class Torch(SourceKind):
 
     name = "torch"
     requires = (TORCH,)
-    variables = {"CUDA_VISIBLE_DEVICES": "-1"}
+    variables = {
+        "CUDA_VISIBLE_DEVICES": "-1",
+        # Threads of OpenMP that wait spin: where other processes want the cores too, training takes ten times as long.
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
     layout = "first"
     suffixes = (".pt2",)
 

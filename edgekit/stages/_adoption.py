@@ -235,7 +235,7 @@ def _write(parts: Mapping[str, tuple[dict[str, Array], Array | None]], loaded: L
         if file == TEST_FILE and labels is not None and np.issubdtype(labels.dtype, np.integer):
             first = next(iter(outputs.values()))
             if first.ndim == 2 and first.shape[1] > 1:
-                accuracy = TASK_METRICS["accuracy"].compute(first, labels)
+                accuracy = TASK_METRICS["accuracy"].compute(first, labels, next(iter(inputs.values())))
     return accuracy
 
 

@@ -79,7 +79,7 @@ def train(
     signature = _signature(spec, source_kind.layout)
     code = Path(model_folder, trainer.code)
     known = {"hyperparameters": _training(training), "code": sha256_file(code), "versions": versions(trainer.requires)}
-    (inputs, labels), validation = _lesson_data(splits, training, signature)
+    (inputs, labels), validation = _lesson_data(splits, spec.task, training, signature)
     lesson = Lesson(
         build=load_function(code, "build"),
         spec=training,
@@ -130,10 +130,14 @@ def train(
 
 
 def _lesson_data(
-    splits: Splits, training: TrainingSpec, signature: Signature
+    splits: Splits, task: str, training: TrainingSpec, signature: Signature
 ) -> tuple[tuple[Array, Array], tuple[Array, Array] | None]:
-    """Inputs and labels to train on, and those of the training set that judge the epochs, if there are any."""
-    inputs, labels = _in_layout(splits.train_inputs, signature), splits.train_labels
+    """Inputs and labels to train on, and those of the training set that judge the epochs, if there are any.
+
+    What finds anomalies learns to reconstruct its input.
+    """
+    inputs = _in_layout(splits.train_inputs, signature)
+    labels = inputs if task == "anomaly" else splits.train_labels
     if not training.validation_share:
         return (inputs, labels), None
     kept, held = hold_out(splits, training.validation_share, stratify=training.loss == "cross-entropy")
@@ -167,7 +171,7 @@ def _write_samples(spec: ModelSpec, loaded: Loaded, splits: Splits, folder: Path
         outputs = loaded.run(inputs) if file != CALIBRATION_FILE else {}
         Samples(inputs, outputs, labels).save(folder / file)
         if file == TEST_FILE:
-            value = TASK_METRICS[spec.metric].compute(outputs[spec.output.name], splits.test_labels)
+            value = TASK_METRICS[spec.metric].compute(outputs[spec.output.name], labels, inputs[name])
     if not np.isfinite(value):
         raise StepFailed(f"the trained model's {spec.metric} is {value}: the training diverged")
     return value

@@ -67,7 +67,8 @@ def _drift(artifact: Artifact, test: Samples, outputs: Mapping[str, Array], tole
     if metric is None or test.labels is None:
         return None
     name = next(iter(test.outputs))
-    before, after = (metric.compute(arrays[name], test.labels) for arrays in (test.outputs, outputs))
+    inputs = next(iter(test.inputs.values()))
+    before, after = (metric.compute(arrays[name], test.labels, inputs) for arrays in (test.outputs, outputs))
     classifier = artifact.manifest.source.get("task") == "classification"
     return Drift(
         metric=metric.name,

@@ -7,7 +7,7 @@ import numpy as np
 from edgekit.config.model import ModelSpec
 from edgekit.core.errors import InputError
 from edgekit.training.datasets import images
-from edgekit.training.datasets.splits import Splits, assemble, cut, digest
+from edgekit.training.datasets.splits import Splits, assemble, digest
 
 AUGMENT_BELOW = 10_000
 """A training set smaller than this is shown again, shifted by one pixel up, down, left and right."""
@@ -18,12 +18,10 @@ def load(data: str, spec: ModelSpec) -> Splits:
     found = images.load(data)
     if found.images.shape[1:] != spec.input.shape:
         raise InputError(f"{data}: images of shape {found.images.shape[1:]} where this model takes {spec.input.shape}")
+    images.check_labels(data, found, spec)
     x = found.images.astype(np.float32) / 255  # (N, 28, 28, 1)
-    y = found.labels
-    if y.min() < 0 or y.max() >= len(spec.output.classes):
-        raise InputError(f"{data}: labels {y.min()}..{y.max()} where this model has {len(spec.output.classes)} classes")
     sha256 = digest(found.images, found.labels)
-    splits = assemble(found.name, sha256, found.licence, x, y, _parts(found, spec))
+    splits = assemble(found.name, sha256, found.licence, x, found.labels, images.parts_of(found, spec))
     if len(splits.train_inputs) >= AUGMENT_BELOW:
         return splits
     more_x, more_y = _shifted(splits.train_inputs, splits.train_labels)
@@ -31,14 +29,6 @@ def load(data: str, spec: ModelSpec) -> Splits:
     return replace(
         splits, train_inputs=more_x, train_labels=more_y, train_groups=np.tile(digits, len(more_x) // len(digits))
     )
-
-
-def _parts(found: images.LabelledImages, spec: ModelSpec) -> list[np.ndarray]:
-    held_out = (spec.data.golden, spec.data.calibration)
-    if found.test_from is None:
-        return cut(len(found.labels), (*held_out, spec.data.test), seed=0, labels=found.labels)
-    golden, calibration, train = cut(found.test_from, held_out, seed=0, labels=found.labels[: found.test_from])
-    return [golden, calibration, np.arange(found.test_from, len(found.labels)), train]
 
 
 def _shifted(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -134,7 +134,7 @@ def test_an_unknown_key_is_refused_with_what_is_allowed(tmp_path, old, new, key)
         ("batch_size = 8", "batch_size = 0", "training.batch_size: input should be greater than 0 (got 0)"),
         ("learning_rate = 0.1", "learning_rate = -0.1", "training.learning_rate: input should be greater than 0"),
         ('"cross-entropy"', '"hinge"', "training.loss: input should be 'cross-entropy' or 'mse' (got 'hinge')"),
-        ('"classification"', '"ranking"', "task: input should be 'classification' or 'regression'"),
+        ('"classification"', '"ranking"', "task: input should be 'classification', 'regression' or 'anomaly'"),
         ("shape = [4, 2]", "shape = [0, 2]", "input.shape.0: input should be greater than 0 (got 0)"),
         ("shape = [4, 2]", 'shape = "4x2"', "input.shape: input should be a valid array (got '4x2')"),
         ("drift = 0.01", "drift = -0.01", "budgets.0.drift: input should be greater than or equal to 0"),
@@ -177,7 +177,10 @@ def test_every_shipped_model_is_described_consistently(folder):
     spec = load_model_spec(folder)
     assert spec.data.licence
     assert (spec.metric == "accuracy") == (spec.task == "classification")
+    assert (spec.metric == "auc") == (spec.task == "anomaly")
     assert (spec.training.loss == "cross-entropy") == (spec.task == "classification")
+    if spec.task == "anomaly":
+        assert spec.input.shape == spec.output.shape
     if spec.output.classes:
         assert (len(spec.output.classes),) == spec.output.shape
     assert spec.budget_list("model.toml")

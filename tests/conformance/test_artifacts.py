@@ -1,4 +1,4 @@
-"""Every target, runtime and reference model through the same suite: adding one adds its tests."""
+"""Every target and runtime through the same suite, on the models of the shared project: adding one adds its tests."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import SHARED_MODELS
 
 from edgekit.core import plugins
 from edgekit.core.artifact import Artifact, load_artifact
 from edgekit.core.errors import InputError
 from edgekit.core.files import sha256_file
-from edgekit.core.project import open_project
 from edgekit.core.source import load_source
 from edgekit.core.specs import Variant
 from edgekit.core.tolerances import DEFAULTS
@@ -22,10 +22,9 @@ from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.export import ExportPlan, export_one
 from edgekit.stages.inspect import describe
 
-MODELS = sorted(open_project(Path(__file__).parents[2]).models())
 CASES = [
     pytest.param(model, kind, variant, id=f"{model}-{kind}-{variant}")
-    for model in MODELS
+    for model in SHARED_MODELS
     for kind, variant, _ in routes.select(
         ("keras", "torch"), routes.parse_selection((), None), kinds_named=False, targets_named=False
     )

@@ -169,3 +169,51 @@ def test_a_drop_is_positive_when_the_artifact_is_worse():
 def test_accuracy_is_a_share_and_mae_is_not():
     assert metrics.TASK_METRICS["accuracy"].is_share
     assert not metrics.TASK_METRICS["mae"].is_share
+
+
+SCORES = np.array([0.1, 0.4, 0.35, 0.8])
+LABELS = np.array([0, 0, 1, 1])
+
+
+def test_auc_is_the_chance_that_a_positive_scores_above_a_negative():
+    assert metrics.roc_auc(SCORES, LABELS) == 0.75
+    assert metrics.roc_auc(LABELS.astype(float), LABELS) == 1.0
+    assert metrics.roc_auc(-LABELS.astype(float), LABELS) == 0.0
+
+
+def test_ties_count_half_in_an_auc():
+    assert metrics.roc_auc(np.ones(4), LABELS) == 0.5
+    assert metrics.roc_auc(np.array([1.0, 2.0, 2.0, 3.0]), LABELS) == pytest.approx(0.875)
+
+
+@SEEDED
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
+def test_auc_counts_pairs(pairs_of):
+    scores, labels = np.array([s for s, _ in pairs_of], float), np.array([b for _, b in pairs_of], int)
+    positives, negatives = scores[labels == 1], scores[labels == 0]
+    if len(positives) == 0 or len(negatives) == 0:
+        with pytest.raises(ValueError, match="an AUC needs some of both"):
+            metrics.roc_auc(scores, labels)
+        return
+    wins = np.mean((positives[:, None] > negatives) + 0.5 * (positives[:, None] == negatives))
+    assert metrics.roc_auc(scores, labels) == pytest.approx(wins)
+
+
+def test_a_score_that_is_no_number_makes_the_auc_none():
+    assert math.isnan(metrics.roc_auc(np.array([0.1, math.nan, 0.3, 0.4]), LABELS))
+
+
+def test_an_anomaly_is_what_is_badly_reconstructed():
+    inputs = np.zeros((4, 3, 2))
+    outputs = inputs.copy()
+    outputs[2:, 0, 0] = 5.0
+    auc = metrics.TASK_METRICS["auc"]
+    assert auc.compute(outputs, LABELS, inputs) == 1.0
+    assert auc.compute(outputs, 1 - LABELS, inputs) == 0.0
+    assert auc.drop(0.99, 0.97) == pytest.approx(0.02)
+
+
+def test_every_task_metric_takes_outputs_labels_and_inputs():
+    outputs, inputs = np.array([[0.1, 0.9], [0.8, 0.2]]), np.zeros((2, 5))
+    assert metrics.TASK_METRICS["accuracy"].compute(outputs, np.array([1, 1]), inputs) == 0.5
+    assert metrics.TASK_METRICS["mae"].compute(outputs[:, :1], np.array([0.1, 0.9]), inputs) == pytest.approx(0.05)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import call
+from support import SHARED_MODELS, call
+from twins import MODELS, NAMES
 
+from edgekit.config.model import load_model_spec
 from edgekit.core import samples
 from edgekit.training.datasets import images
 
@@ -56,3 +58,22 @@ def test_the_hyperparameters_of_the_command_line_are_recorded(tmp_path: Path) ->
     wanted = {"epochs": 2, "batch_size": 50, "learning_rate": 0.01, "seed": 3}
     assert {key: record["training"][key] for key in wanted} == wanted
     assert len(record["history"]["loss"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SHARED_MODELS])
+def test_every_model_trains_in_both_frameworks_and_learns_something(tmp_path: Path, name: str) -> None:
+    """One epoch: that it learns well is for `make bench-seeds`."""
+    spec = load_model_spec(MODELS / name)
+    answer = call("train", name, "--framework", "both", "--epochs", "1", "--root", tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    keras, torch = answer.data["trained"]
+    assert (keras["kind"], torch["kind"]) == ("keras", "torch")
+    assert keras["parameters"] == torch["parameters"]
+    assert keras["data"] == torch["data"]
+    for source in (keras, torch):
+        folder = tmp_path / "build" / name / source["kind"] / "source"
+        kept = samples.load(folder / "test.npz", "test samples")
+        assert kept.outputs[spec.output.name].shape == (spec.data.test, *spec.output.shape)
+        assert 0.0 <= source["metric_value"] <= 1.0
+        assert source["history"]["loss"][0] > 0

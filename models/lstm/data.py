@@ -1,0 +1,10 @@
+"""Japanese vowels: which of nine men said /ae/."""
+
+from edgekit.config.model import ModelSpec
+from edgekit.training.datasets import vowels
+from edgekit.training.datasets.splits import Splits
+
+
+def load(data: str, spec: ModelSpec) -> Splits:
+    """Frames (N, 25, 12), in the units of `vowels.standardised`."""
+    return vowels.splits(data, spec.data.golden, spec.data.calibration)

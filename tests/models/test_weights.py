@@ -1,0 +1,84 @@
+"""The twins are one network: with the Keras weights in it, the PyTorch twin computes the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import twins
+
+from edgekit.config.model import load_model_spec
+
+CASES = [*((name, {}) for name in twins.NAMES), ("mobilenet_v2_small", {"squeeze": True})]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: "-".join([case[0], *case[1]]), scope="module")
+def case(request):
+    name, options = request.param
+    return load_model_spec(twins.MODELS / name), *twins.build(name, **options)
+
+
+def samples(spec, count=8):
+    low, high = spec.input.range or (-3.0, 3.0)
+    return np.random.default_rng(0).uniform(low, high, (count, *spec.input.shape)).astype(np.float32)
+
+
+def test_the_twins_have_the_same_parameters(case):
+    _, keras_model, module = case
+    groups = twins.torch_groups(module)
+    assert sum(weight.numpy().size for weight in keras_model.weights) == sum(
+        t.numel() for group in groups for t in group
+    )
+    trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    assert sum(weight.numpy().size for weight in keras_model.trainable_weights) == trainable
+
+
+def test_the_twins_start_alike(case):
+    """The same spread of the large weights, and the same constants elsewhere."""
+    _, keras_model, module = case
+    if module.__class__.__name__ in ("Linear", "SimpleCNN"):
+        pytest.skip("these start as each framework starts where nothing is said")
+    for group, tensors in twins.pairs(keras_model, module):
+        for array, tensor in zip(group, tensors, strict=True):
+            other = tensor.detach().numpy()
+            if array.ndim == 1:
+                np.testing.assert_array_equal(array, other)
+            elif array.size > 200:
+                assert other.std() == pytest.approx(array.std(), rel=0.15)
+                assert abs(other).max() == pytest.approx(abs(array).max(), rel=0.3)
+
+
+def test_with_the_same_weights_the_twins_compute_the_same(case):
+    import torch
+
+    spec, keras_model, module = case
+    twins.randomise(keras_model)
+    twins.copy_weights(keras_model, module)
+    x = samples(spec)
+    first = spec.input.layout == "HWC"
+    with torch.no_grad():
+        actual = module.eval()(torch.from_numpy(np.moveaxis(x, -1, 1).copy() if first else x)).numpy()
+    expected = np.asarray(keras_model(x, training=False))
+    assert expected.shape == (len(x), *spec.output.shape)
+    assert expected.std(axis=0).max() > 1e-3  # the samples make a difference
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def test_a_classifier_gives_logits_in_training_and_probabilities_after_it(case):
+    import torch
+
+    spec, _, module = case
+    x = torch.from_numpy(np.moveaxis(samples(spec), -1, 1).copy() if spec.input.layout == "HWC" else samples(spec))
+    if spec.task != "classification":
+        return
+    with torch.no_grad():
+        torch.testing.assert_close(module.eval()(x).sum(dim=1), torch.ones(len(x)))
+        assert (module.train()(x).sum(dim=1) - 1).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", twins.NAMES)
+def test_a_model_is_four_files(name):
+    folder = Path(twins.MODELS / name)
+    files = {path.name for path in folder.iterdir() if path.suffix in (".py", ".toml")}
+    assert files == {"model.toml", "data.py", "keras_model.py", "torch_model.py"}

@@ -1,0 +1,121 @@
+"""Data sets in the folders of installed packages: the smartwatch recordings and the Japanese vowels."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+
+from edgekit.core import requirements
+from edgekit.core.errors import InputError, MissingDependency
+from edgekit.training.datasets import vowels, watch
+
+SETS = {"watch": watch, "japanese-vowels": vowels}
+
+
+@pytest.fixture(scope="module")
+def recordings():
+    return watch.load("watch")
+
+
+@pytest.mark.parametrize("data", SETS)
+def test_another_name_is_refused_with_what_is_known(data):
+    with pytest.raises(InputError) as caught:
+        SETS[data].load("nope")
+    assert str(caught.value) == f"unknown data 'nope'; known: {data}"
+
+
+@pytest.mark.parametrize("data", SETS)
+def test_a_missing_package_becomes_the_command_that_installs_it(monkeypatch, data):
+    monkeypatch.setattr(requirements.Requirement, "installed", lambda self: False)
+    with pytest.raises(MissingDependency) as caught:
+        SETS[data].load(data)
+    assert str(caught.value).startswith(f"the data {data} needs ")
+    assert str(caught.value).endswith("install it with: pip install 'edgekit[data]'")
+
+
+@pytest.mark.parametrize("data", SETS)
+@pytest.mark.parametrize("content", [None, b"", b"\x80\x04cos\nsystem\n"], ids=["absent", "empty", "another"])
+def test_a_file_with_another_hash_is_refused_and_never_opened(monkeypatch, tmp_path, data, content):
+    """The recordings are a pickle: what is not known bit by bit must not get as far as the unpickler."""
+
+    class Spec:
+        origin = str(tmp_path / "__init__.py")
+
+    def opened(*args, **kwargs):
+        raise AssertionError("it was parsed")
+
+    files = {"watch": "data/watch_dataset.npy", "japanese-vowels": f"{vowels._FOLDER}/JapaneseVowels_eq_TRAIN.ts"}
+    path = tmp_path / files[data]
+    path.parent.mkdir(parents=True)
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: Spec)
+    monkeypatch.setattr(np, "load", opened)
+    with pytest.raises(InputError) as caught:
+        SETS[data].load(data)
+    assert str(caught.value).startswith(f"{path}: not the ")
+    assert "(its sha256 differs); install " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_reading_does_not_import_the_packages(recordings):
+    vowels.load("japanese-vowels")
+    assert not {"seglearn", "aeon"} & set(sys.modules)
+
+
+def test_the_recordings_are_ten_people_with_seven_exercises_by_two_arms(recordings):
+    assert len(recordings) == 140
+    assert {(item.person, item.exercise) for item in recordings} == {(p, e) for p in range(1, 11) for e in range(7)}
+    assert all(item.signal.shape[1] == 6 and item.signal.dtype == np.float32 for item in recordings)
+    assert sum(len(item.signal) for item in recordings) == 244_102
+    assert len(watch.EXERCISES) == 7
+
+
+def test_parts_are_cut_by_person_and_by_recording(recordings):
+    parts = watch.parts(recordings, (8, 9, 10), 1)
+    assert {item.person for item in parts.test} == {8, 9, 10}
+    assert sorted(item.exercise for item in parts.golden) == list(range(7))
+    assert sorted(item.exercise for item in parts.calibration) == list(range(7))
+    every = [*parts.train, *parts.calibration, *parts.golden, *parts.test]
+    assert len(every) == len({id(item) for item in every}) == 140
+
+
+def test_windows_are_stretches_of_the_signal_in_fixed_units(recordings):
+    one = recordings[5]
+    found, exercises = watch.windows([one], 100, 20)
+    assert found.shape == ((len(one.signal) - 100) // 20 + 1, 100, 6)
+    np.testing.assert_array_equal(found[3], watch.standardised(one.signal)[60:160])
+    assert set(exercises.tolist()) == {one.exercise}
+    np.testing.assert_array_equal(watch.standardised(np.array([[1, 1, 1, 1, 5, 99]], np.float32)), [[1, 2, 2, 1, 2, 4]])
+
+
+def test_balanced_samples_keep_the_shares_of_their_classes():
+    inputs, labels = np.arange(100), np.repeat([0, 1], [80, 20])
+    chosen, classes = watch.balanced(inputs, labels, 10)
+    assert len(set(chosen.tolist())) == 10
+    assert np.bincount(classes).tolist() == [8, 2]
+    np.testing.assert_array_equal(classes, labels[chosen])
+
+
+def test_the_vowels_are_nine_men_thirty_times_and_a_test_part():
+    found = vowels.load("japanese-vowels")
+    assert (found.frames.shape, found.frames.dtype, found.test_from) == ((640, 25, 12), np.float32, 270)
+    assert np.bincount(found.speakers[:270]).tolist() == [30] * 9
+    assert np.bincount(found.speakers[270:]).tolist() == [31, 35, 88, 44, 29, 24, 40, 50, 29]
+    assert found.frames[0, :3, 0].tolist() == pytest.approx([1.860936, 1.906684, 1.919277])
+    assert found.frames[0, 0, 1] == pytest.approx(-0.207383)
+
+
+def test_standardised_vowels_have_unit_spread_and_known_limits():
+    found = vowels.load("japanese-vowels")
+    scaled = vowels.standardised(found.frames[:270])
+    assert abs(scaled.mean(axis=(0, 1))).max() < 0.1
+    assert abs(scaled.std(axis=(0, 1)) - 1).max() < 0.1
+    assert abs(scaled).max() == 3.0
+
+
+def test_the_training_part_of_the_vowels_trains_and_the_rest_judges():
+    splits = vowels.splits("japanese-vowels", 64, 96)
+    assert [len(x) for x in (splits.train_inputs, splits.golden_inputs, splits.calibration_inputs)] == [270, 64, 96]
+    assert len(splits.test_inputs) == 370 - 64 - 96
