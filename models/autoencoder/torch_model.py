@@ -11,8 +11,7 @@ class Autoencoder(nn.Module):
         layers: list[nn.Module] = []
         size = 480
         for units in (128, 128, 128, 128, 8, 128, 128, 128, 128):
-            # With Keras's epsilon and momentum (0.99 there).
-            layers += [nn.Linear(size, units), nn.BatchNorm1d(units, eps=1e-3, momentum=0.01), nn.ReLU()]
+            layers += [nn.Linear(size, units), nn.BatchNorm1d(units, eps=1e-3), nn.ReLU()]
             size = units
         self.layers = nn.Sequential(*layers, nn.Linear(size, 480))
 

@@ -1,12 +1,12 @@
-"""ds_cnn in PyTorch: the shape of MLPerf Tiny's keyword spotting network, on two seconds of six channels."""
+"""ds_cnn in PyTorch: the shape of MLPerf Tiny's keyword spotting network, on four seconds of six channels."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 def norm_relu(channels: int) -> list[nn.Module]:
-    """What stands behind every convolution, with Keras's epsilon and momentum (0.99 there)."""
-    return [nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01), nn.ReLU()]
+    """What stands behind every convolution, with Keras's epsilon."""
+    return [nn.BatchNorm2d(channels, eps=1e-3), nn.ReLU()]
 
 
 class DSCNN(nn.Module):

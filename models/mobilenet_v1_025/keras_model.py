@@ -3,6 +3,9 @@
 import keras
 from keras import layers
 
+MOMENTUM = 0.9
+"""Of batch norm: a short training is over before Keras's 0.99 has forgotten the statistics it started with."""
+
 BLOCKS = (
     (16, 1),
     (32, 2),
@@ -23,7 +26,7 @@ BLOCKS = (
 
 def norm_relu(x: keras.KerasTensor) -> keras.KerasTensor:
     """What stands behind every convolution."""
-    return layers.ReLU()(layers.BatchNormalization()(x))
+    return layers.ReLU()(layers.BatchNormalization(momentum=MOMENTUM)(x))
 
 
 def build() -> keras.Model:

@@ -30,7 +30,7 @@ class ConvNormRelu(nn.Module):
         self.uneven = stride == 2
         padding = 0 if self.uneven else kernel // 2
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups)
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3)
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,6 +3,9 @@
 import keras
 from keras import layers
 
+MOMENTUM = 0.9
+"""Of batch norm: a short training is over before Keras's 0.99 has forgotten the statistics it started with."""
+
 BLOCKS = ((1, 8, 1), (6, 16, 2), (6, 16, 1), (6, 24, 2), (6, 24, 1), (6, 40, 2), (6, 40, 1), (6, 64, 1))
 """Expansion, filters and stride of each inverted residual."""
 
@@ -10,7 +13,7 @@ BLOCKS = ((1, 8, 1), (6, 16, 2), (6, 16, 1), (6, 24, 2), (6, 24, 1), (6, 40, 2),
 def convolution(x: keras.KerasTensor, filters: int, kernel: int = 1, stride: int = 1) -> keras.KerasTensor:
     """Without a bias: batch norm brings one."""
     x = layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False)(x)
-    return layers.BatchNormalization()(x)
+    return layers.BatchNormalization(momentum=MOMENTUM)(x)
 
 
 def squeeze_and_excite(x: keras.KerasTensor) -> keras.KerasTensor:
@@ -29,7 +32,7 @@ def inverted_residual(
     if expansion != 1:
         y = layers.ReLU(6.0)(convolution(y, expansion * x.shape[-1]))
     y = layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False)(y)
-    y = layers.ReLU(6.0)(layers.BatchNormalization()(y))
+    y = layers.ReLU(6.0)(layers.BatchNormalization(momentum=MOMENTUM)(y))
     if squeeze:
         y = squeeze_and_excite(y)
     y = convolution(y, filters)

@@ -16,7 +16,7 @@ class ConvNorm(nn.Module):
         self.uneven = stride == 2
         padding = 0 if self.uneven else kernel // 2
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (0, 1, 0, 1)) if self.uneven else x

@@ -3,14 +3,17 @@
 import keras
 from keras import layers
 
+MOMENTUM = 0.9
+"""Of batch norm: a short training is over before Keras's 0.99 has forgotten the statistics it started with."""
+
 
 def residual(x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
     """Two 3x3 convolutions beside a shortcut, which a 1x1 convolution brings into shape where the stride is not 1."""
     y = layers.Conv2D(filters, 3, stride, padding="same")(x)
-    y = layers.BatchNormalization()(y)
+    y = layers.BatchNormalization(momentum=MOMENTUM)(y)
     y = layers.ReLU()(y)
     y = layers.Conv2D(filters, 3, padding="same")(y)
-    y = layers.BatchNormalization()(y)
+    y = layers.BatchNormalization(momentum=MOMENTUM)(y)
     if stride != 1:
         x = layers.Conv2D(filters, 1, stride)(x)
     return layers.ReLU()(layers.Add()([x, y]))
@@ -20,7 +23,7 @@ def build() -> keras.Model:
     """Input (N, 32, 32, 3), output (N, 10): probabilities."""
     image = keras.Input((32, 32, 3), name="image")
     x = layers.Conv2D(16, 3, padding="same")(image)
-    x = layers.BatchNormalization()(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM)(x)
     x = layers.ReLU()(x)
     x = residual(x, 16, stride=1)  # (N, 32, 32, 16)
     x = residual(x, 32, stride=2)  # (N, 16, 16, 32)

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """With Keras's epsilon and momentum (0.99 there)."""
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+    """With Keras's epsilon."""
+    return nn.BatchNorm2d(channels, eps=1e-3)
 
 
 class Residual(nn.Module):

@@ -171,6 +171,7 @@ def test_people_of_the_test_are_in_no_other_part(loaded, name):
     code = load_function(MODELS / name / "data.py", "load").__globals__
     anomaly = name == "autoencoder"
     recordings = watch.load("watch")
+    recordings = recordings if anomaly else watch.slower(recordings)
     known = [item for item in recordings if not anomaly or item.exercise == code["NORMAL"]]
     parts = watch.parts(known, code["TEST_PEOPLE"], code["HELD_OUT"])
     seen = set()
@@ -181,7 +182,10 @@ def test_people_of_the_test_are_in_no_other_part(loaded, name):
         stride = code["TRAIN_STRIDE"] if anomaly and part == "train" else code["STRIDE"]
         windows, _ = watch.windows(chosen, code["LENGTH"], stride)
         expected = code["features"](windows) if anomaly else windows[..., None]
-        assert rows(inputs(loaded, part)) <= rows(expected)
+        own = inputs(loaded, part)
+        if part == "train":
+            own = own[: len(expected)]  # copies of these follow, turned
+        assert rows(own) <= rows(expected)
         assert {item.person in code["TEST_PEOPLE"] for item in chosen} == {part == "test"}
         assert seen.isdisjoint(map(id, chosen))
         seen |= set(map(id, chosen))

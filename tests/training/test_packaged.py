@@ -90,6 +90,26 @@ def test_windows_are_stretches_of_the_signal_in_fixed_units(recordings):
     np.testing.assert_array_equal(watch.standardised(np.array([[1, 1, 1, 1, 5, 99]], np.float32)), [[1, 2, 2, 1, 2, 4]])
 
 
+def test_half_the_rate_is_the_mean_of_two(recordings):
+    (half,) = watch.slower(recordings[:1])
+    assert half.signal.shape == (len(recordings[0].signal) // 2, 6)
+    np.testing.assert_allclose(half.signal[7], recordings[0].signal[14:16].mean(axis=0), rtol=1e-6)
+
+
+def test_turned_copies_keep_lengths_of_vectors_up_to_their_strength(recordings):
+    copies = watch.turned(recordings[:3], seed=0)
+    for before, after in zip(recordings, copies, strict=False):
+        assert (after.exercise, after.person) == (before.exercise, before.person)
+        for part in (slice(0, 3), slice(3, 6)):
+            lengths = [np.linalg.norm(item.signal[:, part], axis=1) for item in (before, after)]
+            ratio = lengths[1] / lengths[0]
+            assert ratio.std() < 1e-4
+            assert 0.85 <= ratio.mean() <= 1.15
+        assert abs(after.signal - before.signal).max() > 0.1
+    again = watch.turned(recordings[:3], seed=0)
+    assert all(np.array_equal(one.signal, two.signal) for one, two in zip(copies, again, strict=True))
+
+
 def test_balanced_samples_keep_the_shares_of_their_classes():
     inputs, labels = np.arange(100), np.repeat([0, 1], [80, 20])
     chosen, classes = watch.balanced(inputs, labels, 10)

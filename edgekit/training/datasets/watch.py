@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
@@ -31,7 +32,7 @@ _LIMIT = 4.0
 class Recording:
     """One set of repetitions: signal (T, 6), float32, as measured; the exercise, 0 to 6; the person, 1 to 10."""
 
-    signal: Array
+    signal: NDArray[np.float32]
     exercise: int
     person: int
 
@@ -73,6 +74,35 @@ def parts(recordings: Sequence[Recording], test_people: Sequence[int], held_out:
     chosen = cut(len(others), (count, count), seed=0, labels=exercises)
     golden, calibration, train = (tuple(others[index] for index in part) for part in chosen)
     return Parts(train, calibration, golden, test)
+
+
+def slower(recordings: Sequence[Recording]) -> list[Recording]:
+    """At half the rate, 25 Hz: each sample is the mean of two. Arms do not move faster than that shows."""
+    return [
+        replace(item, signal=item.signal[: len(item.signal) // 2 * 2].reshape(-1, 2, 6).mean(axis=1))
+        for item in recordings
+    ]
+
+
+def turned(recordings: Sequence[Recording], seed: int, radians: float = 0.3, spread: float = 0.15) -> list[Recording]:
+    """Copies as if the watch sat otherwise on the wrist: each turned about a random axis, by `radians` or so for each
+    component, and its strength changed by up to a share of `spread`. The same seed gives the same copies."""
+    rng = np.random.default_rng(seed)
+    copies = []
+    for item in recordings:
+        matrix = _rotation(rng.normal(0, radians, 3))
+        vectors = item.signal.reshape(-1, 2, 3) @ matrix.T  # acceleration and rotation rate turn alike
+        strength = np.float32(rng.uniform(1 - spread, 1 + spread))
+        copies.append(replace(item, signal=(vectors.reshape(-1, 6) * strength).astype(np.float32)))
+    return copies
+
+
+def _rotation(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The matrix that turns about the vector by its length in radians (Rodrigues' formula)."""
+    angle = float(np.linalg.norm(vector))
+    x, y, z = vector / angle
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)
 
 
 def standardised(signal: Array) -> Array:
