@@ -64,10 +64,8 @@ def command(
         "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in verdicts],
         "failures": failures(context),
     }
-    lines = [
-        f"{'passed' if verdict.passed else 'FAILED'}  {verdict.sentence}\n"
-        for verdict in (verdicts if run.verbosity > 0 else failed)
-    ]
+    told = verdicts if run.verbosity > 0 else [item for item in verdicts if not item.passed or item.undecided]
+    lines = [f"{'passed' if verdict.passed else 'FAILED'}  {verdict.sentence}\n" for verdict in told]
     count = f"{len(verdicts)} rules judged on {len(chosen)} artifacts: "
     run.answer(data, "".join([*lines, count, "all passed\n" if not failed else f"{len(failed)} FAILED\n"]))
     return max(context.exit_code, 0 if not failed else 1)

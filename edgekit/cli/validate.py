@@ -85,6 +85,20 @@ def _drift_rows(drift: Drift) -> Iterator[tuple[str, str, str, str]]:
         limit = "" if drift.min_top1_agreement is None else f">= {format_figure(drift.min_top1_agreement)}"
         yield (f"top-1 of {drift.samples} tests", f"{drift.top1_agreement:.4f}", limit, _verdict(drift.passed))
     yield (f"{drift.metric} {drift.source:.4f} drops", f"{drift.drop:+.4f}", "", "")
+    if drift.interval is not None:
+        yield ("  with 95 % between", f"{drift.interval.low:+.4f}", f"and {drift.interval.high:+.4f}", "")
+    yield from _doubts(drift)
+
+
+def _doubts(drift: Drift) -> Iterator[tuple[str, str, str, str]]:
+    """What the test set can tell, where there is something to tell: flips, the worst class, its power."""
+    if drift.lost is not None and drift.lost + (drift.won or 0):
+        yield (f"  {drift.lost} samples lost, {drift.won} won", f"p {drift.p_value:.3g}", "", "")
+    if drift.classes and drift.classes[0].drop > 0:
+        worst = drift.classes[0]
+        yield (f"  class {worst.label} suffers most", f"{worst.drop:+.4f}", f"of {worst.samples}", "")
+    if drift.detectable is not None:
+        yield ("  drops below this go unseen", f"{drift.detectable:.4f}", "", "")
 
 
 def _verdict(passed: bool) -> str:

@@ -66,7 +66,10 @@ def strictest(budgets: Iterable[Budget], variant: str) -> tuple[Budget, ...]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One rule, judged on one artifact. `figure` is None when nothing was measured: a gate does not pass on trust."""
+    """One rule, judged on one artifact. `figure` is None when nothing was measured: a gate does not pass on trust.
+
+    `undecided` says why another test set might judge otherwise, and what would decide it; empty where it would not.
+    """
 
     model: str
     kind: str
@@ -78,6 +81,7 @@ class Verdict:
     origin: str
     device: str | None = None
     detail: str = ""
+    undecided: str = ""
 
     @property
     def sentence(self) -> str:
@@ -89,7 +93,8 @@ class Verdict:
             return f"{subject}: {self.rule}: {self.detail or ('passed' if self.passed else 'failed')}"
         relation = "keeps within" if self.passed else "breaks"
         figure, limit = (format_rule(self.rule, value) for value in (self.figure, self.limit))
-        return f"{subject}: {self.rule} {figure} {relation} the limit {limit}, set in {self.origin}"
+        doubt = f"; {self.undecided}" if self.undecided else ""
+        return f"{subject}: {self.rule} {figure} {relation} the limit {limit}, set in {self.origin}{doubt}"
 
 
 def format_rule(rule: str, value: float) -> str:

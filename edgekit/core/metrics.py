@@ -111,18 +111,33 @@ def reconstruction_auc(outputs: Array, labels: Array, inputs: Array) -> float:
     return roc_auc(np.mean((r - a).reshape(len(r), -1) ** 2, axis=1), labels)
 
 
+def _right(outputs: Array, labels: Array) -> Array:
+    """Whether each sample is put into its class."""
+    right: Array = np.argmax(outputs, axis=-1) == labels
+    return right
+
+
+def _error(outputs: Array, labels: Array) -> Array:
+    """The absolute error of each sample."""
+    r, a = _pair(labels.reshape(len(labels), -1), outputs.reshape(len(labels), -1))
+    error: Array = np.abs(r - a).mean(axis=1)
+    return error
+
+
 @dataclass(frozen=True)
 class TaskMetric:
     """A task metric: how to compute it, and which way is better. `higher_is_better` sets the sign of drift.
 
     `compute` takes outputs (N, ...), labels (N,) and inputs (N, ...) of the test set, in this order: an anomaly
-    detector is judged by how well its outputs reconstruct its inputs.
+    detector is judged by how well its outputs reconstruct its inputs. `per_sample` gives, for outputs and labels, one
+    value a sample whose mean is the metric; None where there is none (AUC).
     """
 
     name: str
     compute: Callable[[Array, Array, Array], float]
     higher_is_better: bool
     is_share: bool  # shares are printed in percent, and their drift in points
+    per_sample: Callable[[Array, Array], Array] | None = None
 
     def drop(self, source: float, artifact: float) -> float:
         """How much worse the artifact is: positive when it lost, in the metric's own unit."""
@@ -132,8 +147,8 @@ class TaskMetric:
 TASK_METRICS = {
     metric.name: metric
     for metric in (
-        TaskMetric("accuracy", lambda outputs, labels, _inputs: accuracy(outputs, labels), True, True),
-        TaskMetric("mae", lambda outputs, labels, _inputs: mae(outputs, labels), False, False),
+        TaskMetric("accuracy", lambda outputs, labels, _inputs: accuracy(outputs, labels), True, True, _right),
+        TaskMetric("mae", lambda outputs, labels, _inputs: mae(outputs, labels), False, False, _error),
         TaskMetric("auc", reconstruction_auc, True, False),
     )
 }

@@ -9,8 +9,9 @@ from typing import Any
 from edgekit.core.comparison import Comparison, comparison_from_dict, format_figure
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_json
+from edgekit.core.statistics import ClassDrift, Interval, detectable_drop, samples_to_decide
 
-VALIDATION_SCHEMA = 1
+VALIDATION_SCHEMA = 2
 VALIDATION_FILE = "validation.json"
 
 
@@ -18,7 +19,10 @@ VALIDATION_FILE = "validation.json"
 class Drift:
     """The task metric of source and artifact on the same test set. `drop` is positive when the artifact is worse.
 
-    `top1_agreement` (classifiers) is the share of test samples that both put into the same class.
+    `top1_agreement` (classifiers) is the share of test samples that both put into the same class. `interval` holds the
+    drop with 95 % confidence (paired bootstrap), `variance` is that of one sample's drop, None where the metric is no
+    mean. For classifiers, `lost` samples are right in the source and wrong in the artifact, `won` the other way round,
+    `p_value` is McNemar's, and `classes` has the drift of each class, the one that suffers most first.
     """
 
     metric: str
@@ -28,6 +32,25 @@ class Drift:
     samples: int
     top1_agreement: float | None
     min_top1_agreement: float | None
+    interval: Interval | None = None
+    variance: float | None = None
+    lost: int | None = None
+    won: int | None = None
+    p_value: float | None = None
+    classes: tuple[ClassDrift, ...] = ()
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest drop that this test set shows with a power of 80 %."""
+        return None if self.variance is None else detectable_drop(self.samples, self.variance)
+
+    def decided(self, limit: float) -> bool:
+        """Whether the interval lies on one side of the limit, so that another test set would hardly judge otherwise."""
+        return self.interval is None or self.interval.high <= limit or self.interval.low > limit
+
+    def needed(self, limit: float) -> int | None:
+        """How many samples would decide, were the drop what it was measured as."""
+        return None if self.variance is None else samples_to_decide(limit, self.drop, self.variance, self.samples)
 
     @property
     def passed(self) -> bool:
@@ -72,6 +95,11 @@ class Validation:
         return max(values) if values else None
 
 
+def _drift(data: dict[str, Any]) -> Drift:
+    interval = None if data["interval"] is None else Interval(**data["interval"])
+    return Drift(**{**data, "interval": interval, "classes": tuple(ClassDrift(**item) for item in data["classes"])})
+
+
 def load_validation(path: Path) -> Validation:
     """The validation in the file. Raises InputError when it is damaged or of another version."""
     data: dict[str, Any] = read_json(path, "validation result")
@@ -81,7 +109,7 @@ def load_validation(path: Path) -> Validation:
     try:
         made = {
             "comparisons": tuple(comparison_from_dict(item) for item in data["comparisons"]),
-            "drift": None if data["drift"] is None else Drift(**data["drift"]),
+            "drift": None if data["drift"] is None else _drift(data["drift"]),
         }
         rest = {key: value for key, value in data.items() if key != "passed"}
         return Validation(**{**rest, **made})

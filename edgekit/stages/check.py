@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edgekit.core.artifact import Artifact
 from edgekit.core.budgets import Budget, Verdict, judge, strictest
 from edgekit.core.errors import InputError
 from edgekit.core.measurement import Measurement, load_measurement
-from edgekit.core.validation import VALIDATION_FILE, Validation, load_validation
+from edgekit.core.validation import VALIDATION_FILE, Drift, Validation, load_validation
 from edgekit.devices.profile import load_profile
 from edgekit.stages.bench import HOST
 from edgekit.stages.context import Context, relative
@@ -53,13 +54,24 @@ def check_one(
         if budget.rule == "size_bytes":
             verdicts.append(_judged(artifact, budget, float(artifact.manifest.size_bytes), None, ""))
         elif budget.rule == "drift":
-            drop = validation.drift.drop if validation and validation.drift else None
-            verdicts.append(_judged(artifact, budget, drop, None, "there is no drift figure; run: edgekit validate"))
+            verdicts.append(_drift(artifact, budget, validation.drift if validation else None))
         elif not measurements:
             verdicts.append(_judged(artifact, budget, None, None, "nothing was measured; run: edgekit bench"))
     for measurement in measurements:
         verdicts += _on_device(context, artifact, measurement, budgets)
     return tuple(verdicts)
+
+
+def _drift(artifact: Artifact, budget: Budget, drift: Drift | None) -> Verdict:
+    """By the drop as it was measured; where its interval holds the limit, the verdict says that it is undecided."""
+    verdict = _judged(
+        artifact, budget, None if drift is None else drift.drop, None, "there is no drift figure; run: edgekit validate"
+    )
+    if drift is None or drift.interval is None or drift.decided(budget.limit):
+        return verdict
+    low, high, needed = drift.interval.low, drift.interval.high, drift.needed(budget.limit)
+    doubt = f"undecided: the drop lies between {low:+.4f} and {high:+.4f} (95 %, {drift.samples} samples)"
+    return replace(verdict, undecided=doubt + (f"; about {needed:,} samples would decide" if needed else ""))
 
 
 def _on_device(

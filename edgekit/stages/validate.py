@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.core import layout, samples
 from edgekit.core.artifact import Artifact
 from edgekit.core.comparison import compare_outputs
-from edgekit.core.files import write_json
-from edgekit.core.metrics import TASK_METRICS, Array, format_metric, top1_agreement
+from edgekit.core.files import write_json, writing
+from edgekit.core.metrics import TASK_METRICS, Array, TaskMetric, format_metric, top1_agreement
 from edgekit.core.samples import Samples
 from edgekit.core.source import TEST_FILE, load_source
+from edgekit.core.statistics import bootstrap_drop, bootstrap_mean, by_class, mcnemar_p
 from edgekit.core.tolerances import Tolerances, for_precision
 from edgekit.core.validation import VALIDATION_FILE, Drift, Validation
 from edgekit.stages.context import Context, runtime_environment
 
 THREADS = 1
+FLIPS_FILE = "flips.npz"
 
 
 def _infer(context: Context, artifact: Artifact, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -69,16 +75,63 @@ def _drift(artifact: Artifact, test: Samples, outputs: Mapping[str, Array], tole
     name = next(iter(test.outputs))
     inputs = next(iter(test.inputs.values()))
     before, after = (metric.compute(arrays[name], test.labels, inputs) for arrays in (test.outputs, outputs))
-    classifier = artifact.manifest.source.get("task") == "classification"
-    return Drift(
+    drift = Drift(
         metric=metric.name,
         source=before,
         artifact=after,
         drop=metric.drop(before, after),
         samples=test.count,
-        top1_agreement=top1_agreement(test.outputs[name], outputs[name]) if classifier else None,
-        min_top1_agreement=tolerances.min_top1_agreement if classifier else None,
+        top1_agreement=None,
+        min_top1_agreement=None,
+        **_spread(metric, test, name, outputs[name]),
     )
+    if artifact.manifest.source.get("task") != "classification":
+        return drift
+    right = [np.argmax(array, axis=-1) == test.labels for array in (test.outputs[name], outputs[name])]
+    lost, won = int(np.sum(right[0] & ~right[1])), int(np.sum(~right[0] & right[1]))
+    return replace(
+        drift,
+        top1_agreement=top1_agreement(test.outputs[name], outputs[name]),
+        min_top1_agreement=tolerances.min_top1_agreement,
+        lost=lost,
+        won=won,
+        p_value=mcnemar_p(lost, won),
+        classes=by_class(right[0], right[1], test.labels),
+    )
+
+
+def _spread(metric: TaskMetric, test: Samples, name: str, outputs: Array) -> dict[str, Any]:
+    """The interval of the drop, and the variance of one sample's where the metric is a mean."""
+    labels, reference = test.labels, test.outputs[name]
+    assert labels is not None  # the caller has looked
+    if metric.per_sample is not None:
+        one, other = (metric.per_sample(array, labels).astype(np.float64) for array in (reference, outputs))
+        drops = one - other if metric.higher_is_better else other - one
+        return {"interval": bootstrap_mean(drops), "variance": float(np.var(drops))}
+    inputs = next(iter(test.inputs.values()))
+
+    def figures(chosen: NDArray[np.intp]) -> tuple[float, float]:
+        if len(np.unique(labels[chosen])) < 2:
+            return float("nan"), float("nan")  # an AUC needs both kinds
+        one, other = (metric.compute(array[chosen], labels[chosen], inputs[chosen]) for array in (reference, outputs))
+        return one, other
+
+    return {"interval": bootstrap_drop(figures, len(labels), metric.drop, resamples=500)}
+
+
+def _write_flips(artifact: Artifact, test: Samples, outputs: Mapping[str, Array]) -> None:
+    """The test samples that artifact and source put into different classes, in flips.npz beside the artifact."""
+    path = artifact.folder / FLIPS_FILE
+    path.unlink(missing_ok=True)
+    name = next(iter(test.outputs))
+    before, after = (np.argmax(array, axis=-1) for array in (test.outputs[name], outputs[name]))
+    index = np.flatnonzero(before != after)
+    if len(index) == 0 or test.labels is None:
+        return
+    arrays = {f"input/{key}": array[index] for key, array in test.inputs.items()}
+    with writing(path):
+        labels = {"index": index, "label": test.labels[index], "source": before[index], "artifact": after[index]}
+        np.savez_compressed(path, **labels, **arrays)  # type: ignore[arg-type]
 
 
 def validate_one(context: Context, artifact: Artifact) -> Validation:
@@ -99,7 +152,10 @@ def validate_one(context: Context, artifact: Artifact) -> Validation:
     comparable = all(item.problem is None for item in comparisons)
     drift = None
     if test is not None and comparable:
-        drift = _drift(artifact, test, _infer(context, artifact, test.inputs), tolerances)
+        outputs = _infer(context, artifact, test.inputs)
+        drift = _drift(artifact, test, outputs, tolerances)
+        if classifier:
+            _write_flips(artifact, test, outputs)
     validation = Validation(
         model=manifest.model,
         kind=manifest.source["kind"],

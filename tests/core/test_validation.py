@@ -1,0 +1,68 @@
+"""Drift with its statistics, and what it is worth beside a limit."""
+
+from dataclasses import asdict
+
+import pytest
+
+from edgekit.core.comparison import Comparison
+from edgekit.core.errors import InputError
+from edgekit.core.files import write_json
+from edgekit.core.statistics import ClassDrift, Interval
+from edgekit.core.validation import Drift, Validation, load_validation
+
+
+def drift(**changes):
+    base = {
+        "metric": "accuracy",
+        "source": 0.96,
+        "artifact": 0.95,
+        "drop": 0.01,
+        "samples": 1000,
+        "top1_agreement": 0.98,
+        "min_top1_agreement": 0.9,
+        "interval": Interval(0.002, 0.018),
+        "variance": 0.018,
+        "lost": 14,
+        "won": 4,
+        "p_value": 0.031,
+        "classes": (ClassDrift(3, 100, 0.97, 0.9), ClassDrift(1, 100, 0.95, 0.95)),
+    }
+    return Drift(**{**base, **changes})
+
+
+def validation(found):
+    return Validation("net", "torch", "tflite", "int8", "0" * 64, "litert", (Comparison("y", 64, 3, ()),), found)
+
+
+def test_it_survives_the_trip_to_disk(tmp_path):
+    whole = validation(drift())
+    write_json(tmp_path / "validation.json", {**asdict(whole), "passed": True})
+    assert load_validation(tmp_path / "validation.json") == whole
+
+
+def test_one_of_an_older_version_asks_to_validate_again(tmp_path):
+    write_json(tmp_path / "validation.json", {**asdict(validation(None)), "schema_version": 1})
+    with pytest.raises(InputError, match="validate again"):
+        load_validation(tmp_path / "validation.json")
+
+
+@pytest.mark.parametrize(
+    ("limit", "decided"), [(0.02, True), (0.018, True), (0.01, False), (0.002, False), (0.001, True)]
+)
+def test_a_limit_inside_the_interval_is_undecided(limit, decided):
+    assert drift().decided(limit) is decided
+
+
+def test_a_nearer_limit_needs_more_samples():
+    assert drift().needed(0.011) > drift().needed(0.02) > 0
+
+
+def test_what_has_no_variance_tells_neither_power_nor_samples():
+    plain = drift(variance=None, interval=None)
+    assert plain.detectable is None
+    assert plain.needed(0.02) is None
+    assert plain.decided(0.01)
+
+
+def test_a_thousand_samples_do_not_show_a_drop_of_half_a_point():
+    assert 0.005 < drift().detectable < 0.02
