@@ -8,14 +8,15 @@ TEST_PEOPLE = (8, 9, 10)
 HELD_OUT = 1  # recordings of each exercise, for calibration and for golden samples
 LENGTH = 100  # samples at 25 Hz
 STRIDE = 20
+TRAIN_STRIDE = 40
 
 
 def load(data: str, spec: ModelSpec) -> Splits:
-    """Windows (N, 100, 6, 1), in the units of `watch.standardised`; training sees copies that are turned, too."""
+    """Windows (N, 100, 6, 1), in the units of `watch.standardised`; training sees mirrored and turned copies, too."""
     recordings = watch.load(data)
     parts = watch.parts(watch.slower(recordings), TEST_PEOPLE, HELD_OUT)
-    train = [*parts.train, *watch.turned(parts.train, seed=0)]
-    windows = {"train": watch.windows(train, LENGTH, STRIDE)}
+    arms = [*parts.train, *watch.mirrored(parts.train)]
+    windows = {"train": watch.windows([*arms, *watch.turned(arms, seed=0)], LENGTH, TRAIN_STRIDE)}
     for part in ("calibration", "golden", "test"):
         found = watch.windows(getattr(parts, part), LENGTH, STRIDE)
         windows[part] = watch.balanced(*found, getattr(spec.data, part))

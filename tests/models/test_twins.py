@@ -179,12 +179,12 @@ def test_people_of_the_test_are_in_no_other_part(loaded, name):
         chosen = getattr(parts, part)
         if anomaly and part == "test":
             chosen = [item for item in recordings if item.person in code["TEST_PEOPLE"]]
-        stride = code["TRAIN_STRIDE"] if anomaly and part == "train" else code["STRIDE"]
+        stride = code["TRAIN_STRIDE" if part == "train" else "STRIDE"]
         windows, _ = watch.windows(chosen, code["LENGTH"], stride)
         expected = code["features"](windows) if anomaly else windows[..., None]
         own = inputs(loaded, part)
         if part == "train":
-            own = own[: len(expected)]  # copies of these follow, turned
+            own = own[: len(expected)]  # copies of these follow, mirrored and turned
         assert rows(own) <= rows(expected)
         assert {item.person in code["TEST_PEOPLE"] for item in chosen} == {part == "test"}
         assert seen.isdisjoint(map(id, chosen))

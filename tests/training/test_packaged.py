@@ -96,6 +96,15 @@ def test_half_the_rate_is_the_mean_of_two(recordings):
     np.testing.assert_allclose(half.signal[7], recordings[0].signal[14:16].mean(axis=0), rtol=1e-6)
 
 
+def test_a_mirrored_left_arm_feels_gravity_as_a_right_arm_does(recordings):
+    """Of the exercise TRAP the arm hangs: gravity lies along the x axis, and its sign tells left from right."""
+    hanging = [item for item in recordings if watch.EXERCISES[item.exercise] == "TRAP"]
+    before = np.array([item.signal.mean(axis=0) for item in hanging])
+    after = np.array([item.signal.mean(axis=0) for item in watch.mirrored(hanging)])
+    assert sorted(np.sign(before[:, 0])) == [-1.0] * 10 + [1.0] * 10
+    np.testing.assert_allclose(after, before * [-1, 1, 1, 1, -1, -1], rtol=1e-4, atol=1e-6)
+
+
 def test_turned_copies_keep_lengths_of_vectors_up_to_their_strength(recordings):
     copies = watch.turned(recordings[:3], seed=0)
     for before, after in zip(recordings, copies, strict=False):

@@ -84,6 +84,15 @@ def slower(recordings: Sequence[Recording]) -> list[Recording]:
     ]
 
 
+def mirrored(recordings: Sequence[Recording]) -> list[Recording]:
+    """Copies as if the other arm had moved: the mirror image across the watch's x axis.
+
+    A mirror turns round the acceleration along its axis, and of rotation rates those about the two other axes.
+    """
+    signs = np.array([-1, 1, 1, 1, -1, -1], np.float32)
+    return [replace(item, signal=item.signal * signs) for item in recordings]
+
+
 def turned(recordings: Sequence[Recording], seed: int, radians: float = 0.3, spread: float = 0.15) -> list[Recording]:
     """Copies as if the watch sat otherwise on the wrist: each turned about a random axis, by `radians` or so for each
     component, and its strength changed by up to a share of `spread`. The same seed gives the same copies."""
