@@ -9,7 +9,7 @@ from edgekit.training.datasets.splits import Splits, digest
 NORMAL = watch.EXERCISES.index("ROW")
 TEST_PEOPLE = (8, 9, 10)
 LENGTH = 128  # samples at 50 Hz
-TRAIN_STRIDE = 5
+TRAIN_STRIDE = 3
 STRIDE = 8
 HELD_OUT = 3  # recordings of the normal exercise, for calibration and for golden samples: of one arm, ranges are narrow
 FRAME, HOP, BINS = 64, 16, 16
