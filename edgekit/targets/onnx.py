@@ -169,7 +169,8 @@ def _quantize(model: Any, path: Path, signature: Signature, job: Conversion) -> 
     with tempfile.TemporaryDirectory(dir=job.folder) as folder:
         raw, prepared = f"{folder}/raw.onnx", f"{folder}/prepared.onnx"
         onnx.save(model, raw)
-        quant_pre_process(raw, prepared)
+        # Shapes are inferred already; where its own inference finds less, it leaves a file in the current folder.
+        quant_pre_process(raw, prepared, skip_symbolic_shape=True)
         if job.precision == "dynamic":
             quantize_dynamic(prepared, path, per_channel=True, weight_type=QuantType.QInt8)
         else:
