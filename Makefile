@@ -16,7 +16,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all help env lock train export validate bench check report test lint format bench-litert bench-export bench-seeds onnx-operators clean distclean
+.PHONY: all help env lock train export validate bench check report matrix test lint format bench-litert bench-export bench-seeds onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -64,6 +64,9 @@ report: $(STAMP)  ## Write the report and print its table
 	@$(EDGEKIT) report $(MODELS) --format markdown --output $(REPORT).md
 	@$(EDGEKIT) report $(MODELS)
 	@echo "the report lies in $(REPORT).md and $(REPORT).json"
+
+matrix: train  ## Every trained model (or MODELS) to every variant, each proven or explained
+	$(EDGEKIT) matrix $(MODELS)
 
 test: $(STAMP)  ## The tests
 	$(BIN)/python -m pytest

@@ -81,7 +81,7 @@ class Factory:
             return load_function(path, self.name) if path else _module_function(self.where, self.name)
         except InputError:
             raise
-        except Exception as error:  # whatever the user's code raises when it is imported
+        except (Exception, SystemExit) as error:  # whatever the user's code raises when it is imported
             raise InputError(f"{self}: importing it raised {_told(error)}") from error
 
     def call(self, base: Path, *arguments: Any) -> Any:
@@ -89,7 +89,7 @@ class Factory:
         function = self.load(base)
         try:
             return function(*arguments)
-        except Exception as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise InputError(f"{self} raised {_told(error)}") from error
 
 
@@ -97,7 +97,7 @@ def _module_function(module: str, name: str) -> Callable[..., Any]:
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name and module.startswith(error.name):
+        if error.name and f"{module}.".startswith(f"{error.name}."):
             raise InputError(f"{module}: there is no Python module of this name") from None
         raise
     function = getattr(found, name, None)

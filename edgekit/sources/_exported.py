@@ -19,9 +19,11 @@ from typing import Any
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_bytes
 
-_OPERATORS = re.compile(
-    r"torch\.ops\.\w+\.\w+(\.\w+)?|_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_\w+"
-    r"|torch\.\w+\.higher_order\.\w+|#\w+:[\w.]*"
+_OPERATORS = re.compile(r"torch\.ops\.\w+\.\w+(\.\w+)?|_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_\w+")
+_RECORDS = re.compile(
+    r"archive_format|archive_version|byteorder|version|\.data/\w+|\.format_version|\.storage_alignment|extra/.*"
+    r"|models/\w+\.json|data/(weights|constants)/\w+_config\.json|data/sample_inputs/\w+\.pt"
+    r"|data/weights/weight_\d+|data/constants/tensor_\d+"
 )
 _EXPRESSION = re.compile(r"[\w\s+\-*/%(),<>=!&|~.']*")
 _CALL = re.compile(r"(\w+)\s*\(")
@@ -72,9 +74,16 @@ def _look_through(path: Path) -> None:
     except RuntimeError as error:
         raise InputError(f"{path}: this is not an exported program of PyTorch, or it is damaged") from error
     for name in records:
+        if not _RECORDS.fullmatch(name):
+            raise InputError(
+                f"{path}: '{name}' in this file is more than weights and a graph, which edgekit does not load (or"
+                " an older PyTorch wrote it: save the program again)"
+            )
         if name.endswith((".pt", ".pth", ".pkl")):
             _check_pickle(path, name, reader.get_record(name))
-        elif name.endswith(".json") and not name.startswith("data/"):
+        elif name.endswith("_config.json"):
+            _check_names(path, name, reader.get_record(name))
+        elif name.endswith(".json"):
             _check_graph(path, name, reader.get_record(name))
 
 
@@ -90,14 +99,27 @@ def _check_pickle(path: Path, name: str, record: bytes) -> None:
         ) from error
 
 
-def _check_graph(path: Path, name: str, record: bytes) -> None:
+def _parsed(path: Path, name: str, record: bytes) -> Any:
     try:
-        graph = json.loads(record)
+        return json.loads(record)
     except ValueError as error:
         raise InputError(f"{path}: {name} in this file is damaged ({error})") from error
-    for key, text in _strings(graph):
-        if key == "target" and not _OPERATORS.fullmatch(text):
+
+
+def _check_names(path: Path, name: str, record: bytes) -> None:
+    """What a list of weights or constants leads to: plain tensors by number, and no object that would be unpickled."""
+    for key, text in _strings(_parsed(path, name, record)):
+        if key == "path_name" and not re.fullmatch(r"(weight|tensor)_\d+", text):
+            raise InputError(f"{path}: '{text[:80]}' in this file is no plain tensor, which edgekit does not load")
+
+
+def _check_graph(path: Path, name: str, record: bytes) -> None:
+    """Operators are looked up by their names, and names of values become Python code: both must be just that."""
+    for key, text in _strings(_parsed(path, name, record)):
+        if key in ("target", "as_operator") and not _OPERATORS.fullmatch(text):
             raise InputError(f"{path}: the graph calls '{text[:80]}', which is no operator of PyTorch")
+        if key == "name" and text and not text.isidentifier():
+            raise InputError(f"{path}: the graph has a value named '{text[:80]}', which is no name")
         if key in _EXPRESSION_KEYS and not _is_arithmetic(text):
             raise InputError(f"{path}: the graph has a shape expression that is more than arithmetic: '{text[:80]}'")
 

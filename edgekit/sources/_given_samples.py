@@ -32,9 +32,13 @@ def read_arrays(path: Path) -> dict[str, Array]:
             found = np.load(stream, allow_pickle=False)
             if isinstance(found, np.ndarray):
                 return {"": found}
-            return {name.removeprefix("input/"): found[name] for name in found.files if not name.startswith("output/")}
+            arrays = {name: found[name] for name in found.files if not name.startswith("output/")}
+            if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("no arrays")
+            return {name.removeprefix("input/"): array for name, array in arrays.items()}
     except Exception as error:  # zip, zlib, npy headers: a damaged byte raises errors of any type
-        what = "it holds pickled objects, which edgekit does not load" if "pickle" in str(error) else "or it is damaged"
+        pickled = "pickle" in str(error)
+        what = "it holds pickled objects, which edgekit does not load" if pickled else "or it is damaged"
         raise InputError(f"{path}: this is not an npz or npy file of samples: {what}") from error
 
 
@@ -61,9 +65,8 @@ def fitted(arrays: Mapping[str, Array], signature: Signature, what: str) -> dict
     if len(specs) == 1 and len(arrays) == 1:
         arrays = dict(zip(specs, arrays.values(), strict=True))
     if set(arrays) != set(specs):
-        raise InputError(
-            f"{what}: arrays {', '.join(sorted(arrays)) or 'none'} where the model takes {', '.join(specs)}"
-        )
+        listed = ", ".join(sorted(name or "without a name" for name in arrays)) or "none"
+        raise InputError(f"{what}: arrays {listed} where the model takes {', '.join(specs)}")
     return {name: _fitted(arrays[name], spec, what) for name, spec in specs.items()}
 
 
@@ -79,7 +82,10 @@ def _fitted(array: Array, spec: TensorSpec, what: str) -> Array:
     target = np.dtype(spec.dtype)
     if array.dtype == target:
         return np.ascontiguousarray(array)
-    cast = array.astype(target)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{what}: {spec.name} is {array.dtype} where the model takes {spec.dtype}")
+    with np.errstate(invalid="ignore", over="ignore"):  # what is lost is seen below
+        cast = array.astype(target)
     rounded = np.issubdtype(array.dtype, np.floating) and np.issubdtype(target, np.floating)
     if not rounded and ("b" in (array.dtype.kind, target.kind) or not np.array_equal(cast.astype(array.dtype), array)):
         raise InputError(f"{what}: {spec.name} is {array.dtype} where the model takes {spec.dtype}")
@@ -145,7 +151,7 @@ def _iterated(made: Any, what: str) -> Iterator[Any]:
         )
     try:
         yield from made
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise InputError(f"{what}: the generator raised {type(error).__name__}: {str(error)[:200]}") from error
 
 

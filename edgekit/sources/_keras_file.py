@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,18 @@ def _whole(path: Path, backend: str) -> Any:
     try:
         return keras.models.load_model(path, safe_mode=True, compile=False)
     except Exception as error:  # zip, h5 and JSON errors of many types: all mean that the file is no model
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-        if "arbitrary code execution" in str(error):
+        text = str(error)
+        reason = next(iter(text.splitlines()), type(error).__name__)[:200]
+        instead = "name the function that builds it instead: edgekit export FILE.py:FUNCTION --weights WEIGHTS"
+        if "arbitrary code execution" in text or "Could not locate function" in text:
             raise InputError(
                 f"{path}: this model holds Python code (a Lambda layer), which edgekit does not execute; if you trust"
-                " it, name the function that builds it instead: edgekit export FILE.py:FUNCTION --weights WEIGHTS"
+                f" it, {instead}"
             ) from error
-        if "Could not locate class" in str(error) or "Unknown layer" in str(error):
-            raise InputError(
-                f"{path}: this model has layers of its own ({reason}); name the function that builds it instead:"
-                " edgekit export FILE.py:FUNCTION --weights WEIGHTS"
-            ) from error
+        own = re.search(r"Could not locate class '(\w+)'|Unknown layer: '?(\w+)", text)
+        if own:
+            layer = own[1] or own[2]
+            raise InputError(f"{path}: this model has a layer of its own, {layer}; {instead}") from error
         raise InputError(
             f"{path}: Keras cannot load this file{backend}: it is not a Keras model, or it is damaged ({reason})"
         ) from error

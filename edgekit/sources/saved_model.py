@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,11 +18,13 @@ from edgekit.core.specs import Signature, TensorSpec
 from edgekit.sources._base import Build, Given, Loaded, SourceKind, agree
 
 _DEFAULT = "serving_default"
-# A SavedModel is a program: these operators read and write files, or run Python, when the graph runs.
-_REACHING_OUT = frozenset(
-    """ReadFile WriteFile MatchingFiles PrintV2 Print PyFunc PyFuncStateless EagerPyFunc WholeFileReaderV2
-    TFRecordReaderV2 ImmutableConst DebugIdentityV2 DebugIdentityV3""".split()  # noqa: SIM905
+# A SavedModel is a program. Operators with these names read or write files, or run Python, when the graph runs. Those
+# that restore the variables stand in every SavedModel; the signature itself may not have them either.
+_REACHING_OUT = re.compile(
+    r"ReadFile|WriteFile|MatchingFiles|^Print|PyFunc|PySparse|Reader|Dataset|Sql|SummaryWriter|SummaryFile|Debug"
+    r"|ImmutableConst|^Save$|SaveSlices|^Restore$|RestoreSlice|FileSystem|Snapshot"
 )
+_RESTORING = re.compile(r"^SaveV2$|^RestoreV2$|MergeV2Checkpoints")
 
 
 class LoadedSavedModel(Loaded):
@@ -102,7 +105,11 @@ def _open(path: Path) -> tuple[Any, Any]:
     if _DEFAULT not in signatures and len(signatures) != 1:
         listed = ", ".join(sorted(signatures)) or "none"
         raise InputError(f"{path}: this SavedModel has no signature '{_DEFAULT}' (its signatures: {listed})")
-    return inner, signatures.get(_DEFAULT, next(iter(signatures.values())))
+    function = signatures.get(_DEFAULT, next(iter(signatures.values())))
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for item in graph.library.function for node in item.node_def)]
+    _refuse({node.op for node in nodes if _RESTORING.search(node.op)}, path)
+    return inner, function
 
 
 def _look_through(path: Path) -> None:
@@ -117,12 +124,15 @@ def _look_through(path: Path) -> None:
         raise InputError(f"{path}: this is not a SavedModel, or it is damaged") from error
     for graph in (item.graph_def for item in found.meta_graphs):
         nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-        bad = sorted({node.op for node in nodes} & _REACHING_OUT)
-        if bad:
-            raise InputError(
-                f"{path}: this SavedModel reads or writes files, or calls Python, when it runs ({', '.join(bad)});"
-                " edgekit does not let it"
-            )
+        _refuse({node.op for node in nodes if _REACHING_OUT.search(node.op)}, path)
+
+
+def _refuse(operators: set[str], path: Path) -> None:
+    if operators:
+        raise InputError(
+            f"{path}: this SavedModel reads or writes files, or calls Python, when it runs"
+            f" ({', '.join(sorted(operators))}); edgekit does not let it"
+        )
 
 
 def _specs(items: Iterable[tuple[str, Any]], path: Path) -> tuple[TensorSpec, ...]:

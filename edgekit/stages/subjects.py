@@ -26,6 +26,7 @@ from edgekit.stages.train import parse_frameworks
 _CODE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 
 
+_CROSS = re.compile(r"(?<=\d)x(?=\w)|(?<=\w)x(?=\d)")  # an x beside a number; the one in `maxlen` is a letter
 _USUAL = ("build", "build_model", "create", "create_model", "get_model", "make", "make_model", "model")
 
 
@@ -138,7 +139,7 @@ def parse_input(text: str) -> TensorSpec:
     if len(parts) != 3 or not parts[0]:
         raise InputError(f"--input {text}: write NAME:SHAPE:DTYPE, such as image:1x3x224x224:float32")
     name, shape, dtype = parts
-    dims = [] if shape in ("", "scalar") else re.split(r"[,x](?=[\w?])" if "," not in shape else ",", shape)
+    dims = [] if shape in ("", "scalar") else re.split(_CROSS if "," not in shape else ",", shape)
     return TensorSpec(name, tuple(_dim(dim.strip(), text) for dim in dims), dtype)
 
 
@@ -150,7 +151,7 @@ def _is_dtype(text: str) -> bool:
 
 
 def _dim(text: str, whole: str) -> Dim:
-    if text.isdigit() and int(text) > 0:
+    if text.isdecimal() and text.isascii() and int(text) > 0:
         return int(text)
     if not text.isidentifier():
         raise InputError(f"--input {whole}: '{text}' is no dimension; write a positive number, or a name such as batch")
@@ -160,7 +161,7 @@ def _dim(text: str, whole: str) -> Dim:
 def parse_size(text: str) -> tuple[str, int]:
     """`batch=1` as name and size. Raises InputError."""
     name, equals, size = text.rpartition("=")
-    if not equals or not name or not size.isdigit() or int(size) < 1:
+    if not equals or not name or not (size.isdecimal() and size.isascii()) or int(size) < 1:
         raise InputError(f"--dim {text}: write NAME=SIZE, such as batch=1")
     return name, int(size)
 

@@ -1,8 +1,11 @@
 """Python files that the user named."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
-from edgekit.core.code import load_function
+from edgekit.core.code import Factory, load_function
 from edgekit.core.errors import InputError
 
 
@@ -91,3 +94,130 @@ def test_a_syntax_error_that_was_mended_is_forgotten(write):
     refusal(path)
     write("def build():\n    return 'mended'\n")
     assert load_function(path, "build")() == "mended"
+
+
+@pytest.fixture
+def _own_path(monkeypatch):
+    """What a factory adds to Python's path is taken away again."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+def factory_refusal(text, base, *arguments):
+    with pytest.raises(InputError) as caught:
+        Factory.parse(text).call(base, *arguments)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "name"),
+    [
+        ("net.py:small", "net.py", "small"),
+        ("net.py", "net.py", "build"),
+        ("src/nets/net.py:Net", "src/nets/net.py", "Net"),
+        ("/abs/net.py:build", "/abs/net.py", "build"),
+        ("odd:name.py:build", "odd:name.py", "build"),
+        ("package.module:make", "package.module", "make"),
+        ("module", "module", "build"),
+    ],
+)
+def test_a_factory_is_a_place_and_a_function(text, where, name):
+    factory = Factory.parse(text)
+    assert factory == Factory(where, name)
+    assert str(factory) == f"{where}:{name}"
+    assert Factory.parse(str(factory)) == factory
+
+
+def test_the_file_of_a_factory_is_found_from_the_base(tmp_path):
+    assert Factory("net.py", "build").file(tmp_path) == tmp_path / "net.py"
+    assert Factory("/abs/net.py", "build").file(tmp_path) == Path("/abs/net.py")
+    assert Factory("package.module", "build").file(tmp_path) is None
+
+
+@pytest.mark.usefixtures("_own_path")
+def test_a_factory_calls_the_function_of_a_file(write, tmp_path):
+    write("def add(a, b):\n    return a + b\n", "net.py")
+    assert Factory.parse("net.py:add").call(tmp_path, 2, 3) == 5
+
+
+@pytest.mark.usefixtures("_own_path")
+def test_a_file_can_import_what_stands_beside_it(write, tmp_path):
+    (tmp_path / "src").mkdir()
+    write("VALUE = 7\n", "src/helper_beside_the_net.py")
+    write("from helper_beside_the_net import VALUE\ndef build():\n    return VALUE\n", "src/net.py")
+    assert Factory.parse("src/net.py:build").call(tmp_path) == 7
+
+
+@pytest.mark.usefixtures("_own_path")
+def test_a_factory_calls_the_function_of_a_module_in_the_base(write, tmp_path):
+    (tmp_path / "own_package").mkdir()
+    write("", "own_package/__init__.py")
+    write("def build():\n    return 'built'\n", "own_package/nets.py")
+    assert Factory.parse("own_package.nets:build").call(tmp_path) == "built"
+
+
+@pytest.mark.usefixtures("_own_path")
+def test_a_missing_place_or_function_is_one_sentence(write, tmp_path):
+    write("def make():\n    pass\n", "net.py")
+    write("def make():\n    pass\n", "a_module_here.py")
+    path = tmp_path / "net.py"
+    assert factory_refusal("gone.py:build", tmp_path) == f"{tmp_path / 'gone.py'}: no such Python file"
+    assert factory_refusal("net.py:build", tmp_path) == f"{path}: there is no function build() in this file"
+    expected = "a_module_here: there is no function build() in this module"
+    assert factory_refusal("a_module_here:build", tmp_path) == expected
+    assert factory_refusal("no_such_pkg:build", tmp_path) == "no_such_pkg: there is no Python module of this name"
+    expected = "no_such_pkg.nets: there is no Python module of this name"
+    assert factory_refusal("no_such_pkg.nets:build", tmp_path) == expected
+
+
+@pytest.mark.usefixtures("_own_path")
+@pytest.mark.parametrize("place", ["file", "module"])
+def test_what_importing_the_code_raises_is_told_in_one_line(write, tmp_path, place):
+    write("raise ValueError('not today\\nnor tomorrow')\n", f"raises_in_a_{place}.py")
+    where = "raises_in_a_file.py" if place == "file" else "raises_in_a_module"
+    expected = f"{where}:build: importing it raised ValueError: not today"
+    assert factory_refusal(f"{where}:build", tmp_path) == expected
+
+
+@pytest.mark.usefixtures("_own_path")
+@pytest.mark.parametrize("place", ["file", "module"])
+def test_a_package_that_the_code_misses_is_named(write, tmp_path, place):
+    write("import a_package_that_nobody_has\n", f"needs_it_in_a_{place}.py")
+    where = "needs_it_in_a_file.py" if place == "file" else "needs_it_in_a_module"
+    assert "No module named 'a_package_that_nobody_has'" in factory_refusal(f"{where}:build", tmp_path)
+
+
+@pytest.mark.usefixtures("_own_path")
+def test_a_package_that_the_code_misses_is_named_though_the_module_is_called_like_it(write, tmp_path):
+    write("import nobody_has\n", "nobody_has_this_net.py")
+    assert "No module named 'nobody_has'" in factory_refusal("nobody_has_this_net:build", tmp_path)
+
+
+@pytest.mark.usefixtures("_own_path")
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("raise RuntimeError('out of paint')", "RuntimeError: out of paint"),
+        ("raise RuntimeError('first line\\nsecond line')", "RuntimeError: first line"),
+        ("raise RuntimeError", "RuntimeError"),
+        ("return 1 / 0", "ZeroDivisionError: division by zero"),
+        (f"raise ValueError('{'x' * 999}')", f"ValueError: {'x' * 200}"),
+    ],
+)
+def test_what_the_function_raises_is_told_in_one_line(write, tmp_path, body, told):
+    write(f"def build():\n    {body}\n", "net.py")
+    assert factory_refusal("net.py:build", tmp_path) == f"net.py:build raised {told}"
+
+
+@pytest.mark.usefixtures("_own_path")
+def test_a_function_that_wants_arguments_is_told_apart(write, tmp_path):
+    write("def build(width):\n    pass\n", "net.py")
+    sentence = factory_refusal("net.py:build", tmp_path)
+    assert sentence.startswith("net.py:build raised TypeError: build() missing 1 required positional argument")
+
+
+@pytest.mark.usefixtures("_own_path")
+def test_a_syntax_error_of_a_factory_is_told_with_its_line(write, tmp_path):
+    path = write("x = 1\ndef build(:\n    pass\n", "net.py")
+    assert factory_refusal("net.py:build", tmp_path).startswith(f"{path}: line 2: ")

@@ -189,3 +189,68 @@ def test_json_that_is_no_object_is_refused(tmp_path, data, kind):
 def test_the_digest_is_that_of_the_content(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert files.sha256_file(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
+def test_an_error_leaves_none_of_the_parents_that_were_made_for_the_folder(tmp_path, error):
+    with pytest.raises(type(error)), files.staged_folder(tmp_path / "build" / "net" / "torch" / "source") as staging:
+        (staging / "half.txt").write_text("half")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_leaves_the_parents_that_were_there_before(tmp_path):
+    (tmp_path / "build").mkdir()
+    with pytest.raises(RuntimeError), files.staged_folder(tmp_path / "build" / "net" / "source"):
+        raise RuntimeError("broken")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "build"]
+
+
+def test_an_error_leaves_a_parent_that_something_else_was_written_to(tmp_path):
+    with pytest.raises(RuntimeError), files.staged_folder(tmp_path / "build" / "net" / "source"):
+        (tmp_path / "build" / "note.txt").write_text("mine")
+        raise RuntimeError("broken")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["build", "note.txt"]
+
+
+def make_tree(folder, content):
+    for name, data in content.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+TREE = {"saved_model.pb": b"graph", "variables/data": b"12345", "variables/index": b""}
+
+
+def test_the_digest_of_a_path_to_a_file_is_that_of_its_content(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert files.sha256_path(tmp_path / "x") == files.sha256_file(tmp_path / "x")
+    assert files.size_of(tmp_path / "x") == 3
+
+
+def test_folders_of_the_same_files_have_the_same_digest_and_size(tmp_path):
+    first, second = make_tree(tmp_path / "a", TREE), make_tree(tmp_path / "b", dict(reversed(TREE.items())))
+    (second / "empty").mkdir()
+    assert files.sha256_path(first) == files.sha256_path(second)
+    assert files.size_of(first) == files.size_of(second) == 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"saved_model.pb": b"grapf"},
+        {"variables/index": b"0"},
+        {"more": b""},
+        {"variables/data": b"1234", "variables/index": b"5"},
+    ],
+)
+def test_a_folder_with_another_file_or_content_has_another_digest(tmp_path, change):
+    first, second = make_tree(tmp_path / "a", TREE), make_tree(tmp_path / "b", TREE | change)
+    assert files.sha256_path(first) != files.sha256_path(second)
+
+
+def test_a_folder_whose_file_has_another_name_has_another_digest(tmp_path):
+    first, second = make_tree(tmp_path / "a", {"x": b"1"}), make_tree(tmp_path / "b", {"y": b"1"})
+    assert files.sha256_path(first) != files.sha256_path(second)

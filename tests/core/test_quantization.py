@@ -120,3 +120,34 @@ def test_what_a_quantized_tensor_holds_is_read_as_real_values():
     read = from_tensor(np.array([[128, 130]], np.uint8), spec)
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, [[0.0, 1.0]])
+
+
+integers = st.sampled_from(["int8", "int16", "int32", "int64"])
+
+
+@SEEDED
+@given(integers, integers, st.data())
+def test_integers_change_their_width_only_when_no_value_is_lost(have, want, data):
+    limits = np.iinfo(have)
+    edges = st.sampled_from([0, -1, 127, 128, -128, -129]).filter(lambda value: limits.min <= value <= limits.max)
+    values = data.draw(st.lists(st.integers(int(limits.min), int(limits.max)) | edges, min_size=1, max_size=5))
+    array = np.array(values, have)
+    fed = to_tensor(array, TensorSpec("ids", (len(values),), want))
+    np.testing.assert_array_equal(fed, array)
+    fits = all(np.iinfo(want).min <= value <= np.iinfo(want).max for value in values)
+    assert fed.dtype == (want if fits else have)
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype"),
+    [
+        (np.array([1, 2], np.int64), "float32"),
+        (np.array([1, 2], np.int64), "uint8"),
+        (np.array([1, 2], np.uint8), "int8"),
+        (np.array([True, False]), "int32"),
+        (np.array([1.0, 2.0], np.float64), "float32"),
+        (np.array([1.0, 2.0], np.float32), "int8"),
+    ],
+)
+def test_any_other_wrong_dtype_stays_wrong(array, dtype):
+    assert to_tensor(array, TensorSpec("x", (2,), dtype)) is array

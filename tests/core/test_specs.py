@@ -117,3 +117,50 @@ def test_a_route_over_bridges_names_each_of_them_in_order():
     route = Route(("onnx", "torch", "exported", "executorch"))
     assert (route.source_kind, route.converter_kind) == ("onnx", "exported")
     assert route.bridges == (("onnx", "torch"), ("torch", "exported"))
+
+
+IMAGE = TensorSpec("image", ("batch", 3, "height", "width"), "float32")
+TOKENS = TensorSpec("tokens", ("batch", "seq"), "int64")
+
+
+def test_sizes_take_the_place_of_symbols_and_leave_the_others():
+    assert IMAGE.sized({"batch": 1, "width": 48, "seq": 7}).shape == (1, 3, "height", 48)
+    assert IMAGE.sized({}) == IMAGE
+
+
+def test_a_size_is_taken_everywhere_in_a_signature():
+    sized = Signature((IMAGE, TOKENS), (TensorSpec("scores", ("batch", "seq", 5), "float32"),)).sized({"batch": 2})
+    assert [spec.shape for spec in sized.inputs] == [(2, 3, "height", "width"), (2, "seq")]
+    assert sized.outputs[0].shape == (2, "seq", 5)
+
+
+@SEEDED
+@given(signatures)
+def test_a_signature_with_all_symbols_sized_has_none_left(signature):
+    sized = signature.sized(dict.fromkeys(signature.symbols, 3))
+    assert sized.symbols == ()
+    assert all(isinstance(dim, int) for spec in sized.inputs for dim in spec.shape)
+    assert signature.sized({}) == signature
+
+
+def test_symbols_are_told_once_in_the_order_of_the_inputs():
+    signature = Signature((TOKENS, IMAGE), (TensorSpec("y", ("batch", "found"), "float32"),))
+    assert signature.symbols == ("batch", "seq", "height", "width")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        ([("batch", 3)], "batch"),
+        ([("n", 3), ("n",)], "n"),
+        ([("n", 3), ("m",)], None),
+        ([("n", 3), ()], None),
+        ([("n", 3), (1, 3)], None),
+        ([(1, 3)], None),
+        ([()], None),
+        ([], None),
+    ],
+)
+def test_the_batch_is_the_symbol_that_leads_every_input(shapes, expected):
+    inputs = tuple(TensorSpec(f"x{index}", shape, "float32") for index, shape in enumerate(shapes))
+    assert Signature(inputs, ()).batch == expected

@@ -1,0 +1,575 @@
+"""Models of the user's own through the command: taken in, exported, validated; or refused in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+from support import Answer, call
+
+from edgekit.core import plugins, samples
+from edgekit.core.artifact import Artifact, load_artifact
+from edgekit.core.source import SourceModel, load_source
+from edgekit.workers.pool import WorkerPool
+
+pytestmark = pytest.mark.slow
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "own_models"
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
+IMAGE = "image:batch,1,8,8"
+PHOTO = "image:batch,3,8,8"
+
+# name of the model: what it is called on the command line, its options, its variants
+EXPORTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "two": ("two.keras", (), ("tflite:float32", "onnx:float32")),
+    "two_old": ("two_old.h5", (), ("onnx:float32",)),
+    "served": ("served", (), ("tflite:float32", "onnx:float32")),
+    "net": (
+        "net.py:build",
+        ("--weights", "net.safetensors", "--sample", "digits.npz"),
+        ("onnx:float32", "onnx:int8", "torchscript:int8"),
+    ),
+    "state": (
+        "net.py:build",
+        ("--weights", "checkpoint.pt", "--name", "state", "--input", IMAGE),
+        ("torchscript:float32",),
+    ),
+    "net_tokens": (
+        "net.py:tokens",
+        ("--input", "ids:batch,seq:int64", "--dim", "seq=6"),
+        ("onnx:float32", "torchscript:float32"),
+    ),
+    "program": (
+        "program.pt2",
+        ("--dim", "batch=4", "--opset", "17", "--ir-version", "9"),
+        ("onnx:float32", "torchscript:float32"),
+    ),
+    "traced": ("traced.pt", ("--input", IMAGE), ("torchscript:float32", "onnx:float32")),
+    "relaid": (
+        "net.py:masks",
+        ("--weights", "masks.safetensors", "--name", "relaid", "--input", PHOTO, "--layout", "NHWC"),
+        ("onnx:float32", "torchscript:float32"),
+    ),
+    "from_file": (
+        "net.py:build",
+        ("--weights", "state.pth", "--name", "from_file", "--sample", "digits.npz", "--calibration", "more_digits.npz"),
+        ("onnx:int8",),
+    ),
+    "from_photos": (
+        "net.py:masks",
+        ("--name", "from_photos", "--sample", "photos.npz", "--calibration", "photos"),
+        ("onnx:int8",),
+    ),
+    "from_generator": (
+        "net.py:masks",
+        ("--name", "from_generator", "--sample", "photos.npz", "--calibration", "data.py:photos"),
+        ("onnx:int8",),
+    ),
+}
+VARIANTS = [(name, variant) for name, (_, _, variants) in EXPORTS.items() for variant in variants]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm(pool: WorkerPool) -> Iterator[None]:
+    """Commands share the workers of the session, where each would start its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgekit.workers.pool.WorkerPool", lambda **_: contextlib.nullcontext(pool))
+        yield
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with models, code and samples as users have them, written by their frameworks. Do not change it."""
+    folder = tmp_path_factory.mktemp("models")
+    for path in FIXTURES.glob("*.py"):
+        shutil.copy(path, folder)
+    making = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", folder / f"make_{framework}.py", folder],
+            env={**os.environ, **QUIET},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for framework in ("torch", "keras")
+    ]
+    for process in making:
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+    (folder / "photos").mkdir()
+    rng = np.random.default_rng(3)
+    for index in range(40):
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"{index:02}.png")
+    return folder
+
+
+@pytest.fixture
+def here(models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same folder, as the current one."""
+    monkeypatch.chdir(models)
+    return models
+
+
+class Own:
+    """A project that each of `EXPORTS` is taken into and exported in, and validated, when a test first asks for it."""
+
+    def __init__(self, models: Path, root: Path) -> None:
+        self.models, self.root = models, root
+        self._answers: dict[tuple[str, str], Answer] = {}
+
+    def exported(self, name: str) -> Answer:
+        """What the command answered."""
+        text, options, variants = EXPORTS[name]
+        if ("export", name) not in self._answers:
+            with contextlib.chdir(self.models):
+                answer = call("export", text, *options, *_targets(variants), "--root", self.root)
+            self._answers["export", name] = answer
+        return self._answers["export", name]
+
+    def validated(self, name: str) -> Answer:
+        """What validating its artifacts answered."""
+        self.exported(name)
+        if ("validate", name) not in self._answers:
+            self._answers["validate", name] = call("validate", name, "--json", "--root", self.root)
+        return self._answers["validate", name]
+
+    def build(self, name: str) -> Path:
+        """build/<name>/<kind>"""
+        self.exported(name)
+        (folder,) = (self.root / "build" / name).iterdir()
+        return folder
+
+    def source(self, name: str) -> SourceModel:
+        """The model as it was taken in."""
+        return load_source(self.build(name) / "source")
+
+    def artifact(self, name: str, variant: str) -> Artifact:
+        """One of its variants."""
+        return load_artifact(self.build(name) / variant.replace(":", "-"))
+
+    def artifacts(self, name: str) -> list[Artifact]:
+        """All of them."""
+        return [self.artifact(name, variant) for variant in EXPORTS[name][2]]
+
+
+@pytest.fixture(scope="module")
+def own(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Own:
+    """One project for all of them. Look at it, do not change it."""
+    return Own(models, tmp_path_factory.mktemp("own"))
+
+
+def _targets(variants: tuple[str, ...]) -> list[str]:
+    return [word for variant in variants for word in ("--target", variant)]
+
+
+def shapes(specs: Any) -> dict[str, tuple[int | str, ...]]:
+    return {spec.name: spec.shape for spec in specs}
+
+
+# What works
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_a_model_of_ones_own_is_taken_in_and_exported(own: Own, name: str) -> None:
+    answer = own.exported(name)
+    assert answer.code == 0, answer.err
+    folders = [str(own.build(name) / variant.replace(":", "-")) for variant in EXPORTS[name][2]]
+    assert sorted(answer.out.splitlines()) == sorted(folders)
+    assert half_written(own.root) == []
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_every_artifact_is_equivalent_to_the_users_model(own: Own, name: str) -> None:
+    answer = own.validated(name)
+    assert answer.code == 0, answer.err
+    found = {f"{item['target']}:{item['precision']}": item["passed"] for item in answer.data["validations"]}
+    assert found == dict.fromkeys(EXPORTS[name][2], True)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "outputs"),
+    [
+        ("two", ["picture", "extra"], ["scores", "side"]),
+        ("two_old", ["picture", "extra"], ["scores", "side"]),
+        ("net", ["image"], ["output"]),
+        ("net_tokens", ["ids"], ["vectors", "pooled", "moved"]),
+        ("traced", ["image"], ["output"]),
+        ("program", ["image"], ["linear"]),
+    ],
+)
+def test_the_names_of_inputs_and_outputs_survive_in_order(
+    own: Own, name: str, inputs: list[str], outputs: list[str]
+) -> None:
+    for found in (own.source(name), *(item.manifest for item in own.artifacts(name))):
+        assert [spec.name for spec in found.signature.inputs] == inputs
+        assert [spec.name for spec in found.signature.outputs] == outputs
+
+
+def test_the_names_of_a_saved_models_signature_survive(own: Own) -> None:
+    found = own.source("served").signature
+    assert {spec.name for spec in found.inputs} == {"picture", "extra"}
+    for item in own.artifacts("served"):
+        assert [spec.name for spec in item.manifest.signature.inputs] == [spec.name for spec in found.inputs]
+        assert [spec.name for spec in item.manifest.signature.outputs] == [spec.name for spec in found.outputs]
+
+
+def test_shapes_and_types_of_a_dict_of_outputs_are_found_by_running(own: Own) -> None:
+    found = own.source("net_tokens")
+    assert shapes(found.signature.outputs) == {
+        "vectors": ("batch", "seq", 4),
+        "pooled": ("batch", 4),
+        "moved": ("batch", "seq"),
+    }
+    types = [spec.dtype for spec in (*found.signature.inputs, *found.signature.outputs)]
+    assert types == ["int64", "float32", "float32", "int64"]
+    assert found.sizes == {"seq": 6}
+
+
+@pytest.mark.parametrize("name", ["two", "state", "net_tokens"])
+def test_without_a_sample_golden_samples_are_random_numbers_and_noted(own: Own, name: str) -> None:
+    note = "golden samples are random numbers; --sample FILE.npz takes real ones"
+    assert own.source(name).notes == (note,)
+    assert all(note in item.manifest.notes for item in own.artifacts(name))
+    assert note in own.exported(name).err
+
+
+def test_with_a_sample_there_is_nothing_to_note(own: Own) -> None:
+    assert own.source("net").notes == ()
+
+
+def test_a_sample_is_parted_into_golden_calibration_and_test_samples(own: Own) -> None:
+    folder = own.build("net") / "source"
+    parts = [samples.load(folder / f"{part}.npz", part) for part in ("golden", "calibration", "test")]
+    rows = np.concatenate([part.inputs["image"] for part in parts])
+    assert len(rows) == sum(part.count for part in parts) == 160
+    assert len(np.unique(rows, axis=0)) == 160
+    assert all(part.labels is not None and len(part.labels) == part.count for part in parts)
+
+
+def test_labels_in_the_sample_give_an_accuracy_and_a_drift(own: Own) -> None:
+    found = own.source("net")
+    assert (found.task, found.metric) == ("classification", "accuracy")
+    assert found.metric_value is not None
+    assert found.metric_value > 0.9
+    drifts = [item["drift"] for item in own.validated("net").data["validations"]]
+    assert len(drifts) == len(EXPORTS["net"][2])
+    for drift in drifts:
+        assert drift["metric"] == "accuracy"
+        assert drift["source"] == pytest.approx(found.metric_value)
+        assert abs(drift["drop"]) < 0.05
+
+
+def test_without_labels_there_is_no_accuracy(own: Own) -> None:
+    found = own.source("from_photos")
+    assert (found.task, found.metric, found.metric_value) == (None, None, None)
+    assert all(item["drift"] is None for item in own.validated("from_photos").data["validations"])
+
+
+@pytest.mark.parametrize(("name", "count"), [("from_file", 64), ("from_photos", 40), ("from_generator", 64)])
+def test_calibration_samples_are_those_that_were_given(own: Own, name: str, count: int) -> None:
+    record = own.artifact(name, "onnx:int8").manifest.calibration
+    assert record is not None
+    assert record["samples"] == count
+    kept = samples.load(own.build(name) / "source" / "calibration.npz", "calibration samples").inputs["image"]
+    assert (len(kept), kept.dtype) == (count, np.float32)
+
+
+@pytest.mark.parametrize("variant", EXPORTS["relaid"][2])
+def test_a_layout_is_that_of_the_file_and_its_transposes_are_counted(own: Own, variant: str) -> None:
+    assert shapes(own.source("relaid").signature.inputs) == {"image": ("batch", 3, 8, 8)}
+    found = own.artifact("relaid", variant)
+    signature, options = found.manifest.signature, found.manifest.options
+    assert [spec.layout for spec in (*signature.inputs, *signature.outputs)] == ["NHWC", "NHWC"]
+    assert signature.inputs[0].shape[1:] == (8, 8, 3)
+    assert signature.outputs[0].shape[1:] == (8, 8, 2)
+    assert found.golden().inputs["image"].shape[1:] == (8, 8, 3)
+    assert options["layout"] == "NHWC"
+    assert options["transposes"] > 0
+    note = f"layout NHWC: {options['transposes']} transposes in the file, "
+    assert any(text.startswith(note) for text in found.manifest.notes)
+
+
+def test_the_transposes_that_are_told_are_those_in_the_file(own: Own) -> None:
+    found = own.artifact("relaid", "onnx:float32")
+    nodes = onnx.load(found.path).graph.node
+    assert sum(node.op_type == "Transpose" for node in nodes) == found.manifest.options["transposes"]
+
+
+def test_a_size_fixes_a_dimension(own: Own) -> None:
+    assert shapes(own.source("program").signature.inputs) == {"image": ("batch", 1, 8, 8)}
+    for item in own.artifacts("program"):
+        assert shapes(item.manifest.signature.inputs) == {"image": (4, 1, 8, 8)}
+        assert shapes(item.manifest.signature.outputs) == {"linear": (4, 3)}
+        assert item.manifest.options["dims"] == {"batch": 4}
+
+
+def test_the_opset_and_the_ir_version_that_were_asked_for_land_in_the_file(own: Own) -> None:
+    found = own.artifact("program", "onnx:float32")
+    model = onnx.load(found.path)
+    assert {item.domain: item.version for item in model.opset_import} == {"": 17}
+    assert model.ir_version == 9
+    assert (found.manifest.options["opset"], found.manifest.options["ir_version"]) == (17, 9)
+
+
+def test_a_model_is_known_by_its_name_afterwards(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(own.build("two"), tmp_path / "build" / "two" / "keras")
+    monkeypatch.chdir(tmp_path)
+    answer = call("export", "two", "--target", "onnx:float16", "--root", tmp_path)
+    assert answer.code == 0, answer.err
+    assert load_artifact(tmp_path / "build" / "two" / "keras" / "onnx-float16").manifest.source["kind"] == "keras"
+
+
+def test_what_needs_calibration_is_left_out_of_everything_and_refused_by_name(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(own.build("traced"), tmp_path / "build" / "traced" / "torchscript")
+    monkeypatch.chdir(tmp_path)
+    answer = call("export", "traced", "--explain", "--json", "--root", tmp_path)
+    assert answer.code == 0, answer.err
+    variants = {item["variant"] for item in answer.data["plans"]}
+    assert "onnx:float32" in variants
+    assert not variants & {"onnx:int8", "tflite:int8", "tflite:int16x8"}
+    assert "left out " in answer.err
+    assert "onnx:int8" in answer.err
+    assert "no calibration samples; give --calibration or --sample" in answer.err
+    answer = call("export", "traced", "--target", "onnx:int8", "--root", tmp_path)
+    assert answer.code == 2
+    assert "onnx:int8 of traced needs real inputs to take its ranges from: give --calibration" in answer.err
+    assert not list(tmp_path.glob("build/traced/*/onnx-int8"))
+
+
+# What is refused
+
+REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
+    "no such file": (("gone.onnx",), "gone.onnx: no such file or folder"),
+    "no model": (("net.py",), "not a model that edgekit takes"),
+    "bare weights": (("state.pth",), "bare weights need the code that builds the network"),
+    "a checkpoint": (("checkpoint.pt",), "bare weights need the code that builds the network"),
+    "bare safetensors": (("net.safetensors",), "bare weights need the code that builds the network"),
+    "weights without code": (
+        ("two.keras", "--weights", "net.safetensors"),
+        "--weights belongs to a model that code builds",
+    ),
+    "weights alone": (("--weights", "net.safetensors"), "describe one model of your own"),
+    "missing weights": (("net.py:build", "--weights", "gone.pt"), "gone.pt: no such file"),
+    "missing sample": (("traced.pt", "--sample", "gone.npz"), "gone.npz: no such file"),
+    "the name of a reference model": (("traced.pt", "--name", "linear"), "linear is the name of a reference model"),
+    "a name with a slash": (("traced.pt", "--name", "a/b"), "a name has letters, digits"),
+    "bad input": (("traced.pt", "--input", "image"), "--input image: write NAME:SHAPE:DTYPE"),
+    "bad dtype": (("traced.pt", "--input", "image:1x1x8x8:float23"), "unknown dtype 'float23'"),
+    "bad dimension": (("traced.pt", "--input", "image:0x1x8x8"), "'0' is no dimension"),
+    "bad size": (("traced.pt", "--input", IMAGE, "--dim", "batch"), "--dim batch: write NAME=SIZE, such as batch=1"),
+    "a size of nothing": (("traced.pt", "--input", IMAGE, "--dim", "batch=0"), "--dim batch=0: write NAME=SIZE"),
+    "missing code": (("gone.py:build",), "gone.py: no such Python file"),
+    "missing function": (("net.py:nothing",), "net.py: there is no function nothing() in this file"),
+    "missing module": (("no_such_module:build",), "no_such_module: there is no Python module of this name"),
+    "code that raises": (("net.py:broken",), "net.py:broken raised RuntimeError: the moon is in the wrong phase"),
+    "code that makes something else": (("net.py:wrong",), "what it makes is of type list, not a torch.nn.Module"),
+    "code that wants arguments": (("net.py:demanding",), "demanding() missing 1 required positional argument"),
+    "code that raises, as torch": (
+        ("net.py:broken", "--framework", "torch", "--input", IMAGE),
+        "net.py:broken raised RuntimeError: the moon is in the wrong phase",
+    ),
+    "code that makes something else, as torch": (
+        ("net.py:wrong", "--framework", "torch", "--input", IMAGE),
+        "what the code makes is of type list, not a torch.nn.Module",
+    ),
+    "no inputs": (("net.py:build",), "this model does not tell its inputs; declare them with --input"),
+    "inputs that the code does not take": (
+        ("net.py:build", "--input", "image:batch,2,8,8"),
+        "the network does not take these inputs (image batchx2x8x8 float32)",
+    ),
+    "another number of inputs": (
+        ("traced.pt", "--input", IMAGE, "--input", "more:1x2"),
+        "this model takes 1 inputs (image); 2 were declared",
+    ),
+    "another name of an input": (("program.pt2", "--input", "photo:batch,1,8,8"), "has no input photo; its inputs: "),
+    "another shape of an input": (("program.pt2", "--input", "image:batch,1,9,9"), "--input says image batchx1x9x9"),
+    "another dtype of an input": (("program.pt2", "--input", "image:batch,1,8,8:int64"), "--input says image"),
+    "an unknown dimension": (
+        ("program.pt2", "--dim", "width=9"),
+        "program has no symbolic dimension width; it has: batch",
+    ),
+    "a size of no dimension": (
+        ("net.py:tokens", "--input", "ids:batch,seq:int64"),
+        "the dimension seq of ids has no size; give --dim seq=SIZE, or --sample FILE.npz",
+    ),
+    "weights that do not fit": (
+        ("net.py:masks", "--weights", "net.safetensors", "--input", PHOTO),
+        "these weights do not fit the network (",
+    ),
+    "weights that are none": (
+        ("net.py:build", "--weights", "digits.npz", "--input", IMAGE),
+        "this is not a PyTorch checkpoint of plain weights, or it is damaged",
+    ),
+    "a whole module for weights": (
+        ("net.py:build", "--weights", "whole.pt", "--input", IMAGE),
+        "edgekit does not unpickle whole modules: save module.state_dict()",
+    ),
+    "weights that would be executed": (
+        ("net.py:build", "--weights", "malicious.pt", "--input", IMAGE),
+        "edgekit does not unpickle whole modules: save module.state_dict()",
+    ),
+    "a program that would be executed": (
+        ("malicious.pt2",),
+        "data/sample_inputs/model.pt in this file is a pickle of more than plain tensors",
+    ),
+    "a Keras file with code in it": (("code.keras",), "this model holds Python code (a Lambda layer), which edgekit"),
+    "a sample of another shape": (
+        ("traced.pt", "--input", IMAGE, "--sample", "other_shape.npz"),
+        "image has the shape (8, 1, 9, 9) where the model takes Nx1x8x8",
+    ),
+    "a sample of another model": (
+        ("two.keras", "--sample", "more_digits.npz"),
+        "arrays image where the model takes picture, extra",
+    ),
+    "too few labels": (
+        ("net.py:build", "--sample", "few_labels.npz"),
+        "there are 5 labels for 160 samples",
+    ),
+    "calibration of another shape": (
+        ("traced.pt", "--input", IMAGE, "--calibration", "other_shape.npz"),
+        "image has the shape (8, 1, 9, 9) where the model takes Nx1x8x8",
+    ),
+    "calibration from nowhere": (
+        ("traced.pt", "--input", IMAGE, "--calibration", "gone.npz"),
+        "gone.npz: no such file of samples",
+    ),
+    "a folder without images": (
+        ("traced.pt", "--input", IMAGE, "--calibration", "served"),
+        "there is no image in this folder",
+    ),
+    "images for a model of two inputs": (
+        ("two.keras", "--calibration", "photos"),
+        "a folder of images suits a model whose one input is an image of a fixed size",
+    ),
+    "a generator of another shape": (
+        ("net.py:masks", "--input", PHOTO, "--calibration", "data.py:wrong_shape"),
+        "image has the shape (4, 3, 9, 9) where the model takes Nx3x8x8",
+    ),
+    "a generator that raises": (
+        ("net.py:masks", "--input", PHOTO, "--calibration", "data.py:raising"),
+        "the generator raised OSError: the disk is gone",
+    ),
+    "an opset for another target": (
+        ("traced.pt", "--input", IMAGE, "--target", "torchscript:float32", "--opset", "17"),
+        "--opset is for targets that are not chosen here",
+    ),
+}
+
+
+def half_written(root: Path) -> list[str]:
+    """What a failed command should not have left: temporary files, empty folders, folders without a description."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        if not folders and not files and len(Path(folder).relative_to(root).parts) in range(1, 5):
+            found.append(folder)  # further below are the user's own: a SavedModel may have empty folders
+        found += [f"{folder}/{name}" for name in (*folders, *files) if name.startswith(".edgekit-")]
+        if Path(folder).name == "source" and "source.json" not in files:
+            found.append(folder)
+    return found
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_bad_input_is_exit_2_and_one_sentence_and_leaves_nothing_half_written(
+    here: Path, tmp_path: Path, what: str
+) -> None:
+    words, sentence = REFUSALS[what]
+    if "--target" not in words:
+        words = (*words, "--target", "onnx:float32")
+    answer = call("export", *words, "--root", tmp_path, "-q")
+    assert answer.code == 2, answer.err
+    assert sentence in answer.err
+    assert answer.err.startswith("Error: ")
+    assert len(answer.err.strip().splitlines()) == 1
+    assert answer.out == ""
+    assert half_written(tmp_path) == []
+    assert not list(tmp_path.glob("build/*/*/onnx-float32"))
+    assert not (here / "executed").exists()
+
+
+def onnx_model(*nodes: Any, weights: onnx.TensorProto | None = None) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        list(nodes),
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [] if weights is None else [weights],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def kept_in(location: str) -> onnx.TensorProto:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=(4,), data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+ADD = helper.make_node("Add", ["x", "w"], ["y"], name="add")
+GRAPHS = {
+    "a cycle": (
+        onnx_model(helper.make_node("Add", ["x", "y"], ["a"], name="turn"), helper.make_node("Relu", ["a"], ["y"])),
+        "the graph has a cycle through node 'turn'",
+    ),
+    "missing weights": (onnx_model(ADD, weights=kept_in("w.bin")), "and there is no such file beside the model"),
+    "a way out": (onnx_model(ADD, weights=kept_in("../w.bin")), "which is outside the model's folder"),
+    "an absolute path": (onnx_model(ADD, weights=kept_in("/etc/passwd")), "which is outside the model's folder"),
+    "no such operator": (onnx_model(helper.make_node("FancyRelu", ["x"], ["y"])), "FancyRelu"),
+}
+
+
+@pytest.mark.parametrize("what", GRAPHS)
+def test_a_bad_graph_is_exit_2_and_one_sentence(tmp_path: Path, what: str) -> None:
+    model, sentence = GRAPHS[what]
+    (tmp_path / "w.bin").write_bytes(b"\0" * 16)
+    root = tmp_path / "project"
+    root.mkdir()
+    path = root / "graph.onnx"
+    path.write_bytes(model.SerializeToString())
+    answer = call("export", path, "--target", "onnx:float32", "--root", root, "-q")
+    assert answer.code == 2
+    assert sentence in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
+    assert [item.name for item in root.iterdir()] == ["graph.onnx"]
+
+
+def test_a_good_graph_arrives_whole(tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(onnx_model(helper.make_node("Relu", ["x"], ["y"])).SerializeToString())
+    assert call("export", path, "--target", "onnx:float32", "--root", tmp_path).code == 0
+    answer = call("validate", "graph", "--root", tmp_path)
+    assert answer.code == 0, answer.err
+    assert json.loads((tmp_path / "build/graph/onnx/onnx-float32/manifest.json").read_text())["route"] == [
+        "onnx",
+        "onnx",
+    ]
+
+
+@pytest.mark.skipif(
+    "onnx-to-torch" not in plugins.names("edgekit.sources.bridges"), reason="no bridge from ONNX to PyTorch"
+)
+def test_an_operator_that_the_bridge_does_not_have_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    node = helper.make_node("StringNormalizer", ["x"], ["y"], name="odd")
+    model = onnx_model(node)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.STRING
+        del value.type.tensor_type.shape.dim[1:]
+    path.write_bytes(model.SerializeToString())
+    answer = call("export", path, "--target", "tflite:float32", "--root", tmp_path, "-q")
+    assert answer.code in (2, 4)
+    assert len(answer.err.strip().splitlines()) == 1
+    assert half_written(tmp_path) == []

@@ -1,0 +1,48 @@
+"""Frameworks run in workers: none is imported into the process of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit.core import plugins
+from edgekit.core.errors import InputError
+from edgekit.workers.environment import Environment
+from edgekit.workers.pool import WorkerPool
+
+HERE = str(Path(__file__).parent)
+Work = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def work(pool: WorkerPool) -> Work:
+    """`work("torch", "program", path=…)` runs `making.program` in a worker of that source kind."""
+
+    def run(kind: str, name: str, /, **arguments: Any) -> Any:
+        variables = plugins.load("edgekit.sources", kind, "SOURCE").variables
+        return pool.call(
+            f"making:{name}",
+            {key: str(value) if isinstance(value, Path) else value for key, value in arguments.items()},
+            step=f"do {name}",
+            environment=Environment.of({**variables, "PYTHONPATH": HERE}),
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def refusal(work: Work) -> Callable[..., str]:
+    """The one sentence of the InputError that the work ends with."""
+
+    def run(kind: str, name: str, /, **arguments: Any) -> str:
+        with pytest.raises(InputError) as caught:
+            work(kind, name, **arguments)
+        sentence = str(caught.value)
+        assert len(sentence.splitlines()) == 1
+        assert caught.value.exit_code == 2
+        return sentence
+
+    return run
