@@ -36,6 +36,7 @@ _ORDER = [
     "export",
     "validate",
     "compare",
+    "diff",
     "matrix",
     "bench",
     "check",

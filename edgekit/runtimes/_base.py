@@ -85,6 +85,17 @@ class Runtime(ABC):
     def _open(self, path: Path, threads: int, signature: Signature | None) -> Session:
         """Loads the file."""
 
+    def trace(self, path: Path, samples: Mapping[str, Array]) -> dict[str, Array]:
+        """What every operator computes, in the order of computation, as real values by tensor name, shape (N, ...).
+
+        Samples are by input name, shape (N, ...). Raises InputError where the format does not show its inner tensors.
+        """
+        require(self.requires, f"the runtime {self.name}")
+        return self._trace(path, samples)
+
+    def _trace(self, path: Path, samples: Mapping[str, Array]) -> dict[str, Array]:
+        raise InputError(f"{path}: {self.title} does not show what is computed inside")
+
     @abstractmethod
     def load_library(self) -> None:
         """Imports what the runtime needs, so that the memory and time of a model are not mixed with the library's."""

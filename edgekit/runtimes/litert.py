@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.core import calls
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
+from edgekit.core.quantization import from_tensor, to_tensor
 from edgekit.core.requirements import LITERT
 from edgekit.core.specs import Dim, Quantization, Signature, TensorSpec
 from edgekit.runtimes._base import Runtime, Session
@@ -64,6 +66,34 @@ class LiteRT(Runtime):
         return LiteRTSession(
             interpreter, found, [detail["index"] for _, detail in inputs], [detail["index"] for _, detail in outputs]
         )
+
+    def _trace(self, path: Path, samples: Mapping[str, Array]) -> dict[str, Array]:
+        """By the reference kernels of TFLite: XNNPACK takes whole subgraphs, and keeps no tensor between."""
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        interpreter = Interpreter(
+            model_path=str(path),
+            num_threads=1,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+        details = {item["index"]: item for item in interpreter.get_tensor_details()}
+        wanted = [
+            index for op in interpreter._get_ops_details() for index in op["outputs"] if index >= 0 and index in details
+        ]
+        inputs, outputs = _named(interpreter)
+        signature = Signature(tuple(_spec(name, item) for name, item in inputs), ())
+        names = {item["index"]: name for name, item in outputs}
+        specs = {index: _spec(names.get(index, details[index]["name"]), details[index]) for index in wanted}
+        found: dict[str, list[Array]] = {}
+        for call in calls.split(signature, samples):
+            for (_, item), spec, array in zip(inputs, signature.inputs, call, strict=True):
+                interpreter.set_tensor(item["index"], to_tensor(array, spec))
+            interpreter.invoke()
+            for index, spec in specs.items():
+                found.setdefault(spec.name, []).append(from_tensor(interpreter.get_tensor(index), spec))
+        return {name: np.stack(arrays) for name, arrays in found.items() if np.issubdtype(arrays[0].dtype, np.floating)}
 
 
 def _named(interpreter: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:

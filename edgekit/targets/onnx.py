@@ -17,7 +17,7 @@ from edgekit.core.requirements import KERAS, ONNX, ONNXRUNTIME, ONNXSCRIPT, ONNX
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature
 from edgekit.targets._base import Conversion, Converted, Target
-from edgekit.targets._onnx_graph import canonical_names, describe, parse, prune_opsets, read_signature, rename
+from edgekit.targets._onnx_graph import canonical_names, describe, expose, parse, prune_opsets, read_signature, rename
 from edgekit.targets._onnx_simplify import at_opset, opset, set_ir_version, slim
 
 OPSET = {"keras": 18, "saved-model": 18, "torch": 20}
@@ -65,6 +65,12 @@ class Onnx(Target):
 
     def describe(self, path: Path) -> ModelDescription:
         return describe(path)
+
+    def exposed(self, path: Path, folder: Path) -> Path:
+        model = expose(parse(path))
+        made = folder / "exposed.onnx"
+        made.write_bytes(model.SerializeToString())
+        return made
 
 
 def _with_layouts(signature: Signature, source: Signature) -> Signature:

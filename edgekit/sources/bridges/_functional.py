@@ -29,7 +29,7 @@ def functional(module: Any, signature: Signature, examples: tuple[Any, ...] | No
     # The module's forward takes its inputs as *inputs: their shapes are given as one tuple.
     program = torch.export.export(module, examples, dynamic_shapes=(_dynamic_shapes(signature),))
     graph_module = program.module(check_guards=False)
-    for rewrite in (_drop_nothing, _drop_casts, _fold_constants, _to_linear, _bias_into_convolution, _permutes_down):
+    for rewrite in (_drop_nothing, _drop_casts, _fold_constants, _to_linear, _affine_into_convolution, _permutes_down):
         rewrite(graph_module)
         graph_module.graph.eliminate_dead_code()
     _cancel_permutes(graph_module)
@@ -178,22 +178,59 @@ def _to_linear(graph_module: Any) -> None:
         (node if bias is None else add).replace_all_uses_with(linear)
 
 
-def _bias_into_convolution(graph_module: Any) -> None:
-    """A convolution without a bias, permuted to channels last, to which one value a channel is added."""
+def _affine_into_convolution(graph_module: Any) -> None:
+    """What is added to, subtracted from and multiplied with each channel of a convolution, permuted to channels last,
+    goes into its weights and bias: a bias that stands apart, and batch norm, which Keras writes out as arithmetic."""
     for node in list(graph_module.graph.nodes):
-        if _op(node) not in ("conv1d", "conv2d") or (len(node.args) > 2 and node.args[2] is not None):
+        if _op(node) not in ("conv1d", "conv2d") or len(node.users) != 1:
             continue
-        readers = list(node.users)
-        if len(readers) != 1 or _op(readers[0]) != "permute" or readers[0].args[1][-1] != 1:
+        last = next(iter(node.users))
+        weight = _constant(graph_module, node.args[1])
+        if _op(last) != "permute" or last.args[1][-1] != 1 or weight is None:
             continue
-        last = readers[0]
-        add, bias = _sole_add(graph_module, last)
-        channels = _constant(graph_module, node.args[1])
-        if bias is None or channels is None or not _along_last(bias, channels.shape[0]):
+        bias = _constant(graph_module, node.args[2]) if len(node.args) > 2 else None
+        if len(node.args) > 2 and node.args[2] is not None and bias is None:
             continue
-        vector = _add_constant(graph_module, node, bias.reshape(-1))
-        node.args = (*node.args[:2], vector, *node.args[3:])
-        add.replace_all_uses_with(last)
+        _fold_readers(graph_module, node, last, weight, bias)
+
+
+def _fold_readers(graph_module: Any, node: Any, last: Any, weight: Any, bias: Any) -> None:
+    """Folds the chain of sole readers behind the permute, as long as each applies one constant a channel."""
+    changed = False
+    while (step := _channelwise(graph_module, last, weight.shape[0])) is not None:
+        reader, operation, constant = step
+        weight, bias = _applied(operation, constant.reshape(-1), weight, bias)
+        reader.replace_all_uses_with(last)
+        graph_module.graph.erase_node(reader)
+        changed = True
+    if changed:
+        matrix = _add_constant(graph_module, node, weight)
+        vector = None if bias is None else _add_constant(graph_module, node, bias)
+        node.args = (node.args[0], matrix, vector, *node.args[3:])
+
+
+def _channelwise(graph_module: Any, node: Any, channels: int) -> tuple[Any, str, Any] | None:
+    """The only reader of a node, where it adds, subtracts or multiplies one constant a channel; what it does; it."""
+    names = {"add": "add", "sub": "sub", "subtract": "sub", "mul": "mul", "multiply": "mul"}
+    readers = list(node.users)
+    operation = names.get(_op(readers[0]).removesuffix("_")) if len(readers) == 1 else None
+    if operation is None or readers[0].kwargs or len(readers[0].args) != 2:
+        return None
+    first, second = readers[0].args
+    if first is not node and operation == "sub":
+        return None
+    constant = _constant(graph_module, second if first is node else first)
+    if constant is None or not _along_last(constant, channels) or constant.dim() > node.meta["val"].dim():
+        return None
+    return readers[0], operation, constant
+
+
+def _applied(operation: str, constant: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+    if operation == "mul":
+        scaled = weight * constant.reshape(-1, *[1] * (weight.dim() - 1))
+        return scaled, None if bias is None else bias * constant
+    shift = constant if operation == "add" else -constant
+    return weight, shift if bias is None else bias + shift
 
 
 def _permutes_down(graph_module: Any) -> None:

@@ -1,0 +1,71 @@
+"""edgekit diff"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli._common import Run, common, timeout_option
+
+if TYPE_CHECKING:
+    from edgekit.core.drilling import Drilling
+
+
+@click.command("diff", short_help="Tell which layer's output goes wrong between two files.")
+@click.argument("reference")
+@click.argument("actual")
+@click.option("--samples", type=click.Path(path_type=Path), help="Real inputs (default: an artifact's golden samples).")
+@timeout_option
+@common
+def command(run: Run, reference: str, actual: str, samples: Path | None, timeout: float) -> int:
+    """Compare two files of one format tensor by tensor, and name the first tensor where the error leaps.
+
+    Each is an artifact's folder, or a .tflite or .onnx file: float against int8, yesterday's against today's. Tensors
+    are matched by name, then by shape and order; what has no twin is listed. TFLite runs on its reference kernels here,
+    since XNNPACK keeps no tensor between.
+
+    \b
+    Example:
+      edgekit diff build/net/keras/tflite-float32 build/net/keras/tflite-int8
+      edgekit diff old.onnx new.onnx --samples inputs.npz
+    """
+    from dataclasses import asdict
+
+    from edgekit.stages.diff import diff
+
+    with run.context(timeout) as context:
+        found = diff(context, reference, actual, samples)
+    first = found.first
+    data = {**asdict(found), "first": None if first is None else first.reference}
+    run.answer(data, lambda: _text(found, run.color))
+    return 0
+
+
+def _text(found: Drilling, color: bool) -> str:
+    from edgekit.reports.console import table
+
+    rows = [
+        (
+            item.reference if len(item.reference) <= _WIDTH else f"…{item.reference[1 - _WIDTH :]}",
+            "exact" if item.sqnr_db is None else f"{item.sqnr_db:.1f}",
+            f"{item.cosine:.5f}",
+            f"{item.max_abs_error:.2g}",
+            f"{item.reference_range[0]:.3g}..{item.reference_range[1]:.3g}",
+            f"{item.actual_range[0]:.3g}..{item.actual_range[1]:.3g}",
+            "<- leaps" if item is found.first else "",
+        )
+        for item in found.tensors
+    ]
+    header = ("tensor", "SQNR dB", "cosine", "max err", "range", "its range", "")
+    text = table(header, rows, left=1, color=color)
+    for side, names in (("the first", found.only_reference), ("the second", found.only_actual)):
+        if names:
+            text += f"only in {side}: {', '.join(names)}\n"
+    if found.first is None:
+        return f"{text}the error grows nowhere by more than 10 dB\n"
+    return f"{text}the error leaps at {found.first.reference}\n"
+
+
+_WIDTH = 40
