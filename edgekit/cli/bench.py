@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from edgekit.cli._common import Choice, Run, common, complete, failures, selection_options
@@ -17,6 +20,13 @@ from edgekit.cli._common import Choice, Run, common, complete, failures, selecti
     shell_complete=complete("device"),
     help="A device profile, or 'all'; may be repeated. Default: this host as it is. See: edgekit devices",
 )
+@click.option(
+    "--tier",
+    "tiers",
+    type=click.Choice(["host", "emulated"]),
+    multiple=True,
+    help="'emulated' adds the device's core under QEMU; see: edgekit devices setup --help",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Instead of the profile's (this host as it is: 1).")
 @click.option(
     "--min-duration", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Seconds to measure for."
@@ -25,23 +35,36 @@ from edgekit.cli._common import Choice, Run, common, complete, failures, selecti
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True, help="Seconds for each."
 )
+@click.option("--baseline", type=click.Path(path_type=Path), help="An earlier bench's JSON to compare with.")
+@click.option(
+    "--max-regression", metavar="SHARE", help="How much worse than the baseline a figure may be (default: 2%)."
+)
 @common
 def command(
     run: Run,
     choice: Choice,
     devices: tuple[str, ...],
+    tiers: tuple[str, ...],
     threads: int | None,
     min_duration: float,
     min_runs: int,
     timeout: float,
+    baseline: Path | None,
+    max_regression: str | None,
 ) -> int:
     """Measure size, latency and memory of artifacts, each in a fresh process pinned to cores.
 
-    Every latency carries its tier: `host` is measured on this machine, `analytic` is the device's roofline.
+    Every latency carries its tier: `host` is measured on this machine, `analytic` is the device's roofline, `emulated`
+    is predicted from the instructions and cache misses that one inference takes on the device's core under QEMU.
+
+    Exit code 1 when a figure is worse than the --baseline's by more than is allowed. Host latency is compared only
+    where there is no emulated tier: it does not repeat.
 
     \b
     Example:
       edgekit bench simple_cnn --device raspberry-pi-4b
+      edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated
+      edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated --baseline main.json
       edgekit bench simple_cnn --target tflite:int8 --threads 2 --json
     """
     from dataclasses import asdict
@@ -49,22 +72,49 @@ def command(
     from edgekit.core.errors import unknown_name
     from edgekit.devices.profile import DeviceProfile, load_profile
     from edgekit.reports.console import bench_tables
+    from edgekit.stages.baseline import load_baseline, regressions
     from edgekit.stages.bench import HOST, BenchOptions, bench
     from edgekit.stages.select import Selection, artifacts
 
+    allowed = _share(baseline, max_regression)
+    before = load_baseline(baseline) if baseline else ()
     known = run.project.device_files()
     wanted = tuple(known) if "all" in devices else devices
     for name in wanted:
         if name not in known:
             raise unknown_name("device", name, [*known, "all"])
     profiles: list[tuple[str, DeviceProfile | None]] = [(name, load_profile(known[name])) for name in wanted]
-    options = BenchOptions(threads=threads, min_duration_s=min_duration, min_runs=min_runs, timeout_s=timeout)
+    options = BenchOptions(
+        threads=threads,
+        min_duration_s=min_duration,
+        min_runs=min_runs,
+        timeout_s=timeout,
+        emulated="emulated" in tiers,
+        emulated_timeout_s=2 * timeout,
+    )
     with run.context() as context:
         chosen = artifacts(context, Selection(*choice))
         done = bench(context, chosen, profiles or [(HOST, None)], options)
-    data = {"measurements": [asdict(item) for item in done], "failures": failures(context)}
+    verdicts = regressions(before, done, allowed, str(baseline)) if baseline else ()
+    broken = [verdict for verdict in verdicts if not verdict.passed]
+    data: dict[str, Any] = {"measurements": [asdict(item) for item in done], "failures": failures(context)}
+    if baseline:
+        data["regressions"] = [{**asdict(verdict), "sentence": verdict.sentence} for verdict in broken]
     benches = {
         name: [item for item in done if item.device == name] for name in dict.fromkeys(item.device for item in done)
     }
-    run.answer(data, lambda: bench_tables(benches, run.color).lstrip("\n"))
-    return context.exit_code
+    lines = "".join(f"REGRESSION  {verdict.sentence}\n" for verdict in broken)
+    run.answer(data, lambda: bench_tables(benches, run.color).lstrip("\n") + lines)
+    return max(context.exit_code, 1 if broken else 0)
+
+
+def _share(baseline: Path | None, text: str | None) -> float:
+    from edgekit.core.errors import InputError
+    from edgekit.core.units import parse_share
+
+    if text is not None and baseline is None:
+        raise InputError("--max-regression needs a --baseline to compare with")
+    try:
+        return parse_share(text or "2%")
+    except ValueError as error:
+        raise InputError(f"--max-regression: {error}") from None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-drift", type=click.FloatRange(min=0), help="In the unit of the task metric: 0.01 is a point of accuracy."
 )
+@click.option("--max-instructions", type=click.IntRange(min=1), help="Of one inference on the device's emulated core.")
 @click.option("--max-latency", "latencies", metavar="TIER=MS", multiple=True, help="Such as host=5; may be repeated.")
 @common
 def command(
@@ -36,6 +37,7 @@ def command(
     max_size: str | None,
     max_peak_memory: str | None,
     max_drift: float | None,
+    max_instructions: int | None,
     latencies: tuple[str, ...],
 ) -> int:
     """Judge the figures of validate and bench against the budgets; exit code 1 when one is broken.
@@ -47,13 +49,14 @@ def command(
     Example:
       edgekit check
       edgekit check simple_cnn --target tflite:int8 --max-size "400 KB" --max-latency host=5
+      edgekit check simple_cnn --device raspberry-pi-4b --max-latency emulated=10 --max-instructions 20000000
     """
     from dataclasses import asdict
 
     from edgekit.stages.check import check
     from edgekit.stages.select import Selection, artifacts
 
-    own = _budgets(max_size, max_peak_memory, max_drift, latencies)
+    own = _budgets(max_size, max_peak_memory, max_drift, max_instructions, latencies)
     with run.context() as context:
         chosen = artifacts(context, Selection(*choice))
         verdicts = check(context, chosen, own, devices)
@@ -72,7 +75,7 @@ def command(
 
 
 def _budgets(
-    size: str | None, memory: str | None, drift: float | None, latencies: tuple[str, ...]
+    size: str | None, memory: str | None, drift: float | None, instructions: int | None, latencies: tuple[str, ...]
 ) -> tuple[Budget, ...]:
     from edgekit.core.budgets import BudgetTable
     from edgekit.core.errors import InputError
@@ -83,7 +86,7 @@ def _budgets(
     except ValueError as error:
         raise InputError(str(error)) from None
     latency_ms = tuple(_latency(text) for text in latencies)
-    return BudgetTable("*", sizes[0], sizes[1], drift, latency_ms).budgets("the command line")
+    return BudgetTable("*", sizes[0], sizes[1], drift, latency_ms, instructions).budgets("the command line")
 
 
 def _latency(text: str) -> tuple[str, float]:

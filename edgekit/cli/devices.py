@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ from edgekit.cli._common import Run, common, complete
 
 if TYPE_CHECKING:
     from edgekit.devices.profile import Core, DeviceProfile
+    from edgekit.stages.fit import Fit
 
 
 @click.group("devices", invoke_without_command=True)
@@ -57,6 +59,117 @@ def show(run: Run, name: str) -> int:
     return 0
 
 
+@command.command("setup")
+@click.argument("name", shell_complete=complete("device"))
+@click.option(
+    "--runtime",
+    "runtimes",
+    metavar="NAME",
+    multiple=True,
+    help="Beside litert and onnxruntime: torchscript (a wheel of some 100 MB more). May be repeated.",
+)
+@common
+def setup(run: Run, name: str, runtimes: tuple[str, ...]) -> int:
+    """Fetch and build what emulating the device needs: some 65 MB, once, for all projects.
+
+    It goes into the user's cache folder ($EDGEKIT_CACHE, or ~/.cache/edgekit), without any rights of an administrator.
+    A second time there is nothing to do.
+
+    \b
+    Example:
+      edgekit devices setup raspberry-pi-4b
+      edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated
+    """
+    from edgekit.devices.emulation.folders import home
+    from edgekit.devices.profile import load_profile
+    from edgekit.stages import emulate
+
+    profile = load_profile(run.project.device_file(name))
+    installed = emulate.set_up(name, profile, runtimes, lambda text: _say(run, text))
+    data = {"device": name, "folder": str(home()), "python": installed.python, "made": list(installed.made)}
+    done = "set up" if installed.made else "was set up before: nothing to do"
+    run.answer(data, f"the emulation of {name} {done} ({home()})\n")
+    return 0
+
+
+@command.command("fit")
+@click.argument("name", shell_complete=complete("device"))
+@click.option("--measured", type=click.Path(path_type=Path), help="A table of timings (default: the one shipped).")
+@click.option("--dry-run", is_flag=True, help="Print the fit; leave the profile as it is.")
+@common
+def fit(run: Run, name: str, measured: Path | None, dry_run: bool) -> int:
+    """Fit the device's cost model to published timings, and write its coefficients into the profile.
+
+    Each timing is predicted from the others, and so are they by plain alternatives: figures times a constant. A profile
+    that edgekit ships is copied into this project's device_profiles/ first.
+
+    \b
+    Example:
+      edgekit devices fit pixel-2 --dry-run
+    """
+    from dataclasses import asdict
+
+    from edgekit.core.files import write_text
+    from edgekit.core.project import shipped
+    from edgekit.devices.profile import load_profile
+    from edgekit.reports.console import table
+    from edgekit.stages import fit as stage
+
+    path = run.project.device_file(name)
+    timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
+    with run.context() as context:
+        found = stage.fit(context, name, load_profile(path), timings)
+    target = run.project.root / "device_profiles" / path.name
+    if not dry_run:
+        if target != path:
+            write_text(target, path.read_text())
+        stage.write_cost(target, found.spec)
+    header = ("network", "precision", "threads", "published", "fitted", "left out", *found.alternatives)
+    data = {"device": name, "cost": asdict(found.spec), "rows": stage.rows_of(found)}
+    where = "" if dry_run else f"written into {target}\n"
+    run.answer(data, lambda: table(header, stage.table_rows(found), left=2, color=run.color) + _fit_text(found) + where)
+    return 0
+
+
+def _fit_text(found: Fit) -> str:
+    from edgekit.devices.cost import errors
+
+    models = {"left out": found.predictions, **found.alternatives}
+    lines = [
+        f"{name}: mean error {100 * known[0]:.1f} %, largest {100 * known[1]:.1f} %"
+        for name, items in models.items()
+        if (known := errors(items))
+    ]
+    costs = [f"{item.line_ns:g} ns a line with {item.count} threads" for item in found.spec.threads]
+    return "\n".join([f"{found.spec.cycles_per_instruction:g} cycles an instruction, {', '.join(costs)}", *lines, ""])
+
+
+def _say(run: Run, text: str) -> None:
+    if run.verbosity >= 0:
+        click.echo(f"{text} ...", err=True)
+
+
+@command.command("remove")
+@click.argument("name", shell_complete=complete("device"))
+@common
+def remove(run: Run, name: str) -> int:
+    """Remove what `setup` fetched; what other devices share goes with the last of them.
+
+    \b
+    Example:
+      edgekit devices remove raspberry-pi-4b
+    """
+    from edgekit.devices.emulation import setup as emulation
+    from edgekit.devices.profile import load_profile
+    from edgekit.stages.emulate import emulation_of
+
+    profile = load_profile(run.project.device_file(name))
+    removed = emulation.remove(emulation_of(name, profile), profile.cores[0].count)
+    lines = "".join(f"removed {path}\n" for path in removed)
+    run.answer({"device": name, "removed": list(map(str, removed))}, lines or f"{name} was not set up\n")
+    return 0
+
+
 def _text(name: str, profile: DeviceProfile) -> str:
     from edgekit.core.units import format_memory
 
@@ -81,10 +194,25 @@ def _text(name: str, profile: DeviceProfile) -> str:
             for budget in profile.budgets.table().budgets("")
         ),
         ("tiers", "analytic (roofline, rough), host (this machine, measured)"),
+        *([("emulated", _emulated(profile))] if profile.emulation else []),
     ]
     lines = "".join(f"{key:<10}{value}\n" for key, value in facts)
     sources = "".join(f"  {key}: {where}\n" for key, where in profile.provenance.items())
     return f"{lines}where the facts come from\n{sources}"
+
+
+def _emulated(profile: DeviceProfile) -> str:
+    from edgekit.core.emulated import UNCALIBRATED
+
+    spec, cost = profile.emulation, profile.cost
+    cpu = f"QEMU's {spec.cpu}" if spec else ""
+    if cost is None:
+        return f"{cpu}, {UNCALIBRATED}: no timings of this device to fit the cost model with"
+    parts = [
+        f"{item.count} threads: mean error {100 * item.mean_error:.1f} %, largest {100 * item.max_error:.1f} %"
+        for item in cost.threads
+    ]
+    return f"{cpu}, fitted with {cost.fitted_with}; {'; '.join(parts)} (each timing predicted from the others)"
 
 
 def _limit(rule: str, value: float) -> str:

@@ -7,19 +7,30 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Choice, Run, common, failures, selection_options, timeout_option
+from edgekit.cli._common import Choice, Run, common, complete, failures, selection_options, timeout_option
 
 if TYPE_CHECKING:
+    from edgekit.core.comparison import Comparison
     from edgekit.core.validation import Drift, Validation
+    from edgekit.stages.emulate import Guest
 
 
 @click.command("validate", short_help="Compare artifacts with what they were made from.")
 @selection_options
+@click.option(
+    "--device",
+    "devices",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=complete("device"),
+    help="Run them on this device's emulated core, and compare with this host too; may be repeated.",
+)
 @timeout_option
 @common
 def command(
     run: Run,
     choice: Choice,
+    devices: tuple[str, ...],
     timeout: float,
 ) -> int:
     """Run artifacts on their golden samples and compare with the source; without a MODEL, everything in build/.
@@ -31,16 +42,18 @@ def command(
       edgekit validate
       edgekit validate simple_cnn --target tflite:int8
       edgekit validate build/simple_cnn/torch/onnx-float32 --json
+      edgekit validate simple_cnn --device raspberry-pi-4b
     """
     from dataclasses import asdict
 
     from edgekit.reports.console import table
     from edgekit.stages.select import Selection, artifacts
-    from edgekit.stages.validate import tolerances_for, validate
+    from edgekit.stages.validate import tolerances_for, validate, validate_emulated
 
     with run.context(timeout) as context:
+        guests = [_guest(run, name) for name in devices]
         chosen = artifacts(context, Selection(*choice))
-        done = validate(context, chosen)
+        done = validate_emulated(context, chosen, guests, timeout) if guests else validate(context, chosen)
         limits = {item.manifest.precision: tolerances_for(context, item).limits() for item in chosen}
     data = {
         "validations": [{**asdict(item), "passed": item.passed} for item in done],
@@ -50,6 +63,13 @@ def command(
     header = ("model", "variant", "figure", "value", "tolerance", "verdict")
     run.answer(data, lambda: table(header, _named_once(_rows(done, run.verbosity > 0)), left=3, color=run.color))
     return max(context.exit_code, 0 if all(item.passed for item in done) else 1)
+
+
+def _guest(run: Run, name: str) -> Guest:
+    from edgekit.devices.profile import load_profile
+    from edgekit.stages.emulate import guest_of
+
+    return guest_of(name, load_profile(run.project.device_file(name)))
 
 
 def _named_once(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
@@ -62,20 +82,26 @@ def _named_once(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
 
 def _rows(validations: Sequence[Validation], every: bool) -> Iterator[tuple[str, ...]]:
     """The figures that have a tolerance, beside it; all of them with -v."""
-    from edgekit.core.comparison import format_figure
-
     for item in validations:
-        name = (f"{item.model}/{item.kind}", f"{item.target}:{item.precision}")
-        for comparison in item.comparisons:
-            of = f"{comparison.output}: " if len(item.comparisons) > 1 else ""
-            if comparison.problem:
-                yield (*name, f"{of}{comparison.problem}", "", "", "FAILED")
-            for figure in comparison.figures:
-                if every or figure.limit is not None:
-                    verdict = "" if figure.limit is None else _verdict(figure.passed)
-                    yield (*name, f"{of}{figure.name}", format_figure(figure.value), figure.limit_text, verdict)
+        on = f" on {item.device}" if item.device else ""
+        name = (f"{item.model}/{item.kind}", f"{item.target}:{item.precision}{on}")
+        yield from ((*name, *cells) for cells in _comparison_rows(item.comparisons, "", every))
+        yield from ((*name, *cells) for cells in _comparison_rows(item.against_host, "to host: ", every))
         if item.drift is not None:
             yield from ((*name, *cells) for cells in _drift_rows(item.drift))
+
+
+def _comparison_rows(comparisons: Sequence[Comparison], to: str, every: bool) -> Iterator[tuple[str, str, str, str]]:
+    from edgekit.core.comparison import format_figure
+
+    for comparison in comparisons:
+        of = f"{to}{comparison.output}: " if len(comparisons) > 1 else to
+        if comparison.problem:
+            yield (f"{of}{comparison.problem}", "", "", "FAILED")
+        for figure in comparison.figures:
+            if every or figure.limit is not None:
+                verdict = "" if figure.limit is None else _verdict(figure.passed)
+                yield (f"{of}{figure.name}", format_figure(figure.value), figure.limit_text, verdict)
 
 
 def _drift_rows(drift: Drift) -> Iterator[tuple[str, str, str, str]]:

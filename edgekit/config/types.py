@@ -28,6 +28,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
+NotNegativeInt = Annotated[int, Field(ge=0)]
 Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "int4"]
 
 
@@ -40,11 +41,17 @@ class Budgets:
     peak_memory: Size | None = None
     drift: NotNegative | None = None
     latency_ms: dict[Tier, Positive] = field(default_factory=dict)
+    instructions: PositiveInt | None = None
 
     __pydantic_config__ = STRICT
 
     def table(self) -> BudgetTable:
         """As the core knows it."""
         return BudgetTable(
-            self.variant, self.size, self.peak_memory, self.drift, tuple(sorted(self.latency_ms.items()))
+            self.variant,
+            self.size,
+            self.peak_memory,
+            self.drift,
+            tuple(sorted(self.latency_ms.items())),
+            self.instructions,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from edgekit.core.units import format_bytes, format_ms
+from edgekit.core.units import format_bytes, format_count, format_ms
 
 TIERS = ("analytic", "host", "emulated", "device")
 Tier = Literal["analytic", "host", "emulated", "device"]
@@ -17,7 +17,8 @@ Tier = Literal["analytic", "host", "emulated", "device"]
 class Budget:
     """A limit on one figure of the artifacts whose variant matches the pattern (`*`, `tflite:*`, `*:int8` …).
 
-    `rule` is `size_bytes`, `peak_memory_bytes`, `drift`, or `latency_ms.<tier>`. `origin` says where it was set.
+    `rule` is `size_bytes`, `peak_memory_bytes`, `drift`, `instructions`, or `latency_ms.<tier>`. `origin` says where it
+    was set.
     """
 
     rule: str
@@ -34,7 +35,8 @@ class Budget:
 class BudgetTable:
     """Budgets as a model.toml, a device profile or the command line gives them: sizes in bytes, latency in ms by tier.
 
-    `drift` is in the unit of the task metric: 0.01 is one point of accuracy.
+    `drift` is in the unit of the task metric: 0.01 is one point of accuracy. `instructions` are those of one inference
+    on the device's emulated core.
     """
 
     variant: str = "*"
@@ -42,6 +44,7 @@ class BudgetTable:
     peak_memory_bytes: int | None = None
     drift: float | None = None
     latency_ms: tuple[tuple[str, float], ...] = ()
+    instructions: int | None = None
 
     def budgets(self, origin: str) -> tuple[Budget, ...]:
         """One Budget a limit that is set."""
@@ -49,6 +52,7 @@ class BudgetTable:
             ("size_bytes", self.size_bytes),
             ("peak_memory_bytes", self.peak_memory_bytes),
             ("drift", self.drift),
+            ("instructions", self.instructions),
             *((f"latency_ms.{tier}", limit) for tier, limit in self.latency_ms),
         ]
         return tuple(Budget(rule, limit, origin, self.variant) for rule, limit in limits if limit is not None)
@@ -101,6 +105,8 @@ def format_rule(rule: str, value: float) -> str:
     """The value in the unit of its rule."""
     if rule.endswith("_bytes"):
         return format_bytes(value)
+    if rule == "instructions":
+        return format_count(value)
     return format_ms(value) if rule.startswith("latency_ms") else f"{value:.4g}"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.clock import Distribution
+from edgekit.core.emulated import Emulated, emulated_from_dict
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_json
 
@@ -17,7 +18,8 @@ BENCH_SCHEMA = 1
 @dataclass(frozen=True)
 class Measurement:
     """Figures in ms and bytes. `latency_ms` is one figure a tier: the median of `wall` for `host`, a roofline for
-    `analytic`. Peak memory is above what the process held once the runtime's library was loaded."""
+    `analytic`, the cost model's for `emulated`. Peak memory is above what the process held once the runtime's library
+    was loaded."""
 
     model: str
     kind: str
@@ -42,6 +44,7 @@ class Measurement:
     macs: int | None
     weight_bytes: int | None
     notes: tuple[str, ...] = ()
+    emulated: Emulated | None = None
     schema_version: int = BENCH_SCHEMA
 
     @property
@@ -58,7 +61,13 @@ def bench_file(device: str) -> str:
 
 def load_measurement(path: Path) -> Measurement:
     """The measurement in the file. Raises InputError when it is damaged or of another version."""
-    data: dict[str, Any] = read_json(path, "bench result")
+    return measurement_from_dict(read_json(path, "bench result"), path)
+
+
+def measurement_from_dict(data: Any, path: Path) -> Measurement:
+    """The inverse of `dataclasses.asdict` after a trip through JSON. Raises InputError that names the file."""
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: not a bench result")
     known = {field.name for field in fields(Measurement)}
     if data.get("schema_version") != BENCH_SCHEMA or set(data) - known:
         raise InputError(f"{path}: not a bench result of version {BENCH_SCHEMA}; run the bench again")
@@ -68,6 +77,7 @@ def load_measurement(path: Path) -> Measurement:
             "cpu": Distribution(**data["cpu"]),
             "cpus": None if data["cpus"] is None else tuple(data["cpus"]),
             "notes": tuple(data["notes"]),
+            "emulated": emulated_from_dict(data["emulated"]) if data.get("emulated") else None,
         }
         return Measurement(**{**data, **made})
     except (KeyError, TypeError) as error:

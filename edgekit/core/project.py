@@ -13,7 +13,7 @@ from edgekit.core.source import SOURCE_FILE
 _PACKAGE = Path(__file__).parent.parent
 
 
-def _shipped(name: str) -> Path:
+def shipped(name: str) -> Path:
     """The folder that came with edgekit: inside the package when installed, beside it in a checkout."""
     inside = _PACKAGE / "_shipped" / name
     return inside if inside.is_dir() else _PACKAGE.parent / name
@@ -32,7 +32,7 @@ class Project:
 
     def _entries(self, folder: str, pattern: str) -> dict[str, Path]:
         found: dict[str, Path] = {}
-        for base in (_shipped(folder), self.root / folder):
+        for base in (shipped(folder), self.root / folder):
             found |= {path.parent.name if pattern.startswith("*/") else path.stem: path for path in base.glob(pattern)}
         return dict(sorted(found.items()))
 

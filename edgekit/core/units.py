@@ -14,6 +14,7 @@ _BYTES = {
     "GiB": 1024**3,
 }
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PERCENT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
 _NUMBER_UNIT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*$")
 
 
@@ -32,6 +33,14 @@ def parse_bytes(text: str) -> int:
 def parse_seconds(text: str) -> float:
     """`"2m"` -> 120.0. Raises ValueError that lists the units."""
     return _parse(text, _SECONDS, "duration")
+
+
+def parse_share(text: str) -> float:
+    """`"2%"` -> 0.02. Raises ValueError."""
+    match = _PERCENT.match(text)
+    if match is None:
+        raise ValueError(f"'{text}' is not a share; write a number and %, such as 2%")
+    return float(match[1]) / 100
 
 
 def format_bytes(count: float) -> str:

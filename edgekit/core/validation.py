@@ -15,6 +15,11 @@ VALIDATION_SCHEMA = 2
 VALIDATION_FILE = "validation.json"
 
 
+def validation_file(device: str | None) -> str:
+    """`validation.json`, or `validation-raspberry-pi-4b.json` for what ran on a device's emulated core."""
+    return VALIDATION_FILE if device is None else f"validation-{device}.json"
+
+
 @dataclass(frozen=True)
 class Drift:
     """The task metric of source and artifact on the same test set. `drop` is positive when the artifact is worse.
@@ -61,7 +66,11 @@ class Drift:
 
 @dataclass(frozen=True)
 class Validation:
-    """Golden samples compared output by output; the drift where the test set is at hand."""
+    """Golden samples compared output by output; the drift where the test set is at hand.
+
+    `device` says on whose emulated core the artifact ran; `against_host` then compares with what it computes on this
+    host.
+    """
 
     model: str
     kind: str
@@ -71,17 +80,21 @@ class Validation:
     runtime: str
     comparisons: tuple[Comparison, ...]
     drift: Drift | None
+    device: str | None = None
+    against_host: tuple[Comparison, ...] = ()
     schema_version: int = VALIDATION_SCHEMA
 
     @property
     def passed(self) -> bool:
         """Whether every figure keeps within its tolerance."""
-        return all(item.passed for item in self.comparisons) and (self.drift is None or self.drift.passed)
+        compared = (*self.comparisons, *self.against_host)
+        return all(item.passed for item in compared) and (self.drift is None or self.drift.passed)
 
     @property
     def failures(self) -> tuple[str, ...]:
         """One clause for each thing that is out of tolerance."""
         found = [clause for item in self.comparisons for clause in item.failures]
+        found += [f"against this host: {clause}" for item in self.against_host for clause in item.failures]
         if self.drift is not None and not self.drift.passed:
             agreement, limit = (
                 format_figure(value) for value in (self.drift.top1_agreement, self.drift.min_top1_agreement)
@@ -109,6 +122,7 @@ def load_validation(path: Path) -> Validation:
     try:
         made = {
             "comparisons": tuple(comparison_from_dict(item) for item in data["comparisons"]),
+            "against_host": tuple(comparison_from_dict(item) for item in data.get("against_host", ())),
             "drift": None if data["drift"] is None else _drift(data["drift"]),
         }
         rest = {key: value for key, value in data.items() if key != "passed"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgekit.config.door import STRICT, read_toml
-from edgekit.config.types import Budgets, Positive, PositiveInt, Precision, Size
+from edgekit.config.types import Budgets, NotNegative, NotNegativeInt, Positive, PositiveInt, Precision, Size
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,69 @@ class RunSpec:
 
 
 @dataclass(frozen=True)
+class EmulationSpec:
+    """How QEMU stands in for a core of the first cluster. The sizes of its caches are the core's.
+
+    `cpu` is QEMU's name of the core, or of the nearest that it has. `implementer`, `part`, `variant`, `revision` and
+    `features` go into the /proc/cpuinfo that the guest sees: the runtimes choose their kernels by them. `published_as`
+    is the device's name in `device_profiles/measured/published_latency.csv`.
+    """
+
+    cpu: str
+    part: PositiveInt
+    features: tuple[str, ...]
+    implementer: PositiveInt = 0x41
+    variant: NotNegativeInt = 0
+    revision: NotNegativeInt = 0
+    l1d_ways: PositiveInt = 4
+    l2_ways: PositiveInt = 16
+    l3_ways: PositiveInt = 16
+    published_as: str | None = None
+
+    __pydantic_config__ = STRICT
+
+    def cpuinfo(self, cores: int) -> str:
+        """The text of /proc/cpuinfo, as Linux arch/arm64/kernel/cpuinfo.c writes it."""
+        lines = (
+            "BogoMIPS\t: 108.00",
+            f"Features\t: {' '.join(self.features)}",
+            f"CPU implementer\t: {self.implementer:#04x}",
+            "CPU architecture: 8",
+            f"CPU variant\t: {self.variant:#x}",
+            f"CPU part\t: {self.part:#05x}",
+            f"CPU revision\t: {self.revision}",
+        )
+        block = "\n".join(lines)
+        return "".join(f"processor\t: {index}\n{block}\n\n" for index in range(cores))
+
+
+@dataclass(frozen=True)
+class ThreadCost:
+    """What a line of 64 bytes from memory costs with so many threads at work, in ns: their share of the bandwidth, and
+    waiting for one another. `mean_error` and `max_error` are relative, of the rows of that many threads, each predicted
+    from the others."""
+
+    count: PositiveInt
+    line_ns: NotNegative
+    rows: PositiveInt
+    mean_error: NotNegative
+    max_error: NotNegative
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class CostSpec:
+    """Coefficients of the emulated tier's cost model, fitted by `edgekit devices fit`, and with what."""
+
+    cycles_per_instruction: Positive
+    threads: tuple[ThreadCost, ...]
+    fitted_with: str
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class DeviceProfile:
     """One device. A fact that is not known is absent; `provenance` says where each of the others comes from."""
 
@@ -64,6 +127,8 @@ class DeviceProfile:
     budgets: Budgets = field(default_factory=Budgets)
     targets: tuple[str, ...] | None = None
     precisions: tuple[Precision, ...] | None = None
+    emulation: EmulationSpec | None = None
+    cost: CostSpec | None = None
     provenance: dict[str, str] = field(default_factory=dict)
 
     __pydantic_config__ = STRICT

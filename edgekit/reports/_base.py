@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import ClassVar
 
 from edgekit.core.measurement import Measurement
 from edgekit.core.metrics import TASK_METRICS
 from edgekit.core.report import Report, Row
-from edgekit.core.units import format_bytes, format_ms
+from edgekit.core.units import format_bytes, format_count, format_ms
 
 NOTHING = "-"
 
@@ -76,6 +77,41 @@ def bench_cells(item: Measurement) -> tuple[str, ...]:
         NOTHING if bound is None else format_ms(bound),
         format_ms(item.load_ms),
         NOTHING if memory is None else format_bytes(memory),
+    )
+
+
+EMULATED_HEADER = ("model", "variant", "emulated", "within", "instructions", "vector", "lines")
+"""Counts are of one inference; `lines` of 64 bytes come from memory: the misses of the core's last cache."""
+
+
+def emulated_cells(item: Measurement) -> tuple[str, ...] | None:
+    """The emulated tier of one bench, in the order of EMULATED_HEADER; None where there is none."""
+    found = item.emulated
+    if found is None:
+        return None
+    counts = found.counts
+    known = found.low_ms is not None and found.high_ms is not None
+    return (
+        f"{item.model}/{item.kind}",
+        f"{item.target}:{item.precision}",
+        format_ms(found.latency_ms),
+        f"{format_ms(found.low_ms or 0)} .. {format_ms(found.high_ms or 0)}" if known else found.calibration,
+        format_count(counts.instructions),
+        format_count(counts.fmla + counts.dot + counts.simd),
+        NOTHING if counts.l1_misses is None else format_count(counts.memory_misses),
+    )
+
+
+def emulated_note(items: Iterable[Measurement]) -> str:
+    """How the emulated figures came about, in a line for each cost model."""
+    found = dict.fromkeys(
+        (item.emulated.cpu, item.emulated.threads, item.emulated.calibration)
+        for item in items
+        if item.emulated is not None
+    )
+    return "\n".join(
+        f"emulated: counted on one thread of QEMU's {cpu}, predicted for {threads}; {calibration}"
+        for cpu, threads, calibration in found
     )
 
 

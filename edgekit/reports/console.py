@@ -10,12 +10,15 @@ from edgekit.core.report import Report
 from edgekit.reports._base import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
+    EMULATED_HEADER,
     LEFT,
     ReportFormat,
     artifact_cells,
     bench_cells,
     benches_by_device,
     conclusion,
+    emulated_cells,
+    emulated_note,
     tier_note,
 )
 
@@ -42,10 +45,12 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]], *, left: int, co
 
 def bench_tables(benches: Mapping[str, Sequence[Measurement]], color: bool) -> str:
     """One table a device."""
-    parts = [
-        f"\n{device}\n{table(BENCH_HEADER, map(bench_cells, items), left=LEFT, color=color)}"
-        for device, items in benches.items()
-    ]
+    parts = []
+    for device, items in benches.items():
+        parts.append(f"\n{device}\n{table(BENCH_HEADER, map(bench_cells, items), left=LEFT, color=color)}")
+        emulated = [cells for item in items if (cells := emulated_cells(item))]
+        if emulated:
+            parts.append(f"{table(EMULATED_HEADER, emulated, left=LEFT, color=color)}{emulated_note(items)}\n")
     hosts = dict.fromkeys(item.host for items in benches.values() for item in items)
     return "".join([*parts, *(f"{tier_note(host)}\n" for host in hosts)])
 

@@ -8,12 +8,15 @@ from edgekit.core.report import Report
 from edgekit.reports._base import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
+    EMULATED_HEADER,
     LEFT,
     ReportFormat,
     artifact_cells,
     bench_cells,
     benches_by_device,
     conclusion,
+    emulated_cells,
+    emulated_note,
     tier_note,
 )
 
@@ -38,8 +41,12 @@ class MarkdownReport(ReportFormat):
         parts = [f"# edgekit report\n\n{conclusion(report)}.\n\n## Artifacts\n\n"]
         parts.append(markdown_table(ARTIFACT_HEADER, map(artifact_cells, report.rows)))
         for device, items in benches_by_device(report).items():
-            table = markdown_table(BENCH_HEADER, map(bench_cells, items))
-            parts.append(f"\n## {device}\n\n{table}\n{tier_note(items[0].host)}\n")
+            parts.append(
+                f"\n## {device}\n\n{markdown_table(BENCH_HEADER, map(bench_cells, items))}\n{tier_note(items[0].host)}\n"
+            )
+            emulated = [cells for item in items if (cells := emulated_cells(item))]
+            if emulated:
+                parts.append(f"\n{markdown_table(EMULATED_HEADER, emulated)}\n{emulated_note(items)}\n")
         if report.failed:
             parts.append("\n## Failed\n\n" + "".join(f"- {verdict.sentence}\n" for verdict in report.failed))
         return "".join(parts)

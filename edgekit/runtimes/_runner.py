@@ -1,14 +1,18 @@
 """The measuring process: one artifact, one runtime, and nothing else.
 
 `python -m edgekit.runtimes._runner REQUEST.json RESULT.json`. Needs the standard library, numpy, `edgekit.core` and the
-one runtime, so that the same code runs on this host, under an emulator and on a board.
+one runtime, so that the same code runs on this host, under an emulator and on a board. The request's `mode` says what
+is asked for: `measure` times, `count` marks where a counting emulator is to look, `infer` answers samples.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,18 +67,28 @@ def _raw_inputs(session: Session, samples: dict[str, Array]) -> dict[str, Array]
     return {spec.name: np.ascontiguousarray(to_tensor(array, spec)) for spec, array in pairs}
 
 
+def _runtime(request: dict[str, Any]) -> Runtime:
+    runtime: Runtime = plugins.load("edgekit.runtimes", request["runtime"], "RUNTIME")
+    return runtime
+
+
+def _samples(request: dict[str, Any]) -> dict[str, Array]:
+    with np.load(request["samples"], allow_pickle=False) as archive:
+        return {name[6:]: archive[name] for name in archive.files if name.startswith("input/")}
+
+
+def _open(runtime: Runtime, request: dict[str, Any]) -> Session:
+    signature = Signature.from_dict(request["signature"]) if request.get("signature") else None
+    return runtime.open(Path(request["file"]), threads=request["threads"], signature=signature)
+
+
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Opens the artifact, runs it, and returns figures in ms and bytes."""
-    runtime: Runtime = plugins.load("edgekit.runtimes", request["runtime"], "RUNTIME")
-    with np.load(request["samples"], allow_pickle=False) as archive:
-        samples = {name[6:]: archive[name] for name in archive.files if name.startswith("input/")}
-    signature = Signature.from_dict(request["signature"]) if request.get("signature") else None
+    runtime, samples = _runtime(request), _samples(request)
     runtime.load_library()
     memory = Memory()
     opened: list[Session] = []
-    load = clock.timed(
-        lambda: opened.append(runtime.open(Path(request["file"]), threads=request["threads"], signature=signature))
-    )
+    load = clock.timed(lambda: opened.append(_open(runtime, request)))
     load_peak = memory.peak_bytes()
     session = opened[0]
     call = session.bind(_raw_inputs(session, samples))
@@ -95,10 +109,55 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _mark() -> None:
+    """Tells a counting emulator "here" by a system call that fails and does nothing else."""
+    with contextlib.suppress(OSError):
+        os.close(-4242)
+
+
+def _repeat(call: Callable[[], object], runs: int) -> None:
+    for _ in range(runs):
+        call()
+
+
+def _nothing() -> None:
+    """What is called between the first two marks: its cost is that of the calling."""
+
+
+def count(request: dict[str, Any]) -> dict[str, Any]:
+    """Warms up, then marks three moments: `runs` calls of nothing between the first two, inferences between the last.
+
+    The first inference prepares what later ones keep, so that it is no measure of them.
+    """
+    session = _open(_runtime(request), request)
+    call = session.bind(_raw_inputs(session, _samples(request)))
+    _repeat(call, request["warm_up_runs"])
+    gc.collect()
+    gc.disable()
+    _mark()
+    _repeat(_nothing, request["runs"])
+    _mark()
+    _repeat(call, request["runs"])
+    _mark()
+    return {"runs": request["runs"]}
+
+
+def infer(request: dict[str, Any]) -> dict[str, Any]:
+    """Answers all samples: real values, by output, written to the request's `outputs` (.npz)."""
+    outputs = _open(_runtime(request), request).infer(_samples(request))
+    arrays: dict[str, Any] = {f"output/{name}": array for name, array in outputs.items()}
+    np.savez(request["outputs"], **arrays)
+    return {"outputs": sorted(outputs)}
+
+
+_MODES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"measure": measure, "count": count, "infer": infer}
+
+
 def main() -> None:
     """Reads the request, writes the result in one step."""
     request_path, result_path = Path(sys.argv[1]), Path(sys.argv[2])
-    result = measure(json.loads(request_path.read_text()))
+    request = json.loads(request_path.read_text())
+    result = _MODES[request.get("mode", "measure")](request)
     partial = result_path.with_suffix(".partial")
     partial.write_text(json.dumps(result, allow_nan=False))
     partial.rename(result_path)

@@ -14,6 +14,7 @@ from typing import Any
 from edgekit.core import plugins
 from edgekit.core.artifact import Artifact
 from edgekit.core.clock import Distribution
+from edgekit.core.emulated import Emulated
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
 from edgekit.core.files import to_json, write_json, writing
@@ -23,8 +24,10 @@ from edgekit.core.source import GOLDEN_FILE
 from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.devices import analytic, host
+from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile
 from edgekit.runtimes._base import Runtime
+from edgekit.stages import emulate
 from edgekit.stages.context import Context
 from edgekit.stages.inspect import describe
 from edgekit.workers.environment import Environment
@@ -36,13 +39,15 @@ HOST = "host"  # the device name of a bench without a profile
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """`threads` None: the profile's, else 1. Durations in seconds."""
+    """`threads` None: the profile's, else 1. Durations in seconds; the emulation has a time-out of its own."""
 
     threads: int | None = None
     min_duration_s: float = 1.0
     min_runs: int = 50
     warm_up_max_s: float = 3.0
     timeout_s: float = 300.0
+    emulated: bool = False
+    emulated_timeout_s: float = emulate.TIMEOUT_S
 
 
 def step_name(artifact: Artifact, device: str) -> str:
@@ -107,10 +112,27 @@ def _latencies(
     return {**latencies, "analytic": bound.latency_ms}, [f"analytic: {bound.bound_by}-bound, at {rate}"]
 
 
+def _emulated(
+    guest: emulate.Guest | None, artifact: Artifact, options: BenchOptions, step: str
+) -> tuple[Emulated | None, str]:
+    """The emulated tier where it is asked for; or nothing, and why."""
+    if guest is None:
+        return None, ""
+    if artifact.manifest.runtime not in pins.RUNTIMES:
+        return None, f"no emulated figure: the emulated core does not run {artifact.manifest.runtime}"
+    threads = options.threads or guest.profile.run.threads
+    return emulate.emulate(guest, artifact, threads, step, options.emulated_timeout_s), ""
+
+
 def bench_one(
-    context: Context, artifact: Artifact, device: str, profile: DeviceProfile | None, options: BenchOptions
+    context: Context,
+    artifact: Artifact,
+    device: str,
+    profile: DeviceProfile | None,
+    options: BenchOptions,
+    guest: emulate.Guest | None = None,
 ) -> Measurement:
-    """Measures one artifact and writes its bench-<device>.json.
+    """Measures one artifact and writes its bench-<device>.json; a `guest` adds the emulated tier.
 
     Raises InputError when the artifact is damaged, MissingDependency, StepError when its process does not survive it.
     """
@@ -119,6 +141,9 @@ def bench_one(
     description = describe(context, artifact.manifest.target, artifact.verified_path(), step)
     measured = _measure(artifact, plan, options, step)
     latency_ms, notes = _latencies(profile, artifact, description, measured)
+    emulated, why_not = _emulated(guest, artifact, options, step)
+    if emulated is not None:
+        latency_ms = {**latency_ms, "emulated": emulated.latency_ms}
     manifest = artifact.manifest
     measurement = Measurement(
         model=manifest.model,
@@ -143,7 +168,8 @@ def bench_one(
         peak_memory_run_bytes=measured["peak_memory_run_bytes"],
         macs=description.macs,
         weight_bytes=description.weight_bytes,
-        notes=tuple(note for note in (plan.note, *notes) if note),
+        notes=tuple(note for note in (plan.note, *notes, why_not) if note),
+        emulated=emulated,
     )
     write_json(artifact.folder / bench_file(device), asdict(measurement))
     return measurement
@@ -157,9 +183,11 @@ def bench(
 ) -> tuple[Measurement, ...]:
     """Measures each artifact under each profile, one after another. What a device does not run is noted and left out.
 
-    Raises InputError when no artifact runs on any of the devices.
+    Raises InputError when no artifact runs on any of the devices, MissingDependency when one is to be emulated and is
+    not set up.
     """
     done, tried = [], 0
+    guests = _guests(devices) if options.emulated else {}
     for device, profile in devices:
         for artifact in artifacts:
             manifest = artifact.manifest
@@ -168,7 +196,7 @@ def bench(
                 context.emit(Noted(step_name(artifact, device), f"left out: {device} {refusal}"))
                 continue
             tried += 1
-            work = partial(bench_one, context, artifact, device, profile, options)
+            work = partial(bench_one, context, artifact, device, profile, options, guests.get(device))
             result = context.attempt(step_name(artifact, device), work, summary)
             if result is not None:
                 done.append(result)
@@ -176,6 +204,15 @@ def bench(
         raise InputError(f"none of these artifacts runs on {', '.join(name for name, _ in devices)}")
     _warn_of_losses(context, done)
     return tuple(done)
+
+
+def _guests(devices: Sequence[tuple[str, DeviceProfile | None]]) -> dict[str, emulate.Guest]:
+    """The emulation of each device that has one: of several, those that do not are measured without."""
+    named = [(device, profile) for device, profile in devices if profile is not None]
+    if not named:
+        raise InputError("this host as it is has no emulated tier; name a device: --device NAME")
+    able = [(device, profile) for device, profile in named if profile.emulation or len(named) == 1]
+    return {device: emulate.guest_of(device, profile) for device, profile in able}
 
 
 def _warn_of_losses(context: Context, done: Sequence[Measurement]) -> None:
@@ -198,6 +235,9 @@ def _warn_of_losses(context: Context, done: Sequence[Measurement]) -> None:
 
 def summary(measurement: Measurement) -> str:
     """The result in a few words, each latency with its tier."""
-    tiers = [f"{format_ms(value)} ({tier})" for tier, value in sorted(measurement.latency_ms.items(), reverse=True)]
+    emulated = measurement.emulated
+    marks = {"emulated": "" if emulated is None or emulated.calibrated else f", {emulated.calibration}"}
+    figures = sorted(measurement.latency_ms.items(), reverse=True)
+    tiers = [f"{format_ms(value)} ({tier}{marks.get(tier, '')})" for tier, value in figures]
     memory = measurement.peak_memory_bytes
     return ", ".join([*tiers, *([f"peak memory {format_bytes(memory)}"] if memory is not None else [])])

@@ -77,11 +77,9 @@ def _drift(artifact: Artifact, budget: Budget, drift: Drift | None) -> Verdict:
 def _on_device(
     context: Context, artifact: Artifact, measurement: Measurement, budgets: Sequence[Budget]
 ) -> list[Verdict]:
-    """Memory and latency under all budgets; size under the device's own."""
+    """Memory, latency and instructions under all budgets; size under the device's own."""
     own = device_budgets(context, measurement.device)
-    dynamic = [
-        budget for budget in budgets if budget.rule == "peak_memory_bytes" or budget.rule.startswith("latency_ms")
-    ]
+    dynamic = [budget for budget in budgets if budget.rule not in ("size_bytes", "drift")]
     verdicts = []
     for budget in strictest((*own, *dynamic), str(artifact.manifest.variant)):
         figure = _figure(measurement, budget.rule)
@@ -89,6 +87,8 @@ def _on_device(
         if figure is None and budget.rule == "latency_ms.analytic":
             continue  # the bench has said why the profile gives no roofline
         missing = f"no figure of tier {tier} was measured" if tier != budget.rule else "it was not measured"
+        if budget.rule in ("instructions", "latency_ms.emulated"):
+            missing += f"; run: edgekit bench --device {measurement.device} --tier emulated"
         verdicts.append(_judged(artifact, budget, figure, measurement.device, missing))
     return verdicts
 
@@ -98,6 +98,8 @@ def _figure(measurement: Measurement, rule: str) -> float | None:
         return float(measurement.size_bytes)
     if rule == "peak_memory_bytes":
         return None if measurement.peak_memory_bytes is None else float(measurement.peak_memory_bytes)
+    if rule == "instructions":
+        return None if measurement.emulated is None else measurement.emulated.counts.instructions
     return measurement.latency_ms.get(rule.removeprefix("latency_ms."))
 
 

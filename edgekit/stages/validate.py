@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 from edgekit.core import layout, samples
 from edgekit.core.artifact import Artifact
 from edgekit.core.comparison import compare_outputs
+from edgekit.core.errors import InputError
+from edgekit.core.events import Noted
 from edgekit.core.files import write_json, writing
 from edgekit.core.metrics import TASK_METRICS, Array, TaskMetric, format_metric, top1_agreement
 from edgekit.core.samples import Samples
 from edgekit.core.source import TEST_FILE, load_source
 from edgekit.core.statistics import bootstrap_drop, bootstrap_mean, by_class, mcnemar_p
 from edgekit.core.tolerances import Tolerances, for_precision
-from edgekit.core.validation import VALIDATION_FILE, Drift, Validation
+from edgekit.core.validation import VALIDATION_FILE, Drift, Validation, validation_file
+from edgekit.devices.emulation import pins
+from edgekit.stages import emulate
 from edgekit.stages.context import Context, runtime_environment
 
 THREADS = 1
@@ -168,6 +172,63 @@ def validate_one(context: Context, artifact: Artifact) -> Validation:
     )
     write_json(artifact.folder / VALIDATION_FILE, {**asdict(validation), "passed": validation.passed})
     return validation
+
+
+def validate_on(context: Context, artifact: Artifact, guest: emulate.Guest, timeout_s: float) -> Validation:
+    """Compares what the artifact computes on a device's emulated core, on its golden samples, with the source and with
+    what it computes on this host; writes its validation-<device>.json.
+
+    Raises InputError when the artifact is damaged or its runtime is not emulated, MissingDependency, StepError when the
+    guest or the host's runtime does not survive it.
+    """
+    manifest = artifact.manifest
+    tolerances = tolerances_for(context, artifact)
+    golden = artifact.golden()
+    classifier = manifest.source.get("task") == "classification"
+    actual = emulate.infer(guest, artifact, golden.inputs, f"{step_name(artifact)} on {guest.name}", timeout_s)
+    here = _infer(context, artifact, golden.inputs)
+    # One flipped sample of 64 is 1.6 points: the agreement is judged on a test set, and that does not run here.
+    limits = replace(tolerances, min_top1_agreement=None)
+    validation = Validation(
+        model=manifest.model,
+        kind=manifest.source["kind"],
+        target=manifest.target,
+        precision=manifest.precision,
+        artifact_sha256=manifest.sha256,
+        runtime=manifest.runtime,
+        comparisons=compare_outputs(golden.outputs, actual, limits, classifier=classifier),
+        drift=None,
+        device=guest.name,
+        against_host=compare_outputs(here, actual, limits, classifier=classifier),
+    )
+    write_json(artifact.folder / validation_file(guest.name), {**asdict(validation), "passed": validation.passed})
+    return validation
+
+
+def validate_emulated(
+    context: Context, artifacts: Sequence[Artifact], guests: Sequence[emulate.Guest], timeout_s: float
+) -> tuple[Validation, ...]:
+    """Validates each artifact on each device's emulated core; what is not emulated is noted and left out.
+
+    Raises InputError when there is nothing that the devices run.
+    """
+    done, tried = [], 0
+    for guest in guests:
+        for artifact in artifacts:
+            manifest, step = artifact.manifest, f"{step_name(artifact)} on {guest.name}"
+            refusal = guest.profile.refuses(manifest.target, manifest.precision)
+            if manifest.runtime not in pins.RUNTIMES:
+                refusal = f"the emulated core does not run {manifest.runtime}"
+            if refusal:
+                context.emit(Noted(step, f"left out: {refusal}"))
+                continue
+            tried += 1
+            result = context.attempt(step, partial(validate_on, context, artifact, guest, timeout_s), summary)
+            if result is not None:
+                done.append(result)
+    if not tried:
+        raise InputError(f"none of these artifacts runs on {', '.join(guest.name for guest in guests)}")
+    return tuple(done)
 
 
 def validate(context: Context, artifacts: Sequence[Artifact]) -> tuple[Validation, ...]:

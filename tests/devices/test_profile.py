@@ -56,6 +56,9 @@ def refusal(folder, old, new):
     return sentence.removeprefix(f"{folder / 'tiny.toml'}: ")
 
 
+FACTS = ("soc", "isa", "cores", "memory", "emulation")
+
+
 def facts(value, key):
     """The dotted key of every fact below a table; a list of tables counts from 0."""
     if isinstance(value, dict):
@@ -80,7 +83,7 @@ def test_every_shipped_profile_loads(path):
 @by_name
 def test_every_fact_of_a_shipped_profile_has_a_provenance_and_every_provenance_a_fact(path):
     data = tomllib.loads(path.read_text())
-    found = [fact for key in ("soc", "isa", "cores", "memory") for fact in facts(data[key], key)]
+    found = [fact for key in FACTS if key in data for fact in facts(data[key], key)]
     assert sorted(data["provenance"]) == sorted(found)
 
 
@@ -130,11 +133,11 @@ def test_a_profile_refuses_other_targets_and_precisions(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("soc =", "sok =", "sok: unknown key; allowed: budgets, cores, isa, kind, memory, "),
+        ("soc =", "sok =", "sok: unknown key; allowed: budgets, cores, cost, emulation, isa, kind, memory, "),
         ("clock_mhz", "clock_ghz", "cores.0.clock_ghz: unknown key; allowed: clock_mhz, count, "),
         ("bandwidth_gb_per_s", "bandwidth", "memory.bandwidth: unknown key; allowed: bandwidth_gb_per_s, flash, "),
         ("threads = 4", "thread = 4", "run.thread: unknown key; allowed: memory_limit, threads"),
-        ('size = "20 MB"', 'flash = "20 MB"', "budgets.flash: unknown key; allowed: drift, latency_ms, "),
+        ('size = "20 MB"', 'flash = "20 MB"', "budgets.flash: unknown key; allowed: drift, instructions, latency_ms, "),
         ("float32 = 4", "float64 = 4", "cores.0.macs_per_cycle.float64: input should be 'float32', "),
         ("{ host", "{ cloud", "budgets.latency_ms.cloud: input should be 'analytic', 'host', 'emulated' or 'device'"),
     ],

@@ -1,0 +1,240 @@
+/*
+ * Counts what an arm64 program executes under qemu-aarch64: instructions by kind, and the misses of a model of its data
+ * caches. A program marks a moment by close(-4242), which fails and does nothing else; at every mark the counts so far
+ * are written as one line of JSON. What stands between two marks is the difference of their lines.
+ *
+ * Arguments: out=FILE, and for each cache level l1=BYTES:WAYS, l2=BYTES:WAYS, l3=BYTES:WAYS. A level of no size is absent.
+ *
+ * Counting assumes one running thread: the counters of several would race.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * QEMU's plugin interface of version 1, as docs/devel/tcg-plugins.rst describes it. Distributions ship QEMU without
+ * qemu-plugin.h, so what is used of it is declared here; the loader finds the functions in the emulator itself.
+ */
+typedef uint64_t plugin_id;
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+typedef void (*translated_fn)(plugin_id, struct qemu_plugin_tb *);
+typedef void (*accessed_fn)(unsigned vcpu, uint32_t info, uint64_t address, void *data);
+typedef void (*syscall_fn)(plugin_id, unsigned vcpu, int64_t number, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
+                           uint64_t, uint64_t, uint64_t);
+enum { INLINE_ADD_U64 = 0, NO_REGISTERS = 0, READS_AND_WRITES = 3 };
+extern void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id, translated_fn);
+extern void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, int operation, void *, uint64_t);
+extern void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *, accessed_fn, int registers, int rw, void *);
+extern void qemu_plugin_register_vcpu_syscall_cb(plugin_id, syscall_fn);
+extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
+extern struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
+extern const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
+
+#define EXPORT __attribute__((visibility("default")))
+EXPORT int qemu_plugin_version = 1;
+
+/* --- instructions ------------------------------------------------------------------------------------------------ */
+
+enum kind { LOADS, STORES, BRANCHES, FMLA, DOT, SIMD, OTHER, KINDS };
+static const char *const KIND_NAMES[KINDS] = {"loads", "stores", "branches", "fmla", "dot", "simd", "other"};
+
+/* Arm Architecture Reference Manual for A-profile, DDI 0487, C4.1: A64 instruction set encoding. */
+
+static int is_memory_access(uint32_t word) {
+    return (word & 0x0a000000) == 0x08000000;
+}
+
+static int is_prefetch(uint32_t word) {  /* PRFM, in its literal, unsigned, unscaled and register forms */
+    return (word & 0xff000000) == 0xd8000000 || (word & 0xffc00000) == 0xf9800000 || (word & 0xffc00000) == 0xf8800000;
+}
+
+static enum kind memory_kind(uint32_t word) {
+    if (is_prefetch(word)) {
+        return OTHER;  /* brings nothing into a register */
+    }
+    if ((word & 0x3b000000) == 0x18000000) {
+        return LOADS;  /* load register (literal): there is no such store */
+    }
+    if ((word & 0x3a000000) == 0x38000000 && (word & 0x04000000) == 0) {
+        return (word & 0x00c00000) ? LOADS : STORES;  /* opc of a single general register: 00 stores, 01 1x load */
+    }
+    return (word & 0x00400000) ? LOADS : STORES;  /* pairs, exclusives, structures, and single vector registers */
+}
+
+static enum kind simd_kind(uint32_t word) {
+    uint32_t by_element = word & 0xbf00f400;
+    if ((word & 0x9f20fc00) == 0x0e009400 || (word & 0x9f00f400) == 0x0f00e000) {
+        return DOT;  /* SDOT, UDOT: vector, by element */
+    }
+    if ((word & 0xdfe0fc00) == 0x4e80a400 || (word & 0xbfe0fc00) == 0x0e809c00 || (word & 0xbf40f400) == 0x0f00f000) {
+        return DOT;  /* SMMLA, UMMLA; USDOT, and USDOT and SUDOT by element */
+    }
+    if ((word & 0xbf20fc00) == 0x0e20cc00) {
+        return FMLA;  /* FMLA, FMLS: vectors */
+    }
+    if ((word & 0xbfe0fc00) == 0x0e400c00 || (word & 0xbfe0fc00) == 0x0ec00c00) {
+        return FMLA;  /* the same, half precision */
+    }
+    if (by_element == 0x0f001000 || by_element == 0x0f005000) {
+        return FMLA;  /* FMLA, FMLS: by element */
+    }
+    return (word & 0xff000000) == 0x1f000000 ? FMLA : SIMD;  /* FMADD and its kin: scalars */
+}
+
+static enum kind kind_of(uint32_t word) {
+    if (is_memory_access(word)) {
+        return memory_kind(word);
+    }
+    if ((word & 0x1c000000) == 0x14000000) {
+        return BRANCHES;  /* with exceptions and system instructions */
+    }
+    return (word & 0x0e000000) == 0x0e000000 ? simd_kind(word) : OTHER;
+}
+
+/* A translated block: how often it ran, and what is in it. Kept for good: QEMU may still hold `runs`. */
+struct block {
+    uint64_t runs;
+    uint32_t kinds[KINDS];
+    struct block *next;
+};
+static struct block *blocks;
+
+/* --- caches ------------------------------------------------------------------------------------------------------ */
+
+enum { LEVELS = 3, LINE_SHIFT = 6 };
+
+/* Set-associative, least recently used first out. `lines` holds each set's lines, the most recent first. */
+struct cache {
+    uint64_t sets, misses;
+    size_t ways;
+    uint64_t *lines;
+};
+static struct cache caches[LEVELS];
+
+static int hits(struct cache *cache, uint64_t line) {
+    uint64_t *set = cache->lines + (line % cache->sets) * cache->ways;
+    size_t way = 0;
+    if (set[0] == line) {
+        return 1;
+    }
+    while (way < cache->ways && set[way] != line) {
+        way++;
+    }
+    int found = way < cache->ways;
+    memmove(set + 1, set, (found ? way : cache->ways - 1) * sizeof *set);
+    set[0] = line;
+    cache->misses += !found;
+    return found;
+}
+
+static void accessed(unsigned vcpu, uint32_t info, uint64_t address, void *data) {
+    uint64_t last = (address + (1u << (info & 15)) - 1) >> LINE_SHIFT;  /* the low bits of info: log2 of the size */
+    (void)vcpu, (void)data;
+    for (uint64_t line = address >> LINE_SHIFT; line <= last; line++) {
+        for (int level = 0; level < LEVELS && caches[level].lines && !hits(&caches[level], line); level++) {
+        }
+    }
+}
+
+/* 0 when the text is not BYTES:WAYS of a cache that can be. */
+static int make_cache(struct cache *cache, const char *text) {
+    unsigned long long bytes, ways;
+    if (sscanf(text, "%llu:%llu", &bytes, &ways) != 2 || ways == 0 || bytes % (ways << LINE_SHIFT) != 0) {
+        return 0;
+    }
+    if (bytes == 0) {
+        return 1;
+    }
+    cache->ways = ways;
+    cache->sets = bytes / (ways << LINE_SHIFT);
+    cache->lines = malloc(bytes >> LINE_SHIFT << 3);
+    if (cache->lines != NULL) {
+        memset(cache->lines, 0xff, bytes >> LINE_SHIFT << 3);  /* no line has this address */
+    }
+    return cache->lines != NULL;
+}
+
+/* --- callbacks --------------------------------------------------------------------------------------------------- */
+
+static void translated(plugin_id id, struct qemu_plugin_tb *tb) {
+    struct block *block = calloc(1, sizeof *block);
+    size_t count = qemu_plugin_tb_n_insns(tb);
+    (void)id;
+    if (block == NULL) {
+        abort();
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(tb, i);
+        uint32_t word;
+        memcpy(&word, qemu_plugin_insn_data(instruction), sizeof word);
+        block->kinds[kind_of(word)]++;
+        if (caches[0].lines && is_memory_access(word)) {
+            qemu_plugin_register_vcpu_mem_cb(instruction, accessed, NO_REGISTERS, READS_AND_WRITES, NULL);
+        }
+    }
+    qemu_plugin_register_vcpu_tb_exec_inline(tb, INLINE_ADD_U64, &block->runs, 1);
+    block->next = __atomic_exchange_n(&blocks, block, __ATOMIC_ACQ_REL);
+}
+
+enum { SYSCALL_CLOSE = 57, MARK = -4242 };
+static FILE *out;
+
+static void write_counts(void) {
+    uint64_t kinds[KINDS] = {0}, all = 0;
+    for (const struct block *block = blocks; block != NULL; block = block->next) {
+        for (int kind = 0; kind < KINDS; kind++) {
+            kinds[kind] += block->runs * block->kinds[kind];
+        }
+    }
+    for (int kind = 0; kind < KINDS; kind++) {
+        all += kinds[kind];
+    }
+    fprintf(out, "{\"instructions\": %llu", (unsigned long long)all);
+    for (int kind = 0; kind < KINDS; kind++) {
+        fprintf(out, ", \"%s\": %llu", KIND_NAMES[kind], (unsigned long long)kinds[kind]);
+    }
+    for (int level = 0; level < LEVELS && caches[level].lines; level++) {
+        fprintf(out, ", \"l%d_misses\": %llu", level + 1, (unsigned long long)caches[level].misses);
+    }
+    fprintf(out, "}\n");
+    fflush(out);
+}
+
+static void on_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
+                       uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8) {
+    (void)id, (void)vcpu, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+    if (number == SYSCALL_CLOSE && (int32_t)a1 == MARK) {
+        write_counts();
+    }
+}
+
+static int take_argument(const char *argument) {
+    if (strncmp(argument, "out=", 4) == 0) {
+        out = fopen(argument + 4, "w");
+        return out != NULL;
+    }
+    if (argument[0] == 'l' && argument[1] >= '1' && argument[1] < '1' + LEVELS && argument[2] == '=') {
+        return make_cache(&caches[argument[1] - '1'], argument + 3);
+    }
+    return 0;
+}
+
+EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **argv) {
+    (void)info;
+    for (int i = 0; i < argc; i++) {
+        if (!take_argument(argv[i])) {
+            fprintf(stderr, "count_plugin: bad argument %s\n", argv[i]);
+            return 1;
+        }
+    }
+    if (out == NULL) {
+        fprintf(stderr, "count_plugin: the argument out=FILE is missing\n");
+        return 1;
+    }
+    qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+    qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
+    return 0;
+}

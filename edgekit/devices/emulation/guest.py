@@ -1,0 +1,86 @@
+"""The command line of the emulator: which core, which caches, which Python, what it finds where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import edgekit
+from edgekit.devices.emulation import tools
+from edgekit.devices.emulation.setup import Installed
+from edgekit.devices.profile import Core, EmulationSpec
+
+_KIB = 1024
+LINE_BYTES = 64
+
+
+@dataclass(frozen=True)
+class GuestCommand:
+    """What starts the guest: words, and the whole environment."""
+
+    command: tuple[str, ...]
+    variables: Mapping[str, str]
+
+
+def cache_arguments(spec: EmulationSpec, core: Core, threads: int) -> list[str]:
+    """The plugin's cache levels: the core's sizes with the emulation's ways. Without a first level there are none.
+
+    The one thread that is counted stands for one of several: of a cache that cores share it gets its share, rounded
+    down to whole sets.
+    """
+    l2_sharers = threads if core.l2_scope == "cluster" else 1
+    levels = (
+        (core.l1d_kib, spec.l1d_ways, 1),
+        (core.l2_kib, spec.l2_ways, l2_sharers),
+        (core.l3_kib, spec.l3_ways, threads),
+    )
+    known = []
+    for kib, ways, sharers in levels:
+        if kib is None:
+            break
+        set_bytes = ways * LINE_BYTES
+        known.append((max(1, kib * _KIB // sharers // set_bytes) * set_bytes, ways))
+    return [f"l{index}={size}:{ways}" for index, (size, ways) in enumerate(known, start=1)]
+
+
+def guest_command(
+    installed: Installed,
+    wheel_set: str,
+    spec: EmulationSpec,
+    arguments: Sequence[str],
+    *,
+    scratch: Path,
+    plugin: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> GuestCommand:
+    """Python on the emulated core with the runtime's wheels and edgekit; `plugin` are the counting plugin's arguments.
+
+    The guest sees edgekit through a link in `scratch`: this host's own packages must not come with it.
+    """
+    library = scratch / "lib"
+    library.mkdir(exist_ok=True)
+    link = library / "edgekit"
+    if not link.is_symlink():
+        link.symlink_to(Path(edgekit.__file__).parent)
+    sysroot = installed.folders.sysroot
+    sites = [installed.sites[wheel_set], *(path for name, path in installed.sites.items() if name != wheel_set)]
+    words = [str(installed.folders.plugin), *plugin]
+    counting = ("-plugin", ",".join(word.replace(",", ",,") for word in words)) if plugin else ()
+    command = (
+        *(str(tools.QEMU.path()), "-cpu", spec.cpu, "-L", str(sysroot), *counting),
+        *(str(sysroot / "usr" / "bin" / f"python{installed.python}"), "-sP", *arguments),
+    )
+    own = {
+        "HOME": str(scratch),
+        "TMPDIR": str(scratch),
+        "LANG": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "0",
+        "PYTHONHOME": str(sysroot / "usr"),
+        "PYTHONPATH": ":".join(str(path) for path in (library, *sites)),
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        **(variables or {}),
+    }
+    return GuestCommand(command, own)

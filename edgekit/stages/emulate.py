@@ -1,0 +1,213 @@
+"""The emulated tier: artifacts on the device's core under QEMU, counted or compared; and setting that up."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.core.artifact import Artifact
+from edgekit.core.emulated import Counts, Emulated, parse_marks
+from edgekit.core.errors import InputError, MissingDependency, StepFailed
+from edgekit.core.files import to_json, writing
+from edgekit.core.metrics import Array
+from edgekit.core.samples import Samples
+from edgekit.core.source import GOLDEN_FILE
+from edgekit.devices import cost
+from edgekit.devices.emulation import pins, setup, tools
+from edgekit.devices.emulation.guest import cache_arguments, guest_command
+from edgekit.devices.emulation.setup import Installed, Say
+from edgekit.devices.profile import DeviceProfile, EmulationSpec
+from edgekit.workers.environment import Environment
+from edgekit.workers.process import run_module
+
+TIMEOUT_S = 600.0
+WARM_UP_RUNS = 2
+RUNS = 4
+_QEMU_OVERHEAD_BYTES = 2**30
+"""What the emulator itself may take beside the guest: its buffer of translated code, and the plugin's records."""
+
+_MARKS = "marks.jsonl"
+_ONE_OP = {"litert": "one_op.tflite", "onnxruntime": "one_op.onnx"}
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A device whose emulation is set up."""
+
+    name: str
+    profile: DeviceProfile
+    spec: EmulationSpec
+    installed: Installed
+
+    def missing(self, runtime: str) -> str | None:
+        """What to do first, where the runtime's wheels are not there."""
+        wheel_set = pins.wheel_set(runtime)
+        if wheel_set in self.installed.sites:
+            return None
+        return f"the wheels of {runtime} are not set up; run: edgekit devices setup {self.name} --runtime {runtime}"
+
+
+def emulation_of(name: str, profile: DeviceProfile) -> EmulationSpec:
+    """How the device is emulated. Raises InputError when its profile does not say."""
+    if profile.emulation is None:
+        raise InputError(f"{name} cannot be emulated: its profile has no [emulation] table")
+    return profile.emulation
+
+
+def guest_of(name: str, profile: DeviceProfile) -> Guest:
+    """The device's emulation as it stands. Raises MissingDependency when it is not set up, or QEMU is gone."""
+    spec = emulation_of(name, profile)
+    base = setup.find(spec, profile.cores[0].count, ("base",))
+    if base is None:
+        raise MissingDependency(f"the emulation of {name} is not set up; run: edgekit devices setup {name}")
+    tools.require_tools((tools.QEMU,), "the emulation")
+    return Guest(name, profile, spec, setup.find(spec, profile.cores[0].count, ("base", "torch")) or base)
+
+
+def set_up(name: str, profile: DeviceProfile, runtimes: Sequence[str], say: Say) -> Installed:
+    """Fetches and builds what is missing, and runs a model of one operator on each runtime where something was."""
+    spec = emulation_of(name, profile)
+    wheel_sets = tuple(dict.fromkeys(("base", *(pins.wheel_set(runtime) for runtime in runtimes))))
+    installed = setup.set_up(spec, profile.cores[0].count, wheel_sets, say)
+    if installed.made:
+        guest = Guest(name, profile, spec, installed)
+        for runtime in _ONE_OP:
+            say(f"running a model of one operator on {runtime}")
+            _check_one_op(guest, runtime)
+    return installed
+
+
+def _check_one_op(guest: Guest, runtime: str) -> None:
+    """A product with a matrix of ones: every output is the sum of the inputs.
+
+    These runs also leave the guest's compiled Python files in the cache folder.
+    """
+    step = f"check the emulation of {guest.name}"
+    inputs = np.arange(8, dtype=np.float32).reshape(1, 8)
+    file = Path(setup.__file__).with_name(_ONE_OP[runtime])
+    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
+        given = Path(folder, "given.npz")
+        Samples({"x": inputs}, {}).save(given)
+        request: dict[str, Any] = {"mode": "count", "runtime": runtime, "file": str(file), "samples": str(given)}
+        request |= {"signature": None, "threads": 1, "warm_up_runs": 1, "runs": 1, "keep_bytecode": True}
+        _run(guest, request, step, Path(folder), TIMEOUT_S, plugin=_plugin(guest, 1, Path(folder)))
+        outputs = _infer(guest, request, step, Path(folder), TIMEOUT_S)
+    if any(not np.array_equal(array, np.full((1, 4), inputs.sum())) for array in outputs.values()):
+        raise StepFailed(f"{step}: {runtime} computes a product wrong under this QEMU", step=step)
+
+
+def run_python(
+    guest: Guest,
+    runtime: str,
+    arguments: Sequence[str],
+    *,
+    step: str,
+    folder: Path,
+    timeout_s: float,
+    plugin: Sequence[str] = (),
+    keep_bytecode: bool = False,
+) -> None:
+    """Python in the guest, with a runtime's wheels, to its end; `folder` is its scratch.
+
+    Raises StepCrashed, StepOutOfMemory or StepTimedOut.
+    """
+    spec_path = folder / "spec.json"
+    variables = {} if keep_bytecode else {"PYTHONDONTWRITEBYTECODE": "1"}
+    command = guest_command(
+        guest.installed,
+        pins.wheel_set(runtime),
+        guest.spec,
+        arguments,
+        scratch=folder,
+        plugin=plugin,
+        variables=variables,
+    )
+    with writing(spec_path):
+        spec_path.write_text(to_json(asdict(command)))
+    limit = guest.profile.run.memory_limit
+    environment = Environment(memory_limit_bytes=None if limit is None else limit + _QEMU_OVERHEAD_BYTES)
+    run_module("edgekit.devices.emulation._exec", [str(spec_path)], environment, step=step, timeout_s=timeout_s)
+
+
+def _run(
+    guest: Guest, request: Mapping[str, Any], step: str, folder: Path, timeout_s: float, plugin: Sequence[str] = ()
+) -> None:
+    """The runner in the guest; its files are in the folder afterwards. Raises like `run_python`."""
+    path = folder / "request.json"
+    with writing(path):
+        path.write_text(to_json(request))
+    run_python(
+        guest,
+        request["runtime"],
+        ("-m", "edgekit.runtimes._runner", str(path), str(folder / "result.json")),
+        step=step,
+        folder=folder,
+        timeout_s=timeout_s,
+        plugin=plugin,
+        keep_bytecode=request.get("keep_bytecode", False),
+    )
+
+
+def _plugin(guest: Guest, threads: int, folder: Path) -> list[str]:
+    """The counting plugin's arguments: where the marks go, and the caches as one of so many threads has them."""
+    return [f"out={folder / _MARKS}", *cache_arguments(guest.spec, guest.profile.cores[0], threads)]
+
+
+def _infer(guest: Guest, request: Mapping[str, Any], step: str, folder: Path, timeout_s: float) -> dict[str, Array]:
+    outputs = folder / "outputs.npz"
+    _run(guest, {**request, "mode": "infer", "outputs": str(outputs)}, step, folder, timeout_s)
+    with np.load(outputs, allow_pickle=False) as archive:
+        return {name.removeprefix("output/"): archive[name] for name in archive.files}
+
+
+def _request(artifact: Artifact, given: Path) -> dict[str, Any]:
+    manifest = artifact.manifest
+    return {
+        "runtime": manifest.runtime,
+        "file": str(artifact.verified_path()),
+        "samples": str(given),
+        "signature": asdict(manifest.signature),
+        "threads": 1,  # several would spin while they wait for one another, and be counted
+    }
+
+
+def _ready(guest: Guest, artifact: Artifact) -> None:
+    missing = guest.missing(artifact.manifest.runtime)
+    if missing is not None:
+        raise MissingDependency(missing)
+
+
+def count(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> Counts:
+    """What one inference of the artifact executes on the device's core, whose caches so many threads share.
+
+    Raises MissingDependency, InputError for a runtime that is not emulated, and StepError when the guest dies.
+    """
+    _ready(guest, artifact)
+    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
+        request = _request(artifact, artifact.folder / GOLDEN_FILE)
+        request |= {"mode": "count", "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
+        _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
+        marks = parse_marks(Path(folder, _MARKS).read_text())
+    return Counts.between(marks, RUNS)
+
+
+def infer(
+    guest: Guest, artifact: Artifact, inputs: Mapping[str, Array], step: str, timeout_s: float
+) -> dict[str, Array]:
+    """What the artifact answers on the device's core: real values by output. Raises like `count`."""
+    _ready(guest, artifact)
+    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
+        given = Path(folder, "given.npz")
+        Samples(dict(inputs), {}).save(given)
+        return _infer(guest, _request(artifact, given), step, Path(folder), timeout_s)
+
+
+def emulate(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> Emulated:
+    """Counts and the predicted latency for so many threads. Raises like `count`."""
+    counts = count(guest, artifact, threads, step, timeout_s)
+    return cost.predicted(guest.profile, guest.spec.cpu, counts, threads, RUNS)

@@ -1,0 +1,256 @@
+"""Fitting a device's cost model: the published networks made and counted on its emulated core, beside their timings."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.cache import cache_folder, locked
+from edgekit.core.emulated import Counts
+from edgekit.core.errors import InputError, StepError
+from edgekit.core.files import read_bytes, read_json, sha256_file, write_json, write_text
+from edgekit.core.project import open_project
+from edgekit.core.requirements import KERAS, TENSORFLOW, versions
+from edgekit.core.units import format_ms
+from edgekit.devices import cost, networks
+from edgekit.devices.cost import Prediction, Row
+from edgekit.devices.emulation.folders import key
+from edgekit.devices.emulation.guest import cache_arguments
+from edgekit.devices.profile import CostSpec, DeviceProfile, load_profile
+from edgekit.stages import emulate, export, routes, subjects
+from edgekit.stages.bench import BenchOptions, bench_one
+from edgekit.stages.context import Context
+
+MEASURED_FILE = "published_latency.csv"
+_PRECISIONS = ("float32", "int8")
+_ONE_THREAD = BenchOptions(threads=1, min_duration_s=1.0, min_runs=10)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One row of the published table that is about this device."""
+
+    network: str
+    precision: str
+    threads: int
+    latency_ms: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that was made: its multiply-accumulates, and what it takes on this host with one thread."""
+
+    artifact: Artifact
+    macs: int | None
+    host_ms: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The fitted model, its leave-one-out predictions, and those of the plain alternatives by name."""
+
+    device: str
+    spec: CostSpec
+    predictions: tuple[Prediction, ...]
+    fitted: tuple[Prediction, ...]
+    alternatives: dict[str, tuple[Prediction, ...]]
+
+
+def timings(path: Path, device: str, profile: DeviceProfile) -> tuple[Timing, ...]:
+    """The device's rows. Raises InputError when the table is damaged, or has none of networks that are known here."""
+    published = profile.emulation.published_as if profile.emulation else None
+    found = []
+    for number, row in enumerate(csv.DictReader(read_bytes(path, "table of timings").decode().splitlines()), start=2):
+        try:
+            known = row["model"] in networks.PUBLISHED_AS and row["precision"] in _PRECISIONS
+            if row["device"] == published and known:
+                latency, source = float(row["latency_ms"]), row["source"]
+                found.append(Timing(row["model"], row["precision"], int(row["threads"]), latency, source))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: line {number} lacks or mistypes a column ({error})") from None
+    if not found:
+        raise InputError(f"{path}: there is no timing of {device} to fit with; its figures stay uncalibrated")
+    return tuple(found)
+
+
+def _made_with() -> str:
+    return key(sha256_file(Path(networks.__file__)), versions((TENSORFLOW, KERAS)))
+
+
+def network(context: Context, name: str, precision: str) -> Network:
+    """The network as a .tflite artifact in the cache folder, made and measured once. Raises what an export raises."""
+    root = cache_folder() / "networks" / _made_with()
+    function = networks.PUBLISHED_AS[name]
+    with locked(root):
+        inner = Context(open_project(root), context.pool, context.emit)
+        folder = inner.project.artifact_folder(function, "keras", f"tflite-{precision}")
+        if not (folder / MANIFEST_FILE).is_file():
+            _export(inner, function)
+        artifact = load_artifact(folder)
+        record = folder / "host.json"
+        if not record.is_file():
+            measured = bench_one(inner, artifact, "host", None, _ONE_THREAD)
+            write_json(record, {"macs": measured.macs, "host_ms": measured.latency_ms["host"]})
+        known = read_json(record, "record of a network")
+    return Network(artifact, known["macs"], known["host_ms"])
+
+
+def _export(context: Context, function: str) -> None:
+    code = str(Path(networks.__file__))
+    own = subjects.OwnModel(name=function, calibration=f"{code}:calibration", sizes={"batch": 1})
+    selection = routes.parse_selection(tuple(f"tflite:{precision}" for precision in _PRECISIONS), None)
+    settings = export.ExportSettings(networks.CALIBRATION_SAMPLES, {"batch": 1})
+    for group in subjects.resolve(context, (f"{code}:{function}",), "keras", own):
+        export.export(context, export.plan(group, selection, targets_named=True), settings)
+    if context.failures:
+        raise context.failures[0]
+
+
+def counted(guest: emulate.Guest, made: Network, threads: int) -> Counts:
+    """What the network executes; remembered by its file, the core and its caches. Raises what counting raises."""
+    manifest, core = made.artifact.manifest, guest.profile.cores[0]
+    folders = guest.installed.folders
+    caches = cache_arguments(guest.spec, core, threads)
+    known = key(manifest.sha256, folders.device.name, folders.plugin_folder.name, guest.spec.cpu, caches)
+    path = cache_folder() / "networks" / "counts" / f"{known}.json"
+    if not path.is_file():
+        step = f"count {made.artifact.label} for {threads} threads of {guest.name}"
+        write_json(path, asdict(emulate.count(guest, made.artifact, threads, step, emulate.TIMEOUT_S)))
+    return Counts(**read_json(path, "counts"))
+
+
+def fit(context: Context, device: str, profile: DeviceProfile, table: Path) -> Fit:
+    """Fits the device's cost model to its rows of the table.
+
+    Raises InputError without rows, MissingDependency when the emulation is not set up, StepError when a network cannot
+    be made or counted.
+    """
+    chosen = timings(table, device, profile)
+    guest = emulate.guest_of(device, profile)
+    made: dict[tuple[str, str], Network] = {}
+    rows: list[Row] = []
+    for item in chosen:
+        named = (item.network, item.precision)
+
+        def work(item: Timing = item, named: tuple[str, str] = named) -> Row:
+            if named not in made:
+                made[named] = network(context, *named)
+            counts = counted(guest, made[named], item.threads)
+            return Row(item.network, item.precision, item.threads, counts, item.latency_ms)
+
+        step = f"count {item.network} {item.precision}, {item.threads} threads, on {device}"
+        row = context.attempt(step, work, lambda row: f"{row.counts.instructions / 1e6:.1f} M instructions")
+        if row is None:
+            raise StepError(str(context.failures[-1]), step=step)
+        rows.append(row)
+    return _fitted(device, profile, rows, made, sorted({item.source for item in chosen}))
+
+
+def _fitted(
+    device: str,
+    profile: DeviceProfile,
+    rows: Sequence[Row],
+    made: dict[tuple[str, str], Network],
+    sources: Sequence[str],
+) -> Fit:
+    coefficients, predictions = cost.fit(rows, profile), cost.leave_one_out(rows, profile)
+    clock_mhz = profile.cores[0].clock_mhz
+    text = f"{len(rows)} timings from {', '.join(sources)}"
+    figures: dict[str, Callable[[Row], float | None]] = {
+        "MACs x constant": lambda row: made[row.network, row.precision].macs,
+        "host time x constant": lambda row: made[row.network, row.precision].host_ms,
+        "instructions x constant": lambda row: row.counts.instructions,
+    }
+    return Fit(
+        device,
+        cost.specification(coefficients, predictions, text),
+        tuple(predictions),
+        tuple(Prediction(row, coefficients.latency_ms(row.counts, row.threads, clock_mhz)) for row in rows),
+        {name: tuple(cost.by_constant(rows, figure)) for name, figure in figures.items()},
+    )
+
+
+def write_cost(path: Path, spec: CostSpec) -> None:
+    """Puts the [cost] table into the profile, in place of the one that was there; the rest stays as it is.
+
+    Raises InputError when the profile cannot be written, or would not be read again.
+    """
+    before = path.read_text()
+    write_text(path, _with_cost(before, spec))
+    try:
+        load_profile(path)
+    except InputError:
+        write_text(path, before)
+        raise
+
+
+def _with_cost(text: str, spec: CostSpec) -> str:
+    """The profile's text: `[cost]` and `[[cost.threads]]` cut out, the new ones before the provenance."""
+    kept, inside = [], False
+    for line in text.splitlines(keepends=True):
+        if line.startswith("["):
+            inside = line.startswith(("[cost]", "[[cost."))
+        if not inside:
+            kept.append(line)
+    rest = "".join(kept)
+    before, header, after = rest.partition("[provenance]\n")
+    return f"{before.rstrip()}\n\n{_cost_table(spec)}\n{header}{after}" if header else f"{rest}\n{_cost_table(spec)}"
+
+
+def _cost_table(spec: CostSpec) -> str:
+    lines = [
+        "[cost]                            # written by: edgekit devices fit",
+        f"cycles_per_instruction = {spec.cycles_per_instruction}",
+        f'fitted_with = "{spec.fitted_with}"',
+    ]
+    for item in spec.threads:
+        lines += [
+            "[[cost.threads]]",
+            f"count = {item.count}",
+            f"line_ns = {item.line_ns}",
+            f"rows = {item.rows}",
+            f"mean_error = {item.mean_error}                # each row predicted from the others",
+            f"max_error = {item.max_error}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def rows_of(found: Fit) -> list[dict[str, Any]]:
+    """The fit row by row, for --json: relative errors, and None where nothing could be predicted from."""
+    return [
+        {
+            **{name: getattr(fitted.row, name) for name in ("network", "precision", "threads")},
+            "published_ms": fitted.row.latency_ms,
+            "instructions": fitted.row.counts.instructions,
+            "memory_misses": fitted.row.counts.memory_misses,
+            "fitted_ms": fitted.predicted_ms,
+            "left_out_ms": left_out.predicted_ms,
+            "left_out_error": left_out.error,
+            **{f"{name}: left_out_error": items[index].error for name, items in found.alternatives.items()},
+        }
+        for index, (fitted, left_out) in enumerate(zip(found.fitted, found.predictions, strict=True))
+    ]
+
+
+def table_rows(found: Fit) -> list[tuple[str, ...]]:
+    """The fit for a table: the network, the published figure, the fitted and the left-out ones, and the errors."""
+    return [
+        (
+            str(row["network"]),
+            str(row["precision"]),
+            str(row["threads"]),
+            format_ms(row["published_ms"]),
+            format_ms(row["fitted_ms"]),
+            *(_percent(row[name]) for name in row if name.endswith("left_out_error")),
+        )
+        for row in rows_of(found)
+    ]
+
+
+def _percent(error: float | None) -> str:
+    return "-" if error is None else f"{100 * error:+.1f} %"

@@ -1,0 +1,126 @@
+"""The cost model: what it computes, what a fit finds again, and what is said of a device that has no timings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgekit.core.emulated import UNCALIBRATED, Counts
+from edgekit.devices import cost
+from edgekit.devices.cost import Coefficients, Row
+from edgekit.devices.profile import Core, CostSpec, DeviceProfile, MemorySpec, ThreadCost
+
+PROFILE = DeviceProfile("Tiny", "board", "T1", "armv8-a", (Core("big", 4, 2000),), MemorySpec(2**30))
+TRUE = Coefficients(0.8, {1: 5.0, 4: 9.0})
+
+
+def counts(instructions, lines):
+    return Counts(instructions, 0, 0, 0, 0, 0, 0, instructions, l1_misses=2 * lines, l2_misses=lines)
+
+
+def row(instructions, lines, threads=1, factor=1.0, precision="float32"):
+    made = counts(instructions, lines)
+    return Row("net", precision, threads, made, factor * TRUE.latency_ms(made, threads, 2000))
+
+
+ROWS = [row(2e8, 1e6), row(1.2e8, 9e5), row(2e8, 1.5e6, 4), row(1.2e8, 1.2e6, 4)]
+
+
+def test_latency_is_instructions_at_the_clock_and_lines_at_their_price():
+    # 0.8 * 2e8 / 2e9 s = 80 ms; 1e6 lines * 5 ns = 5 ms; four threads share the instructions, not the lines.
+    assert TRUE.latency_ms(counts(2e8, 1e6), 1, 2000) == pytest.approx(85)
+    assert TRUE.latency_ms(counts(2e8, 1e6), 4, 2000) == pytest.approx(20 + 9)
+
+
+def test_lines_come_from_the_last_cache_that_the_core_has():
+    assert Counts(1, 0, 0, 0, 0, 0, 0, 1).memory_misses == 0
+    assert Counts(1, 0, 0, 0, 0, 0, 0, 1, 5, 3).memory_misses == 3
+    assert Counts(1, 0, 0, 0, 0, 0, 0, 1, 5, 3, 2).memory_misses == 2
+
+
+def test_a_fit_finds_the_coefficients_that_made_the_timings():
+    found = cost.fit(ROWS, PROFILE)
+    assert found.cycles_per_instruction == pytest.approx(0.8, rel=0.05)
+    assert found.line_ns == {1: pytest.approx(5, rel=0.2), 4: pytest.approx(9, rel=0.2)}
+    for item in ROWS:
+        assert found.latency_ms(item.counts, item.threads, 2000) == pytest.approx(item.latency_ms, rel=0.01)
+
+
+def test_each_row_is_predicted_from_the_others_alone():
+    found = cost.leave_one_out(ROWS, PROFILE)
+    assert [item.row for item in found] == ROWS
+    assert all(abs(item.error) < 0.06 for item in found)
+    off = [*ROWS[:1], replace(ROWS[1], latency_ms=2 * ROWS[1].latency_ms), *ROWS[2:]]
+    assert cost.leave_one_out(off, PROFILE)[1].error == pytest.approx(-0.5, abs=0.04)
+
+
+def test_coefficients_are_never_negative():
+    # The network with more lines is the faster one: least squares alone would pay for lines.
+    found = cost.fit([row(2e8, 1e6, factor=2.0), row(1.9e8, 9e6, factor=0.5)], PROFILE)
+    assert found.cycles_per_instruction >= 0
+    assert min(found.line_ns.values()) >= 0
+
+
+def test_a_single_row_is_fitted_and_predicts_nothing():
+    (left_out,) = cost.leave_one_out(ROWS[:1], PROFILE)
+    assert left_out.error is None
+    assert cost.errors([left_out]) is None
+    made = cost.fit(ROWS[:1], PROFILE)
+    assert made.latency_ms(ROWS[0].counts, 1, 2000) == pytest.approx(ROWS[0].latency_ms, rel=0.01)
+
+
+def test_nothing_to_fit_with_is_an_error():
+    with pytest.raises(ValueError, match="nothing to fit"):
+        cost.fit([], PROFILE)
+
+
+def test_a_constant_is_taken_from_the_other_rows_of_the_same_threads_and_precision():
+    rows = [replace(item, latency_ms=ms) for item, ms in zip(ROWS, (10.0, 5.0, 4.0, 3.0), strict=True)]
+    found = cost.by_constant(rows, lambda item: item.counts.instructions)
+    assert found[0].predicted_ms == pytest.approx(2e8 * 5.0 / 1.2e8)
+    assert found[2].predicted_ms == pytest.approx(2e8 * 3.0 / 1.2e8)
+    alone = cost.by_constant([*rows[:2], replace(rows[2], precision="int8")], lambda item: item.counts.instructions)
+    assert alone[2].predicted_ms is None
+
+
+def test_the_profile_s_table_has_an_error_for_each_number_of_threads():
+    spec = cost.specification(cost.fit(ROWS, PROFILE), cost.leave_one_out(ROWS, PROFILE), "4 timings")
+    assert [(item.count, item.rows) for item in spec.threads] == [(1, 2), (4, 2)]
+    assert all(0 <= item.mean_error <= item.max_error < 0.06 for item in spec.threads)
+
+
+def spec(max_error=0.08):
+    return CostSpec(0.8, (ThreadCost(1, 5.0, 2, 0.03, max_error),), "2 timings")
+
+
+def test_a_calibrated_figure_has_an_interval_of_the_largest_error():
+    made = cost.predicted(replace(PROFILE, cost=spec()), "cortex-a72", counts(2e8, 1e6), 1, 4)
+    assert made.calibrated
+    assert (made.low_ms, made.latency_ms, made.high_ms) == tuple(map(pytest.approx, (85 * 0.92, 85, 85 * 1.08)))
+    assert made.calibration == "2 timings; 2 rows of 1 threads, mean error 3.0 %"
+
+
+def test_no_interval_is_narrower_than_5_percent():
+    made = cost.predicted(replace(PROFILE, cost=spec(0.001)), "cortex-a72", counts(2e8, 1e6), 1, 4)
+    assert made.high_ms == pytest.approx(85 * 1.05)
+
+
+@pytest.mark.parametrize(("profile", "threads"), [(PROFILE, 1), (replace(PROFILE, cost=spec()), 4)])
+def test_without_timings_of_so_many_threads_a_figure_is_uncalibrated(profile, threads):
+    made = cost.predicted(profile, "cortex-a72", counts(2e8, 1e6), threads, 4)
+    assert (made.calibration, made.low_ms, made.high_ms) == (UNCALIBRATED, None, None)
+    assert not made.calibrated
+    assert np.isfinite(made.latency_ms)
+
+
+def test_counts_between_marks_leave_out_what_calling_costs():
+    marks = [
+        {"instructions": 1000, "loads": 10, "l1_misses": 4},
+        {"instructions": 1100, "loads": 12, "l1_misses": 4},
+        {"instructions": 5200, "loads": 54, "l1_misses": 3},
+    ]
+    others = dict.fromkeys(("stores", "branches", "fmla", "dot", "simd", "other"), 0)
+    found = Counts.between([{**others, **mark} for mark in marks], 4)
+    assert (found.instructions, found.loads, found.l1_misses, found.l2_misses) == (1000, 10, 0, None)

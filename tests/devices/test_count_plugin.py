@@ -1,0 +1,150 @@
+"""The counting plugin without QEMU: which kind an instruction is, and what its caches miss."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from devices.emulated import needs_compiler
+
+from edgekit.devices.emulation import tools
+from edgekit.devices.emulation.folders import PLUGIN_SOURCE
+
+pytestmark = needs_compiler
+
+HARNESS = f"""
+#include "{PLUGIN_SOURCE}"
+/* What QEMU would bring. */
+void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id id, translated_fn call) {{ (void)id, (void)call; }}
+void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *tb, int op, void *to, uint64_t by) {{}}
+void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *at, accessed_fn call, int r, int rw, void *data) {{}}
+void qemu_plugin_register_vcpu_syscall_cb(plugin_id id, syscall_fn call) {{ (void)id, (void)call; }}
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb) {{ return tb == NULL; }}
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t at) {{ return NULL; }}
+const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *at) {{ return at; }}
+int main(int argc, char **argv) {{
+    if (argc > 1 && argv[1][0] == 'l') {{
+        int arguments = 0;
+        while (arguments + 1 < argc && argv[1 + arguments][0] == 'l') {{
+            if (!take_argument(argv[1 + arguments++])) {{
+                return 3;
+            }}
+        }}
+        for (int i = 1 + arguments; i < argc; i++) {{
+            unsigned long long address, bytes_log2;
+            sscanf(argv[i], "%llx:%llu", &address, &bytes_log2);
+            accessed(0, (uint32_t)bytes_log2, address, NULL);
+        }}
+        printf("%llu %llu\\n", (unsigned long long)caches[0].misses, (unsigned long long)caches[1].misses);
+        return 0;
+    }}
+    for (int i = 1; i < argc; i++) {{
+        printf("%s\\n", KIND_NAMES[kind_of((uint32_t)strtoul(argv[i], NULL, 16))]);
+    }}
+}}
+"""
+
+# Words as an assembler makes them; Arm Architecture Reference Manual for A-profile, DDI 0487, C6 and C7.
+WORDS = {
+    "loads": {
+        "ldr q0, [x0]": 0x3DC00000,
+        "ldr d0, [x0]": 0xFD400000,
+        "ldr x0, [x1]": 0xF9400020,
+        "ldrsw x0, [x1]": 0xB9800020,
+        "ldrb w0, [x1]": 0x39400020,
+        "ldr x0, [x1, x2]": 0xF8626820,
+        "ldp q0, q1, [x0]": 0xAD400400,
+        "ldp x0, x1, [x2]": 0xA9400440,
+        "ld1 {v0.4s}, [x0]": 0x4C407800,
+        "ld1r {v0.4s}, [x0]": 0x4D40C800,
+        "ldr x0, 8": 0x58000040,
+        "ldr q0, 16": 0x9C000080,
+    },
+    "stores": {
+        "str q0, [x0]": 0x3D800000,
+        "str d0, [x0]": 0xFD000000,
+        "str x0, [x1]": 0xF9000020,
+        "strb w0, [x1]": 0x39000020,
+        "stp q0, q1, [x0]": 0xAD000400,
+        "st1 {v0.4s}, [x0]": 0x4C007800,
+    },
+    "branches": {"b 0": 0x14000000, "b.eq 0": 0x54000000, "ret": 0xD65F03C0, "cbz x0, 0": 0xB4000000, "svc 0": 0xD4000001},
+    "fmla": {
+        "fmla v0.4s, v1.4s, v2.4s": 0x4E22CC20,
+        "fmls v0.4s, v1.4s, v2.4s": 0x4EA2CC20,
+        "fmla v0.4s, v1.4s, v2.s[0]": 0x4F821020,
+        "fmla v0.8h, v1.8h, v2.8h": 0x4E420C20,
+        "fmadd s0, s1, s2, s3": 0x1F020C20,
+    },
+    "dot": {
+        "sdot v0.4s, v1.16b, v2.16b": 0x4E829420,
+        "udot v0.4s, v1.16b, v2.16b": 0x6E829420,
+        "sdot v0.4s, v1.16b, v2.4b[0]": 0x4F82E020,
+        "smmla v0.4s, v1.16b, v2.16b": 0x4E82A420,
+    },
+    "simd": {
+        "smlal v0.8h, v1.8b, v2.8b": 0x0E228020,
+        "add v0.4s, v1.4s, v2.4s": 0x4EA28420,
+        "fadd v0.4s, v1.4s, v2.4s": 0x4E22D420,
+        "fmul v0.4s, v1.4s, v2.4s": 0x6E22DC20,
+    },
+    "other": {
+        "add x0, x1, x2": 0x8B020020,
+        "mov x0, 1": 0xD2800020,
+        "prfm pldl1keep, [x0]": 0xF9800000,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def harness(tmp_path_factory):
+    """Runs the plugin's own functions."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "harness.c").write_text(HARNESS)
+    command = [tools.COMPILER.path(), "-O1", "-std=c11", "-w"]
+    subprocess.run([*command, "-o", folder / "harness", folder / "harness.c"], check=True)
+
+    def run(*words):
+        return subprocess.run([folder / "harness", *words], check=True, capture_output=True, text=True).stdout.split()
+
+    return run
+
+
+def test_the_plugin_compiles_without_a_warning(tmp_path):
+    command = [tools.COMPILER.path(), "-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", PLUGIN_SOURCE]
+    subprocess.run([*command, "-o", tmp_path / "plugin.so"], check=True)
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_each_instruction_is_of_its_kind(harness, kind):
+    found = harness(*(f"{word:08x}" for word in WORDS[kind].values()))
+    assert dict(zip(WORDS[kind], found, strict=True)) == dict.fromkeys(WORDS[kind], kind)
+
+
+def misses(harness, *accesses, levels=("l1=128:1", "l2=256:2")):
+    """L1 of two lines, one way; L2 of four lines, two ways."""
+    return [int(text) for text in harness(*levels, *(f"{address:x}:{size}" for address, size in accesses))]
+
+
+def test_a_line_misses_once_and_then_hits(harness):
+    assert misses(harness, (0, 2), (60, 2), (0, 4)) == [1, 1]
+
+
+def test_an_access_across_a_line_s_end_touches_both(harness):
+    assert misses(harness, (60, 4)) == [2, 2]
+
+
+def test_what_falls_out_of_the_first_level_is_found_in_the_second(harness):
+    assert misses(harness, (0, 3), (128, 3), (0, 3), (128, 3)) == [4, 2]
+
+
+def test_the_least_recently_used_line_of_a_set_falls_out_first(harness):
+    # 0, 128 and 256 share a set of the second level; 0 was used after 128, so that 128 makes room for 256.
+    assert misses(harness, (0, 3), (128, 3), (0, 3), (256, 3), (0, 3)) == [5, 3]
+    assert misses(harness, (0, 3), (128, 3), (0, 3), (256, 3), (128, 3)) == [5, 4]
+
+
+@pytest.mark.parametrize("text", ["l1=100:1", "l1=128", "l1=128:0", "l9=128:1", "l1=x:1"])
+def test_a_cache_that_cannot_be_is_refused(harness, text):
+    with pytest.raises(subprocess.CalledProcessError):
+        harness(text)
