@@ -51,11 +51,12 @@ def test_a_budget_covers_the_variants_of_its_pattern(pattern, covered):
 
 
 def test_a_table_makes_one_budget_for_each_limit_that_is_set():
-    table = BudgetTable("*:int8", 1000, 2000, 0.0, (("device", 2.0), ("host", 1.0)))
+    table = BudgetTable("*:int8", 1000, 2000, 0.0, (("device", 2.0), ("host", 1.0)), 3000)
     assert table.budgets("model.toml") == (
         Budget("size_bytes", 1000, "model.toml", "*:int8"),
         Budget("peak_memory_bytes", 2000, "model.toml", "*:int8"),
         Budget("drift", 0.0, "model.toml", "*:int8"),
+        Budget("instructions", 3000, "model.toml", "*:int8"),
         Budget("latency_ms.device", 2.0, "model.toml", "*:int8"),
         Budget("latency_ms.host", 1.0, "model.toml", "*:int8"),
     )
@@ -121,7 +122,7 @@ def test_a_verdict_survives_the_trip_through_json(verdict):
 @pytest.mark.parametrize(
     ("rule", "value", "text"),
     [("size_bytes", 1500, "1.5 KB"), ("peak_memory_bytes", 10**6, "1 MB"), ("latency_ms.host", 0.25, "250 us"),
-     ("drift", 0.0123456, "0.01235")],
+     ("drift", 0.0123456, "0.01235"), ("instructions", 2.5e6, "2.5 M")],
 )  # fmt: skip
 def test_a_value_is_printed_in_the_unit_of_its_rule(rule, value, text):
     assert format_rule(rule, value) == text

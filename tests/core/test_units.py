@@ -116,3 +116,14 @@ def test_a_count_prints_with_its_prefix(count, text):
 )
 def test_a_duration_is_written_as_a_person_waits_it(seconds, text):
     assert units.format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(("text", "share"), [("2%", 0.02), ("0.1 %", 0.001), (" 150 % ", 1.5), ("0%", 0.0)])
+def test_a_share_is_read_in_percent(text, share):
+    assert units.parse_share(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "2", "0.02", "-2%", "2 percent", "%"])
+def test_what_is_no_share_is_refused(text):
+    with pytest.raises(ValueError, match="is not a share; write a number and %, such as 2%"):
+        units.parse_share(text)

@@ -68,7 +68,13 @@ WORDS = {
         "stp q0, q1, [x0]": 0xAD000400,
         "st1 {v0.4s}, [x0]": 0x4C007800,
     },
-    "branches": {"b 0": 0x14000000, "b.eq 0": 0x54000000, "ret": 0xD65F03C0, "cbz x0, 0": 0xB4000000, "svc 0": 0xD4000001},
+    "branches": {
+        "b 0": 0x14000000,
+        "b.eq 0": 0x54000000,
+        "ret": 0xD65F03C0,
+        "cbz x0, 0": 0xB4000000,
+        "svc 0": 0xD4000001,
+    },
     "fmla": {
         "fmla v0.4s, v1.4s, v2.4s": 0x4E22CC20,
         "fmls v0.4s, v1.4s, v2.4s": 0x4EA2CC20,
@@ -93,7 +99,7 @@ WORDS = {
         "mov x0, 1": 0xD2800020,
         "prfm pldl1keep, [x0]": 0xF9800000,
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,225 @@
+"""The emulated tier for real: set up once in the user's cache folder, then counted, compared, crashed and gated.
+
+Skipped where QEMU, a compiler or apt is not installed. The first run fetches some 65 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from devices.emulated import DEVICE, needs_emulator, one_op
+from support import call
+
+from edgekit.core.errors import StepCrashed, StepOutOfMemory, StepTimedOut
+from edgekit.core.project import open_project
+from edgekit.devices.emulation.folders import home, record
+from edgekit.devices.profile import load_profile
+from edgekit.stages import emulate
+
+pytestmark = [needs_emulator, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A project with two artifacts, on a machine whose emulation is set up."""
+    root = tmp_path_factory.mktemp("emulated")
+    one_op(root)
+    one_op(root, "onnx")
+    answer = call("devices", "setup", DEVICE, "--root", root)
+    assert answer.code == 0, answer.err
+    return root
+
+
+@pytest.fixture(scope="module")
+def guest(root):
+    return emulate.guest_of(DEVICE, load_profile(open_project(root).device_file(DEVICE)))
+
+
+@pytest.fixture(scope="module")
+def benches(root):
+    """Two benches of the same artifacts, one after the other."""
+    return [bench(root) for _ in range(2)]
+
+
+def bench(root, *arguments):
+    answer = call(
+        "bench", "one_op", "--device", DEVICE, "--tier", "emulated", "--min-duration", "0", "--min-runs", "3",
+        *arguments, "--root", root, "--json",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    return {item["target"]: item for item in answer.data["measurements"]}
+
+
+def test_setting_up_again_does_nothing(root):
+    before = {path: path.stat().st_mtime_ns for path in home().iterdir()}
+    answer = call("devices", "setup", DEVICE, "--root", root, "--json")
+    assert (answer.code, answer.data["made"]) == (0, [])
+    assert {path: path.stat().st_mtime_ns for path in home().iterdir()} == before
+
+
+def test_what_was_fetched_is_recorded_with_its_hashes(root, guest):
+    packages = record(guest.installed.folders.root)["packages"]
+    assert any(name.startswith("python3.") and name.endswith("_arm64.deb") for name in packages)
+    wheels = record(guest.installed.sites["base"].parent)["wheels"]
+    assert len(wheels) == 3
+    assert all(len(digest) == 64 for digest in (*packages.values(), *wheels.values()))
+
+
+def test_the_guest_sees_the_device_s_cores_and_not_this_host_s(guest, tmp_path):
+    code = "import os, pathlib; print(open('/proc/cpuinfo').read(), os.uname().machine, file=open(os.sys.argv[1], 'w'))"
+    out = tmp_path / "out"
+    emulate.run_python(guest, "litert", ("-c", code, str(out)), step="look", folder=tmp_path, timeout_s=120)
+    seen = out.read_text()
+    assert seen.endswith("aarch64\n")
+    assert "CPU part\t: 0xd08" in seen
+    assert seen.count("processor\t") == 4
+
+
+def test_the_guest_s_packages_are_the_guest_s_own(guest, tmp_path):
+    code = "import numpy, edgekit, os; print(numpy.__file__, numpy.__version__, file=open(os.sys.argv[1], 'w'))"
+    out = tmp_path / "out"
+    emulate.run_python(guest, "litert", ("-c", code, str(out)), step="look", folder=tmp_path, timeout_s=120)
+    file, version = out.read_text().split()
+    assert Path(file).is_relative_to(guest.installed.sites["base"])
+    assert version == "2.4.6"
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx"])
+def test_counts_of_two_benches_agree_within_a_thousandth(benches, target):
+    first, second = (bench[target]["emulated"]["counts"]["instructions"] for bench in benches)
+    assert first > 1000
+    assert abs(first - second) <= 0.001 * first
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx"])
+def test_a_bench_holds_the_emulated_tier_beside_the_others(benches, target):
+    measured = benches[0][target]
+    emulated = measured["emulated"]
+    counts = emulated["counts"]
+    kinds = ("loads", "stores", "branches", "fmla", "dot", "simd", "other")
+    assert sum(counts[kind] for kind in kinds) == pytest.approx(counts["instructions"])
+    assert counts["fmla"] >= 8 * 4 / 4  # 32 products, four to an instruction
+    assert counts["dot"] == 0  # the Cortex-A72 has no such instruction
+    assert emulated["cpu"] == "cortex-a72"
+    assert measured["latency_ms"]["emulated"] == emulated["latency_ms"]
+    assert set(measured["latency_ms"]) >= {"host", "emulated"}
+
+
+def test_a_bench_without_the_tier_has_no_emulated_figure(root, benches):
+    answer = call(
+        "bench", "one_op", "--device", DEVICE, "--min-duration", "0", "--min-runs", "3", "--root", root, "--json"
+    )
+    assert answer.code == 0
+    assert [item["emulated"] for item in answer.data["measurements"]] == [None, None]
+    assert all("emulated" not in item["latency_ms"] for item in answer.data["measurements"])
+
+
+def test_outputs_of_the_guest_are_compared_with_the_source_and_with_this_host(root):
+    answer = call("validate", "one_op", "--device", DEVICE, "--root", root, "--json")
+    assert answer.code == 0, answer.err
+    for item in answer.data["validations"]:
+        assert (item["device"], item["passed"]) == (DEVICE, True)
+        assert len(item["comparisons"]) == len(item["against_host"]) == 1
+    file = root / "build/one_op/keras/tflite-float32" / f"validation-{DEVICE}.json"
+    assert json.loads(file.read_text())["device"] == DEVICE
+
+
+def test_a_wrong_answer_in_the_guest_fails_the_validation(root, monkeypatch):
+    right = emulate.infer
+    monkeypatch.setattr(emulate, "infer", lambda *given: {name: array + 1 for name, array in right(*given).items()})
+    answer = call("validate", "one_op", "--target", "tflite", "--device", DEVICE, "--root", root)
+    assert answer.code == 1
+    assert "against this host: output y: max_abs_error 1" in answer.err
+
+
+CRASHES = {
+    "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)": (StepCrashed, "its process crashed with SIGSEGV"),
+    "import sys; sys.exit(7)": (StepCrashed, "its process ended with exit code 7 and no answer"),
+    "b'x' * (1 << 35)": (StepOutOfMemory, "its process ran out of memory (it was allowed 1.5 GiB)"),
+    "while True: pass": (StepTimedOut, "no answer after 10 s; it was stopped"),
+}
+
+
+@pytest.mark.parametrize("code", CRASHES)
+def test_a_guest_that_dies_or_hangs_is_one_sentence(guest, tmp_path, code):
+    error, sentence = CRASHES[code]
+    limit = 10 if error is StepTimedOut else 120
+    with pytest.raises(error) as caught:
+        emulate.run_python(guest, "litert", ("-c", code), step="try it", folder=tmp_path, timeout_s=limit)
+    assert str(caught.value) == f"try it: {sentence}"
+    assert caught.value.exit_code == 4
+
+
+def test_the_emulator_ends_with_the_command_that_started_it(guest, tmp_path):
+    """However it ends: here by SIGKILL, which nobody can catch."""
+    code = (
+        "import sys, pathlib\n"
+        "from edgekit.core.project import open_project\n"
+        "from edgekit.devices.profile import load_profile\n"
+        "from edgekit.stages import emulate\n"
+        f"guest = emulate.guest_of({DEVICE!r}, load_profile(open_project(pathlib.Path('.')).device_file({DEVICE!r})))\n"
+        "emulate.run_python(guest, 'litert', ('-c', 'import os, time; open(os.sys.argv[1], \"w\").write(str(1));"
+        " time.sleep(600)', sys.argv[1]), step='wait', folder=pathlib.Path(sys.argv[2]), timeout_s=600)\n"
+    )
+    started = tmp_path / "started"
+    parent = subprocess.Popen([os.sys.executable, "-c", code, str(started), str(tmp_path)], cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not started.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert emulators(tmp_path)
+    parent.kill()
+    parent.wait()
+    while emulators(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert emulators(tmp_path) == []
+
+
+def emulators(folder):
+    """Emulators whose command line names the folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+        except OSError:
+            continue
+        if b"qemu-aarch64" in words.split(b"\0")[0] and str(folder).encode() in words:
+            found.append(int(entry.name))
+    return found
+
+
+def test_budgets_on_the_emulated_tier_are_judged(root, benches):
+    instructions = benches[-1]["tflite"]["emulated"]["counts"]["instructions"]
+    bench(root, "--target", "tflite")
+    call("validate", "one_op", "--root", root)
+    chosen = ("one_op", "--target", "tflite", "--device", DEVICE, "--root", root, "--json")
+    kept = call("check", *chosen, "--max-instructions", int(2 * instructions), "--max-latency", "emulated=1000")
+    rules = {item["rule"]: item["passed"] for item in kept.data["verdicts"]}
+    assert (rules["instructions"], rules["latency_ms.emulated"]) == (True, True)
+    broken = call("check", *chosen, "--max-instructions", int(instructions / 2))
+    assert broken.code == 1
+    (verdict,) = [item for item in broken.data["verdicts"] if item["rule"] == "instructions"]
+    assert "breaks the limit" in verdict["sentence"]
+
+
+def test_a_regression_against_a_baseline_is_exit_1_and_is_named(root, tmp_path):
+    answer = call(
+        "bench", "one_op", "--target", "tflite", "--device", DEVICE, "--tier", "emulated", "--min-duration", "0",
+        "--min-runs", "3", "--root", root, "--json",
+    )  # fmt: skip
+    baseline = tmp_path / "baseline.json"
+    baseline.write_text(answer.out)
+    same = ("bench", "one_op", "--target", "tflite", "--device", DEVICE, "--tier", "emulated", "--min-duration", "0",
+            "--min-runs", "3", "--root", root, "--baseline", baseline)  # fmt: skip
+    assert call(*same, "--max-regression", "2%").code == 0
+    data = json.loads(baseline.read_text())
+    data["measurements"][0]["emulated"]["counts"]["instructions"] *= 0.97
+    baseline.write_text(json.dumps(data))
+    worse = call(*same, "--max-regression", "2%")
+    assert worse.code == 1
+    assert f"REGRESSION  one_op/keras tflite:float32 on {DEVICE}: instructions" in worse.out
+    assert call(*same, "--max-regression", "4%").code == 0

@@ -1,0 +1,203 @@
+"""What is said where the emulation is not set up or cannot be, and what its folders depend on. Needs no QEMU."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from devices.emulated import DEVICE, one_op
+from support import call
+
+from edgekit.core.cache import cache_folder, locked
+from edgekit.core.errors import InputError, MissingDependency, StepFailed, StepTimedOut
+from edgekit.core.project import open_project
+from edgekit.devices.emulation import folders, guest, pins, setup, tools
+from edgekit.devices.emulation.setup import Installed
+from edgekit.devices.profile import Core, EmulationSpec, load_profile
+
+SPEC = EmulationSpec("cortex-a72", 0xD08, ("fp", "asimd"), revision=3, l1d_ways=2)
+CORE = Core("Cortex-A72", 4, 1500, l1d_kib=32, l2_kib=1024, l2_scope="cluster")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder."""
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def pretend_set_up(spec, cores, sets=("base",)):
+    """Empty folders with the records of a device that is set up."""
+    where = folders.folders(spec, cores)
+    made = [where.root, where.device, where.plugin_folder, *(folders.site(name, "3.11") for name in sets)]
+    for folder in made:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / folders.RECORD).write_text(json.dumps({"python": "3.11"}))
+    return made
+
+
+def test_the_cache_folder_is_the_user_s_choice(monkeypatch, tmp_path):
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("EDGEKIT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "edgekit"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "edgekit"
+
+
+def test_a_cache_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"), locked(tmp_path / "file" / "below"):
+        pass
+
+
+def test_cpuinfo_is_what_linux_writes():
+    blocks = SPEC.cpuinfo(2).split("\n\n")
+    assert blocks[0].splitlines() == [
+        "processor\t: 0",
+        "BogoMIPS\t: 108.00",
+        "Features\t: fp asimd",
+        "CPU implementer\t: 0x41",
+        "CPU architecture: 8",
+        "CPU variant\t: 0x0",
+        "CPU part\t: 0xd08",
+        "CPU revision\t: 3",
+    ]
+    assert blocks[1].startswith("processor\t: 1\n")
+
+
+def test_another_core_has_another_folder_and_the_same_root():
+    one, other = folders.folders(SPEC, 4), folders.folders(replace(SPEC, part=0xD03), 4)
+    assert one.device != other.device
+    assert (one.root, one.plugin_folder) == (other.root, other.plugin_folder)
+    assert folders.folders(SPEC, 2).device != one.device
+
+
+def test_other_pins_have_another_folder(monkeypatch):
+    before = folders.site("base", "3.11")
+    assert folders.site("base", "3.13") != before
+    monkeypatch.setitem(pins.WHEELS, "base", ("numpy==1.0.0",))
+    assert folders.site("base", "3.11") != before
+
+
+def test_a_shared_cache_is_divided_between_the_threads():
+    assert guest.cache_arguments(SPEC, CORE, 1) == ["l1=32768:2", "l2=1048576:16"]
+    assert guest.cache_arguments(SPEC, CORE, 4) == ["l1=32768:2", "l2=262144:16"]
+    own = replace(CORE, l2_scope="core", l3_kib=2048)
+    assert guest.cache_arguments(SPEC, own, 4) == ["l1=32768:2", "l2=1048576:16", "l3=524288:16"]
+    assert guest.cache_arguments(SPEC, own, 3)[2] == "l3=698368:16"  # whole sets
+    assert guest.cache_arguments(SPEC, replace(CORE, l1d_kib=None), 1) == []
+
+
+def test_the_guest_is_given_its_own_packages_and_no_variables_of_this_host(tmp_path, monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/of/this/host")
+    where = folders.folders(SPEC, 4)
+    installed = Installed(where, "3.11", {"torch": Path("/t/site"), "base": Path("/b/site")})
+    made = guest.guest_command(installed, "base", SPEC, ("-m", "x"), scratch=tmp_path, plugin=("out=a,b", "l1=1:1"))
+    assert made.variables["PYTHONPATH"] == f"{tmp_path}/lib:/b/site:/t/site"
+    assert "LD_LIBRARY_PATH" not in made.variables
+    assert f"{where.plugin},out=a,,b,l1=1:1" in made.command  # QEMU reads two commas as one that is meant
+    assert made.command[-4:] == (str(where.sysroot / "usr/bin/python3.11"), "-sP", "-m", "x")
+    assert [path.name for path in (tmp_path / "lib").iterdir()] == ["edgekit"]
+
+
+@pytest.mark.parametrize("command", [("bench", "--tier", "emulated"), ("validate",)])
+def test_what_is_not_set_up_is_exit_3_and_says_what_to_run(tmp_path, command):
+    one_op(tmp_path)
+    answer = call(command[0], "one_op", "--device", DEVICE, *command[1:], "--root", tmp_path)
+    assert answer.code == 3
+    assert f"the emulation of {DEVICE} is not set up; run: edgekit devices setup {DEVICE}" in answer.err
+
+
+def test_a_folder_without_a_record_is_not_set_up():
+    made = pretend_set_up(SPEC, 4)
+    assert setup.find(SPEC, 4, ("base",)) is not None
+    for folder in made:
+        (folder / folders.RECORD).write_text("{")
+        assert setup.find(SPEC, 4, ("base",)) is None
+        (folder / folders.RECORD).write_text('{"python": "3.11"}')
+    assert setup.find(SPEC, 4, ("base", "torch")) is None
+
+
+@pytest.mark.parametrize("missing", ["qemu-aarch64", "cc", "dpkg-deb", "apt-get"])
+def test_a_missing_program_is_exit_3_with_the_apt_line(tmp_path, monkeypatch, missing):
+    package = {"qemu-aarch64": "qemu-user", "cc": "gcc", "dpkg-deb": "dpkg", "apt-get": "apt"}[missing]
+    hidden = {missing} if missing != "cc" else {"cc", "gcc", "clang"}
+    monkeypatch.setattr(tools.shutil, "which", lambda name: None if name in hidden else f"/usr/bin/{name}")
+    answer = call("devices", "setup", DEVICE, "--root", tmp_path)
+    assert answer.code == 3
+    assert f"the emulation needs {missing}; install it with: apt-get install {package}" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("qemu-aarch64 version 9.2.1 (Debian)", "is 9.2"), ("gibberish", "is an unknown version")]
+)
+def test_a_qemu_that_does_not_take_the_plugin_is_exit_3(monkeypatch, text, told):
+    monkeypatch.setattr(tools.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(tools, "run", lambda *words, **options: text)
+    with pytest.raises(MissingDependency, match=f"QEMU 4 to 8 have; /usr/bin/qemu-aarch64 {told}"):
+        tools.require_plugin_api()
+
+
+@pytest.mark.parametrize("text", ["qemu-aarch64 version 7.2.22 (Debian 1:7.2)", "qemu-aarch64 version 8.2.2"])
+def test_a_qemu_that_takes_the_plugin_passes(monkeypatch, text):
+    monkeypatch.setattr(tools.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(tools, "run", lambda *words, **options: text)
+    tools.require_plugin_api()
+
+
+def test_a_fetch_that_fails_leaves_nothing_behind(cache, monkeypatch):
+    def refuse(command, what, **options):
+        if "--version" in command:
+            return "qemu-aarch64 version 7.2.0"
+        raise StepFailed(f"{what}: no network", step=what)
+
+    monkeypatch.setattr(tools.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(tools, "run", refuse)
+    with pytest.raises(StepFailed, match="no network"):
+        setup.set_up(SPEC, 4, ("base",), lambda text: None)
+    assert [path.name for path in folders.home().iterdir()] == [".lock"]
+
+
+def test_a_command_that_fails_is_told_with_its_own_words():
+    with pytest.raises(StepFailed, match=r"try: sh failed \(E: no such package\)"):
+        tools.run(["sh", "-c", "echo one >&2; echo 'E: no such package' >&2; echo two >&2; exit 100"], "try")
+    with pytest.raises(StepFailed, match=r"try: no-such-program cannot be started"):
+        tools.run(["no-such-program"], "try")
+    with pytest.raises(StepTimedOut, match=r"try: no end after 0\.2 s"):
+        tools.run(["sleep", "10"], "try", timeout_s=0.2)
+
+
+def test_removing_takes_the_shared_parts_with_the_last_device(tmp_path):
+    names = (DEVICE, "raspberry-pi-5")
+    for name in names:
+        profile = load_profile(open_project(tmp_path).device_file(name))
+        pretend_set_up(profile.emulation, profile.cores[0].count)
+    assert len(call("devices", "remove", DEVICE, "--root", tmp_path, "--json").data["removed"]) == 1
+    assert list(folders.home().glob("root-*"))
+    answer = call("devices", "remove", "raspberry-pi-5", "--root", tmp_path)
+    assert answer.out.count("removed ") == 4
+    assert [path.name for path in folders.home().iterdir()] == [".lock"]
+    assert call("devices", "remove", DEVICE, "--root", tmp_path).out == f"{DEVICE} was not set up\n"
+
+
+def test_a_device_without_an_emulation_table_is_refused(tmp_path):
+    answer = call("devices", "setup", "stm32l4r5-nucleo", "--root", tmp_path)
+    assert answer.code == 2
+    assert "stm32l4r5-nucleo cannot be emulated: its profile has no [emulation] table" in answer.err
+
+
+def test_a_runtime_that_is_not_emulated_is_refused(tmp_path):
+    answer = call("devices", "setup", DEVICE, "--runtime", "executorch", "--root", tmp_path)
+    assert answer.code == 2
+    assert "these do: litert, onnxruntime, torchscript" in answer.err
+
+
+def test_the_host_as_it_is_has_no_emulated_tier(tmp_path):
+    one_op(tmp_path)
+    answer = call("bench", "one_op", "--tier", "emulated", "--root", tmp_path)
+    assert answer.code == 2
+    assert "name a device: --device NAME" in answer.err

@@ -1,0 +1,110 @@
+"""A bench against an earlier one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from edgekit.core.clock import Distribution
+from edgekit.core.emulated import UNCALIBRATED, Counts, Emulated
+from edgekit.core.errors import InputError
+from edgekit.core.files import to_json
+from edgekit.core.measurement import Measurement
+from edgekit.stages.baseline import load_baseline, regressions
+
+WALL = Distribution(9, 1, 1, 1, 1, 1, 1, 0)
+COUNTS = Counts(1000, 100, 50, 50, 400, 0, 100, 300, 20, 10)
+EMULATED = Emulated("cortex-a72", 4, 4, COUNTS, 10.0, None, None, UNCALIBRATED)
+LATENCY = {"host": 1.0, "analytic": 2.0, "emulated": 10.0}
+BENCH = Measurement(
+    "tiny", "keras", "tflite", "int8", "0" * 64, "pixel-2", "litert", 1000, 900, LATENCY, 1, 1, 3, WALL, WALL, 1, (1,),
+    "a host", None, None, 10, 10, emulated=EMULATED,
+)  # fmt: skip
+PLAIN = replace(BENCH, latency_ms={"host": 1.0}, emulated=None)
+
+
+def with_instructions(count):
+    return replace(BENCH, emulated=replace(EMULATED, counts=replace(COUNTS, instructions=count)))
+
+
+def broken(baseline, done, allowed=0.02):
+    return [item.rule for item in regressions([baseline], [done], allowed, "main.json") if not item.passed]
+
+
+def test_the_same_figures_are_no_regression():
+    found = regressions([BENCH], [BENCH], 0.0, "main.json")
+    assert all(item.passed for item in found)
+    assert {item.rule for item in found} == {"size_bytes", "latency_ms.analytic", "latency_ms.emulated", "instructions"}
+
+
+@pytest.mark.parametrize(("count", "rules"), [(1020, []), (1021, ["instructions"]), (500, [])])
+def test_a_figure_may_be_worse_by_as_much_as_is_allowed(count, rules):
+    assert broken(BENCH, with_instructions(count)) == rules
+
+
+def test_what_regressed_is_named_with_both_figures():
+    found = regressions([BENCH], [with_instructions(1500)], 0.02, "main.json")
+    (sentence,) = [item.sentence for item in found if not item.passed]
+    assert sentence == (
+        "tiny/keras tflite:int8 on pixel-2: instructions 1.5 k breaks the limit 1.02 k, set in main.json (1 k and 2 %)"
+    )
+
+
+def test_host_latency_counts_only_without_the_emulated_tier():
+    slow = {**LATENCY, "host": 9.0}
+    assert broken(BENCH, replace(BENCH, latency_ms=slow)) == []
+    assert broken(PLAIN, replace(PLAIN, latency_ms={"host": 9.0})) == ["latency_ms.host"]
+    assert broken(PLAIN, replace(BENCH, latency_ms=slow)) == []
+
+
+def test_a_figure_that_only_the_baseline_has_is_broken():
+    assert broken(BENCH, PLAIN) == ["instructions", "latency_ms.analytic", "latency_ms.emulated"]
+
+
+def test_an_artifact_that_the_baseline_has_not_is_left_out():
+    other = replace(BENCH, precision="float32")
+    assert {item.variant for item in regressions([BENCH], [BENCH, other], 0.02, "main.json")} == {"tflite:int8"}
+
+
+def test_a_baseline_of_other_artifacts_is_an_error():
+    with pytest.raises(InputError, match=r"main\.json: this baseline has none of the artifacts"):
+        regressions([BENCH], [replace(BENCH, model="other")], 0.02, "main.json")
+
+
+def test_a_baseline_for_another_number_of_threads_is_an_error():
+    with pytest.raises(InputError, match="another number of threads"):
+        regressions([BENCH], [replace(BENCH, emulated=replace(EMULATED, threads=1))], 0.02, "main.json")
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda item: item,
+        lambda item: {"measurements": [item], "failures": []},
+        lambda item: {"artifacts": [{"measurements": [item]}], "schema_version": 1},
+    ],
+    ids=["bench file", "bench --json", "report"],
+)
+def test_every_document_with_benches_is_a_baseline(tmp_path, wrapped):
+    path = tmp_path / "main.json"
+    path.write_text(to_json(wrapped(asdict(BENCH))))
+    assert load_baseline(path) == (BENCH,)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"measurements": []}', '{"measurements": [3]}', '{"measurements": [{}]}']
+)
+def test_what_is_no_baseline_is_one_sentence(tmp_path, text):
+    path = tmp_path / "main.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=str(path)):
+        load_baseline(path)
+
+
+def test_a_bench_of_before_the_emulated_tier_is_read(tmp_path):
+    data = json.loads(to_json(asdict(PLAIN)))
+    del data["emulated"]
+    (tmp_path / "main.json").write_text(json.dumps(data))
+    assert load_baseline(tmp_path / "main.json") == (PLAIN,)
