@@ -141,7 +141,10 @@ def _fit_text(found: Fit) -> str:
         if (known := errors(items))
     ]
     costs = [f"{item.line_ns:g} ns a line with {item.count} threads" for item in found.spec.threads]
-    return "\n".join([f"{found.spec.cycles_per_instruction:g} cycles an instruction, {', '.join(costs)}", *lines, ""])
+    cycles = (
+        f"{found.spec.cycles_per_instruction:g} cycles an instruction, {found.spec.cycles_per_l1_miss:g} an L1 miss"
+    )
+    return "\n".join([f"{cycles}, {', '.join(costs)}", *lines, ""])
 
 
 def _say(run: Run, text: str) -> None:

@@ -1,10 +1,11 @@
 """The cost model of the emulated tier: milliseconds from counted instructions and cache misses.
 
-    latency = cycles_per_instruction * instructions / (clock * threads) + line_ns(threads) * memory_misses
+    cycles  = cycles_per_instruction * instructions + cycles_per_l1_miss * l1_misses
+    latency = cycles / (clock * threads) + line_ns(threads) * memory_misses
 
-Threads share the instructions, and the bus: `line_ns`, the cost of a line of 64 bytes from memory, is fitted for each
-number of threads, and holds their wait for one another too. Two or three coefficients are what a handful of published
-timings can carry; a coefficient for each kind of instruction is not.
+Threads share the cycles, and the bus: `line_ns`, the cost of a line of 64 bytes from memory, is fitted for each number
+of threads, and holds their wait for one another too. That is as many coefficients as a handful of published timings can
+carry; one for each kind of instruction is not.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ Floats = NDArray[np.float64]
 
 _USUAL_GB_PER_S = 10.0  # what streams from LPDDR4 into one core, about: a guess to start from, not a fact
 _USUAL_CYCLES = 1.0
+_USUAL_L1_MISS_CYCLES = 10.0  # about half of what a load from a second-level cache takes: the rest is hidden
 _PRIOR_WEIGHT = 0.05  # against the relative error of a row: timings of 5 % spread say more than the guess
 _LEAST_ERROR = 0.05  # no interval is narrower: published timings are rounded, and their networks alike
 
@@ -44,13 +46,14 @@ class Coefficients:
     """`line_ns` by number of threads."""
 
     cycles_per_instruction: float
+    cycles_per_l1_miss: float
     line_ns: dict[int, float]
 
     def latency_ms(self, counts: Counts, threads: int, clock_mhz: float) -> float:
         """The model's formula. A number of threads that was not fitted costs a line what the nearest one does."""
         nearest = min(self.line_ns, key=lambda count: (abs(count - threads), count))
-        compute = self.cycles_per_instruction * counts.instructions / (clock_mhz * 1e3 * threads)
-        return compute + self.line_ns[nearest] * counts.memory_misses / 1e6
+        cycles = self.cycles_per_instruction * counts.instructions + self.cycles_per_l1_miss * (counts.l1_misses or 0.0)
+        return cycles / (clock_mhz * 1e3 * threads) + self.line_ns[nearest] * counts.memory_misses / 1e6
 
 
 @dataclass(frozen=True)
@@ -74,27 +77,29 @@ def usual_line_ns(profile: DeviceProfile) -> float:
 def fit(rows: Sequence[Row], profile: DeviceProfile) -> Coefficients:
     """The coefficients, none negative, of the least sum of squared relative errors.
 
-    The usual cost of a line counts as a weak measurement of its own: without it, a single row would tell nothing of how
-    its time divides. Raises ValueError without rows.
+    The usual costs of a miss count as weak measurements of their own: without them, a single row would tell nothing of
+    how its time divides. Raises ValueError without rows.
     """
     if not rows:
         raise ValueError("there is nothing to fit with")
     counts = sorted({row.threads for row in rows})
-    mega_hz, usual = profile.cores[0].clock_mhz, usual_line_ns(profile)
-    design = np.zeros((len(rows) + len(counts), 1 + len(counts)))
+    usual = [_USUAL_L1_MISS_CYCLES, *(usual_line_ns(profile) for _ in counts)]
+    design = np.zeros((len(rows) + len(usual), 1 + len(usual)))
     target = np.ones(len(design))
     for index, row in enumerate(rows):
-        design[index, 0] = row.counts.instructions / (mega_hz * 1e3 * row.threads) / row.latency_ms
-        design[index, 1 + counts.index(row.threads)] = row.counts.memory_misses / 1e6 / row.latency_ms
-    for index in range(len(counts)):
-        design[len(rows) + index, 1 + index] = _PRIOR_WEIGHT / usual
+        ms_per_cycle = 1 / (profile.cores[0].clock_mhz * 1e3 * row.threads)
+        design[index, 0] = row.counts.instructions * ms_per_cycle / row.latency_ms
+        design[index, 1] = (row.counts.l1_misses or 0.0) * ms_per_cycle / row.latency_ms
+        design[index, 2 + counts.index(row.threads)] = row.counts.memory_misses / 1e6 / row.latency_ms
+    for index, value in enumerate(usual):
+        design[len(rows) + index, 1 + index] = _PRIOR_WEIGHT / value
         target[len(rows) + index] = _PRIOR_WEIGHT
-    solution = _not_negative(design, target)
-    return Coefficients(float(solution[0]), {count: float(solution[1 + at]) for at, count in enumerate(counts)})
+    per_instruction, per_miss, *lines = map(float, _not_negative(design, target))
+    return Coefficients(per_instruction, per_miss, dict(zip(counts, lines, strict=True)))
 
 
 def _not_negative(design: Floats, target: Floats) -> Floats:
-    """Least squares over x >= 0, by trying every set of unknowns that may be other than 0: there are four at most."""
+    """Least squares over x >= 0, by trying every set of unknowns that may be other than 0: there are five at most."""
     unknowns = design.shape[1]
     best, least = np.zeros(unknowns), float("inf")
     for size in range(1, unknowns + 1):
@@ -147,7 +152,8 @@ def specification(coefficients: Coefficients, predictions: Sequence[Prediction],
         own = [item for item in predictions if item.row.threads == count]
         mean, largest = errors(own) or errors(predictions) or (1.0, 1.0)
         threads.append(ThreadCost(count, _short(line_ns), len(own), _short(mean), _short(largest)))
-    return CostSpec(_short(coefficients.cycles_per_instruction), tuple(threads), fitted_with)
+    cycles = (_short(coefficients.cycles_per_instruction), _short(coefficients.cycles_per_l1_miss))
+    return CostSpec(*cycles, tuple(threads), fitted_with)
 
 
 def _short(value: float) -> float:
@@ -159,9 +165,10 @@ def predicted(profile: DeviceProfile, cpu: str, counts: Counts, threads: int, in
     spec, clock_mhz = profile.cost, profile.cores[0].clock_mhz
     own = None if spec is None else next((item for item in spec.threads if item.count == threads), None)
     if spec is None:
-        coefficients = Coefficients(_USUAL_CYCLES, {threads: usual_line_ns(profile)})
+        coefficients = Coefficients(_USUAL_CYCLES, _USUAL_L1_MISS_CYCLES, {threads: usual_line_ns(profile)})
     else:
-        coefficients = Coefficients(spec.cycles_per_instruction, {item.count: item.line_ns for item in spec.threads})
+        lines = {item.count: item.line_ns for item in spec.threads}
+        coefficients = Coefficients(spec.cycles_per_instruction, spec.cycles_per_l1_miss, lines)
     latency = coefficients.latency_ms(counts, threads, clock_mhz)
     if spec is None or own is None:
         return Emulated(cpu, threads, inferences, counts, latency, None, None, UNCALIBRATED)

@@ -107,6 +107,7 @@ class CostSpec:
     """Coefficients of the emulated tier's cost model, fitted by `edgekit devices fit`, and with what."""
 
     cycles_per_instruction: Positive
+    cycles_per_l1_miss: NotNegative
     threads: tuple[ThreadCost, ...]
     fitted_with: str
 

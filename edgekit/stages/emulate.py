@@ -79,6 +79,9 @@ def set_up(name: str, profile: DeviceProfile, runtimes: Sequence[str], say: Say)
         for runtime in _ONE_OP:
             say(f"running a model of one operator on {runtime}")
             _check_one_op(guest, runtime)
+        if "torch" in installed.sites:
+            say("importing torch")
+            _check_torch(guest)
     return installed
 
 
@@ -99,6 +102,21 @@ def _check_one_op(guest: Guest, runtime: str) -> None:
         outputs = _infer(guest, request, step, Path(folder), TIMEOUT_S)
     if any(not np.array_equal(array, np.full((1, 4), inputs.sum())) for array in outputs.values()):
         raise StepFailed(f"{step}: {runtime} computes a product wrong under this QEMU", step=step)
+
+
+def _check_torch(guest: Guest) -> None:
+    """Adds two tensors; this also leaves torch's compiled Python files in the cache folder, which takes a minute."""
+    code = "import torch; assert (torch.ones(4) + torch.ones(4)).sum() == 8"
+    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
+        run_python(
+            guest,
+            "torchscript",
+            ("-c", code),
+            step=f"check torch in the emulation of {guest.name}",
+            folder=Path(folder),
+            timeout_s=TIMEOUT_S,
+            keep_bytecode=True,
+        )
 
 
 def run_python(

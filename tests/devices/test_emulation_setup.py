@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,12 +85,12 @@ def test_other_pins_have_another_folder(monkeypatch):
     assert folders.site("base", "3.11") != before
 
 
-def test_a_shared_cache_is_divided_between_the_threads():
+def test_a_shared_cache_is_divided_by_the_root_of_the_threads():
     assert guest.cache_arguments(SPEC, CORE, 1) == ["l1=32768:2", "l2=1048576:16"]
-    assert guest.cache_arguments(SPEC, CORE, 4) == ["l1=32768:2", "l2=262144:16"]
+    assert guest.cache_arguments(SPEC, CORE, 4) == ["l1=32768:2", "l2=524288:16"]
     own = replace(CORE, l2_scope="core", l3_kib=2048)
-    assert guest.cache_arguments(SPEC, own, 4) == ["l1=32768:2", "l2=1048576:16", "l3=524288:16"]
-    assert guest.cache_arguments(SPEC, own, 3)[2] == "l3=698368:16"  # whole sets
+    assert guest.cache_arguments(SPEC, own, 4) == ["l1=32768:2", "l2=1048576:16", "l3=1048576:16"]
+    assert guest.cache_arguments(SPEC, own, 2)[2] == "l3=1482752:16"  # whole sets
     assert guest.cache_arguments(SPEC, replace(CORE, l1d_kib=None), 1) == []
 
 
@@ -160,6 +162,29 @@ def test_a_fetch_that_fails_leaves_nothing_behind(cache, monkeypatch):
     with pytest.raises(StepFailed, match="no network"):
         setup.set_up(SPEC, 4, ("base",), lambda text: None)
     assert [path.name for path in folders.home().iterdir()] == [".lock"]
+
+
+def test_two_that_set_up_at_once_take_turns_and_make_it_once(monkeypatch):
+    made = []
+
+    def build(name):
+        def make(staging, *_):
+            made.append(name)
+            time.sleep(0.05)
+            return {"python": "3.11"}
+
+        return make
+
+    monkeypatch.setattr(tools.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(tools, "require_plugin_api", lambda: None)
+    monkeypatch.setattr(setup, "_wheels_into", lambda name, python: build("wheels"))
+    for name in ("_compile", "_fetch_root", "_describe"):
+        monkeypatch.setattr(setup, name, build(name))
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: setup.set_up(SPEC, 4, ("base",), lambda text: None), range(2)))
+    assert sorted(made) == ["_compile", "_describe", "_fetch_root", "wheels"]
+    assert sorted(len(item.made) for item in found) == [0, 4]
+    assert found[0].folders == found[1].folders
 
 
 def test_a_command_that_fails_is_told_with_its_own_words():

@@ -14,7 +14,9 @@ from edgekit.devices.profile import CostSpec, ThreadCost, load_profile
 from edgekit.stages import fit
 
 TABLE = shipped("device_profiles") / "measured" / fit.MEASURED_FILE
-COST = CostSpec(0.8, (ThreadCost(1, 5.0, 2, 0.01, 0.02), ThreadCost(4, 9.5, 2, 0.03, 0.04)), "4 timings from a table")
+COST = CostSpec(
+    0.8, 8.0, (ThreadCost(1, 5.0, 2, 0.01, 0.02), ThreadCost(4, 9.5, 2, 0.03, 0.04)), "4 timings from a table"
+)
 
 
 @pytest.fixture
