@@ -124,7 +124,8 @@ def fit(run: Run, name: str, measured: Path | None, dry_run: bool) -> int:
         if target != path:
             write_text(target, path.read_text())
         stage.write_cost(target, found.spec)
-    header = ("network", "precision", "threads", "published", "fitted", "left out", *found.alternatives)
+    plain = (name.replace("constant", "c") for name in found.alternatives)
+    header = ("network", "precision", "threads", "published", "fitted", "left out", *plain)
     data = {"device": name, "cost": asdict(found.spec), "rows": stage.rows_of(found)}
     where = "" if dry_run else f"written into {target}\n"
     run.answer(data, lambda: table(header, stage.table_rows(found), left=2, color=run.color) + _fit_text(found) + where)
