@@ -21,6 +21,7 @@ def command(run: Run) -> int:
     from edgekit import __version__
     from edgekit.core import requirements
     from edgekit.devices import host
+    from edgekit.devices.emulation import tools
     from edgekit.reports.console import table
 
     packages = [
@@ -32,6 +33,7 @@ def command(run: Run) -> int:
         }
         for item in requirements.ALL
     ]
+    absent = [tool.package for tool in tools.ALL if tool.path() is None]
     missing = sorted({str(item["extra"]) for item in packages if item["version"] is None})
     data = {
         "edgekit": __version__,
@@ -39,11 +41,14 @@ def command(run: Run) -> int:
         "host": host.description(),
         "cpus": list(host.available_cpus()),
         "packages": packages,
+        "missing_tools": absent,
         "missing_extras": {extra: _ADDS[extra] for extra in missing},
     }
     rows = [(str(item["package"]), str(item["version"] or "missing"), f"edgekit[{item['extra']}]") for item in packages]
     lines = [f"edgekit {__version__}, Python {data['python']}, {data['host']}\n"]
     advice = [f"missing: {_ADDS[extra]}; install with: pip install 'edgekit[{extra}]'\n" for extra in missing]
+    if absent:
+        advice.append(f"missing: the emulated tier; install with: apt-get install {' '.join(absent)}\n")
     run.answer(
         data,
         lambda: "".join(
@@ -63,5 +68,6 @@ _ADDS = {
     "litert": "PyTorch to tflite, and int4 in tflite",
     "executorch": "the executorch target and runtime",
     "onnx": "the onnx target and ONNX Runtime",
+    "images": "folders of images as calibration samples",
     "data": "the MNIST subset that simple_cnn learns from",
 }

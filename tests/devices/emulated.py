@@ -17,8 +17,7 @@ from edgekit.devices.emulation import tools
 from edgekit.devices.emulation.folders import PLUGIN_SOURCE
 
 DEVICE = "raspberry-pi-4b"
-NEEDED = (tools.QEMU, tools.COMPILER, tools.UNPACKER, tools.FETCHER)
-MISSING = [tool.package for tool in NEEDED if tool.path() is None]
+MISSING = [tool.package for tool in tools.ALL if tool.path() is None]
 
 needs_emulator = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 needs_compiler = pytest.mark.skipif(tools.COMPILER.path() is None, reason="there is no C compiler")

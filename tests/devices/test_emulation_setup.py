@@ -226,3 +226,9 @@ def test_the_host_as_it_is_has_no_emulated_tier(tmp_path):
     answer = call("bench", "one_op", "--tier", "emulated", "--root", tmp_path)
     assert answer.code == 2
     assert "name a device: --device NAME" in answer.err
+
+
+def test_the_doctor_says_what_the_emulated_tier_lacks(monkeypatch):
+    monkeypatch.setattr(tools.shutil, "which", lambda name: None if name == "qemu-aarch64" else f"/usr/bin/{name}")
+    assert "missing: the emulated tier; install with: apt-get install qemu-user" in call("doctor").out
+    assert call("doctor", "--json").data["missing_tools"] == ["qemu-user"]

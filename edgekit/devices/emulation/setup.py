@@ -66,7 +66,7 @@ def set_up(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str], say: Say)
     found = find(spec, cores, chosen)
     if found is not None:
         return found
-    tools.require_tools((tools.QEMU, tools.COMPILER, tools.UNPACKER, tools.FETCHER), "the emulation")
+    tools.require_tools(tools.ALL, "the emulation")
     tools.require_plugin_api()
     where, made = folders(spec, cores), []
 

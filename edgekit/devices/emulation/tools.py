@@ -30,6 +30,8 @@ QEMU = Tool("qemu-user", ("qemu-aarch64",))
 COMPILER = Tool("gcc", ("cc", "gcc", "clang"))
 UNPACKER = Tool("dpkg", ("dpkg-deb",))
 FETCHER = Tool("apt", ("apt-get",))
+ALL = (QEMU, COMPILER, UNPACKER, FETCHER)
+"""What setting up needs; afterwards QEMU is enough."""
 
 _VERSION = re.compile(r"version (\d+)\.(\d+)")
 _PLUGIN_API = (4, 9)
