@@ -65,7 +65,7 @@ def guest_of(name: str, profile: DeviceProfile) -> Guest:
     base = setup.find(spec, profile.cores[0].count, ("base",))
     if base is None:
         raise MissingDependency(f"the emulation of {name} is not set up; run: edgekit devices setup {name}")
-    tools.require_tools((tools.QEMU,), "the emulation")
+    tools.require_plugin_api()
     return Guest(name, profile, spec, setup.find(spec, profile.cores[0].count, ("base", "torch")) or base)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from devices.emulated import DEVICE, one_op
-from support import call
+from support import REPOSITORY, call
 
 from edgekit.core.cache import cache_folder, locked
 from edgekit.core.errors import InputError, MissingDependency, StepFailed, StepTimedOut
@@ -83,6 +83,12 @@ def test_other_pins_have_another_folder(monkeypatch):
     assert folders.site("base", "3.13") != before
     monkeypatch.setitem(pins.WHEELS, "base", ("numpy==1.0.0",))
     assert folders.site("base", "3.11") != before
+
+
+def test_the_guest_s_runtimes_are_those_of_this_project():
+    """Figures of host and guest are compared: of the same versions. torch is pinned by what is built without CUDA."""
+    locked_pins = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    assert [pin for pin in pins.BASE_WHEELS if pin not in locked_pins] == []
 
 
 def test_a_shared_cache_is_divided_by_the_root_of_the_threads():

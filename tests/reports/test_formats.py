@@ -13,6 +13,7 @@ from edgekit.core.artifact import Artifact, Manifest
 from edgekit.core.budgets import Verdict
 from edgekit.core.clock import Distribution
 from edgekit.core.comparison import Comparison, Figure
+from edgekit.core.emulated import UNCALIBRATED, Counts, Emulated
 from edgekit.core.measurement import Measurement
 from edgekit.core.report import REPORT_SCHEMA, Report, Row
 from edgekit.core.source import SourceModel
@@ -80,6 +81,28 @@ def mixed():
         row("onnx:int8", checked=validation(comparison(sqnr=None)), verdicts=[verdict(False), unmeasured]),
         row("torchscript:float32"),
     )
+
+
+EMULATED = Emulated(
+    "cortex-a72", 4, 4, Counts(2.5e6, 4e5, 1e5, 1e5, 1.2e6, 0, 3e5, 4e5, 9e4, 12_300), 3.21, 3.0, 3.4, "4 timings"
+)
+
+
+@pytest.mark.parametrize("name", ["console", "markdown"])
+@pytest.mark.parametrize(
+    ("changes", "within", "note"),
+    [({}, "3 ms .. 3.4 ms", "4 timings"),
+     ({"low_ms": None, "high_ms": None, "calibration": UNCALIBRATED}, "uncalibrated", "uncalibrated")],
+)  # fmt: skip
+def test_the_emulated_tier_has_a_table_of_its_own(name, changes, within, note):
+    emulated = replace(EMULATED, **changes)
+    bench = measurement(emulated=emulated, latency_ms={"host": 1.2, "emulated": 3.21})
+    text = render(name, report(row(measurements=[bench, measurement("pixel-3a")])))
+    (line,) = [line for line in text.splitlines() if "3.21 ms" in line]
+    for cell in (within, "2.5 M", "1.5 M", "12.3 k"):
+        assert cell in line
+    assert f"emulated: counted on one thread of QEMU's cortex-a72, predicted for 4; {note}" in text
+    assert text.count("instructions") == 1
 
 
 def render(name, made, **options):
