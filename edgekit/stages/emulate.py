@@ -13,7 +13,7 @@ import numpy as np
 from edgekit.core.artifact import Artifact
 from edgekit.core.emulated import Counts, Emulated, parse_marks
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
-from edgekit.core.files import to_json, writing
+from edgekit.core.files import read_json, to_json, write_json, writing
 from edgekit.core.metrics import Array
 from edgekit.core.samples import Samples
 from edgekit.core.source import GOLDEN_FILE
@@ -32,6 +32,7 @@ _QEMU_OVERHEAD_BYTES = 2**30
 """What the emulator itself may take beside the guest: its buffer of translated code, and the plugin's records."""
 
 _MARKS = "marks.jsonl"
+_CHECKED = "checked.json"
 _ONE_OP = {"litert": "one_op.tflite", "onnxruntime": "one_op.onnx"}
 
 
@@ -70,19 +71,30 @@ def guest_of(name: str, profile: DeviceProfile) -> Guest:
 
 
 def set_up(name: str, profile: DeviceProfile, runtimes: Sequence[str], say: Say) -> Installed:
-    """Fetches and builds what is missing, and runs a model of one operator on each runtime where something was."""
+    """Fetches and builds what is missing, and runs a model of one operator on each runtime.
+
+    What was checked is remembered: the next time there is nothing to do, unless the check was interrupted or failed.
+    Raises MissingDependency, and StepError when something cannot be fetched or does not run.
+    """
     spec = emulation_of(name, profile)
     wheel_sets = tuple(dict.fromkeys(("base", *(pins.wheel_set(runtime) for runtime in runtimes))))
     installed = setup.set_up(spec, profile.cores[0].count, wheel_sets, say)
-    if installed.made:
-        guest = Guest(name, profile, spec, installed)
-        for runtime in _ONE_OP:
-            say(f"running a model of one operator on {runtime}")
-            _check_one_op(guest, runtime)
-        if "torch" in installed.sites:
-            say("importing torch")
-            _check_torch(guest)
+    remembered = installed.folders.device / _CHECKED
+    used = (installed.folders.plugin_folder, *(path.parent for path in installed.sites.values()))
+    parts = sorted(path.name for path in used)
+    if not remembered.is_file() or not set(parts) <= set(read_json(remembered, "record of checks")["parts"]):
+        _check(Guest(name, profile, spec, installed), say)
+        write_json(remembered, {"parts": parts})
     return installed
+
+
+def _check(guest: Guest, say: Say) -> None:
+    for runtime in _ONE_OP:
+        say(f"running a model of one operator on {runtime}")
+        _check_one_op(guest, runtime)
+    if "torch" in guest.installed.sites:
+        say("importing torch")
+        _check_torch(guest)
 
 
 def _check_one_op(guest: Guest, runtime: str) -> None:

@@ -18,6 +18,7 @@ from edgekit.core.project import open_project
 from edgekit.devices.emulation import folders, guest, pins, setup, tools
 from edgekit.devices.emulation.setup import Installed
 from edgekit.devices.profile import Core, EmulationSpec, load_profile
+from edgekit.stages import emulate
 
 SPEC = EmulationSpec("cortex-a72", 0xD08, ("fp", "asimd"), revision=3, l1d_ways=2)
 CORE = Core("Cortex-A72", 4, 1500, l1d_kib=32, l2_kib=1024, l2_scope="cluster")
@@ -191,6 +192,23 @@ def test_two_that_set_up_at_once_take_turns_and_make_it_once(monkeypatch):
     assert sorted(made) == ["_compile", "_describe", "_fetch_root", "wheels"]
     assert sorted(len(item.made) for item in found) == [0, 4]
     assert found[0].folders == found[1].folders
+
+
+def test_what_was_set_up_and_not_checked_is_checked_the_next_time(tmp_path, monkeypatch):
+    profile = load_profile(open_project(tmp_path).device_file(DEVICE))
+    pretend_set_up(profile.emulation, profile.cores[0].count)
+    checked = []
+
+    def check(guest, say):
+        checked.append(guest.name)
+        if len(checked) == 1:
+            raise StepFailed("it does not run")
+
+    monkeypatch.setattr(emulate, "_check", check)
+    assert call("devices", "setup", DEVICE, "--root", tmp_path).code == 4
+    assert call("devices", "setup", DEVICE, "--root", tmp_path).code == 0
+    assert call("devices", "setup", DEVICE, "--root", tmp_path).code == 0
+    assert checked == [DEVICE, DEVICE]
 
 
 def test_a_command_that_fails_is_told_with_its_own_words():
