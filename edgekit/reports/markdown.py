@@ -41,9 +41,8 @@ class MarkdownReport(ReportFormat):
         parts = [f"# edgekit report\n\n{conclusion(report)}.\n\n## Artifacts\n\n"]
         parts.append(markdown_table(ARTIFACT_HEADER, map(artifact_cells, report.rows)))
         for device, items in benches_by_device(report).items():
-            parts.append(
-                f"\n## {device}\n\n{markdown_table(BENCH_HEADER, map(bench_cells, items))}\n{tier_note(items[0].host)}\n"
-            )
+            table = markdown_table(BENCH_HEADER, map(bench_cells, items))
+            parts.append(f"\n## {device}\n\n{table}\n{tier_note(items[0].host)}\n")
             emulated = [cells for item in items if (cells := emulated_cells(item))]
             if emulated:
                 parts.append(f"\n{markdown_table(EMULATED_HEADER, emulated)}\n{emulated_note(items)}\n")
