@@ -26,6 +26,11 @@ def load_model(path: Path, build: Build | None, inputs: Sequence[TensorSpec], ba
     return model
 
 
+def load_source(path: Path, build: Build | None, inputs: Sequence[TensorSpec], backend: str = "") -> Any:
+    """The model of a source folder: only a file of bare weights needs the code that its description names."""
+    return load_model(path, build if path.name.endswith(".weights.h5") else None, inputs, backend)
+
+
 def _whole(path: Path, backend: str) -> Any:
     import keras
 

@@ -15,7 +15,7 @@ from edgekit.core.metrics import Array
 from edgekit.core.requirements import KERAS, TENSORFLOW
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.sources._base import Build, Given, Loaded, SourceKind, agree, declared, unknown_outputs
-from edgekit.sources._keras_file import built, call, input_keys, load_model, output_keys
+from edgekit.sources._keras_file import built, call, input_keys, load_model, load_source, output_keys
 
 VARIABLES = {
     "KERAS_BACKEND": "tensorflow",
@@ -100,7 +100,7 @@ class Keras(SourceKind):
     suffixes = (".keras", ".h5", ".hdf5")
 
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedKeras:
-        return LoadedKeras(load_model(path, build, signature.inputs), signature)
+        return LoadedKeras(load_source(path, build, signature.inputs), signature)
 
     def adopt(self, given: Given, folder: Path) -> tuple[str, Signature]:
         if given.path is not None:

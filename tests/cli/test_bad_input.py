@@ -203,7 +203,7 @@ def own_model(root: Path, change: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (("epochs = 30", "epoch = 30"), "training.epoch: unknown key; allowed: batch_size, epochs"),
+        (("epochs = 30", "epoch = 30"), "training.epoch: unknown key; allowed: batch_size, early_stopping, epochs"),
         (("epochs = 30", 'epochs = "30"'), "training.epochs: input should be a valid integer (got '30')"),
         (("epochs = 30", "epochs = -3"), "training.epochs: input should be greater than or equal to 0 (got -3)"),
         (('size = "4 KB"', 'size = "-4 KB"'), "budgets.1.size: '-4 KB' is not a size"),

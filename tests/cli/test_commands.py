@@ -200,7 +200,9 @@ def test_lists_of_models_targets_devices_and_packages(project: Path) -> None:
     assert list(routes["tflite", "keras"]) == ["float32", "float16", "dynamic", "int8", "int16x8", "int4"]
     assert routes["onnx", "torch"]["int8"] == ["torch", "onnx"]
     assert routes["executorch", "keras"]["int8"] == ["keras", "torch", "executorch"]
-    assert ("onnx", "onnx") not in routes
+    assert routes["onnx", "onnx"]["int8"] == ["onnx", "onnx"]
+    assert routes["executorch", "saved-model"]["float32"] == ["saved-model", "onnx", "torch", "executorch"]
+    assert ("executorch", "executorch") not in routes
     assert len(call("devices", "--json").data["devices"]) >= 7
     assert "Cortex-A72" in call("devices", "show", "raspberry-pi-4b").out
     assert call("doctor").out.rstrip().endswith("nothing is missing")

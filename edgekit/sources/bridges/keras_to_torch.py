@@ -11,7 +11,7 @@ from typing import Any
 from edgekit.core.requirements import KERAS, TORCH
 from edgekit.core.specs import Signature
 from edgekit.sources._base import Build
-from edgekit.sources._keras_file import call, load_model
+from edgekit.sources._keras_file import call, load_source
 from edgekit.sources._module import LoadedTorch
 from edgekit.sources.bridges._base import Bridge
 from edgekit.sources.bridges._functional import functional
@@ -26,7 +26,7 @@ class KerasToTorch(Bridge):
     variables = {"KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": "-1"}
 
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedTorch:
-        model = load_model(path, build, signature.inputs, " on its torch backend")
+        model = load_source(path, build, signature.inputs, " on its torch backend")
         # In PyTorch's own functions, as quantizers and delegates look for them.
         return LoadedTorch(functional(_positional(model).eval(), signature), signature)
 
