@@ -234,7 +234,8 @@ def test_explain_prints_every_route_and_converts_nothing(tmp_path: Path) -> None
     chosen = ("--framework", "keras", "--target", "tflite:int8", "--root", tmp_path)
     answer = call("export", "linear", *chosen, "--explain", "--json")
     assert answer.code == 0
-    assert answer.data["plans"][0]["routes"] == [["keras", "tflite"], ["keras", "torch", "tflite"]]
+    routes = [["keras", "tflite"], ["keras", "torch", "tflite"], ["keras", "onnx", "torch", "tflite"]]
+    assert answer.data["plans"][0]["routes"] == routes
     assert not (tmp_path / "build").exists()
 
 
