@@ -68,6 +68,7 @@ _ADDS = {
     "litert": "PyTorch to tflite, and int4 in tflite",
     "executorch": "the executorch target and runtime",
     "onnx": "the onnx target and ONNX Runtime",
+    "tensorboard": "event files of a training (--tensorboard)",
     "images": "folders of images as calibration samples",
     "data": "the MNIST subset that simple_cnn learns from",
 }

@@ -72,3 +72,9 @@ def test_every_extra_that_is_told_to_users_exists_and_asks_for_the_package():
     for item in requirements.ALL:
         asked = project["optional-dependencies"][item.extra]
         assert any(line.startswith(item.distribution) for line in asked), item
+
+
+def test_the_doctor_knows_what_every_extra_adds():
+    from edgekit.cli import doctor
+
+    assert {item.extra for item in requirements.ALL} == set(doctor._ADDS)
