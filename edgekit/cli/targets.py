@@ -21,7 +21,7 @@ def command(run: Run) -> int:
     from edgekit.reports.console import table
     from edgekit.stages import routes
 
-    edges = routes.bridges()
+    edges = routes.edges()
     data, rows = [], []
     for name, target in routes.targets().items():
         runtime = plugins.load("edgekit.runtimes", target.runtime, "RUNTIME")
