@@ -105,7 +105,8 @@ _ADDITIONS = ("add", "iadd")
 def _try(module: Any, example: tuple[Any, ...]) -> None:
     import torch
 
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in quantizing it
         module(*example)
 
 

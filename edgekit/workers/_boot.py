@@ -27,6 +27,8 @@ def _limit(cpus: list[int] | None, memory_limit_bytes: int | None) -> None:
         with contextlib.suppress(OSError):  # a container may forbid it; the figure then says what it ran on
             os.sched_setaffinity(0, cpus)
     if memory_limit_bytes is not None:
+        import numpy  # noqa: F401 - its OpenBLAS waits for ever where it cannot have its buffers
+
         resource.setrlimit(resource.RLIMIT_DATA, (memory_limit_bytes, memory_limit_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected; core files of gigabytes are not
 
@@ -34,8 +36,8 @@ def _limit(cpus: list[int] | None, memory_limit_bytes: int | None) -> None:
 def main() -> None:
     """Limits, then the module with the rest of the arguments as its own."""
     life_fd, limits, module = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
-    _limit(limits["cpus"], limits["memory_limit_bytes"])
     threading.Thread(target=_die_with_parent, args=(life_fd,), daemon=True).start()
+    _limit(limits["cpus"], limits["memory_limit_bytes"])
     sys.argv = [module, *sys.argv[4:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

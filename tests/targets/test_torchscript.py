@@ -36,6 +36,7 @@ class Network(torch.nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch's tracer and of quantization, which is deprecated
 @pytest.mark.parametrize("broadcast", [False, True], ids=["equal shapes", "a broadcast addition"])
 def test_clamps_and_additions_survive_quantization(tmp_path: Path, broadcast):
     torch.manual_seed(0)

@@ -16,7 +16,7 @@ PYTHON_PACKAGE = "python3-minimal"
 
 LIBRARIES = ("libstdc++6", "libgcc-s1", "zlib1g")
 
-BASE_WHEELS = ("ai-edge-litert==2.3.0", "numpy==2.4.6", "onnxruntime==1.32.0")
+BASE_WHEELS = ("ai-edge-litert==2.3.0", "numpy==2.3.5", "onnxruntime==1.32.0")
 """The two runtimes import nothing else, unlike what their metadata asks for."""
 
 # The newest torch whose arm64 wheel is a CPU build: later ones bring CUDA.
