@@ -19,7 +19,7 @@ from edgekit.core.validation import load_validation
 from edgekit.stages import routes
 from edgekit.stages.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context, runtime_environment
-from edgekit.stages.export import ExportPlan, export_one
+from edgekit.stages.export import ExportPlan, ExportSettings, export_one
 from edgekit.stages.inspect import describe
 
 CASES = [
@@ -48,9 +48,9 @@ class TestArtifact:
         artifact = artifact_of(context, model, kind, variant)
         manifest = artifact.manifest
         source = load_source(context.project.source_folder(model, kind))
-        assert sorted(path.name for path in artifact.folder.iterdir() if path.suffix != ".json") == sorted(
-            ["golden.npz", manifest.file]
-        )
+        results = {"flips.npz"}  # a validation of barely trained weights leaves some
+        names = {path.name for path in artifact.folder.iterdir() if path.suffix != ".json"}
+        assert names - results == {"golden.npz", manifest.file}
         assert artifact.verified_path().stat().st_size == manifest.size_bytes
         assert manifest.source["sha256"] == source.sha256
         assert manifest.route[0] == kind
@@ -115,10 +115,10 @@ def test_a_second_export_gives_the_same_bytes_or_says_why_not(context: Context, 
     again = dataclasses.replace(context, project=type(context.project)(root), failures=[])
     for kind in ("keras", "torch"):
         shutil.copytree(context.project.source_folder("simple_cnn", kind), root / f"build/simple_cnn/{kind}/source")
-        for precision, found in routes.reachable(kind, plugin, routes.bridges()).items():
+        for precision, found in routes.reachable(kind, plugin, routes.edges()).items():
             plan = ExportPlan("simple_cnn", kind, Variant(target, precision), found)
             first = artifact_of(context, "simple_cnn", kind, plan.variant)
-            second = export_one(again, plan, 200)
+            second = export_one(again, plan, ExportSettings())
             same = sha256_file(first.path) == sha256_file(second.path)
             assert same == second.manifest.reproducible
             assert same or second.manifest.not_reproducible_because

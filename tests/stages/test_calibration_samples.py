@@ -11,7 +11,10 @@ import pytest
 from edgekit.core.errors import InputError
 from edgekit.core.project import open_project
 from edgekit.core.samples import Samples
+from edgekit.core.specs import Signature, TensorSpec
 from edgekit.stages import export
+
+SIGNATURE = Signature((TensorSpec("x", ("batch", 4), "float32"),), ())
 
 
 @pytest.mark.parametrize(("kept", "wanted", "taken"), [(256, None, 200), (96, None, 96), (256, 256, 256), (96, 50, 50)])
@@ -34,5 +37,5 @@ def chosen(root: Path, kept: int, wanted: int | None) -> Samples:
     for name in ("calibration.npz", "golden.npz"):
         Samples({"x": values}, {}, None).save(folder / name)
     context = SimpleNamespace(project=project, emit=lambda event: None)
-    item = SimpleNamespace(model="m", kind="keras", step="export m/keras tflite:int8")
-    return export._calibration(context, item, SimpleNamespace(name="m"), wanted)
+    item = SimpleNamespace(model="m", kind="keras", variant="tflite:int8", step="export m/keras tflite:int8")
+    return export._calibration(context, item, SimpleNamespace(name="m", signature=SIGNATURE, notes=()), wanted)
