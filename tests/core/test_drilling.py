@@ -1,0 +1,72 @@
+"""Which inner tensors belong together, and where their error leaps."""
+
+import numpy as np
+import pytest
+
+from edgekit.core.drilling import drill, match, plain
+
+RNG = np.random.default_rng(0)
+
+
+def tensors(*names, width=8):
+    return {name: RNG.normal(size=(16, width)).astype(np.float32) for name in names}
+
+
+def noisy(array, share):
+    return array + share * RNG.normal(size=array.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("net/conv/Relu;net/conv/BiasAdd", "net/conv/Relu"),
+        ("net/net/conv/Relu", "net/conv/Relu"),
+        ("dense:0", "dense"),
+        ("dense_QuantizeLinear_Input", "dense"),
+        ("dense_quantized", "dense"),
+    ],
+)
+def test_a_name_without_what_exporters_add(name, wanted):
+    assert plain(name) == wanted
+
+
+def test_the_first_tensor_whose_error_leaps_is_named():
+    reference = tensors("a", "b", "c", "d")
+    actual = {name: noisy(array, 0.01) for name, array in reference.items()}
+    for name in ("c", "d"):
+        actual[name] = noisy(reference[name], 0.8)
+    found = drill(reference, actual)
+    assert [item.reference for item in found.tensors] == ["a", "b", "c", "d"]
+    assert found.first is not None
+    assert found.first.reference == "c"
+
+
+def test_quantization_noise_alone_leaps_nowhere():
+    reference = tensors("a", "b", "c")
+    assert drill(reference, {name: noisy(array, 0.02) for name, array in reference.items()}).first is None
+
+
+def test_a_first_tensor_that_is_wrong_leaps_too():
+    reference = tensors("a", "b")
+    found = drill(reference, {"a": noisy(reference["a"], 1.0), "b": noisy(reference["b"], 1.0)})
+    assert found.first is not None
+    assert found.first.reference == "a"
+
+
+def test_equal_tensors_are_exact():
+    reference = tensors("a")
+    assert drill(reference, dict(reference)).tensors[0].sqnr_db is None
+
+
+def test_what_computes_alike_is_paired_though_a_fused_activation_took_the_name():
+    before = RNG.normal(size=(16, 8)).astype(np.float32)
+    after = np.maximum(before, 0)
+    assert match({"add": before, "relu": after}, {"add": noisy(after, 0.01)}) == [("relu", "add")]
+
+
+def test_what_has_no_twin_is_listed():
+    reference, actual = tensors("a", "lost"), {}
+    actual = {"a": noisy(reference["a"], 0.01), "extra": RNG.normal(size=(16, 3)).astype(np.float32)}
+    found = drill(reference, actual)
+    assert found.only_reference == ("lost",)
+    assert found.only_actual == ("extra",)
