@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,4 +117,4 @@ def _open_source(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
         seen = Signature(signature.inputs, observed_outputs(ready, calls.take(signature, inputs, 0, 1)))
         return loaded.at(seen, fresh).run(inputs)
 
-    return _Opened(replace(signature), outputs, (folder,))
+    return _Opened(signature, outputs, (folder,))

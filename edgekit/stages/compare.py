@@ -61,7 +61,7 @@ def operand(context: Context, text: str) -> Operand:
     Raises InputError when it is none of them.
     """
     path = Path(text)
-    artifact = _artifact_of(path)
+    artifact = artifact_of(path)
     if artifact is not None:
         return Operand(
             text,
@@ -72,7 +72,7 @@ def operand(context: Context, text: str) -> Operand:
     if not path.exists() and Factory.parse(text).where != text:
         kind = subjects.framework_of(context, text)
         return Operand(text, kind=kind, code=subjects.from_here(text), base=str(context.project.root))
-    target = _target_of(path)
+    target = target_of(path)
     try:
         return Operand(text, kind=subjects.kind_of(path), path=str(path.resolve()))
     except InputError:
@@ -81,7 +81,7 @@ def operand(context: Context, text: str) -> Operand:
     return Operand(text, runtime=target.runtime, path=str(path.resolve()))
 
 
-def _artifact_of(path: Path) -> Artifact | None:
+def artifact_of(path: Path) -> Artifact | None:
     """The artifact whose folder or model file this is."""
     folder = path if path.is_dir() else path.parent
     if not path.exists() or not (folder / MANIFEST_FILE).is_file():
@@ -90,7 +90,8 @@ def _artifact_of(path: Path) -> Artifact | None:
     return artifact if path.is_dir() or artifact.path.resolve() == path.resolve() else None
 
 
-def _target_of(path: Path) -> Target | None:
+def target_of(path: Path) -> Target | None:
+    """The target whose files end as this one does, or None."""
     return next((item for item in routes.targets().values() if path.suffix.lower() in item.suffixes), None)
 
 
@@ -175,7 +176,7 @@ def _cast(array: Array, reference: Array) -> Array:
 
 def precision_of(context: Context, item: Operand) -> str:
     """`int8` for a file with quantized tensors, `float16` for one of half-width weights, else `float32`."""
-    target = None if item.path is None else _target_of(Path(item.path))
+    target = None if item.path is None else target_of(Path(item.path))
     if target is None or not Path(str(item.path)).is_file() or not target.describe_tells_precision:
         return "float32"
     try:

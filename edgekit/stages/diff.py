@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgekit.core import plugins
-from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.artifact import Artifact
 from edgekit.core.drilling import Drilling, drill
 from edgekit.core.errors import InputError
 from edgekit.core.events import Listener
@@ -16,6 +16,7 @@ from edgekit.core.requirements import require
 from edgekit.runtimes._base import Runtime
 from edgekit.sources._given_samples import read_arrays
 from edgekit.stages import routes
+from edgekit.stages.compare import artifact_of, target_of
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.targets._base import Target
 
@@ -35,15 +36,15 @@ def trace(target: str, path: str, samples: Mapping[str, Array], *, emit: Listene
 def _file(text: str) -> tuple[Target, Path, Artifact | None]:
     """Raises InputError when the text names neither an artifact nor a file of a target's format."""
     path = Path(text)
-    if (path / MANIFEST_FILE).is_file():
-        artifact = load_artifact(path)
+    artifact = artifact_of(path)
+    if artifact is not None:
         return routes.load_target(artifact.manifest.target), artifact.verified_path().resolve(), artifact
     if not path.is_file():
         raise InputError(f"{text}: no such file, and no artifact's folder")
-    for target in routes.targets().values():
-        if path.suffix.lower() in target.suffixes:
-            return target, path.resolve(), None
-    raise InputError(f"{text}: not a file of a format that edgekit writes")
+    target = target_of(path)
+    if target is None:
+        raise InputError(f"{text}: not a file of a format that edgekit writes")
+    return target, path.resolve(), None
 
 
 def _samples(artifacts: list[Artifact | None], given: Path | None) -> dict[str, Array]:

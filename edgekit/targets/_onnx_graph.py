@@ -145,14 +145,11 @@ def expose(model: Any) -> Any:
     """The model with everything that its nodes compute among its outputs, in the order of computation."""
     import onnx
 
-    last = list(model.graph.output)
-    known = {value.name for value in last}
-    inner = [name for node in model.graph.node for name in node.output if name and name not in known]
+    known = {value.name: value for value in model.graph.output}
     del model.graph.output[:]
     # Types are left to the runtime, which infers them anyway.
-    by_name = {value.name: value for value in last}
-    ordered = [name for node in model.graph.node for name in node.output if name in by_name or name in set(inner)]
-    model.graph.output.extend(by_name.get(name) or onnx.ValueInfoProto(name=name) for name in ordered)
+    computed = [name for node in model.graph.node for name in node.output if name]
+    model.graph.output.extend(known.get(name) or onnx.ValueInfoProto(name=name) for name in computed)
     return model
 
 
