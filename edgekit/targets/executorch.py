@@ -36,6 +36,7 @@ class ExecuTorch(Target):
             program = torch.export.export(source.model, example)
             if job.precision == "int8":
                 program = torch.export.export(_quantized(program, source, job), example)
+            _unshare(program)
             content, delegation = _lower(program)
         (job.folder / self.file_name).write_bytes(content)
         options = {"backend": "XNNPACK", **delegation}
@@ -64,6 +65,17 @@ def _quantized(program: Any, source: LoadedSource, job: Conversion) -> Any:
     for arrays in calls.split(source.signature, job.calibration):
         prepared(*map(torch.from_numpy, arrays))
     return convert_pt2e(prepared)
+
+
+def _unshare(program: Any) -> None:
+    """Gives every weight that is a view of a larger tensor memory of its own.
+
+    XNNPACK's serializer writes `untyped_storage()` from its first byte: of a view, the wrong values.
+    """
+    for tensors in (program.state_dict, program.constants):
+        for name, tensor in tensors.items():
+            if tensor.untyped_storage().nbytes() != tensor.nbytes:
+                tensors[name] = tensor.clone()
 
 
 def _lower(program: Any) -> tuple[bytes, dict[str, Any]]:

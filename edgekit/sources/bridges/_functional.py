@@ -13,6 +13,7 @@ from typing import Any
 from edgekit.core.specs import Dim, Signature
 
 _NOTHING = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
+_FOLDED = "folded_"
 _SAME_TYPE = ("to", "contiguous", "clone", "detach", "alias", "_to_copy", "dropout", "lift_fresh_copy")
 
 
@@ -94,9 +95,18 @@ def _constant(graph_module: Any, node: Any) -> Any:
 
 
 def _add_constant(graph_module: Any, before: Any, tensor: Any) -> Any:
-    """A new get_attr node for the tensor, placed before a node."""
-    name = f"folded_{sum(1 for key, _ in graph_module.named_buffers() if key.startswith('folded_'))}"
-    graph_module.register_buffer(name, tensor.contiguous())
+    """A get_attr node for the tensor, placed before a node. Equal tensors, a recurrent layer's at each step, are one.
+
+    The tensor is copied: a view, kept, would take all of its storage into the file.
+    """
+    import torch
+
+    folded = {name: buffer for name, buffer in graph_module.named_buffers() if name.startswith(_FOLDED)}
+    same = (name for name, buffer in folded.items() if buffer.dtype == tensor.dtype and torch.equal(buffer, tensor))
+    name = next(same, None)
+    if name is None:
+        name = f"{_FOLDED}{len(folded)}"
+        graph_module.register_buffer(name, tensor.detach().clone(memory_format=torch.contiguous_format))
     with graph_module.graph.inserting_before(before):
         return graph_module.graph.get_attr(name)
 

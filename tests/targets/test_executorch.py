@@ -1,0 +1,43 @@
+"""Lowering to XNNPACK: weights arrive as they are, whatever memory they lie in."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.core.specs import Signature, TensorSpec
+from edgekit.runtimes.executorch import RUNTIME
+from edgekit.sources._module import LoadedTorch
+from edgekit.targets._base import Conversion
+from edgekit.targets.executorch import TARGET
+
+SIGNATURE = Signature((TensorSpec("x", ("batch", 8), "float32"),), (TensorSpec("y", ("batch", 8), "float32"),))
+
+
+class Views(torch.nn.Module):
+    """Two layers whose weights and biases are parts of one tensor each, as a recurrent layer keeps them."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weights", torch.randn(2, 8, 8))
+        self.register_buffer("first", self.weights[0])
+        self.register_buffer("second", self.weights[1])
+        self.register_buffer("bias", torch.randn(2, 8)[1])
+
+    def forward(self, x):
+        return torch.nn.functional.linear(torch.nn.functional.linear(x, self.first), self.second, self.bias)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch and torchao deprecate one another's names
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_weights_that_are_views_keep_their_values(tmp_path: Path, precision):
+    torch.manual_seed(0)
+    source = LoadedTorch(Views().eval(), SIGNATURE)
+    inputs = {"x": np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)}
+    TARGET.convert(source, Conversion(precision, tmp_path, inputs))
+    outputs = RUNTIME.open(tmp_path / "model.pte", threads=1).infer({"input_0": inputs["x"]})
+    expected = source.run(inputs)["y"]
+    assert np.abs(outputs["output_0"] - expected).max() < (
+        1e-4 if precision == "float32" else 0.05 * np.abs(expected).max()
+    )
