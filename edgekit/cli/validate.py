@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +11,7 @@ from edgekit.cli._common import Choice, Run, common, complete, failures, selecti
 
 if TYPE_CHECKING:
     from edgekit.core.comparison import Comparison
+    from edgekit.core.tolerances import Tolerances
     from edgekit.core.validation import Drift, Validation
     from edgekit.stages.emulate import Guest
 
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     shell_complete=complete("device"),
     help="Run them on this device's emulated core, and compare with this host too; may be repeated.",
 )
+@click.option("--explain", is_flag=True, help="Tell why each tolerance is what it is.")
 @timeout_option
 @common
 def command(
     run: Run,
     choice: Choice,
     devices: tuple[str, ...],
+    explain: bool,
     timeout: float,
 ) -> int:
     """Run artifacts on their golden samples and compare with the source; without a MODEL, everything in build/.
@@ -43,26 +46,47 @@ def command(
       edgekit validate simple_cnn --target tflite:int8
       edgekit validate build/simple_cnn/torch/onnx-float32 --json
       edgekit validate simple_cnn --device raspberry-pi-4b
+      edgekit validate gru --precision float32 --explain
     """
     from dataclasses import asdict
 
     from edgekit.reports.console import table
     from edgekit.stages.select import Selection, artifacts
-    from edgekit.stages.validate import tolerances_for, validate, validate_emulated
+    from edgekit.stages.validate import reasons_for, tolerances_for, validate, validate_emulated
 
     with run.context(timeout) as context:
         guests = [_guest(run, name) for name in devices]
         chosen = artifacts(context, Selection(*choice))
         done = validate_emulated(context, chosen, guests, timeout) if guests else validate(context, chosen)
-        limits = {item.manifest.precision: tolerances_for(context, item).limits() for item in chosen}
+        limits = {item.label: _limits(tolerances_for(context, item)) for item in chosen}
+        reasons = {item.label: reasons_for(context, item) for item in chosen} if explain else {}
     data = {
         "validations": [{**asdict(item), "passed": item.passed} for item in done],
         "tolerances": limits,
         "failures": failures(context),
+        **({"reasons": reasons} if explain else {}),
     }
     header = ("model", "variant", "figure", "value", "tolerance", "verdict")
-    run.answer(data, lambda: table(header, _named_once(_rows(done, run.verbosity > 0)), left=3, color=run.color))
+    rows = _rows(done, run.verbosity > 0)
+    run.answer(
+        data, lambda: table(header, _named_once(rows), left=3, color=run.color) + "".join(_told(reasons, limits))
+    )
     return max(context.exit_code, 0 if all(item.passed for item in done) else 1)
+
+
+def _limits(tolerances: Mapping[str, Tolerances]) -> dict[str, Mapping[str, float]]:
+    return {output: item.limits() for output, item in tolerances.items()}
+
+
+def _told(
+    reasons: Mapping[str, Mapping[str, Mapping[str, str]]], limits: Mapping[str, Mapping[str, Mapping[str, float]]]
+) -> Iterator[str]:
+    """Why each tolerance is what it is, artifact by artifact."""
+    for label, outputs in reasons.items():
+        yield f"\n{label}\n"
+        for output, told in outputs.items():
+            for limit, sentence in told.items():
+                yield f"  {output}: {limit} {limits[label][output][limit]:.8g}: {sentence}\n"
 
 
 def _guest(run: Run, name: str) -> Guest:

@@ -13,6 +13,7 @@ from pydantic import Field
 from edgekit.config.door import STRICT, read_toml
 from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt, Precision, Share
 from edgekit.core.budgets import Budget
+from edgekit.core.rounding import Rounding
 from edgekit.core.tolerances import Tolerances, for_precision
 
 MODEL_FILE = "model.toml"
@@ -154,9 +155,13 @@ class ModelSpec:
 
     __pydantic_config__ = STRICT
 
-    def tolerances_for(self, precision: str) -> Tolerances:
-        """The defaults of the precision, with this model's figures in their place."""
-        return for_precision(precision, {str(key): value for key, value in self.tolerances.items()}.get(precision))
+    def own_tolerances(self, precision: str) -> Tolerances | None:
+        """The figures that the file sets for a precision."""
+        return {str(key): value for key, value in self.tolerances.items()}.get(precision)
+
+    def tolerances_for(self, precision: str, rounding: Rounding | None = None) -> Tolerances:
+        """The defaults of the precision and the source's rounding, with this model's figures in their place."""
+        return for_precision(precision, self.own_tolerances(precision), rounding)
 
     def budget_list(self, origin: str) -> tuple[Budget, ...]:
         """Every budget of the file."""

@@ -152,11 +152,15 @@ def compare_output(
 
 
 def compare_outputs(
-    reference: Mapping[str, Array], actual: Mapping[str, Array], tolerances: Tolerances, *, classifier: bool
+    reference: Mapping[str, Array],
+    actual: Mapping[str, Array],
+    tolerances: Mapping[str, Tolerances],
+    *,
+    classifier: bool,
 ) -> tuple[Comparison, ...]:
-    """Compares every output of the source by name. One that the artifact does not have is a problem."""
+    """Compares every output of the source by name, within its tolerances. One that the artifact lacks is a problem."""
     return tuple(
-        compare_output(name, array, actual[name], tolerances, classifier=classifier)
+        compare_output(name, array, actual[name], tolerances[name], classifier=classifier)
         if name in actual
         else Comparison(name, len(array), None, (), "the artifact has no such output")
         for name, array in reference.items()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_json, sha256_path, write_json
 from edgekit.core.metrics import Array
+from edgekit.core.rounding import Rounding, rounding_from_dict
 from edgekit.core.specs import Signature
 
 SOURCE_SCHEMA = 1
@@ -27,7 +28,7 @@ class SourceModel:
     `code` the function that builds the network around bare weights, as `Factory` writes it, relative to the model's
     folder (a user's model: to the project's root); None where the file is whole by itself. Task and metric are None
     where nobody said what the outputs mean. `sizes` has the size in the samples of each symbolic dimension that is not
-    the batch.
+    the batch. `rounding` is how far float32 moves each output on the golden samples, where that could be measured.
     """
 
     name: str
@@ -46,6 +47,7 @@ class SourceModel:
     data: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     history: Mapping[str, list[float]] = field(default_factory=dict)
+    rounding: Mapping[str, Rounding] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SOURCE_SCHEMA
 
@@ -73,7 +75,11 @@ def load_source(folder: Path) -> SourceModel:
     if data.get("schema_version") != SOURCE_SCHEMA or set(data) - known:
         raise InputError(f"{path}: not a source model description of version {SOURCE_SCHEMA}; train the model again")
     try:
-        made = {"signature": Signature.from_dict(data["signature"]), "notes": tuple(data.get("notes", ()))}
+        made = {
+            "signature": Signature.from_dict(data["signature"]),
+            "notes": tuple(data.get("notes", ())),
+            "rounding": rounding_from_dict(data.get("rounding", {})),
+        }
         return SourceModel(**{**data, **made})
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: this source model description lacks or mistypes a key ({error})") from None

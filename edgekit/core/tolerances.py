@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
+from edgekit.core.rounding import Rounding
+
 
 @dataclass(frozen=True)
 class Tolerances:
@@ -63,6 +65,55 @@ DEFAULTS: Mapping[str, Tolerances] = {
 }
 
 
-def for_precision(precision: str, override: Tolerances | None = None) -> Tolerances:
-    """The default tolerances of a precision, with a model's own in their place where it sets some."""
-    return DEFAULTS[precision].merged(override)
+ROUNDING_FACTOR = 16.0
+"""How many times its source's own rounding a float32 artifact may be away from it.
+
+Both are as far from the exact result as float32 takes them, each in its own order of summation, with its own
+approximation of exp and tanh. Over the reference models, artifacts are at most 6 times that far (`make matrix`).
+"""
+ROUNDING_FLOOR = 1e-6
+"""What no tolerance is below, times the largest output: eight units in the last place of float32."""
+
+
+def for_precision(precision: str, override: Tolerances | None = None, rounding: Rounding | None = None) -> Tolerances:
+    """The default tolerances of a precision; for float32 what the source's own rounding allows, where that is known;
+    with a model's own figures in their place where it sets some."""
+    return DEFAULTS[precision].merged(_from_rounding(precision, rounding)).merged(override)
+
+
+def _from_rounding(precision: str, rounding: Rounding | None) -> Tolerances | None:
+    """Absolute errors are judged times the largest output where that is above one."""
+    if precision != "float32" or rounding is None:
+        return None
+    relative = rounding.max_abs_error / max(1.0, rounding.scale)
+    return Tolerances(max_abs_error=max(ROUNDING_FLOOR, ROUNDING_FACTOR * relative))
+
+
+_WHY = {
+    "float16": "float16 keeps 11 bits of each weight (2^-11 = 4.9e-4), a few layers deep",
+    "dynamic": "20 dB is an error of a tenth of the signal; healthy int8 weights have 25 to 45 dB",
+    "int8": "20 dB is an error of a tenth of the signal; a healthy int8 network has 25 to 45 dB, a broken one below 15",
+    "int16x8": "with 16-bit activations the int8 weights are the only noise",
+    "int4": "weights of 16 levels: 10 dB is an error of a third of the signal",
+}
+
+
+def reason(precision: str, name: str, override: Tolerances | None, rounding: Rounding | None) -> str:
+    """Why the limit of that name is what it is, in a sentence without a full stop."""
+    if override is not None and name in override.limits():
+        return "set by the model's model.toml"
+    if precision != "float32":
+        return f"default of {precision}: {_WHY[precision]}"
+    if name != "max_abs_error":
+        return "default of float32: the same network in another order of summation"
+    if rounding is None:
+        return (
+            "default of float32, times the largest output: this source could not be run in float64 to see its rounding"
+        )
+    told = (
+        f"the source's own float32 lies {rounding.max_abs_error:.2g} from its float64, on {rounding.samples} samples"
+        f" with outputs up to {rounding.scale:.3g}"
+    )
+    if ROUNDING_FACTOR * rounding.max_abs_error < ROUNDING_FLOOR * max(1.0, rounding.scale):
+        return f"{told}; the floor of {ROUNDING_FLOOR:g} of the largest output holds"
+    return f"{told}; another order of summation may be {ROUNDING_FACTOR:g} times as far"

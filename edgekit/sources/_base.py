@@ -69,6 +69,21 @@ class Loaded(ABC):
             )
         return calls.join(self.signature, inputs, chunks)
 
+    def exact(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
+        """What `run` computes, with float64 in place of float32 all the way: the mark that rounding is measured from.
+
+        None where the kind, or this model's own code, does not take float64.
+        """
+        try:
+            wide = self._wide()
+            if wide is None:
+                return None
+            floats = {name: array.dtype.kind == "f" for name, array in inputs.items()}
+            doubled = {name: array.astype(np.float64) if floats[name] else array for name, array in inputs.items()}
+            return type(self)(wide, self.signature).at(self.signature, self.sizes).run(doubled)
+        except Exception:  # noqa: BLE001 - a user's code may name float32, an operator may have no kernel for float64
+            return None
+
     def relaid(self, orders: Mapping[str, Order], signature: Signature) -> Loaded:
         """A model with that signature, whose tensors named in `orders` have their dimensions in another order.
 
@@ -85,6 +100,10 @@ class Loaded(ABC):
     @abstractmethod
     def _run(self, inputs: list[Array]) -> list[Array]:
         """One call: inputs and outputs in the signature's order."""
+
+    def _wide(self) -> Any:
+        """The model with weights and arithmetic in float64, or None where the kind has none."""
+        return None
 
     @abstractmethod
     def parameters(self) -> dict[str, Array]:

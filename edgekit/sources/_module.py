@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +29,9 @@ class LoadedTorch(Loaded):
 
     def call(self, *tensors: Any) -> list[Any]:
         return outputs_of(self.model(*tensors))
+
+    def _wide(self) -> Any:
+        return copy.deepcopy(self.model).double()
 
     def parameters(self) -> dict[str, Array]:
         # Batch norm counts its batches beside its weights: nothing is computed from that.

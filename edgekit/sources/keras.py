@@ -38,6 +38,21 @@ class LoadedKeras(Loaded):
     def call(self, *tensors: Any) -> list[Any]:
         return call(self.model, tensors)
 
+    def _wide(self) -> Any:
+        import keras
+
+        def twin(layer: Any) -> Any:
+            return type(layer).from_config({**layer.get_config(), "dtype": "float64"})
+
+        usual = keras.config.floatx()
+        keras.config.set_floatx("float64")  # inputs have no dtype of their own in the layers' configuration
+        try:
+            wide = keras.models.clone_model(self.model, clone_function=twin)
+            wide.set_weights([np.asarray(weight, np.float64) for weight in self.model.get_weights()])
+        finally:
+            keras.config.set_floatx(usual)
+        return wide
+
     def parameters(self) -> dict[str, Array]:
         return {f"{index}/{weight.path}": np.asarray(weight) for index, weight in enumerate(self.model.weights)}
 

@@ -16,6 +16,7 @@ from edgekit.core.events import Listener
 from edgekit.core.files import sha256_file, sha256_path
 from edgekit.core.metrics import TASK_METRICS, Array
 from edgekit.core.requirements import require, versions
+from edgekit.core.rounding import Rounding, measured
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel
 from edgekit.core.specs import Dim, Signature, TensorSpec
@@ -79,7 +80,7 @@ def adopt(request: Request, folder: str, *, emit: Listener) -> SourceModel:
         _given_samples.read(request.calibration, base, signature, request.image_range) if request.calibration else {}
     )
     parts = _parts(signature, inputs, labels, chosen, real=arrays is not None)
-    task = _write(parts, loaded, target)
+    task, rounding = _write(parts, loaded, target)
     code = None if factory is None else factory.file(base)
     source = SourceModel(
         name=request.name,
@@ -96,6 +97,7 @@ def adopt(request: Request, folder: str, *, emit: Listener) -> SourceModel:
         sizes=sizes,
         notes=notes,
         data=_data(request, parts),
+        rounding=rounding,
         versions=versions(kind.requires),
     )
     source.save(target)
@@ -226,17 +228,25 @@ def _parts(
     return parts
 
 
-def _write(parts: Mapping[str, tuple[dict[str, Array], Array | None]], loaded: Loaded, folder: Path) -> float | None:
-    """The samples with the model's own outputs; the accuracy on the test samples where there are labels of classes."""
-    accuracy = None
+def _write(
+    parts: Mapping[str, tuple[dict[str, Array], Array | None]], loaded: Loaded, folder: Path
+) -> tuple[float | None, dict[str, Rounding]]:
+    """The samples with the model's own outputs.
+
+    Returns the accuracy on the test samples where there are labels of classes, and what float32 costs on the golden
+    ones.
+    """
+    accuracy, rounding = None, {}
     for file, (inputs, labels) in parts.items():
         outputs = loaded.run(inputs) if file != CALIBRATION_FILE else {}
         Samples(inputs, outputs, labels).save(folder / file)
+        if file == GOLDEN_FILE:
+            rounding = measured(outputs, loaded.exact(inputs))
         if file == TEST_FILE and labels is not None and np.issubdtype(labels.dtype, np.integer):
             first = next(iter(outputs.values()))
             if first.ndim == 2 and first.shape[1] > 1:
                 accuracy = TASK_METRICS["accuracy"].compute(first, labels, next(iter(inputs.values())))
-    return accuracy
+    return accuracy, rounding
 
 
 def _data(request: Request, parts: Mapping[str, tuple[dict[str, Array], Array | None]]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from edgekit.core.files import sha256_file
 from edgekit.core.layout import Order
 from edgekit.core.metrics import TASK_METRICS, Array
 from edgekit.core.requirements import require, versions
+from edgekit.core.rounding import Rounding, measured
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel, load_source
 from edgekit.core.specs import ModelDescription, Signature, TensorSpec
@@ -98,7 +99,7 @@ def train(
     fit = trainer.fit(lesson)
     weights = Path(folder, fit.file)
     loaded = source_kind.load(weights, signature, load_function(code, "build"))
-    value = _write_samples(spec, loaded, splits, Path(folder))
+    value, rounding = _write_samples(spec, loaded, splits, Path(folder))
     parameters = loaded.parameters()
     held_out = {} if validation is None else {"validation": len(validation[0])}
     source = SourceModel(
@@ -123,6 +124,7 @@ def train(
         },
         training={**_training(training), **fit.record, "weights_sha256": digest(*parameters.values())},
         history=fit.history,
+        rounding=rounding,
         versions=versions(trainer.requires),
     )
     source.save(Path(folder))
@@ -157,24 +159,29 @@ def _counts(splits: Splits) -> dict[str, int]:
     }
 
 
-def _write_samples(spec: ModelSpec, loaded: Loaded, splits: Splits, folder: Path) -> float:
-    """Calibration, golden and test samples with the source's own outputs; the task metric on the test set."""
+def _write_samples(spec: ModelSpec, loaded: Loaded, splits: Splits, folder: Path) -> tuple[float, dict[str, Rounding]]:
+    """Calibration, golden and test samples with the source's own outputs.
+
+    Returns the task metric on the test set, and what float32 costs on the golden samples.
+    """
     name = loaded.signature.inputs[0].name
     parts = {
         CALIBRATION_FILE: (splits.calibration_inputs, splits.calibration_labels),
         GOLDEN_FILE: (splits.golden_inputs, splits.golden_labels),
         TEST_FILE: (splits.test_inputs, splits.test_labels),
     }
-    value = float("nan")
+    value, rounding = float("nan"), {}
     for file, (array, labels) in parts.items():
         inputs = {name: _in_layout(array, loaded.signature)}
         outputs = loaded.run(inputs) if file != CALIBRATION_FILE else {}
         Samples(inputs, outputs, labels).save(folder / file)
+        if file == GOLDEN_FILE:
+            rounding = measured(outputs, loaded.exact(inputs))
         if file == TEST_FILE:
             value = TASK_METRICS[spec.metric].compute(outputs[spec.output.name], labels, inputs[name])
     if not np.isfinite(value):
         raise StepFailed(f"the trained model's {spec.metric} is {value}: the training diverged")
-    return value
+    return value, rounding
 
 
 _loaded: dict[tuple[str, str, str | None, Signature], Loaded] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -365,6 +365,7 @@ def _source_record(source: SourceModel, folder: Path) -> dict[str, Any]:
         "metric_value": source.metric_value,
         "parameters": source.parameters,
         "data_sha256": source.data.get("sha256"),
+        "rounding": {name: asdict(item) for name, item in source.rounding.items()},
     }
 
 

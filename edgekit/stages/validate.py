@@ -17,10 +17,11 @@ from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
 from edgekit.core.files import write_json, writing
 from edgekit.core.metrics import TASK_METRICS, Array, TaskMetric, format_metric, top1_agreement
+from edgekit.core.rounding import rounding_from_dict
 from edgekit.core.samples import Samples
 from edgekit.core.source import TEST_FILE, load_source
 from edgekit.core.statistics import bootstrap_drop, bootstrap_mean, by_class, mcnemar_p
-from edgekit.core.tolerances import Tolerances, for_precision
+from edgekit.core.tolerances import Tolerances, for_precision, reason
 from edgekit.core.validation import VALIDATION_FILE, Drift, Validation, validation_file
 from edgekit.devices.emulation import pins
 from edgekit.stages import emulate
@@ -53,12 +54,39 @@ def step_name(artifact: Artifact) -> str:
     return f"validate {artifact.label}"
 
 
-def tolerances_for(context: Context, artifact: Artifact) -> Tolerances:
-    """The model's own tolerances where edgekit knows the model, else the defaults of the precision."""
+def tolerances_for(context: Context, artifact: Artifact) -> dict[str, Tolerances]:
+    """What each output is judged by: the model's own figures, what the source's rounding allows, the defaults."""
     manifest = artifact.manifest
-    if manifest.model in context.project.models():
-        return context.spec(manifest.model).tolerances_for(manifest.precision)
-    return for_precision(manifest.precision)
+    own = _own(context, artifact)
+    rounding = rounding_from_dict(manifest.source.get("rounding", {}))
+    return {
+        spec.name: for_precision(manifest.precision, own, rounding.get(spec.name))
+        for spec in manifest.signature.outputs
+    }
+
+
+def reasons_for(context: Context, artifact: Artifact) -> dict[str, dict[str, str]]:
+    """Why each limit of each output is what it is."""
+    manifest = artifact.manifest
+    own = _own(context, artifact)
+    rounding = rounding_from_dict(manifest.source.get("rounding", {}))
+    return {
+        name: {limit: reason(manifest.precision, limit, own, rounding.get(name)) for limit in tolerances.limits()}
+        for name, tolerances in tolerances_for(context, artifact).items()
+    }
+
+
+def _own(context: Context, artifact: Artifact) -> Tolerances | None:
+    """What the model's model.toml sets, where edgekit knows the model."""
+    manifest = artifact.manifest
+    if manifest.model not in context.project.models():
+        return None
+    return context.spec(manifest.model).own_tolerances(manifest.precision)
+
+
+def _agreement_left(tolerances: Mapping[str, Tolerances]) -> dict[str, Tolerances]:
+    """Without the agreement of classes: one flipped sample of 64 is 1.6 points, so it is judged on a test set."""
+    return {name: replace(item, min_top1_agreement=None) for name, item in tolerances.items()}
 
 
 def _test_set(artifact: Artifact) -> Samples | None:
@@ -149,15 +177,14 @@ def validate_one(context: Context, artifact: Artifact) -> Validation:
     golden = artifact.golden()
     test = _test_set(artifact)
     classifier = manifest.source.get("task") == "classification"
-    # One flipped sample of 64 is 1.6 points: where there is a test set, the agreement is judged there.
-    on_golden = tolerances if test is None else replace(tolerances, min_top1_agreement=None)
+    on_golden = tolerances if test is None else _agreement_left(tolerances)
     actual = _infer(context, artifact, golden.inputs)
     comparisons = compare_outputs(golden.outputs, actual, on_golden, classifier=classifier)
     comparable = all(item.problem is None for item in comparisons)
     drift = None
     if test is not None and comparable:
         outputs = _infer(context, artifact, test.inputs)
-        drift = _drift(artifact, test, outputs, tolerances)
+        drift = _drift(artifact, test, outputs, tolerances[next(iter(test.outputs))])
         if classifier:
             _write_flips(artifact, test, outputs)
     validation = Validation(
@@ -187,8 +214,7 @@ def validate_on(context: Context, artifact: Artifact, guest: emulate.Guest, time
     classifier = manifest.source.get("task") == "classification"
     actual = emulate.infer(guest, artifact, golden.inputs, f"{step_name(artifact)} on {guest.name}", timeout_s)
     here = _infer(context, artifact, golden.inputs)
-    # One flipped sample of 64 is 1.6 points: the agreement is judged on a test set, and that does not run here.
-    limits = replace(tolerances, min_top1_agreement=None)
+    limits = _agreement_left(tolerances)  # the test set does not run here
     validation = Validation(
         model=manifest.model,
         kind=manifest.source["kind"],

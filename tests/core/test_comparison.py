@@ -183,14 +183,19 @@ def test_a_comparison_passes_exactly_when_nothing_failed(actual, limit):
 def test_outputs_are_matched_by_name_and_not_by_order():
     other = REFERENCE * 2
     comparisons = compare_outputs(
-        {"a": REFERENCE, "b": other}, {"b": other.copy(), "a": REFERENCE.copy()}, NONE, classifier=False
+        {"a": REFERENCE, "b": other},
+        {"b": other.copy(), "a": REFERENCE.copy()},
+        {"a": NONE, "b": NONE},
+        classifier=False,
     )
     assert [item.output for item in comparisons] == ["a", "b"]
     assert all(item.value("max_abs_error") == 0 for item in comparisons)
 
 
 def test_an_output_that_the_artifact_lacks_is_a_problem():
-    (comparison,) = compare_outputs({"y": REFERENCE}, {"StatefulPartitionedCall:0": REFERENCE}, NONE, classifier=False)
+    (comparison,) = compare_outputs(
+        {"y": REFERENCE}, {"StatefulPartitionedCall:0": REFERENCE}, {"y": NONE}, classifier=False
+    )
     assert not comparison.passed
     assert comparison.failures == ("output y: the artifact has no such output",)
 

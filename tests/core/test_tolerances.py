@@ -4,8 +4,16 @@ import math
 
 import pytest
 
+from edgekit.core.rounding import Rounding
 from edgekit.core.specs import PRECISIONS
-from edgekit.core.tolerances import DEFAULTS, Tolerances, for_precision
+from edgekit.core.tolerances import (
+    DEFAULTS,
+    ROUNDING_FACTOR,
+    ROUNDING_FLOOR,
+    Tolerances,
+    for_precision,
+    reason,
+)
 
 NAMES = ("max_abs_error", "mean_abs_error", "rmse", "min_sqnr_db", "min_cosine", "min_top1_agreement")
 
@@ -86,3 +94,30 @@ def test_a_model_s_own_figures_override_the_default_of_the_precision():
     assert tolerances.min_top1_agreement == 0.99
     assert tolerances.min_sqnr_db == DEFAULTS["int8"].min_sqnr_db
     assert for_precision("int8") == DEFAULTS["int8"]
+
+
+DEEP = Rounding(max_abs_error=4e-6, rmse=1e-6, scale=2.0, samples=64)
+EXACT = Rounding(max_abs_error=0.0, rmse=0.0, scale=1.0, samples=64)
+
+
+def test_a_source_s_rounding_sets_the_tolerance_of_float32_alone():
+    # Tolerances are multiplied by the largest output when they are applied.
+    assert for_precision("float32", rounding=DEEP).max_abs_error == pytest.approx(ROUNDING_FACTOR * 2e-6)
+    assert for_precision("float32", rounding=EXACT).max_abs_error == ROUNDING_FLOOR
+    assert for_precision("float32", Tolerances(max_abs_error=3e-5), DEEP).max_abs_error == 3e-5
+    assert for_precision("int8", rounding=DEEP) == DEFAULTS["int8"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "name", "override", "rounding", "words"),
+    [
+        ("float32", "max_abs_error", None, DEEP, "4e-06 from its float64, on 64 samples"),
+        ("float32", "max_abs_error", None, EXACT, "the floor"),
+        ("float32", "max_abs_error", None, None, "could not be run in float64"),
+        ("float32", "max_abs_error", Tolerances(max_abs_error=1e-3), DEEP, "model.toml"),
+        ("float32", "min_cosine", None, DEEP, "order of summation"),
+        ("int8", "min_sqnr_db", None, DEEP, "20 dB"),
+    ],
+)
+def test_every_tolerance_has_a_reason(precision, name, override, rounding, words):
+    assert words in reason(precision, name, override, rounding)
