@@ -16,7 +16,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all help env lock train export validate bench check report matrix test lint format bench-litert bench-export bench-seeds onnx-operators clean distclean
+.PHONY: all help env lock train export validate bench check report matrix test lint format bench-litert bench-export bench-faults bench-seeds onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -89,6 +89,9 @@ bench-export: $(STAMP)  ## What `edgekit export` costs over the bare converter c
 
 onnx-operators: $(STAMP)  ## How many of ONNX's own operator tests the bridge to PyTorch passes
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/onnx_operators.py
+
+bench-faults: $(STAMP)  ## How many faults, planted into the ONNX artifacts in build/ (or MODELS), `edgekit diff` locates
+	$(BIN)/python tests/benchmarks/located_faults.py $(MODELS)
 
 bench-seeds: $(STAMP)  ## Train the reference models (or MODELS) in both frameworks from seeds 1, 2 and 3
 	$(BIN)/python tests/benchmarks/seeds.py $(MODELS)

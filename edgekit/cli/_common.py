@@ -221,3 +221,16 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, choice=Choice(models, framework, targets, precision), **options)
 
     return wrapper
+
+
+pair_option = click.option("--pair", "pairs", metavar="A=B", multiple=True, help="Pair these tensors; may be repeated.")
+
+
+def forced_pairs(pairs: tuple[str, ...]) -> dict[str, str]:
+    """What --pair names, as a mapping. Raises InputError for anything but A=B."""
+    from edgekit.core.errors import InputError
+
+    forced = dict(item.partition("=")[::2] for item in pairs)
+    if not all(forced.values()) or not all(forced):
+        raise InputError("--pair: write A=B, a tensor of the first model and one of the second")
+    return forced

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Run, common, timeout_option
+from edgekit.cli._common import Run, common, forced_pairs, pair_option, timeout_option
 
 if TYPE_CHECKING:
     from edgekit.stages.compare import Equivalence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "--samples", type=click.Path(path_type=Path), required=True, help="Real inputs by name: npz, or npy for one input."
 )
 @click.option("--labels", type=click.Path(path_type=Path), help="Classes of the samples: accuracy of both, agreement.")
-@click.option("--pair", "pairs", metavar="A=B", multiple=True, help="Pair these tensors; may be repeated.")
+@pair_option
 @click.option("--precision", metavar="NAME", help="Whose tolerances to judge by (default: the coarser file's).")
 @timeout_option
 @common
@@ -50,13 +50,10 @@ def command(
     """
     from dataclasses import asdict
 
-    from edgekit.core.errors import InputError
     from edgekit.core.specs import parse_precision
     from edgekit.stages.compare import EQUAL, compare
 
-    forced = dict(item.partition("=")[::2] for item in pairs)
-    if not all(forced.values()) or not all(forced):
-        raise InputError("--pair: write A=B, a tensor of the first model and one of the second")
+    forced = forced_pairs(pairs)
     if precision is not None:
         parse_precision(precision)
     with run.context(timeout) as context:

@@ -7,27 +7,29 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Run, common, timeout_option
+from edgekit.cli._common import Run, common, forced_pairs, pair_option, timeout_option
 
 if TYPE_CHECKING:
     from edgekit.core.drilling import Drilling
 
 
 @click.command("diff", short_help="Tell which layer's output goes wrong between two files.")
-@click.argument("reference")
-@click.argument("actual")
+@click.argument("models", nargs=-1, required=True, metavar="[REFERENCE] ACTUAL")
 @click.option("--samples", type=click.Path(path_type=Path), help="Real inputs (default: an artifact's golden samples).")
+@pair_option
 @timeout_option
 @common
-def command(run: Run, reference: str, actual: str, samples: Path | None, timeout: float) -> int:
-    """Compare two files of one format tensor by tensor, and name the first tensor where the error leaps.
+def command(run: Run, models: tuple[str, ...], samples: Path | None, pairs: tuple[str, ...], timeout: float) -> int:
+    """Compare two models tensor by tensor, and name the first tensor where the error leaps.
 
-    Each is an artifact's folder, or a .tflite or .onnx file: float against int8, yesterday's against today's. Tensors
-    are matched by name, then by shape and order; what has no twin is listed. TFLite runs on its reference kernels here,
-    since XNNPACK keeps no tensor between.
+    Each is an artifact's folder, a file (.tflite, .onnx, .pt, .keras, .pt2 ...), a source folder or FILE.py:FUNCTION;
+    an artifact alone is compared with the source that it was made from. Tensors are matched by name and by what they
+    compute, across layouts and fusions; what has no twin is listed. TFLite runs on its reference kernels here, since
+    XNNPACK keeps no tensor between; ExecuTorch and the lite interpreter do not show their inner tensors.
 
     \b
     Example:
+      edgekit diff build/net/keras/tflite-int8
       edgekit diff build/net/keras/tflite-float32 build/net/keras/tflite-int8
       edgekit diff old.onnx new.onnx --samples inputs.npz
     """
@@ -35,8 +37,11 @@ def command(run: Run, reference: str, actual: str, samples: Path | None, timeout
 
     from edgekit.stages.diff import diff
 
+    if len(models) > 2:
+        raise click.UsageError("name one artifact, or two models")
     with run.context(timeout) as context:
-        found = diff(context, reference, actual, samples)
+        reference, actual = models if len(models) == 2 else (None, models[0])
+        found = diff(context, reference, actual, samples, forced_pairs(pairs))
     first = found.first
     data = {**asdict(found), "first": None if first is None else first.reference}
     run.answer(data, lambda: _text(found, run.color))
@@ -68,4 +73,4 @@ def _text(found: Drilling, color: bool) -> str:
     return f"{text}the error leaps at {found.first.reference}\n"
 
 
-_WIDTH = 40
+_WIDTH = 34

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     shell_complete=complete("device"),
     help="Run them on this device's emulated core, and compare with this host too; may be repeated.",
 )
+@click.option("--hard", is_flag=True, help="Add zeros, extremes, noise, values beyond the range, denormals.")
 @click.option("--explain", is_flag=True, help="Tell why each tolerance is what it is.")
 @timeout_option
 @common
@@ -33,6 +34,7 @@ def command(
     run: Run,
     choice: Choice,
     devices: tuple[str, ...],
+    hard: bool,
     explain: bool,
     timeout: float,
 ) -> int:
@@ -47,6 +49,7 @@ def command(
       edgekit validate build/simple_cnn/torch/onnx-float32 --json
       edgekit validate simple_cnn --device raspberry-pi-4b
       edgekit validate gru --precision float32 --explain
+      edgekit validate gru --hard
     """
     from dataclasses import asdict
 
@@ -57,7 +60,7 @@ def command(
     with run.context(timeout) as context:
         guests = [_guest(run, name) for name in devices]
         chosen = artifacts(context, Selection(*choice))
-        done = validate_emulated(context, chosen, guests, timeout) if guests else validate(context, chosen)
+        done = validate_emulated(context, chosen, guests, timeout) if guests else validate(context, chosen, hard=hard)
         limits = {item.label: _limits(tolerances_for(context, item)) for item in chosen}
         reasons = {item.label: reasons_for(context, item) for item in chosen} if explain else {}
     data = {
@@ -111,6 +114,9 @@ def _rows(validations: Sequence[Validation], every: bool) -> Iterator[tuple[str,
         name = (f"{item.model}/{item.kind}", f"{item.target}:{item.precision}{on}")
         yield from ((*name, *cells) for cells in _comparison_rows(item.comparisons, "", every))
         yield from ((*name, *cells) for cells in _comparison_rows(item.against_host, "to host: ", every))
+        for comparison in item.hard:
+            label = f"{item.hard_case(comparison)}: "
+            yield from ((*name, *cells) for cells in _comparison_rows([comparison], label, every))
         if item.drift is not None:
             yield from ((*name, *cells) for cells in _drift_rows(item.drift))
 

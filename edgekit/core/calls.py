@@ -6,7 +6,7 @@ one value. Samples of an input are stored one after another: (N * rows, ...), sc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -64,6 +64,26 @@ def _part(spec: TensorSpec, array: Array, call: int, batch: int) -> Array:
     missing = (spec.fixed_batch or len(part)) - len(part)
     filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
     return np.ascontiguousarray(filled)
+
+
+def stacked(calls: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
+    """Inner tensors, of floats, call by call under the same names, as arrays of shape (calls, ...).
+
+    One whose shape differs from call to call, or that is not in every call, is left out.
+    """
+    found: dict[str, list[Array]] = {}
+    count = 0
+    for call in calls:
+        count += 1
+        for name, array in call.items():
+            found.setdefault(name, []).append(array)
+    return {
+        name: np.stack(arrays)
+        for name, arrays in found.items()
+        if len(arrays) == count
+        and np.issubdtype(arrays[0].dtype, np.floating)
+        and len({array.shape for array in arrays}) == 1
+    }
 
 
 def join(signature: Signature, samples: Mapping[str, Array], calls: Sequence[Sequence[Array]]) -> dict[str, Array]:

@@ -12,6 +12,9 @@ PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 """float32, float16: what the weights are stored in. dynamic: int8 weights, float activations. int8: full integer.
 int16x8: int16 activations, int8 weights. int4: int4 weights, float activations."""
 
+FLOAT_PRECISIONS = ("float32", "float16")
+"""Precisions that have no scales, and compute whatever comes in."""
+
 SCALAR_TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 7: "float64"} | {
     11: "bool"
 }

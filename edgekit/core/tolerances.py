@@ -65,11 +65,12 @@ DEFAULTS: Mapping[str, Tolerances] = {
 }
 
 
-ROUNDING_FACTOR = 16.0
+ROUNDING_FACTOR = 24.0
 """How many times its source's own rounding a float32 artifact may be away from it.
 
 Both are as far from the exact result as float32 takes them, each in its own order of summation, with its own
-approximation of exp and tanh. Over the reference models, artifacts are at most 6 times that far (`make matrix`).
+approximation of exp and tanh. Over the reference models, artifacts are at most 12 times that far, half of them 1.2
+times (`make matrix`): XNNPACK adds up the 5,408 products of `simple_cnn`'s dense layer in one go, PyTorch in blocks.
 """
 ROUNDING_FLOOR = 1e-6
 """What no tolerance is below, times the largest output: eight units in the last place of float32."""

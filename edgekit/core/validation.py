@@ -69,7 +69,7 @@ class Validation:
     """Golden samples compared output by output; the drift where the test set is at hand.
 
     `device` says on whose emulated core the artifact ran; `against_host` then compares with what it computes on this
-    host.
+    host. `hard` compares on made-up inputs, one a name in `hard_cases`.
     """
 
     model: str
@@ -82,12 +82,14 @@ class Validation:
     drift: Drift | None
     device: str | None = None
     against_host: tuple[Comparison, ...] = ()
+    hard: tuple[Comparison, ...] = ()
+    hard_cases: tuple[str, ...] = ()
     schema_version: int = VALIDATION_SCHEMA
 
     @property
     def passed(self) -> bool:
         """Whether every figure keeps within its tolerance."""
-        compared = (*self.comparisons, *self.against_host)
+        compared = (*self.comparisons, *self.against_host, *self.hard)
         return all(item.passed for item in compared) and (self.drift is None or self.drift.passed)
 
     @property
@@ -95,12 +97,17 @@ class Validation:
         """One clause for each thing that is out of tolerance."""
         found = [clause for item in self.comparisons for clause in item.failures]
         found += [f"against this host: {clause}" for item in self.against_host for clause in item.failures]
+        found += [f"on {self.hard_case(item)}: {clause}" for item in self.hard for clause in item.failures]
         if self.drift is not None and not self.drift.passed:
             agreement, limit = (
                 format_figure(value) for value in (self.drift.top1_agreement, self.drift.min_top1_agreement)
             )
             found.append(f"top1_agreement {agreement} on {self.drift.samples} test samples is outside {limit}")
         return tuple(found)
+
+    def hard_case(self, comparison: Comparison) -> str:
+        """The hard input that an output is furthest away on."""
+        return "hard inputs" if comparison.worst_sample is None else self.hard_cases[comparison.worst_sample]
 
     def worst(self, figure: str) -> float | None:
         """The largest value of a figure over the outputs, or None where there is none."""
@@ -123,6 +130,8 @@ def load_validation(path: Path) -> Validation:
         made = {
             "comparisons": tuple(comparison_from_dict(item) for item in data["comparisons"]),
             "against_host": tuple(comparison_from_dict(item) for item in data.get("against_host", ())),
+            "hard": tuple(comparison_from_dict(item) for item in data.get("hard", ())),
+            "hard_cases": tuple(data.get("hard_cases", ())),
             "drift": None if data["drift"] is None else _drift(data["drift"]),
         }
         rest = {key: value for key, value in data.items() if key != "passed"}

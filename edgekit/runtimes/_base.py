@@ -85,15 +85,16 @@ class Runtime(ABC):
     def _open(self, path: Path, threads: int, signature: Signature | None) -> Session:
         """Loads the file."""
 
-    def trace(self, path: Path, samples: Mapping[str, Array]) -> dict[str, Array]:
-        """What every operator computes, in the order of computation, as real values by tensor name, shape (N, ...).
+    def trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None = None) -> dict[str, Array]:
+        """What every operator computes, in the order of computation, as real values by tensor name, shape (N, 1, ...).
 
-        Samples are by input name, shape (N, ...). Raises InputError where the format does not show its inner tensors.
+        Samples are by input name, shape (N, ...), each run by itself. `signature` is needed where the file itself has
+        none. Raises InputError where the format does not show its inner tensors.
         """
         require(self.requires, f"the runtime {self.name}")
-        return self._trace(path, samples)
+        return self._trace(path, samples, signature)
 
-    def _trace(self, path: Path, samples: Mapping[str, Array]) -> dict[str, Array]:
+    def _trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None) -> dict[str, Array]:
         raise InputError(f"{path}: {self.title} does not show what is computed inside")
 
     @abstractmethod

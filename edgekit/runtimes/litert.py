@@ -67,7 +67,7 @@ class LiteRT(Runtime):
             interpreter, found, [detail["index"] for _, detail in inputs], [detail["index"] for _, detail in outputs]
         )
 
-    def _trace(self, path: Path, samples: Mapping[str, Array]) -> dict[str, Array]:
+    def _trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None) -> dict[str, Array]:
         """By the reference kernels of TFLite: XNNPACK takes whole subgraphs, and keeps no tensor between."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -83,17 +83,17 @@ class LiteRT(Runtime):
             index for op in interpreter._get_ops_details() for index in op["outputs"] if index >= 0 and index in details
         ]
         inputs, outputs = _named(interpreter)
-        signature = Signature(tuple(_spec(name, item) for name, item in inputs), ())
+        taken = Signature(tuple(_spec(name, item) for name, item in inputs), ())
         names = {item["index"]: name for name, item in outputs}
         specs = {index: _spec(names.get(index, details[index]["name"]), details[index]) for index in wanted}
-        found: dict[str, list[Array]] = {}
-        for call in calls.split(signature, samples):
-            for (_, item), spec, array in zip(inputs, signature.inputs, call, strict=True):
+
+        def values(call: list[Array]) -> dict[str, Array]:
+            for (_, item), spec, array in zip(inputs, taken.inputs, call, strict=True):
                 interpreter.set_tensor(item["index"], to_tensor(array, spec))
             interpreter.invoke()
-            for index, spec in specs.items():
-                found.setdefault(spec.name, []).append(from_tensor(interpreter.get_tensor(index), spec))
-        return {name: np.stack(arrays) for name, arrays in found.items() if np.issubdtype(arrays[0].dtype, np.floating)}
+            return {spec.name: from_tensor(interpreter.get_tensor(index), spec) for index, spec in specs.items()}
+
+        return calls.stacked(values(call) for call in calls.split(taken, samples))
 
 
 def _named(interpreter: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:

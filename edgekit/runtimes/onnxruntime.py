@@ -70,19 +70,12 @@ class OnnxRuntime(Runtime):
         )
         return OnnxSession(session, found)
 
-    def _trace(self, path: Path, samples: Mapping[str, Array]) -> dict[str, Array]:
+    def _trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None) -> dict[str, Array]:
         """Of a file whose inner tensors are outputs."""
         session = self._open(path, 1, None)
         inputs = Signature(session.signature.inputs, ())
-        found: dict[str, list[Array]] = {}
-        for call in calls.split(inputs, samples):
-            for spec, array in zip(session.signature.outputs, session._run(call), strict=True):
-                found.setdefault(spec.name, []).append(array)
-        return {
-            name: np.stack(arrays)
-            for name, arrays in found.items()
-            if np.issubdtype(arrays[0].dtype, np.floating) and len({array.shape for array in arrays}) == 1
-        }
+        names = [spec.name for spec in session.signature.outputs]
+        return calls.stacked(dict(zip(names, session._run(call), strict=True)) for call in calls.split(inputs, samples))
 
 
 def _spec(item: Any) -> TensorSpec:

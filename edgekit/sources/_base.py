@@ -69,6 +69,17 @@ class Loaded(ABC):
             )
         return calls.join(self.signature, inputs, chunks)
 
+    def trace(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """What every layer computes, in the order of computation, by name, shape (N, 1, ...): one call a sample.
+
+        Raises InputError where the kind does not show its inside.
+        """
+        return calls.stacked(self._trace(call) for call in calls.split(self.signature, inputs))
+
+    def _trace(self, inputs: list[Array]) -> dict[str, Array]:
+        """The floating-point results of every layer in one call."""
+        raise InputError(f"{self.kind} models do not show what they compute inside")
+
     def exact(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
         """What `run` computes, with float64 in place of float32 all the way: the mark that rounding is measured from.
 

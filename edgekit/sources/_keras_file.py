@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit.core.errors import InputError
+from edgekit.core.metrics import Array
 from edgekit.core.specs import TensorSpec
 from edgekit.sources._base import Build
 
@@ -99,3 +100,32 @@ def output_keys(model: Any) -> list[str] | None:
     """The keys of a functional model that returns a dict; None for every other."""
     structure = model.output if getattr(model, "inputs", None) else None
     return list(structure) if isinstance(structure, dict) else None
+
+
+@contextlib.contextmanager
+def watched_layers() -> Iterator[dict[str, Array]]:
+    """What every layer without layers of its own returns while the block runs, by its path, in order."""
+    import keras
+
+    found: dict[str, Array] = {}
+    path: list[str] = []
+    usual = keras.layers.Layer.__call__
+
+    def watching(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        path.append(layer.name)
+        before = len(found)
+        try:
+            result = usual(layer, *args, **kwargs)
+        finally:
+            name = "/".join(path[1:])  # the model itself is no layer of its own
+            path.pop()
+        if name and len(found) == before and hasattr(result, "numpy") and "float" in str(result.dtype):
+            same = sum(1 for other in found if other == name or other.rpartition(" ")[0] == name)
+            found[f"{name} {same}" if same else name] = np.asarray(result)
+        return result
+
+    keras.layers.Layer.__call__ = watching
+    try:
+        yield found
+    finally:
+        keras.layers.Layer.__call__ = usual

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from edgekit.core.errors import InputError
@@ -19,6 +20,7 @@ class LoadedTorch(Loaded):
     """An nn.Module in eval mode."""
 
     kind = "torch"
+    _traceable: Any = None
 
     def _run(self, inputs: list[Array]) -> list[Array]:
         import torch
@@ -29,6 +31,14 @@ class LoadedTorch(Loaded):
 
     def call(self, *tensors: Any) -> list[Any]:
         return outputs_of(self.model(*tensors))
+
+    def _trace(self, inputs: list[Array]) -> dict[str, Array]:
+        import torch
+
+        tensors = tuple(map(torch.from_numpy, inputs))
+        if self._traceable is None:  # once for all samples, which are of one shape
+            self._traceable = torch.export.export(self.model, tensors).module(check_guards=False)
+        return _watched(self._traceable, tensors)
 
     def _wide(self) -> Any:
         return copy.deepcopy(self.model).double()
@@ -42,6 +52,39 @@ class LoadedTorch(Loaded):
 
     def _permuted(self, inputs: list[Order | None], outputs: list[Order | None]) -> Any:
         return permuted(self.model, inputs, outputs)
+
+
+def _watched(graph_module: Any, tensors: tuple[Any, ...]) -> dict[str, Array]:
+    """What every call in an exported graph returns, by the path of its module and its operator."""
+    import torch
+
+    found: dict[str, Array] = {}
+
+    class Watcher(torch.fx.Interpreter):  # type: ignore[misc]
+        def run_node(self, node: Any) -> Any:
+            result = super().run_node(node)
+            if node.op == "call_function" and isinstance(result, torch.Tensor) and result.is_floating_point():
+                found[unused(_place(node), found)] = result.detach().clone().numpy()
+            return result
+
+    with torch.no_grad():
+        Watcher(graph_module).run(*tensors)
+    return found
+
+
+def _place(node: Any) -> str:
+    """`features.0.conv2d`: where in the module the call stands, and what it calls."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()), ("",))[0] if stack else ""
+    path = path.removeprefix("L['self']").strip(".").replace("._modules", "").replace("['", "").replace("']", "")
+    operation = str(node.target).removeprefix("aten.").split(".")[0]
+    return f"{path}.{operation}" if path else operation
+
+
+def unused(name: str, taken: Container[str]) -> str:
+    """The name, with a number where it is taken."""
+    numbered = (f"{name}_{index}" if index else name for index in itertools.count())
+    return next(candidate for candidate in numbered if candidate not in taken)
 
 
 def outputs_of(result: Any) -> list[Any]:

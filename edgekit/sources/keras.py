@@ -15,7 +15,7 @@ from edgekit.core.metrics import Array
 from edgekit.core.requirements import KERAS, TENSORFLOW
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.sources._base import Build, Given, Loaded, SourceKind, agree, declared, unknown_outputs
-from edgekit.sources._keras_file import built, call, input_keys, load_model, load_source, output_keys
+from edgekit.sources._keras_file import built, call, input_keys, load_model, load_source, output_keys, watched_layers
 
 VARIABLES = {
     "KERAS_BACKEND": "tensorflow",
@@ -37,6 +37,11 @@ class LoadedKeras(Loaded):
 
     def call(self, *tensors: Any) -> list[Any]:
         return call(self.model, tensors)
+
+    def _trace(self, inputs: list[Array]) -> dict[str, Array]:
+        with watched_layers() as found:
+            call(self.model, inputs)
+        return found
 
     def _wide(self) -> Any:
         import keras

@@ -15,32 +15,51 @@ from edgekit.core.errors import InputError
 from edgekit.core.events import Listener
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import require
+from edgekit.core.rounding import Rounding, measured
+from edgekit.core.source import load_source
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.runtimes._base import Runtime
-from edgekit.sources._base import Given, SourceKind
+from edgekit.sources._base import Given, Loaded, SourceKind
 from edgekit.stages._adoption import observed_outputs
+from edgekit.targets._base import Target
 
 
 @dataclass(frozen=True)
 class Operand:
-    """A model to compare: a file for a runtime, or a source of a kind. Paths are absolute.
+    """A model to compare: a file of a target for its runtime, or a source of a kind, or both. Paths are absolute.
 
-    `signature` is known beforehand where a manifest tells it.
+    `folder` is that of a source that edgekit has taken in or trained; `signature` is known beforehand where a manifest
+    tells it.
     """
 
     label: str
+    target: str | None = None
     runtime: str | None = None
+    folder: str | None = None
     kind: str | None = None
     path: str | None = None
     code: str | None = None
     base: str = "."
     signature: Signature | None = None
+    stamp: tuple[int, ...] = ()
+    """Changes when the file does: a worker keeps what it has opened."""
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Modification time, size and inode of the file, or of the newest one in the folder."""
+    files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
+    return max(((found := item.stat()).st_mtime_ns, found.st_size, found.st_ino) for item in files) if files else ()
+
+
+_KEPT = 2
 
 
 @dataclass
 class _Opened:
     signature: Signature
     run: Callable[[Mapping[str, Array]], dict[str, Array]]
+    trace: Callable[[Mapping[str, Array]], dict[str, Array]]
+    exact: Callable[[Mapping[str, Array]], dict[str, Array] | None] = lambda _inputs: None
     keep: tuple[Any, ...] = ()
 
 
@@ -53,7 +72,9 @@ def look(operand: Operand, samples: Mapping[str, Array], *, emit: Listener) -> S
     Raises InputError when the file is damaged, or does not take such samples.
     """
     if operand not in _opened:
-        opener = _open_runtime if operand.runtime else _open_source
+        while len(_opened) >= _KEPT:
+            del _opened[next(iter(_opened))]
+        opener = _open_runtime if operand.runtime else _open_folder if operand.folder else _open_source
         _opened[operand] = opener(operand, samples)
     return _opened[operand].signature
 
@@ -63,6 +84,26 @@ def run(operand: Operand, inputs: Mapping[str, Array], *, emit: Listener) -> dic
     if operand not in _opened:
         look(operand, inputs, emit=emit)
     return _opened[operand].run(inputs)
+
+
+def run_exactly(
+    operand: Operand, inputs: Mapping[str, Array], *, emit: Listener
+) -> tuple[dict[str, Array], dict[str, Rounding]]:
+    """Outputs of a source in a folder by name, and how far float32 moves each of them on these samples."""
+    if operand not in _opened:
+        look(operand, inputs, emit=emit)
+    outputs = _opened[operand].run(inputs)
+    return outputs, measured(outputs, _opened[operand].exact(inputs))
+
+
+def trace(operand: Operand, inputs: Mapping[str, Array], *, emit: Listener) -> dict[str, Array]:
+    """What is computed inside, by inner tensor in the order of computation, shape (N, 1, ...).
+
+    Raises InputError where the format does not show it.
+    """
+    if operand not in _opened:
+        look(operand, inputs, emit=emit)
+    return _opened[operand].trace(inputs)
 
 
 def _open_runtime(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
@@ -75,7 +116,16 @@ def _open_runtime(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
         if "does not tell its inputs" not in str(error):
             raise
         session = opened(signature=_numbered(opened, samples))
-    return _Opened(session.signature, session.infer)
+    return _Opened(session.signature, session.infer, partial(_traced, operand, session.signature))
+
+
+def _traced(operand: Operand, signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """What the runtime of the file's target computes inside."""
+    target: Target = plugins.load("edgekit.targets", str(operand.target), "TARGET")
+    require(target.reads_with, f"reading {target.suffixes[0]} files")
+    runtime: Runtime = plugins.load("edgekit.runtimes", target.runtime, "RUNTIME")
+    with tempfile.TemporaryDirectory(prefix="edgekit-trace-") as folder:
+        return runtime.trace(target.exposed(Path(str(operand.path)), Path(folder)), inputs, signature)
 
 
 def _numbered(opened: Callable[..., Any], samples: Mapping[str, Array]) -> Signature:
@@ -88,6 +138,17 @@ def _numbered(opened: Callable[..., Any], samples: Mapping[str, Array]) -> Signa
         for index, array in enumerate(results)
     ]
     return Signature(inputs, tuple(outputs))
+
+
+def _open_folder(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
+    """A source as it was trained or taken in."""
+    folder = Path(str(operand.folder))
+    source = load_source(folder)
+    kind: SourceKind = plugins.load("edgekit.sources", source.kind, "SOURCE")
+    require(kind.requires, f"loading {kind.name} models")
+    build = None if source.code is None else partial(Factory.parse(source.code).call, Path(operand.base))
+    loaded = kind.load(source.weights_path(folder), source.signature, build).at(source.signature, source.sizes)
+    return _Opened(source.signature, loaded.run, loaded.trace, loaded.exact)
 
 
 def _open_source(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
@@ -106,15 +167,16 @@ def _open_source(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
     }
     loaded = kind.load(Path(folder.name, file), signature, build).at(signature, sizes)
 
-    def outputs(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def ready(inputs: Mapping[str, Array]) -> Loaded:
         fresh = {
             dim: size
             for spec in signature.inputs
             for dim, size in zip(spec.shape[1:], inputs[spec.name].shape[1:], strict=True)
             if isinstance(dim, str)
         }
-        ready = loaded.at(signature, fresh)
-        seen = Signature(signature.inputs, observed_outputs(ready, calls.take(signature, inputs, 0, 1)))
-        return loaded.at(seen, fresh).run(inputs)
+        seen = observed_outputs(loaded.at(signature, fresh), calls.take(signature, inputs, 0, 1))
+        return loaded.at(Signature(signature.inputs, seen), fresh)
 
-    return _Opened(signature, outputs, (folder,))
+    # A source that is a file of a target's format shows its inside by that target's runtime.
+    traced = partial(_traced, operand, signature) if operand.target else lambda inputs: ready(inputs).trace(inputs)
+    return _Opened(signature, lambda inputs: ready(inputs).run(inputs), traced, keep=(folder,))

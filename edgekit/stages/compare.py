@@ -15,11 +15,12 @@ from edgekit.core.comparison import Comparison, compare_output
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.pairing import Pair, check_forced, pair
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.source import SOURCE_FILE, load_source
+from edgekit.core.specs import PRECISIONS, Signature, TensorSpec
 from edgekit.core.tolerances import for_precision
 from edgekit.sources._given_samples import fitted, read_arrays
 from edgekit.stages import routes, subjects
-from edgekit.stages._operands import Operand
+from edgekit.stages._operands import Operand, stamp_of
 from edgekit.stages.context import Context, runtime_environment, source_environment
 from edgekit.stages.inspect import describe
 from edgekit.targets._base import Target
@@ -65,20 +66,33 @@ def operand(context: Context, text: str) -> Operand:
     if artifact is not None:
         return Operand(
             text,
+            target=artifact.manifest.target,
             runtime=artifact.manifest.runtime,
             path=str(artifact.verified_path().resolve()),
             signature=artifact.manifest.signature,
+            stamp=stamp_of(artifact.path),
         )
+    if (path / SOURCE_FILE).is_file():
+        return source_operand(context, path)
     if not path.exists() and Factory.parse(text).where != text:
         kind = subjects.framework_of(context, text)
         return Operand(text, kind=kind, code=subjects.from_here(text), base=str(context.project.root))
     target = target_of(path)
     try:
-        return Operand(text, kind=subjects.kind_of(path), path=str(path.resolve()))
+        shown_by = None if target is None else target.name
+        kind = subjects.kind_of(path)
+        return Operand(text, target=shown_by, kind=kind, path=str(path.resolve()), stamp=stamp_of(path))
     except InputError:
         if target is None or not path.is_file():
             raise
-    return Operand(text, runtime=target.runtime, path=str(path.resolve()))
+    return Operand(text, target=target.name, runtime=target.runtime, path=str(path.resolve()), stamp=stamp_of(path))
+
+
+def source_operand(context: Context, folder: Path) -> Operand:
+    """The source in a folder that edgekit trained or took it into."""
+    source = load_source(folder)
+    base = context.project.code_base(source.name)
+    return Operand(str(folder), kind=source.kind, folder=str(folder.resolve()), base=str(base), stamp=stamp_of(folder))
 
 
 def artifact_of(path: Path) -> Artifact | None:
@@ -95,30 +109,57 @@ def target_of(path: Path) -> Target | None:
     return next((item for item in routes.targets().values() if path.suffix.lower() in item.suffixes), None)
 
 
-def _environment(item: Operand) -> Environment:
+def environment_of(item: Operand) -> Environment:
+    """The worker of its runtime, or of its framework."""
     return runtime_environment(item.runtime) if item.runtime else source_environment(str(item.kind))
 
 
-def _look(context: Context, item: Operand, samples: Mapping[str, Array]) -> Signature:
+def look(context: Context, item: Operand, samples: Mapping[str, Array]) -> Signature:
+    """The model's signature. Raises InputError when it does not open, or does not take such samples."""
     signature: Signature = context.pool.call(
         "edgekit.stages._operands:look",
         {"operand": item, "samples": samples},
         step=f"open {item.label}",
-        environment=_environment(item),
+        environment=environment_of(item),
         listener=context.emit,
     )
     return signature
 
 
-def _run(context: Context, item: Operand, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def run_operand(context: Context, item: Operand, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs by name for inputs by the model's own names, shape (N, ...)."""
     outputs: dict[str, Array] = context.pool.call(
         "edgekit.stages._operands:run",
         {"operand": item, "inputs": inputs},
         step=f"run {item.label}",
-        environment=_environment(item),
+        environment=environment_of(item),
         listener=context.emit,
     )
     return outputs
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of both models for the same samples, how they belong together, and what only one of them has."""
+
+    pairs: tuple[Pair, ...]
+    missing: tuple[TensorSpec, ...]
+    left: tuple[TensorSpec, ...]
+    first: Mapping[str, Array]
+    second: Mapping[str, Array]
+
+
+def inputs_of(
+    operands: tuple[Operand, Operand],
+    signatures: Sequence[Signature],
+    arrays: Mapping[str, Array],
+    forced: Mapping[str, str],
+    what: str,
+) -> Inputs:
+    """What both models take of the samples, by each one's own names. Raises InputError when they do not fit."""
+    pairs, missing, left = pair(signatures[0].inputs, signatures[1].inputs, forced)
+    firsts = _inputs_of_first(signatures, pairs, arrays, what)
+    return Inputs(pairs, missing, left, firsts, _inputs_of_second(pairs, left, arrays, firsts, operands[1].label))
 
 
 def _inputs_of_first(
@@ -164,7 +205,8 @@ def _inputs_of_second(
     return inputs
 
 
-def _specs(outputs: Mapping[str, Array]) -> list[TensorSpec]:
+def specs(outputs: Mapping[str, Array]) -> list[TensorSpec]:
+    """What computed outputs, shape (N, ...), are."""
     return [TensorSpec(name, ("batch", *array.shape[1:]), str(array.dtype)) for name, array in outputs.items()]
 
 
@@ -175,7 +217,11 @@ def _cast(array: Array, reference: Array) -> Array:
 
 
 def precision_of(context: Context, item: Operand) -> str:
-    """`int8` for a file with quantized tensors, `float16` for one of half-width weights, else `float32`."""
+    """An artifact's own; else `int8` for a file with quantized tensors, `float16` for one of half-width weights, else
+    `float32`."""
+    artifact = None if item.path is None else artifact_of(Path(item.path))
+    if artifact is not None:
+        return artifact.manifest.precision
     target = None if item.path is None else target_of(Path(item.path))
     if target is None or not Path(str(item.path)).is_file() or not target.describe_tells_precision:
         return "float32"
@@ -186,6 +232,12 @@ def precision_of(context: Context, item: Operand) -> str:
     if found.quantized_tensors:
         return "int8"
     return "float16" if found.parameters and found.weight_bytes < 3 * found.parameters else "float32"
+
+
+def coarser_precision(context: Context, operands: Sequence[Operand]) -> str:
+    """The precision of the file that has the less of it."""
+    found = [precision_of(context, item) for item in operands]
+    return next((name for name in reversed(PRECISIONS) if name in found), "float32")
 
 
 def compare(
@@ -208,17 +260,13 @@ def compare(
     arrays = read_arrays(samples) if isinstance(samples, Path) else dict(samples)
     given_labels = _labels(arrays.pop("labels", None), labels)
     arrays = {"input": arrays.pop("")} if "" in arrays else arrays
-    signatures = [_look(context, item, arrays) for item in (first, second)]
+    signatures = [look(context, item, arrays) for item in (first, second)]
     forced = forced or {}
-    pairs, missing, left = pair(signatures[0].inputs, signatures[1].inputs, forced)
-    firsts = _inputs_of_first(signatures, pairs, arrays, what)
-    seconds = _inputs_of_second(pairs, left, arrays, firsts, second.label)
-    reference, actual = _run(context, first, firsts), _run(context, second, seconds)
-    outputs, lost, extra = pair(_specs(reference), _specs(actual), forced)
-    check_forced(forced, (*signatures[0].inputs, *_specs(reference)), (*signatures[1].inputs, *_specs(actual)))
-    if precision is None:
-        coarser = [precision_of(context, item) for item in (first, second)]
-        precision = next((name for name in ("int8", "float16") if name in coarser), "float32")
+    inputs = inputs_of((first, second), signatures, arrays, forced, what)
+    reference, actual = run_operand(context, first, inputs.first), run_operand(context, second, inputs.second)
+    outputs, lost, extra = pair(specs(reference), specs(actual), forced)
+    check_forced(forced, (*signatures[0].inputs, *specs(reference)), (*signatures[1].inputs, *specs(actual)))
+    precision = precision or coarser_precision(context, (first, second))
     classifier = given_labels is not None
     tolerances = for_precision(precision)
     comparisons = tuple(
@@ -231,11 +279,11 @@ def compare(
         second.label,
         _verdict(comparisons),
         precision,
-        pairs,
+        inputs.pairs,
         outputs,
         tuple(
-            [f"{first.label}: {spec.name}" for spec in (*missing, *lost)]
-            + [f"{second.label}: {spec.name}" for spec in (*left, *extra)]
+            [f"{first.label}: {spec.name}" for spec in (*inputs.missing, *lost)]
+            + [f"{second.label}: {spec.name}" for spec in (*inputs.left, *extra)]
         ),
         comparisons,
         task,

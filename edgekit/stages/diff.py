@@ -1,82 +1,101 @@
-"""The diff stage: two files of one format, tensor by tensor on real samples, and the first where the error leaps."""
+"""The diff stage: two models tensor by tensor on real samples, and the first tensor where the error leaps."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgekit.core import plugins
-from edgekit.core.artifact import Artifact
+from edgekit.core import samples
 from edgekit.core.drilling import Drilling, drill
 from edgekit.core.errors import InputError
-from edgekit.core.events import Listener
 from edgekit.core.metrics import Array
-from edgekit.core.requirements import require
-from edgekit.runtimes._base import Runtime
+from edgekit.core.pairing import pair
+from edgekit.core.source import GOLDEN_FILE, SOURCE_FILE
 from edgekit.sources._given_samples import read_arrays
-from edgekit.stages import routes
-from edgekit.stages.compare import artifact_of, target_of
-from edgekit.stages.context import Context, runtime_environment
-from edgekit.targets._base import Target
+from edgekit.stages._operands import Operand
+from edgekit.stages.compare import (
+    artifact_of,
+    coarser_precision,
+    environment_of,
+    inputs_of,
+    look,
+    operand,
+    run_operand,
+    source_operand,
+    specs,
+)
+from edgekit.stages.context import Context
 
 SAMPLES = 16
 """So many samples are enough to see where an error comes from, and every tensor of them is kept."""
 
 
-def trace(target: str, path: str, samples: Mapping[str, Array], *, emit: Listener) -> dict[str, Array]:
-    """What a file's operators compute; runs inside a worker."""
-    plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
-    require(plugin.reads_with, f"reading {plugin.suffixes[0]} files")
-    runtime: Runtime = plugins.load("edgekit.runtimes", plugin.runtime, "RUNTIME")
-    with tempfile.TemporaryDirectory(prefix="edgekit-diff-") as folder:
-        return runtime.trace(plugin.exposed(Path(path), Path(folder)), samples)
+def source_beside(context: Context, text: str) -> Operand:
+    """The source that an artifact was made from. Raises InputError when it is no artifact, or its source is gone."""
+    artifact = artifact_of(Path(text))
+    if artifact is None:
+        raise InputError(f"{text} is no artifact, so that nothing tells what it was made from; name the two models")
+    folder = artifact.folder.parent / "source"
+    if not (folder / SOURCE_FILE).is_file():
+        raise InputError(f"{text}: its source is not beside it, in {folder}; name the two models")
+    return source_operand(context, folder)
 
 
-def _file(text: str) -> tuple[Target, Path, Artifact | None]:
-    """Raises InputError when the text names neither an artifact nor a file of a target's format."""
-    path = Path(text)
-    artifact = artifact_of(path)
+def _golden(item: Operand) -> dict[str, Array] | None:
+    """The golden inputs of an artifact or a source folder."""
+    artifact = None if item.path is None else artifact_of(Path(item.path))
     if artifact is not None:
-        return routes.load_target(artifact.manifest.target), artifact.verified_path().resolve(), artifact
-    if not path.is_file():
-        raise InputError(f"{text}: no such file, and no artifact's folder")
-    target = target_of(path)
-    if target is None:
-        raise InputError(f"{text}: not a file of a format that edgekit writes")
-    return target, path.resolve(), None
+        return dict(artifact.golden().inputs)
+    if item.folder is not None:
+        return dict(samples.load(Path(item.folder, GOLDEN_FILE), "golden samples").inputs)
+    return None
 
 
-def _samples(artifacts: list[Artifact | None], given: Path | None) -> dict[str, Array]:
+def _samples(operands: tuple[Operand, Operand], given: Path | None) -> dict[str, Array]:
     if given is not None:
-        return read_arrays(given)
-    for artifact in artifacts:
-        if artifact is not None:
-            return dict(artifact.golden().inputs)
-    raise InputError("give real inputs with --samples: neither file has an artifact's golden samples beside it")
+        arrays = read_arrays(given)
+        arrays.pop("labels", None)
+        return {"input": arrays.pop("")} if "" in arrays else arrays
+    found = next((golden for item in operands if (golden := _golden(item)) is not None), None)
+    if found is None:
+        raise InputError("give real inputs with --samples: neither model has golden samples beside it")
+    return found
 
 
-def diff(context: Context, reference: str, actual: str, given: Path | None, count: int = SAMPLES) -> Drilling:
-    """Compares what two files of one format compute inside, on the first `count` samples; the first is the reference.
+def diff(
+    context: Context,
+    reference: str | None,
+    actual: str,
+    given: Path | None,
+    forced: Mapping[str, str] | None = None,
+    count: int = SAMPLES,
+) -> Drilling:
+    """Compares what two models compute inside, on the first `count` samples; the first is the reference.
 
-    Raises InputError (another format each, a format that does not show its inside, samples that do not fit),
-    MissingDependency, StepError.
+    Without a reference it is the source that the artifact was made from. Inputs are paired as `compare` does. Raises
+    InputError (a format that does not show its inside, samples that do not fit), MissingDependency, StepError.
     """
-    (target, one, first), (other_target, other, second) = _file(reference), _file(actual)
-    if target.name != other_target.name:
-        raise InputError(
-            f"{reference} is {target.title} and {actual} is {other_target.title}: inner tensors are compared within one"
-            " format; edgekit compare takes any two"
-        )
-    samples = {name: array[:count] for name, array in _samples([first, second], given).items()}
-    traces = [
-        context.pool.call(
-            "edgekit.stages.diff:trace",
-            {"target": target.name, "path": str(path), "samples": samples},
-            step=f"trace {text}",
-            environment=runtime_environment(target.runtime),
-            listener=context.emit,
-        )
-        for text, path in ((reference, one), (actual, other))
-    ]
-    return drill(*traces)
+    second = operand(context, actual)
+    first = source_beside(context, actual) if reference is None else operand(context, reference)
+    arrays = {name: array[:count] for name, array in _samples((first, second), given).items()}
+    signatures = [look(context, item, arrays) for item in (first, second)]
+    inputs = inputs_of((first, second), signatures, arrays, forced or {}, str(given) if given else "the samples")
+    traces = _trace(context, first, inputs.first), _trace(context, second, inputs.second)
+    results = run_operand(context, first, inputs.first), run_operand(context, second, inputs.second)
+    outputs, _, _ = pair(specs(results[0]), specs(results[1]), forced or {})
+    for side, results_of_side in zip(traces, results, strict=True):
+        for name, array in results_of_side.items():  # a source calls its outputs otherwise inside
+            side.setdefault(name, array)
+    pairs = [(item.first.name, item.second.name) for item in outputs]
+    return drill(*traces, coarser_precision(context, (first, second)), pairs)
+
+
+def _trace(context: Context, item: Operand, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    found: dict[str, Array] = context.pool.call(
+        "edgekit.stages._operands:trace",
+        {"operand": item, "inputs": inputs},
+        step=f"trace {item.label}",
+        environment=environment_of(item),
+        listener=context.emit,
+    )
+    return found

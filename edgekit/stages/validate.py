@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,20 @@ from edgekit.core.comparison import compare_outputs
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
 from edgekit.core.files import write_json, writing
+from edgekit.core.hard_inputs import hard_inputs
 from edgekit.core.metrics import TASK_METRICS, Array, TaskMetric, format_metric, top1_agreement
 from edgekit.core.rounding import rounding_from_dict
 from edgekit.core.samples import Samples
-from edgekit.core.source import TEST_FILE, load_source
+from edgekit.core.source import GOLDEN_FILE, TEST_FILE, load_source
+from edgekit.core.specs import FLOAT_PRECISIONS
 from edgekit.core.statistics import bootstrap_drop, bootstrap_mean, by_class, mcnemar_p
 from edgekit.core.tolerances import Tolerances, for_precision, reason
 from edgekit.core.validation import VALIDATION_FILE, Drift, Validation, validation_file
 from edgekit.devices.emulation import pins
 from edgekit.stages import emulate
+from edgekit.stages.compare import environment_of
 from edgekit.stages.context import Context, runtime_environment
+from edgekit.stages.diff import source_beside
 
 THREADS = 1
 FLIPS_FILE = "flips.npz"
@@ -166,8 +171,8 @@ def _write_flips(artifact: Artifact, test: Samples, outputs: Mapping[str, Array]
         np.savez_compressed(path, **labels, **arrays)  # type: ignore[arg-type]
 
 
-def validate_one(context: Context, artifact: Artifact) -> Validation:
-    """Compares one artifact and writes its validation.json.
+def validate_one(context: Context, artifact: Artifact, *, hard: bool = False) -> Validation:
+    """Compares one artifact and writes its validation.json; `hard` adds inputs that real samples seldom hold.
 
     Raises InputError when the artifact is damaged, MissingDependency, StepError when its runtime does not survive it. A
     failed comparison is in the result.
@@ -196,9 +201,41 @@ def validate_one(context: Context, artifact: Artifact) -> Validation:
         runtime=manifest.runtime,
         comparisons=comparisons,
         drift=drift,
+        **(_hard(context, artifact) if hard else {}),
     )
     write_json(artifact.folder / VALIDATION_FILE, {**asdict(validation), "passed": validation.passed})
     return validation
+
+
+def _hard(context: Context, artifact: Artifact) -> dict[str, Any]:
+    """The artifact against its source on hard inputs, within the rounding that the source has on those.
+
+    What is quantized was calibrated on other inputs: it has to compute numbers, and how good they are is only told.
+    Raises InputError when the source is not beside it.
+    """
+    manifest = artifact.manifest
+    source = source_beside(context, str(artifact.folder))
+    folder = Path(str(source.folder))
+    real = samples.load(folder / GOLDEN_FILE, "golden samples").inputs
+    signature = load_source(folder).signature
+    judged = manifest.precision in FLOAT_PRECISIONS
+    cases, inputs = hard_inputs(signature, real, outside=judged)
+    outputs, rounding = context.pool.call(
+        "edgekit.stages._operands:run_exactly",
+        {"operand": source, "inputs": inputs},
+        step=f"{step_name(artifact)}: source on hard inputs",
+        environment=environment_of(source),
+        listener=context.emit,
+    )
+    orders = layout.between(signature, manifest.signature)
+    actual = _infer(context, artifact, layout.transposed(inputs, orders))
+    own = _own(context, artifact)
+    limits = {
+        name: for_precision(manifest.precision, own, rounding.get(name)) if judged else Tolerances() for name in outputs
+    }
+    expected = layout.transposed(outputs, orders)
+    compared = compare_outputs(expected, actual, _agreement_left(limits), classifier=False)
+    return {"hard": compared, "hard_cases": cases}
 
 
 def validate_on(context: Context, artifact: Artifact, guest: emulate.Guest, timeout_s: float) -> Validation:
@@ -257,13 +294,16 @@ def validate_emulated(
     return tuple(done)
 
 
-def validate(context: Context, artifacts: Sequence[Artifact]) -> tuple[Validation, ...]:
-    """Validates each; those that could not be compared at all are in `context.failures`."""
+def validate(context: Context, artifacts: Sequence[Artifact], *, hard: bool = False) -> tuple[Validation, ...]:
+    """Validates each, on hard inputs too where that is asked for.
+
+    Those that could not be compared at all are in `context.failures`.
+    """
     # Runtime by runtime: a worker then keeps its library.
     results: dict[int, Validation] = {}
     for index in sorted(range(len(artifacts)), key=lambda index: artifacts[index].manifest.runtime):
         artifact = artifacts[index]
-        result = context.attempt(step_name(artifact), partial(validate_one, context, artifact), summary)
+        result = context.attempt(step_name(artifact), partial(validate_one, context, artifact, hard=hard), summary)
         if result is not None:
             results[index] = result
     return tuple(results[index] for index in sorted(results))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ def _schema() -> Any:
     return schema_py_generated
 
 
+@functools.cache
 def _enum_names(cls: Any) -> dict[int, str]:
     return {value: name for name, value in vars(cls).items() if isinstance(value, int)}
 
@@ -149,21 +151,71 @@ def _macs(name: str, op: Any, graph: Any) -> int | None:
     return None
 
 
+def _op_name(model: Any, op: Any) -> str:
+    code = model.operatorCodes[op.opcodeIndex]
+    if code.customCode:
+        return _text(code.customCode)
+    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)  # schema 3a moved the field when it grew
+    return _enum_names(_schema().BuiltinOperator).get(builtin, str(builtin))
+
+
+def _runs(model: Any) -> dict[int, int | None]:
+    """How often each subgraph runs in one inference: once, or as often as its loop goes round; None where unknown."""
+    runs: dict[int, int | None] = dict.fromkeys(range(len(model.subgraphs)), 1)
+    for index, graph in enumerate(model.subgraphs):  # a loop's subgraphs stand behind the one that holds it
+        for op in graph.operators or []:
+            if _op_name(model, op) == "WHILE":
+                around = _rounds(model, graph, op)
+                outer = runs[index]
+                times = None if around is None or outer is None else around * outer
+                runs[int(op.builtinOptions.condSubgraphIndex)] = times
+                runs[int(op.builtinOptions.bodySubgraphIndex)] = times
+    return runs
+
+
+def _rounds(model: Any, graph: Any, loop: Any) -> int | None:
+    """The rounds of a loop that counts from 0 while it is less than a constant, as recurrent layers are written."""
+    condition = model.subgraphs[int(loop.builtinOptions.condSubgraphIndex)]
+    limits = []
+    for op in condition.operators or []:
+        name = _op_name(model, op)
+        if name == "LESS" and op.inputs[0] in condition.inputs:
+            start = _scalar(model, graph.tensors[loop.inputs[list(condition.inputs).index(op.inputs[0])]])
+            limit = _scalar(model, condition.tensors[op.inputs[1]])
+            if start != 0 or limit is None:
+                return None
+            limits.append(limit)
+        elif name != "LOGICAL_AND":
+            return None
+    return min(limits, default=None)
+
+
+def _scalar(model: Any, tensor: Any) -> int | None:
+    """The value of a constant of one int32."""
+    data = model.buffers[tensor.buffer].data
+    if data is None or len(data) != 4 or _dtype(tensor)[0] != "int32":
+        return None
+    return int.from_bytes(bytes(bytearray(data)), "little", signed=True)
+
+
 def describe(path: Path) -> ModelDescription:
-    """Operators, tensors, parameters, multiply-accumulates and quantization of all subgraphs."""
+    """Operators, tensors, parameters, multiply-accumulates and quantization of all subgraphs.
+
+    Multiply-accumulates of a loop's body count as often as it runs; where that is not known, they are not.
+    """
     model = parse(path)
-    op_names = _enum_names(_schema().BuiltinOperator)
     counts: Counter[str] = Counter()
     macs: dict[str, int] = {}
-    for graph in model.subgraphs:
+    unknown = False
+    runs = _runs(model)
+    for index, graph in enumerate(model.subgraphs):
         for op in graph.operators or []:
-            code = model.operatorCodes[op.opcodeIndex]
-            builtin = max(code.builtinCode, code.deprecatedBuiltinCode)  # schema 3a moved the field when it grew
-            name = _text(code.customCode) if code.customCode else op_names.get(builtin, str(builtin))
+            name = _op_name(model, op)
             counts[name] += 1
-            count = _macs(name, op, graph)
-            if count is not None:
-                macs[name] = macs.get(name, 0) + count
+            count, times = _macs(name, op, graph), runs[index]
+            unknown = unknown or (count is not None and times is None)
+            if count is not None and times is not None:
+                macs[name] = macs.get(name, 0) + count * times
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
     weights = [tensor for tensor in tensors if _is_weight(model, tensor)]
     activations = [tensor for tensor in tensors if model.buffers[tensor.buffer].data is None]
@@ -174,7 +226,7 @@ def describe(path: Path) -> ModelDescription:
         tensors=len(tensors),
         parameters=sum(_elements(tensor) for tensor in weights),
         weight_bytes=int(sum(_elements(tensor) * _dtype(tensor)[1] for tensor in weights)),
-        macs=sum(macs.values()),
+        macs=None if unknown else sum(macs.values()),
         activation_bytes=int(sum(_elements(tensor) * _dtype(tensor)[1] for tensor in activations)),
         quantized_tensors=sum(_spec(tensor, "").quantization is not None for tensor in tensors),
         metadata={"description": _text(model.description or ""), "version": str(model.version)},

@@ -70,3 +70,44 @@ def test_what_has_no_twin_is_listed():
     found = drill(reference, actual)
     assert found.only_reference == ("lost",)
     assert found.only_actual == ("extra",)
+
+
+def test_what_a_precision_can_do_is_what_a_tensor_is_held_to():
+    reference = tensors("a", "b")
+    slightly = {name: noisy(array, 0.003) for name, array in reference.items()}
+    assert drill(reference, slightly, "int8").first is None
+    found = drill(reference, slightly, "float32").first
+    assert found is not None
+    assert found.reference == "a"
+
+
+def test_layouts_and_other_ranks_are_reconciled_and_a_transpose_is_not():
+    image = RNG.normal(size=(16, 1, 6, 5, 5)).astype(np.float32)
+    moved = {"conv": np.moveaxis(image, 2, -1)}
+    assert drill({"features": image}, moved, "float32").tensors[0].sqnr_db is None
+    swapped = drill({"features": image}, {"conv": image.swapaxes(-1, -2).copy()}, "float32")
+    assert swapped.first is not None
+
+
+def test_outputs_belong_together_whatever_they_are_called():
+    reference, actual = tensors("inner", "head"), {}
+    actual = {"x1": noisy(reference["inner"], 1e-6), "probabilities": noisy(reference["head"], 2.0)}
+    found = drill(reference, actual, "float32", [("head", "probabilities")])
+    assert found.first is not None
+    assert (found.first.reference, found.first.actual) == ("head", "probabilities")
+
+
+def test_what_repeats_an_earlier_tensor_is_left_out():
+    reference = tensors("a")
+    found = drill({**reference, "dropout": reference["a"].copy()}, {"a": reference["a"].copy()}, "float32")
+    assert found.only_reference == ()
+    assert len(found.tensors) == 1
+
+
+def test_behind_a_fault_tensors_are_paired_by_order():
+    reference = tensors("a", "b", "c")
+    actual = {"x": reference["a"].copy(), "y": reference["b"] * [[1, -1] * 4], "z": RNG.normal(size=(16, 8))}
+    found = drill(reference, actual, "float32", [("c", "z")])
+    assert [(item.reference, item.actual) for item in found.tensors] == [("a", "x"), ("b", "y"), ("c", "z")]
+    assert found.first is not None
+    assert found.first.actual == "y"

@@ -1,0 +1,84 @@
+"""`edgekit diff` on real artifacts: sound ones, broken ones, and across formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from faults import FLOAT, QUANTIZED, nearest, planted
+from support import call
+
+
+@pytest.mark.parametrize(
+    "variant", ["keras/tflite-float32", "keras/onnx-float32", "torch/tflite-float32", "torch/torchscript-float32"]
+)
+def test_a_sound_artifact_follows_its_source_all_the_way(project: Path, variant):
+    answer = call("diff", project / "build/simple_cnn" / variant, "--root", project, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.data["first"] is None
+    assert len(answer.data["tensors"]) >= 4
+    assert all(item["sqnr_db"] is None or item["sqnr_db"] > 90 for item in answer.data["tensors"])
+
+
+def test_quantized_torchscript_is_looked_into(project: Path):
+    answer = call("diff", project / "build/simple_cnn/torch/torchscript-int8", "--root", project, "--json")
+    assert answer.code == 0, answer.err
+    found = {item["reference"]: item["sqnr_db"] for item in answer.data["tensors"]}
+    assert {"relu", "head.linear"} <= set(found)
+    assert 15 < found["relu"] < 60
+    assert "quantize_per_tensor" in answer.data["only_actual"]
+
+
+@pytest.mark.parametrize("kind", ["keras", "torch"])
+@pytest.mark.parametrize("fault", [*FLOAT, *QUANTIZED])
+def test_a_planted_fault_is_named(project: Path, tmp_path: Path, kind, fault):
+    folder = project / "build/simple_cnn" / kind
+    plants, whole = (FLOAT, folder / "onnx-float32") if fault in FLOAT else (QUANTIZED, folder / "onnx-int8")
+    # What is quantized is compared with itself as it was: its own noise would stand before the fault's.
+    reference = folder / "source" if fault in FLOAT else whole
+    for _, tensors, broken in planted(whole / "model.onnx", {fault: plants[fault]}, tmp_path):
+        answer = call("diff", reference, broken, "--root", project, "--json")
+        assert answer.code == 0, answer.err
+        first = next(item for item in answer.data["tensors"] if item["reference"] == answer.data["first"])
+        assert first["actual"] in nearest(broken, tensors, {item["actual"] for item in answer.data["tensors"]})
+        shown = call("diff", reference, broken, "--root", project).out
+        assert shown.splitlines()[-1] == f"the error leaps at {first['reference']}"
+
+
+def test_a_file_that_was_written_anew_is_read_anew(project: Path, tmp_path: Path):
+    folder = project / "build/simple_cnn/torch"
+    model = onnx.load(folder / "onnx-float32/model.onnx")
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path)
+    assert call("diff", folder / "source", path, "--root", project, "--json").data["first"] is None
+    next(iter(planted(path, {"weight": FLOAT["weight"]}, tmp_path)))
+    (tmp_path / "weight.onnx").replace(path)
+    assert call("diff", folder / "source", path, "--root", project, "--json").data["first"] is not None
+
+
+def test_samples_may_be_a_file(project: Path, tmp_path: Path):
+    images = np.random.default_rng(0).random((3, 1, 28, 28), np.float32)
+    np.savez(tmp_path / "images.npz", image=images)
+    artifact = project / "build/simple_cnn/torch/onnx-float32"
+    answer = call("diff", artifact, "--samples", tmp_path / "images.npz", "--root", project, "--json")
+    assert answer.code == 0, answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("torch/executorch-float32",), "ExecuTorch does not show what is computed inside"),
+        (("torch/lite-interpreter-float32",), "does not show what is computed inside"),
+        (("torch/onnx-float32/model.onnx", "torch/onnx-float32", "torch/onnx-float32"), "name one artifact, or two"),
+        (("torch/missing",), "missing"),
+        (("torch/source",), "no artifact"),
+    ],
+)
+def test_what_cannot_be_looked_into_is_one_sentence(project: Path, arguments, sentence):
+    paths = [project / "build/simple_cnn" / argument for argument in arguments]
+    answer = call("diff", *paths, "--root", project)
+    assert answer.code == 2
+    assert sentence in answer.err
+    assert "Traceback" not in answer.err
