@@ -53,6 +53,7 @@ MLXTEND = Requirement("mlxtend", "mlxtend", "data")
 TENSORBOARD = Requirement("tensorboard", "tensorboard", "tensorboard")
 SEGLEARN = Requirement("seglearn", "seglearn", "data")
 AEON = Requirement("aeon", "aeon", "data")
+TFLITE_MICRO = Requirement("tflite_micro", "tflite-micro", "micro")
 
 ALL = (
     TENSORFLOW,
@@ -74,6 +75,7 @@ ALL = (
     TENSORBOARD,
     SEGLEARN,
     AEON,
+    TFLITE_MICRO,
 )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from edgekit.core.arena import Life
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import Requirement, require
@@ -106,6 +107,10 @@ class Target(ABC):
     def exposed(self, path: Path, folder: Path) -> Path:
         """A file like this one whose runtime shows its inner tensors: itself, where the runtime does so anyway."""
         return path
+
+    def lives(self, path: Path) -> tuple[Life, ...]:
+        """Each computed tensor's size and life, in the order of computation. Raises InputError where it is not told."""
+        raise InputError(f"{path}: {self.title} files do not tell how long their tensors live")
 
     @abstractmethod
     def describe(self, path: Path) -> ModelDescription:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.core.arena import Life
 from edgekit.core.files import read_bytes
 from edgekit.core.requirements import LITERT, require
 from edgekit.core.specs import Dim, ModelDescription, OpCount, Quantization, Signature, TensorSpec
@@ -77,6 +78,27 @@ def rename_signature(content: bytes, inputs: Mapping[str, str], outputs: Mapping
         for items, names in ((definition.inputs, inputs), (definition.outputs, outputs)):
             for item in items:
                 item.name = names.get(_text(item.name), _text(item.name))
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def inline_buffers(content: bytes) -> bytes:
+    """The flatbuffer with its weights inside.
+
+    Buffers may stand behind the flatbuffer, by offset and size: that is how files of more than 2 GB are made, and how
+    some tools write any file. LiteRT reads them; TensorFlow Lite Micro takes such weights for tensors to be computed,
+    and runs on whatever lies in the arena.
+    """
+    import flatbuffers
+
+    model = _schema().ModelT.InitFromPackedBuf(content, 0)
+    outside = [buffer for buffer in model.buffers if buffer.offset and buffer.offset > 1]
+    if not outside or len(content) >= 1 << 31:
+        return content
+    for buffer in outside:
+        buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+        buffer.offset = buffer.size = 0
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -239,3 +261,29 @@ def _is_weight(model: Any, tensor: Any) -> bool:
     constant = (buffer.data is not None and len(buffer.data) > 0) or bool(buffer.offset and buffer.offset > 1)
     quantized = tensor.quantization is not None and tensor.quantization.scale is not None
     return constant and (_dtype(tensor)[0].startswith("float") or bool(quantized and len(tensor.quantization.scale)))
+
+
+def lives(path: Path) -> tuple[Life, ...]:
+    """When each tensor of the main graph is computed and last read: inputs from the start, outputs to the end.
+
+    A loop's own tensors live within its operator and are not among them.
+    """
+    model = parse(path)
+    graph = model.subgraphs[model.signatureDefs[0].subgraphIndex if model.signatureDefs else 0]
+    operators = graph.operators or []
+    first = {int(index): 0 for index in graph.inputs}
+    last = dict(first)
+    for step, op in enumerate(operators):
+        for index in op.outputs:
+            first.setdefault(int(index), step)
+            last[int(index)] = step
+        for index in op.inputs:
+            if int(index) in first:
+                last[int(index)] = step
+    for index in graph.outputs:
+        last[int(index)] = len(operators) - 1
+    return tuple(_life(graph.tensors[index], first[index], last[index]) for index in first)
+
+
+def _life(tensor: Any, first: int, last: int) -> Life:
+    return Life(_text(tensor.name), int(_elements(tensor) * _dtype(tensor)[1]), first, last)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgekit.core.arena import Life
 from edgekit.core.requirements import KERAS, LITERT, LITERT_TORCH, QUANTIZER, TENSORFLOW, TORCH, require
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature, TensorSpec
 from edgekit.targets import _tflite_keras, _tflite_quantizer, _tflite_torch
 from edgekit.targets._base import Conversion, Converted, Target
-from edgekit.targets._tflite_graph import describe, read_signature
+from edgekit.targets._tflite_graph import describe, inline_buffers, lives, read_signature
 
 _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 
@@ -41,10 +42,14 @@ class TFLite(Target):
             module = _tflite_torch if source.kind == "torch" else _tflite_keras
             _tflite_quantizer.quantize(module.convert_float(source, job.folder), job, path)
             options = {"converter": module.CONVERTER, "recipe": _tflite_quantizer.RECIPES[job.precision]}
+        path.write_bytes(inline_buffers(path.read_bytes()))
         return Converted(self.file_name, _in_order(read_signature(path), source.signature), options)
 
     def describe(self, path: Path) -> ModelDescription:
         return describe(path)
+
+    def lives(self, path: Path) -> tuple[Life, ...]:
+        return lives(path)
 
 
 def _in_order(found: Signature, source: Signature) -> Signature:

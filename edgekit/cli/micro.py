@@ -1,0 +1,94 @@
+"""edgekit micro"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli._common import Choice, Run, common, complete, failures, selection_options, timeout_option
+
+if TYPE_CHECKING:
+    from edgekit.stages.micro import MicroFit
+
+
+@click.command("micro", short_help="Try TFLite artifacts in TensorFlow Lite Micro: arena, operators, C files.")
+@selection_options
+@click.option(
+    "--device",
+    metavar="NAME",
+    shell_complete=complete("device"),
+    help="A microcontroller's profile: does it fit its RAM and flash?",
+)
+@click.option("--emit-c", "folder", type=click.Path(path_type=Path), help="Write them as C files into this folder.")
+@timeout_option
+@common
+def command(run: Run, choice: Choice, device: str | None, folder: Path | None, timeout: float) -> int:
+    """Run TFLite artifacts by the kernels of microcontrollers; without a MODEL, everything in build/.
+
+    Prints the smallest arena, to the byte, and what it is made of, whether every operator exists, and how far the
+    outputs are from the source's. With -v, each tensor's life as the memory planner sees it. The arena is that of a
+    64-bit host: on a 32-bit core its tail, which holds pointers, is smaller. --emit-c writes a header, the array, and
+    the operators that the interpreter must know.
+
+    Exit code 1 when one is not equivalent, or does not fit the device.
+
+    \b
+    Example:
+      edgekit micro --target tflite:int8
+      edgekit micro resnet8 --target tflite:int8 --device stm32l4r5-nucleo -v
+      edgekit micro ds_cnn --target tflite:int8 --emit-c firmware/models
+    """
+    from edgekit.reports.console import table
+    from edgekit.stages.micro import device_of, emit_c, micro
+    from edgekit.stages.select import Selection, artifacts
+
+    with run.context(timeout) as context:
+        profile = None if device is None else device_of(context, device)
+        done = micro(context, artifacts(context, Selection(*choice)), profile)
+        written = [emit_c(item, folder) for item in done] if folder is not None else []
+    data = {
+        "artifacts": [item.data() for item in done],
+        "written": list(map(str, written)),
+        "failures": failures(context),
+    }
+    header = ("model", "variant", "arena", "head", "tail", "model", "max err", "verdict")
+    text = table(header, list(_rows(done)), left=2, color=run.color)
+    text += "".join(_lives(done)) if run.verbosity > 0 else ""
+    text += "".join(f"{path}\n" for path in written)
+    run.answer(data, text)
+    return max(context.exit_code, 0 if all(item.passed for item in done) else 1)
+
+
+def _rows(done: Sequence[MicroFit]) -> Iterator[tuple[str, ...]]:
+    from edgekit.core.comparison import format_figure
+    from edgekit.core.units import format_bytes
+
+    for item in done:
+        manifest = item.artifact.manifest
+        errors = [value for found in item.comparisons if (value := found.value("max_abs_error")) is not None]
+        verdict = "; ".join(item.problems) or ("runs" if item.passed else "NOT EQUIVALENT")
+        sizes = (item.arena.total_bytes, item.arena.head_bytes, item.arena.tail_bytes, item.flash_bytes)
+        error = format_figure(max(errors)) if errors else ""
+        yield (
+            f"{manifest.model}/{manifest.source['kind']}",
+            str(manifest.variant),
+            *map(format_bytes, sizes),
+            error,
+            verdict,
+        )
+
+
+def _lives(done: Sequence[MicroFit]) -> Iterator[str]:
+    """Each tensor's bar along the operators; the tensors at the peak are marked."""
+    from edgekit.core.arena import picture
+    from edgekit.core.units import format_bytes
+
+    for item in done:
+        yield f"\n{item.artifact.label}: tensors from the first operator to the last, * those alive at the peak\n"
+        for life, bar in zip(item.lives, picture(item.lives), strict=True):
+            mark = "*" if life in item.peak.tensors else " "
+            yield f"{mark} {bar} {format_bytes(life.size_bytes):>9}  {life.name[-50:]}\n"
+        yield f"  at the peak {format_bytes(item.peak.size_bytes)} are alive, in operator {item.peak.operator}\n"

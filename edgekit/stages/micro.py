@@ -1,0 +1,218 @@
+"""The micro stage: does a TFLite artifact run on a microcontroller, in how much memory, and as which C files?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgekit.core import c_source, plugins
+from edgekit.core.arena import Arena, Life, Peak, peak, smallest
+from edgekit.core.artifact import Artifact
+from edgekit.core.comparison import Comparison, compare_outputs
+from edgekit.core.errors import InputError, StepError
+from edgekit.core.events import Listener
+from edgekit.core.files import staged_folder
+from edgekit.core.requirements import require
+from edgekit.core.units import format_bytes
+from edgekit.devices.profile import DeviceProfile, load_profile
+from edgekit.runtimes.tflite_micro import LARGEST, RUNTIME
+from edgekit.stages.context import Context, runtime_environment
+from edgekit.stages.inspect import describe
+from edgekit.stages.validate import tolerances_for
+from edgekit.targets._base import Target
+from edgekit.workers.environment import Environment
+
+TARGET = "tflite"
+
+
+@dataclass(frozen=True)
+class MicroFit:
+    """What an artifact takes on a microcontroller.
+
+    `arena` is the smallest that it runs in, `peak` what no planner can do without; `flash_bytes` is the model's file,
+    the program around it not counted. `operators` are those that its interpreter must know. `comparisons` are its
+    outputs there against its source's. `problems` says what keeps it from the device, if there is one.
+    """
+
+    artifact: Artifact
+    arena: Arena
+    peak: Peak
+    lives: tuple[Life, ...]
+    flash_bytes: int
+    operators: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+    device: str | None
+    problems: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether it computes what its source computes, and fits the device that was named."""
+        return not self.problems and all(item.passed for item in self.comparisons)
+
+    def data(self) -> dict[str, Any]:
+        """For --json."""
+        rest = {key: value for key, value in asdict(self).items() if key != "artifact"}
+        return {"artifact": self.artifact.label, **rest, "passed": self.passed}
+
+
+def attempt(path: str, size: int, *, emit: Listener) -> str | None:
+    """Runs inside a worker: why the model does not run in an arena of that size, or None."""
+    require(RUNTIME.requires, "TensorFlow Lite Micro")
+    return RUNTIME.attempt(Path(path), size)
+
+
+def allocation(path: str, size: int, *, emit: Listener) -> Arena:
+    """Runs inside a worker: what the arena is made of."""
+    return RUNTIME.allocation(Path(path), size)
+
+
+def lives(target: str, path: str, *, emit: Listener) -> tuple[Life, ...]:
+    """Runs inside a worker: how long each tensor lives."""
+    plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
+    require(plugin.reads_with, f"reading {plugin.suffixes[0]} files")
+    return plugin.lives(Path(path))
+
+
+def micro_one(context: Context, artifact: Artifact, device: tuple[str, DeviceProfile] | None) -> MicroFit:
+    """Runs the artifact in TensorFlow Lite Micro.
+
+    Raises InputError when that does not take it (an operator is missing, weights are float beside int8 ones),
+    MissingDependency, StepError when it does not survive.
+    """
+    manifest = artifact.manifest
+    path = str(artifact.verified_path().resolve())
+    step = f"micro {artifact.label}"
+    found = _arena(context, path, step)
+    told: tuple[Life, ...] = context.pool.call(
+        "edgekit.stages.micro:lives",
+        {"target": TARGET, "path": path},
+        step=step,
+        environment=runtime_environment(manifest.runtime),
+    )
+    golden = artifact.golden()
+    outputs = context.pool.call(
+        "edgekit.stages._jobs:infer",
+        {
+            "runtime": RUNTIME.name,
+            "path": path,
+            "signature": manifest.signature,
+            "inputs": golden.inputs,
+            "threads": 1,
+        },
+        step=step,
+        environment=Environment.of(RUNTIME.variables),
+    )
+    limits = tolerances_for(context, artifact)
+    description = describe(context, TARGET, artifact.path, step)
+    fit = MicroFit(
+        artifact,
+        found,
+        peak(told),
+        told,
+        manifest.size_bytes,
+        tuple(op.name for op in description.ops),
+        compare_outputs(golden.outputs, outputs, limits, classifier=False),
+        None if device is None else device[0],
+        (),
+    )
+    return fit if device is None else _on(fit, device[1])
+
+
+def _arena(context: Context, path: str, step: str) -> Arena:
+    """The smallest arena. A size that crashes the interpreter is too small, where the largest does not."""
+
+    def call(function: str, size: int) -> Any:
+        return context.pool.call(
+            f"edgekit.stages.micro:{function}",
+            {"path": path, "size": size},
+            step=step,
+            environment=Environment.of(RUNTIME.variables),
+        )
+
+    reason = call("attempt", LARGEST)
+    if reason is not None:
+        raise InputError(f"{path}: TensorFlow Lite Micro does not take this file ({reason})")
+
+    def runs(size: int) -> bool:
+        try:
+            return call("attempt", size) is None
+        except StepError:
+            return False
+
+    size = smallest(runs, LARGEST)
+    assert size is not None  # the largest did
+    found: Arena = call("allocation", size)
+    return found
+
+
+def _on(fit: MicroFit, profile: DeviceProfile) -> MicroFit:
+    """With what keeps it from the device."""
+    problems = []
+    refusal = profile.refuses(TARGET, fit.artifact.manifest.precision)
+    if refusal is not None:
+        problems.append(f"{fit.device} {refusal}")
+    if fit.arena.total_bytes > profile.memory.ram:
+        largest = fit.peak.tensors[0]
+        problems.append(
+            f"the arena takes {format_bytes(fit.arena.total_bytes)} of {format_bytes(profile.memory.ram)} RAM; the"
+            f" largest tensor at its peak is {largest.name} with {format_bytes(largest.size_bytes)}"
+        )
+    if profile.memory.flash is not None and fit.flash_bytes > profile.memory.flash:
+        problems.append(
+            f"the model takes {format_bytes(fit.flash_bytes)} of {format_bytes(profile.memory.flash)} flash"
+        )
+    return replace(fit, problems=tuple(problems))
+
+
+def micro(
+    context: Context, artifacts: Sequence[Artifact], device: tuple[str, DeviceProfile] | None
+) -> tuple[MicroFit, ...]:
+    """Tries each TFLite artifact; those that could not be run at all are in `context.failures`.
+
+    Raises InputError when there is no TFLite artifact among them, or the device is no microcontroller.
+    """
+    if device is not None and device[1].kind != "microcontroller":
+        raise InputError(f"{device[0]} is a {device[1].kind}, not a microcontroller; bench measures there")
+    chosen = [item for item in artifacts if item.manifest.target == TARGET]
+    if not chosen:
+        raise InputError("microcontrollers run TFLite artifacts, and none is among these")
+    tried = (
+        context.attempt(f"micro {item.label}", partial(micro_one, context, item, device), summary) for item in chosen
+    )
+    return tuple(item for item in tried if item is not None)
+
+
+def summary(fit: MicroFit) -> str:
+    """The result in a few words."""
+    needs = f"arena {format_bytes(fit.arena.total_bytes)}, model {format_bytes(fit.flash_bytes)}"
+    return f"{needs}; {'; '.join(fit.problems)}" if fit.problems else needs
+
+
+def emit_c(fit: MicroFit, folder: Path) -> Path:
+    """Writes the artifact as C files into a folder of its own below `folder`; returns it.
+
+    Raises InputError when the folder cannot be written, DiskFull.
+    """
+    manifest = fit.artifact.manifest
+    name = c_source.identifier(f"{manifest.model}_{manifest.source['kind']}_{manifest.precision}")
+    model = c_source.CModel(
+        name=name,
+        content=fit.artifact.verified_path().read_bytes(),
+        signature=manifest.signature,
+        arena_bytes=fit.arena.total_bytes,
+        operators=fit.operators,
+        origin=f"{fit.artifact.label}, sha256 {manifest.sha256}",
+    )
+    final = folder / name
+    with staged_folder(final) as staging:
+        for file, text in c_source.files(model).items():
+            (staging / file).write_text(text, encoding="utf-8")
+    return final
+
+
+def device_of(context: Context, name: str) -> tuple[str, DeviceProfile]:
+    """The profile of that name. Raises InputError when there is none."""
+    return name, load_profile(context.project.device_file(name))

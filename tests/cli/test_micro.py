@@ -1,0 +1,82 @@
+"""`edgekit micro`: TFLite artifacts by the kernels of microcontrollers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support import call
+
+pytest.importorskip("tflite_micro")
+
+
+@pytest.fixture(scope="module")
+def fits(project: Path):
+    chosen = ("--target", "tflite:int8", "--target", "tflite:float32", "--target", "tflite:dynamic")
+    return call("micro", "simple_cnn", *chosen, "--device", "stm32l4r5-nucleo", "--root", project, "--json")
+
+
+def test_both_frameworks_run_in_a_small_arena_and_compute_the_same(fits):
+    found = {item["artifact"]: item for item in fits.data["artifacts"]}
+    for kind in ("keras", "torch"):
+        int8 = found[f"simple_cnn/{kind} tflite:int8"]
+        # The largest two tensors are 26 x 26 x 32 and 13 x 13 x 32 bytes.
+        assert int8["peak"]["size_bytes"] == 26 * 26 * 32 + 13 * 13 * 32
+        assert int8["peak"]["size_bytes"] <= int8["arena"]["total_bytes"] < 40_000
+        assert int8["arena"]["head_bytes"] + int8["arena"]["tail_bytes"] <= int8["arena"]["total_bytes"]
+        assert int8["comparisons"][0]["figures"]
+        assert {"FULLY_CONNECTED", "SOFTMAX"} <= set(int8["operators"])
+        assert found[f"simple_cnn/{kind} tflite:float32"]["passed"]
+
+
+def test_float_activations_with_int8_weights_are_refused_in_a_sentence(fits):
+    assert fits.code != 0
+    assert "TensorFlow Lite Micro does not take this file" in fits.err
+    assert "Traceback" not in fits.err
+
+
+def test_what_does_not_fit_is_told_with_the_tensor_that_breaks_it(project: Path, tmp_path: Path):
+    profile = (Path(__file__).parents[2] / "device_profiles/stm32l4r5-nucleo.toml").read_text()
+    (tmp_path / "device_profiles").mkdir()
+    small = profile.replace('ram = "640 KiB"', 'ram = "20 KiB"').replace('flash = "2 MiB"', 'flash = "100 KiB"')
+    (tmp_path / "device_profiles/tiny.toml").write_text(small)
+    shutil.copytree(project / "build/simple_cnn/keras", tmp_path / "build/simple_cnn/keras")
+    chosen = ("simple_cnn", "--target", "tflite:int8", "--device", "tiny", "--root", tmp_path)
+    (item,) = call("micro", *chosen, "--json").data["artifacts"]
+    ram, flash = item["problems"]
+    assert "of 20 KiB RAM; the largest tensor at its peak is" in ram.replace("20.5 KB", "20 KiB")
+    assert "flash" in flash
+    assert call("micro", *chosen).code == 1
+
+
+def test_c_files_are_written_for_each(project: Path, tmp_path: Path):
+    chosen = ("--framework", "keras", "--target", "tflite:int8", "--root", project)
+    answer = call("micro", "simple_cnn", *chosen, "--emit-c", tmp_path / "firmware", "--json")
+    (folder,) = map(Path, answer.data["written"])
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "simple_cnn_keras_int8.c",
+        "simple_cnn_keras_int8.h",
+        "simple_cnn_keras_int8_ops.h",
+    ]
+
+
+def test_lives_are_shown(project: Path):
+    chosen = ("--framework", "keras", "--target", "tflite:int8", "--root", project)
+    answer = call("micro", "simple_cnn", *chosen, "-v")
+    assert "* " in answer.out
+    assert "are alive, in operator 1" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--target", "tflite:int8", "--device", "pixel-3a"), "not a microcontroller"),
+        (("--target", "onnx:int8"), "microcontrollers run TFLite artifacts"),
+        (("--device", "stm32"), "stm32"),
+    ],
+)
+def test_wrong_use_is_one_sentence(project: Path, arguments, sentence):
+    answer = call("micro", "simple_cnn", *arguments, "--root", project)
+    assert answer.code == 2
+    assert sentence in answer.err

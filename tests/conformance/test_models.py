@@ -1,0 +1,69 @@
+"""Every reference model, untrained, from both frameworks to the targets: the file computes what the network computes.
+
+The shared project of the other tests has `linear` and `simple_cnn` in every variant; `make matrix` does that for all
+models, trained.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from support import call
+
+from edgekit.core.project import open_project
+from edgekit.stages.routes import targets
+
+SAME_WAY = "lite-interpreter"  # by way of the very TorchScript file
+PROVEN_ELSEWHERE = {"linear", "simple_cnn"}
+MODELS = sorted(set(open_project(Path(__file__).parent).models()) - PROVEN_ELSEWHERE)
+VARIANTS = [f"{target}:float32" for target in targets() if target != SAME_WAY] + ["tflite:int8"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+class Everything(NamedTuple):
+    """What the commands answered for all models at once: their workers stay warm."""
+
+    root: Path
+    exported: Any
+    float32: Any
+    int8: Any
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
+    root = tmp_path_factory.mktemp("models")
+    trained = call("train", *MODELS, "--framework", "both", "--epochs", "0", "--root", root)
+    assert trained.code == 0, trained.err
+    chosen = [word for variant in VARIANTS for word in ("--target", variant)]
+    exported = call("export", *MODELS, *chosen, "--root", root, "--json")
+    float32 = call("validate", *MODELS, "--precision", "float32", "--root", root, "--json")
+    # Untrained weights say nothing of what int8 costs; the runtimes have to take the files all the same.
+    int8 = call("validate", *MODELS, "--precision", "int8", "--root", root, "--json")
+    return Everything(root, exported, float32, int8)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_target_computes_what_the_network_computes(everything: Everything, name):
+    made = Counter(item["manifest"]["model"] for item in everything.exported.data["artifacts"])
+    assert made[name] == 2 * len(VARIANTS), everything.exported.err
+    judged = [item for item in everything.float32.data["validations"] if item["model"] == name]
+    assert len(judged) == 2 * (len(VARIANTS) - 1)
+    unequal = [(item["kind"], item["target"], item["comparisons"]) for item in judged if not item["passed"]]
+    assert not unequal
+    quantized = [item for item in everything.int8.data["validations"] if item["model"] == name]
+    assert {item["kind"] for item in quantized} == {"keras", "torch"}
+    assert all(item["comparisons"][0]["problem"] is None for item in quantized)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_both_frameworks_multiply_as_often(everything: Everything, name):
+    counts = []
+    for kind in ("keras", "torch"):
+        path = everything.root / "build" / name / kind / "tflite-float32"
+        counts.append(call("inspect", path, "--json").data["description"]["macs"])
+    # PyTorch unrolls a recurrent layer, and its first step has nothing to multiply the state by.
+    assert counts[1] == pytest.approx(counts[0], rel=0.05)
