@@ -12,6 +12,7 @@ from edgekit.cli._common import Choice, Run, common, complete, failures, selecti
 
 if TYPE_CHECKING:
     from edgekit.stages.micro import MicroFit
+    from edgekit.stages.npu import NpuFit
 
 
 @click.command("micro", short_help="Try TFLite artifacts in TensorFlow Lite Micro: arena, operators, C files.")
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     help="A microcontroller's profile: does it fit its RAM and flash?",
 )
 @click.option("--emit-c", "folder", type=click.Path(path_type=Path), help="Write them as C files into this folder.")
+@click.option("--npu", metavar="NAME", help="Also Arm's Ethos-U, such as ethos-u55-128, by its compiler's estimate.")
 @timeout_option
 @common
-def command(run: Run, choice: Choice, device: str | None, folder: Path | None, timeout: float) -> int:
+def command(run: Run, choice: Choice, device: str | None, folder: Path | None, npu: str | None, timeout: float) -> int:
     """Run TFLite artifacts by the kernels of microcontrollers; without a MODEL, everything in build/.
 
     Prints the smallest arena, to the byte, and what it is made of, whether every operator exists, and how far the
@@ -40,23 +42,30 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, t
       edgekit micro --target tflite:int8
       edgekit micro resnet8 --target tflite:int8 --device stm32l4r5-nucleo -v
       edgekit micro ds_cnn --target tflite:int8 --emit-c firmware/models
+      edgekit micro --target tflite:int8 --npu ethos-u55-128
     """
+    from dataclasses import asdict
+
     from edgekit.reports.console import table
-    from edgekit.stages.micro import device_of, emit_c, micro
+    from edgekit.stages.micro import device_of, emit_c, micro, on_npu
     from edgekit.stages.select import Selection, artifacts
 
     with run.context(timeout) as context:
         profile = None if device is None else device_of(context, device)
-        done = micro(context, artifacts(context, Selection(*choice)), profile)
+        chosen = artifacts(context, Selection(*choice))
+        compiled = () if npu is None else on_npu(context, chosen, npu)
+        done = micro(context, chosen, profile)
         written = [emit_c(item, folder) for item in done] if folder is not None else []
     data = {
         "artifacts": [item.data() for item in done],
         "written": list(map(str, written)),
+        "npu": [{**asdict(item), "on_npu": item.on_npu} for item in compiled],
         "failures": failures(context),
     }
     header = ("model", "variant", "arena", "head", "tail", "model", "max err", "verdict")
     text = table(header, list(_rows(done)), left=2, color=run.color)
     text += "".join(_lives(done)) if run.verbosity > 0 else ""
+    text += _npu_table(compiled, run) if compiled else ""
     text += "".join(f"{path}\n" for path in written)
     run.answer(data, text)
     return max(context.exit_code, 0 if all(item.passed for item in done) else 1)
@@ -79,6 +88,35 @@ def _rows(done: Sequence[MicroFit]) -> Iterator[tuple[str, ...]]:
             error,
             verdict,
         )
+
+
+def _npu_table(compiled: Sequence[NpuFit], run: Run) -> str:
+    """What Vela estimates; with -v, each layer's cycles."""
+    from edgekit.core.units import format_bytes
+    from edgekit.reports.console import table
+
+    rows = [
+        (
+            item.artifact,
+            f"{item.cycles:,}",
+            f"{item.latency_ms:.3g} ms at {item.clock_mhz:g} MHz",
+            format_bytes(item.sram_bytes),
+            format_bytes(item.flash_bytes),
+            f"{item.on_npu:.0%}",
+        )
+        for item in compiled
+    ]
+    header = (f"{compiled[0].accelerator}, by Vela's estimate", "cycles", "latency", "SRAM", "flash", "on the NPU")
+    text = "\n" + table(header, rows, left=1, color=run.color)
+    if run.verbosity > 0:
+        layers = [
+            (item.artifact, layer.operator, "NPU" if layer.on_npu else "CPU", f"{layer.cycles:,}", layer.name[-40:])
+            for item in compiled
+            for layer in item.layers
+            if layer.cycles
+        ]
+        text += "\n" + table(("model", "operator", "on", "cycles", "name"), layers, left=3, color=run.color)
+    return text
 
 
 def _lives(done: Sequence[MicroFit]) -> Iterator[str]:

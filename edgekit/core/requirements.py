@@ -54,6 +54,7 @@ TENSORBOARD = Requirement("tensorboard", "tensorboard", "tensorboard")
 SEGLEARN = Requirement("seglearn", "seglearn", "data")
 AEON = Requirement("aeon", "aeon", "data")
 TFLITE_MICRO = Requirement("tflite_micro", "tflite-micro", "micro")
+VELA = Requirement("ethosu.vela", "ethos-u-vela", "micro")
 
 ALL = (
     TENSORFLOW,
@@ -76,6 +77,7 @@ ALL = (
     SEGLEARN,
     AEON,
     TFLITE_MICRO,
+    VELA,
 )
 
 

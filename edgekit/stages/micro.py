@@ -19,13 +19,16 @@ from edgekit.core.requirements import require
 from edgekit.core.units import format_bytes
 from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.runtimes.tflite_micro import LARGEST, RUNTIME
+from edgekit.stages import npu
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.inspect import describe
+from edgekit.stages.npu import NpuFit
 from edgekit.stages.validate import tolerances_for
 from edgekit.targets._base import Target
 from edgekit.workers.environment import Environment
 
 TARGET = "tflite"
+NPU_PRECISIONS = ("int8", "int16x8")
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,24 @@ def micro(
         raise InputError("microcontrollers run TFLite artifacts, and none is among these")
     tried = (
         context.attempt(f"micro {item.label}", partial(micro_one, context, item, device), summary) for item in chosen
+    )
+    return tuple(item for item in tried if item is not None)
+
+
+def on_npu(context: Context, artifacts: Sequence[Artifact], accelerator: str) -> tuple[NpuFit, ...]:
+    """What Vela makes of each int8 TFLite artifact; those that it does not take are in `context.failures`.
+
+    Raises InputError when there is none, or no such accelerator.
+    """
+    npu.check_accelerator(accelerator)
+    chosen = [
+        item for item in artifacts if item.manifest.target == TARGET and item.manifest.precision in NPU_PRECISIONS
+    ]
+    if not chosen:
+        raise InputError(f"Ethos-U runs TFLite artifacts in {' and '.join(NPU_PRECISIONS)}, and none is among these")
+    tried = (
+        context.attempt(f"{accelerator} {item.label}", partial(npu.npu_one, context, item, accelerator), npu.summary)
+        for item in chosen
     )
     return tuple(item for item in tried if item is not None)
 

@@ -80,3 +80,22 @@ def test_wrong_use_is_one_sentence(project: Path, arguments, sentence):
     answer = call("micro", "simple_cnn", *arguments, "--root", project)
     assert answer.code == 2
     assert sentence in answer.err
+
+
+def test_vela_tells_cycles_and_memory_of_what_it_compiles(project: Path):
+    pytest.importorskip("ethosu.vela")
+    chosen = ("--framework", "keras", "--target", "tflite:int8", "--root", project, "--npu", "ethos-u55-128")
+    answer = call("micro", "simple_cnn", *chosen, "--json")
+    (found,) = answer.data["npu"]
+    assert found["cycles"] > 541_440 / 128  # no schedule beats the peak
+    assert found["latency_ms"] == pytest.approx(found["cycles"] / found["clock_mhz"] / 1e3, rel=1e-3)
+    assert found["flash_bytes"] > 100_000  # the dense layer's weights, as Vela compresses them
+    assert found["on_npu"] == 1.0
+    shown = call("micro", "simple_cnn", *chosen, "-v").out
+    assert "by Vela's estimate" in shown
+
+
+def test_an_unknown_accelerator_is_one_sentence(project: Path):
+    answer = call("micro", "simple_cnn", "--target", "tflite:int8", "--npu", "ethos-u1", "--root", project)
+    assert answer.code == 2
+    assert "ethos-u55-128" in answer.err

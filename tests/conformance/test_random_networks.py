@@ -1,0 +1,33 @@
+"""Random networks, from PyTorch to every target that takes float32: `make random-networks` looks at 500 of them."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from random_networks import Network, compared, networks
+
+COUNT = int(os.environ.get("EDGEKIT_RANDOM_NETWORKS", "4"))
+
+# What a search found once, made small.
+KEPT: list[Network] = []
+
+
+def check(network: Network) -> None:
+    for name, comparison in compared(network).items():
+        # A network whose answer does not depend on its input proves nothing, and breaks nothing.
+        assert comparison.passed or not comparison.evidence, (name, comparison.failures)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.filterwarnings("ignore")  # of torch's exporters
+@settings(max_examples=COUNT, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(networks())
+def test_every_target_computes_what_a_random_network_computes(network: Network):
+    check(network)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("network", KEPT)
+def test_what_was_found_once_stays_mended(network: Network):
+    check(network)
