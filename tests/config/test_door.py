@@ -49,7 +49,9 @@ def test_good_data_becomes_frozen_dataclasses_with_defaults():
 
 
 def test_an_unknown_key_is_refused_with_the_allowed_ones():
-    assert refusal(nmae="x") == "bike.toml: nmae: unknown key; allowed: name, parts, spare, weight, wheels"
+    assert refusal(nmae="x") == (
+        "bike.toml: nmae: unknown key; allowed: name, parts, spare, weight, wheels; nearest: name"
+    )
 
 
 @pytest.mark.parametrize(
