@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from edgekit.core.errors import DiskFull, EdgekitError, InputError
 
 STAGING_PREFIX = ".edgekit-"
+_umask_lock = threading.Lock()
 
 
 def os_error(error: OSError, path: Path) -> EdgekitError:
@@ -88,8 +90,9 @@ def _alive(pid: int) -> bool:
 
 
 def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
+    with _umask_lock:  # it can only be read by setting it, and it is all threads'
+        current = os.umask(0o077)
+        os.umask(current)
     return current
 
 

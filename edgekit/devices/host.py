@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from dataclasses import dataclass
@@ -43,6 +44,22 @@ def plan(profile: DeviceProfile | None, threads: int | None) -> HostPlan:
 
 def _cores(count: int) -> str:
     return "1 core" if count == 1 else f"{count} cores"
+
+
+def available_memory_bytes() -> int:
+    """What can be taken without pushing anything out: the system's figure, or this control group's where it is less."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
+        line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+        found.append(1024 * int(line.split()[1]))
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # not limited ("max"), or another kind of control group
+            bounds = [int(Path("/sys/fs/cgroup", name).read_text()) for name in (limit, used)]
+            found.append(max(0, bounds[0] - bounds[1]))
+    return min(found, default=2**31)
 
 
 def description() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from multiprocessing.connection import Pipe
 from types import TracebackType
@@ -52,10 +53,18 @@ class Worker:
             error.stderr_tail = self._child.stderr_tail()
         return error
 
+    def waited_s(self) -> float:
+        """How long it has been ready to run and had no core, in seconds."""
+        return self._child.waited_s()
+
     @property
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self._child.popen.poll() is None
+
+    def stop(self) -> None:
+        """Kills the process and lets whoever waits for it find out."""
+        self._child.stop()
 
     def close(self) -> None:
         """Ends the process at once: a worker holds nothing that needs a goodbye."""
@@ -64,11 +73,21 @@ class Worker:
 
 
 class WorkerPool:
-    """Warm workers by environment. Use it in a `with`: leaving it, also by Ctrl-C, ends them all."""
+    """Warm workers by environment. Use it in a `with`: leaving it, also by Ctrl-C, ends them all.
 
-    def __init__(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    Threads may call at the same time: each call has a worker to itself, one that waits if there is one. `limit` is how
+    many workers there may be before those that wait in another environment are ended.
+    """
+
+    def __init__(self, *, timeout_s: float = DEFAULT_TIMEOUT_S, limit: int | None = None) -> None:
         self._timeout_s = timeout_s
-        self._workers: dict[Environment, Worker] = {}
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._idle: list[tuple[Environment, Worker]] = []  # the one that was used last is the last
+        self._busy: set[Worker] = set()
+        self._stopped = False
+        self.waited_s: dict[str, float] = {}
+        """Step -> how long its calls waited for a core that another process had, in seconds."""
 
     def call(
         self,
@@ -84,23 +103,72 @@ class WorkerPool:
 
         Arguments and value travel by pickle over a private pipe. `timeout_s` defaults to the pool's. Raises
         StepTimedOut, StepCrashed, StepOutOfMemory, StepFailed, or the EdgekitError that the function raised; a worker
-        that died or hung is replaced on the next call.
+        that died or hung is replaced on the next call. Interrupted when the pool was stopped.
         """
-        worker = self._workers.get(environment)
-        if worker is None or not worker.alive:
-            if worker is not None:
-                worker.close()
-            worker = self._workers[environment] = Worker(environment)
+        worker = self._take(environment)
+        before_s = worker.waited_s()
         try:
-            return worker.call(step, function, arguments, timeout_s or self._timeout_s, listener)
-        except (errors.StepTimedOut, errors.StepCrashed, errors.StepOutOfMemory, KeyboardInterrupt):
-            self._workers.pop(environment).close()
+            value = worker.call(step, function, arguments, timeout_s or self._timeout_s, listener)
+        except BaseException as error:
+            fatal = (errors.StepTimedOut, errors.StepCrashed, errors.StepOutOfMemory)
+            if isinstance(error, errors.EdgekitError) and not isinstance(error, fatal):
+                self._give_back(environment, worker)
+                raise
+            self._drop(worker)
+            if self._stopped:
+                raise errors.Interrupted("stopped") from None
             raise
+        self.waited_s[step] = self.waited_s.get(step, 0.0) + worker.waited_s() - before_s
+        self._give_back(environment, worker)
+        return value
+
+    def _take(self, environment: Environment) -> Worker:
+        """A worker that waits in this environment, the last used first; else a new one."""
+        with self._lock:
+            if self._stopped:
+                raise errors.Interrupted("stopped")
+            fitting = [item for item in self._idle if item[0] == environment]
+            superfluous = []
+            while fitting:
+                chosen = fitting.pop()
+                self._idle.remove(chosen)
+                if chosen[1].alive:
+                    self._busy.add(chosen[1])
+                    return chosen[1]
+                superfluous.append(chosen[1])
+            while self._limit is not None and self._idle and len(self._idle) + len(self._busy) >= self._limit:
+                superfluous.append(self._idle.pop(0)[1])
+            for worker in superfluous:
+                worker.close()
+            worker = Worker(environment)
+            self._busy.add(worker)
+            return worker
+
+    def _give_back(self, environment: Environment, worker: Worker) -> None:
+        with self._lock:
+            self._busy.discard(worker)
+            self._idle.append((environment, worker))
+
+    def _drop(self, worker: Worker) -> None:
+        with self._lock:
+            self._busy.discard(worker)
+        worker.close()
+
+    def stop(self) -> None:
+        """Kills what runs, for other threads that wait for it: their calls raise Interrupted, and so do new ones."""
+        with self._lock:
+            self._stopped = True
+            for worker in self._busy:
+                worker.stop()
 
     def close(self) -> None:
         """Ends all workers."""
-        while self._workers:
-            self._workers.popitem()[1].close()
+        with self._lock:
+            workers = [*(worker for _, worker in self._idle), *self._busy]
+            self._idle.clear()
+            self._busy.clear()
+        for worker in workers:
+            worker.close()
 
     def __enter__(self) -> WorkerPool:
         return self

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO
 
 from edgekit.core.errors import StepCrashed, StepError, StepOutOfMemory, StepTimedOut
@@ -68,10 +69,21 @@ class Child:
         content = os.pread(self.stderr_file.fileno(), size - start, start)
         return "\n".join(content.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:])
 
-    def kill(self) -> None:
-        """Ends the child and whatever it started; waits for it."""
+    def waited_s(self) -> float:
+        """How long its main thread has been ready to run and had no core, in seconds; 0 where Linux does not tell."""
+        try:
+            return int(Path(f"/proc/{self.popen.pid}/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):
+            return 0.0
+
+    def stop(self) -> None:
+        """Ends the child and whatever it started, and does not wait for it: another thread does."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.popen.pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """Ends the child and whatever it started; waits for it."""
+        self.stop()
         self.popen.wait()
         with _alive_lock:
             if self not in _alive:
@@ -81,12 +93,12 @@ class Child:
         self.stderr_file.close()
 
 
-def kill_all() -> None:
-    """Ends every child that is still there: the last thing that an interrupted command does."""
+def stop_all() -> None:
+    """Ends every child that is still there; the threads that wait for them find out."""
     with _alive_lock:
         children = list(_alive)
     for child in children:
-        child.kill()
+        child.stop()
 
 
 def death(step: str, returncode: int, stderr_tail: str, environment: Environment) -> StepError:

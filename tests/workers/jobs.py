@@ -61,6 +61,16 @@ def hang(*, emit: Listener) -> None:
     time.sleep(3600)
 
 
+def pid_when_heard(*, emit: Listener) -> int:
+    emit(Progress("pid", 1, 1))
+    return os.getpid()
+
+
+def hang_when_heard(*, emit: Listener) -> None:
+    emit(Progress("hang", 1, 1))
+    time.sleep(3600)
+
+
 def hog(*, emit: Listener) -> int:
     return len(bytearray(2 * 1024**3))
 

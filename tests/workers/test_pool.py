@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from edgekit.core.errors import (
     DiskFull,
     InputError,
+    Interrupted,
     MissingDependency,
     StepCrashed,
     StepFailed,
@@ -122,6 +125,44 @@ def test_closing_the_pool_ends_its_workers() -> None:
     with WorkerPool() as pool:
         worker = run(pool, "pid")
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_threads_that_call_at_the_same_time_have_a_worker_each(pool: WorkerPool) -> None:
+    both = threading.Barrier(2)  # events come while the call runs: each waits for the other's
+
+    def call() -> object:
+        return run(pool, "pid_when_heard", listener=lambda _event: both.wait(30))
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.submit(call), threads.submit(call)
+        assert first.result(60) != second.result(60)
+    assert run(pool, "pid") in (first.result(), second.result())
+
+
+def test_beyond_the_limit_the_worker_that_waits_longest_is_ended() -> None:
+    with WorkerPool(timeout_s=60, limit=2) as pool:
+        others = [Environment.of({**dict(HERE.variables), "NUMBER": str(number)}) for number in range(3)]
+        pids = [run(pool, "pid", environment) for environment in others]
+        assert [Path(f"/proc/{pid}").exists() for pid in pids] == [False, True, True]
+
+
+def test_a_stopped_pool_interrupts_the_calls_of_other_threads_and_takes_no_new_ones(pool: WorkerPool) -> None:
+    begun = threading.Event()
+
+    def call() -> str:
+        try:
+            run(pool, "hang_when_heard", listener=lambda _event: begun.set())
+        except Interrupted:
+            return "interrupted"
+        return "came back"
+
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(call)
+        assert begun.wait(30)
+        pool.stop()
+        assert waiting.result(30) == "interrupted"
+    with pytest.raises(Interrupted):
+        run(pool, "pid")
 
 
 def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
