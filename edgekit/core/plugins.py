@@ -7,6 +7,9 @@ value names a module that has the same attribute as ours (`TARGET`, `RUNTIME`, `
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Callable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,13 @@ def _own_names(package: str) -> list[str]:
 
 
 def _entry_points(package: str) -> dict[str, metadata.EntryPoint]:
-    return {point.name: point for point in metadata.entry_points(group=package)}
+    return _found(metadata.entry_points, package, tuple(sys.path))
+
+
+@cache
+def _found(look: Callable[..., Any], package: str, _path: tuple[str, ...]) -> dict[str, metadata.EntryPoint]:
+    """To look reads a file of every installed distribution: once for each state of the path."""
+    return {point.name: point for point in look(group=package)}
 
 
 def names(package: str) -> list[str]:
