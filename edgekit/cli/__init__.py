@@ -32,6 +32,9 @@ class Commands(click.Group):
 
 # Help lists the commands in the order of a day's work; a file that is not named here comes after them.
 _ORDER = [
+    "init",
+    "run",
+    "gc",
     "train",
     "export",
     "validate",

@@ -15,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
+    from edgekit.core.pipeline import Graph
     from edgekit.core.project import Project
     from edgekit.stages.context import Context
 
@@ -35,16 +36,16 @@ class Run:
         return open_project(self.root)
 
     @contextmanager
-    def context(self, timeout_s: float = 600.0) -> Iterator[Context]:
+    def context(self, timeout_s: float = 600.0, workers: int | None = None) -> Iterator[Context]:
         """The project, warm workers that end with the block, and a listener that writes to stderr.
 
-        `timeout_s` is what one step of a worker may take.
+        `timeout_s` is what one step of a worker may take, `workers` how many may wait for more work.
         """
         from edgekit.cli._progress import Watcher
         from edgekit.stages.context import Context
         from edgekit.workers.pool import WorkerPool
 
-        with WorkerPool(timeout_s=timeout_s) as pool, Watcher(self.verbosity) as watcher:
+        with WorkerPool(timeout_s=timeout_s, limit=workers) as pool, Watcher(self.verbosity) as watcher:
             context = Context(self.project, pool, watcher)
             try:
                 yield context
@@ -134,6 +135,20 @@ def tell(error: Any, run: Run) -> None:
         click.echo(tail, err=True)
     if run.as_json:
         click.echo(json.dumps({"error": {**error.to_dict(), "exit_code": error.exit_code}}, indent=2, sort_keys=True))
+
+
+def plan_of(run: Run) -> Graph:
+    """The step graph of the folder's edgekit.toml."""
+    from edgekit.cli._progress import Watcher
+    from edgekit.config.project import load_project
+    from edgekit.stages.plan import plan
+
+    return plan(run.project, load_project(run.project.root), Watcher(run.verbosity))
+
+
+def waiting(process: str) -> None:
+    """Tells that another run has the build folder."""
+    click.echo(f"Another edgekit works in this folder (process {process}); waiting for it to end.", err=True)
 
 
 def artifact_data(artifact: Artifact) -> dict[str, Any]:

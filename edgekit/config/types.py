@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from edgekit.config.door import STRICT
 from edgekit.core.budgets import BudgetTable, Tier
@@ -21,7 +21,8 @@ def _size(value: Any) -> int:
     return size
 
 
-Size = Annotated[int, BeforeValidator(_size)]
+_SIZE_SCHEMA = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(B|KB|MB|GB|KiB|MiB|GiB)\s*$", "examples": ["500 KB"]}
+Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]
 """Bytes, written as `"500 KB"` or `"1 MiB"`."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -50,6 +50,16 @@ class Noted(Event):
     warning: bool = False
 
 
+@dataclass(frozen=True)
+class Overview(Event):
+    """Where a run of several steps stands: how many of `total` are done, what runs, and what waits."""
+
+    done: int
+    total: int
+    running: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+
+
 Listener = Callable[[Event], None]
 
 

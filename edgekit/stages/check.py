@@ -21,9 +21,10 @@ def validation_of(artifact: Artifact) -> Validation | None:
     return load_validation(path) if path.is_file() else None
 
 
-def measurements_of(artifact: Artifact) -> tuple[Measurement, ...]:
-    """The artifact's bench results by device. Raises InputError when a file is damaged."""
-    return tuple(load_measurement(path) for path in sorted(artifact.folder.glob("bench-*.json")))
+def measurements_of(artifact: Artifact, devices: Sequence[str] | None = None) -> tuple[Measurement, ...]:
+    """The artifact's bench results by device, or those of some devices. Raises InputError when a file is damaged."""
+    found = (load_measurement(path) for path in sorted(artifact.folder.glob("bench-*.json")))
+    return tuple(item for item in found if devices is None or item.device in devices)
 
 
 def model_budgets(context: Context, model: str) -> tuple[Budget, ...]:
@@ -43,11 +44,14 @@ def device_budgets(context: Context, device: str) -> tuple[Budget, ...]:
 
 
 def check_one(
-    context: Context, artifact: Artifact, own: Sequence[Budget], devices: Sequence[str]
+    context: Context, artifact: Artifact, own: Sequence[Budget], devices: Sequence[str] | None = None
 ) -> tuple[Verdict, ...]:
-    """Every verdict on one artifact: equivalence, then the strictest budget for each figure, device by device."""
+    """Every verdict on one artifact: equivalence, then the strictest budget for each figure, device by device.
+
+    No `devices` stands for all that were benched.
+    """
     validation = validation_of(artifact)
-    measurements = [item for item in measurements_of(artifact) if not devices or item.device in devices]
+    measurements = measurements_of(artifact, devices)
     budgets = (*model_budgets(context, artifact.manifest.model), *own)
     verdicts = [_equivalence(artifact, validation)]
     for budget in strictest(budgets, str(artifact.manifest.variant)):
@@ -149,4 +153,4 @@ def check(
     for device in devices:
         if device not in benched:
             raise InputError(f"nothing was benched for {device}; run: edgekit bench --device {device}")
-    return tuple(verdict for artifact in artifacts for verdict in check_one(context, artifact, own, devices))
+    return tuple(verdict for artifact in artifacts for verdict in check_one(context, artifact, own, devices or None))

@@ -16,10 +16,17 @@ from edgekit.stages.context import Context
 
 def gather(context: Context, artifacts: Sequence[Artifact], own: Sequence[Budget] = ()) -> Report:
     """Raises InputError when a file of an earlier stage is damaged."""
-    rows = tuple(
-        Row(artifact, validation_of(artifact), measurements_of(artifact), check_one(context, artifact, own, ()))
-        for artifact in artifacts
-    )
-    folders = sorted({artifact.folder.parent / "source" for artifact in artifacts})
+    return assemble([row(context, artifact, own) for artifact in artifacts])
+
+
+def row(context: Context, artifact: Artifact, own: Sequence[Budget] = (), devices: Sequence[str] | None = None) -> Row:
+    """What is known of one artifact; of its benches those on some devices. Raises InputError like `gather`."""
+    measurements = measurements_of(artifact, devices)
+    return Row(artifact, validation_of(artifact), measurements, check_one(context, artifact, own, devices))
+
+
+def assemble(rows: Sequence[Row]) -> Report:
+    """The report on these artifacts. Raises InputError when a source's description is damaged."""
+    folders = sorted({item.artifact.folder.parent / "source" for item in rows})
     sources = tuple(load_source(folder) for folder in folders if (folder / SOURCE_FILE).is_file())
-    return Report(__version__, host.description(), sources, rows)
+    return Report(__version__, host.description(), sources, tuple(rows))

@@ -27,7 +27,7 @@ _CODE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 
 
 _CROSS = re.compile(r"(?<=\d)x(?=\w)|(?<=\w)x(?=\d)")  # an x beside a number; the one in `maxlen` is a letter
-_USUAL = ("build", "build_model", "create", "create_model", "get_model", "make", "make_model", "model")
+USUAL_FUNCTIONS = ("build", "build_model", "create", "create_model", "get_model", "make", "make_model", "model")
 
 
 @dataclass(frozen=True)
@@ -166,12 +166,13 @@ def parse_size(text: str) -> tuple[str, int]:
     return name, int(size)
 
 
-def _default_name(text: str) -> str:
+def default_name(text: str) -> str:
+    """What a model is called that nobody gave a name: after its file, or the code that builds it."""
     stem = Path(text).resolve().stem
     if _CODE.fullmatch(text):  # net.py:build is `net`, net.py:small is `net_small`
         factory = Factory.parse(text)
         where = Path(factory.where).stem if factory.where.endswith(".py") else factory.where.rpartition(".")[2]
-        stem = where if factory.name in _USUAL else f"{where}_{factory.name}"
+        stem = where if factory.name in USUAL_FUNCTIONS else f"{where}_{factory.name}"
     return re.sub(r"[^\w.-]", "_", stem).strip(".") or "model"
 
 
@@ -180,7 +181,7 @@ def adopt(context: Context, text: str, framework: str | None, own: OwnModel) -> 
 
     Raises InputError (bad file, code, weights, inputs, samples), MissingDependency, StepError.
     """
-    name = own.name or _default_name(text)
+    name = own.name or default_name(text)
     if name in context.project.models():
         raise InputError(f"{name} is the name of a reference model; give yours another with --name")
     if not re.fullmatch(r"\w[\w.-]*", name):
@@ -190,7 +191,7 @@ def adopt(context: Context, text: str, framework: str | None, own: OwnModel) -> 
         source: SourceModel = context.pool.call(
             "edgekit.stages._adoption:adopt",
             {"request": request, "folder": str(staging)},
-            step=f"take in {name}",
+            step=f"take in {name}/{request.kind}",
             environment=source_environment(request.kind),
             listener=context.emit,
         )

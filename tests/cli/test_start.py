@@ -9,6 +9,9 @@ import pytest
 from support import Answer
 
 COMMANDS = (
+    "init",
+    "run",
+    "gc",
     "train",
     "export",
     "validate",

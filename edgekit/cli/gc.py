@@ -1,0 +1,46 @@
+"""edgekit gc"""
+
+from __future__ import annotations
+
+import click
+
+from edgekit.cli._common import Run, common, plan_of, waiting
+
+
+@click.command("gc", short_help="Remove what edgekit.toml no longer needs.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@common
+def command(run: Run, dry_run: bool) -> int:
+    """Remove what `edgekit run` made and no step of the present edgekit.toml needs.
+
+    What other commands made is left alone, and so is a file that was changed since. A run that is under way in the same
+    folder is waited for.
+
+    \b
+    Example:
+      edgekit gc --dry-run
+      edgekit gc
+    """
+    from edgekit.core.records import Records
+    from edgekit.core.units import format_bytes
+    from edgekit.stages.gc import find, remove
+
+    project, graph = run.project, plan_of(run)
+    records = Records(project.build)
+    with records.locked(waiting):
+        digests = records.digests(project.root)
+        garbage = find(project, graph, records, digests)
+        if not dry_run:
+            remove(project, garbage, records)
+    data = {
+        "removed": [] if dry_run else list(garbage.files),
+        "would_remove": list(garbage.files) if dry_run else [],
+        "changed_and_kept": list(garbage.changed),
+        "size_bytes": garbage.size_bytes,
+    }
+    lines = [f"{'would remove' if dry_run else 'removed'}  {path}\n" for path in garbage.files]
+    lines += [f"kept     {path}: it was changed since it was made\n" for path in garbage.changed]
+    verb = "would be freed" if dry_run else "freed"
+    lines.append(f"{len(garbage.files)} files, {format_bytes(garbage.size_bytes)} {verb}\n")
+    run.answer(data, "".join(lines))
+    return 0

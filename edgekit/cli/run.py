@@ -1,0 +1,167 @@
+"""edgekit run"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli._common import Run, common, plan_of, timeout_option, waiting
+
+if TYPE_CHECKING:
+    from edgekit.core.pipeline import Graph
+    from edgekit.core.records import Records
+    from edgekit.core.report import Report
+    from edgekit.stages.run import Book, Outcome, Ran
+
+
+@click.command("run", short_help="Carry out edgekit.toml, incrementally.")
+@click.argument("steps", nargs=-1, metavar="[STEP]...")
+@click.option("--explain", is_flag=True, help="Say why each step runs.")
+@click.option("--dry-run", is_flag=True, help="Only say what would run.")
+@click.option("--force", is_flag=True, help="Run the steps even if they are up to date.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Steps at once (default: as cores and memory allow).")
+@click.option("--emit-makefile", is_flag=True, help="Print the steps as make rules.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of edgekit.toml.")
+@timeout_option
+@common
+def command(
+    run: Run,
+    steps: tuple[str, ...],
+    explain: bool,
+    dry_run: bool,
+    force: bool,
+    jobs: int | None,
+    emit_makefile: bool,
+    schema: bool,
+    timeout: float,
+) -> int:
+    """Carry out edgekit.toml: train, export, validate, bench, check, report; without a STEP, all of it.
+
+    A step is done again only when something that it reads has changed: files by their content, options, versions of
+    tools. Steps run in parallel; what measures runs alone. A step that fails stops only what follows from it. A second
+    run in the same folder waits for the first.
+
+    STEP is a step's name, or a pattern such as 'export *'; what it needs is done too.
+
+    \b
+    Example:
+      edgekit run
+      edgekit run --explain --dry-run
+      edgekit run 'validate detector/*'
+      edgekit run --emit-makefile > pipeline.mk
+    """
+    if schema:
+        from edgekit.config.project import schema as made
+
+        click.echo(json.dumps(made(), indent=2))
+        return 0
+    graph = plan_of(run)
+    if emit_makefile:
+        from edgekit.config.project import PROJECT_FILE
+        from edgekit.core.makefile import makefile
+
+        click.echo(makefile(graph, run.project.root, PROJECT_FILE), nl=False)
+        return 0
+    chosen = graph.needed(steps)
+    if dry_run:
+        return _foresee(run, chosen, force)
+    with _records(run).locked(waiting) as records:
+        ran = _carry_out(run, chosen, records, (force, jobs, timeout))
+    _answer(run, ran, explain)
+    return ran.exit_code
+
+
+def _records(run: Run) -> Records:
+    from edgekit.core.records import Records
+
+    return Records(run.project.build)
+
+
+def _book(run: Run, records: Records) -> Book:
+    from edgekit.stages.run import Book
+
+    return Book(records, records.digests(run.project.root))
+
+
+def _carry_out(run: Run, graph: Graph, records: Records, how: tuple[bool, int | None, float]) -> Ran:
+    """Nothing is started where nothing has to run."""
+    from edgekit.devices.host import available_memory_bytes
+    from edgekit.stages.run import STEP_MEMORY_BYTES, UP_TO_DATE, How, Ran, default_jobs, foresee
+    from edgekit.stages.run import run as carry_out
+
+    force, jobs, timeout_s = how
+    book = _book(run, records)
+    foreseen = foresee(graph, book, force)
+    if all(item.state == UP_TO_DATE for item in foreseen):
+        book.digests.save()
+        return Ran(foreseen, 0.0)
+    memory = available_memory_bytes()
+    jobs = jobs or default_jobs(memory)
+    with run.context(timeout_s, workers=max(jobs + 1, memory // STEP_MEMORY_BYTES)) as context:
+        return carry_out(context, graph, book, How(jobs, memory, force, _render))
+
+
+def _render(name: str, report: Report) -> str:
+    from edgekit.core import plugins
+    from edgekit.reports._base import ReportFormat
+
+    report_format: ReportFormat = plugins.load("edgekit.reports", name, "REPORT")
+    return report_format.render(report)
+
+
+def _foresee(run: Run, graph: Graph, force: bool) -> int:
+    from edgekit.stages.run import DONE, foresee
+
+    outcomes = foresee(graph, _book(run, _records(run)), force)
+    lines = _reasons(outcomes)
+    count = sum(item.state == DONE for item in outcomes)
+    lines.append(f"{count} of {len(outcomes)} steps would run\n")
+    run.answer({"steps": [_data(item) for item in outcomes]}, "".join(lines))
+    return 0
+
+
+def _reasons(outcomes: tuple[Outcome, ...]) -> list[str]:
+    from edgekit.stages.run import UP_TO_DATE
+
+    return [
+        f"{item.step}: {'; '.join(item.reasons)}\n" if item.state != UP_TO_DATE else f"{item.step}: up to date\n"
+        for item in outcomes
+    ]
+
+
+def _data(item: Outcome) -> dict[str, Any]:
+    return {
+        "step": item.step,
+        "kind": item.kind,
+        "state": item.state,
+        "reasons": list(item.reasons),
+        "seconds": round(item.seconds, 3),
+        "exit_code": item.code,
+        "detail": item.detail,
+    }
+
+
+def _answer(run: Run, ran: Ran, explain: bool) -> None:
+    from edgekit.core.units import format_seconds
+    from edgekit.stages.run import BLOCKED, DONE, FAILED
+
+    count = {state: sum(item.state == state for item in ran.outcomes) for state in (DONE, FAILED, BLOCKED)}
+    data = {
+        "passed": ran.exit_code == 0,
+        "steps": [_data(item) for item in ran.outcomes],
+        "wall_s": round(ran.wall_s, 3),
+        "one_after_another_s": round(ran.sequential_s, 3),
+    }
+    lines = _reasons(ran.outcomes) if explain else []
+    lines += [f"FAILED  {item.detail}\n" for item in ran.outcomes if item.kind == "check" and item.code]
+    if not (count[DONE] or count[FAILED]):
+        lines.append(f"nothing to do: {len(ran.outcomes)} steps are up to date\n")
+    else:
+        rest = f", {count[FAILED]} failed, {count[BLOCKED]} not begun" if count[FAILED] else ""
+        took, alone = format_seconds(ran.wall_s), format_seconds(ran.sequential_s)
+        lines.append(
+            f"{count[DONE]} of {len(ran.outcomes)} steps done{rest} in {took}; one after another: about {alone}\n"
+        )
+    run.answer(data, "".join(lines))

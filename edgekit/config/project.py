@@ -1,0 +1,227 @@
+"""`edgekit.toml`: which models go to which variants, what they are measured on, and what is asked of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from edgekit.config.door import STRICT, Located, read_located
+from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt
+from edgekit.core.errors import InputError
+
+PROJECT_FILE = "edgekit.toml"
+HOST = "host"
+_CODE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
+
+Variants = Annotated[
+    tuple[str, ...],
+    Field(
+        description="Targets (all their precisions) or variants: 'tflite', 'tflite:int8'. See: edgekit targets",
+        examples=[["tflite:int8", "onnx"]],
+    ),
+]
+PathText = Annotated[str, Field(min_length=1)]
+Glob = Annotated[str, Field(min_length=1, description="A name, or a pattern with * and ?.")]
+
+
+@dataclass(frozen=True)
+class TrainingEntry:
+    """How a reference model is trained; what is not here is as its model.toml says."""
+
+    data: Annotated[
+        str | None, Field(description="Data set by name (mnist-5k, keras:cifar10 …), or a folder of idx files.")
+    ] = None
+    epochs: Annotated[int | None, Field(ge=0)] = None
+    batch_size: PositiveInt | None = None
+    learning_rate: Positive | None = None
+    seed: Annotated[int | None, Field(ge=0)] = None
+    schedule: Literal["constant", "cosine", "step"] | None = None
+    early_stopping: Annotated[
+        PositiveInt | None, Field(description="Epochs without a lower validation loss that end the training.")
+    ] = None
+    qat: Annotated[bool, Field(description="Fine-tune with int8 rounding in the forward pass (torch only).")] = False
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A reference model by its name, or a model of your own by its path or code."""
+
+    name: Annotated[
+        str | None, Field(description="A reference model (see: edgekit models), or what to call your own.")
+    ] = None
+    path: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Your own model: a .keras, .h5, .onnx, .pt2 or TorchScript file, a SavedModel folder,"
+            " or the code that builds it, as FILE.py:FUNCTION or MODULE:FUNCTION.",
+        ),
+    ] = None
+    framework: Annotated[
+        Literal["keras", "torch", "both"] | None,
+        Field(description="Of a reference model: which of the twins (default: both). Of code: what it builds."),
+    ] = None
+    variants: Annotated[Variants | None, Field(description="Instead of the file's `variants`.")] = None
+    training: Annotated[TrainingEntry | None, Field(description="Of a reference model.")] = None
+    weights: Annotated[PathText | None, Field(description="For code: a state dict, safetensors, .h5.")] = None
+    inputs: Annotated[
+        tuple[str, ...], Field(description="Inputs as NAME:SHAPE:DTYPE, such as image:1x3x96x96:float32.")
+    ] = ()
+    sample: Annotated[
+        PathText | None,
+        Field(description="Real inputs by name (npz, npy); an array `labels` among them judges accuracy."),
+    ] = None
+    calibration: Annotated[
+        PathText | None,
+        Field(description="Inputs to take int8 ranges from: npz, npy, a folder of images, or FILE.py:FUNCTION."),
+    ] = None
+    image_range: Annotated[
+        tuple[float, float], Field(description="What pixels 0..255 of calibration images become.")
+    ] = (0.0, 1.0)
+    dims: Annotated[dict[str, PositiveInt], Field(description="Sizes of symbolic dimensions, such as batch = 1.")] = (
+        field(default_factory=dict)
+    )
+    reads: Annotated[
+        tuple[PathText, ...],
+        Field(description="Other files and folders that the model's code reads: when they change, so does the model."),
+    ] = ()
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.path is None:
+            self._check_reference()
+        elif self.training is not None:
+            raise ValueError("training is for reference models, and this one has a path")
+        elif self.is_code and self.framework not in ("keras", "torch"):
+            raise ValueError('a model that code builds needs framework = "keras" or framework = "torch"')
+        elif not self.is_code and (self.weights or self.framework or self.reads):
+            raise ValueError("weights, framework and reads are for models that code builds (path = 'FILE.py:FUNCTION')")
+
+    def _check_reference(self) -> None:
+        if self.name is None:
+            raise ValueError("a model has a name (a reference model) or a path (your own)")
+        own = ("weights", "inputs", "sample", "calibration", "dims", "reads")
+        for key in (key for key in own if getattr(self, key)):
+            raise ValueError(f"{key} is for models of your own, which have a path")
+
+    @property
+    def is_code(self) -> bool:
+        """Whether `path` names code."""
+        return self.path is not None and is_code(self.path)
+
+
+def is_code(text: str) -> bool:
+    """Whether a text is `file.py:function` or `package.module:function`."""
+    return bool(_CODE.fullmatch(text))
+
+
+@dataclass(frozen=True)
+class ExportEntry:
+    """Options of the exports that both patterns cover; of several entries the later one wins, option by option."""
+
+    model: Glob = "*"
+    variant: Glob = "*"
+    calibration_samples: Annotated[
+        PositiveInt | None, Field(description="Real samples that int8 and int16x8 take their ranges from.")
+    ] = None
+    layout: Annotated[Literal["NCHW", "NHWC"] | None, Field(description="The layout of images in the artifact.")] = None
+    opset: Annotated[PositiveInt | None, Field(description="ONNX operator set.")] = None
+    ir_version: Annotated[PositiveInt | None, Field(description="ONNX file format version.")] = None
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class BenchEntry:
+    """What is measured, and for how long."""
+
+    devices: Annotated[
+        tuple[str, ...],
+        Field(
+            min_length=1,
+            description="Device profiles (see: edgekit devices); 'host' is this machine as it is.",
+            examples=[["raspberry-pi-4b", "host"]],
+        ),
+    ]
+    tiers: Annotated[
+        tuple[Literal["host", "emulated"], ...],
+        Field(description="'emulated' adds the device's core under QEMU; see: edgekit devices setup --help"),
+    ] = ("host",)
+    threads: Annotated[PositiveInt | None, Field(description="Instead of the profile's.")] = None
+    min_duration_s: Annotated[NotNegative, Field(description="Seconds to measure for.")] = 1.0
+    min_runs: Annotated[PositiveInt, Field(description="Inferences to measure.")] = 50
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class BudgetEntry(Budgets):
+    """Limits of the artifacts that both patterns cover; of all limits on a figure the strictest wins."""
+
+    model: Glob = "*"
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not self.table().budgets(""):
+            raise ValueError("this budget limits nothing; set size, peak_memory, drift, latency_ms or instructions")
+
+
+@dataclass(frozen=True)
+class ReportEntry:
+    """A report that is written at the end of a run."""
+
+    format: Annotated[str, Field(description="A report format.", examples=["console", "json", "markdown"])]
+    path: Annotated[PathText, Field(description="The file to write.")]
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class ProjectConfig:
+    """The whole file. Paths in it are relative to the folder that it stands in."""
+
+    models: tuple[ModelEntry, ...]
+    variants: Variants = ()
+    export: tuple[ExportEntry, ...] = ()
+    bench: BenchEntry | None = None
+    budgets: tuple[BudgetEntry, ...] = ()
+    reports: tuple[ReportEntry, ...] = ()
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ValueError("models: name at least one model, under [[models]]")
+
+    def export_options(self, model: str, variant: str) -> dict[str, Any]:
+        """The options of one export."""
+        found: dict[str, Any] = {}
+        for entry in self.export:
+            if fnmatchcase(variant, entry.variant) and fnmatchcase(model, entry.model):
+                own = {name: getattr(entry, name) for name in ("calibration_samples", "layout", "opset", "ir_version")}
+                found |= {name: value for name, value in own.items() if value is not None}
+        return found
+
+
+def load_project(root: Path) -> Located[ProjectConfig]:
+    """The folder's edgekit.toml. Raises InputError with file, line and key."""
+    path = root / PROJECT_FILE
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; edgekit init writes one")
+    return read_located(path, ProjectConfig, "pipeline")
+
+
+def schema() -> Mapping[str, Any]:
+    """The JSON Schema of edgekit.toml, by which editors complete and check it."""
+    made = TypeAdapter(ProjectConfig).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "edgekit.toml"}

@@ -1,0 +1,204 @@
+"""Carrying out one step of the graph: the stage's function with the step's values, and the files that it left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgekit.config.project import HOST, is_code
+from edgekit.core.artifact import Artifact, load_artifact
+from edgekit.core.budgets import Budget
+from edgekit.core.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
+from edgekit.core.events import Noted
+from edgekit.core.files import write_json, write_text
+from edgekit.core.pipeline import Graph, Step
+from edgekit.core.report import Report
+from edgekit.core.specs import Route, Variant
+from edgekit.devices.profile import load_profile
+from edgekit.stages import check as checking
+from edgekit.stages import emulate, report, subjects
+from edgekit.stages import export as exporting
+from edgekit.stages.bench import BenchOptions, bench_one
+from edgekit.stages.bench import summary as bench_summary
+from edgekit.stages.context import Context
+from edgekit.stages.train import TrainOptions, train_one
+from edgekit.stages.train import summary as train_summary
+from edgekit.stages.validate import FLIPS_FILE, validate_one
+from edgekit.stages.validate import summary as validate_summary
+
+CHECK_SCHEMA = 1
+Render = Callable[[str, Report], str]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that was carried out: its result in a few words, 1 where a check failed, and the files it wrote."""
+
+    detail: str
+    files: tuple[Path, ...]
+    code: int = EXIT_OK
+
+
+@dataclass(frozen=True)
+class Job:
+    """A step with what it needs: the graph it is of, which steps before it failed, and what turns a report into text
+    of a format."""
+
+    context: Context
+    graph: Graph
+    step: Step
+    failed: Collection[str]
+    render: Render
+
+    def path(self, text: str) -> Path:
+        """A path of the graph, or of edgekit.toml."""
+        return self.context.project.root / Path(text).expanduser()
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        return self.step.values
+
+    @property
+    def options(self) -> dict[str, Any]:
+        found: dict[str, Any] = dict(self.step.values["options"])
+        return found
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        return self.step.arguments
+
+
+def carry_out(job: Job) -> Done:
+    """Does the step. Raises what its stage raises."""
+    if not job.step.folder:
+        job.path(job.step.output).unlink(missing_ok=True)  # what it said before is no longer true
+    return _WORK[job.step.kind](job)
+
+
+def _all_in(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+
+
+def _train(job: Job) -> Done:
+    options = job.options
+    model, kind = job.arguments["model"], job.arguments["kind"]
+    data = options.pop("data", None)
+    if data is not None and job.path(data).exists():
+        data = str(job.path(data))
+    chosen = partial(TrainOptions, data=data, **options)
+    train = partial(train_one, job.context, model, kind)
+    if job.context.project.checkpoint_folder(model, kind).exists():
+        try:
+            source = train(chosen(resume=True))
+        except InputError as error:  # of other options or code, or damaged
+            job.context.emit(Noted(job.step.name, f"starting anew: {error}"))
+            source = train(chosen())
+    else:
+        source = train(chosen())
+    return Done(train_summary(source), _all_in(job.path(job.step.folder)))
+
+
+def _take_in(job: Job) -> Done:
+    options = job.options
+    text = options["path"]
+    own = subjects.OwnModel(
+        name=job.arguments["model"],
+        weights=job.path(options["weights"]) if "weights" in options else None,
+        inputs=tuple(options["inputs"]),
+        sample=job.path(options["sample"]) if "sample" in options else None,
+        calibration=_from(job, options["calibration"]) if "calibration" in options else None,
+        sizes=options["dims"],
+        image_range=tuple(options["image_range"]),
+    )
+    source = subjects.adopt(job.context, _from(job, text), job.arguments["framework"], own)
+    return Done(f"{source.parameters:,} parameters", _all_in(job.path(job.step.folder)))
+
+
+def _from(job: Job, text: str) -> str:
+    """A path, alone or before `:function`, from the root; the name of a module as it is."""
+    where, _, function = text.rpartition(":")
+    if where.endswith(".py"):
+        return f"{job.path(where)}:{function}"
+    return text if is_code(text) else str(job.path(text))
+
+
+def _export(job: Job) -> Done:
+    options = job.options
+    plan = exporting.ExportPlan(
+        job.arguments["model"],
+        job.arguments["kind"],
+        Variant.parse(job.arguments["variant"]),
+        tuple(Route(tuple(steps)) for steps in job.values["routes"]),
+    )
+    settings = exporting.ExportSettings(
+        options.get("calibration_samples"),
+        options["dims"],
+        options.get("layout"),
+        {name: options[name] for name in ("opset", "ir_version") if name in options},
+    )
+    artifact = exporting.export_one(job.context, plan, settings)
+    return Done(exporting.summary(artifact), _all_in(job.path(job.step.folder)))
+
+
+def _artifact(job: Job) -> Artifact:
+    return load_artifact(job.path(job.arguments["folder"]))
+
+
+def _validate(job: Job) -> Done:
+    artifact = _artifact(job)
+    validation = validate_one(job.context, artifact)
+    flips = artifact.folder / FLIPS_FILE
+    files = (job.path(job.step.output), *((flips,) if flips.is_file() else ()))
+    return Done(validate_summary(validation), files)
+
+
+def _bench(job: Job) -> Done:
+    device, options = job.arguments["device"], job.options
+    profile = None if device == HOST else load_profile(job.context.project.device_file(device))
+    guest = emulate.guest_of(device, profile) if options["emulated"] and profile is not None else None
+    measured = bench_one(job.context, _artifact(job), device, profile, BenchOptions(**options), guest)
+    return Done(bench_summary(measured), (job.path(job.step.output),))
+
+
+def _check(job: Job) -> Done:
+    budgets = [Budget(**item) for item in job.values["budgets"]]
+    verdicts = checking.check_one(job.context, _artifact(job), budgets, job.arguments["devices"])
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    data = {
+        "schema_version": CHECK_SCHEMA,
+        "passed": not failed,
+        "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in verdicts],
+    }
+    write_json(job.path(job.step.output), data)
+    detail = "; ".join(verdict.sentence for verdict in failed) or f"{len(verdicts)} rules kept"
+    return Done(detail, (job.path(job.step.output),), EXIT_CHECK_FAILED if failed else EXIT_OK)
+
+
+def _report(job: Job) -> Done:
+    rows = []
+    for item in job.arguments["artifacts"]:
+        export, check = (f"{kind} {item['model']}/{item['kind']} {item['variant']}" for kind in ("export", "check"))
+        if export not in job.failed:
+            budgets = [Budget(**budget) for budget in job.graph.by_name[check].values["budgets"]]
+            artifact = load_artifact(job.path(item["folder"]))
+            rows.append(report.row(job.context, artifact, budgets, item["devices"]))
+    text = job.render(job.values["format"], report.assemble(rows))
+    try:
+        write_text(job.path(job.step.output), text)
+    except InputError as error:
+        raise InputError(f"{job.arguments['where']}: {error}") from None
+    return Done(f"{len(rows)} artifacts", (job.path(job.step.output),))
+
+
+_WORK: Mapping[str, Callable[[Job], Done]] = {
+    "train": _train,
+    "take in": _take_in,
+    "export": _export,
+    "validate": _validate,
+    "bench": _bench,
+    "check": _check,
+    "report": _report,
+}

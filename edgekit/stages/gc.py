@@ -1,0 +1,72 @@
+"""What the pipeline made and no step of the present `edgekit.toml` needs."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.core.digests import ABSENT, Digests
+from edgekit.core.files import sweep, writing
+from edgekit.core.pipeline import Graph
+from edgekit.core.project import Project
+from edgekit.core.records import Records
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Files to remove, those that were changed since and stay, and the names of the steps that they were of."""
+
+    steps: tuple[str, ...]
+    files: tuple[str, ...]
+    changed: tuple[str, ...]
+    size_bytes: int
+
+
+def find(project: Project, graph: Graph, records: Records, digests: Digests) -> Garbage:
+    """Files that a step wrote that is no longer in the graph, unless one that is there wrote them too.
+
+    What was made by other commands has no record, and is left alone.
+    """
+    steps: list[str] = []
+    files: dict[str, None] = {}
+    changed: dict[str, None] = {}
+    kept = {path for step in graph.steps if (record := records.load(step.name)) for path in record.outputs}
+    for record in records.all():
+        if record.step in graph.by_name:
+            continue
+        steps.append(record.step)
+        for path, digest in record.outputs.items():
+            now = digests.of(path)
+            if path in kept or now == ABSENT:
+                continue
+            (files if now == digest else changed)[path] = None
+    size = sum((project.root / path).stat().st_size for path in files)
+    return Garbage(tuple(steps), tuple(files), tuple(changed), size)
+
+
+def remove(project: Project, garbage: Garbage, records: Records) -> None:
+    """Removes it, with the folders that it leaves empty and what killed runs left. Raises InputError when it cannot."""
+    for name in garbage.files:
+        path = project.root / name
+        with writing(path):
+            path.unlink(missing_ok=True)
+        _remove_empty(path.parent, project.build)
+    for step in garbage.steps:
+        kind, _, label = step.partition(" ")
+        if kind == "train":
+            model, _, framework = label.partition("/")
+            shutil.rmtree(project.checkpoint_folder(model, framework), ignore_errors=True)
+            _remove_empty(project.build / model / framework, project.build)
+        records.forget(step)
+    for folder in (project.build, *project.build.glob("*"), *project.build.glob("*/*")):
+        if folder.is_dir():
+            sweep(folder)
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    while folder != top and folder.is_relative_to(top):
+        with contextlib.suppress(OSError):  # something stands in it, or it is gone
+            folder.rmdir()
+        folder = folder.parent

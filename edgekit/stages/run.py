@@ -1,0 +1,275 @@
+"""Carrying out the step graph: in parallel, nothing that is up to date, and each failure for itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+
+from edgekit.core.digests import Digests
+from edgekit.core.errors import EXIT_OK, InputError, MissingDependency, StepError
+from edgekit.core.events import Failed, Finished, Overview, Started
+from edgekit.core.files import os_error
+from edgekit.core.pipeline import Graph, Key, Record, Step, reasons
+from edgekit.core.records import Records
+from edgekit.devices import host
+from edgekit.stages._carry import Done, Job, Render, carry_out
+from edgekit.stages.context import Context
+from edgekit.workers.process import stop_all
+
+STEP_MEMORY_BYTES = 3 * 2**29
+"""What a framework's worker takes before it has loaded a model; a model takes several times its size on top."""
+_MODEL_FACTOR = 6
+
+DONE, UP_TO_DATE, FAILED, BLOCKED = "done", "up to date", "failed", "blocked"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended: done, up to date, failed, or blocked by a failed one. `reasons` say why it ran.
+
+    `waited_s` of its `seconds` it was ready to run and had no core, because of the steps beside it or of other work.
+    """
+
+    step: str
+    kind: str
+    state: str
+    reasons: tuple[str, ...] = ()
+    seconds: float = 0.0
+    code: int = EXIT_OK
+    detail: str = ""
+    waited_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """All outcomes, and how long it took in all."""
+
+    outcomes: tuple[Outcome, ...]
+    wall_s: float
+
+    @property
+    def sequential_s(self) -> float:
+        """About what it would have taken one step after another: the steps' times, less what they waited for a core."""
+        return sum(item.seconds - item.waited_s for item in self.outcomes if item.state in (DONE, FAILED))
+
+    @property
+    def exit_code(self) -> int:
+        """The gravest."""
+        return max((item.code for item in self.outcomes), default=EXIT_OK)
+
+
+@dataclass
+class Book:
+    """What the steps' files are, and what was kept of their latest run."""
+
+    records: Records
+    digests: Digests
+
+    def key(self, step: Step) -> Key:
+        """As it stands."""
+        try:
+            files = {str(read): self.digests.of_part(read.path, read.only, read.without) for read in step.reads}
+        except OSError as error:
+            raise InputError(f"cannot read {error.filename}: {(error.strerror or str(error)).lower()}") from None
+        return Key(files, dict(step.values))
+
+    def reasons(self, step: Step, key: Key, forced: bool) -> tuple[str, ...]:
+        """Why the step has to run; nothing when it is up to date."""
+        found = reasons(key, self.records.load(step.name), self.digests.of)
+        return tuple(found or (["it was asked for again"] if forced else []))
+
+
+def foresee(graph: Graph, book: Book, forced: bool) -> tuple[Outcome, ...]:
+    """What a run would do, without doing it: a step whose predecessor runs is taken to run too."""
+    found: dict[str, Outcome] = {}
+    for step in graph.steps:
+        why = book.reasons(step, book.key(step), forced)
+        before = [name for name in step.after if name in found and found[name].state == DONE]
+        if not why and before:
+            why = (f"{before[0]} runs before it, and may write something else",)
+        found[step.name] = Outcome(step.name, step.kind, DONE, why) if why else _up_to_date(step, book)
+    return tuple(found.values())
+
+
+def _up_to_date(step: Step, book: Book) -> Outcome:
+    """What its record says: a check that failed is no less failed for being up to date."""
+    record = book.records.load(step.name)
+    assert record is not None  # there would be a reason to run it otherwise
+    return Outcome(step.name, step.kind, UP_TO_DATE, code=record.code, detail=record.detail)
+
+
+def default_jobs(memory_bytes: int) -> int:
+    """As many steps at once as there are cores, and as memory allows."""
+    return max(1, min(len(host.available_cpus()), memory_bytes // STEP_MEMORY_BYTES))
+
+
+@dataclass(frozen=True)
+class How:
+    """Up to so many steps at once, within so much memory; `forced` takes nothing for up to date; `render` turns a
+    report into text of a format."""
+
+    jobs: int
+    memory_bytes: int
+    forced: bool
+    render: Render
+
+
+def run(context: Context, graph: Graph, book: Book, how: How) -> Ran:
+    """Carries out what is not up to date. Errors of steps are in the outcomes.
+
+    Raises Interrupted (Ctrl-C); what was done by then is kept.
+    """
+    started = time.monotonic()
+    runner = _Runner(context, graph, book, how)
+    try:
+        runner.run()
+    finally:
+        book.digests.save()
+    ordered = tuple(runner.ended[step.name] for step in graph.steps)
+    return Ran(ordered, time.monotonic() - started)
+
+
+@dataclass
+class _Begun:
+    step: Step
+    key: Key
+    reasons: tuple[str, ...]
+    memory_bytes: int
+    thread: threading.Thread | None = None
+
+
+@dataclass
+class _Runner:
+    """The main thread starts steps and takes their results; each step has a thread, and its work happens in workers."""
+
+    context: Context
+    graph: Graph
+    book: Book
+    how: How
+    ended: dict[str, Outcome] = field(default_factory=dict)
+    ready: dict[str, _Begun] = field(default_factory=dict)
+    running: dict[str, _Begun] = field(default_factory=dict)
+    results: SimpleQueue[tuple[str, Done | BaseException, float]] = field(default_factory=SimpleQueue)
+
+    def run(self) -> None:
+        try:
+            while len(self.ended) < len(self.graph.steps):
+                self._settle()
+                self._start()
+                self._tell()
+                if self.running:
+                    self._end(*self.results.get())
+        except BaseException:
+            self._stop()
+            raise
+
+    def _settle(self) -> None:
+        """Finds out which of the steps whose turn has come have to run. Steps are in order: one pass sees all."""
+        for step in self.graph.steps:
+            if step.name in self.ended or step.name in self.ready or step.name in self.running:
+                continue
+            if any(name not in self.ended for name in step.after if name in self.graph.by_name):
+                continue
+            bad = self._failed(step.after)
+            if bad and not step.last:
+                self.ended[step.name] = Outcome(step.name, step.kind, BLOCKED, (f"{bad[0]} did not get done",))
+                continue
+            key = self.book.key(step)
+            why = self.book.reasons(step, key, self.how.forced) or tuple(f"{name} did not get done" for name in bad)
+            if why:
+                self.ready[step.name] = _Begun(step, key, why, self._memory(step))
+            else:
+                self.ended[step.name] = _up_to_date(step, self.book)
+
+    def _failed(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name in self.ended and self.ended[name].state in (FAILED, BLOCKED)]
+
+    def _memory(self, step: Step) -> int:
+        """A rough figure: a framework, and the model several times."""
+        if step.kind in ("check", "report"):
+            return 0
+        sizes = [_size(self.context.project.root / read.path) for read in step.reads]
+        return STEP_MEMORY_BYTES + _MODEL_FACTOR * max(sizes, default=0)
+
+    def _start(self) -> None:
+        """Starts what fits beside what runs. What measures waits until there is nothing else to do."""
+        for name in sorted(self.ready, key=lambda name: self.ready[name].step.alone):
+            if self._fits(self.ready[name]):
+                begun = self.running[name] = self.ready.pop(name)
+                self.context.emit(Started(name))
+                begun.thread = threading.Thread(target=self._work, args=(begun.step,), name=name, daemon=True)
+                begun.thread.start()
+
+    def _fits(self, begun: _Begun) -> bool:
+        if not self.running:
+            return True
+        if begun.step.alone or any(other.step.alone for other in self.running.values()):
+            return False
+        taken = sum(other.memory_bytes for other in self.running.values())
+        return len(self.running) < self.how.jobs and taken + begun.memory_bytes <= self.how.memory_bytes
+
+    def _work(self, step: Step) -> None:
+        started = time.perf_counter()
+        result: Done | BaseException
+        try:
+            result = carry_out(Job(self.context, self.graph, step, self._failed(step.after), self.how.render))
+        except OSError as error:
+            result = os_error(error, self.context.project.root / step.output)
+        except BaseException as error:  # noqa: BLE001 - the main thread decides what becomes of it
+            result = error
+        self.results.put((step.name, result, time.perf_counter() - started))
+
+    def _end(self, name: str, result: Done | BaseException, seconds: float) -> None:
+        begun = self.running.pop(name)
+        if isinstance(result, Done):
+            self.ended[name] = self._kept(begun, result, seconds)
+            self.context.emit(Finished(name, result.detail))
+        elif isinstance(result, (InputError, MissingDependency, StepError)):
+            self.context.failures.append(result)
+            code = result.exit_code
+            self.ended[name] = Outcome(name, begun.step.kind, FAILED, begun.reasons, seconds, code, str(result))
+            self.context.emit(Failed(name, str(result), getattr(result, "stderr_tail", "")))
+        else:
+            raise result
+
+    def _kept(self, begun: _Begun, done: Done, seconds: float) -> Outcome:
+        """Writes the record of a step that was carried out."""
+        root, step = self.context.project.root, begun.step
+        outputs = {str(path.relative_to(root) if path.is_relative_to(root) else path): path for path in done.files}
+        record = Record(
+            step.name,
+            step.kind,
+            begun.key,
+            {name: self.book.digests.of(name) for name in outputs},
+            seconds,
+            done.code,
+            done.detail,
+            tuple(self._failed(step.after)),
+        )
+        self.book.records.save(record)
+        waited_s = self.context.pool.waited_s.get(step.name, 0.0)
+        return Outcome(step.name, step.kind, DONE, begun.reasons, seconds, done.code, done.detail, waited_s)
+
+    def _tell(self) -> None:
+        waiting = [step.name for step in self.graph.steps if step.name not in self.ended | self.running]
+        counts = len(self.ended), len(self.graph.steps)
+        self.context.emit(Overview("", *counts, tuple(self.running), tuple(waiting)))
+
+    def _stop(self) -> None:
+        """Ends what runs and waits for its threads: they remove what is half written."""
+        self.context.pool.stop()
+        for begun in self.running.values():
+            while begun.thread is not None and begun.thread.is_alive():
+                stop_all()  # again: a thread may have been about to start a process
+                begun.thread.join(0.05)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0

@@ -1,0 +1,52 @@
+"""Which files a Python file consists of."""
+
+from edgekit.core.imports import files_of, module_file
+
+
+def made(folder, **files):
+    for name, text in files.items():
+        path = folder / (name.replace("__", "/") + ".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return lambda *names: {folder / name for name in names}
+
+
+def test_imports_are_followed_also_inside_functions_and_in_circles(tmp_path):
+    paths = made(
+        tmp_path,
+        net="import os, blocks\nfrom torch import nn",
+        blocks="def build():\n    from layers import conv",
+        layers="import net",
+        alone="",
+    )
+    assert set(files_of(tmp_path / "net.py", tmp_path)) == paths("net.py", "blocks.py", "layers.py")
+
+
+def test_packages_and_relative_imports(tmp_path):
+    paths = made(
+        tmp_path,
+        net="from pack.inner import one\nimport pack.two as two",
+        pack__other="",
+        pack__two="from . import three\nfrom .inner.one import x",
+        pack__three="",
+        pack__inner__one="from .. import two",
+    )
+    for folder in ("pack", "pack/inner"):
+        (tmp_path / folder / "__init__.py").write_text("")
+    inits = paths("pack/__init__.py", "pack/inner/__init__.py")
+    found = set(files_of(tmp_path / "net.py", tmp_path))
+    assert found == inits | paths("net.py", "pack/two.py", "pack/three.py", "pack/inner/one.py")
+
+
+def test_what_python_cannot_parse_imports_nothing(tmp_path):
+    made(tmp_path, net="import blocks\ndef", blocks="")
+    assert files_of(tmp_path / "net.py", tmp_path) == (tmp_path / "net.py",)
+    assert files_of(tmp_path / "gone.py", tmp_path) == ()
+
+
+def test_a_module_s_file(tmp_path):
+    made(tmp_path, a__b="", c="")
+    (tmp_path / "a/__init__.py").write_text("")
+    assert module_file("a.b", tmp_path) == tmp_path / "a/b.py"
+    assert module_file("a", tmp_path) == tmp_path / "a/__init__.py"
+    assert module_file("nothing", tmp_path) is None

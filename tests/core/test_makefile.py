@@ -1,0 +1,38 @@
+"""Make rules that GNU make itself takes: names with all its special characters, and folders."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from edgekit.core.makefile import makefile
+from edgekit.core.pipeline import Read, Step, assemble
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def test_names_with_blanks_colons_dollars_and_quotes(tmp_path):
+    (tmp_path / "a $b: #1 %.bin").write_text("x")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/one.png").write_text("1")
+    (tmp_path / "edgekit.toml").write_text("")
+    first = Step("take in a's", "take in", "out/first.json", reads=(Read("a $b: #1 %.bin"), Read("photos")))
+    second = Step("export $x", "export", "out/second.json", reads=(Read("out/first.json"),))
+    graph = assemble([second, first], lambda name: name)
+    (tmp_path / "Makefile").write_text(makefile(graph, tmp_path, "edgekit.toml"))
+    tool = tmp_path / "tool"
+    tool.write_text(
+        '#!/bin/sh\necho "did $2"\nmkdir -p out\ncase "$2" in take*) :> out/first.json;; *) :> out/second.json;; esac\n'
+    )
+    tool.chmod(0o755)
+
+    def make():
+        command = ["make", "--no-print-directory", "-s", "EDGEKIT=./tool", "edgekit"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    assert make() == ["did take in a's", "did export $x"]
+    assert make() == []
+    (tmp_path / "photos/two.png").write_text("2")
+    assert make() == ["did take in a's", "did export $x"]

@@ -1,0 +1,94 @@
+"""What is kept of steps: never believed when damaged, never touched when newer, and locked."""
+
+import fcntl
+import json
+import threading
+
+import pytest
+
+from edgekit.core.errors import InputError
+from edgekit.core.pipeline import Key, Record
+from edgekit.core.records import Records
+
+RECORD = Record("export x/onnx onnx:int8", "export", Key({"a": "1"}, {"o": {"x": [1]}}), {"out": "9"}, 1.5, 1, "so so")
+
+
+@pytest.fixture
+def records(tmp_path):
+    records = Records(tmp_path)
+    with records.locked(lambda _process: None):
+        yield records
+
+
+def path_of(records):
+    return next((records.folder / "steps").iterdir())
+
+
+def test_a_record_comes_back_as_it_was(records):
+    records.save(RECORD)
+    assert records.load(RECORD.step) == RECORD
+    assert list(records.all()) == [RECORD]
+    assert records.load("another") is None
+    records.forget(RECORD.step)
+    assert records.load(RECORD.step) is None
+
+
+def test_no_single_flipped_bit_of_a_record_goes_unseen(records):
+    records.save(RECORD)
+    path = path_of(records)
+    good = path.read_bytes()
+    for position in range(len(good)):
+        flipped = bytearray(good)
+        flipped[position] ^= 1 << (position % 8)
+        path.write_bytes(flipped)
+        found = records.load(RECORD.step)
+        assert found is None or found == RECORD  # white space holds nothing
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.99])
+def test_a_truncated_record_is_none(records, share):
+    records.save(RECORD)
+    path = path_of(records)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert records.load(RECORD.step) is None
+
+
+def test_records_of_a_newer_edgekit_are_refused_and_left_alone(tmp_path):
+    folder = tmp_path / ".edgekit"
+    folder.mkdir()
+    (folder / "version.json").write_text('{"schema_version": 99}')
+    with pytest.raises(
+        InputError, match=r"a newer edgekit keeps its records here \(schema_version 99; this one reads 1"
+    ):
+        Records(tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["version.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 0}'])
+def test_a_damaged_or_older_version_is_written_anew(tmp_path, content):
+    folder = tmp_path / ".edgekit"
+    folder.mkdir()
+    (folder / "version.json").write_text(content)
+    with Records(tmp_path).locked(lambda _process: None):
+        assert json.loads((folder / "version.json").read_text()) == {"schema_version": 1}
+
+
+def test_a_second_one_says_so_and_waits(tmp_path):
+    told, order = threading.Event(), []
+    Records(tmp_path).folder.mkdir()
+    with (tmp_path / ".edgekit/lock").open("w") as first:
+        first.write("4711\n")
+        first.flush()
+        fcntl.flock(first, fcntl.LOCK_EX)
+
+        def second():
+            with Records(tmp_path).locked(lambda process: (order.append(process), told.set())):
+                order.append("second")
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert told.wait(10)
+        order.append("first")
+        fcntl.flock(first, fcntl.LOCK_UN)
+        thread.join(10)
+    assert order == ["4711", "first", "second"]

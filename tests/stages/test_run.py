@@ -1,0 +1,191 @@
+"""The scheduler, with steps that only wait: what runs beside what, and what becomes of the others when one fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from edgekit.core.errors import InputError, StepCrashed
+from edgekit.core.events import Event, Failed, Finished, Overview
+from edgekit.core.pipeline import Read, Step, assemble
+from edgekit.core.project import Project
+from edgekit.core.records import Records
+from edgekit.stages import run as running
+from edgekit.stages._carry import Done
+from edgekit.stages.context import Context
+from edgekit.stages.run import BLOCKED, DONE, FAILED, STEP_MEMORY_BYTES, UP_TO_DATE, Book, How, foresee
+from edgekit.workers.pool import WorkerPool
+
+
+def step(name, *reads, kind="export"):
+    return Step(name, kind, f"out/{name}", reads=tuple(Read(path) for path in reads))
+
+
+class Stage:
+    """Carries out steps as a test says, and keeps what ran beside what."""
+
+    def __init__(self, root):
+        self.root = root
+        self.actions = {}
+        self.now: set[str] = set()
+        self.beside: dict[str, set[str]] = {}
+        self.ran: list[str] = []
+        self.lock = threading.Lock()
+
+    def __call__(self, job):
+        name = job.step.name
+        with self.lock:
+            self.ran.append(name)
+            self.now.add(name)
+            for other in self.now:
+                self.beside.setdefault(other, set()).update(self.now - {other})
+                self.beside.setdefault(name, set()).update({other} - {name})
+        try:
+            self.actions.get(name, lambda: None)()
+            path = self.root / job.step.output
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("result")
+            return Done("well", (path,))
+        finally:
+            with self.lock:
+                self.now.discard(name)
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    stage = Stage(tmp_path)
+    monkeypatch.setattr(running, "carry_out", stage)
+    return stage
+
+
+@pytest.fixture
+def go(tmp_path, stage, events: list[Event]):
+    def carry(*steps, jobs=2, memory=2**40):
+        graph = assemble(steps, lambda name: name)
+        records = Records(tmp_path / "build")
+        with WorkerPool() as pool, records.locked(lambda _process: None):
+            context = Context(Project(tmp_path), pool, events.append)
+            book = Book(records, records.digests(tmp_path))
+            ran = running.run(context, graph, book, How(jobs, memory, False, lambda _name, _report: ""))
+        return {item.step: item for item in ran.outcomes}, ran
+
+    return carry
+
+
+def states(outcomes):
+    return {name: item.state for name, item in outcomes.items()}
+
+
+def meeting(count):
+    """An action that ends only when so many steps run at a time."""
+    barrier = threading.Barrier(count)
+    return lambda: barrier.wait(20)
+
+
+def test_steps_run_beside_one_another_up_to_the_number_of_jobs(stage, go):
+    stage.actions = dict.fromkeys(("a", "b"), meeting(2))
+    outcomes, _ = go(step("a"), step("b"), step("c"), step("d"), jobs=2)
+    assert set(states(outcomes).values()) == {DONE}
+    assert stage.beside["a"] >= {"b"}
+    alone = Stage(stage.root)
+    stage.__dict__.update(alone.__dict__)
+    go(step("e"), step("f"), step("g"), jobs=1)
+    assert all(not others for others in stage.beside.values())
+
+
+def test_memory_bounds_what_runs_beside_one_another(stage, go, tmp_path):
+    stage.actions = dict.fromkeys("ab", lambda: time.sleep(0.05))
+    go(step("a"), step("b"), memory=STEP_MEMORY_BYTES)
+    assert stage.beside == {"a": set(), "b": set()}
+
+
+def test_what_measures_runs_alone_and_after_what_else_can_run(stage, go):
+    stage.actions = dict.fromkeys("xyz", lambda: time.sleep(0.02)) | dict.fromkeys(
+        ("m1", "m2"), lambda: time.sleep(0.02)
+    )
+    measures = [step(name, "out/x", kind="bench") for name in ("m1", "m2")]
+    go(*measures, step("x"), step("y"), step("z", "out/y"), jobs=4)
+    assert stage.beside["m1"] == stage.beside["m2"] == set()
+    assert set(stage.ran[-2:]) == {"m1", "m2"}
+
+
+def test_a_failure_stops_only_what_follows_and_the_code_is_the_gravest(stage, go, events):
+    def crash():
+        raise StepCrashed("a: it crashed", step="a")
+
+    def refuse():
+        raise InputError("b: no")
+
+    stage.actions = {"a": crash, "b": refuse}
+    chain = (
+        step("a"),
+        step("after a", "out/a"),
+        step("far", "out/after a"),
+        step("b"),
+        step("c"),
+        step("after c", "out/c"),
+    )
+    outcomes, ran = go(*chain, Step("r", "report", "out/r", after=("far", "after c")))
+    assert states(outcomes) == {
+        "a": FAILED,
+        "after a": BLOCKED,
+        "far": BLOCKED,
+        "b": FAILED,
+        "c": DONE,
+        "after c": DONE,
+        "r": DONE,
+    }
+    assert outcomes["far"].reasons == ("after a did not get done",)
+    assert ran.exit_code == 4
+    assert {event.step for event in events if isinstance(event, Failed)} == {"a", "b"}
+    stage.actions.clear()
+    again, ran = go(*chain, Step("r", "report", "out/r", after=("far", "after c")))
+    assert {name for name, item in again.items() if item.state == DONE} == {"a", "after a", "far", "b", "r"}
+    assert again["r"].reasons == ("far had failed",)
+    assert ran.exit_code == 0
+
+
+def test_a_step_that_writes_the_same_again_stops_the_wave(stage, go, tmp_path):
+    (tmp_path / "in").write_text("1")
+    steps = step("a", "in"), step("b", "out/a"), step("c", "out/b")
+    go(*steps)
+    stage.ran.clear()
+    (tmp_path / "in").write_text("2")
+    outcomes, _ = go(*steps)
+    assert stage.ran == ["a"]
+    assert states(outcomes) == {"a": DONE, "b": UP_TO_DATE, "c": UP_TO_DATE}
+
+
+def test_a_dry_run_names_what_may_follow(stage, go, tmp_path):
+    (tmp_path / "in").write_text("1")
+    steps = step("a", "in"), step("b", "out/a"), step("c")
+    go(*steps)
+    (tmp_path / "in").write_text("2")
+    records = Records(tmp_path / "build")
+    found = foresee(assemble(steps, lambda name: name), Book(records, records.digests(tmp_path)), False)
+    assert {item.step: item.reasons for item in found} == {
+        "a": ("in changed",),
+        "c": (),
+        "b": ("a runs before it, and may write something else",),
+    }
+
+
+def test_an_error_that_nobody_foresaw_stops_the_run_and_keeps_what_was_done(stage, go, tmp_path):
+    def stumble():
+        raise ZeroDivisionError("a bug")
+
+    stage.actions = {"b": stumble}
+    with pytest.raises(ZeroDivisionError):
+        go(step("a"), step("b", "out/a"))
+    assert Records(tmp_path / "build").load("a") is not None
+    assert Records(tmp_path / "build").load("b") is None
+
+
+def test_events_tell_what_runs_and_what_waits(go, events):
+    go(step("a"), step("b", "out/a"))
+    seen = [event for event in events if isinstance(event, Overview)]
+    assert (seen[0].done, seen[0].total, seen[0].running, seen[0].waiting) == (0, 2, ("a",), ("b",))
+    assert (seen[-1].done, seen[-1].waiting) == (1, ())
+    assert [event.step for event in events if isinstance(event, Finished)] == ["a", "b"]
