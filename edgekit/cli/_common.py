@@ -15,7 +15,8 @@ import click
 
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
-    from edgekit.core.pipeline import Graph
+    from edgekit.core.digests import Digests
+    from edgekit.core.planned import Planned
     from edgekit.core.project import Project
     from edgekit.stages.context import Context
 
@@ -137,13 +138,28 @@ def tell(error: Any, run: Run) -> None:
         click.echo(json.dumps({"error": {**error.to_dict(), "exit_code": error.exit_code}}, indent=2, sort_keys=True))
 
 
-def plan_of(run: Run) -> Graph:
-    """The step graph of the folder's edgekit.toml."""
-    from edgekit.cli._progress import Watcher
-    from edgekit.config.project import load_project
-    from edgekit.stages.plan import plan
+def plan_of(run: Run, digests: Digests, file: Path) -> tuple[Planned, bool]:
+    """The steps of the folder's edgekit.toml, and whether they are those that were kept in `file`.
 
-    return plan(run.project, load_project(run.project.root), Watcher(run.verbosity))
+    Nothing that needs a framework's plug-ins is imported where the kept ones will do.
+    """
+    from edgekit.cli._progress import Watcher
+    from edgekit.core import planned
+    from edgekit.devices.host import description
+
+    root = run.project.root
+    kept = planned.load(file, root, digests, description())
+    if kept is None:
+        from edgekit.config.project import load_project
+        from edgekit.stages.plan import plan
+
+        made = plan(run.project, load_project(root))
+    else:
+        made = kept
+    watcher = Watcher(run.verbosity)
+    for note in made.notes:
+        watcher(note)
+    return made, kept is not None
 
 
 def waiting(process: str) -> None:

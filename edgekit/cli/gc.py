@@ -25,11 +25,12 @@ def command(run: Run, dry_run: bool) -> int:
     from edgekit.core.units import format_bytes
     from edgekit.stages.gc import find, remove
 
-    project, graph = run.project, plan_of(run)
+    project = run.project
     records = Records(project.build)
+    digests = records.digests(project.root)
+    planned, _ = plan_of(run, digests, records.plan_file)
     with records.locked(waiting):
-        digests = records.digests(project.root)
-        garbage = find(project, graph, records, digests)
+        garbage = find(project, planned.graph, records, digests)
         if not dry_run:
             remove(project, garbage, records)
     data = {

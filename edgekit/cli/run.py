@@ -10,10 +10,10 @@ import click
 from edgekit.cli._common import Run, common, plan_of, timeout_option, waiting
 
 if TYPE_CHECKING:
+    from edgekit.core.outcomes import Book, Outcome, Ran
     from edgekit.core.pipeline import Graph
-    from edgekit.core.records import Records
+    from edgekit.core.planned import Planned
     from edgekit.core.report import Report
-    from edgekit.stages.run import Book, Outcome, Ran
 
 
 @click.command("run", short_help="Carry out edgekit.toml, incrementally.")
@@ -57,46 +57,52 @@ def command(
 
         click.echo(json.dumps(made(), indent=2))
         return 0
-    graph = plan_of(run)
+    book = _book(run)
+    planned, kept = plan_of(run, book.digests, book.records.plan_file)
     if emit_makefile:
-        from edgekit.config.project import PROJECT_FILE
         from edgekit.core.makefile import makefile
 
-        click.echo(makefile(graph, run.project.root, PROJECT_FILE), nl=False)
+        click.echo(makefile(planned.graph, run.project.root, "edgekit.toml"), nl=False)
         return 0
-    chosen = graph.needed(steps)
+    chosen = planned.graph.needed(steps)
     if dry_run:
-        return _foresee(run, chosen, force)
-    with _records(run).locked(waiting) as records:
-        ran = _carry_out(run, chosen, records, (force, jobs, timeout))
+        return _foresee(run, chosen, book, force)
+    with book.records.locked(waiting):
+        if not kept:
+            _keep(run, planned, book)
+        ran = _carry_out(run, chosen, book, (force, jobs, timeout))
     _answer(run, ran, explain)
     return ran.exit_code
 
 
-def _records(run: Run) -> Records:
+def _book(run: Run) -> Book:
+    from edgekit.core.outcomes import Book
     from edgekit.core.records import Records
 
-    return Records(run.project.build)
-
-
-def _book(run: Run, records: Records) -> Book:
-    from edgekit.stages.run import Book
-
+    records = Records(run.project.build)
     return Book(records, records.digests(run.project.root))
 
 
-def _carry_out(run: Run, graph: Graph, records: Records, how: tuple[bool, int | None, float]) -> Ran:
-    """Nothing is started where nothing has to run."""
-    from edgekit.devices.host import available_memory_bytes
-    from edgekit.stages.run import STEP_MEMORY_BYTES, UP_TO_DATE, How, Ran, default_jobs, foresee
-    from edgekit.stages.run import run as carry_out
+def _keep(run: Run, planned: Planned, book: Book) -> None:
+    from edgekit.core import planned as plans
+    from edgekit.devices.host import description
+
+    plans.save(book.records.plan_file, planned, run.project.root, book.digests, description())
+
+
+def _carry_out(run: Run, graph: Graph, book: Book, how: tuple[bool, int | None, float]) -> Ran:
+    """Nothing is started, and little imported, where nothing has to run."""
+    from edgekit.core.outcomes import UP_TO_DATE, Ran, foresee
 
     force, jobs, timeout_s = how
-    book = _book(run, records)
     foreseen = foresee(graph, book, force)
     if all(item.state == UP_TO_DATE for item in foreseen):
         book.digests.save()
         return Ran(foreseen, 0.0)
+    from edgekit.devices.host import available_memory_bytes
+    from edgekit.stages.run import STEP_MEMORY_BYTES, How, default_jobs
+    from edgekit.stages.run import run as carry_out
+
     memory = available_memory_bytes()
     jobs = jobs or default_jobs(memory)
     with run.context(timeout_s, workers=max(jobs + 1, memory // STEP_MEMORY_BYTES)) as context:
@@ -111,10 +117,10 @@ def _render(name: str, report: Report) -> str:
     return report_format.render(report)
 
 
-def _foresee(run: Run, graph: Graph, force: bool) -> int:
-    from edgekit.stages.run import DONE, foresee
+def _foresee(run: Run, graph: Graph, book: Book, force: bool) -> int:
+    from edgekit.core.outcomes import DONE, foresee
 
-    outcomes = foresee(graph, _book(run, _records(run)), force)
+    outcomes = foresee(graph, book, force)
     lines = _reasons(outcomes)
     count = sum(item.state == DONE for item in outcomes)
     lines.append(f"{count} of {len(outcomes)} steps would run\n")
@@ -123,7 +129,7 @@ def _foresee(run: Run, graph: Graph, force: bool) -> int:
 
 
 def _reasons(outcomes: tuple[Outcome, ...]) -> list[str]:
-    from edgekit.stages.run import UP_TO_DATE
+    from edgekit.core.outcomes import UP_TO_DATE
 
     return [
         f"{item.step}: {'; '.join(item.reasons)}\n" if item.state != UP_TO_DATE else f"{item.step}: up to date\n"
@@ -144,8 +150,8 @@ def _data(item: Outcome) -> dict[str, Any]:
 
 
 def _answer(run: Run, ran: Ran, explain: bool) -> None:
+    from edgekit.core.outcomes import BLOCKED, DONE, FAILED
     from edgekit.core.units import format_seconds
-    from edgekit.stages.run import BLOCKED, DONE, FAILED
 
     count = {state: sum(item.state == state for item in ran.outcomes) for state in (DONE, FAILED, BLOCKED)}
     data = {

@@ -13,11 +13,12 @@ import os
 import stat
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.files import sha256_file, to_json, write_text
+from edgekit.core import sealed
+from edgekit.core.files import sha256_file
 
 ABSENT = "absent"
 _TICK_NS = 20_000_000  # the kernel stamps files with its own clock's ticks: at most 10 ms
@@ -113,22 +114,16 @@ class Digests:
         if self._store is None or not (self._changed or set(self._known) - self._used):
             return
         kept = {name: [list(stamp), digest] for name, (stamp, digest) in self._known.items() if name in self._used}
-        write_text(self._store, json.dumps({"sha256": _own_digest(kept), "files": kept}, sort_keys=True))
+        sealed.save(self._store, {"files": kept})
         self._changed = False
-
-
-def _own_digest(data: Mapping[str, Any]) -> str:
-    return hashlib.sha256(to_json(data).encode()).hexdigest()
 
 
 def _load(store: Path) -> dict[str, tuple[Stamp, str]]:
     """What was kept; nothing where a byte of it is not what was written."""
     try:
-        data = json.loads(store.read_bytes())
-        if data["sha256"] != _own_digest(data["files"]):
-            return {}
+        data = sealed.load(store) or {"files": {}}
         return {name: (tuple(stamp), digest) for name, (stamp, digest) in data["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 

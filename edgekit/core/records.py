@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,14 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgekit.core import sealed
 from edgekit.core.digests import Digests
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_json, sweep, to_json, write_json, writing
+from edgekit.core.files import read_json, sweep, write_json, writing
 from edgekit.core.pipeline import Key, Record
 
 RECORDS_SCHEMA = 1
 FOLDER = ".edgekit"
 _VERSION_FILE, _LOCK_FILE, _DIGESTS_FILE, _STEPS = "version.json", "lock", "digests.json", "steps"
+_PLAN_FILE = "plan.json"
 
 
 class Records:
@@ -32,26 +33,31 @@ class Records:
         self._steps = self.folder / _STEPS
         _check_version(self.folder / _VERSION_FILE)
 
+    @property
+    def plan_file(self) -> Path:
+        """The plan of the latest run."""
+        return self.folder / _PLAN_FILE
+
     def digests(self, root: Path) -> Digests:
         """Digests with what was remembered of them."""
         return Digests(root, self.folder / _DIGESTS_FILE)
 
     def load(self, step: str) -> Record | None:
         """The record of a step; None where there is none, or a damaged one."""
-        data = load_sealed(self._file(step))
+        data = sealed.load(self._file(step))
         return None if data is None else _record(data)
 
     def all(self) -> Iterator[Record]:
         """Every good record."""
         for path in sorted(self._steps.glob("*.json")):
-            data = load_sealed(path)
+            data = sealed.load(path)
             record = None if data is None else _record(data)
             if record is not None:
                 yield record
 
     def save(self, record: Record) -> None:
         """Keeps it. Raises InputError or DiskFull."""
-        save_sealed(self._file(record.step), asdict(record))
+        sealed.save(self._file(record.step), asdict(record))
 
     def forget(self, step: str) -> None:
         """Removes the record of a step."""
@@ -103,25 +109,6 @@ def _check_version(path: Path) -> bool:
             f" {RECORDS_SCHEMA}): update edgekit, or take another --root; nothing was changed"
         )
     return version == RECORDS_SCHEMA
-
-
-def _digest(data: Mapping[str, Any]) -> str:
-    return hashlib.sha256(to_json(data).encode()).hexdigest()
-
-
-def save_sealed(path: Path, data: Mapping[str, Any]) -> None:
-    """JSON with its own hash, in one step."""
-    write_json(path, {"sha256": _digest(data), "schema_version": RECORDS_SCHEMA, "data": data})
-
-
-def load_sealed(path: Path) -> Any:
-    """What `save_sealed` kept; None when there is nothing, or when a byte of it is not what was written."""
-    try:
-        data = json.loads(path.read_bytes())
-        good = data["schema_version"] == RECORDS_SCHEMA and data["sha256"] == _digest(data["data"])
-        return data["data"] if good else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 def _record(data: Mapping[str, Any]) -> Record | None:

@@ -7,8 +7,10 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgekit.devices.profile import DeviceProfile
+if TYPE_CHECKING:  # the command that finds nothing to do needs this host's name, and no profile
+    from edgekit.devices.profile import DeviceProfile
 
 
 @dataclass(frozen=True)

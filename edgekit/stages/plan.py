@@ -22,9 +22,10 @@ from edgekit.core import imports, plugins, requirements
 from edgekit.core.budgets import Budget
 from edgekit.core.code import Factory
 from edgekit.core.errors import InputError, unknown_name
-from edgekit.core.events import Listener, Noted
+from edgekit.core.events import Noted
 from edgekit.core.measurement import bench_file
 from edgekit.core.pipeline import Graph, Read, Step, assemble
+from edgekit.core.planned import Planned
 from edgekit.core.project import Project
 from edgekit.core.requirements import ONNX, SAFETENSORS, Requirement
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
@@ -68,10 +69,10 @@ class _Plan:
 
     project: Project
     file: Located[ProjectConfig]
-    emit: Listener
     steps: list[Step] = field(default_factory=list)
     origins: dict[str, Location] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[Noted] = field(default_factory=list)
 
     @property
     def config(self) -> ProjectConfig:
@@ -95,13 +96,13 @@ class _Plan:
         self.steps.append(step)
 
 
-def plan(project: Project, file: Located[ProjectConfig], emit: Listener) -> Graph:
+def plan(project: Project, file: Located[ProjectConfig]) -> Planned:
     """The graph that the file describes. What it does not name and cannot be made is noted and left out.
 
     Raises InputError, with file and line, for a name that is none, a file that is not there, a variant that no route
     reaches, a report that cannot be written, and steps that would wait for one another.
     """
-    made = _Plan(project, file, emit)
+    made = _Plan(project, file)
     devices = _devices(made)
     for index, entry in enumerate(made.config.models):
         at: Location = ("models", index)
@@ -111,7 +112,18 @@ def plan(project: Project, file: Located[ProjectConfig], emit: Listener) -> Grap
     _reports(made)
     graph = assemble(made.steps, made.where)
     _check_files(made, graph)
-    return graph
+    return Planned(graph, tuple(made.notes), _looked_at(made, graph))
+
+
+def _looked_at(made: _Plan, graph: Graph) -> tuple[str, ...]:
+    """Files whose content or presence the plan depends on: what no step writes, and what would come before a model or
+    device that edgekit ships, or would take a data set's name."""
+    root, models = made.project.root, made.config.models
+    found = [read.path for step in graph.steps for read in step.reads if graph.writer(read.path) is None]
+    found += [f"models/{entry.name}/model.toml" for entry in models if entry.path is None]
+    found += [f"device_profiles/{name}.toml" for name in (made.config.bench.devices if made.config.bench else ())]
+    found += [entry.training.data for entry in models if entry.training is not None and entry.training.data]
+    return tuple(dict.fromkeys((made.relative(made.file.path), *(made.relative(root / path) for path in found))))
 
 
 def _plain(values: Mapping[str, Any]) -> Any:
@@ -319,7 +331,7 @@ def _variants(
         if unfit:
             left = ", ".join(map(str, unfit))
             detail = f"left out {left}: no calibration samples; set calibration or sample"
-            made.emit(Noted(f"export {source.label}", detail, warning=True))
+            made.notes.append(Noted(f"export {source.label}", detail, warning=True))
         found |= {item: ways for item, ways in reached.items() if item not in unfit}
     yield from found.items()
 
@@ -431,7 +443,7 @@ def _validate(made: _Plan, source: _Source, variant: Variant, folder: str, ident
 def _runs(made: _Plan, source: _Source, variant: Variant, name: str, profile: DeviceProfile | None) -> bool:
     refusal = profile.refuses(variant.target, variant.precision) if profile else None
     if refusal:
-        made.emit(Noted(f"bench {source.label} {variant} on {name}", f"left out: {name} {refusal}"))
+        made.notes.append(Noted(f"bench {source.label} {variant} on {name}", f"left out: {name} {refusal}"))
     return refusal is None
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
-from edgekit.core.digests import Digests
-from edgekit.core.errors import EXIT_OK, InputError, MissingDependency, StepError
+from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Overview, Started
 from edgekit.core.files import os_error
-from edgekit.core.pipeline import Graph, Key, Record, Step, reasons
-from edgekit.core.records import Records
+from edgekit.core.outcomes import BLOCKED, DONE, FAILED, Book, Outcome, Ran
+from edgekit.core.pipeline import Graph, Key, Record, Step
 from edgekit.devices import host
 from edgekit.stages._carry import Done, Job, Render, carry_out
 from edgekit.stages.context import Context
@@ -23,83 +22,6 @@ from edgekit.workers.process import stop_all
 STEP_MEMORY_BYTES = 3 * 2**29
 """What a framework's worker takes before it has loaded a model; a model takes several times its size on top."""
 _MODEL_FACTOR = 6
-
-DONE, UP_TO_DATE, FAILED, BLOCKED = "done", "up to date", "failed", "blocked"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a step ended: done, up to date, failed, or blocked by a failed one. `reasons` say why it ran.
-
-    `waited_s` of its `seconds` it was ready to run and had no core, because of the steps beside it or of other work.
-    """
-
-    step: str
-    kind: str
-    state: str
-    reasons: tuple[str, ...] = ()
-    seconds: float = 0.0
-    code: int = EXIT_OK
-    detail: str = ""
-    waited_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Ran:
-    """All outcomes, and how long it took in all."""
-
-    outcomes: tuple[Outcome, ...]
-    wall_s: float
-
-    @property
-    def sequential_s(self) -> float:
-        """About what it would have taken one step after another: the steps' times, less what they waited for a core."""
-        return sum(item.seconds - item.waited_s for item in self.outcomes if item.state in (DONE, FAILED))
-
-    @property
-    def exit_code(self) -> int:
-        """The gravest."""
-        return max((item.code for item in self.outcomes), default=EXIT_OK)
-
-
-@dataclass
-class Book:
-    """What the steps' files are, and what was kept of their latest run."""
-
-    records: Records
-    digests: Digests
-
-    def key(self, step: Step) -> Key:
-        """As it stands."""
-        try:
-            files = {str(read): self.digests.of_part(read.path, read.only, read.without) for read in step.reads}
-        except OSError as error:
-            raise InputError(f"cannot read {error.filename}: {(error.strerror or str(error)).lower()}") from None
-        return Key(files, dict(step.values))
-
-    def reasons(self, step: Step, key: Key, forced: bool) -> tuple[str, ...]:
-        """Why the step has to run; nothing when it is up to date."""
-        found = reasons(key, self.records.load(step.name), self.digests.of)
-        return tuple(found or (["it was asked for again"] if forced else []))
-
-
-def foresee(graph: Graph, book: Book, forced: bool) -> tuple[Outcome, ...]:
-    """What a run would do, without doing it: a step whose predecessor runs is taken to run too."""
-    found: dict[str, Outcome] = {}
-    for step in graph.steps:
-        why = book.reasons(step, book.key(step), forced)
-        before = [name for name in step.after if name in found and found[name].state == DONE]
-        if not why and before:
-            why = (f"{before[0]} runs before it, and may write something else",)
-        found[step.name] = Outcome(step.name, step.kind, DONE, why) if why else _up_to_date(step, book)
-    return tuple(found.values())
-
-
-def _up_to_date(step: Step, book: Book) -> Outcome:
-    """What its record says: a check that failed is no less failed for being up to date."""
-    record = book.records.load(step.name)
-    assert record is not None  # there would be a reason to run it otherwise
-    return Outcome(step.name, step.kind, UP_TO_DATE, code=record.code, detail=record.detail)
 
 
 def default_jobs(memory_bytes: int) -> int:
@@ -183,7 +105,7 @@ class _Runner:
             if why:
                 self.ready[step.name] = _Begun(step, key, why, self._memory(step))
             else:
-                self.ended[step.name] = _up_to_date(step, self.book)
+                self.ended[step.name] = self.book.up_to_date(step)
 
     def _failed(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self.ended and self.ended[name].state in (FAILED, BLOCKED)]

@@ -210,8 +210,38 @@ def test_another_version_of_a_tool_is_a_reason(root, monkeypatch):
 
     known = plan._version
     monkeypatch.setattr(plan, "_version", lambda item: "99" if item.distribution == "onnxruntime" else known(item))
+    (root / "build/.edgekit/plan.json").unlink()  # the versions are installed ones: nothing tells it of this one
     answer = call("run", "--root", root, "--dry-run", "validate net/onnx onnx:int8")
     assert "validate net/onnx onnx:int8: versions.onnxruntime changed" in answer.out
+
+
+def test_a_damaged_plan_is_made_again(root):
+    for damage in (flip, lambda path: path.write_bytes(b"")):
+        damage(root / "build/.edgekit/plan.json")
+        assert (run(root).code, done(run(root))) == (0, set())
+
+
+def test_a_module_that_comes_before_an_installed_one_is_seen(tmp_path):
+    """The plan is kept from run to run, and code consists of what lies beside it at the time."""
+    (tmp_path / "net.py").write_text("import torch\nimport blocks\n\n\ndef build():\n    pass\n")
+    (tmp_path / "edgekit.toml").write_text(
+        'variants = ["onnx:float32"]\n[[models]]\npath = "net.py:build"\nframework = "torch"\n'
+    )
+    assert run(tmp_path, "take in *").code != 0  # there is no such module
+    (tmp_path / "blocks.py").write_text("")
+    made = call("run", "--emit-makefile", "--root", tmp_path).out
+    assert "net.py blocks.py edgekit.toml" in made.replace("blocks.py net.py", "net.py blocks.py")
+
+
+def test_a_model_of_the_project_comes_before_the_one_that_edgekit_ships(tmp_path):
+    (tmp_path / "edgekit.toml").write_text(LINEAR)
+    assert call("run", "--force", "take in *", "--root", tmp_path).code == 2  # no such step; nothing is trained
+    shipped = call("run", "--emit-makefile", "--root", tmp_path).out
+    assert f"{REPOSITORY}/models/linear/torch_model.py" in shipped
+    shutil.copytree(REPOSITORY / "models/linear", tmp_path / "models/linear")
+    own = call("run", "--emit-makefile", "--root", tmp_path).out
+    assert " models/linear/torch_model.py" in own
+    assert str(REPOSITORY) not in own
 
 
 def test_a_broken_budget_is_exit_1_each_time(root):

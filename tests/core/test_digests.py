@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from edgekit.core import digests
+from edgekit.core import digests, sealed
 from edgekit.core.digests import ABSENT, Digests
 
 
@@ -177,4 +177,4 @@ def test_what_is_no_longer_asked_for_is_forgotten(file, tmp_path, patient):
     first.save()
     second = again(tmp_path)
     second.save()
-    assert json.loads((tmp_path / "store.json").read_text())["files"] == {}
+    assert sealed.load(tmp_path / "store.json") == {"files": {}}

@@ -9,13 +9,14 @@ import pytest
 
 from edgekit.core.errors import InputError, StepCrashed
 from edgekit.core.events import Event, Failed, Finished, Overview
+from edgekit.core.outcomes import BLOCKED, DONE, FAILED, UP_TO_DATE, Book, foresee
 from edgekit.core.pipeline import Read, Step, assemble
 from edgekit.core.project import Project
 from edgekit.core.records import Records
 from edgekit.stages import run as running
 from edgekit.stages._carry import Done
 from edgekit.stages.context import Context
-from edgekit.stages.run import BLOCKED, DONE, FAILED, STEP_MEMORY_BYTES, UP_TO_DATE, Book, How, foresee
+from edgekit.stages.run import STEP_MEMORY_BYTES, How
 from edgekit.workers.pool import WorkerPool
 
 

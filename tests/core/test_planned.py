@@ -1,0 +1,81 @@
+"""A plan is kept, and made again when anything that it was made from is another."""
+
+import sys
+
+import pytest
+
+from edgekit.core import planned
+from edgekit.core.digests import Digests
+from edgekit.core.events import Noted
+from edgekit.core.pipeline import Read, Step, assemble
+from edgekit.core.planned import Planned
+
+HOST = "a host"
+
+
+@pytest.fixture
+def kept(tmp_path):
+    root = tmp_path / "project"
+    (root / "models").mkdir(parents=True)
+    (root / "edgekit.toml").write_text("x = 1")
+    (root / "models/net.py").write_text("")
+    graph = assemble([Step("a", "take in", "out/a", reads=(Read("models/net.py"),), values={"n": [1]})], str)
+    plan = Planned(graph, (Noted("a", "left out", warning=True),), ("edgekit.toml", "models/net.py", "gone.toml"))
+    planned.save(tmp_path / "plan.json", plan, root, Digests(root), HOST)
+    return plan
+
+
+def again(tmp_path, host=HOST):
+    root = tmp_path / "project"
+    return planned.load(tmp_path / "plan.json", root, Digests(root), host)
+
+
+def test_it_comes_back_as_it_was(kept, tmp_path):
+    assert again(tmp_path) == kept
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "edgekit.toml").write_text("x = 2"),
+        lambda root: (root / "models/net.py").write_text("import os"),
+        lambda root: (root / "models/net.py").unlink(),
+        lambda root: (root / "models/os.py").write_text(""),
+        lambda root: (root / "gone.toml").write_text(""),
+    ],
+    ids=["file", "code", "gone", "a module beside it", "appeared"],
+)
+def test_a_change_in_the_project_ends_it(kept, tmp_path, change):
+    change(tmp_path / "project")
+    assert again(tmp_path) is None
+
+
+def test_a_new_name_beside_a_file_ends_it_and_what_tools_leave_there_does_not(kept, tmp_path):
+    (tmp_path / "project/out").mkdir()
+    (tmp_path / "project/out/a").write_text("")
+    assert again(tmp_path) is None  # a name beside edgekit.toml
+    (tmp_path / "project/out/a").unlink()
+    (tmp_path / "project/out").rmdir()
+    (tmp_path / "project/.hidden").write_text("")
+    assert again(tmp_path) == kept
+
+
+def test_another_host_ends_it(kept, tmp_path):
+    assert again(tmp_path, "another") is None
+
+
+def test_what_is_installed_anew_ends_it(kept, tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = planned._installed()
+    monkeypatch.syspath_prepend(site)
+    assert planned._installed() == before
+    (site / "torch-99.0.dist-info").mkdir()
+    assert planned._installed() != before
+
+
+def test_edgekit_s_own_code_ends_it(kept, tmp_path, monkeypatch):
+    (tmp_path / "package").mkdir()
+    monkeypatch.setattr(planned, "_PACKAGE", tmp_path / "package")
+    assert again(tmp_path) is None
