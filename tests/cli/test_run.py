@@ -314,6 +314,16 @@ REFUSED = {
         '"inputs.npz"',
         "the steps wait for one another: take in net/onnx -> report json",
     ),
+    "twice": (
+        "[bench]",
+        '[[models]]\npath = "net.onnx"\nsample = "inputs.npz"\n[bench]',
+        "take in net/onnx is in this file twice; give the model another name",
+    ),
+    "the same report": (
+        'path = "build/report.json"',
+        'path = "r.md"\n[[reports]]\nformat = "markdown"\npath = "r.md"',
+        "report markdown r.md writes r.md, and so does report json r.md",
+    ),
     "calibration": (
         'sample = "inputs.npz"',
         "",
