@@ -1,0 +1,198 @@
+"""From edgekit.toml to keys: each thing that is said, and each file that is named, is in the keys of the right steps.
+
+Nothing is carried out: what a run does follows from the keys.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import REPOSITORY
+
+from edgekit.config.project import load_project
+from edgekit.core.digests import Digests
+from edgekit.core.outcomes import Book
+from edgekit.core.project import Project
+from edgekit.core.records import Records
+from edgekit.stages.plan import plan
+
+CONFIG = """\
+variants = ["onnx:float32", "onnx:int8"]
+
+[[models]]
+path = "code/net.py:build"
+framework = "torch"
+weights = "net.safetensors"
+inputs = ["x:batch,8:float32"]
+calibration = "photos"
+image_range = [0.0, 1.0]
+dims = { batch = 1 }
+reads = ["classes.txt"]
+
+[[models]]
+path = "pack.nets:build"
+name = "second"
+framework = "keras"
+calibration = "make.py:samples"
+variants = ["onnx:float32"]
+
+[bench]
+devices = ["board", "host"]
+threads = 1
+min_duration_s = 1.0
+min_runs = 50
+
+[[export]]
+variant = "*:int8"
+calibration_samples = 100
+
+[[budgets]]
+model = "net"
+size = "1 KB"
+
+[[reports]]
+format = "json"
+path = "r.json"
+"""
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    files = {
+        "code/net.py": "import torch\nfrom blocks import conv\n",
+        "code/blocks.py": "import torch\n",
+        "code/other.py": "import torch\n",
+        "pack/__init__.py": "",
+        "pack/nets.py": "import keras\nfrom pack import layers\n",
+        "pack/layers.py": "",
+        "make.py": "import numpy\n",
+        "net.safetensors": "weights",
+        "photos/inner/a.png": "a",
+        "classes.txt": "cat",
+        "notes.txt": "nothing",
+        "edgekit.toml": CONFIG,
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "device_profiles").mkdir()
+    profile = (REPOSITORY / "device_profiles/raspberry-pi-4b.toml").read_text()
+    (tmp_path / "device_profiles/board.toml").write_text(profile)
+    return tmp_path
+
+
+def keys(root):
+    graph = plan(Project(root), load_project(root)).graph
+    book = Book(Records(root / "build"), Digests(root))
+    return {step.name: book.key(step).digest for step in graph.steps}
+
+
+def changed(root, change):
+    before = keys(root)
+    change(root)
+    after = keys(root)
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def edit(old, new, name="edgekit.toml"):
+    def change(root):
+        text = (root / name).read_text()
+        assert old in text
+        (root / name).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def flip(name):
+    def change(root):
+        content = bytearray((root / name).read_bytes() or b"#")
+        content[-1] ^= 1
+        (root / name).write_bytes(content)
+
+    return change
+
+
+NET = [f"net/torch {variant}" for variant in ("onnx:float32", "onnx:int8")]
+SECOND = "second/keras onnx:float32"
+EXPORTS = {f"export {name}" for name in NET}
+BENCHES = {f"bench {name} on {device}" for name in (*NET, SECOND) for device in ("board", "host")}
+CHECKS = {f"check {name}" for name in NET}
+
+FILES = {
+    "code/net.py": {"take in net/torch"} | EXPORTS,
+    "code/blocks.py": {"take in net/torch"} | EXPORTS,
+    "code/other.py": set(),
+    "net.safetensors": {"take in net/torch"},
+    "photos/inner/a.png": {"take in net/torch"},
+    "classes.txt": {"take in net/torch"},
+    "pack/__init__.py": {"take in second/keras", f"export {SECOND}"},
+    "pack/nets.py": {"take in second/keras", f"export {SECOND}"},
+    "pack/layers.py": {"take in second/keras", f"export {SECOND}"},
+    "make.py": {"take in second/keras"},
+    "notes.txt": set(),
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), FILES.items(), ids=FILES)
+def test_a_flipped_bit_of_a_file_is_in_the_keys_of_the_steps_that_read_it(root, name, expected):
+    assert changed(root, flip(name)) == expected
+
+
+SAID = {
+    "inputs": ('"x:batch,8:float32"', '"x:batch,9:float32"', {"take in net/torch"}),
+    "image_range": ("[0.0, 1.0]", "[0.0, 2.0]", {"take in net/torch"}),
+    "dims": ("batch = 1", "batch = 2", {"take in net/torch"} | EXPORTS),
+    "calibration_samples": ("= 100", "= 101", {f"export {NET[1]}"}),
+    "layout": ("calibration_samples = 100", 'calibration_samples = 100\nlayout = "NHWC"', {f"export {NET[1]}"}),
+    "opset": ("[[budgets]]", "[[export]]\nopset = 18\n[[budgets]]", EXPORTS | {f"export {SECOND}"}),
+    "threads": ("threads = 1", "threads = 2", BENCHES),
+    "min_duration_s": ("= 1.0\n", "= 2.0\n", BENCHES),
+    "min_runs": ("min_runs = 50", "min_runs = 51", BENCHES),
+    "size": ("1 KB", "2 KB", CHECKS),
+    "the pattern of a budget": ('model = "net"', 'variant = "*:int8"\nmodel = "net"', {f"check {NET[0]}"}),
+    "a budget that is no stricter way to say it": ('"1 KB"', '"1000 B"', set()),
+    "the pattern of an option": ('"*:int8"', '"onnx:int?"', set()),
+    "a comment": ("[bench]", "# words\n[bench]", set()),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), SAID.values(), ids=SAID)
+def test_what_is_said_is_in_the_keys_of_the_steps_that_it_is_about(root, old, new, expected):
+    assert changed(root, edit(old, new)) == expected
+
+
+DEVICE = {
+    "clock": ("clock_mhz = 1500", "clock_mhz = 1600", {name for name in BENCHES if name.endswith("board")}),
+    "budget": ('size = "20 MB"', 'size = "30 MB"', {f"check {name}" for name in (*NET, SECOND)}),
+    "title": ('title = "', 'title = "A ', set()),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), DEVICE.values(), ids=DEVICE)
+def test_what_a_device_s_profile_says_is_in_the_keys_of_bench_or_check(root, old, new, expected):
+    assert changed(root, edit(old, new, "device_profiles/board.toml")) == expected
+
+
+def test_one_variant_more_or_less_changes_no_other(root):
+    more = changed(root, edit('"onnx:int8"]', '"onnx:int8", "onnx:float16"]'))
+    assert {name for name in more if "float16" not in name} == {"report json r.json"}
+    less = changed(root, edit('"onnx:int8", "onnx:float16"]', '"onnx:int8"]'))
+    assert more == less
+
+
+def test_each_step_comes_after_those_whose_files_it_reads(root):
+    graph = plan(Project(root), load_project(root)).graph
+    seen: set[str] = set()
+    for step in graph.steps:
+        assert {writer.name for read in step.reads if (writer := graph.writer(read.path))} <= set(step.after) <= seen
+        seen.add(step.name)
+    assert graph.by_name[f"bench {NET[0]} on host"].alone
+    assert graph.steps[-1].last
+
+
+def test_what_a_device_does_not_run_is_noted_and_left_out(root):
+    edit('devices = ["board", "host"]', 'devices = ["stm32l4r5-nucleo"]')(root)
+    made = plan(Project(root), load_project(root))
+    assert not [step for step in made.graph.steps if step.kind == "bench"]
+    assert "left out: stm32l4r5-nucleo runs tflite only" in [note.detail for note in made.notes]
