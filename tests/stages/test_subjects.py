@@ -212,7 +212,7 @@ def test_what_stands_in_the_folder_is_a_model_of_the_users_own_unless_its_name_i
     ],
 )
 def test_a_model_is_called_like_its_file_or_code(text: str, expected: str) -> None:
-    assert subjects._default_name(text) == expected
+    assert subjects.default_name(text) == expected
 
 
 @pytest.mark.parametrize("name", ["linear", "simple_cnn"])
