@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,10 +36,14 @@ _alive_lock = threading.Lock()
 
 
 class Child:
-    """A child process in a session of its own, so that Ctrl-C reaches only its parent, and all of it can be killed."""
+    """A child process in a session of its own, so that Ctrl-C reaches only its parent, and all of it can be killed.
+
+    Its temporary files are in a folder that ends with it: TensorFlow leaves one for each function that it traces.
+    """
 
     def __init__(self, arguments: Sequence[str], environment: Environment, *, pass_fds: Sequence[int] = ()) -> None:
         self.stderr_file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
+        self._scratch = tempfile.mkdtemp(prefix="edgekit-worker-")
         self._mark = 0
         limits = {"cpus": environment.cpus, "memory_limit_bytes": environment.memory_limit_bytes}
         # The read end of this pipe tells the child that its parent is gone, however the parent ended.
@@ -46,7 +51,7 @@ class Child:
         try:
             self.popen = subprocess.Popen(  # noqa: S603 - a list of our own words, no shell
                 [sys.executable, "-P", "-m", "edgekit.workers._boot", str(life_read), json.dumps(limits), *arguments],
-                env=environment.child_variables(),
+                env={**environment.child_variables(), "TMPDIR": self._scratch},
                 stdin=subprocess.DEVNULL,
                 stdout=self.stderr_file,
                 stderr=self.stderr_file,
@@ -91,6 +96,7 @@ class Child:
             _alive.discard(self)
         os.close(self._life_write)
         self.stderr_file.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def stop_all() -> None:

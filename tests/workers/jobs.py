@@ -86,3 +86,11 @@ def full_disk(*, emit: Listener) -> None:
 
 def missing(*, emit: Listener) -> Any:
     import a_package_that_nobody_has  # type: ignore[import-not-found]  # noqa: F401
+
+
+def leave_a_temporary_file(*, emit):
+    """As TensorFlow does for each function that it traces."""
+    import tempfile
+
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        return file.name

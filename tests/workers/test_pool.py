@@ -187,3 +187,11 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_temporary_files_of_a_worker_end_with_it():
+    with WorkerPool() as pool:
+        left = Path(pool.call("jobs:leave_a_temporary_file", {}, step="leave", environment=HERE))
+        assert left.is_file()
+    assert not left.exists()
+    assert not left.parent.exists()
