@@ -14,6 +14,7 @@ import numpy as np
 
 from edgekit.config.model import ModelSpec, TrainingSpec, load_model_spec
 from edgekit.core import layout, plugins
+from edgekit.core.arena import Life
 from edgekit.core.code import Factory, load_function
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Listener
@@ -292,3 +293,10 @@ def describe(target: str, path: str, *, emit: Listener) -> ModelDescription:
     if not Path(path).exists():
         raise InputError(f"{path}: no such file")
     return plugin.describe(Path(path))
+
+
+def lives(target: str, path: str, *, emit: Listener) -> tuple[Life, ...]:
+    """How long each tensor in the file lives."""
+    plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
+    require(plugin.reads_with, f"reading {plugin.suffixes[0]} files")
+    return plugin.lives(Path(path))

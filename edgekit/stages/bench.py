@@ -25,11 +25,12 @@ from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.devices import analytic, host
 from edgekit.devices.emulation import pins
+from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import DeviceProfile
 from edgekit.runtimes._base import Runtime
 from edgekit.stages import emulate
 from edgekit.stages.context import Context
-from edgekit.stages.inspect import describe
+from edgekit.stages.inspect import describe, lives_of
 from edgekit.workers.environment import Environment
 from edgekit.workers.process import run_module
 
@@ -194,6 +195,10 @@ def bench(
             refusal = profile.refuses(manifest.target, manifest.precision) if profile else None
             if refusal:
                 context.emit(Noted(step_name(artifact, device), f"left out: {device} {refusal}"))
+                continue
+            narrow = lacks_room(profile, manifest.size_bytes, lives_of(context, artifact)) if profile else None
+            if narrow:
+                context.emit(Noted(step_name(artifact, device), f"left out: {narrow}", warning=True))
                 continue
             tried += 1
             work = partial(bench_one, context, artifact, device, profile, options, guests.get(device))

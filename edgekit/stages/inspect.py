@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.core.arena import Life
 from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
-from edgekit.core.errors import InputError
+from edgekit.core.errors import EdgekitError, InputError
 from edgekit.core.specs import ModelDescription, Signature
 from edgekit.stages import routes
 from edgekit.stages.context import Context, runtime_environment
@@ -25,6 +26,21 @@ class Inspection:
     def signature(self) -> Signature:
         """The manifest's where there is one (it knows layouts), else the file's."""
         return self.artifact.manifest.signature if self.artifact else self.description.signature
+
+
+def lives_of(context: Context, artifact: Artifact) -> tuple[Life, ...]:
+    """How long each tensor of an artifact lives; none where its format does not tell, or it cannot be read."""
+    plugin = routes.load_target(artifact.manifest.target)
+    try:
+        found: tuple[Life, ...] = context.pool.call(
+            "edgekit.stages._jobs:lives",
+            {"target": plugin.name, "path": str(artifact.path)},
+            step=f"read {artifact.label}",
+            environment=runtime_environment(plugin.runtime),
+        )
+    except EdgekitError:  # what is wrong with it is told by the step that runs it
+        return ()
+    return found
 
 
 def describe(context: Context, target: str, path: Path, step: str) -> ModelDescription:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.core import c_source, plugins
+from edgekit.core import c_source
 from edgekit.core.arena import Arena, Life, Peak, peak, smallest
 from edgekit.core.artifact import Artifact
 from edgekit.core.comparison import Comparison, compare_outputs
@@ -17,14 +17,14 @@ from edgekit.core.events import Listener
 from edgekit.core.files import staged_folder
 from edgekit.core.requirements import require
 from edgekit.core.units import format_bytes
+from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.runtimes.tflite_micro import LARGEST, RUNTIME
 from edgekit.stages import npu
-from edgekit.stages.context import Context, runtime_environment
-from edgekit.stages.inspect import describe
+from edgekit.stages.context import Context
+from edgekit.stages.inspect import describe, lives_of
 from edgekit.stages.npu import NpuFit
 from edgekit.stages.validate import tolerances_for
-from edgekit.targets._base import Target
 from edgekit.workers.environment import Environment
 
 TARGET = "tflite"
@@ -72,13 +72,6 @@ def allocation(path: str, size: int, *, emit: Listener) -> Arena:
     return RUNTIME.allocation(Path(path), size)
 
 
-def lives(target: str, path: str, *, emit: Listener) -> tuple[Life, ...]:
-    """Runs inside a worker: how long each tensor lives."""
-    plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
-    require(plugin.reads_with, f"reading {plugin.suffixes[0]} files")
-    return plugin.lives(Path(path))
-
-
 def micro_one(context: Context, artifact: Artifact, device: tuple[str, DeviceProfile] | None) -> MicroFit:
     """Runs the artifact in TensorFlow Lite Micro.
 
@@ -89,12 +82,7 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
     path = str(artifact.verified_path().resolve())
     step = f"micro {artifact.label}"
     found = _arena(context, path, step)
-    told: tuple[Life, ...] = context.pool.call(
-        "edgekit.stages.micro:lives",
-        {"target": TARGET, "path": path},
-        step=step,
-        environment=runtime_environment(manifest.runtime),
-    )
+    told = lives_of(context, artifact)
     golden = artifact.golden()
     outputs = context.pool.call(
         "edgekit.stages._jobs:infer",
@@ -157,16 +145,11 @@ def _on(fit: MicroFit, profile: DeviceProfile) -> MicroFit:
     refusal = profile.refuses(TARGET, fit.artifact.manifest.precision)
     if refusal is not None:
         problems.append(f"{fit.device} {refusal}")
-    if fit.arena.total_bytes > profile.memory.ram:
-        largest = fit.peak.tensors[0]
-        problems.append(
-            f"the arena takes {format_bytes(fit.arena.total_bytes)} of {format_bytes(profile.memory.ram)} RAM; the"
-            f" largest tensor at its peak is {largest.name} with {format_bytes(largest.size_bytes)}"
-        )
-    if profile.memory.flash is not None and fit.flash_bytes > profile.memory.flash:
-        problems.append(
-            f"the model takes {format_bytes(fit.flash_bytes)} of {format_bytes(profile.memory.flash)} flash"
-        )
+    narrow = lacks_room(profile, fit.flash_bytes, fit.lives)
+    if narrow is None and fit.arena.total_bytes > profile.memory.ram:
+        narrow = f"its arena of {format_bytes(fit.arena.total_bytes)} is larger than {format_bytes(profile.memory.ram)}"
+    if narrow is not None:
+        problems.append(narrow)
     return replace(fit, problems=tuple(problems))
 
 

@@ -39,15 +39,17 @@ def test_float_activations_with_int8_weights_are_refused_in_a_sentence(fits):
 def test_what_does_not_fit_is_told_with_the_tensor_that_breaks_it(project: Path, tmp_path: Path):
     profile = (Path(__file__).parents[2] / "device_profiles/stm32l4r5-nucleo.toml").read_text()
     (tmp_path / "device_profiles").mkdir()
-    small = profile.replace('ram = "640 KiB"', 'ram = "20 KiB"').replace('flash = "2 MiB"', 'flash = "100 KiB"')
+    small = profile.replace('ram = "640 KiB"', 'ram = "20 KiB"')
     (tmp_path / "device_profiles/tiny.toml").write_text(small)
     shutil.copytree(project / "build/simple_cnn/keras", tmp_path / "build/simple_cnn/keras")
     chosen = ("simple_cnn", "--target", "tflite:int8", "--device", "tiny", "--root", tmp_path)
     (item,) = call("micro", *chosen, "--json").data["artifacts"]
-    ram, flash = item["problems"]
-    assert "of 20 KiB RAM; the largest tensor at its peak is" in ram.replace("20.5 KB", "20 KiB")
-    assert "flash" in flash
+    (problem,) = item["problems"]
+    assert "it needs at least 27 KB of 20.5 KB RAM; the largest tensor at the peak is" in problem
     assert call("micro", *chosen).code == 1
+    answer = call("bench", *chosen)
+    assert answer.code == 2
+    assert "left out: it needs at least 27 KB of 20.5 KB RAM" in answer.err
 
 
 def test_c_files_are_written_for_each(project: Path, tmp_path: Path):

@@ -1,0 +1,38 @@
+"""Whether a network has room on a device."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgekit.core.arena import Life
+from edgekit.devices.memory import lacks_room
+from edgekit.devices.profile import load_profile
+
+PROFILES = Path(__file__).parents[2] / "device_profiles"
+LIVES = (Life("image", 40_000, 0, 1), Life("wide", 90_000, 1, 2), Life("late", 50_000, 3, 3))
+
+
+def board(ram, flash=None, name="raspberry-pi-4b"):
+    profile = load_profile(PROFILES / f"{name}.toml")
+    return replace(profile, memory=replace(profile.memory, ram=ram, flash=flash))
+
+
+@pytest.mark.parametrize(("ram", "fits"), [(230_000, True), (229_999, False)])
+def test_a_board_has_weights_and_live_tensors_in_its_ram(ram, fits):
+    found = lacks_room(board(ram), 100_000, LIVES)
+    assert (found is None) == fits
+    if found:
+        assert "230 KB" in found
+        assert "wide with 90 KB" in found
+
+
+def test_a_microcontroller_has_the_weights_in_its_flash():
+    chip = board(130_000, 100_000, "stm32l4r5-nucleo")
+    assert lacks_room(chip, 100_000, LIVES) is None
+    assert "100 KB of flash" in str(lacks_room(chip, 100_001, LIVES))
+    assert "130 KB of" in str(lacks_room(replace(chip, memory=replace(chip.memory, ram=129_999)), 1, LIVES))
+
+
+def test_where_the_format_tells_nothing_only_the_file_counts():
+    assert lacks_room(board(1), 100, ()) is None
