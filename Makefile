@@ -62,8 +62,9 @@ check: $(STAMP)  ## Judge the figures against the budgets
 report: $(STAMP)  ## Write the report and print its table
 	@$(EDGEKIT) report $(MODELS) --format json --output $(REPORT).json
 	@$(EDGEKIT) report $(MODELS) --format markdown --output $(REPORT).md
+	@$(EDGEKIT) report $(MODELS) --format html --output $(REPORT).html
 	@$(EDGEKIT) report $(MODELS)
-	@echo "the report lies in $(REPORT).md and $(REPORT).json"
+	@echo "the report lies in $(REPORT).html, $(REPORT).md and $(REPORT).json"
 
 matrix: train  ## Every trained model (or MODELS) to every variant, each proven or explained
 	$(EDGEKIT) matrix $(MODELS)

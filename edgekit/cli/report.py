@@ -17,7 +17,7 @@ from edgekit.cli._common import Choice, Run, common, complete, selection_options
     default=None,
     metavar="NAME",
     shell_complete=complete("format"),
-    help="console (default), json, markdown.",
+    help="console (default), csv, github-annotations, github-summary, gitlab-codequality, html, json, junit, markdown.",
 )
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file instead of stdout."
@@ -35,7 +35,8 @@ def command(
     Example:
       edgekit report
       edgekit report --format json --output report.json
-      edgekit report simple_cnn --format markdown
+      edgekit report simple_cnn --format html --output report.html
+      edgekit report --format junit --output edgekit-junit.xml
     """
     from edgekit.core import plugins
     from edgekit.core.files import write_text

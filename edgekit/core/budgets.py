@@ -91,9 +91,7 @@ class Verdict:
     def sentence(self) -> str:
         """The verdict in words."""
         subject = f"{self.model}/{self.kind} {self.variant}" + (f" on {self.device}" if self.device else "")
-        if self.figure is None:
-            return f"{subject}: {self.rule}: {self.detail}"
-        if self.limit is None:
+        if self.figure is None or self.limit is None:
             return f"{subject}: {self.rule}: {self.detail or ('passed' if self.passed else 'failed')}"
         relation = "keeps within" if self.passed else "breaks"
         figure, limit = (format_rule(self.rule, value) for value in (self.figure, self.limit))

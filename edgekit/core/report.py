@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from edgekit.core.artifact import Artifact
 from edgekit.core.budgets import Verdict
+from edgekit.core.changes import Changes
 from edgekit.core.measurement import Measurement
 from edgekit.core.source import SourceModel
 from edgekit.core.validation import Validation
@@ -30,12 +32,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole build folder. `edgekit` is the version that wrote it, `host` the machine that measured."""
+    """The whole build folder. `edgekit` is the version that wrote it, `host` the machine that it ran on.
+
+    `class_names` are those of a model's classes, where edgekit knows the model and it says; `changes` is what differs
+    from a baseline, where one was given.
+    """
 
     edgekit: str
     host: str
     sources: tuple[SourceModel, ...]
     rows: tuple[Row, ...]
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    changes: Changes | None = None
 
     @property
     def failed(self) -> tuple[Verdict, ...]:

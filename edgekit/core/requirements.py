@@ -55,6 +55,8 @@ SEGLEARN = Requirement("seglearn", "seglearn", "data")
 AEON = Requirement("aeon", "aeon", "data")
 TFLITE_MICRO = Requirement("tflite_micro", "tflite-micro", "micro")
 VELA = Requirement("ethosu.vela", "ethos-u-vela", "micro")
+MATPLOTLIB = Requirement("matplotlib", "matplotlib", "report")
+JINJA2 = Requirement("jinja2", "jinja2", "report")
 
 ALL = (
     TENSORFLOW,
@@ -78,6 +80,8 @@ ALL = (
     AEON,
     TFLITE_MICRO,
     VELA,
+    MATPLOTLIB,
+    JINJA2,
 )
 
 

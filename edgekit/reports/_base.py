@@ -6,8 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import ClassVar
 
+from edgekit.core.budgets import Verdict, format_rule
+from edgekit.core.changes import Change, Changes
+from edgekit.core.errors import InputError
 from edgekit.core.measurement import Measurement
-from edgekit.core.metrics import TASK_METRICS
+from edgekit.core.metrics import TASK_METRICS, format_metric
 from edgekit.core.report import Report, Row
 from edgekit.core.units import format_bytes, format_count, format_ms
 
@@ -23,6 +26,10 @@ class ReportFormat(ABC):
     @abstractmethod
     def render(self, report: Report, *, color: bool = False) -> str:
         """The whole report as text that ends with a line feed."""
+
+    def render_changes(self, changes: Changes, *, color: bool = False) -> str:
+        """What two runs differ in, as text that ends with a line feed. Raises InputError where the format cannot."""
+        raise InputError(f"the format {self.name} does not show what changed between two runs")
 
 
 ARTIFACT_HEADER = ("model", "variant", "size", "max err", "SQNR", "top-1", "metric", "drop", "check")
@@ -115,12 +122,55 @@ def emulated_note(items: Iterable[Measurement]) -> str:
     )
 
 
+CHANGE_HEADER = ("model", "variant", "device", "figure", "before", "now", "change", "verdict", "note")
+CHANGE_LEFT = 4
+
+
+def change_cells(item: Change) -> tuple[str, ...]:
+    """One change, in the order of CHANGE_HEADER."""
+    before, after = (NOTHING if value is None else _changed(item, value) for value in (item.before, item.after))
+    return (
+        f"{item.model}/{item.kind}",
+        item.variant,
+        item.device or NOTHING,
+        item.metric or item.rule,
+        before,
+        after,
+        _by_how_much(item),
+        item.word,
+        item.note,
+    )
+
+
+def _changed(item: Change, value: float) -> str:
+    if item.rule.startswith("verdict:"):
+        return "passed" if value else "FAILED"
+    if item.metric is not None:
+        return format_metric(item.metric, value)
+    return format_rule(item.rule, value)
+
+
+def _by_how_much(item: Change) -> str:
+    if item.before is None or item.after is None or item.rule.startswith("verdict:") or item.note:
+        return NOTHING
+    if item.metric is not None:
+        share = TASK_METRICS[item.metric].is_share
+        return f"{100 * (item.after - item.before):+.2f}" if share else f"{item.after - item.before:+.4f}"
+    return NOTHING if item.relative is None else f"{100 * item.relative:+.1f} %"
+
+
 def benches_by_device(report: Report) -> dict[str, list[Measurement]]:
     """Device -> its benches, in the order of the rows."""
     found: dict[str, list[Measurement]] = {}
     for item in (item for row in report.rows for item in row.measurements):
         found.setdefault(item.device, []).append(item)
     return dict(sorted(found.items()))
+
+
+def limit_file(verdict: Verdict) -> str | None:
+    """The project's file that set the limit; None where that is the command line, or came with edgekit."""
+    origin = verdict.origin
+    return origin if origin.endswith(".toml") and not origin.startswith("/") else None
 
 
 def tier_note(host: str) -> str:

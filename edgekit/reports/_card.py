@@ -12,7 +12,7 @@ from edgekit.core.metrics import format_metric
 from edgekit.core.source import SourceModel
 from edgekit.core.tolerances import DEFAULTS
 from edgekit.core.units import format_count, format_seconds
-from edgekit.reports.markdown import markdown_table
+from edgekit.reports._markdown import markdown_table
 
 _LEFT = 2
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
+from edgekit.core.changes import Changes
 from edgekit.core.measurement import Measurement
 from edgekit.core.report import Report
 from edgekit.reports._base import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
+    CHANGE_HEADER,
+    CHANGE_LEFT,
     EMULATED_HEADER,
     LEFT,
     ReportFormat,
     artifact_cells,
     bench_cells,
     benches_by_device,
+    change_cells,
     conclusion,
     emulated_cells,
     emulated_note,
@@ -55,6 +59,14 @@ def bench_tables(benches: Mapping[str, Sequence[Measurement]], color: bool) -> s
     return "".join([*parts, *(f"{tier_note(host)}\n" for host in hosts)])
 
 
+def changes_table(changes: Changes, color: bool) -> str:
+    """What changed, the worst first; notes below, since a terminal has no room for them."""
+    rows = [change_cells(item)[:-1] for item in changes.told]
+    text = table(CHANGE_HEADER[:-1], rows, left=CHANGE_LEFT, color=color) if rows else ""
+    notes = dict.fromkeys(item.note for item in changes.told if item.note)
+    return "".join([text, *(f"{note}\n" for note in notes), f"{changes.sentence}\n"])
+
+
 class ConsoleReport(ReportFormat):
     """What `edgekit report` prints."""
 
@@ -64,8 +76,13 @@ class ConsoleReport(ReportFormat):
     def render(self, report: Report, *, color: bool = False) -> str:
         parts = [table(ARTIFACT_HEADER, map(artifact_cells, report.rows), left=LEFT, color=color)]
         parts.append(bench_tables(benches_by_device(report), color))
+        if report.changes is not None:
+            parts.append(f"\nagainst {report.changes.old}\n{changes_table(report.changes, color)}\n")
         parts += [f"FAILED {verdict.sentence}\n" for verdict in report.failed]
         return "".join([*parts, conclusion(report), "\n"])
+
+    def render_changes(self, changes: Changes, *, color: bool = False) -> str:
+        return f"{changes.old} against {changes.new}\n{changes_table(changes, color)}"
 
 
 REPORT = ConsoleReport()

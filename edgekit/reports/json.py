@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from edgekit.core.changes import Changes
 from edgekit.core.files import to_json
 from edgekit.core.report import REPORT_SCHEMA, Report, Row
 from edgekit.reports._base import ReportFormat
@@ -37,6 +38,18 @@ def to_data(report: Report) -> dict[str, Any]:
         "passed": not report.failed,
         "sources": [asdict(source) for source in report.sources],
         "artifacts": [_row(row) for row in report.rows],
+        **({"changes": changes_data(report.changes)} if report.changes is not None else {}),
+    }
+
+
+def changes_data(changes: Changes) -> dict[str, Any]:
+    """What two runs differ in, as plain data."""
+    return {
+        "old": changes.old,
+        "new": changes.new,
+        "passed": not changes.broken,
+        "sentence": changes.sentence,
+        "changes": [{**asdict(item), "relative": item.relative} for item in changes.items],
     }
 
 
@@ -48,6 +61,9 @@ class JsonReport(ReportFormat):
 
     def render(self, report: Report, *, color: bool = False) -> str:
         return to_json(to_data(report))
+
+    def render_changes(self, changes: Changes, *, color: bool = False) -> str:
+        return to_json(changes_data(changes))
 
 
 REPORT = JsonReport()

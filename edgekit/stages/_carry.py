@@ -185,7 +185,7 @@ def _report(job: Job) -> Done:
             budgets = [Budget(**budget) for budget in job.graph.by_name[check].values["budgets"]]
             artifact = load_artifact(job.path(item["folder"]))
             rows.append(report.row(job.context, artifact, budgets, item["devices"]))
-    text = job.render(job.values["format"], report.assemble(rows))
+    text = job.render(job.values["format"], report.assemble(job.context, rows))
     try:
         write_text(job.path(job.step.output), text)
     except InputError as error:

@@ -16,7 +16,7 @@ from edgekit.stages.context import Context
 
 def gather(context: Context, artifacts: Sequence[Artifact], own: Sequence[Budget] = ()) -> Report:
     """Raises InputError when a file of an earlier stage is damaged."""
-    return assemble([row(context, artifact, own) for artifact in artifacts])
+    return assemble(context, [row(context, artifact, own) for artifact in artifacts])
 
 
 def row(context: Context, artifact: Artifact, own: Sequence[Budget] = (), devices: Sequence[str] | None = None) -> Row:
@@ -25,8 +25,14 @@ def row(context: Context, artifact: Artifact, own: Sequence[Budget] = (), device
     return Row(artifact, validation_of(artifact), measurements, check_one(context, artifact, own, devices))
 
 
-def assemble(rows: Sequence[Row]) -> Report:
+def assemble(context: Context, rows: Sequence[Row]) -> Report:
     """The report on these artifacts. Raises InputError when a source's description is damaged."""
     folders = sorted({item.artifact.folder.parent / "source" for item in rows})
     sources = tuple(load_source(folder) for folder in folders if (folder / SOURCE_FILE).is_file())
-    return Report(__version__, host.description(), sources, tuple(rows))
+    return Report(__version__, host.description(), sources, tuple(rows), _class_names(context, rows))
+
+
+def _class_names(context: Context, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+    """The names of the classes of the models that edgekit knows and that give them."""
+    known = {item.artifact.manifest.model for item in rows} & context.project.models().keys()
+    return {model: names for model in sorted(known) if (names := tuple(context.spec(model).output.classes))}

@@ -4,88 +4,32 @@ import json
 import math
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from reports.making import (
+    EMULATED,
+    HOST,
+    comparison,
+    measurement,
+    mixed_report,
+    render,
+    report,
+    row,
+    validation,
+    verdict,
+)
 
 from edgekit.core import plugins
-from edgekit.core.artifact import Artifact, Manifest
-from edgekit.core.budgets import Verdict
-from edgekit.core.clock import Distribution
-from edgekit.core.comparison import Comparison, Figure
-from edgekit.core.emulated import UNCALIBRATED, Counts, Emulated
-from edgekit.core.measurement import Measurement
-from edgekit.core.report import REPORT_SCHEMA, Report, Row
-from edgekit.core.source import SourceModel
-from edgekit.core.specs import Signature, TensorSpec
-from edgekit.core.validation import Drift, Validation
+from edgekit.core.comparison import Comparison
+from edgekit.core.emulated import UNCALIBRATED
+from edgekit.core.report import REPORT_SCHEMA
 
-FORMATS = ("console", "json", "markdown")
-SIGNATURE = Signature((TensorSpec("x", ("batch", 1), "float32"),), (TensorSpec("y", ("batch", 1), "float32"),))
-WALL = Distribution.of([1_000_000, 1_200_000, 9_000_000])
-HOST = "Intel(R) Xeon(R) Platinum 8370C CPU @ 2.80GHz, 2 cores"
-
-
-def artifact(variant, model):
-    target, precision = variant.split(":")
-    manifest = Manifest(
-        model, target, precision, "litert", "model.bin", "0" * 64, 1_234_567, SIGNATURE, {"kind": "keras"},
-        ("keras", target),
-    )  # fmt: skip
-    return Artifact(Path("build") / model / "keras" / manifest.variant.slug, manifest)
-
-
-def comparison(output="y", sqnr=31.4, error=0.01):
-    figures = (Figure("max_abs_error", error, None, True), Figure("sqnr_db", sqnr, 20.0, True))
-    return Comparison(output, 64, 3, figures)
-
-
-def validation(*comparisons, metric="accuracy"):
-    agreement, limit = (0.987, 0.98) if metric == "accuracy" else (None, None)
-    drift = Drift(metric, 0.9712, 0.9698, 0.0014, 1000, agreement, limit)
-    return Validation("tiny", "keras", "tflite", "int8", "0" * 64, "litert", comparisons, drift)
-
-
-def measurement(device="pixel-2", **changes):
-    latency = {"host": 1.2, "analytic": 0.0125}
-    known = Measurement(
-        "tiny", "keras", "tflite", "int8", "0" * 64, device, "litert", 1_234_567, 1_000_000, latency, 12.5, 1.9, 20,
-        WALL, WALL, 1, (1,), HOST, 5_000_000, 4_000_000, 569, 1000,
-    )  # fmt: skip
-    return replace(known, **changes)
-
-
-def verdict(passed, rule="size_bytes", figure=1_234_567.0, limit=400_000.0, device=None):
-    return Verdict("tiny", "keras", "tflite:int8", rule, figure, limit, passed, "model.toml", device)
-
-
-def row(variant="tflite:int8", model="tiny", checked=None, measurements=(), verdicts=()):
-    return Row(artifact(variant, model), checked, tuple(measurements), tuple(verdicts))
-
-
-def source():
-    return SourceModel("tiny", "keras", "model.keras", "0" * 64, SIGNATURE, "classification", "accuracy", 0.97, 1234)
-
-
-def report(*rows):
-    return Report("0.1.0", HOST, (source(),), rows)
+ALL = plugins.names("edgekit.reports")
 
 
 @pytest.fixture
 def mixed():
-    """A good row with two benches, a failing one, and a bare one."""
-    benches = [measurement("raspberry-pi-4b"), measurement("pixel-2")]
-    unmeasured = replace(verdict(False, "drift", None), detail="no drift was measured; run: edgekit validate")
-    return report(
-        row(checked=validation(comparison()), measurements=benches, verdicts=[verdict(True, limit=2e6)]),
-        row("onnx:int8", checked=validation(comparison(sqnr=None)), verdicts=[verdict(False), unmeasured]),
-        row("torchscript:float32"),
-    )
-
-
-EMULATED = Emulated(
-    "cortex-a72", 4, 4, Counts(2.5e6, 4e5, 1e5, 1e5, 1.2e6, 0, 3e5, 4e5, 9e4, 12_300), 3.21, 3.0, 3.4, "4 timings"
-)
+    return mixed_report()
 
 
 @pytest.mark.parametrize("name", ["console", "markdown"])
@@ -105,10 +49,6 @@ def test_the_emulated_tier_has_a_table_of_its_own(name, changes, within, note):
     assert text.count("instructions") == 1
 
 
-def render(name, made, **options):
-    return plugins.load("edgekit.reports", name, "REPORT").render(made, **options)
-
-
 def cells_of(text, variant):
     """The rest of the first table line about the variant, with single spaces."""
     lines = (line.split() for line in text.splitlines())
@@ -121,13 +61,13 @@ def markdown_tables(text):
     return [[re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()] for block in blocks]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("rows", [(), (row(),), (row(checked=validation()),)], ids=["none", "bare", "no outputs"])
 def test_a_report_on_little_or_nothing_still_renders(name, rows):
     assert render(name, report(*rows)).endswith("\n")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_report_knows_its_own_name_and_ends_with_one_line_feed(name, mixed):
     assert plugins.load("edgekit.reports", name, "REPORT").name == name
     text = render(name, mixed)
@@ -135,11 +75,21 @@ def test_a_report_knows_its_own_name_and_ends_with_one_line_feed(name, mixed):
     assert not text.endswith("\n\n")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name in ALL if name != "csv"])  # csv has figures, no sentences
 def test_every_failed_verdict_is_listed_with_its_sentence(name, mixed):
     text = render(name, mixed)
     assert len(mixed.failed) == 2
     assert all(item.sentence in text for item in mixed.failed)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_same_report_gives_the_same_bytes(name, mixed):
+    assert render(name, mixed) == render(name, mixed_report())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_format_is_named_in_the_help(name, edgekit):
+    assert name in edgekit("report", "--help").out
 
 
 @pytest.mark.parametrize("name", ["console", "markdown"])

@@ -1,0 +1,46 @@
+"""The command lines that make each figure of a report anew, for a shell in the project's folder."""
+
+from __future__ import annotations
+
+import shlex
+
+from edgekit.core.artifact import Manifest
+from edgekit.core.measurement import Measurement
+
+_FRAMEWORKS = ("keras", "torch")  # a reference model has both; other kinds of source stand alone
+_HOST = "host"  # the device name of a bench without a profile
+
+
+def _line(command: str, model: str, kind: str, variant: str, *options: str) -> str:
+    framework = ["--framework", kind] if kind in _FRAMEWORKS else []
+    return shlex.join(("edgekit", command, model, *framework, "--target", variant, *options))
+
+
+def export_command(manifest: Manifest) -> str:
+    """By the same route, from as many calibration samples."""
+    options = ["--route", ",".join(manifest.route)]
+    if manifest.calibration is not None and "samples" in manifest.calibration:
+        options += ["--calibration-samples", str(manifest.calibration["samples"])]
+    return _line("export", manifest.model, manifest.source["kind"], str(manifest.variant), *options)
+
+
+def validate_command(manifest: Manifest) -> str:
+    """On the golden samples and, where it stands beside the artifact, the test set."""
+    return _line("validate", manifest.model, manifest.source["kind"], str(manifest.variant))
+
+
+def check_command(manifest: Manifest) -> str:
+    """Against the budgets of the model and of the devices."""
+    return _line("check", manifest.model, manifest.source["kind"], str(manifest.variant))
+
+
+def bench_command(item: Measurement) -> str:
+    """With as many threads, in the tiers that it has.
+
+    The emulated tier knows how many were asked for; the host tier may have had to make do with fewer, and will again.
+    """
+    device = [] if item.device == _HOST else ["--device", item.device]
+    tier = ["--tier", "emulated"] if item.emulated is not None else []
+    variant = f"{item.target}:{item.precision}"
+    threads = item.threads if item.emulated is None else item.emulated.threads
+    return _line("bench", item.model, item.kind, variant, *device, *tier, "--threads", str(threads))

@@ -1,0 +1,192 @@
+"""Each figure of an artifact beside its tolerance, its tier, and the command that makes it anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from edgekit.core.comparison import format_figure
+from edgekit.core.measurement import Measurement
+from edgekit.core.report import Row
+from edgekit.core.units import format_bytes, format_count, format_ms
+from edgekit.core.validation import Drift
+from edgekit.reports._base import NOTHING
+from edgekit.reports._commands import bench_command, check_command, export_command, validate_command
+from edgekit.reports._tables import (
+    drop_text,
+    evidence_key,
+    interval_text,
+    metric_text,
+    rule_text,
+    spread,
+    subject_of,
+    threads_of,
+    tiers_of,
+    verdict_of,
+)
+
+EXPORT, VALIDATE, CHECK = "export", "validate", "check"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One figure: where it stands (an output, the test set, a device with its tier), and which command makes it."""
+
+    figure: str
+    value: str
+    limit: str
+    where: str
+    command: str
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Facts of the same place that the same command makes."""
+
+    command: str
+    where: str
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known about one artifact. `commands` are named as the groups name them."""
+
+    key: str
+    subject: str
+    variant: str
+    target: str
+    precision: str
+    verdict: str
+    about: tuple[tuple[str, str], ...]
+    groups: tuple[Group, ...]
+    failures: tuple[str, ...]
+    commands: tuple[tuple[str, str], ...]
+
+
+def evidence(row: Row) -> Evidence:
+    """What the report has on one artifact."""
+    manifest = row.artifact.manifest
+    benches = tuple((f"bench {item.device}", bench_command(item)) for item in row.measurements)
+    return Evidence(
+        evidence_key(row),
+        subject_of(row),
+        str(manifest.variant),
+        manifest.target,
+        manifest.precision,
+        verdict_of(row),
+        tuple(_about(row)),
+        _grouped([*_exported(row), *_validated(row), *_benched(row), *_checked(row)]),
+        tuple(verdict.sentence for verdict in row.verdicts if not verdict.passed),
+        (
+            (EXPORT, export_command(manifest)),
+            *(((VALIDATE, validate_command(manifest)),) if row.validation else ()),
+            *benches,
+            *(((CHECK, check_command(manifest)),) if row.verdicts else ()),
+        ),
+    )
+
+
+def _grouped(facts: Sequence[Fact]) -> tuple[Group, ...]:
+    runs = groupby(facts, key=lambda fact: (fact.command, fact.where))
+    return tuple(Group(command, where, tuple(found)) for (command, where), found in runs)
+
+
+def _about(row: Row) -> Iterator[tuple[str, str]]:
+    manifest = row.artifact.manifest
+    yield "file", manifest.file
+    yield "sha256", manifest.sha256
+    yield "route", " → ".join(manifest.route)
+    yield "runtime", manifest.runtime
+    if manifest.versions:
+        yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
+    yield "same bytes again", "yes" if manifest.reproducible else f"no: {manifest.not_reproducible_because}"
+    for note in manifest.notes:
+        yield "note", note
+
+
+def _exported(row: Row) -> Iterator[Fact]:
+    yield Fact("size", format_bytes(row.artifact.manifest.size_bytes), NOTHING, "model file", EXPORT)
+    if row.measurements:
+        compressed = row.measurements[0].compressed_bytes
+        yield Fact(
+            "size under gzip -9", format_bytes(compressed), NOTHING, "model file", f"bench {row.measurements[0].device}"
+        )
+
+
+def _validated(row: Row) -> Iterator[Fact]:
+    if row.validation is None:
+        return
+    for item in row.validation.comparisons:
+        where = f"output {item.output}, {item.samples} golden samples"
+        if item.problem is not None:
+            yield Fact("comparison", item.problem, NOTHING, where, VALIDATE, "FAILED")
+        for figure in item.figures:
+            exact = figure.value is None and figure.name == "sqnr_db"
+            value = "exact" if exact else format_figure(figure.value)
+            verdict = "" if figure.limit is None else _word(figure.passed)
+            yield Fact(figure.name, value, figure.limit_text or NOTHING, where, VALIDATE, verdict)
+    if row.validation.drift is not None:
+        yield from _drifted(row.validation.drift)
+
+
+def _drifted(drift: Drift) -> Iterator[Fact]:
+    where = f"{drift.samples} test samples"
+    yield Fact(f"{drift.metric}, source", metric_text(drift, drift.source), NOTHING, where, VALIDATE)
+    yield Fact(f"{drift.metric}, artifact", metric_text(drift, drift.artifact), NOTHING, where, VALIDATE)
+    yield Fact("drop", drop_text(drift, drift.drop), NOTHING, where, VALIDATE)
+    if drift.interval is not None:
+        yield Fact("drop, 95 % between", interval_text(drift), NOTHING, where, VALIDATE)
+    if drift.detectable is not None:
+        yield Fact("drops below this go unseen", drop_text(drift, drift.detectable), NOTHING, where, VALIDATE)
+    if drift.lost is not None:
+        p_value = "" if drift.p_value is None else f", p {drift.p_value:.3g}"
+        yield Fact("samples lost, won", f"{drift.lost}, {drift.won}{p_value}", NOTHING, where, VALIDATE)
+    if drift.top1_agreement is not None:
+        limit = drift.min_top1_agreement
+        verdict = "" if limit is None else _word(drift.passed)
+        text = NOTHING if limit is None else f">= {limit:.4g}"
+        yield Fact("top-1 agreement", f"{drift.top1_agreement:.4f}", text, where, VALIDATE, verdict)
+
+
+def _benched(row: Row) -> Iterator[Fact]:
+    for item in row.measurements:
+        command = f"bench {item.device}"
+        for tier in tiers_of(item):
+            where = f"{item.device}, tier {tier}"
+            value = f"{format_ms(item.latency_ms[tier])} ({spread(item, tier)})"
+            yield Fact("latency", value, NOTHING, where, command)
+            threads = threads_of(item, tier)
+            if threads is not None:
+                yield Fact("threads", str(threads), NOTHING, where, command)
+            for name, text in _beside(item, tier):
+                yield Fact(name, text, NOTHING, where, command)
+        for note in item.notes:
+            yield Fact("note", note, NOTHING, item.device, command)
+
+
+def _beside(item: Measurement, tier: str) -> Iterator[tuple[str, str]]:
+    """What else was found out in the tier."""
+    if tier == "host":
+        yield "load", format_ms(item.load_ms)
+        yield "first inference", format_ms(item.first_inference_ms)
+        if item.peak_memory_bytes is not None:
+            yield "peak memory", format_bytes(item.peak_memory_bytes)
+    if tier == "emulated" and item.emulated is not None:
+        yield f"instructions, {item.emulated.cpu}", format_count(item.emulated.counts.instructions)
+        yield "lines from memory", format_count(item.emulated.counts.memory_misses)
+
+
+def _checked(row: Row) -> Iterator[Fact]:
+    for verdict in row.verdicts:
+        where = ", ".join(filter(None, (verdict.device, f"limits of {verdict.origin}")))
+        limit = NOTHING if verdict.limit is None else f"<= {rule_text(verdict.rule, verdict.limit)}"
+        value = rule_text(verdict.rule, verdict.figure) if verdict.limit is not None else verdict.detail or "holds"
+        word = _word(verdict.passed) + (", undecided" if verdict.undecided else "")
+        yield Fact(f"rule {verdict.rule}", value, limit, where, CHECK, word)
+
+
+def _word(passed: bool) -> str:
+    return "passed" if passed else "FAILED"

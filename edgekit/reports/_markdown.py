@@ -1,0 +1,93 @@
+"""A report as Markdown: what needs a look first, long tables folded away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edgekit.core.changes import Changes
+from edgekit.core.report import Report
+from edgekit.reports._base import (
+    ARTIFACT_HEADER,
+    BENCH_HEADER,
+    CHANGE_HEADER,
+    CHANGE_LEFT,
+    EMULATED_HEADER,
+    LEFT,
+    artifact_cells,
+    bench_cells,
+    benches_by_device,
+    change_cells,
+    conclusion,
+    emulated_cells,
+    emulated_note,
+    tier_note,
+)
+
+_FOLD_FROM = 20
+"""A table of more lines is folded away: a comment on a pull request is read, not scrolled through."""
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
+
+
+def markdown_table(header: tuple[str, ...], rows: Iterable[Iterable[str]], *, left: int = LEFT) -> str:
+    """A table whose first `left` columns are flush left, the others right."""
+    rule = ["---" if index < left else "---:" for index in range(len(header))]
+    return "".join([_line(header), _line(rule), *map(_line, rows)])
+
+
+def folded(title: str, text: str) -> str:
+    """The text behind a line that opens it, as Markdown hosts show it."""
+    return f"<details>\n<summary>{title}</summary>\n\n{text}\n</details>\n"
+
+
+def _long(title: str, rows: Sequence[object], text: str) -> str:
+    return text if len(rows) <= _FOLD_FROM else folded(title, text)
+
+
+def changes_section(changes: Changes) -> str:
+    """The changes in one table, the worst first."""
+    if not changes.told:
+        return f"{changes.sentence}.\n"
+    table = markdown_table(CHANGE_HEADER, map(change_cells, changes.told), left=CHANGE_LEFT)
+    return f"{changes.sentence}.\n\n{_long(f'{len(changes.told)} changes', changes.told, table)}"
+
+
+def _failed(report: Report) -> str:
+    """Who broke which rule, by how much."""
+    if not report.failed:
+        return ""
+    return "\n## Failed\n\n" + "".join(f"- {verdict.sentence}\n" for verdict in report.failed)
+
+
+def _undecided(report: Report) -> str:
+    found = [verdict for row in report.rows for verdict in row.verdicts if verdict.undecided and verdict.passed]
+    return "\n## Undecided\n\n" + "".join(f"- {verdict.sentence}\n" for verdict in found) if found else ""
+
+
+def _benches(report: Report) -> str:
+    parts = []
+    for device, items in benches_by_device(report).items():
+        table = markdown_table(BENCH_HEADER, map(bench_cells, items))
+        text = f"{table}\n{_lines(tier_note(items[0].host))}\n"
+        emulated = [cells for item in items if (cells := emulated_cells(item))]
+        if emulated:
+            text += f"\n{markdown_table(EMULATED_HEADER, emulated)}\n{_lines(emulated_note(items))}\n"
+        parts.append(f"\n## {device}\n\n{_long(f'{len(items)} benches', items, text)}")
+    return "".join(parts)
+
+
+def _lines(text: str) -> str:
+    """Each line on a line of its own: Markdown joins those that follow one another."""
+    return text.replace("\n", "  \n")
+
+
+def report_text(report: Report, title: str) -> str:
+    """The whole report: verdict, what failed, what changed, then all artifacts and benches."""
+    table = markdown_table(ARTIFACT_HEADER, map(artifact_cells, report.rows))
+    parts = [f"# {title}\n\n{conclusion(report)}.\n", _failed(report), _undecided(report)]
+    if report.changes is not None:
+        parts.append(f"\n## Changes against {report.changes.old}\n\n{changes_section(report.changes)}")
+    parts.append(f"\n## Artifacts\n\n{_long(f'{len(report.rows)} artifacts', report.rows, table)}")
+    return "".join([*parts, _benches(report)])

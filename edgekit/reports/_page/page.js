@@ -1,0 +1,100 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const toggle = document.getElementById("theme");
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  const show = () => {
+    toggle.setAttribute("aria-pressed", String(isDark()));
+  };
+  const remember = (theme) => {
+    try {
+      if (theme) localStorage.setItem("edgekit-theme", theme);
+      return localStorage.getItem("edgekit-theme");
+    } catch {
+      return null; // a page from a file may have no storage
+    }
+  };
+  const known = remember();
+  if (known === "dark" || known === "light") root.dataset.theme = known;
+  toggle.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    remember(root.dataset.theme);
+    show();
+  });
+  system.addEventListener("change", show);
+  show();
+
+  // Sorting: by data-sort where a cell has it, by text elsewhere; cells without a figure always come last.
+  const collator = new Intl.Collator("en", { numeric: true });
+  const value = (row, column, numeric) => {
+    const cell = row.cells[column];
+    if (cell.dataset.sort !== undefined) return Number(cell.dataset.sort);
+    return numeric ? null : cell.textContent.trim();
+  };
+  const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b));
+  const sort = (table, heading) => {
+    const column = heading.cellIndex;
+    const numeric = heading.classList.contains("n");
+    const down = heading.getAttribute("aria-sort") === "ascending";
+    for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
+    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const rows = [...table.tBodies[0].rows].map((row) => [value(row, column, numeric), row]);
+    const full = rows.filter(([key]) => key !== null);
+    const empty = rows.filter(([key]) => key === null);
+    full.sort(([a], [b]) => (down ? compare(b, a) : compare(a, b)));
+    table.tBodies[0].append(...[...full, ...empty].map(([, row]) => row));
+  };
+  for (const table of document.querySelectorAll("table.figures")) {
+    for (const heading of table.tHead.rows[0].cells) {
+      heading.querySelector("button").addEventListener("click", () => sort(table, heading));
+    }
+  }
+
+  // One filter for all tables, charts and evidence. A thing without a property is not asked for it.
+  const form = document.getElementById("filter");
+  const search = document.getElementById("search");
+  const selects = [...form.querySelectorAll("select")];
+  const shown = document.getElementById("shown");
+  const things = [...document.querySelectorAll("main [data-model], table.figures tbody tr")];
+  for (const row of document.querySelectorAll("table.figures tbody tr")) {
+    const [target, precision] = row.cells[1].textContent.trim().split(":");
+    Object.assign(row.dataset, { model: row.cells[0].textContent.trim(), target, precision });
+  }
+  const counted = document.querySelectorAll("#t-artifacts tbody tr, #t-changes tbody tr");
+  const fits = (thing) => {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const named = thing.matches("tr, details"); // charts are about a whole model
+    const text = named ? thing.textContent.toLowerCase() : "";
+    const has = ({ value, dataset }) =>
+      !value || thing.dataset[dataset.by] === undefined || thing.dataset[dataset.by] === value;
+    return selects.every(has) && (!named || words.every((word) => text.includes(word)));
+  };
+  const filter = () => {
+    for (const thing of things) thing.hidden = !fits(thing);
+    const visible = [...counted].filter((row) => !row.hidden).length;
+    shown.textContent = visible === counted.length ? "" : `${visible} of ${counted.length} rows`;
+  };
+  form.addEventListener("input", filter);
+  form.addEventListener("submit", (event) => event.preventDefault());
+
+  // A link into the evidence opens it; on paper everything is open.
+  const open = () => {
+    const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (target && target.tagName === "DETAILS") {
+      target.open = true;
+      target.scrollIntoView();
+      target.querySelector("summary").focus({ preventScroll: true });
+    }
+  };
+  window.addEventListener("hashchange", open);
+  open();
+  let closed = [];
+  window.addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const item of closed) item.open = true;
+  });
+  window.addEventListener("afterprint", () => {
+    for (const item of closed) item.open = false;
+  });
+})();

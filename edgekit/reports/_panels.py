@@ -1,0 +1,254 @@
+"""Which charts the HTML page has: for each model its trade-offs, its latency distributions, its devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from edgekit.core.budgets import TIERS
+from edgekit.core.measurement import Measurement
+from edgekit.core.metrics import TASK_METRICS
+from edgekit.core.pareto import front
+from edgekit.core.report import Report, Row
+from edgekit.core.specs import PRECISIONS
+from edgekit.core.units import format_bytes, format_ms
+from edgekit.core.validation import Drift
+from edgekit.reports import _charts
+from edgekit.reports._charts import Axis, Point, Span
+from edgekit.reports._tables import NAMES, Cell, Column, Line, Table, line, metric_text, subject_of, tiers_of
+
+_SHARE_MARGIN = 0.004
+"""Accuracies that differ by less than a test set can show must not fill the whole height of a chart."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart; its caption leaves out the model, under whose heading it stands."""
+
+    svg: str
+    caption: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Charts of one kind, the keys to their colours and markers, and the table of the same figures."""
+
+    panels: tuple[Panel, ...] = ()
+    keys: tuple[str, ...] = ()
+    table: Table | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def by_model(self) -> dict[str, list[Panel]]:
+        """The panels of each model, in order."""
+        found: dict[str, list[Panel]] = {}
+        for panel in self.panels:
+            found.setdefault(panel.model, []).append(panel)
+        return found
+
+
+def _drift(row: Row) -> Drift | None:
+    return row.validation.drift if row.validation else None
+
+
+def _subjects(report: Report) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in report.rows:
+        found.setdefault(subject_of(row), []).append(row)
+    return found
+
+
+def _targets(report: Report) -> tuple[str, ...]:
+    return tuple(sorted({row.artifact.manifest.target for row in report.rows}))
+
+
+def _costs(rows: Sequence[Row]) -> Iterator[tuple[str, str, str, dict[int, float]]]:
+    """What an artifact costs: (name, device, tier, row index -> figure): its size, then each device's latency by tier.
+
+    The analytic tier is left out: a bound says nothing about which of two artifacts is faster.
+    """
+    yield "size", "", "", {index: float(row.artifact.manifest.size_bytes) for index, row in enumerate(rows)}
+    devices = sorted({item.device for row in rows for item in row.measurements})
+    for device in devices:
+        for tier in (tier for tier in reversed(TIERS) if tier != "analytic"):
+            found = {
+                index: item.latency_ms[tier]
+                for index, row in enumerate(rows)
+                for item in row.measurements
+                if item.device == device and tier in item.latency_ms
+            }
+            if found:
+                yield "latency", device, tier, found
+
+
+def tradeoffs(report: Report) -> Panels:
+    """Size and latency against the task metric; models without one are named."""
+    panels: list[Panel] = []
+    unjudged = []
+    for subject, rows in _subjects(report).items():
+        judged = [row for row in rows if _drift(row) is not None]
+        if not judged:
+            unjudged.append(subject)
+            continue
+        panels += [_tradeoff(report, subject, judged, *cost) for cost in _costs(judged) if len(cost[3]) > 1]
+    targets = _targets(report)
+    keys = (_charts.target_key(targets), _precision_key(report)) if panels else ()
+    what = ", ".join(unjudged)
+    notes = (f"No trade-off without a task metric on a test set: {what}.",) if unjudged else ()
+    return Panels(tuple(panels), keys, _tradeoff_table(report), notes)
+
+
+def _precision_key(report: Report) -> str:
+    present = {row.artifact.manifest.precision for row in report.rows}
+    known = [name for name in PRECISIONS if name in present]
+    return _charts.color_key([(name, _charts.color_of(name)) for name in known], "Colours: " + ", ".join(known))
+
+
+def _tradeoff(
+    report: Report, subject: str, rows: Sequence[Row], name: str, device: str, tier: str, costs: dict[int, float]
+) -> Panel:
+    first = _drift(rows[0])
+    assert first is not None  # the caller has looked
+    metric = TASK_METRICS[first.metric]
+    values = {index: drift.artifact for index in costs if (drift := _drift(rows[index])) is not None}
+    sign = -1.0 if metric.higher_is_better else 1.0
+    on_front = front([(costs[index], sign * values[index]) for index in costs])
+    points = [
+        Point(
+            str(rows[index].artifact.manifest.variant),
+            rows[index].artifact.manifest.target,
+            rows[index].artifact.manifest.precision,
+            costs[index],
+            values[index],
+            best,
+        )
+        for index, best in zip(costs, on_front, strict=True)
+    ]
+    where = f", {device}, tier {tier}" if device else ""
+    better = "" if metric.higher_is_better else ", less is better"
+    names = ", ".join(point.name for point in points if point.on_front)
+    title = f"{subject}: {metric.name} against {name}{where}. On the front: {names}"
+    svg = _charts.scatter(
+        f"tradeoff {subject} {device} {tier}",
+        title,
+        points,
+        Axis(f"{name}{where}", format_ms if device else format_bytes),
+        Axis(f"{metric.name}{better}", lambda value: metric_text(first, value)),
+        targets=_targets(report),
+        level=first.source,
+        less_is_better=not metric.higher_is_better,
+        margin=_SHARE_MARGIN if metric.is_share else 0.05 * abs(first.source),
+    )
+    return Panel(svg, f"{name}{where}", subject)
+
+
+def _tradeoff_table(report: Report) -> Table:
+    """Every artifact that has a metric, with each latency; `front` is of size, metric and that latency together."""
+    columns = (
+        *NAMES,
+        Column("size", True),
+        Column("metric", True),
+        Column("device"),
+        Column("tier"),
+        Column("latency", True),
+        Column("front", False, "no other artifact of the model is as small, as good and as fast, and better in one"),
+    )
+    lines = []
+    for rows in _subjects(report).values():
+        judged = [row for row in rows if _drift(row) is not None]
+        costs = list(_costs(judged))
+        for _, device, tier, found in costs[1:] or costs:
+            marks = front([_coordinates(judged[index], found[index]) for index in found])
+            for index, best in zip(found, marks, strict=True):
+                lines.append(_tradeoff_cells(judged[index], device, tier, found[index], best))
+    return Table(
+        "tradeoffs", "Size, task metric and latency, and which artifacts no other beats", columns, tuple(lines)
+    )
+
+
+def _coordinates(row: Row, cost: float) -> tuple[float, float, float]:
+    drift = _drift(row)
+    assert drift is not None  # the caller has looked
+    return float(row.artifact.manifest.size_bytes), drift.drop, cost
+
+
+def _tradeoff_cells(row: Row, device: str, tier: str, cost: float, best: bool) -> Line:
+    drift, size = _drift(row), row.artifact.manifest.size_bytes
+    assert drift is not None  # the caller has looked
+    return line(
+        row,
+        Cell(format_bytes(size), size),
+        Cell(metric_text(drift, drift.artifact), drift.artifact),
+        Cell(device or "-"),
+        Cell(tier or "-"),
+        Cell(format_ms(cost), cost) if device else Cell("-"),
+        Cell("on it" if best else "", 0 if best else 1, "good" if best else ""),
+    )
+
+
+def distributions(report: Report) -> Panels:
+    """Wall times by model and device: median, up to the 90th percentile, and from the fastest to the 99th."""
+    panels = []
+    for subject, rows in _subjects(report).items():
+        for device in sorted({item.device for row in rows for item in row.measurements}):
+            found = [(row, item) for row in rows for item in row.measurements if item.device == device]
+            caption = "on the host as it is" if device == "host" else f"on the host, under the profile of {device}"
+            title = f"{subject}: wall time of one inference {caption}"
+            svg = _charts.ranges(
+                f"distribution {subject} {device}",
+                title,
+                [str(row.artifact.manifest.variant) for row, _ in found],
+                {device: [_wall(item) for _, item in found]},
+                [_charts.color_of(row.artifact.manifest.precision) for row, _ in found],
+                Axis("wall time, host tier", format_ms),
+            )
+            panels.append(Panel(svg, caption, subject))
+    return Panels(tuple(panels))
+
+
+def _wall(item: Measurement) -> Span:
+    wall = item.wall
+    return Span(wall.p50_ms, (wall.p50_ms, wall.p90_ms), (wall.min_ms, wall.p99_ms))
+
+
+def devices(report: Report) -> Panels:
+    """For each model and tier the latency on every device, side by side."""
+    panels = []
+    names = sorted({item.device for row in report.rows for item in row.measurements})
+    colors = [_charts.SERIES[index % len(_charts.SERIES)] for index in range(len(names))]
+    for subject, rows in _subjects(report).items():
+        tiers = {tier for row in rows for item in row.measurements for tier in tiers_of(item)}
+        for tier in (tier for tier in reversed(TIERS) if tier in tiers):
+            panels.append(_by_device(subject, rows, tier, names, colors))
+    keys = (_charts.color_key(list(zip(names, colors, strict=True)), "Colours: " + ", ".join(names)),) if panels else ()
+    return Panels(tuple(panels), keys)
+
+
+def _by_device(subject: str, rows: Sequence[Row], tier: str, names: Sequence[str], colors: Sequence[str]) -> Panel:
+    shown = [row for row in rows if any(tier in item.latency_ms for item in row.measurements)]
+    series: dict[str, list[Span | None]] = {name: [] for name in names}
+    for row in shown:
+        by_device = {item.device: item for item in row.measurements if tier in item.latency_ms}
+        for name in names:
+            series[name].append(_latency(by_device[name], tier) if name in by_device else None)
+    kept = {name: spans for name, spans in series.items() if any(spans)}
+    own = [color for name, color in zip(names, colors, strict=True) if name in kept]
+    title = f"{subject}: latency by device, tier {tier}"
+    if len(kept) == 1:
+        own = own * len(shown)
+    svg = _charts.ranges(
+        f"devices {subject} {tier}",
+        title,
+        [str(row.artifact.manifest.variant) for row in shown],
+        kept,
+        own,
+        Axis(f"latency, tier {tier}", format_ms),
+    )
+    return Panel(svg, f"tier {tier}", subject)
+
+
+def _latency(item: Measurement, tier: str) -> Span:
+    low, high = (item.emulated.low_ms, item.emulated.high_ms) if tier == "emulated" and item.emulated else (None, None)
+    known = low is not None and high is not None
+    return Span(item.latency_ms[tier], None, (low or 0.0, high or 0.0) if known else None)

@@ -1,0 +1,323 @@
+"""Tables as the HTML page shows them: cells that know by what they sort, lines that know what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from edgekit.core.budgets import TIERS, format_rule
+from edgekit.core.changes import ALLOWED, GONE, INCOMPARABLE, NEW, WORSE, Change, Changes
+from edgekit.core.measurement import Measurement
+from edgekit.core.metrics import TASK_METRICS
+from edgekit.core.report import Report, Row
+from edgekit.core.units import format_bytes, format_ms
+from edgekit.core.validation import Drift
+from edgekit.reports._base import NOTHING, artifact_cells, change_cells
+
+TIER_WORDS = {
+    "device": "measured on the device itself.",
+    "emulated": "predicted from the instructions and cache misses counted on the device's core under QEMU, by a cost"
+    " model fitted to published timings; the interval is that model's error. Uncalibrated where nobody published any.",
+    "host": "measured on the machine that ran the bench, with the profile's threads and memory limit: no figure of the"
+    " device.",
+    "analytic": "the device's roofline, multiply-accumulates over the peak rate or bytes over the bandwidth: a rough"
+    " bound, no prediction.",
+}
+"""By how much a figure of the tier is worth."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """`numeric` ones are flush right and sort by value; `hint` says what the figure is."""
+
+    name: str
+    numeric: bool = False
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`sort` is the value that it sorts by (None: after all others); `mark` is good, bad, doubt or empty."""
+
+    text: str
+    sort: float | str | None = None
+    mark: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row: its first two cells name model and variant."""
+
+    cells: tuple[Cell, ...]
+    model: str
+    target: str
+    precision: str
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """`key` makes its id."""
+
+    key: str
+    caption: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...] = field(default=())
+
+
+def subject_of(row: Row) -> str:
+    """`simple_cnn/keras`"""
+    return f"{row.artifact.manifest.model}/{row.artifact.manifest.source['kind']}"
+
+
+def evidence_key(row: Row) -> str:
+    """The id of the artifact's part of the evidence."""
+    manifest = row.artifact.manifest
+    return f"of-{manifest.model}-{manifest.source['kind']}-{manifest.variant.slug}"
+
+
+def line(row: Row, *cells: Cell) -> Line:
+    """A row about one artifact, which begins with its name."""
+    manifest = row.artifact.manifest
+    variant = str(manifest.variant)
+    named = (Cell(subject_of(row)), Cell(variant, link=evidence_key(row)))
+    return Line((*named, *cells), subject_of(row), manifest.target, manifest.precision, verdict_of(row))
+
+
+NAMES = (Column("model"), Column("variant"))
+
+
+def verdict_of(row: Row) -> str:
+    """`passed`, `failed`, or `not judged`."""
+    if not row.verdicts:
+        return "not judged"
+    return "passed" if row.passed else "failed"
+
+
+def metric_text(drift: Drift, value: float) -> str:
+    """The task metric in its own unit."""
+    return f"{100 * value:.2f} %" if TASK_METRICS[drift.metric].is_share else f"{value:.4g}"
+
+
+def drop_text(drift: Drift, value: float) -> str:
+    """A drop in points where the metric is a share, else in its own unit; always signed."""
+    return f"{100 * value:+.2f}" if TASK_METRICS[drift.metric].is_share else f"{value:+.4f}"
+
+
+def interval_text(drift: Drift) -> str:
+    """The drop's 95 % interval."""
+    if drift.interval is None:
+        return NOTHING
+    return f"{drop_text(drift, drift.interval.low)} .. {drop_text(drift, drift.interval.high)}"
+
+
+def judged(row: Row) -> Cell:
+    """The verdict on all rules, and how many broke."""
+    word = verdict_of(row)
+    if word == "not judged":
+        return Cell(word, 1, "doubt")
+    failed = sum(not verdict.passed for verdict in row.verdicts)
+    if failed:
+        return Cell(f"FAILED {failed} of {len(row.verdicts)}", 2, "bad")
+    return Cell(f"passed {len(row.verdicts)}", 0, "good")
+
+
+def artifacts(report: Report) -> Table:
+    """Model by variant."""
+    columns = (
+        *NAMES,
+        Column("size", True, "of the model file"),
+        Column("of float32", True, "size against the same target's float32 file"),
+        Column("max error", True, "largest difference from the source's outputs on the golden samples"),
+        Column("SQNR", True, "signal to quantization noise of the worst output"),
+        Column("top-1", True, "share of the test set that source and artifact put into the same class"),
+        Column("metric", True, "task metric on the test set"),
+        Column("drop", True, "how much worse than the source's: points for shares, else the metric's unit"),
+        Column("95 % between", True, "paired bootstrap over the test set"),
+        Column("rules", False, "tolerances and budgets"),
+    )
+    floats = {
+        (subject_of(row), row.artifact.manifest.target): row.artifact.manifest.size_bytes
+        for row in report.rows
+        if row.artifact.manifest.precision == "float32"
+    }
+    return Table(
+        "artifacts", "Artifacts by model and variant", columns, tuple(_artifact(row, floats) for row in report.rows)
+    )
+
+
+def _artifact(row: Row, floats: dict[tuple[str, str], int]) -> Line:
+    manifest, validation = row.artifact.manifest, row.validation
+    drift = validation.drift if validation else None
+    whole = floats.get((subject_of(row), manifest.target))
+    share = None if not whole else manifest.size_bytes / whole
+    _, _, size, error, sqnr, top1, metric, drop, _ = artifact_cells(row)
+    noise = float(sqnr.split()[0]) if sqnr.endswith("dB") else (9999.0 if sqnr == "exact" else None)
+    return line(
+        row,
+        Cell(size, manifest.size_bytes),
+        Cell(NOTHING if share is None else f"{100 * share:.0f} %", share),
+        Cell(error, validation.worst("max_abs_error") if validation else None),
+        Cell(sqnr, noise),
+        Cell(top1, drift.top1_agreement if drift else None),
+        Cell(metric, drift.artifact if drift else None),
+        Cell(drop, drift.drop if drift else None),
+        Cell(interval_text(drift) if drift else NOTHING, drift.interval.high if drift and drift.interval else None),
+        judged(row),
+    )
+
+
+def tiers_of(item: Measurement) -> list[str]:
+    """Its tiers, the most trustworthy first."""
+    return [tier for tier in reversed(TIERS) if tier in item.latency_ms]
+
+
+def spread(item: Measurement, tier: str) -> str:
+    """What is known of how far the tier's figure can be off."""
+    if tier == "host":
+        return f"p90 {format_ms(item.wall.p90_ms)}, p99 {format_ms(item.wall.p99_ms)}"
+    if tier == "emulated" and item.emulated is not None:
+        low, high = item.emulated.low_ms, item.emulated.high_ms
+        return item.emulated.calibration if low is None or high is None else f"{format_ms(low)} .. {format_ms(high)}"
+    return "rough" if tier == "analytic" else NOTHING
+
+
+def threads_of(item: Measurement, tier: str) -> int | None:
+    """The threads that the tier's figure is for; None for the roofline, whose profile a bench does not keep."""
+    if tier == "emulated" and item.emulated is not None:
+        return item.emulated.threads
+    return item.threads if tier == "host" else None
+
+
+def side_by_side(report: Report) -> Table:
+    """Latency and memory with a column for each device; a row holds one figure in one tier."""
+    names = sorted({item.device for row in report.rows for item in row.measurements})
+    columns = (*NAMES, Column("figure"), Column("tier"), *(Column(name, True) for name in names))
+    lines = []
+    for row in report.rows:
+        benches = {item.device: item for item in row.measurements}
+        for tier in (tier for tier in reversed(TIERS) if any(tier in item.latency_ms for item in benches.values())):
+            cells = [_latency(benches.get(name), tier) for name in names]
+            lines.append(line(row, Cell("latency"), Cell(tier), *cells))
+        if any(item.peak_memory_bytes is not None for item in benches.values()):
+            cells = [_memory(benches.get(name)) for name in names]
+            lines.append(line(row, Cell("peak memory"), Cell("host"), *cells))
+    caption = "Latency of one inference and peak memory by device; intervals where there are any"
+    return Table("side-by-side", caption, columns, tuple(lines))
+
+
+def _latency(item: Measurement | None, tier: str) -> Cell:
+    if item is None or tier not in item.latency_ms:
+        return Cell(NOTHING)
+    value = item.latency_ms[tier]
+    return Cell(format_ms(value) + (f" ({spread(item, tier)})" if tier == "emulated" else ""), value)
+
+
+def _memory(item: Measurement | None) -> Cell:
+    memory = item.peak_memory_bytes if item is not None else None
+    return Cell(NOTHING) if memory is None else Cell(format_bytes(memory), memory)
+
+
+def distributions(report: Report) -> Table:
+    """What each bench measured on its host, run by run."""
+    names = ("min", "p50", "p90", "p99", "max", "mean", "MAD")
+    columns = (
+        *NAMES,
+        Column("device"),
+        *(Column(name, True) for name in names),
+        Column("CPU p50", True, "of all threads together"),
+        Column("runs", True),
+        Column("load", True, "opening the file, library already imported"),
+        Column("first", True, "the first inference"),
+    )
+    lines = [
+        line(
+            row,
+            Cell(item.device),
+            *(
+                Cell(format_ms(value), value)
+                for value in (
+                    item.wall.min_ms, item.wall.p50_ms, item.wall.p90_ms, item.wall.p99_ms, item.wall.max_ms,
+                    item.wall.mean_ms, item.wall.mad_ms, item.cpu.p50_ms,
+                )
+            ),
+            Cell(f"{item.wall.count:,}", item.wall.count),
+            Cell(format_ms(item.load_ms), item.load_ms),
+            Cell(format_ms(item.first_inference_ms), item.first_inference_ms),
+        )
+        for row in report.rows
+        for item in row.measurements
+    ]  # fmt: skip
+    return Table("distributions", "Wall time of one inference, host tier", columns, tuple(lines))
+
+
+def classes(report: Report) -> tuple[Table, ...]:
+    """Drift by class for each model: only variants in which some class drifts."""
+    tables = []
+    for subject in dict.fromkeys(map(subject_of, report.rows)):
+        rows = [row for row in report.rows if subject_of(row) == subject and _class_drops(row)]
+        labels = sorted({label for row in rows for label in _class_drops(row)})
+        moved = [row for row in rows if any(_class_drops(row).values())]
+        if moved:
+            names = report.class_names.get(moved[0].artifact.manifest.model, ())
+            columns = (*NAMES, *(Column(_class_name(label, names), True) for label in labels))
+            lines = tuple(line(row, *(_class_cell(row, label) for label in labels)) for row in moved)
+            still = (
+                f"; no class changes in the other {len(rows) - len(moved)} variants" if len(rows) > len(moved) else ""
+            )
+            caption = f"{subject}: accuracy lost by class, in points{still}"
+            tables.append(Table(f"classes-{subject.replace('/', '-')}", caption, columns, lines))
+    return tuple(tables)
+
+
+def _class_drops(row: Row) -> dict[int, float]:
+    drift = row.validation.drift if row.validation else None
+    return {item.label: round(item.drop, 9) for item in drift.classes} if drift else {}
+
+
+def _class_name(label: int, names: Sequence[str]) -> str:
+    return names[label] if 0 <= label < len(names) else str(label)
+
+
+def _class_cell(row: Row, label: int) -> Cell:
+    drop = _class_drops(row).get(label)
+    if drop is None:
+        return Cell(NOTHING)
+    mark = "" if drop == 0 else ("lost" if drop > 0 else "won") + ("-much" if abs(drop) >= 0.02 else "")
+    return Cell("0" if drop == 0 else f"{100 * drop:+.1f}", drop, mark)
+
+
+_MARKS = {WORSE: "bad", GONE: "bad", ALLOWED: "doubt", NEW: "doubt", INCOMPARABLE: "doubt"}
+
+
+def changes(found: Changes) -> Table:
+    """What two runs differ in."""
+    columns = (
+        *NAMES,
+        Column("device"),
+        Column("figure"),
+        Column("before", True),
+        Column("now", True),
+        Column("change", True),
+        Column("verdict"),
+        Column("note"),
+    )
+    return Table("changes", f"{found.old} against {found.new}", columns, tuple(map(_change, found.told)))
+
+
+def _change(item: Change) -> Line:
+    texts = change_cells(item)
+    sorts: tuple[float | str | None, ...] = (None, None, None, None, item.before, item.after, item.relative, None, None)
+    mark = _MARKS.get(item.state, "good")
+    cells = tuple(
+        Cell(text, sort, mark if index == 7 else "")
+        for index, (text, sort) in enumerate(zip(texts, sorts, strict=True))
+    )
+    target, _, precision = item.variant.partition(":")
+    return Line(cells, f"{item.model}/{item.kind}", target, precision)
+
+
+def rule_text(rule: str, value: float | None) -> str:
+    """A verdict's figure or limit in the unit of its rule."""
+    return NOTHING if value is None else format_rule(rule, value)

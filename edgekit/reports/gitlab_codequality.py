@@ -1,0 +1,45 @@
+"""GitLab's Code Quality report: a JSON list of what failed, for `artifacts: reports: codequality:`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from edgekit.core.artifact import MANIFEST_FILE
+from edgekit.core.budgets import Verdict
+from edgekit.core.report import Report
+from edgekit.reports._base import ReportFormat, limit_file
+
+
+def _finding(verdict: Verdict, severity: str) -> dict[str, Any]:
+    """`fingerprint` is the same as long as the same rule is broken by the same artifact: GitLab tells new from old by
+    it. The place is the file where the limit was set; GitLab asks for one, so that the others name the manifest."""
+    where = limit_file(verdict) or MANIFEST_FILE
+    identity = "\n".join((verdict.model, verdict.kind, verdict.variant, verdict.rule, verdict.device or ""))
+    return {
+        "description": verdict.sentence,
+        "check_name": verdict.rule,
+        "fingerprint": hashlib.sha256(identity.encode()).hexdigest(),
+        "severity": severity,
+        "location": {"path": where, "lines": {"begin": 1}},
+    }
+
+
+class GitlabCodequality(ReportFormat):
+    """For the widget of a merge request."""
+
+    name = "gitlab-codequality"
+    suffix = ".json"
+
+    def render(self, report: Report, *, color: bool = False) -> str:
+        found = [
+            _finding(verdict, "minor" if verdict.passed else "major")
+            for row in report.rows
+            for verdict in row.verdicts
+            if not verdict.passed or verdict.undecided
+        ]
+        return json.dumps(found, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+REPORT = GitlabCodequality()

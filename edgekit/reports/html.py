@@ -1,0 +1,123 @@
+"""One self-contained HTML page: nothing is fetched, every chart has its figures as a table, and it prints."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.changes import Changes
+from edgekit.core.measurement import Measurement
+from edgekit.core.report import Report
+from edgekit.core.requirements import JINJA2, MATPLOTLIB, require
+from edgekit.reports._base import ReportFormat, conclusion
+from edgekit.reports._tables import TIER_WORDS
+
+_PAGE = Path(__file__).parent / "_page"
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_PAGE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _page(**parts: Any) -> str:
+    require((MATPLOTLIB, JINJA2), "the format html")
+    files = {name: (_PAGE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
+    text: str = _template().render(**files, **parts)
+    return _shared_styles(text).strip("\n") + "\n"
+
+
+def _shared_styles(text: str) -> str:
+    """The styles of the charts' elements as classes: there are some dozens, each used thousands of times."""
+    names: dict[str, str] = {}
+
+    def name(found: re.Match[str]) -> str:
+        return f'class="{names.setdefault(found[1], f"y{len(names)}")}"'
+
+    text = re.sub(r'style="((?:fill|stroke|font-size)[^"]*)"', name, text)
+    rules = "".join(f".{name}{{{style}}}\n" for style, name in names.items())
+    return text.replace("</style>", f"{rules}</style>", 1)
+
+
+def _facts(report: Report, benches: list[Measurement]) -> list[tuple[str, str]]:
+    models = {row.artifact.manifest.model for row in report.rows}
+    devices = {item.device for item in benches}
+    return [
+        ("models", str(len(models))),
+        ("artifacts", str(len(report.rows))),
+        ("rules judged", str(report.verdict_count)),
+        ("rules broken", str(len(report.failed))),
+        ("devices", str(len(devices))),
+    ]
+
+
+class HtmlReport(ReportFormat):
+    """For people who look at it, and show it to others."""
+
+    name = "html"
+    suffix = ".html"
+
+    def render(self, report: Report, *, color: bool = False) -> str:
+        require((MATPLOTLIB, JINJA2), "the format html")
+        from edgekit.reports import _evidence, _panels, _tables
+
+        benches = [item for row in report.rows for item in row.measurements]
+        hosts = list(dict.fromkeys(item.host for item in benches))
+        return _page(
+            title="edgekit report",
+            sentence=conclusion(report),
+            passed=not report.failed,
+            facts=_facts(report, benches),
+            failed=[verdict.sentence for verdict in report.failed],
+            undecided=[verdict.sentence for row in report.rows for verdict in row.verdicts if verdict.undecided],
+            subjects=list(dict.fromkeys(map(_tables.subject_of, report.rows))),
+            targets=sorted({row.artifact.manifest.target for row in report.rows}),
+            precisions=sorted({row.artifact.manifest.precision for row in report.rows}),
+            changes=_tables.changes(report.changes) if report.changes else None,
+            changes_sentence=report.changes.sentence if report.changes else "",
+            artifacts=_tables.artifacts(report),
+            tradeoffs=_panels.tradeoffs(report),
+            devices=_panels.devices(report),
+            side_by_side=_tables.side_by_side(report),
+            distributions=_panels.distributions(report),
+            distributions_table=_tables.distributions(report),
+            classes=_tables.classes(report),
+            evidence=[_evidence.evidence(row) for row in report.rows],
+            tiers=TIER_WORDS,
+            hosts=hosts,
+            edgekit=report.edgekit,
+            host=report.host,
+        )
+
+    def render_changes(self, changes: Changes, *, color: bool = False) -> str:
+        from edgekit.reports import _tables
+
+        table = _tables.changes(changes)
+        return _page(
+            title="edgekit: what changed",
+            sentence=changes.sentence,
+            passed=not changes.broken,
+            facts=[],
+            failed=[],
+            undecided=[],
+            subjects=list(dict.fromkeys(item.model for item in table.lines)),
+            targets=sorted({item.target for item in table.lines}),
+            precisions=sorted({item.precision for item in table.lines}),
+            changes=table,
+            changes_sentence=changes.sentence,
+            artifacts=None,
+        )
+
+
+REPORT = HtmlReport()

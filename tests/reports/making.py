@@ -1,0 +1,85 @@
+"""A small report, made by hand: artifacts, validations, benches and verdicts of a model that nobody trained."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgekit.core import plugins
+from edgekit.core.artifact import Artifact, Manifest
+from edgekit.core.budgets import Verdict
+from edgekit.core.clock import Distribution
+from edgekit.core.comparison import Comparison, Figure
+from edgekit.core.emulated import Counts, Emulated
+from edgekit.core.measurement import Measurement
+from edgekit.core.report import Report, Row
+from edgekit.core.source import SourceModel
+from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.validation import Drift, Validation
+
+SIGNATURE = Signature((TensorSpec("x", ("batch", 1), "float32"),), (TensorSpec("y", ("batch", 1), "float32"),))
+WALL = Distribution.of([1_000_000, 1_200_000, 9_000_000])
+HOST = "Intel(R) Xeon(R) Platinum 8370C CPU @ 2.80GHz, 2 cores"
+
+
+def artifact(variant, model):
+    target, precision = variant.split(":")
+    manifest = Manifest(
+        model, target, precision, "litert", "model.bin", "0" * 64, 1_234_567, SIGNATURE, {"kind": "keras"},
+        ("keras", target),
+    )  # fmt: skip
+    return Artifact(Path("build") / model / "keras" / manifest.variant.slug, manifest)
+
+
+def comparison(output="y", sqnr=31.4, error=0.01):
+    figures = (Figure("max_abs_error", error, None, True), Figure("sqnr_db", sqnr, 20.0, True))
+    return Comparison(output, 64, 3, figures)
+
+
+def validation(*comparisons, metric="accuracy"):
+    agreement, limit = (0.987, 0.98) if metric == "accuracy" else (None, None)
+    drift = Drift(metric, 0.9712, 0.9698, 0.0014, 1000, agreement, limit)
+    return Validation("tiny", "keras", "tflite", "int8", "0" * 64, "litert", comparisons, drift)
+
+
+def measurement(device="pixel-2", **changes):
+    latency = {"host": 1.2, "analytic": 0.0125}
+    known = Measurement(
+        "tiny", "keras", "tflite", "int8", "0" * 64, device, "litert", 1_234_567, 1_000_000, latency, 12.5, 1.9, 20,
+        WALL, WALL, 1, (1,), HOST, 5_000_000, 4_000_000, 569, 1000,
+    )  # fmt: skip
+    return replace(known, **changes)
+
+
+def verdict(passed, rule="size_bytes", figure=1_234_567.0, limit=400_000.0, device=None):
+    return Verdict("tiny", "keras", "tflite:int8", rule, figure, limit, passed, "model.toml", device)
+
+
+def row(variant="tflite:int8", model="tiny", checked=None, measurements=(), verdicts=()):
+    return Row(artifact(variant, model), checked, tuple(measurements), tuple(verdicts))
+
+
+def source():
+    return SourceModel("tiny", "keras", "model.keras", "0" * 64, SIGNATURE, "classification", "accuracy", 0.97, 1234)
+
+
+def report(*rows):
+    return Report("0.1.0", HOST, (source(),), rows)
+
+
+def mixed_report():
+    """A good row with two benches, a failing one, and a bare one."""
+    benches = [measurement("raspberry-pi-4b"), measurement("pixel-2")]
+    unmeasured = replace(verdict(False, "drift", None), detail="no drift was measured; run: edgekit validate")
+    return report(
+        row(checked=validation(comparison()), measurements=benches, verdicts=[verdict(True, limit=2e6)]),
+        row("onnx:int8", checked=validation(comparison(sqnr=None)), verdicts=[verdict(False), unmeasured]),
+        row("torchscript:float32"),
+    )
+
+
+EMULATED = Emulated(
+    "cortex-a72", 4, 4, Counts(2.5e6, 4e5, 1e5, 1e5, 1.2e6, 0, 3e5, 4e5, 9e4, 12_300), 3.21, 3.0, 3.4, "4 timings"
+)
+
+
+def render(name, made, **options):
+    return plugins.load("edgekit.reports", name, "REPORT").render(made, **options)

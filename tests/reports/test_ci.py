@@ -1,0 +1,84 @@
+"""What GitHub and GitLab read: annotations, the summary of a step, the code quality report."""
+
+import json
+from dataclasses import replace
+
+from reports.making import mixed_report, render, report, row, verdict
+
+from edgekit.reports import github_summary
+from edgekit.reports.github_annotations import SHOWN
+
+
+def annotations(*verdicts):
+    return render("github-annotations", report(row(verdicts=verdicts))).splitlines()
+
+
+def test_a_broken_limit_is_an_error_at_the_file_that_set_it():
+    error, notice = annotations(replace(verdict(False), origin="models/tiny/model.toml"))
+    assert error == (
+        "::error file=models/tiny/model.toml,title=tiny/keras tflite%3Aint8%3A size_bytes::tiny/keras tflite:int8:"
+        " size_bytes 1.23 MB breaks the limit 400 KB, set in models/tiny/model.toml"
+    )
+    assert notice == "::notice title=edgekit::1 rules judged on 1 artifacts: 1 FAILED"
+
+
+def test_a_limit_of_the_command_line_or_of_edgekit_itself_has_no_file():
+    for origin in ("the command line", "/somewhere/models/tiny/model.toml"):
+        assert "file=" not in annotations(replace(verdict(False), origin=origin))[0]
+
+
+def test_percent_signs_and_line_ends_are_escaped():
+    error, _ = annotations(replace(verdict(False, figure=None), detail="100 %\r\nof it, or more"))
+    assert error.endswith("100 %25%0D%0Aof it, or more")
+
+
+def test_what_is_undecided_is_a_warning():
+    warning, _ = annotations(replace(verdict(True, limit=2e6), undecided="undecided: who knows"))
+    assert warning.startswith("::warning ")
+    assert warning.endswith("; undecided: who knows")
+
+
+def test_more_than_github_shows_is_counted():
+    lines = annotations(*[verdict(False)] * 14)
+    assert len(lines) == SHOWN + 1
+    assert lines[SHOWN - 1] == "::error title=edgekit::5 more; see the report"
+    assert len(annotations(*[verdict(False)] * SHOWN)) == SHOWN + 1
+
+
+def test_the_summary_says_at_a_glance_whether_it_passed():
+    assert render("github-summary", mixed_report()).startswith("# :x: edgekit\n")
+    assert render("github-summary", report(row())).startswith("# :white_check_mark: edgekit\n")
+
+
+def test_the_summary_is_cut_at_what_github_takes(monkeypatch):
+    monkeypatch.setattr(github_summary, "LIMIT_BYTES", 600)
+    text = render("github-summary", mixed_report())
+    assert len(text.encode()) <= 600
+    assert text.endswith("This summary was cut at GitHub's limit of 1 MiB.\n")
+
+
+def test_long_tables_are_folded_away():
+    text = render("markdown", report(*[row()] * 21))
+    assert "<summary>21 artifacts</summary>" in text
+    assert "<details>" not in render("markdown", report(*[row()] * 20))
+
+
+def test_code_quality_has_what_gitlab_asks_for():
+    made = report(row(verdicts=[verdict(True, limit=2e6), replace(verdict(False), origin="models/tiny/model.toml")]))
+    (finding,) = json.loads(render("gitlab-codequality", made))
+    assert finding == {
+        "description": made.failed[0].sentence,
+        "check_name": "size_bytes",
+        "fingerprint": finding["fingerprint"],
+        "severity": "major",
+        "location": {"path": "models/tiny/model.toml", "lines": {"begin": 1}},
+    }
+
+
+def test_a_finding_keeps_its_fingerprint_while_its_figure_changes():
+    def fingerprint(item):
+        (finding,) = json.loads(render("gitlab-codequality", report(row(verdicts=[item]))))
+        return finding["fingerprint"]
+
+    assert fingerprint(verdict(False)) == fingerprint(verdict(False, figure=9e6))
+    assert fingerprint(verdict(False)) != fingerprint(verdict(False, rule="peak_memory_bytes"))

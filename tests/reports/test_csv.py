@@ -1,0 +1,57 @@
+"""One line a figure, read back by the csv module."""
+
+import csv
+import io
+
+from reports.making import EMULATED, comparison, measurement, mixed_report, render, report, row, validation
+
+
+def lines(made):
+    return list(csv.DictReader(io.StringIO(render("csv", made))))
+
+
+def figure(found, name, **where):
+    return [
+        item for item in found if item["figure"] == name and all(item[key] == value for key, value in where.items())
+    ]
+
+
+def test_every_line_has_every_column():
+    found = lines(mixed_report())
+    assert all(None not in item and None not in item.values() for item in found)
+    assert {item["sha256"] for item in found} == {"0" * 64}
+
+
+def test_figures_are_not_rounded():
+    (size,) = figure(lines(report(row())), "size_bytes")
+    assert (size["value"], size["model"], size["kind"], size["target"]) == ("1234567", "tiny", "keras", "tflite")
+
+
+def test_a_latency_stands_beside_its_tier():
+    bench = measurement(emulated=EMULATED, latency_ms={"host": 1.2, "analytic": 0.0125, "emulated": 3.21})
+    found = lines(report(row(measurements=[bench])))
+    latencies = {(item["device"], item["tier"]): float(item["value"]) for item in figure(found, "latency_ms")}
+    assert latencies == {("pixel-2", "analytic"): 0.0125, ("pixel-2", "emulated"): 3.21, ("pixel-2", "host"): 1.2}
+    assert figure(found, "instructions", tier="emulated")[0]["value"] == "2500000.0"
+    assert all(item["tier"] for item in found if item["device"])
+
+
+def test_a_figure_stands_beside_its_limit():
+    found = lines(report(row(checked=validation(comparison()))))
+    (noise,) = figure(found, "sqnr_db")
+    assert (noise["value"], noise["limit"], noise["passed"], noise["output"]) == ("31.4", "20.0", "True", "y")
+    (error,) = figure(found, "max_abs_error")
+    assert (error["limit"], error["passed"]) == ("", "")
+
+
+def test_equal_outputs_have_an_infinite_sqnr():
+    found = lines(report(row(checked=validation(comparison(sqnr=None)))))
+    assert figure(found, "sqnr_db")[0]["value"] == "inf"
+
+
+def test_a_broken_rule_is_told():
+    rules = figure(lines(mixed_report()), "rule_size_bytes")
+    assert [(item["value"], item["limit"], item["passed"]) for item in rules] == [
+        ("1234567.0", "2000000.0", "True"),
+        ("1234567.0", "400000.0", "False"),
+    ]

@@ -1,0 +1,163 @@
+"""The HTML page as text: whole by itself, safe against what names hold, true to tiers."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from reports.making import EMULATED, comparison, measurement, mixed_report, render, report, row, validation, verdict
+
+from edgekit.core.budgets import TIERS
+from edgekit.core.errors import MissingDependency
+from edgekit.core.requirements import Requirement
+from edgekit.core.specs import PRECISIONS
+from edgekit.core.statistics import ClassDrift
+from edgekit.reports._charts import color_of, marker_of
+from edgekit.reports._tables import TIER_WORDS
+
+LIMIT_BYTES = 3_000_000
+
+
+def emulated(**changes):
+    latency = {"host": 1.2, "analytic": 0.0125, "emulated": 3.21}
+    return measurement("raspberry-pi-4b", latency_ms=latency, emulated=replace(EMULATED, **changes))
+
+
+def full(models=2, variants=("tflite:int8", "tflite:float32", "onnx:int8")):
+    """A report with everything in it, figures all different."""
+    rows = []
+    for model in range(models):
+        for place, variant in enumerate(variants):
+            checked = validation(comparison(error=0.01 * (place + 1)))
+            drift = replace(checked.drift, artifact=0.97 - 0.001 * place, classes=(ClassDrift(0, 50, 0.9, 0.8),))
+            benches = [emulated(), measurement("pixel-2", latency_ms={"host": 1.0 + place, "analytic": 0.02})]
+            rows.append(
+                row(variant, f"model{model}", replace(checked, drift=drift), benches, [verdict(True, limit=2e6)])
+            )
+    return report(*rows)
+
+
+@pytest.fixture(scope="module")
+def page():
+    return render("html", full())
+
+
+def section(text, name):
+    return text.partition(f'id="{name}"')[2].partition("</section>")[0]
+
+
+def test_nothing_is_fetched(page):
+    addresses = set(re.findall(r"[a-z]+://[^\s\"'<>)]+", page))
+    assert addresses == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names of vocabularies
+    assert not re.search(r"<(script|img|iframe|link)[^>]+(src|href)=\"(?!data:)", page)
+    assert "default-src 'none'" in page
+
+
+def test_every_id_is_there_once_and_every_reference_leads_somewhere(page):
+    ids = re.findall(r"\bid=\"([^\"]+)\"", page)
+    assert len(ids) == len(set(ids))
+    wanted = {*re.findall(r"href=\"#([^\"]+)\"", page), *re.findall(r"url\(#([^)]+)\)", page)}
+    assert wanted <= set(ids)
+
+
+def test_names_are_text_and_never_markup():
+    nasty = "<script>alert(1)</script>\"'&"
+    rows = full().rows[0]
+    named = replace(rows, artifact=replace(rows.artifact, manifest=replace(rows.artifact.manifest, model=nasty)))
+    text = render("html", report(named))
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_each_table_has_a_caption_and_each_chart_an_alternative(page):
+    assert len(re.findall("<table", page)) == len(re.findall("<caption", page))
+    charts = re.findall(r"<svg[^>]*>", page)
+    assert charts
+    assert all('role="img"' in tag and re.search(r'aria-label="[^"]{10,}"', tag) for tag in charts)
+
+
+def test_no_chart_shows_two_tiers(page):
+    labels = re.findall(r'aria-label="([^"]*tier [^"]*)"', page)
+    assert {tier for label in labels for tier in TIERS if f"tier {tier}" in label} == {"host", "analytic", "emulated"}
+    assert all(sum(f"tier {tier}" in label for tier in TIERS) == 1 for label in labels)
+
+
+def test_no_trade_off_rests_on_the_analytic_bound(page):
+    assert "tier analytic" not in section(page, "tradeoffs")
+
+
+def test_every_latency_of_the_tables_stands_beside_its_tier(page):
+    for name in ("t-side-by-side", "t-tradeoffs"):
+        rows = page.partition(f'id="{name}"')[2].partition("<tbody>")[2].partition("</table>")[0].split("<tr")[1:]
+        assert len(rows) > 6
+        assert all(sum(f">{tier}<" in item for tier in TIERS) == 1 for item in rows)
+
+
+def test_the_emulated_tier_has_its_interval_or_says_that_nobody_calibrated_it():
+    assert "3.21 ms (3 ms .. 3.4 ms)" in render("html", report(row(measurements=[emulated()])))
+    bare = emulated(low_ms=None, high_ms=None, calibration="uncalibrated")
+    assert "3.21 ms (uncalibrated)" in render("html", report(row(measurements=[bare])))
+
+
+def test_every_tier_is_explained():
+    assert set(TIER_WORDS) == set(TIERS)
+
+
+def test_the_evidence_has_tolerances_and_the_commands_that_make_the_figures(page):
+    text = section(page, "evidence")
+    assert "&gt;= 20" in text
+    for command in (
+        "edgekit export model0 --framework keras --target tflite:int8 --route keras,tflite",
+        "edgekit validate model0 --framework keras --target tflite:int8",
+        # the emulated tier was asked for with four threads, of which the host had one
+        "edgekit bench tiny --framework keras --target tflite:int8"
+        " --device raspberry-pi-4b --tier emulated --threads 4",
+        "edgekit bench tiny --framework keras --target tflite:int8 --device pixel-2 --threads 1",
+    ):
+        assert f"<code>{command}</code>" in text
+
+
+def test_what_was_not_done_is_left_out():
+    text = render("html", report(row(checked=validation(comparison()))))
+    assert 'id="devices"' not in text
+    assert 'id="classes"' not in text
+    assert 'id="changes"' not in text
+    assert 'id="tradeoffs"' not in text  # one point is no trade-off
+
+
+def test_a_model_without_a_task_metric_is_named():
+    rows = [*full(1).rows, row(model="own", checked=replace(validation(comparison()), drift=None))]
+    assert "without a task metric on a test set: own/keras" in render("html", report(*rows))
+
+
+def test_classes_have_the_names_that_the_model_gives_them():
+    named = replace(full(1), class_names={"model0": ("cat",)})
+    assert re.search(r"<button[^>]*>cat</button>", section(render("html", named), "classes"))
+    assert ">+10.0<" in section(render("html", full(1)), "classes")
+
+
+def test_what_failed_stands_first():
+    made = mixed_report()
+    text = render("html", made)
+    assert all(text.index("breaks the limit") < text.index(f'id="{name}"') for name in ("artifacts", "evidence"))
+    assert "rules judged on 3 artifacts: 2 FAILED" in text
+
+
+def test_precisions_and_targets_can_be_told_apart():
+    assert len({color_of(name) for name in PRECISIONS}) == len(PRECISIONS)
+    targets = ("executorch", "lite-interpreter", "onnx", "tflite", "torchscript")
+    assert len({marker_of(name, targets) for name in targets}) == len(targets)
+
+
+@pytest.mark.slow
+def test_a_report_on_all_reference_models_and_two_devices_stays_small():
+    targets = {"tflite": 6, "onnx": 4, "executorch": 2, "lite-interpreter": 2, "torchscript": 2}
+    variants = [f"{target}:{name}" for target, count in targets.items() for name in PRECISIONS[:count]]
+    assert len(render("html", full(10, variants)).encode()) < LIMIT_BYTES
+
+
+def test_without_its_packages_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(Requirement, "installed", lambda self: False)
+    with pytest.raises(
+        MissingDependency, match=r"format html needs matplotlib, jinja2; .*pip install 'edgekit\[report\]'"
+    ):
+        render("html", report())
