@@ -44,6 +44,7 @@ _ORDER = [
     "bench",
     "check",
     "report",
+    "verify",
     "inspect",
     "models",
     "targets",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli._common import Choice, Run, common, complete, failures, selection_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgekit.core.artifact import Artifact
     from edgekit.core.budgets import Budget
+    from edgekit.core.changes import Allowance, Changes
+    from edgekit.stages.context import Context
 
 
 @click.command("check", short_help="Judge the figures against the budgets.")
@@ -29,6 +35,26 @@ if TYPE_CHECKING:
 )
 @click.option("--max-instructions", type=click.IntRange(min=1), help="Of one inference on the device's emulated core.")
 @click.option("--max-latency", "latencies", metavar="TIER=MS", multiple=True, help="Such as host=5; may be repeated.")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    help="An earlier report's JSON: fail on what got worse, or is gone.",
+)
+@click.option(
+    "--max-regression",
+    metavar="SHARE",
+    help="How much more size, instructions, analytic and emulated latency may be (default: 2%).",
+)
+@click.option(
+    "--max-host-regression",
+    metavar="SHARE",
+    help="The same for what is measured on this host, which repeats less well: latency, peak memory (default: 20%).",
+)
+@click.option(
+    "--max-metric-loss",
+    type=click.FloatRange(min=0),
+    help="In the unit of the task metric (default: 0.01, a point of accuracy).",
+)
 @common
 def command(
     run: Run,
@@ -39,16 +65,23 @@ def command(
     max_drift: float | None,
     max_instructions: int | None,
     latencies: tuple[str, ...],
+    baseline: Path | None,
+    **thresholds: Any,
 ) -> int:
     """Judge the figures of validate and bench against the budgets; exit code 1 when one is broken.
 
     Limits come from model.toml, the device profile and these options; for each figure the strictest wins. A limit
     without a figure is broken: a gate does not pass on trust.
 
+    --baseline also judges against an earlier run, as `edgekit report --format json` wrote it: what is larger, slower or
+    less accurate by more than is allowed, and artifacts that are gone. What was measured on another host is not
+    compared, and that is said.
+
     \b
     Example:
       edgekit check
       edgekit check simple_cnn --target tflite:int8 --max-size "400 KB" --max-latency host=5
+      edgekit check --baseline main.json --max-regression 1%
       edgekit check simple_cnn --device raspberry-pi-4b --max-latency emulated=10 --max-instructions 20000000
     """
     from dataclasses import asdict
@@ -57,21 +90,80 @@ def command(
     from edgekit.stages.select import Selection, artifacts
 
     own = _budgets(max_size, max_peak_memory, max_drift, max_instructions, latencies)
+    allowance = _allowance(baseline, **thresholds)
     with run.context() as context:
         chosen = artifacts(context, Selection(*choice))
         verdicts = check(context, chosen, own, devices)
+        changes = _changes(context, chosen, choice, devices, baseline, allowance) if baseline else None
     failed = [verdict for verdict in verdicts if not verdict.passed]
-    passed = not failed and not context.failures
+    worse = changes.broken if changes else ()
     data = {
-        "passed": passed,
+        "passed": not failed and not worse and not context.failures,
         "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in verdicts],
         "failures": failures(context),
     }
+    if changes:
+        from edgekit.reports.json import changes_data
+
+        data["changes"] = changes_data(changes)
     told = verdicts if run.verbosity > 0 else [item for item in verdicts if not item.passed or item.undecided]
     lines = [f"{'passed' if verdict.passed else 'FAILED'}  {verdict.sentence}\n" for verdict in told]
     count = f"{len(verdicts)} rules judged on {len(chosen)} artifacts: "
-    run.answer(data, "".join([*lines, count, "all passed\n" if not failed else f"{len(failed)} FAILED\n"]))
-    return max(context.exit_code, 0 if not failed else 1)
+    conclusion = "all passed\n" if not failed else f"{len(failed)} FAILED\n"
+    run.answer(data, lambda: "".join([*lines, _changed(changes, run.color), count, conclusion]))
+    return max(context.exit_code, 1 if failed or worse else 0)
+
+
+def _changes(
+    context: Context,
+    chosen: Sequence[Artifact],
+    choice: Choice,
+    devices: tuple[str, ...],
+    baseline: Path,
+    allowance: Allowance,
+) -> Changes | None:
+    from edgekit.core.report import load_report
+    from edgekit.stages.changes import against
+    from edgekit.stages.report import gather
+    from edgekit.stages.select import Selection
+
+    before = load_report(baseline)
+    return against(gather(context, chosen), before, str(baseline), Selection(*choice), devices, allowance).changes
+
+
+def _changed(changes: Changes | None, color: bool) -> str:
+    """What changed, in one table."""
+    from edgekit.reports.console import changes_table
+
+    return "" if changes is None else f"against {changes.old}\n{changes_table(changes, color)}"
+
+
+def _allowance(
+    baseline: Path | None, max_regression: str | None, max_host_regression: str | None, max_metric_loss: float | None
+) -> Allowance:
+    from edgekit.core.changes import Allowance
+    from edgekit.core.errors import InputError
+    from edgekit.core.units import parse_share
+
+    given = {
+        "--max-regression": max_regression,
+        "--max-host-regression": max_host_regression,
+        "--max-metric-loss": max_metric_loss,
+    }
+    named = [name for name, value in given.items() if value is not None]
+    if named and baseline is None:
+        raise InputError(f"{named[0]} needs a --baseline to compare with")
+    default = Allowance()
+    shares: list[float] = []
+    for option, text, share in (
+        ("--max-regression", max_regression, default.share),
+        ("--max-host-regression", max_host_regression, default.noisy),
+    ):
+        try:
+            shares.append(share if text is None else parse_share(text))
+        except ValueError as error:
+            raise InputError(f"{option}: {error}") from None
+    return Allowance(shares[0], shares[1], default.metric if max_metric_loss is None else max_metric_loss)
 
 
 def _budgets(

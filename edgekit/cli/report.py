@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli._common import Choice, Run, common, complete, selection_options
+
+if TYPE_CHECKING:
+    from edgekit.reports._base import ReportFormat
 
 
 @click.command("report", short_help="Show all that the stages found out.")
@@ -22,14 +26,32 @@ from edgekit.cli._common import Choice, Run, common, complete, selection_options
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file instead of stdout."
 )
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    help="An earlier report's JSON: show what changed since, beside the rest.",
+)
+@click.option(
+    "--compare",
+    "compared",
+    type=click.Path(path_type=Path),
+    nargs=2,
+    metavar="OLD NEW",
+    help="Show what two reports' JSON differ in, and nothing else.",
+)
 @common
 def command(
     run: Run,
     choice: Choice,
     format_name: str | None,
     output: Path | None,
+    baseline: Path | None,
+    compared: tuple[Path, Path] | None,
 ) -> int:
     """Show everything that the stages found out about the artifacts in build/.
+
+    With --compare two runs are compared instead: larger, smaller, slower, less accurate, verdicts that changed, new and
+    vanished artifacts. What was measured on different hosts is not compared, and that is said.
 
     \b
     Example:
@@ -37,21 +59,55 @@ def command(
       edgekit report --format json --output report.json
       edgekit report simple_cnn --format html --output report.html
       edgekit report --format junit --output edgekit-junit.xml
+      edgekit report --compare main.json branch.json --format markdown
     """
     from edgekit.core import plugins
     from edgekit.core.files import write_text
-    from edgekit.reports._base import ReportFormat
-    from edgekit.stages.report import gather
-    from edgekit.stages.select import Selection, artifacts
 
     name = format_name or ("json" if run.as_json else "console")
     report_format: ReportFormat = plugins.load("edgekit.reports", name, "REPORT")
-    with run.context() as context:
-        report = gather(context, artifacts(context, Selection(*choice)))
-    text = report_format.render(report, color=run.color and output is None)
+    color = run.color and output is None
+    if compared:
+        text, code = _compared(report_format, choice, baseline, compared, color)
+    else:
+        text, code = _gathered(run, report_format, choice, baseline, color)
     if output is None:
         click.echo(text, nl=False)
     else:
         write_text(output, text)
         run.answer({"report": str(output), "format": name}, f"{output}\n")
-    return context.exit_code
+    return code
+
+
+def _gathered(
+    run: Run, report_format: ReportFormat, choice: Choice, baseline: Path | None, color: bool
+) -> tuple[str, int]:
+    """The report on build/, and the exit code."""
+    from edgekit.core.report import load_report
+    from edgekit.stages.changes import against
+    from edgekit.stages.report import gather
+    from edgekit.stages.select import Selection, artifacts
+
+    before = load_report(baseline) if baseline else None
+    selection = Selection(*choice)
+    with run.context() as context:
+        report = gather(context, artifacts(context, selection))
+    if before is not None:
+        report = against(report, before, str(baseline), selection)
+    return report_format.render(report, color=color), context.exit_code
+
+
+def _compared(
+    report_format: ReportFormat, choice: Choice, baseline: Path | None, compared: tuple[Path, Path], color: bool
+) -> tuple[str, int]:
+    """What two reports differ in, and the exit code: a report is no gate."""
+    from edgekit.core.changes import Allowance
+    from edgekit.core.errors import InputError
+    from edgekit.core.report import load_report
+    from edgekit.stages.changes import compare
+
+    if any(choice) or baseline:
+        raise InputError("--compare is about two files: leave out --baseline, the models and what narrows them down")
+    old, new = (load_report(path) for path in compared)
+    changes = compare(old, new, (str(compared[0]), str(compared[1])), Allowance())
+    return report_format.render_changes(changes, color=color), 0

@@ -97,7 +97,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def load_artifact(folder: Path) -> Artifact:
     """The artifact in the folder. Raises InputError with file and key when the manifest is not a good one."""
     path = folder / MANIFEST_FILE
-    data = read_json(path, "manifest")
+    return Artifact(folder, manifest_from_dict(read_json(path, "manifest"), path))
+
+
+def manifest_from_dict(data: Mapping[str, Any], path: Path) -> Manifest:
+    """The inverse of `dataclasses.asdict` after a trip through JSON. Raises InputError that names file and key."""
     if data.get("schema_version") != MANIFEST_SCHEMA:
         raise InputError(
             f"{path}: schema_version is {data.get('schema_version')!r}; this edgekit reads {MANIFEST_SCHEMA}"
@@ -109,7 +113,7 @@ def load_artifact(folder: Path) -> Artifact:
     try:
         signature = Signature.from_dict(data["signature"])
         lists = {"route": tuple(data["route"]), "notes": tuple(data.get("notes", ()))}
-        return Artifact(folder, Manifest(**{**data, **lists, "signature": signature}))
+        return Manifest(**{**data, **lists, "signature": signature})
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: this manifest lacks or mistypes a key ({error})") from None
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from edgekit.core.artifact import Artifact
+from edgekit.core.artifact import Artifact, manifest_from_dict
 from edgekit.core.budgets import Verdict
 from edgekit.core.changes import Changes
-from edgekit.core.measurement import Measurement
+from edgekit.core.errors import InputError
+from edgekit.core.files import read_json
+from edgekit.core.measurement import Measurement, measurement_from_dict
 from edgekit.core.source import SourceModel
-from edgekit.core.validation import Validation
+from edgekit.core.validation import Validation, validation_from_dict
 
 REPORT_SCHEMA = 1
 
@@ -54,3 +58,27 @@ class Report:
     def verdict_count(self) -> int:
         """How many rules were judged."""
         return sum(len(row.verdicts) for row in self.rows)
+
+
+def load_report(path: Path) -> Report:
+    """What `edgekit report --format json` wrote, without the sources. Raises InputError when it is something else."""
+    data = read_json(path, "report")
+    if data.get("schema_version") != REPORT_SCHEMA or not isinstance(data.get("artifacts"), list):
+        how = "write one with: edgekit report --format json --output FILE"
+        raise InputError(f"{path}: not a report of version {REPORT_SCHEMA}; {how}")
+    try:
+        rows = tuple(_row(item, path) for item in data["artifacts"])
+        return Report(str(data["edgekit"]), str(data["host"]), (), rows)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: this report lacks or mistypes a key ({error})") from None
+
+
+def _row(data: dict[str, Any], path: Path) -> Row:
+    validation = data["validation"]
+    verdicts = ({key: value for key, value in item.items() if key != "sentence"} for item in data["verdicts"])
+    return Row(
+        Artifact(Path(data["folder"]), manifest_from_dict(data["manifest"], path)),
+        None if validation is None else validation_from_dict(validation, path),
+        tuple(measurement_from_dict(item, path) for item in data["measurements"]),
+        tuple(Verdict(**item) for item in verdicts),
+    )

@@ -122,7 +122,11 @@ def _drift(data: dict[str, Any]) -> Drift:
 
 def load_validation(path: Path) -> Validation:
     """The validation in the file. Raises InputError when it is damaged or of another version."""
-    data: dict[str, Any] = read_json(path, "validation result")
+    return validation_from_dict(read_json(path, "validation result"), path)
+
+
+def validation_from_dict(data: dict[str, Any], path: Path) -> Validation:
+    """The inverse of `dataclasses.asdict` after a trip through JSON. Raises InputError that names the file."""
     known = {field.name for field in fields(Validation)} | {"passed"}
     if data.get("schema_version") != VALIDATION_SCHEMA or set(data) - known:
         raise InputError(f"{path}: not a validation result of version {VALIDATION_SCHEMA}; validate again")

@@ -133,13 +133,20 @@ def change_cells(item: Change) -> tuple[str, ...]:
         f"{item.model}/{item.kind}",
         item.variant,
         item.device or NOTHING,
-        item.metric or item.rule,
+        item.metric or _figure(item.rule),
         before,
         after,
         _by_how_much(item),
         item.word,
         item.note,
     )
+
+
+def _figure(rule: str) -> str:
+    """A rule as one says it: `latency_ms.host` is the host latency."""
+    if rule.startswith("latency_ms."):
+        return f"{rule.removeprefix('latency_ms.')} latency"
+    return rule.replace("verdict:", "rule ").removesuffix("_bytes").replace("_", " ")
 
 
 def _changed(item: Change, value: float) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from edgekit.core.changes import Changes
+from edgekit.core.changes import INCOMPARABLE, Change, Changes
 from edgekit.core.measurement import Measurement
 from edgekit.core.report import Report
 from edgekit.reports._base import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
-    CHANGE_HEADER,
-    CHANGE_LEFT,
     EMULATED_HEADER,
     LEFT,
     ReportFormat,
@@ -59,12 +58,22 @@ def bench_tables(benches: Mapping[str, Sequence[Measurement]], color: bool) -> s
     return "".join([*parts, *(f"{tier_note(host)}\n" for host in hosts)])
 
 
+_CHANGES = ("model", "variant", "figure", "before", "now", "change", "verdict")
+
+
+def _change(item: Change) -> tuple[str, ...]:
+    """One change with its device beside its figure: a terminal has no room for a column of devices."""
+    model, variant, device, figure, *rest, _note = change_cells(item)
+    return model, variant, f"{figure}, {device}" if item.device else figure, *rest
+
+
 def changes_table(changes: Changes, color: bool) -> str:
-    """What changed, the worst first; notes below, since a terminal has no room for them."""
-    rows = [change_cells(item)[:-1] for item in changes.told]
-    text = table(CHANGE_HEADER[:-1], rows, left=CHANGE_LEFT, color=color) if rows else ""
-    notes = dict.fromkeys(item.note for item in changes.told if item.note)
-    return "".join([text, *(f"{note}\n" for note in notes), f"{changes.sentence}\n"])
+    """What changed, the worst first; what could not be compared is counted below, with the reason."""
+    compared = [item for item in changes.told if item.state != INCOMPARABLE]
+    text = table(_CHANGES, map(_change, compared), left=3, color=color) if compared else ""
+    reasons = Counter(item.note for item in changes.told if item.state == INCOMPARABLE)
+    notes = (f"{count} not comparable: {reason}\n" for reason, count in reasons.items())
+    return "".join([text, *notes, f"{changes.sentence}\n"])
 
 
 class ConsoleReport(ReportFormat):

@@ -31,7 +31,7 @@ def load_baseline(path: Path) -> tuple[Measurement, ...]:
     return found
 
 
-def _figures(item: Measurement) -> dict[str, float]:
+def figures_of(item: Measurement) -> dict[str, float]:
     """What is compared, by rule."""
     found = {"size_bytes": float(item.size_bytes), **{f"latency_ms.{name}": ms for name, ms in item.latency_ms.items()}}
     if item.emulated is not None:
@@ -59,7 +59,7 @@ def regressions(
 
 
 def _judged(old: Measurement, new: Measurement, allowed: float, origin: str) -> list[Verdict]:
-    known, now = _figures(old), _figures(new)
+    known, now = figures_of(old), figures_of(new)
     if "instructions" in known or "instructions" in now:
         known.pop(_NOT_REPEATABLE, None)
     same_threads = old.emulated is None or new.emulated is None or old.emulated.threads == new.emulated.threads

@@ -19,6 +19,7 @@ COMMANDS = (
     "bench",
     "check",
     "report",
+    "verify",
     "inspect",
     "models",
     "targets",

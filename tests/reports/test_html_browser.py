@@ -10,6 +10,10 @@ import pytest
 from reports.making import mixed_report, render, report, row
 from reports.test_html import full
 
+from edgekit.core import plugins
+from edgekit.core.changes import Allowance
+from edgekit.stages.changes import compare
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no browser here: apt-get install chromium")
@@ -41,6 +45,9 @@ def files(tmp_path_factory):
     changed = report(*full().rows, *mixed_report().rows, row(model="bare"))
     for name, made in (("full", changed), ("empty", report())):
         (folder / f"{name}.html").write_text(render("html", made))
+    old, new = report(*full(1).rows, row(model="gone")), report(*full(2).rows)
+    changes = compare(old, new, ("old.json", "new.json"), Allowance())
+    (folder / "changes.html").write_text(plugins.load("edgekit.reports", "html", "REPORT").render_changes(changes))
     return folder
 
 
@@ -117,6 +124,14 @@ def test_a_page_about_nothing_works(look):
     page = look("empty")
     assert page.page.locator("h2").count() >= 2
     page.page.locator("#search").fill("x")
+
+
+def test_changes_sort_and_filter(look):
+    page = look("changes")
+    assert page.column("t-changes", "verdict") == ["gone", "new", "new", "new"]
+    page.head("t-changes", "verdict").get_by_role("button").click()
+    page.page.locator("#by-model").select_option("gone/keras")
+    assert page.column("t-changes", "verdict") == ["gone"]
 
 
 def test_a_table_sorts_by_value_and_says_so(look):

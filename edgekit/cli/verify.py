@@ -1,0 +1,57 @@
+"""edgekit verify"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli._common import Run, common
+
+if TYPE_CHECKING:
+    from edgekit.stages.verify import Verification
+
+
+@click.command("verify", short_help="Hash every artifact anew, against its manifest.")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--strict", is_flag=True, help="Fail on files that no manifest lists, and on outdated results, too.")
+@common
+def command(run: Run, folder: Path | None, strict: bool) -> int:
+    """Hash every model file, golden sample and trained source anew and compare with what was recorded.
+
+    FOLDER is build/, or any folder with artifacts in it or below it. Nothing is run, and no framework is needed.
+    Exit code 1 when a file is changed, missing or damaged. Files that no manifest lists, and results about an earlier
+    model file, are told.
+
+    \b
+    Example:
+      edgekit verify
+      edgekit verify release/ --strict
+    """
+    from dataclasses import asdict
+
+    from edgekit.stages.verify import verify
+
+    found = verify(folder if folder is not None else run.project.build)
+    failed = found.findings if strict else found.broken
+    data = {
+        "passed": not failed,
+        "artifacts": [str(path) for path in found.artifacts],
+        "sources": [str(path) for path in found.sources],
+        "files": found.files,
+        "findings": [{**asdict(item), "path": str(item.path), "broken": item.broken} for item in found.findings],
+    }
+    run.answer(data, lambda: _text(found))
+    return 1 if failed else 0
+
+
+def _text(found: Verification) -> str:
+    from collections import Counter
+
+    lines = [f"{item.state:<9} {item.path}: {item.detail}\n" for item in found.findings]
+    counts = Counter(item.state for item in found.findings)
+    told = ", ".join(f"{count} {state}" for state, count in counts.most_common()) or "all as recorded"
+    return "".join(
+        [*lines, f"{found.files} files of {len(found.artifacts)} artifacts and {len(found.sources)} sources: {told}\n"]
+    )

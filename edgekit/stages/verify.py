@@ -1,0 +1,167 @@
+"""The verify stage: every artifact and every source against what its manifest says. Nothing is run, nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.errors import InputError
+from edgekit.core.files import STAGING_PREFIX, sha256_path, size_of
+from edgekit.core.measurement import load_measurement
+from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE, SourceModel, load_source
+from edgekit.core.validation import load_validation
+
+CHANGED, MISSING, DAMAGED, UNLISTED, OUTDATED = "changed", "missing", "damaged", "unlisted", "outdated"
+BROKEN = (CHANGED, MISSING, DAMAGED)
+"""What no build folder may have. The others are told: files that no manifest lists, results about an earlier file."""
+
+_RESULTS = ("validation*.json", "bench-*.json", "flips.npz")
+_SAMPLES = (GOLDEN_FILE, CALIBRATION_FILE, TEST_FILE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a file that is not as its manifest says."""
+
+    path: Path
+    state: str
+    detail: str
+
+    @property
+    def broken(self) -> bool:
+        """Whether what was shipped is not what was made."""
+        return self.state in BROKEN
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at, by folder, and what was found."""
+
+    artifacts: tuple[Path, ...]
+    sources: tuple[Path, ...]
+    files: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def broken(self) -> tuple[Finding, ...]:
+        """The findings that make the check fail."""
+        return tuple(finding for finding in self.findings if finding.broken)
+
+
+def verify(folder: Path) -> Verification:
+    """Every artifact and source in the folder and below, hashed anew.
+
+    Raises InputError when the folder does not exist, and when there is neither in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    artifacts = tuple(path.parent for path in _found(folder, MANIFEST_FILE))
+    sources = tuple(path.parent for path in _found(folder, SOURCE_FILE))
+    if not artifacts and not sources:
+        raise InputError(f"{folder}: there is no artifact in it; run: edgekit export")
+    findings = [*(item for path in artifacts for item in _artifact(path))]
+    findings += [item for path in sources for item in _source(path)]
+    files = sum(1 for path in (*artifacts, *sources) for item in path.rglob("*") if item.is_file())
+    return Verification(artifacts, sources, files, tuple(findings))
+
+
+def _found(folder: Path, name: str) -> list[Path]:
+    """The files of that name, in order; what a running export is about to put in place is left alone."""
+    return [
+        path for path in sorted(folder.rglob(name)) if not any(part.startswith(STAGING_PREFIX) for part in path.parts)
+    ]
+
+
+def _artifact(folder: Path) -> Iterator[Finding]:
+    try:
+        artifact = load_artifact(folder)
+    except InputError as error:
+        yield Finding(folder / MANIFEST_FILE, DAMAGED, _reason(error, folder / MANIFEST_FILE))
+        return
+    manifest = artifact.manifest
+    yield from _hashed(artifact.path, manifest.sha256, manifest.size_bytes, MANIFEST_FILE)
+    yield from _golden(artifact)
+    yield from _results(artifact)
+    yield from _origin(artifact)
+    yield from _unlisted(folder, {manifest.file, MANIFEST_FILE, GOLDEN_FILE}, _RESULTS)
+
+
+def _hashed(path: Path, sha256: str, size_bytes: int | None, said_in: str) -> Iterator[Finding]:
+    if not path.exists():
+        yield Finding(path, MISSING, f"{said_in} lists it")
+        return
+    size = size_of(path)
+    if size_bytes is not None and size != size_bytes:
+        yield Finding(path, CHANGED, f"{size} bytes where {said_in} says {size_bytes}")
+    elif (actual := sha256_path(path)) != sha256:
+        yield Finding(path, CHANGED, f"sha256 {actual[:12]}… where {said_in} says {sha256[:12]}…")
+
+
+def _golden(artifact: Artifact) -> Iterator[Finding]:
+    """By the digest of the arrays, which is what the manifest has."""
+    path, wanted = artifact.folder / GOLDEN_FILE, artifact.manifest.golden.get("sha256")
+    if wanted is None:
+        return
+    if not path.is_file():
+        yield Finding(path, MISSING, f"{MANIFEST_FILE} lists it")
+        return
+    try:
+        actual = artifact.golden().digest()
+    except InputError as error:
+        yield Finding(path, DAMAGED, _reason(error, path))
+        return
+    if actual != wanted:
+        yield Finding(path, CHANGED, f"samples of sha256 {actual[:12]}… where {MANIFEST_FILE} says {str(wanted)[:12]}…")
+
+
+def _results(artifact: Artifact) -> Iterator[Finding]:
+    """Validations and benches that cannot be read, or that were made of an earlier file."""
+    for pattern, load, again in (
+        ("validation*.json", load_validation, "validate"),
+        ("bench-*.json", load_measurement, "bench"),
+    ):
+        for path in sorted(artifact.folder.glob(pattern)):
+            try:
+                result = load(path)
+            except InputError as error:
+                yield Finding(path, DAMAGED, _reason(error, path))
+                continue
+            if result.artifact_sha256 != artifact.manifest.sha256:
+                yield Finding(path, OUTDATED, f"it is about another model file; run: edgekit {again}")
+
+
+def _origin(artifact: Artifact) -> Iterator[Finding]:
+    """Whether the source beside the artifact is still the one that it was made from."""
+    folder = artifact.folder.parent / "source"
+    source = _load(folder) if (folder / SOURCE_FILE).is_file() else None
+    if source is not None and artifact.manifest.source.get("sha256") not in (None, source.sha256):
+        yield Finding(artifact.folder, OUTDATED, "it was made from an earlier source; run: edgekit export")
+
+
+def _load(folder: Path) -> SourceModel | None:
+    try:
+        return load_source(folder)
+    except InputError:
+        return None  # told where the source itself is looked at
+
+
+def _source(folder: Path) -> Iterator[Finding]:
+    try:
+        source = load_source(folder)
+    except InputError as error:
+        yield Finding(folder / SOURCE_FILE, DAMAGED, _reason(error, folder / SOURCE_FILE))
+        return
+    yield from _hashed(folder / source.file, source.sha256, None, SOURCE_FILE)
+    yield from _unlisted(folder, {source.file, SOURCE_FILE, *_SAMPLES}, ())
+
+
+def _unlisted(folder: Path, known: set[str], patterns: tuple[str, ...]) -> Iterator[Finding]:
+    for path in sorted(folder.iterdir()):
+        if path.name not in known and not any(path.match(pattern) for pattern in patterns):
+            yield Finding(path, UNLISTED, "no manifest lists it")
+
+
+def _reason(error: InputError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")

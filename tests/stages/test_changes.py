@@ -1,0 +1,282 @@
+"""Two runs side by side: what counts as worse, what cannot be compared, what a gate says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from reports.making import EMULATED, comparison, measurement, render, report, row, validation, verdict
+
+from edgekit.core.changes import ALLOWED, BETTER, GONE, INCOMPARABLE, NEW, SAME, WORSE, Allowance
+from edgekit.core.errors import InputError
+from edgekit.core.report import load_report
+from edgekit.stages.changes import against, compare
+from edgekit.stages.select import Selection
+
+NAMES = ("main.json", "branch.json")
+LATENCY = {"host": 1.2, "analytic": 0.0125, "emulated": 3.21}
+BENCH = measurement(emulated=EMULATED, latency_ms=LATENCY)
+
+
+def run(bench=BENCH, size=1_234_567, accuracy=0.9698, samples=1000, verdicts=()):
+    checked = validation(comparison())
+    checked = replace(checked, drift=replace(checked.drift, artifact=accuracy, samples=samples))
+    made = row(checked=checked, measurements=() if bench is None else (bench,), verdicts=verdicts)
+    manifest = replace(made.artifact.manifest, size_bytes=size)
+    return report(replace(made, artifact=replace(made.artifact, manifest=manifest)))
+
+
+def latency(**figures):
+    return replace(BENCH, latency_ms={**LATENCY, **figures})
+
+
+def instructions(count):
+    return replace(BENCH, emulated=replace(EMULATED, counts=replace(EMULATED.counts, instructions=count)))
+
+
+def states(old, new, allowance=None):
+    """Rule -> state, of what did not stay as it was."""
+    found = compare(old, new, NAMES, allowance or Allowance())
+    return {item.rule: item.state for item in found.told}
+
+
+def test_the_same_run_twice_has_not_changed():
+    found = compare(run(), run(), NAMES, Allowance(0, 0, 0))
+    assert {item.state for item in found.items} == {SAME}
+    assert {item.rule for item in found.items} == {
+        "size_bytes",
+        "metric",
+        "instructions",
+        "latency_ms.analytic",
+        "latency_ms.emulated",
+        "latency_ms.host",
+        "peak_memory_bytes",
+    }
+    assert found.sentence == "7 figures compared: nothing changed"
+
+
+@pytest.mark.parametrize(
+    ("new", "rule", "state"),
+    [
+        (run(size=1_234_568), "size_bytes", ALLOWED),
+        (run(size=1_300_000), "size_bytes", WORSE),
+        (run(size=1_234_566), "size_bytes", BETTER),
+        (run(accuracy=0.9688), "metric", ALLOWED),
+        (run(accuracy=0.95), "metric", WORSE),
+        (run(accuracy=0.98), "metric", BETTER),
+        (run(latency(analytic=0.013)), "latency_ms.analytic", WORSE),
+        (run(latency(emulated=3.22)), "latency_ms.emulated", ALLOWED),
+        (run(latency(emulated=3.3)), "latency_ms.emulated", WORSE),
+        (run(latency(host=1.5)), "latency_ms.host", WORSE),
+        (run(latency(host=0.9)), "latency_ms.host", BETTER),
+        (run(instructions(2.6e6)), "instructions", WORSE),
+        (run(replace(BENCH, peak_memory_load_bytes=7_000_000)), "peak_memory_bytes", WORSE),
+    ],
+)
+def test_what_moved_is_named(new, rule, state):
+    assert states(run(), new) == {rule: state}
+
+
+@pytest.mark.parametrize(
+    "bench", [latency(host=1.4), latency(host=1.0), instructions(2.501e6), latency(emulated=3.212)]
+)
+def test_what_does_not_repeat_better_has_not_moved(bench):
+    assert states(run(), run(bench)) == {}
+
+
+def test_what_is_allowed_can_be_set():
+    assert states(run(), run(size=1_300_000), Allowance(share=0.1)) == {"size_bytes": ALLOWED}
+    assert states(run(), run(latency(host=1.4)), Allowance(noisy=0.1)) == {"latency_ms.host": WORSE}
+    assert states(run(), run(accuracy=0.9688), Allowance(metric=0.0005)) == {"metric": WORSE}
+
+
+def test_an_error_that_grows_is_a_loss_where_less_is_better():
+    def with_mae(value):
+        made = run(bench=None)
+        (only,) = made.rows
+        drift = replace(only.validation.drift, metric="mae", artifact=value)
+        return replace(made, rows=(replace(only, validation=replace(only.validation, drift=drift)),))
+
+    assert states(with_mae(0.08), with_mae(0.1)) == {"metric": WORSE}
+    assert states(with_mae(0.1), with_mae(0.08)) == {"metric": BETTER}
+
+
+@pytest.mark.parametrize(
+    ("new", "rules", "note"),
+    [
+        (run(replace(BENCH, host="a laptop")), {"latency_ms.host", "peak_memory_bytes"}, "on a laptop now"),
+        (run(replace(BENCH, threads=2)), {"latency_ms.host", "peak_memory_bytes"}, "with 1 threads before, with 2 now"),
+        (
+            run(replace(BENCH, emulated=replace(EMULATED, cpu="cortex-a76"))),
+            {"latency_ms.emulated", "instructions"},
+            "counted on cortex-a72 before, on cortex-a76 now",
+        ),
+        (
+            run(replace(BENCH, emulated=replace(EMULATED, threads=2))),
+            {"latency_ms.emulated"},
+            "predicted for 4 threads before, for 2 now",
+        ),
+        (
+            run(replace(BENCH, emulated=replace(EMULATED, calibration="5 timings"))),
+            {"latency_ms.emulated"},
+            "predicted by another cost model: 4 timings before, 5 timings now",
+        ),
+        (run(samples=200), {"metric"}, "judged on 1000 test samples before, on 200 now"),
+    ],
+)
+def test_what_is_not_about_the_same_is_not_compared(new, rules, note):
+    found = compare(run(), new, NAMES, Allowance()).told
+    assert {item.rule for item in found} == rules
+    assert {item.state for item in found} == {INCOMPARABLE}
+    assert all(item.note.endswith(note) for item in found)
+    assert not any(item.broken for item in found)
+
+
+def test_a_tier_is_never_compared_with_another():
+    plain = replace(BENCH, latency_ms={"host": 3.21}, emulated=None)
+    assert states(run(), run(plain))["latency_ms.emulated"] == GONE
+    assert states(run(plain), run())["latency_ms.emulated"] == NEW
+
+
+def test_new_and_vanished_artifacts_and_benches_are_told():
+    old, new = report(row(), row("onnx:int8")), report(row(), row("onnx:float32"))
+    found = compare(old, new, NAMES, Allowance())
+    assert [(item.variant, item.rule, item.state) for item in found.told] == [
+        ("onnx:int8", "artifact", GONE),
+        ("onnx:float32", "artifact", NEW),
+    ]
+    assert [item.state for item in found.broken] == [GONE]
+    assert states(run(), run(bench=None)) == {"bench": GONE}
+
+
+def test_a_verdict_that_changed_is_told():
+    good, bad = run(verdicts=[verdict(True)]), run(verdicts=[verdict(False)])
+    assert states(good, bad) == {"verdict:size_bytes": WORSE}
+    assert states(bad, good) == {"verdict:size_bytes": BETTER}
+    assert states(run(), bad) == {}
+
+
+def test_the_worst_stands_first():
+    found = compare(run(), run(latency(emulated=3.0, host=9.0), size=1_240_000), NAMES, Allowance())
+    assert [item.state for item in found.told] == [WORSE, ALLOWED, BETTER]
+    assert found.sentence == "7 figures compared: 1 worse, 1 allowed, 1 better"
+
+
+def test_runs_with_nothing_in_common_are_bad_input():
+    with pytest.raises(InputError, match=r"main\.json and branch\.json have no artifact in common"):
+        compare(report(row()), report(row("onnx:int8")), NAMES, Allowance())
+
+
+def test_a_narrower_run_does_not_miss_what_it_is_not_about():
+    old = report(row(), row("onnx:int8"), row(model="other"))
+    now = report(row())
+    assert len(against(now, old, "main.json", Selection()).changes.broken) == 2
+    assert len(against(now, old, "main.json", Selection(names=("tiny",))).changes.broken) == 1
+    assert len(against(now, old, "main.json", Selection(targets=("tflite",))).changes.broken) == 1
+    assert against(now, old, "main.json", Selection(("tiny",), targets=("tflite",))).changes.broken == ()
+
+
+def test_a_device_can_be_singled_out():
+    old = run(latency(host=0.1))
+    changed = against(run(), old, "main.json", Selection(), devices=("pixel-3a",)).changes
+    assert changed.broken == ()
+    assert against(run(), old, "main.json", Selection(), devices=("pixel-2",)).changes.broken
+
+
+def test_a_report_is_read_back_as_it_was_written(tmp_path):
+    made = run(verdicts=[verdict(False)])
+    path = tmp_path / "report.json"
+    path.write_text(render("json", made))
+    assert load_report(path) == replace(made, sources=())
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"schema_version": 1}', '{"schema_version": 1, "artifacts": [3]}', '{"artifacts": []}']
+)
+def test_what_is_no_report_is_one_sentence(tmp_path, text):
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=str(path)):
+        load_report(path)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """The files of two runs: smaller, slower, less accurate."""
+    paths = []
+    for name, made in (("old", run()), ("new", run(latency(emulated=4.0), size=1_000_000, accuracy=0.9))):
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(render("json", made))
+    return paths
+
+
+@pytest.mark.parametrize("name", ["console", "markdown", "html", "github-summary", "github-annotations", "junit"])
+def test_two_files_are_compared_in_one_table(edgekit, two, name):
+    answer = edgekit("report", "--compare", *two, "--format", name)
+    assert answer.code == 0
+    for word in ("slower", "less accurate"):
+        assert word in answer.out
+    assert ("smaller" in answer.out) == (name != "github-annotations")  # errors only
+
+
+def test_two_files_are_compared_as_json(edgekit, two):
+    data = edgekit("report", "--compare", *two, "--json").data
+    assert data["passed"] is False
+    changes = {item["rule"]: item for item in data["changes"]}
+    assert changes["size_bytes"]["relative"] == pytest.approx(1_000_000 / 1_234_567 - 1)
+    assert changes["metric"]["state"] == "worse"
+
+
+def test_a_console_table_of_changes_fits_100_columns(edgekit, two):
+    assert max(map(len, edgekit("report", "--compare", *two).out.splitlines()[1:])) <= 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("tiny", "--compare", "old.json", "new.json"), "--compare is about two files"),
+        (("--compare", "old.json", "no.json"), "no.json: no such report"),
+        (("--compare", "old.json", "new.json", "--format", "csv"), "the format csv does not show what changed"),
+        (("--baseline", "no.json"), "no.json: no such report"),
+    ],
+)
+def test_what_cannot_be_compared_is_bad_input(edgekit, two, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(two[0].parent)
+    answer = edgekit("report", *arguments)
+    assert answer.code == 2
+    assert sentence in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--max-regression", "2%"), "--max-regression needs a --baseline"),
+        (("--max-metric-loss", "0.1"), "--max-metric-loss needs a --baseline"),
+        (("--baseline", "x.json", "--max-host-regression", "2"), "--max-host-regression: '2' is not a share"),
+        (("--baseline", "x.json", "--max-metric-loss", "0", "--max-regression", "q"), "--max-regression: 'q' is not"),
+    ],
+)
+def test_thresholds_are_checked_before_anything_is_done(edgekit, tmp_path, arguments, sentence):
+    answer = edgekit("check", "--root", tmp_path, *arguments)
+    assert answer.code == 2
+    assert sentence in answer.err
+
+
+def test_a_baseline_gates_a_change(edgekit, project, tmp_path):
+    before = tmp_path / "before.json"
+    chosen = ("linear", "--framework", "keras", "--target", "onnx")
+    assert edgekit("report", *chosen, "--root", project, "--format", "json", "--output", before).code == 0
+    same = edgekit("check", *chosen, "--root", project, "--baseline", before, "--json")
+    assert (same.code, same.data["changes"]["passed"]) == (0, True)
+    data = json.loads(before.read_text())
+    data["artifacts"][0]["manifest"]["size_bytes"] -= 100
+    before.write_text(json.dumps(data))
+    worse = edgekit("check", *chosen, "--root", project, "--baseline", before)
+    assert worse.code == 1
+    assert " larger" in worse.out
+    lenient = edgekit("check", *chosen, "--root", project, "--baseline", before, "--max-regression", "50%")
+    assert lenient.code == 0
+    assert "larger, allowed" in lenient.out
+    page = edgekit("report", *chosen, "--root", project, "--baseline", before, "--format", "html")
+    assert 'id="changes"' in page.out

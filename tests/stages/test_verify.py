@@ -1,0 +1,129 @@
+"""What verify finds in a build folder that somebody tampered with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgekit.core.errors import InputError
+from edgekit.core.files import sha256_file
+from edgekit.stages.verify import CHANGED, DAMAGED, MISSING, OUTDATED, UNLISTED, verify
+
+ARTIFACT = Path("linear/keras/onnx-float32")
+SOURCE = Path("linear/keras/source")
+
+
+@pytest.fixture
+def build(project, tmp_path):
+    """A copy of one model's artifacts that a test may spoil."""
+    folder = tmp_path / "build"
+    for name in (ARTIFACT, SOURCE):
+        shutil.copytree(project / "build" / name, folder / name)
+    return folder
+
+
+def found(folder):
+    return [(item.path.relative_to(folder).as_posix(), item.state) for item in verify(folder).findings]
+
+
+def flip(path: Path) -> None:
+    """One bit of the last byte."""
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_what_was_made_is_as_recorded(build):
+    result = verify(build)
+    assert result.findings == ()
+    assert (len(result.artifacts), len(result.sources)) == (1, 1)
+    assert result.files == sum(1 for path in build.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "path", "state"),
+    [
+        (flip, "model.onnx", CHANGED),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "model.onnx", CHANGED),
+        (Path.unlink, "model.onnx", MISSING),
+        (Path.unlink, "golden.npz", MISSING),
+        (lambda path: path.write_bytes(b"PK"), "golden.npz", DAMAGED),
+        (lambda path: path.write_text("{"), "manifest.json", DAMAGED),
+        (lambda path: path.write_text("[]"), "validation.json", DAMAGED),
+        (lambda path: edit(path, artifact_sha256="0" * 64), "validation.json", OUTDATED),
+        (lambda path: path.write_text("?"), "bench-pixel-2.json", DAMAGED),
+        (lambda path: path.write_text("hello"), "notes.txt", UNLISTED),
+        (lambda path: path.mkdir(), "folder", UNLISTED),
+    ],
+)
+def test_what_was_spoilt_is_found(build, spoil, path, state):
+    spoil(build / ARTIFACT / path)
+    assert found(build) == [(f"{ARTIFACT}/{path}", state)]
+
+
+def test_a_manifest_with_another_hash_does_not_fit_the_file_nor_its_results(build):
+    edit(build / ARTIFACT / "manifest.json", sha256="0" * 64)
+    assert found(build) == [(f"{ARTIFACT}/model.onnx", CHANGED), (f"{ARTIFACT}/validation.json", OUTDATED)]
+
+
+def test_other_golden_samples_are_found(build, project):
+    shutil.copy(project / "build" / "linear/keras/source/test.npz", build / ARTIFACT / "golden.npz")
+    assert found(build) == [(f"{ARTIFACT}/golden.npz", CHANGED)]
+
+
+def test_a_spoilt_source_is_found(build):
+    flip(build / SOURCE / "model.keras")
+    assert found(build) == [(f"{SOURCE}/model.keras", CHANGED)]
+
+
+def test_a_source_that_was_trained_again_is_told(build):
+    flip(build / SOURCE / "model.keras")
+    edit(build / SOURCE / "source.json", sha256=sha256_file(build / SOURCE / "model.keras"))
+    assert found(build) == [(str(ARTIFACT), OUTDATED)]
+    assert verify(build).broken == ()
+
+
+def test_what_a_running_export_prepares_is_left_alone(build):
+    staging = build / "linear/keras/.edgekit-1-x"
+    staging.mkdir()
+    (staging / "manifest.json").write_text("{")
+    assert found(build) == []
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_a_folder_without_artifacts_is_bad_input(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=str(tmp_path / name)):
+        verify(tmp_path / name)
+
+
+def test_the_command_fails_on_what_is_broken(build, edgekit):
+    assert edgekit("verify", build).code == 0
+    (build / ARTIFACT / "notes.txt").write_text("hello")
+    told = edgekit("verify", build)
+    assert (told.code, "unlisted" in told.out) == (0, True)
+    assert edgekit("verify", build, "--strict").code == 1
+    flip(build / ARTIFACT / "model.onnx")
+    answer = edgekit("verify", build, "--json")
+    assert answer.code == 1
+    assert [item["state"] for item in answer.data["findings"]] == ["changed", "unlisted"]
+    assert answer.data["passed"] is False
+
+
+def test_the_command_takes_the_projects_build_folder(build, edgekit):
+    answer = edgekit("verify", "--root", build.parent)
+    assert answer.code == 0
+    assert answer.out.endswith("1 artifacts and 1 sources: all as recorded\n")
+
+
+def test_the_command_refuses_a_folder_without_artifacts(tmp_path, edgekit):
+    answer = edgekit("verify", tmp_path)
+    assert answer.code == 2
+    assert "there is no artifact in it" in answer.err
