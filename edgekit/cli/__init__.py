@@ -45,6 +45,7 @@ _ORDER = [
     "check",
     "report",
     "verify",
+    "size",
     "inspect",
     "models",
     "targets",

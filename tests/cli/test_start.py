@@ -20,6 +20,7 @@ COMMANDS = (
     "check",
     "report",
     "verify",
+    "size",
     "inspect",
     "models",
     "targets",

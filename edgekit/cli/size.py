@@ -1,0 +1,56 @@
+"""edgekit size"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli._common import Run, common
+
+
+@click.command("size", short_help="Check the sizes of any model files.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option(
+    "--max-size",
+    "limits",
+    metavar="[PATTERN=]SIZE",
+    multiple=True,
+    help='A limit for all files, or for those whose path matches; may be repeated, the strictest wins. Such as "500 KB"'
+    ' or "models/*_int8.tflite=200 KB".',
+)
+@common
+def command(run: Run, files: tuple[Path, ...], limits: tuple[str, ...]) -> int:
+    """Weigh model files of any origin, as they are and compressed; exit code 1 when one is over its limit.
+
+    Needs no manifest and no framework: it is what the hook `edgekit-size` of pre-commit runs.
+
+    \b
+    Example:
+      edgekit size model.tflite --max-size "500 KB"
+      edgekit size models/*.tflite --max-size "5 MB" --max-size "*_int8.tflite=2 MB"
+    """
+    from dataclasses import asdict
+
+    from edgekit.core.units import format_bytes
+    from edgekit.reports.console import table
+    from edgekit.stages.size import parse_limit, weigh
+
+    weights = weigh(files, [parse_limit(text) for text in limits])
+    failed = [item for item in weights if not item.passed]
+    data = {
+        "passed": not failed,
+        "files": [{**asdict(item), "path": str(item.path), "passed": item.passed} for item in weights],
+    }
+    rows = [
+        (
+            str(item.path),
+            format_bytes(item.size_bytes),
+            "-" if item.compressed_bytes is None else format_bytes(item.compressed_bytes),
+            "-" if item.limit_bytes is None else format_bytes(item.limit_bytes),
+        )
+        for item in weights
+    ]
+    lines = "".join(f"FAILED  {item.sentence}\n" for item in failed)
+    run.answer(data, lambda: table(("file", "size", "gzip -9", "limit"), rows, left=1, color=run.color) + lines)
+    return 1 if failed else 0
