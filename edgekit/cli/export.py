@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     help="Real samples that int8 and int16x8 take their ranges from (default: 200, or all).",
 )
 @click.option("--route", metavar="KIND,...,TARGET", help="Take this route and no other, such as keras,torch,tflite.")
+@click.option("--sbom", is_flag=True, help="Also write a bill of materials (CycloneDX) beside each artifact.")
 @click.option("--explain", is_flag=True, help="Print the routes without converting.")
 @timeout_option
 @common
@@ -61,6 +62,7 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
       edgekit export net.py:build --weights net.safetensors --input image:1x3x96x96 --target executorch
     """
     from edgekit.stages import export, routes, subjects
+    from edgekit.stages.sbom import write_sbom
 
     selection = routes.parse_selection(choice.targets, choice.precision)
     sizes = dict(map(subjects.parse_size, options["dims"]))
@@ -86,9 +88,14 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
         if explain:
             return _explain(run, plans)
         made = export.export(context, plans, settings)
+        bills = [write_sbom(item) for item in made] if options["sbom"] else []
         code = context.exit_code
     run.answer(
-        {"artifacts": [artifact_data(item) for item in made], "failures": failures(context)},
+        {
+            "artifacts": [artifact_data(item) for item in made],
+            "failures": failures(context),
+            **({"sboms": [str(path) for path in bills]} if options["sbom"] else {}),
+        },
         "".join(f"{item.folder}\n" for item in made),
     )
     return code

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.errors import InputError
-from edgekit.core.files import STAGING_PREFIX, sha256_path, size_of
+from edgekit.core.files import STAGING_PREFIX, read_json, sha256_path, size_of
 from edgekit.core.measurement import load_measurement
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE, SourceModel, load_source
 from edgekit.core.validation import load_validation
+from edgekit.stages.sbom import SBOM_FILE, describes
 
 CHANGED, MISSING, DAMAGED, UNLISTED, OUTDATED = "changed", "missing", "damaged", "unlisted", "outdated"
 BROKEN = (CHANGED, MISSING, DAMAGED)
@@ -85,7 +86,8 @@ def _artifact(folder: Path) -> Iterator[Finding]:
     yield from _golden(artifact)
     yield from _results(artifact)
     yield from _origin(artifact)
-    yield from _unlisted(folder, {manifest.file, MANIFEST_FILE, GOLDEN_FILE}, _RESULTS)
+    yield from _bill(artifact)
+    yield from _unlisted(folder, {manifest.file, MANIFEST_FILE, GOLDEN_FILE, SBOM_FILE}, _RESULTS)
 
 
 def _hashed(path: Path, sha256: str, size_bytes: int | None, said_in: str) -> Iterator[Finding]:
@@ -130,6 +132,20 @@ def _results(artifact: Artifact) -> Iterator[Finding]:
                 continue
             if result.artifact_sha256 != artifact.manifest.sha256:
                 yield Finding(path, OUTDATED, f"it is about another model file; run: edgekit {again}")
+
+
+def _bill(artifact: Artifact) -> Iterator[Finding]:
+    """Whether the bill of materials, where there is one, is about this model file."""
+    path = artifact.folder / SBOM_FILE
+    if not path.exists():
+        return
+    try:
+        document = read_json(path, "bill of materials")
+    except InputError as error:
+        yield Finding(path, DAMAGED, _reason(error, path))
+        return
+    if artifact.manifest.sha256 not in describes(document):
+        yield Finding(path, OUTDATED, "it is about another model file; run: edgekit export --sbom")
 
 
 def _origin(artifact: Artifact) -> Iterator[Finding]:
