@@ -24,9 +24,11 @@ def export_command(manifest: Manifest) -> str:
     return _line("export", manifest.model, manifest.source["kind"], str(manifest.variant), *options)
 
 
-def validate_command(manifest: Manifest) -> str:
-    """On the golden samples and, where it stands beside the artifact, the test set."""
-    return _line("validate", manifest.model, manifest.source["kind"], str(manifest.variant))
+def validate_command(manifest: Manifest, *, hard: bool = False) -> str:
+    """On the golden samples, on the `hard` inputs where these were asked for, and on the test set where it is there."""
+    return _line(
+        "validate", manifest.model, manifest.source["kind"], str(manifest.variant), *(["--hard"] if hard else [])
+    )
 
 
 def check_command(manifest: Manifest) -> str:

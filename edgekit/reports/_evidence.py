@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from edgekit.core.comparison import format_figure
+from edgekit.core.comparison import Comparison, format_figure
 from edgekit.core.measurement import Measurement
 from edgekit.core.report import Row
 from edgekit.core.units import format_bytes, format_count, format_ms
@@ -69,6 +69,7 @@ class Evidence:
 def evidence(row: Row) -> Evidence:
     """What the report has on one artifact."""
     manifest = row.artifact.manifest
+    hard = row.validation is not None and bool(row.validation.hard)
     benches = tuple((f"bench {item.device}", bench_command(item)) for item in row.measurements)
     return Evidence(
         evidence_key(row),
@@ -82,7 +83,7 @@ def evidence(row: Row) -> Evidence:
         tuple(verdict.sentence for verdict in row.verdicts if not verdict.passed),
         (
             (EXPORT, export_command(manifest)),
-            *(((VALIDATE, validate_command(manifest)),) if row.validation else ()),
+            *(((VALIDATE, validate_command(manifest, hard=hard)),) if row.validation else ()),
             *benches,
             *(((CHECK, check_command(manifest)),) if row.verdicts else ()),
         ),
@@ -120,16 +121,21 @@ def _validated(row: Row) -> Iterator[Fact]:
     if row.validation is None:
         return
     for item in row.validation.comparisons:
-        where = f"output {item.output}, {item.samples} golden samples"
-        if item.problem is not None:
-            yield Fact("comparison", item.problem, NOTHING, where, VALIDATE, "FAILED")
-        for figure in item.figures:
-            exact = figure.value is None and figure.name == "sqnr_db"
-            value = "exact" if exact else format_figure(figure.value)
-            verdict = "" if figure.limit is None else _word(figure.passed)
-            yield Fact(figure.name, value, figure.limit_text or NOTHING, where, VALIDATE, verdict)
+        yield from _compared(item, f"output {item.output}, {item.samples} golden samples")
+    for item in row.validation.hard:
+        yield from _compared(item, f"output {item.output}, hard inputs, furthest on {row.validation.hard_case(item)}")
     if row.validation.drift is not None:
         yield from _drifted(row.validation.drift)
+
+
+def _compared(item: Comparison, where: str) -> Iterator[Fact]:
+    if item.problem is not None:
+        yield Fact("comparison", item.problem, NOTHING, where, VALIDATE, "FAILED")
+    for figure in item.figures:
+        exact = figure.value is None and figure.name == "sqnr_db"
+        value = "exact" if exact else format_figure(figure.value)
+        verdict = "" if figure.limit is None else _word(figure.passed)
+        yield Fact(figure.name, value, figure.limit_text or NOTHING, where, VALIDATE, verdict)
 
 
 def _drifted(drift: Drift) -> Iterator[Fact]:

@@ -31,11 +31,12 @@ _Line = dict[str, object]
 
 
 def _validated(validation: Validation) -> Iterator[_Line]:
-    for item in validation.comparisons:
-        for figure in item.figures:
-            value = "inf" if figure.value is None else figure.value
-            limit = {} if figure.limit is None else {"limit": figure.limit, "passed": figure.passed}
-            yield {"output": item.output, "figure": figure.name, "value": value, **limit}
+    for prefix, compared in (("", validation.comparisons), ("hard_", validation.hard)):
+        for item in compared:
+            for figure in item.figures:
+                value = "inf" if figure.value is None else figure.value
+                limit = {} if figure.limit is None else {"limit": figure.limit, "passed": figure.passed}
+                yield {"output": item.output, "figure": f"{prefix}{figure.name}", "value": value, **limit}
     drift = validation.drift
     if drift is not None:
         yield {"figure": f"{drift.metric}_source", "value": drift.source}

@@ -28,6 +28,7 @@ COMMANDS = (
     "doctor",
 )
 HEAVY = ("tensorflow", "keras", "torch", "onnx", "onnxruntime", "ai_edge_litert", "numpy", "pydantic", "rich")
+HEAVY += ("matplotlib", "jinja2")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 from reports.making import EMULATED, comparison, measurement, mixed_report, render, report, row, validation
 
@@ -55,3 +56,9 @@ def test_a_broken_rule_is_told():
         ("1234567.0", "2000000.0", "True"),
         ("1234567.0", "400000.0", "False"),
     ]
+
+
+def test_hard_inputs_have_figures_of_their_own():
+    checked = replace(validation(comparison()), hard=(comparison(sqnr=21.5),), hard_cases=("zeros",))
+    found = lines(report(row(checked=checked)))
+    assert [item["value"] for item in figure(found, "hard_sqnr_db")] == ["21.5"]

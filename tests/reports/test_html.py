@@ -116,6 +116,13 @@ def test_the_evidence_has_tolerances_and_the_commands_that_make_the_figures(page
         assert f"<code>{command}</code>" in text
 
 
+def test_hard_inputs_are_named_where_they_were_tried():
+    checked = replace(validation(comparison()), hard=(comparison(sqnr=21.5),), hard_cases=("a", "b", "c", "zeros"))
+    text = render("html", report(row(checked=checked)))
+    assert "output y, hard inputs, furthest on zeros" in text
+    assert "<code>edgekit validate tiny --framework keras --target tflite:int8 --hard</code>" in text
+
+
 def test_what_was_not_done_is_left_out():
     text = render("html", report(row(checked=validation(comparison()))))
     assert 'id="devices"' not in text
