@@ -44,7 +44,7 @@ PTL = "build/simple_cnn/torch/lite-interpreter-float32/model.ptl"
         (("check", "--max-latency", "host"), "--max-latency host: write it TIER=MS"),
         (("check", "--max-latency", "host=-1"), "the limit must be more than 0 ms"),
         (("check", "--max-latency", "guess=1"), "unknown tier 'guess'; known: analytic, device, emulated, host"),
-        (("report", "--format", "pdf"), "unknown report 'pdf'; known: console, json, markdown"),
+        (("report", "--format", "pdf"), "unknown report 'pdf'; known: console, csv, github-"),
         (("inspect", "nothing.tflite"), "nothing.tflite: no such file or folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

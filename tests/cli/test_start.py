@@ -27,8 +27,8 @@ COMMANDS = (
     "devices",
     "doctor",
 )
-HEAVY = ("tensorflow", "keras", "torch", "onnx", "onnxruntime", "ai_edge_litert", "numpy", "pydantic", "rich")
-HEAVY += ("matplotlib", "jinja2")
+FRAMEWORKS = ("tensorflow", "keras", "torch", "onnx", "onnxruntime", "ai_edge_litert")
+HEAVY = (*FRAMEWORKS, "numpy", "pydantic", "rich", "matplotlib", "jinja2")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
