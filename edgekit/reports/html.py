@@ -70,7 +70,7 @@ class HtmlReport(ReportFormat):
 
     def render(self, report: Report, *, color: bool = False) -> str:
         require((MATPLOTLIB, JINJA2), "the format html")
-        from edgekit.reports import _evidence, _panels, _tables
+        from edgekit.reports import _evidence, _matrix, _panels, _tables
 
         benches = [item for row in report.rows for item in row.measurements]
         hosts = list(dict.fromkeys(item.host for item in benches))
@@ -86,6 +86,7 @@ class HtmlReport(ReportFormat):
             precisions=sorted({row.artifact.manifest.precision for row in report.rows}),
             changes=_tables.changes(report.changes) if report.changes else None,
             changes_sentence=report.changes.sentence if report.changes else "",
+            matrix=_matrix.matrix(report),
             artifacts=_tables.artifacts(report),
             tradeoffs=_panels.tradeoffs(report),
             devices=_panels.devices(report),

@@ -123,6 +123,20 @@ def test_hard_inputs_are_named_where_they_were_tried():
     assert "<code>edgekit validate tiny --framework keras --target tflite:int8 --hard</code>" in text
 
 
+def test_the_overview_has_a_cell_for_every_artifact_and_a_dot_where_there_is_none():
+    rows = [*full(2).rows, row("onnx:float16", "model9")]
+    table = section(render("html", report(*rows)), "t-matrix").partition("</table>")[0]
+    assert re.findall(r'scope="colgroup" colspan="(\d)">(\w+)<', table) == [("2", "onnx"), ("2", "tflite")]
+    assert re.findall(r'scope="col">([^<]+)<', table) == ["model", "float16", "int8", "float32", "int8"]
+    lines = table.partition("<tbody>")[2].split("</tr>")[:-1]
+    assert [(item.count("passed, "), item.count("not judged, "), item.count("·")) for item in lines] == [
+        (3, 0, 1),
+        (3, 0, 1),
+        (0, 1, 3),
+    ]
+    assert "1.0e-02" in lines[0]
+
+
 def test_what_was_not_done_is_left_out():
     text = render("html", report(row(checked=validation(comparison()))))
     assert 'id="devices"' not in text

@@ -184,6 +184,7 @@ def test_a_filter_holds_for_tables_charts_and_evidence(look):
     page.page.locator("#by-model").select_option("model1/keras")
     assert set(page.column("t-artifacts", "model")) == {"model1/keras"}
     assert set(page.column("t-side-by-side", "model")) == {"model1/keras"}
+    assert page.page.locator("#t-matrix tbody tr:visible th").all_inner_texts() == ["model1/keras"]
     visible = page.page.locator("#tradeoffs h3:visible, #devices h3:visible").all_inner_texts()
     assert set(visible) == {"model1/keras"}
     assert page.page.locator("#evidence details:visible").count() == 3
@@ -195,6 +196,7 @@ def test_filters_narrow_one_another_down_and_can_be_lifted(look):
     page.page.locator("#by-target").select_option("tflite")
     page.page.get_by_label("Search", exact=True).fill("INT8 model0")
     assert page.column("t-artifacts", "variant") == ["tflite:int8"]
+    assert page.page.locator("#t-matrix tbody tr:visible").count() == 4  # the overview is about whole models
     page.page.get_by_label("Search", exact=True).fill("")
     page.page.locator("#by-target").select_option("all")
     assert len(page.column("t-artifacts", "variant")) == 10

@@ -64,7 +64,7 @@
   const counted = document.querySelectorAll("#t-artifacts tbody tr, #t-changes tbody tr");
   const fits = (thing) => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const named = thing.matches("tr, details"); // charts are about a whole model
+    const named = thing.matches(".figures tr, details"); // charts and the overview are about whole models
     const text = named ? thing.textContent.toLowerCase() : "";
     const has = ({ value, dataset }) =>
       !value || thing.dataset[dataset.by] === undefined || thing.dataset[dataset.by] === value;
