@@ -69,6 +69,7 @@ _ADDS = {
     "executorch": "the executorch target and runtime",
     "onnx": "the onnx target and ONNX Runtime",
     "tensorboard": "event files of a training (--tensorboard)",
+    "micro": "TFLite artifacts on a microcontroller's interpreter (edgekit micro)",
     "report": "reports in HTML (report --format html)",
     "images": "folders of images as calibration samples",
     "data": "the MNIST subset that simple_cnn learns from",
