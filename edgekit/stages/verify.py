@@ -12,13 +12,14 @@ from edgekit.core.files import STAGING_PREFIX, read_json, sha256_path, size_of
 from edgekit.core.measurement import load_measurement
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE, SourceModel, load_source
 from edgekit.core.validation import load_validation
+from edgekit.stages.plan import CHECK_FILE
 from edgekit.stages.sbom import SBOM_FILE, describes
 
 CHANGED, MISSING, DAMAGED, UNLISTED, OUTDATED = "changed", "missing", "damaged", "unlisted", "outdated"
 BROKEN = (CHANGED, MISSING, DAMAGED)
 """What no build folder may have. The others are told: files that no manifest lists, results about an earlier file."""
 
-_RESULTS = ("validation*.json", "bench-*.json", "flips.npz")
+_RESULTS = ("validation*.json", "bench-*.json", CHECK_FILE, "flips.npz")
 _SAMPLES = (GOLDEN_FILE, CALIBRATION_FILE, TEST_FILE)
 
 

@@ -90,6 +90,11 @@ def test_a_source_that_was_trained_again_is_told(build):
     assert verify(build).broken == ()
 
 
+def test_what_the_pipeline_leaves_beside_an_artifact_is_known(build):
+    (build / ARTIFACT / "check.json").write_text("{}")
+    assert found(build) == []
+
+
 def test_what_a_running_export_prepares_is_left_alone(build):
     staging = build / "linear/keras/.edgekit-1-x"
     staging.mkdir()
