@@ -75,7 +75,8 @@ def test_validate_takes_hard_inputs_too(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "build/simple_cnn/torch", tmp_path / "build/simple_cnn/torch")
     chosen = ("--target", "tflite:float32", "--target", "onnx:int8")
     answer = call("validate", "simple_cnn", *chosen, "--hard", "--root", tmp_path, "--json")
-    judged, told = answer.data["validations"]
+    found = {item["target"]: item for item in answer.data["validations"]}
+    judged, told = found["tflite"], found["onnx"]
     assert judged["passed"]
     assert "denormals" in judged["hard_cases"]
     assert judged["hard"][0]["figures"][0]["limit"] is not None

@@ -19,6 +19,7 @@ from edgekit.stages.routes import targets
 SAME_WAY = "lite-interpreter"  # by way of the very TorchScript file
 PROVEN_ELSEWHERE = {"linear", "simple_cnn"}
 MODELS = sorted(set(open_project(Path(__file__).parent).models()) - PROVEN_ELSEWHERE)
+DEAD = "mobilenet_v1_025"  # its first weights answer every image alike, which would prove nothing
 VARIANTS = [f"{target}:float32" for target in targets() if target != SAME_WAY] + ["tflite:int8"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -36,8 +37,10 @@ class Everything(NamedTuple):
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
     root = tmp_path_factory.mktemp("models")
-    trained = call("train", *MODELS, "--framework", "both", "--epochs", "0", "--root", root)
-    assert trained.code == 0, trained.err
+    alive = [name for name in MODELS if name != DEAD]
+    for names, how in ((alive, ("--epochs", "0")), ([DEAD], ("--epochs", "1", "--time-limit", "15s"))):
+        trained = call("train", *names, "--framework", "both", *how, "--root", root)
+        assert trained.code == 0, trained.err
     chosen = [word for variant in VARIANTS for word in ("--target", variant)]
     exported = call("export", *MODELS, *chosen, "--root", root, "--json")
     float32 = call("validate", *MODELS, "--precision", "float32", "--root", root, "--json")
