@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +37,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         answer = call(*arguments)
         assert answer.code == 0, answer.err
     call("validate", "--root", root)  # one epoch may leave an int8 agreement below its tolerance: tests look closer
+    return root
+
+
+@pytest.fixture(scope="session")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a classifier that int8 breaks, `broken`, as float files, and its samples. Copy it to change it."""
+    root = tmp_path_factory.mktemp("broken")
+    script = Path(__file__).parent / "fixtures" / "broken_network" / "make.py"
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
+    made = subprocess.run(
+        [sys.executable, "-W", "ignore", script, root], env={**os.environ, **quiet}, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    targets = ("--target", "tflite:float32", "--target", "onnx:float32")
+    answer = call("export", root / "broken.keras", "--sample", root / "samples.npz", *targets, "--root", root)
+    assert answer.code == 0, answer.err
     return root
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgekit.core.planned import Planned
     from edgekit.core.project import Project
     from edgekit.stages.context import Context
+    from edgekit.stages.subjects import OwnModel
 
 
 class Run:
@@ -265,3 +266,48 @@ def forced_pairs(pairs: tuple[str, ...]) -> dict[str, str]:
     if not all(forced.values()) or not all(forced):
         raise InputError("--pair: write A=B, a tensor of the first model and one of the second")
     return forced
+
+
+def own_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What can be said of a model of the user's own; `own_model` makes one value of it."""
+    for option in reversed(
+        (
+            click.option(
+                "--weights", type=click.Path(path_type=Path), help="Weights for code: a state dict, safetensors, .h5."
+            ),
+            click.option(
+                "--input", "inputs", metavar="NAME:SHAPE:DTYPE", multiple=True, help="An input; may be repeated."
+            ),
+            click.option(
+                "--sample",
+                type=click.Path(path_type=Path),
+                help="Real inputs by name (npz, npy); 'labels' judge accuracy.",
+            ),
+            click.option(
+                "--calibration",
+                metavar="PATH|FILE.py:FUNCTION",
+                help="Inputs to take ranges from: npz, npy, images, code.",
+            ),
+            click.option(
+                "--image-range",
+                nargs=2,
+                type=float,
+                default=(0.0, 1.0),
+                help="What pixels 0..255 of images become (default: 0 1).",
+            ),
+            click.option("--name", help="What to call your model (default: its file's name)."),
+            click.option(
+                "--dim", "dims", metavar="NAME=SIZE", multiple=True, help="Fix a symbolic dimension, such as batch=1."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def own_model(options: dict[str, Any]) -> OwnModel:
+    """What `own_model_options` were given."""
+    from edgekit.stages.subjects import OwnModel, parse_size
+
+    keys = ("name", "weights", "inputs", "sample", "calibration", "image_range")
+    return OwnModel(sizes=dict(map(parse_size, options["dims"])), **{key: options[key] for key in keys})

@@ -7,29 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._common import Choice, Run, artifact_data, common, failures, selection_options, timeout_option
+from edgekit.cli._common import (
+    Choice,
+    Run,
+    artifact_data,
+    common,
+    failures,
+    own_model,
+    own_model_options,
+    selection_options,
+    timeout_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgekit.core.recipe import Recipe
     from edgekit.stages.export import ExportPlan
 
 
 @click.command("export", short_help="Convert models to edge formats.")
 @selection_options
-@click.option("--weights", type=click.Path(path_type=Path), help="Weights for code: a state dict, safetensors, .h5.")
-@click.option("--input", "inputs", metavar="NAME:SHAPE:DTYPE", multiple=True, help="An input; may be repeated.")
-@click.option(
-    "--sample", type=click.Path(path_type=Path), help="Real inputs by name (npz, npy); 'labels' judge accuracy."
-)
-@click.option(
-    "--calibration", metavar="PATH|FILE.py:FUNCTION", help="Inputs to take ranges from: npz, npy, images, code."
-)
-@click.option(
-    "--image-range", nargs=2, type=float, default=(0.0, 1.0), help="What pixels 0..255 of images become (default: 0 1)."
-)
-@click.option("--name", help="What to call your model (default: its file's name).")
-@click.option("--dim", "dims", metavar="NAME=SIZE", multiple=True, help="Fix a symbolic dimension, such as batch=1.")
+@own_model_options
 @click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="The layout of images in the artifact.")
 @click.option("--opset", type=int, help="ONNX operator set.")
 @click.option("--ir-version", type=int, help="ONNX file format version.")
@@ -37,6 +36,11 @@ if TYPE_CHECKING:
     "--calibration-samples",
     type=click.IntRange(min=1),
     help="Real samples that int8 and int16x8 take their ranges from (default: 200, or all).",
+)
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    help="Make the variant that this file describes, of `edgekit tune` or your own.",
 )
 @click.option("--route", metavar="KIND,...,TARGET", help="Take this route and no other, such as keras,torch,tflite.")
 @click.option("--sbom", is_flag=True, help="Also write a bill of materials (CycloneDX) beside each artifact.")
@@ -59,22 +63,21 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
       edgekit export --target tflite
       edgekit export simple_cnn --framework torch --target onnx --precision int8
       edgekit export detector.onnx --target tflite:int8 --calibration photos/
+      edgekit export simple_cnn --recipe build/simple_cnn/keras/tflite-int8-tuned/recipe.json
       edgekit export net.py:build --weights net.safetensors --input image:1x3x96x96 --target executorch
     """
     from edgekit.stages import export, routes, subjects
     from edgekit.stages.sbom import write_sbom
 
+    recipe, choice = _by_recipe(options["recipe"], choice, options["calibration_samples"])
     selection = routes.parse_selection(choice.targets, choice.precision)
-    sizes = dict(map(subjects.parse_size, options["dims"]))
-    own = subjects.OwnModel(
-        sizes=sizes,
-        **{key: options[key] for key in ("name", "weights", "inputs", "sample", "calibration", "image_range")},
-    )
+    own = own_model(options)
     settings = export.ExportSettings(
         options["calibration_samples"],
-        sizes,
+        own.sizes or {},
         options["layout"],
         {key: options[key] for key in ("opset", "ir_version") if options[key] is not None},
+        recipe,
     )
     with run.context(timeout) as context:
         plans = tuple(
@@ -83,6 +86,8 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
             for item in export.plan(group, selection, targets_named=bool(choice.targets))
         )
         plans = export.possible(context, plans, settings, targets_named=bool(choice.targets))
+        if recipe is not None:
+            plans = export.by_recipe(plans, recipe)
         if route is not None:
             plans = export.pin(plans, routes.parse_route(route))
         if explain:
@@ -99,6 +104,20 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
         "".join(f"{item.folder}\n" for item in made),
     )
     return code
+
+
+def _by_recipe(path: Path | None, choice: Choice, samples: int | None) -> tuple[Recipe | None, Choice]:
+    """The recipe in the file, and its variant in place of a choice of targets."""
+    from edgekit.config.recipe import read_recipe
+    from edgekit.core.errors import InputError
+    from edgekit.core.specs import Variant
+
+    if path is None:
+        return None, choice
+    if choice.targets or choice.precision or samples:
+        raise InputError("--recipe says target, precision and calibration samples; leave out what names them again")
+    recipe = read_recipe(path)
+    return recipe, choice._replace(targets=(str(Variant(recipe.target, recipe.precision)),))
 
 
 def _explain(run: Run, plans: Sequence[ExportPlan]) -> int:

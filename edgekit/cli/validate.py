@@ -111,7 +111,7 @@ def _rows(validations: Sequence[Validation], every: bool) -> Iterator[tuple[str,
     """The figures that have a tolerance, beside it; all of them with -v."""
     for item in validations:
         on = f" on {item.device}" if item.device else ""
-        name = (f"{item.model}/{item.kind}", f"{item.target}:{item.precision}{on}")
+        name = (f"{item.model}/{item.kind}", f"{item.variant}{on}")
         yield from ((*name, *cells) for cells in _comparison_rows(item.comparisons, "", every))
         yield from ((*name, *cells) for cells in _comparison_rows(item.against_host, "to host: ", every))
         for comparison in item.hard:

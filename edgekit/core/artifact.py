@@ -12,7 +12,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.files import read_json, sha256_file, write_json
 from edgekit.core.samples import Samples
 from edgekit.core.source import GOLDEN_FILE
-from edgekit.core.specs import PRECISIONS, Signature, Variant
+from edgekit.core.specs import PRECISIONS, TUNED, Signature, Variant
 
 MANIFEST_SCHEMA = 1
 MANIFEST_FILE = "manifest.json"
@@ -47,8 +47,9 @@ class Manifest:
 
     @property
     def variant(self) -> Variant:
-        """Target and precision in one."""
-        return Variant(self.target, self.precision)
+        """Target and precision in one, marked where a recipe made it."""
+        recipe = isinstance(self.options.get("recipe"), Mapping)
+        return Variant(self.target, self.precision, TUNED if recipe else "")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from edgekit.core.specs import TUNED
 from edgekit.core.units import format_bytes, format_count, format_ms
 
 TIERS = ("analytic", "host", "emulated", "device")
@@ -27,8 +28,8 @@ class Budget:
     variant: str = "*"
 
     def covers(self, variant: str) -> bool:
-        """Whether it is about this variant."""
-        return fnmatchcase(variant, self.variant)
+        """Whether it is about this variant; what is asked of a variant is asked of it tuned too."""
+        return any(fnmatchcase(name, self.variant) for name in (variant, variant.removesuffix(f"-{TUNED}")))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from edgekit.core.clock import Distribution
 from edgekit.core.emulated import Emulated, emulated_from_dict
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_json
+from edgekit.core.specs import Variant
 
 BENCH_SCHEMA = 1
 
@@ -45,7 +46,13 @@ class Measurement:
     weight_bytes: int | None
     notes: tuple[str, ...] = ()
     emulated: Emulated | None = None
+    how: str = ""
     schema_version: int = BENCH_SCHEMA
+
+    @property
+    def variant(self) -> Variant:
+        """Target and precision in one, marked where a recipe made it."""
+        return Variant(self.target, self.precision, self.how)
 
     @property
     def peak_memory_bytes(self) -> int | None:

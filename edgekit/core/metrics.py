@@ -107,8 +107,14 @@ def roc_auc(scores: Array, labels: Array) -> float:
 def reconstruction_auc(outputs: Array, labels: Array, inputs: Array) -> float:
     """ROC AUC of the mean squared reconstruction error of each sample: outputs and inputs (N, ...), labels (N,) that
     are 0 for normal samples and 1 for anomalies."""
+    return roc_auc(_reconstruction_error(outputs, inputs), labels)
+
+
+def _reconstruction_error(outputs: Array, inputs: Array) -> Array:
+    """The mean squared error of each sample."""
     r, a = _pair(inputs, outputs)
-    return roc_auc(np.mean((r - a).reshape(len(r), -1) ** 2, axis=1), labels)
+    error: Array = np.mean((r - a).reshape(len(r), -1) ** 2, axis=1)
+    return error
 
 
 def _right(outputs: Array, labels: Array) -> Array:
@@ -130,7 +136,8 @@ class TaskMetric:
 
     `compute` takes outputs (N, ...), labels (N,) and inputs (N, ...) of the test set, in this order: an anomaly
     detector is judged by how well its outputs reconstruct its inputs. `per_sample` gives, for outputs and labels, one
-    value a sample whose mean is the metric; None where there is none (AUC).
+    value a sample whose mean is the metric. Where there is none (AUC), `scores` gives, for outputs and inputs, one
+    value a sample, and `of_scores` the metric for scores and labels, so that a bootstrap need not start over.
     """
 
     name: str
@@ -138,6 +145,8 @@ class TaskMetric:
     higher_is_better: bool
     is_share: bool  # shares are printed in percent, and their drift in points
     per_sample: Callable[[Array, Array], Array] | None = None
+    scores: Callable[[Array, Array], Array] | None = None
+    of_scores: Callable[[Array, Array], float] | None = None
 
     def drop(self, source: float, artifact: float) -> float:
         """How much worse the artifact is: positive when it lost, in the metric's own unit."""
@@ -149,7 +158,7 @@ TASK_METRICS = {
     for metric in (
         TaskMetric("accuracy", lambda outputs, labels, _inputs: accuracy(outputs, labels), True, True, _right),
         TaskMetric("mae", lambda outputs, labels, _inputs: mae(outputs, labels), False, False, _error),
-        TaskMetric("auc", reconstruction_auc, True, False),
+        TaskMetric("auc", reconstruction_auc, True, False, None, _reconstruction_error, roc_auc),
     )
 }
 

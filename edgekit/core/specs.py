@@ -30,12 +30,17 @@ def parse_precision(text: str) -> str:
     return text
 
 
+TUNED = "tuned"
+"""What a variant is called beside its precision that a recipe made, of `edgekit tune` or a user's."""
+
+
 @dataclass(frozen=True, order=True)
 class Variant:
-    """One target at one precision, written `tflite:int8`."""
+    """One target at one precision, written `tflite:int8`; `how` marks one not made as usual: `tflite:int8-tuned`."""
 
     target: str
     precision: str
+    how: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Variant:
@@ -48,10 +53,10 @@ class Variant:
     @property
     def slug(self) -> str:
         """The folder name: `tflite-int8`."""
-        return f"{self.target}-{self.precision}"
+        return str(self).replace(":", "-")
 
     def __str__(self) -> str:
-        return f"{self.target}:{self.precision}"
+        return f"{self.target}:{self.precision}" + (f"-{self.how}" if self.how else "")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from edgekit.core.comparison import Comparison, comparison_from_dict, format_figure
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_json
+from edgekit.core.specs import Variant
 from edgekit.core.statistics import ClassDrift, Interval, detectable_drop, samples_to_decide
 
 VALIDATION_SCHEMA = 2
@@ -84,7 +85,13 @@ class Validation:
     against_host: tuple[Comparison, ...] = ()
     hard: tuple[Comparison, ...] = ()
     hard_cases: tuple[str, ...] = ()
+    how: str = ""
     schema_version: int = VALIDATION_SCHEMA
+
+    @property
+    def variant(self) -> Variant:
+        """Target and precision in one, marked where a recipe made it."""
+        return Variant(self.target, self.precision, self.how)
 
     @property
     def passed(self) -> bool:

@@ -78,7 +78,7 @@ def bench_cells(item: Measurement) -> tuple[str, ...]:
     memory = item.peak_memory_bytes
     return (
         f"{item.model}/{item.kind}",
-        f"{item.target}:{item.precision}",
+        str(item.variant),
         format_ms(item.wall.p50_ms),
         format_ms(item.wall.p99_ms),
         NOTHING if bound is None else format_ms(bound),
@@ -100,7 +100,7 @@ def emulated_cells(item: Measurement) -> tuple[str, ...] | None:
     known = found.low_ms is not None and found.high_ms is not None
     return (
         f"{item.model}/{item.kind}",
-        f"{item.target}:{item.precision}",
+        str(item.variant),
         format_ms(found.latency_ms),
         f"{format_ms(found.low_ms or 0)} .. {format_ms(found.high_ms or 0)}" if known else found.calibration,
         format_count(counts.instructions),

@@ -21,6 +21,7 @@ from edgekit.core.events import Listener
 from edgekit.core.files import sha256_file
 from edgekit.core.layout import Order
 from edgekit.core.metrics import TASK_METRICS, Array
+from edgekit.core.recipe import Recipe
 from edgekit.core.requirements import require, versions
 from edgekit.core.rounding import Rounding, measured
 from edgekit.core.samples import Samples
@@ -192,7 +193,8 @@ _loaded: dict[tuple[str, str, str | None, Signature], Loaded] = {}
 class ConvertRequest:
     """A conversion. Folders are absolute; `base` is what the source's code is relative to.
 
-    `sizes` fixes symbolic dimensions by name, `layout` puts images into another one, `options` are the target's own.
+    `sizes` fixes symbolic dimensions by name, `layout` puts images into another one, `options` are the target's own,
+    `recipe` says which layers are made otherwise.
     """
 
     source_folder: str
@@ -205,6 +207,7 @@ class ConvertRequest:
     sizes: Mapping[str, int] = field(default_factory=dict)
     layout: str | None = None
     options: Mapping[str, int] = field(default_factory=dict)
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True)
@@ -244,15 +247,22 @@ def _source(request: ConvertRequest) -> tuple[Loaded, SourceModel]:
     return _loaded[key], source
 
 
-def convert(request: ConvertRequest, *, emit: Listener) -> ConvertAnswer:
-    """Converts the source into the folder."""
+def prepared(request: ConvertRequest) -> tuple[Target, Loaded, Conversion]:
+    """The target, the source as it takes it, and what it is asked for."""
     target: Target = plugins.load("edgekit.targets", request.target, "TARGET")
     loaded, source = _source(request)
     signature = loaded.signature
     if not target.symbolic:
         signature = signature.sized({**source.sizes, signature.batch or "": 1})
-    loaded = loaded.at(signature, source.sizes)
-    job = Conversion(request.precision, Path(request.folder), request.calibration, request.options)
+    folder = Path(request.folder)
+    job = Conversion(request.precision, folder, request.calibration, request.options, request.recipe)
+    return target, loaded.at(signature, source.sizes), job
+
+
+def convert(request: ConvertRequest, *, emit: Listener) -> ConvertAnswer:
+    """Converts the source into the folder."""
+    target, loaded, job = prepared(request)
+    signature = loaded.signature
     used = versions(target.requires[loaded.kind])
     if request.layout is None:
         return ConvertAnswer(target.convert(loaded, job), used)

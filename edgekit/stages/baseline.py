@@ -40,7 +40,7 @@ def figures_of(item: Measurement) -> dict[str, float]:
 
 
 def _key(item: Measurement) -> tuple[str, ...]:
-    return (item.model, item.kind, item.target, item.precision, item.device)
+    return (item.model, item.kind, str(item.variant), item.device)
 
 
 def regressions(
@@ -75,5 +75,5 @@ def _verdict(
     passed = figure is not None and figure <= limit
     detail = "the baseline has this figure, and this bench has not" if figure is None else ""
     text = f"{origin} ({format_rule(rule, before)} and {100 * allowed:g} %)"
-    variant = f"{item.target}:{item.precision}"
+    variant = str(item.variant)
     return Verdict(item.model, item.kind, variant, rule, figure, limit, passed, text, item.device, detail)

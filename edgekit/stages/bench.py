@@ -171,6 +171,7 @@ def bench_one(
         weight_bytes=description.weight_bytes,
         notes=tuple(note for note in (plan.note, *notes, why_not) if note),
         emulated=emulated,
+        how=manifest.variant.how,
     )
     write_json(artifact.folder / bench_file(device), asdict(measurement))
     return measurement
@@ -234,7 +235,7 @@ def _warn_of_losses(context: Context, done: Sequence[Measurement]) -> None:
         if now > _NOISE * before:
             losses.append(f"slower on this host ({format_ms(now)} against {format_ms(before)})")
         if losses:
-            step = f"bench {item.model}/{item.kind} {item.target}:{item.precision} on {item.device}"
+            step = f"bench {item.model}/{item.kind} {item.variant} on {item.device}"
             context.emit(Noted(step, f"{' and '.join(losses)} than {item.target}:float32", warning=True))
 
 

@@ -15,8 +15,9 @@ from edgekit.core.artifact import Artifact, Manifest, load_artifact, write_manif
 from edgekit.core.code import Factory
 from edgekit.core.errors import DiskFull, InputError, StepError
 from edgekit.core.events import Noted
-from edgekit.core.files import sha256_file, sha256_path, size_of, staged_folder
+from edgekit.core.files import sha256_file, sha256_path, size_of, staged_folder, write_json
 from edgekit.core.layout import Order
+from edgekit.core.recipe import RECIPE_FILE, Recipe
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SourceModel, load_source
 from edgekit.core.specs import Route, Variant
@@ -35,12 +36,14 @@ DEFAULT_CALIBRATION_SAMPLES = 200
 @dataclass(frozen=True)
 class ExportSettings:
     """How to convert. `calibration_samples` None takes 200, or all where there are fewer; `sizes` fixes symbolic
-    dimensions by name, `layout` (NCHW, NHWC) is that of images; `options` are numbers that targets take, by name."""
+    dimensions by name, `layout` (NCHW, NHWC) is that of images; `options` are numbers that targets take, by name;
+    `recipe` is followed by the plan that `by_recipe` made."""
 
     calibration_samples: int | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     layout: str | None = None
     options: Mapping[str, int] = field(default_factory=dict)
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True)
@@ -112,12 +115,13 @@ def _lacks_calibration(context: Context, item: ExportPlan) -> bool:
     return calibrated and there and not (folder / CALIBRATION_FILE).is_file()
 
 
-def _calibration(context: Context, item: ExportPlan, source: SourceModel, wanted: int | None) -> Samples:
+def _calibration(context: Context, item: ExportPlan, source: SourceModel, settings: ExportSettings) -> Samples:
     """The first of the calibration samples. What the linter finds in them is told.
 
     Raises InputError when there are none, or fewer than were asked for.
     """
     folder = context.project.source_folder(item.model, item.kind)
+    wanted = (settings.recipe and settings.recipe.calibration_samples) or settings.calibration_samples
     if not (folder / CALIBRATION_FILE).is_file():
         raise InputError(
             f"{item.variant} of {source.name} needs real inputs to take its ranges from: give --calibration"
@@ -176,21 +180,28 @@ def pin(plans: Sequence[ExportPlan], steps: tuple[str, ...]) -> tuple[ExportPlan
     return tuple(pinned)
 
 
-def export_one(context: Context, item: ExportPlan, settings: ExportSettings) -> Artifact:
-    """Converts one variant, by the first of its routes that does not crash or refuse, and puts its artifact into place.
+def by_recipe(plans: Sequence[ExportPlan], recipe: Recipe) -> tuple[ExportPlan, ...]:
+    """The plans as a recipe makes them: beside the artifact that the variant has without one."""
+    return tuple(replace(item, variant=recipe.variant) for item in plans)
+
+
+def export_one(context: Context, item: ExportPlan, settings: ExportSettings, folder: Path | None = None) -> Artifact:
+    """Converts one variant, by the first of its routes that does not crash or refuse, and puts its artifact into place:
+    into `folder`, or where artifacts of the project stand.
 
     Raises InputError, MissingDependency, StepError; then what stood there before still stands.
     """
     notes: list[str] = []
+    final = folder or context.project.artifact_folder(item.model, item.kind, item.variant.slug)
     for route in item.routes[:-1]:
         try:
-            return _export_by(context, item, route, settings, notes)
+            return _export_by(context, item, route, settings, notes, final)
         except DiskFull:
             raise
         except StepError as error:
             notes.append(f"{route} did not work: {error}")
             context.emit(Noted(item.step, f"{notes[-1]}; trying the next route", warning=True))
-    return _export_by(context, item, item.routes[-1], settings, notes)
+    return _export_by(context, item, item.routes[-1], settings, notes, final)
 
 
 def _environment(kind: str, bridge: tuple[str, str] | None) -> Environment:
@@ -202,7 +213,7 @@ def _environment(kind: str, bridge: tuple[str, str] | None) -> Environment:
 
 
 def _export_by(
-    context: Context, item: ExportPlan, route: Route, settings: ExportSettings, notes: Sequence[str]
+    context: Context, item: ExportPlan, route: Route, settings: ExportSettings, notes: Sequence[str], final: Path
 ) -> Artifact:
     project = context.project
     source_folder = project.source_folder(item.model, item.kind)
@@ -211,34 +222,46 @@ def _export_by(
     target = routes.load_target(item.variant.target)
     chosen = None
     if item.variant.precision in target.calibrated:
-        chosen = _calibration(context, item, source, settings.calibration_samples)
-    final = project.artifact_folder(item.model, item.kind, item.variant.slug)
+        chosen = _calibration(context, item, source, settings)
     with staged_folder(final) as staging:
-        first, bridge = _start(context, item, route, source_folder)
-        request = ConvertRequest(
-            source_folder=str(first),
-            base=str(project.code_base(item.model)),
-            target=item.variant.target,
-            precision=item.variant.precision,
-            folder=str(staging),
-            bridge=None if bridge is None else routes.bridge_name(bridge),
-            calibration=None if chosen is None else chosen.inputs,
-            sizes=settings.sizes,
-            layout=settings.layout,
-            options={name: value for name, value in settings.options.items() if name in target.options},
-        )
-        kind = bridge[0] if bridge is not None else route.converter_kind
+        request, environment = conversion(context, item, route, settings, staging)
+        request = replace(request, calibration=None if chosen is None else chosen.inputs)
         answer: ConvertAnswer = context.pool.call(
             "edgekit.stages._jobs:convert",
             {"request": request},
             step=item.step,
-            environment=_environment(kind, bridge),
+            environment=environment,
             listener=context.emit,
         )
+        if settings.recipe is not None:
+            write_json(staging / RECIPE_FILE, settings.recipe.to_dict())
         _write_golden(source_folder, staging, answer.orders)
         record = None if chosen is None else {"samples": chosen.count, "sha256": chosen.digest()}
         write_manifest(staging, _manifest(item, route, source, source_folder, answer, staging, record, settings, notes))
     return load_artifact(final)
+
+
+def conversion(
+    context: Context, item: ExportPlan, route: Route, settings: ExportSettings, folder: Path
+) -> tuple[ConvertRequest, Environment]:
+    """What a worker is asked for, without calibration samples, and the worker that can do it."""
+    target = routes.load_target(item.variant.target)
+    source_folder = context.project.source_folder(item.model, item.kind)
+    first, bridge = _start(context, item, route, source_folder)
+    request = ConvertRequest(
+        source_folder=str(first),
+        base=str(context.project.code_base(item.model)),
+        target=item.variant.target,
+        precision=item.variant.precision,
+        folder=str(folder),
+        bridge=None if bridge is None else routes.bridge_name(bridge),
+        sizes=settings.sizes,
+        layout=settings.layout,
+        options={name: value for name, value in settings.options.items() if name in target.options},
+        recipe=settings.recipe,
+    )
+    kind = bridge[0] if bridge is not None else route.converter_kind
+    return request, _environment(kind, bridge)
 
 
 def _check_sizes(source: SourceModel, sizes: Mapping[str, int]) -> None:
@@ -343,6 +366,8 @@ def _setting_options(settings: ExportSettings, answer: ConvertAnswer) -> dict[st
         chosen["dims"] = dict(settings.sizes)
     if settings.layout is not None:
         chosen |= {"layout": settings.layout, "transposes": answer.transposes}
+    if settings.recipe is not None:
+        chosen["recipe"] = settings.recipe.to_dict()
     return chosen
 
 

@@ -65,7 +65,7 @@ def matrix(context: Context, subjects: Sequence[export.Subjects], settings: expo
     artifacts = export.export(context, plans, settings)
     validations = validate(context, artifacts)
     by_key = {_key(artifact): artifact for artifact in artifacts}
-    judged = {(item.model, item.kind, Variant(item.target, item.precision)): item for item in validations}
+    judged = {(item.model, item.kind, item.variant): item for item in validations}
     reasons = {error.step: str(error) for error in context.failures if hasattr(error, "step")}
     cells = []
     for item in plans:

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.errors import EdgekitError, InputError, unknown_name
 from edgekit.core.events import Failed
+from edgekit.core.specs import TUNED
 from edgekit.stages import routes
 from edgekit.stages.context import Context
 from edgekit.stages.train import parse_frameworks
@@ -36,7 +37,7 @@ class Selection:
     def check(self) -> None:
         """Raises InputError for a name that is none."""
         parse_frameworks(self.framework)
-        routes.parse_selection(self.targets, self.precision)
+        routes.parse_selection([text.removesuffix(f"-{TUNED}") for text in self.targets], self.precision)
 
 
 def artifacts(context: Context, selection: Selection) -> tuple[Artifact, ...]:

@@ -62,7 +62,7 @@ def step_name(artifact: Artifact) -> str:
 def tolerances_for(context: Context, artifact: Artifact) -> dict[str, Tolerances]:
     """What each output is judged by: the model's own figures, what the source's rounding allows, the defaults."""
     manifest = artifact.manifest
-    own = _own(context, artifact)
+    own = own_tolerances(context, manifest.model, manifest.precision)
     rounding = rounding_from_dict(manifest.source.get("rounding", {}))
     return {
         spec.name: for_precision(manifest.precision, own, rounding.get(spec.name))
@@ -73,7 +73,7 @@ def tolerances_for(context: Context, artifact: Artifact) -> dict[str, Tolerances
 def reasons_for(context: Context, artifact: Artifact) -> dict[str, dict[str, str]]:
     """Why each limit of each output is what it is."""
     manifest = artifact.manifest
-    own = _own(context, artifact)
+    own = own_tolerances(context, manifest.model, manifest.precision)
     rounding = rounding_from_dict(manifest.source.get("rounding", {}))
     return {
         name: {limit: reason(manifest.precision, limit, own, rounding.get(name)) for limit in tolerances.limits()}
@@ -81,15 +81,14 @@ def reasons_for(context: Context, artifact: Artifact) -> dict[str, dict[str, str
     }
 
 
-def _own(context: Context, artifact: Artifact) -> Tolerances | None:
+def own_tolerances(context: Context, model: str, precision: str) -> Tolerances | None:
     """What the model's model.toml sets, where edgekit knows the model."""
-    manifest = artifact.manifest
-    if manifest.model not in context.project.models():
+    if model not in context.project.models():
         return None
-    return context.spec(manifest.model).own_tolerances(manifest.precision)
+    return context.spec(model).own_tolerances(precision)
 
 
-def _agreement_left(tolerances: Mapping[str, Tolerances]) -> dict[str, Tolerances]:
+def agreement_left(tolerances: Mapping[str, Tolerances]) -> dict[str, Tolerances]:
     """Without the agreement of classes: one flipped sample of 64 is 1.6 points, so it is judged on a test set."""
     return {name: replace(item, min_top1_agreement=None) for name, item in tolerances.items()}
 
@@ -105,8 +104,11 @@ def _test_set(artifact: Artifact) -> Samples | None:
     return Samples(inputs, outputs, test.labels)
 
 
-def _drift(artifact: Artifact, test: Samples, outputs: Mapping[str, Array], tolerances: Tolerances) -> Drift | None:
-    metric = TASK_METRICS.get(str(artifact.manifest.source.get("metric")))
+def drift_of(
+    metric_name: str | None, task: str | None, test: Samples, outputs: Mapping[str, Array], tolerances: Tolerances
+) -> Drift | None:
+    """How much worse these outputs are at the task than the source's; None where nobody said what it is."""
+    metric = TASK_METRICS.get(str(metric_name))
     if metric is None or test.labels is None:
         return None
     name = next(iter(test.outputs))
@@ -122,7 +124,7 @@ def _drift(artifact: Artifact, test: Samples, outputs: Mapping[str, Array], tole
         min_top1_agreement=None,
         **_spread(metric, test, name, outputs[name]),
     )
-    if artifact.manifest.source.get("task") != "classification":
+    if task != "classification":
         return drift
     right = [np.argmax(array, axis=-1) == test.labels for array in (test.outputs[name], outputs[name])]
     lost, won = int(np.sum(right[0] & ~right[1])), int(np.sum(~right[0] & right[1]))
@@ -145,12 +147,15 @@ def _spread(metric: TaskMetric, test: Samples, name: str, outputs: Array) -> dic
         one, other = (metric.per_sample(array, labels).astype(np.float64) for array in (reference, outputs))
         drops = one - other if metric.higher_is_better else other - one
         return {"interval": bootstrap_mean(drops), "variance": float(np.var(drops))}
-    inputs = next(iter(test.inputs.values()))
+    if metric.scores is None or metric.of_scores is None:
+        return {}
+    inputs, of_scores = next(iter(test.inputs.values())), metric.of_scores
+    scores = [metric.scores(array, inputs) for array in (reference, outputs)]
 
     def figures(chosen: NDArray[np.intp]) -> tuple[float, float]:
         if len(np.unique(labels[chosen])) < 2:
             return float("nan"), float("nan")  # an AUC needs both kinds
-        one, other = (metric.compute(array[chosen], labels[chosen], inputs[chosen]) for array in (reference, outputs))
+        one, other = (of_scores(array[chosen], labels[chosen]) for array in scores)
         return one, other
 
     return {"interval": bootstrap_drop(figures, len(labels), metric.drop, resamples=500)}
@@ -182,14 +187,15 @@ def validate_one(context: Context, artifact: Artifact, *, hard: bool = False) ->
     golden = artifact.golden()
     test = _test_set(artifact)
     classifier = manifest.source.get("task") == "classification"
-    on_golden = tolerances if test is None else _agreement_left(tolerances)
+    on_golden = tolerances if test is None else agreement_left(tolerances)
     actual = _infer(context, artifact, golden.inputs)
     comparisons = compare_outputs(golden.outputs, actual, on_golden, classifier=classifier)
     comparable = all(item.problem is None for item in comparisons)
     drift = None
     if test is not None and comparable:
         outputs = _infer(context, artifact, test.inputs)
-        drift = _drift(artifact, test, outputs, tolerances[next(iter(test.outputs))])
+        judged = tolerances[next(iter(test.outputs))]
+        drift = drift_of(manifest.source.get("metric"), manifest.source.get("task"), test, outputs, judged)
         if classifier:
             _write_flips(artifact, test, outputs)
     validation = Validation(
@@ -201,6 +207,7 @@ def validate_one(context: Context, artifact: Artifact, *, hard: bool = False) ->
         runtime=manifest.runtime,
         comparisons=comparisons,
         drift=drift,
+        how=manifest.variant.how,
         **(_hard(context, artifact) if hard else {}),
     )
     write_json(artifact.folder / VALIDATION_FILE, {**asdict(validation), "passed": validation.passed})
@@ -229,12 +236,12 @@ def _hard(context: Context, artifact: Artifact) -> dict[str, Any]:
     )
     orders = layout.between(signature, manifest.signature)
     actual = _infer(context, artifact, layout.transposed(inputs, orders))
-    own = _own(context, artifact)
+    own = own_tolerances(context, manifest.model, manifest.precision)
     limits = {
         name: for_precision(manifest.precision, own, rounding.get(name)) if judged else Tolerances() for name in outputs
     }
     expected = layout.transposed(outputs, orders)
-    compared = compare_outputs(expected, actual, _agreement_left(limits), classifier=False)
+    compared = compare_outputs(expected, actual, agreement_left(limits), classifier=False)
     return {"hard": compared, "hard_cases": cases}
 
 
@@ -251,7 +258,7 @@ def validate_on(context: Context, artifact: Artifact, guest: emulate.Guest, time
     classifier = manifest.source.get("task") == "classification"
     actual = emulate.infer(guest, artifact, golden.inputs, f"{step_name(artifact)} on {guest.name}", timeout_s)
     here = _infer(context, artifact, golden.inputs)
-    limits = _agreement_left(tolerances)  # the test set does not run here
+    limits = agreement_left(tolerances)  # the test set does not run here
     validation = Validation(
         model=manifest.model,
         kind=manifest.source["kind"],
@@ -262,6 +269,7 @@ def validate_on(context: Context, artifact: Artifact, guest: emulate.Guest, time
         comparisons=compare_outputs(golden.outputs, actual, limits, classifier=classifier),
         drift=None,
         device=guest.name,
+        how=manifest.variant.how,
         against_host=compare_outputs(here, actual, limits, classifier=classifier),
     )
     write_json(artifact.folder / validation_file(guest.name), {**asdict(validation), "passed": validation.passed})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from edgekit.core.arena import Life
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.metrics import Array
+from edgekit.core.recipe import Calibration, Recipe
 from edgekit.core.requirements import Requirement, require
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature
@@ -21,12 +24,33 @@ class Conversion:
     """What a conversion is asked for. `calibration` holds real inputs by name, shape (N, ...), where needed.
 
     `options` are the target's own, by the names that its `options` list; what is not there is the target's choice.
+    `recipe` says what is made otherwise than the precision says; `known` is a folder where ranges that were taken from
+    the calibration samples may stay for the next conversion of the same source.
     """
 
     precision: str
     folder: Path
     calibration: Mapping[str, Array] | None = None
     options: Mapping[str, int] = field(default_factory=dict)
+    recipe: Recipe | None = None
+    known: Path | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An operator of a float file that can be kept in float by name. `title` is for people.
+
+    `inputs` and `outputs` are the tensors between operators, `weights` how many numbers it has learned. `int16` says
+    whether it can have int16 activations.
+    """
+
+    name: str
+    operator: str
+    title: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: int
+    int16: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,10 @@ class Target(ABC):
     options: ClassVar[tuple[str, ...]] = ()
     describe_tells_precision: ClassVar[bool] = True
     """Whether `describe` sees the weights' types: not where a delegate hides them."""
+    selective: ClassVar[frozenset[str]] = frozenset()
+    """The precisions at which it keeps single layers in float."""
+    calibrations: ClassVar[tuple[Calibration, ...]] = ()
+    """How it can take ranges at those, the usual way first."""
     transposes: ClassVar[tuple[str, ...]] = ()
     """What operators are called in `describe` that only move data from one order of dimensions to another."""
 
@@ -87,13 +115,42 @@ class Target(ABC):
         require(self.requires[source.kind], f"{source.kind} -> {self.name}")
         if job.precision in self.calibrated and not job.calibration:
             raise InputError(f"{self.name}:{job.precision} needs calibration samples")
-        converted = self._convert(source, job)
+        recipe = job.recipe if job.recipe is not None and job.recipe.selective else None
+        converted = self._convert(source, job) if recipe is None else self._convert_by(recipe, source, job)
         self._ensure(source, job.folder / converted.file, converted.signature)
         return converted
 
     @abstractmethod
     def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
         """The conversion itself."""
+
+    def _convert_by(self, recipe: Recipe, source: LoadedSource, job: Conversion) -> Converted:
+        self._check_recipe(recipe)
+        with tempfile.TemporaryDirectory(dir=job.folder) as folder:
+            base = self.float_base(source, replace(job, folder=Path(folder)))
+            return self.select(base, source.signature, job)
+
+    def _check_recipe(self, recipe: Recipe) -> None:
+        if recipe.precision not in self.selective:
+            takes = f"at {', '.join(sorted(self.selective))} only" if self.selective else "at no precision"
+            raise InputError(f"{self.name}:{recipe.precision}: {self.name} keeps single layers in float {takes}")
+        if recipe.calibration is not None and recipe.calibration not in self.calibrations:
+            raise InputError(f"{self.name} takes ranges by {', '.join(self.calibrations)}, not by {recipe.calibration}")
+
+    def float_base(self, source: LoadedSource, job: Conversion) -> Path:
+        """Writes the float file that recipes start from into the job's folder."""
+        raise InputError(f"{self.name} keeps no single layers in float")
+
+    def layers(self, base: Path) -> tuple[Layer, ...]:
+        """The operators of a float file that a recipe can name, in the order of computation."""
+        raise InputError(f"{self.name} keeps no single layers in float")
+
+    def select(self, base: Path, signature: Signature, job: Conversion) -> Converted:
+        """Writes the model file into the job's folder, from the float file, by the job's recipe.
+
+        `signature` is the source's. Raises InputError when the recipe names a layer that is not there.
+        """
+        raise InputError(f"{self.name} keeps no single layers in float")
 
     def _ensure(self, source: LoadedSource, path: Path, signature: Signature) -> None:
         if not path.is_file() or path.stat().st_size == 0:
@@ -115,6 +172,16 @@ class Target(ABC):
     @abstractmethod
     def describe(self, path: Path) -> ModelDescription:
         """What is in a file of this format. Raises InputError when it is empty, truncated or something else."""
+
+
+def named_layers(layers: Iterable[Layer], names: Iterable[str]) -> list[Layer]:
+    """The layers of these names, in the order of computation. Raises InputError for a name that is none of theirs."""
+    known = {layer.name: layer for layer in layers}
+    wanted = set(names)
+    for name in sorted(wanted - set(known)):
+        near = difflib.get_close_matches(name, known, 3, 0.0)
+        raise InputError(f"the recipe names a layer '{name}' that this model does not have; near: {', '.join(near)}")
+    return [layer for name, layer in known.items() if name in wanted]
 
 
 def refuse(path: Path, format_name: str, reason: str = "") -> InputError:

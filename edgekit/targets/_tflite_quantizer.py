@@ -33,7 +33,7 @@ def quantize(content: bytes, job: Conversion, path: Path) -> None:
         raw = Path(folder, "float.tflite")
         raw.write_bytes(content)
         quantizer = _quantizer(str(raw), job.precision)
-        calibration = _ranges(raw, job) if quantizer.need_calibration else None
+        calibration = ranges(raw, RECIPES[job.precision], job) if quantizer.need_calibration else None
         path.write_bytes(quantizer.quantize(calibration).quantized_model)
 
 
@@ -55,21 +55,22 @@ def _quantizer(path: str, precision: str) -> Any:
     return made
 
 
-def _ranges(path: Path, job: Conversion) -> dict[str, Any]:
-    """The lowest and the highest value of every tensor over the samples.
+def ranges(path: Path, recipe_name: str, job: Conversion, *, moving_average: bool = False) -> dict[str, Any]:
+    """The lowest and the highest value over the samples of every tensor that the recipe quantizes.
 
     Quantizer.calibrate() would take a moving average of each sample's extremes (factor 0.95), which clips whatever is
-    larger than usual: on simple_cnn that costs 20 dB.
+    larger than usual: on simple_cnn that costs 20 dB, elsewhere it gains some; so it must be asked for.
     """
     from ai_edge_quantizer import calibrator, recipe, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
     manager = recipe_manager.RecipeManager()
-    manager.load_quantization_recipe(getattr(recipe, RECIPES[job.precision])())
-    made = calibrator.Calibrator(path.read_bytes(), num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+    manager.load_quantization_recipe(getattr(recipe, recipe_name)())
+    update = qsv_utils.moving_average_update if moving_average else qsv_utils.min_max_update
+    made = calibrator.Calibrator(path.read_bytes(), num_threads=1, qsv_update_func=update)
     made.calibrate(_samples(path, job), manager)
-    ranges: dict[str, Any] = made.get_model_qsvs()
-    return ranges
+    found: dict[str, Any] = made.get_model_qsvs()
+    return found
 
 
 def _samples(path: Path, job: Conversion) -> dict[str, list[dict[str, Array]]]:

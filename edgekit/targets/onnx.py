@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.core import calls
-from edgekit.core.metrics import Array
 from edgekit.core.requirements import KERAS, ONNX, ONNXRUNTIME, ONNXSCRIPT, ONNXSLIM, TENSORFLOW, TF2ONNX, TORCH
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature
-from edgekit.targets._base import Conversion, Converted, Target
+from edgekit.targets import _onnx_selective
+from edgekit.targets._base import Conversion, Converted, Layer, Target
 from edgekit.targets._onnx_graph import canonical_names, describe, expose, parse, prune_opsets, read_signature, rename
 from edgekit.targets._onnx_simplify import at_opset, opset, set_ir_version, slim
 
@@ -44,24 +43,49 @@ class Onnx(Target):
     symbolic = True
     options = ("opset", "ir_version")
     transposes = ("Transpose",)
+    selective = _onnx_selective.PRECISIONS
+    calibrations = _onnx_selective.CALIBRATIONS
 
     def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
-        model = at_opset(_EXPORTERS[source.kind](source, job.options.get("opset")), job.options.get("opset"))
-        model = slim(model, source.signature)
-        path = job.folder / self.file_name
-        options: dict[str, Any] = {"opset": opset(model)}
+        model = self._export(source, job)
         if job.precision == "float16":
             model = _float16(model)
-        if job.precision not in ("float32", "float16"):
-            _quantize(model, path, source.signature, job)
-            model = parse(path)
-            prune_opsets(model)
-            options |= {"weights": "int8 per channel"} | ({"format": "QDQ"} if job.precision == "int8" else {})
+        if job.precision in ("float32", "float16"):
+            return self._written(model, source.signature, job, {})
+        with tempfile.TemporaryDirectory(dir=job.folder) as folder:
+            return self._quantized(_onnx_selective.prepare(model, Path(folder)), source.signature, job)
+
+    def _export(self, source: LoadedSource, job: Conversion) -> Any:
+        wanted = job.options.get("opset")
+        return slim(at_opset(_EXPORTERS[source.kind](source, wanted), wanted), source.signature)
+
+    def _quantized(self, prepared: Path, signature: Signature, job: Conversion) -> Converted:
+        path = job.folder / self.file_name
+        _onnx_selective.quantize(prepared, signature, job, path)
+        model = parse(path)
+        prune_opsets(model)
+        how = {"weights": "int8 per channel"} | ({"format": "QDQ"} if job.precision == "int8" else {})
+        return self._written(model, signature, job, how)
+
+    def _written(self, model: Any, signature: Signature, job: Conversion, how: Mapping[str, Any]) -> Converted:
+        path = job.folder / self.file_name
+        options = {"opset": opset(model), **how}
         if "ir_version" in job.options:
             set_ir_version(model, job.options["ir_version"])
         options["ir_version"] = model.ir_version
         path.write_bytes(model.SerializeToString(deterministic=True))
-        return Converted(self.file_name, _with_layouts(read_signature(path), source.signature), options)
+        return Converted(self.file_name, _with_layouts(read_signature(path), signature), options)
+
+    def float_base(self, source: LoadedSource, job: Conversion) -> Path:
+        prepared = _onnx_selective.prepare(self._export(source, job), job.folder)
+        _onnx_selective.name_nodes(prepared)
+        return prepared
+
+    def layers(self, base: Path) -> tuple[Layer, ...]:
+        return _onnx_selective.layers(base)
+
+    def select(self, base: Path, signature: Signature, job: Conversion) -> Converted:
+        return self._quantized(base, signature, job)
 
     def describe(self, path: Path) -> ModelDescription:
         return describe(path)
@@ -152,44 +176,6 @@ def _float16(model: Any) -> Any:
     converted = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
     converted.topological_sort(is_deterministic=True)  # the converter appends its casts at the end
     return converted.model
-
-
-class _Reader:
-    """Calibration samples one by one, as ONNX Runtime asks for them."""
-
-    def __init__(self, signature: Signature, inputs: Mapping[str, Array]) -> None:
-        names = [spec.name for spec in signature.inputs]
-        self._samples: Iterator[dict[str, Array]] = (
-            dict(zip(names, arrays, strict=True)) for arrays in calls.split(signature, inputs)
-        )
-
-    def get_next(self) -> dict[str, Array] | None:
-        return next(self._samples, None)
-
-
-def _quantize(model: Any, path: Path, signature: Signature, job: Conversion) -> None:
-    import onnx
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    with tempfile.TemporaryDirectory(dir=job.folder) as folder:
-        raw, prepared = f"{folder}/raw.onnx", f"{folder}/prepared.onnx"
-        onnx.save(model, raw)
-        # Shapes are inferred already; where its own inference finds less, it leaves a file in the current folder.
-        quant_pre_process(raw, prepared, skip_symbolic_shape=True)
-        if job.precision == "dynamic":
-            quantize_dynamic(prepared, path, per_channel=True, weight_type=QuantType.QInt8)
-        else:
-            assert job.calibration is not None  # the base has made sure
-            quantize_static(
-                prepared,
-                path,
-                _Reader(signature, job.calibration),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
-            )
 
 
 TARGET = Onnx()

@@ -9,8 +9,8 @@ from edgekit.core.arena import Life
 from edgekit.core.requirements import KERAS, LITERT, LITERT_TORCH, QUANTIZER, TENSORFLOW, TORCH, require
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature, TensorSpec
-from edgekit.targets import _tflite_keras, _tflite_quantizer, _tflite_torch
-from edgekit.targets._base import Conversion, Converted, Target
+from edgekit.targets import _tflite_keras, _tflite_quantizer, _tflite_selective, _tflite_torch
+from edgekit.targets._base import Conversion, Converted, Layer, Target
 from edgekit.targets._tflite_graph import describe, inline_buffers, lives, read_signature
 
 _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
@@ -31,6 +31,8 @@ class TFLite(Target):
     }
     reads_with = (LITERT,)
     transposes = ("TRANSPOSE",)
+    selective = _tflite_selective.PRECISIONS
+    calibrations = _tflite_selective.CALIBRATIONS
 
     def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
         path = job.folder / self.file_name
@@ -41,9 +43,28 @@ class TFLite(Target):
             require((QUANTIZER,), f"{source.kind} -> tflite:{job.precision}")
             module = _tflite_torch if source.kind == "torch" else _tflite_keras
             _tflite_quantizer.quantize(module.convert_float(source, job.folder), job, path)
-            options = {"converter": module.CONVERTER, "recipe": _tflite_quantizer.RECIPES[job.precision]}
+            options = {"converter": module.CONVERTER, "quantizer": _tflite_quantizer.RECIPES[job.precision]}
         path.write_bytes(inline_buffers(path.read_bytes()))
         return Converted(self.file_name, _in_order(read_signature(path), source.signature), options)
+
+    def float_base(self, source: LoadedSource, job: Conversion) -> Path:
+        module = _tflite_torch if source.kind == "torch" else _tflite_keras
+        path = job.folder / self.file_name
+        path.write_bytes(module.convert_float(source, job.folder))
+        return path
+
+    def layers(self, base: Path) -> tuple[Layer, ...]:
+        require((QUANTIZER,), "keeping single layers in float")
+        return _tflite_selective.layers(base)
+
+    def select(self, base: Path, signature: Signature, job: Conversion) -> Converted:
+        require((QUANTIZER,), "keeping single layers in float")
+        assert job.recipe is not None  # there is nothing to select without one
+        path = job.folder / self.file_name
+        _tflite_selective.select(base, job.recipe, job, path)
+        path.write_bytes(inline_buffers(path.read_bytes()))
+        options = {"quantizer": _tflite_quantizer.RECIPES[job.precision]}
+        return Converted(self.file_name, _in_order(read_signature(path), signature), options)
 
     def describe(self, path: Path) -> ModelDescription:
         return describe(path)

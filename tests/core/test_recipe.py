@@ -1,0 +1,73 @@
+"""Recipes: what they say, and what of a person's is refused."""
+
+import json
+
+import pytest
+
+from edgekit.config.recipe import read_recipe
+from edgekit.core.budgets import Budget
+from edgekit.core.errors import InputError
+from edgekit.core.recipe import Recipe, recipe_from_dict
+from edgekit.core.specs import Variant
+
+WHOLE = Recipe("tflite", "int8")
+SELECTIVE = Recipe("tflite", "int8", ("0:CONV_2D", "OUTPUT"), ("2:ADD",), "moving-average", 50)
+
+
+@pytest.mark.parametrize("recipe", [WHOLE, SELECTIVE], ids=["whole", "selective"])
+def test_a_recipe_survives_json(recipe, tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(recipe.to_dict()))
+    assert read_recipe(path) == recipe
+    assert recipe_from_dict(json.loads(path.read_text())) == recipe
+
+
+def test_a_recipe_says_what_it_is():
+    assert str(SELECTIVE) == "int8 average/50 2 float 1 int16"
+    assert str(WHOLE) == "int8"
+    assert SELECTIVE.selective
+    assert not WHOLE.selective
+    assert not Recipe("tflite", "int8", calibration_samples=50).selective
+
+
+def test_what_a_recipe_makes_stands_beside_the_usual_variant():
+    assert SELECTIVE.variant == Variant("tflite", "int8", "tuned")
+    assert (SELECTIVE.variant.slug, str(SELECTIVE.variant)) == ("tflite-int8-tuned", "tflite:int8-tuned")
+    assert Variant("lite-interpreter", "int8").slug == "lite-interpreter-int8"
+
+
+@pytest.mark.parametrize("pattern", ["*", "tflite:*", "*:int8", "tflite:int8", "tflite:int8-tuned"])
+def test_budgets_of_a_variant_hold_for_it_tuned(pattern):
+    assert Budget("size_bytes", 1, "x", pattern).covers("tflite:int8-tuned")
+
+
+def test_budgets_of_a_tuned_variant_do_not_hold_for_the_usual_one():
+    assert not Budget("size_bytes", 1, "x", "tflite:int8-tuned").covers("tflite:int8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"float_layer": []}, "float_layer: unknown key; allowed: calibration, calibration_samples, float_layers"),
+        ({"precision": "int9"}, "precision must be one of float32, float16, dynamic, int8, int16x8, int4"),
+        ({"calibration": "max"}, "calibration: input should be 'minmax', 'moving-average', 'percentile' or 'entropy'"),
+        ({"calibration_samples": 0}, "calibration_samples must be at least 1 (got 0)"),
+        ({"float_layers": "conv"}, "float_layers: "),
+        ({"float_layers": ["a"], "int16_layers": ["a"]}, "float_layers and int16_layers have layers in common: a"),
+        ({"target": None}, "target: "),
+    ],
+)
+def test_a_bad_recipe_is_refused_with_file_and_key(changes, sentence, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"target": "tflite", "precision": "int8", **changes}))
+    with pytest.raises(InputError) as caught:
+        read_recipe(path)
+    assert str(path) in str(caught.value)
+    assert sentence in str(caught.value)
+
+
+def test_a_recipe_that_is_no_json_is_refused(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text("precision = int8")
+    with pytest.raises(InputError, match="this recipe is not valid JSON"):
+        read_recipe(path)
