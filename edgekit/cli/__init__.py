@@ -41,6 +41,7 @@ _ORDER = [
     "compare",
     "diff",
     "matrix",
+    "tune",
     "bench",
     "check",
     "report",

@@ -16,6 +16,7 @@ COMMANDS = (
     "export",
     "validate",
     "matrix",
+    "tune",
     "bench",
     "check",
     "report",

@@ -1,0 +1,219 @@
+"""edgekit tune"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgekit.cli._common import (
+    Run,
+    artifact_data,
+    common,
+    complete,
+    own_model,
+    own_model_options,
+    timeout_option,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgekit.core.artifact import Artifact
+    from edgekit.core.tuning import Candidate, Tuning
+    from edgekit.stages.context import Context
+    from edgekit.stages.tune import TuneOptions
+
+T = TypeVar("T")
+_BLAMED, _NOTHING_DB = 10, 0.05
+
+
+@click.command("tune", short_help="Find the precision, layer by layer, that meets your limits.")
+@click.argument("model", shell_complete=complete("model"))
+@click.option("--framework", metavar="keras|torch", help="Whose source model (default: the first that there is).")
+@click.option("--target", default="tflite", show_default=True, shell_complete=complete("target"), help="A format.")
+@click.option("--max-drop", metavar="SHARE", default="1%", show_default=True, help="How much accuracy may be lost.")
+@click.option("--max-size", metavar="SIZE", help='Of the model file, such as "300 KB".')
+@click.option("--max-latency", metavar="DURATION", help="Of one inference, such as 5ms, in the tier of --tier.")
+@click.option(
+    "--max-float", metavar="SHARE", default="25%", show_default=True, help="Weights that layers may keep in float."
+)
+@click.option("--device", metavar="NAME", shell_complete=complete("device"), help="Measure under this profile.")
+@click.option(
+    "--tier", type=click.Choice(["host", "emulated"]), default="host", show_default=True, help="Of latencies."
+)
+@click.option(
+    "--prefer",
+    type=click.Choice(["latency", "size", "accuracy"]),
+    default="latency",
+    show_default=True,
+    help="What is best among those that meet the limits.",
+)
+@click.option("--time-limit", metavar="DURATION", help="Stop in time and choose from what was tried: 90s, 2m.")
+@click.option("--keep-best", is_flag=True, help="Also write an artifact when none meets the limits.")
+@own_model_options
+@timeout_option
+@common
+def command(run: Run, model: str, framework: str | None, target: str, timeout: float, **options: Any) -> int:
+    """Search the precisions of a target for the variant that meets the limits best, and write it as an artifact.
+
+    Whole precisions are tried first. Where int8 loses too much: how its ranges are taken, then single layers back in
+    float, one at a time, to see which of them are to blame, then the fewest of them together, then int16 activations
+    in their place. Every candidate is converted and run for real.
+
+    The drop is that of the task metric on the model's test set: points of accuracy or AUC, a share of the source's
+    value for errors. Without labels it is the relative error of the outputs (1 % is an SQNR of 40 dB). A winner also
+    keeps within the tolerances that `edgekit validate` judges by. Latency is measured for those alone that meet the
+    other limits.
+
+    The winner stands in build/MODEL/KIND/TARGET-PRECISION-tuned with its recipe, recipe.json. When nothing meets the
+    limits, exit code 1, and nothing is written.
+
+    \b
+    Example:
+      edgekit tune simple_cnn --max-drop 1% --max-size 300KB --device raspberry-pi-4b
+      edgekit tune detector.onnx --sample photos.npz --target onnx --max-drop 0.5% --prefer size
+    """
+    from dataclasses import asdict
+
+    from edgekit.stages import export, routes, subjects, tune
+
+    plugin = routes.load_target(target)
+    chosen = _options(run, **options)
+    own = own_model(options)
+    with run.context(timeout) as context:
+        groups = subjects.resolve(context, (model,), framework, own)
+        name, kind = groups[0].models[0], _kind(context, plugin.name, groups[0].kinds, groups[0].models[0])
+        settings = export.ExportSettings(sizes=own.sizes or {})
+        found, artifact = tune.tune(context, name, kind, plugin, settings, chosen)
+    data = {
+        **asdict(found),
+        "front": [item.sha256 for item in found.front],
+        "artifact": None if artifact is None else artifact_data(artifact),
+    }
+    run.answer(data, lambda: _text(found, artifact, run))
+    return 0 if found.winner is not None else 1
+
+
+def _kind(context: Context, target: str, kinds: tuple[str, ...], model: str) -> str:
+    """The source to tune: the first that is there already, else the first."""
+    from edgekit.core.events import Noted
+
+    there = [kind for kind in kinds if context.project.is_trained(model, kind)]
+    chosen = (there or list(kinds))[0]
+    if len(kinds) > 1:
+        context.emit(Noted(f"tune {model} {target}", f"taking the {chosen} source; --framework names another"))
+    return chosen
+
+
+def _options(run: Run, **options: Any) -> TuneOptions:
+    from edgekit.core.errors import InputError
+    from edgekit.core.units import parse_bytes, parse_seconds, parse_share
+    from edgekit.devices.profile import load_profile
+    from edgekit.stages.bench import HOST, BenchOptions
+    from edgekit.stages.tune import TuneOptions
+
+    device, tier = options["device"], options["tier"]
+    if tier == "emulated" and device is None:
+        raise InputError("this host as it is has no emulated tier; name a device: --device NAME")
+    latency_s = _parsed("--max-latency", options["max_latency"], parse_seconds)
+    return TuneOptions(
+        max_drop=_parsed("--max-drop", options["max_drop"], parse_share) or 0.0,
+        max_size_bytes=_parsed("--max-size", options["max_size"], parse_bytes),
+        max_latency_ms=None if latency_s is None else 1000 * latency_s,
+        max_float_share=_parsed("--max-float", options["max_float"], parse_share) or 0.0,
+        device=device or HOST,
+        profile=None if device is None else load_profile(run.project.device_file(device)),
+        tier=tier,
+        preference=options["prefer"],
+        time_limit_s=_parsed("--time-limit", options["time_limit"], parse_seconds),
+        keep_best=options["keep_best"],
+        bench=BenchOptions(emulated=tier == "emulated"),
+    )
+
+
+def _parsed(name: str, text: str | None, parse: Callable[[str], T]) -> T | None:
+    from edgekit.core.errors import InputError
+
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def _text(found: Tuning, artifact: Artifact | None, run: Run) -> str:
+    from edgekit.core.units import format_seconds
+    from edgekit.reports.console import table
+
+    header = ("candidate", "size", "SQNR dB", "drop (95 %)", "float", found.tier, "verdict")
+    front = {item.sha256 for item in found.front}
+    rows = [_candidate(found, item, item.sha256 in front) for item in found.candidates]
+    parts = [table(header, rows, left=1, color=run.color)]
+    parts.append("* nothing is better in size, drop and latency; float: weights that layers keep in float\n")
+    parts.append(f"drop: {found.judged_by}\n")
+    if found.blames:
+        parts.append(_blame_table(found, run.color))
+    parts.append(_conclusion(found))
+    if artifact is not None:
+        folder = _from_here(artifact.folder)
+        whose = f" --framework {found.kind}" if found.model in run.project.models() else ""
+        parts.append(f"{folder}\nmade again by: edgekit export {found.model}{whose} --recipe {folder}/recipe.json\n")
+    parts.append(f"{len(found.candidates)} candidates in {format_seconds(found.seconds)}\n")
+    return "".join(parts)
+
+
+def _from_here(path: Path) -> Path:
+    """As a person would write it."""
+    from pathlib import Path
+
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _candidate(found: Tuning, item: Candidate, front: bool) -> tuple[str, ...]:
+    from edgekit.core.units import format_bytes, format_ms
+
+    limits = found.constraints
+    interval = None if item.drift is None else item.drift.interval
+    best = found.winner is not None and found.winner.sha256 == item.sha256
+    factor = limits.drop_factor
+    digits = ".1f" if limits.drop_unit else ".2g"
+    between = "" if interval is None else f" ({factor * interval.low:{digits}}..{factor * interval.high:{digits}})"
+    return (
+        f"{'*' if front else '-'} {item.recipe}",
+        format_bytes(item.size_bytes),
+        "exact" if item.sqnr_db is None else f"{item.sqnr_db:.1f}",
+        f"{factor * item.drop:+.3g}{between}",
+        f"{100 * item.float_share:.0f}%",
+        "-" if item.latency_ms is None else format_ms(item.latency_ms),
+        "BEST" if best else " ".join(item.breaks(limits)) or ("meets" if item.meets(limits) else "not measured"),
+    )
+
+
+def _blame_table(found: Tuning, color: bool) -> str:
+    from edgekit.reports.console import table
+
+    alone = any(item.alone_db is not None for item in found.blames)
+    factor = found.constraints.drop_factor
+    rows = [
+        (
+            item.unit.title,
+            str(len(item.unit.names)),
+            f"{item.gain_db:+.1f} dB",
+            "-" if item.metric_gain is None else f"{factor * item.metric_gain:+.4g}",
+            f"{100 * item.share:.1f}%",
+            *(() if not alone else ("-" if item.alone_db is None else f"{item.alone_db:.1f} dB",)),
+        )
+        for item in found.blames[:_BLAMED]
+        if item.gain_db >= _NOTHING_DB or item.alone_db is not None
+    ]
+    header = ("to blame: kept in float", "layers", "gains", "wins back", "of weights", *(("alone",) if alone else ()))
+    left_out = len(found.blames) - len(rows)
+    return "\n" + table(header, rows, left=1, color=color) + (f"and {left_out} others gain less\n" if left_out else "")
+
+
+def _conclusion(found: Tuning) -> str:
+    if found.winner is not None:
+        return f"\nbest by {found.preference}: {found.target}:{found.winner.recipe}\n"
+    close = "; ".join(found.nearest.broken(found.constraints)) or "its latency could not be measured"
+    return f"\nNOTHING meets the limits; nearest is {found.target}:{found.nearest.recipe}: {close}\n"

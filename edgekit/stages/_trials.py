@@ -1,0 +1,101 @@
+"""What a precision search runs inside workers: the float file once, then one quantized file after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.core import calls, plugins, samples
+from edgekit.core.events import Listener
+from edgekit.core.files import sha256_file
+from edgekit.core.metrics import Array
+from edgekit.core.recipe import Recipe
+from edgekit.core.samples import Samples
+from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
+from edgekit.core.specs import Signature
+from edgekit.runtimes._base import Runtime
+from edgekit.stages._jobs import ConvertRequest, prepared
+from edgekit.targets._base import Conversion, Layer, Target
+
+THREADS = 1
+
+
+@dataclass(frozen=True)
+class Base:
+    """A float file that recipes start from, the layers that they can name, and the source's signature."""
+
+    path: str
+    layers: tuple[Layer, ...]
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe to try. `tests` is how many test samples to run, None all of them; folders are absolute."""
+
+    base: Base
+    recipe: Recipe
+    source_folder: str
+    folder: str
+    known: str
+    tests: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A file and what it computes: outputs by name for the golden samples, and for test samples where there are any."""
+
+    size_bytes: int
+    sha256: str
+    golden: Mapping[str, Array]
+    test: Mapping[str, Array] | None
+
+
+_read: dict[tuple[str, str], Samples] = {}
+
+
+def _samples(folder: str, file: str) -> Samples | None:
+    """The source's samples, read once a worker: hundreds of trials look at them."""
+    key = (folder, file)
+    if not Path(folder, file).is_file():
+        return None
+    if key not in _read:
+        _read[key] = samples.load(Path(folder, file), "samples")
+    return _read[key]
+
+
+def make_base(request: ConvertRequest, *, emit: Listener) -> Base:
+    """Writes the float file into the request's folder; in the environment of the source or the bridge."""
+    target, loaded, job = prepared(request)
+    path = target.float_base(loaded, job)
+    return Base(str(path), target.layers(path), loaded.signature)
+
+
+def run(
+    runtime: str, path: str, signature: Signature, source_folder: str, tests: int | None, *, emit: Listener
+) -> Outcome:
+    """What a file computes; in the environment of its runtime."""
+    plugin: Runtime = plugins.load("edgekit.runtimes", runtime, "RUNTIME")
+    session = plugin.open(Path(path), threads=THREADS, signature=signature)
+    golden, test = _samples(source_folder, GOLDEN_FILE), _samples(source_folder, TEST_FILE)
+    assert golden is not None  # every source folder has some
+    found = None
+    if test is not None and tests != 0:
+        found = session.infer(calls.take(load_source(Path(source_folder)).signature, test.inputs, 0, tests))
+    return Outcome(Path(path).stat().st_size, sha256_file(Path(path)), session.infer(golden.inputs), found)
+
+
+def attempt(trial: Trial, *, emit: Listener) -> Outcome:
+    """Makes the file that a recipe describes and runs it; in the environment of the target's runtime."""
+    recipe = trial.recipe
+    target: Target = plugins.load("edgekit.targets", recipe.target, "TARGET")
+    pool = _samples(trial.source_folder, CALIBRATION_FILE)
+    signature = load_source(Path(trial.source_folder)).signature
+    chosen = None
+    if recipe.precision in target.calibrated and pool is not None:
+        chosen = calls.take(signature, pool.inputs, 0, recipe.calibration_samples)
+    job = Conversion(recipe.precision, Path(trial.folder), chosen, recipe=recipe, known=Path(trial.known))
+    converted = target.select(Path(trial.base.path), trial.base.signature, job)
+    path = Path(trial.folder, converted.file)
+    return run(target.runtime, str(path), converted.signature, trial.source_folder, trial.tests, emit=emit)

@@ -1,0 +1,158 @@
+"""The search for layers to blame, on networks whose noise is known: no framework, no conversion."""
+
+import math
+
+import numpy as np
+import pytest
+
+from edgekit.core.recipe import Recipe
+from edgekit.core.samples import Samples
+from edgekit.core.source import SourceModel
+from edgekit.core.specs import Signature
+from edgekit.core.tolerances import Tolerances
+from edgekit.core.tuning import Constraints
+from edgekit.stages._search import Judge, Search, units
+from edgekit.stages._trials import Outcome
+from edgekit.targets._base import Layer
+
+RNG = np.random.default_rng(0)
+REFERENCE = RNG.normal(0, 1, (64, 8))
+START = Recipe("tflite", "int8")
+
+
+def chain(*weights, operator="CONV", int16=False):
+    """Layers a, b, c … one after another."""
+    names = "abcdefgh"[: len(weights)]
+    return tuple(
+        Layer(name, operator, name, (f"t{index}",), (f"t{index + 1}",), weight, int16)
+        for index, (name, weight) in enumerate(zip(names, weights, strict=True))
+    )
+
+
+class Network:
+    """Every broken set of layers adds its noise to the output while one of them is quantized, up to a ceiling."""
+
+    def __init__(self, layers, noises, ceiling=math.inf):
+        self.layers = layers
+        self.noises = noises  # (names, noise power): all of them must be float
+        self.ceiling = ceiling
+        self.tried = []
+
+    def attempt(self, recipe, tests):
+        kept = {*recipe.float_layers}
+        coarse = 1.0 if not recipe.int16_layers else 1e-3
+        self.tried.append(recipe)
+        power = 0.0
+        for names, noise in self.noises:
+            left = set(names) - kept
+            power += noise * (coarse if left <= {*recipe.int16_layers} else 1.0) if left else 0.0
+        noise = np.random.default_rng(1).normal(0, math.sqrt(min(power, self.ceiling) + 1e-8), REFERENCE.shape)
+        size = 1000 + 3 * sum(layer.weights for layer in self.layers if layer.name in kept)
+        return Outcome(size, repr(recipe), {"y": REFERENCE + noise}, None)
+
+    def search(self, **limits):
+        source = SourceModel("m", "keras", "f", "s", Signature((), ()), None, None, None, 0)
+        tolerances = {"y": Tolerances(min_sqnr_db=20)}
+        judge = Judge(source, Samples({"x": REFERENCE}, {"y": REFERENCE}), None, lambda _: tolerances)
+        constraints = Constraints(**{"max_drop": 0.05, "max_float_share": 1.0, **limits})  # 26 dB
+        self.notes = []
+        return Search(self.attempt, judge, constraints, self.layers, lambda *_: None, self.notes.append)
+
+
+def floats(items):
+    return [item.recipe.float_layers for item in items]
+
+
+def test_units_are_layers_and_the_neighbours_of_each_tensor():
+    assert [unit.names for unit in units(chain(1, 2, 3))] == [("a",), ("b",), ("c",), ("a", "b"), ("b", "c")]
+    assert [unit.weights for unit in units(chain(1, 2, 3))] == [1, 2, 3, 3, 5]
+
+
+def test_what_only_passes_a_tensor_on_joins_its_neighbours():
+    assert [unit.names for unit in units(chain(1, 0, 0, 2))][4:] == [("a", "b", "c", "d")]
+
+
+def test_an_addition_ends_the_chain():
+    first, second = chain(1, 1)
+    add = Layer("add", "ADD", "add", ("t1", "t2"), ("t3",), 0)
+    last = Layer("last", "CONV", "last", ("t3",), ("t4",), 1)
+    groups = {unit.names for unit in units((first, second, add, last))}
+    assert {("a", "b", "add"), ("b", "add"), ("add", "last")} <= groups
+    assert not any({"a", "last"} <= set(group) for group in groups)
+
+
+def test_the_one_tensor_to_blame_is_found_and_nothing_else_is_kept():
+    network = Network(chain(10, 10, 10, 10, 10), [("bc", 1.0), ("e", 1e-4)])
+    search = network.search()
+    grown = search.grow(START)
+    assert floats(grown) == [("b", "c")]
+    assert grown[0].accurate(search.constraints)
+    assert (search.blames[0].unit.names, search.blames[0].share) == (("b", "c"), 0.4)
+    assert search.blames[0].gain_db == pytest.approx(40, abs=1)
+
+
+def test_several_are_put_back_by_the_noise_that_they_take_away():
+    network = Network(chain(*[10] * 8), [("ab", 0.2), ("e", 1.0), ("g", 0.05)])
+    search = network.search()
+    grown = search.grow(START)
+    assert floats(grown) == [("e",), ("a", "b", "e"), ("a", "b", "e", "g")]
+    assert [item.accurate(search.constraints) for item in grown] == [False, False, True]
+
+
+def test_layers_that_drown_one_another_out_are_looked_at_alone():
+    network = Network(chain(*[10] * 6), [("b", 40.0), ("e", 40.0)], ceiling=20.0)
+    search = network.search()
+    grown = search.grow(START)
+    assert grown[-1].accurate(search.constraints)
+    assert set(grown[-1].recipe.float_layers) >= {"b", "e"}
+    assert search.prune(grown[-1]).recipe.float_layers == ("b", "e")
+    alone = {item.unit.names: item.alone_db for item in search.blames}
+    assert alone["b",] < 0 < 60 < alone["a",]
+
+
+def test_a_layer_that_is_too_heavy_to_stay_in_float_is_told():
+    network = Network(chain(10, 90), [("b", 1.0)])
+    search = network.search(max_float_share=0.25)
+    assert all("b" not in kept for kept in floats(search.grow(START)))
+    assert network.notes == ["b would gain too, but holds 90% of the weights: more than --max-float 25%"]
+
+
+def test_what_gains_nothing_is_pruned():
+    network = Network(chain(10, 10, 10), [("b", 1.0)])
+    search = network.search()
+    (start,) = [item for item in [search.candidate(Recipe("tflite", "int8", ("a", "b", "c")))] if item]
+    assert search.prune(start).recipe.float_layers == ("b",)
+
+
+def test_int16_takes_the_place_of_float_where_it_does():
+    network = Network(chain(10, 10, 10, int16=True), [("b", 1.0)])
+    search = network.search()
+    (accurate,) = search.grow(START)
+    narrowed = search.narrow(accurate)
+    assert (narrowed.recipe.float_layers, narrowed.recipe.int16_layers) == ((), ("b",))
+    assert Network(chain(10, 10, 10), [("b", 1.0)]).search().narrow(accurate) is None
+
+
+def test_a_deadline_ends_it_with_what_there_is():
+    network = Network(chain(10, 10), [("a", 1.0)])
+    search = network.search()
+    search.deadline_s = 0.0
+    assert search.grow(START) == []
+    assert len(network.tried) == 1
+
+
+def test_trials_that_fail_are_no_candidates():
+    network = Network(chain(10, 10), [("a", 1.0)])
+    search = network.search()
+    whole = search.attempt
+    search.attempt = lambda recipe, tests: None if "a" in recipe.float_layers else whole(recipe, tests)
+    assert not any("a" in kept for kept in floats(search.grow(START)))
+
+
+def test_outputs_that_are_not_finite_are_the_worst_there_is():
+    search = Network(chain(10), []).search()
+    outcome = Outcome(1, "s", {"y": np.full_like(REFERENCE, np.nan)}, None)
+    assert search.judge.sqnr_db(outcome) == -math.inf
+    item = search.judge.candidate(START, outcome)
+    assert item.breaks(search.constraints) == ("drop", "outputs")
+    assert "NaN" in item.failures[0]

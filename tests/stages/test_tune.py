@@ -1,0 +1,168 @@
+"""Precision search on a classifier that int8 breaks: real conversions, real runtimes."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from edgekit.core.events import Noted, ignore
+from edgekit.core.project import open_project
+from edgekit.core.recipe import Recipe
+from edgekit.devices.profile import load_profile
+from edgekit.stages import routes
+from edgekit.stages.bench import BenchOptions
+from edgekit.stages.context import Context
+from edgekit.stages.export import ExportSettings
+from edgekit.stages.tune import TuneOptions, tune
+
+pytestmark = pytest.mark.slow
+QUICK = BenchOptions(min_duration_s=0.02, min_runs=3, warm_up_max_s=0.05)
+BY_SIZE = TuneOptions(preference="size", bench=QUICK)
+
+
+def copied(broken, folder, pool, listener):
+    """The project with only the source in it."""
+    source = "build/broken/keras/source"
+    shutil.copytree(broken / source, folder / source)
+    return Context(open_project(folder), pool, listener)
+
+
+@pytest.fixture
+def here(broken, pool, tmp_path, events):
+    context = copied(broken, tmp_path, pool, events.append)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def tuned(broken, pool, tmp_path_factory):
+    """One whole search for the smallest file: the project's context, what was found, the artifact."""
+    context = copied(broken, tmp_path_factory.mktemp("tuned"), pool, ignore)
+    yield context, *search(context, max_float_share=0.25)
+    context.close()
+
+
+def search(context, target="tflite", **changes):
+    options = replace(BY_SIZE, **changes)
+    return tune(context, "broken", "keras", routes.load_target(target), ExportSettings(), options)
+
+
+def built(context):
+    return sorted(path.name for path in (context.project.build / "broken/keras").iterdir())
+
+
+def by_name(tuning):
+    return {str(item.recipe): item for item in tuning.candidates}
+
+
+def test_what_int8_loses_is_won_back_with_few_weights_in_float(tuned):
+    """At least 95 % of the lost accuracy, with less than a quarter of the weights in float."""
+    _, tuning, _ = tuned
+    whole = by_name(tuning)["int8"]
+    assert whole.drop > 0.4  # int8 as every export makes it is broken
+    tuned = [item for item in tuning.candidates if item.recipe.float_layers and item.meets(tuning.constraints)]
+    assert tuned
+    for item in tuned:
+        assert whole.drop - item.drop >= 0.95 * whole.drop
+        assert 0 < item.float_share < 0.25
+        assert item.size_bytes < by_name(tuning)["float16"].size_bytes
+    assert {"0:CONV_2D", "1:CONV_2D"} == set(tuning.blames[0].unit.names)
+    assert tuning.blames[0].gain_db > 30
+    assert tuning.blames[0].metric_gain > 0.4
+
+
+def test_the_winner_is_the_smallest_that_meets_the_limits_and_stands_beside_its_recipe(tuned):
+    context, tuning, artifact = tuned
+    winner = tuning.winner
+    assert winner.recipe.precision == "int8"
+    assert winner.recipe.int16_layers  # int8 weights and int16 activations do here
+    assert winner == min(
+        (item for item in tuning.candidates if item.meets(tuning.constraints)), key=lambda x: x.size_bytes
+    )
+    assert built(context) == ["source", "tflite-int8-tuned"]
+    assert artifact.manifest.sha256 == winner.sha256
+    assert artifact.manifest.options["recipe"] == json.loads(json.dumps(winner.recipe.to_dict()))
+    assert json.loads((artifact.folder / "recipe.json").read_text()) == artifact.manifest.options["recipe"]
+    assert json.loads((artifact.folder / "validation.json").read_text())["passed"]
+    assert winner in tuning.front
+
+
+def test_onnx_nodes_are_kept_in_float_as_well(here):
+    tuning, artifact = search(here, "onnx")
+    whole = by_name(tuning)["int8"]
+    assert whole.drop > 0.4
+    assert tuning.winner.recipe.float_layers
+    assert whole.drop - tuning.winner.drop >= 0.95 * whole.drop
+    assert tuning.winner.float_share < 0.25
+    assert artifact.folder.name == "onnx-int8-tuned"
+    assert {item.recipe.calibration for item in tuning.candidates} >= {"moving-average", "percentile"}
+
+
+def test_only_what_meets_the_other_limits_is_measured(here):
+    profile = load_profile(here.project.device_file("raspberry-pi-4b"))
+    tuning, artifact = search(
+        here, preference="latency", device="raspberry-pi-4b", profile=profile, max_size_bytes=40_000
+    )
+    measured = [item for item in tuning.candidates if item.latency_ms is not None]
+    assert measured
+    assert all(item.drop <= 0.01 and item.size_bytes <= 40_000 for item in measured)
+    assert all(item in measured for item in tuning.candidates if item.meets(tuning.constraints))
+    assert tuning.winner in measured
+    assert tuning.tier == "host"
+    assert (artifact.folder / "bench-raspberry-pi-4b.json").is_file()
+
+
+def test_when_nothing_meets_the_limits_the_nearest_is_told_and_only_written_where_it_is_asked_for(here):
+    limits = {"max_size_bytes": 10_000, "time_limit_s": 1e-6}
+    tuning, artifact = search(here, **limits)
+    assert (tuning.winner, artifact) == (None, None)
+    assert built(here) == ["source"]
+    (clause,) = tuning.nearest.broken(tuning.constraints)
+    assert clause.startswith("size 8")
+    assert clause.endswith(" too large")
+    tuning, artifact = search(here, **limits, keep_best=True)
+    assert tuning.winner is None
+    assert artifact.manifest.sha256 == tuning.nearest.sha256
+    assert built(here) == ["source", "tflite-float32-tuned"]
+
+
+def test_a_search_that_is_out_of_time_chooses_from_what_it_has(here, events):
+    tuning, artifact = search(here, time_limit_s=1e-6)
+    assert tuning.stopped
+    assert [str(item.recipe) for item in tuning.candidates] == ["float32"]
+    assert artifact.folder.name == "tflite-float32-tuned"
+    assert any(isinstance(event, Noted) and "time limit" in event.detail for event in events)
+
+
+def test_without_labels_the_drop_is_the_error_of_the_outputs(here):
+    (here.project.source_folder("broken", "keras") / "test.npz").unlink()
+    tuning, _ = search(here, "onnx", max_drop=0.01)
+    assert "there is no test set with labels" in tuning.judged_by
+    assert tuning.constraints.drop_name == "output error"
+    for item in tuning.candidates:
+        assert item.drop == pytest.approx(10 ** (-item.sqnr_db / 20))
+    assert by_name(tuning)["int8"].drop > 0.8
+    assert tuning.winner.recipe.float_layers
+    assert tuning.winner.sqnr_db >= 40
+    assert all(blame.metric_gain is None for blame in tuning.blames)
+
+
+def test_a_target_without_selective_quantization_compares_whole_precisions_and_says_so(here, events):
+    tuning, artifact = search(here, "torchscript")
+    assert {item.recipe.precision for item in tuning.candidates} == {"float32", "int8"}
+    assert not any(item.recipe.selective for item in tuning.candidates)
+    assert any("torchscript keeps no single layers in float" in note for note in tuning.notes)
+    assert tuning.winner.recipe == Recipe("torchscript", "float32")
+    assert artifact.folder.name == "torchscript-float32-tuned"
+
+
+def test_a_healthy_network_that_is_not_trained_yet_is_trained_and_needs_no_recipe(pool, tmp_path):
+    own = Context(open_project(tmp_path), pool, ignore)
+    tuning, artifact = tune(own, "linear", "keras", routes.load_target("onnx"), ExportSettings(), BY_SIZE)
+    own.close()
+    assert tuning.constraints.drop_name == "mae drop"
+    assert tuning.constraints.max_drop == pytest.approx(0.01 * artifact.manifest.source["metric_value"])
+    assert tuning.winner is not None
+    assert not tuning.blames
+    assert artifact.folder.is_relative_to(tmp_path)
