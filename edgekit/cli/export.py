@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option("--route", metavar="KIND,...,TARGET", help="Take this route and no other, such as keras,torch,tflite.")
 @click.option("--sbom", is_flag=True, help="Also write a bill of materials (CycloneDX) beside each artifact.")
+@click.option("--emit", type=click.Choice(["c"]), help="Also write TFLite artifacts as C files, for a microcontroller.")
 @click.option("--explain", is_flag=True, help="Print the routes without converting.")
 @timeout_option
 @common
@@ -62,11 +63,13 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
     Example:
       edgekit export --target tflite
       edgekit export simple_cnn --framework torch --target onnx --precision int8
+      edgekit export ds_cnn --target tflite:int8 --emit c
       edgekit export detector.onnx --target tflite:int8 --calibration photos/
       edgekit export simple_cnn --recipe build/simple_cnn/keras/tflite-int8-tuned/recipe.json
       edgekit export net.py:build --weights net.safetensors --input image:1x3x96x96 --target executorch
     """
     from edgekit.stages import export, routes, subjects
+    from edgekit.stages.micro import check_targets, emit_beside
     from edgekit.stages.sbom import write_sbom
 
     recipe, choice = _by_recipe(options["recipe"], choice, options["calibration_samples"])
@@ -90,18 +93,22 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
             plans = export.by_recipe(plans, recipe)
         if route is not None:
             plans = export.pin(plans, routes.parse_route(route))
+        if options["emit"]:
+            check_targets(item.variant.target for item in plans)
         if explain:
             return _explain(run, plans)
         made = export.export(context, plans, settings)
         bills = [write_sbom(item) for item in made] if options["sbom"] else []
+        sources = emit_beside(context, made) if options["emit"] and made else ()
         code = context.exit_code
     run.answer(
         {
             "artifacts": [artifact_data(item) for item in made],
             "failures": failures(context),
             **({"sboms": [str(path) for path in bills]} if options["sbom"] else {}),
+            **({"c": [str(path) for path in sources]} if options["emit"] else {}),
         },
-        "".join(f"{item.folder}\n" for item in made),
+        "".join(f"{folder}\n" for folder in (*(item.folder for item in made), *sources)),
     )
     return code
 

@@ -47,7 +47,7 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, n
     from dataclasses import asdict
 
     from edgekit.reports.console import table
-    from edgekit.stages.micro import device_of, emit_c, micro, on_npu
+    from edgekit.stages.micro import c_name, device_of, emit_c, micro, on_npu
     from edgekit.stages.select import Selection, artifacts
 
     with run.context(timeout) as context:
@@ -55,7 +55,7 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, n
         chosen = artifacts(context, Selection(*choice))
         compiled = () if npu is None else on_npu(context, chosen, npu)
         done = micro(context, chosen, profile)
-        written = [emit_c(item, folder) for item in done] if folder is not None else []
+        written = [] if folder is None else [emit_c(item, folder / c_name(item.artifact)) for item in done]
     data = {
         "artifacts": [item.data() for item in done],
         "written": list(map(str, written)),

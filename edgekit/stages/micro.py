@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -153,6 +153,12 @@ def _on(fit: MicroFit, profile: DeviceProfile) -> MicroFit:
     return replace(fit, problems=tuple(problems))
 
 
+def check_targets(targets: Iterable[str]) -> None:
+    """Raises InputError when none of them is what a microcontroller runs."""
+    if TARGET not in targets:
+        raise InputError("microcontrollers run TFLite artifacts, and none is among these")
+
+
 def micro(
     context: Context, artifacts: Sequence[Artifact], device: tuple[str, DeviceProfile] | None
 ) -> tuple[MicroFit, ...]:
@@ -163,8 +169,7 @@ def micro(
     if device is not None and device[1].kind != "microcontroller":
         raise InputError(f"{device[0]} is a {device[1].kind}, not a microcontroller; bench measures there")
     chosen = [item for item in artifacts if item.manifest.target == TARGET]
-    if not chosen:
-        raise InputError("microcontrollers run TFLite artifacts, and none is among these")
+    check_targets(item.manifest.target for item in artifacts)
     tried = (
         context.attempt(f"micro {item.label}", partial(micro_one, context, item, device), summary) for item in chosen
     )
@@ -195,26 +200,41 @@ def summary(fit: MicroFit) -> str:
     return f"{needs}; {'; '.join(fit.problems)}" if fit.problems else needs
 
 
-def emit_c(fit: MicroFit, folder: Path) -> Path:
-    """Writes the artifact as C files into a folder of its own below `folder`; returns it.
+def c_name(artifact: Artifact) -> str:
+    """What the artifact is called in C: `simple_cnn_keras_int8`."""
+    manifest = artifact.manifest
+    variant = manifest.variant.slug.removeprefix(f"{TARGET}-")
+    return c_source.identifier(f"{manifest.model}_{manifest.source['kind']}_{variant}")
+
+
+def emit_c(fit: MicroFit, final: Path) -> Path:
+    """Writes the artifact as C files into that folder, which it replaces; returns it.
 
     Raises InputError when the folder cannot be written, DiskFull.
     """
     manifest = fit.artifact.manifest
-    name = c_source.identifier(f"{manifest.model}_{manifest.source['kind']}_{manifest.precision}")
     model = c_source.CModel(
-        name=name,
+        name=c_name(fit.artifact),
         content=fit.artifact.verified_path().read_bytes(),
         signature=manifest.signature,
         arena_bytes=fit.arena.total_bytes,
         operators=fit.operators,
         origin=f"{fit.artifact.label}, sha256 {manifest.sha256}",
     )
-    final = folder / name
     with staged_folder(final) as staging:
         for file, text in c_source.files(model).items():
             (staging / file).write_text(text, encoding="utf-8")
     return final
+
+
+def emit_beside(context: Context, artifacts: Sequence[Artifact]) -> tuple[Path, ...]:
+    """Writes TFLite artifacts as C files into `tflite-int8-c` and the like beside them; the folders.
+
+    Those that TensorFlow Lite Micro does not take are in `context.failures`. Raises InputError when there is no TFLite
+    artifact.
+    """
+    fits = micro(context, artifacts, None)
+    return tuple(emit_c(fit, fit.artifact.folder.with_name(f"{fit.artifact.folder.name}-c")) for fit in fits)
 
 
 def device_of(context: Context, name: str) -> tuple[str, DeviceProfile]:

@@ -63,6 +63,23 @@ def test_c_files_are_written_for_each(project: Path, tmp_path: Path):
     ]
 
 
+def test_an_export_writes_c_files_beside_the_artifact(project: Path, tmp_path: Path):
+    shutil.copytree(project / "build/linear/keras/source", tmp_path / "build/linear/keras/source")
+    chosen = ("--framework", "keras", "--target", "tflite:int8", "--target", "onnx:float32", "--root", tmp_path)
+    answer = call("export", "linear", *chosen, "--emit", "c", "--json")
+    assert answer.code == 0, answer.err
+    (folder,) = map(Path, answer.data["c"])
+    assert folder == tmp_path / "build/linear/keras/tflite-int8-c"
+    header = (folder / "linear_keras_int8.h").read_text()
+    assert "#define LINEAR_KERAS_INT8_INPUT_0_ELEMENTS 1" in header
+    assert call("report", "--root", tmp_path, "--json").code == 0  # the folder is no artifact, and disturbs none
+    other = ("--framework", "keras", "--target", "onnx:float16", "--root", tmp_path)
+    refused = call("export", "linear", *other, "--emit", "c")
+    assert refused.code == 2
+    assert not (tmp_path / "build/linear/keras/onnx-float16").exists()
+    assert "microcontrollers run TFLite artifacts" in refused.err
+
+
 def test_lives_are_shown(project: Path):
     chosen = ("--framework", "keras", "--target", "tflite:int8", "--root", project)
     answer = call("micro", "simple_cnn", *chosen, "-v")
