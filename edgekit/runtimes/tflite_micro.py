@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ def _interpreter(content: bytes, size: int) -> tuple[Any, list[str]]:
     with _told() as lines:
         try:
             return runtime.Interpreter.from_bytes(content, arena_size=size), lines
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, struct.error) as error:  # the last of a truncated file
             failed = str(error)
     return None, [*lines, failed]
 

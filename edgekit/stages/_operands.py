@@ -66,7 +66,7 @@ class _Opened:
 _opened: dict[Operand, _Opened] = {}
 
 
-def look(operand: Operand, samples: Mapping[str, Array], *, emit: Listener) -> Signature:
+def look(operand: Operand, inputs: Mapping[str, Array], *, emit: Listener) -> Signature:
     """The model's signature. Where its file tells none, the samples in their order are its inputs.
 
     Raises InputError when the file is damaged, or does not take such samples.
@@ -75,7 +75,7 @@ def look(operand: Operand, samples: Mapping[str, Array], *, emit: Listener) -> S
         while len(_opened) >= _KEPT:
             del _opened[next(iter(_opened))]
         opener = _open_runtime if operand.runtime else _open_folder if operand.folder else _open_source
-        _opened[operand] = opener(operand, samples)
+        _opened[operand] = opener(operand, inputs)
     return _opened[operand].signature
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,6 @@ from edgekit.stages._operands import Operand, stamp_of
 from edgekit.stages.context import Context, runtime_environment, source_environment
 from edgekit.stages.inspect import describe
 from edgekit.targets._base import Target
-from edgekit.workers.environment import Environment
 
 EQUAL, UNEQUAL, NO_EVIDENCE = "equal", "not equal", "no evidence"
 
@@ -109,32 +109,26 @@ def target_of(path: Path) -> Target | None:
     return next((item for item in routes.targets().values() if path.suffix.lower() in item.suffixes), None)
 
 
-def environment_of(item: Operand) -> Environment:
-    """The worker of its runtime, or of its framework."""
-    return runtime_environment(item.runtime) if item.runtime else source_environment(str(item.kind))
+def ask(context: Context, function: str, item: Operand, inputs: Mapping[str, Array], doing: str) -> Any:
+    """What a function of `_operands` answers for a model, in the worker of its runtime or of its framework."""
+    return context.pool.call(
+        f"edgekit.stages._operands:{function}",
+        {"operand": item, "inputs": inputs},
+        step=f"{doing} {item.label}",
+        environment=runtime_environment(item.runtime) if item.runtime else source_environment(str(item.kind)),
+        listener=context.emit,
+    )
 
 
 def look(context: Context, item: Operand, samples: Mapping[str, Array]) -> Signature:
     """The model's signature. Raises InputError when it does not open, or does not take such samples."""
-    signature: Signature = context.pool.call(
-        "edgekit.stages._operands:look",
-        {"operand": item, "samples": samples},
-        step=f"open {item.label}",
-        environment=environment_of(item),
-        listener=context.emit,
-    )
+    signature: Signature = ask(context, "look", item, samples, "open")
     return signature
 
 
 def run_operand(context: Context, item: Operand, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """The outputs by name for inputs by the model's own names, shape (N, ...)."""
-    outputs: dict[str, Array] = context.pool.call(
-        "edgekit.stages._operands:run",
-        {"operand": item, "inputs": inputs},
-        step=f"run {item.label}",
-        environment=environment_of(item),
-        listener=context.emit,
-    )
+    outputs: dict[str, Array] = ask(context, "run", item, inputs, "run")
     return outputs
 
 

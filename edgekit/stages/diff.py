@@ -15,8 +15,8 @@ from edgekit.sources._given_samples import read_arrays
 from edgekit.stages._operands import Operand
 from edgekit.stages.compare import (
     artifact_of,
+    ask,
     coarser_precision,
-    environment_of,
     inputs_of,
     look,
     operand,
@@ -80,22 +80,12 @@ def diff(
     arrays = {name: array[:count] for name, array in _samples((first, second), given).items()}
     signatures = [look(context, item, arrays) for item in (first, second)]
     inputs = inputs_of((first, second), signatures, arrays, forced or {}, str(given) if given else "the samples")
-    traces = _trace(context, first, inputs.first), _trace(context, second, inputs.second)
+    chosen = ((first, inputs.first), (second, inputs.second))
+    traces = [ask(context, "trace", item, arrays, "trace") for item, arrays in chosen]
     results = run_operand(context, first, inputs.first), run_operand(context, second, inputs.second)
     outputs, _, _ = pair(specs(results[0]), specs(results[1]), forced or {})
     for side, results_of_side in zip(traces, results, strict=True):
         for name, array in results_of_side.items():  # a source calls its outputs otherwise inside
             side.setdefault(name, array)
     pairs = [(item.first.name, item.second.name) for item in outputs]
-    return drill(*traces, coarser_precision(context, (first, second)), pairs)
-
-
-def _trace(context: Context, item: Operand, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    found: dict[str, Array] = context.pool.call(
-        "edgekit.stages._operands:trace",
-        {"operand": item, "inputs": inputs},
-        step=f"trace {item.label}",
-        environment=environment_of(item),
-        listener=context.emit,
-    )
-    return found
+    return drill(traces[0], traces[1], coarser_precision(context, (first, second)), pairs)

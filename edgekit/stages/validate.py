@@ -28,7 +28,7 @@ from edgekit.core.tolerances import Tolerances, for_precision, reason
 from edgekit.core.validation import VALIDATION_FILE, Drift, Validation, validation_file
 from edgekit.devices.emulation import pins
 from edgekit.stages import emulate
-from edgekit.stages.compare import environment_of
+from edgekit.stages.compare import ask
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.diff import source_beside
 
@@ -227,13 +227,7 @@ def _hard(context: Context, artifact: Artifact) -> dict[str, Any]:
     signature = load_source(folder).signature
     judged = manifest.precision in FLOAT_PRECISIONS
     cases, inputs = hard_inputs(signature, real, outside=judged)
-    outputs, rounding = context.pool.call(
-        "edgekit.stages._operands:run_exactly",
-        {"operand": source, "inputs": inputs},
-        step=f"{step_name(artifact)}: source on hard inputs",
-        environment=environment_of(source),
-        listener=context.emit,
-    )
+    outputs, rounding = ask(context, "run_exactly", source, inputs, "run on hard inputs")
     orders = layout.between(signature, manifest.signature)
     actual = _infer(context, artifact, layout.transposed(inputs, orders))
     own = own_tolerances(context, manifest.model, manifest.precision)
