@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,22 @@ from edgekit.cli._common import Run, common, forced_pairs, pair_option, timeout_
 
 if TYPE_CHECKING:
     from edgekit.core.drilling import Drilling
+    from edgekit.core.tuning import Blame
+    from edgekit.stages.context import Context
 
 
 @click.command("diff", short_help="Tell which layer's output goes wrong between two files.")
 @click.argument("models", nargs=-1, required=True, metavar="[REFERENCE] ACTUAL")
 @click.option("--samples", type=click.Path(path_type=Path), help="Real inputs (default: an artifact's golden samples).")
+@click.option(
+    "--blame", is_flag=True, help="Put the artifact's layers back into float, one at a time: what does it gain?"
+)
 @pair_option
 @timeout_option
 @common
-def command(run: Run, models: tuple[str, ...], samples: Path | None, pairs: tuple[str, ...], timeout: float) -> int:
+def command(
+    run: Run, models: tuple[str, ...], samples: Path | None, blame: bool, pairs: tuple[str, ...], timeout: float
+) -> int:
     """Compare two models tensor by tensor, and name the first tensor where the error leaps.
 
     Each is an artifact's folder, a file (.tflite, .onnx, .pt, .keras, .pt2 ...), a source folder or FILE.py:FUNCTION;
@@ -31,6 +39,7 @@ def command(run: Run, models: tuple[str, ...], samples: Path | None, pairs: tupl
     Example:
       edgekit diff build/net/keras/tflite-int8
       edgekit diff build/net/keras/tflite-float32 build/net/keras/tflite-int8
+      edgekit diff build/net/keras/tflite-int8 --blame
       edgekit diff old.onnx new.onnx --samples inputs.npz
     """
     from dataclasses import asdict
@@ -42,10 +51,30 @@ def command(run: Run, models: tuple[str, ...], samples: Path | None, pairs: tupl
     with run.context(timeout) as context:
         reference, actual = models if len(models) == 2 else (None, models[0])
         found = diff(context, reference, actual, samples, forced_pairs(pairs))
+        blames = _blames(context, actual) if blame else ()
     first = found.first
     data = {**asdict(found), "first": None if first is None else first.reference}
-    run.answer(data, lambda: _text(found, run.color))
+    if blame:
+        data["blames"] = [asdict(item) for item in blames]
+    run.answer(data, lambda: _text(found, run.color) + (_blamed(blames, run.color) if blame else ""))
     return 0
+
+
+def _blames(context: Context, text: str) -> tuple[Blame, ...]:
+    from edgekit.core.errors import InputError
+    from edgekit.stages.compare import artifact_of
+    from edgekit.stages.tune import blame
+
+    artifact = artifact_of(Path(text))
+    if artifact is None:
+        raise InputError(f"{text} is no artifact: --blame makes one anew from its source, layer by layer")
+    return blame(context, artifact)
+
+
+def _blamed(blames: Sequence[Blame], color: bool) -> str:
+    from edgekit.reports.console import blame_table
+
+    return "\n" + blame_table(blames, 100.0, color)
 
 
 def _text(found: Drilling, color: bool) -> str:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from edgekit.stages.tune import TuneOptions
 
 T = TypeVar("T")
-_BLAMED, _NOTHING_DB = 10, 0.05
 
 
 @click.command("tune", short_help="Find the precision, layer by layer, that meets your limits.")
@@ -144,7 +143,7 @@ def _parsed(name: str, text: str | None, parse: Callable[[str], T]) -> T | None:
 
 def _text(found: Tuning, artifact: Artifact | None, run: Run) -> str:
     from edgekit.core.units import format_seconds
-    from edgekit.reports.console import table
+    from edgekit.reports.console import blame_table, table
 
     header = ("candidate", "size", "SQNR dB", "drop (95 %)", "float", found.tier, "verdict")
     front = {item.sha256 for item in found.front}
@@ -153,7 +152,7 @@ def _text(found: Tuning, artifact: Artifact | None, run: Run) -> str:
     parts.append("* nothing is better in size, drop and latency; float: weights that layers keep in float\n")
     parts.append(f"drop: {found.judged_by}\n")
     if found.blames:
-        parts.append(_blame_table(found, run.color))
+        parts.append("\n" + blame_table(found.blames, found.constraints.drop_factor, run.color))
     parts.append(_conclusion(found))
     if artifact is not None:
         folder = _from_here(artifact.folder)
@@ -188,28 +187,6 @@ def _candidate(found: Tuning, item: Candidate, front: bool) -> tuple[str, ...]:
         "-" if item.latency_ms is None else format_ms(item.latency_ms),
         "BEST" if best else " ".join(item.breaks(limits)) or ("meets" if item.meets(limits) else "not measured"),
     )
-
-
-def _blame_table(found: Tuning, color: bool) -> str:
-    from edgekit.reports.console import table
-
-    alone = any(item.alone_db is not None for item in found.blames)
-    factor = found.constraints.drop_factor
-    rows = [
-        (
-            item.unit.title,
-            str(len(item.unit.names)),
-            f"{item.gain_db:+.1f} dB",
-            "-" if item.metric_gain is None else f"{factor * item.metric_gain:+.4g}",
-            f"{100 * item.share:.1f}%",
-            *(() if not alone else ("-" if item.alone_db is None else f"{item.alone_db:.1f} dB",)),
-        )
-        for item in found.blames[:_BLAMED]
-        if item.gain_db >= _NOTHING_DB or item.alone_db is not None
-    ]
-    header = ("to blame: kept in float", "layers", "gains", "wins back", "of weights", *(("alone",) if alone else ()))
-    left_out = len(found.blames) - len(rows)
-    return "\n" + table(header, rows, left=1, color=color) + (f"and {left_out} others gain less\n" if left_out else "")
 
 
 def _conclusion(found: Tuning) -> str:

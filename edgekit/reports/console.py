@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from edgekit.core.changes import INCOMPARABLE, Change, Changes
 from edgekit.core.measurement import Measurement
 from edgekit.core.report import Report
+from edgekit.core.tuning import Blame
 from edgekit.reports._base import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
@@ -26,6 +27,8 @@ from edgekit.reports._base import (
 )
 
 WIDTH = 100
+BLAMED, NOTHING_DB = 10, 0.05
+"""So many layers are listed, as far as they gain that much."""
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]], *, left: int, color: bool = False) -> str:
@@ -95,3 +98,23 @@ class ConsoleReport(ReportFormat):
 
 
 REPORT = ConsoleReport()
+
+
+def blame_table(blames: Sequence[Blame], factor: float, color: bool) -> str:
+    """What it gains to keep single layers in float; `factor` turns the metric's gain into its unit."""
+    alone = any(item.alone_db is not None for item in blames)
+    rows = [
+        (
+            item.unit.title,
+            str(len(item.unit.names)),
+            f"{item.gain_db:+.1f} dB",
+            "-" if item.metric_gain is None else f"{factor * item.metric_gain:+.4g}",
+            f"{100 * item.share:.1f}%",
+            *(() if not alone else ("-" if item.alone_db is None else f"{item.alone_db:.1f} dB",)),
+        )
+        for item in blames[:BLAMED]
+        if item.gain_db >= NOTHING_DB or item.alone_db is not None
+    ]
+    header = ("to blame: kept in float", "layers", "gains", "wins back", "of weights", *(("alone",) if alone else ()))
+    left_out = len(blames) - len(rows)
+    return table(header, rows, left=1, color=color) + (f"and {left_out} others gain less\n" if left_out else "")

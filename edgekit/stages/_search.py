@@ -219,6 +219,13 @@ class Search:
         self._note_heavy(gains, noise)
         return found
 
+    def blame(self, start: Recipe) -> list[Blame]:
+        """What each unit gains when it alone is kept in float, the greatest gain first."""
+        base = self.attempt(start, PROBE_TESTS)
+        if base is not None:
+            self._blame(start, units(self.layers), base)
+        return self.blames
+
     def _note_heavy(self, gains: Mapping[Unit, float], noise: float) -> None:
         """Says so where layers would gain that are too heavy to stay in float."""
         heavy = [unit for unit, gain in gains.items() if gain > noise / 4 and self.share(unit.names) > self._limit]

@@ -24,7 +24,7 @@ from edgekit.core.recipe import Calibration, Recipe
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
 from edgekit.core.specs import Route, Variant
 from edgekit.core.tolerances import for_precision
-from edgekit.core.tuning import Candidate, Constraints, Tuning, best, nearest
+from edgekit.core.tuning import Blame, Candidate, Constraints, Tuning, best, nearest
 from edgekit.stages import emulate, export, routes
 from edgekit.stages._search import Judge, Search
 from edgekit.stages._tuning import Run, TuneOptions, artifact_of, attempted, attempts, float_base, latency_of, ran
@@ -82,6 +82,28 @@ def tune(
         notes=tuple(run.notes),
     )
     return tuning, _write(run, close) if winner is not None or options.keep_best else None
+
+
+def blame(context: Context, artifact: Artifact) -> tuple[Blame, ...]:
+    """Which layers of a quantized artifact contribute most to its output's error: each is put back into float alone.
+
+    It is made anew from its source for that, as `edgekit export` makes it. Raises InputError when its target keeps no
+    single layers in float, or its source is gone; MissingDependency, StepError.
+    """
+    manifest = artifact.manifest
+    target = routes.load_target(manifest.target)
+    if manifest.precision not in target.selective:
+        able = ", ".join(target.selective) or "no precision"
+        raise InputError(f"{manifest.variant}: {target.name} keeps single layers in float at {able}")
+    count = (manifest.calibration or {}).get("samples")
+    settings = ExportSettings(calibration_samples=count)
+    run = _prepare(context, manifest.model, manifest.source["kind"], target, settings, TuneOptions())
+    base = float_base(run, manifest.precision)
+    if base is None:
+        raise InputError(f"{artifact.label}: its float32 twin could not be made: {'; '.join(run.notes)}")
+    attempt = attempts(run, base)
+    search = Search(attempt, run.judge, run.constraints, base.layers, run.progress, run.note)
+    return tuple(search.blame(Recipe(target.name, manifest.precision)))
 
 
 def _prepare(
