@@ -38,8 +38,8 @@ class Everything(NamedTuple):
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
     root = tmp_path_factory.mktemp("models")
     alive = [name for name in MODELS if name != DEAD]
-    for names, how in ((alive, ("--epochs", "0")), ([DEAD], ("--epochs", "1", "--time-limit", "15s"))):
-        trained = call("train", *names, "--framework", "both", *how, "--root", root)
+    for names, epochs in ((alive, "0"), ([DEAD], "1")):
+        trained = call("train", *names, "--framework", "both", "--epochs", epochs, "--root", root)
         assert trained.code == 0, trained.err
     chosen = [word for variant in VARIANTS for word in ("--target", variant)]
     exported = call("export", *MODELS, *chosen, "--root", root, "--json")
