@@ -38,4 +38,6 @@ def chosen(root: Path, kept: int, wanted: int | None) -> Samples:
         Samples({"x": values}, {}, None).save(folder / name)
     context = SimpleNamespace(project=project, emit=lambda event: None)
     item = SimpleNamespace(model="m", kind="keras", variant="tflite:int8", step="export m/keras tflite:int8")
-    return export._calibration(context, item, SimpleNamespace(name="m", signature=SIGNATURE, notes=()), wanted)
+    return export._calibration(
+        context, item, SimpleNamespace(name="m", signature=SIGNATURE, notes=()), export.ExportSettings(wanted)
+    )
