@@ -94,8 +94,8 @@ onnx-operators: $(STAMP)  ## How many of ONNX's own operator tests the bridge to
 bench-faults: $(STAMP)  ## How many faults, planted into the ONNX artifacts in build/ (or MODELS), `edgekit diff` locates
 	$(BIN)/python tests/benchmarks/located_faults.py $(MODELS)
 
-random-networks: $(STAMP)  ## Compare COUNT (500) random networks with what every target makes of them
-	EDGEKIT_RANDOM_NETWORKS=$(or $(COUNT),500) $(BIN)/python -m pytest -q -k random_network tests/conformance/test_random_networks.py
+random-networks: $(STAMP)  ## Compare COUNT (500) random networks, from SEED (0), with what every target makes of them
+	EDGEKIT_RANDOM_NETWORKS=$(or $(COUNT),500) $(BIN)/python -m pytest -q --hypothesis-seed=$(or $(SEED),0) -k random_network tests/conformance/test_random_networks.py
 
 bench-seeds: $(STAMP)  ## Train the reference models (or MODELS) in both frameworks from seeds 1, 2 and 3
 	$(BIN)/python tests/benchmarks/seeds.py $(MODELS)
