@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.core import layout, samples
 from edgekit.core.artifact import Artifact
-from edgekit.core.comparison import compare_outputs
+from edgekit.core.comparison import Comparison, compare_outputs
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
 from edgekit.core.files import write_json, writing
@@ -25,7 +25,7 @@ from edgekit.core.source import GOLDEN_FILE, TEST_FILE, load_source
 from edgekit.core.specs import FLOAT_PRECISIONS
 from edgekit.core.statistics import bootstrap_drop, bootstrap_mean, by_class, mcnemar_p
 from edgekit.core.tolerances import Tolerances, for_precision, reason
-from edgekit.core.validation import VALIDATION_FILE, Drift, Validation, validation_file
+from edgekit.core.validation import Drift, Validation, validation_file
 from edgekit.devices.emulation import pins
 from edgekit.stages import emulate
 from edgekit.stages.compare import ask
@@ -198,6 +198,19 @@ def validate_one(context: Context, artifact: Artifact, *, hard: bool = False) ->
         drift = drift_of(manifest.source.get("metric"), manifest.source.get("task"), test, outputs, judged)
         if classifier:
             _write_flips(artifact, test, outputs)
+    return _written(artifact, comparisons, drift=drift, **(_hard(context, artifact) if hard else {}))
+
+
+def _written(
+    artifact: Artifact,
+    comparisons: tuple[Comparison, ...],
+    *,
+    drift: Drift | None = None,
+    device: str | None = None,
+    **more: Any,
+) -> Validation:
+    """The verdict on an artifact, put beside it; on a device's emulated core, under the device's name."""
+    manifest = artifact.manifest
     validation = Validation(
         model=manifest.model,
         kind=manifest.source["kind"],
@@ -207,10 +220,11 @@ def validate_one(context: Context, artifact: Artifact, *, hard: bool = False) ->
         runtime=manifest.runtime,
         comparisons=comparisons,
         drift=drift,
+        device=device,
         how=manifest.variant.how,
-        **(_hard(context, artifact) if hard else {}),
+        **more,
     )
-    write_json(artifact.folder / VALIDATION_FILE, {**asdict(validation), "passed": validation.passed})
+    write_json(artifact.folder / validation_file(device), {**asdict(validation), "passed": validation.passed})
     return validation
 
 
@@ -253,21 +267,10 @@ def validate_on(context: Context, artifact: Artifact, guest: emulate.Guest, time
     actual = emulate.infer(guest, artifact, golden.inputs, f"{step_name(artifact)} on {guest.name}", timeout_s)
     here = _infer(context, artifact, golden.inputs)
     limits = agreement_left(tolerances)  # the test set does not run here
-    validation = Validation(
-        model=manifest.model,
-        kind=manifest.source["kind"],
-        target=manifest.target,
-        precision=manifest.precision,
-        artifact_sha256=manifest.sha256,
-        runtime=manifest.runtime,
-        comparisons=compare_outputs(golden.outputs, actual, limits, classifier=classifier),
-        drift=None,
-        device=guest.name,
-        how=manifest.variant.how,
-        against_host=compare_outputs(here, actual, limits, classifier=classifier),
+    to_source, to_host = (
+        compare_outputs(expected, actual, limits, classifier=classifier) for expected in (golden.outputs, here)
     )
-    write_json(artifact.folder / validation_file(guest.name), {**asdict(validation), "passed": validation.passed})
-    return validation
+    return _written(artifact, to_source, device=guest.name, against_host=to_host)
 
 
 def validate_emulated(
