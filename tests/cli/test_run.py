@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -564,10 +565,11 @@ def test_init_in_an_empty_folder_takes_a_reference_model(tmp_path):
 def test_the_makefile_example_is_made_once(tmp_path):
     """examples/makefile-project with plain make: the second time does nothing, a new sample does it again."""
     folder = shutil.copytree(REPOSITORY / "examples/makefile-project", tmp_path / "project")
-    tool = f"{shutil.which('python3')} -P -m edgekit"
+    python = sys.executable  # the PATH of whoever runs the tests may lead to a Python without edgekit
 
     def make(*arguments):
-        command = ["make", "--no-print-directory", f"EDGEKIT={tool}", *arguments]
+        tools = (f"PYTHON={python}", f"EDGEKIT={python} -P -m edgekit")
+        command = ["make", "--no-print-directory", *tools, *arguments]
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
 
     first = make()
