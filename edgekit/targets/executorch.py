@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class ExecuTorch(Target):
             if job.precision == "int8":
                 program = torch.export.export(_quantized(program, source, job), example)
             _unshare(program)
+            _centre(program)
             try:
                 content, delegation = _lower(program)
             except Exception as error:
@@ -81,6 +83,50 @@ def _unshare(program: Any) -> None:
         for name, tensor in tensors.items():
             if tensor.untyped_storage().nbytes() != tensor.nbytes:
                 tensors[name] = tensor.clone()
+
+
+def _centre(program: Any) -> None:
+    """Subtracts the mean before every normalization that subtracts it itself: its result stays what it is.
+
+    The portable kernels take the variance as E[x^2] - E[x]^2, which loses all digits that the mean takes: features of
+    0.67 +- 0.01 come out of a layer norm 4e-3 off.
+    """
+    for node in list(program.graph_module.graph.nodes):
+        if node.op == "call_function" and str(node.target) in _NORMS:
+            x = node.args[0]
+            # Where the mean is taken: after a reshape to this shape, over these axes.
+            shape, axes = _NORMS[str(node.target)](node, list(x.meta["val"].shape))
+            if axes:
+                node.replace_input_with(x, _centred(node, shape, axes))
+    program.graph_module.recompile()
+
+
+_NORMS: dict[str, Callable[[Any, list[int]], tuple[list[int], list[int]]]] = {
+    "aten.layer_norm.default": lambda node, shape: (shape, list(range(-len(node.args[1]), 0))),
+    "aten.group_norm.default": lambda node, shape: ([shape[0], node.args[1], -1], [2]),
+    # with the statistics of its training it subtracts none of its input's own
+    "aten.instance_norm.default": lambda node, shape: (shape, list(range(2, len(shape))) if node.args[5] else []),
+}
+
+
+def _centred(node: Any, shape: list[int], axes: list[int]) -> Any:
+    """A node before `node` with its first argument less the mean."""
+    import torch
+
+    aten = torch.ops.aten
+
+    def call(function: Any, *arguments: Any) -> Any:
+        with node.graph.inserting_before(node):
+            made = node.graph.call_function(function, arguments)
+        values = [item.meta["val"] if isinstance(item, torch.fx.Node) else item for item in arguments]
+        made.meta["val"] = function(*values)
+        return made
+
+    x = node.args[0]
+    whole = list(x.meta["val"].shape)
+    parts = x if shape == whole else call(aten.reshape.default, x, shape)
+    centred = call(aten.sub.Tensor, parts, call(aten.mean.dim, parts, axes, True))
+    return centred if shape == whole else call(aten.reshape.default, centred, whole)
 
 
 def _norms_written_out(program: Any) -> Any:

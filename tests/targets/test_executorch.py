@@ -41,3 +41,27 @@ def test_weights_that_are_views_keep_their_values(tmp_path: Path, precision):
     assert np.abs(outputs["output_0"] - expected).max() < (
         1e-4 if precision == "float32" else 0.05 * np.abs(expected).max()
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "norm",
+    [
+        torch.nn.LayerNorm(8),
+        torch.nn.LayerNorm((4, 8), elementwise_affine=False),
+        torch.nn.GroupNorm(2, 4),
+        torch.nn.InstanceNorm1d(4, affine=True),
+        torch.nn.InstanceNorm1d(4, track_running_stats=True),
+    ],
+)
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_normalizing_what_hardly_varies_keeps_its_digits(tmp_path: Path, norm, precision):
+    """The kernels' E[x^2] - E[x]^2 would be off by a tenth here: the mean is a hundred times the deviation."""
+    spec = TensorSpec("x", ("batch", 4, 8), "float32")
+    source = LoadedTorch(norm.eval(), Signature((spec,), (TensorSpec("y", spec.shape, "float32"),)))
+    varied = np.random.default_rng(0).normal(size=(16, 4, 8)).astype(np.float32)
+    inputs = {"x": 1.0 + 0.01 * varied} if precision == "float32" else {"x": varied}
+    TARGET.convert(source, Conversion(precision, tmp_path, inputs))
+    outputs = RUNTIME.open(tmp_path / "model.pte", threads=1).infer({"input_0": inputs["x"]})
+    exact = source.exact(inputs)["y"]
+    assert np.abs(outputs["output_0"] - exact).max() < (1e-4 if precision == "float32" else 0.05)
