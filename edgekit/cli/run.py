@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Only say what would run.")
 @click.option("--force", is_flag=True, help="Run the steps even if they are up to date.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Steps at once (default: as cores and memory allow).")
+@click.option("--dask", metavar="ADDRESS", help="Send steps to the workers of this Dask scheduler (tcp://host:8786).")
+@click.option(
+    "--store", metavar="URL", help="With --dask: pass files on by this fsspec URL (s3://...), not by a shared folder."
+)
 @click.option("--emit-makefile", is_flag=True, help="Print the steps as make rules.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of edgekit.toml.")
 @timeout_option
@@ -33,6 +38,8 @@ def command(
     dry_run: bool,
     force: bool,
     jobs: int | None,
+    dask: str | None,
+    store: str | None,
     emit_makefile: bool,
     schema: bool,
     timeout: float,
@@ -45,13 +52,20 @@ def command(
 
     STEP is a step's name, or a pattern such as 'export *'; what it needs is done too.
 
+    With --dask, trainings, exports and validations are done by the cluster's workers, which have the same packages and
+    see this folder under the same path, or are given files through --store. What measures and judges stays here. A step
+    whose worker dies is done again by another.
+
     \b
     Example:
       edgekit run
       edgekit run --explain --dry-run
       edgekit run 'validate detector/*'
       edgekit run --emit-makefile > pipeline.mk
+      edgekit run --dask tcp://10.0.0.5:8786
     """
+    if store and not dask:
+        raise click.UsageError("--store goes with --dask: without a cluster all files stay here")
     if schema:
         from edgekit.config.project import schema as made
 
@@ -70,7 +84,7 @@ def command(
     with book.records.locked(waiting):
         if not kept:
             _keep(run, planned, book)
-        ran = _carry_out(run, chosen, book, (force, jobs, timeout))
+        ran = _carry_out(run, chosen, book, _Wanted(force, jobs, timeout, dask, store or ""))
     _answer(run, ran, explain)
     return ran.exit_code
 
@@ -90,12 +104,22 @@ def _keep(run: Run, planned: Planned, book: Book) -> None:
     plans.save(book.records.plan_file, planned, run.project.root, book.digests, description())
 
 
-def _carry_out(run: Run, graph: Graph, book: Book, how: tuple[bool, int | None, float]) -> Ran:
+@dataclass(frozen=True)
+class _Wanted:
+    """What the options say of how to carry it out."""
+
+    forced: bool
+    jobs: int | None
+    timeout_s: float
+    dask: str | None
+    store: str
+
+
+def _carry_out(run: Run, graph: Graph, book: Book, wanted: _Wanted) -> Ran:
     """Nothing is started, and little imported, where nothing has to run."""
     from edgekit.core.outcomes import UP_TO_DATE, Ran, foresee
 
-    force, jobs, timeout_s = how
-    foreseen = foresee(graph, book, force)
+    foreseen = foresee(graph, book, wanted.forced)
     if all(item.state == UP_TO_DATE for item in foreseen):
         book.digests.save()
         return Ran(foreseen, 0.0)
@@ -104,9 +128,15 @@ def _carry_out(run: Run, graph: Graph, book: Book, how: tuple[bool, int | None, 
     from edgekit.stages.run import run as carry_out
 
     memory = available_memory_bytes()
-    jobs = jobs or default_jobs(memory)
-    with run.context(timeout_s, workers=max(jobs + 1, memory // STEP_MEMORY_BYTES)) as context:
-        return carry_out(context, graph, book, How(jobs, memory, force, _render))
+    jobs = wanted.jobs or default_jobs(memory)
+    with run.context(wanted.timeout_s, workers=max(jobs + 1, memory // STEP_MEMORY_BYTES)) as context:
+        how = How(jobs, memory, wanted.forced, _render)
+        if wanted.dask is None:
+            return carry_out(context, graph, book, how)
+        from edgekit.stages.cluster import Cluster
+
+        with Cluster(wanted.dask, context, graph, book, wanted.store, wanted.timeout_s) as cluster:
+            return carry_out(context, graph, book, replace(how, cluster=cluster))
 
 
 def _render(name: str, report: Report) -> str:

@@ -7,11 +7,13 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +66,22 @@ def staged_folder(final: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
+@cache
+def _own_host() -> str:
+    """Hosts, and containers, that share a folder number their processes each for themselves."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
 def _own_prefix() -> str:
-    return f"{STAGING_PREFIX}{os.getpid()}-"
+    return f"{STAGING_PREFIX}{_own_host()}-{os.getpid()}-"
 
 
 def sweep(folder: Path) -> None:
-    """Removes what processes that were killed have left in the folder: temporary names carry their maker's process."""
-    for path in folder.glob(f"{STAGING_PREFIX}*-*"):
-        pid = path.name.removeprefix(STAGING_PREFIX).partition("-")[0]
+    """Removes what processes of this host that were killed have left in the folder: temporary names carry their
+    maker's host and process."""
+    own = f"{STAGING_PREFIX}{_own_host()}-"
+    for path in folder.glob(f"{own}*-*"):
+        pid = path.name.removeprefix(own).partition("-")[0]
         if pid.isdigit() and not _alive(int(pid)):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -57,6 +57,8 @@ TFLITE_MICRO = Requirement("tflite_micro", "tflite-micro", "micro")
 VELA = Requirement("ethosu.vela", "ethos-u-vela", "micro")
 MATPLOTLIB = Requirement("matplotlib", "matplotlib", "report")
 JINJA2 = Requirement("jinja2", "jinja2", "report")
+DASK = Requirement("distributed", "distributed", "dask")
+FSSPEC = Requirement("fsspec", "fsspec", "dask")
 
 ALL = (
     TENSORFLOW,
@@ -82,6 +84,8 @@ ALL = (
     VELA,
     MATPLOTLIB,
     JINJA2,
+    DASK,
+    FSSPEC,
 )
 
 

@@ -35,11 +35,16 @@ Render = Callable[[str, Report], str]
 
 @dataclass(frozen=True)
 class Done:
-    """A step that was carried out: its result in a few words, 1 where a check failed, and the files it wrote."""
+    """A step that was carried out: its result in a few words, 1 where a check failed, and the files it wrote.
+
+    Of a step that was done elsewhere, also the seconds that it took there, and how many of them it had no core.
+    """
 
     detail: str
     files: tuple[Path, ...]
     code: int = EXIT_OK
+    seconds: float | None = None
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True)

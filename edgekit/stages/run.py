@@ -16,6 +16,7 @@ from edgekit.core.outcomes import BLOCKED, DONE, FAILED, Book, Outcome, Ran
 from edgekit.core.pipeline import Graph, Key, Record, Step
 from edgekit.devices import host
 from edgekit.stages._carry import Done, Job, Render, carry_out
+from edgekit.stages.cluster import Cluster
 from edgekit.stages.context import Context
 from edgekit.workers.process import stop_all
 
@@ -32,12 +33,13 @@ def default_jobs(memory_bytes: int) -> int:
 @dataclass(frozen=True)
 class How:
     """Up to so many steps at once, within so much memory; `forced` takes nothing for up to date; `render` turns a
-    report into text of a format."""
+    report into text of a format; `cluster` takes steps off this host."""
 
     jobs: int
     memory_bytes: int
     forced: bool
     render: Render
+    cluster: Cluster | None = None
 
 
 def run(context: Context, graph: Graph, book: Book, how: How) -> Ran:
@@ -111,8 +113,8 @@ class _Runner:
         return [name for name in names if name in self.ended and self.ended[name].state in (FAILED, BLOCKED)]
 
     def _memory(self, step: Step) -> int:
-        """A rough figure: a framework, and the model several times."""
-        if step.kind in ("check", "report"):
+        """A rough figure of what it takes of this host's: a framework, and the model several times."""
+        if step.kind in ("check", "report") or self._sent(step):
             return 0
         sizes = [_size(self.context.project.root / read.path) for read in step.reads]
         return STEP_MEMORY_BYTES + _MODEL_FACTOR * max(sizes, default=0)
@@ -126,19 +128,29 @@ class _Runner:
                 begun.thread = threading.Thread(target=self._work, args=(begun.step,), name=name, daemon=True)
                 begun.thread.start()
 
+    def _sent(self, step: Step) -> bool:
+        return self.how.cluster is not None and self.how.cluster.takes(step)
+
     def _fits(self, begun: _Begun) -> bool:
         if not self.running:
             return True
+        # Also when the others are sent: the cluster's workers may be on this host.
         if begun.step.alone or any(other.step.alone for other in self.running.values()):
             return False
+        sent = sum(self._sent(other.step) for other in self.running.values())
+        if self.how.cluster is not None and self._sent(begun.step):
+            return sent < self.how.cluster.slots()
         taken = sum(other.memory_bytes for other in self.running.values())
-        return len(self.running) < self.how.jobs and taken + begun.memory_bytes <= self.how.memory_bytes
+        return len(self.running) - sent < self.how.jobs and taken + begun.memory_bytes <= self.how.memory_bytes
 
     def _work(self, step: Step) -> None:
         started = time.perf_counter()
         result: Done | BaseException
         try:
-            result = carry_out(Job(self.context, self.graph, step, self._failed(step.after), self.how.render))
+            if self.how.cluster is not None and self._sent(step):
+                result = self.how.cluster.carry_out(step)
+            else:
+                result = carry_out(Job(self.context, self.graph, step, self._failed(step.after), self.how.render))
         except OSError as error:
             result = os_error(error, self.context.project.root / step.output)
         except BaseException as error:  # noqa: BLE001 - the main thread decides what becomes of it
@@ -161,6 +173,7 @@ class _Runner:
     def _kept(self, begun: _Begun, done: Done, seconds: float) -> Outcome:
         """Writes the record of a step that was carried out."""
         root, step = self.context.project.root, begun.step
+        seconds = seconds if done.seconds is None else done.seconds
         outputs = {str(path.relative_to(root) if path.is_relative_to(root) else path): path for path in done.files}
         record = Record(
             step.name,
@@ -173,7 +186,7 @@ class _Runner:
             tuple(self._failed(step.after)),
         )
         self.book.records.save(record)
-        waited_s = self.context.pool.waited_s.get(step.name, 0.0)
+        waited_s = self.context.pool.waited_s.get(step.name, done.waited_s)
         return Outcome(step.name, step.kind, DONE, begun.reasons, seconds, done.code, done.detail, waited_s)
 
     def _tell(self) -> None:
@@ -184,6 +197,8 @@ class _Runner:
     def _stop(self) -> None:
         """Ends what runs and waits for its threads: they remove what is half written."""
         self.context.pool.stop()
+        if self.how.cluster is not None:
+            self.how.cluster.stop()
         for begun in self.running.values():
             while begun.thread is not None and begun.thread.is_alive():
                 stop_all()  # again: a thread may have been about to start a process

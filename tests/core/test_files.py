@@ -5,6 +5,8 @@ import hashlib
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -254,3 +256,17 @@ def test_a_folder_with_another_file_or_content_has_another_digest(tmp_path, chan
 def test_a_folder_whose_file_has_another_name_has_another_digest(tmp_path):
     first, second = make_tree(tmp_path / "a", {"x": b"1"}), make_tree(tmp_path / "b", {"y": b"1"})
     assert files.sha256_path(first) != files.sha256_path(second)
+
+
+def test_what_killed_processes_left_is_swept_but_not_another_hosts(tmp_path, monkeypatch):
+    """Hosts that share a folder know nothing of one another's processes."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    own = tmp_path / files._own_prefix().replace(str(os.getpid()), str(dead.pid))
+    monkeypatch.setattr(files, "_own_host", lambda: "another")
+    other = tmp_path / files._own_prefix().replace(str(os.getpid()), str(dead.pid))
+    alive = tmp_path / files._own_prefix()
+    for folder in (own, other, alive):
+        folder.mkdir()
+    files.sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([own, alive])
