@@ -100,35 +100,74 @@ def setup(run: Run, name: str, runtimes: tuple[str, ...]) -> int:
 def fit(run: Run, name: str, measured: Path | None, dry_run: bool) -> int:
     """Fit the device's cost model to published timings, and write its coefficients into the profile.
 
+    A phone's or board's is fitted to what an emulated core executes, a microcontroller's to the work of its networks.
     Each timing is predicted from the others, and so are they by plain alternatives: figures times a constant. A profile
     that edgekit ships is copied into this project's device_profiles/ first.
 
     \b
     Example:
       edgekit devices fit pixel-2 --dry-run
+      edgekit devices fit stm32l4r5-nucleo --dry-run
     """
     from dataclasses import asdict
 
-    from edgekit.core.files import write_text
     from edgekit.core.project import shipped
     from edgekit.devices.profile import load_profile
     from edgekit.reports.console import table
     from edgekit.stages import fit as stage
 
     path = run.project.device_file(name)
+    if load_profile(path).kind == "microcontroller":
+        return _fit_kernels(run, name, measured, dry_run)
     timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
     with run.context() as context:
         found = stage.fit(context, name, load_profile(path), timings)
-    target = run.project.root / "device_profiles" / path.name
+    target = path if dry_run else _own_profile(run, path)
     if not dry_run:
-        if target != path:
-            write_text(target, path.read_text())
         stage.write_cost(target, found.spec)
     plain = (name.replace("constant", "c") for name in found.alternatives)
     header = ("network", "precision", "threads", "published", "fitted", "left out", *plain)
     data = {"device": name, "cost": asdict(found.spec), "rows": stage.rows_of(found)}
     where = "" if dry_run else f"written into {target}\n"
     run.answer(data, lambda: table(header, stage.table_rows(found), left=2, color=run.color) + _fit_text(found) + where)
+    return 0
+
+
+def _own_profile(run: Run, path: Path) -> Path:
+    """The profile in this project's own device_profiles/."""
+    from edgekit.core.files import write_text
+
+    target = run.project.root / "device_profiles" / path.name
+    if target != path:
+        write_text(target, path.read_text())
+    return target
+
+
+def _fit_kernels(run: Run, name: str, measured: Path | None, dry_run: bool) -> int:
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from edgekit.core.project import shipped
+    from edgekit.devices.profile import load_profile
+    from edgekit.reports.console import table
+    from edgekit.stages import fit_micro as stage
+
+    path = run.project.device_file(name)
+    timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
+    with run.context() as context:
+        found = stage.fit_kernels(context, name, load_profile(path), timings)
+    target = path if dry_run else _own_profile(run, path)
+    if not dry_run:
+        stage.write_kernels(target, found.spec)
+    header = ("network", "MACs", "outputs", "published", "fitted", "left out", "MACs x c")
+    data = {"device": name, "kernels": asdict(found.spec), "rows": stage.rows_of(found)}
+    text = f"{found.spec.cycles_per_mac:g} cycles a multiply-accumulate, {found.spec.cycles_per_output:g} an output\n"
+    for label, errors in (("left out", found.left_out), ("MACs x constant", found.by_macs)):
+        mean, largest = 100 * np.mean(np.abs(errors)), 100 * np.max(np.abs(errors))
+        text += f"{label}: mean error {mean:.1f} %, largest {largest:.1f} %\n"
+    where = "" if dry_run else f"written into {target}\n"
+    run.answer(data, lambda: table(header, stage.table_rows(found), left=1, color=run.color) + text + where)
     return 0
 
 

@@ -31,7 +31,8 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, n
     """Run TFLite artifacts by the kernels of microcontrollers; without a MODEL, everything in build/.
 
     Prints the smallest arena, to the byte, and what it is made of, whether every operator exists, and how far the
-    outputs are from the source's. With -v, each tensor's life as the memory planner sees it. The arena is that of a
+    outputs are from the source's; with --device, the latency of int8 models, from the device's published timings
+    (edgekit devices fit). With -v, each tensor's life as the memory planner sees it. The arena is that of a
     64-bit host: on a 32-bit core its tail, which holds pointers, is smaller. --emit-c writes a header, the array, and
     the operators that the interpreter must know.
 
@@ -62,8 +63,9 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, n
         "npu": [{**asdict(item), "on_npu": item.on_npu} for item in compiled],
         "failures": failures(context),
     }
-    header = ("model", "variant", "arena", "head", "tail", "model", "max err", "verdict")
+    header = ("model", "variant", "arena", "model", "latency", "max err", "verdict")
     text = table(header, list(_rows(done)), left=2, color=run.color)
+    text += _fitted(done)
     text += "".join(_lives(done)) if run.verbosity > 0 else ""
     text += _npu_table(compiled, run) if compiled else ""
     text += "".join(f"{path}\n" for path in written)
@@ -79,15 +81,32 @@ def _rows(done: Sequence[MicroFit]) -> Iterator[tuple[str, ...]]:
         manifest = item.artifact.manifest
         errors = [value for found in item.comparisons if (value := found.value("max_abs_error")) is not None]
         verdict = "; ".join(item.problems) or ("runs" if item.passed else "NOT EQUIVALENT")
-        sizes = (item.arena.total_bytes, item.arena.head_bytes, item.arena.tail_bytes, item.flash_bytes)
+        sizes = (item.arena.total_bytes, item.flash_bytes)
         error = format_figure(max(errors)) if errors else ""
         yield (
             f"{manifest.model}/{manifest.source['kind']}",
             str(manifest.variant),
             *map(format_bytes, sizes),
+            _latency(item),
             error,
             verdict,
         )
+
+
+def _latency(item: MicroFit) -> str:
+    """With its interval; where no timings of the device are published, it says so."""
+    from edgekit.core.units import format_ms
+
+    if item.latency is None:
+        return "" if item.device is None else "uncalibrated"
+    width = item.latency.high_ms / item.latency.latency_ms - 1
+    return f"{format_ms(item.latency.latency_ms)} +-{100 * width:.0f} %"
+
+
+def _fitted(done: Sequence[MicroFit]) -> str:
+    """What the latencies rest on."""
+    found = {item.latency.text: None for item in done if item.latency is not None}
+    return "".join(f"latency: analytic, {text}\n" for text in found)
 
 
 def _npu_table(compiled: Sequence[NpuFit], run: Run) -> str:
@@ -129,4 +148,6 @@ def _lives(done: Sequence[MicroFit]) -> Iterator[str]:
         for life, bar in zip(item.lives, picture(item.lives), strict=True):
             mark = "*" if life in item.peak.tensors else " "
             yield f"{mark} {bar} {format_bytes(life.size_bytes):>9}  {life.name[-50:]}\n"
+        head, tail = format_bytes(item.arena.head_bytes), format_bytes(item.arena.tail_bytes)
+        yield f"  the arena: {head} of tensors at its head, {tail} of what describes them at its tail\n"
         yield f"  at the peak {format_bytes(item.peak.size_bytes)} are alive, in operator {item.peak.operator}\n"

@@ -175,7 +175,10 @@ class OpCount:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What is in a model file, as `edgekit inspect` shows it."""
+    """What is in a model file, as `edgekit inspect` shows it.
+
+    `mac_outputs` is how many elements the operators that multiply by weights write in one inference.
+    """
 
     format: str
     signature: Signature
@@ -187,3 +190,4 @@ class ModelDescription:
     activation_bytes: int | None
     quantized_tensors: int
     metadata: Mapping[str, str] = field(default_factory=dict)
+    mac_outputs: int | None = None

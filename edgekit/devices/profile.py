@@ -115,6 +115,36 @@ class CostSpec:
 
 
 @dataclass(frozen=True)
+class PublishedSpec:
+    """Which rows of `device_profiles/measured/mlperf_tiny.csv` are a microcontroller's own: its board, the round, and
+    the runtime that called the kernels."""
+
+    board: str
+    round: str
+    runtime: str
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """What int8 kernels take of a microcontroller's core, fitted by `edgekit devices fit`, and with what.
+
+    `cycles_per_output` is for each element that an operator with weights writes: it is scaled back to int8.
+    `mean_error` and `max_error` are relative, each row predicted from the others.
+    """
+
+    cycles_per_mac: Positive
+    cycles_per_output: NotNegative
+    rows: PositiveInt
+    mean_error: NotNegative
+    max_error: NotNegative
+    fitted_with: str
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class DeviceProfile:
     """One device. A fact that is not known is absent; `provenance` says where each of the others comes from."""
 
@@ -130,6 +160,8 @@ class DeviceProfile:
     precisions: tuple[Precision, ...] | None = None
     emulation: EmulationSpec | None = None
     cost: CostSpec | None = None
+    published: PublishedSpec | None = None
+    kernels: KernelSpec | None = None
     provenance: dict[str, str] = field(default_factory=dict)
 
     __pydantic_config__ = STRICT

@@ -23,7 +23,7 @@ from edgekit.core.requirements import require
 from edgekit.core.source import GOLDEN_FILE
 from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes, format_ms
-from edgekit.devices import analytic, host
+from edgekit.devices import analytic, host, kernels
 from edgekit.devices.emulation import pins
 from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import DeviceProfile
@@ -100,6 +100,9 @@ def _latencies(
     latencies = {"host": float(measured["wall"]["p50_ms"])}
     if profile is None:
         return latencies, []
+    made = kernels.estimated(profile, artifact.manifest.precision, description.macs, description.mac_outputs)
+    if made is not None:
+        return {**latencies, "analytic": made.latency_ms}, [f"analytic: {made.text}"]
     bound = analytic.roofline(
         profile,
         artifact.manifest.precision,

@@ -85,15 +85,11 @@ def _made_with() -> str:
 def network(context: Context, name: str, precision: str) -> Network:
     """The network as a .tflite artifact in the cache folder, made and measured once. Raises what an export raises."""
     root = cache_folder() / "networks" / _made_with()
-    function = networks.PUBLISHED_AS[name]
+    artifact = made(context, networks.PUBLISHED_AS[name], _PRECISIONS, precision)
     with locked(root):
-        inner = Context(open_project(root), context.pool, context.emit)
-        folder = inner.project.artifact_folder(function, "keras", f"tflite-{precision}")
-        if not (folder / MANIFEST_FILE).is_file():
-            _export(inner, function)
-        artifact = load_artifact(folder)
-        record = folder / "host.json"
+        record = artifact.folder / "host.json"
         if not record.is_file():
+            inner = Context(open_project(root), context.pool, context.emit)
             measured = bench_one(inner, artifact, "host", None, _ONE_THREAD)
             # The CPU time of the fastest run: other programs of this machine only ever make it slower.
             write_json(record, {"macs": measured.macs, "host_ms": measured.cpu.min_ms})
@@ -101,10 +97,23 @@ def network(context: Context, name: str, precision: str) -> Network:
     return Network(artifact, known["macs"], known["host_ms"])
 
 
-def _export(context: Context, function: str) -> None:
+def made(context: Context, function: str, precisions: Sequence[str], precision: str = "int8") -> Artifact:
+    """What a function of `edgekit.devices.networks` builds, as .tflite artifacts in the cache folder; the one of
+    `precision`. Raises what an export raises."""
+    root = cache_folder() / "networks" / _made_with()
+    with locked(root):
+        inner = Context(open_project(root), context.pool, context.emit)
+        folder = inner.project.artifact_folder(function, "keras", f"tflite-{precision}")
+        if not (folder / MANIFEST_FILE).is_file():
+            _export(inner, function, precisions)
+        return load_artifact(folder)
+
+
+def _export(context: Context, function: str, precisions: Sequence[str]) -> None:
     code = str(Path(networks.__file__))
-    own = subjects.OwnModel(name=function, calibration=f"{code}:calibration", sizes={"batch": 1})
-    selection = routes.parse_selection(tuple(f"tflite:{precision}" for precision in _PRECISIONS), None)
+    calibration = f"{function}_calibration" if hasattr(networks, f"{function}_calibration") else "calibration"
+    own = subjects.OwnModel(name=function, calibration=f"{code}:{calibration}", sizes={"batch": 1})
+    selection = routes.parse_selection(tuple(f"tflite:{precision}" for precision in precisions), None)
     settings = export.ExportSettings(networks.CALIBRATION_SAMPLES, {"batch": 1})
     for group in subjects.resolve(context, (f"{code}:{function}",), "keras", own):
         export.export(context, export.plan(group, selection, targets_named=True), settings)
@@ -181,8 +190,16 @@ def write_cost(path: Path, spec: CostSpec) -> None:
 
     Raises InputError when the profile cannot be written, or would not be read again.
     """
+    write_table(path, "cost", _cost_table(spec))
+
+
+def write_table(path: Path, name: str, table: str) -> None:
+    """Puts a table's text into the profile before the provenance, in place of the one of that name.
+
+    Raises InputError when the profile cannot be written, or would not be read again.
+    """
     before = path.read_text()
-    write_text(path, _with_cost(before, spec))
+    write_text(path, _with_table(before, name, table))
     try:
         load_profile(path)
     except InputError:
@@ -190,17 +207,17 @@ def write_cost(path: Path, spec: CostSpec) -> None:
         raise
 
 
-def _with_cost(text: str, spec: CostSpec) -> str:
-    """The profile's text: `[cost]` and `[[cost.threads]]` cut out, the new ones before the provenance."""
+def _with_table(text: str, name: str, table: str) -> str:
+    """The profile's text: the table and what is below it cut out, the new one before the provenance."""
     kept, inside = [], False
     for line in text.splitlines(keepends=True):
         if line.startswith("["):
-            inside = line.startswith(("[cost]", "[[cost."))
+            inside = line.startswith((f"[{name}]", f"[[{name}."))
         if not inside:
             kept.append(line)
     rest = "".join(kept)
     before, header, after = rest.partition("[provenance]\n")
-    return f"{before.rstrip()}\n\n{_cost_table(spec)}\n{header}{after}" if header else f"{rest}\n{_cost_table(spec)}"
+    return f"{before.rstrip()}\n\n{table}\n{header}{after}" if header else f"{rest}\n{table}"
 
 
 def _cost_table(spec: CostSpec) -> str:

@@ -16,7 +16,10 @@ from edgekit.core.errors import InputError, StepError
 from edgekit.core.events import Listener
 from edgekit.core.files import staged_folder
 from edgekit.core.requirements import require
+from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes
+from edgekit.devices import kernels
+from edgekit.devices.kernels import Estimate
 from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.runtimes.tflite_micro import LARGEST, RUNTIME
@@ -37,7 +40,8 @@ class MicroFit:
 
     `arena` is the smallest that it runs in, `peak` what no planner can do without; `flash_bytes` is the model's file,
     the program around it not counted. `operators` are those that its interpreter must know. `comparisons` are its
-    outputs there against its source's. `problems` says what keeps it from the device, if there is one.
+    outputs there against its source's. `problems` says what keeps it from the device, if there is one, and `latency`
+    what it takes there, where the device's kernels were fitted to published timings.
     """
 
     artifact: Artifact
@@ -49,6 +53,7 @@ class MicroFit:
     comparisons: tuple[Comparison, ...]
     device: str | None
     problems: tuple[str, ...]
+    latency: Estimate | None = None
 
     @property
     def passed(self) -> bool:
@@ -109,7 +114,7 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
         None if device is None else device[0],
         (),
     )
-    return fit if device is None else _on(fit, device[1])
+    return fit if device is None else _on(fit, device[1], description)
 
 
 def _arena(context: Context, path: str, step: str) -> Arena:
@@ -139,8 +144,8 @@ def _arena(context: Context, path: str, step: str) -> Arena:
     return found
 
 
-def _on(fit: MicroFit, profile: DeviceProfile) -> MicroFit:
-    """With what keeps it from the device."""
+def _on(fit: MicroFit, profile: DeviceProfile, description: ModelDescription) -> MicroFit:
+    """With what keeps it from the device, and how long it takes there."""
     problems = []
     refusal = profile.refuses(TARGET, fit.artifact.manifest.precision)
     if refusal is not None:
@@ -150,7 +155,9 @@ def _on(fit: MicroFit, profile: DeviceProfile) -> MicroFit:
         narrow = f"its arena of {format_bytes(fit.arena.total_bytes)} is larger than {format_bytes(profile.memory.ram)}"
     if narrow is not None:
         problems.append(narrow)
-    return replace(fit, problems=tuple(problems))
+    precision = fit.artifact.manifest.precision
+    latency = kernels.estimated(profile, precision, description.macs, description.mac_outputs)
+    return replace(fit, problems=tuple(problems), latency=latency)
 
 
 def check_targets(targets: Iterable[str]) -> None:

@@ -228,6 +228,7 @@ def describe(path: Path) -> ModelDescription:
     model = parse(path)
     counts: Counter[str] = Counter()
     macs: dict[str, int] = {}
+    written = 0
     unknown = False
     runs = _runs(model)
     for index, graph in enumerate(model.subgraphs):
@@ -238,6 +239,7 @@ def describe(path: Path) -> ModelDescription:
             unknown = unknown or (count is not None and times is None)
             if count is not None and times is not None:
                 macs[name] = macs.get(name, 0) + count * times
+                written += _elements(graph.tensors[op.outputs[0]]) * times
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
     weights = [tensor for tensor in tensors if _is_weight(model, tensor)]
     activations = [tensor for tensor in tensors if model.buffers[tensor.buffer].data is None]
@@ -252,6 +254,7 @@ def describe(path: Path) -> ModelDescription:
         activation_bytes=int(sum(_elements(tensor) * _dtype(tensor)[1] for tensor in activations)),
         quantized_tensors=sum(_spec(tensor, "").quantization is not None for tensor in tensors),
         metadata={"description": _text(model.description or ""), "version": str(model.version)},
+        mac_outputs=None if unknown else written,
     )
 
 

@@ -30,6 +30,26 @@ def test_both_frameworks_run_in_a_small_arena_and_compute_the_same(fits):
         assert found[f"simple_cnn/{kind} tflite:float32"]["passed"]
 
 
+def test_int8_models_have_the_latency_that_published_timings_allow(project: Path, fits):
+    found = {item["artifact"]: item["latency"] for item in fits.data["artifacts"]}
+    assert found["simple_cnn/keras tflite:float32"] is None  # no timings of float kernels are published
+    latency = found["simple_cnn/keras tflite:int8"]
+    # A convolution of 3 x 3 to 26 x 26 x 32, and dense layers of 5,408 to 64 to 10, at 120 MHz.
+    macs, outputs = 26 * 26 * 32 * 9 + 5408 * 64 + 64 * 10, 26 * 26 * 32 + 64 + 10
+    assert latency["latency_ms"] == pytest.approx((3.565 * macs + 37.98 * outputs) / 120e3)
+    assert latency["low_ms"] < latency["latency_ms"] < latency["high_ms"]
+    chosen = ("micro", "simple_cnn", "--framework", "keras", "--target", "tflite:int8", "--root", project, "--device")
+    shown = call(*chosen, "stm32l4r5-nucleo")
+    assert "ms +-5 %" in shown.out
+    assert (
+        "latency: analytic, 3.56 cycles a multiply-accumulate and 38 an output, fitted with 4 MLPerf Tiny" in shown.out
+    )
+    assert "uncalibrated" in call(*chosen, "stm32h7a3-nucleo").out
+    measured = call("bench", *chosen[1:], "stm32l4r5-nucleo", "--json").data["measurements"][0]
+    assert measured["latency_ms"]["analytic"] == latency["latency_ms"]
+    assert any("fitted with 4 MLPerf Tiny v1.0 timings of NUCLEO-L4R5ZI" in note for note in measured["notes"])
+
+
 def test_float_activations_with_int8_weights_are_refused_in_a_sentence(fits):
     assert fits.code != 0
     assert "TensorFlow Lite Micro does not take this file" in fits.err

@@ -133,7 +133,7 @@ def test_a_profile_refuses_other_targets_and_precisions(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("soc =", "sok =", "sok: unknown key; allowed: budgets, cores, cost, emulation, isa, kind, memory, "),
+        ("soc =", "sok =", "sok: unknown key; allowed: budgets, cores, cost, emulation, isa, kernels, kind, "),
         ("clock_mhz", "clock_ghz", "cores.0.clock_ghz: unknown key; allowed: clock_mhz, count, "),
         ("bandwidth_gb_per_s", "bandwidth", "memory.bandwidth: unknown key; allowed: bandwidth_gb_per_s, flash, "),
         ("threads = 4", "thread = 4", "run.thread: unknown key; allowed: memory_limit, threads"),

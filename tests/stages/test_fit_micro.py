@@ -1,0 +1,78 @@
+"""Fitting microcontrollers: the real networks of MLPerf Tiny, and the shipped table of timings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import call
+
+from edgekit.core.errors import InputError
+from edgekit.core.project import open_project, shipped
+from edgekit.devices.profile import load_profile
+from edgekit.stages import fit_micro
+
+TABLE = shipped("device_profiles") / "measured" / fit_micro.MEASURED_FILE
+FITTED = [
+    name
+    for name, path in open_project(Path(__file__).parent).device_files().items()
+    if load_profile(path).published is not None
+]
+# As Silicon Labs' MLTK counts the four networks (mltk/models/tinyml); ds_cnn there is 2.657 M, resnet8 12.502 M.
+MACS = {"ad": 264_192, "ic": 12_501_632, "kws": 2_656_768, "vww": 7_489_664}
+
+
+def profile_of(name):
+    return load_profile(shipped("device_profiles") / f"{name}.toml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FITTED)
+def test_the_shipped_coefficients_are_what_a_fit_finds(tmp_path, monkeypatch, name, tmp_path_factory):
+    """The networks are made in a cache that these tests share, and counted from their .tflite files."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache-of-networks"))
+    answer = call("devices", "fit", name, "--root", tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    known = profile_of(name).kernels
+    assert known is not None
+    assert answer.data["kernels"] == pytest.approx(vars(known))
+    assert {row["network"]: row["macs"] for row in answer.data["rows"]} == MACS
+    assert max(abs(row["left_out_error"]) for row in answer.data["rows"]) == pytest.approx(known.max_error, abs=1e-4)
+    written = load_profile(tmp_path / f"device_profiles/{name}.toml")
+    assert written == profile_of(name)
+
+
+def test_there_are_devices_to_fit():
+    assert {"stm32l4r5-nucleo", "nrf5340-dk", "ek-ra6m4"} <= set(FITTED)
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_the_table_has_four_timings_of_each_device_that_is_published(name):
+    found, text = fit_micro.timings(TABLE, name, profile_of(name))
+    assert set(found) == set(MACS)
+    assert text.startswith("4 MLPerf Tiny v")
+
+
+def test_a_device_without_timings_stays_uncalibrated():
+    with pytest.raises(InputError, match="no timing of stm32h7a3-nucleo to fit with; its figures stay uncalibrated"):
+        fit_micro.timings(TABLE, "stm32h7a3-nucleo", profile_of("stm32h7a3-nucleo"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("CMSIS-NN,kws,10.019", "CMSIS-NN,kws,slow", r"line \d+ lacks or mistypes a column"),
+        ("CMSIS-NN,kws,10.019", "CMSIS-NN,kws,0", r"line \d+ lacks or mistypes a column"),
+        (
+            "NUCLEO-L4R5ZI,Cortex-M4,120,v1.0",
+            "NUCLEO-L4R5ZI,Cortex-M4,80,v1.0",
+            "taken at 80 MHz, and stm32l4r5-nucleo",
+        ),
+    ],
+)
+def test_a_damaged_table_is_told_with_its_line(tmp_path, old, new, sentence):
+    text = TABLE.read_text()
+    assert old in text
+    (tmp_path / "table.csv").write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=sentence):
+        fit_micro.timings(tmp_path / "table.csv", "stm32l4r5-nucleo", profile_of("stm32l4r5-nucleo"))
