@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgekit.core.digests import Digests
     from edgekit.core.planned import Planned
     from edgekit.core.project import Project
+    from edgekit.core.report import Report
+    from edgekit.core.tracking import Tracking
     from edgekit.stages.context import Context
     from edgekit.stages.subjects import OwnModel
 
@@ -253,6 +255,52 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, choice=Choice(models, framework, targets, precision), **options)
 
     return wrapper
+
+
+class Mlflow(NamedTuple):
+    """What the options of `mlflow_options` named."""
+
+    uri: str | None
+    experiment: str | None
+    no_model_files: bool
+
+    def tracking(self, run: Run) -> Tracking | None:
+        """Where to log, or None; folders are relative to where the command is called. Raises InputError,
+        MissingDependency."""
+        from edgekit.core.errors import InputError
+
+        if self.uri is None:
+            if self.experiment is not None or self.no_model_files:
+                raise InputError("--experiment and --no-model-files say how to log into MLflow: give --mlflow URI too")
+            return None
+        from edgekit.core.requirements import MLFLOW, require
+        from edgekit.core.tracking import tracking
+
+        chosen = tracking(self.uri, self.experiment, run.project.root, Path.cwd(), model_files=not self.no_model_files)
+        require((MLFLOW,), "--mlflow")
+        return chosen
+
+
+def mlflow_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--mlflow, --experiment, --no-model-files; the command gets one `Mlflow`."""
+
+    @click.option("--mlflow", "uri", metavar="URI", help="Log it into MLflow: a server, a folder, a database.")
+    @click.option("--experiment", metavar="NAME", help="In MLflow (default: the name of the project's folder).")
+    @click.option("--no-model-files", is_flag=True, help="Log into MLflow without the model files.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, uri: str | None, experiment: str | None, no_model_files: bool, **options: Any) -> Any:
+        return function(*args, mlflow=Mlflow(uri, experiment, no_model_files), **options)
+
+    return wrapper
+
+
+def rendered(name: str, report: Report) -> str:
+    """A report as text of the format."""
+    from edgekit.core import plugins
+    from edgekit.reports._base import ReportFormat
+
+    report_format: ReportFormat = plugins.load("edgekit.reports", name, "REPORT")
+    return report_format.render(report)
 
 
 pair_option = click.option("--pair", "pairs", metavar="A=B", multiple=True, help="Pair these tensors; may be repeated.")

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Choice, Run, common, complete, selection_options
+from edgekit.cli._common import Choice, Mlflow, Run, common, complete, mlflow_options, rendered, selection_options
 
 if TYPE_CHECKING:
+    from edgekit.core.report import Report
+    from edgekit.core.tracking import Tracking
     from edgekit.reports._base import ReportFormat
+    from edgekit.stages.context import Context
 
 
 @click.command("report", short_help="Show all that the stages found out.")
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     metavar="OLD NEW",
     help="Show what two reports' JSON differ in, and nothing else.",
 )
+@mlflow_options
 @common
 def command(
     run: Run,
@@ -47,11 +51,15 @@ def command(
     output: Path | None,
     baseline: Path | None,
     compared: tuple[Path, Path] | None,
+    mlflow: Mlflow,
 ) -> int:
     """Show everything that the stages found out about the artifacts in build/.
 
     With --compare two runs are compared instead: larger, smaller, slower, less accurate, verdicts that changed, new and
     vanished artifacts. What was measured on different hosts is not compared, and that is said.
+
+    With --mlflow all of it is also logged into MLflow: a run for each model in its framework, and below it one for each
+    artifact. What is there already is left alone.
 
     \b
     Example:
@@ -60,6 +68,7 @@ def command(
       edgekit report simple_cnn --format html --output report.html
       edgekit report --format junit --output edgekit-junit.xml
       edgekit report --compare main.json branch.json --format markdown
+      edgekit report --mlflow http://127.0.0.1:5000 --experiment edge
     """
     from edgekit.core import plugins
     from edgekit.core.files import write_text
@@ -67,10 +76,11 @@ def command(
     name = format_name or ("json" if run.as_json else "console")
     report_format: ReportFormat = plugins.load("edgekit.reports", name, "REPORT")
     color = run.color and output is None
+    tracking = mlflow.tracking(run)
     if compared:
-        text, code = _compared(report_format, choice, baseline, compared, color)
+        text, code = _compared(report_format, choice, baseline, compared, color, tracking)
     else:
-        text, code = _gathered(run, report_format, choice, baseline, color)
+        text, code = _gathered(run, report_format, choice, baseline, color, tracking)
     if output is None:
         click.echo(text, nl=False)
     else:
@@ -80,7 +90,12 @@ def command(
 
 
 def _gathered(
-    run: Run, report_format: ReportFormat, choice: Choice, baseline: Path | None, color: bool
+    run: Run,
+    report_format: ReportFormat,
+    choice: Choice,
+    baseline: Path | None,
+    color: bool,
+    tracking: Tracking | None,
 ) -> tuple[str, int]:
     """The report on build/, and the exit code."""
     from edgekit.core.report import load_report
@@ -92,13 +107,28 @@ def _gathered(
     selection = Selection(*choice)
     with run.context() as context:
         report = gather(context, artifacts(context, selection))
+        if tracking is not None:
+            _track(context, report, tracking)
     if before is not None:
         report = against(report, before, str(baseline), selection)
     return report_format.render(report, color=color), context.exit_code
 
 
+def _track(context: Context, report: Report, tracking: Tracking) -> None:
+    """Its failure is told and sets the exit code; the report is printed all the same."""
+    from edgekit.core.tracking import STEP_NAME
+    from edgekit.stages.track import track
+
+    context.attempt(STEP_NAME, lambda: track(context, report, tracking, rendered), lambda tracked: tracked.summary)
+
+
 def _compared(
-    report_format: ReportFormat, choice: Choice, baseline: Path | None, compared: tuple[Path, Path], color: bool
+    report_format: ReportFormat,
+    choice: Choice,
+    baseline: Path | None,
+    compared: tuple[Path, Path],
+    color: bool,
+    tracking: Tracking | None,
 ) -> tuple[str, int]:
     """What two reports differ in, and the exit code: a report is no gate."""
     from edgekit.core.changes import Allowance
@@ -106,8 +136,10 @@ def _compared(
     from edgekit.core.report import load_report
     from edgekit.stages.changes import compare
 
-    if any(choice) or baseline:
-        raise InputError("--compare is about two files: leave out --baseline, the models and what narrows them down")
+    if any(choice) or baseline or tracking:
+        raise InputError(
+            "--compare is about two files: leave out --baseline, --mlflow, the models and what narrows them down"
+        )
     old, new = (load_report(path) for path in compared)
     changes = compare(old, new, (str(compared[0]), str(compared[1])), Allowance())
     return report_format.render_changes(changes, color=color), 0

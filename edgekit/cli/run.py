@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._common import Run, common, plan_of, timeout_option, waiting
+from edgekit.cli._common import Mlflow, Run, common, mlflow_options, plan_of, rendered, timeout_option, waiting
 
 if TYPE_CHECKING:
     from edgekit.core.outcomes import Book, Outcome, Ran
     from edgekit.core.pipeline import Graph
     from edgekit.core.planned import Planned
-    from edgekit.core.report import Report
+    from edgekit.core.tracking import Tracking
 
 
 @click.command("run", short_help="Carry out edgekit.toml, incrementally.")
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--emit-makefile", is_flag=True, help="Print the steps as make rules.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of edgekit.toml.")
+@mlflow_options
 @timeout_option
 @common
 def command(
@@ -42,6 +43,7 @@ def command(
     store: str | None,
     emit_makefile: bool,
     schema: bool,
+    mlflow: Mlflow,
     timeout: float,
 ) -> int:
     """Carry out edgekit.toml: train, export, validate, bench, check, report; without a STEP, all of it.
@@ -49,6 +51,8 @@ def command(
     A step is done again only when something that it reads has changed: files by their content, options, versions of
     tools. Steps run in parallel; what measures runs alone. A step that fails stops only what follows from it. A second
     run in the same folder waits for the first.
+
+    --mlflow logs what the steps found out into MLflow when they have ended, as [mlflow] in the file does.
 
     STEP is a step's name, or a pattern such as 'export *'; what it needs is done too.
 
@@ -63,6 +67,7 @@ def command(
       edgekit run 'validate detector/*'
       edgekit run --emit-makefile > pipeline.mk
       edgekit run --dask tcp://10.0.0.5:8786
+      edgekit run --mlflow http://127.0.0.1:5000
     """
     if store and not dask:
         raise click.UsageError("--store goes with --dask: without a cluster all files stay here")
@@ -78,7 +83,7 @@ def command(
 
         click.echo(makefile(planned.graph, run.project.root, "edgekit.toml"), nl=False)
         return 0
-    chosen = planned.graph.needed(steps)
+    chosen = _tracked(planned.graph.needed(steps), mlflow.tracking(run))
     if dry_run:
         return _foresee(run, chosen, book, force)
     with book.records.locked(waiting):
@@ -87,6 +92,15 @@ def command(
         ran = _carry_out(run, chosen, book, _Wanted(force, jobs, timeout, dask, store or ""))
     _answer(run, ran, explain)
     return ran.exit_code
+
+
+def _tracked(graph: Graph, tracking: Tracking | None) -> Graph:
+    """With a last step that logs into MLflow, where it was asked for."""
+    if tracking is None:
+        return graph
+    from edgekit.core.tracking import with_tracking
+
+    return with_tracking(graph, tracking)
 
 
 def _book(run: Run) -> Book:
@@ -130,21 +144,13 @@ def _carry_out(run: Run, graph: Graph, book: Book, wanted: _Wanted) -> Ran:
     memory = available_memory_bytes()
     jobs = wanted.jobs or default_jobs(memory)
     with run.context(wanted.timeout_s, workers=max(jobs + 1, memory // STEP_MEMORY_BYTES)) as context:
-        how = How(jobs, memory, wanted.forced, _render)
+        how = How(jobs, memory, wanted.forced, rendered)
         if wanted.dask is None:
             return carry_out(context, graph, book, how)
         from edgekit.stages.cluster import Cluster
 
         with Cluster(wanted.dask, context, graph, book, wanted.store, wanted.timeout_s) as cluster:
             return carry_out(context, graph, book, replace(how, cluster=cluster))
-
-
-def _render(name: str, report: Report) -> str:
-    from edgekit.core import plugins
-    from edgekit.reports._base import ReportFormat
-
-    report_format: ReportFormat = plugins.load("edgekit.reports", name, "REPORT")
-    return report_format.render(report)
 
 
 def _foresee(run: Run, graph: Graph, book: Book, force: bool) -> int:

@@ -187,6 +187,25 @@ class ReportEntry:
 
 
 @dataclass(frozen=True)
+class MlflowEntry:
+    """Where a run's figures and files are logged."""
+
+    uri: Annotated[
+        PathText,
+        Field(
+            description="A tracking server, a folder, a database, or databricks.",
+            examples=["http://127.0.0.1:5000", "mlruns", "sqlite:///mlflow.db"],
+        ),
+    ]
+    experiment: Annotated[
+        str | None, Field(min_length=1, description="The experiment (default: the name of the project's folder).")
+    ] = None
+    model_files: Annotated[bool, Field(description="Log the model files too, not only what is known of them.")] = True
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class ProjectConfig:
     """The whole file. Paths in it are relative to the folder that it stands in."""
 
@@ -196,6 +215,7 @@ class ProjectConfig:
     bench: BenchEntry | None = None
     budgets: tuple[BudgetEntry, ...] = ()
     reports: tuple[ReportEntry, ...] = ()
+    mlflow: MlflowEntry | None = None
 
     __pydantic_config__ = STRICT
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from edgekit.core.errors import InputError
 
-KINDS = ("train", "take in", "export", "validate", "bench", "check", "report")
-"""In the order of a day's work. What measures runs alone; a report is written whatever became of the others."""
+KINDS = ("train", "take in", "export", "validate", "bench", "check", "report", "track")
+"""In the order of a day's work. What measures runs alone; what tells of the others is done whatever became of them."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Step:
     @property
     def last(self) -> bool:
         """Whether it takes what there is when those before it have ended, well or not."""
-        return self.kind == "report"
+        return self.kind in ("report", "track")
 
     def writes(self, path: str) -> bool:
         """Whether the path is this step's."""

@@ -59,6 +59,7 @@ MATPLOTLIB = Requirement("matplotlib", "matplotlib", "report")
 JINJA2 = Requirement("jinja2", "jinja2", "report")
 DASK = Requirement("distributed", "distributed", "dask")
 FSSPEC = Requirement("fsspec", "fsspec", "dask")
+MLFLOW = Requirement("mlflow", "mlflow-skinny", "mlflow")
 
 ALL = (
     TENSORFLOW,
@@ -86,6 +87,7 @@ ALL = (
     JINJA2,
     DASK,
     FSSPEC,
+    MLFLOW,
 )
 
 

@@ -17,6 +17,7 @@ from edgekit.core.files import write_json, write_text
 from edgekit.core.pipeline import Graph, Step
 from edgekit.core.report import Report
 from edgekit.core.specs import Route, Variant
+from edgekit.core.tracking import tracking_of
 from edgekit.devices.profile import load_profile
 from edgekit.stages import check as checking
 from edgekit.stages import emulate, report, subjects
@@ -24,6 +25,7 @@ from edgekit.stages import export as exporting
 from edgekit.stages.bench import BenchOptions, bench_one
 from edgekit.stages.bench import summary as bench_summary
 from edgekit.stages.context import Context
+from edgekit.stages.track import track
 from edgekit.stages.train import TrainOptions, train_one
 from edgekit.stages.train import summary as train_summary
 from edgekit.stages.validate import FLIPS_FILE, validate_one
@@ -182,20 +184,33 @@ def _check(job: Job) -> Done:
     return Done(detail, (job.path(job.step.output),), EXIT_CHECK_FAILED if failed else EXIT_OK)
 
 
-def _report(job: Job) -> Done:
+def _gathered(job: Job) -> Report:
+    """What the steps before it found out."""
     rows = []
     for item in job.arguments["artifacts"]:
         export, check = (f"{kind} {item['model']}/{item['kind']} {item['variant']}" for kind in ("export", "check"))
         if export not in job.failed:
-            budgets = [Budget(**budget) for budget in job.graph.by_name[check].values["budgets"]]
+            judged = job.graph.by_name.get(check)  # only some of the steps may have been asked for
+            budgets = [Budget(**budget) for budget in judged.values["budgets"]] if judged else []
             artifact = load_artifact(job.path(item["folder"]))
             rows.append(report.row(job.context, artifact, budgets, item["devices"]))
-    text = job.render(job.values["format"], report.assemble(job.context, rows))
+    return report.assemble(job.context, rows)
+
+
+def _report(job: Job) -> Done:
+    gathered = _gathered(job)
+    text = job.render(job.values["format"], gathered)
     try:
         write_text(job.path(job.step.output), text)
     except InputError as error:
         raise InputError(f"{job.arguments['where']}: {error}") from None
-    return Done(f"{len(rows)} artifacts", (job.path(job.step.output),))
+    return Done(f"{len(gathered.rows)} artifacts", (job.path(job.step.output),))
+
+
+def _track(job: Job) -> Done:
+    tracked = track(job.context, _gathered(job), tracking_of(job.step), job.render)
+    write_json(job.path(job.step.output), asdict(tracked))
+    return Done(tracked.summary, (job.path(job.step.output),))
 
 
 _WORK: Mapping[str, Callable[[Job], Done]] = {
@@ -206,4 +221,5 @@ _WORK: Mapping[str, Callable[[Job], Done]] = {
     "bench": _bench,
     "check": _check,
     "report": _report,
+    "track": _track,
 }

@@ -54,6 +54,11 @@ _TAIL = """
 [[reports]]
 format = "markdown"
 path = "build/report.md"
+
+# Every figure and file also into MLflow, once: a server, a folder, or a database. Needs: pip install 'edgekit[mlflow]'
+# [mlflow]
+# uri = "http://127.0.0.1:5000"
+# experiment = "edge"
 """
 
 

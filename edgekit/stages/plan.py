@@ -31,6 +31,7 @@ from edgekit.core.requirements import ONNX, SAFETENSORS, Requirement
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.specs import Route, Variant
 from edgekit.core.toml_lines import Location
+from edgekit.core.tracking import tracking, tracking_step
 from edgekit.core.validation import VALIDATION_FILE
 from edgekit.devices import host
 from edgekit.devices.profile import DeviceProfile, load_profile
@@ -110,6 +111,7 @@ def plan(project: Project, file: Located[ProjectConfig]) -> Planned:
             for variant, found in _variants(made, at, entry, source):
                 _artifact(made, source, variant, found, devices)
     _reports(made)
+    _tracking(made)
     graph = assemble(made.steps, made.where)
     _check_files(made, graph)
     return Planned(graph, tuple(made.notes), _looked_at(made, graph))
@@ -558,6 +560,17 @@ def _report(made: _Plan, format_name: str, path: str, where: str) -> Step:
         values=_plain({"format": format_name, "host": _host(), "versions": _versions(())}),
         arguments={"artifacts": list(made.artifacts), "where": where},
     )
+
+
+def _tracking(made: _Plan) -> None:
+    entry, root = made.config.mlflow, made.project.root
+    if entry is None:
+        return
+    try:
+        chosen = tracking(entry.uri, entry.experiment, root, root, model_files=entry.model_files)
+    except InputError as error:
+        raise made.file.error(("mlflow", "uri"), str(error)) from None
+    made.add(("mlflow",), tracking_step(made.steps, chosen))
 
 
 def _check_files(made: _Plan, graph: Graph) -> None:

@@ -114,7 +114,7 @@ class _Runner:
 
     def _memory(self, step: Step) -> int:
         """A rough figure of what it takes of this host's: a framework, and the model several times."""
-        if step.kind in ("check", "report") or self._sent(step):
+        if step.kind in ("check", "report", "track") or self._sent(step):
             return 0
         sizes = [_size(self.context.project.root / read.path) for read in step.reads]
         return STEP_MEMORY_BYTES + _MODEL_FACTOR * max(sizes, default=0)
