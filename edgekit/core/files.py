@@ -82,14 +82,15 @@ def sweep(folder: Path) -> None:
     own = f"{STAGING_PREFIX}{_own_host()}-"
     for path in folder.glob(f"{own}*-*"):
         pid = path.name.removeprefix(own).partition("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
+        if pid.isdigit() and not alive(int(pid)):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether there is a process of that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

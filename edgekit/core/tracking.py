@@ -54,7 +54,7 @@ def parse_uri(text: str, base: Path) -> str:
     if parts.scheme == "file" or parts.scheme.partition("+")[0] not in known:
         nearest = difflib.get_close_matches(parts.scheme, known, 1)
         hint = f"; nearest: {nearest[0]}" if nearest and nearest[0] != parts.scheme else ""
-        raise InputError(f"'{_no_secret(text)}' is no MLflow URI; {_ALLOWED}{hint}")
+        raise InputError(f"'{no_secret(text)}' is no MLflow URI; {_ALLOWED}{hint}")
     return text
 
 
@@ -69,10 +69,11 @@ def shown(uri: str) -> str:
     """The URI as it may be printed and kept: without name and password; a folder as its path."""
     if uri.startswith("file:"):
         return unquote(urlsplit(uri).path)
-    return _no_secret(uri)
+    return no_secret(uri)
 
 
-def _no_secret(uri: str) -> str:
+def no_secret(uri: str) -> str:
+    """The URI without name and password."""
     return re.sub(r"(?<=//)[^/]*@", "", uri)
 
 
@@ -158,12 +159,16 @@ class TrackedRun:
 
 @dataclass(frozen=True)
 class Seen:
-    """A run that is there already. One that is not `finished` was cut short; `parent` is the id of the run above it."""
+    """A run that is there already. One that is not `finished` was cut short; `parent` is the id of the run above it.
+
+    `has_page`: whether it was tried to make its page.
+    """
 
     run_id: str
     finished: bool
     parent: str | None
     has_model_files: bool
+    has_page: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,12 @@ from urllib.request import getproxies, proxy_bypass
 
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepFailed
 from edgekit.core.events import Listener
-from edgekit.core.files import os_error
+from edgekit.core.files import alive, os_error
 from edgekit.core.tracking import DATABASES, Known, Marks, Point, Seen, TrackedRun, shown
 from edgekit.workers.environment import Environment
 
-DIGEST, MODEL_FILES = "edgekit.digest", "edgekit.model_files"
+DIGEST, MODEL_FILES, PAGE = "edgekit.digest", "edgekit.model_files", "edgekit.page"
+_WRITER = "edgekit.writer"
 _PARENT = "mlflow.parentRunId"
 _CONNECT_S = 5.0
 _DATA_DIGEST = 36  # characters that MLflow has room for
@@ -60,13 +62,29 @@ def look(*, uri: str, experiment: str, emit: Listener) -> Known:
             raise InputError(
                 f"the experiment '{experiment}' was deleted in MLflow at {shown(uri)}: restore it, or name another one"
             )
+        if uri.startswith("file:"):
+            _sweep(Path(shown(uri)) / found.experiment_id)
         return Known(found.experiment_id, dict(_runs(client, found.experiment_id)))
+
+
+def _sweep(folder: Path) -> None:
+    """Removes runs whose process was killed while it wrote them: an empty file among theirs stops MLflow's search."""
+    for mark in folder.glob(f"*/tags/{DIGEST}"):
+        writer = mark.with_name(_WRITER)
+        if mark.with_name(MODEL_FILES).exists() or not writer.is_file():
+            continue  # MODEL_FILES is written last
+        host, _, process = writer.read_text().rpartition(" ")
+        if host == socket.gethostname() and process.isdigit() and not alive(int(process)):
+            shutil.rmtree(mark.parents[1])
 
 
 def write(*, uri: str, experiment_id: str, run: TrackedRun, marks: Marks, seen: Seen | None, emit: Listener) -> str:
     """Logs a run, or completes the one that was `seen`; its id. Raises StepFailed where the store refuses."""
     client = _client(uri)
-    tags = {**run.tags, **run.labels, DIGEST: marks.digest} | ({_PARENT: marks.parent} if marks.parent else {})
+    writer = f"{socket.gethostname()} {os.getpid()}"
+    tags = {_WRITER: writer, DIGEST: marks.digest, **run.tags, **run.labels}
+    if marks.parent:
+        tags[_PARENT] = marks.parent
     with _told(uri):
         if seen is None:
             run_id: str = client.create_run(experiment_id, tags=tags, run_name=run.name).info.run_id
@@ -85,14 +103,20 @@ def write(*, uri: str, experiment_id: str, run: TrackedRun, marks: Marks, seen: 
     return run_id
 
 
-def amend(*, uri: str, run_id: str, parent: str | None, texts: dict[str, str], emit: Listener) -> None:
-    """Puts a run below another one, and writes texts that are made from the runs below it."""
+def move(*, uri: str, run_id: str, parent: str, emit: Listener) -> None:
+    """Puts a run below another one."""
     client = _client(uri)
     with _told(uri):
-        if parent:
-            client.set_tag(run_id, _PARENT, parent)
+        client.set_tag(run_id, _PARENT, parent)
+
+
+def show(*, uri: str, run_id: str, texts: dict[str, str], emit: Listener) -> None:
+    """Writes the pages that are made from the runs below this one."""
+    client = _client(uri)
+    with _told(uri):
         for name, text in texts.items():
             client.log_text(run_id, text, name)
+        client.set_tag(run_id, PAGE, "yes" if texts else "no")
 
 
 def _client(uri: str) -> Any:
@@ -170,11 +194,17 @@ def _runs(client: Any, experiment_id: str) -> Iterator[tuple[str, Seen]]:
             tags = run.data.tags
             finished = run.info.status == "FINISHED"
             if tags[DIGEST] not in found or (finished and not found[tags[DIGEST]].finished):
-                found[tags[DIGEST]] = Seen(run.info.run_id, finished, tags.get(_PARENT), tags.get(MODEL_FILES) == "yes")
+                found[tags[DIGEST]] = _seen(run)
         token = page.token
         if not token:
             yield from found.items()
             return
+
+
+def _seen(run: Any) -> Seen:
+    tags = run.data.tags
+    finished = run.info.status == "FINISHED"
+    return Seen(run.info.run_id, finished, tags.get(_PARENT), tags.get(MODEL_FILES) == "yes", PAGE in tags)
 
 
 def _points(client: Any, run_id: str) -> list[tuple[str, int]]:

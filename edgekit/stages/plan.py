@@ -31,7 +31,7 @@ from edgekit.core.requirements import ONNX, SAFETENSORS, Requirement
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.specs import Route, Variant
 from edgekit.core.toml_lines import Location
-from edgekit.core.tracking import tracking, tracking_step
+from edgekit.core.tracking import no_secret, tracking, tracking_step
 from edgekit.core.validation import VALIDATION_FILE
 from edgekit.devices import host
 from edgekit.devices.profile import DeviceProfile, load_profile
@@ -570,6 +570,9 @@ def _tracking(made: _Plan) -> None:
         chosen = tracking(entry.uri, entry.experiment, root, root, model_files=entry.model_files)
     except InputError as error:
         raise made.file.error(("mlflow", "uri"), str(error)) from None
+    if no_secret(entry.uri) != entry.uri:  # build/ would keep it too
+        advice = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or give the URI to --mlflow"
+        raise made.file.error(("mlflow", "uri"), f"a password does not belong into this file: {advice}")
     made.add(("mlflow",), tracking_step(made.steps, chosen))
 
 

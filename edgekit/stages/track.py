@@ -75,9 +75,10 @@ class _Tracker:
         entries = [parent]
         for row in rows:
             entries.append(self._log(artifact_run(row, source, above.digest), parent.run_id, row))
-        if any(entry.state != "there" for entry in entries):
+        seen = self.known.runs.get(above.digest)
+        if seen is None or not seen.has_page or any(entry.state != "there" for entry in entries):
             page = self._page(replace(self.report, rows=tuple(rows), sources=(source,) if source else (), changes=None))
-            self.store.ask("amend", run_id=parent.run_id, parent=None, texts=page)
+            self.store.ask("show", run_id=parent.run_id, texts=page)
 
     def _log(self, run: TrackedRun, parent: str | None, row: Row | None = None) -> Logged:
         digest = run.digest
@@ -85,7 +86,7 @@ class _Tracker:
         with_files = self.chosen.model_files and bool(run.model_files)
         if seen is not None and seen.finished and (seen.has_model_files or not with_files):
             if parent is not None and seen.parent != parent:  # the one that it was below is gone
-                self.store.ask("amend", run_id=seen.run_id, parent=parent, texts={})
+                self.store.ask("move", run_id=seen.run_id, parent=parent)
             entry = Logged(run.name, seen.run_id, "there")
         else:
             if row is not None and with_files:

@@ -175,6 +175,27 @@ def test_twice_makes_no_doubles_and_a_changed_figure_is_a_new_run(root: Path, st
     assert new.data.tags["mlflow.parentRunId"] == old.data.tags["mlflow.parentRunId"]
 
 
+def test_a_run_whose_writer_was_killed_is_logged_anew(root: Path, store: Store) -> None:
+    """MLflow's search stops at the empty file that a killed process leaves in a folder."""
+    log(root)
+    (run,) = store.runs()["linear/torch onnx:int8"]
+    folder = root.parent / "runs" / run.info.experiment_id / run.info.run_id
+    (folder / "tags/edgekit.model_files").unlink()
+    (folder / "metrics/size_bytes").write_text("")
+    (folder / "params/seed").write_text("")
+    writer = folder / "tags/edgekit.writer"
+    own = writer.read_text()
+    writer.write_text(f"elsewhere {own.split()[1]}")
+    answer = log(root)  # whether that one lives cannot be told from here
+    assert (answer.code, folder.is_dir()) == (4, True)
+    writer.write_text(own)
+    answer = log(root)
+    assert "1 runs logged, 2 already there" in answer.err
+    (again,) = store.runs()["linear/torch onnx:int8"]
+    assert again.info.run_id != run.info.run_id
+    assert again.data.metrics["size_bytes"] == run.data.metrics["size_bytes"]
+
+
 def test_a_run_that_was_cut_short_is_completed(root: Path, store: Store) -> None:
     log(root)
     ((parent,), (child,)) = (store.runs()[name] for name in ("linear/torch", "linear/torch onnx:int8"))
@@ -383,10 +404,18 @@ def test_a_run_whose_server_is_gone_keeps_its_work_and_logs_the_next_time(pipeli
     assert set(store.runs()) == {"net/onnx", "net/onnx onnx:float32"}
 
 
-def test_a_bad_uri_in_the_file_has_its_line(pipeline: Path) -> None:
+@pytest.mark.parametrize(
+    ("uri", "sentence"),
+    [
+        ("localhost:5000", "the MLflow URI 'localhost:5000' has no scheme"),
+        ("http://somebody:secret@host", "a password does not belong into this file: set MLFLOW_TRACKING_USERNAME"),
+    ],
+)
+def test_a_bad_uri_in_the_file_has_its_line(pipeline: Path, uri: str, sentence: str) -> None:
     with (pipeline / "edgekit.toml").open("a") as stream:
-        stream.write('\n[mlflow]\nuri = "localhost:5000"\n')
+        stream.write(f'\n[mlflow]\nuri = "{uri}"\n')
     answer = call("run", "--root", pipeline)
     assert answer.code == 2
-    assert "edgekit.toml: line 11: mlflow.uri: the MLflow URI 'localhost:5000' has no scheme" in answer.err
+    assert f"edgekit.toml: line 11: mlflow.uri: {sentence}" in answer.err
+    assert "secret" not in answer.err
     assert not (pipeline / "build").exists()
