@@ -71,6 +71,7 @@ _ADDS = {
     "tensorboard": "event files of a training (--tensorboard)",
     "micro": "TFLite artifacts on a microcontroller's interpreter (edgekit micro)",
     "report": "reports in HTML (report --format html)",
+    "dask": "steps of a run on a cluster (run --dask)",
     "mlflow": "runs in MLflow (report --mlflow, run --mlflow)",
     "images": "folders of images as calibration samples",
     "data": "the MNIST subset that simple_cnn learns from",
