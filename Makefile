@@ -10,6 +10,8 @@ VENV    ?= .venv
 MODELS  ?=
 DEVICE  ?= raspberry-pi-4b
 REPORT  ?= build/report
+# Processes of the tests: the cores, and no more than the memory of a small machine bears.
+JOBS    ?= $(shell nproc 2>/dev/null | awk '{print ($$1 > 4) ? 4 : $$1}')
 
 BIN     := $(VENV)/bin
 EDGEKIT := $(BIN)/edgekit
@@ -69,8 +71,8 @@ report: $(STAMP)  ## Write the report and print its table
 matrix: train  ## Every trained model (or MODELS) to every variant, each proven or explained
 	$(EDGEKIT) matrix $(MODELS)
 
-test: $(STAMP)  ## The tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## The tests, in JOBS processes
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(STAMP)  ## Format, rules, floors, types
 	$(BIN)/ruff format --check .

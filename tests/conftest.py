@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,13 +25,32 @@ def edgekit() -> Callable[..., Answer]:
     return call
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of this session that `make` has filled: the first of the processes that run tests makes it, the others
+    wait for it."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / name, base / f"{name}.done"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one who failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with two models, barely trained, exported to every variant and validated.
 
     Look at it, do not change it: every test shares it.
     """
-    root = tmp_path_factory.mktemp("project")
+    return once(tmp_path_factory, "project", _make_project)
+
+
+def _make_project(root: Path) -> None:
     for arguments in (
         ("train", *SHARED_MODELS, "--framework", "both", "--epochs", "1", "--root", root),
         ("export", *SHARED_MODELS, "--root", root),
@@ -37,13 +58,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         answer = call(*arguments)
         assert answer.code == 0, answer.err
     call("validate", "--root", root)  # one epoch may leave an int8 agreement below its tolerance: tests look closer
-    return root
 
 
 @pytest.fixture(scope="session")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a classifier that int8 breaks, `broken`, as float files, and its samples. Copy it to change it."""
-    root = tmp_path_factory.mktemp("broken")
+    return once(tmp_path_factory, "broken", _make_broken)
+
+
+def _make_broken(root: Path) -> None:
     script = Path(__file__).parent / "fixtures" / "broken_network" / "make.py"
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
     made = subprocess.run(
@@ -53,7 +76,6 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     targets = ("--target", "tflite:float32", "--target", "onnx:float32")
     answer = call("export", root / "broken.keras", "--sample", root / "samples.npz", *targets, "--root", root)
     assert answer.code == 0, answer.err
-    return root
 
 
 @pytest.fixture(scope="session")

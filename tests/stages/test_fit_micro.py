@@ -29,7 +29,7 @@ def profile_of(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FITTED)
 def test_the_shipped_coefficients_are_what_a_fit_finds(tmp_path, monkeypatch, name, tmp_path_factory):
-    """The networks are made in a cache that these tests share, and counted from their .tflite files."""
+    """The networks are made in a cache that these tests share, and their work is counted from the .tflite files."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache-of-networks"))
     answer = call("devices", "fit", name, "--root", tmp_path, "--json")
     assert answer.code == 0, answer.err
