@@ -197,7 +197,7 @@ def _answer(run: Run, ran: Ran, explain: bool) -> None:
         "one_after_another_s": round(ran.sequential_s, 3),
     }
     lines = _reasons(ran.outcomes) if explain else []
-    lines += [f"FAILED  {item.detail}\n" for item in ran.outcomes if item.kind == "check" and item.code]
+    lines += [f"FAILED  {item.detail}\n" for item in ran.outcomes if item.code == 1]
     if not (count[DONE] or count[FAILED]):
         lines.append(f"nothing to do: {len(ran.outcomes)} steps are up to date\n")
     else:

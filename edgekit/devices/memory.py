@@ -13,7 +13,7 @@ def lacks_room(profile: DeviceProfile, size_bytes: int, lives: Sequence[Life]) -
     """Why a model file of that size, whose tensors live so long, cannot run there, or None.
 
     A lower bound: a microcontroller reads the weights from its flash, another device has them in RAM beside the tensors
-    that are alive at the same time. What the system itself takes comes on top, and is not in the profiles.
+    that are alive at the same time. What the system keeps for itself is not there for them, where the profile tells it.
     """
     memory = profile.memory
     in_flash = memory.flash is not None and profile.kind == "microcontroller"
@@ -22,11 +22,11 @@ def lacks_room(profile: DeviceProfile, size_bytes: int, lives: Sequence[Life]) -
     if not lives:
         return None
     most = peak(lives)
-    needed = most.size_bytes + (0 if in_flash else size_bytes)
-    if needed <= memory.ram:
+    needed, room = most.size_bytes + (0 if in_flash else size_bytes), memory.ram - (memory.system or 0)
+    if needed <= room:
         return None
     largest = most.tensors[0]
     return (
-        f"it needs at least {format_bytes(needed)} of {format_bytes(memory.ram)} RAM; the largest tensor at the peak is"
+        f"it needs at least {format_bytes(needed)} of {format_bytes(room)} RAM; the largest tensor at the peak is"
         f" {largest.name} with {format_bytes(largest.size_bytes)}"
     )

@@ -30,14 +30,20 @@ class Core:
 
 @dataclass(frozen=True)
 class MemorySpec:
-    """RAM and, on microcontrollers, flash, in bytes; the peak bandwidth in 1e9 bytes a second."""
+    """RAM and, on microcontrollers, flash, in bytes; the peak bandwidth in 1e9 bytes a second. `system` is what of the
+    RAM the system or the firmware around the model keeps."""
 
     ram: Size
     bandwidth_gb_per_s: Positive | None = None
     flash: Size | None = None
     storage: str | None = None
+    system: Size | None = None
 
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.system is not None and self.system >= self.ram:
+            raise ValueError("system: it must be less than the RAM")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from edgekit.devices.profile import load_profile
 from edgekit.stages import check as checking
 from edgekit.stages import emulate, report, subjects
 from edgekit.stages import export as exporting
-from edgekit.stages.bench import BenchOptions, bench_one
+from edgekit.stages.bench import BenchOptions, bench_one, too_large
 from edgekit.stages.bench import summary as bench_summary
 from edgekit.stages.context import Context
 from edgekit.stages.track import track
@@ -165,8 +165,12 @@ def _validate(job: Job) -> Done:
 def _bench(job: Job) -> Done:
     device, options = job.arguments["device"], job.options
     profile = None if device == HOST else load_profile(job.context.project.device_file(device))
+    artifact = _artifact(job)
+    narrow = too_large(job.context, artifact, profile)
+    if narrow is not None:  # known before it is run: nothing is measured, and the run says that it does not fit
+        return Done(f"{artifact.label} does not fit {device}: {narrow}", (), EXIT_CHECK_FAILED)
     guest = emulate.guest_of(device, profile) if options["emulated"] and profile is not None else None
-    measured = bench_one(job.context, _artifact(job), device, profile, BenchOptions(**options), guest)
+    measured = bench_one(job.context, artifact, device, profile, BenchOptions(**options), guest)
     return Done(bench_summary(measured), (job.path(job.step.output),))
 
 

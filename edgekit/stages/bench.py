@@ -128,6 +128,13 @@ def _emulated(
     return emulate.emulate(guest, artifact, threads, step, options.emulated_timeout_s), ""
 
 
+def too_large(context: Context, artifact: Artifact, profile: DeviceProfile | None) -> str | None:
+    """Why the artifact has no room on the device, with the tensor that breaks it; None where it has."""
+    if profile is None:
+        return None
+    return lacks_room(profile, artifact.manifest.size_bytes, lives_of(context, artifact))
+
+
 def bench_one(
     context: Context,
     artifact: Artifact,
@@ -200,7 +207,7 @@ def bench(
             if refusal:
                 context.emit(Noted(step_name(artifact, device), f"left out: {device} {refusal}"))
                 continue
-            narrow = lacks_room(profile, manifest.size_bytes, lives_of(context, artifact)) if profile else None
+            narrow = too_large(context, artifact, profile)
             if narrow:
                 context.emit(Noted(step_name(artifact, device), f"left out: {narrow}", warning=True))
                 continue

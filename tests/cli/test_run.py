@@ -294,7 +294,7 @@ def test_the_artifact_of_one_model_can_be_another_model(root):
 
 
 REFUSED = {
-    "device": ('["board"]', '["bord"]', "line 8: bench.devices.0: unknown device 'bord'; known: board, host, pixel-2"),
+    "device": ('["board"]', '["bord"]', "line 8: bench.devices.0: unknown device 'bord'; known: board, ek-ra6m4, host, "),
     "model": ('path = "net.onnx"', 'path = "nte.onnx"', "line 4: models.0.path: nte.onnx: no such file or folder"),
     "reference": (
         'path = "net.onnx"\nsample = "inputs.npz"',
@@ -559,6 +559,25 @@ def test_init_in_an_empty_folder_takes_a_reference_model(tmp_path):
     dry = call("run", "--dry-run", "--root", tmp_path)
     assert dry.code == 0
     assert "train linear/keras: it has not been done yet" in dry.out
+
+
+def test_what_has_no_room_on_a_device_is_not_run_there(tmp_path, finished):
+    """The verdict is kept, and the other steps go on; a device with more room makes the step run."""
+    root = shutil.copytree(finished, tmp_path / "project")
+    board = root / "device_profiles/board.toml"
+    whole = board.read_text()
+    small = whole.replace('kind = "board"', 'kind = "microcontroller"').replace("[memory]", '[memory]\nflash = "64 B"')
+    board.write_text(small)
+    answer = call("run", "--root", root)
+    assert answer.code == 1
+    assert "FAILED  net/onnx onnx:float32 does not fit board: its file of" in answer.out
+    assert "is larger than 64 B of flash" in answer.out
+    assert not (root / FOLDER / "bench-board.json").exists()
+    again = call("run", "--root", root)
+    assert (again.code, "nothing to do" in again.out) == (1, True)
+    board.write_text(whole)
+    assert call("run", "--root", root).code == 0
+    assert (root / FOLDER / "bench-board.json").exists()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

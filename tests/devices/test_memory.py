@@ -27,6 +27,13 @@ def test_a_board_has_weights_and_live_tensors_in_its_ram(ram, fits):
         assert "wide with 90 KB" in found
 
 
+def test_what_the_system_keeps_is_not_there_for_tensors():
+    chip = board(131_000)
+    kept = replace(chip, memory=replace(chip.memory, system=60_000))
+    assert lacks_room(chip, 1_000, LIVES) is None
+    assert "of 71 KB RAM" in str(lacks_room(kept, 1_000, LIVES))
+
+
 def test_a_microcontroller_has_the_weights_in_its_flash():
     chip = board(130_000, 100_000, "stm32l4r5-nucleo")
     assert lacks_room(chip, 100_000, LIVES) is None
