@@ -58,6 +58,8 @@ class Cluster:
     _client: Any = None
     _futures: dict[str, Any] = field(default_factory=dict)
     _deserted_since: float | None = None
+    _slots: int = 1
+    _slots_until: float = 0.0
 
     def __enter__(self) -> Cluster:
         require((DASK,), "--dask")
@@ -130,9 +132,13 @@ class Cluster:
         return str(self._token.relative_to(self._root))
 
     def slots(self) -> int:
-        """How many steps the workers take at a time: one for each of their threads."""
-        threads: dict[str, int] = self._client.nthreads()
-        return max(1, sum(threads.values()))
+        """How many steps the workers take at a time: one for each of their threads. Asked anew after some seconds."""
+        now = time.monotonic()
+        if now > self._slots_until:
+            with contextlib.suppress(OSError, TimeoutError):  # whoever waits for a step finds out what is wrong
+                self._slots = max(1, sum(self._client.nthreads().values()))
+            self._slots_until = now + _POLL_S
+        return self._slots
 
     def takes(self, step: Step) -> bool:
         """Whether the step is sent. A store passes on what lies below the root; what is installed is there already."""
