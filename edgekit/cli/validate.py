@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     shell_complete=complete("device"),
     help="Run them on this device's emulated core, and compare with this host too; may be repeated.",
 )
-@click.option("--hard", is_flag=True, help="Add zeros, extremes, noise, values beyond the range, denormals.")
+@click.option("--hard", is_flag=True, help="Add zeros, extremes, noise, values beyond the range, denormals, batches.")
 @click.option("--explain", is_flag=True, help="Tell why each tolerance is what it is.")
 @timeout_option
 @common
@@ -117,6 +117,8 @@ def _rows(validations: Sequence[Validation], every: bool) -> Iterator[tuple[str,
         for comparison in item.hard:
             label = f"{item.hard_case(comparison)}: "
             yield from ((*name, *cells) for cells in _comparison_rows([comparison], label, every))
+        for comparison in item.batches:
+            yield from ((*name, *cells) for cells in _comparison_rows([comparison], f"{comparison.output}: ", every))
         if item.drift is not None:
             yield from ((*name, *cells) for cells in _drift_rows(item.drift))
 

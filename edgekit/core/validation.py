@@ -70,7 +70,8 @@ class Validation:
     """Golden samples compared output by output; the drift where the test set is at hand.
 
     `device` says on whose emulated core the artifact ran; `against_host` then compares with what it computes on this
-    host. `hard` compares on made-up inputs, one a name in `hard_cases`.
+    host. `hard` compares on made-up inputs, one a name in `hard_cases`, and `batches` on the golden samples in batches,
+    each output once for each size.
     """
 
     model: str
@@ -85,6 +86,7 @@ class Validation:
     against_host: tuple[Comparison, ...] = ()
     hard: tuple[Comparison, ...] = ()
     hard_cases: tuple[str, ...] = ()
+    batches: tuple[Comparison, ...] = ()
     how: str = ""
     schema_version: int = VALIDATION_SCHEMA
 
@@ -96,7 +98,7 @@ class Validation:
     @property
     def passed(self) -> bool:
         """Whether every figure keeps within its tolerance."""
-        compared = (*self.comparisons, *self.against_host, *self.hard)
+        compared = (*self.comparisons, *self.against_host, *self.hard, *self.batches)
         return all(item.passed for item in compared) and (self.drift is None or self.drift.passed)
 
     @property
@@ -105,6 +107,7 @@ class Validation:
         found = [clause for item in self.comparisons for clause in item.failures]
         found += [f"against this host: {clause}" for item in self.against_host for clause in item.failures]
         found += [f"on {self.hard_case(item)}: {clause}" for item in self.hard for clause in item.failures]
+        found += [clause for item in self.batches for clause in item.failures]
         if self.drift is not None and not self.drift.passed:
             agreement, limit = (
                 format_figure(value) for value in (self.drift.top1_agreement, self.drift.min_top1_agreement)
@@ -143,6 +146,7 @@ def validation_from_dict(data: dict[str, Any], path: Path) -> Validation:
             "against_host": tuple(comparison_from_dict(item) for item in data.get("against_host", ())),
             "hard": tuple(comparison_from_dict(item) for item in data.get("hard", ())),
             "hard_cases": tuple(data.get("hard_cases", ())),
+            "batches": tuple(comparison_from_dict(item) for item in data.get("batches", ())),
             "drift": None if data["drift"] is None else _drift(data["drift"]),
         }
         rest = {key: value for key, value in data.items() if key != "passed"}

@@ -124,6 +124,8 @@ def _validated(row: Row) -> Iterator[Fact]:
         yield from _compared(item, f"output {item.output}, {item.samples} golden samples")
     for item in row.validation.hard:
         yield from _compared(item, f"output {item.output}, hard inputs, furthest on {row.validation.hard_case(item)}")
+    for item in row.validation.batches:
+        yield from _compared(item, f"output {item.output}, {item.samples} golden samples")
     if row.validation.drift is not None:
         yield from _drifted(row.validation.drift)
 

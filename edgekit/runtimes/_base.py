@@ -39,17 +39,17 @@ class Session(ABC):
             )
         return {spec.name: output for spec, output in zip(self.signature.outputs, outputs, strict=True)}
 
-    def infer(self, samples: Mapping[str, Array]) -> dict[str, Array]:
+    def infer(self, samples: Mapping[str, Array], batch: int = 1) -> dict[str, Array]:
         """Real values in, real values out, for N samples of shape (N, ...), quantized and dequantized where the
         signature asks for it.
 
-        A symbolic batch is run as one sample at a time, as a device would: dynamic quantization takes its range over
-        the batch, so that neighbours would change the answer. The last batch of a fixed size is filled up with its last
-        sample.
+        A symbolic batch is run as one sample at a time, as a device would, or `batch` of them: dynamic quantization
+        takes its range over the batch, so that neighbours would change the answer. The last batch of a fixed size is
+        filled up with its last sample.
         """
         _check_names(self.signature, samples)
         chunks: list[list[Array]] = []
-        for call in calls.split(self.signature, samples):
+        for call in calls.split(self.signature, samples, batch):
             raw = {spec.name: to_tensor(array, spec) for spec, array in zip(self.signature.inputs, call, strict=True)}
             outputs = self.run(raw)
             chunks.append([outputs[spec.name] for spec in self.signature.outputs])

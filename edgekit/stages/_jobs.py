@@ -289,11 +289,18 @@ def _transposes_unmoved(target: Target, loaded: Loaded, job: Conversion) -> int:
 
 
 def infer(
-    runtime: str, path: str, signature: Signature, inputs: Mapping[str, Array], threads: int, *, emit: Listener
+    runtime: str,
+    path: str,
+    signature: Signature,
+    inputs: Mapping[str, Array],
+    threads: int,
+    batch: int = 1,
+    *,
+    emit: Listener,
 ) -> dict[str, Array]:
-    """Real values in, real values out, in the artifact's runtime."""
+    """Real values in, real values out, in the artifact's runtime; a symbolic batch in calls of so many samples."""
     plugin: Runtime = plugins.load("edgekit.runtimes", runtime, "RUNTIME")
-    return plugin.open(Path(path), threads=threads, signature=signature).infer(inputs)
+    return plugin.open(Path(path), threads=threads, signature=signature).infer(inputs, batch)
 
 
 def describe(target: str, path: str, *, emit: Listener) -> ModelDescription:

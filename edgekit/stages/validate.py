@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core import layout, samples
+from edgekit.core import calls, layout, samples
 from edgekit.core.artifact import Artifact
 from edgekit.core.comparison import Comparison, compare_outputs
 from edgekit.core.errors import InputError
@@ -33,10 +33,12 @@ from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.diff import source_beside
 
 THREADS = 1
+BATCHES = (2, 7)
+"""Sizes that a symbolic batch is tried with: any reshape that has another one built in fails on one of them."""
 FLIPS_FILE = "flips.npz"
 
 
-def _infer(context: Context, artifact: Artifact, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def _infer(context: Context, artifact: Artifact, inputs: Mapping[str, Array], batch: int = 1) -> dict[str, Array]:
     manifest = artifact.manifest
     arguments = {
         "runtime": manifest.runtime,
@@ -44,6 +46,7 @@ def _infer(context: Context, artifact: Artifact, inputs: Mapping[str, Array]) ->
         "signature": manifest.signature,
         "inputs": inputs,
         "threads": THREADS,
+        "batch": batch,
     }
     outputs: dict[str, Array] = context.pool.call(
         "edgekit.stages._jobs:infer",
@@ -250,7 +253,26 @@ def _hard(context: Context, artifact: Artifact) -> dict[str, Any]:
     }
     expected = layout.transposed(outputs, orders)
     compared = compare_outputs(expected, actual, agreement_left(limits), classifier=False)
-    return {"hard": compared, "hard_cases": cases}
+    return {"hard": compared, "hard_cases": cases, "batches": _batches(context, artifact)}
+
+
+def _batches(context: Context, artifact: Artifact) -> tuple[Comparison, ...]:
+    """The golden samples several at a time, where the artifact takes any number, against the source as before.
+
+    Ranges that are taken as it runs go over all of a batch: such an artifact's errors are only told.
+    """
+    manifest, golden = artifact.manifest, artifact.golden()
+    if not calls.batched(manifest.signature):
+        return ()
+    limits = agreement_left(tolerances_for(context, artifact))
+    if manifest.precision == "dynamic":
+        limits = {name: Tolerances() for name in limits}
+    found: list[Comparison] = []
+    for size in BATCHES:
+        actual = _infer(context, artifact, golden.inputs, size)
+        compared = compare_outputs(golden.outputs, actual, limits, classifier=False)
+        found += [replace(item, output=f"{item.output} in batches of {size}") for item in compared]
+    return tuple(found)
 
 
 def validate_on(context: Context, artifact: Artifact, guest: emulate.Guest, timeout_s: float) -> Validation:

@@ -82,6 +82,10 @@ def test_validate_takes_hard_inputs_too(project: Path, tmp_path: Path) -> None:
     assert judged["hard"][0]["figures"][0]["limit"] is not None
     assert "denormals" not in told["hard_cases"]
     assert told["hard"][0]["figures"][0]["limit"] is None  # it was calibrated on other inputs
+    # The .tflite file takes one sample; the ONNX file any number, and several at a time are judged as one is.
+    assert judged["batches"] == []
+    assert [item["output"] for item in told["batches"]] == [f"probabilities in batches of {size}" for size in (2, 7)]
+    assert all(figure["limit"] is not None for item in told["batches"] for figure in item["figures"][-1:])
     shutil.rmtree(tmp_path / "build/simple_cnn/torch/source")
     answer = call("validate", "simple_cnn", *chosen, "--hard", "--root", tmp_path)
     assert answer.code == 2
