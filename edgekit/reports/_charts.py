@@ -1,20 +1,16 @@
-"""Charts as SVG, drawn by matplotlib: small, printable, the same bytes for the same figures.
-
-Colours are CSS variables of the page around them, so that one drawing serves light and dark; text stays text.
-"""
+"""Charts as SVG, drawn by matplotlib: small, printable, the same bytes for the same figures."""
 
 from __future__ import annotations
 
-import re
-import xml.etree.ElementTree as ET
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import StringIO
 from itertools import pairwise
 from typing import Any
 
 from edgekit.core.specs import PRECISIONS
+from edgekit.reports._svg import TIP, element
 
 INK, FAINT, GRID = "#1b1f24", "#5c6570", "#d9dde2"
 SERIES = ("#0a66b0", "#3d9bdc", "#b86e00", "#00805a", "#a8457f", "#c4451c")
@@ -22,8 +18,8 @@ SERIES = ("#0a66b0", "#3d9bdc", "#b86e00", "#00805a", "#a8457f", "#c4451c")
 
 _VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--grid", **{hex_: f"--s{i}" for i, hex_ in enumerate(SERIES)}}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _STYLE = {
+    "svg.hashsalt": "edgekit",
     "svg.fonttype": "none",
     "font.size": 9,
     "font.family": "DejaVu Sans",
@@ -43,11 +39,12 @@ _STYLE = {
     "ytick.color": FAINT,
     "xtick.labelcolor": FAINT,
     "ytick.labelcolor": INK,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
+    "xtick.major.size": 0,  # the grid says where
+    "ytick.major.size": 0,
+    "xtick.major.pad": 6,
+    "ytick.major.pad": 6,
     "xtick.minor.visible": False,
 }
-_NUMBERS = {"d", "x", "y", "transform"}
 _LOG_FROM = 8  # the largest over the smallest: from here on an axis is logarithmic
 
 Format = Callable[[float], str]
@@ -93,74 +90,20 @@ def marker_of(target: str, targets: Sequence[str]) -> str:
 
 
 @contextmanager
-def _figure(key: str, width: float, height: float, fitted: bool = True) -> Iterator[Any]:
-    """A matplotlib figure of so many inches, its axes `fitted` into it.
-
-    `key` makes the ids in its SVG unlike those of other charts.
-    """
+def _figure(width: float, height: float, fitted: bool = True) -> Iterator[Any]:
+    """A matplotlib figure of so many inches, its axes `fitted` into it."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}):
+    with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained" if fitted else None)
         FigureCanvasSVG(figure)
         yield figure
 
 
 def _svg(figure: Any, title: str) -> str:
-    """The figure as an element for a page: named for screen readers, without ids that another chart may have too."""
-    stream = StringIO()
-    empty = {"Creator": None, "Date": None, "Format": None, "Type": None}
-    figure.savefig(stream, format="svg", transparent=True, metadata=empty)
-    root = ET.fromstring(stream.getvalue())  # noqa: S314 - our own drawing
-    for element in list(root.iter()):
-        for child in list(element):
-            if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
-                element.remove(child)
-        _clean(element)
-    _flatten(root)
-    width, height = (root.attrib.pop(name) for name in ("width", "height"))
-    root.attrib.pop("version", None)
-    root.set("role", "img")
-    root.set("aria-label", title)
-    root.set("style", f"max-width:{width};aspect-ratio:{width[:-2]}/{height[:-2]}")
-    ET.register_namespace("", _SVG)
-    ET.register_namespace("xlink", _XLINK)
-    text = ET.tostring(root, encoding="unicode")
-    text = re.sub(r">\s+<", "><", text)
-    return re.sub("|".join(_VARIABLES), lambda found: f"var({_VARIABLES[found[0]]})", text)
-
-
-def _clean(element: ET.Element) -> None:
-    """Drops ids that only count groups, makes a `tip:` id the title that a mouse shows, leaves the font to the page."""
-    name = element.get("id", "")
-    if name.startswith("tip:"):
-        ET.SubElement(element, f"{{{_SVG}}}title").text = name[4:]
-        element.insert(0, element[-1])
-        del element[-1]
-        element.set("class", "tip")  # a group that must stay
-    if name and not re.fullmatch(r"[a-z][0-9a-f]{10}", name):  # those hashes are what clips and markers are found by
-        del element.attrib["id"]
-    if element.get("transform", "").startswith("rotate(-0 "):
-        del element.attrib["transform"]
-    for name in _NUMBERS & element.attrib.keys():
-        element.set(name, " ".join(re.sub(r"(\d\.\d)\d+", r"\1", element.attrib[name]).split()))
-    style = element.get("style")
-    if style and "DejaVu Sans" in style:
-        element.set("style", re.sub(r"font-family: [^;]*; ?", "", style))
-
-
-def _flatten(element: ET.Element) -> None:
-    """Puts the children of groups that say nothing in their groups' place, and drops what draws nothing."""
-    kept: list[ET.Element] = []
-    for child in list(element):
-        _flatten(child)
-        if child.tag == f"{{{_SVG}}}g" and not child.attrib:
-            kept += list(child)
-        elif not (child.tag == f"{{{_SVG}}}path" and child.get("style") == "fill: none"):
-            kept.append(child)
-    element[:] = kept
+    return element(figure, title, _VARIABLES)
 
 
 def _scale(axis: Any, which: str, values: Sequence[float], format_: Format) -> None:
@@ -191,7 +134,7 @@ def _marker(axes: Any, point: Point, targets: Sequence[str], tip: str) -> None:
         markeredgecolor=color,
         markeredgewidth=1.3,
         linestyle="none",
-        gid=f"tip:{tip}",
+        gid=TIP + tip,
         zorder=3,
         clip_on=False,
     )
@@ -208,7 +151,6 @@ def _step(points: Sequence[Point], less_is_better: bool) -> tuple[list[float], l
 
 
 def scatter(
-    key: str,
     title: str,
     points: Sequence[Point],
     x: Axis,
@@ -221,7 +163,7 @@ def scatter(
 ) -> str:
     """Artifacts by a cost and a metric. `level` is the source's metric, a dashed line; `margin` the least distance of
     the metric's ends from the frame, in its own unit."""
-    with _figure(key, 4.3, 3.1) as figure:
+    with _figure(4.3, 3.1) as figure:
         axes = figure.add_subplot()
         _scale(axes, "x", [point.x for point in points], x.format)
         heights = [level, *(point.y for point in points)]
@@ -264,7 +206,6 @@ def _name(figure: Any, axes: Any, points: Sequence[Point], *, below: bool) -> No
 
 
 def ranges(
-    key: str,
     title: str,
     rows: Sequence[str],
     series: Mapping[str, Sequence[Span | None]],
@@ -273,19 +214,23 @@ def ranges(
 ) -> str:
     """A line for each row and series, on one axis; None where a series has nothing for a row."""
     count = len(series)
-    with _figure(key, 5.6, 0.62 + len(rows) * max(0.21, 0.13 * count + 0.06)) as figure:
+    with _figure(5.6, 0.62 + len(rows) * max(0.21, 0.13 * count + 0.06)) as figure:
         axes = figure.add_subplot()
         spans = [span for found in series.values() for span in found if span is not None]
         _scale(axes, "x", [end for span in spans for end in _ends(span)], x.format)
-        for index, found in enumerate(series.values()):
-            offset = (index - (count - 1) / 2) * 0.7 / max(count, 2)
-            for place, span in enumerate(found):
-                if span is not None:
-                    color = colors[place if count == 1 else index]
-                    _span(axes, place + offset, span, color, f"{rows[place]}: {x.format(span.middle)}")
+        placed = [
+            (place + (index - (count - 1) / 2) * 0.7 / max(count, 2), place, span, colors[index])
+            for index, found in enumerate(series.values())
+            for place, span in enumerate(found)
+            if span is not None
+        ]
+        _lines(axes, [(height, span.outer, color) for height, _, span, color in placed], 1.0)
+        _lines(axes, [(height, span.inner, color) for height, _, span, color in placed], 4.0)
+        for height, place, span, color in placed:
+            tip = f"{rows[place]}: {x.format(span.middle)}"
+            axes.plot([span.middle], [height], marker="o", markersize=5, color=color, gid=TIP + tip)
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.06)
@@ -297,18 +242,21 @@ def _ends(span: Span) -> tuple[float, ...]:
     return (span.middle, *(span.inner or ()), *(span.outer or ()))
 
 
-def _span(axes: Any, height: float, span: Span, color: str, tip: str) -> None:
-    for ends, width in ((span.outer, 1.0), (span.inner, 4.0)):
-        if ends is not None:
-            axes.plot(ends, [height, height], color=color, linewidth=width, alpha=0.55, solid_capstyle="butt")
-    axes.plot([span.middle], [height], marker="o", markersize=5, color=color, gid=f"tip:{tip}")
+def _lines(axes: Any, spans: Sequence[tuple[float, tuple[float, float] | None, str]], width: float) -> None:
+    """Sideways lines, (height, ends, colour) each; those of one colour are one path."""
+    for color in dict.fromkeys(color for _, ends, color in spans if ends is not None):
+        xs: list[float] = []
+        ys: list[float] = []
+        for height, ends, own in spans:
+            if ends is not None and own == color:
+                xs += [*ends, math.nan]
+                ys += [height, height, math.nan]
+        axes.plot(xs, ys, color=color, linewidth=width, alpha=0.55, solid_capstyle="butt")
 
 
 def key_of(names: Sequence[tuple[str, str, str]], title: str) -> str:
     """A legend: (text, marker, colour) of each entry, in one line."""
-    with _figure(
-        f"key {title}", 0.25 + sum(0.34 + 0.078 * len(name) for name, _, _ in names), 0.24, fitted=False
-    ) as figure:
+    with _figure(0.25 + sum(0.34 + 0.078 * len(name) for name, _, _ in names), 0.24, fitted=False) as figure:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set_xlim(0, figure.get_figwidth())

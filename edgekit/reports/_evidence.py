@@ -40,6 +40,11 @@ class Fact:
     command: str
     verdict: str = ""
 
+    @property
+    def mark(self) -> str:
+        """`bad` or `doubt`; what passed needs none."""
+        return "bad" if "FAILED" in self.verdict else "doubt" if "undecided" in self.verdict else ""
+
 
 @dataclass(frozen=True)
 class Group:

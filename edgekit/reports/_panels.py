@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from edgekit.core.budgets import TIERS
 from edgekit.core.measurement import Measurement
@@ -17,6 +18,7 @@ from edgekit.reports import _charts
 from edgekit.reports._charts import Axis, Point, Span
 from edgekit.reports._tables import NAMES, Cell, Column, Line, Table, line, metric_text, subject_of, tiers_of
 
+_HOST = "host"  # the device name of a bench without a profile
 _SHARE_MARGIN = 0.004
 """Accuracies that differ by less than a test set can show must not fill the whole height of a chart."""
 
@@ -130,7 +132,6 @@ def _tradeoff(
     names = ", ".join(point.name for point in points if point.on_front)
     title = f"{subject}: {metric.name} against {name}{where}. On the front: {names}"
     svg = _charts.scatter(
-        f"tradeoff {subject} {device} {tier}",
         title,
         points,
         Axis(f"{name}{where}", format_ms if device else format_bytes),
@@ -188,23 +189,23 @@ def _tradeoff_cells(row: Row, device: str, tier: str, cost: float, best: bool) -
 
 
 def distributions(report: Report) -> Panels:
-    """Wall times by model and device: median, up to the 90th percentile, and from the fastest to the 99th."""
+    """Wall times by model, device beside device: median, up to the 90th percentile, from the fastest to the 99th."""
+    names = _device_names(report)
     panels = []
     for subject, rows in _subjects(report).items():
-        for device in sorted({item.device for row in rows for item in row.measurements}):
-            found = [(row, item) for row in rows for item in row.measurements if item.device == device]
-            caption = "on the host as it is" if device == "host" else f"on the host, under the profile of {device}"
+        if any(row.measurements for row in rows):
+            used = [name for name in names if any(_on(row, name) for row in rows)]
+            caption = f"on the host, {_under(used)}"
             title = f"{subject}: wall time of one inference {caption}"
-            svg = _charts.ranges(
-                f"distribution {subject} {device}",
-                title,
-                [str(row.artifact.manifest.variant) for row, _ in found],
-                {device: [_wall(item) for _, item in found]},
-                [_charts.color_of(row.artifact.manifest.precision) for row, _ in found],
-                Axis("wall time, host tier", format_ms),
-            )
+            svg = _by_device(title, rows, names, _wall, Axis("wall time, host tier", format_ms))
             panels.append(Panel(svg, caption, subject))
-    return Panels(tuple(panels))
+    return Panels(tuple(panels), _device_key(names))
+
+
+def _under(devices: Sequence[str]) -> str:
+    profiles = [name for name in devices if name != _HOST]
+    words = ["as it is"] if _HOST in devices else []
+    return " and ".join([*words, *([f"under the profile of {', '.join(profiles)}"] if profiles else [])])
 
 
 def _wall(item: Measurement) -> Span:
@@ -215,40 +216,55 @@ def _wall(item: Measurement) -> Span:
 def devices(report: Report) -> Panels:
     """For each model and tier the latency on every device, side by side."""
     panels = []
-    names = sorted({item.device for row in report.rows for item in row.measurements})
-    colors = [_charts.SERIES[index % len(_charts.SERIES)] for index in range(len(names))]
+    names = _device_names(report)
     for subject, rows in _subjects(report).items():
         tiers = {tier for row in rows for item in row.measurements for tier in tiers_of(item)}
         for tier in (tier for tier in reversed(TIERS) if tier in tiers):
-            panels.append(_by_device(subject, rows, tier, names, colors))
-    keys = (_charts.color_key(list(zip(names, colors, strict=True)), "Colours: " + ", ".join(names)),) if panels else ()
-    return Panels(tuple(panels), keys)
+            title = f"{subject}: latency by device, tier {tier}"
+            axis = Axis(f"latency, tier {tier}", format_ms)
+            svg = _by_device(title, rows, names, partial(_latency, tier=tier), axis)
+            panels.append(Panel(svg, f"tier {tier}", subject))
+    return Panels(tuple(panels), _device_key(names))
 
 
-def _by_device(subject: str, rows: Sequence[Row], tier: str, names: Sequence[str], colors: Sequence[str]) -> Panel:
-    shown = [row for row in rows if any(tier in item.latency_ms for item in row.measurements)]
-    series: dict[str, list[Span | None]] = {name: [] for name in names}
-    for row in shown:
-        by_device = {item.device: item for item in row.measurements if tier in item.latency_ms}
-        for name in names:
-            series[name].append(_latency(by_device[name], tier) if name in by_device else None)
+def _device_names(report: Report) -> list[str]:
+    return sorted({item.device for row in report.rows for item in row.measurements})
+
+
+_FAR_APART = (0, 2, 3, 4, 5, 1)  # the first two series are both blue
+
+
+def _device_color(names: Sequence[str], name: str) -> str:
+    return _charts.SERIES[_FAR_APART[names.index(name) % len(_FAR_APART)]]
+
+
+def _device_key(names: Sequence[str]) -> tuple[str, ...]:
+    colored = [(name, _device_color(names, name)) for name in names]
+    return (_charts.color_key(colored, "Colours: " + ", ".join(names)),) if names else ()
+
+
+def _on(row: Row, device: str) -> Measurement | None:
+    return next((item for item in row.measurements if item.device == device), None)
+
+
+def _by_device(
+    title: str, rows: Sequence[Row], names: Sequence[str], span: Callable[[Measurement], Span | None], axis: Axis
+) -> str:
+    """A line for each artifact and device of which `span` tells something."""
+    found = [
+        (row, [None if (item := _on(row, name)) is None else span(item) for name in names])
+        for row in rows
+    ]  # fmt: skip
+    shown = [(row, spans) for row, spans in found if any(spans)]
+    series = {name: [spans[index] for _, spans in shown] for index, name in enumerate(names)}
     kept = {name: spans for name, spans in series.items() if any(spans)}
-    own = [color for name, color in zip(names, colors, strict=True) if name in kept]
-    title = f"{subject}: latency by device, tier {tier}"
-    if len(kept) == 1:
-        own = own * len(shown)
-    svg = _charts.ranges(
-        f"devices {subject} {tier}",
-        title,
-        [str(row.artifact.manifest.variant) for row in shown],
-        kept,
-        own,
-        Axis(f"latency, tier {tier}", format_ms),
-    )
-    return Panel(svg, f"tier {tier}", subject)
+    variants = [str(row.artifact.manifest.variant) for row, _ in shown]
+    return _charts.ranges(title, variants, kept, [_device_color(names, name) for name in kept], axis)
 
 
-def _latency(item: Measurement, tier: str) -> Span:
+def _latency(item: Measurement, tier: str) -> Span | None:
+    if tier not in item.latency_ms:
+        return None
     low, high = (item.emulated.low_ms, item.emulated.high_ms) if tier == "emulated" and item.emulated else (None, None)
     known = low is not None and high is not None
     return Span(item.latency_ms[tier], None, (low or 0.0, high or 0.0) if known else None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -40,9 +42,34 @@ class Cell:
     """`sort` is the value that it sorts by (None: after all others); `mark` is good, bad, doubt or empty."""
 
     text: str
-    sort: float | str | None = None
+    sort: float | None = None
     mark: str = ""
     link: str = ""
+
+    def sort_key(self, column: Column) -> str | None:
+        """What the page has to be told to sort it by; None where its text says it, units brought to ms and bytes."""
+        read = _read(self.text) if column.numeric else None
+        if self.sort is None:
+            return None if read is None else ""
+        if read is not None and math.isclose(read, self.sort, rel_tol=_SEEN):
+            return None
+        return f"{self.sort:.7g}"
+
+
+_UNITS = {
+    "": 1.0, "%": 0.01, "ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9,
+    "TB": 1e12, "dB": 1.0,
+}  # fmt: skip
+"""As in page.js."""
+_QUANTITY = re.compile(rf"([+-]?[\d,]+(?:\.\d+)?(?:e[+-]\d+)?) ?({'|'.join(_UNITS)})(?: \(.*)?", re.ASCII)
+_SEEN = 0.006
+"""Three digits are seen: what differs by less sorts as what it looks like."""
+
+
+def _read(text: str) -> float | None:
+    """The quantity that a text says, as the page reads it."""
+    found = _QUANTITY.fullmatch(text)
+    return None if found is None else float(found[1].replace(",", "")) * _UNITS[found[2]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +80,6 @@ class Line:
     model: str
     target: str
     precision: str
-    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,12 +103,11 @@ def evidence_key(row: Row) -> str:
     return f"of-{manifest.model}-{manifest.source['kind']}-{manifest.variant.slug}"
 
 
-def line(row: Row, *cells: Cell) -> Line:
-    """A row about one artifact, which begins with its name."""
+def line(row: Row, *cells: Cell, link: bool = False) -> Line:
+    """A row about one artifact, which begins with its name; the page itself links all but the first table's."""
     manifest = row.artifact.manifest
-    variant = str(manifest.variant)
-    named = (Cell(subject_of(row)), Cell(variant, link=evidence_key(row)))
-    return Line((*named, *cells), subject_of(row), manifest.target, manifest.precision, verdict_of(row))
+    named = (Cell(subject_of(row)), Cell(str(manifest.variant), link=evidence_key(row) if link else ""))
+    return Line((*named, *cells), subject_of(row), manifest.target, manifest.precision)
 
 
 NAMES = (Column("model"), Column("variant"))
@@ -165,6 +190,7 @@ def _artifact(row: Row, floats: dict[tuple[str, str], int]) -> Line:
         Cell(drop, drift.drop if drift else None),
         Cell(interval_text(drift) if drift else NOTHING, drift.interval.high if drift and drift.interval else None),
         judged(row),
+        link=True,
     )
 
 
@@ -308,7 +334,7 @@ def changes(found: Changes) -> Table:
 
 def _change(item: Change) -> Line:
     texts = change_cells(item)
-    sorts: tuple[float | str | None, ...] = (None, None, None, None, item.before, item.after, item.relative, None, None)
+    sorts: tuple[float | None, ...] = (None, None, None, None, item.before, item.after, item.relative, None, None)
     mark = _MARKS.get(item.state, "good")
     cells = tuple(
         Cell(text, sort, mark if index == 7 else "")

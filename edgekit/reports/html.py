@@ -11,7 +11,8 @@ from edgekit.core.changes import Changes
 from edgekit.core.measurement import Measurement
 from edgekit.core.report import Report
 from edgekit.core.requirements import JINJA2, MATPLOTLIB, require
-from edgekit.reports._base import ReportFormat, conclusion
+from edgekit.reports._base import NOTHING, ReportFormat, conclusion
+from edgekit.reports._svg import shared_markers
 from edgekit.reports._tables import TIER_WORDS
 
 _PAGE = Path(__file__).parent / "_page"
@@ -34,8 +35,18 @@ def _template() -> Any:
 def _page(**parts: Any) -> str:
     require((MATPLOTLIB, JINJA2), "the format html")
     files = {name: (_PAGE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    text: str = _template().render(**files, **parts)
-    return _shared_styles(text).strip("\n") + "\n"
+    text: str = _template().render(nothing=NOTHING, **files, **parts)
+    markers, text = shared_markers(_aligned(_shared_styles(text)))
+    text = text.replace("<defs></defs>", f"<defs>{markers}</defs>", 1)
+    return text.strip("\n") + "\n"
+
+
+def _aligned(text: str) -> str:
+    """With a rule for each column of figures: a table's classes tell which of its columns those are."""
+    classes = {name for found in re.findall(r'class="figures((?: n\d+)*)"', text) for name in found.split()}
+    columns = sorted(int(name[1:]) for name in classes)
+    rules = "".join(f".n{index} :is(td,th):nth-child({index}){{text-align:right}}\n" for index in columns)
+    return text.replace("</style>", f"{rules}</style>", 1)
 
 
 def _shared_styles(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,17 @@ def files(tmp_path_factory):
     changed = report(*full().rows, *mixed_report().rows, row(model="bare"))
     for name, made in (("full", changed), ("empty", report())):
         (folder / f"{name}.html").write_text(render("html", made))
+    (folder / "sizes.html").write_text(render("html", report(*map(sized, (90_000, 56_700_000, 999, 1_234)))))
     old, new = report(*full(1).rows, row(model="gone")), report(*full(2).rows)
     changes = compare(old, new, ("old.json", "new.json"), Allowance())
     (folder / "changes.html").write_text(plugins.load("edgekit.reports", "html", "REPORT").render_changes(changes))
     return folder
+
+
+def sized(size_bytes: int) -> Any:
+    made = row(model=f"of{size_bytes}")
+    manifest = replace(made.artifact.manifest, size_bytes=size_bytes)
+    return replace(made, artifact=replace(made.artifact, manifest=manifest))
 
 
 class Page:
@@ -99,7 +107,7 @@ def look(browser, files):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_chart_is_drawn(look, scheme):
     boxes = look(color_scheme=scheme).page.evaluate(
-        """() => [...document.querySelectorAll("svg")].map((svg) => {
+        """() => [...document.querySelectorAll("svg[role=img]")].map((svg) => {
             const own = svg.getBoundingClientRect();
             const boxes = [...svg.querySelectorAll("path, use, text")].map((item) => item.getBoundingClientRect());
             const drawn = boxes.filter((box) => box.width + box.height > 0);
@@ -159,6 +167,15 @@ def test_sizes_sort_by_bytes_and_not_by_text(look):
     first = page.column("t-side-by-side", "pixel-2")
     assert first.index("20 us") < first.index("1 ms")
     assert first.index("1 ms") < first.index("3 ms")
+
+
+def test_quantities_sort_by_what_they_are_in_any_unit(look):
+    page = look("sizes")
+    button = page.head("t-artifacts", "size").get_by_role("button")
+    button.click()
+    assert page.column("t-artifacts", "size") == ["999 B", "1.23 KB", "90 KB", "56.7 MB"]
+    button.click()
+    assert page.column("t-artifacts", "size") == ["56.7 MB", "90 KB", "1.23 KB", "999 B"]
 
 
 def test_only_one_column_is_the_sorted_one(look):
@@ -273,6 +290,26 @@ def test_a_variant_leads_to_its_evidence_and_opens_it(look):
     opened = page.page.locator("#evidence details[open]")
     assert opened.count() == 1
     assert "edgekit export model0 --framework keras --target onnx:int8" in opened.inner_text()
+
+
+def test_every_tables_variants_lead_to_their_evidence(look):
+    page = look()
+    links = page.page.locator("table.figures tbody th a")
+    rows = page.page.locator("table.figures tbody tr:has(th)").count()
+    assert links.count() == rows > 30
+    page.page.locator("#t-side-by-side").get_by_role("link", name="onnx:int8").first.click()
+    assert page.page.locator("#evidence details[open]").count() == 1
+
+
+def test_the_evidence_is_a_table_to_a_screen_reader(look):
+    page = look()
+    page.page.locator("#evidence summary").first.click()
+    opened = page.page.locator("#evidence details[open]")
+    assert opened.get_by_role("rowheader", name="sqnr_db").count() == 1
+    assert opened.get_by_role("columnheader").all_inner_texts() == ["figure", "value", "tolerance", "verdict"]
+    color = "item => getComputedStyle(item).color"
+    passed = opened.get_by_role("cell", name="passed").first.evaluate(color)
+    assert passed == page.page.locator("p.verdict, .good").last.evaluate(color)
 
 
 def test_paper_is_light_and_has_all_the_evidence(look):

@@ -25,12 +25,18 @@
   system.addEventListener("change", show);
   show();
 
-  // Sorting: by data-sort where a cell has it, by text elsewhere; cells without a figure always come last.
+  // Sorting: by data-sort where a cell has it, else by the quantity or the text that it shows; cells without a figure
+  // always come last.
   const collator = new Intl.Collator("en", { numeric: true });
+  const units = { "%": 0.01, ns: 1e-6, us: 1e-3, s: 1e3, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };
   const value = (row, column, numeric) => {
     const cell = row.cells[column];
+    if (cell === undefined || cell.dataset.sort === "") return null;
     if (cell.dataset.sort !== undefined) return Number(cell.dataset.sort);
-    return numeric ? null : cell.textContent.trim();
+    const text = cell.textContent.trim();
+    if (!numeric) return text;
+    const found = text.match(/^([+-]?[\d,]+(?:\.\d+)?(?:e[+-]\d+)?) ?(%|[A-Za-z]*)(?: \(|$)/);
+    return found && Number(found[1].replaceAll(",", "")) * (units[found[2]] ?? 1);
   };
   const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b));
   const sort = (table, heading) => {
@@ -57,9 +63,21 @@
   const selects = [...form.querySelectorAll("select")];
   const shown = document.getElementById("shown");
   const things = [...document.querySelectorAll("main [data-model], table.figures tbody tr")];
+  const named = ([model, variant]) => `${model.textContent.trim()} ${variant.textContent.trim()}`;
+  const of = new Map();
+  for (const item of document.querySelectorAll("details.evidence")) of.set(item.querySelector(".name").textContent, item);
   for (const row of document.querySelectorAll("table.figures tbody tr")) {
     const [target, precision] = row.cells[1].textContent.trim().split(":");
     Object.assign(row.dataset, { model: row.cells[0].textContent.trim(), target, precision });
+    const evidence = of.get(named(row.cells));
+    if (evidence === undefined) continue;
+    row.dataset.verdict = evidence.dataset.verdict;
+    if (row.cells[1].querySelector("a") === null) {
+      const link = document.createElement("a");
+      link.href = `#${evidence.id}`;
+      link.append(...row.cells[1].childNodes);
+      row.cells[1].append(link);
+    }
   }
   const counted = document.querySelectorAll("#t-artifacts tbody tr, #t-changes tbody tr");
   const fits = (thing) => {
