@@ -212,6 +212,13 @@ class ProjectConfig:
     models: tuple[ModelEntry, ...]
     variants: Variants = ()
     export: tuple[ExportEntry, ...] = ()
+    validate_on: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Devices on whose emulated core artifacts are validated too; see: edgekit devices setup --help",
+            examples=[["raspberry-pi-4b"]],
+        ),
+    ] = ()
     bench: BenchEntry | None = None
     budgets: tuple[BudgetEntry, ...] = ()
     reports: tuple[ReportEntry, ...] = ()

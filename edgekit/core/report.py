@@ -21,12 +21,16 @@ REPORT_SCHEMA = 1
 
 @dataclass(frozen=True)
 class Row:
-    """One artifact and what the stages found out about it; None and empty where a stage has not run."""
+    """One artifact and what the stages found out about it; None and empty where a stage has not run.
+
+    `emulated` are the validations on devices' emulated cores, one a device.
+    """
 
     artifact: Artifact
     validation: Validation | None
     measurements: tuple[Measurement, ...]
     verdicts: tuple[Verdict, ...]
+    emulated: tuple[Validation, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -81,4 +85,5 @@ def _row(data: dict[str, Any], path: Path) -> Row:
         None if validation is None else validation_from_dict(validation, path),
         tuple(measurement_from_dict(item, path) for item in data["measurements"]),
         tuple(Verdict(**item) for item in verdicts),
+        tuple(validation_from_dict(item, path) for item in data.get("emulated_validations", ())),
     )

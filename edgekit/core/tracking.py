@@ -227,15 +227,26 @@ def with_tracking(graph: Graph, chosen: Tracking) -> Graph:
     return Graph((*others, tracking_step(others, chosen)))
 
 
+def _devices(steps: Sequence[Step], kind: str) -> dict[str, list[str]]:
+    """By artifact folder the devices of steps of a kind."""
+    found: dict[str, list[str]] = {}
+    for step in steps:
+        if step.kind == kind and "device" in step.arguments:
+            found.setdefault(step.arguments["folder"], []).append(step.arguments["device"])
+    return found
+
+
 def tracking_step(steps: Sequence[Step], chosen: Tracking) -> Step:
     """The step that logs what these steps find out."""
     before = [step for step in steps if not step.last]
-    devices: dict[str, list[str]] = {}
-    for step in before:
-        if step.kind == "bench":
-            devices.setdefault(step.arguments["folder"], []).append(step.arguments["device"])
+    benched, emulated = (_devices(before, kind) for kind in ("bench", "validate"))
     artifacts = [
-        {**step.arguments, "folder": step.folder, "devices": devices.get(step.folder, [])}
+        {
+            **step.arguments,
+            "folder": step.folder,
+            "devices": benched.get(step.folder, []),
+            "emulated": emulated.get(step.folder, []),
+        }
         for step in before
         if step.kind == "export"
     ]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from edgekit.core.budgets import Verdict, format_rule
 from edgekit.core.changes import Change, Changes
+from edgekit.core.comparison import Comparison
 from edgekit.core.errors import InputError
 from edgekit.core.measurement import Measurement
 from edgekit.core.metrics import TASK_METRICS, format_metric
 from edgekit.core.report import Report, Row
 from edgekit.core.units import format_bytes, format_count, format_ms
+from edgekit.core.validation import Validation
 
 NOTHING = "-"
 
@@ -120,6 +122,31 @@ def emulated_note(items: Iterable[Measurement]) -> str:
         f"emulated: counted on one thread of QEMU's {cpu}, predicted for {threads}; {calibration}"
         for cpu, threads, calibration in found
     )
+
+
+VALIDATED_HEADER = ("model", "variant", "on", "to source", "to host", "verdict")
+VALIDATED_LEFT = 3
+
+
+def validated_cells(item: Validation) -> tuple[str, ...]:
+    """One validation on a device's emulated core, in the order of VALIDATED_HEADER; errors are the largest ones."""
+    return (
+        f"{item.model}/{item.kind}",
+        str(item.variant),
+        str(item.device),
+        *(_largest(compared) for compared in (item.comparisons, item.against_host)),
+        equality(item),
+    )
+
+
+def _largest(compared: Sequence[Comparison]) -> str:
+    values = [value for item in compared if (value := item.value("max_abs_error")) is not None]
+    return f"{max(values):.1e}" if values else NOTHING
+
+
+def equality(item: Validation) -> str:
+    """The verdict on a validation in words."""
+    return "equal" if item.passed else "NOT EQUAL"
 
 
 CHANGE_HEADER = ("model", "variant", "device", "figure", "before", "now", "change", "verdict", "note")

@@ -24,11 +24,11 @@ def export_command(manifest: Manifest) -> str:
     return _line("export", manifest.model, manifest.source["kind"], str(manifest.variant), *options)
 
 
-def validate_command(manifest: Manifest, *, hard: bool = False) -> str:
-    """On the golden samples, on the `hard` inputs where these were asked for, and on the test set where it is there."""
-    return _line(
-        "validate", manifest.model, manifest.source["kind"], str(manifest.variant), *(["--hard"] if hard else [])
-    )
+def validate_command(manifest: Manifest, *, hard: bool = False, device: str | None = None) -> str:
+    """On the golden samples, on the `hard` inputs where these were asked for, and on the test set where it is there; on
+    a `device`'s emulated core where one is named."""
+    options = [*(["--hard"] if hard else []), *(["--device", device] if device else [])]
+    return _line("validate", manifest.model, manifest.source["kind"], str(manifest.variant), *options)
 
 
 def check_command(manifest: Manifest) -> str:

@@ -84,11 +84,12 @@ def evidence(row: Row) -> Evidence:
         manifest.precision,
         verdict_of(row),
         tuple(_about(row)),
-        _grouped([*_exported(row), *_validated(row), *_benched(row), *_checked(row)]),
+        _grouped([*_exported(row), *_validated(row), *_emulated(row), *_benched(row), *_checked(row)]),
         tuple(verdict.sentence for verdict in row.verdicts if not verdict.passed),
         (
             (EXPORT, export_command(manifest)),
             *(((VALIDATE, validate_command(manifest, hard=hard)),) if row.validation else ()),
+            *((f"{VALIDATE} {item.device}", validate_command(manifest, device=item.device)) for item in row.emulated),
             *benches,
             *(((CHECK, check_command(manifest)),) if row.verdicts else ()),
         ),
@@ -126,23 +127,33 @@ def _validated(row: Row) -> Iterator[Fact]:
     if row.validation is None:
         return
     for item in row.validation.comparisons:
-        yield from _compared(item, f"output {item.output}, {item.samples} golden samples")
+        yield from _compared(item, f"output {item.output}, {item.samples} golden samples", VALIDATE)
     for item in row.validation.hard:
-        yield from _compared(item, f"output {item.output}, hard inputs, furthest on {row.validation.hard_case(item)}")
+        where = f"output {item.output}, hard inputs, furthest on {row.validation.hard_case(item)}"
+        yield from _compared(item, where, VALIDATE)
     for item in row.validation.batches:
-        yield from _compared(item, f"output {item.output}, {item.samples} golden samples")
+        yield from _compared(item, f"output {item.output}, {item.samples} golden samples", VALIDATE)
     if row.validation.drift is not None:
         yield from _drifted(row.validation.drift)
 
 
-def _compared(item: Comparison, where: str) -> Iterator[Fact]:
+def _emulated(row: Row) -> Iterator[Fact]:
+    """What it computes on devices' emulated cores, against the source and against this host."""
+    for validation in row.emulated:
+        for to, compared in (("the source", validation.comparisons), ("the host", validation.against_host)):
+            for item in compared:
+                where = f"output {item.output} on {validation.device}, emulated, against {to}"
+                yield from _compared(item, where, f"{VALIDATE} {validation.device}")
+
+
+def _compared(item: Comparison, where: str, command: str) -> Iterator[Fact]:
     if item.problem is not None:
-        yield Fact("comparison", item.problem, NOTHING, where, VALIDATE, "FAILED")
+        yield Fact("comparison", item.problem, NOTHING, where, command, "FAILED")
     for figure in item.figures:
         exact = figure.value is None and figure.name == "sqnr_db"
         value = "exact" if exact else format_figure(figure.value)
         verdict = "" if figure.limit is None else _word(figure.passed)
-        yield Fact(figure.name, value, figure.limit_text or NOTHING, where, VALIDATE, verdict)
+        yield Fact(figure.name, value, figure.limit_text or NOTHING, where, command, verdict)
 
 
 def _drifted(drift: Drift) -> Iterator[Fact]:

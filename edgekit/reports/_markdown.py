@@ -13,6 +13,8 @@ from edgekit.reports._base import (
     CHANGE_LEFT,
     EMULATED_HEADER,
     LEFT,
+    VALIDATED_HEADER,
+    VALIDATED_LEFT,
     artifact_cells,
     bench_cells,
     benches_by_device,
@@ -21,6 +23,7 @@ from edgekit.reports._base import (
     emulated_cells,
     emulated_note,
     tier_note,
+    validated_cells,
 )
 
 _FOLD_FROM = 20
@@ -78,6 +81,15 @@ def _benches(report: Report) -> str:
     return "".join(parts)
 
 
+def _emulated(report: Report) -> str:
+    """The verdicts on emulated cores."""
+    found = [item for row in report.rows for item in row.emulated]
+    if not found:
+        return ""
+    table = markdown_table(VALIDATED_HEADER, map(validated_cells, found), left=VALIDATED_LEFT)
+    return f"\n## On emulated cores\n\n{_long(f'{len(found)} validations', found, table)}"
+
+
 def _lines(text: str) -> str:
     """Each line on a line of its own: Markdown joins those that follow one another."""
     return text.replace("\n", "  \n")
@@ -90,4 +102,4 @@ def report_text(report: Report, title: str) -> str:
     if report.changes is not None:
         parts.append(f"\n## Changes against {report.changes.old}\n\n{changes_section(report.changes)}")
     parts.append(f"\n## Artifacts\n\n{_long(f'{len(report.rows)} artifacts', report.rows, table)}")
-    return "".join([*parts, _benches(report)])
+    return "".join([*parts, _emulated(report), _benches(report)])

@@ -14,7 +14,7 @@ from edgekit.core.metrics import TASK_METRICS
 from edgekit.core.report import Report, Row
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.validation import Drift
-from edgekit.reports._base import NOTHING, artifact_cells, change_cells
+from edgekit.reports._base import NOTHING, artifact_cells, change_cells, equality
 
 TIER_WORDS = {
     "device": "measured on the device itself.",
@@ -149,7 +149,8 @@ def judged(row: Row) -> Cell:
 
 
 def artifacts(report: Report) -> Table:
-    """Model by variant."""
+    """Model by variant, with a column for each device on whose emulated core something was validated."""
+    devices = sorted({str(item.device) for row in report.rows for item in row.emulated})
     columns = (
         *NAMES,
         Column("size", True, "of the model file"),
@@ -160,6 +161,7 @@ def artifacts(report: Report) -> Table:
         Column("metric", True, "task metric on the test set"),
         Column("drop", True, "how much worse than the source's: points for shares, else the metric's unit"),
         Column("95 % between", True, "paired bootstrap over the test set"),
+        *(Column(f"on {name}", False, _EQUAL_HINT) for name in devices),
         Column("rules", False, "tolerances and budgets"),
     )
     floats = {
@@ -168,11 +170,24 @@ def artifacts(report: Report) -> Table:
         if row.artifact.manifest.precision == "float32"
     }
     return Table(
-        "artifacts", "Artifacts by model and variant", columns, tuple(_artifact(row, floats) for row in report.rows)
+        "artifacts",
+        "Artifacts by model and variant",
+        columns,
+        tuple(_artifact(row, floats, devices) for row in report.rows),
     )
 
 
-def _artifact(row: Row, floats: dict[tuple[str, str], int]) -> Line:
+_EQUAL_HINT = "whether the device's emulated core computes what the source and this host compute, within the tolerances"
+
+
+def _equal(row: Row, device: str) -> Cell:
+    found = next((item for item in row.emulated if item.device == device), None)
+    if found is None:
+        return Cell(NOTHING, 2)
+    return Cell(equality(found), 0 if found.passed else 1, "good" if found.passed else "bad")
+
+
+def _artifact(row: Row, floats: dict[tuple[str, str], int], devices: Sequence[str]) -> Line:
     manifest, validation = row.artifact.manifest, row.validation
     drift = validation.drift if validation else None
     whole = floats.get((subject_of(row), manifest.target))
@@ -189,6 +204,7 @@ def _artifact(row: Row, floats: dict[tuple[str, str], int]) -> Line:
         Cell(metric, drift.artifact if drift else None),
         Cell(drop, drift.drop if drift else None),
         Cell(interval_text(drift) if drift else NOTHING, drift.interval.high if drift and drift.interval else None),
+        *(_equal(row, name) for name in devices),
         judged(row),
         link=True,
     )

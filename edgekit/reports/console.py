@@ -15,6 +15,8 @@ from edgekit.reports._base import (
     BENCH_HEADER,
     EMULATED_HEADER,
     LEFT,
+    VALIDATED_HEADER,
+    VALIDATED_LEFT,
     ReportFormat,
     artifact_cells,
     bench_cells,
@@ -24,6 +26,7 @@ from edgekit.reports._base import (
     emulated_cells,
     emulated_note,
     tier_note,
+    validated_cells,
 )
 
 WIDTH = 100
@@ -42,7 +45,9 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]], *, left: int, co
     for index, name in enumerate(header):
         drawn.add_column(name, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(cell, style="bold red" if cell in ("FAIL", "FAILED") else "") for cell in row))
+        drawn.add_row(
+            *(Text(cell, style="bold red" if cell in ("FAIL", "FAILED", "NOT EQUAL") else "") for cell in row)
+        )
     stream = io.StringIO()
     Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color, highlight=False).print(drawn)
     lines = [line.rstrip() for line in stream.getvalue().splitlines()]
@@ -87,6 +92,9 @@ class ConsoleReport(ReportFormat):
 
     def render(self, report: Report, *, color: bool = False) -> str:
         parts = [table(ARTIFACT_HEADER, map(artifact_cells, report.rows), left=LEFT, color=color)]
+        validated = [validated_cells(item) for row in report.rows for item in row.emulated]
+        if validated:
+            parts.append(f"\non emulated cores\n{table(VALIDATED_HEADER, validated, left=VALIDATED_LEFT, color=color)}")
         parts.append(bench_tables(benches_by_device(report), color))
         if report.changes is not None:
             parts.append(f"\nagainst {report.changes.old}\n{changes_table(report.changes, color)}\n")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
+from edgekit.core.comparison import Comparison
 from edgekit.core.measurement import Measurement
 from edgekit.core.report import Report, Row
 from edgekit.core.validation import Validation
@@ -31,12 +32,8 @@ _Line = dict[str, object]
 
 
 def _validated(validation: Validation) -> Iterator[_Line]:
-    for prefix, compared in (("", validation.comparisons), ("hard_", validation.hard)):
-        for item in compared:
-            for figure in item.figures:
-                value = "inf" if figure.value is None else figure.value
-                limit = {} if figure.limit is None else {"limit": figure.limit, "passed": figure.passed}
-                yield {"output": item.output, "figure": f"{prefix}{figure.name}", "value": value, **limit}
+    yield from _compared("", validation.comparisons)
+    yield from _compared("hard_", validation.hard)
     drift = validation.drift
     if drift is not None:
         yield {"figure": f"{drift.metric}_source", "value": drift.source}
@@ -47,6 +44,23 @@ def _validated(validation: Validation) -> Iterator[_Line]:
             yield {**found, "limit": drift.min_top1_agreement, "passed": drift.passed}
         for label in drift.classes:
             yield {"figure": f"drop_class_{label.label}", "value": label.drop}
+
+
+def _compared(prefix: str, comparisons: Sequence[Comparison]) -> Iterator[_Line]:
+    for item in comparisons:
+        for figure in item.figures:
+            value = "inf" if figure.value is None else figure.value
+            limit = {} if figure.limit is None else {"limit": figure.limit, "passed": figure.passed}
+            yield {"output": item.output, "figure": f"{prefix}{figure.name}", "value": value, **limit}
+
+
+def _emulated(validation: Validation) -> Iterator[_Line]:
+    """On a device's emulated core: against the source, and against what the host computes."""
+    on = {"device": validation.device, "tier": "emulated"}
+    yield {**on, "figure": "equal", "value": int(validation.passed), "passed": validation.passed}
+    for prefix, compared in (("", validation.comparisons), ("to_host_", validation.against_host)):
+        for item in _compared(prefix, compared):
+            yield {**on, **item}
 
 
 def _measured(item: Measurement) -> Iterator[_Line]:
@@ -72,6 +86,8 @@ def _row(row: Row) -> Iterator[_Line]:
     yield {"figure": "size_bytes", "value": manifest.size_bytes}
     if row.validation is not None:
         yield from _validated(row.validation)
+    for validation in row.emulated:
+        yield from _emulated(validation)
     for item in row.measurements:
         yield from _measured(item)
     for verdict in row.verdicts:

@@ -8,14 +8,16 @@ from typing import Any
 from edgekit.core.changes import Changes
 from edgekit.core.files import to_json
 from edgekit.core.report import REPORT_SCHEMA, Report, Row
+from edgekit.core.validation import Validation
 from edgekit.reports._base import ReportFormat
+
+
+def _validation(validation: Validation) -> dict[str, Any]:
+    return {**asdict(validation), "passed": validation.passed}
 
 
 def _row(row: Row) -> dict[str, Any]:
     manifest = row.artifact.manifest
-    validation = None
-    if row.validation is not None:
-        validation = {**asdict(row.validation), "passed": row.validation.passed}
     return {
         "model": manifest.model,
         "kind": manifest.source["kind"],
@@ -23,7 +25,8 @@ def _row(row: Row) -> dict[str, Any]:
         "folder": str(row.artifact.folder),
         "passed": row.passed,
         "manifest": asdict(manifest),
-        "validation": validation,
+        "validation": None if row.validation is None else _validation(row.validation),
+        "emulated_validations": [_validation(item) for item in row.emulated],
         "measurements": [asdict(item) for item in row.measurements],
         "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in row.verdicts],
     }

@@ -28,7 +28,7 @@ from edgekit.stages.context import Context
 from edgekit.stages.track import track
 from edgekit.stages.train import TrainOptions, train_one
 from edgekit.stages.train import summary as train_summary
-from edgekit.stages.validate import FLIPS_FILE, validate_one
+from edgekit.stages.validate import FLIPS_FILE, validate_on, validate_one
 from edgekit.stages.validate import summary as validate_summary
 
 CHECK_SCHEMA = 1
@@ -155,7 +155,11 @@ def _artifact(job: Job) -> Artifact:
 
 
 def _validate(job: Job) -> Done:
-    artifact = _artifact(job)
+    artifact, device = _artifact(job), job.arguments.get("device")
+    if device is not None:
+        guest = emulate.guest_of(device, load_profile(job.context.project.device_file(device)))
+        validation = validate_on(job.context, artifact, guest, emulate.TIMEOUT_S)
+        return Done(validate_summary(validation), (job.path(job.step.output),))
     validation = validate_one(job.context, artifact)
     flips = artifact.folder / FLIPS_FILE
     files = (job.path(job.step.output), *((flips,) if flips.is_file() else ()))
@@ -176,7 +180,8 @@ def _bench(job: Job) -> Done:
 
 def _check(job: Job) -> Done:
     budgets = [Budget(**item) for item in job.values["budgets"]]
-    verdicts = checking.check_one(job.context, _artifact(job), budgets, job.arguments["devices"])
+    where = job.arguments["devices"], job.arguments["emulated"]
+    verdicts = checking.check_one(job.context, _artifact(job), budgets, *where)
     failed = [verdict for verdict in verdicts if not verdict.passed]
     data = {
         "schema_version": CHECK_SCHEMA,
@@ -197,7 +202,7 @@ def _gathered(job: Job) -> Report:
             judged = job.graph.by_name.get(check)  # only some of the steps may have been asked for
             budgets = [Budget(**budget) for budget in judged.values["budgets"]] if judged else []
             artifact = load_artifact(job.path(item["folder"]))
-            rows.append(report.row(job.context, artifact, budgets, item["devices"]))
+            rows.append(report.row(job.context, artifact, budgets, item["devices"], item["emulated"]))
     return report.assemble(job.context, rows)
 
 

@@ -78,7 +78,8 @@ def _only(row: Row, devices: Collection[str]) -> Row:
         return row
     benches = tuple(item for item in row.measurements if item.device in devices)
     verdicts = tuple(verdict for verdict in row.verdicts if verdict.device is None or verdict.device in devices)
-    return replace(row, measurements=benches, verdicts=verdicts)
+    emulated = tuple(item for item in row.emulated if item.device in devices)
+    return replace(row, measurements=benches, verdicts=verdicts, emulated=emulated)
 
 
 def _key(row: Row) -> _Key:

@@ -9,7 +9,7 @@ from edgekit.core.artifact import Artifact
 from edgekit.core.budgets import Budget, Verdict, judge, strictest
 from edgekit.core.errors import InputError
 from edgekit.core.measurement import Measurement, load_measurement
-from edgekit.core.validation import VALIDATION_FILE, Drift, Validation, load_validation
+from edgekit.core.validation import VALIDATION_FILE, Drift, Validation, load_validation, validation_file
 from edgekit.devices.profile import load_profile
 from edgekit.stages.bench import HOST
 from edgekit.stages.context import Context, relative
@@ -19,6 +19,13 @@ def validation_of(artifact: Artifact) -> Validation | None:
     """The artifact's validation, or None. Raises InputError when the file is damaged."""
     path = artifact.folder / VALIDATION_FILE
     return load_validation(path) if path.is_file() else None
+
+
+def emulated_validations_of(artifact: Artifact, devices: Sequence[str] | None = None) -> tuple[Validation, ...]:
+    """The artifact's validations on emulated cores by device, or those on some devices. Raises InputError when a file
+    is damaged."""
+    found = (load_validation(path) for path in sorted(artifact.folder.glob(validation_file("*"))))
+    return tuple(item for item in found if devices is None or item.device in devices)
 
 
 def measurements_of(artifact: Artifact, devices: Sequence[str] | None = None) -> tuple[Measurement, ...]:
@@ -44,16 +51,21 @@ def device_budgets(context: Context, device: str) -> tuple[Budget, ...]:
 
 
 def check_one(
-    context: Context, artifact: Artifact, own: Sequence[Budget], devices: Sequence[str] | None = None
+    context: Context,
+    artifact: Artifact,
+    own: Sequence[Budget],
+    devices: Sequence[str] | None = None,
+    emulated: Sequence[str] | None = None,
 ) -> tuple[Verdict, ...]:
     """Every verdict on one artifact: equivalence, then the strictest budget for each figure, device by device.
 
-    No `devices` stands for all that were benched.
+    No `devices` stands for all that were benched, no `emulated` for all on whose emulated core it was validated.
     """
     validation = validation_of(artifact)
     measurements = measurements_of(artifact, devices)
     budgets = (*model_budgets(context, artifact.manifest.model), *own)
     verdicts = [_equivalence(artifact, validation)]
+    verdicts += [_equivalence(artifact, item) for item in emulated_validations_of(artifact, emulated)]
     for budget in strictest(budgets, str(artifact.manifest.variant)):
         if budget.rule == "size_bytes":
             verdicts.append(_judged(artifact, budget, float(artifact.manifest.size_bytes), None, ""))
@@ -112,7 +124,8 @@ def _equivalence(artifact: Artifact, validation: Validation | None) -> Verdict:
     if validation is None:
         passed, detail = False, "it was not validated; run: edgekit validate"
     elif validation.artifact_sha256 != manifest.sha256:
-        passed, detail = False, "the validation is of another file; run: edgekit validate"
+        option = f" --device {validation.device}" if validation.device else ""
+        passed, detail = False, f"the validation is of another file; run: edgekit validate{option}"
     else:
         passed, detail = validation.passed, "; ".join(validation.failures)
     return Verdict(
@@ -124,7 +137,7 @@ def _equivalence(artifact: Artifact, validation: Validation | None) -> Verdict:
         None,
         passed,
         "tolerances",
-        None,
+        None if validation is None else validation.device,
         detail,
     )
 
@@ -145,12 +158,14 @@ def _judged(artifact: Artifact, budget: Budget, figure: float | None, device: st
 def check(
     context: Context, artifacts: Sequence[Artifact], own: Sequence[Budget], devices: Sequence[str] = ()
 ) -> tuple[Verdict, ...]:
-    """Every verdict on every artifact; `own` are the command line's budgets. No devices: all that were benched.
+    """Every verdict on every artifact; `own` are the command line's budgets. No devices: all that there is.
 
-    Raises InputError when a device is named for which nothing was benched.
+    Raises InputError when a device is named for which nothing was benched or validated.
     """
-    benched = {item.device for artifact in artifacts for item in measurements_of(artifact)}
+    known = {item.device for artifact in artifacts for item in measurements_of(artifact)}
+    known |= {str(item.device) for artifact in artifacts for item in emulated_validations_of(artifact)}
     for device in devices:
-        if device not in benched:
+        if device not in known:
             raise InputError(f"nothing was benched for {device}; run: edgekit bench --device {device}")
-    return tuple(verdict for artifact in artifacts for verdict in check_one(context, artifact, own, devices or None))
+    chosen = devices or None
+    return tuple(verdict for artifact in artifacts for verdict in check_one(context, artifact, own, chosen, chosen))

@@ -141,8 +141,11 @@ class Cluster:
         return self._slots
 
     def takes(self, step: Step) -> bool:
-        """Whether the step is sent. A store passes on what lies below the root; what is installed is there already."""
-        if step.kind not in SENT:
+        """Whether the step is sent. A store passes on what lies below the root; what is installed is there already.
+
+        Emulated cores are set up here, and perhaps not where the workers are.
+        """
+        if step.kind not in SENT or "device" in step.arguments:
             return False
         return self.store is None or not self._outside(step)
 

@@ -23,6 +23,8 @@ _HEAD = """\
 
 # Targets (`edgekit targets` lists them) or target:precision. int8 needs calibration samples.
 variants = ["tflite:float32", "onnx:float32"]
+# Validated on the emulated core of these devices too (`edgekit devices setup`).
+# validate_on = ["raspberry-pi-4b"]
 """
 
 _REFERENCE = """

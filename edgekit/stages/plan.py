@@ -7,7 +7,7 @@ import mmap
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -32,12 +32,13 @@ from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST
 from edgekit.core.specs import Route, Variant
 from edgekit.core.toml_lines import Location
 from edgekit.core.tracking import no_secret, tracking, tracking_step
-from edgekit.core.validation import VALIDATION_FILE
+from edgekit.core.validation import VALIDATION_FILE, validation_file
 from edgekit.devices import host
+from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.runtimes._base import Runtime
 from edgekit.sources._base import SourceKind
-from edgekit.stages import routes, subjects
+from edgekit.stages import emulate, routes, subjects
 from edgekit.stages.train import parse_frameworks
 from edgekit.training._base import Trainer
 
@@ -104,12 +105,12 @@ def plan(project: Project, file: Located[ProjectConfig]) -> Planned:
     reaches, a report that cannot be written, and steps that would wait for one another.
     """
     made = _Plan(project, file)
-    devices = _devices(made)
+    devices, emulated = _devices(made), _emulated(made)
     for index, entry in enumerate(made.config.models):
         at: Location = ("models", index)
         for source in _sources(made, at, entry):
             for variant, found in _variants(made, at, entry, source):
-                _artifact(made, source, variant, found, devices)
+                _artifact(made, source, variant, found, (devices, emulated))
     _reports(made)
     _tracking(made)
     graph = assemble(made.steps, made.where)
@@ -156,6 +157,19 @@ def _devices(made: _Plan) -> dict[str, DeviceProfile | None]:
         found[name] = None if name == HOST else load_profile(known[name])
     if bench and "emulated" in bench.tiers and not any(item and item.emulation for item in found.values()):
         raise made.file.error(("bench", "tiers"), "none of these devices can be emulated; see: edgekit devices")
+    return found
+
+
+def _emulated(made: _Plan) -> dict[str, DeviceProfile]:
+    """The devices on whose emulated core artifacts are validated, by name."""
+    known = made.project.device_files()
+    found: dict[str, DeviceProfile] = {}
+    for index, name in enumerate(made.config.validate_on):
+        at: Location = ("validate_on", index)
+        if name not in known:
+            raise made.file.error(at, str(unknown_name("device", name, list(known))))
+        found[name] = load_profile(known[name])
+        _at(made, at, emulate.emulation_of, name, found[name])
     return found
 
 
@@ -355,24 +369,34 @@ def _artifact(
     source: _Source,
     variant: Variant,
     found: tuple[Route, ...],
-    devices: Mapping[str, DeviceProfile | None],
+    where: tuple[Mapping[str, DeviceProfile | None], Mapping[str, DeviceProfile]],
 ) -> None:
-    """The steps of one variant: export, validate, bench on each device, check."""
+    """The steps of one variant: export, validate here and on each emulated core, bench on each device, check.
+
+    `where` are the devices of the bench, and those on whose emulated core it is validated.
+    """
+    devices, emulated = where
     folder = made.relative(made.project.artifact_folder(source.model, source.kind, variant.slug))
     export = _export(made, source, variant, found, folder)
     identity = {"folder": folder, "variant": str(variant), "model": source.model, "kind": source.kind}
     validate = _validate(made, source, variant, folder, identity)
+    validated = {
+        name: _validate_on(made, validate, name)
+        for name, profile in emulated.items()
+        if _runs_emulated(made, source, variant, name, profile)
+    }
     benches = [
         _bench(made, variant, folder, name, profile, identity)
         for name, profile in devices.items()
         if _runs(made, source, variant, name, profile)
     ]
     measured = [name for name in devices if any(step.name.endswith(f" on {name}") for step in benches)]
-    check = _check(made, source, variant, folder, measured, identity)
-    for step in (export, validate, *benches, check):
+    everywhere = {**identity, "devices": measured, "emulated": list(validated)}
+    check = _check(made, source, variant, folder, everywhere)
+    steps = (export, validate, *validated.values(), *benches, check)
+    for step in steps:
         made.add(source.at, step)
-    names = [step.name for step in (export, validate, *benches, check)]
-    made.artifacts.append({**identity, "steps": [source.step, *names], "devices": measured})
+    made.artifacts.append({**everywhere, "steps": [source.step, *(step.name for step in steps)]})
 
 
 def _source_reads(made: _Plan, source: _Source, *files: str) -> list[Read]:
@@ -442,6 +466,27 @@ def _validate(made: _Plan, source: _Source, variant: Variant, folder: str, ident
     )
 
 
+def _validate_on(made: _Plan, validate: Step, device: str) -> Step:
+    """The same on a device's emulated core."""
+    file = made.relative(made.project.device_file(device))
+    return replace(
+        validate,
+        name=f"{validate.name} on {device}",
+        output=f"{validate.arguments['folder']}/{validation_file(device)}",
+        reads=(*validate.reads, Read(file, without=("budgets", "provenance", "title"))),
+        arguments={**validate.arguments, "device": device},
+    )
+
+
+def _runs_emulated(made: _Plan, source: _Source, variant: Variant, name: str, profile: DeviceProfile) -> bool:
+    refusal = profile.refuses(variant.target, variant.precision)
+    if _runtime(variant).name not in pins.RUNTIMES:
+        refusal = f"the emulated core does not run {_runtime(variant).name}"
+    if refusal:
+        made.notes.append(Noted(f"validate {source.label} {variant} on {name}", f"left out: {refusal}"))
+    return not refusal
+
+
 def _runs(made: _Plan, source: _Source, variant: Variant, name: str, profile: DeviceProfile | None) -> bool:
     refusal = profile.refuses(variant.target, variant.precision) if profile else None
     if refusal:
@@ -487,11 +532,10 @@ def _budgets(made: _Plan, model: str) -> list[Budget]:
     ]
 
 
-def _check(
-    made: _Plan, source: _Source, variant: Variant, folder: str, devices: Sequence[str], identity: Mapping[str, Any]
-) -> Step:
-    reads = [Read(f"{folder}/manifest.json"), Read(f"{folder}/{VALIDATION_FILE}")]
-    for device in devices:
+def _check(made: _Plan, source: _Source, variant: Variant, folder: str, identity: Mapping[str, Any]) -> Step:
+    validations = (VALIDATION_FILE, *map(validation_file, identity["emulated"]))
+    reads = [Read(f"{folder}/manifest.json"), *(Read(f"{folder}/{file}") for file in validations)]
+    for device in identity["devices"]:
         reads.append(Read(f"{folder}/{bench_file(device)}"))
         if device != HOST:
             reads.append(Read(made.relative(made.project.device_file(device)), only=("budgets",)))
@@ -507,7 +551,7 @@ def _check(
         after=(f"validate {source.label} {variant}",),
         reads=tuple(reads),
         values=_plain({"budgets": [asdict(budget) for budget in own], "versions": _versions(())}),
-        arguments={**identity, "devices": list(devices)},
+        arguments=identity,
     )
 
 
@@ -548,8 +592,8 @@ def _report(made: _Plan, format_name: str, path: str, where: str) -> Step:
     files = ["manifest.json", VALIDATION_FILE, CHECK_FILE]
     reads: list[Read] = []
     for item in made.artifacts:
-        benches = [bench_file(device) for device in item["devices"]]
-        reads += [Read(f"{item['folder']}/{file}") for file in (*files, *benches)]
+        of_devices = [*map(validation_file, item["emulated"]), *map(bench_file, item["devices"])]
+        reads += [Read(f"{item['folder']}/{file}") for file in (*files, *of_devices)]
         reads.append(Read(f"{Path(item['folder']).parent}/source/{SOURCE_FILE}"))
     return Step(
         f"report {format_name} {path}",

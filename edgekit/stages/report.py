@@ -10,7 +10,7 @@ from edgekit.core.budgets import Budget
 from edgekit.core.report import Report, Row
 from edgekit.core.source import SOURCE_FILE, load_source
 from edgekit.devices import host
-from edgekit.stages.check import check_one, measurements_of, validation_of
+from edgekit.stages.check import check_one, emulated_validations_of, measurements_of, validation_of
 from edgekit.stages.context import Context
 
 
@@ -19,10 +19,20 @@ def gather(context: Context, artifacts: Sequence[Artifact], own: Sequence[Budget
     return assemble(context, [row(context, artifact, own) for artifact in artifacts])
 
 
-def row(context: Context, artifact: Artifact, own: Sequence[Budget] = (), devices: Sequence[str] | None = None) -> Row:
-    """What is known of one artifact; of its benches those on some devices. Raises InputError like `gather`."""
-    measurements = measurements_of(artifact, devices)
-    return Row(artifact, validation_of(artifact), measurements, check_one(context, artifact, own, devices))
+def row(
+    context: Context,
+    artifact: Artifact,
+    own: Sequence[Budget] = (),
+    devices: Sequence[str] | None = None,
+    emulated: Sequence[str] | None = None,
+) -> Row:
+    """What is known of one artifact; of its benches, and of its validations on emulated cores, those on some devices.
+
+    Raises InputError like `gather`.
+    """
+    measurements, validations = measurements_of(artifact, devices), emulated_validations_of(artifact, emulated)
+    verdicts = check_one(context, artifact, own, devices, emulated)
+    return Row(artifact, validation_of(artifact), measurements, verdicts, validations)
 
 
 def assemble(context: Context, rows: Sequence[Row]) -> Report:

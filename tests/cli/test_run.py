@@ -325,6 +325,16 @@ REFUSED = {
         'path = "r.md"\n[[reports]]\nformat = "markdown"\npath = "r.md"',
         "report markdown r.md writes r.md, and so does report json r.md",
     ),
+    "no such core": (
+        'variants = ["onnx:float32", "onnx:int8"]',
+        'variants = ["onnx:float32"]\nvalidate_on = ["boar"]',
+        "validate_on.0: unknown device 'boar'",
+    ),
+    "no core to emulate": (
+        'variants = ["onnx:float32", "onnx:int8"]',
+        'variants = ["onnx:float32"]\nvalidate_on = ["stm32l4r5-nucleo"]',
+        "validate_on.0: stm32l4r5-nucleo cannot be emulated: its profile has no [emulation] table",
+    ),
     "calibration": (
         'sample = "inputs.npz"',
         "",

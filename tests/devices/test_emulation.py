@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from devices.emulated import DEVICE, needs_emulator, one_op
 from support import call
 
 from edgekit.core.errors import StepCrashed, StepOutOfMemory, StepTimedOut
 from edgekit.core.project import open_project
-from edgekit.devices.emulation.folders import home, record
+from edgekit.devices.emulation.folders import PLUGIN_SOURCE, home, record
 from edgekit.devices.profile import load_profile
 from edgekit.stages import emulate
 
@@ -127,6 +129,39 @@ def test_outputs_of_the_guest_are_compared_with_the_source_and_with_this_host(ro
         assert len(item["comparisons"]) == len(item["against_host"]) == 1
     file = root / "build/one_op/keras/tflite-float32" / f"validation-{DEVICE}.json"
     assert json.loads(file.read_text())["device"] == DEVICE
+
+
+def test_check_judges_what_the_guest_computes_and_junit_tells(root):
+    assert call("validate", "one_op", "--device", DEVICE, "--root", root).code == 0
+    call("validate", "one_op", "--root", root)
+    answer = call("check", "one_op", "--target", "tflite", "--root", root, "--json")
+    judged = {(item["rule"], item["device"]): item["passed"] for item in answer.data["verdicts"]}
+    assert judged["equivalence", None] is judged["equivalence", DEVICE] is True
+    file = root / "build/one_op/keras/tflite-float32" / f"validation-{DEVICE}.json"
+    told = call("report", "--format", "junit", "--root", root).out
+    assert f'name="equivalence on {DEVICE}"' in told
+    kept = file.read_text()
+    try:
+        file.write_text(json.dumps({**json.loads(kept), "artifact_sha256": "0" * 64}))
+        stale = call("check", "one_op", "--target", "tflite", "--root", root)
+        assert stale.code == 1
+        assert f"the validation is of another file; run: edgekit validate --device {DEVICE}" in stale.out
+    finally:
+        file.write_text(kept)
+
+
+def test_a_run_validates_on_the_cores_that_its_file_names_and_only_once(root, tmp_path):
+    shutil.copy(PLUGIN_SOURCE.with_name("one_op.onnx"), tmp_path / "net.onnx")
+    np.savez(tmp_path / "inputs.npz", x=np.random.default_rng(0).normal(size=(96, 8)).astype(np.float32))
+    model = '[[models]]\npath = "net.onnx"\nsample = "inputs.npz"\n'
+    (tmp_path / "edgekit.toml").write_text(f'variants = ["onnx:float32"]\nvalidate_on = ["{DEVICE}"]\n{model}')
+    first, second = (call("run", "--root", tmp_path, "--json") for _ in range(2))
+    assert (first.code, second.code) == (0, 0), first.err
+    on_core = f"validate net/onnx onnx:float32 on {DEVICE}"
+    assert {item["step"]: item["state"] for item in first.data["steps"]}[on_core] == "done"
+    assert {item["state"] for item in second.data["steps"]} == {"up to date"}
+    (check,) = (tmp_path / "build/net/onnx/onnx-float32").glob("check.json")
+    assert DEVICE in [item["device"] for item in json.loads(check.read_text())["verdicts"]]
 
 
 def test_a_wrong_answer_in_the_guest_fails_the_validation(root, monkeypatch):

@@ -40,6 +40,13 @@ def validation(*comparisons, metric="accuracy"):
     return Validation("tiny", "keras", "tflite", "int8", "0" * 64, "litert", comparisons, drift)
 
 
+def on_core(device="raspberry-pi-4b", equal=True):
+    """A validation on a device's emulated core, where it computes what the host does, or something else."""
+    figure = Figure("max_abs_error", 0.0 if equal else 0.75, 0.1, equal)
+    made = validation(comparison())
+    return replace(made, drift=None, device=device, against_host=(Comparison("y", 64, 3, (figure,)),))
+
+
 def measurement(device="pixel-2", **changes):
     latency = {"host": 1.2, "analytic": 0.0125}
     known = Measurement(
@@ -53,8 +60,8 @@ def verdict(passed, rule="size_bytes", figure=1_234_567.0, limit=400_000.0, devi
     return Verdict("tiny", "keras", "tflite:int8", rule, figure, limit, passed, "model.toml", device)
 
 
-def row(variant="tflite:int8", model="tiny", checked=None, measurements=(), verdicts=()):
-    return Row(artifact(variant, model), checked, tuple(measurements), tuple(verdicts))
+def row(variant="tflite:int8", model="tiny", checked=None, measurements=(), verdicts=(), emulated=()):
+    return Row(artifact(variant, model), checked, tuple(measurements), tuple(verdicts), tuple(emulated))
 
 
 def source():

@@ -4,7 +4,7 @@ import csv
 import io
 from dataclasses import replace
 
-from reports.making import EMULATED, comparison, measurement, mixed_report, render, report, row, validation
+from reports.making import EMULATED, comparison, measurement, mixed_report, on_core, render, report, row, validation
 
 
 def lines(made):
@@ -48,6 +48,19 @@ def test_a_figure_stands_beside_its_limit():
 def test_equal_outputs_have_an_infinite_sqnr():
     found = lines(report(row(checked=validation(comparison(sqnr=None)))))
     assert figure(found, "sqnr_db")[0]["value"] == "inf"
+
+
+def test_what_an_emulated_core_computes_stands_beside_its_device():
+    found = lines(report(row(emulated=[on_core(), on_core("pixel-2", equal=False)])))
+    equal = figure(found, "equal", tier="emulated")
+    assert [(item["device"], item["value"], item["passed"]) for item in equal] == [
+        ("raspberry-pi-4b", "1", "True"),
+        ("pixel-2", "0", "False"),
+    ]
+    (noise,) = figure(found, "sqnr_db", device="pixel-2")
+    assert (noise["value"], noise["passed"]) == ("31.4", "True")
+    (error,) = figure(found, "to_host_max_abs_error", device="pixel-2")
+    assert (error["value"], error["limit"], error["passed"]) == ("0.75", "0.1", "False")
 
 
 def test_a_broken_rule_is_told():

@@ -12,6 +12,7 @@ from reports.making import (
     comparison,
     measurement,
     mixed_report,
+    on_core,
     render,
     report,
     row,
@@ -22,7 +23,7 @@ from reports.making import (
 from edgekit.core import plugins
 from edgekit.core.comparison import Comparison
 from edgekit.core.emulated import UNCALIBRATED
-from edgekit.core.report import REPORT_SCHEMA
+from edgekit.core.report import REPORT_SCHEMA, load_report
 
 ALL = plugins.names("edgekit.reports")
 
@@ -47,6 +48,32 @@ def test_the_emulated_tier_has_a_table_of_its_own(name, changes, within, note):
         assert cell in line
     assert f"emulated: counted on one thread of QEMU's cortex-a72, predicted for 4; {note}" in text
     assert text.count("instructions") == 1
+
+
+@pytest.mark.parametrize("name", ["console", "markdown", "github-summary"])
+def test_what_emulated_cores_compute_has_a_table_of_its_own(name):
+    rows = row(emulated=[on_core()]), row("onnx:int8", emulated=[on_core("pixel-2", equal=False)]), row("onnx:int4")
+    lines = render(name, report(*rows)).splitlines()
+    (equal,) = [line for line in lines if "raspberry-pi-4b" in line]
+    (unequal,) = [line for line in lines if "pixel-2" in line]
+    assert re.split(r"[ |]+", equal.strip(" |"))[-4:] == ["raspberry-pi-4b", "1.0e-02", "0.0e+00", "equal"]
+    assert re.split(r"[ |]+", unequal.strip(" |"))[-4:] == ["1.0e-02", "7.5e-01", "NOT", "EQUAL"]
+    assert "emulated cores" not in render(name, report(row()))
+
+
+def test_what_emulated_cores_compute_is_in_the_json_and_comes_back(tmp_path):
+    made = report(row(emulated=[on_core(), on_core("pixel-2", equal=False)]))
+    data = json.loads(render("json", made))["artifacts"][0]["emulated_validations"]
+    assert [(item["device"], item["passed"]) for item in data] == [("raspberry-pi-4b", True), ("pixel-2", False)]
+    (tmp_path / "report.json").write_text(render("json", made))
+    assert load_report(tmp_path / "report.json").rows[0].emulated == made.rows[0].emulated
+
+
+def test_a_report_from_before_there_were_validations_on_cores_is_read(tmp_path):
+    data = json.loads(render("json", report(row())))
+    del data["artifacts"][0]["emulated_validations"]
+    (tmp_path / "report.json").write_text(json.dumps(data))
+    assert load_report(tmp_path / "report.json").rows[0].emulated == ()
 
 
 def cells_of(text, variant):

@@ -4,7 +4,18 @@ import re
 from dataclasses import replace
 
 import pytest
-from reports.making import EMULATED, comparison, measurement, mixed_report, render, report, row, validation, verdict
+from reports.making import (
+    EMULATED,
+    comparison,
+    measurement,
+    mixed_report,
+    on_core,
+    render,
+    report,
+    row,
+    validation,
+    verdict,
+)
 
 from edgekit.core.budgets import TIERS
 from edgekit.core.errors import MissingDependency
@@ -121,6 +132,21 @@ def test_hard_inputs_are_named_where_they_were_tried():
     text = render("html", report(row(checked=checked)))
     assert "output y, hard inputs, furthest on zeros" in text
     assert "<code>edgekit validate tiny --framework keras --target tflite:int8 --hard</code>" in text
+
+
+def test_the_verdict_of_an_emulated_core_has_a_column_and_its_evidence():
+    cores = row(emulated=[on_core()]), row("onnx:int8", emulated=[on_core("pixel-2", equal=False)])
+    text = render("html", report(*cores))
+    table = section(text, "t-artifacts")
+    heads = re.findall(r"<button[^>]*>([^<]+)<", table)
+    assert heads[-3:] == ["on pixel-2", "on raspberry-pi-4b", "rules"]
+    first, second = table.partition("<tbody>")[2].split("<tr>")[1:3]
+    assert re.findall(r"<td[^>]*>([^<\n]+)", first)[-3:-1] == ["-", "equal"]
+    assert re.findall(r"<td[^>]*>([^<\n]+)", second)[-3:-1] == ["NOT EQUAL", "-"]
+    assert 'class="bad" data-sort="1">NOT EQUAL' in second
+    assert "<b>validate pixel-2</b> output y on pixel-2, emulated, against the host" in text
+    assert "<code>edgekit validate tiny --framework keras --target onnx:int8 --device pixel-2</code>" in text
+    assert '<tr><th>max_abs_error<td>0.75<td>&lt;= 0.1<td class="bad">FAILED' in text
 
 
 def test_the_overview_has_a_cell_for_every_artifact_and_a_dot_where_there_is_none():

@@ -174,6 +174,31 @@ def test_what_a_device_s_profile_says_is_in_the_keys_of_bench_or_check(root, old
     assert changed(root, edit(old, new, "device_profiles/board.toml")) == expected
 
 
+ON_BOARD = {f"validate {name} on board" for name in (*NET, SECOND)}
+
+
+def test_validating_on_a_core_is_a_step_of_each_artifact_that_check_and_report_read(root):
+    asked = edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "onnx:int8"]\nvalidate_on = ["board"]')
+    checks = {f"check {name}" for name in (*NET, SECOND)}
+    assert changed(root, asked) == ON_BOARD | checks | {"report json r.json"}
+    assert changed(root, edit("clock_mhz = 1500", "clock_mhz = 1600", "device_profiles/board.toml")) == {
+        *(name for name in BENCHES if name.endswith("board")),
+        *ON_BOARD,
+    }
+    graph = plan(Project(root), load_project(root)).graph
+    step = graph.by_name[f"validate {SECOND} on board"]
+    assert step.output == "build/second/keras/onnx-float32/validation-board.json"
+    assert f"export {SECOND}" in step.after
+
+
+def test_what_no_core_runs_is_noted_and_left_out(root):
+    edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "executorch:float32"]\nvalidate_on = ["board"]')(root)
+    made = plan(Project(root), load_project(root))
+    assert "left out: the emulated core does not run executorch" in [note.detail for note in made.notes]
+    on_board = {step.name for step in made.graph.steps if step.kind == "validate" and step.name.endswith(" on board")}
+    assert on_board == {f"validate {NET[0]} on board", f"validate {SECOND} on board"}
+
+
 def test_one_variant_more_or_less_changes_no_other(root):
     more = changed(root, edit('"onnx:int8"]', '"onnx:int8", "onnx:float16"]'))
     assert {name for name in more if "float16" not in name} == {"report json r.json"}
