@@ -35,6 +35,9 @@ def command(
     compute, across layouts and fusions; what has no twin is listed. TFLite runs on its reference kernels here, since
     XNNPACK keeps no tensor between; ExecuTorch and the lite interpreter do not show their inner tensors.
 
+    What is found out about an artifact in build/, against its source or its float32 twin on its own golden samples, is
+    kept beside it, and reports show it.
+
     \b
     Example:
       edgekit diff build/net/keras/tflite-int8
@@ -44,19 +47,24 @@ def command(
     """
     from dataclasses import asdict
 
-    from edgekit.stages.diff import diff
+    from edgekit.core.layers import finite
+    from edgekit.stages.diff import diff, keep, layers_of_diff
 
     if len(models) > 2:
         raise click.UsageError("name one artifact, or two models")
     with run.context(timeout) as context:
         reference, actual = models if len(models) == 2 else (None, models[0])
         found = diff(context, reference, actual, samples, forced_pairs(pairs))
+        # Figures of other samples or another pairing are not what reports are about.
+        made = None if samples or pairs else layers_of_diff(context, reference, actual, found)
+        kept = None if made is None else str(keep(*made))
         blames = _blames(context, actual) if blame else ()
     first = found.first
-    data = {**asdict(found), "first": None if first is None else first.reference}
+    data = {**finite(asdict(found)), "first": None if first is None else first.reference, "kept": kept}
     if blame:
         data["blames"] = [asdict(item) for item in blames]
-    run.answer(data, lambda: _text(found, run.color) + (_blamed(blames, run.color) if blame else ""))
+    told = f"kept for reports in {kept}\n" if kept else ""
+    run.answer(data, lambda: _text(found, run.color) + told + (_blamed(blames, run.color) if blame else ""))
     return 0
 
 

@@ -219,6 +219,13 @@ class ProjectConfig:
             examples=[["raspberry-pi-4b"]],
         ),
     ] = ()
+    layers: Annotated[
+        tuple[Glob, ...],
+        Field(
+            description="Variants whose error is followed layer by layer for the reports: names, or patterns.",
+            examples=[["*:int8"]],
+        ),
+    ] = ()
     bench: BenchEntry | None = None
     budgets: tuple[BudgetEntry, ...] = ()
     reports: tuple[ReportEntry, ...] = ()

@@ -265,7 +265,7 @@ def _compared(one: str, other: str, reference: Array, actual: Array, floor: floa
     assert order is not None  # what does not fit is not paired
     found = np.transpose(found, order)
     sqnr = metrics.sqnr_db(expected, found)
-    known = max(sqnr, _BOTTOM_DB)
+    known = _BOTTOM_DB if math.isnan(sqnr) else max(sqnr, _BOTTOM_DB)
     return TensorDiff(
         one,
         other,

@@ -12,6 +12,7 @@ from edgekit.core.budgets import Verdict
 from edgekit.core.changes import Changes
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_json
+from edgekit.core.layers import Layers, layers_from_dict
 from edgekit.core.measurement import Measurement, measurement_from_dict
 from edgekit.core.source import SourceModel
 from edgekit.core.validation import Validation, validation_from_dict
@@ -23,7 +24,7 @@ REPORT_SCHEMA = 1
 class Row:
     """One artifact and what the stages found out about it; None and empty where a stage has not run.
 
-    `emulated` are the validations on devices' emulated cores, one a device.
+    `emulated` are the validations on devices' emulated cores, one a device; `layers` is the error by layer.
     """
 
     artifact: Artifact
@@ -31,6 +32,7 @@ class Row:
     measurements: tuple[Measurement, ...]
     verdicts: tuple[Verdict, ...]
     emulated: tuple[Validation, ...] = ()
+    layers: Layers | None = None
 
     @property
     def passed(self) -> bool:
@@ -86,4 +88,5 @@ def _row(data: dict[str, Any], path: Path) -> Row:
         tuple(measurement_from_dict(item, path) for item in data["measurements"]),
         tuple(Verdict(**item) for item in verdicts),
         tuple(validation_from_dict(item, path) for item in data.get("emulated_validations", ())),
+        None if data.get("layers") is None else layers_from_dict(data["layers"], path),
     )

@@ -239,6 +239,7 @@ def _devices(steps: Sequence[Step], kind: str) -> dict[str, list[str]]:
 def tracking_step(steps: Sequence[Step], chosen: Tracking) -> Step:
     """The step that logs what these steps find out."""
     before = [step for step in steps if not step.last]
+    followed = {step.arguments["folder"] for step in before if step.kind == "diff"}
     benched, emulated = (_devices(before, kind) for kind in ("bench", "validate"))
     artifacts = [
         {
@@ -246,6 +247,7 @@ def tracking_step(steps: Sequence[Step], chosen: Tracking) -> Step:
             "folder": step.folder,
             "devices": benched.get(step.folder, []),
             "emulated": emulated.get(step.folder, []),
+            "layers": step.folder in followed,
         }
         for step in before
         if step.kind == "export"

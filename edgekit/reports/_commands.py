@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import PurePosixPath
 
 from edgekit.core.artifact import Manifest
+from edgekit.core.layers import SOURCE, Layers
 from edgekit.core.measurement import Measurement
 
 _FRAMEWORKS = ("keras", "torch")  # a reference model has both; other kinds of source stand alone
@@ -29,6 +31,13 @@ def validate_command(manifest: Manifest, *, hard: bool = False, device: str | No
     a `device`'s emulated core where one is named."""
     options = [*(["--hard"] if hard else []), *(["--device", device] if device else [])]
     return _line("validate", manifest.model, manifest.source["kind"], str(manifest.variant), *options)
+
+
+def diff_command(layers: Layers) -> str:
+    """Against the source, or against the float32 artifact that it was compared with."""
+    folder = PurePosixPath("build", layers.model, layers.kind)
+    reference = [] if layers.reference == SOURCE else [str(folder / layers.reference.replace(":", "-"))]
+    return shlex.join(("edgekit", "diff", *reference, str(folder / layers.variant.slug)))
 
 
 def check_command(manifest: Manifest) -> str:

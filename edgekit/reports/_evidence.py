@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from edgekit.core.comparison import Comparison, format_figure
@@ -12,7 +12,8 @@ from edgekit.core.report import Row
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.core.validation import Drift
 from edgekit.reports._base import NOTHING
-from edgekit.reports._commands import bench_command, check_command, export_command, validate_command
+from edgekit.reports._commands import bench_command, check_command, diff_command, export_command, validate_command
+from edgekit.reports._layers import ByLayer, by_layer
 from edgekit.reports._tables import (
     drop_text,
     evidence_key,
@@ -26,7 +27,7 @@ from edgekit.reports._tables import (
     verdict_of,
 )
 
-EXPORT, VALIDATE, CHECK = "export", "validate", "check"
+EXPORT, VALIDATE, DIFF, CHECK = "export", "validate", "diff", "check"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Evidence:
     groups: tuple[Group, ...]
     failures: tuple[str, ...]
     commands: tuple[tuple[str, str], ...]
+    layers: ByLayer | None
 
 
 def evidence(row: Row) -> Evidence:
@@ -90,9 +92,11 @@ def evidence(row: Row) -> Evidence:
             (EXPORT, export_command(manifest)),
             *(((VALIDATE, validate_command(manifest, hard=hard)),) if row.validation else ()),
             *((f"{VALIDATE} {item.device}", validate_command(manifest, device=item.device)) for item in row.emulated),
+            *(((DIFF, diff_command(row.layers)),) if row.layers else ()),
             *benches,
             *(((CHECK, check_command(manifest)),) if row.verdicts else ()),
         ),
+        None if row.layers is None else by_layer(row.layers),
     )
 
 
@@ -142,8 +146,14 @@ def _emulated(row: Row) -> Iterator[Fact]:
     for validation in row.emulated:
         for to, compared in (("the source", validation.comparisons), ("the host", validation.against_host)):
             for item in compared:
-                where = f"output {item.output} on {validation.device}, emulated, against {to}"
-                yield from _compared(item, where, f"{VALIDATE} {validation.device}")
+                where = f"output {item.output}, emulated, against {to}"
+                yield from _compared(_told(item), where, f"{VALIDATE} {validation.device}")
+
+
+def _told(item: Comparison) -> Comparison:
+    """With the largest error, and what is judged: the rest is much as it is on the host."""
+    figures = tuple(figure for figure in item.figures if figure.limit is not None or figure.name == "max_abs_error")
+    return replace(item, figures=figures)
 
 
 def _compared(item: Comparison, where: str, command: str) -> Iterator[Fact]:
@@ -179,7 +189,7 @@ def _benched(row: Row) -> Iterator[Fact]:
     for item in row.measurements:
         command = f"bench {item.device}"
         for tier in tiers_of(item):
-            where = f"{item.device}, tier {tier}"
+            where = f"tier {tier}"
             value = f"{format_ms(item.latency_ms[tier])} ({spread(item, tier)})"
             yield Fact("latency", value, NOTHING, where, command)
             threads = threads_of(item, tier)
@@ -188,7 +198,7 @@ def _benched(row: Row) -> Iterator[Fact]:
             for name, text in _beside(item, tier):
                 yield Fact(name, text, NOTHING, where, command)
         for note in item.notes:
-            yield Fact("note", note, NOTHING, item.device, command)
+            yield Fact("note", note, NOTHING, "", command)
 
 
 def _beside(item: Measurement, tier: str) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ from edgekit.reports._base import (
     tier_note,
     validated_cells,
 )
+from edgekit.reports._layers import LAYERS_HEADER, LAYERS_LEFT, summary_cells
 
 _FOLD_FROM = 20
 """A table of more lines is folded away: a comment on a pull request is read, not scrolled through."""
@@ -90,6 +91,15 @@ def _emulated(report: Report) -> str:
     return f"\n## On emulated cores\n\n{_long(f'{len(found)} validations', found, table)}"
 
 
+def _layers(report: Report) -> str:
+    """Where the error comes from."""
+    found = [row.layers for row in report.rows if row.layers is not None]
+    if not found:
+        return ""
+    table = markdown_table(LAYERS_HEADER, map(summary_cells, found), left=LAYERS_LEFT)
+    return f"\n## Error by layer\n\n{_long(f'{len(found)} artifacts', found, table)}"
+
+
 def _lines(text: str) -> str:
     """Each line on a line of its own: Markdown joins those that follow one another."""
     return text.replace("\n", "  \n")
@@ -102,4 +112,4 @@ def report_text(report: Report, title: str) -> str:
     if report.changes is not None:
         parts.append(f"\n## Changes against {report.changes.old}\n\n{changes_section(report.changes)}")
     parts.append(f"\n## Artifacts\n\n{_long(f'{len(report.rows)} artifacts', report.rows, table)}")
-    return "".join([*parts, _emulated(report), _benches(report)])
+    return "".join([*parts, _layers(report), _emulated(report), _benches(report)])

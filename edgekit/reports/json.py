@@ -7,6 +7,7 @@ from typing import Any
 
 from edgekit.core.changes import Changes
 from edgekit.core.files import to_json
+from edgekit.core.layers import to_dict
 from edgekit.core.report import REPORT_SCHEMA, Report, Row
 from edgekit.core.validation import Validation
 from edgekit.reports._base import ReportFormat
@@ -27,6 +28,7 @@ def _row(row: Row) -> dict[str, Any]:
         "manifest": asdict(manifest),
         "validation": None if row.validation is None else _validation(row.validation),
         "emulated_validations": [_validation(item) for item in row.emulated],
+        "layers": None if row.layers is None else to_dict(row.layers),
         "measurements": [asdict(item) for item in row.measurements],
         "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in row.verdicts],
     }

@@ -94,6 +94,11 @@ class Runtime(ABC):
         require(self.requires, f"the runtime {self.name}")
         return self._trace(path, samples, signature)
 
+    @property
+    def shows_inside(self) -> bool:
+        """Whether the format shows its inner tensors."""
+        return type(self)._trace is not Runtime._trace
+
     def _trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None) -> dict[str, Array]:
         raise InputError(f"{path}: {self.title} does not show what is computed inside")
 

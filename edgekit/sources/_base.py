@@ -152,6 +152,8 @@ class SourceKind(ABC):
     layout: ClassVar[str]
     """Where channels stand: `last` or `first`."""
     suffixes: ClassVar[tuple[str, ...]] = ()
+    shows_inside: ClassVar[bool] = True
+    """Whether it can be told what its layers compute, by the kind or by a runtime that takes its files."""
 
     def recognises(self, path: Path) -> bool:
         """Whether a file or folder looks like one of this kind, without its framework."""

@@ -71,6 +71,7 @@ class SavedModel(SourceKind):
     """Channels last."""
 
     name = "saved-model"
+    shows_inside = False
     requires = (TENSORFLOW,)
     variables = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "TF_ENABLE_ONEDNN_OPTS": "0"}
     layout = "last"

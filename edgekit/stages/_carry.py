@@ -25,6 +25,8 @@ from edgekit.stages import export as exporting
 from edgekit.stages.bench import BenchOptions, bench_one, too_large
 from edgekit.stages.bench import summary as bench_summary
 from edgekit.stages.context import Context
+from edgekit.stages.diff import layers_one
+from edgekit.stages.diff import summary as diff_summary
 from edgekit.stages.track import track
 from edgekit.stages.train import TrainOptions, train_one
 from edgekit.stages.train import summary as train_summary
@@ -166,6 +168,10 @@ def _validate(job: Job) -> Done:
     return Done(validate_summary(validation), files)
 
 
+def _diff(job: Job) -> Done:
+    return Done(diff_summary(layers_one(job.context, _artifact(job))), (job.path(job.step.output),))
+
+
 def _bench(job: Job) -> Done:
     device, options = job.arguments["device"], job.options
     profile = None if device == HOST else load_profile(job.context.project.device_file(device))
@@ -202,7 +208,9 @@ def _gathered(job: Job) -> Report:
             judged = job.graph.by_name.get(check)  # only some of the steps may have been asked for
             budgets = [Budget(**budget) for budget in judged.values["budgets"]] if judged else []
             artifact = load_artifact(job.path(item["folder"]))
-            rows.append(report.row(job.context, artifact, budgets, item["devices"], item["emulated"]))
+            rows.append(
+                report.row(job.context, artifact, budgets, item["devices"], item["emulated"], layers=item["layers"])
+            )
     return report.assemble(job.context, rows)
 
 
@@ -227,6 +235,7 @@ _WORK: Mapping[str, Callable[[Job], Done]] = {
     "take in": _take_in,
     "export": _export,
     "validate": _validate,
+    "diff": _diff,
     "bench": _bench,
     "check": _check,
     "report": _report,

@@ -148,7 +148,8 @@ def _open_folder(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
     require(kind.requires, f"loading {kind.name} models")
     build = None if source.code is None else partial(Factory.parse(source.code).call, Path(operand.base))
     loaded = kind.load(source.weights_path(folder), source.signature, build).at(source.signature, source.sizes)
-    return _Opened(source.signature, loaded.run, loaded.trace, loaded.exact)
+    traced = partial(_traced, operand, source.signature) if operand.target else loaded.trace
+    return _Opened(source.signature, loaded.run, traced, loaded.exact)
 
 
 def _open_source(operand: Operand, samples: Mapping[str, Array]) -> _Opened:

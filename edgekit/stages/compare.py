@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,11 @@ def source_operand(context: Context, folder: Path) -> Operand:
     """The source in a folder that edgekit trained or took it into."""
     source = load_source(folder)
     base = context.project.code_base(source.name)
-    return Operand(str(folder), kind=source.kind, folder=str(folder.resolve()), base=str(base), stamp=stamp_of(folder))
+    made = Operand(str(folder), kind=source.kind, folder=str(folder.resolve()), base=str(base), stamp=stamp_of(folder))
+    target = target_of(Path(source.file))
+    if target is None or target.name != source.kind:
+        return made
+    return replace(made, target=target.name, path=str((folder / source.file).resolve()))
 
 
 def artifact_of(path: Path) -> Artifact | None:

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgekit.core import samples
+from edgekit.core.artifact import Artifact
 from edgekit.core.drilling import Drilling, drill
 from edgekit.core.errors import InputError
+from edgekit.core.files import write_json
+from edgekit.core.layers import LAYERS_FILE, SOURCE, Layers, to_dict
 from edgekit.core.metrics import Array
 from edgekit.core.pairing import pair
-from edgekit.core.source import GOLDEN_FILE, SOURCE_FILE
+from edgekit.core.source import GOLDEN_FILE, SOURCE_FILE, load_source
 from edgekit.sources._given_samples import read_arrays
 from edgekit.stages._operands import Operand
 from edgekit.stages.compare import (
@@ -60,6 +63,69 @@ def _samples(operands: tuple[Operand, Operand], given: Path | None) -> dict[str,
     if found is None:
         raise InputError("give real inputs with --samples: neither model has golden samples beside it")
     return found
+
+
+def keep(artifact: Artifact, layers: Layers) -> Path:
+    """Puts the figures beside the artifact. Raises InputError or DiskFull."""
+    path = artifact.folder / LAYERS_FILE
+    write_json(path, to_dict(layers))
+    return path
+
+
+def layers_of_diff(
+    context: Context, reference: str | None, actual: str, found: Drilling
+) -> tuple[Artifact, Layers] | None:
+    """What a diff on golden samples found, to be kept: where its second operand is an artifact of the project, and its
+    first one the source that it was made from, or the float32 artifact of the same model. None where they are not."""
+    artifact = artifact_of(Path(actual))
+    if artifact is None or not artifact.folder.resolve().is_relative_to(context.project.build.resolve()):
+        return None
+    known = _reference(artifact, Path(reference) if reference else artifact.folder.parent / SOURCE)
+    if known is None:
+        return None
+    manifest = artifact.manifest
+    return artifact, Layers(
+        manifest.model,
+        manifest.source["kind"],
+        manifest.target,
+        manifest.precision,
+        manifest.sha256,
+        *known,
+        min(SAMPLES, artifact.golden().count),
+        found.tensors,
+        found.only_reference,
+        found.only_actual,
+        manifest.variant.how,
+    )
+
+
+def _reference(artifact: Artifact, path: Path) -> tuple[str, str] | None:
+    """What the reference is called, and its sha256."""
+    manifest, beside = artifact.manifest, artifact.folder.resolve().parent
+    if path.resolve() == beside / SOURCE:
+        sha256 = load_source(path).sha256
+        return (SOURCE, sha256) if sha256 == manifest.source.get("sha256") else None
+    other = artifact_of(path)
+    if other is None or other.folder.resolve().parent != beside or other.folder.resolve() == artifact.folder.resolve():
+        return None
+    return (str(other.manifest.variant), other.manifest.sha256) if other.manifest.precision == "float32" else None
+
+
+def layers_one(context: Context, artifact: Artifact) -> Layers:
+    """Compares an artifact with its source layer by layer, and writes its layers.json. Raises what `diff` raises."""
+    text = str(artifact.folder)
+    made = layers_of_diff(context, None, text, diff(context, None, text, None))
+    if made is None:
+        raise InputError(f"{text}: the source beside it is not the one that it was made from; run: edgekit export")
+    keep(artifact, made[1])
+    return made[1]
+
+
+def summary(layers: Layers) -> str:
+    """The result in a few words."""
+    if layers.first is not None:
+        return f"the error leaps at {layers.first.reference}"
+    return f"{len(layers.tensors)} layers, and the error leaps nowhere"
 
 
 def diff(

@@ -25,6 +25,8 @@ _HEAD = """\
 variants = ["tflite:float32", "onnx:float32"]
 # Validated on the emulated core of these devices too (`edgekit devices setup`).
 # validate_on = ["raspberry-pi-4b"]
+# Reports show the error of these layer by layer.
+# layers = ["*:int8"]
 """
 
 _REFERENCE = """

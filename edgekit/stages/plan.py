@@ -23,6 +23,7 @@ from edgekit.core.budgets import Budget
 from edgekit.core.code import Factory
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import Noted
+from edgekit.core.layers import LAYERS_FILE
 from edgekit.core.measurement import bench_file
 from edgekit.core.pipeline import Graph, Read, Step, assemble
 from edgekit.core.planned import Planned
@@ -391,9 +392,10 @@ def _artifact(
         if _runs(made, source, variant, name, profile)
     ]
     measured = [name for name in devices if any(step.name.endswith(f" on {name}") for step in benches)]
-    everywhere = {**identity, "devices": measured, "emulated": list(validated)}
+    diffs = [_diff(made, source, variant, folder, identity)] if _followed(made, source, variant) else []
+    everywhere = {**identity, "devices": measured, "emulated": list(validated), "layers": bool(diffs)}
     check = _check(made, source, variant, folder, everywhere)
-    steps = (export, validate, *validated.values(), *benches, check)
+    steps = (export, validate, *validated.values(), *diffs, *benches, check)
     for step in steps:
         made.add(source.at, step)
     made.artifacts.append({**everywhere, "steps": [source.step, *(step.name for step in steps)]})
@@ -475,6 +477,35 @@ def _validate_on(made: _Plan, validate: Step, device: str) -> Step:
         output=f"{validate.arguments['folder']}/{validation_file(device)}",
         reads=(*validate.reads, Read(file, without=("budgets", "provenance", "title"))),
         arguments={**validate.arguments, "device": device},
+    )
+
+
+def _followed(made: _Plan, source: _Source, variant: Variant) -> bool:
+    """Whether the error of the variant is asked for layer by layer, and can be told."""
+    if not any(fnmatchcase(str(variant), pattern) for pattern in made.config.layers):
+        return False
+    kind: SourceKind = plugins.load("edgekit.sources", source.kind, "SOURCE")
+    runtime = _runtime(variant)
+    blind = [what.name for what in (kind, runtime) if not what.shows_inside]
+    if blind:
+        detail = f"left out: {blind[0]} does not show what is computed inside"
+        made.notes.append(Noted(f"diff {source.label} {variant}", detail))
+    return not blind
+
+
+def _diff(made: _Plan, source: _Source, variant: Variant, folder: str, identity: Mapping[str, Any]) -> Step:
+    """The error of an artifact, layer by layer, against its source."""
+    kind: SourceKind = plugins.load("edgekit.sources", source.kind, "SOURCE")
+    needed = (*kind.requires, *_runtime(variant).requires, *routes.load_target(variant.target).reads_with)
+    reads = [Read(f"{folder}/manifest.json"), Read(f"{folder}/{GOLDEN_FILE}"), *_source_reads(made, source)]
+    return Step(
+        f"diff {source.label} {variant}",
+        "diff",
+        f"{folder}/{LAYERS_FILE}",
+        after=(f"export {source.label} {variant}",),
+        reads=(*reads, *source.code),
+        values=_plain({"versions": _versions((*needed, requirements.NUMPY))}),
+        arguments=identity,
     )
 
 
@@ -593,7 +624,8 @@ def _report(made: _Plan, format_name: str, path: str, where: str) -> Step:
     reads: list[Read] = []
     for item in made.artifacts:
         of_devices = [*map(validation_file, item["emulated"]), *map(bench_file, item["devices"])]
-        reads += [Read(f"{item['folder']}/{file}") for file in (*files, *of_devices)]
+        layers = [LAYERS_FILE] if item["layers"] else []
+        reads += [Read(f"{item['folder']}/{file}") for file in (*files, *of_devices, *layers)]
         reads.append(Read(f"{Path(item['folder']).parent}/source/{SOURCE_FILE}"))
     return Step(
         f"report {format_name} {path}",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edgekit import __version__
 from edgekit.core.artifact import Artifact
 from edgekit.core.budgets import Budget
+from edgekit.core.layers import layers_of
 from edgekit.core.report import Report, Row
 from edgekit.core.source import SOURCE_FILE, load_source
 from edgekit.devices import host
@@ -25,14 +26,19 @@ def row(
     own: Sequence[Budget] = (),
     devices: Sequence[str] | None = None,
     emulated: Sequence[str] | None = None,
+    *,
+    layers: bool = True,
 ) -> Row:
-    """What is known of one artifact; of its benches, and of its validations on emulated cores, those on some devices.
+    """What is known of one artifact; of its benches, and of its validations on emulated cores, those on some devices;
+    its error by layer where `layers` asks for it and it is not stale.
 
     Raises InputError like `gather`.
     """
     measurements, validations = measurements_of(artifact, devices), emulated_validations_of(artifact, emulated)
     verdicts = check_one(context, artifact, own, devices, emulated)
-    return Row(artifact, validation_of(artifact), measurements, verdicts, validations)
+    return Row(
+        artifact, validation_of(artifact), measurements, verdicts, validations, layers_of(artifact) if layers else None
+    )
 
 
 def assemble(context: Context, rows: Sequence[Row]) -> Report:

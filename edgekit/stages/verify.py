@@ -9,6 +9,7 @@ from pathlib import Path
 from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.errors import InputError
 from edgekit.core.files import STAGING_PREFIX, read_json, sha256_path, size_of
+from edgekit.core.layers import LAYERS_FILE, load_layers, stale
 from edgekit.core.measurement import load_measurement
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE, SourceModel, load_source
 from edgekit.core.validation import load_validation
@@ -19,7 +20,7 @@ CHANGED, MISSING, DAMAGED, UNLISTED, OUTDATED = "changed", "missing", "damaged",
 BROKEN = (CHANGED, MISSING, DAMAGED)
 """What no build folder may have. The others are told: files that no manifest lists, results about an earlier file."""
 
-_RESULTS = ("validation*.json", "bench-*.json", CHECK_FILE, "flips.npz")
+_RESULTS = ("validation*.json", "bench-*.json", CHECK_FILE, "flips.npz", LAYERS_FILE)
 _SAMPLES = (GOLDEN_FILE, CALIBRATION_FILE, TEST_FILE)
 
 
@@ -133,6 +134,16 @@ def _results(artifact: Artifact) -> Iterator[Finding]:
                 continue
             if result.artifact_sha256 != artifact.manifest.sha256:
                 yield Finding(path, OUTDATED, f"it is about another model file; run: edgekit {again}")
+
+    path = artifact.folder / LAYERS_FILE
+    if path.exists():
+        try:
+            reason = stale(artifact, load_layers(path))
+        except InputError as error:
+            yield Finding(path, DAMAGED, _reason(error, path))
+        else:
+            if reason:
+                yield Finding(path, OUTDATED, f"{reason}; run: edgekit diff")
 
 
 def _bill(artifact: Artifact) -> Iterator[Finding]:

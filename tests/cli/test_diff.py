@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,59 @@ def test_a_file_that_was_written_anew_is_read_anew(project: Path, tmp_path: Path
     next(iter(planted(path, {"weight": FLOAT["weight"]}, tmp_path)))
     (tmp_path / "weight.onnx").replace(path)
     assert call("diff", folder / "source", path, "--root", project, "--json").data["first"] is not None
+
+
+@pytest.fixture
+def own(project: Path, tmp_path: Path) -> Path:
+    """A copy of one model's folder, to write into."""
+    names = ("source", "onnx-float32", "onnx-int8")
+    for name in names:
+        shutil.copytree(project / "build/linear/keras" / name, tmp_path / "own/build/linear/keras" / name)
+    return tmp_path / "own"
+
+
+@pytest.mark.parametrize(
+    ("reference", "called"), [([], "source"), (["source"], "source"), (["onnx-float32"], "onnx:float32")]
+)
+def test_what_is_found_out_about_an_artifact_is_kept_and_shown(own: Path, reference, called):
+    folder = own / "build/linear/keras"
+    kept = folder / "onnx-int8/layers.json"
+    kept.unlink(missing_ok=True)
+    operands = [*(folder / name for name in reference), folder / "onnx-int8"]
+    answer = call("diff", *operands, "--root", own, "--json")
+    assert (answer.code, answer.data["kept"]) == (0, str(kept)), answer.err
+    data = json.loads(kept.read_text())
+    assert (data["reference"], data["tensors"]) == (called, answer.data["tensors"])
+    assert call("verify", "--root", own).code == 0
+    assert f"| linear/keras | onnx:int8 | {called} |" in call("report", "--format", "markdown", "--root", own).out
+
+
+def test_what_is_about_another_file_is_not_shown(own: Path):
+    folder = own / "build/linear/keras"
+    assert call("diff", folder / "onnx-float32", folder / "onnx-int8", "--root", own).code == 0
+    shown = call("report", "--format", "json", "--root", own).data["artifacts"]
+    assert [item["layers"] is None for item in shown] == [True, False]
+    data = json.loads((folder / "onnx-float32/manifest.json").read_text())
+    (folder / "onnx-float32/manifest.json").write_text(json.dumps({**data, "sha256": "0" * 64}))
+    shown = call("report", "--format", "json", "--root", own).data["artifacts"]
+    assert [item["layers"] for item in shown] == [None, None]
+    assert "layers.json: it is about another reference; run: edgekit diff" in call("verify", "--root", own).out
+
+
+def test_what_is_no_artifact_of_the_project_or_on_other_samples_keeps_nothing(own: Path, tmp_path: Path):
+    folder = own / "build/linear/keras"
+    (folder / "onnx-int8/layers.json").unlink(missing_ok=True)
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).random((3, 1), np.float32))
+    samples = ("--samples", tmp_path / "x.npz")
+    elsewhere = shutil.copytree(folder / "onnx-int8", tmp_path / "elsewhere")
+    for operands in (
+        (folder / "source", folder / "onnx-int8", *samples),
+        (folder / "onnx-int8", folder / "onnx-float32"),  # the quantized one is no reference
+        (folder / "source", elsewhere),
+    ):
+        answer = call("diff", *operands, "--root", own, "--json")
+        assert (answer.code, answer.data["kept"]) == (0, None), answer.err
+    assert not list(tmp_path.rglob("layers.json"))
 
 
 def test_samples_may_be_a_file(project: Path, tmp_path: Path):

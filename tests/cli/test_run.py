@@ -272,6 +272,38 @@ def test_a_failed_step_stops_only_what_follows_from_it(root):
     assert len(json.loads((root / "build/report.json").read_text())["artifacts"]) == 2
 
 
+def test_error_by_layer_is_found_once_and_again_for_another_artifact(root):
+    config, layers = root / "edgekit.toml", root / "build/net/onnx/onnx-int8/layers.json"
+    edit(config, "[[models]]", 'layers = ["*:int8"]\n[[models]]')
+    assert done(run(root)) == {"diff net/onnx onnx:int8", REPORT}
+    first = json.loads(layers.read_text())
+    assert [item["reference"] for item in first["tensors"]] == ["y"]
+    shown = {
+        item["variant"]: item["layers"] for item in json.loads((root / "build/report.json").read_text())["artifacts"]
+    }
+    assert shown == {"onnx:float32": None, "onnx:int8": first}
+    assert done(run(root), "up to date") == EVERYTHING | {"diff net/onnx onnx:int8"}
+    edit(config, "[[models]]", '[[export]]\nvariant = "*:int8"\ncalibration_samples = 2\n[[models]]')
+    assert done(run(root)) == of("export", "validate", "bench", "check", "report", variants=["onnx:int8"]) | {
+        "diff net/onnx onnx:int8"
+    }
+    again = json.loads(layers.read_text())
+    assert again["artifact_sha256"] != first["artifact_sha256"]
+    layers.unlink()
+    assert done(run(root)) == {"diff net/onnx onnx:int8"}
+
+
+def test_error_by_layer_that_nobody_asks_for_any_more_is_garbage(root):
+    config, layers = root / "edgekit.toml", root / "build/net/onnx/onnx-int8/layers.json"
+    edit(config, "[[models]]", 'layers = ["*:int8"]\n[[models]]')
+    assert run(root, "diff *").code == 0
+    assert call("verify", "--root", root).code == 0
+    edit(config, 'layers = ["*:int8"]\n', "")
+    assert call("gc", "--root", root).code == 0
+    assert not layers.exists()
+    assert layers.with_name("manifest.json").exists()
+
+
 def test_steps_can_be_named_and_forced(root):
     shutil.rmtree(root / "build")
     answer = run(root, "validate * onnx:float32")

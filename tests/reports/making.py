@@ -8,7 +8,9 @@ from edgekit.core.artifact import Artifact, Manifest
 from edgekit.core.budgets import Verdict
 from edgekit.core.clock import Distribution
 from edgekit.core.comparison import Comparison, Figure
+from edgekit.core.drilling import TensorDiff
 from edgekit.core.emulated import Counts, Emulated
+from edgekit.core.layers import Layers
 from edgekit.core.measurement import Measurement
 from edgekit.core.report import Report, Row
 from edgekit.core.source import SourceModel
@@ -60,8 +62,24 @@ def verdict(passed, rule="size_bytes", figure=1_234_567.0, limit=400_000.0, devi
     return Verdict("tiny", "keras", "tflite:int8", rule, figure, limit, passed, "model.toml", device)
 
 
-def row(variant="tflite:int8", model="tiny", checked=None, measurements=(), verdicts=(), emulated=()):
-    return Row(artifact(variant, model), checked, tuple(measurements), tuple(verdicts), tuple(emulated))
+def by_layer(variant="tflite:int8", model="tiny", count=4, leap=True):
+    """The error of an artifact layer by layer: `dense`, the last but one, leaps."""
+    target, precision = variant.split(":")
+    names = [*(f"conv{index}" for index in range(count - 2)), "dense", "probabilities"]
+    falls = {"dense": 15.0} if leap else {}
+    tensors = tuple(
+        TensorDiff(
+            name, f"{name}_1", (8,), None if index == 0 else 44.0 - falls.get(name, index / count), 0.9999,
+            0.004 * index, (0.0, 1.0), (0.0, 0.9), 16.0 if name in falls else 0.0,
+        )
+        for index, name in enumerate(names)
+    )  # fmt: skip
+    known = "0" * 64, "source", "5" * 64, 16
+    return Layers(model, "keras", target, precision, *known, tensors, (), ("Quantize",))
+
+
+def row(variant="tflite:int8", model="tiny", checked=None, measurements=(), verdicts=(), emulated=(), layers=None):
+    return Row(artifact(variant, model), checked, tuple(measurements), tuple(verdicts), tuple(emulated), layers)
 
 
 def source():

@@ -9,6 +9,7 @@ import pytest
 from reports.making import (
     EMULATED,
     HOST,
+    by_layer,
     comparison,
     measurement,
     mixed_report,
@@ -67,6 +68,23 @@ def test_what_emulated_cores_compute_is_in_the_json_and_comes_back(tmp_path):
     assert [(item["device"], item["passed"]) for item in data] == [("raspberry-pi-4b", True), ("pixel-2", False)]
     (tmp_path / "report.json").write_text(render("json", made))
     assert load_report(tmp_path / "report.json").rows[0].emulated == made.rows[0].emulated
+
+
+def test_markdown_tells_where_the_error_comes_from():
+    rows = row(layers=by_layer()), row("onnx:int8", layers=by_layer("onnx:int8", leap=False)), row("onnx:int4")
+    tables = markdown_tables(render("markdown", report(*rows)))
+    (found,) = [table for table in tables if "lowest SQNR" in "".join(table[0])]
+    assert [[cell.strip() for cell in line[1:]] for line in found[2:]] == [
+        ["tflite:int8", "source", "29.0 dB at dense", "4 layers", "dense"],
+        ["onnx:int8", "source", "43.2 dB at probabilities", "4 layers", "-"],
+    ]
+    assert "Error by layer" not in render("markdown", report(row()))
+
+
+def test_error_by_layer_is_in_the_json_and_comes_back(tmp_path):
+    made = report(row(layers=by_layer()), row("onnx:int8"))
+    (tmp_path / "report.json").write_text(render("json", made))
+    assert [item.layers for item in load_report(tmp_path / "report.json").rows] == [by_layer(), None]
 
 
 def test_a_report_from_before_there_were_validations_on_cores_is_read(tmp_path):

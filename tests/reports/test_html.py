@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from reports.making import (
     EMULATED,
+    by_layer,
     comparison,
     measurement,
     mixed_report,
@@ -26,6 +27,7 @@ from edgekit.reports._charts import color_of, marker_of
 from edgekit.reports._tables import TIER_WORDS, Cell, Column
 
 LIMIT_BYTES = 3_000_000
+RULES = ("size_bytes", "peak_memory_bytes", "latency_ms.host", "latency_ms.analytic")
 
 
 def emulated(**changes):
@@ -33,17 +35,20 @@ def emulated(**changes):
     return measurement("raspberry-pi-4b", latency_ms=latency, emulated=replace(EMULATED, **changes))
 
 
-def full(models=2, variants=("tflite:int8", "tflite:float32", "onnx:int8")):
-    """A report with everything in it, figures all different."""
+def full(models=2, variants=("tflite:int8", "tflite:float32", "onnx:int8"), layers=4):
+    """A report with everything in it, figures all different; so many layers in what is int8."""
     rows = []
     for model in range(models):
         for place, variant in enumerate(variants):
             checked = validation(comparison(error=0.01 * (place + 1)))
             drift = replace(checked.drift, artifact=0.97 - 0.001 * place, classes=(ClassDrift(0, 50, 0.9, 0.8),))
             benches = [emulated(), measurement("pixel-2", latency_ms={"host": 1.0 + place, "analytic": 0.02})]
-            rows.append(
-                row(variant, f"model{model}", replace(checked, drift=drift), benches, [verdict(True, limit=2e6)])
-            )
+            rules = [("size_bytes", None), *((rule, item.device) for item in benches for rule in RULES)]
+            verdicts = [verdict(True, rule, limit=9e6, device=device) for rule, device in rules]
+            name = f"model{model}"
+            inside = by_layer(variant, name, layers) if variant.endswith("int8") else None
+            judged = replace(checked, drift=drift)
+            rows.append(row(variant, name, judged, benches, verdicts, [on_core()], inside))
     return report(*rows)
 
 
@@ -124,14 +129,14 @@ def test_the_evidence_has_tolerances_and_the_commands_that_make_the_figures(page
         " --device raspberry-pi-4b --tier emulated --threads 4",
         "edgekit bench tiny --framework keras --target tflite:int8 --device pixel-2 --threads 1",
     ):
-        assert f"<code>{command}</code>" in text
+        assert f"<dd>{command}\n" in text
 
 
 def test_hard_inputs_are_named_where_they_were_tried():
     checked = replace(validation(comparison()), hard=(comparison(sqnr=21.5),), hard_cases=("a", "b", "c", "zeros"))
     text = render("html", report(row(checked=checked)))
     assert "output y, hard inputs, furthest on zeros" in text
-    assert "<code>edgekit validate tiny --framework keras --target tflite:int8 --hard</code>" in text
+    assert "<dd>edgekit validate tiny --framework keras --target tflite:int8 --hard\n" in text
 
 
 def test_the_verdict_of_an_emulated_core_has_a_column_and_its_evidence():
@@ -144,9 +149,27 @@ def test_the_verdict_of_an_emulated_core_has_a_column_and_its_evidence():
     assert re.findall(r"<td[^>]*>([^<\n]+)", first)[-3:-1] == ["-", "equal"]
     assert re.findall(r"<td[^>]*>([^<\n]+)", second)[-3:-1] == ["NOT EQUAL", "-"]
     assert 'class="bad" data-sort="1">NOT EQUAL' in second
-    assert "<b>validate pixel-2</b> output y on pixel-2, emulated, against the host" in text
-    assert "<code>edgekit validate tiny --framework keras --target onnx:int8 --device pixel-2</code>" in text
+    assert "<b>validate pixel-2</b> output y, emulated, against the host" in text
+    assert "<dd>edgekit validate tiny --framework keras --target onnx:int8 --device pixel-2\n" in text
     assert '<tr><th>max_abs_error<td>0.75<td>&lt;= 0.1<td class="bad">FAILED' in text
+
+
+def test_error_by_layer_has_a_chart_a_table_and_its_command():
+    twin = replace(by_layer("onnx:int8", leap=False), reference="onnx:float32", only_actual=tuple("abcde"))
+    text = render("html", report(row(layers=by_layer()), row("onnx:int8", layers=twin), row("onnx:int4")))
+    leaping, sound, bare = section(text, "evidence").split('<details class="evidence"')[1:]
+    assert re.search(
+        r'<svg [^>]*aria-label="tiny/keras tflite:int8: SQNR of 4 layers [^"]*the error leaps at dense"', leaping
+    )
+    assert 'golden samples: <span class="bad">the error leaps at dense</span>' in leaping
+    assert "<tr><th>1 conv0<td>exact<td>0.99990<td>0\n" in leaping
+    assert '<tr class="bad"><th>3 dense<td>29.0 dB<td>0.99990<td>0.008\n' in leaping
+    assert "Only in the artifact: Quantize<" in leaping
+    assert "<dd>edgekit diff build/tiny/keras/tflite-int8\n" in leaping
+    assert "against onnx:float32, 16 golden samples: <span>the error leaps nowhere</span>" in sound
+    assert "Only in the artifact: a, b, c and 2 more<" in sound
+    assert "<dd>edgekit diff build/tiny/keras/onnx-float32 build/tiny/keras/onnx-int8\n" in sound
+    assert "by-layer" not in bare
 
 
 def test_the_overview_has_a_cell_for_every_artifact_and_a_dot_where_there_is_none():
@@ -220,7 +243,7 @@ def test_a_report_on_all_reference_models_and_two_devices_stays_small():
     targets = {"tflite": 6, "onnx": 4, "executorch": 2, "lite-interpreter": 2, "torchscript": 2}
     variants = [f"{target}:{name}" for target, count in targets.items() for name in PRECISIONS[:count]]
     assert len(variants) == 16
-    assert len(render("html", full(20, variants)).encode()) < LIMIT_BYTES
+    assert len(render("html", full(20, variants, 20)).encode()) < LIMIT_BYTES
 
 
 def test_without_its_packages_it_says_what_to_install(monkeypatch):

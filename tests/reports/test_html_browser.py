@@ -106,7 +106,9 @@ def look(browser, files):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_chart_is_drawn(look, scheme):
-    boxes = look(color_scheme=scheme).page.evaluate(
+    page = look(color_scheme=scheme).page
+    page.evaluate("for (const item of document.querySelectorAll('details')) item.open = true")
+    boxes = page.evaluate(
         """() => [...document.querySelectorAll("svg[role=img]")].map((svg) => {
             const own = svg.getBoundingClientRect();
             const boxes = [...svg.querySelectorAll("path, use, text")].map((item) => item.getBoundingClientRect());
@@ -204,7 +206,7 @@ def test_a_filter_holds_for_tables_charts_and_evidence(look):
     assert page.page.locator("#t-matrix tbody tr:visible th").all_inner_texts() == ["model1/keras"]
     visible = page.page.locator("#tradeoffs h3:visible, #devices h3:visible").all_inner_texts()
     assert set(visible) == {"model1/keras"}
-    assert page.page.locator("#evidence details:visible").count() == 3
+    assert page.page.locator("#evidence details.evidence:visible").count() == 3
     assert page.page.locator("#shown").inner_text() == "3 of 10 rows"
 
 
@@ -304,9 +306,13 @@ def test_every_tables_variants_lead_to_their_evidence(look):
 def test_the_evidence_is_a_table_to_a_screen_reader(look):
     page = look()
     page.page.locator("#evidence summary").first.click()
-    opened = page.page.locator("#evidence details[open]")
-    assert opened.get_by_role("rowheader", name="sqnr_db").count() == 1
+    opened = page.page.locator("#evidence details.evidence[open]")
+    assert opened.get_by_role("rowheader", name="sqnr_db").count() == 2  # here, and on the emulated core
     assert opened.get_by_role("columnheader").all_inner_texts() == ["figure", "value", "tolerance", "verdict"]
+    assert opened.get_by_role("img", name="the error leaps at dense").bounding_box()["height"] > 60
+    opened.locator("summary", has_text="Layer by layer").click()
+    assert opened.get_by_role("rowheader", name="3 dense").count() == 1
+    assert opened.get_by_role("columnheader").all_inner_texts()[4:] == ["layer", "SQNR", "cosine", "max error"]
     color = "item => getComputedStyle(item).color"
     passed = opened.get_by_role("cell", name="passed").first.evaluate(color)
     assert passed == page.page.locator("p.verdict, .good").last.evaluate(color)

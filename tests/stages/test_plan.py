@@ -191,6 +191,26 @@ def test_validating_on_a_core_is_a_step_of_each_artifact_that_check_and_report_r
     assert f"export {SECOND}" in step.after
 
 
+def test_error_by_layer_is_a_step_of_what_is_asked_for_that_reports_read(root):
+    asked = edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "onnx:int8"]\nlayers = ["*:int8"]')
+    assert changed(root, asked) == {f"diff {NET[1]}", "report json r.json"}
+    graph = plan(Project(root), load_project(root)).graph
+    step = graph.by_name[f"diff {NET[1]}"]
+    assert step.output == "build/net/torch/onnx-int8/layers.json"
+    assert {f"export {NET[1]}", "take in net/torch"} <= set(step.after)
+    assert changed(root, flip("code/net.py")) >= {f"diff {NET[1]}"}
+    assert changed(root, edit('layers = ["*:int8"]', 'layers = ["onnx:i*"]')) == set()
+
+
+def test_what_does_not_show_its_inside_is_noted_and_left_out(root):
+    edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "executorch"]\nlayers = ["*:float32"]')(root)
+    made = plan(Project(root), load_project(root))
+    diffs = {step.name for step in made.graph.steps if step.kind == "diff"}
+    assert diffs == {f"diff {NET[0]}", f"diff {SECOND}"}
+    told = {note.step: note.detail for note in made.notes}
+    assert told["diff net/torch executorch:float32"] == "left out: executorch does not show what is computed inside"
+
+
 def test_what_no_core_runs_is_noted_and_left_out(root):
     edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "executorch:float32"]\nvalidate_on = ["board"]')(root)
     made = plan(Project(root), load_project(root))

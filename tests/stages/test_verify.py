@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from reports.making import by_layer
 
+from edgekit.core.artifact import load_artifact
 from edgekit.core.errors import InputError
-from edgekit.core.files import sha256_file
+from edgekit.core.files import sha256_file, write_json
+from edgekit.core.layers import LAYERS_FILE, to_dict
 from edgekit.stages.verify import CHANGED, DAMAGED, MISSING, OUTDATED, UNLISTED, verify
 
 ARTIFACT = Path("linear/keras/onnx-float32")
@@ -71,6 +75,18 @@ def test_what_was_spoilt_is_found(build, spoil, path, state):
 def test_a_manifest_with_another_hash_does_not_fit_the_file_nor_its_results(build):
     edit(build / ARTIFACT / "manifest.json", sha256="0" * 64)
     assert found(build) == [(f"{ARTIFACT}/model.onnx", CHANGED), (f"{ARTIFACT}/validation.json", OUTDATED)]
+
+
+def test_error_by_layer_is_known_and_looked_at(build):
+    folder = build / ARTIFACT
+    manifest = load_artifact(folder).manifest
+    layers = replace(by_layer(), artifact_sha256=manifest.sha256, reference_sha256=manifest.source["sha256"])
+    write_json(folder / LAYERS_FILE, to_dict(layers))
+    assert found(build) == []
+    edit(folder / LAYERS_FILE, artifact_sha256="0" * 64)
+    assert found(build) == [(f"{ARTIFACT}/{LAYERS_FILE}", OUTDATED)]
+    (folder / LAYERS_FILE).write_text("{")
+    assert found(build) == [(f"{ARTIFACT}/{LAYERS_FILE}", DAMAGED)]
 
 
 def test_other_golden_samples_are_found(build, project):

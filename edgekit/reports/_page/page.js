@@ -62,12 +62,18 @@
   const search = document.getElementById("search");
   const selects = [...form.querySelectorAll("select")];
   const shown = document.getElementById("shown");
-  const things = [...document.querySelectorAll("main [data-model], table.figures tbody tr")];
+  const parts = (variant) => variant.replace(/-tuned$/, "").split(":");
   const named = ([model, variant]) => `${model.textContent.trim()} ${variant.textContent.trim()}`;
   const of = new Map();
-  for (const item of document.querySelectorAll("details.evidence")) of.set(item.querySelector(".name").textContent, item);
+  for (const item of document.querySelectorAll("details.evidence")) {
+    const [name, verdict] = item.querySelector("summary").children;
+    const [target, precision] = parts(name.lastElementChild.textContent);
+    const model = name.firstChild.textContent.trim();
+    Object.assign(item.dataset, { model, target, precision, verdict: verdict.textContent });
+    of.set(name.textContent, item);
+  }
   for (const row of document.querySelectorAll("table.figures tbody tr")) {
-    const [target, precision] = row.cells[1].textContent.trim().split(":");
+    const [target, precision] = parts(row.cells[1].textContent.trim());
     Object.assign(row.dataset, { model: row.cells[0].textContent.trim(), target, precision });
     const evidence = of.get(named(row.cells));
     if (evidence === undefined) continue;
@@ -79,6 +85,7 @@
       row.cells[1].append(link);
     }
   }
+  const things = [...document.querySelectorAll("main [data-model], table.figures tbody tr")];
   const counted = document.querySelectorAll("#t-artifacts tbody tr, #t-changes tbody tr");
   const fits = (thing) => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);

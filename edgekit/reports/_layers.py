@@ -1,0 +1,76 @@
+"""The error of an artifact layer by layer: its chart, and the table of the same figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgekit.core.drilling import TensorDiff
+from edgekit.core.layers import SOURCE, Layers
+from edgekit.reports import _charts
+from edgekit.reports._base import NOTHING
+
+LAYERS_HEADER = ("model", "variant", "against", "lowest SQNR", "of", "leaps at")
+LAYERS_LEFT = 3
+_LISTED = 3
+
+
+@dataclass(frozen=True)
+class ByLayer:
+    """The chart, what it shows, a line for each layer (name, SQNR, cosine, max error), and which of them leaps."""
+
+    svg: str
+    caption: str
+    lines: tuple[tuple[str, str, str, str], ...]
+    leap: str
+    leap_at: int
+    """Counted from 1; 0 where the error leaps nowhere."""
+    unmatched: tuple[tuple[str, str], ...]
+
+
+def by_layer(layers: Layers) -> ByLayer:
+    """As the page shows it."""
+    first = layers.first
+    at = 0 if first is None else layers.tensors.index(first) + 1
+    name = f"{layers.model}/{layers.kind} {layers.variant}"
+    leap = "the error leaps nowhere" if first is None else f"the error leaps at {first.reference}"
+    caption = f"Error by layer against {_against(layers)}, {layers.samples} golden samples"
+    title = f"{name}: SQNR of {len(layers.tensors)} layers against {_against(layers)}; {leap}"
+    lines = tuple((item.reference, *layer_cells(item)) for item in layers.tensors)
+    sides = (("the reference", layers.only_reference), ("the artifact", layers.only_actual))
+    unmatched = tuple((side, _some(names)) for side, names in sides if names)
+    svg = _charts.layers(title, [item.sqnr_db for item in layers.tensors], at)
+    return ByLayer(svg, caption, lines, leap, at, unmatched)
+
+
+def _some(names: Sequence[str]) -> str:
+    """A quantizer adds dozens: a few say which, and the diff lists all."""
+    listed = ", ".join(names[:_LISTED])
+    return listed if len(names) <= _LISTED else f"{listed} and {len(names) - _LISTED} more"
+
+
+def _against(layers: Layers) -> str:
+    return "the source" if layers.reference == SOURCE else layers.reference
+
+
+def layer_cells(item: TensorDiff) -> tuple[str, str, str]:
+    """SQNR, cosine and largest error."""
+    return sqnr_text(item), f"{item.cosine:.5f}", f"{item.max_abs_error:.2g}"
+
+
+def sqnr_text(item: TensorDiff) -> str:
+    """`43.3 dB`, or `exact`."""
+    return "exact" if item.sqnr_db is None else f"{item.sqnr_db:.1f} dB"
+
+
+def summary_cells(layers: Layers) -> tuple[str, ...]:
+    """All layers in one line, in the order of LAYERS_HEADER."""
+    first, worst = layers.first, layers.worst
+    return (
+        f"{layers.model}/{layers.kind}",
+        str(layers.variant),
+        layers.reference,
+        "exact" if worst is None else f"{sqnr_text(worst)} at {worst.reference}",
+        f"{len(layers.tensors)} layers",
+        NOTHING if first is None else first.reference,
+    )

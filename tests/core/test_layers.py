@@ -1,0 +1,95 @@
+"""The error by layer as it is kept: whole after a trip through JSON, and recognised when it is about other files."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+from reports.making import artifact, by_layer
+
+from edgekit.core.artifact import load_artifact, write_manifest
+from edgekit.core.errors import InputError
+from edgekit.core.files import write_json
+from edgekit.core.layers import LAYERS_FILE, layers_of, load_layers, stale, to_dict
+
+
+def beside(tmp_path, layers, variant="tflite:int8"):
+    """An artifact with its layers.json, and its float32 twin with another file."""
+    for name, sha256 in ((variant, "0" * 64), ("tflite:float32", "f" * 64)):
+        made = artifact(name, "tiny")
+        folder = tmp_path / "tiny/keras" / made.manifest.variant.slug
+        folder.mkdir(parents=True)
+        write_manifest(folder, replace(made.manifest, sha256=sha256, source={"kind": "keras", "sha256": "5" * 64}))
+    folder = tmp_path / "tiny/keras/tflite-int8"
+    write_json(folder / LAYERS_FILE, to_dict(layers))
+    return load_artifact(folder)
+
+
+def test_what_is_kept_comes_back(tmp_path):
+    layers = by_layer()
+    assert layers_of(beside(tmp_path, layers)) == layers
+    assert layers.first.reference == "dense"
+    assert layers.worst.reference == "dense"
+
+
+def test_what_json_has_no_number_for_is_null(tmp_path):
+    odd = replace(by_layer().tensors[0], cosine=math.nan, max_abs_error=math.inf, actual_range=(-math.inf, 1.0))
+    path = tmp_path / LAYERS_FILE
+    write_json(path, to_dict(replace(by_layer(), tensors=(odd,))))
+    (found,) = load_layers(path).tensors
+    assert math.isnan(found.cosine)
+    assert math.isnan(found.max_abs_error)
+    assert (found.actual_range[1], found.sqnr_db) == (1.0, odd.sqnr_db)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"artifact_sha256": "1" * 64}, "it is about another model file"),
+        ({"reference_sha256": "1" * 64}, "it is about another reference"),
+        ({"reference": "tflite:float32"}, "it is about another reference"),
+        ({"reference": "tflite:float32", "reference_sha256": "f" * 64}, ""),
+        ({"reference": "onnx:float32", "reference_sha256": "f" * 64}, "it is about another reference"),
+    ],
+)
+def test_figures_of_other_files_are_recognised_and_not_taken(tmp_path, changes, reason):
+    layers = replace(by_layer(), **changes)
+    found = beside(tmp_path, layers)
+    assert stale(found, layers) == reason
+    assert layers_of(found) == (None if reason else layers)
+
+
+def test_a_reference_that_is_gone_is_no_reference(tmp_path):
+    layers = replace(by_layer(), reference="tflite:float32", reference_sha256="f" * 64)
+    found = beside(tmp_path, layers)
+    shutil.rmtree(tmp_path / "tiny/keras/tflite-float32")
+    assert layers_of(found) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[]", "holds a JSON list where an object belongs"),
+        ("{", "is not valid JSON"),
+        ('{"schema_version": 9}', "not an error by layer of version 1; run the diff again"),
+        ('{"schema_version": 1, "extra": 2}', "not an error by layer of version 1"),
+        ('{"schema_version": 1}', "lacks or mistypes a key"),
+    ],
+)
+def test_a_damaged_file_is_one_sentence(tmp_path, text, sentence):
+    path = tmp_path / LAYERS_FILE
+    path.write_text(text)
+    with pytest.raises(InputError, match=sentence) as caught:
+        load_layers(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_tensor_without_a_key_is_one_sentence(tmp_path):
+    data = to_dict(by_layer())
+    del data["tensors"][0]["cosine"]
+    path = tmp_path / LAYERS_FILE
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match="lacks or mistypes a key"):
+        load_layers(path)
