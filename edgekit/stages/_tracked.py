@@ -10,6 +10,7 @@ from typing import Any
 
 from edgekit.core.artifact import MANIFEST_FILE
 from edgekit.core.files import to_json
+from edgekit.core.layers import LAYERS_FILE
 from edgekit.core.measurement import Measurement
 from edgekit.core.report import Row
 from edgekit.core.source import GOLDEN_FILE, SOURCE_FILE, SourceModel
@@ -19,7 +20,7 @@ from edgekit.core.validation import Drift, Validation
 CHECK_NAME = "check.json"
 FOLDER = "artifact"
 """Of a run; as it was in build/, so that `edgekit validate` takes it when it is downloaded."""
-_JSON_FILES = ("validation*.json", "bench-*.json", "recipe.json", "sbom.cdx.json")
+_JSON_FILES = ("validation*.json", "bench-*.json", LAYERS_FILE, "recipe.json", "sbom.cdx.json")
 _WORST: Mapping[str, Callable[[Iterable[float]], float]] = {
     "max_abs_error": max,
     "mean_abs_error": max,

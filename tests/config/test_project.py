@@ -78,7 +78,7 @@ def test_options_of_exports_are_those_whose_patterns_cover_it(load):
         (
             "[bench]",
             "[benhc]",
-            "line 18: benhc: unknown key; allowed: bench, budgets, export, layers, mlflow, models, reports, validate_on,",
+            "line 18: benhc: unknown key; allowed: bench, budgets, export, layers, mlflow, models, reports,",
         ),
         (
             '"1 KB"',

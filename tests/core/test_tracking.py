@@ -18,6 +18,7 @@ from edgekit.core.tracking import (
     shown,
     tracking,
     tracking_of,
+    tracking_step,
     with_tracking,
 )
 
@@ -132,6 +133,14 @@ BENCH = Step(
 REPORT = Step("report json r.json", "report", "r.json")
 
 
+def test_the_step_knows_what_was_validated_on_cores_and_followed_layer_by_layer():
+    known = {"folder": "f", "device": "board"}
+    steps = [Step("a", "validate", "f/v.json", arguments={"folder": "f"}), EXPORT]
+    steps += [Step("b", "validate", "f/w.json", arguments=known), Step("c", "diff", "f/l.json", arguments=known)]
+    (found,) = tracking_step(steps, Tracking("http://host", "edge", False)).arguments["artifacts"]
+    assert (found["devices"], found["emulated"], found["layers"]) == ([], ["board"], True)
+
+
 def test_the_step_reads_what_all_others_write_and_comes_after_them():
     chosen = Tracking("http://name:word@host", "edge", False)
     graph = with_tracking(with_tracking(Graph((EXPORT, BENCH, REPORT)), Tracking("http://other", "x")), chosen)
@@ -139,7 +148,9 @@ def test_the_step_reads_what_all_others_write_and_comes_after_them():
     assert [item.kind for item in graph.steps] == ["export", "bench", "report", "track"]
     assert step.after == (EXPORT.name, BENCH.name)
     assert [read.path for read in step.reads] == ["f/manifest.json", "f/bench-board.json"]
-    assert step.arguments["artifacts"] == [{"model": "net", "folder": "f", "devices": ["board"]}]
+    assert step.arguments["artifacts"] == [
+        {"model": "net", "folder": "f", "devices": ["board"], "emulated": [], "layers": False}
+    ]
     assert tracking_of(step) == chosen
     assert "word" not in json.dumps(step.values)  # what records keep
     assert step.last
