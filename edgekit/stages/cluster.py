@@ -32,7 +32,7 @@ from edgekit.stages._carry import Done
 from edgekit.stages._store import Store
 from edgekit.stages.context import Context
 
-SENT = ("train", "take in", "export", "validate")
+SENT = ("train", "take in", "export", "validate", "diff")
 CONNECT_S = 15.0
 DESERTED_S = 60.0
 """How long steps wait for a worker to come when there is none left."""

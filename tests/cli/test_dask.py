@@ -19,6 +19,7 @@ pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
 
 CONFIG = """\
+layers = ["onnx:float32"]
 variants = ["onnx:float32", "torchscript:float32"]
 
 [[models]]
@@ -151,8 +152,9 @@ def test_a_killed_worker_loses_nothing(tmp_path):
     assert code == 0, err
     steps = json.loads(out)["steps"]
     assert {step["state"] for step in steps} == {"done"}
-    assert len(steps) == len(MODELS) * (1 + 2 * 4) + 1
+    assert len(steps) == len(MODELS) * (1 + 2 * 4 + 1) + 1
     assert len(digests(root)) == 4
+    assert len(list(root.rglob("layers.json"))) == len(MODELS)
     assert digests(root) == digests(alone)
     assert call("verify", "--root", root).code == 0
     assert "nothing to do" in call("run", "--root", root).out
@@ -216,7 +218,7 @@ def test_a_step_that_kills_each_worker_is_one_sentence(tmp_path):
         code, out, err = ended(spawn("run", "--root", root, "--dask", address))
     assert code == 4
     assert "take in net/torch: each Dask worker that began it died" in err
-    assert "10 of 19 steps done, 1 failed, 8 not begun" in out
+    assert "11 of 21 steps done, 1 failed, 9 not begun" in out
 
 
 @pytest.mark.parametrize(
