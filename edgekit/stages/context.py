@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from edgekit.core import plugins
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Listener, Started
 from edgekit.core.project import Project
+from edgekit.devices import host
 from edgekit.workers.environment import Environment
 from edgekit.workers.pool import WorkerPool
 
@@ -69,6 +71,12 @@ class Context:
 def source_environment(kind: str) -> Environment:
     """The environment of a source kind's worker."""
     return Environment.of(plugins.load("edgekit.sources", kind, "SOURCE").variables)
+
+
+def training_environment(kind: str) -> Environment:
+    """The environment in which a source kind is trained: with every core, where the user does not say otherwise."""
+    threads = os.environ.get("OMP_NUM_THREADS", str(len(host.available_cpus())))
+    return Environment.of({"OMP_NUM_THREADS": threads, **plugins.load("edgekit.sources", kind, "SOURCE").variables})
 
 
 def runtime_environment(name: str) -> Environment:

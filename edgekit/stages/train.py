@@ -17,7 +17,7 @@ from edgekit.core.files import staged_folder
 from edgekit.core.metrics import format_metric
 from edgekit.core.requirements import TENSORBOARD, require
 from edgekit.core.source import SourceModel
-from edgekit.stages.context import FRAMEWORKS, Context, source_environment
+from edgekit.stages.context import FRAMEWORKS, Context, training_environment
 from edgekit.training._base import Trainer
 
 TIMEOUT_S = 3600.0
@@ -91,7 +91,7 @@ def train_one(context: Context, model: str, kind: str, options: TrainOptions) ->
             "edgekit.stages._jobs:train",
             arguments,
             step=step,
-            environment=source_environment(kind),
+            environment=training_environment(kind),
             timeout_s=max(TIMEOUT_S, (options.time_limit_s or 0) + TIMEOUT_S / 6),
             listener=context.emit,
         )

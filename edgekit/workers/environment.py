@@ -32,4 +32,6 @@ class Environment:
             "PYTHONHASHSEED": "0",  # converters write graphs in the order of their sets
             "PYTHONUNBUFFERED": "1",
         }
-        return {**os.environ, **own, **dict(self.variables)}
+        # Two workers on two cores, each with two threads of OpenMP that wait for one another: calibrating takes thirty
+        # times as long as with one each. And what a converter writes does not depend on how many cores there are.
+        return {"OMP_NUM_THREADS": "1", **os.environ, **own, **dict(self.variables)}
