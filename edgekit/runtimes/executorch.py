@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,26 @@ from edgekit.core.metrics import Array
 from edgekit.core.requirements import EXECUTORCH
 from edgekit.core.specs import SCALAR_TYPES, Signature, TensorSpec
 from edgekit.runtimes._base import Runtime, Session
+
+
+def _library() -> Any:
+    """The module executorch.runtime.
+
+    Its bindings take one class of warnings from executorch.exir, and with it, in its __init__, the whole exporter: two
+    thirds of the time that importing them takes. That __init__ is left out here, and left to whoever converts.
+    """
+    exporter = "executorch.exir"
+    if "executorch.runtime" not in sys.modules and exporter not in sys.modules:
+        found = importlib.util.find_spec(exporter)
+        if found is not None:
+            sys.modules[exporter] = importlib.util.module_from_spec(found)
+            try:
+                import executorch.runtime
+            finally:
+                del sys.modules[exporter]
+    import executorch.runtime
+
+    return executorch.runtime
 
 
 class ExecuTorchSession(Session):
@@ -46,20 +68,19 @@ class ExecuTorchRuntime(Runtime):
     variables = {"CUDA_VISIBLE_DEVICES": "-1"}
 
     def load_library(self) -> None:
-        import executorch.runtime
         import torch
 
         torch.zeros(1) + 1
-        executorch.runtime.Runtime.get()
+        _library().Runtime.get()
 
     def _open(self, path: Path, threads: int, signature: Signature | None) -> ExecuTorchSession:
+        executor = _library().Runtime.get()
         from executorch.extension.pybindings import portable_lib
-        from executorch.runtime import Runtime as Executor
 
         # The pool is as large as the machine, whatever the process may use; there is no other way to size it.
         portable_lib._unsafe_reset_threadpool(threads)
         try:
-            program = Executor.get().load_program(path)
+            program = executor.load_program(path)
             method = program.load_method("forward")
             signature = signature or _numbered(program.metadata("forward"))
         except (RuntimeError, ValueError) as error:

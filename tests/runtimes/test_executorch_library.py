@@ -1,0 +1,21 @@
+"""How the ExecuTorch runtime is imported, in a process that has imported nothing yet."""
+
+import subprocess
+import sys
+
+SCRIPT = """\
+import sys
+from edgekit.runtimes.executorch import RUNTIME
+
+RUNTIME.load_library()
+assert "executorch.exir" not in sys.modules
+import executorch.exir
+import executorch.runtime
+
+assert callable(executorch.exir.to_edge_transform_and_lower)
+RUNTIME.load_library()
+"""
+
+
+def test_the_runtime_leaves_the_exporter_out_and_spoils_nothing_for_it():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT], check=True, capture_output=True)
