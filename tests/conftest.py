@@ -18,6 +18,9 @@ from edgekit.core.project import open_project
 from edgekit.stages.context import Context
 from edgekit.workers.pool import WorkerPool
 
+# Tests run in as many processes as there are cores: more threads would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture
 def edgekit() -> Callable[..., Answer]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit.core.digests import Digests
 from edgekit.core.errors import EXIT_OK, InputError
 from edgekit.core.pipeline import Graph, Key, Step, reasons
+from edgekit.core.project import known_as
 from edgekit.core.records import Records
 
 DONE, UP_TO_DATE, FAILED, BLOCKED = "done", "up to date", "failed", "blocked"
@@ -57,7 +58,10 @@ class Book:
     def key(self, step: Step) -> Key:
         """As it stands."""
         try:
-            files = {str(read): self.digests.of_part(read.path, read.only, read.without) for read in step.reads}
+            files = {
+                str(replace(read, path=known_as(read.path))): self.digests.of_part(read.path, read.only, read.without)
+                for read in step.reads
+            }
         except OSError as error:
             raise InputError(f"cannot read {error.filename}: {(error.strerror or str(error)).lower()}") from None
         return Key(files, dict(step.values))

@@ -11,12 +11,22 @@ from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.source import SOURCE_FILE
 
 _PACKAGE = Path(__file__).parent.parent
+SHIPPED = ("models", "device_profiles")
 
 
 def shipped(name: str) -> Path:
     """The folder that came with edgekit: inside the package when installed, beside it in a checkout."""
     inside = _PACKAGE / "_shipped" / name
     return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+def known_as(path: str) -> str:
+    """A path as records name it: what came with edgekit without where edgekit is installed."""
+    for name in SHIPPED:
+        folder = shipped(name)
+        if Path(path).is_relative_to(folder):
+            return f"edgekit's {name}/{Path(path).relative_to(folder).as_posix()}"
+    return path
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.core.errors import InputError
-from edgekit.core.project import Project, open_project
+from edgekit.core.project import Project, known_as, open_project
 
 SHIPPED = Path(__file__).parents[2]
 
@@ -127,3 +127,11 @@ def test_hidden_folders_above_the_project_do_not_hide_its_artifacts(tmp_path):
 
 def test_a_project_without_build_has_no_artifacts(tmp_path):
     assert list(Project(tmp_path).artifact_folders()) == []
+
+
+def test_records_do_not_say_where_edgekit_is_installed(project):
+    shipped = project.model_folder("linear") / "data.py"
+    assert known_as(str(shipped)) == "edgekit's models/linear/data.py"
+    assert known_as(str(project.device_file("raspberry-pi-4b"))) == "edgekit's device_profiles/raspberry-pi-4b.toml"
+    assert known_as("models/linear/data.py") == "models/linear/data.py"
+    assert known_as("/elsewhere/models/linear/data.py") == "/elsewhere/models/linear/data.py"
