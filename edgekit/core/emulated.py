@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 UNCALIBRATED = "uncalibrated"
+PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Counts:
 
     @classmethod
     def between(cls, marks: list[Mapping[str, int]], runs: int) -> Counts:
-        """From three marks: `runs` calls of nothing between the first two, `runs` inferences between the last two."""
-        before, start, end = marks
+        """From the last three marks: `runs` calls of nothing between the first two of them, `runs` inferences between
+        the last two."""
+        before, start, end = marks[-3:]
         names = [item.name for item in fields(cls) if item.name in end]
         own = {name: (end[name] - start[name]) - (start[name] - before[name]) for name in names}
         return cls(**{name: max(0.0, value / runs) for name, value in own.items()})
@@ -50,12 +52,20 @@ def parse_marks(text: str) -> list[Mapping[str, int]]:
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
+def peak_memory_bytes(marks: list[Mapping[str, int]]) -> int:
+    """The most data memory that loading and running took above what the first mark found: pages of 4 KiB that were read
+    or written, and not yet given back."""
+    loaded, *later = marks
+    return PAGE_BYTES * max(0, max(mark["peak_pages"] for mark in later) - loaded["pages"])
+
+
 @dataclass(frozen=True)
 class Emulated:
     """Counts of one thread, and the latency that the profile's cost model predicts from them for `threads` threads.
 
     `low_ms` and `high_ms` enclose it by the model's error against published timings; both are None, and `calibration`
-    is `uncalibrated`, where the profile has none to be fitted with.
+    is `uncalibrated`, where the profile has none to be fitted with. The peak memory is that of data, above what the
+    process held once the runtime's library was loaded.
     """
 
     cpu: str
@@ -66,6 +76,7 @@ class Emulated:
     low_ms: float | None
     high_ms: float | None
     calibration: str
+    peak_memory_bytes: int | None = None
 
     @property
     def calibrated(self) -> bool:

@@ -56,7 +56,22 @@ class Measurement:
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """The higher of the peaks of loading and of running."""
+        """As the device sees it where its core was emulated, else this host's."""
+        return self.host_peak_memory_bytes if self.peak_memory_tier == "host" else self.emulated_peak_memory_bytes
+
+    @property
+    def peak_memory_tier(self) -> str:
+        """Where `peak_memory_bytes` was found: `emulated` or `host`."""
+        return "host" if self.emulated_peak_memory_bytes is None else "emulated"
+
+    @property
+    def emulated_peak_memory_bytes(self) -> int | None:
+        """That of the emulated process."""
+        return self.emulated.peak_memory_bytes if self.emulated is not None else None
+
+    @property
+    def host_peak_memory_bytes(self) -> int | None:
+        """The higher of the peaks of loading and of running on this host."""
         known = [value for value in (self.peak_memory_load_bytes, self.peak_memory_run_bytes) if value is not None]
         return max(known) if known else None
 

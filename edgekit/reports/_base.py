@@ -77,7 +77,7 @@ def _task(row: Row) -> tuple[str, str, str]:
 def bench_cells(item: Measurement) -> tuple[str, ...]:
     """One bench, in the order of BENCH_HEADER; each latency stands under its tier."""
     bound = item.latency_ms.get("analytic")
-    memory = item.peak_memory_bytes
+    memory = item.host_peak_memory_bytes
     return (
         f"{item.model}/{item.kind}",
         str(item.variant),
@@ -89,8 +89,9 @@ def bench_cells(item: Measurement) -> tuple[str, ...]:
     )
 
 
-EMULATED_HEADER = ("model", "variant", "emulated", "within", "instructions", "vector", "lines")
-"""Counts are of one inference; `lines` of 64 bytes come from memory: the misses of the core's last cache."""
+EMULATED_HEADER = ("model", "variant", "emulated", "within", "instructions", "lines", "memory")
+"""Counts are of one inference; `lines` of 64 bytes come from memory: the misses of the core's last cache.
+`memory` is the peak of the emulated process's data."""
 
 
 def emulated_cells(item: Measurement) -> tuple[str, ...] | None:
@@ -106,8 +107,8 @@ def emulated_cells(item: Measurement) -> tuple[str, ...] | None:
         format_ms(found.latency_ms),
         f"{format_ms(found.low_ms or 0)} .. {format_ms(found.high_ms or 0)}" if known else found.calibration,
         format_count(counts.instructions),
-        format_count(counts.fmla + counts.dot + counts.simd),
         NOTHING if counts.l1_misses is None else format_count(counts.memory_misses),
+        NOTHING if found.peak_memory_bytes is None else format_bytes(found.peak_memory_bytes),
     )
 
 

@@ -206,11 +206,13 @@ def _beside(item: Measurement, tier: str) -> Iterator[tuple[str, str]]:
     if tier == "host":
         yield "load", format_ms(item.load_ms)
         yield "first inference", format_ms(item.first_inference_ms)
-        if item.peak_memory_bytes is not None:
-            yield "peak memory", format_bytes(item.peak_memory_bytes)
+        if item.host_peak_memory_bytes is not None:
+            yield "peak memory", format_bytes(item.host_peak_memory_bytes)
     if tier == "emulated" and item.emulated is not None:
         yield f"instructions, {item.emulated.cpu}", format_count(item.emulated.counts.instructions)
         yield "lines from memory", format_count(item.emulated.counts.memory_misses)
+        if item.emulated.peak_memory_bytes is not None:
+            yield "peak memory", format_bytes(item.emulated.peak_memory_bytes)
 
 
 def _checked(row: Row) -> Iterator[Fact]:

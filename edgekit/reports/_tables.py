@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from edgekit.core.budgets import TIERS, format_rule
@@ -242,9 +242,10 @@ def side_by_side(report: Report) -> Table:
         for tier in (tier for tier in reversed(TIERS) if any(tier in item.latency_ms for item in benches.values())):
             cells = [_latency(benches.get(name), tier) for name in names]
             lines.append(line(row, Cell("latency"), Cell(tier), *cells))
-        if any(item.peak_memory_bytes is not None for item in benches.values()):
-            cells = [_memory(benches.get(name)) for name in names]
-            lines.append(line(row, Cell("peak memory"), Cell("host"), *cells))
+        for tier, peak in _PEAKS.items():
+            if any(peak(item) is not None for item in benches.values()):
+                cells = [_memory(peak(benches[name]) if name in benches else None) for name in names]
+                lines.append(line(row, Cell("peak memory"), Cell(tier), *cells))
     caption = "Latency of one inference and peak memory by device; intervals where there are any"
     return Table("side-by-side", caption, columns, tuple(lines))
 
@@ -256,8 +257,13 @@ def _latency(item: Measurement | None, tier: str) -> Cell:
     return Cell(format_ms(value) + (f" ({spread(item, tier)})" if tier == "emulated" else ""), value)
 
 
-def _memory(item: Measurement | None) -> Cell:
-    memory = item.peak_memory_bytes if item is not None else None
+_PEAKS: dict[str, Callable[[Measurement], int | None]] = {
+    "emulated": lambda item: item.emulated_peak_memory_bytes,
+    "host": lambda item: item.host_peak_memory_bytes,
+}
+
+
+def _memory(memory: int | None) -> Cell:
     return Cell(NOTHING) if memory is None else Cell(format_bytes(memory), memory)
 
 

@@ -77,8 +77,9 @@ def _measured(item: Measurement) -> Iterator[_Line]:
         yield {**host, "figure": f"wall_{name}", "value": value}
     yield {**host, "figure": "load_ms", "value": item.load_ms}
     yield {**host, "figure": "first_inference_ms", "value": item.first_inference_ms}
-    if item.peak_memory_bytes is not None:
-        yield {**host, "figure": "peak_memory_bytes", "value": item.peak_memory_bytes}
+    for tier, memory in (("host", item.host_peak_memory_bytes), ("emulated", item.emulated_peak_memory_bytes)):
+        if memory is not None:
+            yield {**host, "tier": tier, "figure": "peak_memory_bytes", "value": memory}
 
 
 def _row(row: Row) -> Iterator[_Line]:

@@ -125,12 +125,17 @@ def _nothing() -> None:
 
 
 def count(request: dict[str, Any]) -> dict[str, Any]:
-    """Warms up, then marks three moments: `runs` calls of nothing between the first two, inferences between the last.
+    """Marks a moment when the library is loaded, and after the warm-up three: `runs` calls of nothing between the first
+    two of these, inferences between the last.
 
     The first inference prepares what later ones keep, so that it is no measure of them.
     """
-    session = _open(_runtime(request), request)
-    call = session.bind(_raw_inputs(session, _samples(request)))
+    runtime, samples = _runtime(request), _samples(request)
+    runtime.load_library()
+    gc.collect()
+    _mark()
+    session = _open(runtime, request)
+    call = session.bind(_raw_inputs(session, samples))
     _repeat(call, request["warm_up_runs"])
     gc.collect()
     gc.disable()

@@ -155,10 +155,13 @@ def _measured(item: Measurement) -> dict[str, float | None]:
     }
     wall = {f"latency_host_{key}": value for key, value in asdict(item.wall).items() if key not in ("count", "mad_ms")}
     found |= {**wall, "load_ms": item.load_ms, "first_inference_ms": item.first_inference_ms}
-    found |= {"peak_memory_bytes": item.peak_memory_bytes, "macs": item.macs}
+    found |= {"peak_memory_bytes": item.host_peak_memory_bytes, "macs": item.macs}
     if item.emulated is not None:
         found |= {"latency_emulated_low_ms": item.emulated.low_ms, "latency_emulated_high_ms": item.emulated.high_ms}
-        found["instructions"] = item.emulated.counts.instructions
+        found |= {
+            "instructions": item.emulated.counts.instructions,
+            "peak_memory_emulated_bytes": item.emulated.peak_memory_bytes,
+        }
     return {legal(item.device, name): value for name, value in found.items()}
 
 

@@ -256,4 +256,7 @@ def summary(measurement: Measurement) -> str:
     figures = sorted(measurement.latency_ms.items(), reverse=True)
     tiers = [f"{format_ms(value)} ({tier}{marks.get(tier, '')})" for tier, value in figures]
     memory = measurement.peak_memory_bytes
-    return ", ".join([*tiers, *([f"peak memory {format_bytes(memory)}"] if memory is not None else [])])
+    if memory is None:
+        return ", ".join(tiers)
+    where = " (emulated)" if measurement.peak_memory_tier == "emulated" else ""
+    return ", ".join([*tiers, f"peak memory {format_bytes(memory)}{where}"])

@@ -153,7 +153,7 @@ def _bench(key: _Key, old: Measurement, new: Measurement, allowance: Allowance) 
 def _measured(item: Measurement) -> dict[str, float]:
     """What a bench adds to the artifact's size."""
     found = {rule: value for rule, value in figures_of(item).items() if rule != "size_bytes"}
-    memory = item.peak_memory_bytes
+    memory = item.host_peak_memory_bytes
     return found if memory is None else {**found, "peak_memory_bytes": float(memory)}
 
 

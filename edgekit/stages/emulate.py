@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit.core.artifact import Artifact
-from edgekit.core.emulated import Counts, Emulated, parse_marks
+from edgekit.core.emulated import Counts, Emulated, parse_marks, peak_memory_bytes
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
 from edgekit.core.files import read_json, to_json, write_json, writing
 from edgekit.core.metrics import Array
@@ -212,8 +212,9 @@ def _ready(guest: Guest, artifact: Artifact) -> None:
         raise MissingDependency(missing)
 
 
-def count(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> Counts:
-    """What one inference of the artifact executes on the device's core, whose caches so many threads share.
+def count(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> tuple[Counts, int]:
+    """What one inference of the artifact executes on the device's core, whose caches so many threads share, and the
+    peak of its memory in bytes.
 
     Raises MissingDependency, InputError for a runtime that is not emulated, and StepError when the guest dies.
     """
@@ -223,7 +224,7 @@ def count(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: 
         request |= {"mode": "count", "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
         _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
         marks = parse_marks(Path(folder, _MARKS).read_text())
-    return Counts.between(marks, RUNS)
+    return Counts.between(marks, RUNS), peak_memory_bytes(marks)
 
 
 def infer(
@@ -239,5 +240,6 @@ def infer(
 
 def emulate(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> Emulated:
     """Counts and the predicted latency for so many threads. Raises like `count`."""
-    counts = count(guest, artifact, threads, step, timeout_s)
-    return cost.predicted(guest.profile, guest.spec.cpu, counts, threads, RUNS)
+    counts, peak = count(guest, artifact, threads, step, timeout_s)
+    predicted = cost.predicted(guest.profile, guest.spec.cpu, counts, threads, RUNS)
+    return replace(predicted, peak_memory_bytes=peak)

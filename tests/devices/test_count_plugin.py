@@ -19,10 +19,30 @@ void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id id, translated_fn call) {{ 
 void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *tb, int op, void *to, uint64_t by) {{}}
 void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *at, accessed_fn call, int r, int rw, void *data) {{}}
 void qemu_plugin_register_vcpu_syscall_cb(plugin_id id, syscall_fn call) {{ (void)id, (void)call; }}
+void qemu_plugin_register_vcpu_syscall_ret_cb(plugin_id id, returned_fn call) {{ (void)id, (void)call; }}
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb) {{ return tb == NULL; }}
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t at) {{ return NULL; }}
 const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *at) {{ return at; }}
+/* "t ADDRESS" touches; "s NUMBER RESULT A1 A2 A3 A4" is a system call. Prints the pages after each, and the peak. */
+static int memory(FILE *script) {{
+    unsigned long long number, result, a[4];
+    char what;
+    while (fscanf(script, " %c", &what) == 1) {{
+        if (what == 't' && fscanf(script, "%llx", &a[0]) == 1) {{
+            accessed(0, 3, a[0], NULL);
+        }} else if (fscanf(script, "%llu %llx %llx %llx %llx %llx", &number, &result, a, a + 1, a + 2, a + 3) == 6) {{
+            on_syscall(0, 0, number, a[0], a[1], a[2], a[3], 0, 0, 0, 0);
+            on_return(0, 0, number, (int64_t)result);
+        }}
+        printf("%llu\\n", (unsigned long long)pages);
+    }}
+    printf("%llu\\n", (unsigned long long)peak_pages);
+    return 0;
+}}
 int main(int argc, char **argv) {{
+    if (argc > 1 && strcmp(argv[1], "memory") == 0) {{
+        return memory(stdin);
+    }}
     if (argc > 1 && argv[1][0] == 'l') {{
         int arguments = 0;
         while (arguments + 1 < argc && argv[1 + arguments][0] == 'l') {{
@@ -110,8 +130,9 @@ def harness(tmp_path_factory):
     command = [tools.COMPILER.path(), "-O1", "-std=c11", "-w"]
     subprocess.run([*command, "-o", folder / "harness", folder / "harness.c"], check=True)
 
-    def run(*words):
-        return subprocess.run([folder / "harness", *words], check=True, capture_output=True, text=True).stdout.split()
+    def run(*words, script=""):
+        made = subprocess.run([folder / "harness", *words], check=True, capture_output=True, text=True, input=script)
+        return made.stdout.split()
 
     return run
 
@@ -154,3 +175,48 @@ def test_the_least_recently_used_line_of_a_set_falls_out_first(harness):
 def test_a_cache_that_cannot_be_is_refused(harness, text):
     with pytest.raises(subprocess.CalledProcessError):
         harness(text)
+
+
+READ, BRK, MUNMAP, MREMAP, MMAP, MADVISE = 63, 214, 215, 216, 222, 233
+HIGH = 0x7F0000000000
+FAILED = 2**64 - 12
+FIXED, DONTNEED = 0x10, 4
+
+
+def touch(address):
+    return f"t {address:x}"
+
+
+def system_call(number, result, *arguments):
+    padded = (*arguments, *[0] * (4 - len(arguments)))
+    return f"s {number} {' '.join(f'{value:x}' for value in (result, *padded))}"
+
+
+@pytest.mark.parametrize(
+    ("events", "pages"),
+    [
+        ([touch(0), touch(8), touch(4095), touch(4096), touch(HIGH)], [1, 1, 1, 2, 3]),
+        # what is given back is no longer held, also in the middle, and may be touched again
+        ([touch(HIGH + 4096 * i) for i in range(3)] + [system_call(MUNMAP, 0, HIGH + 4096, 4096)], [1, 2, 3, 2]),
+        ([touch(HIGH), system_call(MUNMAP, 0, HIGH, 4096), touch(HIGH)], [1, 0, 1]),
+        ([touch(HIGH), system_call(MADVISE, 0, HIGH, 1, DONTNEED), touch(HIGH)], [1, 0, 1]),
+        ([touch(HIGH), system_call(MADVISE, 0, HIGH, 4096, 3)], [1, 1]),
+        # a range that is larger than any table, with something of it on either side of 128 MiB
+        ([touch(HIGH), touch(HIGH + 2**28), system_call(MUNMAP, 0, HIGH, 2**40), touch(0)], [1, 2, 0, 1]),
+        # another mapping in the place of one
+        ([touch(HIGH), system_call(MMAP, HIGH, HIGH, 4096, 3, 0)], [1, 1]),
+        ([touch(HIGH), system_call(MMAP, HIGH, HIGH, 4096, 3, FIXED)], [1, 0]),
+        # what moves is held elsewhere, and nothing where it was
+        ([touch(HIGH), system_call(MREMAP, 2**32, HIGH, 4096, 8192), touch(2**32), touch(HIGH)], [1, 1, 1, 2]),
+        ([touch(HIGH + 4096), system_call(MREMAP, HIGH, HIGH, 8192, 4096)], [1, 0]),
+        ([touch(HIGH), system_call(MREMAP, FAILED, HIGH, 4096, 8192), touch(HIGH)], [1, 1, 1]),
+        # the heap
+        ([system_call(BRK, 0x5000), touch(0x4000), system_call(BRK, 0x4000), touch(0x3FFF)], [0, 1, 0, 1]),
+        # what the kernel writes
+        ([system_call(READ, 5000, 3, HIGH + 4000, 9999), system_call(READ, FAILED, 3, 0, 9999)], [3, 3]),
+    ],
+)
+def test_pages_are_held_from_when_they_are_touched_until_they_are_given_back(harness, events, pages):
+    *found, peak = map(int, harness("memory", script="\n".join(events)))
+    assert found == pages
+    assert peak == max(pages)

@@ -110,6 +110,7 @@ def test_a_bench_holds_the_emulated_tier_beside_the_others(benches, target):
     assert emulated["cpu"] == "cortex-a72"
     assert measured["latency_ms"]["emulated"] == emulated["latency_ms"]
     assert set(measured["latency_ms"]) >= {"host", "emulated"}
+    assert 4096 <= emulated["peak_memory_bytes"] <= 20_000_000
 
 
 def test_a_bench_without_the_tier_has_no_emulated_figure(root, benches):
@@ -239,6 +240,12 @@ def test_budgets_on_the_emulated_tier_are_judged(root, benches):
     assert broken.code == 1
     (verdict,) = [item for item in broken.data["verdicts"] if item["rule"] == "instructions"]
     assert "breaks the limit" in verdict["sentence"]
+    # The memory that is judged is the emulated process's.
+    tight = call("check", *chosen, "--max-peak-memory", "1 B")
+    (verdict,) = [item for item in tight.data["verdicts"] if item["rule"] == "peak_memory_bytes"]
+    measured = json.loads(next(root.glob(f"build/one_op/keras/tflite*/bench-{DEVICE}.json")).read_text())
+    assert (tight.code, verdict["figure"]) == (1, measured["emulated"]["peak_memory_bytes"])
+    assert verdict["figure"] != max(measured["peak_memory_load_bytes"], measured["peak_memory_run_bytes"])
 
 
 def test_a_regression_against_a_baseline_is_exit_1_and_is_named(root, tmp_path):

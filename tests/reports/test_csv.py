@@ -34,6 +34,8 @@ def test_a_latency_stands_beside_its_tier():
     latencies = {(item["device"], item["tier"]): float(item["value"]) for item in figure(found, "latency_ms")}
     assert latencies == {("pixel-2", "analytic"): 0.0125, ("pixel-2", "emulated"): 3.21, ("pixel-2", "host"): 1.2}
     assert figure(found, "instructions", tier="emulated")[0]["value"] == "2500000.0"
+    assert [line["value"] for line in figure(found, "peak_memory_bytes", tier="emulated")] == ["7500000"]
+    assert len(figure(found, "peak_memory_bytes", tier="host")) == 1
     assert all(item["tier"] for item in found if item["device"])
 
 

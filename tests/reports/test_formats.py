@@ -45,7 +45,7 @@ def test_the_emulated_tier_has_a_table_of_its_own(name, changes, within, note):
     bench = measurement(emulated=emulated, latency_ms={"host": 1.2, "emulated": 3.21})
     text = render(name, report(row(measurements=[bench, measurement("pixel-3a")])))
     (line,) = [line for line in text.splitlines() if "3.21 ms" in line]
-    for cell in (within, "2.5 M", "1.5 M", "12.3 k"):
+    for cell in (within, "2.5 M", "12.3 k", "7.5 MB"):
         assert cell in line
     assert f"emulated: counted on one thread of QEMU's cortex-a72, predicted for 4; {note}" in text
     assert text.count("instructions") == 1

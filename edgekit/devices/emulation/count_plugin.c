@@ -1,7 +1,8 @@
 /*
- * Counts what an arm64 program executes under qemu-aarch64: instructions by kind, and the misses of a model of its data
- * caches. A program marks a moment by close(-4242), which fails and does nothing else; at every mark the counts so far
- * are written as one line of JSON. What stands between two marks is the difference of their lines.
+ * Counts what an arm64 program executes under qemu-aarch64: instructions by kind, the misses of a model of its data
+ * caches, and the pages of memory that it holds. A program marks a moment by close(-4242), which fails and does nothing
+ * else; at every mark the counts so far are written as one line of JSON. What stands between two marks is the difference
+ * of their lines; of pages, the line tells how many there are, and how many there were at most since the last mark.
  *
  * Arguments: out=FILE, and for each cache level l1=BYTES:WAYS, l2=BYTES:WAYS, l3=BYTES:WAYS. A level of no size is absent.
  *
@@ -24,11 +25,13 @@ typedef void (*translated_fn)(plugin_id, struct qemu_plugin_tb *);
 typedef void (*accessed_fn)(unsigned vcpu, uint32_t info, uint64_t address, void *data);
 typedef void (*syscall_fn)(plugin_id, unsigned vcpu, int64_t number, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
                            uint64_t, uint64_t, uint64_t);
+typedef void (*returned_fn)(plugin_id, unsigned vcpu, int64_t number, int64_t value);
 enum { INLINE_ADD_U64 = 0, NO_REGISTERS = 0, READS_AND_WRITES = 3 };
 extern void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id, translated_fn);
 extern void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, int operation, void *, uint64_t);
 extern void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *, accessed_fn, int registers, int rw, void *);
 extern void qemu_plugin_register_vcpu_syscall_cb(plugin_id, syscall_fn);
+extern void qemu_plugin_register_vcpu_syscall_ret_cb(plugin_id, returned_fn);
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 extern struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
 extern const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
@@ -130,9 +133,85 @@ static int hits(struct cache *cache, uint64_t line) {
     return found;
 }
 
+/* --- memory ------------------------------------------------------------------------------------------------------ */
+
+/*
+ * Pages of 4 KiB that the program has read or written and has not given back: what a kernel holds in memory for its
+ * data. The code that it executes is not among them.
+ */
+enum { PAGE_SHIFT = 12, CHUNK_SHIFT = 15, CHUNK_PAGES = 1 << CHUNK_SHIFT, WORDS = CHUNK_PAGES / 64, BUCKETS = 1024 };
+struct chunk {
+    uint64_t number;
+    uint64_t words[WORDS];
+    struct chunk *next;
+};
+static struct chunk *chunks[BUCKETS];
+static const uint64_t NO_PAGE = UINT64_MAX;
+static uint64_t last_page = UINT64_MAX, pages, peak_pages;
+
+static struct chunk *chunk_of(uint64_t number) {
+    struct chunk **bucket = &chunks[number % BUCKETS], *chunk = *bucket;
+    while (chunk != NULL && chunk->number != number) {
+        chunk = chunk->next;
+    }
+    if (chunk == NULL) {
+        chunk = calloc(1, sizeof *chunk);
+        if (chunk == NULL) {
+            abort();
+        }
+        chunk->number = number;
+        chunk->next = *bucket;
+        *bucket = chunk;
+    }
+    return chunk;
+}
+
+static void touch(uint64_t page) {
+    if (page == last_page) {
+        return;
+    }
+    uint64_t *word = &chunk_of(page >> CHUNK_SHIFT)->words[page % CHUNK_PAGES / 64], bit = 1ull << page % 64;
+    last_page = page;
+    if (!(*word & bit)) {
+        *word |= bit;
+        pages++;
+        peak_pages = pages > peak_pages ? pages : peak_pages;
+    }
+}
+
+/* Gives pages back; where `moved` is one, those that were touched are now pages from there on. */
+static void release(uint64_t first, uint64_t end, uint64_t moved) {
+    last_page = NO_PAGE;
+    for (size_t bucket = 0; bucket < BUCKETS; bucket++) {  /* ranges may be huge, chunks are few */
+        for (struct chunk *chunk = chunks[bucket]; chunk != NULL; chunk = chunk->next) {
+            uint64_t from = chunk->number << CHUNK_SHIFT, to = from + CHUNK_PAGES;
+            from = from > first ? from : first;
+            to = to < end ? to : end;
+            for (uint64_t page = from; page < to; page++) {
+                uint64_t *word = &chunk->words[page % CHUNK_PAGES / 64], bit = 1ull << page % 64;
+                if (*word == 0) {
+                    page |= 63;
+                } else if (*word & bit) {
+                    *word &= ~bit;
+                    pages--;
+                    if (moved != NO_PAGE) {
+                        touch(moved + (page - first));
+                    }
+                }
+            }
+        }
+    }
+    last_page = NO_PAGE;
+}
+
+static void release_bytes(uint64_t address, uint64_t bytes) {
+    release(address >> PAGE_SHIFT, (address + bytes + (1u << PAGE_SHIFT) - 1) >> PAGE_SHIFT, NO_PAGE);
+}
+
 static void accessed(unsigned vcpu, uint32_t info, uint64_t address, void *data) {
     uint64_t last = (address + (1u << (info & 15)) - 1) >> LINE_SHIFT;  /* the low bits of info: log2 of the size */
     (void)vcpu, (void)data;
+    touch(address >> PAGE_SHIFT);
     for (uint64_t line = address >> LINE_SHIFT; line <= last; line++) {
         for (int level = 0; level < LEVELS && caches[level].lines && !hits(&caches[level], line); level++) {
         }
@@ -171,7 +250,7 @@ static void translated(plugin_id id, struct qemu_plugin_tb *tb) {
         uint32_t word;
         memcpy(&word, qemu_plugin_insn_data(instruction), sizeof word);
         block->kinds[kind_of(word)]++;
-        if (caches[0].lines && is_memory_access(word)) {
+        if (is_memory_access(word)) {
             qemu_plugin_register_vcpu_mem_cb(instruction, accessed, NO_REGISTERS, READS_AND_WRITES, NULL);
         }
     }
@@ -179,7 +258,9 @@ static void translated(plugin_id id, struct qemu_plugin_tb *tb) {
     block->next = __atomic_exchange_n(&blocks, block, __ATOMIC_ACQ_REL);
 }
 
-enum { SYSCALL_CLOSE = 57, MARK = -4242 };
+enum { MARK = -4242, MAP_FIXED = 0x10, MADV_DONTNEED = 4 };
+/* Linux, include/uapi/asm-generic/unistd.h: numbers that arm64 shares with other newer architectures. */
+enum { CLOSE = 57, READ = 63, PREAD64 = 67, BRK = 214, MUNMAP = 215, MREMAP = 216, MMAP = 222, MADVISE = 233 };
 static FILE *out;
 
 static void write_counts(void) {
@@ -199,15 +280,42 @@ static void write_counts(void) {
     for (int level = 0; level < LEVELS && caches[level].lines; level++) {
         fprintf(out, ", \"l%d_misses\": %llu", level + 1, (unsigned long long)caches[level].misses);
     }
-    fprintf(out, "}\n");
+    fprintf(out, ", \"pages\": %llu, \"peak_pages\": %llu}\n", (unsigned long long)pages, (unsigned long long)peak_pages);
     fflush(out);
+    peak_pages = pages;
 }
+
+static uint64_t given[4], heap_end;
 
 static void on_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
                        uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8) {
-    (void)id, (void)vcpu, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
-    if (number == SYSCALL_CLOSE && (int32_t)a1 == MARK) {
+    (void)id, (void)vcpu, (void)a5, (void)a6, (void)a7, (void)a8;
+    given[0] = a1, given[1] = a2, given[2] = a3, given[3] = a4;
+    if (number == CLOSE && (int32_t)a1 == MARK) {
         write_counts();
+    } else if (number == MUNMAP || (number == MADVISE && a3 == MADV_DONTNEED) || (number == MMAP && a4 & MAP_FIXED)) {
+        release_bytes(a1, a2);  /* a mapping in the place of another begins untouched */
+    }
+}
+
+static void on_return(plugin_id id, unsigned vcpu, int64_t number, int64_t value) {
+    (void)id, (void)vcpu;
+    uint64_t result = (uint64_t)value;
+    if ((number == READ || number == PREAD64) && value > 0) {  /* the kernel writes, and no instruction is seen to */
+        for (uint64_t page = given[1] >> PAGE_SHIFT; page <= (given[1] + result - 1) >> PAGE_SHIFT; page++) {
+            touch(page);
+        }
+    } else if (number == BRK) {
+        if (result < heap_end) {
+            release_bytes(result, heap_end - result);
+        }
+        heap_end = result;
+    } else if (number == MREMAP && value > -4096 && value < 0) {
+        return;  /* it failed */
+    } else if (number == MREMAP && result != given[0]) {
+        release(given[0] >> PAGE_SHIFT, (given[0] + given[1]) >> PAGE_SHIFT, result >> PAGE_SHIFT);
+    } else if (number == MREMAP && given[2] < given[1]) {
+        release_bytes(given[0] + given[2], given[1] - given[2]);
     }
 }
 
@@ -236,5 +344,6 @@ EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **
     }
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
     qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
+    qemu_plugin_register_vcpu_syscall_ret_cb(id, on_return);
     return 0;
 }
