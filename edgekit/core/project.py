@@ -12,6 +12,8 @@ from edgekit.core.source import SOURCE_FILE
 
 _PACKAGE = Path(__file__).parent.parent
 SHIPPED = ("models", "device_profiles")
+OURS = "edgekit's "
+"""Before the name of a file that came with edgekit."""
 
 
 def shipped(name: str) -> Path:
@@ -25,7 +27,7 @@ def known_as(path: str) -> str:
     for name in SHIPPED:
         folder = shipped(name)
         if Path(path).is_relative_to(folder):
-            return f"edgekit's {name}/{Path(path).relative_to(folder).as_posix()}"
+            return f"{OURS}{name}/{Path(path).relative_to(folder).as_posix()}"
     return path
 
 

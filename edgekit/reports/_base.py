@@ -12,6 +12,7 @@ from edgekit.core.comparison import Comparison
 from edgekit.core.errors import InputError
 from edgekit.core.measurement import Measurement
 from edgekit.core.metrics import TASK_METRICS, format_metric
+from edgekit.core.project import OURS
 from edgekit.core.report import Report, Row
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.core.validation import Validation
@@ -205,7 +206,7 @@ def benches_by_device(report: Report) -> dict[str, list[Measurement]]:
 def limit_file(verdict: Verdict) -> str | None:
     """The project's file that set the limit; None where that is the command line, or came with edgekit."""
     origin = verdict.origin
-    return origin if origin.endswith(".toml") and not origin.startswith("/") else None
+    return origin if origin.endswith(".toml") and not origin.startswith(("/", OURS)) else None
 
 
 def tier_note(host: str) -> str:

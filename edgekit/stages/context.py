@@ -13,7 +13,7 @@ from edgekit.config.model import ModelSpec, load_model_spec
 from edgekit.core import plugins
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Listener, Started
-from edgekit.core.project import Project
+from edgekit.core.project import Project, known_as
 from edgekit.devices import host
 from edgekit.workers.environment import Environment
 from edgekit.workers.pool import WorkerPool
@@ -85,5 +85,5 @@ def runtime_environment(name: str) -> Environment:
 
 
 def relative(path: Path, project: Project) -> str:
-    """The path as a person would write it from the project's root."""
-    return str(path.relative_to(project.root)) if path.is_relative_to(project.root) else str(path)
+    """The path as a person would write it from the project's root; what came with edgekit without where that is."""
+    return str(path.relative_to(project.root)) if path.is_relative_to(project.root) else known_as(str(path))

@@ -164,7 +164,7 @@ def test_check_passes_and_fails_with_rule_figure_limit_and_origin(small: Path) -
     assert "breaks the limit 1 KB, set in the command line" in strict.out
     loose = call("check", "--max-size", "1 GB", "-v", "--root", small)
     assert loose.code == 0
-    assert "keeps within the limit 4 KB, set in" in loose.out
+    assert "keeps within the limit 4 KB, set in edgekit's models/linear/model.toml" in loose.out
 
 
 def test_a_budget_without_a_figure_is_broken(small: Path) -> None:

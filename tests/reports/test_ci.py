@@ -23,7 +23,7 @@ def test_a_broken_limit_is_an_error_at_the_file_that_set_it():
 
 
 def test_a_limit_of_the_command_line_or_of_edgekit_itself_has_no_file():
-    for origin in ("the command line", "/somewhere/models/tiny/model.toml"):
+    for origin in ("edgekit's device_profiles/pixel-2.toml", "the command line", "/somewhere/models/tiny/model.toml"):
         assert "file=" not in annotations(replace(verdict(False), origin=origin))[0]
 
 
