@@ -20,8 +20,8 @@ from edgekit.runtimes._base import Runtime, Session
 def _library() -> Any:
     """The module executorch.runtime.
 
-    Its bindings take one class of warnings from executorch.exir, and with it, in its __init__, the whole exporter: two
-    thirds of the time that importing them takes. That __init__ is left out here, and left to whoever converts.
+    Its bindings take one class of warnings from executorch.exir, and with it, in its __init__, the whole exporter: four
+    fifths of the time that importing them takes. That __init__ is left out here, and left to whoever converts.
     """
     exporter = "executorch.exir"
     if "executorch.runtime" not in sys.modules and exporter not in sys.modules:
