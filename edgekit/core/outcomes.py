@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edgekit.core.digests import Digests
 from edgekit.core.errors import EXIT_OK, InputError
@@ -59,8 +59,7 @@ class Book:
         """As it stands."""
         try:
             files = {
-                str(replace(read, path=known_as(read.path))): self.digests.of_part(read.path, read.only, read.without)
-                for read in step.reads
+                known_as(str(read)): self.digests.of_part(read.path, read.only, read.without) for read in step.reads
             }
         except OSError as error:
             raise InputError(f"cannot read {error.filename}: {(error.strerror or str(error)).lower()}") from None

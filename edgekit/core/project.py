@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from edgekit.core.artifact import MANIFEST_FILE
@@ -22,8 +23,11 @@ def shipped(name: str) -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / name
 
 
+@cache
 def known_as(path: str) -> str:
     """A path as records name it: what came with edgekit without where edgekit is installed."""
+    if not Path(path).is_absolute():
+        return path
     for name in SHIPPED:
         folder = shipped(name)
         if Path(path).is_relative_to(folder):
