@@ -13,6 +13,7 @@ from edgekit.core.drilling import Drilling, TensorDiff
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_json
 from edgekit.core.specs import Variant
+from edgekit.core.stored import restoring
 
 LAYERS_SCHEMA = 1
 LAYERS_FILE = "layers.json"
@@ -45,6 +46,11 @@ class Layers:
     def variant(self) -> Variant:
         """Target and precision in one, marked where a recipe made it."""
         return Variant(self.target, self.precision, self.how)
+
+    @property
+    def reference_folder(self) -> str:
+        """The name of the folder beside the artifact's that the reference stands in."""
+        return self.reference.replace(":", "-")
 
     @property
     def first(self) -> TensorDiff | None:
@@ -80,7 +86,7 @@ def stale(artifact: Artifact, layers: Layers) -> str:
 def _reference_sha256(artifact: Artifact, layers: Layers) -> str | None:
     if layers.reference == SOURCE:
         return artifact.manifest.source.get("sha256")
-    folder = artifact.folder.parent / layers.reference.replace(":", "-")
+    folder = artifact.folder.parent / layers.reference_folder
     try:
         return load_artifact(folder).manifest.sha256 if (folder / MANIFEST_FILE).is_file() else None
     except InputError:
@@ -109,16 +115,10 @@ def load_layers(path: Path) -> Layers:
 
 def layers_from_dict(data: Any, path: Path) -> Layers:
     """The inverse of `to_dict` after a trip through JSON. Raises InputError that names the file."""
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: not an error by layer")
-    known = {item.name for item in fields(Layers)}
-    if data.get("schema_version") != LAYERS_SCHEMA or set(data) - known:
-        raise InputError(f"{path}: not an error by layer of version {LAYERS_SCHEMA}; run the diff again")
-    try:
-        made: dict[str, Any] = {name: tuple(data[name]) for name in ("only_reference", "only_actual")}
-        return Layers(**{**data, **made, "tensors": tuple(_tensor(item) for item in data["tensors"])})
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: this error by layer lacks or mistypes a key ({error})") from None
+    keys = {item.name for item in fields(Layers)}
+    with restoring(data, path, "an error by layer", "run the diff again", keys=keys, version=LAYERS_SCHEMA) as given:
+        made: dict[str, Any] = {name: tuple(given[name]) for name in ("only_reference", "only_actual")}
+        return Layers(**{**given, **made, "tensors": tuple(_tensor(item) for item in given["tensors"])})
 
 
 def _tensor(data: Mapping[str, Any]) -> TensorDiff:

@@ -9,9 +9,9 @@ from typing import Any
 
 from edgekit.core.clock import Distribution
 from edgekit.core.emulated import Emulated, emulated_from_dict
-from edgekit.core.errors import InputError
 from edgekit.core.files import read_json
 from edgekit.core.specs import Variant
+from edgekit.core.stored import restoring
 
 BENCH_SCHEMA = 1
 
@@ -88,19 +88,13 @@ def load_measurement(path: Path) -> Measurement:
 
 def measurement_from_dict(data: Any, path: Path) -> Measurement:
     """The inverse of `dataclasses.asdict` after a trip through JSON. Raises InputError that names the file."""
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: not a bench result")
-    known = {field.name for field in fields(Measurement)}
-    if data.get("schema_version") != BENCH_SCHEMA or set(data) - known:
-        raise InputError(f"{path}: not a bench result of version {BENCH_SCHEMA}; run the bench again")
-    try:
+    keys = {field.name for field in fields(Measurement)}
+    with restoring(data, path, "a bench result", "run the bench again", keys=keys, version=BENCH_SCHEMA) as given:
         made = {
-            "wall": Distribution(**data["wall"]),
-            "cpu": Distribution(**data["cpu"]),
-            "cpus": None if data["cpus"] is None else tuple(data["cpus"]),
-            "notes": tuple(data["notes"]),
-            "emulated": emulated_from_dict(data["emulated"]) if data.get("emulated") else None,
+            "wall": Distribution(**given["wall"]),
+            "cpu": Distribution(**given["cpu"]),
+            "cpus": None if given["cpus"] is None else tuple(given["cpus"]),
+            "notes": tuple(given["notes"]),
+            "emulated": emulated_from_dict(given["emulated"]) if given.get("emulated") else None,
         }
-        return Measurement(**{**data, **made})
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: this bench result lacks or mistypes a key ({error})") from None
+        return Measurement(**{**given, **made})

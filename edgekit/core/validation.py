@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.comparison import Comparison, comparison_from_dict, format_figure
-from edgekit.core.errors import InputError
 from edgekit.core.files import read_json
 from edgekit.core.specs import Variant
 from edgekit.core.statistics import ClassDrift, Interval, detectable_drop, samples_to_decide
+from edgekit.core.stored import restoring
 
 VALIDATION_SCHEMA = 2
 VALIDATION_FILE = "validation.json"
@@ -137,19 +137,15 @@ def load_validation(path: Path) -> Validation:
 
 def validation_from_dict(data: dict[str, Any], path: Path) -> Validation:
     """The inverse of `dataclasses.asdict` after a trip through JSON. Raises InputError that names the file."""
-    known = {field.name for field in fields(Validation)} | {"passed"}
-    if data.get("schema_version") != VALIDATION_SCHEMA or set(data) - known:
-        raise InputError(f"{path}: not a validation result of version {VALIDATION_SCHEMA}; validate again")
-    try:
+    keys = {field.name for field in fields(Validation)} | {"passed"}
+    with restoring(data, path, "a validation result", "validate again", keys=keys, version=VALIDATION_SCHEMA) as given:
         made = {
-            "comparisons": tuple(comparison_from_dict(item) for item in data["comparisons"]),
-            "against_host": tuple(comparison_from_dict(item) for item in data.get("against_host", ())),
-            "hard": tuple(comparison_from_dict(item) for item in data.get("hard", ())),
-            "hard_cases": tuple(data.get("hard_cases", ())),
-            "batches": tuple(comparison_from_dict(item) for item in data.get("batches", ())),
-            "drift": None if data["drift"] is None else _drift(data["drift"]),
+            "comparisons": tuple(comparison_from_dict(item) for item in given["comparisons"]),
+            "against_host": tuple(comparison_from_dict(item) for item in given.get("against_host", ())),
+            "hard": tuple(comparison_from_dict(item) for item in given.get("hard", ())),
+            "hard_cases": tuple(given.get("hard_cases", ())),
+            "batches": tuple(comparison_from_dict(item) for item in given.get("batches", ())),
+            "drift": None if given["drift"] is None else _drift(given["drift"]),
         }
-        rest = {key: value for key, value in data.items() if key != "passed"}
+        rest = {key: value for key, value in given.items() if key != "passed"}
         return Validation(**{**rest, **made})
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: this validation result lacks or mistypes a key ({error})") from None

@@ -36,7 +36,7 @@ def validate_command(manifest: Manifest, *, hard: bool = False, device: str | No
 def diff_command(layers: Layers) -> str:
     """Against the source, or against the float32 artifact that it was compared with."""
     folder = PurePosixPath("build", layers.model, layers.kind)
-    reference = [] if layers.reference == SOURCE else [str(folder / layers.reference.replace(":", "-"))]
+    reference = [] if layers.reference == SOURCE else [str(folder / layers.reference_folder)]
     return shlex.join(("edgekit", "diff", *reference, str(folder / layers.variant.slug)))
 
 

@@ -1,0 +1,40 @@
+"""What a stage wrote is read back whole, or refused with the file's name."""
+
+from pathlib import Path
+
+import pytest
+
+from edgekit.core.errors import InputError
+from edgekit.core.layers import layers_from_dict
+from edgekit.core.measurement import measurement_from_dict
+from edgekit.core.stored import restoring
+from edgekit.core.validation import validation_from_dict
+
+PATH = Path("build/it.json")
+
+
+@pytest.mark.parametrize("read", [layers_from_dict, measurement_from_dict, validation_from_dict])
+@pytest.mark.parametrize("data", [[], None, "text", 3])
+def test_what_is_no_object_is_refused(read, data):
+    with pytest.raises(InputError, match=r"^build/it\.json: not an? "):
+        read(data, PATH)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"schema_version": 1}, "this bench result lacks or mistypes a key ('size')"),
+        ({"schema_version": 2, "size": 3}, "not a bench result of version 1; run the bench again"),
+        ({"size": 3}, "not a bench result of version 1; run the bench again"),
+        ({"schema_version": 1, "size": 3, "colour": 0}, "not a bench result of version 1; run the bench again"),
+        ({"schema_version": 1, "size": None}, "this bench result lacks or mistypes a key"),
+    ],
+)
+def test_every_key_is_there_known_and_of_its_type(data, sentence):
+    keys = ("schema_version", "size")
+    with (
+        pytest.raises(InputError) as caught,
+        restoring(data, PATH, "a bench result", "run the bench again", keys=keys, version=1) as given,
+    ):
+        assert given["size"] + 1
+    assert str(caught.value).startswith(f"{PATH}: {sentence}")
