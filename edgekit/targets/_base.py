@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from edgekit.core.arena import Life
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.metrics import Array
+from edgekit.core.operators import Operator
 from edgekit.core.recipe import Calibration, Recipe
 from edgekit.core.requirements import Requirement, require
 from edgekit.core.source import LoadedSource
@@ -168,6 +169,19 @@ class Target(ABC):
     def lives(self, path: Path) -> tuple[Life, ...]:
         """Each computed tensor's size and life, in the order of computation. Raises InputError where it is not told."""
         raise InputError(f"{path}: {self.title} files do not tell how long their tensors live")
+
+    @property
+    def cuts(self) -> bool:
+        """Whether its files can be cut off after an operator."""
+        return type(self).cut is not Target.cut
+
+    def operators(self, path: Path) -> tuple[Operator, ...]:
+        """The operators after which the file can be cut off, in the order of computation."""
+        raise InputError(f"{path}: {self.title} files are not cut off after an operator")
+
+    def cut(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
+        """Files in the folder that end after these operators (from 0), with the same inputs."""
+        raise InputError(f"{path}: {self.title} files are not cut off after an operator")
 
     @abstractmethod
     def describe(self, path: Path) -> ModelDescription:

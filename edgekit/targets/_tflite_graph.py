@@ -71,14 +71,19 @@ def _check_complete(model: Any, size: int) -> None:
 
 def rename_signature(content: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> bytes:
     """The flatbuffer with other names of its signature's inputs and outputs: old name -> new name."""
-    import flatbuffers
-
     model = _schema().ModelT.InitFromPackedBuf(content, 0)
     for definition in model.signatureDefs:
         for items, names in ((definition.inputs, inputs), (definition.outputs, outputs)):
             for item in items:
-                item.name = names.get(_text(item.name), _text(item.name))
-    builder = flatbuffers.Builder(len(content))
+                item.name = names.get(text(item.name), text(item.name))
+    return pack(model)
+
+
+def pack(model: Any) -> bytes:
+    """The flatbuffer of the schema's object tree."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
@@ -90,8 +95,6 @@ def inline_buffers(content: bytes) -> bytes:
     some tools write any file. LiteRT reads them; TensorFlow Lite Micro takes such weights for tensors to be computed,
     and runs on whatever lies in the arena.
     """
-    import flatbuffers
-
     model = _schema().ModelT.InitFromPackedBuf(content, 0)
     outside = [buffer for buffer in model.buffers if buffer.offset and buffer.offset > 1]
     if not outside or len(content) >= 1 << 31:
@@ -99,9 +102,7 @@ def inline_buffers(content: bytes) -> bytes:
     for buffer in outside:
         buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
         buffer.offset = buffer.size = 0
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return pack(model)
 
 
 def _dtype(tensor: Any) -> tuple[str, float]:
@@ -131,7 +132,8 @@ def _spec(tensor: Any, name: str) -> TensorSpec:
     return TensorSpec(name, dims, _dtype(tensor)[0], None, quantization)
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A string of the flatbuffer."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
@@ -141,12 +143,12 @@ def _signature(model: Any) -> Signature:
         first = model.signatureDefs[0]
         graph = model.subgraphs[first.subgraphIndex]
         return Signature(
-            tuple(_spec(graph.tensors[item.tensorIndex], _text(item.name)) for item in first.inputs),
-            tuple(_spec(graph.tensors[item.tensorIndex], _text(item.name)) for item in first.outputs),
+            tuple(_spec(graph.tensors[item.tensorIndex], text(item.name)) for item in first.inputs),
+            tuple(_spec(graph.tensors[item.tensorIndex], text(item.name)) for item in first.outputs),
         )
     return Signature(
-        tuple(_spec(graph.tensors[index], _text(graph.tensors[index].name)) for index in graph.inputs),
-        tuple(_spec(graph.tensors[index], _text(graph.tensors[index].name)) for index in graph.outputs),
+        tuple(_spec(graph.tensors[index], text(graph.tensors[index].name)) for index in graph.inputs),
+        tuple(_spec(graph.tensors[index], text(graph.tensors[index].name)) for index in graph.outputs),
     )
 
 
@@ -173,10 +175,11 @@ def _macs(name: str, op: Any, graph: Any) -> int | None:
     return None
 
 
-def _op_name(model: Any, op: Any) -> str:
+def op_name(model: Any, op: Any) -> str:
+    """`CONV_2D`; the custom code of an operator that is not TFLite's own."""
     code = model.operatorCodes[op.opcodeIndex]
     if code.customCode:
-        return _text(code.customCode)
+        return text(code.customCode)
     builtin = max(code.builtinCode, code.deprecatedBuiltinCode)  # schema 3a moved the field when it grew
     return _enum_names(_schema().BuiltinOperator).get(builtin, str(builtin))
 
@@ -186,7 +189,7 @@ def _runs(model: Any) -> dict[int, int | None]:
     runs: dict[int, int | None] = dict.fromkeys(range(len(model.subgraphs)), 1)
     for index, graph in enumerate(model.subgraphs):  # a loop's subgraphs stand behind the one that holds it
         for op in graph.operators or []:
-            if _op_name(model, op) == "WHILE":
+            if op_name(model, op) == "WHILE":
                 around = _rounds(model, graph, op)
                 outer = runs[index]
                 times = None if around is None or outer is None else around * outer
@@ -200,7 +203,7 @@ def _rounds(model: Any, graph: Any, loop: Any) -> int | None:
     condition = model.subgraphs[int(loop.builtinOptions.condSubgraphIndex)]
     limits = []
     for op in condition.operators or []:
-        name = _op_name(model, op)
+        name = op_name(model, op)
         if name == "LESS" and op.inputs[0] in condition.inputs:
             start = _scalar(model, graph.tensors[loop.inputs[list(condition.inputs).index(op.inputs[0])]])
             limit = _scalar(model, condition.tensors[op.inputs[1]])
@@ -233,7 +236,7 @@ def describe(path: Path) -> ModelDescription:
     runs = _runs(model)
     for index, graph in enumerate(model.subgraphs):
         for op in graph.operators or []:
-            name = _op_name(model, op)
+            name = op_name(model, op)
             counts[name] += 1
             count, times = _macs(name, op, graph), runs[index]
             unknown = unknown or (count is not None and times is None)
@@ -253,7 +256,7 @@ def describe(path: Path) -> ModelDescription:
         macs=None if unknown else sum(macs.values()),
         activation_bytes=int(sum(_elements(tensor) * _dtype(tensor)[1] for tensor in activations)),
         quantized_tensors=sum(_spec(tensor, "").quantization is not None for tensor in tensors),
-        metadata={"description": _text(model.description or ""), "version": str(model.version)},
+        metadata={"description": text(model.description or ""), "version": str(model.version)},
         mac_outputs=None if unknown else written,
     )
 
@@ -266,13 +269,17 @@ def _is_weight(model: Any, tensor: Any) -> bool:
     return constant and (_dtype(tensor)[0].startswith("float") or bool(quantized and len(tensor.quantization.scale)))
 
 
+def main_graph(model: Any) -> Any:
+    """The subgraph that an inference runs: that of the first signature."""
+    return model.subgraphs[model.signatureDefs[0].subgraphIndex if model.signatureDefs else 0]
+
+
 def lives(path: Path) -> tuple[Life, ...]:
     """When each tensor of the main graph is computed and last read: inputs from the start, outputs to the end.
 
     A loop's own tensors live within its operator and are not among them.
     """
-    model = parse(path)
-    graph = model.subgraphs[model.signatureDefs[0].subgraphIndex if model.signatureDefs else 0]
+    graph = main_graph(parse(path))
     operators = graph.operators or []
     first = {int(index): 0 for index in graph.inputs}
     last = dict(first)
@@ -289,4 +296,4 @@ def lives(path: Path) -> tuple[Life, ...]:
 
 
 def _life(tensor: Any, first: int, last: int) -> Life:
-    return Life(_text(tensor.name), int(_elements(tensor) * _dtype(tensor)[1]), first, last)
+    return Life(text(tensor.name), int(_elements(tensor) * _dtype(tensor)[1]), first, last)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.operators import Operator
 from edgekit.core.requirements import KERAS, ONNX, ONNXRUNTIME, ONNXSCRIPT, ONNXSLIM, TENSORFLOW, TF2ONNX, TORCH
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature
-from edgekit.targets import _onnx_selective
+from edgekit.targets import _onnx_cuts, _onnx_selective
 from edgekit.targets._base import Conversion, Converted, Layer, Target
 from edgekit.targets._onnx_graph import canonical_names, describe, expose, parse, prune_opsets, read_signature, rename
 from edgekit.targets._onnx_simplify import at_opset, opset, set_ir_version, slim
@@ -89,6 +90,12 @@ class Onnx(Target):
 
     def describe(self, path: Path) -> ModelDescription:
         return describe(path)
+
+    def operators(self, path: Path) -> tuple[Operator, ...]:
+        return _onnx_cuts.operators(path)
+
+    def cut(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
+        return _onnx_cuts.cut(path, after, folder)
 
     def exposed(self, path: Path, folder: Path) -> Path:
         model = expose(parse(path))

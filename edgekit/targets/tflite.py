@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.core.arena import Life
+from edgekit.core.operators import Operator
 from edgekit.core.requirements import KERAS, LITERT, LITERT_TORCH, QUANTIZER, TENSORFLOW, TORCH, require
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature, TensorSpec
-from edgekit.targets import _tflite_keras, _tflite_quantizer, _tflite_selective, _tflite_torch
+from edgekit.targets import _tflite_cuts, _tflite_keras, _tflite_quantizer, _tflite_selective, _tflite_torch
 from edgekit.targets._base import Conversion, Converted, Layer, Target
 from edgekit.targets._tflite_graph import describe, inline_buffers, lives, read_signature
 
@@ -68,6 +69,12 @@ class TFLite(Target):
 
     def describe(self, path: Path) -> ModelDescription:
         return describe(path)
+
+    def operators(self, path: Path) -> tuple[Operator, ...]:
+        return _tflite_cuts.operators(path)
+
+    def cut(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
+        return _tflite_cuts.cut(path, after, folder)
 
     def lives(self, path: Path) -> tuple[Life, ...]:
         return lives(path)
