@@ -35,6 +35,7 @@ from edgekit.cli._common import Choice, Run, common, complete, failures, selecti
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True, help="Seconds for each."
 )
+@click.option("--per-op", is_flag=True, help="Also what each operator costs, in the tiers that can tell.")
 @click.option("--baseline", type=click.Path(path_type=Path), help="An earlier bench's JSON to compare with.")
 @click.option(
     "--max-regression", metavar="SHARE", help="How much worse than the baseline a figure may be (default: 2%)."
@@ -49,6 +50,7 @@ def command(
     min_duration: float,
     min_runs: int,
     timeout: float,
+    per_op: bool,
     baseline: Path | None,
     max_regression: str | None,
 ) -> int:
@@ -57,6 +59,9 @@ def command(
     Every latency carries its tier: `host` is measured on this machine, `analytic` is the device's roofline, `emulated`
     is predicted from the instructions and cache misses that one inference takes on the device's core under QEMU.
 
+    With --per-op the emulated tier counts the model cut off after each operator (.tflite and .onnx), and the host tier
+    asks the runtime's profiler (ONNX Runtime, TorchScript, lite interpreter).
+
     Exit code 1 when a figure is worse than the --baseline's by more than is allowed. Host latency is compared only
     where there is no emulated tier: it does not repeat.
 
@@ -64,6 +69,7 @@ def command(
     Example:
       edgekit bench simple_cnn --device raspberry-pi-4b
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated
+      edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated --per-op
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated --baseline main.json
       edgekit bench simple_cnn --target tflite:int8 --threads 2 --json
     """
@@ -91,6 +97,7 @@ def command(
         timeout_s=timeout,
         emulated="emulated" in tiers,
         emulated_timeout_s=2 * timeout,
+        per_op=per_op,
     )
     with run.context() as context:
         chosen = artifacts(context, Selection(*choice))

@@ -138,12 +138,13 @@ def _carry_out(run: Run, graph: Graph, book: Book, wanted: _Wanted) -> Ran:
         book.digests.save()
         return Ran(foreseen, 0.0)
     from edgekit.devices.host import available_memory_bytes
-    from edgekit.stages.run import STEP_MEMORY_BYTES, How, default_jobs
+    from edgekit.stages.run import How
     from edgekit.stages.run import run as carry_out
+    from edgekit.stages.together import MEMORY_BYTES, at_once
 
     memory = available_memory_bytes()
-    jobs = wanted.jobs or default_jobs(memory)
-    with run.context(wanted.timeout_s, workers=max(jobs + 1, memory // STEP_MEMORY_BYTES)) as context:
+    jobs = wanted.jobs or at_once(memory)
+    with run.context(wanted.timeout_s, workers=max(jobs + 1, memory // MEMORY_BYTES)) as context:
         how = How(jobs, memory, wanted.forced, rendered)
         if wanted.dask is None:
             return carry_out(context, graph, book, how)

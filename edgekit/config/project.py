@@ -159,6 +159,7 @@ class BenchEntry:
     threads: Annotated[PositiveInt | None, Field(description="Instead of the profile's.")] = None
     min_duration_s: Annotated[NotNegative, Field(description="Seconds to measure for.")] = 1.0
     min_runs: Annotated[PositiveInt, Field(description="Inferences to measure.")] = 50
+    per_op: Annotated[bool, Field(description="Also what each operator costs, in the tiers that can tell.")] = False
 
     __pydantic_config__ = STRICT
 

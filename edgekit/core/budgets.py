@@ -96,8 +96,8 @@ class Verdict:
             return f"{subject}: {self.rule}: {self.detail or ('passed' if self.passed else 'failed')}"
         relation = "keeps within" if self.passed else "breaks"
         figure, limit = (format_rule(self.rule, value) for value in (self.figure, self.limit))
-        doubt = f"; {self.undecided}" if self.undecided else ""
-        return f"{subject}: {self.rule} {figure} {relation} the limit {limit}, set in {self.origin}{doubt}"
+        more = "".join(f"; {text}" for text in (self.detail, self.undecided) if text)
+        return f"{subject}: {self.rule} {figure} {relation} the limit {limit}, set in {self.origin}{more}"
 
 
 def format_rule(rule: str, value: float) -> str:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from edgekit.core.files import read_json
+from edgekit.core.operators import JOINED, Operator, OperatorCost
+from edgekit.core.stored import restoring
+
 UNCALIBRATED = "uncalibrated"
+EMULATION_SCHEMA = 1
 PAGE_BYTES = 4096
+
+
+def _step(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    return {name: value - before[name] for name, value in after.items()}
 
 
 @dataclass(frozen=True)
@@ -32,13 +43,26 @@ class Counts:
     l3_misses: float | None = None
 
     @classmethod
-    def between(cls, marks: list[Mapping[str, int]], runs: int) -> Counts:
-        """From the last three marks: `runs` calls of nothing between the first two of them, `runs` inferences between
-        the last two."""
-        before, start, end = marks[-3:]
-        names = [item.name for item in fields(cls) if item.name in end]
-        own = {name: (end[name] - start[name]) - (start[name] - before[name]) for name in names}
-        return cls(**{name: max(0.0, value / runs) for name, value in own.items()})
+    def between(cls, marks: Sequence[Mapping[str, int]], runs: int) -> Counts:
+        """From the last marks: one before and one after each of `runs` calls of nothing, then one after each of as many
+        inferences.
+
+        Instructions are those of the median inference: now and then a runtime does something once. Misses are the mean.
+        """
+        steps = [_step(*pair) for pair in pairwise(marks[-(2 * runs + 1) :])]
+        empty, full = (sorted(part, key=lambda step: step["instructions"]) for part in (steps[:runs], steps[runs:]))
+        middle = (runs - 1) // 2
+        found = {}
+        for name in (item.name for item in fields(cls) if item.name in full[0]):
+            own = [(full[middle], empty[middle])] if not name.endswith("misses") else zip(full, empty, strict=True)
+            differences = [after[name] - before[name] for after, before in own]
+            found[name] = max(0.0, sum(differences) / len(differences))
+        return cls(**found)
+
+    def beyond(self, other: Counts) -> Counts:
+        """What it has more than the other, of each kind; never less than nothing."""
+        pairs = ((item.name, getattr(self, item.name), getattr(other, item.name)) for item in fields(self))
+        return Counts(**{name: max(0.0, own - less) for name, own, less in pairs if own is not None})
 
     @property
     def memory_misses(self) -> float:
@@ -60,6 +84,43 @@ def peak_memory_bytes(marks: list[Mapping[str, int]]) -> int:
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """One inference of a model that ends after `operator`; None where the runtime did not take it."""
+
+    operator: Operator
+    counts: Counts | None
+
+
+def by_operator(prefixes: Sequence[Prefix], latency_ms: Callable[[Counts], float]) -> tuple[OperatorCost, ...]:
+    """What each operator adds to the one before it, in the order of computation; all instructions together are those of
+    the whole inference, and of misses there may be some more.
+
+    A prefix that takes less instructions than a shorter one is what a runtime does to operators that it fuses, once it
+    sees them all: these stand together, as do operators between which it cannot be cut. The call itself counts to the
+    first.
+    """
+    kept: list[tuple[list[Operator], Counts]] = []
+    waiting: list[Operator] = []
+    for prefix in prefixes:
+        waiting.append(prefix.operator)
+        if prefix.counts is None:
+            continue
+        while kept and prefix.counts.instructions < kept[-1][1].instructions:
+            waiting = [*kept.pop()[0], *waiting]
+        kept.append((waiting, prefix.counts))
+        waiting = []
+    found: list[OperatorCost] = []
+    before: Counts | None = None
+    for operators, counts in kept:
+        own = counts if before is None else counts.beyond(before)
+        kind = JOINED.join(operator.kind for operator in operators)
+        figures = (latency_ms(own), own.instructions, own.memory_misses)
+        found.append(OperatorCost(kind, operators[-1].name, *figures))
+        before = counts
+    return tuple(found)
+
+
+@dataclass(frozen=True)
 class Emulated:
     """Counts of one thread, and the latency that the profile's cost model predicts from them for `threads` threads.
 
@@ -77,6 +138,7 @@ class Emulated:
     high_ms: float | None
     calibration: str
     peak_memory_bytes: int | None = None
+    operators: tuple[OperatorCost, ...] = ()
 
     @property
     def calibrated(self) -> bool:
@@ -84,6 +146,30 @@ class Emulated:
         return self.calibration != UNCALIBRATED
 
 
+@dataclass(frozen=True)
+class Emulation:
+    """What was found out about one artifact on one device's emulated core."""
+
+    artifact_sha256: str
+    device: str
+    emulated: Emulated
+    schema_version: int = EMULATION_SCHEMA
+
+
+def emulation_file(device: str) -> str:
+    """`emulated-raspberry-pi-4b.json`"""
+    return f"emulated-{device}.json"
+
+
+def load_emulation(path: Path) -> Emulation:
+    """The emulation in the file. Raises InputError when it is damaged or of another version."""
+    data, keys = read_json(path, "result of an emulation"), {item.name for item in fields(Emulation)}
+    again = "run the bench again"
+    with restoring(data, path, "a result of an emulation", again, keys=keys, version=EMULATION_SCHEMA) as given:
+        return Emulation(**{**given, "emulated": emulated_from_dict(given["emulated"])})
+
+
 def emulated_from_dict(data: Mapping[str, Any]) -> Emulated:
     """The inverse of `dataclasses.asdict` after a trip through JSON. Raises KeyError, TypeError."""
-    return Emulated(**{**data, "counts": Counts(**data["counts"])})
+    operators = tuple(OperatorCost(**item) for item in data.get("operators", ()))
+    return Emulated(**{**data, "counts": Counts(**data["counts"]), "operators": operators})

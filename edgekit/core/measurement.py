@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from edgekit.core.clock import Distribution
 from edgekit.core.emulated import Emulated, emulated_from_dict
 from edgekit.core.files import read_json
+from edgekit.core.operators import OperatorCost
 from edgekit.core.specs import Variant
 from edgekit.core.stored import restoring
 
@@ -20,7 +21,7 @@ BENCH_SCHEMA = 1
 class Measurement:
     """Figures in ms and bytes. `latency_ms` is one figure a tier: the median of `wall` for `host`, a roofline for
     `analytic`, the cost model's for `emulated`. Peak memory is above what the process held once the runtime's library
-    was loaded."""
+    was loaded. `kinds` counts the file's operators by kind; `operators` are those of this host's profiler."""
 
     model: str
     kind: str
@@ -47,6 +48,8 @@ class Measurement:
     notes: tuple[str, ...] = ()
     emulated: Emulated | None = None
     how: str = ""
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    operators: tuple[OperatorCost, ...] = ()
     schema_version: int = BENCH_SCHEMA
 
     @property
@@ -63,6 +66,12 @@ class Measurement:
     def peak_memory_tier(self) -> str:
         """Where `peak_memory_bytes` was found: `emulated` or `host`."""
         return "host" if self.emulated_peak_memory_bytes is None else "emulated"
+
+    @property
+    def operators_by_tier(self) -> dict[str, tuple[OperatorCost, ...]]:
+        """The operators of each tier that tells them: `emulated`, `host`."""
+        emulated = () if self.emulated is None else self.emulated.operators
+        return {tier: items for tier, items in (("emulated", emulated), ("host", self.operators)) if items}
 
     @property
     def emulated_peak_memory_bytes(self) -> int | None:
@@ -88,13 +97,14 @@ def load_measurement(path: Path) -> Measurement:
 
 def measurement_from_dict(data: Any, path: Path) -> Measurement:
     """The inverse of `dataclasses.asdict` after a trip through JSON. Raises InputError that names the file."""
-    keys = {field.name for field in fields(Measurement)}
+    keys = {item.name for item in fields(Measurement)}
     with restoring(data, path, "a bench result", "run the bench again", keys=keys, version=BENCH_SCHEMA) as given:
         made = {
             "wall": Distribution(**given["wall"]),
             "cpu": Distribution(**given["cpu"]),
             "cpus": None if given["cpus"] is None else tuple(given["cpus"]),
             "notes": tuple(given["notes"]),
+            "operators": tuple(OperatorCost(**item) for item in given.get("operators", ())),
             "emulated": emulated_from_dict(given["emulated"]) if given.get("emulated") else None,
         }
         return Measurement(**{**given, **made})

@@ -17,7 +17,7 @@ from typing import Any
 
 from edgekit.core.errors import InputError
 
-KINDS = ("train", "take in", "export", "validate", "diff", "bench", "check", "report", "track")
+KINDS = ("train", "take in", "export", "validate", "diff", "emulate", "bench", "check", "report", "track")
 """In the order of a day's work. What measures runs alone; what tells of the others is done whatever became of them."""
 
 

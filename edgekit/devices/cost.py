@@ -160,16 +160,24 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
+def _coefficients(profile: DeviceProfile, threads: int) -> Coefficients:
+    """The profile's own, or the usual ones."""
+    spec = profile.cost
+    if spec is None:
+        return Coefficients(_USUAL_CYCLES, _USUAL_L1_MISS_CYCLES, {threads: usual_line_ns(profile)})
+    lines = {item.count: item.line_ns for item in spec.threads}
+    return Coefficients(spec.cycles_per_instruction, spec.cycles_per_l1_miss, lines)
+
+
+def latency_ms(profile: DeviceProfile, counts: Counts, threads: int) -> float:
+    """The figure without its interval."""
+    return _coefficients(profile, threads).latency_ms(counts, threads, profile.cores[0].clock_mhz)
+
+
 def predicted(profile: DeviceProfile, cpu: str, counts: Counts, threads: int, inferences: int) -> Emulated:
     """The figure of the emulated tier. Its interval is the largest error of the fit, and at least 5 %."""
-    spec, clock_mhz = profile.cost, profile.cores[0].clock_mhz
+    spec, latency = profile.cost, latency_ms(profile, counts, threads)
     own = None if spec is None else next((item for item in spec.threads if item.count == threads), None)
-    if spec is None:
-        coefficients = Coefficients(_USUAL_CYCLES, _USUAL_L1_MISS_CYCLES, {threads: usual_line_ns(profile)})
-    else:
-        lines = {item.count: item.line_ns for item in spec.threads}
-        coefficients = Coefficients(spec.cycles_per_instruction, spec.cycles_per_l1_miss, lines)
-    latency = coefficients.latency_ms(counts, threads, clock_mhz)
     if spec is None or own is None:
         return Emulated(cpu, threads, inferences, counts, latency, None, None, UNCALIBRATED)
     width = max(own.max_error, _LEAST_ERROR)

@@ -12,6 +12,7 @@ from edgekit.core.comparison import Comparison
 from edgekit.core.errors import InputError
 from edgekit.core.measurement import Measurement
 from edgekit.core.metrics import TASK_METRICS, format_metric
+from edgekit.core.operators import OperatorCost
 from edgekit.core.project import OURS
 from edgekit.core.report import Report, Row
 from edgekit.core.units import format_bytes, format_count, format_ms
@@ -123,6 +124,39 @@ def emulated_note(items: Iterable[Measurement]) -> str:
     return "\n".join(
         f"emulated: counted on one thread of QEMU's {cpu}, predicted for {threads}; {calibration}"
         for cpu, threads, calibration in found
+    )
+
+
+OPERATORS_HEADER = ("", "operator", "output", "latency", "share", "instructions", "lines")
+OPERATORS_LEFT = 3
+_DEAREST, _NAME_WIDTH = 15, 28
+
+
+def operator_rows(items: Sequence[OperatorCost]) -> list[tuple[str, ...]]:
+    """The dearest operators in the order of OPERATORS_HEADER, numbered in the order of computation; the rest in one."""
+    ranked = sorted(enumerate(items, 1), key=lambda item: -item[1].latency_ms)
+    total = sum(item.latency_ms for item in items)
+    kept, rest = ranked[:_DEAREST], [item for _, item in ranked[_DEAREST:]]
+    rows = [operator_cells(str(number), item, total) for number, item in sorted(kept)]
+    if rest:
+        counted = [item.instructions for item in rest if item.instructions is not None]
+        instructions = sum(counted) if len(counted) == len(rest) else None
+        others = OperatorCost(f"{len(rest)} others", "", sum(item.latency_ms for item in rest), instructions)
+        rows.append(operator_cells("", others, total))
+    return rows
+
+
+def operator_cells(number: str, item: OperatorCost, total_ms: float) -> tuple[str, ...]:
+    """One operator in the order of OPERATORS_HEADER."""
+    name = item.name if len(item.name) <= _NAME_WIDTH else f"…{item.name[1 - _NAME_WIDTH :]}"
+    return (
+        number,
+        item.kind,
+        name,
+        format_ms(item.latency_ms),
+        f"{100 * item.latency_ms / total_ms:.1f} %" if total_ms else NOTHING,
+        NOTHING if item.instructions is None else format_count(item.instructions),
+        NOTHING if item.memory_misses is None else format_count(item.memory_misses),
     )
 
 

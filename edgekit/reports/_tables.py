@@ -11,10 +11,11 @@ from edgekit.core.budgets import TIERS, format_rule
 from edgekit.core.changes import ALLOWED, GONE, INCOMPARABLE, NEW, WORSE, Change, Changes
 from edgekit.core.measurement import Measurement
 from edgekit.core.metrics import TASK_METRICS
+from edgekit.core.operators import OperatorCost
 from edgekit.core.report import Report, Row
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.validation import Drift
-from edgekit.reports._base import NOTHING, artifact_cells, change_cells, equality
+from edgekit.reports._base import NOTHING, artifact_cells, change_cells, equality, operator_cells
 
 TIER_WORDS = {
     "device": "measured on the device itself.",
@@ -298,6 +299,38 @@ def distributions(report: Report) -> Table:
         for item in row.measurements
     ]  # fmt: skip
     return Table("distributions", "Wall time of one inference, host tier", columns, tuple(lines))
+
+
+def operators(report: Report) -> Table | None:
+    """What each operator costs, where a bench was asked for it."""
+    columns = (
+        *NAMES,
+        Column("device"),
+        Column("tier"),
+        Column("no.", True, "in the order of computation"),
+        Column("operator", False, "joined by + where the runtime makes one of several"),
+        Column("output"),
+        Column("latency", True, "of one inference"),
+        Column("share", True, "of all operators"),
+        Column("instructions", True, "of one inference"),
+        Column("lines", True, "of 64 bytes that come from memory"),
+    )
+    lines = [
+        line(row, Cell(item.device), Cell(tier), *_operator(number, operator, found))
+        for row in report.rows
+        for item in row.measurements
+        for tier, found in item.operators_by_tier.items()
+        for number, operator in enumerate(found, 1)
+    ]
+    return Table("operators", "Latency by operator", columns, tuple(lines)) if lines else None
+
+
+def _operator(number: int, item: OperatorCost, found: Sequence[OperatorCost]) -> list[Cell]:
+    total = sum(operator.latency_ms for operator in found)
+    texts = operator_cells(str(number), item, total)
+    share = item.latency_ms / total if total else None
+    sorts = (float(number), None, None, item.latency_ms, share, item.instructions, item.memory_misses)
+    return [Cell(text, sort) for text, sort in zip(texts, sorts, strict=True)]
 
 
 def classes(report: Report) -> tuple[Table, ...]:

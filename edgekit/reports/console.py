@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from edgekit.core.changes import INCOMPARABLE, Change, Changes
 from edgekit.core.measurement import Measurement
+from edgekit.core.operators import OperatorCost
 from edgekit.core.report import Report
 from edgekit.core.tuning import Blame
 from edgekit.reports._base import (
@@ -15,6 +16,8 @@ from edgekit.reports._base import (
     BENCH_HEADER,
     EMULATED_HEADER,
     LEFT,
+    OPERATORS_HEADER,
+    OPERATORS_LEFT,
     VALIDATED_HEADER,
     VALIDATED_LEFT,
     ReportFormat,
@@ -25,6 +28,7 @@ from edgekit.reports._base import (
     conclusion,
     emulated_cells,
     emulated_note,
+    operator_rows,
     tier_note,
     validated_cells,
 )
@@ -62,8 +66,16 @@ def bench_tables(benches: Mapping[str, Sequence[Measurement]], color: bool) -> s
         emulated = [cells for item in items if (cells := emulated_cells(item))]
         if emulated:
             parts.append(f"{table(EMULATED_HEADER, emulated, left=LEFT, color=color)}{emulated_note(items)}\n")
+        for item in items:
+            parts += [_operators(item, tier, found, color) for tier, found in item.operators_by_tier.items()]
     hosts = dict.fromkeys(item.host for items in benches.values() for item in items)
     return "".join([*parts, *(f"{tier_note(host)}\n" for host in hosts)])
+
+
+def _operators(item: Measurement, tier: str, found: Sequence[OperatorCost], color: bool) -> str:
+    """What each operator of one artifact costs in one tier."""
+    title = f"operators of {item.model}/{item.kind} {item.variant} ({tier})"
+    return f"\n{title}\n{table(OPERATORS_HEADER, operator_rows(found), left=OPERATORS_LEFT, color=color)}"
 
 
 _CHANGES = ("model", "variant", "figure", "before", "now", "change", "verdict")

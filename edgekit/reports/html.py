@@ -104,6 +104,7 @@ class HtmlReport(ReportFormat):
             side_by_side=_tables.side_by_side(report),
             distributions=_panels.distributions(report),
             distributions_table=_tables.distributions(report),
+            operators=_tables.operators(report),
             classes=_tables.classes(report),
             evidence=[_evidence.evidence(row) for row in report.rows],
             tiers=TIER_WORDS,

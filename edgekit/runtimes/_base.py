@@ -12,6 +12,7 @@ import numpy as np
 from edgekit.core import calls
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.metrics import Array
+from edgekit.core.operators import OperatorCost
 from edgekit.core.quantization import from_tensor, to_tensor
 from edgekit.core.requirements import Requirement, require
 from edgekit.core.specs import Signature, TensorSpec
@@ -101,6 +102,30 @@ class Runtime(ABC):
 
     def _trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None) -> dict[str, Array]:
         raise InputError(f"{path}: {self.title} does not show what is computed inside")
+
+    @property
+    def profiles(self) -> bool:
+        """Whether its profiler tells the time of each operator."""
+        return type(self)._profile is not Runtime._profile
+
+    def profile(
+        self, path: Path, inputs: Mapping[str, Array], *, threads: int, runs: int, signature: Signature | None = None
+    ) -> tuple[OperatorCost, ...]:
+        """The median time of each operator in ms over so many inferences, in the order of computation.
+
+        Inputs are raw tensors. Raises InputError where the runtime has no profiler.
+        """
+        require(self.requires, f"the runtime {self.name}")
+        return self._profile(path, inputs, threads, runs, signature)
+
+    def _profile(
+        self, path: Path, inputs: Mapping[str, Array], threads: int, runs: int, signature: Signature | None
+    ) -> tuple[OperatorCost, ...]:
+        raise InputError(f"{path}: {self.title} does not tell the time of its operators")
+
+    def as_run(self, path: Path, to: Path) -> Path:
+        """The model as the runtime runs it once it has fused what it can: written to `to`, or the file itself."""
+        return path
 
     @abstractmethod
     def load_library(self) -> None:

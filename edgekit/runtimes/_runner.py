@@ -2,7 +2,8 @@
 
 `python -m edgekit.runtimes._runner REQUEST.json RESULT.json`. Needs the standard library, numpy, `edgekit.core` and the
 one runtime, so that the same code runs on this host, under an emulator and on a board. The request's `mode` says what
-is asked for: `measure` times, `count` marks where a counting emulator is to look, `infer` answers samples.
+is asked for: `measure` times, `count` and `count_each` mark where a counting emulator is to look, `infer` answers
+samples, `as_run` writes the model as the runtime runs it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import numpy as np
 
 from edgekit.core import calls, clock, plugins
 from edgekit.core.clock import NS_PER_MS, Distribution
+from edgekit.core.errors import EdgekitError
 from edgekit.core.metrics import Array
+from edgekit.core.operators import OperatorCost
 from edgekit.core.quantization import to_tensor
 from edgekit.core.specs import Signature
 from edgekit.runtimes._base import Runtime, Session
@@ -77,9 +80,12 @@ def _samples(request: dict[str, Any]) -> dict[str, Array]:
         return {name[6:]: archive[name] for name in archive.files if name.startswith("input/")}
 
 
+def _signature(request: dict[str, Any]) -> Signature | None:
+    return Signature.from_dict(request["signature"]) if request.get("signature") else None
+
+
 def _open(runtime: Runtime, request: dict[str, Any]) -> Session:
-    signature = Signature.from_dict(request["signature"]) if request.get("signature") else None
-    return runtime.open(Path(request["file"]), threads=request["threads"], signature=signature)
+    return runtime.open(Path(request["file"]), threads=request["threads"], signature=_signature(request))
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +102,9 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     warm_up_runs = clock.warm_up(call, max_seconds=request["warm_up_max_s"])
     run_peak = memory.peak_bytes()  # before the timed runs, whose record takes memory itself
     walls, cpus = clock.measure(call, min_seconds=request["min_duration_s"], min_runs=request["min_runs"])
+    operators = _profile(runtime, request, session, samples) if request.get("per_op") and runtime.profiles else ()
     return {
+        "operators": [asdict(item) for item in operators],
         "load_ms": load.wall_ns / NS_PER_MS,
         "first_inference_ms": first.wall_ns / NS_PER_MS,
         "warm_up_runs": warm_up_runs,
@@ -107,6 +115,14 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         "cpus": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "threads": request["threads"],
     }
+
+
+def _profile(
+    runtime: Runtime, request: dict[str, Any], session: Session, samples: dict[str, Array]
+) -> tuple[OperatorCost, ...]:
+    inputs = _raw_inputs(session, samples)
+    runs, threads = request["min_runs"], request["threads"]
+    return runtime.profile(Path(request["file"]), inputs, threads=threads, runs=runs, signature=_signature(request))
 
 
 def _mark() -> None:
@@ -121,12 +137,12 @@ def _repeat(call: Callable[[], object], runs: int) -> None:
 
 
 def _nothing() -> None:
-    """What is called between the first two marks: its cost is that of the calling."""
+    """What is called to find out what calling costs."""
 
 
 def count(request: dict[str, Any]) -> dict[str, Any]:
-    """Marks a moment when the library is loaded, and after the warm-up three: `runs` calls of nothing between the first
-    two of these, inferences between the last.
+    """Marks a moment when the library is loaded, and after the warm-up each of `runs` calls of nothing, whose cost is
+    that of the calling, and each of as many inferences.
 
     The first inference prepares what later ones keep, so that it is no measure of them.
     """
@@ -134,17 +150,48 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
     runtime.load_library()
     gc.collect()
     _mark()
+    _count(_prepared(runtime, request, samples), request["runs"])
+    return {"runs": request["runs"]}
+
+
+def _prepared(runtime: Runtime, request: dict[str, Any], samples: dict[str, Array]) -> Callable[[], object]:
     session = _open(runtime, request)
     call = session.bind(_raw_inputs(session, samples))
     _repeat(call, request["warm_up_runs"])
+    return call
+
+
+def _count(call: Callable[[], object], runs: int) -> None:
+    """A mark, one after each of so many calls of nothing, and one after each of as many inferences."""
     gc.collect()
     gc.disable()
     _mark()
-    _repeat(_nothing, request["runs"])
-    _mark()
-    _repeat(call, request["runs"])
-    _mark()
-    return {"runs": request["runs"]}
+    for what in (_nothing, call):
+        for _ in range(runs):
+            what()
+            _mark()
+    gc.enable()
+
+
+def count_each(request: dict[str, Any]) -> dict[str, Any]:
+    """The marks of `count` after the warm-up for each of the request's `files` that the runtime takes; says which."""
+    runtime, samples = _runtime(request), _samples(request)
+    runtime.load_library()
+    taken = []
+    for file in request["files"]:
+        try:
+            call = _prepared(runtime, {**request, "file": file}, samples)
+        except (EdgekitError, RuntimeError, ValueError):  # a part of a model need not be a model
+            taken.append(False)
+            continue
+        _count(call, request["runs"])
+        taken.append(True)
+    return {"taken": taken}
+
+
+def as_run(request: dict[str, Any]) -> dict[str, Any]:
+    """The model as the runtime runs it, and where it is."""
+    return {"file": str(_runtime(request).as_run(Path(request["file"]), Path(request["to"])))}
 
 
 def infer(request: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +202,13 @@ def infer(request: dict[str, Any]) -> dict[str, Any]:
     return {"outputs": sorted(outputs)}
 
 
-_MODES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"measure": measure, "count": count, "infer": infer}
+_MODES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "measure": measure,
+    "count": count,
+    "count_each": count_each,
+    "infer": infer,
+    "as_run": as_run,
+}
 
 
 def main() -> None:

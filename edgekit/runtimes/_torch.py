@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ import numpy as np
 
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
+from edgekit.core.operators import OperatorCost
 from edgekit.core.requirements import TORCH
 from edgekit.core.specs import Signature
 from edgekit.runtimes._base import Runtime, Session
+
+_UNSTEADY = 5
+"""Inferences before those that are told of: TorchScript optimises its graph in the first ones."""
 
 _SIGNATURE_RECORD = "extra/edgekit.json"
 
@@ -75,9 +80,49 @@ class TorchRuntime(Runtime):
             raise InputError(f"{path}: this file does not tell its inputs and outputs, and none were given")
         return TorchSession(module, signature)
 
+    def _profile(
+        self, path: Path, inputs: Mapping[str, Array], threads: int, runs: int, signature: Signature | None
+    ) -> tuple[OperatorCost, ...]:
+        import torch
+
+        call = self._open(path, threads, signature).bind(inputs)
+        for _ in range(_UNSTEADY):
+            call()
+        found: list[list[OperatorCost]] = []
+        for _ in range(runs):
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+                call()
+            found.append(_outermost(profiler.events()))
+        return _medians(found)
+
     @abstractmethod
     def _load(self, path: str) -> Any:
         """The module in the file."""
+
+
+def _outermost(events: Any) -> list[OperatorCost]:
+    """The operators that the graph calls, without those that they call in turn; the profiler counts microseconds."""
+    operators = [event for event in events if event.name.partition("::")[2] and not _within_operator(event)]
+    ordered = sorted(operators, key=lambda event: event.time_range.start)
+    return [OperatorCost(event.name, "", event.cpu_time_total / 1000) for event in ordered]
+
+
+def _within_operator(event: Any) -> bool:
+    parent = event.cpu_parent
+    return parent is not None and (bool(parent.name.partition("::")[2]) or _within_operator(parent))
+
+
+def _medians(runs: list[list[OperatorCost]]) -> tuple[OperatorCost, ...]:
+    """Of the runs that called the same operators as the last one: the interpreter may still optimise in the first."""
+    kinds = [item.kind for item in runs[-1]]
+    alike = [run for run in runs if [item.kind for item in run] == kinds]
+    times = np.median([[item.latency_ms for item in run] for run in alike], axis=0) if kinds else ()
+    counts = Counter[str]()
+    found = []
+    for kind, ms in zip(kinds, times, strict=True):
+        found.append(OperatorCost(kind, str(counts[kind]), float(ms)))
+        counts[kind] += 1
+    return tuple(found)
 
 
 def _read_signature(path: Path) -> Signature | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 from edgekit.core import calls
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
+from edgekit.core.operators import OperatorCost
 from edgekit.core.requirements import ONNXRUNTIME
 from edgekit.core.specs import Dim, Signature, TensorSpec
 from edgekit.runtimes._base import Runtime, Session
@@ -22,6 +25,10 @@ _DTYPES = {
     "tensor(bool)": "bool",
     **{f"tensor({kind}{bits})": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
+
+_KERNEL = "_kernel_time"
+_UNSTEADY = 5
+"""Inferences before those that are told of: the first ones allocate."""
 
 
 class OnnxSession(Session):
@@ -52,12 +59,22 @@ class OnnxRuntime(Runtime):
         import onnxruntime  # noqa: F401
 
     def _open(self, path: Path, threads: int, signature: Signature | None) -> OnnxSession:
+        return self._session(path, self._options(threads))
+
+    @staticmethod
+    def _options(threads: int) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        return options
+
+    @staticmethod
+    def _session(path: Path, options: Any) -> OnnxSession:
+        import onnxruntime
+
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common base of its own
@@ -76,6 +93,37 @@ class OnnxRuntime(Runtime):
         inputs = Signature(session.signature.inputs, ())
         names = [spec.name for spec in session.signature.outputs]
         return calls.stacked(dict(zip(names, session._run(call), strict=True)) for call in calls.split(inputs, samples))
+
+    def _profile(
+        self, path: Path, inputs: Mapping[str, Array], threads: int, runs: int, signature: Signature | None
+    ) -> tuple[OperatorCost, ...]:
+        options = self._options(threads)
+        with tempfile.TemporaryDirectory(prefix="edgekit-profile-") as folder:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder, "profile"))
+            session = self._session(path, options)
+            call = session.bind(inputs)
+            for _ in range(_UNSTEADY + runs):
+                call()
+            return _times(json.loads(Path(session._session.end_profiling()).read_text()), _UNSTEADY)
+
+    def as_run(self, path: Path, to: Path) -> Path:
+        options = self._options(1)
+        options.optimized_model_filepath = str(to)
+        self._session(path, options)
+        return to
+
+
+def _times(events: list[dict[str, Any]], skipped: int) -> tuple[OperatorCost, ...]:
+    """From the profiler's events, which are in microseconds: the median of each node, the first runs left out."""
+    nodes: dict[str, list[float]] = {}
+    kinds: dict[str, str] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
+            name = event["name"].removesuffix(_KERNEL)
+            nodes.setdefault(name, []).append(event["dur"] / 1000)
+            kinds[name] = event["args"]["op_name"]
+    return tuple(OperatorCost(kinds[name], name, float(np.median(ms[skipped:]))) for name, ms in nodes.items())
 
 
 def _spec(item: Any) -> TensorSpec:

@@ -11,6 +11,7 @@ from typing import Any
 from edgekit.config.project import HOST, is_code
 from edgekit.core.artifact import Artifact, load_artifact
 from edgekit.core.budgets import Budget
+from edgekit.core.emulated import emulation_file, load_emulation
 from edgekit.core.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
 from edgekit.core.events import Noted
 from edgekit.core.files import write_json, write_text
@@ -27,6 +28,8 @@ from edgekit.stages.bench import summary as bench_summary
 from edgekit.stages.context import Context
 from edgekit.stages.diff import layers_one
 from edgekit.stages.diff import summary as diff_summary
+from edgekit.stages.predict import PredictOptions, predict_one
+from edgekit.stages.predict import summary as predict_summary
 from edgekit.stages.track import track
 from edgekit.stages.train import TrainOptions, train_one
 from edgekit.stages.train import summary as train_summary
@@ -172,6 +175,16 @@ def _diff(job: Job) -> Done:
     return Done(diff_summary(layers_one(job.context, _artifact(job))), (job.path(job.step.output),))
 
 
+def _emulate(job: Job) -> Done:
+    device, options = job.arguments["device"], PredictOptions(**job.options)
+    profile, artifact = load_profile(job.context.project.device_file(device)), _artifact(job)
+    narrow = too_large(job.context, artifact, profile)
+    if narrow is not None:  # it is not run; the bench makes the run fail
+        return Done(f"{artifact.label} does not fit {device}: {narrow}", ())
+    emulation = predict_one(job.context, artifact, emulate.guest_of(device, profile), options)
+    return Done(predict_summary(emulation), (job.path(job.step.output),))
+
+
 def _bench(job: Job) -> Done:
     device, options = job.arguments["device"], job.options
     profile = None if device == HOST else load_profile(job.context.project.device_file(device))
@@ -179,8 +192,9 @@ def _bench(job: Job) -> Done:
     narrow = too_large(job.context, artifact, profile)
     if narrow is not None:  # known before it is run: nothing is measured, and the run says that it does not fit
         return Done(f"{artifact.label} does not fit {device}: {narrow}", (), EXIT_CHECK_FAILED)
-    guest = emulate.guest_of(device, profile) if options["emulated"] and profile is not None else None
-    measured = bench_one(job.context, artifact, device, profile, BenchOptions(**options), guest)
+    counted = job.arguments["counted"]
+    emulated = load_emulation(artifact.folder / emulation_file(device)).emulated if counted else None
+    measured = bench_one(job.context, artifact, device, profile, BenchOptions(**options), emulated)
     return Done(bench_summary(measured), (job.path(job.step.output),))
 
 
@@ -236,6 +250,7 @@ _WORK: Mapping[str, Callable[[Job], Done]] = {
     "export": _export,
     "validate": _validate,
     "diff": _diff,
+    "emulate": _emulate,
     "bench": _bench,
     "check": _check,
     "report": _report,

@@ -21,6 +21,7 @@ from edgekit.core.events import Listener
 from edgekit.core.files import sha256_file
 from edgekit.core.layout import Order
 from edgekit.core.metrics import TASK_METRICS, Array
+from edgekit.core.operators import Operator
 from edgekit.core.recipe import Recipe
 from edgekit.core.requirements import require, versions
 from edgekit.core.rounding import Rounding, measured
@@ -310,6 +311,19 @@ def describe(target: str, path: str, *, emit: Listener) -> ModelDescription:
     if not Path(path).exists():
         raise InputError(f"{path}: no such file")
     return plugin.describe(Path(path))
+
+
+def operators(target: str, path: str, *, emit: Listener) -> tuple[Operator, ...]:
+    """After which operators the file can be cut off."""
+    plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
+    require(plugin.reads_with, f"reading {plugin.suffixes[0]} files")
+    return plugin.operators(Path(path))
+
+
+def cut(target: str, path: str, after: tuple[int, ...], folder: str, *, emit: Listener) -> tuple[Path, ...]:
+    """Files that end after these operators."""
+    plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
+    return plugin.cut(Path(path), after, Path(folder))
 
 
 def lives(target: str, path: str, *, emit: Listener) -> tuple[Life, ...]:

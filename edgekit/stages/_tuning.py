@@ -22,9 +22,10 @@ from edgekit.devices.profile import DeviceProfile
 from edgekit.stages import emulate, export
 from edgekit.stages._search import Judge
 from edgekit.stages._trials import Base, Outcome, Trial
-from edgekit.stages.bench import HOST, BenchOptions, bench_one
+from edgekit.stages.bench import HOST, BenchOptions, bench_one, emulates
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.export import ExportPlan, ExportSettings
+from edgekit.stages.predict import predict_one
 from edgekit.targets._base import Target
 
 
@@ -190,9 +191,11 @@ def latency_of(run: Run, item: Candidate) -> float | None:
         artifact = artifact_of(run, item.recipe)
         if artifact.manifest.sha256 != item.sha256:
             run.note(f"{item.recipe}: the export made other bytes than the trial", warning=True)
-        measured = bench_one(
-            run.context, artifact, run.options.device, run.options.profile, run.options.bench, run.guest
-        )
+        options = run.options
+        emulated = None
+        if run.guest is not None and emulates(artifact):
+            emulated = predict_one(run.context, artifact, run.guest, options.bench.prediction).emulated
+        measured = bench_one(run.context, artifact, options.device, options.profile, options.bench, emulated)
     except (InputError, StepError) as error:
         run.note(f"{what} could not be measured: {error}", warning=True)
         return None

@@ -10,6 +10,7 @@ from edgekit.core.budgets import Verdict, format_rule
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_json
 from edgekit.core.measurement import Measurement, measurement_from_dict
+from edgekit.core.operators import dearer, other_kinds
 
 _NOT_REPEATABLE = "latency_ms.host"
 """Judged only where neither bench has the emulated tier: on a shared machine it moves by more than a change does."""
@@ -65,15 +66,28 @@ def _judged(old: Measurement, new: Measurement, allowed: float, origin: str) -> 
     same_threads = old.emulated is None or new.emulated is None or old.emulated.threads == new.emulated.threads
     if not same_threads:
         raise InputError(f"{origin}: this baseline was predicted for another number of threads")
-    return [_verdict(new, rule, known[rule], now, allowed, origin) for rule in sorted(known)]
+    reason = _dearer(old, new)
+    return [_verdict(new, rule, known[rule], now, allowed, origin, reason) for rule in sorted(known)]
+
+
+def _dearer(old: Measurement, new: Measurement) -> str:
+    """The operators that make the difference: those that cost more, or else how many there are of each kind now."""
+    before, now = old.operators_by_tier, new.operators_by_tier
+    tier = next((tier for tier in before if tier in now), None)
+    if tier is not None:
+        return dearer(before[tier], now[tier])
+    kinds = other_kinds(old.kinds, new.kinds) if old.kinds else ""
+    return kinds or "bench both with --per-op to see which operators"
 
 
 def _verdict(
-    item: Measurement, rule: str, before: float, now: Mapping[str, float], allowed: float, origin: str
+    item: Measurement, rule: str, before: float, now: Mapping[str, float], allowed: float, origin: str, reason: str
 ) -> Verdict:
     figure, limit = now.get(rule), before * (1 + allowed)
     passed = figure is not None and figure <= limit
     detail = "the baseline has this figure, and this bench has not" if figure is None else ""
+    if figure is not None and not passed and rule != "size_bytes":
+        detail = reason
     text = f"{origin} ({format_rule(rule, before)} and {100 * allowed:g} %)"
     variant = str(item.variant)
     return Verdict(item.model, item.kind, variant, rule, figure, limit, passed, text, item.device, detail)

@@ -19,6 +19,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
 from edgekit.core.files import to_json, write_json, writing
 from edgekit.core.measurement import Measurement, bench_file
+from edgekit.core.operators import OperatorCost
 from edgekit.core.requirements import require
 from edgekit.core.source import GOLDEN_FILE
 from edgekit.core.specs import ModelDescription
@@ -28,9 +29,10 @@ from edgekit.devices.emulation import pins
 from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import DeviceProfile
 from edgekit.runtimes._base import Runtime
-from edgekit.stages import emulate
+from edgekit.stages import emulate, operators
 from edgekit.stages.context import Context
 from edgekit.stages.inspect import describe, lives_of
+from edgekit.stages.predict import PredictOptions, predict
 from edgekit.workers.environment import Environment
 from edgekit.workers.process import run_module
 
@@ -40,7 +42,8 @@ HOST = "host"  # the device name of a bench without a profile
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """`threads` None: the profile's, else 1. Durations in seconds; the emulation has a time-out of its own."""
+    """`threads` None: the profile's, else 1. Durations in seconds; the emulation has a time-out of its own.
+    `per_op` asks for each operator too."""
 
     threads: int | None = None
     min_duration_s: float = 1.0
@@ -49,6 +52,12 @@ class BenchOptions:
     timeout_s: float = 300.0
     emulated: bool = False
     emulated_timeout_s: float = emulate.TIMEOUT_S
+    per_op: bool = False
+
+    @property
+    def prediction(self) -> PredictOptions:
+        """What of it is about the emulated tier."""
+        return PredictOptions(self.threads, self.per_op, self.emulated_timeout_s)
 
 
 def step_name(artifact: Artifact, device: str) -> str:
@@ -83,6 +92,7 @@ def _measure(artifact: Artifact, plan: host.HostPlan, options: BenchOptions, ste
                         "min_duration_s": options.min_duration_s,
                         "min_runs": options.min_runs,
                         "warm_up_max_s": options.warm_up_max_s,
+                        "per_op": options.per_op,
                     }
                 )
             )
@@ -116,16 +126,26 @@ def _latencies(
     return {**latencies, "analytic": bound.latency_ms}, [f"analytic: {bound.bound_by}-bound, at {rate}"]
 
 
-def _emulated(
-    guest: emulate.Guest | None, artifact: Artifact, options: BenchOptions, step: str
-) -> tuple[Emulated | None, str]:
-    """The emulated tier where it is asked for; or nothing, and why."""
-    if guest is None:
-        return None, ""
-    if artifact.manifest.runtime not in pins.RUNTIMES:
-        return None, f"no emulated figure: the emulated core does not run {artifact.manifest.runtime}"
-    threads = options.threads or guest.profile.run.threads
-    return emulate.emulate(guest, artifact, threads, step, options.emulated_timeout_s), ""
+def _unemulated(artifact: Artifact, profile: DeviceProfile | None, options: BenchOptions) -> str:
+    """Why there is no emulated figure where one was asked for."""
+    if not options.emulated or profile is None or profile.emulation is None or emulates(artifact):
+        return ""
+    return f"no emulated figure: the emulated core does not run {artifact.manifest.runtime}"
+
+
+def emulates(artifact: Artifact) -> bool:
+    """Whether its runtime runs on emulated cores."""
+    return artifact.manifest.runtime in pins.RUNTIMES
+
+
+def _untold(artifact: Artifact, emulated: Emulated | None, options: BenchOptions) -> list[str]:
+    """Which tier does not tell the operators apart, and why."""
+    if not options.per_op:
+        return []
+    runtime: Runtime = plugins.load("edgekit.runtimes", artifact.manifest.runtime, "RUNTIME")
+    notes = [] if runtime.profiles else [f"no host time by operator: {runtime.title} for Python has no profiler"]
+    uncut = "" if emulated is None else operators.uncut(artifact)
+    return [*notes, *([f"no emulated figures by operator: {uncut}"] if uncut else [])]
 
 
 def too_large(context: Context, artifact: Artifact, profile: DeviceProfile | None) -> str | None:
@@ -141,9 +161,9 @@ def bench_one(
     device: str,
     profile: DeviceProfile | None,
     options: BenchOptions,
-    guest: emulate.Guest | None = None,
+    emulated: Emulated | None = None,
 ) -> Measurement:
-    """Measures one artifact and writes its bench-<device>.json; a `guest` adds the emulated tier.
+    """Measures one artifact and writes its bench-<device>.json, with the emulated tier where that was found before.
 
     Raises InputError when the artifact is damaged, MissingDependency, StepError when its process does not survive it.
     """
@@ -152,7 +172,10 @@ def bench_one(
     description = describe(context, artifact.manifest.target, artifact.verified_path(), step)
     measured = _measure(artifact, plan, options, step)
     latency_ms, notes = _latencies(profile, artifact, description, measured)
-    emulated, why_not = _emulated(guest, artifact, options, step)
+    untold = _untold(artifact, emulated, options)
+    for note in untold:
+        context.emit(Noted(step, note))
+    notes += [_unemulated(artifact, profile, options), *untold]
     if emulated is not None:
         latency_ms = {**latency_ms, "emulated": emulated.latency_ms}
     manifest = artifact.manifest
@@ -179,9 +202,11 @@ def bench_one(
         peak_memory_run_bytes=measured["peak_memory_run_bytes"],
         macs=description.macs,
         weight_bytes=description.weight_bytes,
-        notes=tuple(note for note in (plan.note, *notes, why_not) if note),
+        notes=tuple(note for note in (plan.note, *notes) if note),
         emulated=emulated,
         how=manifest.variant.how,
+        kinds={op.name: op.count for op in description.ops},
+        operators=tuple(OperatorCost(**item) for item in measured["operators"]),
     )
     write_json(artifact.folder / bench_file(device), asdict(measurement))
     return measurement
@@ -193,33 +218,48 @@ def bench(
     devices: Sequence[tuple[str, DeviceProfile | None]],
     options: BenchOptions,
 ) -> tuple[Measurement, ...]:
-    """Measures each artifact under each profile, one after another. What a device does not run is noted and left out.
+    """Measures each artifact under each profile, one after another; what is emulated is emulated before, several at
+    once. What a device does not run is noted and left out.
 
     Raises InputError when no artifact runs on any of the devices, MissingDependency when one is to be emulated and is
     not set up.
     """
-    done, tried = [], 0
     guests = _guests(devices) if options.emulated else {}
-    for device, profile in devices:
-        for artifact in artifacts:
-            manifest = artifact.manifest
-            refusal = profile.refuses(manifest.target, manifest.precision) if profile else None
-            if refusal:
-                context.emit(Noted(step_name(artifact, device), f"left out: {device} {refusal}"))
-                continue
-            narrow = too_large(context, artifact, profile)
-            if narrow:
-                context.emit(Noted(step_name(artifact, device), f"left out: {narrow}", warning=True))
-                continue
-            tried += 1
-            work = partial(bench_one, context, artifact, device, profile, options, guests.get(device))
-            result = context.attempt(step_name(artifact, device), work, summary)
-            if result is not None:
-                done.append(result)
-    if not tried and not context.failures:
+    fitting = [
+        (artifact, device, profile)
+        for device, profile in devices
+        for artifact in artifacts
+        if _fits(context, artifact, device, profile)
+    ]
+    if not fitting:
         raise InputError(f"none of these artifacts runs on {', '.join(name for name, _ in devices)}")
+    counted = [(artifact, device) for artifact, device, _ in fitting if device in guests and emulates(artifact)]
+    found = predict(context, [(artifact, guests[device]) for artifact, device in counted], options.prediction)
+    emulations = {(artifact.folder, device): item for (artifact, device), item in zip(counted, found, strict=True)}
+    done = []
+    for artifact, device, profile in fitting:
+        emulation = emulations.get((artifact.folder, device))
+        if emulation is None and (artifact.folder, device) in emulations:
+            continue  # that it failed has been told
+        emulated = None if emulation is None else emulation.emulated
+        work = partial(bench_one, context, artifact, device, profile, options, emulated)
+        result = context.attempt(step_name(artifact, device), work, summary)
+        if result is not None:
+            done.append(result)
     _warn_of_losses(context, done)
     return tuple(done)
+
+
+def _fits(context: Context, artifact: Artifact, device: str, profile: DeviceProfile | None) -> bool:
+    """Whether the device runs it; if not, it is told why."""
+    refusal = profile.refuses(artifact.manifest.target, artifact.manifest.precision) if profile else None
+    if refusal:
+        context.emit(Noted(step_name(artifact, device), f"left out: {device} {refusal}"))
+        return False
+    narrow = too_large(context, artifact, profile)
+    if narrow:
+        context.emit(Noted(step_name(artifact, device), f"left out: {narrow}", warning=True))
+    return not narrow
 
 
 def _guests(devices: Sequence[tuple[str, DeviceProfile | None]]) -> dict[str, emulate.Guest]:

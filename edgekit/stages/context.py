@@ -43,6 +43,10 @@ class Context:
     def attempt(self, step: str, work: Callable[[], T], detail: Callable[[T], str]) -> T | None:
         """Runs one step of several: its error is told and kept, and the others get their turn. None when it failed."""
         self.emit(Started(step))
+        return self.settle(step, work, detail)
+
+    def settle(self, step: str, work: Callable[[], T], detail: Callable[[T], str]) -> T | None:
+        """The same for a step that was already said to have started."""
         try:
             value = work()
         except (InputError, MissingDependency, StepError) as error:

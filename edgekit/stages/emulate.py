@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -166,21 +167,23 @@ def run_python(
 
 def _run(
     guest: Guest, request: Mapping[str, Any], step: str, folder: Path, timeout_s: float, plugin: Sequence[str] = ()
-) -> None:
-    """The runner in the guest; its files are in the folder afterwards. Raises like `run_python`."""
-    path = folder / "request.json"
+) -> dict[str, Any]:
+    """The runner's result in the guest; its files are in the folder afterwards. Raises like `run_python`."""
+    path, result = folder / "request.json", folder / "result.json"
     with writing(path):
         path.write_text(to_json(request))
     run_python(
         guest,
         request["runtime"],
-        ("-m", "edgekit.runtimes._runner", str(path), str(folder / "result.json")),
+        ("-m", "edgekit.runtimes._runner", str(path), str(result)),
         step=step,
         folder=folder,
         timeout_s=timeout_s,
         plugin=plugin,
         keep_bytecode=request.get("keep_bytecode", False),
     )
+    found: dict[str, Any] = json.loads(result.read_text())
+    return found
 
 
 def _plugin(guest: Guest, threads: int, folder: Path) -> list[str]:
@@ -225,6 +228,31 @@ def count(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: 
         _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
         marks = parse_marks(Path(folder, _MARKS).read_text())
     return Counts.between(marks, RUNS), peak_memory_bytes(marks)
+
+
+def count_each(
+    guest: Guest, artifact: Artifact, files: Sequence[Path], threads: int, step: str, timeout_s: float
+) -> list[Counts | None]:
+    """What one inference of each file executes, with the artifact's samples; None for one that the runtime does not
+    take. Raises like `count`."""
+    _ready(guest, artifact)
+    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
+        request = {**_request(artifact, artifact.folder / GOLDEN_FILE), "files": [str(file) for file in files]}
+        request |= {"mode": "count_each", "signature": None, "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
+        result = _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
+        marks = parse_marks(Path(folder, _MARKS).read_text())
+    size = 2 * RUNS + 1
+    each = (marks[index : index + size] for index in range(0, len(marks), size))
+    return [Counts.between(next(each), RUNS) if taken else None for taken in result["taken"]]
+
+
+def as_run(guest: Guest, artifact: Artifact, to: Path, step: str, timeout_s: float) -> Path:
+    """The artifact's model as its runtime runs it on the device's core, written to `to`; or its own file, where the
+    runtime cannot write it. Raises like `count`."""
+    _ready(guest, artifact)
+    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
+        request = {**_request(artifact, artifact.folder / GOLDEN_FILE), "mode": "as_run", "to": str(to)}
+        return Path(_run(guest, request, step, Path(folder), timeout_s)["file"])
 
 
 def infer(

@@ -21,6 +21,7 @@ from edgekit.config.project import HOST, ModelEntry, ProjectConfig, is_code
 from edgekit.core import imports, plugins, requirements
 from edgekit.core.budgets import Budget
 from edgekit.core.code import Factory
+from edgekit.core.emulated import emulation_file
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import Noted
 from edgekit.core.layers import LAYERS_FILE
@@ -386,16 +387,17 @@ def _artifact(
         for name, profile in emulated.items()
         if _runs_emulated(made, source, variant, name, profile)
     }
+    benched = {name: profile for name, profile in devices.items() if _runs(made, source, variant, name, profile)}
+    counted = [name for name, profile in benched.items() if _counted(made, variant, profile)]
+    emulations = [_emulate(made, variant, folder, name, identity) for name in counted]
     benches = [
-        _bench(made, variant, folder, name, profile, identity)
-        for name, profile in devices.items()
-        if _runs(made, source, variant, name, profile)
+        _bench(made, variant, folder, name, profile, {**identity, "counted": name in counted})
+        for name, profile in benched.items()
     ]
-    measured = [name for name in devices if any(step.name.endswith(f" on {name}") for step in benches)]
     diffs = [_diff(made, source, variant, folder, identity)] if _followed(made, source, variant) else []
-    everywhere = {**identity, "devices": measured, "emulated": list(validated), "layers": bool(diffs)}
+    everywhere = {**identity, "devices": list(benched), "emulated": list(validated), "layers": bool(diffs)}
     check = _check(made, source, variant, folder, everywhere)
-    steps = (export, validate, *validated.values(), *diffs, *benches, check)
+    steps = (export, validate, *validated.values(), *diffs, *emulations, *benches, check)
     for step in steps:
         made.add(source.at, step)
     made.artifacts.append({**everywhere, "steps": [source.step, *(step.name for step in steps)]})
@@ -525,6 +527,43 @@ def _runs(made: _Plan, source: _Source, variant: Variant, name: str, profile: De
     return refusal is None
 
 
+def _counted(made: _Plan, variant: Variant, profile: DeviceProfile | None) -> bool:
+    """Whether an inference on the device's emulated core is part of the bench."""
+    asked = made.config.bench is not None and "emulated" in made.config.bench.tiers
+    return asked and profile is not None and profile.emulation is not None and _runtime(variant).name in pins.RUNTIMES
+
+
+def _device_reads(made: _Plan, folder: str, device: str) -> list[Read]:
+    """What a figure of an artifact under a profile depends on."""
+    reads = [Read(f"{folder}/manifest.json"), Read(f"{folder}/{GOLDEN_FILE}")]
+    if device != HOST:
+        file = made.relative(made.project.device_file(device))
+        reads.append(Read(file, without=("budgets", "provenance", "title")))
+    return reads
+
+
+def _emulate(made: _Plan, variant: Variant, folder: str, device: str, identity: Mapping[str, Any]) -> Step:
+    bench = made.config.bench
+    assert bench is not None  # it asks for the tier
+    label = f"{identity['model']}/{identity['kind']}"
+    emulation = {"wheels": pins.WHEELS[pins.wheel_set(_runtime(variant).name)], "layout": pins.LAYOUT}
+    return Step(
+        f"emulate {label} {variant} on {device}",
+        "emulate",
+        f"{folder}/{emulation_file(device)}",
+        after=(f"export {label} {variant}",),
+        reads=tuple(_device_reads(made, folder, device)),
+        values=_plain(
+            {
+                "options": {"threads": bench.threads, "per_op": bench.per_op},
+                "emulation": emulation,
+                "versions": _versions(()),
+            }
+        ),
+        arguments={**identity, "device": device},
+    )
+
+
 def _bench(
     made: _Plan,
     variant: Variant,
@@ -535,19 +574,20 @@ def _bench(
 ) -> Step:
     bench = made.config.bench
     assert bench is not None  # there are devices
-    reads = [Read(f"{folder}/manifest.json"), Read(f"{folder}/{GOLDEN_FILE}")]
-    if profile is not None:
-        file = made.relative(made.project.device_file(device))
-        reads.append(Read(file, without=("budgets", "provenance", "title")))
+    label = f"{identity['model']}/{identity['kind']}"
+    reads, after = _device_reads(made, folder, device), [f"export {label} {variant}"]
+    if identity["counted"]:
+        reads.append(Read(f"{folder}/{emulation_file(device)}"))
+        after.append(f"emulate {label} {variant} on {device}")
     options = {"threads": bench.threads, "min_duration_s": bench.min_duration_s, "min_runs": bench.min_runs}
     options["emulated"] = "emulated" in bench.tiers and profile is not None and profile.emulation is not None
+    options["per_op"] = bench.per_op
     needed = (*_runtime(variant).requires, *routes.load_target(variant.target).reads_with, requirements.NUMPY)
-    label = f"{identity['model']}/{identity['kind']}"
     return Step(
         f"bench {label} {variant} on {device}",
         "bench",
         f"{folder}/{bench_file(device)}",
-        after=(f"export {label} {variant}",),
+        after=tuple(after),
         reads=tuple(reads),
         values=_plain({"options": options, "host": _host(), "versions": _versions(needed)}),
         arguments={**identity, "device": device},

@@ -14,20 +14,14 @@ from edgekit.core.events import Failed, Finished, Overview, Started
 from edgekit.core.files import os_error
 from edgekit.core.outcomes import BLOCKED, DONE, FAILED, Book, Outcome, Ran
 from edgekit.core.pipeline import Graph, Key, Record, Step
-from edgekit.devices import host
 from edgekit.stages._carry import Done, Job, Render, carry_out
 from edgekit.stages.cluster import Cluster
 from edgekit.stages.context import Context
+from edgekit.stages.together import MEMORY_BYTES
 from edgekit.workers.process import stop_all
 
-STEP_MEMORY_BYTES = 3 * 2**29
-"""What a framework's worker takes before it has loaded a model; a model takes several times its size on top."""
 _MODEL_FACTOR = 6
-
-
-def default_jobs(memory_bytes: int) -> int:
-    """As many steps at once as there are cores, and as memory allows."""
-    return max(1, min(len(host.available_cpus()), memory_bytes // STEP_MEMORY_BYTES))
+"""A model takes several times its size on top of what its process does."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +111,7 @@ class _Runner:
         if step.kind in ("check", "report", "track") or self._sent(step):
             return 0
         sizes = [_size(self.context.project.root / read.path) for read in step.reads]
-        return STEP_MEMORY_BYTES + _MODEL_FACTOR * max(sizes, default=0)
+        return MEMORY_BYTES + _MODEL_FACTOR * max(sizes, default=0)
 
     def _start(self) -> None:
         """Starts what fits beside what runs. What measures waits until there is nothing else to do."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.emulated import emulation_file, load_emulation
 from edgekit.core.errors import InputError
 from edgekit.core.files import STAGING_PREFIX, read_json, sha256_path, size_of
 from edgekit.core.layers import LAYERS_FILE, load_layers, stale
@@ -20,7 +21,7 @@ CHANGED, MISSING, DAMAGED, UNLISTED, OUTDATED = "changed", "missing", "damaged",
 BROKEN = (CHANGED, MISSING, DAMAGED)
 """What no build folder may have. The others are told: files that no manifest lists, results about an earlier file."""
 
-_RESULTS = ("validation*.json", "bench-*.json", CHECK_FILE, "flips.npz", LAYERS_FILE)
+_RESULTS = ("validation*.json", "bench-*.json", emulation_file("*"), CHECK_FILE, "flips.npz", LAYERS_FILE)
 _SAMPLES = (GOLDEN_FILE, CALIBRATION_FILE, TEST_FILE)
 
 
@@ -125,6 +126,7 @@ def _results(artifact: Artifact) -> Iterator[Finding]:
     for pattern, load, again in (
         ("validation*.json", load_validation, "validate"),
         ("bench-*.json", load_measurement, "bench"),
+        (emulation_file("*"), load_emulation, "bench"),
     ):
         for path in sorted(artifact.folder.glob(pattern)):
             try:

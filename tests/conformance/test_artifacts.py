@@ -17,6 +17,7 @@ from edgekit.core.source import load_source
 from edgekit.core.specs import Variant
 from edgekit.core.tolerances import DEFAULTS
 from edgekit.core.validation import load_validation
+from edgekit.runtimes._base import Runtime
 from edgekit.stages import routes
 from edgekit.stages.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context, runtime_environment
@@ -90,6 +91,25 @@ class TestArtifact:
             figure = comparison.value("sqnr_db")
             assert floor is not None
             assert figure is None or figure >= floor
+
+    def test_cut_off_after_any_operator_it_still_runs(
+        self, context: Context, model: str, kind: str, variant: Variant, tmp_path: Path
+    ) -> None:
+        """And after the last one it is the whole."""
+        target = routes.load_target(variant.target)
+        if not target.cuts:
+            pytest.skip(f"{target.title} files are not cut")
+        artifact = artifact_of(context, model, kind, variant)
+        operators = target.operators(artifact.path)
+        files = target.cut(artifact.path, range(len(operators)), tmp_path)
+        runtime: Runtime = plugins.load("edgekit.runtimes", target.runtime, "RUNTIME")
+        samples = {name: array[:1] for name, array in artifact.golden().inputs.items()}
+        whole = list(runtime.open(artifact.path, threads=1).infer(samples).values())
+        for file in files:
+            outputs = runtime.open(file, threads=1).infer(samples)
+            assert outputs
+        for expected, found in zip(whole, outputs.values(), strict=True):
+            np.testing.assert_array_equal(found, expected)
 
     def test_is_what_its_precision_promises(self, context: Context, model: str, kind: str, variant: Variant) -> None:
         artifact = artifact_of(context, model, kind, variant)
@@ -184,7 +204,7 @@ class TestRuntime:
 
         artifact = self.first(context, runtime)
         copy = dataclasses.replace(artifact, folder=Path(shutil.copytree(artifact.folder, tmp_path / "copy")))
-        measured = bench_one(context, copy, "host", None, BenchOptions(min_duration_s=0.0, min_runs=15))
+        measured = bench_one(context, copy, "host", None, BenchOptions(min_duration_s=0.0, min_runs=15, per_op=True))
         assert measured.wall.count >= 15
         assert measured.threads == 1
         assert measured.cpus is not None
@@ -194,6 +214,13 @@ class TestRuntime:
         assert measured.load_ms > 0
         assert measured.peak_memory_bytes is not None
         assert 100_000 < measured.peak_memory_bytes < 200_000_000
+        plugin: Runtime = plugins.load("edgekit.runtimes", runtime, "RUNTIME")
+        assert bool(measured.operators) == plugin.profiles != any("by operator" in note for note in measured.notes)
+        assert all(item.latency_ms >= 0 for item in measured.operators)
+        if plugin.profiles:
+            assert any("conv" in item.kind.lower() for item in measured.operators)
+            # A profiler costs time itself: the sum need not be the whole.
+            assert measured.wall.min_ms / 3 < sum(item.latency_ms for item in measured.operators)
 
 
 def test_a_bridged_keras_model_reads_as_if_it_had_been_written_in_pytorch(context: Context) -> None:

@@ -115,12 +115,33 @@ def test_without_timings_of_so_many_threads_a_figure_is_uncalibrated(profile, th
     assert np.isfinite(made.latency_ms)
 
 
+OTHERS = dict.fromkeys(("stores", "branches", "fmla", "dot", "simd", "other"), 0)
+
+
+def marked(*steps):
+    """The marks between which so much happens: (instructions, loads, misses)."""
+    marks = [{"instructions": 1000, "loads": 10, "l1_misses": 4, **OTHERS}]
+    for instructions, loads, misses in steps:
+        last = marks[-1]
+        step = {"instructions": instructions, "loads": loads, "l1_misses": misses}
+        marks.append({**last, **{name: last[name] + value for name, value in step.items()}})
+    return marks
+
+
 def test_counts_between_marks_leave_out_what_calling_costs():
-    marks = [
-        {"instructions": 1000, "loads": 10, "l1_misses": 4},
-        {"instructions": 1100, "loads": 12, "l1_misses": 4},
-        {"instructions": 5200, "loads": 54, "l1_misses": 3},
-    ]
-    others = dict.fromkeys(("stores", "branches", "fmla", "dot", "simd", "other"), 0)
-    found = Counts.between([{**others, **mark} for mark in marks], 4)
-    assert (found.instructions, found.loads, found.l1_misses, found.l2_misses) == (1000, 10, 0, None)
+    before, empty, full = (10**6, 10**6, 10**6), (25, 2, 1), (1025, 12, 4)
+    found = Counts.between(marked(before, *[empty] * 4, *[full] * 4), 4)
+    assert (found.instructions, found.loads, found.l1_misses, found.l2_misses) == (1000, 10, 3, None)
+
+
+def test_what_happens_in_one_inference_only_is_left_out():
+    """Except for misses, of which there are some more or less each time."""
+    empty, full, once = (25, 2, 0), (1025, 12, 4), (700, 9, 0)
+    for odd in (once, (9000, 90, 8)):
+        found = Counts.between(marked(*[empty] * 4, full, odd, full, full), 4)
+        assert (found.instructions, found.loads) == (1000, 10)
+        assert found.l1_misses == (12 + odd[2]) / 4
+
+
+def test_calling_cannot_cost_more_than_the_inference():
+    assert Counts.between(marked((25, 2, 3), (20, 1, 1)), 1).instructions == 0

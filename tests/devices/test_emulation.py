@@ -17,11 +17,17 @@ import pytest
 from devices.emulated import DEVICE, needs_emulator, one_op
 from support import call
 
+from edgekit.core.artifact import load_artifact
+from edgekit.core.emulated import emulation_file, load_emulation
 from edgekit.core.errors import StepCrashed, StepOutOfMemory, StepTimedOut
+from edgekit.core.events import ignore
 from edgekit.core.project import open_project
 from edgekit.devices.emulation.folders import PLUGIN_SOURCE, home, record
 from edgekit.devices.profile import load_profile
 from edgekit.stages import emulate
+from edgekit.stages.context import Context
+from edgekit.stages.predict import PredictOptions, predict
+from edgekit.workers.pool import WorkerPool
 
 pytestmark = [needs_emulator, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -46,6 +52,12 @@ def guest(root):
 def benches(root):
     """Two benches of the same artifacts, one after the other."""
     return [bench(root) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def per_op(root, benches):
+    """Two benches that tell the operators apart."""
+    return [bench(root, "--per-op") for _ in range(2)]
 
 
 def bench(root, *arguments):
@@ -111,6 +123,47 @@ def test_a_bench_holds_the_emulated_tier_beside_the_others(benches, target):
     assert measured["latency_ms"]["emulated"] == emulated["latency_ms"]
     assert set(measured["latency_ms"]) >= {"host", "emulated"}
     assert 4096 <= emulated["peak_memory_bytes"] <= 20_000_000
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx"])
+def test_operators_make_up_the_whole_and_repeat(per_op, benches, target):
+    first, second = (bench[target]["emulated"] for bench in per_op)
+    (kind,) = {item["kind"] for item in first["operators"]}
+    assert kind == {"tflite": "FULLY_CONNECTED", "onnx": "MatMul"}[target]
+    counted = sum(item["instructions"] for item in first["operators"])
+    assert counted == pytest.approx(first["counts"]["instructions"], rel=0.05)  # of so little, calling is a part
+    assert counted == pytest.approx(sum(item["instructions"] for item in second["operators"]), rel=0.001)
+    assert benches[0][target]["emulated"]["operators"] == []
+
+
+def test_a_regression_names_the_operators(root, per_op, tmp_path):
+    before = per_op[0]["tflite"]
+    for figures in (before["emulated"], *before["emulated"]["operators"]):
+        figures["latency_ms"] /= 2
+    before["latency_ms"]["emulated"] /= 2
+    (tmp_path / "main.json").write_text(json.dumps({"measurements": [before]}))
+    answer = call(
+        "bench", "one_op", "--target", "tflite", "--device", DEVICE, "--tier", "emulated", "--min-duration", "0",
+        "--min-runs", "3", "--per-op", "--baseline", tmp_path / "main.json", "--max-regression", "20%", "--root", root,
+    )  # fmt: skip
+    assert answer.code == 1
+    (line,) = [line for line in answer.out.splitlines() if line.startswith("REGRESSION")]
+    assert "latency_ms.emulated" in line
+    assert "; FULLY_CONNECTED " in line
+    assert " -> " in line
+    assert "operators of one_op/keras tflite:float32 (emulated)" in answer.out
+
+
+def test_what_is_counted_at_once_is_counted_as_alone(root, guest, benches):
+    """Both artifacts twice, on as many emulators as there are cores."""
+    found = [load_artifact(path) for path in open_project(root).artifact_folders()]
+    context = Context(open_project(root), WorkerPool(timeout_s=120), ignore)
+    together = predict(context, [(artifact, guest) for artifact in (*found, *found)], PredictOptions(threads=4))
+    context.pool.close()
+    alone = {item["target"]: item["emulated"]["counts"]["instructions"] for item in benches[0].values()}
+    for artifact, item in zip((*found, *found), together, strict=True):
+        assert item.emulated.counts.instructions == pytest.approx(alone[artifact.manifest.target], rel=0.001)
+        assert load_emulation(artifact.folder / emulation_file(DEVICE)).emulated.threads == 4
 
 
 def test_a_bench_without_the_tier_has_no_emulated_figure(root, benches):

@@ -12,6 +12,7 @@ from edgekit.core.emulated import UNCALIBRATED, Counts, Emulated
 from edgekit.core.errors import InputError
 from edgekit.core.files import to_json
 from edgekit.core.measurement import Measurement
+from edgekit.core.operators import OperatorCost
 from edgekit.stages.baseline import load_baseline, regressions
 
 WALL = Distribution(9, 1, 1, 1, 1, 1, 1, 0)
@@ -49,7 +50,40 @@ def test_what_regressed_is_named_with_both_figures():
     (sentence,) = [item.sentence for item in found if not item.passed]
     assert sentence == (
         "tiny/keras tflite:int8 on pixel-2: instructions 1.5 k breaks the limit 1.02 k, set in main.json (1 k and 2 %)"
+        "; bench both with --per-op to see which operators"
     )
+
+
+def slower(bench, **changes):
+    (verdict,) = [
+        item
+        for item in regressions([bench], [replace(with_instructions(1500), **changes)], 0.02, "main.json")
+        if not item.passed
+    ]
+    return verdict.detail
+
+
+def test_the_operators_that_became_dearer_are_named():
+    conv, pool = OperatorCost("CONV_2D", "conv", 6.0, 600), OperatorCost("MAX_POOL_2D", "pool", 4.0, 400)
+    before = replace(BENCH, emulated=replace(EMULATED, operators=(conv, pool)))
+    now = replace(with_instructions(1500).emulated, operators=(replace(conv, latency_ms=11.0), pool))
+    assert slower(before, emulated=now) == "CONV_2D conv 6 ms -> 11 ms"
+
+
+def test_without_operators_other_kinds_of_them_are_named():
+    assert slower(replace(BENCH, kinds={"PAD": 1}), kinds={"PAD": 1, "TRANSPOSE": 2}) == "TRANSPOSE 0 -> 2"
+
+
+def test_a_larger_file_is_not_put_down_to_operators():
+    found = regressions([replace(BENCH, kinds={"PAD": 1})], [replace(BENCH, size_bytes=2000)], 0.02, "main.json")
+    assert [(item.rule, item.detail) for item in found if not item.passed] == [("size_bytes", "")]
+
+
+def test_operators_survive_the_file(tmp_path):
+    operators = (OperatorCost("CONV_2D", "conv", 6.0, 600, 3), OperatorCost("PAD + CONV_2D", "next", 4.0, 400, 2))
+    bench = replace(BENCH, kinds={"PAD": 1}, operators=operators, emulated=replace(EMULATED, operators=operators))
+    (tmp_path / "bench.json").write_text(to_json(asdict(bench)))
+    assert load_baseline(tmp_path / "bench.json") == (bench,)
 
 
 def test_host_latency_counts_only_without_the_emulated_tier():

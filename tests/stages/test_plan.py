@@ -191,6 +191,24 @@ def test_validating_on_a_core_is_a_step_of_each_artifact_that_check_and_report_r
     assert f"export {SECOND}" in step.after
 
 
+def test_counting_on_a_core_is_a_step_of_its_own_before_the_bench_that_takes_it_up(root):
+    asked = edit("threads = 1", 'threads = 1\ntiers = ["host", "emulated"]')
+    counted = {f"emulate {name} on board" for name in (*NET, SECOND)}
+    on_board = {name for name in BENCHES if name.endswith("board")}
+    after = {f"check {name}" for name in (*NET, SECOND)} | {"report json r.json"}
+    found = changed(root, asked)
+    assert counted | on_board <= found <= counted | on_board | after
+    graph = plan(Project(root), load_project(root)).graph
+    step, bench = graph.by_name[f"emulate {SECOND} on board"], graph.by_name[f"bench {SECOND} on board"]
+    assert (step.output, step.alone) == ("build/second/keras/onnx-float32/emulated-board.json", False)
+    assert (step.name in bench.after, bench.alone) == (True, True)
+    assert changed(root, edit("min_runs = 50", "min_runs = 60")) == BENCHES  # and nothing is counted anew
+    assert changed(root, edit("threads = 1", "threads = 2")) == counted | BENCHES
+    assert changed(root, edit("clock_mhz = 1500", "clock_mhz = 1600", "device_profiles/board.toml")) == (
+        counted | on_board
+    )
+
+
 def test_error_by_layer_is_a_step_of_what_is_asked_for_that_reports_read(root):
     asked = edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "onnx:int8"]\nlayers = ["*:int8"]')
     assert changed(root, asked) == {f"diff {NET[1]}", "report json r.json"}

@@ -16,7 +16,8 @@ from edgekit.core.records import Records
 from edgekit.stages import run as running
 from edgekit.stages._carry import Done
 from edgekit.stages.context import Context
-from edgekit.stages.run import STEP_MEMORY_BYTES, How
+from edgekit.stages.run import How
+from edgekit.stages.together import MEMORY_BYTES
 from edgekit.workers.pool import WorkerPool
 
 
@@ -98,7 +99,7 @@ def test_steps_run_beside_one_another_up_to_the_number_of_jobs(stage, go):
 
 def test_memory_bounds_what_runs_beside_one_another(stage, go, tmp_path):
     stage.actions = dict.fromkeys("ab", lambda: time.sleep(0.05))
-    go(step("a"), step("b"), memory=STEP_MEMORY_BYTES)
+    go(step("a"), step("b"), memory=MEMORY_BYTES)
     assert stage.beside == {"a": set(), "b": set()}
 
 

@@ -1,0 +1,69 @@
+"""What each operator of an artifact costs on the emulated core: its file cut off after one operator more at a time.
+
+Runtimes run fused and delegated operators that their files do not show, and the time that passes under an emulator is
+no measure. So the beginnings of the model are run, up to each operator, and counted: what a beginning takes more than
+the one before it is the operator's. The counts repeat, so that even a small difference is one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.artifact import Artifact
+from edgekit.core.emulated import Counts, Prefix, by_operator
+from edgekit.core.errors import StepFailed
+from edgekit.core.operators import Operator, OperatorCost
+from edgekit.devices import cost
+from edgekit.devices.emulation import pins
+from edgekit.stages import emulate, routes
+from edgekit.stages.context import Context, runtime_environment
+
+_AT_ONCE_BYTES = 512 * 10**6
+"""How much the files that are cut at one time may take of the disk."""
+
+
+def uncut(artifact: Artifact) -> str:
+    """Why the emulated tier cannot tell the operators of the artifact apart; empty where it can."""
+    target, runtime = routes.load_target(artifact.manifest.target), artifact.manifest.runtime
+    if runtime not in pins.RUNTIMES:
+        return f"the emulated core does not run {runtime}"
+    return "" if target.cuts else f"{target.title} files cannot be cut off after an operator"
+
+
+def costs(
+    context: Context, guest: emulate.Guest, artifact: Artifact, threads: int, step: str, timeout_s: float
+) -> tuple[OperatorCost, ...]:
+    """The operators in the order of computation, with the cost model's milliseconds for so many threads.
+
+    `timeout_s` is for each process that counts. Raises InputError for a format that is not cut, and like
+    `emulate.count`.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekit-operators-") as folder:
+        target = artifact.manifest.target
+        whole = emulate.as_run(guest, artifact, Path(folder, f"as_run{artifact.path.suffix}"), step, timeout_s)
+        call = partial(_call, context, artifact, step, target=target, path=str(whole))
+        operators: tuple[Operator, ...] = call("operators")
+        counts: list[Counts | None] = []
+        for after in _portions(len(operators), whole.stat().st_size):
+            with tempfile.TemporaryDirectory(dir=folder) as portion:
+                files = call("cut", after=after, folder=portion)
+                counts += emulate.count_each(guest, artifact, files, threads, step, timeout_s)
+    if not counts or counts[-1] is None:
+        raise StepFailed(f"{step}: the runtime does not take the model cut off after its last operator", step=step)
+    prefixes = [Prefix(operator, count) for operator, count in zip(operators, counts, strict=True)]
+    return by_operator(prefixes, lambda found: cost.latency_ms(guest.profile, found, threads))
+
+
+def _portions(operators: int, size_bytes: int) -> Iterator[tuple[int, ...]]:
+    at_once = max(1, _AT_ONCE_BYTES // max(1, size_bytes))
+    for start in range(0, operators, at_once):
+        yield tuple(range(start, min(start + at_once, operators)))
+
+
+def _call(context: Context, artifact: Artifact, step: str, job: str, **arguments: Any) -> Any:
+    environment = runtime_environment(artifact.manifest.runtime)
+    return context.pool.call(f"edgekit.stages._jobs:{job}", arguments, step=step, environment=environment)

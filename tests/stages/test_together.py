@@ -1,0 +1,69 @@
+"""Several pieces of work at once."""
+
+import sys
+import threading
+import time
+from functools import partial
+
+import pytest
+
+from edgekit.stages.together import MEMORY_BYTES, at_once, together
+from edgekit.workers.environment import Environment
+from edgekit.workers.process import run_module
+
+
+def test_results_come_with_their_numbers_and_errors_with_theirs():
+    def work(number):
+        if number == 1:
+            raise ValueError("one")
+        return number
+
+    found = dict(together([partial(work, number) for number in range(4)], 2, list))
+    assert {number: future.result() for number, future in found.items() if number != 1} == {0: 0, 2: 2, 3: 3}
+    with pytest.raises(ValueError, match="one"):
+        found[1].result()
+
+
+def test_no_more_run_than_was_said():
+    running, most, lock = set(), [0], threading.Lock()
+
+    def work(number):
+        with lock:
+            running.add(number)
+            most[0] = max(most[0], len(running))
+        time.sleep(0.02)
+        with lock:
+            running.remove(number)
+
+    list(together([partial(work, number) for number in range(8)], 2, list))
+    assert most == [2]
+
+
+def test_whoever_stops_listening_ends_what_runs_and_begins_nothing_more(tmp_path, monkeypatch):
+    """Each piece starts a process that would wait for ten minutes."""
+    (tmp_path / "waits.py").write_text(
+        "import pathlib, sys, time\npathlib.Path(sys.argv[1]).touch()\ntime.sleep(600)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    stopped = []
+
+    def work(number):
+        if number == 0:
+            while not (tmp_path / "started-1").exists():
+                time.sleep(0.01)
+            return
+        run_module("waits", [str(tmp_path / f"started-{number}")], Environment(), step=f"wait {number}", timeout_s=600)
+
+    began = time.monotonic()
+    for number, _ in together([partial(work, number) for number in range(5)], 2, lambda: stopped.append(True)):
+        assert number == 0
+        break
+    assert time.monotonic() - began < 60
+    assert stopped == [True]
+    assert not (tmp_path / "started-4").exists()
+
+
+def test_as_many_at_once_as_memory_allows_and_one_at_least():
+    assert at_once(0) == 1
+    assert at_once(MEMORY_BYTES) == 1
+    assert at_once(sys.maxsize) >= 1
