@@ -59,8 +59,8 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs."""
-        return self._child.popen.poll() is None
+        """Whether the process runs, and nobody has stopped it."""
+        return self._child.alive
 
     def stop(self) -> None:
         """Kills the process and lets whoever waits for it find out."""

@@ -45,6 +45,7 @@ class Child:
         self.stderr_file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
         self._scratch = tempfile.mkdtemp(prefix="edgekit-worker-")
         self._mark = 0
+        self._stopped = False
         limits = {"cpus": environment.cpus, "memory_limit_bytes": environment.memory_limit_bytes}
         # The read end of this pipe tells the child that its parent is gone, however the parent ended.
         life_read, self._life_write = os.pipe()
@@ -81,8 +82,14 @@ class Child:
         except (OSError, ValueError, IndexError):
             return 0.0
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, and will go on: one that was stopped may take a while to end."""
+        return not self._stopped and self.popen.poll() is None
+
     def stop(self) -> None:
         """Ends the child and whatever it started, and does not wait for it: another thread does."""
+        self._stopped = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.popen.pid, signal.SIGKILL)
 

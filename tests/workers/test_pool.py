@@ -22,6 +22,7 @@ from edgekit.core.errors import (
 from edgekit.core.events import Event, Progress
 from edgekit.workers.environment import Environment
 from edgekit.workers.pool import WorkerPool
+from edgekit.workers.process import stop_all
 
 HERE = Environment.of({"PYTHONPATH": str(Path(__file__).parent)})
 
@@ -82,6 +83,14 @@ def test_after_a_crash_the_next_call_gets_a_new_worker(pool: WorkerPool) -> None
     with pytest.raises(StepCrashed):
         run(pool, "segfault")
     assert run(pool, "pid") != before
+
+
+def test_a_worker_that_was_stopped_while_it_waited_is_not_given_work(pool: WorkerPool) -> None:
+    """Killed is not yet ended: a process with a framework in it takes a while."""
+    for _ in range(5):
+        before = run(pool, "pid")
+        stop_all()
+        assert run(pool, "pid") != before
 
 
 def test_an_exit_without_an_answer_is_a_crash(pool: WorkerPool) -> None:
