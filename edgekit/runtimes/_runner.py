@@ -29,6 +29,15 @@ from edgekit.core.quantization import to_tensor
 from edgekit.core.specs import Signature
 from edgekit.runtimes._base import Runtime, Session
 
+MARK, _NO_MARK = -4242, -4241
+"""File descriptors that nobody has: closing the first is what a counting emulator waits for."""
+
+STEADY = 16
+"""So many calls of a small model pass before it is counted, and so many are counted."""
+
+_WARM_UP_CPU_NS = 10**9
+"""Of a large one there are fewer: they end after so much time."""
+
 
 class Memory:
     """Peak resident memory above a baseline, from /proc (Linux); None elsewhere.
@@ -125,15 +134,17 @@ def _profile(
     return runtime.profile(Path(request["file"]), inputs, threads=threads, runs=runs, signature=_signature(request))
 
 
-def _mark() -> None:
+def _mark(number: int = MARK) -> None:
     """Tells a counting emulator "here" by a system call that fails and does nothing else."""
     with contextlib.suppress(OSError):
-        os.close(-4242)
+        os.close(number)
 
 
-def _repeat(call: Callable[[], object], runs: int) -> None:
+def _marked(call: Callable[[], object], runs: int, number: int = MARK) -> None:
+    """The calls, and a mark after each."""
     for _ in range(runs):
         call()
+        _mark(number)
 
 
 def _nothing() -> None:
@@ -141,8 +152,8 @@ def _nothing() -> None:
 
 
 def count(request: dict[str, Any]) -> dict[str, Any]:
-    """Marks a moment when the library is loaded, and after the warm-up each of `runs` calls of nothing, whose cost is
-    that of the calling, and each of as many inferences.
+    """Marks a moment when the library is loaded, and after the warm-up each of so many calls of nothing, whose cost is
+    that of the calling, and each of as many inferences. Says how many.
 
     The first inference prepares what later ones keep, so that it is no measure of them.
     """
@@ -150,43 +161,51 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
     runtime.load_library()
     gc.collect()
     _mark()
-    _count(_prepared(runtime, request, samples), request["runs"])
-    return {"runs": request["runs"]}
+    return {"runs": _count(*_warmed(runtime, request, samples))}
 
 
-def _prepared(runtime: Runtime, request: dict[str, Any], samples: dict[str, Array]) -> Callable[[], object]:
+def _warmed(runtime: Runtime, request: dict[str, Any], samples: dict[str, Array]) -> tuple[Callable[[], object], int]:
+    """The inference, after as many as it takes until calling it costs the same every time; and how many to count.
+
+    Python 3.11 writes the code of a function anew at its eighth call and for some calls more, thousands of
+    instructions each time. They are nothing beside a large model's millions, whose inference takes seconds here.
+    """
     session = _open(runtime, request)
     call = session.bind(_raw_inputs(session, samples))
-    _repeat(call, request["warm_up_runs"])
-    return call
+    spent_ns = 0
+    for done in range(1, STEADY + 1):
+        spent_ns += clock.timed(call).cpu_ns
+        if spent_ns > _WARM_UP_CPU_NS and done >= request["warm_up_runs"]:
+            return call, request["runs"]
+    return call, max(STEADY, request["runs"])
 
 
-def _count(call: Callable[[], object], runs: int) -> None:
+def _count(call: Callable[[], object], runs: int) -> int:
     """A mark, one after each of so many calls of nothing, and one after each of as many inferences."""
     gc.collect()
     gc.disable()
+    _marked(_nothing, 2 * STEADY, _NO_MARK)
     _mark()
-    for what in (_nothing, call):
-        for _ in range(runs):
-            what()
-            _mark()
+    _marked(_nothing, runs)
+    _marked(call, runs)
     gc.enable()
+    return runs
 
 
 def count_each(request: dict[str, Any]) -> dict[str, Any]:
-    """The marks of `count` after the warm-up for each of the request's `files` that the runtime takes; says which."""
+    """The marks of `count` after the warm-up for each of the request's `files`; says how many inferences of each, 0
+    where the runtime does not take it."""
     runtime, samples = _runtime(request), _samples(request)
     runtime.load_library()
-    taken = []
+    counted = []
     for file in request["files"]:
         try:
-            call = _prepared(runtime, {**request, "file": file}, samples)
+            warmed = _warmed(runtime, {**request, "file": file}, samples)
         except (EdgekitError, RuntimeError, ValueError):  # a part of a model need not be a model
-            taken.append(False)
+            counted.append(0)
             continue
-        _count(call, request["runs"])
-        taken.append(True)
-    return {"taken": taken}
+        counted.append(_count(*warmed))
+    return {"runs": counted}
 
 
 def as_run(request: dict[str, Any]) -> dict[str, Any]:

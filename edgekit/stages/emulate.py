@@ -29,6 +29,7 @@ from edgekit.workers.process import run_module
 TIMEOUT_S = 600.0
 WARM_UP_RUNS = 2
 RUNS = 4
+"""At least: the runner warms small models up for longer, and counts more of their inferences."""
 _QEMU_OVERHEAD_BYTES = 2**30
 """What the emulator itself may take beside the guest: its buffer of translated code, and the plugin's records."""
 
@@ -215,9 +216,17 @@ def _ready(guest: Guest, artifact: Artifact) -> None:
         raise MissingDependency(missing)
 
 
-def count(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> tuple[Counts, int]:
-    """What one inference of the artifact executes on the device's core, whose caches so many threads share, and the
-    peak of its memory in bytes.
+@dataclass(frozen=True)
+class Counted:
+    """What one inference executes, found from so many, and the peak of the process's memory."""
+
+    counts: Counts
+    inferences: int
+    peak_memory_bytes: int
+
+
+def count(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> Counted:
+    """What the artifact takes on the device's core, whose caches so many threads share.
 
     Raises MissingDependency, InputError for a runtime that is not emulated, and StepError when the guest dies.
     """
@@ -225,9 +234,9 @@ def count(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: 
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
         request = _request(artifact, artifact.folder / GOLDEN_FILE)
         request |= {"mode": "count", "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
-        _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
+        result = _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
         marks = parse_marks(Path(folder, _MARKS).read_text())
-    return Counts.between(marks, RUNS), peak_memory_bytes(marks)
+    return Counted(Counts.between(marks, result["runs"]), result["runs"], peak_memory_bytes(marks))
 
 
 def count_each(
@@ -241,9 +250,12 @@ def count_each(
         request |= {"mode": "count_each", "signature": None, "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
         result = _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
         marks = parse_marks(Path(folder, _MARKS).read_text())
-    size = 2 * RUNS + 1
-    each = (marks[index : index + size] for index in range(0, len(marks), size))
-    return [Counts.between(next(each), RUNS) if taken else None for taken in result["taken"]]
+    found: list[Counts | None] = []
+    for runs in result["runs"]:
+        size = 2 * runs + 1 if runs else 0
+        found.append(Counts.between(marks[:size], runs) if runs else None)
+        marks = marks[size:]
+    return found
 
 
 def as_run(guest: Guest, artifact: Artifact, to: Path, step: str, timeout_s: float) -> Path:
@@ -268,6 +280,6 @@ def infer(
 
 def emulate(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> Emulated:
     """Counts and the predicted latency for so many threads. Raises like `count`."""
-    counts, peak = count(guest, artifact, threads, step, timeout_s)
-    predicted = cost.predicted(guest.profile, guest.spec.cpu, counts, threads, RUNS)
-    return replace(predicted, peak_memory_bytes=peak)
+    found = count(guest, artifact, threads, step, timeout_s)
+    predicted = cost.predicted(guest.profile, guest.spec.cpu, found.counts, threads, found.inferences)
+    return replace(predicted, peak_memory_bytes=found.peak_memory_bytes)

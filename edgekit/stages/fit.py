@@ -130,7 +130,7 @@ def counted(guest: emulate.Guest, made: Network, threads: int) -> Counts:
     path = cache_folder() / "networks" / "counts" / f"{known}.json"
     if not path.is_file():
         step = f"count {made.artifact.label} for {threads} threads of {guest.name}"
-        write_json(path, asdict(emulate.count(guest, made.artifact, threads, step, emulate.TIMEOUT_S)[0]))
+        write_json(path, asdict(emulate.count(guest, made.artifact, threads, step, emulate.TIMEOUT_S).counts))
     return Counts(**read_json(path, "counts"))
 
 

@@ -17,6 +17,7 @@ import pytest
 from devices.emulated import DEVICE, needs_emulator, one_op
 from support import call
 
+import edgekit
 from edgekit.core.artifact import load_artifact
 from edgekit.core.emulated import emulation_file, load_emulation
 from edgekit.core.errors import StepCrashed, StepOutOfMemory, StepTimedOut
@@ -24,6 +25,7 @@ from edgekit.core.events import ignore
 from edgekit.core.project import open_project
 from edgekit.devices.emulation.folders import PLUGIN_SOURCE, home, record
 from edgekit.devices.profile import load_profile
+from edgekit.runtimes._runner import STEADY
 from edgekit.stages import emulate
 from edgekit.stages.context import Context
 from edgekit.stages.predict import PredictOptions, predict
@@ -164,6 +166,19 @@ def test_what_is_counted_at_once_is_counted_as_alone(root, guest, benches):
     for artifact, item in zip((*found, *found), together, strict=True):
         assert item.emulated.counts.instructions == pytest.approx(alone[artifact.manifest.target], rel=0.001)
         assert load_emulation(artifact.folder / emulation_file(DEVICE)).emulated.threads == 4
+
+
+def test_a_count_does_not_depend_on_whether_edgekit_was_compiled_before(root, guest, benches, tmp_path, monkeypatch):
+    """In a fresh clone the guest's Python compiles it, and its memory looks otherwise afterwards."""
+    copy = tmp_path / "edgekit"
+    shutil.copytree(Path(edgekit.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(edgekit, "__file__", str(copy / "__init__.py"))
+    for path in open_project(root).artifact_folders():
+        artifact = load_artifact(path)
+        fresh = emulate.count(guest, artifact, 4, "count", 300)
+        before = benches[0][artifact.manifest.target]["emulated"]
+        assert fresh.counts.instructions == pytest.approx(before["counts"]["instructions"], rel=0.001)
+        assert fresh.inferences == before["inferences"] == STEADY
 
 
 def test_a_bench_without_the_tier_has_no_emulated_figure(root, benches):
