@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from edgekit.core.operators import Operator
-from edgekit.targets._onnx_graph import parse
+from edgekit.targets._onnx_graph import parse, reads
 
 
 def operators(path: Path) -> tuple[Operator, ...]:
@@ -38,22 +38,13 @@ def _keep(graph: Any, last: int) -> None:
     import onnx
 
     known = {value.name: value for value in (*graph.output, *graph.value_info)}
-    later = {name for node in graph.node[last + 1 :] for name in _reads(node)} | {item.name for item in graph.output}
+    later = {name for node in graph.node[last + 1 :] for name in reads(node)} | {item.name for item in graph.output}
     computed = [name for node in graph.node[: last + 1] for name in node.output if name]
     wanted = [name for name in computed if name in later] or [name for name in graph.node[last].output if name][:1]
     del graph.node[last + 1 :]
-    read = {name for node in graph.node for name in _reads(node)}
+    read = {name for node in graph.node for name in reads(node)}
     kept = [item for item in graph.initializer if item.name in read]
     del graph.initializer[:], graph.output[:], graph.value_info[:]
     graph.initializer.extend(kept)
     # Types that the file does not tell are left to the runtime, which infers them anyway.
     graph.output.extend(known.get(name) or onnx.ValueInfoProto(name=name) for name in wanted)
-
-
-def _reads(node: Any) -> Iterator[str]:
-    """What the node reads, also from within the graphs that it holds."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _reads(inner)

@@ -77,9 +77,12 @@ def rename(model: Any, names: dict[str, str]) -> None:
 def canonical_names(model: Any) -> None:
     """Takes out of all inner names what depends on the process and not on the model; inputs and outputs keep theirs.
 
-    tf2onnx counts (`Transpose__26:0`), and of equal constants it keeps one, whichever comes first in a set of objects.
-    So counters go, and a constant is called after the first node that reads it.
+    tf2onnx counts (`Transpose__26:0`); of equal constants it keeps one, and of nodes that could come in any order it
+    puts one first, whichever comes first in a set of objects. So nodes are put into the order in which the outputs need
+    them, counters go, and a constant is called after the first node that reads it.
     """
+    for graph in _graphs(model.graph):
+        _order(graph)
     outer = [value.name for value in (*model.graph.input, *model.graph.output)]
     values, nodes = _Renaming(outer), _Renaming([])
     _name_constants(model.graph, values)
@@ -90,6 +93,40 @@ def canonical_names(model: Any) -> None:
             node.input[:] = [values(name) for name in node.input]
             node.output[:] = [values(name) for name in node.output]
             node.name = nodes(node.name)
+
+
+def _order(graph: Any) -> None:
+    """Puts the nodes into the order in which they are met from the outputs on, each behind what it reads."""
+    writers = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    ordered: dict[int, None] = {}
+
+    def visit(name: str) -> None:
+        path = [writers[name]] if name in writers else []
+        while path:
+            needed = (writers[read] for read in reads(graph.node[path[-1]]) if read in writers)
+            first = next((index for index in needed if index not in ordered), None)
+            if first is None:
+                ordered[path.pop()] = None
+            else:
+                path.append(first)
+
+    for value in graph.output:
+        visit(value.name)
+    nodes = [
+        graph.node[index] for index in (*ordered, *(index for index in range(len(graph.node)) if index not in ordered))
+    ]
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def reads(node: Any) -> Iterator[str]:
+    """What the node reads, also from within the graphs that it holds."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from reads(inner)
 
 
 def _name_constants(graph: Any, values: _Renaming) -> None:
