@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_json, sha256_path, write_json
@@ -13,6 +13,7 @@ from edgekit.core.metrics import Array
 from edgekit.core.rounding import Rounding, rounding_from_dict
 from edgekit.core.specs import Signature
 
+T = TypeVar("T")
 SOURCE_SCHEMA = 1
 SOURCE_FILE = "source.json"
 CALIBRATION_FILE = "calibration.npz"
@@ -106,4 +107,9 @@ class LoadedSource(Protocol):
 
     def call(self, *tensors: Any) -> list[Any]:
         """The outputs in order for the framework's own tensors in order, as a converter traces it."""
+        ...
+
+    def once(self, what: str, make: Callable[[], T]) -> T:
+        """What `make` returns, made once for this model under this signature: conversions to several precisions begin
+        alike. Nobody may change it."""
         ...

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from edgekit.core.metrics import Array
 from edgekit.core.requirements import Requirement
 from edgekit.core.specs import Signature, TensorSpec
 
+T = TypeVar("T")
 BATCH = 256
 Build = Callable[[], Any]
 
@@ -34,6 +35,7 @@ class Loaded(ABC):
         self.model = model
         self.signature = signature
         self.sizes: Mapping[str, int] = {}
+        self._made: dict[Hashable, Any] = {}  # copies under other signatures share it
 
     def at(self, signature: Signature, sizes: Mapping[str, int]) -> Loaded:
         """The same model under another signature: other dimensions fixed, other sizes for those that are not."""
@@ -107,6 +109,14 @@ class Loaded(ABC):
     def call(self, *tensors: Any) -> list[Any]:
         """The outputs in order for the framework's own tensors in order, as a converter traces it."""
         raise NotImplementedError(f"{self.kind} models are not traced")
+
+    def once(self, what: str, make: Callable[[], T]) -> T:
+        """What `make` returns, made once for this model under this signature, and kept for as long as the model is."""
+        key = (what, self.signature, tuple(sorted(self.sizes.items())))
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
 
     @abstractmethod
     def _run(self, inputs: list[Array]) -> list[Array]:

@@ -20,10 +20,9 @@ PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 
 def convert(source: LoadedSource, job: Conversion) -> bytes:
     """The flatbuffer at the job's precision."""
-    with tempfile.TemporaryDirectory(dir=job.folder) as saved_model:
-        _save(source, saved_model)
-        content: bytes = _converter(saved_model, source.signature, job).convert()
-        return content
+    saved_model = source.once("SavedModel", lambda: _saved(source))
+    content: bytes = _converter(saved_model.name, source.signature, job).convert()
+    return content
 
 
 def convert_float(source: LoadedSource, folder: Path) -> bytes:
@@ -31,11 +30,12 @@ def convert_float(source: LoadedSource, folder: Path) -> bytes:
     return convert(source, Conversion("float32", folder))
 
 
-def _save(source: LoadedSource, folder: str) -> None:
+def _saved(source: LoadedSource) -> tempfile.TemporaryDirectory[str]:
     """A SavedModel whose one signature has the source's names, and whose variables the converter can freeze."""
     import keras
     import tensorflow as tf
 
+    folder = tempfile.TemporaryDirectory()
     inputs, outputs = source.signature.inputs, source.signature.outputs
 
     def serve(**tensors: Any) -> dict[str, Any]:
@@ -49,7 +49,8 @@ def _save(source: LoadedSource, folder: str) -> None:
     archive = keras.export.ExportArchive()
     archive.track(source.model)
     archive.add_endpoint("serving_default", function)
-    archive.write_out(folder, verbose=False)
+    archive.write_out(folder.name, verbose=False)
+    return folder
 
 
 def _converter(saved_model: str, signature: Signature, job: Conversion) -> Any:

@@ -14,6 +14,7 @@ from edgekit.core.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import SCALAR_TYPES, ModelDescription, OpCount, Signature, TensorSpec
 from edgekit.targets._base import Conversion, Converted, Target, refuse
+from edgekit.targets._fx_frugal import frugal
 
 
 class ExecuTorch(Target):
@@ -150,14 +151,16 @@ def _lower(program: Any) -> tuple[bytes, dict[str, Any]]:
     from executorch.devtools.backend_debug import get_delegation_info
     from executorch.exir import to_edge_transform_and_lower
 
-    edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    with frugal():
+        edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        executable = edge.to_executorch()
     found = get_delegation_info(edge.exported_program().graph_module).delegation_by_operator
     counts = {name: item for name, item in sorted(found.items()) if name != "getitem"}
     delegation = {
         "delegated": {name: item.delegated for name, item in counts.items() if item.delegated},
         "not_delegated": {name: item.non_delegated for name, item in counts.items() if item.non_delegated},
     }
-    return bytes(edge.to_executorch().buffer), delegation
+    return bytes(executable.buffer), delegation
 
 
 def _describe(path: Path) -> ModelDescription:

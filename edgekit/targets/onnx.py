@@ -57,8 +57,17 @@ class Onnx(Target):
             return self._quantized(_onnx_selective.prepare(model, Path(folder)), source.signature, job)
 
     def _export(self, source: LoadedSource, job: Conversion) -> Any:
+        import onnx
+
         wanted = job.options.get("opset")
-        return slim(at_opset(_EXPORTERS[source.kind](source, wanted), wanted), source.signature)
+
+        def export() -> bytes:
+            content: bytes = slim(
+                at_opset(_EXPORTERS[source.kind](source, wanted), wanted), source.signature
+            ).SerializeToString()
+            return content
+
+        return onnx.ModelProto.FromString(source.once(f"onnx, opset {wanted}", export))
 
     def _quantized(self, prepared: Path, signature: Signature, job: Conversion) -> Converted:
         path = job.folder / self.file_name

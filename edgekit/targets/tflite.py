@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edgekit.core.arena import Life
 from edgekit.core.operators import Operator
@@ -43,7 +44,7 @@ class TFLite(Target):
         else:
             require((QUANTIZER,), f"{source.kind} -> tflite:{job.precision}")
             module = _tflite_torch if source.kind == "torch" else _tflite_keras
-            _tflite_quantizer.quantize(module.convert_float(source, job.folder), job, path)
+            _tflite_quantizer.quantize(_float(module, source, job), job, path)
             options = {"converter": module.CONVERTER, "quantizer": _tflite_quantizer.RECIPES[job.precision]}
         path.write_bytes(inline_buffers(path.read_bytes()))
         return Converted(self.file_name, _in_order(read_signature(path), source.signature), options)
@@ -51,7 +52,7 @@ class TFLite(Target):
     def float_base(self, source: LoadedSource, job: Conversion) -> Path:
         module = _tflite_torch if source.kind == "torch" else _tflite_keras
         path = job.folder / self.file_name
-        path.write_bytes(module.convert_float(source, job.folder))
+        path.write_bytes(_float(module, source, job))
         return path
 
     def layers(self, base: Path) -> tuple[Layer, ...]:
@@ -78,6 +79,12 @@ class TFLite(Target):
 
     def lives(self, path: Path) -> tuple[Life, ...]:
         return lives(path)
+
+
+def _float(module: Any, source: LoadedSource, job: Conversion) -> bytes:
+    """The float32 flatbuffer, with which the quantizer begins."""
+    content: bytes = source.once("tflite float32", lambda: module.convert_float(source, job.folder))
+    return content
 
 
 def _in_order(found: Signature, source: Signature) -> Signature:

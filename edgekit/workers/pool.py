@@ -22,6 +22,8 @@ class Worker:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
+        self.about = ""
+        """What its last call was about."""
         self._connection, theirs = Pipe(duplex=True)
         with theirs:
             fd = theirs.fileno()
@@ -98,14 +100,16 @@ class WorkerPool:
         environment: Environment,
         timeout_s: float | None = None,
         listener: Listener = ignore,
+        about: str = "",
     ) -> Any:
-        """Runs `module:function(**arguments, emit=...)` in a worker of that environment.
+        """Runs `module:function(**arguments, emit=...)` in a worker of that environment, if it can be in the one whose
+        last call was `about` the same: it has that loaded.
 
         Arguments and value travel by pickle over a private pipe. `timeout_s` defaults to the pool's. Raises
         StepTimedOut, StepCrashed, StepOutOfMemory, StepFailed, or the EdgekitError that the function raised; a worker
         that died or hung is replaced on the next call. Interrupted when the pool was stopped.
         """
-        worker = self._take(environment)
+        worker = self._take(environment, about)
         before_s = worker.waited_s()
         try:
             value = worker.call(step, function, arguments, timeout_s or self._timeout_s, listener)
@@ -122,17 +126,20 @@ class WorkerPool:
         self._give_back(environment, worker)
         return value
 
-    def _take(self, environment: Environment) -> Worker:
-        """A worker that waits in this environment, the last used first; else a new one."""
+    def _take(self, environment: Environment, about: str) -> Worker:
+        """A worker that waits in this environment, first one that knows what it is about, then the last used; else a
+        new one."""
         with self._lock:
             if self._stopped:
                 raise errors.Interrupted("stopped")
             fitting = [item for item in self._idle if item[0] == environment]
+            fitting.sort(key=lambda item: bool(about) and item[1].about == about)
             superfluous = []
             while fitting:
                 chosen = fitting.pop()
                 self._idle.remove(chosen)
                 if chosen[1].alive:
+                    chosen[1].about = about
                     self._busy.add(chosen[1])
                     return chosen[1]
                 superfluous.append(chosen[1])
@@ -141,6 +148,7 @@ class WorkerPool:
             for worker in superfluous:
                 worker.close()
             worker = Worker(environment)
+            worker.about = about
             self._busy.add(worker)
             return worker
 

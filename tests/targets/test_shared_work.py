@@ -1,0 +1,78 @@
+"""What conversions to several precisions share is done once for a model, and never for another."""
+
+import pytest
+import torch
+
+from edgekit.core.specs import Signature, TensorSpec
+from edgekit.sources._module import LoadedTorch
+from edgekit.targets import _tflite_torch
+from edgekit.targets import onnx as onnx_target
+from edgekit.targets._base import Conversion
+from edgekit.targets.onnx import TARGET as ONNX
+from edgekit.targets.tflite import TARGET as TFLITE
+
+SIGNATURE = Signature((TensorSpec("x", ("batch", 8), "float32"),), (TensorSpec("y", ("batch", 4), "float32"),))
+
+
+def loaded(seed=0):
+    torch.manual_seed(seed)
+    return LoadedTorch(torch.nn.Sequential(torch.nn.Linear(8, 4)).eval(), SIGNATURE)
+
+
+def test_it_is_made_once_for_a_signature_and_its_sizes():
+    source, made = loaded(), []
+
+    def make():
+        made.append(len(made))
+        return made[-1]
+
+    one = SIGNATURE.sized({"batch": 1})
+    assert [source.once("a", make), source.once("a", make), source.once("b", make)] == [0, 0, 1]
+    assert [source.at(one, {}).once("a", make), source.at(one, {}).once("a", make)] == [2, 2]
+    assert source.at(SIGNATURE, {"time": 3}).once("a", make) == 3
+    assert source.at(SIGNATURE, {}).once("a", make) == 0
+    assert loaded().once("a", make) == 4
+    assert source.relaid({"x": (1, 0)}, SIGNATURE).once("a", make) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("target", "module", "function", "precisions"),
+    [
+        (TFLITE, _tflite_torch, "convert_float", ("float32", "float16", "dynamic")),
+        (ONNX, onnx_target, "slim", ("float32", "float16", "dynamic")),
+    ],
+    ids=["tflite", "onnx"],
+)
+def test_variants_of_one_source_begin_with_the_same_conversion(
+    target, module, function, precisions, tmp_path, monkeypatch
+):
+    """Made once for all of them; the files are those of a source that was loaded for each alone, in any order."""
+    original, calls = getattr(module, function), []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(module, function, counted)
+    signature = SIGNATURE if target is ONNX else SIGNATURE.sized({"batch": 1})
+
+    def convert(source, precision, name):
+        job = Conversion(precision, tmp_path / name)
+        job.folder.mkdir()
+        converted = target.convert(source.at(signature, {}), job)
+        return (job.folder / converted.file).read_bytes()
+
+    alone = {precision: convert(loaded(), precision, f"alone-{precision}") for precision in precisions}
+    assert len(calls) == len(precisions)
+    calls.clear()
+    for order in (precisions, precisions[::-1]):
+        source = loaded()
+        together = {item: convert(source, item, f"{order[0]}-{item}") for item in order}
+        assert together == alone
+    assert len(calls) == 2
+    other = Conversion("float32", tmp_path / "other")
+    other.folder.mkdir()
+    assert target.convert(loaded(1).at(signature, {}), other)
+    assert (other.folder / target.file_name).read_bytes() != alone["float32"]
