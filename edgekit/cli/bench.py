@@ -29,7 +29,11 @@ from edgekit.cli._common import Choice, Run, common, complete, failures, selecti
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Instead of the profile's (this host as it is: 1).")
 @click.option(
-    "--min-duration", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Seconds to measure for."
+    "--min-duration",
+    type=click.FloatRange(min=0),
+    default=0.25,
+    show_default=True,
+    help="Seconds to measure for; up to four times as long while the median is unsure.",
 )
 @click.option("--min-runs", type=click.IntRange(min=1), default=50, show_default=True, help="Inferences to measure.")
 @click.option(

@@ -157,7 +157,9 @@ class BenchEntry:
         Field(description="'emulated' adds the device's core under QEMU; see: edgekit devices setup --help"),
     ] = ("host",)
     threads: Annotated[PositiveInt | None, Field(description="Instead of the profile's.")] = None
-    min_duration_s: Annotated[NotNegative, Field(description="Seconds to measure for.")] = 1.0
+    min_duration_s: Annotated[
+        NotNegative, Field(description="Seconds to measure for; up to four times as long while the median is unsure.")
+    ] = 0.25
     min_runs: Annotated[PositiveInt, Field(description="Inferences to measure.")] = 50
     per_op: Annotated[bool, Field(description="Also what each operator costs, in the tiers that can tell.")] = False
 

@@ -78,15 +78,37 @@ def warm_up(call: Callable[[], object], *, max_seconds: float, max_runs: int = 1
     return len(walls)
 
 
-def measure(call: Callable[[], object], *, min_seconds: float, min_runs: int) -> tuple[array[int], array[int]]:
-    """Runs the call at least `min_runs` times and for at least `min_seconds`; wall and CPU time of each, in ns.
+def is_sure(walls_ns: Sequence[int], within: float = 0.01) -> bool:
+    """Whether the 95 % confidence interval of the median reaches no further than `within` of it to either side.
+
+    By order statistics, whatever the distribution: the interval lies between the ranks (n -+ 1.96 sqrt(n)) / 2.
+    """
+    values, count = np.sort(np.asarray(walls_ns)), len(walls_ns)
+    half = 0.98 * count**0.5
+    low, high = int(count / 2 - half), int(np.ceil(count / 2 + half))
+    if low < 0 or high >= count:
+        return False
+    median = float(np.median(values))
+    return bool(median - values[low] <= within * median and values[high] - median <= within * median)
+
+
+def measure(
+    call: Callable[[], object], *, min_seconds: float, max_seconds: float, min_runs: int
+) -> tuple[array[int], array[int]]:
+    """Runs the call at least `min_runs` times and for at least `min_seconds`, and then on until the median is sure, at
+    most for `max_seconds` in all; wall and CPU time of each, in ns.
 
     Packed arrays: a million runs of a tiny model must not weigh on the memory and the caches that they share.
     """
-    deadline = time.perf_counter_ns() + int(min_seconds * 1e9)
+    started = time.perf_counter_ns()
     walls, cpus = array("q"), array("q")
-    while len(walls) < min_runs or time.perf_counter_ns() < deadline:
-        run = timed(call)
-        walls.append(run.wall_ns)
-        cpus.append(run.cpu_ns)
-    return walls, cpus
+    until = started + int(min_seconds * 1e9)
+    last = started + int(max_seconds * 1e9)
+    while True:
+        while len(walls) < min_runs or time.perf_counter_ns() < until:
+            run = timed(call)
+            walls.append(run.wall_ns)
+            cpus.append(run.cpu_ns)
+        if until >= last or is_sure(walls):
+            return walls, cpus
+        until = min(last, until + max(1, until - started))

@@ -18,7 +18,7 @@ from typing import Any
 from edgekit.core.errors import InputError
 
 KINDS = ("train", "take in", "export", "validate", "diff", "emulate", "bench", "check", "report", "track")
-"""In the order of a day's work. What measures runs alone; what tells of the others is done whatever became of them."""
+"""In the order of a day's work. What measures runs apart; what tells of the others is done whatever became of them."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,15 @@ class Step:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def alone(self) -> bool:
-        """Whether nothing may run beside it."""
+    def measures(self) -> bool:
+        """Whether nothing may run beside it but others that measure: these take turns."""
         return self.kind == "bench"
+
+    @property
+    def subject(self) -> str:
+        """The source that it is about (`simple_cnn/keras`); empty where that is none, or more than one."""
+        known = "model" in self.arguments and "kind" in self.arguments
+        return f"{self.arguments['model']}/{self.arguments['kind']}" if known else ""
 
     @property
     def last(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from edgekit.core.artifact import Artifact
 from edgekit.core.clock import Distribution
 from edgekit.core.emulated import Emulated
 from edgekit.core.errors import InputError
-from edgekit.core.events import Noted
+from edgekit.core.events import Noted, Started
 from edgekit.core.files import to_json, write_json, writing
 from edgekit.core.measurement import Measurement, bench_file
 from edgekit.core.operators import OperatorCost
@@ -33,10 +35,13 @@ from edgekit.stages import emulate, operators
 from edgekit.stages.context import Context
 from edgekit.stages.inspect import describe, lives_of
 from edgekit.stages.predict import PredictOptions, predict
+from edgekit.stages.together import at_once, together
 from edgekit.workers.environment import Environment
-from edgekit.workers.process import run_module
+from edgekit.workers.process import Prepared
+from edgekit.workers.turns import Turns
 
 _NOISE = 1.1  # a difference smaller than this is no difference on a shared machine
+_turns = Turns()
 HOST = "host"  # the device name of a bench without a profile
 
 
@@ -46,7 +51,7 @@ class BenchOptions:
     `per_op` asks for each operator too."""
 
     threads: int | None = None
-    min_duration_s: float = 1.0
+    min_duration_s: float = 0.25
     min_runs: int = 50
     warm_up_max_s: float = 3.0
     timeout_s: float = 300.0
@@ -70,14 +75,20 @@ def compressed_bytes(path: Path) -> int:
     return len(gzip.compress(path.read_bytes(), compresslevel=9, mtime=0))
 
 
-def _measure(artifact: Artifact, plan: host.HostPlan, options: BenchOptions, step: str) -> dict[str, Any]:
-    """The host tier: the runner in a process of its own."""
+@contextlib.contextmanager
+def _prepared(
+    artifact: Artifact, plan: host.HostPlan, options: BenchOptions, step: str
+) -> Iterator[Callable[[], dict[str, Any]]]:
+    """The host tier: the runner in a process of its own, with the runtime's library loaded; what is yielded measures.
+
+    The process gets its cores when it measures: others may prepare beside it before.
+    """
     runtime: Runtime = plugins.load("edgekit.runtimes", artifact.manifest.runtime, "RUNTIME")
     require(runtime.requires, f"the runtime {runtime.name}")
     count = str(plan.threads)
     variables = {"OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "TF_CPP_MIN_LOG_LEVEL": "2"}
     everything = tuple(sorted({**variables, **runtime.variables}.items()))
-    environment = Environment(everything, plan.cpus, plan.memory_limit_bytes)
+    environment = Environment(everything, None, plan.memory_limit_bytes)
     with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder:
         request, result = Path(folder, "request.json"), Path(folder, "result.json")
         with writing(request):
@@ -89,6 +100,7 @@ def _measure(artifact: Artifact, plan: host.HostPlan, options: BenchOptions, ste
                         "samples": str(artifact.folder / GOLDEN_FILE),
                         "signature": asdict(artifact.manifest.signature),
                         "threads": plan.threads,
+                        "cpus": plan.cpus,
                         "min_duration_s": options.min_duration_s,
                         "min_runs": options.min_runs,
                         "warm_up_max_s": options.warm_up_max_s,
@@ -96,11 +108,15 @@ def _measure(artifact: Artifact, plan: host.HostPlan, options: BenchOptions, ste
                     }
                 )
             )
-        run_module(
-            "edgekit.runtimes._runner", [str(request), str(result)], environment, step=step, timeout_s=options.timeout_s
-        )
-        measured: dict[str, Any] = json.loads(result.read_text())
-        return measured
+        words, module = [str(request), str(result)], "edgekit.runtimes._runner"
+        with Prepared(module, words, environment, step=step, timeout_s=options.timeout_s) as process:
+
+            def measure() -> dict[str, Any]:
+                process.go()
+                measured: dict[str, Any] = json.loads(result.read_text())
+                return measured
+
+            yield measure
 
 
 def _latencies(
@@ -169,8 +185,16 @@ def bench_one(
     """
     step = step_name(artifact, device)
     plan = host.plan(profile, options.threads)
-    description = describe(context, artifact.manifest.target, artifact.verified_path(), step)
-    measured = _measure(artifact, plan, options, step)
+    with contextlib.ExitStack() as prepared:
+        with _turns.preparing():
+            description = describe(context, artifact.manifest.target, artifact.verified_path(), step)
+            compressed = compressed_bytes(artifact.path)
+            measure = prepared.enter_context(_prepared(artifact, plan, options, step))
+        waiting = time.perf_counter()
+        with _turns.measuring():
+            waited_s = time.perf_counter() - waiting
+            measured = measure()
+    context.pool.waited_s[step] = context.pool.waited_s.get(step, 0.0) + waited_s
     latency_ms, notes = _latencies(profile, artifact, description, measured)
     untold = _untold(artifact, emulated, options)
     for note in untold:
@@ -188,7 +212,7 @@ def bench_one(
         device=device,
         runtime=manifest.runtime,
         size_bytes=manifest.size_bytes,
-        compressed_bytes=compressed_bytes(artifact.path),
+        compressed_bytes=compressed,
         latency_ms=latency_ms,
         load_ms=measured["load_ms"],
         first_inference_ms=measured["first_inference_ms"],
@@ -218,8 +242,8 @@ def bench(
     devices: Sequence[tuple[str, DeviceProfile | None]],
     options: BenchOptions,
 ) -> tuple[Measurement, ...]:
-    """Measures each artifact under each profile, one after another; what is emulated is emulated before, several at
-    once. What a device does not run is noted and left out.
+    """Measures each artifact under each profile, one after another, while the next ones get ready together; what is
+    emulated is emulated before, several at once. What a device does not run is noted and left out.
 
     Raises InputError when no artifact runs on any of the devices, MissingDependency when one is to be emulated and is
     not set up.
@@ -236,16 +260,22 @@ def bench(
     counted = [(artifact, device) for artifact, device, _ in fitting if device in guests and emulates(artifact)]
     found = predict(context, [(artifact, guests[device]) for artifact, device in counted], options.prediction)
     emulations = {(artifact.folder, device): item for (artifact, device), item in zip(counted, found, strict=True)}
-    done = []
-    for artifact, device, profile in fitting:
+    left = [
+        item for item in fitting if emulations.get((item[0].folder, item[1]), item) is not None
+    ]  # failures are told
+
+    def one(artifact: Artifact, device: str, profile: DeviceProfile | None) -> Measurement:
+        context.emit(Started(step_name(artifact, device)))
         emulation = emulations.get((artifact.folder, device))
-        if emulation is None and (artifact.folder, device) in emulations:
-            continue  # that it failed has been told
         emulated = None if emulation is None else emulation.emulated
-        work = partial(bench_one, context, artifact, device, profile, options, emulated)
-        result = context.attempt(step_name(artifact, device), work, summary)
-        if result is not None:
-            done.append(result)
+        return bench_one(context, artifact, device, profile, options, emulated)
+
+    measured: list[Measurement | None] = [None] * len(left)
+    work = [partial(one, *item) for item in left]
+    for number, future in together(work, at_once(host.available_memory_bytes()), context.pool.stop):
+        artifact, device, _ = left[number]
+        measured[number] = context.settle(step_name(artifact, device), future.result, summary)
+    done = [item for item in measured if item is not None]
     _warn_of_losses(context, done)
     return tuple(done)
 

@@ -72,6 +72,8 @@ class _Runner:
     ready: dict[str, _Begun] = field(default_factory=dict)
     running: dict[str, _Begun] = field(default_factory=dict)
     results: SimpleQueue[tuple[str, Done | BaseException, float]] = field(default_factory=SimpleQueue)
+    latest: str = ""
+    """The subject of the step that ended last."""
 
     def run(self) -> None:
         try:
@@ -114,13 +116,26 @@ class _Runner:
         return MEMORY_BYTES + _MODEL_FACTOR * max(sizes, default=0)
 
     def _start(self) -> None:
-        """Starts what fits beside what runs. What measures waits until there is nothing else to do."""
-        for name in sorted(self.ready, key=lambda name: self.ready[name].step.alone):
-            if self._fits(self.ready[name]):
-                begun = self.running[name] = self.ready.pop(name)
-                self.context.emit(Started(name))
-                begun.thread = threading.Thread(target=self._work, args=(begun.step,), name=name, daemon=True)
-                begun.thread.start()
+        """Starts what fits beside what runs."""
+        while (name := self._next()) is not None:
+            begun = self.running[name] = self.ready.pop(name)
+            self.context.emit(Started(name))
+            begun.thread = threading.Thread(target=self._work, args=(begun.step,), name=name, daemon=True)
+            begun.thread.start()
+
+    def _next(self) -> str | None:
+        """What to start now. What measures waits until there is nothing else to do.
+
+        Of the others, first what is about the source that a step has just ended with, whose worker has it loaded, and
+        with it all that its variants share; else what is about one that no running step has.
+        """
+        busy = {begun.step.subject for begun in self.running.values()}
+
+        def rank(name: str) -> tuple[bool, bool, bool]:
+            step = self.ready[name].step
+            return step.measures, step.subject != self.latest, step.subject in busy
+
+        return next((name for name in sorted(self.ready, key=rank) if self._fits(self.ready[name])), None)
 
     def _sent(self, step: Step) -> bool:
         return self.how.cluster is not None and self.how.cluster.takes(step)
@@ -129,7 +144,7 @@ class _Runner:
         if not self.running:
             return True
         # Also when the others are sent: the cluster's workers may be on this host.
-        if begun.step.alone or any(other.step.alone for other in self.running.values()):
+        if any(other.step.measures != begun.step.measures for other in self.running.values()):
             return False
         sent = sum(self._sent(other.step) for other in self.running.values())
         if self.how.cluster is not None and self._sent(begun.step):
@@ -153,6 +168,7 @@ class _Runner:
 
     def _end(self, name: str, result: Done | BaseException, seconds: float) -> None:
         begun = self.running.pop(name)
+        self.latest = begun.step.subject
         if isinstance(result, Done):
             self.ended[name] = self._kept(begun, result, seconds)
             self.context.emit(Finished(name, result.detail))

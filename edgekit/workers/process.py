@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import IO
 
 from edgekit.core.errors import StepCrashed, StepError, StepOutOfMemory, StepTimedOut
@@ -153,3 +155,68 @@ def run_module(module: str, arguments: Sequence[str], environment: Environment, 
         raise too_late(step, timeout_s, child.stderr_tail()) from None
     finally:
         child.kill()
+
+
+class Prepared:
+    """A module in a fresh process with nothing else in it, which has done what it does first and waits to go on.
+
+    It is given two more arguments: a file descriptor to write a byte to when it is ready, and one to read a byte from
+    before it goes on. `timeout_s` is for each of the two parts. Use it in a `with`: leaving it ends the process.
+    """
+
+    def __init__(
+        self, module: str, arguments: Sequence[str], environment: Environment, *, step: str, timeout_s: float
+    ) -> None:
+        """Returns when it is ready, or has ended: that `go` finds out. Raises StepTimedOut."""
+        self._environment, self._step, self._timeout_s = environment, step, timeout_s
+        self._ready, theirs = os.pipe()
+        their_go, self._go = os.pipe()
+        try:
+            words = [module, *arguments, str(theirs), str(their_go)]
+            self._child = Child(words, environment, pass_fds=(theirs, their_go))
+        except BaseException:
+            self._close_pipes()
+            raise
+        finally:
+            os.close(theirs)
+            os.close(their_go)
+        try:
+            self._await()
+            os.read(self._ready, 1)
+        except BaseException:
+            self.close()
+            raise
+
+    def go(self) -> None:
+        """Lets it go on, to its end. Raises like `run_module`."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended before
+            os.write(self._go, b"1")
+        self._await()  # the pipe ends with the process, and tells it at once: Popen.wait looks every 50 ms
+        try:
+            returncode = self._child.popen.wait(self._timeout_s)
+        except subprocess.TimeoutExpired:
+            raise too_late(self._step, self._timeout_s, self._child.stderr_tail()) from None
+        if returncode != 0:
+            raise death(self._step, returncode, self._child.stderr_tail(), self._environment)
+
+    def _await(self) -> None:
+        """Waits for a byte of the process, or its end."""
+        if not select.select([self._ready], [], [], self._timeout_s)[0]:
+            raise too_late(self._step, self._timeout_s, self._child.stderr_tail())
+
+    def _close_pipes(self) -> None:
+        os.close(self._go)
+        os.close(self._ready)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._child.kill()
+        self._close_pipes()
+
+    def __enter__(self) -> Prepared:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

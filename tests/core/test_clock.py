@@ -113,11 +113,42 @@ def test_warm_up_without_time_still_runs_once(fake):
 
 
 def test_measuring_goes_on_until_there_are_enough_runs(fake):
-    walls, cpus = clock.measure(lambda: fake.work(5000, 9000), min_seconds=0, min_runs=7)
+    walls, cpus = clock.measure(lambda: fake.work(5000, 9000), min_seconds=0, max_seconds=0, min_runs=7)
     assert list(walls) == [5000] * 7
     assert list(cpus) == [9000] * 7
 
 
 def test_measuring_goes_on_until_there_was_enough_time(fake):
-    walls, cpus = clock.measure(lambda: fake.work(250_000_000), min_seconds=1, min_runs=2)
+    walls, cpus = clock.measure(lambda: fake.work(250_000_000), min_seconds=1, max_seconds=1, min_runs=2)
     assert len(walls) == len(cpus) == 4
+
+
+def test_a_median_is_sure_when_its_interval_is_narrow():
+    assert not clock.is_sure([1000] * 3)  # too few to tell
+    assert clock.is_sure([1000] * 50)
+    assert not clock.is_sure([1000, 1100] * 25)
+    assert clock.is_sure([1000, 1005] * 25)
+    assert clock.is_sure([*[1000] * 90, *[9000] * 10])  # whatever the slow ones took
+
+
+@SEEDED
+@given(st.integers(0, 2**32 - 1))
+def test_the_interval_is_that_of_the_order_statistics(seed):
+    """Of samples of a median of 1000 that spread by half, it needs some thousands to be sure to 1 %."""
+    values = np.random.default_rng(seed).normal(1000, 500, 20_000)
+    assert not clock.is_sure(values[:200])
+    assert clock.is_sure(values, within=0.03)
+
+
+def test_an_unsure_median_is_measured_for_longer_and_no_longer_than_allowed(fake):
+    steps = itertools.cycle([1_000_000, 2_000_000])
+    walls, _ = clock.measure(lambda: fake.work(next(steps)), min_seconds=0.1, max_seconds=0.4, min_runs=5)
+    assert sum(walls) == pytest.approx(0.4e9, rel=0.01)
+    walls, _ = clock.measure(lambda: fake.work(1_000_000), min_seconds=0.1, max_seconds=0.4, min_runs=5)
+    assert sum(walls) == pytest.approx(0.1e9, rel=0.02)
+
+
+def test_a_median_that_becomes_sure_ends_it(fake):
+    steps = iter([2_000_000, 1_000_000] * 67 + [1_000_000] * 10_000)
+    walls, _ = clock.measure(lambda: fake.work(next(steps)), min_seconds=0.2, max_seconds=10, min_runs=5)
+    assert 0.2e9 < sum(walls) < 1e9

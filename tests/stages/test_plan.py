@@ -200,8 +200,8 @@ def test_counting_on_a_core_is_a_step_of_its_own_before_the_bench_that_takes_it_
     assert counted | on_board <= found <= counted | on_board | after
     graph = plan(Project(root), load_project(root)).graph
     step, bench = graph.by_name[f"emulate {SECOND} on board"], graph.by_name[f"bench {SECOND} on board"]
-    assert (step.output, step.alone) == ("build/second/keras/onnx-float32/emulated-board.json", False)
-    assert (step.name in bench.after, bench.alone) == (True, True)
+    assert (step.output, step.measures) == ("build/second/keras/onnx-float32/emulated-board.json", False)
+    assert (step.name in bench.after, bench.measures) == (True, True)
     assert changed(root, edit("min_runs = 50", "min_runs = 60")) == BENCHES  # and nothing is counted anew
     assert changed(root, edit("threads = 1", "threads = 2")) == counted | BENCHES
     assert changed(root, edit("clock_mhz = 1500", "clock_mhz = 1600", "device_profiles/board.toml")) == (
@@ -250,7 +250,7 @@ def test_each_step_comes_after_those_whose_files_it_reads(root):
     for step in graph.steps:
         assert {writer.name for read in step.reads if (writer := graph.writer(read.path))} <= set(step.after) <= seen
         seen.add(step.name)
-    assert graph.by_name[f"bench {NET[0]} on host"].alone
+    assert graph.by_name[f"bench {NET[0]} on host"].measures
     assert graph.steps[-1].last
 
 

@@ -1,0 +1,65 @@
+"""A process that prepares itself, and waits to go on."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from edgekit.core.errors import StepCrashed, StepTimedOut
+from edgekit.workers.environment import Environment
+from edgekit.workers.process import Prepared
+
+HEAD = """\
+import os, pathlib, signal, sys, time
+out, ready, go = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+"""
+WAIT = "os.write(ready, b'1')\nos.read(go, 1)\n"
+
+
+@pytest.fixture
+def prepare(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def start(code, timeout_s=60.0):
+        (tmp_path / "prepared_module.py").write_text(HEAD + code)
+        return Prepared(
+            "prepared_module", [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=timeout_s
+        )
+
+    return start
+
+
+def test_it_goes_on_when_it_is_told_to(prepare, tmp_path):
+    with prepare(f"{WAIT}out.touch()\n") as process:
+        time.sleep(0.1)
+        assert not (tmp_path / "out").exists()
+        process.go()
+        assert (tmp_path / "out").exists()
+
+
+def test_what_dies_before_it_is_ready_says_so_when_it_is_told_to_go_on(prepare):
+    with prepare("os.kill(os.getpid(), signal.SIGSEGV)\n") as process, pytest.raises(StepCrashed, match="SIGSEGV"):
+        process.go()
+
+
+def test_what_dies_afterwards_says_so(prepare):
+    with prepare(f"{WAIT}sys.exit(3)\n") as process, pytest.raises(StepCrashed, match="exit code 3"):
+        process.go()
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("code", ["time.sleep(600)\n", f"{WAIT}time.sleep(600)\n"])
+def test_what_takes_too_long_is_stopped(prepare, code):
+    before = open_files()
+    with pytest.raises(StepTimedOut, match="measure it: no answer after 1 s"), prepare(code, 1.0) as process:
+        process.go()
+    assert open_files() == before
+
+
+def test_leaving_it_ends_it(prepare):
+    with prepare(f"{WAIT}time.sleep(600)\n") as process:
+        child = process._child.popen
+    assert child.poll() is not None
