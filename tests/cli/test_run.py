@@ -83,7 +83,9 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def root(finished, tmp_path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "project"))
+    copied = Path(shutil.copytree(finished, tmp_path / "project"))
+    time.sleep(0.05)  # what was written within one tick of the file system's clock is read again the next time
+    return copied
 
 
 def done(answer, state="done"):
