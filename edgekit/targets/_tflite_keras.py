@@ -16,10 +16,15 @@ from edgekit.targets._base import Conversion
 
 CONVERTER = "TFLiteConverter"
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
+INTEGER = ("int8", "int16x8")
+_CRASHES = (2, 21)
+"""The last TensorFlow whose calibration was seen to end in SIGSEGV at the loop of a recurrent layer."""
 
 
 def convert(source: LoadedSource, job: Conversion) -> bytes:
-    """The flatbuffer at the job's precision."""
+    """The flatbuffer at the job's precision. Raises NotImplementedError where the converter is known to crash."""
+    if job.precision in INTEGER:
+        _refuse_loops(source)
     saved_model = source.once("SavedModel", lambda: _saved(source))
     content: bytes = _converter(saved_model.name, source.signature, job).convert()
     return content
@@ -28,6 +33,24 @@ def convert(source: LoadedSource, job: Conversion) -> bytes:
 def convert_float(source: LoadedSource, folder: Path) -> bytes:
     """The float32 flatbuffer, for the quantizer."""
     return convert(source, Conversion("float32", folder))
+
+
+def _refuse_loops(source: LoadedSource) -> None:
+    """Another route is taken at once, and the worker lives on: a new one has to import TensorFlow."""
+    import keras
+    import tensorflow as tf
+
+    version = tuple(map(int, tf.__version__.split(".")[:2]))
+    if source.kind != "keras" or version > _CRASHES:
+        return
+    layers = [
+        item.name for item in source.model._flatten_layers() if isinstance(item, keras.layers.RNN) and not item.unroll
+    ]
+    if layers:
+        raise NotImplementedError(
+            f"TFLiteConverter of TensorFlow {tf.__version__} crashes while it calibrates recurrent layers,"
+            f" and {layers[0]} is one"
+        )
 
 
 def _saved(source: LoadedSource) -> tempfile.TemporaryDirectory[str]:
@@ -62,7 +85,7 @@ def _converter(saved_model: str, signature: Signature, job: Conversion) -> Any:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if job.precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    elif job.precision in ("int8", "int16x8"):
+    elif job.precision in INTEGER:
         ops = tf.lite.OpsSet
         integer = {
             "int8": (ops.TFLITE_BUILTINS_INT8, tf.int8),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -88,16 +89,18 @@ def build() -> keras.Model:
 
 @pytest.mark.slow
 def test_the_lstm_that_kills_tensorflows_converter_takes_the_next_route(tmp_path: Path) -> None:
-    """TensorFlow 2.21 segfaults on a Keras LSTM to int8; by way of PyTorch it arrives, and is equivalent."""
+    """TensorFlow 2.21 segfaults on a Keras LSTM to int8 and is not asked; by way of PyTorch the model arrives, and is
+    equivalent."""
     folder = Path(shutil.copytree(Path(__file__).parents[2] / "models/linear", tmp_path / "models/lstm"))
     (folder / "keras_model.py").write_text(LSTM)
     call("train", "lstm", "--framework", "keras", "--epochs", "3", "--root", tmp_path)
     answer = call("export", "lstm", "--framework", "keras", "--target", "tflite:int8", "--root", tmp_path, "--json")
     assert answer.code == 0, answer.err
-    assert "keras -> tflite did not work: export lstm/keras tflite:int8: its process crashed with SIGSEGV" in answer.err
+    refused = f"TFLiteConverter of TensorFlow {version('tensorflow')} crashes while it calibrates recurrent layers"
+    assert refused in answer.err
     (manifest,) = [item["manifest"] for item in answer.data["artifacts"]]
     assert manifest["route"] == ["keras", "torch", "tflite"]
-    assert "crashed with SIGSEGV" in manifest["notes"][0]
+    assert refused in manifest["notes"][0]
     validated = call("validate", "lstm", "--root", tmp_path, "--json").data["validations"]
     assert [item["comparisons"][0]["problem"] for item in validated] == [None]
     assert next(item["value"] for item in validated[0]["comparisons"][0]["figures"] if item["name"] == "sqnr_db") > 25
@@ -114,7 +117,7 @@ def test_the_lstm_that_kills_tensorflows_converter_takes_the_next_route(tmp_path
         tmp_path,
     )
     assert pinned.code == 4
-    assert "export lstm/keras tflite:int8: its process crashed with SIGSEGV" in pinned.err
+    assert refused in pinned.err
 
 
 def started(root: Path, child: subprocess.Popen[str]) -> None:
