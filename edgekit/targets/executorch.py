@@ -14,7 +14,7 @@ from edgekit.core.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import SCALAR_TYPES, ModelDescription, OpCount, Signature, TensorSpec
 from edgekit.targets._base import Conversion, Converted, Target, refuse
-from edgekit.targets._fx_frugal import frugal
+from edgekit.targets._fx_frugal import frugal, patterns_exported_once
 
 
 class ExecuTorch(Target):
@@ -69,10 +69,12 @@ def _quantized(program: Any, source: LoadedSource, job: Conversion) -> Any:
 
     assert job.calibration is not None  # the base has made sure
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    prepared = prepare_pt2e(program.module(), quantizer)
+    with patterns_exported_once():
+        prepared = prepare_pt2e(program.module(), quantizer)
     for arrays in calls.split(source.signature, job.calibration):
         prepared(*map(torch.from_numpy, arrays))
-    return convert_pt2e(prepared)
+    with patterns_exported_once():
+        return convert_pt2e(prepared)
 
 
 def _unshare(program: Any) -> None:
