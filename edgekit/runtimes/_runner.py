@@ -87,6 +87,12 @@ def _runtime(request: dict[str, Any]) -> Runtime:
     return runtime
 
 
+def preload(name: str) -> None:
+    """Loads a runtime's library, for a process that is copied for each request."""
+    runtime: Runtime = plugins.load("edgekit.runtimes", name, "RUNTIME")
+    runtime.load_library()
+
+
 def _samples(request: dict[str, Any]) -> dict[str, Array]:
     with np.load(request["samples"], allow_pickle=False) as archive:
         return {name[6:]: archive[name] for name in archive.files if name.startswith("input/")}

@@ -37,7 +37,7 @@ from edgekit.stages.inspect import describe, lives_of
 from edgekit.stages.predict import PredictOptions, predict
 from edgekit.stages.together import at_once, together
 from edgekit.workers.environment import Environment
-from edgekit.workers.process import Prepared
+from edgekit.workers.prepared import Prepared
 from edgekit.workers.turns import Turns
 
 _NOISE = 1.1  # a difference smaller than this is no difference on a shared machine
@@ -77,7 +77,7 @@ def compressed_bytes(path: Path) -> int:
 
 @contextlib.contextmanager
 def _prepared(
-    artifact: Artifact, plan: host.HostPlan, options: BenchOptions, step: str
+    context: Context, artifact: Artifact, plan: host.HostPlan, options: BenchOptions, step: str
 ) -> Iterator[Callable[[], dict[str, Any]]]:
     """The host tier: the runner in a process of its own, with the runtime's library loaded; what is yielded measures.
 
@@ -85,8 +85,8 @@ def _prepared(
     """
     runtime: Runtime = plugins.load("edgekit.runtimes", artifact.manifest.runtime, "RUNTIME")
     require(runtime.requires, f"the runtime {runtime.name}")
-    count = str(plan.threads)
-    variables = {"OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    # OpenBLAS is numpy's, with which nothing is measured; its threads would keep the process from being copied.
+    variables = {"OMP_NUM_THREADS": str(plan.threads), "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     everything = tuple(sorted({**variables, **runtime.variables}.items()))
     environment = Environment(everything, None, plan.memory_limit_bytes)
     with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder:
@@ -108,8 +108,9 @@ def _prepared(
                     }
                 )
             )
-        words, module = [str(request), str(result)], "edgekit.runtimes._runner"
-        with Prepared(module, words, environment, step=step, timeout_s=options.timeout_s) as process:
+        words, about = [str(request), str(result)], [artifact.manifest.runtime]
+        start = context.pool.zygotes.start("edgekit.runtimes._runner", about, environment, options.timeout_s)
+        with Prepared(start, words, environment, step=step, timeout_s=options.timeout_s) as process:
 
             def measure() -> dict[str, Any]:
                 process.go()
@@ -189,7 +190,7 @@ def bench_one(
         with _turns.preparing():
             description = describe(context, artifact.manifest.target, artifact.verified_path(), step)
             compressed = compressed_bytes(artifact.path)
-            measure = prepared.enter_context(_prepared(artifact, plan, options, step))
+            measure = prepared.enter_context(_prepared(context, artifact, plan, options, step))
         waiting = time.perf_counter()
         with _turns.measuring():
             waited_s = time.perf_counter() - waiting

@@ -15,14 +15,14 @@ import sys
 import threading
 
 
-def _die_with_parent(life_fd: int) -> None:
+def die_with_parent(life_fd: int) -> None:
     os.read(life_fd, 1)  # returns only when the write end is closed: nobody writes
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)  # with whatever this process started: compilers, an emulator
     os._exit(1)
 
 
-def _limit(cpus: list[int] | None, memory_limit_bytes: int | None) -> None:
+def limit(cpus: list[int] | None, memory_limit_bytes: int | None) -> None:
     if cpus and hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):  # a container may forbid it; the figure then says what it ran on
             os.sched_setaffinity(0, cpus)
@@ -36,8 +36,8 @@ def _limit(cpus: list[int] | None, memory_limit_bytes: int | None) -> None:
 def main() -> None:
     """Limits, then the module with the rest of the arguments as its own."""
     life_fd, limits, module = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
-    threading.Thread(target=_die_with_parent, args=(life_fd,), daemon=True).start()
-    _limit(limits["cpus"], limits["memory_limit_bytes"])
+    threading.Thread(target=die_with_parent, args=(life_fd,), daemon=True).start()
+    limit(limits["cpus"], limits["memory_limit_bytes"])
     sys.argv = [module, *sys.argv[4:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -13,6 +13,7 @@ from edgekit.core.errors import StepError
 from edgekit.core.events import Listener, ignore
 from edgekit.workers.environment import Environment
 from edgekit.workers.process import Child, death, too_late
+from edgekit.workers.zygote import Zygotes
 
 DEFAULT_TIMEOUT_S = 600.0
 
@@ -46,7 +47,7 @@ class Worker:
                 else:
                     raise self._error(payload)
         except (EOFError, ConnectionError):
-            returncode = self._child.popen.wait()
+            returncode = self._child.wait()
             raise death(step, returncode, self._child.stderr_tail(), self._environment) from None
 
     def _error(self, payload: dict[str, Any]) -> errors.EdgekitError:
@@ -88,6 +89,7 @@ class WorkerPool:
         self._idle: list[tuple[Environment, Worker]] = []  # the one that was used last is the last
         self._busy: set[Worker] = set()
         self._stopped = False
+        self.zygotes = Zygotes()
         self.waited_s: dict[str, float] = {}
         """Step -> how long its calls waited for a core that another process had, in seconds."""
 
@@ -177,6 +179,7 @@ class WorkerPool:
             self._busy.clear()
         for worker in workers:
             worker.close()
+        self.zygotes.close()
 
     def __enter__(self) -> WorkerPool:
         return self

@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.core.errors import StepCrashed, StepTimedOut
 from edgekit.workers.environment import Environment
-from edgekit.workers.process import Prepared
+from edgekit.workers.prepared import Prepared, fresh
 
 HEAD = """\
 import os, pathlib, signal, sys, time
@@ -22,9 +22,8 @@ def prepare(tmp_path, monkeypatch):
 
     def start(code, timeout_s=60.0):
         (tmp_path / "prepared_module.py").write_text(HEAD + code)
-        return Prepared(
-            "prepared_module", [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=timeout_s
-        )
+        module = fresh("prepared_module", Environment())
+        return Prepared(module, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=timeout_s)
 
     return start
 
@@ -61,5 +60,5 @@ def test_what_takes_too_long_is_stopped(prepare, code):
 
 def test_leaving_it_ends_it(prepare):
     with prepare(f"{WAIT}time.sleep(600)\n") as process:
-        child = process._child.popen
-    assert child.poll() is not None
+        child = process._process
+    assert not child.alive

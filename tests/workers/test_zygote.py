@@ -1,0 +1,237 @@
+"""Processes that are copied once they have loaded a library."""
+
+import gc
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgekit.core.errors import StepCrashed, StepOutOfMemory, StepTimedOut
+from edgekit.workers.environment import Environment
+from edgekit.workers.prepared import Prepared
+from edgekit.workers.process import stop_all
+from edgekit.workers.zygote import Forked, Zygotes
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="copies are made on Linux")
+
+MODULE = """\
+import os, pathlib, resource, signal, sys, tempfile, threading, time
+
+told = pathlib.Path(__file__).with_name("loaded")
+LOADED = None
+
+
+def preload(word):
+    global LOADED
+    LOADED = [word, os.getpid()]
+    with told.open("a") as file:
+        file.write(word + "\\n")
+    {preload}
+
+
+def main():
+    if LOADED is None and {copied}:
+        sys.exit(77)
+    out, ready, go = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    {code}
+
+
+if __name__ == "__main__":
+    main()
+"""
+WAIT = "os.write(ready, b'1'); os.read(go, 1)"
+
+
+@pytest.fixture
+def zygotes():
+    with_open = open_files()
+    made = Zygotes()
+    yield made
+    made.close()
+    gc.collect()
+    assert open_files() == with_open
+
+
+@pytest.fixture
+def prepare(tmp_path, monkeypatch, zygotes):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "out").mkdir()
+
+    def start(code, *, preload="pass", copied=True, about="it", timeout_s=60.0, environment=None):
+        file = tmp_path / "copied_module.py"
+        text = MODULE.format(preload=preload, code=code, copied=copied)
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
+        environment = environment or Environment()
+        begin = zygotes.start("copied_module", [about], environment, timeout_s)
+        return Prepared(begin, [str(tmp_path / "out")], environment, step="measure it", timeout_s=timeout_s)
+
+    return start
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def written(tmp_path):
+    return sorted(path.name for path in (tmp_path / "out").iterdir())
+
+
+def test_each_copy_is_a_process_of_its_own_that_has_it_loaded(prepare, tmp_path):
+    code = f"{WAIT}; (out / str(os.getpid())).write_text(str(LOADED) + tempfile.gettempdir())"
+    with prepare(code) as first, prepare(code) as second:
+        assert isinstance(first._process, Forked)
+        assert written(tmp_path) == []
+        first.go()
+        second.go()
+        assert written(tmp_path) == sorted(str(item._process.pid) for item in (first, second))
+    loaded = {(tmp_path / "out" / name).read_text() for name in written(tmp_path)}
+    assert len(loaded) == 2  # each has a folder of its own for temporary files
+    assert len({text.partition("]")[0] for text in loaded}) == 1
+    assert not any(Path(text.partition("]")[2]).exists() for text in loaded)
+    assert (tmp_path / "loaded").read_text() == "it\n"
+
+
+def test_what_one_copy_does_to_it_no_other_sees(prepare, tmp_path):
+    code = f"{WAIT}; LOADED.append(1); (out / str(os.getpid())).write_text(str(len(LOADED)))"
+    for _ in range(2):
+        with prepare(code) as process:
+            process.go()
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["3", "3"]
+
+
+def test_another_library_or_environment_has_another_zygote(prepare, tmp_path):
+    code = f"{WAIT}; (out / LOADED[0]).write_text(os.environ.get('FLAVOUR', ''))"
+    for about, variables in (("a", {}), ("b", {}), ("a", {"FLAVOUR": "sour"})):
+        with prepare(code, about=about, environment=Environment.of(variables)) as process:
+            process.go()
+    assert sorted((tmp_path / "loaded").read_text().split()) == ["a", "a", "b"]
+    assert (tmp_path / "out/a").read_text() == "sour"
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", StepCrashed, "measure it: its process crashed with SIGSEGV"),
+        (f"{WAIT}; os.kill(os.getpid(), signal.SIGKILL)", StepOutOfMemory, "was killed"),
+        (f"{WAIT}; sys.exit(3)", StepCrashed, "exit code 3"),
+        (f"{WAIT}; sys.exit('no')", StepCrashed, "exit code 1"),
+        (f"{WAIT}; raise ValueError('it is bad')", StepCrashed, "exit code 1"),
+    ],
+)
+def test_what_it_dies_of_is_told(prepare, code, error, message):
+    with prepare(code) as process, pytest.raises(error, match=message) as caught:
+        process.go()
+    if "ValueError" in code:
+        assert caught.value.stderr_tail.endswith("ValueError: it is bad")
+
+
+def test_its_memory_is_limited(prepare):
+    limit = Environment(memory_limit_bytes=200_000_000)
+    code = f"{WAIT}; bytearray(400_000_000)"
+    with prepare(code, environment=limit) as process, pytest.raises(StepOutOfMemory, match="it was allowed 190"):
+        process.go()
+    with prepare(code) as process:
+        process.go()
+
+
+def test_it_runs_where_it_is_pinned(prepare, tmp_path):
+    cpu = min(os.sched_getaffinity(0))
+    code = f"{WAIT}; (out / repr(os.sched_getaffinity(0))).touch()"
+    with prepare(code, environment=Environment(cpus=(cpu,))) as process:
+        process.go()
+    assert written(tmp_path) == [repr({cpu})]
+
+
+@pytest.mark.parametrize("code", ["time.sleep(600)", f"{WAIT}; time.sleep(600)"])
+def test_what_takes_too_long_is_stopped(prepare, code):
+    with pytest.raises(StepTimedOut, match="measure it: no answer after 1 s"), prepare(code, timeout_s=1.0) as process:
+        process.go()
+
+
+def test_leaving_it_ends_it(prepare):
+    with prepare(f"{WAIT}; time.sleep(600)") as process:
+        child = process._process
+    assert gone(child.pid)
+
+
+def gone(pid):
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_copy_outlives_its_zygote(prepare, zygotes):
+    with prepare(f"{WAIT}; (out / 'done').touch()") as process:
+        (zygote,) = zygotes._known.values()
+        zygotes.close()
+        assert gone(zygote._child.pid)
+        assert not gone_now(process._process.pid)
+
+
+def gone_now(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_where_the_zygote_was_killed_a_fresh_process_does_it(prepare, zygotes, tmp_path):
+    code = f"{WAIT}; (out / str(os.getpid())).touch()"
+    with prepare(code, copied=False) as process:
+        process.go()
+    (zygote,) = zygotes._known.values()
+    os.kill(zygote._child.pid, signal.SIGKILL)
+    assert zygote._child.wait(10) == -signal.SIGKILL
+    with prepare(code, copied=False) as process:
+        assert not isinstance(process._process, Forked)
+        process.go()
+    assert len(written(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "preload",
+    [
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
+        "raise ImportError('there is none')",
+        "os._exit(1)",
+    ],
+)
+def test_what_cannot_be_copied_is_started_anew(prepare, tmp_path, preload):
+    for _ in range(2):
+        with prepare(f"{WAIT}; (out / 'done').touch()", preload=preload, copied=False) as process:
+            assert not isinstance(process._process, Forked)
+            process.go()
+    assert written(tmp_path) == ["done"]
+    assert (tmp_path / "loaded").read_text() == "it\n"  # it was tried once
+
+
+def test_stopping_everything_ends_copies_and_zygotes(prepare, zygotes):
+    with prepare(f"{WAIT}; time.sleep(600)") as process:
+        (zygote,) = zygotes._known.values()
+        stop_all()
+        assert process._process.wait(10) == -signal.SIGKILL
+        assert gone(zygote._child.pid) or zygote._child.wait(10) == -signal.SIGKILL
+
+
+def test_a_copy_has_the_memory_of_its_zygote(prepare, zygotes, tmp_path):
+    """Its page tables for the library's file are filled as the zygote's are: what a model takes is told apart."""
+    rss = "{line.split()[0]: int(line.split()[1]) for line in open('/proc/self/status') if line[:3] == 'Rss'}"
+    with prepare(f"{WAIT}; (out / 'rss').write_text(repr({rss}))", preload="import numpy.random") as process:
+        (zygote,) = zygotes._known.values()
+        lines = Path(f"/proc/{zygote._child.pid}/status").read_text().splitlines()
+        parent = {line.split()[0]: int(line.split()[1]) for line in lines if line[:3] == "Rss"}
+        process.go()
+    copy = eval((tmp_path / "out/rss").read_text())
+    assert parent["RssFile:"] > 10_000
+    assert copy["RssFile:"] == pytest.approx(parent["RssFile:"], rel=0.1)
+    assert copy["RssAnon:"] == pytest.approx(parent["RssAnon:"], rel=0.1)
