@@ -32,7 +32,9 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, n
 
     Prints the smallest arena, to the byte, and what it is made of, whether every operator exists, and how far the
     outputs are from the source's; with --device, the latency of int8 models, from the device's published timings
-    (edgekit devices fit). With -v, each tensor's life as the memory planner sees it. The arena is that of a
+    (edgekit devices fit). "code" is an estimate of what the interpreter and the model's operators take in flash on a
+    Cortex-M, with reference kernels. With -v, each operator's share of it, and each tensor's life as the memory planner
+    sees it. The arena is that of a
     64-bit host: on a 32-bit core its tail, which holds pointers, is smaller. --emit-c writes a header, the array, and
     the operators that the interpreter must know.
 
@@ -63,10 +65,10 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, n
         "npu": [{**asdict(item), "on_npu": item.on_npu} for item in compiled],
         "failures": failures(context),
     }
-    header = ("model", "variant", "arena", "model", "latency", "max err", "verdict")
+    header = ("model", "variant", "arena", "model", "code", "latency", "max err", "verdict")
     text = table(header, list(_rows(done)), left=2, color=run.color)
-    text += _fitted(done)
-    text += "".join(_lives(done)) if run.verbosity > 0 else ""
+    text += _fitted(done) + _counted(done)
+    text += "".join((*_lives(done), *_code(done))) if run.verbosity > 0 else ""
     text += _npu_table(compiled, run) if compiled else ""
     text += "".join(f"{path}\n" for path in written)
     run.answer(data, text)
@@ -87,6 +89,7 @@ def _rows(done: Sequence[MicroFit]) -> Iterator[tuple[str, ...]]:
             f"{manifest.model}/{manifest.source['kind']}",
             str(manifest.variant),
             *map(format_bytes, sizes),
+            "" if item.code is None else f"~{format_bytes(item.code.code_bytes)}",
             _latency(item),
             error,
             verdict,
@@ -107,6 +110,26 @@ def _fitted(done: Sequence[MicroFit]) -> str:
     """What the latencies rest on."""
     found = {item.latency.text: None for item in done if item.latency is not None}
     return "".join(f"latency: analytic, {text}\n" for text in found)
+
+
+def _counted(done: Sequence[MicroFit]) -> str:
+    """What the sizes of code rest on, and which operators are not in them."""
+    found = [item.code for item in done if item.code is not None]
+    missing = dict.fromkeys(name for code in found for name in code.missing)
+    without = f"; without {', '.join(missing)}, of which it has no code" if missing else ""
+    return f"code: estimated {found[0].text}{without}\n" if found else ""
+
+
+def _code(done: Sequence[MicroFit]) -> Iterator[str]:
+    """What the interpreter takes, and what each operator adds to it alone; what several share is in each of them."""
+    from edgekit.core.units import format_bytes
+
+    for item in done:
+        if item.code is not None:
+            rows = [("interpreter", item.code.interpreter_bytes), *item.code.operators]
+            between = f"{format_bytes(item.code.low_bytes)} to {format_bytes(item.code.high_bytes)}"
+            yield f"\n{item.artifact.label}, code {between} of flash, by operator alone\n"
+            yield from (f"  {name:<32} {format_bytes(size):>8}\n" for name, size in rows)
 
 
 def _npu_table(compiled: Sequence[NpuFit], run: Run) -> str:

@@ -54,6 +54,8 @@ TENSORBOARD = Requirement("tensorboard", "tensorboard", "tensorboard")
 SEGLEARN = Requirement("seglearn", "seglearn", "data")
 AEON = Requirement("aeon", "aeon", "data")
 TFLITE_MICRO = Requirement("tflite_micro", "tflite-micro", "micro")
+ELFTOOLS = Requirement("elftools", "pyelftools", "micro")
+CAPSTONE = Requirement("capstone", "capstone", "micro")
 VELA = Requirement("ethosu.vela", "ethos-u-vela", "micro")
 MATPLOTLIB = Requirement("matplotlib", "matplotlib", "report")
 JINJA2 = Requirement("jinja2", "jinja2", "report")
@@ -82,6 +84,8 @@ ALL = (
     SEGLEARN,
     AEON,
     TFLITE_MICRO,
+    ELFTOOLS,
+    CAPSTONE,
     VELA,
     MATPLOTLIB,
     JINJA2,

@@ -11,17 +11,20 @@ from typing import Any
 from edgekit.core import c_source
 from edgekit.core.arena import Arena, Life, Peak, peak, smallest
 from edgekit.core.artifact import Artifact
+from edgekit.core.code_size import CodeSize
 from edgekit.core.comparison import Comparison, compare_outputs
-from edgekit.core.errors import InputError, StepError
-from edgekit.core.events import Listener
+from edgekit.core.errors import InputError, MissingDependency, StepError
+from edgekit.core.events import Listener, Noted
 from edgekit.core.files import staged_folder
 from edgekit.core.requirements import require
 from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes
-from edgekit.devices import kernels
+from edgekit.devices import flash, kernels
+from edgekit.devices.flash import FlashEstimate
 from edgekit.devices.kernels import Estimate
 from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import DeviceProfile, load_profile
+from edgekit.runtimes._tflm_code import code_size
 from edgekit.runtimes.tflite_micro import LARGEST, RUNTIME
 from edgekit.stages import npu
 from edgekit.stages.context import Context
@@ -39,9 +42,10 @@ class MicroFit:
     """What an artifact takes on a microcontroller.
 
     `arena` is the smallest that it runs in, `peak` what no planner can do without; `flash_bytes` is the model's file,
-    the program around it not counted. `operators` are those that its interpreter must know. `comparisons` are its
-    outputs there against its source's. `problems` says what keeps it from the device, if there is one, and `latency`
-    what it takes there, where the device's kernels were fitted to published timings.
+    and `code` what its operators and their interpreter take beside it, where that could be found. `operators` are those
+    that its interpreter must know. `comparisons` are its outputs there against its source's. `problems` says what keeps
+    it from the device, if there is one, and `latency` what it takes there, where the device's kernels were fitted to
+    published timings.
     """
 
     artifact: Artifact
@@ -54,6 +58,7 @@ class MicroFit:
     device: str | None
     problems: tuple[str, ...]
     latency: Estimate | None = None
+    code: FlashEstimate | None = None
 
     @property
     def passed(self) -> bool:
@@ -75,6 +80,11 @@ def attempt(path: str, size: int, *, emit: Listener) -> str | None:
 def allocation(path: str, size: int, *, emit: Listener) -> Arena:
     """Runs inside a worker: what the arena is made of."""
     return RUNTIME.allocation(Path(path), size)
+
+
+def code(operators: tuple[str, ...], *, emit: Listener) -> CodeSize:
+    """Runs inside a worker: the code that the operators and their interpreter take."""
+    return code_size(operators)
 
 
 def micro_one(context: Context, artifact: Artifact, device: tuple[str, DeviceProfile] | None) -> MicroFit:
@@ -103,16 +113,18 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
     )
     limits = tolerances_for(context, artifact)
     description = describe(context, TARGET, artifact.path, step)
+    operators = tuple(op.name for op in description.ops)
     fit = MicroFit(
         artifact,
         found,
         peak(told),
         told,
         manifest.size_bytes,
-        tuple(op.name for op in description.ops),
+        operators,
         compare_outputs(golden.outputs, outputs, limits, classifier=False),
         None if device is None else device[0],
         (),
+        code=_code(context, operators, step),
     )
     return fit if device is None else _on(fit, device[1], description)
 
@@ -144,6 +156,21 @@ def _arena(context: Context, path: str, step: str) -> Arena:
     return found
 
 
+def _code(context: Context, operators: tuple[str, ...], step: str) -> FlashEstimate | None:
+    """What the operators take; None, with a note why, where that cannot be told."""
+    try:
+        found: CodeSize = context.pool.call(
+            "edgekit.stages.micro:code",
+            {"operators": operators},
+            step=step,
+            environment=Environment.of(RUNTIME.variables),
+        )
+    except (InputError, MissingDependency, StepError) as error:
+        context.emit(Noted(step, f"no size of the code: {error}"))
+        return None
+    return flash.estimated(found)
+
+
 def _on(fit: MicroFit, profile: DeviceProfile, description: ModelDescription) -> MicroFit:
     """With what keeps it from the device, and how long it takes there."""
     problems = []
@@ -151,6 +178,13 @@ def _on(fit: MicroFit, profile: DeviceProfile, description: ModelDescription) ->
     if refusal is not None:
         problems.append(f"{fit.device} {refusal}")
     narrow = lacks_room(profile, fit.flash_bytes, fit.lives)
+    if narrow is None and profile.memory.flash is not None and fit.code is not None:
+        least = fit.flash_bytes + fit.code.low_bytes
+        if least > profile.memory.flash:
+            narrow = (
+                f"its file of {format_bytes(fit.flash_bytes)} and its code, at least {format_bytes(fit.code.low_bytes)}"
+                f" by estimate, are larger than {format_bytes(profile.memory.flash)} of flash"
+            )
     if narrow is None and fit.arena.total_bytes > profile.memory.ram:
         narrow = f"its arena of {format_bytes(fit.arena.total_bytes)} is larger than {format_bytes(profile.memory.ram)}"
     if narrow is not None:
@@ -204,6 +238,8 @@ def on_npu(context: Context, artifacts: Sequence[Artifact], accelerator: str) ->
 def summary(fit: MicroFit) -> str:
     """The result in a few words."""
     needs = f"arena {format_bytes(fit.arena.total_bytes)}, model {format_bytes(fit.flash_bytes)}"
+    if fit.code is not None:
+        needs += f", code about {format_bytes(fit.code.code_bytes)}"
     return f"{needs}; {'; '.join(fit.problems)}" if fit.problems else needs
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support import call
+
+from edgekit.core.errors import MissingDependency
+from edgekit.stages import micro
 
 pytest.importorskip("tflite_micro")
 
@@ -70,6 +74,38 @@ def test_what_does_not_fit_is_told_with_the_tensor_that_breaks_it(project: Path,
     answer = call("bench", *chosen)
     assert answer.code == 2
     assert "left out: it needs at least 27 KB of 20.5 KB RAM" in answer.err
+
+
+def test_the_code_that_the_operators_take_is_counted(project: Path, tmp_path: Path):
+    chosen = ("micro", "simple_cnn", "--framework", "keras", "--target", "tflite:int8")
+    (item,) = call(*chosen, "--root", project, "--json").data["artifacts"]
+    code = item["code"]
+    assert dict(code["operators"]).keys() == set(item["operators"])
+    assert 20_000 < code["interpreter_bytes"] < code["low_bytes"] < code["code_bytes"] < code["high_bytes"] < 80_000
+    shown = call(*chosen, "--root", project, "-v").out
+    assert "code: estimated from the reference kernels for x86-64" in shown
+    assert "  FULLY_CONNECTED  " in shown
+    # The file alone has room, with its code it has none.
+    profile = (Path(__file__).parents[2] / "device_profiles/stm32l4r5-nucleo.toml").read_text()
+    (tmp_path / "device_profiles").mkdir()
+    flash = (item["flash_bytes"] + code["low_bytes"]) // 1024
+    (tmp_path / "device_profiles/tiny.toml").write_text(profile.replace('"2 MiB"', f'"{flash} KiB"'))
+    shutil.copytree(project / "build/simple_cnn/keras", tmp_path / "build/simple_cnn/keras")
+    full = call(*chosen, "--device", "tiny", "--root", tmp_path)
+    assert full.code == 1
+    assert "by estimate, are larger than" in full.err
+
+
+def test_without_the_packages_that_count_code_a_note_says_so():
+    class Lacking:
+        def call(self, *_arguments, **_named):
+            raise MissingDependency("the size of code needs capstone: pip install 'edgekit[micro]'")
+
+    told = []
+    context = SimpleNamespace(pool=Lacking(), emit=told.append)
+    assert micro._code(context, ("CONV_2D",), "micro it") is None
+    (note,) = told
+    assert note.detail == "no size of the code: the size of code needs capstone: pip install 'edgekit[micro]'"
 
 
 def test_c_files_are_written_for_each(project: Path, tmp_path: Path):

@@ -1,0 +1,99 @@
+"""What a linker would keep of a library, against what one keeps."""
+
+import platform
+import shutil
+import subprocess
+
+import pytest
+
+from edgekit.core.code_size import Piece
+from edgekit.core.errors import InputError
+from edgekit.runtimes._linkage import Library
+
+elffile = pytest.importorskip("elftools.elf.elffile")
+pytest.importorskip("capstone")
+pytestmark = pytest.mark.skipif(
+    platform.machine() != "x86_64" or shutil.which("gcc") is None, reason="needs gcc for x86-64"
+)
+
+SOURCE = """\
+#define FAR __attribute__((noinline))
+typedef int (*step_t)(int);
+extern int puts(const char *);
+
+FAR int doubled(int x) { return x * 2 + 1; }
+FAR int squared(int x) { return x * x - 7; }
+FAR int unused(int x) { puts("nobody says this"); return x / 3; }
+static FAR int hidden(int x) { puts("a message of twenty-six"); return x ^ 5; }
+step_t const steps[2] = {doubled, squared};
+step_t const others[1] = {unused};
+const int numbers[4] = {1, 2, 3, 5};
+int entry(int x, int i) { return steps[i](x) + hidden(x) + numbers[i]; }
+int recursive(int x) { return x < 1 ? 0 : unused(recursive(x - 1)); }
+"""
+FLAGS = ["-O1", "-ffunction-sections", "-fdata-sections", "-fcf-protection=none", "-fno-asynchronous-unwind-tables"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("linkage")
+    (folder / "library.c").write_text(SOURCE)
+
+    def gcc(name, *words):
+        subprocess.run(["gcc", *FLAGS, *words, "-o", folder / name, folder / "library.c"], check=True)
+        return folder / name
+
+    return gcc
+
+
+@pytest.fixture(scope="module")
+def library(built):
+    return Library(built("library.so", "-shared", "-fPIC"))
+
+
+def reached(library, *roots, without=()):
+    names = {address: name for name, address in library.addresses.items()}
+    gone = frozenset(library.addresses[name] for name in without)
+    found = library.reached([library.addresses[name] for name in roots], gone)
+    return {names[address] for address in found if address in names}, library.measured(found)
+
+
+def kept(path):
+    """The functions and objects of ours that the linker left, and the bytes of the functions."""
+    names = {"doubled", "squared", "unused", "hidden", "entry", "recursive", "steps", "others", "numbers"}
+    with path.open("rb") as file:
+        table = elffile.ELFFile(file).get_section_by_name(".symtab")
+        found = {item.name: item for item in table.iter_symbols() if item.name in names}
+        code = sum(item["st_size"] for item in found.values() if item["st_info"]["type"] == "STT_FUNC")
+    return set(found), code
+
+
+@pytest.mark.parametrize("root", ["entry", "recursive", "doubled"])
+def test_it_keeps_what_a_linker_keeps(built, library, root):
+    linked = built(f"{root}.so", "-shared", "-fPIC", "-fvisibility=hidden", f"-Wl,--gc-sections,-u,{root},-e,{root}")
+    names, size = reached(library, root)
+    linked_names, linked_code = kept(linked)
+    assert names == linked_names
+    assert size.instructions == linked_code
+
+
+def test_tables_strings_and_pointers_are_told_apart(library):
+    names, size = reached(library, "entry")
+    assert names == {"entry", "hidden", "steps", "doubled", "squared", "numbers"}
+    assert size == Piece(size.instructions, 4 * 4 + len("a message of twenty-six") + 1, 2)
+
+
+def test_what_is_left_out_is_not_followed(library):
+    names, _ = reached(library, "recursive", without=["unused"])
+    assert names == {"recursive"}
+
+
+def test_what_is_no_such_library_is_refused(built, tmp_path):
+    text = tmp_path / "text"
+    text.write_text("no ELF")
+    with pytest.raises(InputError, match="no ELF file"):
+        Library(text)
+    with pytest.raises(InputError, match="no library for x86-64 with its symbols"):
+        Library(built("stripped.so", "-shared", "-fPIC", "-s"))
+    with pytest.raises(InputError):
+        Library(tmp_path / "nowhere")
