@@ -33,7 +33,7 @@ from edgekit.cli._common import Choice, Run, common, complete, failures, selecti
     type=click.FloatRange(min=0),
     default=0.25,
     show_default=True,
-    help="Seconds to measure for; up to four times as long while the median is unsure.",
+    help="Seconds to measure for; up to twice as long while the median is unsure.",
 )
 @click.option("--min-runs", type=click.IntRange(min=1), default=50, show_default=True, help="Inferences to measure.")
 @click.option(

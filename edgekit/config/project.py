@@ -158,7 +158,7 @@ class BenchEntry:
     ] = ("host",)
     threads: Annotated[PositiveInt | None, Field(description="Instead of the profile's.")] = None
     min_duration_s: Annotated[
-        NotNegative, Field(description="Seconds to measure for; up to four times as long while the median is unsure.")
+        NotNegative, Field(description="Seconds to measure for; up to twice as long while the median is unsure.")
     ] = 0.25
     min_runs: Annotated[PositiveInt, Field(description="Inferences to measure.")] = 50
     per_op: Annotated[bool, Field(description="Also what each operator costs, in the tiers that can tell.")] = False

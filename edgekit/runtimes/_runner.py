@@ -29,7 +29,7 @@ from edgekit.core.quantization import to_tensor
 from edgekit.core.specs import Signature
 from edgekit.runtimes._base import Runtime, Session
 
-PATIENCE = 4
+PATIENCE = 2
 """So many times as long as it has to be, a measurement may take while its median is not sure."""
 
 MARK, _NO_MARK = -4242, -4241

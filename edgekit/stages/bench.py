@@ -1,4 +1,4 @@
-"""The bench stage: size, latency and memory of artifacts under a device profile, each in a fresh pinned process."""
+"""The bench stage: size, latency and memory of artifacts under a device profile, each in a pinned process."""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ class Process(ABC):
         self.stderr_file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
         self._scratch = tempfile.mkdtemp(prefix="edgekit-worker-")
         self._mark = 0
-        self._stopped = False
+        self.stopped = False
+        """Whether somebody here ended it."""
         self._life_read, self._life_write = os.pipe()
 
     @contextlib.contextmanager
@@ -97,11 +98,11 @@ class Process(ABC):
     @property
     def alive(self) -> bool:
         """Whether it runs, and will go on: one that was stopped may take a while to end."""
-        return not self._stopped and not self._ended()
+        return not self.stopped and not self._ended()
 
     def stop(self) -> None:
         """Ends the process and whatever it started, and does not wait for it: another thread does."""
-        self._stopped = True
+        self.stopped = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 

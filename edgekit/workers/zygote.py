@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from edgekit.core.errors import Interrupted
 from edgekit.workers.environment import Environment
 from edgekit.workers.prepared import Start, fresh
 from edgekit.workers.process import Child, Process
@@ -97,6 +98,11 @@ class Zygote:
         except OSError:
             self.ready = False
 
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody here ended it: what it was to be copied for is not wanted any more."""
+        return self._child.stopped
+
     def fork(self, words: Sequence[str | None], fds: Sequence[int], environment: Environment) -> Forked:
         """A copy. Raises OSError when the zygote does not answer: it is not ready any more."""
         try:
@@ -123,7 +129,8 @@ class Zygotes:
     def start(self, module: str, about: Sequence[str], environment: Environment, timeout_s: float) -> Start:
         """Starts `module.main()` in a copy of the process that has done `module.preload(*about)`.
 
-        Where there can be no copy it is a fresh process, which then says what is wrong.
+        Where there can be no copy it is a fresh process, which then says what is wrong. Starting raises Interrupted
+        after everything was stopped.
         """
         if not sys.platform.startswith("linux"):
             return fresh(module, environment)
@@ -139,6 +146,8 @@ class Zygotes:
             if zygote.ready:
                 with contextlib.suppress(OSError):  # it is gone: stopped with everything else, or for its memory
                     return zygote.fork(words, fds, environment)
+            if zygote.stopped:
+                raise Interrupted("stopped")
             return fresh(module, environment)(words, fds)
 
         return copy

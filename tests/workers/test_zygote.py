@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core.errors import StepCrashed, StepOutOfMemory, StepTimedOut
+from edgekit.core.errors import Interrupted, StepCrashed, StepOutOfMemory, StepTimedOut
 from edgekit.workers.environment import Environment
 from edgekit.workers.prepared import Prepared
 from edgekit.workers.process import stop_all
@@ -220,7 +220,9 @@ def test_stopping_everything_ends_copies_and_zygotes(prepare, zygotes):
         (zygote,) = zygotes._known.values()
         stop_all()
         assert process._process.wait(10) == -signal.SIGKILL
-        assert gone(zygote._child.pid) or zygote._child.wait(10) == -signal.SIGKILL
+        assert zygote._child.wait(10) == -signal.SIGKILL
+    with pytest.raises(Interrupted):  # and nothing is begun any more
+        prepare(f"{WAIT}; time.sleep(600)")
 
 
 def test_a_copy_has_the_memory_of_its_zygote(prepare, zygotes, tmp_path):
