@@ -34,9 +34,8 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, n
     outputs are from the source's; with --device, the latency of int8 models, from the device's published timings
     (edgekit devices fit). "code" is an estimate of what the interpreter and the model's operators take in flash on a
     Cortex-M, with reference kernels. With -v, each operator's share of it, and each tensor's life as the memory planner
-    sees it. The arena is that of a
-    64-bit host: on a 32-bit core its tail, which holds pointers, is smaller. --emit-c writes a header, the array, and
-    the operators that the interpreter must know.
+    sees it. The arena is that of a 64-bit host: on a 32-bit core its tail, which holds pointers, is smaller. --emit-c
+    writes a header, the array, and the operators that the interpreter must know.
 
     Exit code 1 when one is not equivalent, or does not fit the device.
 

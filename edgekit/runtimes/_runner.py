@@ -89,8 +89,7 @@ def _runtime(request: dict[str, Any]) -> Runtime:
 
 def preload(name: str) -> None:
     """Loads a runtime's library, for a process that is copied for each request."""
-    runtime: Runtime = plugins.load("edgekit.runtimes", name, "RUNTIME")
-    runtime.load_library()
+    _runtime({"runtime": name}).load_library()
 
 
 def _samples(request: dict[str, Any]) -> dict[str, Array]:

@@ -67,21 +67,17 @@ def _read(path: Path) -> Library:
 def _registered(library: Library) -> dict[str, list[int]]:
     """Each operator's registration and parser, from the code that tells the wheel's resolver of all of them, one after
     another."""
-    names = {address: name for name, address in library.addresses.items() if _REGISTERS.match(name)}
+    named = {address: match[1] for name, address in library.addresses.items() if (match := _REGISTERS.match(name))}
     parsers = {address for name, address in library.addresses.items() if _PARSES.match(name)}
+    resolver = next((address for name, address in library.addresses.items() if _RESOLVER.match(name)), None)
     found: dict[str, list[int]] = {}
     current = ""
-    for name, address in library.addresses.items():
-        if _RESOLVER.match(name):
-            for item in library.references(address):
-                if item in names:
-                    matched = _REGISTERS.match(names[item])
-                    assert matched is not None  # that is how it came among the names
-                    current = matched[1]
-                    found[current] = [item]
-                elif current and item in parsers:
-                    found[current].append(item)
-            break
+    for item in () if resolver is None else library.references(resolver):
+        if item in named:
+            current = named[item]
+            found[current] = [item]
+        elif current and item in parsers:
+            found[current].append(item)
     for name, roots in found.items():  # one parser serves all pools, and its address stays in a register
         if _POOL.search(name) and len(roots) == 1:
             found[name] = roots + found.get("AVERAGE_POOL_2D", [])[1:]

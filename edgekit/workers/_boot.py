@@ -37,7 +37,7 @@ def main() -> None:
     """Limits, then the module with the rest of the arguments as its own."""
     life_fd, limits, module = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     threading.Thread(target=die_with_parent, args=(life_fd,), daemon=True).start()
-    limit(limits["cpus"], limits["memory_limit_bytes"])
+    limit(**limits)
     sys.argv = [module, *sys.argv[4:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

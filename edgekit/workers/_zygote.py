@@ -97,7 +97,7 @@ def _become(module: Any, request: dict[str, Any], fds: list[int]) -> NoReturn:
         os.dup2(stderr, 2)
         os.environ["TMPDIR"] = tempfile.tempdir = request["scratch"]
         threading.Thread(target=_boot.die_with_parent, args=(life,), daemon=True).start()
-        _boot.limit(request["cpus"], request["memory_limit_bytes"])
+        _boot.limit(**request["limits"])
         given = iter(fds[OUR_FDS:])
         sys.argv = [module.__name__, *(str(next(given)) if word is None else word for word in request["words"])]
         module.main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Environment:
     def of(cls, variables: Mapping[str, str]) -> Environment:
         """With these variables and no limits."""
         return cls(tuple(sorted(variables.items())))
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What the child limits itself to, as JSON has it."""
+        return {"cpus": self.cpus, "memory_limit_bytes": self.memory_limit_bytes}
 
     def child_variables(self) -> dict[str, str]:
         """The whole environment of the child."""

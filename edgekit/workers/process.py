@@ -128,8 +128,8 @@ class Child(Process):
 
     def __init__(self, arguments: Sequence[str], environment: Environment, *, pass_fds: Sequence[int] = ()) -> None:
         super().__init__()
-        limits = {"cpus": environment.cpus, "memory_limit_bytes": environment.memory_limit_bytes}
-        words = [sys.executable, "-P", "-m", "edgekit.workers._boot", str(self._life_read), json.dumps(limits)]
+        limits = json.dumps(environment.limits)
+        words = [sys.executable, "-P", "-m", "edgekit.workers._boot", str(self._life_read), limits]
         with self._starting():
             self.popen = subprocess.Popen(  # noqa: S603 - a list of our own words, no shell
                 [*words, *arguments],

@@ -37,12 +37,7 @@ class Forked(Process):
         super().__init__()
         self._returncode: int | None = None
         self._end, theirs = os.pipe()
-        request = {
-            "words": list(words),
-            "scratch": self._scratch,
-            "cpus": environment.cpus,
-            "memory_limit_bytes": environment.memory_limit_bytes,
-        }
+        request = {"words": list(words), "scratch": self._scratch, "limits": environment.limits}
         try:
             with self._starting():
                 given = [self.stderr_file.fileno(), self._life_read, theirs, *fds]
