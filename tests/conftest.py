@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import subprocess
@@ -20,6 +21,9 @@ from edgekit.workers.pool import WorkerPool
 
 # Tests run in as many processes as there are cores: more threads would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A test that fails shows where a command was interrupted, by whomever.
+logging.getLogger("edgekit").setLevel(logging.DEBUG)
 
 
 @pytest.fixture

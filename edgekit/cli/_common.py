@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from edgekit.core.tracking import Tracking
     from edgekit.stages.context import Context
     from edgekit.stages.subjects import OwnModel
+
+_log = logging.getLogger("edgekit")
 
 
 class Run:
@@ -113,6 +116,7 @@ def _guarded(run: Run, work: Callable[[], int | None]) -> int:
             tell(error, run)
             return error.exit_code
         except KeyboardInterrupt:
+            _log.debug("interrupted", exc_info=True)
             click.echo("Interrupted: nothing half-written was left behind.", err=True)
             return 130
 
