@@ -178,6 +178,11 @@ class DeviceProfile:
         if self.run.threads > self.cores[0].count:
             raise ValueError(f"run.threads must not exceed the {self.cores[0].count} cores of the first cluster")
 
+    @property
+    def model_flash(self) -> int | None:
+        """Bytes of flash from which models and the code that runs them are read, on a microcontroller."""
+        return self.memory.flash if self.kind == "microcontroller" else None
+
     def refuses(self, target: str, precision: str) -> str | None:
         """Why this device does not run such an artifact, or None."""
         if self.targets is not None and target not in self.targets:

@@ -28,13 +28,13 @@ from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.devices import analytic, host, kernels
 from edgekit.devices.emulation import pins
-from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import DeviceProfile
 from edgekit.runtimes._base import Runtime
 from edgekit.stages import emulate, operators
 from edgekit.stages.context import Context
-from edgekit.stages.inspect import describe, lives_of
+from edgekit.stages.inspect import describe
 from edgekit.stages.predict import PredictOptions, predict
+from edgekit.stages.room import too_large
 from edgekit.stages.together import at_once, together
 from edgekit.workers.environment import Environment
 from edgekit.workers.prepared import Prepared
@@ -163,13 +163,6 @@ def _untold(artifact: Artifact, emulated: Emulated | None, options: BenchOptions
     notes = [] if runtime.profiles else [f"no host time by operator: {runtime.title} for Python has no profiler"]
     uncut = "" if emulated is None else operators.uncut(artifact)
     return [*notes, *([f"no emulated figures by operator: {uncut}"] if uncut else [])]
-
-
-def too_large(context: Context, artifact: Artifact, profile: DeviceProfile | None) -> str | None:
-    """Why the artifact has no room on the device, with the tensor that breaks it; None where it has."""
-    if profile is None:
-        return None
-    return lacks_room(profile, artifact.manifest.size_bytes, lives_of(context, artifact))
 
 
 def bench_one(

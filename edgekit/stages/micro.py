@@ -11,29 +11,27 @@ from typing import Any
 from edgekit.core import c_source
 from edgekit.core.arena import Arena, Life, Peak, peak, smallest
 from edgekit.core.artifact import Artifact
-from edgekit.core.code_size import CodeSize
 from edgekit.core.comparison import Comparison, compare_outputs
-from edgekit.core.errors import InputError, MissingDependency, StepError
-from edgekit.core.events import Listener, Noted
+from edgekit.core.errors import InputError, StepError
+from edgekit.core.events import Listener
 from edgekit.core.files import staged_folder
 from edgekit.core.requirements import require
 from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes
-from edgekit.devices import flash, kernels
+from edgekit.devices import kernels
 from edgekit.devices.flash import FlashEstimate
 from edgekit.devices.kernels import Estimate
 from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import DeviceProfile, load_profile
-from edgekit.runtimes._tflm_code import code_size
 from edgekit.runtimes.tflite_micro import LARGEST, RUNTIME
 from edgekit.stages import npu
 from edgekit.stages.context import Context
 from edgekit.stages.inspect import describe, lives_of
 from edgekit.stages.npu import NpuFit
+from edgekit.stages.room import TARGET, code_of
 from edgekit.stages.validate import tolerances_for
 from edgekit.workers.environment import Environment
 
-TARGET = "tflite"
 NPU_PRECISIONS = ("int8", "int16x8")
 
 
@@ -82,11 +80,6 @@ def allocation(path: str, size: int, *, emit: Listener) -> Arena:
     return RUNTIME.allocation(Path(path), size)
 
 
-def code(operators: tuple[str, ...], *, emit: Listener) -> CodeSize:
-    """Runs inside a worker: the code that the operators and their interpreter take."""
-    return code_size(operators)
-
-
 def micro_one(context: Context, artifact: Artifact, device: tuple[str, DeviceProfile] | None) -> MicroFit:
     """Runs the artifact in TensorFlow Lite Micro.
 
@@ -124,7 +117,7 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
         compare_outputs(golden.outputs, outputs, limits, classifier=False),
         None if device is None else device[0],
         (),
-        code=_code(context, operators, step),
+        code=code_of(context, operators, step),
     )
     return fit if device is None else _on(fit, device[1], description)
 
@@ -156,35 +149,13 @@ def _arena(context: Context, path: str, step: str) -> Arena:
     return found
 
 
-def _code(context: Context, operators: tuple[str, ...], step: str) -> FlashEstimate | None:
-    """What the operators take; None, with a note why, where that cannot be told."""
-    try:
-        found: CodeSize = context.pool.call(
-            "edgekit.stages.micro:code",
-            {"operators": operators},
-            step=step,
-            environment=Environment.of(RUNTIME.variables),
-        )
-    except (InputError, MissingDependency, StepError) as error:
-        context.emit(Noted(step, f"no size of the code: {error}"))
-        return None
-    return flash.estimated(found)
-
-
 def _on(fit: MicroFit, profile: DeviceProfile, description: ModelDescription) -> MicroFit:
     """With what keeps it from the device, and how long it takes there."""
     problems = []
     refusal = profile.refuses(TARGET, fit.artifact.manifest.precision)
     if refusal is not None:
         problems.append(f"{fit.device} {refusal}")
-    narrow = lacks_room(profile, fit.flash_bytes, fit.lives)
-    if narrow is None and profile.memory.flash is not None and fit.code is not None:
-        least = fit.flash_bytes + fit.code.low_bytes
-        if least > profile.memory.flash:
-            narrow = (
-                f"its file of {format_bytes(fit.flash_bytes)} and its code, at least {format_bytes(fit.code.low_bytes)}"
-                f" by estimate, are larger than {format_bytes(profile.memory.flash)} of flash"
-            )
+    narrow = lacks_room(profile, fit.flash_bytes, fit.lives, fit.code)
     if narrow is None and fit.arena.total_bytes > profile.memory.ram:
         narrow = f"its arena of {format_bytes(fit.arena.total_bytes)} is larger than {format_bytes(profile.memory.ram)}"
     if narrow is not None:

@@ -10,7 +10,7 @@ import pytest
 from support import call
 
 from edgekit.core.errors import MissingDependency
-from edgekit.stages import micro
+from edgekit.stages.room import code_of
 
 pytest.importorskip("tflite_micro")
 
@@ -94,6 +94,10 @@ def test_the_code_that_the_operators_take_is_counted(project: Path, tmp_path: Pa
     full = call(*chosen, "--device", "tiny", "--root", tmp_path)
     assert full.code == 1
     assert "by estimate, are larger than" in full.err
+    unmeasured = call("bench", *chosen[1:], "--device", "tiny", "--root", tmp_path)
+    assert unmeasured.code == 2
+    assert "left out: its file of" in unmeasured.err
+    assert "by estimate, are larger than" in unmeasured.err
 
 
 def test_without_the_packages_that_count_code_a_note_says_so():
@@ -103,7 +107,7 @@ def test_without_the_packages_that_count_code_a_note_says_so():
 
     told = []
     context = SimpleNamespace(pool=Lacking(), emit=told.append)
-    assert micro._code(context, ("CONV_2D",), "micro it") is None
+    assert code_of(context, ("CONV_2D",), "micro it") is None
     (note,) = told
     assert note.detail == "no size of the code: the size of code needs capstone: pip install 'edgekit[micro]'"
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from edgekit.core.arena import Life
+from edgekit.core.code_size import CodeSize, Piece
+from edgekit.devices import flash
 from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import load_profile
 
@@ -39,6 +41,16 @@ def test_a_microcontroller_has_the_weights_in_its_flash():
     assert lacks_room(chip, 100_000, LIVES) is None
     assert "100 KB of flash" in str(lacks_room(chip, 100_001, LIVES))
     assert "130 KB of" in str(lacks_room(replace(chip, memory=replace(chip.memory, ram=129_999)), 1, LIVES))
+
+
+def test_a_microcontroller_has_the_code_in_its_flash_too():
+    code = flash.estimated(CodeSize(Piece(0, 0, 0), (), Piece(10_000, 1_000, 250), ()))
+    least = code.low_bytes
+    assert 5_000 < least < code.code_bytes
+    chip = board(130_000, 90_000 + least, "stm32l4r5-nucleo")
+    assert lacks_room(chip, 90_000, LIVES, code) is None
+    assert f"and its code, at least {least / 1000:g} KB by estimate" in str(lacks_room(chip, 90_001, LIVES, code))
+    assert lacks_room(board(231_000, 1), 100_000, LIVES, code) is None  # a board has its code on a disk
 
 
 def test_where_the_format_tells_nothing_only_the_file_counts():

@@ -1,0 +1,61 @@
+"""Whether an artifact has room on a device, as far as that can be told before it is run there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgekit.core.artifact import Artifact
+from edgekit.core.code_size import CodeSize
+from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
+from edgekit.core.events import Listener, Noted
+from edgekit.devices import flash
+from edgekit.devices.flash import FlashEstimate
+from edgekit.devices.memory import lacks_room
+from edgekit.devices.profile import DeviceProfile
+from edgekit.runtimes._tflm_code import code_size
+from edgekit.runtimes.tflite_micro import RUNTIME
+from edgekit.stages.context import Context
+from edgekit.stages.inspect import describe, lives_of
+from edgekit.workers.environment import Environment
+
+TARGET = "tflite"
+"""What microcontrollers run."""
+
+
+def too_large(context: Context, artifact: Artifact, profile: DeviceProfile | None) -> str | None:
+    """Why the artifact has no room on the device, with the tensor that breaks it; None where it has."""
+    if profile is None:
+        return None
+    code = _code_beside(context, artifact) if profile.model_flash is not None else None
+    return lacks_room(profile, artifact.manifest.size_bytes, lives_of(context, artifact), code)
+
+
+def _code_beside(context: Context, artifact: Artifact) -> FlashEstimate | None:
+    if artifact.manifest.target != TARGET:
+        return None
+    step = f"read {artifact.label}"
+    try:
+        description = describe(context, TARGET, artifact.path, step)
+    except EdgekitError:  # what is wrong with it is told by the step that runs it
+        return None
+    return code_of(context, [op.name for op in description.ops], step)
+
+
+def code_of(context: Context, operators: Sequence[str], step: str) -> FlashEstimate | None:
+    """The flash that operators and their interpreter take; None, with a note why, where that cannot be told."""
+    try:
+        found: CodeSize = context.pool.call(
+            "edgekit.stages.room:code",
+            {"operators": operators},
+            step=step,
+            environment=Environment.of(RUNTIME.variables),
+        )
+    except (InputError, MissingDependency, StepError) as error:
+        context.emit(Noted(step, f"no size of the code: {error}"))
+        return None
+    return flash.estimated(found)
+
+
+def code(operators: Sequence[str], *, emit: Listener) -> CodeSize:
+    """Runs inside a worker: the code that the operators and their interpreter take."""
+    return code_size(operators)
