@@ -10,6 +10,9 @@ from typing import Literal
 from edgekit.core.specs import TUNED
 from edgekit.core.units import format_bytes, format_count, format_ms
 
+CHECK_FILE = "check.json"
+"""Where a run keeps the verdicts on an artifact."""
+
 TIERS = ("analytic", "host", "emulated", "device")
 Tier = Literal["analytic", "host", "emulated", "device"]
 

@@ -13,6 +13,8 @@ from edgekit.core.errors import InputError
 from edgekit.core.requirements import CAPSTONE, ELFTOOLS, TFLITE_MICRO, require
 from edgekit.runtimes._linkage import Library
 
+REQUIRES = (TFLITE_MICRO, ELFTOOLS, CAPSTONE)
+
 _NAMED = r"^_ZN6tflite5micro(?:11tflm_signal)?\d+"
 _REGISTERS = re.compile(_NAMED + r"Register_([A-Z0-9_]+)Ev$")
 _PARSES = re.compile(_NAMED + r"Parse[A-Z]")
@@ -31,7 +33,7 @@ def code_size(operators: Sequence[str]) -> CodeSize:
 
     Raises MissingDependency; InputError where the wheel is not for x86-64 or its library is not as it was.
     """
-    require((TFLITE_MICRO, ELFTOOLS, CAPSTONE), "the size of TensorFlow Lite Micro's code")
+    require(REQUIRES, "the size of TensorFlow Lite Micro's code")
     path = _library()
     library = _read(path)
     without = frozenset(address for name, address in library.addresses.items() if _LEFT_OUT.search(name))

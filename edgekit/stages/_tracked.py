@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edgekit.core.artifact import MANIFEST_FILE
+from edgekit.core.budgets import CHECK_FILE
 from edgekit.core.files import to_json
 from edgekit.core.layers import LAYERS_FILE
 from edgekit.core.measurement import Measurement
@@ -17,7 +18,6 @@ from edgekit.core.source import GOLDEN_FILE, SOURCE_FILE, SourceModel
 from edgekit.core.tracking import Point, TrackedRun, legal
 from edgekit.core.validation import Drift, Validation
 
-CHECK_NAME = "check.json"
 FOLDER = "artifact"
 """Of a run; as it was in build/, so that `edgekit validate` takes it when it is downloaded."""
 _JSON_FILES = ("validation*.json", "bench-*.json", LAYERS_FILE, "recipe.json", "sbom.cdx.json")
@@ -95,7 +95,7 @@ def artifact_run(row: Row, source: SourceModel | None, below: str) -> TrackedRun
         tuple(_points(figures)),
         tuple(path for pattern in patterns for path in sorted(folder.glob(pattern))),
         tuple(path for path in (row.artifact.path, folder / GOLDEN_FILE) if path.is_file()),
-        {CHECK_NAME: _verdicts(row)},
+        {CHECK_FILE: _verdicts(row)},
         below=below,
         folder=FOLDER,
     )

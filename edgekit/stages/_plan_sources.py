@@ -1,0 +1,172 @@
+"""From the models of `edgekit.toml` to the steps that make their sources: trained, or taken in."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+from edgekit.config.project import ModelEntry, is_code
+from edgekit.core import imports, plugins
+from edgekit.core.code import Factory
+from edgekit.core.errors import unknown_name
+from edgekit.core.pipeline import Read, Step
+from edgekit.core.requirements import ONNX, SAFETENSORS
+from edgekit.core.source import SOURCE_FILE
+from edgekit.core.toml_lines import Location
+from edgekit.sources._base import SourceKind
+from edgekit.stages import subjects
+from edgekit.stages._draft import Draft, PlannedSource, code_files, placed, plain, versions
+from edgekit.stages.train import parse_frameworks
+from edgekit.training._base import Trainer
+
+_TRAINED_FROM = ("task", "metric", "input", "output", "data", "training")
+_EXTERNAL = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
+
+
+def sources(made: Draft, at: Location, entry: ModelEntry) -> Iterator[PlannedSource]:
+    if entry.path is not None:
+        yield _taken_in(made, at, entry, entry.path)
+        return
+    name, known = str(entry.name), made.project.models()
+    if name not in known:
+        sentence = f"{unknown_name('model', name, list(known))}; a model of your own has a path"
+        raise made.file.error((*at, "name"), sentence)
+    for kind in parse_frameworks(entry.framework):
+        yield _trained(made, at, entry, known[name], kind)
+
+
+def _trained(made: Draft, at: Location, entry: ModelEntry, folder: Path, kind: str) -> PlannedSource:
+    trainer: Trainer = plugins.load("edgekit.training", kind, "TRAINER")
+    chosen = entry.training
+    options = {} if chosen is None else {key: value for key, value in asdict(chosen).items() if value is not None}
+    if options.get("qat") and trainer.no_qat:
+        raise made.file.error((*at, "training", "qat"), trainer.no_qat)
+    model = folder.name
+    code = code_files(made, folder / trainer.code, folder)
+    reads = [
+        Read(made.relative(folder / "model.toml"), only=_TRAINED_FROM),
+        *code_files(made, folder / "data.py", folder),
+    ]
+    reads += [Read(made.relative(path)) for path in sorted(folder.iterdir()) if _may_be_data(path)]
+    if "data" in options and made.given(options["data"]).exists():
+        reads.append(Read(made.relative(made.given(options["data"]))))
+    needed = (*trainer.requires, *(trainer.qat_requires if options.get("qat") else ()))
+    source = made.relative(made.project.source_folder(model, kind))
+    step = Step(
+        f"train {model}/{kind}",
+        "train",
+        f"{source}/{SOURCE_FILE}",
+        folder=source,
+        reads=tuple(dict.fromkeys((*reads, *code))),
+        values=plain({"options": options, "versions": versions(needed)}),
+        arguments={"model": model, "kind": kind},
+    )
+    made.add(at, step)
+    return PlannedSource(model, kind, step.name, entry, at, code)
+
+
+def _may_be_data(path: Path) -> bool:
+    """Whether a model's data.py may read it: what is in the folder beside code, description and words."""
+    return path.name != "__pycache__" and path.suffix not in (".py", ".toml", ".md") and path.name[0] != "."
+
+
+def _taken_in(made: Draft, at: Location, entry: ModelEntry, path: str) -> PlannedSource:
+    name = entry.name or subjects.default_name(path)
+    if name in made.project.models():
+        raise made.file.error(at, f"{name} is the name of a reference model; give yours another name")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise made.file.error((*at, "name"), f"'{name}': a name has letters, digits, '_', '-' and '.'")
+    for index, text in enumerate(entry.inputs):
+        placed(made, (*at, "inputs", index), subjects.parse_input, text)
+    kind = str(entry.framework) if entry.is_code else _kind(made, at, path)
+    source_kind: SourceKind = plugins.load("edgekit.sources", kind, "SOURCE")
+    code = _code(made, path) if entry.is_code else ()
+    reads = [*code, *_model_files(made, entry, path)]
+    named = [text for text in (entry.weights, entry.sample, *entry.reads) if text]
+    reads += [Read(made.relative(made.given(text))) for text in named]
+    if entry.calibration:
+        reads += _code(made, entry.calibration) if is_code(entry.calibration) else [
+            Read(made.relative(made.given(entry.calibration)))
+        ]  # fmt: skip
+    given = ("inputs", "dims", "image_range", "path", "weights", "sample", "calibration")
+    source = made.relative(made.project.source_folder(name, kind))
+    step = Step(
+        f"take in {name}/{kind}",
+        "take in",
+        f"{source}/{SOURCE_FILE}",
+        folder=source,
+        reads=tuple(dict.fromkeys(reads)),
+        values=plain(
+            {
+                "options": {key: value for key in given if (value := getattr(entry, key)) is not None},
+                "versions": versions((*source_kind.requires, ONNX, SAFETENSORS)),
+            }
+        ),
+        arguments={"model": name, "kind": kind, "framework": entry.framework},
+    )
+    made.add(at, step)
+    return PlannedSource(name, kind, step.name, entry, at, code)
+
+
+def _kind(made: Draft, at: Location, path: str) -> str:
+    """The kind of a model file; of one that another step is still to write, by how its name ends."""
+    where = made.given(path)
+    if where.exists():
+        kind: str = placed(made, (*at, "path"), subjects.kind_of, where)
+        return kind
+    kinds: list[SourceKind] = [
+        plugins.load("edgekit.sources", name, "SOURCE") for name in plugins.names("edgekit.sources")
+    ]
+    fitting = [kind.name for kind in kinds if where.suffix.lower() in kind.suffixes]
+    if not fitting or not where.is_relative_to(made.project.build):
+        raise made.file.error((*at, "path"), f"{path}: no such file or folder")
+    return fitting[0]
+
+
+def _code(made: Draft, text: str) -> tuple[Read, ...]:
+    """The files behind `file.py:function` or `package.module:function`."""
+    factory = Factory.parse(text)
+    root = made.project.root
+    if factory.where.endswith(".py"):
+        path = made.given(factory.where)
+        return code_files(made, path, path.parent)
+    path_of_module = imports.module_file(factory.where, root)
+    if path_of_module is not None:
+        inside = [imports.module_file(part, root) for part in _packages(factory.where)]
+        files = [read for path in (*inside, path_of_module) if path for read in code_files(made, path, root)]
+        return tuple(dict.fromkeys(files))
+    spec = find_spec(factory.where.partition(".")[0])
+    if spec is None or spec.origin is None:
+        return ()  # taking it in will say that there is no such module
+    origin = Path(spec.origin)
+    return (Read(str(origin.parent if origin.name == "__init__.py" else origin)),)
+
+
+def _packages(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
+
+
+def _model_files(made: Draft, entry: ModelEntry, path: str) -> list[Read]:
+    """The model's file, and the files that an ONNX model keeps its weights in."""
+    if entry.is_code:
+        return []
+    where = made.given(path)
+    beside = [where.parent / name for name in _external_files(where)] if where.suffix.lower() == ".onnx" else []
+    return [Read(made.relative(item)) for item in (where, *beside)]
+
+
+def _external_files(path: Path) -> tuple[str, ...]:
+    """The names of external data in an ONNX file: entries `location` of its tensors, found without parsing it."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return ()
+    names: dict[str, None] = {}
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for match in _EXTERNAL.finditer(content):
+            name = content[match.end() : match.end() + match[1][0]].decode("utf-8", "replace")
+            names[name] = None
+    return tuple(name for name in names if name.isprintable() and not Path(name).is_absolute())

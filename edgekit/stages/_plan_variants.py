@@ -1,0 +1,328 @@
+"""From a source to the steps of each of its variants: export, validate, diff, emulate, bench, check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from edgekit.config.project import HOST, ModelEntry
+from edgekit.core import plugins, requirements
+from edgekit.core.budgets import CHECK_FILE, Budget
+from edgekit.core.emulated import emulation_file
+from edgekit.core.events import Noted
+from edgekit.core.layers import LAYERS_FILE
+from edgekit.core.measurement import bench_file
+from edgekit.core.pipeline import Read, Step
+from edgekit.core.requirements import Requirement
+from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
+from edgekit.core.specs import Route, Variant
+from edgekit.core.toml_lines import Location
+from edgekit.core.validation import VALIDATION_FILE, validation_file
+from edgekit.devices.emulation import pins
+from edgekit.devices.profile import DeviceProfile
+from edgekit.runtimes._base import Runtime
+from edgekit.runtimes._tflm_code import REQUIRES as CODE_SIZE_REQUIRES
+from edgekit.sources._base import SourceKind
+from edgekit.stages import routes
+from edgekit.stages._draft import Draft, PlannedSource, host_description, placed, plain, versions
+from edgekit.stages.train import parse_frameworks
+
+# What a training writes of its course differs from run to run, and no later step reads it.
+_COURSE = ("history", "training.seconds")
+
+
+def variants(
+    made: Draft, at: Location, entry: ModelEntry, source: PlannedSource
+) -> Iterator[tuple[Variant, tuple[Route, ...]]]:
+    base = (*at, "variants") if entry.variants is not None else ("variants",)
+    texts = made.config.variants if entry.variants is None else entry.variants
+    if not texts:
+        raise made.file.error(at, "there are no variants to export it to; set variants, here or for the whole file")
+    found: dict[Variant, tuple[Route, ...]] = {}
+    named = entry.framework not in (None, "both") or entry.path is not None
+    for index, text in enumerate(texts):
+        chosen = placed(made, (*base, index), routes.parse_selection, (text,), None)
+        reached = _reached(made, (*base, index), chosen, source, named)
+        unfit = [item for item in reached if _lacks_calibration(entry, item)]
+        if unfit and ":" in text:
+            sentence = f"{text} of {source.model} takes its ranges from real inputs: set calibration or sample"
+            raise made.file.error((*base, index), sentence)
+        if unfit:
+            left = ", ".join(map(str, unfit))
+            detail = f"left out {left}: no calibration samples; set calibration or sample"
+            made.notes.append(Noted(f"export {source.label}", detail, warning=True))
+        found |= {item: ways for item, ways in reached.items() if item not in unfit}
+    yield from found.items()
+
+
+def _reached(
+    made: Draft, at: Location, chosen: Any, source: PlannedSource, named: bool
+) -> dict[Variant, tuple[Route, ...]]:
+    """Of reference models, a variant that only one twin reaches is no error while the twins are not named."""
+    kinds = (source.kind,) if named else parse_frameworks(None)
+    ways = placed(made, at, lambda: routes.select(kinds, chosen, kinds_named=named, targets_named=True))
+    return {variant: found for kind, variant, found in ways if kind == source.kind}
+
+
+def _lacks_calibration(entry: ModelEntry, variant: Variant) -> bool:
+    own = entry.path is not None and not (entry.sample or entry.calibration)
+    return own and variant.precision in routes.load_target(variant.target).calibrated
+
+
+def artifact_steps(
+    made: Draft,
+    source: PlannedSource,
+    variant: Variant,
+    found: tuple[Route, ...],
+    where: tuple[Mapping[str, DeviceProfile | None], Mapping[str, DeviceProfile]],
+) -> None:
+    """The steps of one variant: export, validate here and on each emulated core, bench on each device, check.
+
+    `where` are the devices of the bench, and those on whose emulated core it is validated.
+    """
+    devices, emulated = where
+    folder = made.relative(made.project.artifact_folder(source.model, source.kind, variant.slug))
+    export = _export(made, source, variant, found, folder)
+    identity = {"folder": folder, "variant": str(variant), "model": source.model, "kind": source.kind}
+    validate = _validate(made, source, variant, folder, identity)
+    validated = {
+        name: _validate_on(made, validate, name)
+        for name, profile in emulated.items()
+        if _runs_emulated(made, source, variant, name, profile)
+    }
+    benched = {name: profile for name, profile in devices.items() if _runs(made, source, variant, name, profile)}
+    counted = [name for name, profile in benched.items() if _counted(made, variant, profile)]
+    emulations = [_emulate(made, variant, folder, name, identity) for name in counted]
+    benches = [
+        _bench(made, variant, folder, name, profile, {**identity, "counted": name in counted})
+        for name, profile in benched.items()
+    ]
+    diffs = [_diff(made, source, variant, folder, identity)] if _followed(made, source, variant) else []
+    everywhere = {**identity, "devices": list(benched), "emulated": list(validated), "layers": bool(diffs)}
+    check = _check(made, source, variant, folder, everywhere)
+    steps = (export, validate, *validated.values(), *diffs, *emulations, *benches, check)
+    for step in steps:
+        made.add(source.at, step)
+    made.artifacts.append({**everywhere, "steps": [source.step, *(step.name for step in steps)]})
+
+
+def _source_reads(made: Draft, source: PlannedSource, *files: str) -> list[Read]:
+    folder = made.relative(made.project.source_folder(source.model, source.kind))
+    return [Read(f"{folder}/{SOURCE_FILE}", without=_COURSE), *(Read(f"{folder}/{file}") for file in files)]
+
+
+def _export(made: Draft, source: PlannedSource, variant: Variant, found: tuple[Route, ...], folder: str) -> Step:
+    target = routes.load_target(variant.target)
+    options = made.config.export_options(source.model, str(variant))
+    options = {
+        key: value for key, value in options.items() if key not in ("opset", "ir_version") or key in target.options
+    }
+    calibrated = variant.precision in target.calibrated
+    if not calibrated:
+        options.pop("calibration_samples", None)
+    needed: list[Requirement] = []
+    for route in found:
+        needed += target.requires[route.converter_kind]
+        for kind in route.steps[:-1]:
+            needed += plugins.load("edgekit.sources", kind, "SOURCE").requires
+        for edge in route.bridges:
+            if edge in routes.bridges():
+                needed += plugins.load("edgekit.sources.bridges", routes.bridge_name(edge), "BRIDGE").requires
+    samples = (GOLDEN_FILE, *((CALIBRATION_FILE,) if calibrated else ()))
+    return Step(
+        f"export {source.label} {variant}",
+        "export",
+        f"{folder}/manifest.json",
+        folder=folder,
+        after=(source.step,),
+        reads=(*_source_reads(made, source, *samples), *source.code),
+        values=plain(
+            {
+                "options": {**options, "dims": source.entry.dims},
+                "routes": [route.steps for route in found],
+                "versions": versions(needed),
+            }
+        ),
+        arguments={"model": source.model, "kind": source.kind, "variant": str(variant)},
+    )
+
+
+def _runtime(variant: Variant) -> Runtime:
+    runtime: Runtime = plugins.load("edgekit.runtimes", routes.load_target(variant.target).runtime, "RUNTIME")
+    return runtime
+
+
+def _validate(made: Draft, source: PlannedSource, variant: Variant, folder: str, identity: Mapping[str, Any]) -> Step:
+    reads = [Read(f"{folder}/manifest.json"), Read(f"{folder}/{GOLDEN_FILE}"), *_source_reads(made, source, TEST_FILE)]
+    if source.entry.path is None:
+        spec = made.project.model_folder(source.model) / "model.toml"
+        reads.append(Read(made.relative(spec), only=("tolerances",)))
+    return Step(
+        f"validate {source.label} {variant}",
+        "validate",
+        f"{folder}/{VALIDATION_FILE}",
+        after=(f"export {source.label} {variant}",),
+        reads=tuple(reads),
+        values=plain({"versions": versions((*_runtime(variant).requires, requirements.NUMPY))}),
+        arguments=identity,
+    )
+
+
+def _validate_on(made: Draft, validate: Step, device: str) -> Step:
+    """The same on a device's emulated core."""
+    file = made.relative(made.project.device_file(device))
+    return replace(
+        validate,
+        name=f"{validate.name} on {device}",
+        output=f"{validate.arguments['folder']}/{validation_file(device)}",
+        reads=(*validate.reads, Read(file, without=("budgets", "provenance", "title"))),
+        arguments={**validate.arguments, "device": device},
+    )
+
+
+def _followed(made: Draft, source: PlannedSource, variant: Variant) -> bool:
+    """Whether the error of the variant is asked for layer by layer, and can be told."""
+    if not any(fnmatchcase(str(variant), pattern) for pattern in made.config.layers):
+        return False
+    kind: SourceKind = plugins.load("edgekit.sources", source.kind, "SOURCE")
+    runtime = _runtime(variant)
+    blind = [what.name for what in (kind, runtime) if not what.shows_inside]
+    if blind:
+        detail = f"left out: {blind[0]} does not show what is computed inside"
+        made.notes.append(Noted(f"diff {source.label} {variant}", detail))
+    return not blind
+
+
+def _diff(made: Draft, source: PlannedSource, variant: Variant, folder: str, identity: Mapping[str, Any]) -> Step:
+    """The error of an artifact, layer by layer, against its source."""
+    kind: SourceKind = plugins.load("edgekit.sources", source.kind, "SOURCE")
+    needed = (*kind.requires, *_runtime(variant).requires, *routes.load_target(variant.target).reads_with)
+    reads = [Read(f"{folder}/manifest.json"), Read(f"{folder}/{GOLDEN_FILE}"), *_source_reads(made, source)]
+    return Step(
+        f"diff {source.label} {variant}",
+        "diff",
+        f"{folder}/{LAYERS_FILE}",
+        after=(f"export {source.label} {variant}",),
+        reads=(*reads, *source.code),
+        values=plain({"versions": versions((*needed, requirements.NUMPY))}),
+        arguments=identity,
+    )
+
+
+def _runs_emulated(made: Draft, source: PlannedSource, variant: Variant, name: str, profile: DeviceProfile) -> bool:
+    refusal = profile.refuses(variant.target, variant.precision)
+    if _runtime(variant).name not in pins.RUNTIMES:
+        refusal = f"the emulated core does not run {_runtime(variant).name}"
+    if refusal:
+        made.notes.append(Noted(f"validate {source.label} {variant} on {name}", f"left out: {refusal}"))
+    return not refusal
+
+
+def _runs(made: Draft, source: PlannedSource, variant: Variant, name: str, profile: DeviceProfile | None) -> bool:
+    refusal = profile.refuses(variant.target, variant.precision) if profile else None
+    if refusal:
+        made.notes.append(Noted(f"bench {source.label} {variant} on {name}", f"left out: {name} {refusal}"))
+    return refusal is None
+
+
+def _counted(made: Draft, variant: Variant, profile: DeviceProfile | None) -> bool:
+    """Whether an inference on the device's emulated core is part of the bench."""
+    asked = made.config.bench is not None and "emulated" in made.config.bench.tiers
+    return asked and profile is not None and profile.emulation is not None and _runtime(variant).name in pins.RUNTIMES
+
+
+def _device_reads(made: Draft, folder: str, device: str) -> list[Read]:
+    """What a figure of an artifact under a profile depends on."""
+    reads = [Read(f"{folder}/manifest.json"), Read(f"{folder}/{GOLDEN_FILE}")]
+    if device != HOST:
+        file = made.relative(made.project.device_file(device))
+        reads.append(Read(file, without=("budgets", "provenance", "title")))
+    return reads
+
+
+def _emulate(made: Draft, variant: Variant, folder: str, device: str, identity: Mapping[str, Any]) -> Step:
+    bench = made.config.bench
+    assert bench is not None  # it asks for the tier
+    label = f"{identity['model']}/{identity['kind']}"
+    emulation = {"wheels": pins.WHEELS[pins.wheel_set(_runtime(variant).name)], "layout": pins.LAYOUT}
+    return Step(
+        f"emulate {label} {variant} on {device}",
+        "emulate",
+        f"{folder}/{emulation_file(device)}",
+        after=(f"export {label} {variant}",),
+        reads=tuple(_device_reads(made, folder, device)),
+        values=plain(
+            {
+                "options": {"threads": bench.threads, "per_op": bench.per_op},
+                "emulation": emulation,
+                "versions": versions(()),
+            }
+        ),
+        arguments={**identity, "device": device},
+    )
+
+
+def _bench(
+    made: Draft,
+    variant: Variant,
+    folder: str,
+    device: str,
+    profile: DeviceProfile | None,
+    identity: Mapping[str, Any],
+) -> Step:
+    bench = made.config.bench
+    assert bench is not None  # there are devices
+    label = f"{identity['model']}/{identity['kind']}"
+    reads, after = _device_reads(made, folder, device), [f"export {label} {variant}"]
+    if identity["counted"]:
+        reads.append(Read(f"{folder}/{emulation_file(device)}"))
+        after.append(f"emulate {label} {variant} on {device}")
+    options = {"threads": bench.threads, "min_duration_s": bench.min_duration_s, "min_runs": bench.min_runs}
+    options["emulated"] = "emulated" in bench.tiers and profile is not None and profile.emulation is not None
+    options["per_op"] = bench.per_op
+    needed = (*_runtime(variant).requires, *routes.load_target(variant.target).reads_with, requirements.NUMPY)
+    if profile is not None and profile.model_flash is not None:  # whether it fits is a matter of its code, too
+        needed += CODE_SIZE_REQUIRES
+    return Step(
+        f"bench {label} {variant} on {device}",
+        "bench",
+        f"{folder}/{bench_file(device)}",
+        after=tuple(after),
+        reads=tuple(reads),
+        values=plain({"options": options, "host": host_description(), "versions": versions(needed)}),
+        arguments={**identity, "device": device},
+    )
+
+
+def _budgets(made: Draft, model: str) -> list[Budget]:
+    return [
+        budget
+        for entry in made.config.budgets
+        if fnmatchcase(model, entry.model)
+        for budget in entry.table().budgets(made.file.path.name)
+    ]
+
+
+def _check(made: Draft, source: PlannedSource, variant: Variant, folder: str, identity: Mapping[str, Any]) -> Step:
+    validations = (VALIDATION_FILE, *map(validation_file, identity["emulated"]))
+    reads = [Read(f"{folder}/manifest.json"), *(Read(f"{folder}/{file}") for file in validations)]
+    for device in identity["devices"]:
+        reads.append(Read(f"{folder}/{bench_file(device)}"))
+        if device != HOST:
+            reads.append(Read(made.relative(made.project.device_file(device)), only=("budgets",)))
+    if source.entry.path is None:
+        spec = made.project.model_folder(source.model) / "model.toml"
+        reads.append(Read(made.relative(spec), only=("budgets",)))
+    # Of a pattern that covers it, the key keeps that it does, and not how it is written.
+    own = [replace(budget, variant="*") for budget in _budgets(made, source.model) if budget.covers(str(variant))]
+    return Step(
+        f"check {source.label} {variant}",
+        "check",
+        f"{folder}/{CHECK_FILE}",
+        after=(f"validate {source.label} {variant}",),
+        reads=tuple(reads),
+        values=plain({"budgets": [asdict(budget) for budget in own], "versions": versions(())}),
+        arguments=identity,
+    )
