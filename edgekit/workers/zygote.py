@@ -125,7 +125,7 @@ class Zygotes:
         """Starts `module.main()` in a copy of the process that has done `module.preload(*about)`.
 
         Where there can be no copy it is a fresh process, which then says what is wrong. Starting raises Interrupted
-        after everything was stopped.
+        where everything was stopped since it was asked for.
         """
         if not sys.platform.startswith("linux"):
             return fresh(module, environment)
@@ -133,9 +133,12 @@ class Zygotes:
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
         with making:
-            if key not in self._known:
-                self._known[key] = Zygote(module, about, key[2], timeout_s)
-        zygote = self._known[key]
+            zygote = self._known.get(key)
+            if zygote is not None and zygote.stopped:  # before this was asked for: whoever asks now goes on
+                self._known.pop(key).close()
+                zygote = None
+            if zygote is None:
+                zygote = self._known[key] = Zygote(module, about, key[2], timeout_s)
 
         def copy(words: Sequence[str | None], fds: Sequence[int]) -> Process:
             if zygote.ready:

@@ -221,8 +221,20 @@ def test_stopping_everything_ends_copies_and_zygotes(prepare, zygotes):
         stop_all()
         assert process._process.wait(10) == -signal.SIGKILL
         assert zygote._child.wait(10) == -signal.SIGKILL
-    with pytest.raises(Interrupted):  # and nothing is begun any more
-        prepare(f"{WAIT}; time.sleep(600)")
+
+
+def test_what_was_asked_for_before_everything_was_stopped_is_not_begun(prepare, zygotes, tmp_path):
+    with prepare(f"{WAIT}; (out / 'done').touch()"):
+        pass
+    begin = zygotes.start("copied_module", ["it"], Environment(), 60.0)
+    stop_all()
+    with pytest.raises(Interrupted):
+        Prepared(begin, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=60.0)
+    with prepare(f"{WAIT}; (out / 'done').touch()") as process:  # what is asked for afterwards is
+        assert isinstance(process._process, Forked)
+        process.go()
+    assert written(tmp_path) == ["done"]
+    assert (tmp_path / "loaded").read_text() == "it\nit\n"
 
 
 def test_a_copy_has_the_memory_of_its_zygote(prepare, zygotes, tmp_path):
