@@ -23,7 +23,7 @@ from edgekit.devices.emulation import pins, setup, tools
 from edgekit.devices.emulation.guest import cache_arguments, guest_command
 from edgekit.devices.emulation.setup import Installed, Say
 from edgekit.devices.profile import DeviceProfile, EmulationSpec
-from edgekit.workers.environment import Environment
+from edgekit.workers.environment import SILENT, Environment
 from edgekit.workers.process import run_module
 
 TIMEOUT_S = 600.0
@@ -149,7 +149,7 @@ def run_python(
     Raises StepCrashed, StepOutOfMemory or StepTimedOut.
     """
     spec_path = folder / "spec.json"
-    variables = {} if keep_bytecode else {"PYTHONDONTWRITEBYTECODE": "1"}
+    variables = {**SILENT, **({} if keep_bytecode else {"PYTHONDONTWRITEBYTECODE": "1"})}
     command = guest_command(
         guest.installed,
         pins.wheel_set(runtime),

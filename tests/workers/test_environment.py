@@ -1,9 +1,13 @@
 """What a worker's process is given."""
 
+from pathlib import Path
+
 import pytest
 
+from edgekit.devices.emulation import setup
 from edgekit.stages.context import source_environment, training_environment
 from edgekit.workers.environment import Environment
+from edgekit.workers.process import run_module
 
 
 def test_a_worker_has_one_thread_of_openmp_unless_it_is_said_otherwise(monkeypatch: pytest.MonkeyPatch):
@@ -21,3 +25,22 @@ def test_training_has_every_core(monkeypatch: pytest.MonkeyPatch):
     assert training_environment("torch").child_variables()["OMP_NUM_THREADS"] == "5"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert training_environment("torch").child_variables()["OMP_NUM_THREADS"] == "3"
+
+
+def test_onnx_runtime_tells_nobody_how_it_is_used(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """Where it does it has a thread and a database in the user's home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    model = Path(setup.__file__).with_name("one_op.onnx")
+    (tmp_path / "uses_it.py").write_text(
+        "import os, pathlib, sys, onnxruntime\n"
+        "options = onnxruntime.SessionOptions()\n"
+        "options.intra_op_num_threads = 1\n"
+        f"onnxruntime.InferenceSession({str(model)!r}, options)\n"
+        "pathlib.Path(sys.argv[1]).write_text(str(len(os.listdir('/proc/self/task'))))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    environment = Environment.of({"OPENBLAS_NUM_THREADS": "1"})
+    run_module("uses_it", [str(tmp_path / "threads")], environment, step="use it", timeout_s=120)
+    assert (tmp_path / "threads").read_text() == "2"  # its own, and the one that watches over its parent's life
+    assert not (tmp_path / ".cache").exists()

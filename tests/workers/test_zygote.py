@@ -249,3 +249,10 @@ def test_a_copy_has_the_memory_of_its_zygote(prepare, zygotes, tmp_path):
     assert parent["RssFile:"] > 10_000
     assert copy["RssFile:"] == pytest.approx(parent["RssFile:"], rel=0.1)
     assert copy["RssAnon:"] == pytest.approx(parent["RssAnon:"], rel=0.1)
+
+
+@pytest.mark.parametrize("runtime", ["litert", "onnxruntime", "torchscript", "lite-interpreter", "executorch"])
+def test_what_has_loaded_a_runtime_can_be_copied(zygotes, runtime):
+    variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    zygotes.start("edgekit.runtimes._runner", [runtime], Environment.of(variables), 120.0)
+    assert [zygote.ready for zygote in zygotes._known.values()] == [True]
