@@ -47,14 +47,14 @@ class Counts:
         """From the last marks: one before and one after each of `runs` calls of nothing, then one after each of as many
         inferences.
 
-        Instructions are those of the median inference: now and then a runtime does something once. Misses are the mean.
+        Instructions are those of the shortest inference: what a runtime does now and then, by the clock (ONNX Runtime
+        empties statistics of its calls), comes on top of it. Misses are the mean.
         """
         steps = [_step(*pair) for pair in pairwise(marks[-(2 * runs + 1) :])]
         empty, full = (sorted(part, key=lambda step: step["instructions"]) for part in (steps[:runs], steps[runs:]))
-        middle = (runs - 1) // 2
         found = {}
         for name in (item.name for item in fields(cls) if item.name in full[0]):
-            own = [(full[middle], empty[middle])] if not name.endswith("misses") else zip(full, empty, strict=True)
+            own = [(full[0], empty[0])] if not name.endswith("misses") else zip(full, empty, strict=True)
             differences = [after[name] - before[name] for after, before in own]
             found[name] = max(0.0, sum(differences) / len(differences))
         return cls(**found)

@@ -36,7 +36,10 @@ MARK, _NO_MARK = -4242, -4241
 """File descriptors that nobody has: closing the first is what a counting emulator waits for."""
 
 STEADY = 16
-"""So many calls of a small model pass before it is counted, and so many are counted."""
+"""So many calls of a small model pass before it is counted, and so many of a part of one are counted."""
+
+COUNTED = 4 * STEADY
+"""So many calls of a small model are counted: the shortest of them is one that nothing else came on top of."""
 
 _WARM_UP_CPU_NS = 10**9
 """Of a large one there are fewer: they end after so much time."""
@@ -185,11 +188,14 @@ def count(request: dict[str, Any]) -> dict[str, Any]:
     runtime.load_library()
     gc.collect()
     _mark()
-    return {"runs": _count(*_warmed(runtime, request, samples))}
+    return {"runs": _count(*_warmed(runtime, request, samples, COUNTED))}
 
 
-def _warmed(runtime: Runtime, request: dict[str, Any], samples: dict[str, Array]) -> tuple[Callable[[], object], int]:
-    """The inference, after as many as it takes until calling it costs the same every time; and how many to count.
+def _warmed(
+    runtime: Runtime, request: dict[str, Any], samples: dict[str, Array], of_small: int
+) -> tuple[Callable[[], object], int]:
+    """The inference, after as many as it takes until calling it costs the same every time; and how many to count,
+    `of_small` where it is that of a small model.
 
     Python 3.11 writes the code of a function anew at its eighth call and for some calls more, thousands of
     instructions each time. They are nothing beside a large model's millions, whose inference takes seconds here.
@@ -201,7 +207,7 @@ def _warmed(runtime: Runtime, request: dict[str, Any], samples: dict[str, Array]
         spent_ns += clock.timed(call).cpu_ns
         if spent_ns > _WARM_UP_CPU_NS and done >= request["warm_up_runs"]:
             return call, request["runs"]
-    return call, max(STEADY, request["runs"])
+    return call, max(of_small, request["runs"])
 
 
 def _count(call: Callable[[], object], runs: int) -> int:
@@ -224,7 +230,7 @@ def count_each(request: dict[str, Any]) -> dict[str, Any]:
     counted = []
     for file in request["files"]:
         try:
-            warmed = _warmed(runtime, {**request, "file": file}, samples)
+            warmed = _warmed(runtime, {**request, "file": file}, samples, STEADY)
         except (EdgekitError, RuntimeError, ValueError):  # a part of a model need not be a model
             counted.append(0)
             continue

@@ -134,13 +134,13 @@ def test_counts_between_marks_leave_out_what_calling_costs():
     assert (found.instructions, found.loads, found.l1_misses, found.l2_misses) == (1000, 10, 3, None)
 
 
-def test_what_happens_in_one_inference_only_is_left_out():
+def test_what_happens_in_some_inferences_only_is_left_out():
     """Except for misses, of which there are some more or less each time."""
-    empty, full, once = (25, 2, 0), (1025, 12, 4), (700, 9, 0)
-    for odd in (once, (9000, 90, 8)):
-        found = Counts.between(marked(*[empty] * 4, full, odd, full, full), 4)
+    empty, full, once, after = (25, 2, 0), (1025, 12, 4), (9000, 90, 8), (1100, 13, 4)
+    for some in ((full, once, after, full), (once, after, once, full), (full, full, full, once)):
+        found = Counts.between(marked(*[empty] * 4, *some), 4)
         assert (found.instructions, found.loads) == (1000, 10)
-        assert found.l1_misses == (12 + odd[2]) / 4
+        assert found.l1_misses == sum(misses for _, _, misses in some) / 4
 
 
 def test_calling_cannot_cost_more_than_the_inference():
