@@ -28,6 +28,8 @@ _EXTERNAL = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
 
 
 def sources(made: Draft, at: Location, entry: ModelEntry) -> Iterator[PlannedSource]:
+    """An entry's sources, whose steps are added: one, or both twins of a reference model. Raises InputError with the
+    place in the file."""
     if entry.path is not None:
         yield _taken_in(made, at, entry, entry.path)
         return

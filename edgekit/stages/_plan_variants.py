@@ -36,6 +36,7 @@ _COURSE = ("history", "training.seconds")
 def variants(
     made: Draft, at: Location, entry: ModelEntry, source: PlannedSource
 ) -> Iterator[tuple[Variant, tuple[Route, ...]]]:
+    """What the source is exported to, each with its routes. Raises InputError with the place in the file."""
     base = (*at, "variants") if entry.variants is not None else ("variants",)
     texts = made.config.variants if entry.variants is None else entry.variants
     if not texts:
