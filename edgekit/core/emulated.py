@@ -48,13 +48,16 @@ class Counts:
         inferences.
 
         Instructions are those of the shortest inference: what a runtime does now and then, by the clock (ONNX Runtime
-        empties statistics of its calls), comes on top of it. Misses are the mean.
+        empties statistics of its calls), comes on top of it. Misses are the mean of all but the first, which finds the
+        caches as something else has left them.
         """
         steps = [_step(*pair) for pair in pairwise(marks[-(2 * runs + 1) :])]
-        empty, full = (sorted(part, key=lambda step: step["instructions"]) for part in (steps[:runs], steps[runs:]))
+        empty, full = steps[:runs], steps[runs:]
+        shortest, calling = (min(part, key=lambda step: step["instructions"]) for part in (full, empty))
+        later = list(zip(full, empty, strict=True))[min(1, runs - 1) :]
         found = {}
-        for name in (item.name for item in fields(cls) if item.name in full[0]):
-            own = [(full[0], empty[0])] if not name.endswith("misses") else zip(full, empty, strict=True)
+        for name in (item.name for item in fields(cls) if item.name in shortest):
+            own = later if name.endswith("misses") else [(shortest, calling)]
             differences = [after[name] - before[name] for after, before in own]
             found[name] = max(0.0, sum(differences) / len(differences))
         return cls(**found)
