@@ -114,6 +114,13 @@ def _source_reads(made: Draft, source: PlannedSource, *files: str) -> list[Read]
     return [Read(f"{folder}/{SOURCE_FILE}", without=_COURSE), *(Read(f"{folder}/{file}") for file in files)]
 
 
+def _told(made: Draft, source: PlannedSource, part: str) -> list[Read]:
+    """A part of a reference model's model.toml; a model of one's own has none."""
+    if source.entry.path is not None:
+        return []
+    return [Read(made.relative(made.project.model_folder(source.model) / "model.toml"), only=(part,))]
+
+
 def _export(made: Draft, source: PlannedSource, variant: Variant, found: tuple[Route, ...], folder: str) -> Step:
     target = routes.load_target(variant.target)
     options = made.config.export_options(source.model, str(variant))
@@ -157,9 +164,7 @@ def _runtime(variant: Variant) -> Runtime:
 
 def _validate(made: Draft, source: PlannedSource, variant: Variant, folder: str, identity: Mapping[str, Any]) -> Step:
     reads = [Read(f"{folder}/manifest.json"), Read(f"{folder}/{GOLDEN_FILE}"), *_source_reads(made, source, TEST_FILE)]
-    if source.entry.path is None:
-        spec = made.project.model_folder(source.model) / "model.toml"
-        reads.append(Read(made.relative(spec), only=("tolerances",)))
+    reads += _told(made, source, "tolerances")
     return Step(
         f"validate {source.label} {variant}",
         "validate",
@@ -313,9 +318,7 @@ def _check(made: Draft, source: PlannedSource, variant: Variant, folder: str, id
         reads.append(Read(f"{folder}/{bench_file(device)}"))
         if device != HOST:
             reads.append(Read(made.relative(made.project.device_file(device)), only=("budgets",)))
-    if source.entry.path is None:
-        spec = made.project.model_folder(source.model) / "model.toml"
-        reads.append(Read(made.relative(spec), only=("budgets",)))
+    reads += _told(made, source, "budgets")
     # Of a pattern that covers it, the key keeps that it does, and not how it is written.
     own = [replace(budget, variant="*") for budget in _budgets(made, source.model) if budget.covers(str(variant))]
     return Step(

@@ -156,9 +156,6 @@ def test_a_regression_names_the_operators(root, per_op, tmp_path):
     assert "operators of one_op/keras tflite:float32 (emulated)" in answer.out
 
 
-SAME = {"rel": 0.001}
-
-
 def test_what_is_counted_at_once_is_counted_as_alone(root, guest, benches):
     """Both artifacts twice, on as many emulators as there are cores."""
     found = [load_artifact(path) for path in open_project(root).artifact_folders()]
@@ -167,7 +164,7 @@ def test_what_is_counted_at_once_is_counted_as_alone(root, guest, benches):
     context.pool.close()
     alone = {item["target"]: item["emulated"]["counts"]["instructions"] for item in benches[0].values()}
     for artifact, item in zip((*found, *found), together, strict=True):
-        assert item.emulated.counts.instructions == pytest.approx(alone[artifact.manifest.target], **SAME)
+        assert item.emulated.counts.instructions == pytest.approx(alone[artifact.manifest.target], rel=0.001)
         assert load_emulation(artifact.folder / emulation_file(DEVICE)).emulated.threads == 4
 
 
@@ -180,7 +177,7 @@ def test_a_count_does_not_depend_on_whether_edgekit_was_compiled_before(root, gu
         artifact = load_artifact(path)
         fresh = emulate.count(guest, artifact, 4, "count", 300)
         before = benches[0][artifact.manifest.target]["emulated"]
-        assert fresh.counts.instructions == pytest.approx(before["counts"]["instructions"], **SAME)
+        assert fresh.counts.instructions == pytest.approx(before["counts"]["instructions"], rel=0.001)
         assert fresh.inferences == before["inferences"] == COUNTED
 
 
