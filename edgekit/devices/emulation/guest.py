@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,13 +62,15 @@ def guest_command(
 ) -> GuestCommand:
     """Python on the emulated core with the runtime's wheels and edgekit; `plugin` are the counting plugin's arguments.
 
-    The guest sees edgekit through a link in `scratch`: this host's own packages must not come with it.
+    The guest sees edgekit through links in `scratch`: this host's own packages must not come with it. It compiles what
+    it needs of it each time: memory that was used for compiling is laid out otherwise, and counts of small models with
+    it.
     """
     library = scratch / "lib"
-    library.mkdir(exist_ok=True)
-    link = library / "edgekit"
-    if not link.is_symlink():
-        link.symlink_to(Path(edgekit.__file__).parent)
+    seen = library / "edgekit"
+    if not seen.exists():
+        uncompiled = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(Path(edgekit.__file__).parent, seen, ignore=uncompiled, copy_function=os.symlink)
     sysroot = installed.folders.sysroot
     sites = [installed.sites[wheel_set], *(path for name, path in installed.sites.items() if name != wheel_set)]
     words = [str(installed.folders.plugin), *plugin]
