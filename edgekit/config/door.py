@@ -15,9 +15,9 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from edgekit.config.toml_lines import Location, key_lines, line_of
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_bytes
-from edgekit.core.toml_lines import Location, key_lines, line_of
 
 T = TypeVar("T")
 Where = Callable[[Sequence[int | str]], str]

@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgekit.config.project import ModelEntry, is_code
+from edgekit.config.toml_lines import Location
 from edgekit.core import imports, plugins
 from edgekit.core.code import Factory
 from edgekit.core.errors import unknown_name
 from edgekit.core.pipeline import Read, Step
 from edgekit.core.requirements import ONNX, SAFETENSORS
 from edgekit.core.source import SOURCE_FILE
-from edgekit.core.toml_lines import Location
 from edgekit.sources._base import SourceKind
 from edgekit.stages import subjects
 from edgekit.stages._draft import Draft, PlannedSource, code_files, placed, plain, versions

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from edgekit.config.project import HOST, ModelEntry
+from edgekit.config.toml_lines import Location
 from edgekit.core import plugins, requirements
 from edgekit.core.budgets import CHECK_FILE, Budget
 from edgekit.core.emulated import emulation_file
@@ -18,7 +19,6 @@ from edgekit.core.pipeline import Read, Step
 from edgekit.core.requirements import Requirement
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.specs import Route, Variant
-from edgekit.core.toml_lines import Location
 from edgekit.core.validation import VALIDATION_FILE, validation_file
 from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgekit.config.door import Located
 from edgekit.config.project import HOST, ProjectConfig
+from edgekit.config.toml_lines import Location
 from edgekit.core import plugins
 from edgekit.core.budgets import CHECK_FILE
 from edgekit.core.errors import InputError, unknown_name
@@ -16,7 +17,6 @@ from edgekit.core.pipeline import Graph, Read, Step, assemble
 from edgekit.core.planned import Planned
 from edgekit.core.project import Project
 from edgekit.core.source import SOURCE_FILE
-from edgekit.core.toml_lines import Location
 from edgekit.core.tracking import no_secret, tracking, tracking_step
 from edgekit.core.validation import VALIDATION_FILE, validation_file
 from edgekit.devices.profile import DeviceProfile, load_profile

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.core.toml_lines import key_lines, line_of
+from edgekit.config.toml_lines import key_lines, line_of
 
 TEXT = '''# a comment with [brackets] = "and an equals sign"
 top = "a # in a string"   # and one after it
