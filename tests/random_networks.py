@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from edgekit.contracts.target import Conversion
 from edgekit.core import plugins
 from edgekit.core.comparison import Comparison, compare_output
 from edgekit.core.rounding import measured
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.core.tolerances import for_precision
 from edgekit.sources._module import LoadedTorch
-from edgekit.targets._base import Conversion
 
 TARGETS = ("tflite", "onnx", "torchscript", "executorch")
 SAMPLES = 8

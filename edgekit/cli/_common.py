@@ -300,8 +300,8 @@ def mlflow_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def rendered(name: str, report: Report) -> str:
     """A report as text of the format."""
+    from edgekit.contracts.report import ReportFormat
     from edgekit.core import plugins
-    from edgekit.reports._base import ReportFormat
 
     report_format: ReportFormat = plugins.load("edgekit.reports", name, "REPORT")
     return report_format.render(report)

@@ -10,9 +10,9 @@ import click
 from edgekit.cli._common import Choice, Mlflow, Run, common, complete, mlflow_options, rendered, selection_options
 
 if TYPE_CHECKING:
+    from edgekit.contracts.report import ReportFormat
     from edgekit.core.report import Report
     from edgekit.core.tracking import Tracking
-    from edgekit.reports._base import ReportFormat
     from edgekit.stages.context import Context
 
 

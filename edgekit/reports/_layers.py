@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgekit.contracts.report import NOTHING
 from edgekit.core.drilling import TensorDiff
 from edgekit.core.layers import SOURCE, Layers
 from edgekit.reports import _charts
-from edgekit.reports._base import NOTHING
 
 LAYERS_HEADER = ("model", "variant", "against", "lowest SQNR", "of", "leaps at")
 LAYERS_LEFT = 3

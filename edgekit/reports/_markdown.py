@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edgekit.core.changes import Changes
-from edgekit.core.report import Report
-from edgekit.reports._base import (
+from edgekit.contracts.report import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
     CHANGE_HEADER,
@@ -25,6 +23,8 @@ from edgekit.reports._base import (
     tier_note,
     validated_cells,
 )
+from edgekit.core.changes import Changes
+from edgekit.core.report import Report
 from edgekit.reports._layers import LAYERS_HEADER, LAYERS_LEFT, summary_cells
 
 _FOLD_FROM = 20

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgekit.contracts.report import NOTHING
 from edgekit.core.report import Report, Row
 from edgekit.core.specs import PRECISIONS
 from edgekit.core.units import format_bytes
-from edgekit.reports._base import NOTHING
 from edgekit.reports._tables import evidence_key, subject_of, verdict_of
 
 _MARKS = {"passed": "good", "failed": "bad", "not judged": "doubt"}

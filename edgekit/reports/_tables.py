@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from edgekit.contracts.report import NOTHING, artifact_cells, change_cells, equality, operator_cells
 from edgekit.core.budgets import TIERS, format_rule
 from edgekit.core.changes import ALLOWED, GONE, INCOMPARABLE, NEW, WORSE, Change, Changes
 from edgekit.core.measurement import Measurement
@@ -15,7 +16,6 @@ from edgekit.core.operators import OperatorCost
 from edgekit.core.report import Report, Row
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.validation import Drift
-from edgekit.reports._base import NOTHING, artifact_cells, change_cells, equality, operator_cells
 
 TIER_WORDS = {
     "device": "measured on the device itself.",

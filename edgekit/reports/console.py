@@ -6,12 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from edgekit.core.changes import INCOMPARABLE, Change, Changes
-from edgekit.core.measurement import Measurement
-from edgekit.core.operators import OperatorCost
-from edgekit.core.report import Report
-from edgekit.core.tuning import Blame
-from edgekit.reports._base import (
+from edgekit.contracts.report import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
     EMULATED_HEADER,
@@ -32,6 +27,11 @@ from edgekit.reports._base import (
     tier_note,
     validated_cells,
 )
+from edgekit.core.changes import INCOMPARABLE, Change, Changes
+from edgekit.core.measurement import Measurement
+from edgekit.core.operators import OperatorCost
+from edgekit.core.report import Report
+from edgekit.core.tuning import Blame
 
 WIDTH = 100
 BLAMED, NOTHING_DB = 10, 0.05

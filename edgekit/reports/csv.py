@@ -7,11 +7,11 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
+from edgekit.contracts.report import ReportFormat
 from edgekit.core.comparison import Comparison
 from edgekit.core.measurement import Measurement
 from edgekit.core.report import Report, Row
 from edgekit.core.validation import Validation
-from edgekit.reports._base import ReportFormat
 
 HEADER = (
     "model",

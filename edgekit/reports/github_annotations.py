@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from edgekit.contracts.report import ReportFormat, change_cells, conclusion, limit_file
 from edgekit.core.budgets import Verdict
 from edgekit.core.changes import Change, Changes
 from edgekit.core.report import Report
-from edgekit.reports._base import ReportFormat, change_cells, conclusion, limit_file
 
 SHOWN = 10
 """GitHub shows so many errors, and as many warnings, of one step."""

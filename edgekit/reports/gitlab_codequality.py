@@ -6,10 +6,10 @@ import hashlib
 import json
 from typing import Any
 
+from edgekit.contracts.report import ReportFormat, limit_file
 from edgekit.core.artifact import MANIFEST_FILE
 from edgekit.core.budgets import Verdict
 from edgekit.core.report import Report
-from edgekit.reports._base import ReportFormat, limit_file
 
 
 def _finding(verdict: Verdict, severity: str) -> dict[str, Any]:

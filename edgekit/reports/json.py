@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from edgekit.contracts.report import ReportFormat
 from edgekit.core.changes import Changes
 from edgekit.core.files import to_json
 from edgekit.core.layers import to_dict
 from edgekit.core.report import REPORT_SCHEMA, Report, Row
 from edgekit.core.validation import Validation
-from edgekit.reports._base import ReportFormat
 
 
 def _validation(validation: Validation) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
+from edgekit.contracts.report import ReportFormat, change_cells
 from edgekit.core.budgets import Verdict
 from edgekit.core.changes import Change, Changes
 from edgekit.core.report import Report, Row
-from edgekit.reports._base import ReportFormat, change_cells
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

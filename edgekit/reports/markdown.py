@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from edgekit.contracts.report import ReportFormat
 from edgekit.core.changes import Changes
 from edgekit.core.report import Report
-from edgekit.reports._base import ReportFormat
 from edgekit.reports._markdown import changes_section, report_text
 
 

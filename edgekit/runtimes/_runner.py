@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.runtime import Runtime, Session
 from edgekit.core import calls, clock, plugins
 from edgekit.core.clock import NS_PER_MS, Distribution
 from edgekit.core.errors import EdgekitError
@@ -27,7 +28,6 @@ from edgekit.core.metrics import Array
 from edgekit.core.operators import OperatorCost
 from edgekit.core.quantization import to_tensor
 from edgekit.core.specs import Signature
-from edgekit.runtimes._base import Runtime, Session
 
 PATIENCE = 2
 """So many times as long as it has to be, a measurement may take while its median is not sure."""

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.runtime import Runtime, Session
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.operators import OperatorCost
 from edgekit.core.requirements import TORCH
 from edgekit.core.specs import Signature
-from edgekit.runtimes._base import Runtime, Session
 
 _UNSTEADY = 5
 """Inferences before those that are told of: TorchScript optimises its graph in the first ones."""

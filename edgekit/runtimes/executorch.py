@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.runtime import Runtime, Session
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import EXECUTORCH
 from edgekit.core.specs import SCALAR_TYPES, Signature, TensorSpec
-from edgekit.runtimes._base import Runtime, Session
 
 
 def _library() -> Any:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.runtime import Runtime, Session
 from edgekit.core import calls
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.operators import OperatorCost
 from edgekit.core.requirements import ONNXRUNTIME
 from edgekit.core.specs import Dim, Signature, TensorSpec
-from edgekit.runtimes._base import Runtime, Session
 
 _DTYPES = {
     "tensor(float)": "float32",

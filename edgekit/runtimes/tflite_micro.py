@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.runtime import Runtime, Session
 from edgekit.core.arena import Arena
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_bytes
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import TFLITE_MICRO
 from edgekit.core.specs import Quantization, Signature, TensorSpec
-from edgekit.runtimes._base import Runtime, Session
 
 LARGEST = 1 << 26
 """The largest arena that is tried, in bytes: more than any microcontroller has."""

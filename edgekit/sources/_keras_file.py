@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.source import Build
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.specs import TensorSpec
-from edgekit.sources._base import Build
 
 
 def load_model(path: Path, build: Build | None, inputs: Sequence[TensorSpec], backend: str = "") -> Any:

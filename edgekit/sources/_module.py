@@ -8,11 +8,11 @@ import operator
 from collections.abc import Callable, Container, Mapping
 from typing import Any
 
+from edgekit.contracts.source import Loaded, unknown_outputs
 from edgekit.core.errors import InputError
 from edgekit.core.layout import Order
 from edgekit.core.metrics import Array
 from edgekit.core.specs import Signature, TensorSpec
-from edgekit.sources._base import Loaded, unknown_outputs
 from edgekit.sources.bridges._functional import functional
 
 

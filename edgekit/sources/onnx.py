@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.source import Build, Given, Loaded, SourceKind, agree
 from edgekit.core.errors import InputError
 from edgekit.core.layout import Order
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import ONNX, ONNXRUNTIME
 from edgekit.core.specs import Dim, Signature, TensorSpec
-from edgekit.sources._base import Build, Given, Loaded, SourceKind, agree
 from edgekit.sources._onnx_file import load_model
 
 _LARGEST = 2**31 - 2**20  # a protobuf message has less than 2 GB

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.source import Build, Given, Loaded, SourceKind, agree
 from edgekit.core.errors import InputError
 from edgekit.core.layout import Order
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import TENSORFLOW
 from edgekit.core.specs import Signature, TensorSpec
-from edgekit.sources._base import Build, Given, Loaded, SourceKind, agree
 
 _DEFAULT = "serving_default"
 # A SavedModel is a program. Operators with these names read or write files, or run Python, when the graph runs. Those

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.source import Given, Loaded, SourceKind, with_layouts
 from edgekit.core import calls, plugins
 from edgekit.core.code import Factory
 from edgekit.core.errors import InputError, StepFailed
@@ -21,7 +22,6 @@ from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel
 from edgekit.core.specs import Dim, Signature, TensorSpec
 from edgekit.sources import _given_samples
-from edgekit.sources._base import Given, Loaded, SourceKind, with_layouts
 
 GOLDEN = 64
 CALIBRATION = 256

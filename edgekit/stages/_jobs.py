@@ -15,6 +15,11 @@ from typing import Any
 import numpy as np
 
 from edgekit.config.model import ModelSpec, TrainingSpec, load_model_spec
+from edgekit.contracts.bridge import Bridge
+from edgekit.contracts.runtime import Runtime
+from edgekit.contracts.source import Loaded, SourceKind
+from edgekit.contracts.target import Conversion, Converted, Target
+from edgekit.contracts.trainer import Lesson, Trainer
 from edgekit.core import layout, plugins
 from edgekit.core.arena import Life
 from edgekit.core.code import Factory, load_function
@@ -30,11 +35,6 @@ from edgekit.core.rounding import Rounding, measured
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel, load_source
 from edgekit.core.specs import ModelDescription, Signature, TensorSpec
-from edgekit.runtimes._base import Runtime
-from edgekit.sources._base import Loaded, SourceKind
-from edgekit.sources.bridges._base import Bridge
-from edgekit.targets._base import Conversion, Converted, Target
-from edgekit.training._base import Lesson, Trainer
 from edgekit.training._checkpoint import Checkpoints
 from edgekit.training.datasets.splits import Splits, digest, hold_out
 

@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgekit.contracts.runtime import Runtime
+from edgekit.contracts.source import Given, Loaded, SourceKind
+from edgekit.contracts.target import Target
 from edgekit.core import calls, plugins
 from edgekit.core.code import Factory
 from edgekit.core.errors import InputError
@@ -18,10 +21,7 @@ from edgekit.core.requirements import require
 from edgekit.core.rounding import Rounding, measured
 from edgekit.core.source import load_source
 from edgekit.core.specs import Signature, TensorSpec
-from edgekit.runtimes._base import Runtime
-from edgekit.sources._base import Given, Loaded, SourceKind
 from edgekit.stages._adoption import observed_outputs
-from edgekit.targets._base import Target
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from edgekit.config.project import ModelEntry, is_code
 from edgekit.config.toml_lines import Location
+from edgekit.contracts.source import SourceKind
+from edgekit.contracts.trainer import Trainer
 from edgekit.core import imports, plugins
 from edgekit.core.code import Factory
 from edgekit.core.errors import unknown_name
 from edgekit.core.pipeline import Read, Step
 from edgekit.core.requirements import ONNX, SAFETENSORS
 from edgekit.core.source import SOURCE_FILE
-from edgekit.sources._base import SourceKind
 from edgekit.stages import subjects
 from edgekit.stages._draft import Draft, PlannedSource, code_files, placed, plain, versions
 from edgekit.stages.train import parse_frameworks
-from edgekit.training._base import Trainer
 
 _TRAINED_FROM = ("task", "metric", "input", "output", "data", "training")
 _EXTERNAL = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)

@@ -9,6 +9,8 @@ from typing import Any
 
 from edgekit.config.project import HOST, ModelEntry
 from edgekit.config.toml_lines import Location
+from edgekit.contracts.runtime import Runtime
+from edgekit.contracts.source import SourceKind
 from edgekit.core import plugins, requirements
 from edgekit.core.budgets import CHECK_FILE, Budget
 from edgekit.core.emulated import emulation_file
@@ -22,9 +24,7 @@ from edgekit.core.specs import Route, Variant
 from edgekit.core.validation import VALIDATION_FILE, validation_file
 from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile
-from edgekit.runtimes._base import Runtime
 from edgekit.runtimes._tflm_code import REQUIRES as CODE_SIZE_REQUIRES
-from edgekit.sources._base import SourceKind
 from edgekit.stages import routes
 from edgekit.stages._draft import Draft, PlannedSource, host_description, placed, plain, versions
 from edgekit.stages.train import parse_frameworks

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from edgekit.contracts.target import Layer
 from edgekit.core import metrics
 from edgekit.core.comparison import compare_outputs
 from edgekit.core.metrics import TASK_METRICS, Array
@@ -25,7 +26,6 @@ from edgekit.core.tolerances import Tolerances
 from edgekit.core.tuning import Blame, Candidate, Constraints, Unit
 from edgekit.stages._trials import Outcome
 from edgekit.stages.validate import agreement_left, drift_of
-from edgekit.targets._base import Layer
 
 PROBE_TESTS = 200
 """So many test samples tell what a unit does to the metric; candidates run all of them."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.contracts.runtime import Runtime
+from edgekit.contracts.target import Conversion, Layer, Target
 from edgekit.core import calls, plugins, samples
 from edgekit.core.events import Listener
 from edgekit.core.files import sha256_file
@@ -14,9 +16,7 @@ from edgekit.core.recipe import Recipe
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
 from edgekit.core.specs import Signature
-from edgekit.runtimes._base import Runtime
 from edgekit.stages._jobs import ConvertRequest, prepared
-from edgekit.targets._base import Conversion, Layer, Target
 
 THREADS = 1
 

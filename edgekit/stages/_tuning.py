@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgekit.contracts.target import Target
 from edgekit.core.artifact import Artifact, load_artifact
 from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import Finished, Noted, Progress, Started
@@ -26,7 +27,6 @@ from edgekit.stages.bench import HOST, BenchOptions, bench_one, emulates
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.export import ExportPlan, ExportSettings
 from edgekit.stages.predict import predict_one
-from edgekit.targets._base import Target
 
 
 @dataclass(frozen=True)

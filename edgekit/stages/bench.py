@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgekit.contracts.runtime import Runtime
 from edgekit.core import plugins
 from edgekit.core.artifact import Artifact
 from edgekit.core.clock import Distribution
@@ -29,7 +30,6 @@ from edgekit.core.units import format_bytes, format_ms
 from edgekit.devices import analytic, host, kernels
 from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile
-from edgekit.runtimes._base import Runtime
 from edgekit.stages import emulate, operators
 from edgekit.stages.context import Context
 from edgekit.stages.inspect import describe

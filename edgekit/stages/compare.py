@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.target import Target
 from edgekit.core import metrics
 from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.code import Factory
@@ -24,7 +25,6 @@ from edgekit.stages import routes, subjects
 from edgekit.stages._operands import Operand, stamp_of
 from edgekit.stages.context import Context, runtime_environment, source_environment
 from edgekit.stages.inspect import describe
-from edgekit.targets._base import Target
 
 EQUAL, UNEQUAL, NO_EVIDENCE = "equal", "not equal", "no evidence"
 

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgekit.contracts.bridge import Bridge
+from edgekit.contracts.target import Target
 from edgekit.core import calibration, calls, layout, plugins, samples
 from edgekit.core.artifact import Artifact, Manifest, load_artifact, write_manifest
 from edgekit.core.code import Factory
@@ -22,12 +24,10 @@ from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SourceModel, load_source
 from edgekit.core.specs import Route, Variant
 from edgekit.core.units import format_bytes
-from edgekit.sources.bridges._base import Bridge
 from edgekit.stages import routes
 from edgekit.stages._jobs import ConvertAnswer, ConvertRequest
 from edgekit.stages.context import Context, source_environment
 from edgekit.stages.train import TrainOptions, train
-from edgekit.targets._base import Target
 from edgekit.workers.environment import Environment
 
 DEFAULT_CALIBRATION_SAMPLES = 200

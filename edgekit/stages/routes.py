@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from edgekit.contracts.bridge import Bridge
+from edgekit.contracts.target import Target
 from edgekit.core import plugins
 from edgekit.core.errors import InputError
 from edgekit.core.specs import Route, Variant, parse_precision
-from edgekit.sources.bridges._base import Bridge
-from edgekit.targets._base import Target
 
 Edge = tuple[str, str]
 

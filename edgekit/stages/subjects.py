@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekit.contracts.source import SourceKind
 from edgekit.core import plugins
 from edgekit.core.code import Factory
 from edgekit.core.errors import InputError, unknown_name
@@ -17,7 +18,6 @@ from edgekit.core.events import Noted
 from edgekit.core.files import staged_folder
 from edgekit.core.source import SourceModel
 from edgekit.core.specs import Dim, TensorSpec
-from edgekit.sources._base import SourceKind
 from edgekit.stages._adoption import Request
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
 from edgekit.stages.export import Subjects

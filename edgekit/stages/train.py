@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.config.model import TrainingSpec
+from edgekit.contracts.trainer import Trainer
 from edgekit.core import plugins
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import Noted
@@ -18,7 +19,6 @@ from edgekit.core.metrics import format_metric
 from edgekit.core.requirements import TENSORBOARD, require
 from edgekit.core.source import SourceModel
 from edgekit.stages.context import FRAMEWORKS, Context, training_environment
-from edgekit.training._base import Trainer
 
 TIMEOUT_S = 3600.0
 

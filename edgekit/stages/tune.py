@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from edgekit.contracts.target import Target
 from edgekit.core import samples
 from edgekit.core.artifact import Artifact, load_artifact
 from edgekit.core.errors import InputError
@@ -32,7 +33,6 @@ from edgekit.stages.bench import HOST
 from edgekit.stages.context import Context
 from edgekit.stages.export import ExportPlan, ExportSettings
 from edgekit.stages.validate import own_tolerances, validate_one
-from edgekit.targets._base import Target
 
 __all__ = ["TuneOptions", "tune"]
 

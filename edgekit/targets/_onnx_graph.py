@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.target import refuse
 from edgekit.core.files import read_bytes
 from edgekit.core.requirements import ONNX, require
 from edgekit.core.specs import Dim, ModelDescription, OpCount, Signature, TensorSpec
-from edgekit.targets._base import refuse
 
 _COUNTER = re.compile(r"__\d+(?=$|:)")
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.target import Conversion, Layer, named_layers
 from edgekit.core import calls
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.recipe import Calibration, Recipe
 from edgekit.core.specs import Signature
-from edgekit.targets._base import Conversion, Layer, named_layers
 from edgekit.targets._onnx_graph import parse
 
 PRECISIONS = frozenset({"dynamic", "int8"})

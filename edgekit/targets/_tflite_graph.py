@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.target import refuse
 from edgekit.core.arena import Life
 from edgekit.core.files import read_bytes
 from edgekit.core.requirements import LITERT, require
 from edgekit.core.specs import Dim, ModelDescription, OpCount, Quantization, Signature, TensorSpec
-from edgekit.targets._base import refuse
 
 _DTYPES = {
     "FLOAT32": ("float32", 4.0),

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgekit.contracts.target import Conversion
 from edgekit.core import calls
 from edgekit.core.metrics import Array
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import Signature
-from edgekit.targets._base import Conversion
 
 CONVERTER = "TFLiteConverter"
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from edgekit.contracts.target import Conversion
 from edgekit.core import calls
 from edgekit.core.metrics import Array
 from edgekit.core.quantization import to_tensor
-from edgekit.targets._base import Conversion
 from edgekit.targets._tflite_graph import read_signature
 
 RECIPES = {

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit.contracts.target import Conversion, Layer, named_layers
 from edgekit.core.errors import InputError
 from edgekit.core.recipe import Calibration, Recipe
-from edgekit.targets._base import Conversion, Layer, named_layers
 from edgekit.targets._tflite_quantizer import RECIPES, ranges
 
 PRECISIONS = frozenset({"dynamic", "int8", "int16x8", "int4"})

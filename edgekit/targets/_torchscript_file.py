@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.contracts.target import Conversion, refuse
 from edgekit.core import calls
 from edgekit.core.files import read_bytes
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, OpCount, Signature
-from edgekit.targets._base import Conversion, refuse
 
 SIGNATURE_RECORD = "edgekit.json"
 """TorchScript has no names or shapes of inputs and outputs: an extra file of the archive holds them."""

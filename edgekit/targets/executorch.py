@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgekit.contracts.target import Conversion, Converted, Target, refuse
 from edgekit.core import calls
 from edgekit.core.files import read_bytes
 from edgekit.core.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import SCALAR_TYPES, ModelDescription, OpCount, Signature, TensorSpec
-from edgekit.targets._base import Conversion, Converted, Target, refuse
 from edgekit.targets._fx_frugal import frugal, patterns_exported_once
 
 

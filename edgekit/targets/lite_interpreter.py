@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgekit.contracts.target import Conversion, Converted, Target
 from edgekit.core.requirements import TORCH
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription
 from edgekit.targets import _torchscript_file as archive
-from edgekit.targets._base import Conversion, Converted, Target
 
 
 class LiteInterpreter(Target):

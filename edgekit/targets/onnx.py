@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit.contracts.target import Conversion, Converted, Layer, Target
 from edgekit.core.operators import Operator
 from edgekit.core.requirements import KERAS, ONNX, ONNXRUNTIME, ONNXSCRIPT, ONNXSLIM, TENSORFLOW, TF2ONNX, TORCH
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature
 from edgekit.targets import _onnx_cuts, _onnx_selective
-from edgekit.targets._base import Conversion, Converted, Layer, Target
 from edgekit.targets._onnx_graph import canonical_names, describe, expose, parse, prune_opsets, read_signature, rename
 from edgekit.targets._onnx_simplify import at_opset, opset, set_ir_version, slim
 

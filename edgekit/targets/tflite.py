@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit.contracts.target import Conversion, Converted, Layer, Target
 from edgekit.core.arena import Life
 from edgekit.core.operators import Operator
 from edgekit.core.requirements import KERAS, LITERT, LITERT_TORCH, QUANTIZER, TENSORFLOW, TORCH, require
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature, TensorSpec
 from edgekit.targets import _tflite_cuts, _tflite_keras, _tflite_quantizer, _tflite_selective, _tflite_torch
-from edgekit.targets._base import Conversion, Converted, Layer, Target
 from edgekit.targets._tflite_graph import describe, inline_buffers, lives, read_signature
 
 _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")

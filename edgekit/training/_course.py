@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from edgekit.contracts.trainer import Lesson
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Noted, Progress
 from edgekit.core.units import format_seconds
-from edgekit.training._base import Lesson
 from edgekit.training._schedule import learning_rate
 
 _REPORT_EVERY = 20

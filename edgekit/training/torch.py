@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from edgekit.contracts.trainer import Fit, Lesson, Trainer
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.training import _torch_qat
-from edgekit.training._base import Fit, Lesson, Trainer
 from edgekit.training._course import Course
 from edgekit.training._schedule import epoch_seed, order
 from edgekit.training._tensorboard import logged

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support import SHARED_MODELS
 
+from edgekit.contracts.runtime import Runtime
 from edgekit.core import plugins
 from edgekit.core.artifact import Artifact, load_artifact
 from edgekit.core.errors import InputError
@@ -17,7 +18,6 @@ from edgekit.core.source import load_source
 from edgekit.core.specs import Variant
 from edgekit.core.tolerances import DEFAULTS
 from edgekit.core.validation import load_validation
-from edgekit.runtimes._base import Runtime
 from edgekit.stages import routes
 from edgekit.stages.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context, runtime_environment

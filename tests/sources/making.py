@@ -216,7 +216,7 @@ def run_saved_model(path: str, folder: str, *, emit: Listener) -> dict[str, Any]
     """What a SavedModel computes for ones, once it is taken in."""
     import numpy as np
 
-    from edgekit.sources._base import Given
+    from edgekit.contracts.source import Given
     from edgekit.sources.saved_model import SOURCE
 
     file, signature = SOURCE.adopt(Given(Path(path)), Path(folder))

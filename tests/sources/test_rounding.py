@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from edgekit.contracts.target import Conversion
 from edgekit.core.comparison import compare_output
 from edgekit.core.rounding import measured
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.core.tolerances import ROUNDING_FACTOR, for_precision
 from edgekit.runtimes.onnxruntime import RUNTIME
 from edgekit.sources._module import LoadedTorch
-from edgekit.targets._base import Conversion
 from edgekit.targets.onnx import TARGET
 
 IMAGES = Signature((TensorSpec("x", ("batch", 8, 9, 9), "float32"),), (TensorSpec("y", ("batch", 10), "float32"),))

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from edgekit.contracts.target import Target
 from edgekit.core.errors import InputError
 from edgekit.core.specs import Route, Variant
 from edgekit.stages import routes
-from edgekit.targets._base import Target
 
 
 def target(name: str, **kinds: tuple[str, ...]) -> Target:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from edgekit.contracts.target import Layer
 from edgekit.core.recipe import Recipe
 from edgekit.core.samples import Samples
 from edgekit.core.source import SourceModel
@@ -13,7 +14,6 @@ from edgekit.core.tolerances import Tolerances
 from edgekit.core.tuning import Constraints
 from edgekit.stages._search import Judge, Search, units
 from edgekit.stages._trials import Outcome
-from edgekit.targets._base import Layer
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.normal(0, 1, (64, 8))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from edgekit.contracts.target import Conversion
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.runtimes.executorch import RUNTIME
 from edgekit.sources._module import LoadedTorch
-from edgekit.targets._base import Conversion
 from edgekit.targets.executorch import TARGET
 
 SIGNATURE = Signature((TensorSpec("x", ("batch", 8), "float32"),), (TensorSpec("y", ("batch", 8), "float32"),))

@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 
+from edgekit.contracts.target import Conversion
 from edgekit.core import samples
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import sqnr_db
@@ -16,7 +17,6 @@ from edgekit.core.specs import Signature, TensorSpec
 from edgekit.runtimes import litert, onnxruntime
 from edgekit.sources._module import LoadedTorch
 from edgekit.targets import _onnx_selective
-from edgekit.targets._base import Conversion
 from edgekit.targets._tflite_graph import parse
 from edgekit.targets.onnx import TARGET as ONNX
 from edgekit.targets.tflite import TARGET as TFLITE

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from edgekit.contracts.target import Conversion
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.sources._module import LoadedTorch
 from edgekit.targets import _tflite_torch
 from edgekit.targets import onnx as onnx_target
-from edgekit.targets._base import Conversion
 from edgekit.targets.onnx import TARGET as ONNX
 from edgekit.targets.tflite import TARGET as TFLITE
 

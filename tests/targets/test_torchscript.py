@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from edgekit.contracts.target import Conversion
 from edgekit.core.metrics import sqnr_db
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.runtimes.torchscript import RUNTIME
 from edgekit.sources._module import LoadedTorch
-from edgekit.targets._base import Conversion
 from edgekit.targets.torchscript import TARGET
 
 SIGNATURE = Signature(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edgekit.config.model import TrainingSpec
+from edgekit.contracts.trainer import Lesson
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Noted, Progress
-from edgekit.training._base import Lesson
 from edgekit.training._checkpoint import Checkpoints
 from edgekit.training._course import Course
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgekit.contracts.bridge import Bridge
+from edgekit.contracts.source import Build
 from edgekit.core.requirements import KERAS, TORCH
 from edgekit.core.specs import Signature
-from edgekit.sources._base import Build
 from edgekit.sources._keras_file import call, load_source
 from edgekit.sources._module import LoadedTorch
-from edgekit.sources.bridges._base import Bridge
 from edgekit.sources.bridges._functional import functional
 
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgekit.contracts.bridge import Bridge
+from edgekit.contracts.source import Build
 from edgekit.core.errors import InputError
 from edgekit.core.requirements import ONNX, TORCH
 from edgekit.core.specs import Signature, TensorSpec
-from edgekit.sources._base import Build
 from edgekit.sources._module import LoadedTorch
 from edgekit.sources._onnx_file import load_model
-from edgekit.sources.bridges._base import Bridge
 from edgekit.sources.bridges._functional import functional
 from edgekit.sources.bridges._onnx.graph import UnsupportedOperators, build
 

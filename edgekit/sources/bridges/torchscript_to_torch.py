@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekit.contracts.bridge import Bridge
+from edgekit.contracts.source import Build
 from edgekit.core.errors import StepFailed
 from edgekit.core.requirements import TORCH
 from edgekit.core.specs import Signature
-from edgekit.sources._base import Build
 from edgekit.sources._module import LoadedTorch, program_module
-from edgekit.sources.bridges._base import Bridge
 from edgekit.sources.torchscript import load_script
 
 

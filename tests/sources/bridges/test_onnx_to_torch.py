@@ -15,14 +15,14 @@ import pytest
 import torch
 from onnx import TensorProto, external_data_helper, helper, numpy_helper, parser
 
+from edgekit.contracts.runtime import Runtime
+from edgekit.contracts.target import Conversion, Target
 from edgekit.core import plugins
 from edgekit.core.errors import InputError
 from edgekit.core.specs import Signature
-from edgekit.runtimes._base import Runtime
 from edgekit.sources._onnx_file import load_model
 from edgekit.sources.bridges.onnx_to_torch import BRIDGE, node_by_node
 from edgekit.sources.torch import LoadedTorch
-from edgekit.targets._base import Conversion, Target
 from edgekit.targets._onnx_graph import read_signature
 
 Save = Callable[[Any], Path]

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from edgekit.contracts.source import Build, Loaded
 from edgekit.core.requirements import Requirement
 from edgekit.core.specs import Signature
-from edgekit.sources._base import Build, Loaded
 
 
 class Bridge(ABC):
