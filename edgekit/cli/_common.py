@@ -16,8 +16,8 @@ import click
 
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
-    from edgekit.core.digests import Digests
-    from edgekit.core.planned import Planned
+    from edgekit.core.build.file_digests import Digests
+    from edgekit.core.build.plan_cache import Planned
     from edgekit.core.project import Project
     from edgekit.core.report import Report
     from edgekit.core.tracking import Tracking
@@ -151,11 +151,11 @@ def plan_of(run: Run, digests: Digests, file: Path) -> tuple[Planned, bool]:
     Nothing that needs a framework's plug-ins is imported where the kept ones will do.
     """
     from edgekit.cli._progress import Watcher
-    from edgekit.core import planned
+    from edgekit.core.build import plan_cache
     from edgekit.devices.host import description
 
     root = run.project.root
-    kept = planned.load(file, root, digests, description())
+    kept = plan_cache.load(file, root, digests, description())
     if kept is None:
         from edgekit.config.project import load_project
         from edgekit.stages.plan import plan

@@ -21,7 +21,7 @@ def command(run: Run, dry_run: bool) -> int:
       edgekit gc --dry-run
       edgekit gc
     """
-    from edgekit.core.records import Records
+    from edgekit.core.build.step_records import Records
     from edgekit.core.units import format_bytes
     from edgekit.stages.gc import find, remove
 

@@ -11,9 +11,9 @@ import click
 from edgekit.cli._common import Mlflow, Run, common, mlflow_options, plan_of, rendered, timeout_option, waiting
 
 if TYPE_CHECKING:
-    from edgekit.core.outcomes import Book, Outcome, Ran
-    from edgekit.core.pipeline import Graph
-    from edgekit.core.planned import Planned
+    from edgekit.core.build.graph import Graph
+    from edgekit.core.build.plan_cache import Planned
+    from edgekit.core.build.run_state import Book, Outcome, Ran
     from edgekit.core.tracking import Tracking
 
 
@@ -79,7 +79,7 @@ def command(
     book = _book(run)
     planned, kept = plan_of(run, book.digests, book.records.plan_file)
     if emit_makefile:
-        from edgekit.core.makefile import makefile
+        from edgekit.core.build.makefile_export import makefile
 
         click.echo(makefile(planned.graph, run.project.root, "edgekit.toml"), nl=False)
         return 0
@@ -104,15 +104,15 @@ def _tracked(graph: Graph, tracking: Tracking | None) -> Graph:
 
 
 def _book(run: Run) -> Book:
-    from edgekit.core.outcomes import Book
-    from edgekit.core.records import Records
+    from edgekit.core.build.run_state import Book
+    from edgekit.core.build.step_records import Records
 
     records = Records(run.project.build)
     return Book(records, records.digests(run.project.root))
 
 
 def _keep(run: Run, planned: Planned, book: Book) -> None:
-    from edgekit.core import planned as plans
+    from edgekit.core.build import plan_cache as plans
     from edgekit.devices.host import description
 
     plans.save(book.records.plan_file, planned, run.project.root, book.digests, description())
@@ -131,7 +131,7 @@ class _Wanted:
 
 def _carry_out(run: Run, graph: Graph, book: Book, wanted: _Wanted) -> Ran:
     """Nothing is started, and little imported, where nothing has to run."""
-    from edgekit.core.outcomes import UP_TO_DATE, Ran, foresee
+    from edgekit.core.build.run_state import UP_TO_DATE, Ran, foresee
 
     foreseen = foresee(graph, book, wanted.forced)
     if all(item.state == UP_TO_DATE for item in foreseen):
@@ -155,7 +155,7 @@ def _carry_out(run: Run, graph: Graph, book: Book, wanted: _Wanted) -> Ran:
 
 
 def _foresee(run: Run, graph: Graph, book: Book, force: bool) -> int:
-    from edgekit.core.outcomes import DONE, foresee
+    from edgekit.core.build.run_state import DONE, foresee
 
     outcomes = foresee(graph, book, force)
     lines = _reasons(outcomes)
@@ -166,7 +166,7 @@ def _foresee(run: Run, graph: Graph, book: Book, force: bool) -> int:
 
 
 def _reasons(outcomes: tuple[Outcome, ...]) -> list[str]:
-    from edgekit.core.outcomes import UP_TO_DATE
+    from edgekit.core.build.run_state import UP_TO_DATE
 
     return [
         f"{item.step}: {'; '.join(item.reasons)}\n" if item.state != UP_TO_DATE else f"{item.step}: up to date\n"
@@ -187,7 +187,7 @@ def _data(item: Outcome) -> dict[str, Any]:
 
 
 def _answer(run: Run, ran: Ran, explain: bool) -> None:
-    from edgekit.core.outcomes import BLOCKED, DONE, FAILED
+    from edgekit.core.build.run_state import BLOCKED, DONE, FAILED
     from edgekit.core.units import format_seconds
 
     count = {state: sum(item.state == state for item in ran.outcomes) for state in (DONE, FAILED, BLOCKED)}

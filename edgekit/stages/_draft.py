@@ -16,9 +16,9 @@ from edgekit.config.door import Located
 from edgekit.config.project import ModelEntry, ProjectConfig
 from edgekit.config.toml_lines import Location
 from edgekit.core import imports
+from edgekit.core.build.graph import Read, Step
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
-from edgekit.core.pipeline import Read, Step
 from edgekit.core.project import Project
 from edgekit.core.requirements import Requirement
 from edgekit.devices import host

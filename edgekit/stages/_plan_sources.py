@@ -14,9 +14,9 @@ from edgekit.config.toml_lines import Location
 from edgekit.contracts.source import SourceKind
 from edgekit.contracts.trainer import Trainer
 from edgekit.core import imports, plugins
+from edgekit.core.build.graph import Read, Step
 from edgekit.core.code import Factory
 from edgekit.core.errors import unknown_name
-from edgekit.core.pipeline import Read, Step
 from edgekit.core.requirements import ONNX, SAFETENSORS
 from edgekit.core.source import SOURCE_FILE
 from edgekit.stages import subjects

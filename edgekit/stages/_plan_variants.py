@@ -13,11 +13,11 @@ from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.source import SourceKind
 from edgekit.core import plugins, requirements
 from edgekit.core.budgets import CHECK_FILE, Budget
+from edgekit.core.build.graph import Read, Step
 from edgekit.core.emulated import emulation_file
 from edgekit.core.events import Noted
 from edgekit.core.layers import LAYERS_FILE
 from edgekit.core.measurement import bench_file
-from edgekit.core.pipeline import Read, Step
 from edgekit.core.requirements import Requirement
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.specs import Route, Variant

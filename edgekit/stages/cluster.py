@@ -21,10 +21,10 @@ from types import TracebackType
 from typing import Any
 
 from edgekit.core import events
+from edgekit.core.build.graph import Graph, Step
+from edgekit.core.build.run_state import Book
 from edgekit.core.errors import InputError, StepCrashed, StepFailed, StepTimedOut, from_dict
 from edgekit.core.files import staged_folder, writing
-from edgekit.core.outcomes import Book
-from edgekit.core.pipeline import Graph, Step
 from edgekit.core.project import shipped
 from edgekit.core.requirements import DASK, require
 from edgekit.stages import _errand

@@ -7,11 +7,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.core.digests import ABSENT, Digests
+from edgekit.core.build.file_digests import ABSENT, Digests
+from edgekit.core.build.graph import Graph
+from edgekit.core.build.step_records import Records
 from edgekit.core.files import sweep, writing
-from edgekit.core.pipeline import Graph
 from edgekit.core.project import Project
-from edgekit.core.records import Records
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from edgekit.config.project import HOST, ProjectConfig
 from edgekit.config.toml_lines import Location
 from edgekit.core import plugins
 from edgekit.core.budgets import CHECK_FILE
+from edgekit.core.build.graph import Graph, Read, Step, assemble
+from edgekit.core.build.plan_cache import Planned
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.layers import LAYERS_FILE
 from edgekit.core.measurement import bench_file
-from edgekit.core.pipeline import Graph, Read, Step, assemble
-from edgekit.core.planned import Planned
 from edgekit.core.project import Project
 from edgekit.core.source import SOURCE_FILE
 from edgekit.core.tracking import no_secret, tracking, tracking_step

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from edgekit.core.build.graph import Graph, Step
 from edgekit.core.errors import InputError
-from edgekit.core.pipeline import Graph, Step
 from edgekit.core.tracking import (
     Point,
     Tracked,

@@ -11,10 +11,10 @@ import pytest
 from support import REPOSITORY
 
 from edgekit.config.project import load_project
-from edgekit.core.digests import Digests
-from edgekit.core.outcomes import Book
+from edgekit.core.build.file_digests import Digests
+from edgekit.core.build.run_state import Book
+from edgekit.core.build.step_records import Records
 from edgekit.core.project import Project
-from edgekit.core.records import Records
 from edgekit.stages.plan import plan
 
 CONFIG = """\

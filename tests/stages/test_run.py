@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from edgekit.core.build.graph import Read, Step, assemble
+from edgekit.core.build.run_state import BLOCKED, DONE, FAILED, UP_TO_DATE, Book, foresee
+from edgekit.core.build.step_records import Records
 from edgekit.core.errors import InputError, StepCrashed
 from edgekit.core.events import Event, Failed, Finished, Overview
-from edgekit.core.outcomes import BLOCKED, DONE, FAILED, UP_TO_DATE, Book, foresee
-from edgekit.core.pipeline import Read, Step, assemble
 from edgekit.core.project import Project
-from edgekit.core.records import Records
 from edgekit.stages import run as running
 from edgekit.stages._carry import Done
 from edgekit.stages.context import Context

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edgekit.core.errors import InputError
-from edgekit.core.pipeline import Graph, Key, Read, Record, Step, assemble, reasons
+from edgekit.core.build.graph import Graph, Key, Read, Record, Step, assemble, reasons
 
 
 def step(name, *reads, output=None, folder="", after=(), kind="export"):

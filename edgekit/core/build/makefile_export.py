@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgekit.core.pipeline import Graph, Step
+from edgekit.core.build.graph import Graph, Step
 
 _HEAD = """\
 # Made by: edgekit run --emit-makefile. It is made anew when {config} changes.

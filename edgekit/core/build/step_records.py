@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core import sealed
-from edgekit.core.digests import Digests
+from edgekit.core.build.file_digests import Digests
 from edgekit.core.errors import InputError
 from edgekit.core.files import read_json, sweep, write_json, writing
-from edgekit.core.pipeline import Key, Record
+from edgekit.core.build.graph import Key, Record
 
 RECORDS_SCHEMA = 1
 FOLDER = ".edgekit"

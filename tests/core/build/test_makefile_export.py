@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from edgekit.core.makefile import makefile
-from edgekit.core.pipeline import Read, Step, assemble
+from edgekit.core.build.makefile_export import makefile
+from edgekit.core.build.graph import Read, Step, assemble
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 

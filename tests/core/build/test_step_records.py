@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from edgekit.core.errors import InputError
-from edgekit.core.pipeline import Key, Record
-from edgekit.core.records import Records
+from edgekit.core.build.graph import Key, Record
+from edgekit.core.build.step_records import Records
 
 RECORD = Record("export x/onnx onnx:int8", "export", Key({"a": "1"}, {"o": {"x": [1]}}), {"out": "9"}, 1.5, 1, "so so")
 

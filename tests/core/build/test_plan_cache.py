@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from edgekit.core import planned
-from edgekit.core.digests import Digests
+from edgekit.core.build import plan_cache
+from edgekit.core.build.file_digests import Digests
 from edgekit.core.events import Noted
-from edgekit.core.pipeline import Read, Step, assemble
-from edgekit.core.planned import Planned
+from edgekit.core.build.graph import Read, Step, assemble
+from edgekit.core.build.plan_cache import Planned
 
 HOST = "a host"
 
@@ -21,13 +21,13 @@ def kept(tmp_path):
     (root / "models/net.py").write_text("")
     graph = assemble([Step("a", "take in", "out/a", reads=(Read("models/net.py"),), values={"n": [1]})], str)
     plan = Planned(graph, (Noted("a", "left out", warning=True),), ("edgekit.toml", "models/net.py", "gone.toml"))
-    planned.save(tmp_path / "plan.json", plan, root, Digests(root), HOST)
+    plan_cache.save(tmp_path / "plan.json", plan, root, Digests(root), HOST)
     return plan
 
 
 def again(tmp_path, host=HOST):
     root = tmp_path / "project"
-    return planned.load(tmp_path / "plan.json", root, Digests(root), host)
+    return plan_cache.load(tmp_path / "plan.json", root, Digests(root), host)
 
 
 def test_it_comes_back_as_it_was(kept, tmp_path):
@@ -68,14 +68,14 @@ def test_what_is_installed_anew_ends_it(kept, tmp_path, monkeypatch):
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.setattr(sys, "path", [*sys.path])
-    before = planned._installed()
+    before = plan_cache._installed()
     monkeypatch.syspath_prepend(site)
-    assert planned._installed() == before
+    assert plan_cache._installed() == before
     (site / "torch-99.0.dist-info").mkdir()
-    assert planned._installed() != before
+    assert plan_cache._installed() != before
 
 
 def test_edgekit_s_own_code_ends_it(kept, tmp_path, monkeypatch):
     (tmp_path / "package").mkdir()
-    monkeypatch.setattr(planned, "_PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(plan_cache, "_PACKAGE", tmp_path / "package")
     assert again(tmp_path) is None

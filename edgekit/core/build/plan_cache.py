@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core import sealed
-from edgekit.core.digests import Digests
+from edgekit.core.build.file_digests import Digests
 from edgekit.core.events import Noted
-from edgekit.core.pipeline import Graph
+from edgekit.core.build.graph import Graph
 
-_PACKAGE = Path(__file__).parent.parent
+_PACKAGE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from edgekit.core import digests, sealed
-from edgekit.core.digests import ABSENT, Digests
+from edgekit.core.build import file_digests
+from edgekit.core import sealed
+from edgekit.core.build.file_digests import ABSENT, Digests
 
 
 def settle(path):
@@ -27,7 +28,7 @@ def file(tmp_path):
 @pytest.fixture
 def patient(monkeypatch):
     """Every file is old enough to be believed, so that tests need not wait for a tick of the clock."""
-    monkeypatch.setattr(digests, "_settled", lambda _status, _now_ns: True)
+    monkeypatch.setattr(file_digests, "_settled", lambda _status, _now_ns: True)
 
 
 def again(tmp_path):
@@ -80,8 +81,8 @@ def test_a_file_that_was_written_just_now_is_not_believed_the_next_time(file, tm
     """It may be written again within the same tick of the clock, with the same size and times."""
     status = file.stat()
     now_ns = max(status.st_mtime_ns, status.st_ctime_ns)
-    assert not digests._settled(status, now_ns + 5_000_000)
-    assert digests._settled(status, now_ns + 3_000_000_000)
+    assert not file_digests._settled(status, now_ns + 5_000_000)
+    assert file_digests._settled(status, now_ns + 3_000_000_000)
 
 
 def test_a_file_system_that_counts_in_seconds_is_given_more_time(file):
@@ -89,15 +90,15 @@ def test_a_file_system_that_counts_in_seconds_is_given_more_time(file):
     os.utime(file, ns=(second, second))
     status = file.stat()
     latest = max(status.st_mtime_ns, status.st_ctime_ns)
-    assert not digests._settled(status, latest + 1_500_000_000)
-    assert digests._settled(status, latest + 2_500_000_000)
+    assert not file_digests._settled(status, latest + 1_500_000_000)
+    assert file_digests._settled(status, latest + 2_500_000_000)
 
 
 def test_a_racy_write_is_never_served_from_the_store(tmp_path, monkeypatch):
     """Twice the same stamp with other content: as if both writes fell into one tick."""
     path = tmp_path / "racy"
     path.write_bytes(b"one")
-    monkeypatch.setattr(digests, "_stamp", lambda _status: (1, 2, 3, 4, 5))
+    monkeypatch.setattr(file_digests, "_stamp", lambda _status: (1, 2, 3, 4, 5))
     first = again(tmp_path)
     before = first.of("racy")
     first.save()
