@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from support import SHARED_MODELS, Answer, call
 
+from edgekit.core.environment.project import open_project
 from edgekit.core.events import Event, ignore
-from edgekit.core.project import open_project
 from edgekit.stages.context import Context
 from edgekit.workers.pool import WorkerPool
 

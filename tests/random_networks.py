@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgekit.contracts.target import Conversion
-from edgekit.core import plugins
 from edgekit.core.comparison import Comparison, compare_output
+from edgekit.core.environment import plugin_registry
 from edgekit.core.rounding import measured
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.core.tolerances import for_precision
@@ -212,8 +212,8 @@ def compared(network: Network) -> dict[str, Comparison]:
     tolerances = for_precision("float32", rounding=rounding)
     found = {}
     for name in TARGETS:
-        target = plugins.load("edgekit.targets", name, "TARGET")
-        runtime = plugins.load("edgekit.runtimes", target.runtime, "RUNTIME")
+        target = plugin_registry.load("edgekit.targets", name, "TARGET")
+        runtime = plugin_registry.load("edgekit.runtimes", target.runtime, "RUNTIME")
         fixed = signature if target.symbolic else signature.sized({"batch": 1})
         with tempfile.TemporaryDirectory() as folder:
             made = target.convert(source.at(fixed, {}), Conversion("float32", Path(folder)))

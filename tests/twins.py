@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.core.code import load_function
+from edgekit.core.environment.user_code import load_function
 
 MODELS = Path(__file__).parent.parent / "models"
 NAMES = tuple(sorted(path.parent.name for path in MODELS.glob("*/model.toml")))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
     from edgekit.core.build.file_digests import Digests
     from edgekit.core.build.plan_cache import Planned
-    from edgekit.core.project import Project
+    from edgekit.core.environment.project import Project
     from edgekit.core.report import Report
     from edgekit.core.tracking import Tracking
     from edgekit.stages.context import Context
@@ -38,7 +38,7 @@ class Run:
     @property
     def project(self) -> Project:
         """The project at --root."""
-        from edgekit.core.project import open_project
+        from edgekit.core.environment.project import open_project
 
         return open_project(self.root)
 
@@ -188,19 +188,19 @@ def failures(context: Context) -> list[dict[str, Any]]:
 
 def _names(kind: str) -> list[str]:
     """Names to complete, from the folders; a completion never fails."""
-    from edgekit.core import plugins
-    from edgekit.core.project import Project
+    from edgekit.core.environment import plugin_registry
+    from edgekit.core.environment.project import Project
     from edgekit.core.specs import PRECISIONS
 
     project = Project(Path.cwd())
     if kind == "target":
-        targets = plugins.names("edgekit.targets")
+        targets = plugin_registry.names("edgekit.targets")
         return [*targets, *(f"{target}:{precision}" for target in targets for precision in PRECISIONS)]
     known: dict[str, Callable[[], list[str]]] = {
         "model": lambda: list(project.models()),
         "device": lambda: list(project.device_files()),
         "precision": lambda: list(PRECISIONS),
-        "format": lambda: plugins.names("edgekit.reports"),
+        "format": lambda: plugin_registry.names("edgekit.reports"),
     }
     return known[kind]()
 
@@ -277,7 +277,7 @@ class Mlflow(NamedTuple):
             if self.experiment is not None or self.no_model_files:
                 raise InputError("--experiment and --no-model-files say how to log into MLflow: give --mlflow URI too")
             return None
-        from edgekit.core.requirements import MLFLOW, require
+        from edgekit.core.environment.requirements import MLFLOW, require
         from edgekit.core.tracking import tracking
 
         chosen = tracking(self.uri, self.experiment, run.project.root, Path.cwd(), model_files=not self.no_model_files)
@@ -301,9 +301,9 @@ def mlflow_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def rendered(name: str, report: Report) -> str:
     """A report as text of the format."""
     from edgekit.contracts.report import ReportFormat
-    from edgekit.core import plugins
+    from edgekit.core.environment import plugin_registry
 
-    report_format: ReportFormat = plugins.load("edgekit.reports", name, "REPORT")
+    report_format: ReportFormat = plugin_registry.load("edgekit.reports", name, "REPORT")
     return report_format.render(report)
 
 

@@ -111,7 +111,7 @@ def fit(run: Run, name: str, measured: Path | None, dry_run: bool) -> int:
     """
     from dataclasses import asdict
 
-    from edgekit.core.project import shipped
+    from edgekit.core.environment.project import shipped
     from edgekit.devices.profile import load_profile
     from edgekit.reports.console import table
     from edgekit.stages import fit as stage
@@ -135,7 +135,7 @@ def fit(run: Run, name: str, measured: Path | None, dry_run: bool) -> int:
 
 def _own_profile(run: Run, path: Path) -> Path:
     """The profile in this project's own device_profiles/."""
-    from edgekit.core.files import write_text
+    from edgekit.core.environment.atomic_files import write_text
 
     target = run.project.root / "device_profiles" / path.name
     if target != path:
@@ -148,7 +148,7 @@ def _fit_kernels(run: Run, name: str, measured: Path | None, dry_run: bool) -> i
 
     import numpy as np
 
-    from edgekit.core.project import shipped
+    from edgekit.core.environment.project import shipped
     from edgekit.devices.profile import load_profile
     from edgekit.reports.console import table
     from edgekit.stages import fit_micro as stage

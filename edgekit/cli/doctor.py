@@ -19,7 +19,7 @@ def command(run: Run) -> int:
     import platform
 
     from edgekit import __version__
-    from edgekit.core import requirements
+    from edgekit.core.environment import requirements
     from edgekit.devices import host
     from edgekit.devices.emulation import tools
     from edgekit.reports.console import table

@@ -21,8 +21,8 @@ def command(run: Run, force: bool) -> int:
       edgekit init --root ~/detector
     """
     from edgekit.config.project import PROJECT_FILE
+    from edgekit.core.environment.atomic_files import write_text
     from edgekit.core.errors import InputError
-    from edgekit.core.files import write_text
     from edgekit.stages.init import find, written
 
     path = run.project.root / PROJECT_FILE

@@ -83,7 +83,7 @@ def card_command(run: Run, name: str, output: Path | None) -> int:
       edgekit models card simple_cnn
       edgekit models card simple_cnn --output MODEL_CARD.md
     """
-    from edgekit.core.files import to_json, write_text
+    from edgekit.core.environment.atomic_files import to_json, write_text
     from edgekit.reports._card import markdown
 
     card = _card(run, name)

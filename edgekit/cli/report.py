@@ -70,11 +70,11 @@ def command(
       edgekit report --compare main.json branch.json --format markdown
       edgekit report --mlflow http://127.0.0.1:5000 --experiment edge
     """
-    from edgekit.core import plugins
-    from edgekit.core.files import write_text
+    from edgekit.core.environment import plugin_registry
+    from edgekit.core.environment.atomic_files import write_text
 
     name = format_name or ("json" if run.as_json else "console")
-    report_format: ReportFormat = plugins.load("edgekit.reports", name, "REPORT")
+    report_format: ReportFormat = plugin_registry.load("edgekit.reports", name, "REPORT")
     color = run.color and output is None
     tracking = mlflow.tracking(run)
     if compared:

@@ -17,16 +17,16 @@ def command(run: Run) -> int:
       edgekit targets
       edgekit targets --json
     """
-    from edgekit.core import plugins
+    from edgekit.core.environment import plugin_registry
     from edgekit.reports.console import table
     from edgekit.stages import routes
 
     edges = routes.edges()
     data, rows = [], []
     for name, target in routes.targets().items():
-        runtime = plugins.load("edgekit.runtimes", target.runtime, "RUNTIME")
+        runtime = plugin_registry.load("edgekit.runtimes", target.runtime, "RUNTIME")
         runs = all(requirement.installed() for requirement in runtime.requires)
-        for kind in plugins.names("edgekit.sources"):
+        for kind in plugin_registry.names("edgekit.sources"):
             reached = routes.reachable(kind, target, edges)
             if not reached:
                 continue

@@ -16,8 +16,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from edgekit.config.toml_lines import Location, key_lines, line_of
+from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_bytes
 
 T = TypeVar("T")
 Where = Callable[[Sequence[int | str]], str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.config.door import validate
-from edgekit.core.files import read_json
+from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.recipe import Recipe
 
 

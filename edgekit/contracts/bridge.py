@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from edgekit.contracts.source import Build, Loaded
-from edgekit.core.requirements import Requirement
+from edgekit.core.environment.requirements import Requirement
 from edgekit.core.specs import Signature
 
 

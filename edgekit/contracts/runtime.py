@@ -10,11 +10,11 @@ from typing import ClassVar
 import numpy as np
 
 from edgekit.core import calls
+from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.metrics import Array
 from edgekit.core.operators import OperatorCost
 from edgekit.core.quantization import from_tensor, to_tensor
-from edgekit.core.requirements import Requirement, require
 from edgekit.core.specs import Signature, TensorSpec
 
 

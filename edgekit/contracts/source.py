@@ -12,10 +12,10 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from edgekit.core import calls
+from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.layout import Order, inverse
 from edgekit.core.metrics import Array
-from edgekit.core.requirements import Requirement
 from edgekit.core.specs import Signature, TensorSpec
 
 T = TypeVar("T")

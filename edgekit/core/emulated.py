@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.files import read_json
+from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.operators import JOINED, Operator, OperatorCost
 from edgekit.core.stored import restoring
 

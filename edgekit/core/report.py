@@ -10,8 +10,8 @@ from typing import Any
 from edgekit.core.artifact import Artifact, manifest_from_dict
 from edgekit.core.budgets import Verdict
 from edgekit.core.changes import Changes
+from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_json
 from edgekit.core.layers import Layers, layers_from_dict
 from edgekit.core.measurement import Measurement, measurement_from_dict
 from edgekit.core.source import SourceModel

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekit.core.environment.atomic_files import writing
 from edgekit.core.errors import InputError
-from edgekit.core.files import writing
 from edgekit.core.metrics import Array
 
 Arrays = Mapping[str, Array]

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.files import write_text
+from edgekit.core.environment.atomic_files import write_text
 
 
 def save(path: Path, data: Any) -> None:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from edgekit.core.environment.atomic_files import read_json, sha256_path, write_json
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_json, sha256_path, write_json
 from edgekit.core.metrics import Array
 from edgekit.core.rounding import Rounding, rounding_from_dict
 from edgekit.core.specs import Signature

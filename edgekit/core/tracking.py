@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from edgekit import __version__
 from edgekit.core.build.graph import Graph, Read, Step
+from edgekit.core.environment.atomic_files import sha256_file, to_json
 from edgekit.core.errors import InputError
-from edgekit.core.files import sha256_file, to_json
 
 STEP_NAME = "track mlflow"
 RECEIPT_FILE = "build/mlflow.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.comparison import Comparison, comparison_from_dict, format_figure
-from edgekit.core.files import read_json
+from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.specs import Variant
 from edgekit.core.statistics import ClassDrift, Interval, detectable_drop, samples_to_decide
 from edgekit.core.stored import restoring

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekit.contracts.report import ReportFormat
 from edgekit.core.changes import Changes
-from edgekit.core.files import to_json
+from edgekit.core.environment.atomic_files import to_json
 from edgekit.core.layers import to_dict
 from edgekit.core.report import REPORT_SCHEMA, Report, Row
 from edgekit.core.validation import Validation

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.code_size import Piece
+from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_bytes
 
 _POINTER = 8
 _LONGEST_STRING = 4096

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.runtime import Runtime, Session
-from edgekit.core import calls, clock, plugins
+from edgekit.core import calls, clock
 from edgekit.core.clock import NS_PER_MS, Distribution
+from edgekit.core.environment import plugin_registry
 from edgekit.core.errors import EdgekitError
 from edgekit.core.metrics import Array
 from edgekit.core.operators import OperatorCost
@@ -86,7 +87,7 @@ def _raw_inputs(session: Session, samples: dict[str, Array]) -> dict[str, Array]
 
 
 def _runtime(request: dict[str, Any]) -> Runtime:
-    runtime: Runtime = plugins.load("edgekit.runtimes", request["runtime"], "RUNTIME")
+    runtime: Runtime = plugin_registry.load("edgekit.runtimes", request["runtime"], "RUNTIME")
     return runtime
 
 

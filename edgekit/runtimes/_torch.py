@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.runtime import Runtime, Session
+from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.operators import OperatorCost
-from edgekit.core.requirements import TORCH
 from edgekit.core.specs import Signature
 
 _UNSTEADY = 5

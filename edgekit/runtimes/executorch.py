@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.runtime import Runtime, Session
+from edgekit.core.environment.requirements import EXECUTORCH
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
-from edgekit.core.requirements import EXECUTORCH
 from edgekit.core.specs import SCALAR_TYPES, Signature, TensorSpec
 
 

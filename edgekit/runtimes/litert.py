@@ -10,10 +10,10 @@ import numpy as np
 
 from edgekit.contracts.runtime import Runtime, Session
 from edgekit.core import calls
+from edgekit.core.environment.requirements import LITERT
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.quantization import from_tensor, to_tensor
-from edgekit.core.requirements import LITERT
 from edgekit.core.specs import Dim, Quantization, Signature, TensorSpec
 
 

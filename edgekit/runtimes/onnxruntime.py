@@ -12,10 +12,10 @@ import numpy as np
 
 from edgekit.contracts.runtime import Runtime, Session
 from edgekit.core import calls
+from edgekit.core.environment.requirements import ONNXRUNTIME
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.operators import OperatorCost
-from edgekit.core.requirements import ONNXRUNTIME
 from edgekit.core.specs import Dim, Signature, TensorSpec
 
 _DTYPES = {

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_bytes
 
 _OPERATORS = re.compile(r"torch\.ops\.\w+\.\w+(\.\w+)?|_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_\w+")
 _RECORDS = re.compile(

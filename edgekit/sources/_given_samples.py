@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.core.code import Factory
+from edgekit.core.environment.atomic_files import read_bytes
+from edgekit.core.environment.requirements import PILLOW, require
+from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_bytes
 from edgekit.core.metrics import Array
-from edgekit.core.requirements import PILLOW, require
 from edgekit.core.specs import Signature, TensorSpec
 
 MOST = 1024

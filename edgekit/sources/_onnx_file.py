@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_bytes
 
 
 def load_model(path: Path) -> Any:

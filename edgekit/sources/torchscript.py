@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.source import Build, Given, SourceKind, agree, declared
+from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
-from edgekit.core.requirements import TORCH
 from edgekit.core.specs import Signature
 from edgekit.sources._module import LoadedTorch, output_names
 

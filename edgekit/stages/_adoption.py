@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.source import Given, Loaded, SourceKind, with_layouts
-from edgekit.core import calls, plugins
-from edgekit.core.code import Factory
+from edgekit.core import calls
+from edgekit.core.environment import plugin_registry
+from edgekit.core.environment.atomic_files import sha256_file, sha256_path
+from edgekit.core.environment.requirements import require, versions
+from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Listener
-from edgekit.core.files import sha256_file, sha256_path
 from edgekit.core.metrics import TASK_METRICS, Array
-from edgekit.core.requirements import require, versions
 from edgekit.core.rounding import Rounding, measured
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel
@@ -62,7 +63,7 @@ def adopt(request: Request, folder: str, *, emit: Listener) -> SourceModel:
 
     Raises InputError when model, code, weights, declared inputs or samples do not fit one another.
     """
-    kind: SourceKind = plugins.load("edgekit.sources", request.kind, "SOURCE")
+    kind: SourceKind = plugin_registry.load("edgekit.sources", request.kind, "SOURCE")
     require(kind.requires, f"loading {request.kind} models")
     base, target = Path(request.base), Path(folder)
     arrays, labels = _sample_arrays(request)

@@ -15,12 +15,12 @@ from edgekit import __version__
 from edgekit.config.door import Located
 from edgekit.config.project import ModelEntry, ProjectConfig
 from edgekit.config.toml_lines import Location
-from edgekit.core import imports
 from edgekit.core.build.graph import Read, Step
+from edgekit.core.environment import python_dependencies
+from edgekit.core.environment.project import Project
+from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
-from edgekit.core.project import Project
-from edgekit.core.requirements import Requirement
 from edgekit.devices import host
 
 
@@ -100,7 +100,9 @@ def placed(made: Draft, at: Location, check: Any, *arguments: Any) -> Any:
 
 def code_files(made: Draft, path: Path, top: Path) -> tuple[Read, ...]:
     """A Python file and what it imports from beside it."""
-    return tuple(Read(made.relative(item)) for item in imports.files_of(path, top)) or (Read(made.relative(path)),)
+    return tuple(Read(made.relative(item)) for item in python_dependencies.files_of(path, top)) or (
+        Read(made.relative(path)),
+    )
 
 
 @cache

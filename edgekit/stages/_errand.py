@@ -19,10 +19,10 @@ from typing import Any
 
 from edgekit import __version__
 from edgekit.core.build.graph import Graph
+from edgekit.core.environment.atomic_files import os_error, sha256_file
+from edgekit.core.environment.project import Project
 from edgekit.core.errors import EdgekitError, Interrupted, StepFailed
 from edgekit.core.events import Event, Listener, Progress
-from edgekit.core.files import os_error, sha256_file
-from edgekit.core.project import Project
 from edgekit.stages._carry import Job, carry_out
 from edgekit.stages._store import Store
 from edgekit.stages.context import Context

@@ -20,17 +20,18 @@ from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.source import Loaded, SourceKind
 from edgekit.contracts.target import Conversion, Converted, Target
 from edgekit.contracts.trainer import Lesson, Trainer
-from edgekit.core import layout, plugins
+from edgekit.core import layout
 from edgekit.core.arena import Life
-from edgekit.core.code import Factory, load_function
+from edgekit.core.environment import plugin_registry
+from edgekit.core.environment.atomic_files import sha256_file
+from edgekit.core.environment.requirements import require, versions
+from edgekit.core.environment.user_code import Factory, load_function
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Listener
-from edgekit.core.files import sha256_file
 from edgekit.core.layout import Order
 from edgekit.core.metrics import TASK_METRICS, Array
 from edgekit.core.operators import Operator
 from edgekit.core.recipe import Recipe
-from edgekit.core.requirements import require, versions
 from edgekit.core.rounding import Rounding, measured
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel, load_source
@@ -78,8 +79,8 @@ def train(
     deadline_s = None if time_limit_s is None else time.monotonic() + time_limit_s
     spec = load_model_spec(Path(model_folder))
     training = spec.training.changed(overrides)
-    trainer: Trainer = plugins.load("edgekit.training", kind, "TRAINER")
-    source_kind: SourceKind = plugins.load("edgekit.sources", kind, "SOURCE")
+    trainer: Trainer = plugin_registry.load("edgekit.training", kind, "TRAINER")
+    source_kind: SourceKind = plugin_registry.load("edgekit.sources", kind, "SOURCE")
     require(trainer.requires, f"training {kind} models")
     splits: Splits = load_function(Path(model_folder, "data.py"), "load")(data or spec.data.default, spec)
     signature = _signature(spec, source_kind.layout)
@@ -238,9 +239,9 @@ def _source(request: ConvertRequest) -> tuple[Loaded, SourceModel]:
     key = (str(folder), source.sha256, bridge, signature)
     if key not in _loaded:
         plugin: SourceKind | Bridge = (
-            plugins.load("edgekit.sources.bridges", bridge, "BRIDGE")
+            plugin_registry.load("edgekit.sources.bridges", bridge, "BRIDGE")
             if bridge
-            else plugins.load("edgekit.sources", source.kind, "SOURCE")
+            else plugin_registry.load("edgekit.sources", source.kind, "SOURCE")
         )
         require(plugin.requires, f"loading {source.kind} models" + (f" by the bridge {bridge}" if bridge else ""))
         _loaded.clear()
@@ -252,7 +253,7 @@ def _source(request: ConvertRequest) -> tuple[Loaded, SourceModel]:
 
 def prepared(request: ConvertRequest) -> tuple[Target, Loaded, Conversion]:
     """The target, the source as it takes it, and what it is asked for."""
-    target: Target = plugins.load("edgekit.targets", request.target, "TARGET")
+    target: Target = plugin_registry.load("edgekit.targets", request.target, "TARGET")
     loaded, source = _source(request)
     signature = loaded.signature
     if not target.symbolic:
@@ -318,13 +319,13 @@ def infer(
     emit: Listener,
 ) -> dict[str, Array]:
     """Real values in, real values out, in the artifact's runtime; a symbolic batch in calls of so many samples."""
-    plugin: Runtime = plugins.load("edgekit.runtimes", runtime, "RUNTIME")
+    plugin: Runtime = plugin_registry.load("edgekit.runtimes", runtime, "RUNTIME")
     return plugin.open(Path(path), threads=threads, signature=signature).infer(inputs, batch)
 
 
 def describe(target: str, path: str, *, emit: Listener) -> ModelDescription:
     """What is in the file."""
-    plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
+    plugin: Target = plugin_registry.load("edgekit.targets", target, "TARGET")
     require(plugin.reads_with, f"reading {plugin.suffixes[0]} files")
     if not Path(path).exists():
         raise InputError(f"{path}: no such file")
@@ -333,19 +334,19 @@ def describe(target: str, path: str, *, emit: Listener) -> ModelDescription:
 
 def operators(target: str, path: str, *, emit: Listener) -> tuple[Operator, ...]:
     """After which operators the file can be cut off."""
-    plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
+    plugin: Target = plugin_registry.load("edgekit.targets", target, "TARGET")
     require(plugin.reads_with, f"reading {plugin.suffixes[0]} files")
     return plugin.operators(Path(path))
 
 
 def cut(target: str, path: str, after: tuple[int, ...], folder: str, *, emit: Listener) -> tuple[Path, ...]:
     """Files that end after these operators."""
-    plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
+    plugin: Target = plugin_registry.load("edgekit.targets", target, "TARGET")
     return plugin.cut(Path(path), after, Path(folder))
 
 
 def lives(target: str, path: str, *, emit: Listener) -> tuple[Life, ...]:
     """How long each tensor in the file lives."""
-    plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
+    plugin: Target = plugin_registry.load("edgekit.targets", target, "TARGET")
     require(plugin.reads_with, f"reading {plugin.suffixes[0]} files")
     return plugin.lives(Path(path))

@@ -16,9 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from edgekit.core.environment.atomic_files import alive, os_error
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepFailed
 from edgekit.core.events import Listener
-from edgekit.core.files import alive, os_error
 from edgekit.core.tracking import DATABASES, Known, Marks, Point, Seen, TrackedRun, shown
 from edgekit.workers.environment import Environment
 

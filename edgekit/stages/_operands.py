@@ -12,12 +12,13 @@ from typing import Any
 from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.source import Given, Loaded, SourceKind
 from edgekit.contracts.target import Target
-from edgekit.core import calls, plugins
-from edgekit.core.code import Factory
+from edgekit.core import calls
+from edgekit.core.environment import plugin_registry
+from edgekit.core.environment.requirements import require
+from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
 from edgekit.core.events import Listener
 from edgekit.core.metrics import Array
-from edgekit.core.requirements import require
 from edgekit.core.rounding import Rounding, measured
 from edgekit.core.source import load_source
 from edgekit.core.specs import Signature, TensorSpec
@@ -107,7 +108,7 @@ def trace(operand: Operand, inputs: Mapping[str, Array], *, emit: Listener) -> d
 
 
 def _open_runtime(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
-    runtime: Runtime = plugins.load("edgekit.runtimes", str(operand.runtime), "RUNTIME")
+    runtime: Runtime = plugin_registry.load("edgekit.runtimes", str(operand.runtime), "RUNTIME")
     path = Path(str(operand.path))
     opened = partial(runtime.open, path, threads=1)
     try:
@@ -121,9 +122,9 @@ def _open_runtime(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
 
 def _traced(operand: Operand, signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """What the runtime of the file's target computes inside."""
-    target: Target = plugins.load("edgekit.targets", str(operand.target), "TARGET")
+    target: Target = plugin_registry.load("edgekit.targets", str(operand.target), "TARGET")
     require(target.reads_with, f"reading {target.suffixes[0]} files")
-    runtime: Runtime = plugins.load("edgekit.runtimes", target.runtime, "RUNTIME")
+    runtime: Runtime = plugin_registry.load("edgekit.runtimes", target.runtime, "RUNTIME")
     with tempfile.TemporaryDirectory(prefix="edgekit-trace-") as folder:
         return runtime.trace(target.exposed(Path(str(operand.path)), Path(folder)), inputs, signature)
 
@@ -144,7 +145,7 @@ def _open_folder(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
     """A source as it was trained or taken in."""
     folder = Path(str(operand.folder))
     source = load_source(folder)
-    kind: SourceKind = plugins.load("edgekit.sources", source.kind, "SOURCE")
+    kind: SourceKind = plugin_registry.load("edgekit.sources", source.kind, "SOURCE")
     require(kind.requires, f"loading {kind.name} models")
     build = None if source.code is None else partial(Factory.parse(source.code).call, Path(operand.base))
     loaded = kind.load(source.weights_path(folder), source.signature, build).at(source.signature, source.sizes)
@@ -153,7 +154,7 @@ def _open_folder(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
 
 
 def _open_source(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
-    kind: SourceKind = plugins.load("edgekit.sources", str(operand.kind), "SOURCE")
+    kind: SourceKind = plugin_registry.load("edgekit.sources", str(operand.kind), "SOURCE")
     require(kind.requires, f"loading {kind.name} models")
     build = None if operand.code is None else partial(Factory.parse(operand.code).call, Path(operand.base))
     folder = tempfile.TemporaryDirectory(prefix="edgekit-compare-")

@@ -13,11 +13,11 @@ from edgekit.config.project import ModelEntry, is_code
 from edgekit.config.toml_lines import Location
 from edgekit.contracts.source import SourceKind
 from edgekit.contracts.trainer import Trainer
-from edgekit.core import imports, plugins
 from edgekit.core.build.graph import Read, Step
-from edgekit.core.code import Factory
+from edgekit.core.environment import plugin_registry, python_dependencies
+from edgekit.core.environment.requirements import ONNX, SAFETENSORS
+from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import unknown_name
-from edgekit.core.requirements import ONNX, SAFETENSORS
 from edgekit.core.source import SOURCE_FILE
 from edgekit.stages import subjects
 from edgekit.stages._draft import Draft, PlannedSource, code_files, placed, plain, versions
@@ -42,7 +42,7 @@ def sources(made: Draft, at: Location, entry: ModelEntry) -> Iterator[PlannedSou
 
 
 def _trained(made: Draft, at: Location, entry: ModelEntry, folder: Path, kind: str) -> PlannedSource:
-    trainer: Trainer = plugins.load("edgekit.training", kind, "TRAINER")
+    trainer: Trainer = plugin_registry.load("edgekit.training", kind, "TRAINER")
     chosen = entry.training
     options = {} if chosen is None else {key: value for key, value in asdict(chosen).items() if value is not None}
     if options.get("qat") and trainer.no_qat:
@@ -85,7 +85,7 @@ def _taken_in(made: Draft, at: Location, entry: ModelEntry, path: str) -> Planne
     for index, text in enumerate(entry.inputs):
         placed(made, (*at, "inputs", index), subjects.parse_input, text)
     kind = str(entry.framework) if entry.is_code else _kind(made, at, path)
-    source_kind: SourceKind = plugins.load("edgekit.sources", kind, "SOURCE")
+    source_kind: SourceKind = plugin_registry.load("edgekit.sources", kind, "SOURCE")
     code = _code(made, path) if entry.is_code else ()
     reads = [*code, *_model_files(made, entry, path)]
     named = [text for text in (entry.weights, entry.sample, *entry.reads) if text]
@@ -121,7 +121,7 @@ def _kind(made: Draft, at: Location, path: str) -> str:
         kind: str = placed(made, (*at, "path"), subjects.kind_of, where)
         return kind
     kinds: list[SourceKind] = [
-        plugins.load("edgekit.sources", name, "SOURCE") for name in plugins.names("edgekit.sources")
+        plugin_registry.load("edgekit.sources", name, "SOURCE") for name in plugin_registry.names("edgekit.sources")
     ]
     fitting = [kind.name for kind in kinds if where.suffix.lower() in kind.suffixes]
     if not fitting or not where.is_relative_to(made.project.build):
@@ -136,9 +136,9 @@ def _code(made: Draft, text: str) -> tuple[Read, ...]:
     if factory.where.endswith(".py"):
         path = made.given(factory.where)
         return code_files(made, path, path.parent)
-    path_of_module = imports.module_file(factory.where, root)
+    path_of_module = python_dependencies.module_file(factory.where, root)
     if path_of_module is not None:
-        inside = [imports.module_file(part, root) for part in _packages(factory.where)]
+        inside = [python_dependencies.module_file(part, root) for part in _packages(factory.where)]
         files = [read for path in (*inside, path_of_module) if path for read in code_files(made, path, root)]
         return tuple(dict.fromkeys(files))
     spec = find_spec(factory.where.partition(".")[0])

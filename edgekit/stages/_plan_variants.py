@@ -11,14 +11,14 @@ from edgekit.config.project import HOST, ModelEntry
 from edgekit.config.toml_lines import Location
 from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.source import SourceKind
-from edgekit.core import plugins, requirements
 from edgekit.core.budgets import CHECK_FILE, Budget
 from edgekit.core.build.graph import Read, Step
 from edgekit.core.emulated import emulation_file
+from edgekit.core.environment import plugin_registry, requirements
+from edgekit.core.environment.requirements import Requirement
 from edgekit.core.events import Noted
 from edgekit.core.layers import LAYERS_FILE
 from edgekit.core.measurement import bench_file
-from edgekit.core.requirements import Requirement
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.specs import Route, Variant
 from edgekit.core.validation import VALIDATION_FILE, validation_file
@@ -134,10 +134,10 @@ def _export(made: Draft, source: PlannedSource, variant: Variant, found: tuple[R
     for route in found:
         needed += target.requires[route.converter_kind]
         for kind in route.steps[:-1]:
-            needed += plugins.load("edgekit.sources", kind, "SOURCE").requires
+            needed += plugin_registry.load("edgekit.sources", kind, "SOURCE").requires
         for edge in route.bridges:
             if edge in routes.bridges():
-                needed += plugins.load("edgekit.sources.bridges", routes.bridge_name(edge), "BRIDGE").requires
+                needed += plugin_registry.load("edgekit.sources.bridges", routes.bridge_name(edge), "BRIDGE").requires
     samples = (GOLDEN_FILE, *((CALIBRATION_FILE,) if calibrated else ()))
     return Step(
         f"export {source.label} {variant}",
@@ -158,7 +158,7 @@ def _export(made: Draft, source: PlannedSource, variant: Variant, found: tuple[R
 
 
 def _runtime(variant: Variant) -> Runtime:
-    runtime: Runtime = plugins.load("edgekit.runtimes", routes.load_target(variant.target).runtime, "RUNTIME")
+    runtime: Runtime = plugin_registry.load("edgekit.runtimes", routes.load_target(variant.target).runtime, "RUNTIME")
     return runtime
 
 
@@ -192,7 +192,7 @@ def _followed(made: Draft, source: PlannedSource, variant: Variant) -> bool:
     """Whether the error of the variant is asked for layer by layer, and can be told."""
     if not any(fnmatchcase(str(variant), pattern) for pattern in made.config.layers):
         return False
-    kind: SourceKind = plugins.load("edgekit.sources", source.kind, "SOURCE")
+    kind: SourceKind = plugin_registry.load("edgekit.sources", source.kind, "SOURCE")
     runtime = _runtime(variant)
     blind = [what.name for what in (kind, runtime) if not what.shows_inside]
     if blind:
@@ -203,7 +203,7 @@ def _followed(made: Draft, source: PlannedSource, variant: Variant) -> bool:
 
 def _diff(made: Draft, source: PlannedSource, variant: Variant, folder: str, identity: Mapping[str, Any]) -> Step:
     """The error of an artifact, layer by layer, against its source."""
-    kind: SourceKind = plugins.load("edgekit.sources", source.kind, "SOURCE")
+    kind: SourceKind = plugin_registry.load("edgekit.sources", source.kind, "SOURCE")
     needed = (*kind.requires, *_runtime(variant).requires, *routes.load_target(variant.target).reads_with)
     reads = [Read(f"{folder}/manifest.json"), Read(f"{folder}/{GOLDEN_FILE}"), *_source_reads(made, source)]
     return Step(

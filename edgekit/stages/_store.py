@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edgekit.core.environment.atomic_files import STAGING_PREFIX, sha256_file, writing
+from edgekit.core.environment.requirements import FSSPEC, require
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
-from edgekit.core.files import STAGING_PREFIX, sha256_file, writing
-from edgekit.core.requirements import FSSPEC, require
 
 
 class Store:

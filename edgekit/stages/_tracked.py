@@ -10,7 +10,7 @@ from typing import Any
 
 from edgekit.core.artifact import MANIFEST_FILE
 from edgekit.core.budgets import CHECK_FILE
-from edgekit.core.files import to_json
+from edgekit.core.environment.atomic_files import to_json
 from edgekit.core.layers import LAYERS_FILE
 from edgekit.core.measurement import Measurement
 from edgekit.core.report import Row

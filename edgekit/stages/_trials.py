@@ -8,9 +8,10 @@ from pathlib import Path
 
 from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.target import Conversion, Layer, Target
-from edgekit.core import calls, plugins, samples
+from edgekit.core import calls, samples
+from edgekit.core.environment import plugin_registry
+from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.events import Listener
-from edgekit.core.files import sha256_file
 from edgekit.core.metrics import Array
 from edgekit.core.recipe import Recipe
 from edgekit.core.samples import Samples
@@ -76,7 +77,7 @@ def run(
     runtime: str, path: str, signature: Signature, source_folder: str, tests: int | None, *, emit: Listener
 ) -> Outcome:
     """What a file computes; in the environment of its runtime."""
-    plugin: Runtime = plugins.load("edgekit.runtimes", runtime, "RUNTIME")
+    plugin: Runtime = plugin_registry.load("edgekit.runtimes", runtime, "RUNTIME")
     session = plugin.open(Path(path), threads=THREADS, signature=signature)
     golden, test = _samples(source_folder, GOLDEN_FILE), _samples(source_folder, TEST_FILE)
     assert golden is not None  # every source folder has some
@@ -89,7 +90,7 @@ def run(
 def attempt(trial: Trial, *, emit: Listener) -> Outcome:
     """Makes the file that a recipe describes and runs it; in the environment of the target's runtime."""
     recipe = trial.recipe
-    target: Target = plugins.load("edgekit.targets", recipe.target, "TARGET")
+    target: Target = plugin_registry.load("edgekit.targets", recipe.target, "TARGET")
     pool = _samples(trial.source_folder, CALIBRATION_FILE)
     signature = load_source(Path(trial.source_folder)).signature
     chosen = None

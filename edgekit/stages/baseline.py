@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.budgets import Verdict, format_rule
+from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_json
 from edgekit.core.measurement import Measurement, measurement_from_dict
 from edgekit.core.operators import dearer, other_kinds
 

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.runtime import Runtime
-from edgekit.core import plugins
 from edgekit.core.artifact import Artifact
 from edgekit.core.clock import Distribution
 from edgekit.core.emulated import Emulated
+from edgekit.core.environment import plugin_registry
+from edgekit.core.environment.atomic_files import to_json, write_json, writing
+from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted, Started
-from edgekit.core.files import to_json, write_json, writing
 from edgekit.core.measurement import Measurement, bench_file
 from edgekit.core.operators import OperatorCost
-from edgekit.core.requirements import require
 from edgekit.core.source import GOLDEN_FILE
 from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes, format_ms
@@ -83,7 +83,7 @@ def _prepared(
 
     The process gets its cores when it measures: others may prepare beside it before.
     """
-    runtime: Runtime = plugins.load("edgekit.runtimes", artifact.manifest.runtime, "RUNTIME")
+    runtime: Runtime = plugin_registry.load("edgekit.runtimes", artifact.manifest.runtime, "RUNTIME")
     require(runtime.requires, f"the runtime {runtime.name}")
     # OpenBLAS is numpy's, with which nothing is measured; its threads would keep the process from being copied.
     variables = {"OMP_NUM_THREADS": str(plan.threads), "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -159,7 +159,7 @@ def _untold(artifact: Artifact, emulated: Emulated | None, options: BenchOptions
     """Which tier does not tell the operators apart, and why."""
     if not options.per_op:
         return []
-    runtime: Runtime = plugins.load("edgekit.runtimes", artifact.manifest.runtime, "RUNTIME")
+    runtime: Runtime = plugin_registry.load("edgekit.runtimes", artifact.manifest.runtime, "RUNTIME")
     notes = [] if runtime.profiles else [f"no host time by operator: {runtime.title} for Python has no profiler"]
     uncut = "" if emulated is None else operators.uncut(artifact)
     return [*notes, *([f"no emulated figures by operator: {uncut}"] if uncut else [])]

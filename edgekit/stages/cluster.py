@@ -23,10 +23,10 @@ from typing import Any
 from edgekit.core import events
 from edgekit.core.build.graph import Graph, Step
 from edgekit.core.build.run_state import Book
+from edgekit.core.environment.atomic_files import staged_folder, writing
+from edgekit.core.environment.project import shipped
+from edgekit.core.environment.requirements import DASK, require
 from edgekit.core.errors import InputError, StepCrashed, StepFailed, StepTimedOut, from_dict
-from edgekit.core.files import staged_folder, writing
-from edgekit.core.project import shipped
-from edgekit.core.requirements import DASK, require
 from edgekit.stages import _errand
 from edgekit.stages._carry import Done
 from edgekit.stages._store import Store

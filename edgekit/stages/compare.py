@@ -12,8 +12,8 @@ import numpy as np
 from edgekit.contracts.target import Target
 from edgekit.core import metrics
 from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
-from edgekit.core.code import Factory
 from edgekit.core.comparison import Comparison, compare_output
+from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
 from edgekit.core.pairing import Pair, check_forced, pair

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgekit.config.model import ModelSpec, load_model_spec
-from edgekit.core import plugins
+from edgekit.core.environment import plugin_registry
+from edgekit.core.environment.project import Project, known_as
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Listener, Started
-from edgekit.core.project import Project, known_as
 from edgekit.devices import host
 from edgekit.workers.environment import Environment
 from edgekit.workers.pool import WorkerPool
@@ -74,18 +74,20 @@ class Context:
 
 def source_environment(kind: str) -> Environment:
     """The environment of a source kind's worker."""
-    return Environment.of(plugins.load("edgekit.sources", kind, "SOURCE").variables)
+    return Environment.of(plugin_registry.load("edgekit.sources", kind, "SOURCE").variables)
 
 
 def training_environment(kind: str) -> Environment:
     """The environment in which a source kind is trained: with every core, where the user does not say otherwise."""
     threads = os.environ.get("OMP_NUM_THREADS", str(len(host.available_cpus())))
-    return Environment.of({"OMP_NUM_THREADS": threads, **plugins.load("edgekit.sources", kind, "SOURCE").variables})
+    return Environment.of(
+        {"OMP_NUM_THREADS": threads, **plugin_registry.load("edgekit.sources", kind, "SOURCE").variables}
+    )
 
 
 def runtime_environment(name: str) -> Environment:
     """The environment of a runtime's worker."""
-    return Environment.of(plugins.load("edgekit.runtimes", name, "RUNTIME").variables)
+    return Environment.of(plugin_registry.load("edgekit.runtimes", name, "RUNTIME").variables)
 
 
 def relative(path: Path, project: Project) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from edgekit.core import samples
 from edgekit.core.artifact import Artifact
 from edgekit.core.drilling import Drilling, drill
+from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.errors import InputError
-from edgekit.core.files import write_json
 from edgekit.core.layers import LAYERS_FILE, SOURCE, Layers, to_dict
 from edgekit.core.metrics import Array
 from edgekit.core.pairing import pair

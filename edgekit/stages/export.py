@@ -12,12 +12,13 @@ from typing import Any
 
 from edgekit.contracts.bridge import Bridge
 from edgekit.contracts.target import Target
-from edgekit.core import calibration, calls, layout, plugins, samples
+from edgekit.core import calibration, calls, layout, samples
 from edgekit.core.artifact import Artifact, Manifest, load_artifact, write_manifest
-from edgekit.core.code import Factory
+from edgekit.core.environment import plugin_registry
+from edgekit.core.environment.atomic_files import sha256_file, sha256_path, size_of, staged_folder, write_json
+from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import DiskFull, InputError, StepError
 from edgekit.core.events import Noted
-from edgekit.core.files import sha256_file, sha256_path, size_of, staged_folder, write_json
 from edgekit.core.layout import Order
 from edgekit.core.recipe import RECIPE_FILE, Recipe
 from edgekit.core.samples import Samples
@@ -207,7 +208,7 @@ def export_one(context: Context, item: ExportPlan, settings: ExportSettings, fol
 def _environment(kind: str, bridge: tuple[str, str] | None) -> Environment:
     """The worker of the source kind, or of the bridge that is crossed."""
     if bridge is not None:
-        plugin: Bridge = plugins.load("edgekit.sources.bridges", routes.bridge_name(bridge), "BRIDGE")
+        plugin: Bridge = plugin_registry.load("edgekit.sources.bridges", routes.bridge_name(bridge), "BRIDGE")
         return Environment.of(plugin.variables)
     return source_environment(kind)
 

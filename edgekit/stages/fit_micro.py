@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_bytes
 from edgekit.core.units import format_ms
 from edgekit.devices import kernels, networks
 from edgekit.devices.kernels import TinyRow

@@ -10,8 +10,8 @@ from pathlib import Path
 from edgekit.core.build.file_digests import ABSENT, Digests
 from edgekit.core.build.graph import Graph
 from edgekit.core.build.step_records import Records
-from edgekit.core.files import sweep, writing
-from edgekit.core.project import Project
+from edgekit.core.environment.atomic_files import sweep, writing
+from edgekit.core.environment.project import Project
 
 
 @dataclass(frozen=True)

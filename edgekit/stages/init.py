@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError
-from edgekit.core.project import Project
 from edgekit.stages.subjects import USUAL_FUNCTIONS, kind_of
 
 _SAMPLES = ("sample", "samples", "inputs")

@@ -12,10 +12,10 @@ from edgekit.core import c_source
 from edgekit.core.arena import Arena, Life, Peak, peak, smallest
 from edgekit.core.artifact import Artifact
 from edgekit.core.comparison import Comparison, compare_outputs
+from edgekit.core.environment.atomic_files import staged_folder
+from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError, StepError
 from edgekit.core.events import Listener
-from edgekit.core.files import staged_folder
-from edgekit.core.requirements import require
 from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes
 from edgekit.devices import kernels

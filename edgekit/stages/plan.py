@@ -8,14 +8,14 @@ from pathlib import Path
 from edgekit.config.door import Located
 from edgekit.config.project import HOST, ProjectConfig
 from edgekit.config.toml_lines import Location
-from edgekit.core import plugins
 from edgekit.core.budgets import CHECK_FILE
 from edgekit.core.build.graph import Graph, Read, Step, assemble
 from edgekit.core.build.plan_cache import Planned
+from edgekit.core.environment import plugin_registry
+from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.layers import LAYERS_FILE
 from edgekit.core.measurement import bench_file
-from edgekit.core.project import Project
 from edgekit.core.source import SOURCE_FILE
 from edgekit.core.tracking import no_secret, tracking, tracking_step
 from edgekit.core.validation import VALIDATION_FILE, validation_file
@@ -85,7 +85,7 @@ def _emulated(made: Draft) -> dict[str, DeviceProfile]:
 
 
 def _reports(made: Draft) -> None:
-    known = plugins.names("edgekit.reports")
+    known = plugin_registry.names("edgekit.reports")
     for index, entry in enumerate(made.config.reports):
         at: Location = ("reports", index)
         if entry.format not in known:

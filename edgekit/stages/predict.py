@@ -11,8 +11,8 @@ from functools import partial
 
 from edgekit.core.artifact import Artifact
 from edgekit.core.emulated import Emulation, emulation_file
+from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.events import Started
-from edgekit.core.files import write_json
 from edgekit.core.units import format_count, format_ms
 from edgekit.devices import host
 from edgekit.stages import emulate, operators

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from edgekit.contracts.bridge import Bridge
 from edgekit.contracts.target import Target
-from edgekit.core import plugins
+from edgekit.core.environment import plugin_registry
 from edgekit.core.errors import InputError
 from edgekit.core.specs import Route, Variant, parse_precision
 
@@ -15,7 +15,7 @@ Edge = tuple[str, str]
 
 def bridges() -> tuple[Edge, ...]:
     """Every bridge, from the names of the files: `keras-to-torch` is ("keras", "torch")."""
-    return tuple(_edge(name) for name in plugins.names("edgekit.sources.bridges"))
+    return tuple(_edge(name) for name in plugin_registry.names("edgekit.sources.bridges"))
 
 
 def _edge(name: str) -> Edge:
@@ -25,10 +25,10 @@ def _edge(name: str) -> Edge:
 
 def edges() -> tuple[Edge, ...]:
     """Every way from kind to kind: the bridges, and the targets whose files are a source kind too (ONNX)."""
-    kinds = plugins.names("edgekit.sources")
+    kinds = plugin_registry.names("edgekit.sources")
     written = [
         (kind, name)
-        for name in plugins.names("edgekit.targets")
+        for name in plugin_registry.names("edgekit.targets")
         if name in kinds
         for kind in load_target(name).routes
         if kind != name
@@ -38,12 +38,12 @@ def edges() -> tuple[Edge, ...]:
 
 def targets() -> dict[str, Target]:
     """Every target by name."""
-    return {name: load_target(name) for name in plugins.names("edgekit.targets")}
+    return {name: load_target(name) for name in plugin_registry.names("edgekit.targets")}
 
 
 def load_target(name: str) -> Target:
     """The target. Raises InputError that lists the known ones."""
-    target: Target = plugins.load("edgekit.targets", name, "TARGET")
+    target: Target = plugin_registry.load("edgekit.targets", name, "TARGET")
     return target
 
 
@@ -80,7 +80,7 @@ def withheld(route: Route, precision: str) -> str | None:
         return "no model is carried over several bridges"
     for edge in route.bridges:
         if edge in bridges():
-            bridge: Bridge = plugins.load("edgekit.sources.bridges", bridge_name(edge), "BRIDGE")
+            bridge: Bridge = plugin_registry.load("edgekit.sources.bridges", bridge_name(edge), "BRIDGE")
             reason = bridge.withheld.get(f"{route.steps[-1]}:{precision}")
             if reason:
                 return reason
@@ -177,6 +177,6 @@ def _unreachable(target: Target, precision: str | None, kinds: Iterable[str], ed
 
 
 def _all(target: Target, edges: Iterable[Edge]) -> dict[str, list[str]]:
-    kinds = plugins.names("edgekit.sources")
+    kinds = plugin_registry.names("edgekit.sources")
     found = {kind: list(reachable(kind, target, edges)) for kind in kinds}
     return {kind: names for kind, names in found.items() if names}

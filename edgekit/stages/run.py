@@ -11,9 +11,9 @@ from queue import SimpleQueue
 
 from edgekit.core.build.graph import Graph, Key, Record, Step
 from edgekit.core.build.run_state import BLOCKED, DONE, FAILED, Book, Outcome, Ran
+from edgekit.core.environment.atomic_files import os_error
 from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Overview, Started
-from edgekit.core.files import os_error
 from edgekit.stages._carry import Done, Job, Render, carry_out
 from edgekit.stages.cluster import Cluster
 from edgekit.stages.context import Context

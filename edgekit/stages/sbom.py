@@ -13,7 +13,7 @@ from typing import Any
 
 from edgekit import __version__
 from edgekit.core.artifact import Artifact
-from edgekit.core.files import to_json, write_json
+from edgekit.core.environment.atomic_files import to_json, write_json
 from edgekit.core.source import SOURCE_FILE, SourceModel, load_source
 from edgekit.core.specs import TensorSpec
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.core.budgets import Budget, strictest
+from edgekit.core.environment.atomic_files import size_of
 from edgekit.core.errors import InputError
-from edgekit.core.files import size_of
 from edgekit.core.units import format_bytes, parse_bytes
 
 

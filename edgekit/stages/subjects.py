@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.contracts.source import SourceKind
-from edgekit.core import plugins
-from edgekit.core.code import Factory
+from edgekit.core.environment import plugin_registry
+from edgekit.core.environment.atomic_files import staged_folder
+from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import Noted
-from edgekit.core.files import staged_folder
 from edgekit.core.source import SourceModel
 from edgekit.core.specs import Dim, TensorSpec
 from edgekit.stages._adoption import Request
@@ -98,11 +98,11 @@ def is_given(context: Context, text: str) -> bool:
 
 def _has_suffix(text: str) -> bool:
     suffix = Path(text).suffix.lower()
-    return bool(suffix) and any(suffix in _kind(name).suffixes for name in plugins.names("edgekit.sources"))
+    return bool(suffix) and any(suffix in _kind(name).suffixes for name in plugin_registry.names("edgekit.sources"))
 
 
 def _kind(name: str) -> SourceKind:
-    kind: SourceKind = plugins.load("edgekit.sources", name, "SOURCE")
+    kind: SourceKind = plugin_registry.load("edgekit.sources", name, "SOURCE")
     return kind
 
 
@@ -110,7 +110,7 @@ def kind_of(path: Path) -> str:
     """The source kind of a file or folder. Raises InputError that says what edgekit takes."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    kinds = [_kind(name) for name in plugins.names("edgekit.sources")]
+    kinds = [_kind(name) for name in plugin_registry.names("edgekit.sources")]
     for kind in kinds:
         if kind.recognises(path):
             return kind.name

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
+from edgekit.core.environment.requirements import MLFLOW, require
 from edgekit.core.errors import MissingDependency
 from edgekit.core.events import Noted, Progress
 from edgekit.core.report import Report, Row
-from edgekit.core.requirements import MLFLOW, require
 from edgekit.core.source import SourceModel
 from edgekit.core.tracking import STEP_NAME, Known, Logged, Marks, Tracked, TrackedRun, Tracking, shown
 from edgekit.stages import _mlflow

@@ -11,12 +11,12 @@ from typing import Any
 
 from edgekit.config.model import TrainingSpec
 from edgekit.contracts.trainer import Trainer
-from edgekit.core import plugins
+from edgekit.core.environment import plugin_registry
+from edgekit.core.environment.atomic_files import staged_folder
+from edgekit.core.environment.requirements import TENSORBOARD, require
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import Noted
-from edgekit.core.files import staged_folder
 from edgekit.core.metrics import format_metric
-from edgekit.core.requirements import TENSORBOARD, require
 from edgekit.core.source import SourceModel
 from edgekit.stages.context import FRAMEWORKS, Context, training_environment
 
@@ -111,7 +111,7 @@ def _check(kinds: Sequence[str], options: TrainOptions) -> None:
     if options.tensorboard is not None:
         require((TENSORBOARD,), "--tensorboard")
     for kind in kinds if options.qat else ():
-        trainer: Trainer = plugins.load("edgekit.training", kind, "TRAINER")
+        trainer: Trainer = plugin_registry.load("edgekit.training", kind, "TRAINER")
         if trainer.no_qat:
             raise InputError(f"--qat: {trainer.no_qat}")
         require(trainer.qat_requires, "quantization-aware training")

@@ -18,8 +18,8 @@ from pathlib import Path
 from edgekit.contracts.target import Target
 from edgekit.core import samples
 from edgekit.core.artifact import Artifact, load_artifact
+from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.errors import InputError
-from edgekit.core.files import staged_folder
 from edgekit.core.metrics import TASK_METRICS
 from edgekit.core.recipe import Calibration, Recipe
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source

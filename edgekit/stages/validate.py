@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from edgekit.core import calls, layout, samples
 from edgekit.core.artifact import Artifact
 from edgekit.core.comparison import Comparison, compare_outputs
+from edgekit.core.environment.atomic_files import write_json, writing
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
-from edgekit.core.files import write_json, writing
 from edgekit.core.hard_inputs import hard_inputs
 from edgekit.core.metrics import TASK_METRICS, Array, TaskMetric, format_metric, top1_agreement
 from edgekit.core.rounding import rounding_from_dict

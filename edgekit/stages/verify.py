@@ -9,8 +9,8 @@ from pathlib import Path
 from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.budgets import CHECK_FILE
 from edgekit.core.emulated import emulation_file, load_emulation
+from edgekit.core.environment.atomic_files import STAGING_PREFIX, read_json, sha256_path, size_of
 from edgekit.core.errors import InputError
-from edgekit.core.files import STAGING_PREFIX, read_json, sha256_path, size_of
 from edgekit.core.layers import LAYERS_FILE, load_layers, stale
 from edgekit.core.measurement import load_measurement
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE, SourceModel, load_source

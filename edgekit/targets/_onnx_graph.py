@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.target import refuse
-from edgekit.core.files import read_bytes
-from edgekit.core.requirements import ONNX, require
+from edgekit.core.environment.atomic_files import read_bytes
+from edgekit.core.environment.requirements import ONNX, require
 from edgekit.core.specs import Dim, ModelDescription, OpCount, Signature, TensorSpec
 
 _COUNTER = re.compile(r"__\d+(?=$|:)")

@@ -12,8 +12,8 @@ import numpy as np
 
 from edgekit.contracts.target import refuse
 from edgekit.core.arena import Life
-from edgekit.core.files import read_bytes
-from edgekit.core.requirements import LITERT, require
+from edgekit.core.environment.atomic_files import read_bytes
+from edgekit.core.environment.requirements import LITERT, require
 from edgekit.core.specs import Dim, ModelDescription, OpCount, Quantization, Signature, TensorSpec
 
 _DTYPES = {

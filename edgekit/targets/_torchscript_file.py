@@ -22,7 +22,7 @@ import numpy as np
 
 from edgekit.contracts.target import Conversion, refuse
 from edgekit.core import calls
-from edgekit.core.files import read_bytes
+from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, OpCount, Signature
 

@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.target import Conversion, Converted, Layer, Target
+from edgekit.core.environment.requirements import (
+    KERAS,
+    ONNX,
+    ONNXRUNTIME,
+    ONNXSCRIPT,
+    ONNXSLIM,
+    TENSORFLOW,
+    TF2ONNX,
+    TORCH,
+)
 from edgekit.core.operators import Operator
-from edgekit.core.requirements import KERAS, ONNX, ONNXRUNTIME, ONNXSCRIPT, ONNXSLIM, TENSORFLOW, TF2ONNX, TORCH
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature
 from edgekit.targets import _onnx_cuts, _onnx_selective

@@ -8,8 +8,8 @@ from typing import Any
 
 from edgekit.contracts.target import Conversion, Converted, Layer, Target
 from edgekit.core.arena import Life
+from edgekit.core.environment.requirements import KERAS, LITERT, LITERT_TORCH, QUANTIZER, TENSORFLOW, TORCH, require
 from edgekit.core.operators import Operator
-from edgekit.core.requirements import KERAS, LITERT, LITERT_TORCH, QUANTIZER, TENSORFLOW, TORCH, require
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature, TensorSpec
 from edgekit.targets import _tflite_cuts, _tflite_keras, _tflite_quantizer, _tflite_selective, _tflite_torch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.environment.project import Project
 from edgekit.core.errors import EdgekitError
 from edgekit.core.events import ignore
-from edgekit.core.project import Project
 from edgekit.stages import export, routes, subjects
 from edgekit.stages.context import Context
 from edgekit.testing import _session

@@ -14,8 +14,8 @@ _open: list[Context] = []
 
 def context() -> Context:
     """The project of the folder that the tests run in, with workers that live until `close`."""
+    from edgekit.core.environment.project import open_project
     from edgekit.core.events import ignore
-    from edgekit.core.project import open_project
     from edgekit.stages.context import Context
     from edgekit.workers.pool import WorkerPool
 

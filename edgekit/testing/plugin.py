@@ -82,7 +82,7 @@ class Figures:
         return found
 
     def _write(self, data: dict[str, dict[str, float]]) -> None:
-        from edgekit.core.files import write_json
+        from edgekit.core.environment.atomic_files import write_json
 
         write_json(self.path, data)
 

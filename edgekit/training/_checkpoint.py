@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.environment.atomic_files import read_json, to_json, writing
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_json, to_json, writing
 
 CHECKPOINT_FILE = "checkpoint.json"
 CHECKPOINT_SCHEMA = 1

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from edgekit.core.files import writing
+from edgekit.core.environment.atomic_files import writing
 from edgekit.training._course import Course
 
 

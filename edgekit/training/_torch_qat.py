@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgekit.contracts.trainer import Lesson
+from edgekit.core.environment.requirements import EXECUTORCH, TORCHAO, versions
 from edgekit.core.errors import StepFailed
 from edgekit.core.events import Noted, Progress
-from edgekit.core.requirements import EXECUTORCH, TORCHAO, versions
 from edgekit.training._course import Course
 from edgekit.training._schedule import epoch_seed
 

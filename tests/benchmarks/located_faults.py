@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from edgekit.core.artifact import load_artifact
+from edgekit.core.environment.project import open_project
 from edgekit.core.events import ignore
-from edgekit.core.project import open_project
 from edgekit.reports.console import table
 from edgekit.stages.context import Context
 from edgekit.stages.diff import diff

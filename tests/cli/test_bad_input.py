@@ -180,7 +180,7 @@ def test_a_damaged_source_is_refused(copy: Path, kind: str, file: str, content: 
 def test_a_checkpoint_that_is_none_is_refused_though_its_hash_fits(
     copy: Path, kind: str, file: str, damage: str
 ) -> None:
-    from edgekit.core.files import sha256_file
+    from edgekit.core.environment.atomic_files import sha256_file
 
     folder = copy / "build/simple_cnn" / kind / "source"
     content = (folder / file).read_bytes()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY, call, spawn
 
-from edgekit.core.files import sha256_file
+from edgekit.core.environment.atomic_files import sha256_file
 
 
 def test_train_writes_metric_history_and_hashes_beside_the_weights(project: Path) -> None:

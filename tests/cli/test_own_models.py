@@ -19,8 +19,9 @@ from onnx import TensorProto, helper
 from PIL import Image
 from support import Answer, call
 
-from edgekit.core import plugins, samples
+from edgekit.core import samples
 from edgekit.core.artifact import Artifact, load_artifact
+from edgekit.core.environment import plugin_registry
 from edgekit.core.source import SourceModel, load_source
 from edgekit.workers.pool import WorkerPool
 
@@ -559,7 +560,7 @@ def test_a_good_graph_arrives_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    "onnx-to-torch" not in plugins.names("edgekit.sources.bridges"), reason="no bridge from ONNX to PyTorch"
+    "onnx-to-torch" not in plugin_registry.names("edgekit.sources.bridges"), reason="no bridge from ONNX to PyTorch"
 )
 def test_an_operator_that_the_bridge_does_not_have_is_named(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"

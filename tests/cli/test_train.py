@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import call
 
-from edgekit.core import requirements
+from edgekit.core.environment import requirements
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 from support import SHARED_MODELS
 
 from edgekit.contracts.runtime import Runtime
-from edgekit.core import plugins
 from edgekit.core.artifact import Artifact, load_artifact
+from edgekit.core.environment import plugin_registry
+from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError
-from edgekit.core.files import sha256_file
 from edgekit.core.source import load_source
 from edgekit.core.specs import Variant
 from edgekit.core.tolerances import DEFAULTS
@@ -31,8 +31,8 @@ CASES = [
         ("keras", "torch"), routes.parse_selection((), None), kinds_named=False, targets_named=False
     )
 ]
-TARGETS = plugins.names("edgekit.targets")
-RUNTIMES = plugins.names("edgekit.runtimes")
+TARGETS = plugin_registry.names("edgekit.targets")
+RUNTIMES = plugin_registry.names("edgekit.runtimes")
 # Runtimes that run what is another runtime's on this host.
 OTHERS = {"tflite-micro": Variant("tflite", "float32")}
 
@@ -102,7 +102,7 @@ class TestArtifact:
         artifact = artifact_of(context, model, kind, variant)
         operators = target.operators(artifact.path)
         files = target.cut(artifact.path, range(len(operators)), tmp_path)
-        runtime: Runtime = plugins.load("edgekit.runtimes", target.runtime, "RUNTIME")
+        runtime: Runtime = plugin_registry.load("edgekit.runtimes", target.runtime, "RUNTIME")
         samples = {name: array[:1] for name, array in artifact.golden().inputs.items()}
         whole = list(runtime.open(artifact.path, threads=1).infer(samples).values())
         for file in files:
@@ -215,7 +215,7 @@ class TestRuntime:
         assert measured.load_ms > 0
         assert measured.peak_memory_bytes is not None
         assert 100_000 < measured.peak_memory_bytes < 200_000_000
-        plugin: Runtime = plugins.load("edgekit.runtimes", runtime, "RUNTIME")
+        plugin: Runtime = plugin_registry.load("edgekit.runtimes", runtime, "RUNTIME")
         assert bool(measured.operators) == plugin.profiles != any("by operator" in note for note in measured.notes)
         assert all(item.latency_ms >= 0 for item in measured.operators)
         if plugin.profiles:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from support import call
 
-from edgekit.core.project import open_project
+from edgekit.core.environment.project import open_project
 from edgekit.stages.routes import targets
 
 SAME_WAY = "lite-interpreter"  # by way of the very TorchScript file

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgekit.core.comparison import compare_output, compare_outputs, comparison_from_dict, format_figure
-from edgekit.core.files import to_json
+from edgekit.core.environment.atomic_files import to_json
 from edgekit.core.tolerances import Tolerances
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=60)

@@ -9,8 +9,8 @@ import pytest
 from reports.making import artifact, by_layer
 
 from edgekit.core.artifact import load_artifact, write_manifest
+from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.errors import InputError
-from edgekit.core.files import write_json
 from edgekit.core.layers import LAYERS_FILE, layers_of, load_layers, stale, to_dict
 
 

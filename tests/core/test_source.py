@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError
-from edgekit.core.files import sha256_file
 from edgekit.core.source import SOURCE_FILE, SourceModel, load_source
 from edgekit.core.specs import Signature, TensorSpec
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgekit.core.artifact import Artifact, Manifest, load_artifact, write_manifest
-from edgekit.core.files import sha256_file
+from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.samples import Samples
 from edgekit.core.source import GOLDEN_FILE
 from edgekit.core.specs import Signature, TensorSpec

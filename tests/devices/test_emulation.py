@@ -20,9 +20,9 @@ from support import call
 import edgekit
 from edgekit.core.artifact import load_artifact
 from edgekit.core.emulated import emulation_file, load_emulation
+from edgekit.core.environment.project import open_project
 from edgekit.core.errors import StepCrashed, StepOutOfMemory, StepTimedOut
 from edgekit.core.events import ignore
-from edgekit.core.project import open_project
 from edgekit.devices.emulation.folders import PLUGIN_SOURCE, home, record
 from edgekit.devices.profile import load_profile
 from edgekit.runtimes._runner import COUNTED
@@ -263,7 +263,7 @@ def test_the_emulator_ends_with_the_command_that_started_it(guest, tmp_path):
     """However it ends: here by SIGKILL, which nobody can catch."""
     code = (
         "import sys, pathlib\n"
-        "from edgekit.core.project import open_project\n"
+        "from edgekit.core.environment.project import open_project\n"
         "from edgekit.devices.profile import load_profile\n"
         "from edgekit.stages import emulate\n"
         f"guest = emulate.guest_of({DEVICE!r}, load_profile(open_project(pathlib.Path('.')).device_file({DEVICE!r})))\n"

@@ -12,9 +12,9 @@ import pytest
 from devices.emulated import DEVICE, one_op
 from support import REPOSITORY, call
 
-from edgekit.core.cache import cache_folder, locked
+from edgekit.core.environment.project import open_project
+from edgekit.core.environment.user_cache import cache_folder, locked
 from edgekit.core.errors import InputError, MissingDependency, StepFailed, StepTimedOut
-from edgekit.core.project import open_project
 from edgekit.devices.emulation import folders, guest, pins, setup, tools
 from edgekit.devices.emulation.setup import Installed
 from edgekit.devices.profile import Core, EmulationSpec, load_profile

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgekit.core.project import shipped
+from edgekit.core.environment.project import shipped
 from edgekit.devices import kernels
 from edgekit.devices.kernels import TinyRow
 from edgekit.devices.profile import load_profile

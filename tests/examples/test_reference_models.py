@@ -6,7 +6,7 @@ from collections import Counter
 
 from support import REPOSITORY, call
 
-from edgekit.core.project import open_project
+from edgekit.core.environment.project import open_project
 
 
 def test_its_plan_holds_every_model_framework_and_variant(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from twins import MODELS, NAMES
 
 from edgekit.config.model import load_model_spec
-from edgekit.core.code import load_function
+from edgekit.core.environment.user_code import load_function
 from edgekit.core.errors import InputError
 from edgekit.training.datasets import watch
 

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from edgekit.core import plugins
 from edgekit.core.artifact import Artifact, Manifest
 from edgekit.core.budgets import Verdict
 from edgekit.core.clock import Distribution
 from edgekit.core.comparison import Comparison, Figure
 from edgekit.core.drilling import TensorDiff
 from edgekit.core.emulated import Counts, Emulated
+from edgekit.core.environment import plugin_registry
 from edgekit.core.layers import Layers
 from edgekit.core.measurement import Measurement
 from edgekit.core.report import Report, Row
@@ -108,4 +108,4 @@ EMULATED = Emulated(
 
 
 def render(name, made, **options):
-    return plugins.load("edgekit.reports", name, "REPORT").render(made, **options)
+    return plugin_registry.load("edgekit.reports", name, "REPORT").render(made, **options)

@@ -21,12 +21,12 @@ from reports.making import (
     verdict,
 )
 
-from edgekit.core import plugins
 from edgekit.core.comparison import Comparison
 from edgekit.core.emulated import UNCALIBRATED
+from edgekit.core.environment import plugin_registry
 from edgekit.core.report import REPORT_SCHEMA, load_report
 
-ALL = plugins.names("edgekit.reports")
+ALL = plugin_registry.names("edgekit.reports")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_report_on_little_or_nothing_still_renders(name, rows):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_report_knows_its_own_name_and_ends_with_one_line_feed(name, mixed):
-    assert plugins.load("edgekit.reports", name, "REPORT").name == name
+    assert plugin_registry.load("edgekit.reports", name, "REPORT").name == name
     text = render(name, mixed)
     assert text.endswith("\n")
     assert not text.endswith("\n\n")

@@ -11,8 +11,8 @@ import pytest
 from reports.making import mixed_report, render, report, row
 from reports.test_html import full
 
-from edgekit.core import plugins
 from edgekit.core.changes import Allowance
+from edgekit.core.environment import plugin_registry
 from edgekit.stages.changes import compare
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -49,7 +49,9 @@ def files(tmp_path_factory):
     (folder / "sizes.html").write_text(render("html", report(*map(sized, (90_000, 56_700_000, 999, 1_234)))))
     old, new = report(*full(1).rows, row(model="gone")), report(*full(2).rows)
     changes = compare(old, new, ("old.json", "new.json"), Allowance())
-    (folder / "changes.html").write_text(plugins.load("edgekit.reports", "html", "REPORT").render_changes(changes))
+    (folder / "changes.html").write_text(
+        plugin_registry.load("edgekit.reports", "html", "REPORT").render_changes(changes)
+    )
     return folder
 
 

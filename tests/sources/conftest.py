@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgekit.core import plugins
+from edgekit.core.environment import plugin_registry
 from edgekit.core.errors import InputError
 from edgekit.workers.environment import Environment
 from edgekit.workers.pool import WorkerPool
@@ -22,7 +22,7 @@ def work(pool: WorkerPool) -> Work:
     """`work("torch", "program", path=…)` runs `making.program` in a worker of that source kind."""
 
     def run(kind: str, name: str, /, **arguments: Any) -> Any:
-        variables = plugins.load("edgekit.sources", kind, "SOURCE").variables
+        variables = plugin_registry.load("edgekit.sources", kind, "SOURCE").variables
         return pool.call(
             f"making:{name}",
             {key: str(value) if isinstance(value, Path) else value for key, value in arguments.items()},

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from edgekit.core import requirements
+from edgekit.core.environment import requirements
 from edgekit.core.errors import InputError, MissingDependency
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.sources import _given_samples as given_samples

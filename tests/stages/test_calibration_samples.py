@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from edgekit.core.environment.project import open_project
 from edgekit.core.errors import InputError
-from edgekit.core.project import open_project
 from edgekit.core.samples import Samples
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.stages import export

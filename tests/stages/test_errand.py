@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError, StepFailed
-from edgekit.core.files import sha256_file
 from edgekit.stages import _errand
 from edgekit.stages._store import Store
 

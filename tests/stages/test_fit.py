@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from support import call
 
+from edgekit.core.environment.project import open_project, shipped
 from edgekit.core.errors import InputError
-from edgekit.core.project import open_project, shipped
 from edgekit.devices.profile import CostSpec, ThreadCost, load_profile
 from edgekit.stages import fit
 

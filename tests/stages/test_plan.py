@@ -14,7 +14,7 @@ from edgekit.config.project import load_project
 from edgekit.core.build.file_digests import Digests
 from edgekit.core.build.run_state import Book
 from edgekit.core.build.step_records import Records
-from edgekit.core.project import Project
+from edgekit.core.environment.project import Project
 from edgekit.stages.plan import plan
 
 CONFIG = """\

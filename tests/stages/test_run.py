@@ -11,9 +11,9 @@ import pytest
 from edgekit.core.build.graph import Read, Step, assemble
 from edgekit.core.build.run_state import BLOCKED, DONE, FAILED, UP_TO_DATE, Book, foresee
 from edgekit.core.build.step_records import Records
+from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError, StepCrashed
 from edgekit.core.events import Event, Failed, Finished, Overview
-from edgekit.core.project import Project
 from edgekit.stages import run as running
 from edgekit.stages._carry import Done
 from edgekit.stages.context import Context

@@ -12,7 +12,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from reports.making import artifact, source
 
-from edgekit.core.files import to_json
+from edgekit.core.environment.atomic_files import to_json
 from edgekit.stages.sbom import SBOM_FILE, sbom, write_sbom
 from edgekit.stages.verify import OUTDATED, verify
 

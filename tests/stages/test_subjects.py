@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit.core.environment.project import open_project
 from edgekit.core.errors import InputError
 from edgekit.core.events import ignore
-from edgekit.core.project import open_project
 from edgekit.core.specs import TensorSpec
 from edgekit.stages import subjects
 from edgekit.stages.context import Context

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from edgekit.core.environment.project import open_project
 from edgekit.core.events import Noted, ignore
-from edgekit.core.project import open_project
 from edgekit.core.recipe import Recipe
 from edgekit.devices.profile import load_profile
 from edgekit.stages import routes

@@ -11,8 +11,8 @@ import pytest
 from reports.making import by_layer
 
 from edgekit.core.artifact import load_artifact
+from edgekit.core.environment.atomic_files import sha256_file, write_json
 from edgekit.core.errors import InputError
-from edgekit.core.files import sha256_file, write_json
 from edgekit.core.layers import LAYERS_FILE, to_dict
 from edgekit.stages.verify import CHANGED, DAMAGED, MISSING, OUTDATED, UNLISTED, verify
 

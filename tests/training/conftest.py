@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.core.environment.project import open_project
 from edgekit.core.events import Event
-from edgekit.core.project import open_project
 from edgekit.core.source import SourceModel
 from edgekit.stages.context import Context
 from edgekit.stages.train import TrainOptions, train_one

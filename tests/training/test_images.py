@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgekit.core import requirements
+from edgekit.core.environment import requirements
 from edgekit.core.errors import InputError, MissingDependency
 from edgekit.training.datasets import images
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from edgekit.core import requirements
+from edgekit.core.environment import requirements
 from edgekit.core.errors import InputError, MissingDependency
 from edgekit.training.datasets import vowels, watch
 

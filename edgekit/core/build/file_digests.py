@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core import sealed
-from edgekit.core.files import sha256_file
+from edgekit.core.environment.atomic_files import sha256_file
 
 ABSENT = "absent"
 _TICK_NS = 20_000_000  # the kernel stamps files with its own clock's ticks: at most 10 ms

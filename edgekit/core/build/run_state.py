@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edgekit.core.build.file_digests import Digests
 from edgekit.core.errors import EXIT_OK, InputError
 from edgekit.core.build.graph import Graph, Key, Step, reasons
-from edgekit.core.project import known_as
+from edgekit.core.environment.project import known_as
 from edgekit.core.build.step_records import Records
 
 DONE, UP_TO_DATE, FAILED, BLOCKED = "done", "up to date", "failed", "blocked"

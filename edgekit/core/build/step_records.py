@@ -15,7 +15,7 @@ from typing import Any
 from edgekit.core import sealed
 from edgekit.core.build.file_digests import Digests
 from edgekit.core.errors import InputError
-from edgekit.core.files import read_json, sweep, write_json, writing
+from edgekit.core.environment.atomic_files import read_json, sweep, write_json, writing
 from edgekit.core.build.graph import Key, Record
 
 RECORDS_SCHEMA = 1

@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.cache import cache_folder
-from edgekit.core.files import sha256_file
+from edgekit.core.environment.atomic_files import sha256_file
+from edgekit.core.environment.user_cache import cache_folder
 from edgekit.devices.emulation import pins
 from edgekit.devices.profile import EmulationSpec
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.cache import locked
+from edgekit.core.environment.atomic_files import sha256_file, staged_folder, write_json
+from edgekit.core.environment.user_cache import locked
 from edgekit.core.errors import MissingDependency, StepFailed
-from edgekit.core.files import sha256_file, staged_folder, write_json
 from edgekit.devices.emulation import pins, tools
 from edgekit.devices.emulation.folders import (
     PLUGIN_FLAGS,

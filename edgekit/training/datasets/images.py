@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.config.model import ModelSpec
+from edgekit.core.environment.requirements import KERAS, MLXTEND, require
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
-from edgekit.core.requirements import KERAS, MLXTEND, require
 from edgekit.training.datasets.packaged import read
 from edgekit.training.datasets.splits import Splits, assemble, cut, digest
 

@@ -6,8 +6,8 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
+from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError
-from edgekit.core.requirements import Requirement, require
 
 
 def read(data: str, requirement: Requirement, version: str, name: str, sha256: str, what: str) -> bytes:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgekit.core.environment.requirements import AEON
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
-from edgekit.core.requirements import AEON
 from edgekit.training.datasets.packaged import read
 from edgekit.training.datasets.splits import Splits, assemble, cut, digest
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.environment.requirements import SEGLEARN
 from edgekit.core.errors import InputError
 from edgekit.core.metrics import Array
-from edgekit.core.requirements import SEGLEARN
 from edgekit.training.datasets.packaged import read
 from edgekit.training.datasets.splits import cut
 

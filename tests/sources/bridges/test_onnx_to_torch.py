@@ -17,7 +17,7 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper, parser
 
 from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.target import Conversion, Target
-from edgekit.core import plugins
+from edgekit.core.environment import plugin_registry
 from edgekit.core.errors import InputError
 from edgekit.core.specs import Signature
 from edgekit.sources._onnx_file import load_model
@@ -448,12 +448,12 @@ def assert_agrees_in_second_axis(path: Path) -> LoadedTorch:
 
 def converted(loaded: LoadedTorch, target: str, precision: str, folder: Path, inputs: dict[str, np.ndarray]) -> Any:
     """The outputs of the artifact in its own runtime."""
-    plugin: Target = plugins.load("edgekit.targets", target, "TARGET")
+    plugin: Target = plugin_registry.load("edgekit.targets", target, "TARGET")
     calibration = inputs if precision in plugin.calibrated else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = plugin.convert(loaded, Conversion(precision, folder, calibration))
-        runtime: Runtime = plugins.load("edgekit.runtimes", plugin.runtime, "RUNTIME")
+        runtime: Runtime = plugin_registry.load("edgekit.runtimes", plugin.runtime, "RUNTIME")
         model = runtime.open(folder / made.file, threads=1, signature=made.signature)
         return model.infer({name: array[:1] for name, array in inputs.items()})
 

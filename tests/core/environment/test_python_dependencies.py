@@ -1,6 +1,6 @@
 """Which files a Python file consists of."""
 
-from edgekit.core.imports import files_of, module_file
+from edgekit.core.environment.python_dependencies import files_of, module_file
 
 
 def made(folder, **files):

@@ -11,7 +11,7 @@ from edgekit.core.artifact import MANIFEST_FILE
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.source import SOURCE_FILE
 
-_PACKAGE = Path(__file__).parent.parent
+_PACKAGE = Path(__file__).parents[2]
 SHIPPED = ("models", "device_profiles")
 OURS = "edgekit's "
 """Before the name of a file that came with edgekit."""

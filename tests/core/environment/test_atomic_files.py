@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core import files
+from edgekit.core.environment import atomic_files
 from edgekit.core.errors import DiskFull, InputError
 
 
 def left_over(folder):
-    return [path.name for path in folder.iterdir() if path.name.startswith(files.STAGING_PREFIX)]
+    return [path.name for path in folder.iterdir() if path.name.startswith(atomic_files.STAGING_PREFIX)]
 
 
 def make_old_folder(folder):
@@ -26,7 +26,7 @@ def make_old_folder(folder):
 
 def test_a_staged_folder_appears_whole_with_missing_parents(tmp_path):
     final = tmp_path / "a" / "b" / "artifact"
-    with files.staged_folder(final) as staging:
+    with atomic_files.staged_folder(final) as staging:
         (staging / "model.bin").write_bytes(b"123")
         assert not final.exists()
     assert (final / "model.bin").read_bytes() == b"123"
@@ -36,7 +36,7 @@ def test_a_staged_folder_appears_whole_with_missing_parents(tmp_path):
 def test_a_staged_folder_replaces_the_old_one_entirely(tmp_path):
     final = tmp_path / "artifact"
     make_old_folder(final)
-    with files.staged_folder(final) as staging:
+    with atomic_files.staged_folder(final) as staging:
         (staging / "new.txt").write_text("new")
         assert (final / "old.txt").read_text() == "old"
     assert [path.name for path in final.iterdir()] == ["new.txt"]
@@ -47,7 +47,7 @@ def test_a_staged_folder_replaces_the_old_one_entirely(tmp_path):
 def test_an_error_in_the_block_leaves_the_old_folder_as_it_was(tmp_path, error):
     final = tmp_path / "artifact"
     make_old_folder(final)
-    with pytest.raises(type(error)), files.staged_folder(final) as staging:
+    with pytest.raises(type(error)), atomic_files.staged_folder(final) as staging:
         (staging / "half.txt").write_text("half")
         raise error
     assert [path.name for path in final.iterdir()] == ["old.txt"]
@@ -65,14 +65,14 @@ def test_the_old_folder_stands_when_the_new_one_cannot_take_its_place(tmp_path, 
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse_the_new_one)
-    with pytest.raises(InputError), files.staged_folder(final) as staging:
+    with pytest.raises(InputError), atomic_files.staged_folder(final) as staging:
         (staging / "new.txt").write_text("new")
     assert final.is_dir(), "the old folder was lost"
     assert (final / "old.txt").read_text() == "old"
 
 
 def test_a_staged_folder_has_the_permissions_of_an_ordinary_one(tmp_path):
-    with files.staged_folder(tmp_path / "artifact"):
+    with atomic_files.staged_folder(tmp_path / "artifact"):
         pass
     (tmp_path / "ordinary").mkdir()
     assert (tmp_path / "artifact").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
@@ -81,7 +81,7 @@ def test_a_staged_folder_has_the_permissions_of_an_ordinary_one(tmp_path):
 def test_a_folder_below_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     final = tmp_path / "file" / "artifact"
-    with pytest.raises(InputError) as caught, files.staged_folder(final):
+    with pytest.raises(InputError) as caught, atomic_files.staged_folder(final):
         pass
     assert str(caught.value).startswith(f"cannot write {final}: ")
     assert caught.value.exit_code == 2
@@ -89,7 +89,7 @@ def test_a_folder_below_a_file_cannot_be_written(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_an_error_of_its_own(tmp_path, number):
-    with pytest.raises(DiskFull) as caught, files.staged_folder(tmp_path / "artifact"):
+    with pytest.raises(DiskFull) as caught, atomic_files.staged_folder(tmp_path / "artifact"):
         raise OSError(number, os.strerror(number))
     sentence = f"no space left on the disk that holds {tmp_path / 'artifact'}; nothing was changed there"
     assert str(caught.value) == sentence
@@ -98,14 +98,14 @@ def test_a_full_disk_is_an_error_of_its_own(tmp_path, number):
 
 def test_text_replaces_the_file_and_makes_its_folder(tmp_path):
     path = tmp_path / "deep" / "note.txt"
-    files.write_text(path, "first")
-    files.write_text(path, "zweitens: ä\n")
+    atomic_files.write_text(path, "first")
+    atomic_files.write_text(path, "zweitens: ä\n")
     assert path.read_text(encoding="utf-8") == "zweitens: ä\n"
     assert left_over(path.parent) == []
 
 
 def test_a_written_file_has_the_permissions_of_an_ordinary_one(tmp_path):
-    files.write_text(tmp_path / "ours", "x")
+    atomic_files.write_text(tmp_path / "ours", "x")
     (tmp_path / "ordinary").write_text("x")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
@@ -113,56 +113,56 @@ def test_a_written_file_has_the_permissions_of_an_ordinary_one(tmp_path):
 def test_text_that_cannot_take_its_place_leaves_nothing_behind(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(InputError, match="cannot write"):
-        files.write_text(tmp_path / "taken", "text")
+        atomic_files.write_text(tmp_path / "taken", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_a_disk_that_fills_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "note.txt"
-    files.write_text(path, "old")
+    atomic_files.write_text(path, "old")
 
     def full(self, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(DiskFull):
-        files.write_text(path, "new")
+        atomic_files.write_text(path, "new")
     assert path.read_text() == "old"
     assert left_over(tmp_path) == []
 
 
 def test_json_has_stable_keys_and_ends_with_a_line_feed():
-    assert files.to_json({"b": 1, "a": [True, None]}) == files.to_json({"a": [True, None], "b": 1})
-    assert files.to_json({"b": 1, "a": 2}) == '{\n  "a": 2,\n  "b": 1\n}\n'
+    assert atomic_files.to_json({"b": 1, "a": [True, None]}) == atomic_files.to_json({"a": [True, None], "b": 1})
+    assert atomic_files.to_json({"b": 1, "a": 2}) == '{\n  "a": 2,\n  "b": 1\n}\n'
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_json_refuses_what_json_does_not_have(value):
     with pytest.raises(ValueError):
-        files.to_json({"x": value})
+        atomic_files.to_json({"x": value})
 
 
 def test_written_json_reads_back(tmp_path):
-    files.write_json(tmp_path / "x.json", {"a": [1, 2.5, "ä", None]})
-    assert files.read_json(tmp_path / "x.json", "thing") == {"a": [1, 2.5, "ä", None]}
+    atomic_files.write_json(tmp_path / "x.json", {"a": [1, 2.5, "ä", None]})
+    assert atomic_files.read_json(tmp_path / "x.json", "thing") == {"a": [1, 2.5, "ä", None]}
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(InputError) as caught:
-        files.read_bytes(tmp_path / "gone", "manifest")
+        atomic_files.read_bytes(tmp_path / "gone", "manifest")
     assert str(caught.value) == f"{tmp_path / 'gone'}: no such manifest"
 
 
 def test_an_empty_file_is_one_sentence(tmp_path):
     (tmp_path / "empty").touch()
     with pytest.raises(InputError) as caught:
-        files.read_bytes(tmp_path / "empty", "manifest")
+        atomic_files.read_bytes(tmp_path / "empty", "manifest")
     assert str(caught.value) == f"{tmp_path / 'empty'}: this manifest is empty"
 
 
 def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(InputError) as caught:
-        files.read_bytes(tmp_path, "manifest")
+        atomic_files.read_bytes(tmp_path, "manifest")
     assert str(caught.value) == f"{tmp_path}: cannot read this manifest: is a directory"
 
 
@@ -175,7 +175,7 @@ def test_what_is_no_json_is_one_sentence(tmp_path, content):
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match="this manifest is not valid JSON") as caught:
-        files.read_json(path, "manifest")
+        atomic_files.read_json(path, "manifest")
     assert str(path) in str(caught.value)
 
 
@@ -184,18 +184,21 @@ def test_json_that_is_no_object_is_refused(tmp_path, data, kind):
     path = tmp_path / "x.json"
     path.write_text(json.dumps(data))
     with pytest.raises(InputError) as caught:
-        files.read_json(path, "manifest")
+        atomic_files.read_json(path, "manifest")
     assert str(caught.value) == f"{path}: this manifest holds a JSON {kind} where an object belongs"
 
 
 def test_the_digest_is_that_of_the_content(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
-    assert files.sha256_file(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
+    assert atomic_files.sha256_file(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
 def test_an_error_leaves_none_of_the_parents_that_were_made_for_the_folder(tmp_path, error):
-    with pytest.raises(type(error)), files.staged_folder(tmp_path / "build" / "net" / "torch" / "source") as staging:
+    with (
+        pytest.raises(type(error)),
+        atomic_files.staged_folder(tmp_path / "build" / "net" / "torch" / "source") as staging,
+    ):
         (staging / "half.txt").write_text("half")
         raise error
     assert list(tmp_path.iterdir()) == []
@@ -203,13 +206,13 @@ def test_an_error_leaves_none_of_the_parents_that_were_made_for_the_folder(tmp_p
 
 def test_an_error_leaves_the_parents_that_were_there_before(tmp_path):
     (tmp_path / "build").mkdir()
-    with pytest.raises(RuntimeError), files.staged_folder(tmp_path / "build" / "net" / "source"):
+    with pytest.raises(RuntimeError), atomic_files.staged_folder(tmp_path / "build" / "net" / "source"):
         raise RuntimeError("broken")
     assert list(tmp_path.rglob("*")) == [tmp_path / "build"]
 
 
 def test_an_error_leaves_a_parent_that_something_else_was_written_to(tmp_path):
-    with pytest.raises(RuntimeError), files.staged_folder(tmp_path / "build" / "net" / "source"):
+    with pytest.raises(RuntimeError), atomic_files.staged_folder(tmp_path / "build" / "net" / "source"):
         (tmp_path / "build" / "note.txt").write_text("mine")
         raise RuntimeError("broken")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["build", "note.txt"]
@@ -228,15 +231,15 @@ TREE = {"saved_model.pb": b"graph", "variables/data": b"12345", "variables/index
 
 def test_the_digest_of_a_path_to_a_file_is_that_of_its_content(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
-    assert files.sha256_path(tmp_path / "x") == files.sha256_file(tmp_path / "x")
-    assert files.size_of(tmp_path / "x") == 3
+    assert atomic_files.sha256_path(tmp_path / "x") == atomic_files.sha256_file(tmp_path / "x")
+    assert atomic_files.size_of(tmp_path / "x") == 3
 
 
 def test_folders_of_the_same_files_have_the_same_digest_and_size(tmp_path):
     first, second = make_tree(tmp_path / "a", TREE), make_tree(tmp_path / "b", dict(reversed(TREE.items())))
     (second / "empty").mkdir()
-    assert files.sha256_path(first) == files.sha256_path(second)
-    assert files.size_of(first) == files.size_of(second) == 10
+    assert atomic_files.sha256_path(first) == atomic_files.sha256_path(second)
+    assert atomic_files.size_of(first) == atomic_files.size_of(second) == 10
 
 
 @pytest.mark.parametrize(
@@ -250,23 +253,23 @@ def test_folders_of_the_same_files_have_the_same_digest_and_size(tmp_path):
 )
 def test_a_folder_with_another_file_or_content_has_another_digest(tmp_path, change):
     first, second = make_tree(tmp_path / "a", TREE), make_tree(tmp_path / "b", TREE | change)
-    assert files.sha256_path(first) != files.sha256_path(second)
+    assert atomic_files.sha256_path(first) != atomic_files.sha256_path(second)
 
 
 def test_a_folder_whose_file_has_another_name_has_another_digest(tmp_path):
     first, second = make_tree(tmp_path / "a", {"x": b"1"}), make_tree(tmp_path / "b", {"y": b"1"})
-    assert files.sha256_path(first) != files.sha256_path(second)
+    assert atomic_files.sha256_path(first) != atomic_files.sha256_path(second)
 
 
 def test_what_killed_processes_left_is_swept_but_not_another_hosts(tmp_path, monkeypatch):
     """Hosts that share a folder know nothing of one another's processes."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    own = tmp_path / files._own_prefix().replace(str(os.getpid()), str(dead.pid))
-    monkeypatch.setattr(files, "_own_host", lambda: "another")
-    other = tmp_path / files._own_prefix().replace(str(os.getpid()), str(dead.pid))
-    alive = tmp_path / files._own_prefix()
+    own = tmp_path / atomic_files._own_prefix().replace(str(os.getpid()), str(dead.pid))
+    monkeypatch.setattr(atomic_files, "_own_host", lambda: "another")
+    other = tmp_path / atomic_files._own_prefix().replace(str(os.getpid()), str(dead.pid))
+    alive = tmp_path / atomic_files._own_prefix()
     for folder in (own, other, alive):
         folder.mkdir()
-    files.sweep(tmp_path)
+    atomic_files.sweep(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([own, alive])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgekit.core.files import writing
+from edgekit.core.environment.atomic_files import writing
 
 
 def cache_folder() -> Path:

@@ -6,7 +6,7 @@ from importlib import metadata
 
 import pytest
 
-from edgekit.core import plugins
+from edgekit.core.environment import plugin_registry
 from edgekit.core.errors import InputError
 
 
@@ -36,27 +36,33 @@ def third_party(monkeypatch):
 
 
 def test_names_are_the_file_names_with_hyphens(entry_points):
-    assert plugins.names("edgekit.targets") == ["executorch", "lite-interpreter", "onnx", "tflite", "torchscript"]
+    assert plugin_registry.names("edgekit.targets") == [
+        "executorch",
+        "lite-interpreter",
+        "onnx",
+        "tflite",
+        "torchscript",
+    ]
 
 
 def test_files_that_begin_with_an_underscore_are_no_plug_ins(entry_points):
-    assert not any(name.startswith(("_", "-")) for name in plugins.names("edgekit.reports"))
-    assert "base" not in plugins.names("edgekit.reports")
+    assert not any(name.startswith(("_", "-")) for name in plugin_registry.names("edgekit.reports"))
+    assert "base" not in plugin_registry.names("edgekit.reports")
 
 
 def test_loading_gives_the_attribute_of_the_module(entry_points):
-    report = plugins.load("edgekit.reports", "markdown", "REPORT")
+    report = plugin_registry.load("edgekit.reports", "markdown", "REPORT")
     assert report is sys.modules["edgekit.reports.markdown"].REPORT
 
 
 def test_a_name_with_a_hyphen_stands_for_a_file_with_an_underscore(entry_points):
-    assert plugins.load("edgekit.targets", "lite-interpreter", "TARGET").name == "lite-interpreter"
+    assert plugin_registry.load("edgekit.targets", "lite-interpreter", "TARGET").name == "lite-interpreter"
 
 
 @pytest.mark.parametrize("name", ["lite_interpreter", "TFLite", "_base", "__init__", ""])
 def test_a_name_that_is_not_spelt_exactly_is_refused_with_the_list(entry_points, name):
     with pytest.raises(InputError) as caught:
-        plugins.load("edgekit.targets", name, "TARGET")
+        plugin_registry.load("edgekit.targets", name, "TARGET")
     known = "executorch, lite-interpreter, onnx, tflite, torchscript"
     assert str(caught.value) == f"unknown target '{name}'; known: {known}"
     assert caught.value.exit_code == 2
@@ -64,7 +70,7 @@ def test_a_name_that_is_not_spelt_exactly_is_refused_with_the_list(entry_points,
 
 def test_entry_points_of_the_group_are_listed_without_being_imported(entry_points):
     entry_points(("edgekit.targets", "coreml", "no_such_module_anywhere"), ("other.group", "alien", "x"))
-    names = plugins.names("edgekit.targets")
+    names = plugin_registry.names("edgekit.targets")
     assert "coreml" in names
     assert "alien" not in names
     assert names == sorted(names)
@@ -73,22 +79,22 @@ def test_entry_points_of_the_group_are_listed_without_being_imported(entry_point
 
 def test_an_entry_point_is_loaded_by_its_module(entry_points, third_party):
     entry_points(("edgekit.targets", "coreml", "third_party_target"))
-    assert plugins.load("edgekit.targets", "coreml", "TARGET") is third_party.TARGET
+    assert plugin_registry.load("edgekit.targets", "coreml", "TARGET") is third_party.TARGET
 
 
 def test_our_own_plug_in_wins_over_an_entry_point_of_the_same_name(entry_points, third_party):
     entry_points(("edgekit.targets", "tflite", "third_party_target"))
-    assert plugins.names("edgekit.targets").count("tflite") == 1
-    assert plugins.load("edgekit.targets", "tflite", "TARGET") is not third_party.TARGET
+    assert plugin_registry.names("edgekit.targets").count("tflite") == 1
+    assert plugin_registry.load("edgekit.targets", "tflite", "TARGET") is not third_party.TARGET
 
 
 def test_an_entry_point_of_another_group_is_not_found(entry_points, third_party):
     entry_points(("edgekit.runtimes", "coreml", "third_party_target"))
     with pytest.raises(InputError, match="unknown target 'coreml'"):
-        plugins.load("edgekit.targets", "coreml", "TARGET")
+        plugin_registry.load("edgekit.targets", "coreml", "TARGET")
 
 
 def test_the_error_lists_third_parties_too(entry_points):
     entry_points(("edgekit.targets", "coreml", "third_party_target"))
     with pytest.raises(InputError, match="known: coreml, executorch, lite-interpreter"):
-        plugins.load("edgekit.targets", "nothing", "TARGET")
+        plugin_registry.load("edgekit.targets", "nothing", "TARGET")

@@ -16,7 +16,7 @@ from typing import Any
 
 from edgekit.core.errors import InputError, unknown_name
 
-_PACKAGE_ROOT = Path(__file__).parent.parent
+_PACKAGE_ROOT = Path(__file__).parents[2]
 
 
 def _own_names(package: str) -> list[str]:

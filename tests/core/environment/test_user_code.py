@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core.code import Factory, load_function
+from edgekit.core.environment.user_code import Factory, load_function
 from edgekit.core.errors import InputError
 
 

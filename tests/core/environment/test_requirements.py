@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core import requirements
+from edgekit.core.environment import requirements
+from edgekit.core.environment.requirements import NUMPY, Requirement, require, versions
 from edgekit.core.errors import MissingDependency
-from edgekit.core.requirements import NUMPY, Requirement, require, versions
 
 ABSENT = Requirement("no_such_module_anywhere", "no-such-package", "torch")
 ABSENT_TOO = Requirement("no_such_module_either", "another-package", "onnx")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.core.environment.project import Project, known_as, open_project
 from edgekit.core.errors import InputError
-from edgekit.core.project import Project, known_as, open_project
 
 SHIPPED = Path(__file__).parents[2]
 
