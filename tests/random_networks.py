@@ -15,11 +15,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgekit.contracts.target import Conversion
-from edgekit.core.comparison import Comparison, compare_output
 from edgekit.core.environment import plugin_registry
-from edgekit.core.rounding import measured
+from edgekit.core.numerics.output_comparison import Comparison, compare_output
+from edgekit.core.numerics.rounding_error import measured
+from edgekit.core.numerics.tolerances import for_precision
 from edgekit.core.specs import Signature, TensorSpec
-from edgekit.core.tolerances import for_precision
 from edgekit.sources._module import LoadedTorch
 
 TARGETS = ("tflite", "onnx", "torchscript", "executorch")

@@ -63,7 +63,7 @@ def command(
 
 
 def _text(found: Equivalence, run: Run) -> str:
-    from edgekit.core.comparison import format_figure
+    from edgekit.core.numerics.output_comparison import format_figure
     from edgekit.reports.console import table
 
     sides = [("input", item) for item in found.inputs] + [("output", item) for item in found.outputs]

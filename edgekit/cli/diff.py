@@ -11,7 +11,7 @@ import click
 from edgekit.cli._common import Run, common, forced_pairs, pair_option, timeout_option
 
 if TYPE_CHECKING:
-    from edgekit.core.drilling import Drilling
+    from edgekit.core.numerics.layerwise_diff import Drilling
     from edgekit.core.tuning import Blame
     from edgekit.stages.context import Context
 

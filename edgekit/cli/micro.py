@@ -75,7 +75,7 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, n
 
 
 def _rows(done: Sequence[MicroFit]) -> Iterator[tuple[str, ...]]:
-    from edgekit.core.comparison import format_figure
+    from edgekit.core.numerics.output_comparison import format_figure
     from edgekit.core.units import format_bytes
 
     for item in done:

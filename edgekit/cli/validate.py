@@ -10,8 +10,8 @@ import click
 from edgekit.cli._common import Choice, Run, common, complete, failures, selection_options, timeout_option
 
 if TYPE_CHECKING:
-    from edgekit.core.comparison import Comparison
-    from edgekit.core.tolerances import Tolerances
+    from edgekit.core.numerics.output_comparison import Comparison
+    from edgekit.core.numerics.tolerances import Tolerances
     from edgekit.core.validation import Drift, Validation
     from edgekit.stages.emulate import Guest
 
@@ -124,7 +124,7 @@ def _rows(validations: Sequence[Validation], every: bool) -> Iterator[tuple[str,
 
 
 def _comparison_rows(comparisons: Sequence[Comparison], to: str, every: bool) -> Iterator[tuple[str, str, str, str]]:
-    from edgekit.core.comparison import format_figure
+    from edgekit.core.numerics.output_comparison import format_figure
 
     for comparison in comparisons:
         of = f"{to}{comparison.output}: " if len(comparisons) > 1 else to
@@ -137,7 +137,7 @@ def _comparison_rows(comparisons: Sequence[Comparison], to: str, every: bool) ->
 
 
 def _drift_rows(drift: Drift) -> Iterator[tuple[str, str, str, str]]:
-    from edgekit.core.comparison import format_figure
+    from edgekit.core.numerics.output_comparison import format_figure
 
     if drift.top1_agreement is not None:
         limit = "" if drift.min_top1_agreement is None else f">= {format_figure(drift.min_top1_agreement)}"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.config.model import ModelSpec
+from edgekit.core.numerics.tolerances import DEFAULTS
 from edgekit.core.source import SourceModel
-from edgekit.core.tolerances import DEFAULTS
 
 
 @dataclass(frozen=True)

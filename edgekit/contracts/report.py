@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from edgekit.core.budgets import Verdict, format_rule
 from edgekit.core.changes import Change, Changes
-from edgekit.core.comparison import Comparison
 from edgekit.core.environment.project import OURS
 from edgekit.core.errors import InputError
 from edgekit.core.measurement import Measurement
-from edgekit.core.metrics import TASK_METRICS, format_metric
+from edgekit.core.numerics.metrics import TASK_METRICS, format_metric
+from edgekit.core.numerics.output_comparison import Comparison
 from edgekit.core.operators import OperatorCost
 from edgekit.core.report import Report, Row
 from edgekit.core.units import format_bytes, format_count, format_ms

@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from edgekit.core import calls
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, StepFailed
-from edgekit.core.metrics import Array
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.affine_quantization import from_tensor, to_tensor
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.operators import OperatorCost
-from edgekit.core.quantization import from_tensor, to_tensor
 from edgekit.core.specs import Signature, TensorSpec
 
 
@@ -50,11 +50,11 @@ class Session(ABC):
         """
         _check_names(self.signature, samples)
         chunks: list[list[Array]] = []
-        for call in calls.split(self.signature, samples, batch):
+        for call in batching.split(self.signature, samples, batch):
             raw = {spec.name: to_tensor(array, spec) for spec, array in zip(self.signature.inputs, call, strict=True)}
             outputs = self.run(raw)
             chunks.append([outputs[spec.name] for spec in self.signature.outputs])
-        joined = calls.join(self.signature, samples, chunks)
+        joined = batching.join(self.signature, samples, chunks)
         return {spec.name: from_tensor(joined[spec.name], spec) for spec in self.signature.outputs}
 
     @abstractmethod

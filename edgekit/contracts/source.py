@@ -11,11 +11,11 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from edgekit.core import calls
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError, StepFailed
-from edgekit.core.layout import Order, inverse
-from edgekit.core.metrics import Array
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.tensor_layout import Order, inverse
 from edgekit.core.specs import Signature, TensorSpec
 
 T = TypeVar("T")
@@ -64,19 +64,19 @@ class Loaded(ABC):
 
         Raises StepFailed when the model returns another number of outputs than its signature says.
         """
-        chunks = [self._run(call) for call in calls.split(self.signature, inputs, BATCH)]
+        chunks = [self._run(call) for call in batching.split(self.signature, inputs, BATCH)]
         if any(len(chunk) != len(self.signature.outputs) for chunk in chunks):
             raise StepFailed(
                 f"the {self.kind} model returns {len(chunks[0])} outputs, not {len(self.signature.outputs)}"
             )
-        return calls.join(self.signature, inputs, chunks)
+        return batching.join(self.signature, inputs, chunks)
 
     def trace(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """What every layer computes, in the order of computation, by name, shape (N, 1, ...): one call a sample.
 
         Raises InputError where the kind does not show its inside.
         """
-        return calls.stacked(self._trace(call) for call in calls.split(self.signature, inputs))
+        return batching.stacked(self._trace(call) for call in batching.split(self.signature, inputs))
 
     def _trace(self, inputs: list[Array]) -> dict[str, Array]:
         """The floating-point results of every layer in one call."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from edgekit.core.arena import Life
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, StepFailed
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.operators import Operator
 from edgekit.core.recipe import Calibration, Recipe
 from edgekit.core.source import LoadedSource

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from edgekit.config.model import TrainingSpec
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.events import Listener, ignore
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.training._checkpoint import Checkpoints
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
-from edgekit.core.drilling import Drilling, TensorDiff
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.errors import InputError
+from edgekit.core.numerics.layerwise_diff import Drilling, TensorDiff
 from edgekit.core.specs import Variant
 from edgekit.core.stored import restoring
 

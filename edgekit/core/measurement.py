@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.clock import Distribution
 from edgekit.core.emulated import Emulated, emulated_from_dict
 from edgekit.core.environment.atomic_files import read_json
+from edgekit.core.numerics.timing import Distribution
 from edgekit.core.operators import OperatorCost
 from edgekit.core.specs import Variant
 from edgekit.core.stored import restoring

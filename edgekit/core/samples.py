@@ -11,7 +11,7 @@ import numpy as np
 
 from edgekit.core.environment.atomic_files import writing
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 
 Arrays = Mapping[str, Array]
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from edgekit.core.environment.atomic_files import read_json, sha256_path, write_json
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
-from edgekit.core.rounding import Rounding, rounding_from_dict
+from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.rounding_error import Rounding, rounding_from_dict
 from edgekit.core.specs import Signature
 
 T = TypeVar("T")

@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.comparison import Comparison, comparison_from_dict, format_figure
 from edgekit.core.environment.atomic_files import read_json
+from edgekit.core.numerics.output_comparison import Comparison, comparison_from_dict, format_figure
+from edgekit.core.numerics.statistics import ClassDrift, Interval, detectable_drop, samples_to_decide
 from edgekit.core.specs import Variant
-from edgekit.core.statistics import ClassDrift, Interval, detectable_drop, samples_to_decide
 from edgekit.core.stored import restoring
 
 VALIDATION_SCHEMA = 2

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from edgekit.contracts.report import NOTHING
-from edgekit.core.comparison import Comparison, format_figure
 from edgekit.core.measurement import Measurement
+from edgekit.core.numerics.output_comparison import Comparison, format_figure
 from edgekit.core.report import Row
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.core.validation import Drift

@@ -8,8 +8,8 @@ from functools import partial
 
 from edgekit.core.budgets import TIERS
 from edgekit.core.measurement import Measurement
-from edgekit.core.metrics import TASK_METRICS
-from edgekit.core.pareto import front
+from edgekit.core.numerics.metrics import TASK_METRICS
+from edgekit.core.numerics.pareto import front
 from edgekit.core.report import Report, Row
 from edgekit.core.specs import PRECISIONS
 from edgekit.core.units import format_bytes, format_ms

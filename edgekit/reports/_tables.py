@@ -11,7 +11,7 @@ from edgekit.contracts.report import NOTHING, artifact_cells, change_cells, equa
 from edgekit.core.budgets import TIERS, format_rule
 from edgekit.core.changes import ALLOWED, GONE, INCOMPARABLE, NEW, WORSE, Change, Changes
 from edgekit.core.measurement import Measurement
-from edgekit.core.metrics import TASK_METRICS
+from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.operators import OperatorCost
 from edgekit.core.report import Report, Row
 from edgekit.core.units import format_bytes, format_ms

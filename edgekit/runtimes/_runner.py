@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.runtime import Runtime, Session
-from edgekit.core import calls, clock
-from edgekit.core.clock import NS_PER_MS, Distribution
 from edgekit.core.environment import plugin_registry
 from edgekit.core.errors import EdgekitError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics import batching, timing
+from edgekit.core.numerics.affine_quantization import to_tensor
+from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.timing import NS_PER_MS, Distribution
 from edgekit.core.operators import OperatorCost
-from edgekit.core.quantization import to_tensor
 from edgekit.core.specs import Signature
 
 PATIENCE = 2
@@ -81,7 +81,7 @@ class Memory:
 
 def _raw_inputs(session: Session, samples: dict[str, Array]) -> dict[str, Array]:
     """The first call that the samples are good for, as the model's own tensors."""
-    first = next(calls.split(session.signature, samples))
+    first = next(batching.split(session.signature, samples))
     pairs = zip(session.signature.inputs, first, strict=True)
     return {spec.name: np.ascontiguousarray(to_tensor(array, spec)) for spec, array in pairs}
 
@@ -119,15 +119,17 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     _wait(request)
     memory = Memory()
     opened: list[Session] = []
-    load = clock.timed(lambda: opened.append(_open(runtime, request)))
+    load = timing.timed(lambda: opened.append(_open(runtime, request)))
     load_peak = memory.peak_bytes()
     session = opened[0]
     call = session.bind(_raw_inputs(session, samples))
-    first = clock.timed(call)
-    warm_up_runs = clock.warm_up(call, max_seconds=request["warm_up_max_s"])
+    first = timing.timed(call)
+    warm_up_runs = timing.warm_up(call, max_seconds=request["warm_up_max_s"])
     run_peak = memory.peak_bytes()  # before the timed runs, whose record takes memory itself
     least_s = request["min_duration_s"]
-    walls, cpus = clock.measure(call, min_seconds=least_s, max_seconds=PATIENCE * least_s, min_runs=request["min_runs"])
+    walls, cpus = timing.measure(
+        call, min_seconds=least_s, max_seconds=PATIENCE * least_s, min_runs=request["min_runs"]
+    )
     operators = _profile(runtime, request, session, samples) if request.get("per_op") and runtime.profiles else ()
     return {
         "operators": [asdict(item) for item in operators],
@@ -205,7 +207,7 @@ def _warmed(
     call = session.bind(_raw_inputs(session, samples))
     spent_ns = 0
     for done in range(1, STEADY + 1):
-        spent_ns += clock.timed(call).cpu_ns
+        spent_ns += timing.timed(call).cpu_ns
         if spent_ns > _WARM_UP_CPU_NS and done >= request["warm_up_runs"]:
             return call, request["runs"]
     return call, max(of_small, request["runs"])

@@ -14,7 +14,7 @@ import numpy as np
 from edgekit.contracts.runtime import Runtime, Session
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.operators import OperatorCost
 from edgekit.core.specs import Signature
 

@@ -13,7 +13,7 @@ import numpy as np
 from edgekit.contracts.runtime import Runtime, Session
 from edgekit.core.environment.requirements import EXECUTORCH
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.specs import SCALAR_TYPES, Signature, TensorSpec
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.runtime import Runtime, Session
-from edgekit.core import calls
 from edgekit.core.environment.requirements import LITERT
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
-from edgekit.core.quantization import from_tensor, to_tensor
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.affine_quantization import from_tensor, to_tensor
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.specs import Dim, Quantization, Signature, TensorSpec
 
 
@@ -93,7 +93,7 @@ class LiteRT(Runtime):
             interpreter.invoke()
             return {spec.name: from_tensor(interpreter.get_tensor(index), spec) for index, spec in specs.items()}
 
-        return calls.stacked(values(call) for call in calls.split(taken, samples))
+        return batching.stacked(values(call) for call in batching.split(taken, samples))
 
 
 def _named(interpreter: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:

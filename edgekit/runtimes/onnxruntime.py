@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.runtime import Runtime, Session
-from edgekit.core import calls
 from edgekit.core.environment.requirements import ONNXRUNTIME
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.operators import OperatorCost
 from edgekit.core.specs import Dim, Signature, TensorSpec
 
@@ -92,7 +92,9 @@ class OnnxRuntime(Runtime):
         session = self._open(path, 1, None)
         inputs = Signature(session.signature.inputs, ())
         names = [spec.name for spec in session.signature.outputs]
-        return calls.stacked(dict(zip(names, session._run(call), strict=True)) for call in calls.split(inputs, samples))
+        return batching.stacked(
+            dict(zip(names, session._run(call), strict=True)) for call in batching.split(inputs, samples)
+        )
 
     def _profile(
         self, path: Path, inputs: Mapping[str, Array], threads: int, runs: int, signature: Signature | None

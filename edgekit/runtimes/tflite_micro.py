@@ -18,7 +18,7 @@ from edgekit.core.arena import Arena
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import TFLITE_MICRO
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.specs import Quantization, Signature, TensorSpec
 
 LARGEST = 1 << 26

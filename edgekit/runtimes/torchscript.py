@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.core import calls
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.specs import Signature
 from edgekit.runtimes._torch import TorchRuntime
 
@@ -35,7 +35,7 @@ class TorchScriptRuntime(TorchRuntime):
             reason = next(iter(str(error).splitlines()), "")[:200]
             raise InputError(f"{path}: this TorchScript does not show what it computes inside ({reason})") from error
         inputs = Signature(session.signature.inputs, ())
-        return calls.stacked(_values(function, names, call) for call in calls.split(inputs, samples))
+        return batching.stacked(_values(function, names, call) for call in batching.split(inputs, samples))
 
 
 def _exposed(module: Any) -> tuple[Callable[..., Any], list[str]]:

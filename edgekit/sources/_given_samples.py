@@ -13,7 +13,7 @@ from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import PILLOW, require
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.specs import Signature, TensorSpec
 
 MOST = 1024

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekit.contracts.source import Build
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.specs import TensorSpec
 
 

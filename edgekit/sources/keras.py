@@ -12,8 +12,8 @@ import numpy as np
 
 from edgekit.contracts.source import Build, Given, Loaded, SourceKind, agree, declared, unknown_outputs
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW
-from edgekit.core.layout import Order
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.tensor_layout import Order
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.sources._keras_file import built, call, input_keys, load_model, load_source, output_keys, watched_layers
 

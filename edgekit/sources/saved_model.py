@@ -13,8 +13,8 @@ import numpy as np
 from edgekit.contracts.source import Build, Given, Loaded, SourceKind, agree
 from edgekit.core.environment.requirements import TENSORFLOW
 from edgekit.core.errors import InputError
-from edgekit.core.layout import Order
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.tensor_layout import Order
 from edgekit.core.specs import Signature, TensorSpec
 
 _DEFAULT = "serving_default"

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.source import Given, Loaded, SourceKind, with_layouts
-from edgekit.core import calls
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file, sha256_path
 from edgekit.core.environment.requirements import require, versions
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Listener
-from edgekit.core.metrics import TASK_METRICS, Array
-from edgekit.core.rounding import Rounding, measured
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.metrics import TASK_METRICS, Array
+from edgekit.core.numerics.rounding_error import Rounding, measured
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel
 from edgekit.core.specs import Dim, Signature, TensorSpec
@@ -126,7 +126,7 @@ def _inputs(
     """The samples that the model is run on: the user's, or random numbers, and a note that says so."""
     if arrays is not None:
         fitted = _given_samples.fitted(arrays, signature, str(request.sample))
-        calls.count(signature, fitted)
+        batching.count(signature, fitted)
         return fitted, ()
     rng = np.random.default_rng(_SEED)
     sizes = dict(request.sizes or {})
@@ -135,7 +135,7 @@ def _inputs(
 
 
 def _random(spec: TensorSpec, signature: Signature, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
-    shape = [RANDOM_GOLDEN * calls.rows(spec)]
+    shape = [RANDOM_GOLDEN * batching.rows(spec)]
     for dim in spec.shape[1:]:
         if isinstance(dim, str) and dim not in sizes:
             raise InputError(
@@ -161,7 +161,7 @@ def observed_outputs(loaded: Loaded, inputs: Mapping[str, Array]) -> tuple[Tenso
     """The outputs as one call shows them; symbols stand where the signature has them, or where their size does."""
     signature = loaded.signature
     pair = {name: np.concatenate([array[:1], array[:1]]) for name, array in inputs.items()}
-    arguments = next(calls.split(signature, pair if signature.batch else inputs, 2))
+    arguments = next(batching.split(signature, pair if signature.batch else inputs, 2))
     if signature.batch:
         arguments = [pair[spec.name] for spec in signature.inputs]
     try:
@@ -206,7 +206,7 @@ def _parts(
 
     Random numbers are good to compare outputs on, and no ground to take ranges from.
     """
-    total = calls.count(signature, inputs)
+    total = batching.count(signature, inputs)
     if not real:
         made: dict[str, tuple[dict[str, Array], Array | None]] = {GOLDEN_FILE: (inputs, None)}
         return made | ({CALIBRATION_FILE: (calibration, None)} if calibration else {})
@@ -217,7 +217,7 @@ def _parts(
     end = golden if calibration else golden + min(CALIBRATION, (total - golden) // (1 if labels is None else 3))
 
     def part(start: int, stop: int | None) -> tuple[dict[str, Array], Array | None]:
-        return calls.take(signature, inputs, start, stop), None if labels is None else labels[start:stop]
+        return batching.take(signature, inputs, start, stop), None if labels is None else labels[start:stop]
 
     parts = {GOLDEN_FILE: part(0, golden)}
     if calibration:

@@ -20,7 +20,6 @@ from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.source import Loaded, SourceKind
 from edgekit.contracts.target import Conversion, Converted, Target
 from edgekit.contracts.trainer import Lesson, Trainer
-from edgekit.core import layout
 from edgekit.core.arena import Life
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file
@@ -28,11 +27,12 @@ from edgekit.core.environment.requirements import require, versions
 from edgekit.core.environment.user_code import Factory, load_function
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Listener
-from edgekit.core.layout import Order
-from edgekit.core.metrics import TASK_METRICS, Array
+from edgekit.core.numerics import tensor_layout
+from edgekit.core.numerics.metrics import TASK_METRICS, Array
+from edgekit.core.numerics.rounding_error import Rounding, measured
+from edgekit.core.numerics.tensor_layout import Order
 from edgekit.core.operators import Operator
 from edgekit.core.recipe import Recipe
-from edgekit.core.rounding import Rounding, measured
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel, load_source
 from edgekit.core.specs import ModelDescription, Signature, TensorSpec
@@ -286,9 +286,9 @@ def _convert(request: ConvertRequest) -> ConvertAnswer:
     used = versions(target.requires[loaded.kind])
     if request.layout is None:
         return ConvertAnswer(target.convert(loaded, job), used)
-    moved, orders = layout.relaid(signature, request.layout)
+    moved, orders = tensor_layout.relaid(signature, request.layout)
     before = _transposes_unmoved(target, loaded, job)
-    calibration = job.calibration and layout.transposed(job.calibration, orders)
+    calibration = job.calibration and tensor_layout.transposed(job.calibration, orders)
     converted = target.convert(loaded.relaid(orders, moved), replace(job, calibration=calibration))
     return ConvertAnswer(converted, used, orders, _transposes(target, converted, job.folder), before)
 

@@ -12,14 +12,14 @@ from typing import Any
 from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.source import Given, Loaded, SourceKind
 from edgekit.contracts.target import Target
-from edgekit.core import calls
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.requirements import require
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
 from edgekit.core.events import Listener
-from edgekit.core.metrics import Array
-from edgekit.core.rounding import Rounding, measured
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.rounding_error import Rounding, measured
 from edgekit.core.source import load_source
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.stages._adoption import observed_outputs
@@ -176,7 +176,7 @@ def _open_source(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
             for dim, size in zip(spec.shape[1:], inputs[spec.name].shape[1:], strict=True)
             if isinstance(dim, str)
         }
-        seen = observed_outputs(loaded.at(signature, fresh), calls.take(signature, inputs, 0, 1))
+        seen = observed_outputs(loaded.at(signature, fresh), batching.take(signature, inputs, 0, 1))
         return loaded.at(Signature(signature.inputs, seen), fresh)
 
     # A source that is a file of a target's format shows its inside by that target's runtime.

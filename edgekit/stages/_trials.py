@@ -8,11 +8,12 @@ from pathlib import Path
 
 from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.target import Conversion, Layer, Target
-from edgekit.core import calls, samples
+from edgekit.core import samples
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.events import Listener
-from edgekit.core.metrics import Array
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.recipe import Recipe
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
@@ -83,7 +84,7 @@ def run(
     assert golden is not None  # every source folder has some
     found = None
     if test is not None and tests != 0:
-        found = session.infer(calls.take(load_source(Path(source_folder)).signature, test.inputs, 0, tests))
+        found = session.infer(batching.take(load_source(Path(source_folder)).signature, test.inputs, 0, tests))
     return Outcome(Path(path).stat().st_size, sha256_file(Path(path)), session.infer(golden.inputs), found)
 
 
@@ -95,7 +96,7 @@ def attempt(trial: Trial, *, emit: Listener) -> Outcome:
     signature = load_source(Path(trial.source_folder)).signature
     chosen = None
     if recipe.precision in target.calibrated and pool is not None:
-        chosen = calls.take(signature, pool.inputs, 0, recipe.calibration_samples)
+        chosen = batching.take(signature, pool.inputs, 0, recipe.calibration_samples)
     job = Conversion(recipe.precision, Path(trial.folder), chosen, recipe=recipe, known=Path(trial.known))
     converted = target.select(Path(trial.base.path), trial.base.signature, job)
     path = Path(trial.folder, converted.file)

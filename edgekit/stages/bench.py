@@ -15,7 +15,6 @@ from typing import Any
 
 from edgekit.contracts.runtime import Runtime
 from edgekit.core.artifact import Artifact
-from edgekit.core.clock import Distribution
 from edgekit.core.emulated import Emulated
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import to_json, write_json, writing
@@ -23,6 +22,7 @@ from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted, Started
 from edgekit.core.measurement import Measurement, bench_file
+from edgekit.core.numerics.timing import Distribution
 from edgekit.core.operators import OperatorCost
 from edgekit.core.source import GOLDEN_FILE
 from edgekit.core.specs import ModelDescription

@@ -19,7 +19,7 @@ from edgekit.core.changes import (
 )
 from edgekit.core.errors import InputError
 from edgekit.core.measurement import Measurement
-from edgekit.core.metrics import TASK_METRICS
+from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.report import Report, Row
 from edgekit.core.validation import Drift
 from edgekit.stages.baseline import figures_of

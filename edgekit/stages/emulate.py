@@ -15,7 +15,7 @@ from edgekit.core.artifact import Artifact
 from edgekit.core.emulated import Counts, Emulated, parse_marks, peak_memory_bytes
 from edgekit.core.environment.atomic_files import read_json, to_json, write_json, writing
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.samples import Samples
 from edgekit.core.source import GOLDEN_FILE
 from edgekit.devices import cost

@@ -12,14 +12,15 @@ from typing import Any
 
 from edgekit.contracts.bridge import Bridge
 from edgekit.contracts.target import Target
-from edgekit.core import calibration, calls, layout, samples
+from edgekit.core import samples
 from edgekit.core.artifact import Artifact, Manifest, load_artifact, write_manifest
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file, sha256_path, size_of, staged_folder, write_json
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import DiskFull, InputError, StepError
 from edgekit.core.events import Noted
-from edgekit.core.layout import Order
+from edgekit.core.numerics import batching, calibration_lint, tensor_layout
+from edgekit.core.numerics.tensor_layout import Order
 from edgekit.core.recipe import RECIPE_FILE, Recipe
 from edgekit.core.samples import Samples
 from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SourceModel, load_source
@@ -129,18 +130,18 @@ def _calibration(context: Context, item: ExportPlan, source: SourceModel, settin
             " (an npz or npy file, a folder of images, or FILE.py:GENERATOR), or --sample"
         )
     pool = samples.load(folder / CALIBRATION_FILE, "calibration samples")
-    available = calls.count(source.signature, pool.inputs)
+    available = batching.count(source.signature, pool.inputs)
     if wanted is not None and wanted > available:
         raise InputError(
             f"{source.name}: {wanted} calibration samples were asked for; the trained model keeps {available}"
         )
     count = min(DEFAULT_CALIBRATION_SAMPLES, available) if wanted is None else wanted
     labels = None if pool.labels is None else pool.labels[:count]
-    chosen = Samples(calls.take(source.signature, pool.inputs, 0, count), {}, labels)
+    chosen = Samples(batching.take(source.signature, pool.inputs, 0, count), {}, labels)
     golden = samples.load(folder / GOLDEN_FILE, "golden samples")
     # Random golden samples tell nothing of the range that the model's data has.
     reference = chosen.inputs if source.notes else golden.inputs
-    for finding in calibration.lint(chosen.inputs, reference, labels, golden.labels):
+    for finding in calibration_lint.lint(chosen.inputs, reference, labels, golden.labels):
         context.emit(Noted(item.step, f"calibration samples: {finding}", warning=True))
     return chosen
 
@@ -322,7 +323,7 @@ def _write_golden(source_folder: Path, folder: Path, orders: Mapping[str, Order]
         shutil.copyfile(source_folder / GOLDEN_FILE, folder / GOLDEN_FILE)
         return
     golden = samples.load(source_folder / GOLDEN_FILE, "golden samples")
-    inputs, outputs = (layout.transposed(arrays, orders) for arrays in (golden.inputs, golden.outputs))
+    inputs, outputs = (tensor_layout.transposed(arrays, orders) for arrays in (golden.inputs, golden.outputs))
     Samples(inputs, outputs, golden.labels).save(folder / GOLDEN_FILE)
 
 

@@ -16,7 +16,7 @@ from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.environment.requirements import TENSORBOARD, require
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import Noted
-from edgekit.core.metrics import format_metric
+from edgekit.core.numerics.metrics import format_metric
 from edgekit.core.source import SourceModel
 from edgekit.stages.context import FRAMEWORKS, Context, training_environment
 

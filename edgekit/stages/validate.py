@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core import calls, layout, samples
+from edgekit.core import samples
 from edgekit.core.artifact import Artifact
-from edgekit.core.comparison import Comparison, compare_outputs
 from edgekit.core.environment.atomic_files import write_json, writing
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
-from edgekit.core.hard_inputs import hard_inputs
-from edgekit.core.metrics import TASK_METRICS, Array, TaskMetric, format_metric, top1_agreement
-from edgekit.core.rounding import rounding_from_dict
+from edgekit.core.numerics import batching, tensor_layout
+from edgekit.core.numerics.metrics import TASK_METRICS, Array, TaskMetric, format_metric, top1_agreement
+from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
+from edgekit.core.numerics.rounding_error import rounding_from_dict
+from edgekit.core.numerics.statistics import bootstrap_drop, bootstrap_mean, by_class, mcnemar_p
+from edgekit.core.numerics.stress_inputs import hard_inputs
+from edgekit.core.numerics.tolerances import Tolerances, for_precision, reason
 from edgekit.core.samples import Samples
 from edgekit.core.source import GOLDEN_FILE, TEST_FILE, load_source
 from edgekit.core.specs import FLOAT_PRECISIONS
-from edgekit.core.statistics import bootstrap_drop, bootstrap_mean, by_class, mcnemar_p
-from edgekit.core.tolerances import Tolerances, for_precision, reason
 from edgekit.core.validation import Drift, Validation, validation_file
 from edgekit.devices.emulation import pins
 from edgekit.stages import emulate
@@ -102,8 +103,8 @@ def _test_set(artifact: Artifact) -> Samples | None:
     if not (folder / TEST_FILE).is_file():
         return None
     test = samples.load(folder / TEST_FILE, "test samples")
-    orders = layout.between(load_source(folder).signature, artifact.manifest.signature)
-    inputs, outputs = (layout.transposed(arrays, orders) for arrays in (test.inputs, test.outputs))
+    orders = tensor_layout.between(load_source(folder).signature, artifact.manifest.signature)
+    inputs, outputs = (tensor_layout.transposed(arrays, orders) for arrays in (test.inputs, test.outputs))
     return Samples(inputs, outputs, test.labels)
 
 
@@ -245,13 +246,13 @@ def _hard(context: Context, artifact: Artifact) -> dict[str, Any]:
     judged = manifest.precision in FLOAT_PRECISIONS
     cases, inputs = hard_inputs(signature, real, outside=judged)
     outputs, rounding = ask(context, "run_exactly", source, inputs, "run on hard inputs")
-    orders = layout.between(signature, manifest.signature)
-    actual = _infer(context, artifact, layout.transposed(inputs, orders))
+    orders = tensor_layout.between(signature, manifest.signature)
+    actual = _infer(context, artifact, tensor_layout.transposed(inputs, orders))
     own = own_tolerances(context, manifest.model, manifest.precision)
     limits = {
         name: for_precision(manifest.precision, own, rounding.get(name)) if judged else Tolerances() for name in outputs
     }
-    expected = layout.transposed(outputs, orders)
+    expected = tensor_layout.transposed(outputs, orders)
     compared = compare_outputs(expected, actual, agreement_left(limits), classifier=False)
     return {"hard": compared, "hard_cases": cases, "batches": _batches(context, artifact)}
 
@@ -262,7 +263,7 @@ def _batches(context: Context, artifact: Artifact) -> tuple[Comparison, ...]:
     Ranges that are taken as it runs go over all of a batch: such an artifact's errors are only told.
     """
     manifest, golden = artifact.manifest, artifact.golden()
-    if not calls.batched(manifest.signature):
+    if not batching.batched(manifest.signature):
         return ()
     limits = agreement_left(tolerances_for(context, artifact))
     if manifest.precision == "dynamic":

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.target import Conversion, Layer, named_layers
-from edgekit.core import calls
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.recipe import Calibration, Recipe
 from edgekit.core.specs import Signature
 from edgekit.targets._onnx_graph import parse
@@ -28,7 +28,7 @@ class _Reader:
     def __init__(self, signature: Signature, inputs: Mapping[str, Array]) -> None:
         names = [spec.name for spec in signature.inputs]
         self._samples: Iterator[dict[str, Array]] = (
-            dict(zip(names, arrays, strict=True)) for arrays in calls.split(signature, inputs)
+            dict(zip(names, arrays, strict=True)) for arrays in batching.split(signature, inputs)
         )
 
     def get_next(self) -> dict[str, Array] | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.target import Conversion
-from edgekit.core import calls
-from edgekit.core.metrics import Array
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import Signature
 
@@ -101,5 +101,5 @@ def _converter(saved_model: str, signature: Signature, job: Conversion) -> Any:
 def _calibration(signature: Signature, job: Conversion) -> Iterator[dict[str, Array]]:
     assert job.calibration is not None  # the base has made sure
     names = [spec.name for spec in signature.inputs]
-    for arrays in calls.split(signature, job.calibration):
+    for arrays in batching.split(signature, job.calibration):
         yield dict(zip(names, arrays, strict=True))

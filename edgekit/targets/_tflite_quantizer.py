@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.target import Conversion
-from edgekit.core import calls
-from edgekit.core.metrics import Array
-from edgekit.core.quantization import to_tensor
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.affine_quantization import to_tensor
+from edgekit.core.numerics.metrics import Array
 from edgekit.targets._tflite_graph import read_signature
 
 RECIPES = {
@@ -83,6 +83,6 @@ def _samples(path: Path, job: Conversion) -> dict[str, list[dict[str, Array]]]:
     return {
         key: [
             {spec.name: to_tensor(array, spec) for spec, array in zip(signature.inputs, arrays, strict=True)}
-            for arrays in calls.split(signature, job.calibration)
+            for arrays in batching.split(signature, job.calibration)
         ]
     }

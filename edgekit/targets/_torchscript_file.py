@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.target import Conversion, refuse
-from edgekit.core import calls
 from edgekit.core.environment.atomic_files import read_bytes
+from edgekit.core.numerics import batching
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import ModelDescription, OpCount, Signature
 
@@ -128,7 +128,7 @@ def _statically_quantized(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated upstream, and nothing else quantizes for the lite interpreter
         prepared = prepare_fx(copy.deepcopy(module), mapping, example)
-        for arrays in calls.split(source.signature, job.calibration, 32):
+        for arrays in batching.split(source.signature, job.calibration, 32):
             prepared(*map(torch.from_numpy, arrays))
         return _contiguous_before_clamps(convert_fx(prepared))
 

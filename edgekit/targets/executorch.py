@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.target import Conversion, Converted, Target, refuse
-from edgekit.core import calls
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import EXECUTORCH, TORCH, TORCHAO
+from edgekit.core.numerics import batching
 from edgekit.core.source import LoadedSource
 from edgekit.core.specs import SCALAR_TYPES, ModelDescription, OpCount, Signature, TensorSpec
 from edgekit.targets._fx_frugal import frugal, patterns_exported_once
@@ -71,7 +71,7 @@ def _quantized(program: Any, source: LoadedSource, job: Conversion) -> Any:
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     with patterns_exported_once():
         prepared = prepare_pt2e(program.module(), quantizer)
-    for arrays in calls.split(source.signature, job.calibration):
+    for arrays in batching.split(source.signature, job.calibration):
         prepared(*map(torch.from_numpy, arrays))
     with patterns_exported_once():
         return convert_pt2e(prepared)

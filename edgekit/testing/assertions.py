@@ -11,7 +11,7 @@ from edgekit.testing import _session
 
 if TYPE_CHECKING:
     from edgekit.core.artifact import Artifact
-    from edgekit.core.metrics import Array
+    from edgekit.core.numerics.metrics import Array
     from edgekit.core.validation import Validation
     from edgekit.stages.compare import Equivalence
 

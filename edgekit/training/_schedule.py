@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from edgekit.config.model import TrainingSpec
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 
 
 def learning_rate(spec: TrainingSpec, epoch: float) -> float:

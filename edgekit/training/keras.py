@@ -12,7 +12,7 @@ import numpy as np
 from edgekit.contracts.trainer import Fit, Lesson, Trainer
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.training._course import Course
 from edgekit.training._schedule import epoch_seed, order
 from edgekit.training._tensorboard import logged

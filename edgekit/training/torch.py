@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.contracts.trainer import Fit, Lesson, Trainer
 from edgekit.core.environment.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.training import _torch_qat
 from edgekit.training._course import Course
 from edgekit.training._schedule import epoch_seed, order

@@ -7,7 +7,7 @@ import pytest
 from edgekit.config.model import load_model_spec
 from edgekit.core.budgets import Budget
 from edgekit.core.errors import InputError
-from edgekit.core.tolerances import DEFAULTS
+from edgekit.core.numerics.tolerances import DEFAULTS
 
 MODELS = Path(__file__).parents[2] / "models"
 GOOD = """

@@ -14,9 +14,9 @@ from edgekit.core.artifact import Artifact, load_artifact
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError
+from edgekit.core.numerics.tolerances import DEFAULTS
 from edgekit.core.source import load_source
 from edgekit.core.specs import Variant
-from edgekit.core.tolerances import DEFAULTS
 from edgekit.core.validation import load_validation
 from edgekit.stages import routes
 from edgekit.stages.bench import BenchOptions, bench_one

@@ -4,10 +4,10 @@ from dataclasses import asdict
 
 import pytest
 
-from edgekit.core.comparison import Comparison
 from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.errors import InputError
-from edgekit.core.statistics import ClassDrift, Interval
+from edgekit.core.numerics.output_comparison import Comparison
+from edgekit.core.numerics.statistics import ClassDrift, Interval
 from edgekit.core.validation import Drift, Validation, load_validation
 
 

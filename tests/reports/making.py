@@ -5,13 +5,13 @@ from pathlib import Path
 
 from edgekit.core.artifact import Artifact, Manifest
 from edgekit.core.budgets import Verdict
-from edgekit.core.clock import Distribution
-from edgekit.core.comparison import Comparison, Figure
-from edgekit.core.drilling import TensorDiff
 from edgekit.core.emulated import Counts, Emulated
 from edgekit.core.environment import plugin_registry
 from edgekit.core.layers import Layers
 from edgekit.core.measurement import Measurement
+from edgekit.core.numerics.layerwise_diff import TensorDiff
+from edgekit.core.numerics.output_comparison import Comparison, Figure
+from edgekit.core.numerics.timing import Distribution
 from edgekit.core.report import Report, Row
 from edgekit.core.source import SourceModel
 from edgekit.core.specs import Signature, TensorSpec

@@ -21,9 +21,9 @@ from reports.making import (
     verdict,
 )
 
-from edgekit.core.comparison import Comparison
 from edgekit.core.emulated import UNCALIBRATED
 from edgekit.core.environment import plugin_registry
+from edgekit.core.numerics.output_comparison import Comparison
 from edgekit.core.report import REPORT_SCHEMA, load_report
 
 ALL = plugin_registry.names("edgekit.reports")

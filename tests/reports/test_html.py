@@ -21,8 +21,8 @@ from reports.making import (
 from edgekit.core.budgets import TIERS
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import MissingDependency
+from edgekit.core.numerics.statistics import ClassDrift
 from edgekit.core.specs import PRECISIONS
-from edgekit.core.statistics import ClassDrift
 from edgekit.reports._charts import color_of, marker_of
 from edgekit.reports._tables import TIER_WORDS, Cell, Column
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from edgekit.contracts.target import Layer
+from edgekit.core.numerics.tolerances import Tolerances
 from edgekit.core.recipe import Recipe
 from edgekit.core.samples import Samples
 from edgekit.core.source import SourceModel
 from edgekit.core.specs import Signature
-from edgekit.core.tolerances import Tolerances
 from edgekit.core.tuning import Constraints
 from edgekit.stages._search import Judge, Search, units
 from edgekit.stages._trials import Outcome

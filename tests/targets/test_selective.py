@@ -10,7 +10,7 @@ import torch
 from edgekit.contracts.target import Conversion
 from edgekit.core import samples
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import sqnr_db
+from edgekit.core.numerics.metrics import sqnr_db
 from edgekit.core.recipe import Recipe
 from edgekit.core.source import load_source
 from edgekit.core.specs import Signature, TensorSpec

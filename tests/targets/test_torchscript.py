@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edgekit.contracts.target import Conversion
-from edgekit.core.metrics import sqnr_db
+from edgekit.core.numerics.metrics import sqnr_db
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.runtimes.torchscript import RUNTIME
 from edgekit.sources._module import LoadedTorch

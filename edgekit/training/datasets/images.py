@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgekit.config.model import ModelSpec
 from edgekit.core.environment.requirements import KERAS, MLXTEND, require
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.training.datasets.packaged import read
 from edgekit.training.datasets.splits import Splits, assemble, cut, digest
 

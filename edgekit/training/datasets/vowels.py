@@ -8,7 +8,7 @@ import numpy as np
 
 from edgekit.core.environment.requirements import AEON
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.training.datasets.packaged import read
 from edgekit.training.datasets.splits import Splits, assemble, cut, digest
 

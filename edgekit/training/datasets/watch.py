@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.environment.requirements import SEGLEARN
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.training.datasets.packaged import read
 from edgekit.training.datasets.splits import cut
 

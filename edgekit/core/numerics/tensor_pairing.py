@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgekit.core.errors import InputError
-from edgekit.core.layout import Order, inverse
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.tensor_layout import Order, inverse
 from edgekit.core.specs import Dim, TensorSpec
 
 _TO_LAST: Order = (0, 2, 3, 1)

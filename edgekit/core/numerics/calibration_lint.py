@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 
 FEW = 32
 _MUCH_WIDER, _MUCH_NARROWER = 1.5, 0.5  # of the width of the model's own data

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from edgekit.core import calls
-from edgekit.core.metrics import Array
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.specs import Signature
 
 BEYOND = 8.0
@@ -47,7 +47,7 @@ def hard_inputs(
     made: dict[str, Array] = {}
     for index, spec in enumerate(signature.inputs):
         array = real[spec.name]
-        shape = (calls.rows(spec), *array.shape[1:]) if spec.shape else ()
+        shape = (batching.rows(spec), *array.shape[1:]) if spec.shape else ()
         low, high = float(array.min()), float(array.max())
         rng = np.random.default_rng([_SEED, index])
         values = [_fitting(maker(shape, low, high, rng), low, high, array.dtype) for maker in cases.values()]

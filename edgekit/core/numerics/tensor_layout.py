@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgekit.core.errors import InputError
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.specs import Signature, TensorSpec
 
 Order = tuple[int, ...]

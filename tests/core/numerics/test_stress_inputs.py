@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgekit.core.hard_inputs import OUTSIDE, WITHIN, hard_inputs
+from edgekit.core.numerics.stress_inputs import OUTSIDE, WITHIN, hard_inputs
 from edgekit.core.specs import Signature, TensorSpec
 
 SIGNATURE = Signature(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.core.statistics import (
+from edgekit.core.numerics.statistics import (
     bootstrap_drop,
     bootstrap_mean,
     by_class,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
-from edgekit.core.rounding import Rounding
+from edgekit.core.numerics.rounding_error import Rounding
 
 
 @dataclass(frozen=True)

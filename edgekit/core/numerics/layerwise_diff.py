@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.core import metrics
-from edgekit.core.metrics import Array
+from edgekit.core.numerics import metrics
+from edgekit.core.numerics.metrics import Array
 
 LEAP_DB = 10.0
 """A tensor whose SQNR is so much lower than that of every tensor before it is where something broke."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.core import metrics
-from edgekit.core.metrics import Array
-from edgekit.core.tolerances import Tolerances
+from edgekit.core.numerics import metrics
+from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.tolerances import Tolerances
 
 _UPPER = ("max_abs_error", "mean_abs_error", "rmse")
 _LOWER = {"min_sqnr_db": "sqnr_db", "min_cosine": "cosine", "min_top1_agreement": "top1_agreement"}

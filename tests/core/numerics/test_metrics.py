@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgekit.core import metrics
+from edgekit.core.numerics import metrics
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=150)
 

@@ -4,9 +4,8 @@ import math
 
 import pytest
 
-from edgekit.core.rounding import Rounding
-from edgekit.core.specs import PRECISIONS
-from edgekit.core.tolerances import (
+from edgekit.core.numerics.rounding_error import Rounding
+from edgekit.core.numerics.tolerances import (
     DEFAULTS,
     ROUNDING_FACTOR,
     ROUNDING_FLOOR,
@@ -14,6 +13,7 @@ from edgekit.core.tolerances import (
     for_precision,
     reason,
 )
+from edgekit.core.specs import PRECISIONS
 
 NAMES = ("max_abs_error", "mean_abs_error", "rmse", "min_sqnr_db", "min_cosine", "min_top1_agreement")
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.core import clock
-from edgekit.core.clock import Distribution
+from edgekit.core.numerics import timing
+from edgekit.core.numerics.timing import Distribution
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -34,18 +34,18 @@ class FakeTime:
 @pytest.fixture
 def fake(monkeypatch):
     made = FakeTime()
-    monkeypatch.setattr(clock, "time", made)
+    monkeypatch.setattr(timing, "time", made)
     return made
 
 
 def test_wall_and_cpu_time_of_a_call_are_kept_apart(fake):
-    stopwatch = clock.timed(lambda: fake.work(300, 700))
+    stopwatch = timing.timed(lambda: fake.work(300, 700))
     assert (stopwatch.wall_ns, stopwatch.cpu_ns) == (300, 700)
 
 
 def test_an_error_of_the_call_is_not_swallowed():
     with pytest.raises(ZeroDivisionError):
-        clock.timed(lambda: 1 / 0)
+        timing.timed(lambda: 1 / 0)
 
 
 def test_a_distribution_is_in_milliseconds():
@@ -86,49 +86,49 @@ def test_one_run_is_a_distribution_without_spread():
     ],
 )
 def test_runs_are_steady_when_two_windows_have_nearly_the_same_median(walls, steady):
-    assert clock.is_steady(walls) is steady
+    assert timing.is_steady(walls) is steady
 
 
 def test_warm_up_stops_as_soon_as_runs_are_steady(fake):
-    assert clock.warm_up(lambda: fake.work(1000), max_seconds=1) == 20
+    assert timing.warm_up(lambda: fake.work(1000), max_seconds=1) == 20
 
 
 def test_warm_up_goes_on_while_runs_get_faster(fake):
     walls = iter([*np.linspace(10_000, 1000, 60).astype(int), *[1000] * 40])
-    runs = clock.warm_up(lambda: fake.work(int(next(walls))), max_seconds=1)
+    runs = timing.warm_up(lambda: fake.work(int(next(walls))), max_seconds=1)
     assert 60 < runs <= 90
 
 
 def test_warm_up_ends_when_its_time_is_used_up(fake):
-    assert clock.warm_up(lambda: fake.work(400_000_000), max_seconds=1) == 3
+    assert timing.warm_up(lambda: fake.work(400_000_000), max_seconds=1) == 3
 
 
 def test_warm_up_ends_when_its_runs_are_used_up(fake):
     walls = (2**index for index in range(100))
-    assert clock.warm_up(lambda: fake.work(next(walls)), max_seconds=1e9, max_runs=25) == 25
+    assert timing.warm_up(lambda: fake.work(next(walls)), max_seconds=1e9, max_runs=25) == 25
 
 
 def test_warm_up_without_time_still_runs_once(fake):
-    assert clock.warm_up(lambda: fake.work(1), max_seconds=0) == 1
+    assert timing.warm_up(lambda: fake.work(1), max_seconds=0) == 1
 
 
 def test_measuring_goes_on_until_there_are_enough_runs(fake):
-    walls, cpus = clock.measure(lambda: fake.work(5000, 9000), min_seconds=0, max_seconds=0, min_runs=7)
+    walls, cpus = timing.measure(lambda: fake.work(5000, 9000), min_seconds=0, max_seconds=0, min_runs=7)
     assert list(walls) == [5000] * 7
     assert list(cpus) == [9000] * 7
 
 
 def test_measuring_goes_on_until_there_was_enough_time(fake):
-    walls, cpus = clock.measure(lambda: fake.work(250_000_000), min_seconds=1, max_seconds=1, min_runs=2)
+    walls, cpus = timing.measure(lambda: fake.work(250_000_000), min_seconds=1, max_seconds=1, min_runs=2)
     assert len(walls) == len(cpus) == 4
 
 
 def test_a_median_is_sure_when_its_interval_is_narrow():
-    assert not clock.is_sure([1000] * 3)  # too few to tell
-    assert clock.is_sure([1000] * 50)
-    assert not clock.is_sure([1000, 1100] * 25)
-    assert clock.is_sure([1000, 1005] * 25)
-    assert clock.is_sure([*[1000] * 90, *[9000] * 10])  # whatever the slow ones took
+    assert not timing.is_sure([1000] * 3)  # too few to tell
+    assert timing.is_sure([1000] * 50)
+    assert not timing.is_sure([1000, 1100] * 25)
+    assert timing.is_sure([1000, 1005] * 25)
+    assert timing.is_sure([*[1000] * 90, *[9000] * 10])  # whatever the slow ones took
 
 
 @SEEDED
@@ -136,19 +136,19 @@ def test_a_median_is_sure_when_its_interval_is_narrow():
 def test_the_interval_is_that_of_the_order_statistics(seed):
     """Of samples of a median of 1000 that spread by half, it needs some thousands to be sure to 1 %."""
     values = np.random.default_rng(seed).normal(1000, 500, 20_000)
-    assert not clock.is_sure(values[:200])
-    assert clock.is_sure(values, within=0.03)
+    assert not timing.is_sure(values[:200])
+    assert timing.is_sure(values, within=0.03)
 
 
 def test_an_unsure_median_is_measured_for_longer_and_no_longer_than_allowed(fake):
     steps = itertools.cycle([1_000_000, 2_000_000])
-    walls, _ = clock.measure(lambda: fake.work(next(steps)), min_seconds=0.1, max_seconds=0.4, min_runs=5)
+    walls, _ = timing.measure(lambda: fake.work(next(steps)), min_seconds=0.1, max_seconds=0.4, min_runs=5)
     assert sum(walls) == pytest.approx(0.4e9, rel=0.01)
-    walls, _ = clock.measure(lambda: fake.work(1_000_000), min_seconds=0.1, max_seconds=0.4, min_runs=5)
+    walls, _ = timing.measure(lambda: fake.work(1_000_000), min_seconds=0.1, max_seconds=0.4, min_runs=5)
     assert sum(walls) == pytest.approx(0.1e9, rel=0.02)
 
 
 def test_a_median_that_becomes_sure_ends_it(fake):
     steps = iter([2_000_000, 1_000_000] * 67 + [1_000_000] * 10_000)
-    walls, _ = clock.measure(lambda: fake.work(next(steps)), min_seconds=0.2, max_seconds=10, min_runs=5)
+    walls, _ = timing.measure(lambda: fake.work(next(steps)), min_seconds=0.2, max_seconds=10, min_runs=5)
     assert 0.2e9 < sum(walls) < 1e9

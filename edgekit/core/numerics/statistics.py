@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgekit.core.drilling import drill, match, plain
+from edgekit.core.numerics.layerwise_diff import drill, match, plain
 
 RNG = np.random.default_rng(0)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.core.calibration import lint
+from edgekit.core.numerics.calibration_lint import lint
 
 RNG = np.random.default_rng(0)
 DATA = RNG.random((100, 8, 8, 1), dtype=np.float32)

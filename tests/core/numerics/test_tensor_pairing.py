@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgekit.core.errors import InputError
-from edgekit.core.pairing import check_forced, fit, pair
+from edgekit.core.numerics.tensor_pairing import check_forced, fit, pair
 from edgekit.core.specs import TensorSpec
 
 

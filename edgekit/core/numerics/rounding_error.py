@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.core.metrics import Array, max_abs_error, rmse
+from edgekit.core.numerics.metrics import Array, max_abs_error, rmse
 
 DIGITS = 3
 """Significant digits that are kept: the order of summation depends on the machine, and the rest of them with it."""

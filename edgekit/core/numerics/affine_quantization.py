@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.metrics import Array
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.specs import Quantization, TensorSpec
 
 

@@ -1,0 +1,1 @@
+"""Metrics, statistics, comparison, tolerances, quantization arithmetic, tensor layout and batching."""
