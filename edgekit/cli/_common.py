@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 if TYPE_CHECKING:
-    from edgekit.core.artifact import Artifact
     from edgekit.core.build.file_digests import Digests
     from edgekit.core.build.plan_cache import Planned
     from edgekit.core.environment.project import Project
-    from edgekit.core.report import Report
+    from edgekit.core.records.artifact import Artifact
+    from edgekit.core.records.report import Report
     from edgekit.core.tracking import Tracking
     from edgekit.stages.context import Context
     from edgekit.stages.subjects import OwnModel

@@ -12,9 +12,9 @@ from edgekit.cli._common import Choice, Run, common, complete, failures, selecti
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekit.core.artifact import Artifact
     from edgekit.core.budgets import Budget
-    from edgekit.core.changes import Allowance, Changes
+    from edgekit.core.records.artifact import Artifact
+    from edgekit.core.records.regressions import Allowance, Changes
     from edgekit.stages.context import Context
 
 
@@ -122,7 +122,7 @@ def _changes(
     baseline: Path,
     allowance: Allowance,
 ) -> Changes | None:
-    from edgekit.core.report import load_report
+    from edgekit.core.records.report import load_report
     from edgekit.stages.changes import against
     from edgekit.stages.report import gather
     from edgekit.stages.select import Selection
@@ -141,8 +141,8 @@ def _changed(changes: Changes | None, color: bool) -> str:
 def _allowance(
     baseline: Path | None, max_regression: str | None, max_host_regression: str | None, max_metric_loss: float | None
 ) -> Allowance:
-    from edgekit.core.changes import Allowance
     from edgekit.core.errors import InputError
+    from edgekit.core.records.regressions import Allowance
     from edgekit.core.units import parse_share
 
     given = {

@@ -245,7 +245,7 @@ def _text(name: str, profile: DeviceProfile) -> str:
 
 
 def _emulated(profile: DeviceProfile) -> str:
-    from edgekit.core.emulated import UNCALIBRATED
+    from edgekit.core.records.emulated_measurement import UNCALIBRATED
 
     spec, cost = profile.emulation, profile.cost
     cpu = f"QEMU's {spec.cpu}" if spec else ""

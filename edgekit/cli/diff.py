@@ -47,7 +47,7 @@ def command(
     """
     from dataclasses import asdict
 
-    from edgekit.core.layers import finite
+    from edgekit.core.records.layer_errors import finite
     from edgekit.stages.diff import diff, keep, layers_of_diff
 
     if len(models) > 2:

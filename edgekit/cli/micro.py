@@ -162,7 +162,7 @@ def _npu_table(compiled: Sequence[NpuFit], run: Run) -> str:
 
 def _lives(done: Sequence[MicroFit]) -> Iterator[str]:
     """Each tensor's bar along the operators; the tensors at the peak are marked."""
-    from edgekit.core.arena import picture
+    from edgekit.core.records.memory_plan import picture
     from edgekit.core.units import format_bytes
 
     for item in done:

@@ -42,7 +42,7 @@ def command(run: Run) -> int:
 
 def _trained(run: Run, name: str) -> dict[str, dict[str, object]]:
     from edgekit.core.numerics.metrics import format_metric
-    from edgekit.core.source import load_source
+    from edgekit.core.records.source import load_source
     from edgekit.stages.context import FRAMEWORKS
 
     found: dict[str, dict[str, object]] = {}

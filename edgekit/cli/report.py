@@ -11,7 +11,7 @@ from edgekit.cli._common import Choice, Mlflow, Run, common, complete, mlflow_op
 
 if TYPE_CHECKING:
     from edgekit.contracts.report import ReportFormat
-    from edgekit.core.report import Report
+    from edgekit.core.records.report import Report
     from edgekit.core.tracking import Tracking
     from edgekit.stages.context import Context
 
@@ -98,7 +98,7 @@ def _gathered(
     tracking: Tracking | None,
 ) -> tuple[str, int]:
     """The report on build/, and the exit code."""
-    from edgekit.core.report import load_report
+    from edgekit.core.records.report import load_report
     from edgekit.stages.changes import against
     from edgekit.stages.report import gather
     from edgekit.stages.select import Selection, artifacts
@@ -131,9 +131,9 @@ def _compared(
     tracking: Tracking | None,
 ) -> tuple[str, int]:
     """What two reports differ in, and the exit code: a report is no gate."""
-    from edgekit.core.changes import Allowance
     from edgekit.core.errors import InputError
-    from edgekit.core.report import load_report
+    from edgekit.core.records.regressions import Allowance
+    from edgekit.core.records.report import load_report
     from edgekit.stages.changes import compare
 
     if any(choice) or baseline or tracking:

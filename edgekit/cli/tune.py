@@ -20,7 +20,7 @@ from edgekit.cli._common import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgekit.core.artifact import Artifact
+    from edgekit.core.records.artifact import Artifact
     from edgekit.core.tuning import Candidate, Tuning
     from edgekit.stages.context import Context
     from edgekit.stages.tune import TuneOptions

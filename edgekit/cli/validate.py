@@ -12,7 +12,7 @@ from edgekit.cli._common import Choice, Run, common, complete, failures, selecti
 if TYPE_CHECKING:
     from edgekit.core.numerics.output_comparison import Comparison
     from edgekit.core.numerics.tolerances import Tolerances
-    from edgekit.core.validation import Drift, Validation
+    from edgekit.core.records.validation import Drift, Validation
     from edgekit.stages.emulate import Guest
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.config.model import ModelSpec
 from edgekit.core.numerics.tolerances import DEFAULTS
-from edgekit.core.source import SourceModel
+from edgekit.core.records.source import SourceModel
 
 
 @dataclass(frozen=True)

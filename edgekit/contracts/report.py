@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from edgekit.core.budgets import Verdict, format_rule
-from edgekit.core.changes import Change, Changes
 from edgekit.core.environment.project import OURS
 from edgekit.core.errors import InputError
-from edgekit.core.measurement import Measurement
 from edgekit.core.numerics.metrics import TASK_METRICS, format_metric
 from edgekit.core.numerics.output_comparison import Comparison
-from edgekit.core.operators import OperatorCost
-from edgekit.core.report import Report, Row
+from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.operator_costs import OperatorCost
+from edgekit.core.records.regressions import Change, Changes
+from edgekit.core.records.report import Report, Row
+from edgekit.core.records.validation import Validation
 from edgekit.core.units import format_bytes, format_count, format_ms
-from edgekit.core.validation import Validation
 
 NOTHING = "-"
 

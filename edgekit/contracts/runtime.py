@@ -14,7 +14,7 @@ from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.affine_quantization import from_tensor, to_tensor
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.operators import OperatorCost
+from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.specs import Signature, TensorSpec
 
 

@@ -24,7 +24,7 @@ Build = Callable[[], Any]
 
 
 class Loaded(ABC):
-    """A model in memory. Satisfies `edgekit.core.source.LoadedSource`.
+    """A model in memory. Satisfies `edgekit.core.records.source.LoadedSource`.
 
     `sizes` has a size for each symbolic dimension that is not the batch.
     """

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgekit.core.arena import Life
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.operators import Operator
 from edgekit.core.recipe import Calibration, Recipe
-from edgekit.core.source import LoadedSource
+from edgekit.core.records.memory_plan import Life
+from edgekit.core.records.operator_costs import Operator
+from edgekit.core.records.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgekit.core.recipe import Recipe
+from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
-from edgekit.core.validation import Drift
 
 Preference = Literal["latency", "size", "accuracy"]
 NOISE = 1.1

@@ -17,7 +17,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.emulated import UNCALIBRATED, Counts, Emulated
+from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts, Emulated
 from edgekit.devices.emulation.guest import LINE_BYTES
 from edgekit.devices.profile import CostSpec, DeviceProfile, ThreadCost
 

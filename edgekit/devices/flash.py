@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgekit.core.code_size import CodeSize, Piece
+from edgekit.core.records.section_sizes import CodeSize, Piece
 
 THUMB2, THUMB2_LOW, THUMB2_HIGH = 0.61, 0.52, 0.68
 """Of 48 kernels together on the Cortex-M4, and nine of ten draws of ten of them; M33 the same, M7 0.64."""

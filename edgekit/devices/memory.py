@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.core.arena import Life, peak
+from edgekit.core.records.memory_plan import Life, peak
 from edgekit.core.units import format_bytes
 from edgekit.devices.flash import FlashEstimate
 from edgekit.devices.profile import DeviceProfile

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import PurePosixPath
 
-from edgekit.core.artifact import Manifest
-from edgekit.core.layers import SOURCE, Layers
-from edgekit.core.measurement import Measurement
+from edgekit.core.records.artifact import Manifest
+from edgekit.core.records.layer_errors import SOURCE, Layers
+from edgekit.core.records.measurement import Measurement
 
 _FRAMEWORKS = ("keras", "torch")  # a reference model has both; other kinds of source stand alone
 _HOST = "host"  # the device name of a bench without a profile

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from edgekit.contracts.report import NOTHING
-from edgekit.core.measurement import Measurement
 from edgekit.core.numerics.output_comparison import Comparison, format_figure
-from edgekit.core.report import Row
+from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.report import Row
+from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_count, format_ms
-from edgekit.core.validation import Drift
 from edgekit.reports._commands import bench_command, check_command, diff_command, export_command, validate_command
 from edgekit.reports._layers import ByLayer, by_layer
 from edgekit.reports._tables import (

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.contracts.report import NOTHING
-from edgekit.core.layers import SOURCE, Layers
 from edgekit.core.numerics.layerwise_diff import TensorDiff
+from edgekit.core.records.layer_errors import SOURCE, Layers
 from edgekit.reports import _charts
 
 LAYERS_HEADER = ("model", "variant", "against", "lowest SQNR", "of", "leaps at")

@@ -23,8 +23,8 @@ from edgekit.contracts.report import (
     tier_note,
     validated_cells,
 )
-from edgekit.core.changes import Changes
-from edgekit.core.report import Report
+from edgekit.core.records.regressions import Changes
+from edgekit.core.records.report import Report
 from edgekit.reports._layers import LAYERS_HEADER, LAYERS_LEFT, summary_cells
 
 _FOLD_FROM = 20

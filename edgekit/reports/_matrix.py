@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekit.contracts.report import NOTHING
-from edgekit.core.report import Report, Row
+from edgekit.core.records.report import Report, Row
 from edgekit.core.specs import PRECISIONS
 from edgekit.core.units import format_bytes
 from edgekit.reports._tables import evidence_key, subject_of, verdict_of

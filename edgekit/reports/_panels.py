@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from edgekit.core.budgets import TIERS
-from edgekit.core.measurement import Measurement
 from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.numerics.pareto import front
-from edgekit.core.report import Report, Row
+from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.report import Report, Row
+from edgekit.core.records.validation import Drift
 from edgekit.core.specs import PRECISIONS
 from edgekit.core.units import format_bytes, format_ms
-from edgekit.core.validation import Drift
 from edgekit.reports import _charts
 from edgekit.reports._charts import Axis, Point, Span
 from edgekit.reports._tables import NAMES, Cell, Column, Line, Table, line, metric_text, subject_of, tiers_of

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from edgekit.contracts.report import NOTHING, artifact_cells, change_cells, equality, operator_cells
 from edgekit.core.budgets import TIERS, format_rule
-from edgekit.core.changes import ALLOWED, GONE, INCOMPARABLE, NEW, WORSE, Change, Changes
-from edgekit.core.measurement import Measurement
 from edgekit.core.numerics.metrics import TASK_METRICS
-from edgekit.core.operators import OperatorCost
-from edgekit.core.report import Report, Row
+from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.operator_costs import OperatorCost
+from edgekit.core.records.regressions import ALLOWED, GONE, INCOMPARABLE, NEW, WORSE, Change, Changes
+from edgekit.core.records.report import Report, Row
+from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
-from edgekit.core.validation import Drift
 
 TIER_WORDS = {
     "device": "measured on the device itself.",

@@ -27,10 +27,10 @@ from edgekit.contracts.report import (
     tier_note,
     validated_cells,
 )
-from edgekit.core.changes import INCOMPARABLE, Change, Changes
-from edgekit.core.measurement import Measurement
-from edgekit.core.operators import OperatorCost
-from edgekit.core.report import Report
+from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.operator_costs import OperatorCost
+from edgekit.core.records.regressions import INCOMPARABLE, Change, Changes
+from edgekit.core.records.report import Report
 from edgekit.core.tuning import Blame
 
 WIDTH = 100

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from edgekit.contracts.report import ReportFormat
-from edgekit.core.measurement import Measurement
 from edgekit.core.numerics.output_comparison import Comparison
-from edgekit.core.report import Report, Row
-from edgekit.core.validation import Validation
+from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.report import Report, Row
+from edgekit.core.records.validation import Validation
 
 HEADER = (
     "model",

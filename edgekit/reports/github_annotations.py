@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from edgekit.contracts.report import ReportFormat, change_cells, conclusion, limit_file
 from edgekit.core.budgets import Verdict
-from edgekit.core.changes import Change, Changes
-from edgekit.core.report import Report
+from edgekit.core.records.regressions import Change, Changes
+from edgekit.core.records.report import Report
 
 SHOWN = 10
 """GitHub shows so many errors, and as many warnings, of one step."""

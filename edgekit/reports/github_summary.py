@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgekit.contracts.report import ReportFormat
-from edgekit.core.changes import Changes
-from edgekit.core.report import Report
+from edgekit.core.records.regressions import Changes
+from edgekit.core.records.report import Report
 from edgekit.reports._markdown import changes_section, report_text
 
 LIMIT_BYTES = 1024 * 1024

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.report import NOTHING, ReportFormat, conclusion
-from edgekit.core.changes import Changes
 from edgekit.core.environment.requirements import JINJA2, MATPLOTLIB, require
-from edgekit.core.measurement import Measurement
-from edgekit.core.report import Report
+from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.regressions import Changes
+from edgekit.core.records.report import Report
 from edgekit.reports._svg import shared_markers
 from edgekit.reports._tables import TIER_WORDS
 

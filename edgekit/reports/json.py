@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from edgekit.contracts.report import ReportFormat
-from edgekit.core.changes import Changes
 from edgekit.core.environment.atomic_files import to_json
-from edgekit.core.layers import to_dict
-from edgekit.core.report import REPORT_SCHEMA, Report, Row
-from edgekit.core.validation import Validation
+from edgekit.core.records.layer_errors import to_dict
+from edgekit.core.records.regressions import Changes
+from edgekit.core.records.report import REPORT_SCHEMA, Report, Row
+from edgekit.core.records.validation import Validation
 
 
 def _validation(validation: Validation) -> dict[str, Any]:

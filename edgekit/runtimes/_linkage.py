@@ -13,9 +13,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.code_size import Piece
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.errors import InputError
+from edgekit.core.records.section_sizes import Piece
 
 _POINTER = 8
 _LONGEST_STRING = 4096

@@ -27,7 +27,7 @@ from edgekit.core.numerics import batching, timing
 from edgekit.core.numerics.affine_quantization import to_tensor
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.timing import NS_PER_MS, Distribution
-from edgekit.core.operators import OperatorCost
+from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.specs import Signature
 
 PATIENCE = 2

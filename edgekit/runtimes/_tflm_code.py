@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from edgekit.core.code_size import CodeSize
 from edgekit.core.environment.requirements import CAPSTONE, ELFTOOLS, TFLITE_MICRO, require
 from edgekit.core.errors import InputError
+from edgekit.core.records.section_sizes import CodeSize
 from edgekit.runtimes._linkage import Library
 
 REQUIRES = (TFLITE_MICRO, ELFTOOLS, CAPSTONE)

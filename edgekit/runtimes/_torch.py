@@ -15,7 +15,7 @@ from edgekit.contracts.runtime import Runtime, Session
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.operators import OperatorCost
+from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.specs import Signature
 
 _UNSTEADY = 5

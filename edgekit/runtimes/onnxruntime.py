@@ -15,7 +15,7 @@ from edgekit.core.environment.requirements import ONNXRUNTIME
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.operators import OperatorCost
+from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.specs import Dim, Signature, TensorSpec
 
 _DTYPES = {

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.runtime import Runtime, Session
-from edgekit.core.arena import Arena
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import TFLITE_MICRO
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
+from edgekit.core.records.memory_plan import Arena
 from edgekit.core.specs import Quantization, Signature, TensorSpec
 
 LARGEST = 1 << 26

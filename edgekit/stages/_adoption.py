@@ -19,8 +19,8 @@ from edgekit.core.events import Listener
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
 from edgekit.core.numerics.rounding_error import Rounding, measured
-from edgekit.core.samples import Samples
-from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel
+from edgekit.core.records.samples import Samples
+from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel
 from edgekit.core.specs import Dim, Signature, TensorSpec
 from edgekit.sources import _given_samples
 

@@ -20,7 +20,6 @@ from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.source import Loaded, SourceKind
 from edgekit.contracts.target import Conversion, Converted, Target
 from edgekit.contracts.trainer import Lesson, Trainer
-from edgekit.core.arena import Life
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.environment.requirements import require, versions
@@ -31,10 +30,11 @@ from edgekit.core.numerics import tensor_layout
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
 from edgekit.core.numerics.rounding_error import Rounding, measured
 from edgekit.core.numerics.tensor_layout import Order
-from edgekit.core.operators import Operator
 from edgekit.core.recipe import Recipe
-from edgekit.core.samples import Samples
-from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel, load_source
+from edgekit.core.records.memory_plan import Life
+from edgekit.core.records.operator_costs import Operator
+from edgekit.core.records.samples import Samples
+from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel, load_source
 from edgekit.core.specs import ModelDescription, Signature, TensorSpec
 from edgekit.training._checkpoint import Checkpoints
 from edgekit.training.datasets.splits import Splits, digest, hold_out

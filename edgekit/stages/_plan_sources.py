@@ -18,7 +18,7 @@ from edgekit.core.environment import plugin_registry, python_dependencies
 from edgekit.core.environment.requirements import ONNX, SAFETENSORS
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import unknown_name
-from edgekit.core.source import SOURCE_FILE
+from edgekit.core.records.source import SOURCE_FILE
 from edgekit.stages import subjects
 from edgekit.stages._draft import Draft, PlannedSource, code_files, placed, plain, versions
 from edgekit.stages.train import parse_frameworks

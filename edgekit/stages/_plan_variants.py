@@ -13,15 +13,15 @@ from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.source import SourceKind
 from edgekit.core.budgets import CHECK_FILE, Budget
 from edgekit.core.build.graph import Read, Step
-from edgekit.core.emulated import emulation_file
 from edgekit.core.environment import plugin_registry, requirements
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.events import Noted
-from edgekit.core.layers import LAYERS_FILE
-from edgekit.core.measurement import bench_file
-from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
+from edgekit.core.records.emulated_measurement import emulation_file
+from edgekit.core.records.layer_errors import LAYERS_FILE
+from edgekit.core.records.measurement import bench_file
+from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
+from edgekit.core.records.validation import VALIDATION_FILE, validation_file
 from edgekit.core.specs import Route, Variant
-from edgekit.core.validation import VALIDATION_FILE, validation_file
 from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile
 from edgekit.runtimes._tflm_code import REQUIRES as CODE_SIZE_REQUIRES

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from edgekit.core.artifact import MANIFEST_FILE
 from edgekit.core.budgets import CHECK_FILE
 from edgekit.core.environment.atomic_files import to_json
-from edgekit.core.layers import LAYERS_FILE
-from edgekit.core.measurement import Measurement
-from edgekit.core.report import Row
-from edgekit.core.source import GOLDEN_FILE, SOURCE_FILE, SourceModel
+from edgekit.core.records.artifact import MANIFEST_FILE
+from edgekit.core.records.layer_errors import LAYERS_FILE
+from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.report import Row
+from edgekit.core.records.source import GOLDEN_FILE, SOURCE_FILE, SourceModel
+from edgekit.core.records.validation import Drift, Validation
 from edgekit.core.tracking import Point, TrackedRun, legal
-from edgekit.core.validation import Drift, Validation
 
 FOLDER = "artifact"
 """Of a run; as it was in build/, so that `edgekit validate` takes it when it is downloaded."""

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.target import Conversion, Layer, Target
-from edgekit.core import samples
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.events import Listener
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.recipe import Recipe
-from edgekit.core.samples import Samples
-from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
+from edgekit.core.records import samples
+from edgekit.core.records.samples import Samples
+from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
 from edgekit.core.specs import Signature
 from edgekit.stages._jobs import ConvertRequest, prepared
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekit.contracts.target import Target
-from edgekit.core.artifact import Artifact, load_artifact
 from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import Finished, Noted, Progress, Started
 from edgekit.core.recipe import Recipe
-from edgekit.core.source import SourceModel
+from edgekit.core.records.artifact import Artifact, load_artifact
+from edgekit.core.records.source import SourceModel
 from edgekit.core.tuning import Blame, Candidate, Constraints, Preference
 from edgekit.core.units import format_bytes
 from edgekit.devices.profile import DeviceProfile

@@ -9,8 +9,8 @@ from typing import Any
 from edgekit.core.budgets import Verdict, format_rule
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.errors import InputError
-from edgekit.core.measurement import Measurement, measurement_from_dict
-from edgekit.core.operators import dearer, other_kinds
+from edgekit.core.records.measurement import Measurement, measurement_from_dict
+from edgekit.core.records.operator_costs import dearer, other_kinds
 
 _NOT_REPEATABLE = "latency_ms.host"
 """Judged only where neither bench has the emulated tier: on a shared machine it moves by more than a change does."""

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.runtime import Runtime
-from edgekit.core.artifact import Artifact
-from edgekit.core.emulated import Emulated
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import to_json, write_json, writing
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted, Started
-from edgekit.core.measurement import Measurement, bench_file
 from edgekit.core.numerics.timing import Distribution
-from edgekit.core.operators import OperatorCost
-from edgekit.core.source import GOLDEN_FILE
+from edgekit.core.records.artifact import Artifact
+from edgekit.core.records.emulated_measurement import Emulated
+from edgekit.core.records.measurement import Measurement, bench_file
+from edgekit.core.records.operator_costs import OperatorCost
+from edgekit.core.records.source import GOLDEN_FILE
 from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.devices import analytic, host, kernels

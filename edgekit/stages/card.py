@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from edgekit.config.card import Card
-from edgekit.core.artifact import Artifact, load_artifact
 from edgekit.core.errors import EdgekitError
-from edgekit.core.source import load_source
+from edgekit.core.records.artifact import Artifact, load_artifact
+from edgekit.core.records.source import load_source
 from edgekit.stages.check import measurements_of
 from edgekit.stages.context import FRAMEWORKS, Context
 from edgekit.stages.inspect import describe

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from edgekit.core.changes import (
+from edgekit.core.errors import InputError
+from edgekit.core.numerics.metrics import TASK_METRICS
+from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.regressions import (
     BETTER,
     GONE,
     INCOMPARABLE,
@@ -17,11 +20,8 @@ from edgekit.core.changes import (
     Changes,
     moved,
 )
-from edgekit.core.errors import InputError
-from edgekit.core.measurement import Measurement
-from edgekit.core.numerics.metrics import TASK_METRICS
-from edgekit.core.report import Report, Row
-from edgekit.core.validation import Drift
+from edgekit.core.records.report import Report, Row
+from edgekit.core.records.validation import Drift
 from edgekit.stages.baseline import figures_of
 from edgekit.stages.select import Selection
 

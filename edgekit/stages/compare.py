@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.target import Target
-from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import metrics
@@ -18,7 +17,8 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.output_comparison import Comparison, compare_output
 from edgekit.core.numerics.tensor_pairing import Pair, check_forced, pair
 from edgekit.core.numerics.tolerances import for_precision
-from edgekit.core.source import SOURCE_FILE, load_source
+from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.records.source import SOURCE_FILE, load_source
 from edgekit.core.specs import PRECISIONS, Signature, TensorSpec
 from edgekit.sources._given_samples import fitted, read_arrays
 from edgekit.stages import routes, subjects

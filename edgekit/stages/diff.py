@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgekit.core import samples
-from edgekit.core.artifact import Artifact
 from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.errors import InputError
-from edgekit.core.layers import LAYERS_FILE, SOURCE, Layers, to_dict
 from edgekit.core.numerics.layerwise_diff import Drilling, drill
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_pairing import pair
-from edgekit.core.source import GOLDEN_FILE, SOURCE_FILE, load_source
+from edgekit.core.records import samples
+from edgekit.core.records.artifact import Artifact
+from edgekit.core.records.layer_errors import LAYERS_FILE, SOURCE, Layers, to_dict
+from edgekit.core.records.source import GOLDEN_FILE, SOURCE_FILE, load_source
 from edgekit.sources._given_samples import read_arrays
 from edgekit.stages._operands import Operand
 from edgekit.stages.compare import (

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.core.artifact import Artifact
-from edgekit.core.emulated import Counts, Emulated, parse_marks, peak_memory_bytes
 from edgekit.core.environment.atomic_files import read_json, to_json, write_json, writing
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.samples import Samples
-from edgekit.core.source import GOLDEN_FILE
+from edgekit.core.records.artifact import Artifact
+from edgekit.core.records.emulated_measurement import Counts, Emulated, parse_marks, peak_memory_bytes
+from edgekit.core.records.samples import Samples
+from edgekit.core.records.source import GOLDEN_FILE
 from edgekit.devices import cost
 from edgekit.devices.emulation import pins, setup, tools
 from edgekit.devices.emulation.guest import cache_arguments, guest_command

@@ -12,8 +12,6 @@ from typing import Any
 
 from edgekit.contracts.bridge import Bridge
 from edgekit.contracts.target import Target
-from edgekit.core import samples
-from edgekit.core.artifact import Artifact, Manifest, load_artifact, write_manifest
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file, sha256_path, size_of, staged_folder, write_json
 from edgekit.core.environment.user_code import Factory
@@ -22,8 +20,10 @@ from edgekit.core.events import Noted
 from edgekit.core.numerics import batching, calibration_lint, tensor_layout
 from edgekit.core.numerics.tensor_layout import Order
 from edgekit.core.recipe import RECIPE_FILE, Recipe
-from edgekit.core.samples import Samples
-from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, SourceModel, load_source
+from edgekit.core.records import samples
+from edgekit.core.records.artifact import Artifact, Manifest, load_artifact, write_manifest
+from edgekit.core.records.samples import Samples
+from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, SourceModel, load_source
 from edgekit.core.specs import Route, Variant
 from edgekit.core.units import format_bytes
 from edgekit.stages import routes

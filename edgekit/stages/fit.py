@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
-from edgekit.core.emulated import Counts
 from edgekit.core.environment.atomic_files import read_bytes, read_json, sha256_file, write_json, write_text
 from edgekit.core.environment.project import open_project
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW, versions
 from edgekit.core.environment.user_cache import cache_folder, locked
 from edgekit.core.errors import InputError, StepError
+from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.records.emulated_measurement import Counts
 from edgekit.core.units import format_ms
 from edgekit.devices import cost, networks
 from edgekit.devices.cost import Prediction, Row

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.core.arena import Life
-from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.errors import EdgekitError, InputError
+from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.records.memory_plan import Life
 from edgekit.core.specs import ModelDescription, Signature
 from edgekit.stages import routes
 from edgekit.stages.context import Context, runtime_environment

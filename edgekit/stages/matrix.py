@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekit.core.artifact import Artifact
+from edgekit.core.records.artifact import Artifact
+from edgekit.core.records.validation import Validation
 from edgekit.core.specs import Variant
-from edgekit.core.validation import Validation
 from edgekit.stages import export, routes
 from edgekit.stages.context import Context
 from edgekit.stages.validate import validate

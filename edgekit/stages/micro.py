@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core import c_source
-from edgekit.core.arena import Arena, Life, Peak, peak, smallest
-from edgekit.core.artifact import Artifact
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError, StepError
 from edgekit.core.events import Listener
 from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
+from edgekit.core.records.artifact import Artifact
+from edgekit.core.records.memory_plan import Arena, Life, Peak, peak, smallest
 from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes
 from edgekit.devices import kernels

@@ -9,10 +9,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.core.artifact import Artifact
 from edgekit.core.environment.requirements import VELA, require
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Listener
+from edgekit.core.records.artifact import Artifact
 from edgekit.stages.context import Context
 from edgekit.workers.environment import Environment
 

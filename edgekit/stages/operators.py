@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.artifact import Artifact
-from edgekit.core.emulated import Counts, Prefix, by_operator
 from edgekit.core.errors import StepFailed
-from edgekit.core.operators import Operator, OperatorCost
+from edgekit.core.records.artifact import Artifact
+from edgekit.core.records.emulated_measurement import Counts, Prefix, by_operator
+from edgekit.core.records.operator_costs import Operator, OperatorCost
 from edgekit.devices import cost
 from edgekit.devices.emulation import pins
 from edgekit.stages import emulate, routes

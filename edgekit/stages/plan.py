@@ -14,11 +14,11 @@ from edgekit.core.build.plan_cache import Planned
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError, unknown_name
-from edgekit.core.layers import LAYERS_FILE
-from edgekit.core.measurement import bench_file
-from edgekit.core.source import SOURCE_FILE
+from edgekit.core.records.layer_errors import LAYERS_FILE
+from edgekit.core.records.measurement import bench_file
+from edgekit.core.records.source import SOURCE_FILE
+from edgekit.core.records.validation import VALIDATION_FILE, validation_file
 from edgekit.core.tracking import no_secret, tracking, tracking_step
-from edgekit.core.validation import VALIDATION_FILE, validation_file
 from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.stages import emulate
 from edgekit.stages._draft import Draft, host_description, placed, plain, versions

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-from edgekit.core.artifact import Artifact
-from edgekit.core.emulated import Emulation, emulation_file
 from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.events import Started
+from edgekit.core.records.artifact import Artifact
+from edgekit.core.records.emulated_measurement import Emulation, emulation_file
 from edgekit.core.units import format_count, format_ms
 from edgekit.devices import host
 from edgekit.stages import emulate, operators

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.core.artifact import Artifact
-from edgekit.core.code_size import CodeSize
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
 from edgekit.core.events import Listener, Noted
+from edgekit.core.records.artifact import Artifact
+from edgekit.core.records.section_sizes import CodeSize
 from edgekit.devices import flash
 from edgekit.devices.flash import FlashEstimate
 from edgekit.devices.memory import lacks_room

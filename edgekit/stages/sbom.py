@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
-from edgekit.core.artifact import Artifact
 from edgekit.core.environment.atomic_files import to_json, write_json
-from edgekit.core.source import SOURCE_FILE, SourceModel, load_source
+from edgekit.core.records.artifact import Artifact
+from edgekit.core.records.source import SOURCE_FILE, SourceModel, load_source
 from edgekit.core.specs import TensorSpec
 
 SBOM_FILE = "sbom.cdx.json"

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.errors import EdgekitError, InputError, unknown_name
 from edgekit.core.events import Failed
+from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.specs import TUNED
 from edgekit.stages import routes
 from edgekit.stages.context import Context

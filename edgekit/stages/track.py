@@ -15,8 +15,8 @@ from edgekit import __version__
 from edgekit.core.environment.requirements import MLFLOW, require
 from edgekit.core.errors import MissingDependency
 from edgekit.core.events import Noted, Progress
-from edgekit.core.report import Report, Row
-from edgekit.core.source import SourceModel
+from edgekit.core.records.report import Report, Row
+from edgekit.core.records.source import SourceModel
 from edgekit.core.tracking import STEP_NAME, Known, Logged, Marks, Tracked, TrackedRun, Tracking, shown
 from edgekit.stages import _mlflow
 from edgekit.stages._tracked import artifact_run, source_run

@@ -17,7 +17,7 @@ from edgekit.core.environment.requirements import TENSORBOARD, require
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import Noted
 from edgekit.core.numerics.metrics import format_metric
-from edgekit.core.source import SourceModel
+from edgekit.core.records.source import SourceModel
 from edgekit.stages.context import FRAMEWORKS, Context, training_environment
 
 TIMEOUT_S = 3600.0

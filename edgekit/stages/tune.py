@@ -16,14 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgekit.contracts.target import Target
-from edgekit.core import samples
-from edgekit.core.artifact import Artifact, load_artifact
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.numerics.tolerances import for_precision
 from edgekit.core.recipe import Calibration, Recipe
-from edgekit.core.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
+from edgekit.core.records import samples
+from edgekit.core.records.artifact import Artifact, load_artifact
+from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
 from edgekit.core.specs import Route, Variant
 from edgekit.core.tuning import Blame, Candidate, Constraints, Tuning, best, nearest
 from edgekit.stages import emulate, export, routes

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core import samples
-from edgekit.core.artifact import Artifact
 from edgekit.core.environment.atomic_files import write_json, writing
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
@@ -23,10 +21,12 @@ from edgekit.core.numerics.rounding_error import rounding_from_dict
 from edgekit.core.numerics.statistics import bootstrap_drop, bootstrap_mean, by_class, mcnemar_p
 from edgekit.core.numerics.stress_inputs import hard_inputs
 from edgekit.core.numerics.tolerances import Tolerances, for_precision, reason
-from edgekit.core.samples import Samples
-from edgekit.core.source import GOLDEN_FILE, TEST_FILE, load_source
+from edgekit.core.records import samples
+from edgekit.core.records.artifact import Artifact
+from edgekit.core.records.samples import Samples
+from edgekit.core.records.source import GOLDEN_FILE, TEST_FILE, load_source
+from edgekit.core.records.validation import Drift, Validation, validation_file
 from edgekit.core.specs import FLOAT_PRECISIONS
-from edgekit.core.validation import Drift, Validation, validation_file
 from edgekit.devices.emulation import pins
 from edgekit.stages import emulate
 from edgekit.stages.compare import ask

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.operators import Operator
+from edgekit.core.records.operator_costs import Operator
 from edgekit.targets._onnx_graph import parse, reads
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.operators import Operator
+from edgekit.core.records.operator_costs import Operator
 from edgekit.targets._tflite_graph import main_graph, op_name, pack, parse, text
 
 

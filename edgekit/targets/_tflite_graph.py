@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.target import refuse
-from edgekit.core.arena import Life
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import LITERT, require
+from edgekit.core.records.memory_plan import Life
 from edgekit.core.specs import Dim, ModelDescription, OpCount, Quantization, Signature, TensorSpec
 
 _DTYPES = {

@@ -11,7 +11,7 @@ from typing import Any
 from edgekit.contracts.target import Conversion
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.source import LoadedSource
+from edgekit.core.records.source import LoadedSource
 from edgekit.core.specs import Signature
 
 CONVERTER = "TFLiteConverter"

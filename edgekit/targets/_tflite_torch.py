@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.source import LoadedSource
+from edgekit.core.records.source import LoadedSource
 from edgekit.core.specs import TensorSpec
 from edgekit.targets._tflite_graph import rename_signature
 

@@ -23,7 +23,7 @@ import numpy as np
 from edgekit.contracts.target import Conversion, refuse
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.numerics import batching
-from edgekit.core.source import LoadedSource
+from edgekit.core.records.source import LoadedSource
 from edgekit.core.specs import ModelDescription, OpCount, Signature
 
 SIGNATURE_RECORD = "edgekit.json"

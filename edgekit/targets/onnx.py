@@ -22,8 +22,8 @@ from edgekit.core.environment.requirements import (
     TF2ONNX,
     TORCH,
 )
-from edgekit.core.operators import Operator
-from edgekit.core.source import LoadedSource
+from edgekit.core.records.operator_costs import Operator
+from edgekit.core.records.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature
 from edgekit.targets import _onnx_cuts, _onnx_selective
 from edgekit.targets._onnx_graph import canonical_names, describe, expose, parse, prune_opsets, read_signature, rename

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.target import Conversion, Converted, Layer, Target
-from edgekit.core.arena import Life
 from edgekit.core.environment.requirements import KERAS, LITERT, LITERT_TORCH, QUANTIZER, TENSORFLOW, TORCH, require
-from edgekit.core.operators import Operator
-from edgekit.core.source import LoadedSource
+from edgekit.core.records.memory_plan import Life
+from edgekit.core.records.operator_costs import Operator
+from edgekit.core.records.source import LoadedSource
 from edgekit.core.specs import ModelDescription, Signature, TensorSpec
 from edgekit.targets import _tflite_cuts, _tflite_keras, _tflite_quantizer, _tflite_selective, _tflite_torch
 from edgekit.targets._tflite_graph import describe, inline_buffers, lives, read_signature

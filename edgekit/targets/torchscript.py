@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgekit.contracts.target import Conversion, Converted, Target
 from edgekit.core.environment.requirements import TORCH
-from edgekit.core.source import LoadedSource
+from edgekit.core.records.source import LoadedSource
 from edgekit.core.specs import ModelDescription
 from edgekit.targets import _torchscript_file as archive
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from edgekit.testing import _session
 
 if TYPE_CHECKING:
-    from edgekit.core.artifact import Artifact
     from edgekit.core.numerics.metrics import Array
-    from edgekit.core.validation import Validation
+    from edgekit.core.records.artifact import Artifact
+    from edgekit.core.records.validation import Validation
     from edgekit.stages.compare import Equivalence
 
 
 def _artifact(model: str | Path) -> Artifact:
-    from edgekit.core.artifact import load_artifact
+    from edgekit.core.records.artifact import load_artifact
 
     path = Path(model)
     return load_artifact(path if path.is_dir() else path.parent)
@@ -87,8 +87,8 @@ def assert_accuracy_drift(
 def assert_size_budget(model: str | Path, budget: str | int) -> None:
     """That a model file, or an artifact's model file, has at most so many bytes: 512000, "500 KB", "1.5 MB"."""
     __tracebackhide__ = True
-    from edgekit.core.artifact import MANIFEST_FILE
     from edgekit.core.environment.atomic_files import size_of
+    from edgekit.core.records.artifact import MANIFEST_FILE
     from edgekit.core.units import format_bytes, parse_bytes
 
     path = Path(model)

@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from edgekit.core.artifact import load_artifact
 from edgekit.core.environment.project import open_project
 from edgekit.core.events import ignore
+from edgekit.core.records.artifact import load_artifact
 from edgekit.reports.console import table
 from edgekit.stages.context import Context
 from edgekit.stages.diff import diff
@@ -58,7 +58,7 @@ def _inputs(golden: Path, folder: Path) -> Path:
     """The inputs of golden samples as a file for --samples."""
     import numpy as np
 
-    from edgekit.core import samples
+    from edgekit.core.records import samples
 
     made = folder / "inputs.npz"
     np.savez(made, **samples.load(golden, "golden samples").inputs)  # type: ignore[arg-type]

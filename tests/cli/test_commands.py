@@ -105,7 +105,7 @@ def test_an_artifact_that_computes_something_else_is_exit_1_with_the_figures(pro
     """The weights of another training under this artifact's golden samples."""
     folder = Path(shutil.copytree(project / "build/simple_cnn/torch/onnx-float32", tmp_path / "impostor"))
     shutil.copy(project / "build/simple_cnn/keras/onnx-float32/golden.npz", folder / "golden.npz")
-    from edgekit.core import samples
+    from edgekit.core.records import samples
 
     golden = samples.load(folder / "golden.npz", "golden samples")
     inputs = {"image": golden.inputs["image"].transpose(0, 3, 1, 2).copy()}

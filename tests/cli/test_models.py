@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import call
 
-from edgekit.core.source import SourceModel
+from edgekit.core.records.source import SourceModel
 from edgekit.core.specs import Signature, TensorSpec
 
 SIGNATURE = Signature((TensorSpec("x", ("batch", 1), "float32"),), (TensorSpec("y", ("batch", 1), "float32"),))

@@ -19,10 +19,10 @@ from onnx import TensorProto, helper
 from PIL import Image
 from support import Answer, call
 
-from edgekit.core import samples
-from edgekit.core.artifact import Artifact, load_artifact
 from edgekit.core.environment import plugin_registry
-from edgekit.core.source import SourceModel, load_source
+from edgekit.core.records import samples
+from edgekit.core.records.artifact import Artifact, load_artifact
+from edgekit.core.records.source import SourceModel, load_source
 from edgekit.workers.pool import WorkerPool
 
 pytestmark = pytest.mark.slow

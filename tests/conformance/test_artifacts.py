@@ -10,14 +10,14 @@ import pytest
 from support import SHARED_MODELS
 
 from edgekit.contracts.runtime import Runtime
-from edgekit.core.artifact import Artifact, load_artifact
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.tolerances import DEFAULTS
-from edgekit.core.source import load_source
+from edgekit.core.records.artifact import Artifact, load_artifact
+from edgekit.core.records.source import load_source
+from edgekit.core.records.validation import load_validation
 from edgekit.core.specs import Variant
-from edgekit.core.validation import load_validation
 from edgekit.stages import routes
 from edgekit.stages.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context, runtime_environment

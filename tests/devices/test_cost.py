@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgekit.core.emulated import UNCALIBRATED, Counts
+from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts
 from edgekit.devices import cost
 from edgekit.devices.cost import Coefficients, Row
 from edgekit.devices.profile import Core, CostSpec, DeviceProfile, MemorySpec, ThreadCost

@@ -18,11 +18,11 @@ from devices.emulated import DEVICE, needs_emulator, one_op
 from support import call
 
 import edgekit
-from edgekit.core.artifact import load_artifact
-from edgekit.core.emulated import emulation_file, load_emulation
 from edgekit.core.environment.project import open_project
 from edgekit.core.errors import StepCrashed, StepOutOfMemory, StepTimedOut
 from edgekit.core.events import ignore
+from edgekit.core.records.artifact import load_artifact
+from edgekit.core.records.emulated_measurement import emulation_file, load_emulation
 from edgekit.devices.emulation.folders import PLUGIN_SOURCE, home, record
 from edgekit.devices.profile import load_profile
 from edgekit.runtimes._runner import COUNTED

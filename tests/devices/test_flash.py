@@ -1,6 +1,6 @@
 """Code for a Cortex-M from code for x86-64."""
 
-from edgekit.core.code_size import CodeSize, Piece
+from edgekit.core.records.section_sizes import CodeSize, Piece
 from edgekit.devices import flash
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core.arena import Life
-from edgekit.core.code_size import CodeSize, Piece
+from edgekit.core.records.memory_plan import Life
+from edgekit.core.records.section_sizes import CodeSize, Piece
 from edgekit.devices import flash
 from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import load_profile

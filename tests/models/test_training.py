@@ -12,7 +12,7 @@ from support import SHARED_MODELS, call
 from twins import MODELS, NAMES
 
 from edgekit.config.model import load_model_spec
-from edgekit.core import samples
+from edgekit.core.records import samples
 from edgekit.training.datasets import images
 
 

@@ -3,19 +3,19 @@
 from dataclasses import replace
 from pathlib import Path
 
-from edgekit.core.artifact import Artifact, Manifest
 from edgekit.core.budgets import Verdict
-from edgekit.core.emulated import Counts, Emulated
 from edgekit.core.environment import plugin_registry
-from edgekit.core.layers import Layers
-from edgekit.core.measurement import Measurement
 from edgekit.core.numerics.layerwise_diff import TensorDiff
 from edgekit.core.numerics.output_comparison import Comparison, Figure
 from edgekit.core.numerics.timing import Distribution
-from edgekit.core.report import Report, Row
-from edgekit.core.source import SourceModel
+from edgekit.core.records.artifact import Artifact, Manifest
+from edgekit.core.records.emulated_measurement import Counts, Emulated
+from edgekit.core.records.layer_errors import Layers
+from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.report import Report, Row
+from edgekit.core.records.source import SourceModel
+from edgekit.core.records.validation import Drift, Validation
 from edgekit.core.specs import Signature, TensorSpec
-from edgekit.core.validation import Drift, Validation
 
 SIGNATURE = Signature((TensorSpec("x", ("batch", 1), "float32"),), (TensorSpec("y", ("batch", 1), "float32"),))
 WALL = Distribution.of([1_000_000, 1_200_000, 9_000_000])

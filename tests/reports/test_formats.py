@@ -21,10 +21,10 @@ from reports.making import (
     verdict,
 )
 
-from edgekit.core.emulated import UNCALIBRATED
 from edgekit.core.environment import plugin_registry
 from edgekit.core.numerics.output_comparison import Comparison
-from edgekit.core.report import REPORT_SCHEMA, load_report
+from edgekit.core.records.emulated_measurement import UNCALIBRATED
+from edgekit.core.records.report import REPORT_SCHEMA, load_report
 
 ALL = plugin_registry.names("edgekit.reports")
 

@@ -11,8 +11,8 @@ import pytest
 from reports.making import mixed_report, render, report, row
 from reports.test_html import full
 
-from edgekit.core.changes import Allowance
 from edgekit.core.environment import plugin_registry
+from edgekit.core.records.regressions import Allowance
 from edgekit.stages.changes import compare
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

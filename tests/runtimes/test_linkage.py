@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from edgekit.core.code_size import Piece
 from edgekit.core.errors import InputError
+from edgekit.core.records.section_sizes import Piece
 from edgekit.runtimes._linkage import Library
 
 elffile = pytest.importorskip("elftools.elf.elffile")

@@ -7,12 +7,12 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from edgekit.core.emulated import UNCALIBRATED, Counts, Emulated
 from edgekit.core.environment.atomic_files import to_json
 from edgekit.core.errors import InputError
-from edgekit.core.measurement import Measurement
 from edgekit.core.numerics.timing import Distribution
-from edgekit.core.operators import OperatorCost
+from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts, Emulated
+from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.stages.baseline import load_baseline, regressions
 
 WALL = Distribution(9, 1, 1, 1, 1, 1, 1, 0)

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from reports.making import EMULATED, comparison, measurement, render, report, row, validation, verdict
 
-from edgekit.core.changes import ALLOWED, BETTER, GONE, INCOMPARABLE, NEW, SAME, WORSE, Allowance
 from edgekit.core.errors import InputError
-from edgekit.core.report import load_report
+from edgekit.core.records.regressions import ALLOWED, BETTER, GONE, INCOMPARABLE, NEW, SAME, WORSE, Allowance
+from edgekit.core.records.report import load_report
 from edgekit.stages.changes import against, compare
 from edgekit.stages.select import Selection
 

@@ -96,7 +96,7 @@ def build(project, tmp_path):
 
 
 def test_a_real_artifacts_is_valid_and_verified(build):
-    from edgekit.core.artifact import load_artifact
+    from edgekit.core.records.artifact import load_artifact
 
     one = load_artifact(build / "linear/keras/onnx-int8")
     path = write_sbom(one)

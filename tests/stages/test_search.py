@@ -8,8 +8,8 @@ import pytest
 from edgekit.contracts.target import Layer
 from edgekit.core.numerics.tolerances import Tolerances
 from edgekit.core.recipe import Recipe
-from edgekit.core.samples import Samples
-from edgekit.core.source import SourceModel
+from edgekit.core.records.samples import Samples
+from edgekit.core.records.source import SourceModel
 from edgekit.core.specs import Signature
 from edgekit.core.tuning import Constraints
 from edgekit.stages._search import Judge, Search, units

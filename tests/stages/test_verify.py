@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from reports.making import by_layer
 
-from edgekit.core.artifact import load_artifact
 from edgekit.core.environment.atomic_files import sha256_file, write_json
 from edgekit.core.errors import InputError
-from edgekit.core.layers import LAYERS_FILE, to_dict
+from edgekit.core.records.artifact import load_artifact
+from edgekit.core.records.layer_errors import LAYERS_FILE, to_dict
 from edgekit.stages.verify import CHANGED, DAMAGED, MISSING, OUTDATED, UNLISTED, verify
 
 ARTIFACT = Path("linear/keras/onnx-float32")

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from edgekit.contracts.target import Conversion
-from edgekit.core import samples
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import sqnr_db
 from edgekit.core.recipe import Recipe
-from edgekit.core.source import load_source
+from edgekit.core.records import samples
+from edgekit.core.records.source import load_source
 from edgekit.core.specs import Signature, TensorSpec
 from edgekit.runtimes import litert, onnxruntime
 from edgekit.sources._module import LoadedTorch

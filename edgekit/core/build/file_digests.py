@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgekit.core import sealed
+from edgekit.core.records import checksummed_json
 from edgekit.core.environment.atomic_files import sha256_file
 
 ABSENT = "absent"
@@ -114,14 +114,14 @@ class Digests:
         if self._store is None or not (self._changed or set(self._known) - self._used):
             return
         kept = {name: [list(stamp), digest] for name, (stamp, digest) in self._known.items() if name in self._used}
-        sealed.save(self._store, {"files": kept})
+        checksummed_json.save(self._store, {"files": kept})
         self._changed = False
 
 
 def _load(store: Path) -> dict[str, tuple[Stamp, str]]:
     """What was kept; nothing where a byte of it is not what was written."""
     try:
-        data = sealed.load(store) or {"files": {}}
+        data = checksummed_json.load(store) or {"files": {}}
         return {name: (tuple(stamp), digest) for name, (stamp, digest) in data["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.core import sealed
+from edgekit.core.records import checksummed_json
 from edgekit.core.build.file_digests import Digests
 from edgekit.core.events import Noted
 from edgekit.core.build.graph import Graph
@@ -79,7 +79,7 @@ def _own_code() -> str:
 
 def load(path: Path, root: Path, digests: Digests, host: str) -> Planned | None:
     """The plan that was kept; None where there is none, or where it would come out otherwise now."""
-    data: Mapping[str, Any] | None = sealed.load(path)
+    data: Mapping[str, Any] | None = checksummed_json.load(path)
     if data is None or data.get("basis") != basis(root, data["looked_at"], digests, host):
         return None
     notes = tuple(Noted(**item) for item in data["notes"])
@@ -90,4 +90,4 @@ def save(path: Path, planned: Planned, root: Path, digests: Digests, host: str) 
     """Keeps a plan. Raises InputError or DiskFull."""
     notes = [{"step": item.step, "detail": item.detail, "warning": item.warning} for item in planned.notes]
     data = {"graph": planned.graph.to_dict(), "notes": notes, "looked_at": list(planned.looked_at)}
-    sealed.save(path, {**data, "basis": basis(root, planned.looked_at, digests, host)})
+    checksummed_json.save(path, {**data, "basis": basis(root, planned.looked_at, digests, host)})

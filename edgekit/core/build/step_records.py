@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgekit.core import sealed
+from edgekit.core.records import checksummed_json
 from edgekit.core.build.file_digests import Digests
 from edgekit.core.errors import InputError
 from edgekit.core.environment.atomic_files import read_json, sweep, write_json, writing
@@ -44,20 +44,20 @@ class Records:
 
     def load(self, step: str) -> Record | None:
         """The record of a step; None where there is none, or a damaged one."""
-        data = sealed.load(self._file(step))
+        data = checksummed_json.load(self._file(step))
         return None if data is None else _record(data)
 
     def all(self) -> Iterator[Record]:
         """Every good record."""
         for path in sorted(self._steps.glob("*.json")):
-            data = sealed.load(path)
+            data = checksummed_json.load(path)
             record = None if data is None else _record(data)
             if record is not None:
                 yield record
 
     def save(self, record: Record) -> None:
         """Keeps it. Raises InputError or DiskFull."""
-        sealed.save(self._file(record.step), asdict(record))
+        checksummed_json.save(self._file(record.step), asdict(record))
 
     def forget(self, step: str) -> None:
         """Removes the record of a step."""

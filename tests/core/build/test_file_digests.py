@@ -8,7 +8,7 @@ import time
 import pytest
 
 from edgekit.core.build import file_digests
-from edgekit.core import sealed
+from edgekit.core.records import checksummed_json
 from edgekit.core.build.file_digests import ABSENT, Digests
 
 
@@ -178,4 +178,4 @@ def test_what_is_no_longer_asked_for_is_forgotten(file, tmp_path, patient):
     first.save()
     second = again(tmp_path)
     second.save()
-    assert sealed.load(tmp_path / "store.json") == {"files": {}}
+    assert checksummed_json.load(tmp_path / "store.json") == {"files": {}}

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.artifact import Artifact, manifest_from_dict
 from edgekit.core.budgets import Verdict
-from edgekit.core.changes import Changes
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.errors import InputError
-from edgekit.core.layers import Layers, layers_from_dict
-from edgekit.core.measurement import Measurement, measurement_from_dict
-from edgekit.core.source import SourceModel
-from edgekit.core.validation import Validation, validation_from_dict
+from edgekit.core.records.artifact import Artifact, manifest_from_dict
+from edgekit.core.records.layer_errors import Layers, layers_from_dict
+from edgekit.core.records.measurement import Measurement, measurement_from_dict
+from edgekit.core.records.regressions import Changes
+from edgekit.core.records.source import SourceModel
+from edgekit.core.records.validation import Validation, validation_from_dict
 
 REPORT_SCHEMA = 1
 

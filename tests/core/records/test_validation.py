@@ -8,7 +8,7 @@ from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.output_comparison import Comparison
 from edgekit.core.numerics.statistics import ClassDrift, Interval
-from edgekit.core.validation import Drift, Validation, load_validation
+from edgekit.core.records.validation import Drift, Validation, load_validation
 
 
 def drift(**changes):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.environment.atomic_files import read_json
-from edgekit.core.operators import JOINED, Operator, OperatorCost
-from edgekit.core.stored import restoring
+from edgekit.core.records.operator_costs import JOINED, Operator, OperatorCost
+from edgekit.core.records.versioned_json import restoring
 
 UNCALIBRATED = "uncalibrated"
 EMULATION_SCHEMA = 1

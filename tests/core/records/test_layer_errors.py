@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from reports.making import artifact, by_layer
 
-from edgekit.core.artifact import load_artifact, write_manifest
 from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.errors import InputError
-from edgekit.core.layers import LAYERS_FILE, layers_of, load_layers, stale, to_dict
+from edgekit.core.records.artifact import load_artifact, write_manifest
+from edgekit.core.records.layer_errors import LAYERS_FILE, layers_of, load_layers, stale, to_dict
 
 
 def beside(tmp_path, layers, variant="tflite:int8"):

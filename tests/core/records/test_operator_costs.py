@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.core.emulated import Counts, Prefix, by_operator
-from edgekit.core.operators import Operator, OperatorCost, dearer, other_kinds
+from edgekit.core.records.emulated_measurement import Counts, Prefix, by_operator
+from edgekit.core.records.operator_costs import Operator, OperatorCost, dearer, other_kinds
 
 
 def counts(instructions, misses=0.0):

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.core import samples
 from edgekit.core.errors import InputError
-from edgekit.core.samples import Samples
+from edgekit.core.records import samples
+from edgekit.core.records.samples import Samples
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=25)
 

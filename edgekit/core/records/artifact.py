@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from edgekit.core import samples
 from edgekit.core.environment.atomic_files import read_json, sha256_file, write_json
 from edgekit.core.errors import InputError
-from edgekit.core.samples import Samples
-from edgekit.core.source import GOLDEN_FILE
+from edgekit.core.records import samples
+from edgekit.core.records.samples import Samples
+from edgekit.core.records.source import GOLDEN_FILE
 from edgekit.core.specs import PRECISIONS, TUNED, Signature, Variant
 
 MANIFEST_SCHEMA = 1

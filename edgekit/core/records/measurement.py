@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.emulated import Emulated, emulated_from_dict
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.numerics.timing import Distribution
-from edgekit.core.operators import OperatorCost
+from edgekit.core.records.emulated_measurement import Emulated, emulated_from_dict
+from edgekit.core.records.operator_costs import OperatorCost
+from edgekit.core.records.versioned_json import restoring
 from edgekit.core.specs import Variant
-from edgekit.core.stored import restoring
 
 BENCH_SCHEMA = 1
 

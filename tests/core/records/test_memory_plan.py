@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.core.arena import Life, peak, picture, smallest
+from edgekit.core.records.memory_plan import Life, peak, picture, smallest
 
 LIVES = (
     Life("input", 100, 0, 0),

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from edgekit.core.errors import InputError
-from edgekit.core.layers import layers_from_dict
-from edgekit.core.measurement import measurement_from_dict
-from edgekit.core.stored import restoring
-from edgekit.core.validation import validation_from_dict
+from edgekit.core.records.layer_errors import layers_from_dict
+from edgekit.core.records.measurement import measurement_from_dict
+from edgekit.core.records.validation import validation_from_dict
+from edgekit.core.records.versioned_json import restoring
 
 PATH = Path("build/it.json")
 

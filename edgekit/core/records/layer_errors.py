@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.layerwise_diff import Drilling, TensorDiff
+from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.records.versioned_json import restoring
 from edgekit.core.specs import Variant
-from edgekit.core.stored import restoring
 
 LAYERS_SCHEMA = 1
 LAYERS_FILE = "layers.json"

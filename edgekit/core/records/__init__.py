@@ -1,0 +1,1 @@
+"""What lies on disk as JSON or npz, one file a schema."""
