@@ -19,7 +19,7 @@ from edgekit.core.environment import plugin_registry
 from edgekit.core.numerics.output_comparison import Comparison, compare_output
 from edgekit.core.numerics.rounding_error import measured
 from edgekit.core.numerics.tolerances import for_precision
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._module import LoadedTorch
 
 TARGETS = ("tflite", "onnx", "torchscript", "executorch")

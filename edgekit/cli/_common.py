@@ -190,7 +190,7 @@ def _names(kind: str) -> list[str]:
     """Names to complete, from the folders; a completion never fails."""
     from edgekit.core.environment import plugin_registry
     from edgekit.core.environment.project import Project
-    from edgekit.core.specs import PRECISIONS
+    from edgekit.core.values.specs import PRECISIONS
 
     project = Project(Path.cwd())
     if kind == "target":

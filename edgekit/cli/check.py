@@ -12,9 +12,9 @@ from edgekit.cli._common import Choice, Run, common, complete, failures, selecti
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekit.core.budgets import Budget
     from edgekit.core.records.artifact import Artifact
     from edgekit.core.records.regressions import Allowance, Changes
+    from edgekit.core.values.budgets import Budget
     from edgekit.stages.context import Context
 
 
@@ -169,9 +169,9 @@ def _allowance(
 def _budgets(
     size: str | None, memory: str | None, drift: float | None, instructions: int | None, latencies: tuple[str, ...]
 ) -> tuple[Budget, ...]:
-    from edgekit.core.budgets import BudgetTable
     from edgekit.core.errors import InputError
     from edgekit.core.units import parse_bytes
+    from edgekit.core.values.budgets import BudgetTable
 
     try:
         sizes = [None if text is None else parse_bytes(text) for text in (size, memory)]
@@ -182,8 +182,8 @@ def _budgets(
 
 
 def _latency(text: str) -> tuple[str, float]:
-    from edgekit.core.budgets import TIERS
     from edgekit.core.errors import InputError, unknown_name
+    from edgekit.core.values.budgets import TIERS
 
     tier, _, figure = text.partition("=")
     if tier not in TIERS:

@@ -259,7 +259,7 @@ def _emulated(profile: DeviceProfile) -> str:
 
 
 def _limit(rule: str, value: float) -> str:
-    from edgekit.core.budgets import format_rule
+    from edgekit.core.values.budgets import format_rule
 
     return format_rule(rule, value)
 

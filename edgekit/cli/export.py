@@ -22,7 +22,7 @@ from edgekit.cli._common import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekit.core.recipe import Recipe
+    from edgekit.core.values.quantization_recipe import Recipe
     from edgekit.stages.export import ExportPlan
 
 
@@ -117,7 +117,7 @@ def _by_recipe(path: Path | None, choice: Choice, samples: int | None) -> tuple[
     """The recipe in the file, and its variant in place of a choice of targets."""
     from edgekit.config.recipe import read_recipe
     from edgekit.core.errors import InputError
-    from edgekit.core.specs import Variant
+    from edgekit.core.values.specs import Variant
 
     if path is None:
         return None, choice

@@ -10,7 +10,7 @@ import click
 from edgekit.cli._common import Run, common
 
 if TYPE_CHECKING:
-    from edgekit.core.specs import TensorSpec
+    from edgekit.core.values.specs import TensorSpec
     from edgekit.stages.inspect import Inspection
 
 

@@ -12,9 +12,9 @@ from pydantic import Field
 
 from edgekit.config.door import STRICT, read_toml
 from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt, Precision, Share
-from edgekit.core.budgets import Budget
 from edgekit.core.numerics.rounding_error import Rounding
 from edgekit.core.numerics.tolerances import Tolerances, for_precision
+from edgekit.core.values.budgets import Budget
 
 MODEL_FILE = "model.toml"
 DEFAULT_VALIDATION = 0.1

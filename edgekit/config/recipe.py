@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgekit.config.door import validate
 from edgekit.core.environment.atomic_files import read_json
-from edgekit.core.recipe import Recipe
+from edgekit.core.values.quantization_recipe import Recipe
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from edgekit.config.door import STRICT
-from edgekit.core.budgets import BudgetTable, Tier
 from edgekit.core.units import parse_bytes
+from edgekit.core.values.budgets import BudgetTable, Tier
 
 
 def _size(value: Any) -> int:

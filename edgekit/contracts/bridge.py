@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from edgekit.contracts.source import Build, Loaded
 from edgekit.core.environment.requirements import Requirement
-from edgekit.core.specs import Signature
+from edgekit.core.values.specs import Signature
 
 
 class Bridge(ABC):

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from edgekit.core.budgets import Verdict, format_rule
 from edgekit.core.environment.project import OURS
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import TASK_METRICS, format_metric
@@ -17,6 +16,7 @@ from edgekit.core.records.regressions import Change, Changes
 from edgekit.core.records.report import Report, Row
 from edgekit.core.records.validation import Validation
 from edgekit.core.units import format_bytes, format_count, format_ms
+from edgekit.core.values.budgets import Verdict, format_rule
 
 NOTHING = "-"
 

@@ -15,7 +15,7 @@ from edgekit.core.numerics import batching
 from edgekit.core.numerics.affine_quantization import from_tensor, to_tensor
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 
 
 class Session(ABC):

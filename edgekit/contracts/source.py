@@ -16,7 +16,7 @@ from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Order, inverse
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 
 T = TypeVar("T")
 BATCH = 256

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.recipe import Calibration, Recipe
 from edgekit.core.records.memory_plan import Life
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
-from edgekit.core.specs import ModelDescription, Signature
+from edgekit.core.values.quantization_recipe import Calibration, Recipe
+from edgekit.core.values.specs import ModelDescription, Signature
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 from edgekit.config.card import Card
 from edgekit.config.model import ModelSpec
-from edgekit.core.budgets import format_rule
 from edgekit.core.numerics.metrics import format_metric
 from edgekit.core.numerics.tolerances import DEFAULTS
 from edgekit.core.records.source import SourceModel
 from edgekit.core.units import format_count, format_seconds
+from edgekit.core.values.budgets import format_rule
 from edgekit.reports._markdown import markdown_table
 
 _LEFT = 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from edgekit.core.specs import PRECISIONS
+from edgekit.core.values.specs import PRECISIONS
 from edgekit.reports._svg import TIP, element
 
 INK, FAINT, GRID = "#1b1f24", "#5c6570", "#d9dde2"

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from edgekit.core.budgets import TIERS
 from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.numerics.pareto import front
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.report import Report, Row
 from edgekit.core.records.validation import Drift
-from edgekit.core.specs import PRECISIONS
 from edgekit.core.units import format_bytes, format_ms
+from edgekit.core.values.budgets import TIERS
+from edgekit.core.values.specs import PRECISIONS
 from edgekit.reports import _charts
 from edgekit.reports._charts import Axis, Point, Span
 from edgekit.reports._tables import NAMES, Cell, Column, Line, Table, line, metric_text, subject_of, tiers_of

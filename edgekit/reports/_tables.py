@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from edgekit.contracts.report import NOTHING, artifact_cells, change_cells, equality, operator_cells
-from edgekit.core.budgets import TIERS, format_rule
 from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
@@ -16,6 +15,7 @@ from edgekit.core.records.regressions import ALLOWED, GONE, INCOMPARABLE, NEW, W
 from edgekit.core.records.report import Report, Row
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
+from edgekit.core.values.budgets import TIERS, format_rule
 
 TIER_WORDS = {
     "device": "measured on the device itself.",

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgekit.contracts.report import ReportFormat, change_cells, conclusion, limit_file
-from edgekit.core.budgets import Verdict
 from edgekit.core.records.regressions import Change, Changes
 from edgekit.core.records.report import Report
+from edgekit.core.values.budgets import Verdict
 
 SHOWN = 10
 """GitHub shows so many errors, and as many warnings, of one step."""

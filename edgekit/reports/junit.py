@@ -11,9 +11,9 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
 from edgekit.contracts.report import ReportFormat, change_cells
-from edgekit.core.budgets import Verdict
 from edgekit.core.records.regressions import Change, Changes
 from edgekit.core.records.report import Report, Row
+from edgekit.core.values.budgets import Verdict
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

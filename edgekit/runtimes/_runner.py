@@ -28,7 +28,7 @@ from edgekit.core.numerics.affine_quantization import to_tensor
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.timing import NS_PER_MS, Distribution
 from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.core.specs import Signature
+from edgekit.core.values.specs import Signature
 
 PATIENCE = 2
 """So many times as long as it has to be, a measurement may take while its median is not sure."""

@@ -16,7 +16,7 @@ from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.core.specs import Signature
+from edgekit.core.values.specs import Signature
 
 _UNSTEADY = 5
 """Inferences before those that are told of: TorchScript optimises its graph in the first ones."""

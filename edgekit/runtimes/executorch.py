@@ -14,7 +14,7 @@ from edgekit.contracts.runtime import Runtime, Session
 from edgekit.core.environment.requirements import EXECUTORCH
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.specs import SCALAR_TYPES, Signature, TensorSpec
+from edgekit.core.values.specs import SCALAR_TYPES, Signature, TensorSpec
 
 
 def _library() -> Any:

@@ -14,7 +14,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.affine_quantization import from_tensor, to_tensor
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.specs import Dim, Quantization, Signature, TensorSpec
+from edgekit.core.values.specs import Dim, Quantization, Signature, TensorSpec
 
 
 class LiteRTSession(Session):

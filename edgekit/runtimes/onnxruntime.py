@@ -16,7 +16,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.core.specs import Dim, Signature, TensorSpec
+from edgekit.core.values.specs import Dim, Signature, TensorSpec
 
 _DTYPES = {
     "tensor(float)": "float32",

@@ -19,7 +19,7 @@ from edgekit.core.environment.requirements import TFLITE_MICRO
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.memory_plan import Arena
-from edgekit.core.specs import Quantization, Signature, TensorSpec
+from edgekit.core.values.specs import Quantization, Signature, TensorSpec
 
 LARGEST = 1 << 26
 """The largest arena that is tried, in bytes: more than any microcontroller has."""

@@ -12,7 +12,7 @@ import numpy as np
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.specs import Signature
+from edgekit.core.values.specs import Signature
 from edgekit.runtimes._torch import TorchRuntime
 
 

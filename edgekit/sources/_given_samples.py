@@ -14,7 +14,7 @@ from edgekit.core.environment.requirements import PILLOW, require
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 
 MOST = 1024
 """Samples that are taken from an endless generator, or a folder full of images."""

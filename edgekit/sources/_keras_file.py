@@ -13,7 +13,7 @@ import numpy as np
 from edgekit.contracts.source import Build
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.specs import TensorSpec
+from edgekit.core.values.specs import TensorSpec
 
 
 def load_model(path: Path, build: Build | None, inputs: Sequence[TensorSpec], backend: str = "") -> Any:

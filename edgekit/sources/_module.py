@@ -12,7 +12,7 @@ from edgekit.contracts.source import Loaded, unknown_outputs
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Order
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources.bridges._functional import functional
 
 

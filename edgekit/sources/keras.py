@@ -14,7 +14,7 @@ from edgekit.contracts.source import Build, Given, Loaded, SourceKind, agree, de
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Order
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._keras_file import built, call, input_keys, load_model, load_source, output_keys, watched_layers
 
 VARIABLES = {

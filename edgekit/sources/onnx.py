@@ -12,7 +12,7 @@ from edgekit.core.environment.requirements import ONNX, ONNXRUNTIME
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Order
-from edgekit.core.specs import Dim, Signature, TensorSpec
+from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources._onnx_file import load_model
 
 _LARGEST = 2**31 - 2**20  # a protobuf message has less than 2 GB

@@ -15,7 +15,7 @@ from edgekit.core.environment.requirements import TENSORFLOW
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Order
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 
 _DEFAULT = "serving_default"
 # A SavedModel is a program. Operators with these names read or write files, or run Python, when the graph runs. Those

@@ -10,7 +10,7 @@ from typing import Any
 from edgekit.contracts.source import Build, Given, SourceKind, agree, declared
 from edgekit.core.environment.requirements import SAFETENSORS, TORCH, require
 from edgekit.core.errors import InputError
-from edgekit.core.specs import Dim, Signature, TensorSpec
+from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources._exported import load_program
 from edgekit.sources._module import LoadedTorch, output_names, positional, probed, program_module
 

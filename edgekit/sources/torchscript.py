@@ -11,7 +11,7 @@ from typing import Any
 from edgekit.contracts.source import Build, Given, SourceKind, agree, declared
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
-from edgekit.core.specs import Signature
+from edgekit.core.values.specs import Signature
 from edgekit.sources._module import LoadedTorch, output_names
 
 _SIGNATURE_RECORD = "extra/edgekit.json"

@@ -21,7 +21,7 @@ from edgekit.core.numerics.metrics import TASK_METRICS, Array
 from edgekit.core.numerics.rounding_error import Rounding, measured
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel
-from edgekit.core.specs import Dim, Signature, TensorSpec
+from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources import _given_samples
 
 GOLDEN = 64

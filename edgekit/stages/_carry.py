@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.config.project import HOST, is_code
-from edgekit.core.budgets import Budget
 from edgekit.core.build.graph import Graph, Step
 from edgekit.core.environment.atomic_files import write_json, write_text
 from edgekit.core.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
@@ -17,8 +16,9 @@ from edgekit.core.events import Noted
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.emulated_measurement import emulation_file, load_emulation
 from edgekit.core.records.report import Report
-from edgekit.core.specs import Route, Variant
 from edgekit.core.tracking import tracking_of
+from edgekit.core.values.budgets import Budget
+from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.profile import load_profile
 from edgekit.stages import check as checking
 from edgekit.stages import emulate, report, subjects

@@ -30,12 +30,12 @@ from edgekit.core.numerics import tensor_layout
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
 from edgekit.core.numerics.rounding_error import Rounding, measured
 from edgekit.core.numerics.tensor_layout import Order
-from edgekit.core.recipe import Recipe
 from edgekit.core.records.memory_plan import Life
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel, load_source
-from edgekit.core.specs import ModelDescription, Signature, TensorSpec
+from edgekit.core.values.quantization_recipe import Recipe
+from edgekit.core.values.specs import ModelDescription, Signature, TensorSpec
 from edgekit.training._checkpoint import Checkpoints
 from edgekit.training.datasets.splits import Splits, digest, hold_out
 

@@ -11,7 +11,6 @@ from edgekit.config.project import HOST, ModelEntry
 from edgekit.config.toml_lines import Location
 from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.source import SourceKind
-from edgekit.core.budgets import CHECK_FILE, Budget
 from edgekit.core.build.graph import Read, Step
 from edgekit.core.environment import plugin_registry, requirements
 from edgekit.core.environment.requirements import Requirement
@@ -21,7 +20,8 @@ from edgekit.core.records.layer_errors import LAYERS_FILE
 from edgekit.core.records.measurement import bench_file
 from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.records.validation import VALIDATION_FILE, validation_file
-from edgekit.core.specs import Route, Variant
+from edgekit.core.values.budgets import CHECK_FILE, Budget
+from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile
 from edgekit.runtimes._tflm_code import REQUIRES as CODE_SIZE_REQUIRES

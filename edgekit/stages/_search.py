@@ -20,10 +20,10 @@ from edgekit.core.numerics import metrics
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
 from edgekit.core.numerics.output_comparison import compare_outputs
 from edgekit.core.numerics.tolerances import Tolerances
-from edgekit.core.recipe import Recipe
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
-from edgekit.core.tuning import Blame, Candidate, Constraints, Unit
+from edgekit.core.values.quantization_recipe import Recipe
+from edgekit.core.values.tuning import Blame, Candidate, Constraints, Unit
 from edgekit.stages._trials import Outcome
 from edgekit.stages.validate import agreement_left, drift_of
 

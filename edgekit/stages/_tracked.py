@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from edgekit.core.budgets import CHECK_FILE
 from edgekit.core.environment.atomic_files import to_json
 from edgekit.core.records.artifact import MANIFEST_FILE
 from edgekit.core.records.layer_errors import LAYERS_FILE
@@ -17,6 +16,7 @@ from edgekit.core.records.report import Row
 from edgekit.core.records.source import GOLDEN_FILE, SOURCE_FILE, SourceModel
 from edgekit.core.records.validation import Drift, Validation
 from edgekit.core.tracking import Point, TrackedRun, legal
+from edgekit.core.values.budgets import CHECK_FILE
 
 FOLDER = "artifact"
 """Of a run; as it was in build/, so that `edgekit validate` takes it when it is downloaded."""

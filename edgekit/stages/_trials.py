@@ -13,11 +13,11 @@ from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.events import Listener
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.recipe import Recipe
 from edgekit.core.records import samples
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
-from edgekit.core.specs import Signature
+from edgekit.core.values.quantization_recipe import Recipe
+from edgekit.core.values.specs import Signature
 from edgekit.stages._jobs import ConvertRequest, prepared
 
 THREADS = 1

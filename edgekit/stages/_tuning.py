@@ -14,11 +14,11 @@ from pathlib import Path
 from edgekit.contracts.target import Target
 from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import Finished, Noted, Progress, Started
-from edgekit.core.recipe import Recipe
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import SourceModel
-from edgekit.core.tuning import Blame, Candidate, Constraints, Preference
 from edgekit.core.units import format_bytes
+from edgekit.core.values.quantization_recipe import Recipe
+from edgekit.core.values.tuning import Blame, Candidate, Constraints, Preference
 from edgekit.devices.profile import DeviceProfile
 from edgekit.stages import emulate, export
 from edgekit.stages._search import Judge

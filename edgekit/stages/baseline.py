@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.budgets import Verdict, format_rule
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.errors import InputError
 from edgekit.core.records.measurement import Measurement, measurement_from_dict
 from edgekit.core.records.operator_costs import dearer, other_kinds
+from edgekit.core.values.budgets import Verdict, format_rule
 
 _NOT_REPEATABLE = "latency_ms.host"
 """Judged only where neither bench has the emulated tier: on a shared machine it moves by more than a change does."""

@@ -25,8 +25,8 @@ from edgekit.core.records.emulated_measurement import Emulated
 from edgekit.core.records.measurement import Measurement, bench_file
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.records.source import GOLDEN_FILE
-from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes, format_ms
+from edgekit.core.values.specs import ModelDescription
 from edgekit.devices import analytic, host, kernels
 from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile

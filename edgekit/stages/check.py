@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgekit.core.budgets import Budget, Verdict, judge, strictest
 from edgekit.core.errors import InputError
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.measurement import Measurement, load_measurement
 from edgekit.core.records.validation import VALIDATION_FILE, Drift, Validation, load_validation, validation_file
+from edgekit.core.values.budgets import Budget, Verdict, judge, strictest
 from edgekit.devices.profile import load_profile
 from edgekit.stages.bench import HOST
 from edgekit.stages.context import Context, relative

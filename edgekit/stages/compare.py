@@ -19,7 +19,7 @@ from edgekit.core.numerics.tensor_pairing import Pair, check_forced, pair
 from edgekit.core.numerics.tolerances import for_precision
 from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.records.source import SOURCE_FILE, load_source
-from edgekit.core.specs import PRECISIONS, Signature, TensorSpec
+from edgekit.core.values.specs import PRECISIONS, Signature, TensorSpec
 from edgekit.sources._given_samples import fitted, read_arrays
 from edgekit.stages import routes, subjects
 from edgekit.stages._operands import Operand, stamp_of

@@ -19,13 +19,13 @@ from edgekit.core.errors import DiskFull, InputError, StepError
 from edgekit.core.events import Noted
 from edgekit.core.numerics import batching, calibration_lint, tensor_layout
 from edgekit.core.numerics.tensor_layout import Order
-from edgekit.core.recipe import RECIPE_FILE, Recipe
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import Artifact, Manifest, load_artifact, write_manifest
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, SourceModel, load_source
-from edgekit.core.specs import Route, Variant
 from edgekit.core.units import format_bytes
+from edgekit.core.values.quantization_recipe import RECIPE_FILE, Recipe
+from edgekit.core.values.specs import Route, Variant
 from edgekit.stages import routes
 from edgekit.stages._jobs import ConvertAnswer, ConvertRequest
 from edgekit.stages.context import Context, source_environment

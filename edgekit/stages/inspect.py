@@ -8,7 +8,7 @@ from pathlib import Path
 from edgekit.core.errors import EdgekitError, InputError
 from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.records.memory_plan import Life
-from edgekit.core.specs import ModelDescription, Signature
+from edgekit.core.values.specs import ModelDescription, Signature
 from edgekit.stages import routes
 from edgekit.stages.context import Context, runtime_environment
 

@@ -16,8 +16,8 @@ from edgekit.core.events import Listener
 from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.memory_plan import Arena, Life, Peak, peak, smallest
-from edgekit.core.specs import ModelDescription
 from edgekit.core.units import format_bytes
+from edgekit.core.values.specs import ModelDescription
 from edgekit.devices import kernels
 from edgekit.devices.flash import FlashEstimate
 from edgekit.devices.kernels import Estimate

@@ -8,7 +8,6 @@ from pathlib import Path
 from edgekit.config.door import Located
 from edgekit.config.project import HOST, ProjectConfig
 from edgekit.config.toml_lines import Location
-from edgekit.core.budgets import CHECK_FILE
 from edgekit.core.build.graph import Graph, Read, Step, assemble
 from edgekit.core.build.plan_cache import Planned
 from edgekit.core.environment import plugin_registry
@@ -19,6 +18,7 @@ from edgekit.core.records.measurement import bench_file
 from edgekit.core.records.source import SOURCE_FILE
 from edgekit.core.records.validation import VALIDATION_FILE, validation_file
 from edgekit.core.tracking import no_secret, tracking, tracking_step
+from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.stages import emulate
 from edgekit.stages._draft import Draft, host_description, placed, plain, versions

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit import __version__
-from edgekit.core.budgets import Budget
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.layer_errors import layers_of
 from edgekit.core.records.report import Report, Row
 from edgekit.core.records.source import SOURCE_FILE, load_source
+from edgekit.core.values.budgets import Budget
 from edgekit.devices import host
 from edgekit.stages.check import check_one, emulated_validations_of, measurements_of, validation_of
 from edgekit.stages.context import Context

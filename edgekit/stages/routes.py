@@ -8,7 +8,7 @@ from edgekit.contracts.bridge import Bridge
 from edgekit.contracts.target import Target
 from edgekit.core.environment import plugin_registry
 from edgekit.core.errors import InputError
-from edgekit.core.specs import Route, Variant, parse_precision
+from edgekit.core.values.specs import Route, Variant, parse_precision
 
 Edge = tuple[str, str]
 

@@ -15,7 +15,7 @@ from edgekit import __version__
 from edgekit.core.environment.atomic_files import to_json, write_json
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.source import SOURCE_FILE, SourceModel, load_source
-from edgekit.core.specs import TensorSpec
+from edgekit.core.values.specs import TensorSpec
 
 SBOM_FILE = "sbom.cdx.json"
 _ARTIFACT, _SOURCE, _TRAINING, _CALIBRATION, _GOLDEN = (

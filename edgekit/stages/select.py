@@ -9,7 +9,7 @@ from pathlib import Path
 from edgekit.core.errors import EdgekitError, InputError, unknown_name
 from edgekit.core.events import Failed
 from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
-from edgekit.core.specs import TUNED
+from edgekit.core.values.specs import TUNED
 from edgekit.stages import routes
 from edgekit.stages.context import Context
 from edgekit.stages.train import parse_frameworks

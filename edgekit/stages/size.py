@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.core.budgets import Budget, strictest
 from edgekit.core.environment.atomic_files import size_of
 from edgekit.core.errors import InputError
 from edgekit.core.units import format_bytes, parse_bytes
+from edgekit.core.values.budgets import Budget, strictest
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import Noted
 from edgekit.core.records.source import SourceModel
-from edgekit.core.specs import Dim, TensorSpec
+from edgekit.core.values.specs import Dim, TensorSpec
 from edgekit.stages._adoption import Request
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
 from edgekit.stages.export import Subjects

@@ -20,12 +20,12 @@ from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.numerics.tolerances import for_precision
-from edgekit.core.recipe import Calibration, Recipe
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
-from edgekit.core.specs import Route, Variant
-from edgekit.core.tuning import Blame, Candidate, Constraints, Tuning, best, nearest
+from edgekit.core.values.quantization_recipe import Calibration, Recipe
+from edgekit.core.values.specs import Route, Variant
+from edgekit.core.values.tuning import Blame, Candidate, Constraints, Tuning, best, nearest
 from edgekit.stages import emulate, export, routes
 from edgekit.stages._search import Judge, Search
 from edgekit.stages._tuning import Run, TuneOptions, artifact_of, attempted, attempts, float_base, latency_of, ran

@@ -26,7 +26,7 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import GOLDEN_FILE, TEST_FILE, load_source
 from edgekit.core.records.validation import Drift, Validation, validation_file
-from edgekit.core.specs import FLOAT_PRECISIONS
+from edgekit.core.values.specs import FLOAT_PRECISIONS
 from edgekit.devices.emulation import pins
 from edgekit.stages import emulate
 from edgekit.stages.compare import ask

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.core.budgets import CHECK_FILE
 from edgekit.core.environment.atomic_files import STAGING_PREFIX, read_json, sha256_path, size_of
 from edgekit.core.errors import InputError
 from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
@@ -15,6 +14,7 @@ from edgekit.core.records.layer_errors import LAYERS_FILE, load_layers, stale
 from edgekit.core.records.measurement import load_measurement
 from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE, SourceModel, load_source
 from edgekit.core.records.validation import load_validation
+from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.stages.sbom import SBOM_FILE, describes
 
 CHANGED, MISSING, DAMAGED, UNLISTED, OUTDATED = "changed", "missing", "damaged", "unlisted", "outdated"

@@ -14,7 +14,7 @@ import numpy as np
 from edgekit.contracts.target import refuse
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import ONNX, require
-from edgekit.core.specs import Dim, ModelDescription, OpCount, Signature, TensorSpec
+from edgekit.core.values.specs import Dim, ModelDescription, OpCount, Signature, TensorSpec
 
 _COUNTER = re.compile(r"__\d+(?=$|:)")
 

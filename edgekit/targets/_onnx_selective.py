@@ -13,8 +13,8 @@ from edgekit.contracts.target import Conversion, Layer, named_layers
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.recipe import Calibration, Recipe
-from edgekit.core.specs import Signature
+from edgekit.core.values.quantization_recipe import Calibration, Recipe
+from edgekit.core.values.specs import Signature
 from edgekit.targets._onnx_graph import parse
 
 PRECISIONS = frozenset({"dynamic", "int8"})

@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 from edgekit.core.errors import InputError, StepFailed
-from edgekit.core.specs import Signature
+from edgekit.core.values.specs import Signature
 from edgekit.targets._onnx_graph import prune_opsets, tidy
 
 

@@ -14,7 +14,7 @@ from edgekit.contracts.target import refuse
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import LITERT, require
 from edgekit.core.records.memory_plan import Life
-from edgekit.core.specs import Dim, ModelDescription, OpCount, Quantization, Signature, TensorSpec
+from edgekit.core.values.specs import Dim, ModelDescription, OpCount, Quantization, Signature, TensorSpec
 
 _DTYPES = {
     "FLOAT32": ("float32", 4.0),

@@ -12,7 +12,7 @@ from edgekit.contracts.target import Conversion
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.source import LoadedSource
-from edgekit.core.specs import Signature
+from edgekit.core.values.specs import Signature
 
 CONVERTER = "TFLiteConverter"
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.records.source import LoadedSource
-from edgekit.core.specs import TensorSpec
+from edgekit.core.values.specs import TensorSpec
 from edgekit.targets._tflite_graph import rename_signature
 
 CONVERTER = "litert-torch"

@@ -24,7 +24,7 @@ from edgekit.contracts.target import Conversion, refuse
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.numerics import batching
 from edgekit.core.records.source import LoadedSource
-from edgekit.core.specs import ModelDescription, OpCount, Signature
+from edgekit.core.values.specs import ModelDescription, OpCount, Signature
 
 SIGNATURE_RECORD = "edgekit.json"
 """TorchScript has no names or shapes of inputs and outputs: an extra file of the archive holds them."""

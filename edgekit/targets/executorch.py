@@ -13,7 +13,7 @@ from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.core.numerics import batching
 from edgekit.core.records.source import LoadedSource
-from edgekit.core.specs import SCALAR_TYPES, ModelDescription, OpCount, Signature, TensorSpec
+from edgekit.core.values.specs import SCALAR_TYPES, ModelDescription, OpCount, Signature, TensorSpec
 from edgekit.targets._fx_frugal import frugal, patterns_exported_once
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from edgekit.contracts.target import Conversion, Converted, Target
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.records.source import LoadedSource
-from edgekit.core.specs import ModelDescription
+from edgekit.core.values.specs import ModelDescription
 from edgekit.targets import _torchscript_file as archive
 
 

@@ -24,7 +24,7 @@ from edgekit.core.environment.requirements import (
 )
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
-from edgekit.core.specs import ModelDescription, Signature
+from edgekit.core.values.specs import ModelDescription, Signature
 from edgekit.targets import _onnx_cuts, _onnx_selective
 from edgekit.targets._onnx_graph import canonical_names, describe, expose, parse, prune_opsets, read_signature, rename
 from edgekit.targets._onnx_simplify import at_opset, opset, set_ir_version, slim

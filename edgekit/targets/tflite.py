@@ -11,7 +11,7 @@ from edgekit.core.environment.requirements import KERAS, LITERT, LITERT_TORCH, Q
 from edgekit.core.records.memory_plan import Life
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
-from edgekit.core.specs import ModelDescription, Signature, TensorSpec
+from edgekit.core.values.specs import ModelDescription, Signature, TensorSpec
 from edgekit.targets import _tflite_cuts, _tflite_keras, _tflite_quantizer, _tflite_selective, _tflite_torch
 from edgekit.targets._tflite_graph import describe, inline_buffers, lives, read_signature
 

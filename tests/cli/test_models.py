@@ -8,7 +8,7 @@ import pytest
 from support import call
 
 from edgekit.core.records.source import SourceModel
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 
 SIGNATURE = Signature((TensorSpec("x", ("batch", 1), "float32"),), (TensorSpec("y", ("batch", 1), "float32"),))
 

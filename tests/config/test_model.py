@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from edgekit.config.model import load_model_spec
-from edgekit.core.budgets import Budget
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.tolerances import DEFAULTS
+from edgekit.core.values.budgets import Budget
 
 MODELS = Path(__file__).parents[2] / "models"
 GOOD = """

@@ -17,7 +17,7 @@ from edgekit.core.numerics.tolerances import DEFAULTS
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.records.validation import load_validation
-from edgekit.core.specs import Variant
+from edgekit.core.values.specs import Variant
 from edgekit.stages import routes
 from edgekit.stages.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context, runtime_environment

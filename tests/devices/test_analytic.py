@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgekit.core.specs import PRECISIONS
+from edgekit.core.values.specs import PRECISIONS
 from edgekit.devices.analytic import Roofline, roofline
 from edgekit.devices.profile import Core, DeviceProfile, MemorySpec
 

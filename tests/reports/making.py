@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from edgekit.core.budgets import Verdict
 from edgekit.core.environment import plugin_registry
 from edgekit.core.numerics.layerwise_diff import TensorDiff
 from edgekit.core.numerics.output_comparison import Comparison, Figure
@@ -15,7 +14,8 @@ from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.report import Report, Row
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.validation import Drift, Validation
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.budgets import Verdict
+from edgekit.core.values.specs import Signature, TensorSpec
 
 SIGNATURE = Signature((TensorSpec("x", ("batch", 1), "float32"),), (TensorSpec("y", ("batch", 1), "float32"),))
 WALL = Distribution.of([1_000_000, 1_200_000, 9_000_000])

@@ -18,11 +18,11 @@ from reports.making import (
     verdict,
 )
 
-from edgekit.core.budgets import TIERS
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import MissingDependency
 from edgekit.core.numerics.statistics import ClassDrift
-from edgekit.core.specs import PRECISIONS
+from edgekit.core.values.budgets import TIERS
+from edgekit.core.values.specs import PRECISIONS
 from edgekit.reports._charts import color_of, marker_of
 from edgekit.reports._tables import TIER_WORDS, Cell, Column
 

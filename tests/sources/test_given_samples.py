@@ -16,7 +16,7 @@ from PIL import Image
 
 from edgekit.core.environment import requirements
 from edgekit.core.errors import InputError, MissingDependency
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources import _given_samples as given_samples
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=60)

@@ -12,7 +12,7 @@ from edgekit.contracts.target import Conversion
 from edgekit.core.numerics.output_comparison import compare_output
 from edgekit.core.numerics.rounding_error import measured
 from edgekit.core.numerics.tolerances import ROUNDING_FACTOR, for_precision
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes.onnxruntime import RUNTIME
 from edgekit.sources._module import LoadedTorch
 from edgekit.targets.onnx import TARGET

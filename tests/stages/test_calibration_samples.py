@@ -11,7 +11,7 @@ import pytest
 from edgekit.core.environment.project import open_project
 from edgekit.core.errors import InputError
 from edgekit.core.records.samples import Samples
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.stages import export
 
 SIGNATURE = Signature((TensorSpec("x", ("batch", 4), "float32"),), ())

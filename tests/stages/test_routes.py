@@ -4,7 +4,7 @@ import pytest
 
 from edgekit.contracts.target import Target
 from edgekit.core.errors import InputError
-from edgekit.core.specs import Route, Variant
+from edgekit.core.values.specs import Route, Variant
 from edgekit.stages import routes
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from edgekit.contracts.target import Layer
 from edgekit.core.numerics.tolerances import Tolerances
-from edgekit.core.recipe import Recipe
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
-from edgekit.core.specs import Signature
-from edgekit.core.tuning import Constraints
+from edgekit.core.values.quantization_recipe import Recipe
+from edgekit.core.values.specs import Signature
+from edgekit.core.values.tuning import Constraints
 from edgekit.stages._search import Judge, Search, units
 from edgekit.stages._trials import Outcome
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgekit.core.environment.project import open_project
 from edgekit.core.errors import InputError
 from edgekit.core.events import ignore
-from edgekit.core.specs import TensorSpec
+from edgekit.core.values.specs import TensorSpec
 from edgekit.stages import subjects
 from edgekit.stages.context import Context
 from edgekit.stages.subjects import OwnModel

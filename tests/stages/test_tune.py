@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.core.environment.project import open_project
 from edgekit.core.events import Noted, ignore
-from edgekit.core.recipe import Recipe
+from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.devices.profile import load_profile
 from edgekit.stages import routes
 from edgekit.stages.bench import BenchOptions

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edgekit.contracts.target import Conversion
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes.executorch import RUNTIME
 from edgekit.sources._module import LoadedTorch
 from edgekit.targets.executorch import TARGET

@@ -10,10 +10,10 @@ import torch
 from edgekit.contracts.target import Conversion
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import sqnr_db
-from edgekit.core.recipe import Recipe
 from edgekit.core.records import samples
 from edgekit.core.records.source import load_source
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.quantization_recipe import Recipe
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes import litert, onnxruntime
 from edgekit.sources._module import LoadedTorch
 from edgekit.targets import _onnx_selective

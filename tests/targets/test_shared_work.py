@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from edgekit.contracts.target import Conversion
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._module import LoadedTorch
 from edgekit.targets import _tflite_torch
 from edgekit.targets import onnx as onnx_target

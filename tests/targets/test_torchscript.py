@@ -8,7 +8,7 @@ import torch
 
 from edgekit.contracts.target import Conversion
 from edgekit.core.numerics.metrics import sqnr_db
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes.torchscript import RUNTIME
 from edgekit.sources._module import LoadedTorch
 from edgekit.targets.torchscript import TARGET

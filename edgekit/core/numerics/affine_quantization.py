@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.specs import Quantization, TensorSpec
+from edgekit.core.values.specs import Quantization, TensorSpec
 
 
 def _along_axis(values: tuple[float, ...] | tuple[int, ...], axis: int | None, ndim: int) -> NDArray[np.float64]:

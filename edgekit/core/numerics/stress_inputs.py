@@ -8,7 +8,7 @@ import numpy as np
 
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.specs import Signature
+from edgekit.core.values.specs import Signature
 
 BEYOND = 8.0
 DENORMAL = 1e-40

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 
 Order = tuple[int, ...]
 LAYOUTS = ("NCHW", "NHWC")

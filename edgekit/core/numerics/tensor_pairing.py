@@ -10,7 +10,7 @@ import numpy as np
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Order, inverse
-from edgekit.core.specs import Dim, TensorSpec
+from edgekit.core.values.specs import Dim, TensorSpec
 
 _TO_LAST: Order = (0, 2, 3, 1)
 _TO_FIRST: Order = (0, 3, 1, 2)

@@ -12,7 +12,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.records import samples
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import GOLDEN_FILE
-from edgekit.core.specs import PRECISIONS, TUNED, Signature, Variant
+from edgekit.core.values.specs import PRECISIONS, TUNED, Signature, Variant
 
 MANIFEST_SCHEMA = 1
 MANIFEST_FILE = "manifest.json"

@@ -13,7 +13,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics.layerwise_diff import Drilling, TensorDiff
 from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.records.versioned_json import restoring
-from edgekit.core.specs import Variant
+from edgekit.core.values.specs import Variant
 
 LAYERS_SCHEMA = 1
 LAYERS_FILE = "layers.json"

@@ -12,7 +12,7 @@ from edgekit.core.numerics.timing import Distribution
 from edgekit.core.records.emulated_measurement import Emulated, emulated_from_dict
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.records.versioned_json import restoring
-from edgekit.core.specs import Variant
+from edgekit.core.values.specs import Variant
 
 BENCH_SCHEMA = 1
 

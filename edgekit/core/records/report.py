@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.budgets import Verdict
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.errors import InputError
 from edgekit.core.records.artifact import Artifact, manifest_from_dict
@@ -16,6 +15,7 @@ from edgekit.core.records.measurement import Measurement, measurement_from_dict
 from edgekit.core.records.regressions import Changes
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.validation import Validation, validation_from_dict
+from edgekit.core.values.budgets import Verdict
 
 REPORT_SCHEMA = 1
 

@@ -11,7 +11,7 @@ from edgekit.core.environment.atomic_files import read_json, sha256_path, write_
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.rounding_error import Rounding, rounding_from_dict
-from edgekit.core.specs import Signature
+from edgekit.core.values.specs import Signature
 
 T = TypeVar("T")
 SOURCE_SCHEMA = 1

@@ -10,7 +10,7 @@ from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.numerics.output_comparison import Comparison, comparison_from_dict, format_figure
 from edgekit.core.numerics.statistics import ClassDrift, Interval, detectable_drop, samples_to_decide
 from edgekit.core.records.versioned_json import restoring
-from edgekit.core.specs import Variant
+from edgekit.core.values.specs import Variant
 
 VALIDATION_SCHEMA = 2
 VALIDATION_FILE = "validation.json"

@@ -10,7 +10,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from edgekit.core.specs import Dim, Signature
+from edgekit.core.values.specs import Dim, Signature
 
 _NOTHING = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
 _FOLDED = "folded_"

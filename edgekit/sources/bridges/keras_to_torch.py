@@ -11,7 +11,7 @@ from typing import Any
 from edgekit.contracts.bridge import Bridge
 from edgekit.contracts.source import Build
 from edgekit.core.environment.requirements import KERAS, TORCH
-from edgekit.core.specs import Signature
+from edgekit.core.values.specs import Signature
 from edgekit.sources._keras_file import call, load_source
 from edgekit.sources._module import LoadedTorch
 from edgekit.sources.bridges._functional import functional

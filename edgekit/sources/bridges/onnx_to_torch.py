@@ -10,7 +10,7 @@ from edgekit.contracts.bridge import Bridge
 from edgekit.contracts.source import Build
 from edgekit.core.environment.requirements import ONNX, TORCH
 from edgekit.core.errors import InputError
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._module import LoadedTorch
 from edgekit.sources._onnx_file import load_model
 from edgekit.sources.bridges._functional import functional

@@ -8,7 +8,7 @@ from edgekit.contracts.bridge import Bridge
 from edgekit.contracts.source import Build
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import StepFailed
-from edgekit.core.specs import Signature
+from edgekit.core.values.specs import Signature
 from edgekit.sources._module import LoadedTorch, program_module
 from edgekit.sources.torchscript import load_script
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.core.numerics.affine_quantization import dequantize, from_tensor, quantize, to_tensor
-from edgekit.core.specs import Quantization, TensorSpec
+from edgekit.core.values.specs import Quantization, TensorSpec
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=100)
 

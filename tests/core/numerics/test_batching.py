@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=150)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgekit.core.numerics.stress_inputs import OUTSIDE, WITHIN, hard_inputs
-from edgekit.core.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 
 SIGNATURE = Signature(
     (

@@ -5,7 +5,7 @@ import pytest
 
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.tensor_pairing import check_forced, fit, pair
-from edgekit.core.specs import TensorSpec
+from edgekit.core.values.specs import TensorSpec
 
 
 def spec(name, *shape):

@@ -13,7 +13,7 @@ from edgekit.core.numerics.tolerances import (
     for_precision,
     reason,
 )
-from edgekit.core.specs import PRECISIONS
+from edgekit.core.values.specs import PRECISIONS
 
 NAMES = ("max_abs_error", "mean_abs_error", "rmse", "min_sqnr_db", "min_cosine", "min_top1_agreement")
 

@@ -11,7 +11,7 @@ from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError
 from edgekit.core.records.artifact import MANIFEST_FILE, Manifest, load_artifact, write_manifest
 from edgekit.core.records.samples import Samples
-from edgekit.core.specs import PRECISIONS, Quantization, Signature, TensorSpec, Variant
+from edgekit.core.values.specs import PRECISIONS, Quantization, Signature, TensorSpec, Variant
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=30)
 CONTENT = b"the model"

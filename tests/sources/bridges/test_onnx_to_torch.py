@@ -19,7 +19,7 @@ from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.target import Conversion, Target
 from edgekit.core.environment import plugin_registry
 from edgekit.core.errors import InputError
-from edgekit.core.specs import Signature
+from edgekit.core.values.specs import Signature
 from edgekit.sources._onnx_file import load_model
 from edgekit.sources.bridges.onnx_to_torch import BRIDGE, node_by_node
 from edgekit.sources.torch import LoadedTorch

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from edgekit.core.specs import TUNED
 from edgekit.core.units import format_bytes, format_count, format_ms
+from edgekit.core.values.specs import TUNED
 
 CHECK_FILE = "check.json"
 """Where a run keeps the verdicts on an artifact."""

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgekit.core.recipe import Recipe
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
+from edgekit.core.values.quantization_recipe import Recipe
 
 Preference = Literal["latency", "size", "accuracy"]
 NOISE = 1.1

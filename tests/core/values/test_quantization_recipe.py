@@ -5,10 +5,10 @@ import json
 import pytest
 
 from edgekit.config.recipe import read_recipe
-from edgekit.core.budgets import Budget
 from edgekit.core.errors import InputError
-from edgekit.core.recipe import Recipe, recipe_from_dict
-from edgekit.core.specs import Variant
+from edgekit.core.values.budgets import Budget
+from edgekit.core.values.quantization_recipe import Recipe, recipe_from_dict
+from edgekit.core.values.specs import Variant
 
 WHOLE = Recipe("tflite", "int8")
 SELECTIVE = Recipe("tflite", "int8", ("0:CONV_2D", "OUTPUT"), ("2:ADD",), "moving-average", 50)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from edgekit.core.specs import PRECISIONS, TUNED, Variant
+from edgekit.core.values.specs import PRECISIONS, TUNED, Variant
 
 RECIPE_FILE = "recipe.json"
 """Beside an artifact that was made by one."""

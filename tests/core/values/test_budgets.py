@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.core.budgets import TIERS, Budget, BudgetTable, Verdict, format_rule, judge, strictest
 from edgekit.core.environment.atomic_files import to_json
+from edgekit.core.values.budgets import TIERS, Budget, BudgetTable, Verdict, format_rule, judge, strictest
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=80)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.core.errors import InputError
-from edgekit.core.specs import (
+from edgekit.core.values.specs import (
     PRECISIONS,
     Quantization,
     Route,

@@ -1,0 +1,1 @@
+"""Plain values without I/O: tensor and variant specs, recipes, budgets, tuning options."""
