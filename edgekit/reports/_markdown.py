@@ -25,7 +25,7 @@ from edgekit.contracts.report import (
 )
 from edgekit.core.records.regressions import Changes
 from edgekit.core.records.report import Report
-from edgekit.reports._layers import LAYERS_HEADER, LAYERS_LEFT, summary_cells
+from edgekit.reports._html.layers import LAYERS_HEADER, LAYERS_LEFT, summary_cells
 
 _FOLD_FROM = 20
 """A table of more lines is folded away: a comment on a pull request is read, not scrolled through."""

@@ -12,7 +12,7 @@ from edgekit.core.environment.requirements import JINJA2, MATPLOTLIB, require
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.regressions import Changes
 from edgekit.core.records.report import Report
-from edgekit.reports._svg import shared_markers
+from edgekit.reports._html.svg import shared_markers
 from edgekit.reports._tables import TIER_WORDS
 
 _PAGE = Path(__file__).parent / "_page"
@@ -81,7 +81,8 @@ class HtmlReport(ReportFormat):
 
     def render(self, report: Report, *, color: bool = False) -> str:
         require((MATPLOTLIB, JINJA2), "the format html")
-        from edgekit.reports import _evidence, _matrix, _panels, _tables
+        from edgekit.reports import _evidence, _matrix, _tables
+        from edgekit.reports._html import panels
 
         benches = [item for row in report.rows for item in row.measurements]
         hosts = list(dict.fromkeys(item.host for item in benches))
@@ -99,10 +100,10 @@ class HtmlReport(ReportFormat):
             changes_sentence=report.changes.sentence if report.changes else "",
             matrix=_matrix.matrix(report),
             artifacts=_tables.artifacts(report),
-            tradeoffs=_panels.tradeoffs(report),
-            devices=_panels.devices(report),
+            tradeoffs=panels.tradeoffs(report),
+            devices=panels.devices(report),
             side_by_side=_tables.side_by_side(report),
-            distributions=_panels.distributions(report),
+            distributions=panels.distributions(report),
             distributions_table=_tables.distributions(report),
             operators=_tables.operators(report),
             classes=_tables.classes(report),

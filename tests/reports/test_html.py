@@ -23,7 +23,7 @@ from edgekit.core.errors import MissingDependency
 from edgekit.core.numerics.statistics import ClassDrift
 from edgekit.core.values.budgets import TIERS
 from edgekit.core.values.specs import PRECISIONS
-from edgekit.reports._charts import color_of, marker_of
+from edgekit.reports._html.charts import color_of, marker_of
 from edgekit.reports._tables import TIER_WORDS, Cell, Column
 
 LIMIT_BYTES = 3_000_000

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from edgekit.core.values.specs import PRECISIONS
-from edgekit.reports._svg import TIP, element
+from edgekit.reports._html.svg import TIP, element
 
 INK, FAINT, GRID = "#1b1f24", "#5c6570", "#d9dde2"
 LEAP = "#b3261e"

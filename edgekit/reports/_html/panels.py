@@ -14,8 +14,8 @@ from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.budgets import TIERS
 from edgekit.core.values.specs import PRECISIONS
-from edgekit.reports import _charts
-from edgekit.reports._charts import Axis, Point, Span
+from edgekit.reports._html import charts
+from edgekit.reports._html.charts import Axis, Point, Span
 from edgekit.reports._tables import NAMES, Cell, Column, Line, Table, line, metric_text, subject_of, tiers_of
 
 _HOST = "host"  # the device name of a bench without a profile
@@ -95,7 +95,7 @@ def tradeoffs(report: Report) -> Panels:
             continue
         panels += [_tradeoff(report, subject, judged, *cost) for cost in _costs(judged) if len(cost[3]) > 1]
     targets = _targets(report)
-    keys = (_charts.target_key(targets), _precision_key(report)) if panels else ()
+    keys = (charts.target_key(targets), _precision_key(report)) if panels else ()
     what = ", ".join(unjudged)
     notes = (f"No trade-off without a task metric on a test set: {what}.",) if unjudged else ()
     return Panels(tuple(panels), keys, _tradeoff_table(report), notes)
@@ -104,7 +104,7 @@ def tradeoffs(report: Report) -> Panels:
 def _precision_key(report: Report) -> str:
     present = {row.artifact.manifest.precision for row in report.rows}
     known = [name for name in PRECISIONS if name in present]
-    return _charts.color_key([(name, _charts.color_of(name)) for name in known], "Colours: " + ", ".join(known))
+    return charts.color_key([(name, charts.color_of(name)) for name in known], "Colours: " + ", ".join(known))
 
 
 def _tradeoff(
@@ -131,7 +131,7 @@ def _tradeoff(
     better = "" if metric.higher_is_better else ", less is better"
     names = ", ".join(point.name for point in points if point.on_front)
     title = f"{subject}: {metric.name} against {name}{where}. On the front: {names}"
-    svg = _charts.scatter(
+    svg = charts.scatter(
         title,
         points,
         Axis(f"{name}{where}", format_ms if device else format_bytes),
@@ -235,12 +235,12 @@ _FAR_APART = (0, 2, 3, 4, 5, 1)  # the first two series are both blue
 
 
 def _device_color(names: Sequence[str], name: str) -> str:
-    return _charts.SERIES[_FAR_APART[names.index(name) % len(_FAR_APART)]]
+    return charts.SERIES[_FAR_APART[names.index(name) % len(_FAR_APART)]]
 
 
 def _device_key(names: Sequence[str]) -> tuple[str, ...]:
     colored = [(name, _device_color(names, name)) for name in names]
-    return (_charts.color_key(colored, "Colours: " + ", ".join(names)),) if names else ()
+    return (charts.color_key(colored, "Colours: " + ", ".join(names)),) if names else ()
 
 
 def _on(row: Row, device: str) -> Measurement | None:
@@ -259,7 +259,7 @@ def _by_device(
     series = {name: [spans[index] for _, spans in shown] for index, name in enumerate(names)}
     kept = {name: spans for name, spans in series.items() if any(spans)}
     variants = [str(row.artifact.manifest.variant) for row, _ in shown]
-    return _charts.ranges(title, variants, kept, [_device_color(names, name) for name in kept], axis)
+    return charts.ranges(title, variants, kept, [_device_color(names, name) for name in kept], axis)
 
 
 def _latency(item: Measurement, tier: str) -> Span | None:

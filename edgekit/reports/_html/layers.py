@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgekit.contracts.report import NOTHING
 from edgekit.core.numerics.layerwise_diff import TensorDiff
 from edgekit.core.records.layer_errors import SOURCE, Layers
-from edgekit.reports import _charts
+from edgekit.reports._html import charts
 
 LAYERS_HEADER = ("model", "variant", "against", "lowest SQNR", "of", "leaps at")
 LAYERS_LEFT = 3
@@ -39,7 +39,7 @@ def by_layer(layers: Layers) -> ByLayer:
     lines = tuple((item.reference, *layer_cells(item)) for item in layers.tensors)
     sides = (("the reference", layers.only_reference), ("the artifact", layers.only_actual))
     unmatched = tuple((side, _some(names)) for side, names in sides if names)
-    svg = _charts.layers(title, [item.sqnr_db for item in layers.tensors], at)
+    svg = charts.layers(title, [item.sqnr_db for item in layers.tensors], at)
     return ByLayer(svg, caption, lines, leap, at, unmatched)
 
 
