@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.contracts.report import ReportFormat
 from edgekit.core.records.regressions import Changes
 from edgekit.core.records.report import Report
-from edgekit.reports._markdown import changes_section, report_text
+from edgekit.reports._shared.markdown import changes_section, report_text
 
 LIMIT_BYTES = 1024 * 1024
 """GitHub refuses the summary of a step that is larger."""

@@ -13,7 +13,7 @@ from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.regressions import Changes
 from edgekit.core.records.report import Report
 from edgekit.reports._html.svg import shared_markers
-from edgekit.reports._tables import TIER_WORDS
+from edgekit.reports._shared.tables import TIER_WORDS
 
 _PAGE = Path(__file__).parent / "_page"
 
@@ -81,8 +81,8 @@ class HtmlReport(ReportFormat):
 
     def render(self, report: Report, *, color: bool = False) -> str:
         require((MATPLOTLIB, JINJA2), "the format html")
-        from edgekit.reports import _evidence, _matrix, _tables
         from edgekit.reports._html import panels
+        from edgekit.reports._shared import evidence, matrix, tables
 
         benches = [item for row in report.rows for item in row.measurements]
         hosts = list(dict.fromkeys(item.host for item in benches))
@@ -93,21 +93,21 @@ class HtmlReport(ReportFormat):
             facts=_facts(report, benches),
             failed=[verdict.sentence for verdict in report.failed],
             undecided=[verdict.sentence for row in report.rows for verdict in row.verdicts if verdict.undecided],
-            subjects=list(dict.fromkeys(map(_tables.subject_of, report.rows))),
+            subjects=list(dict.fromkeys(map(tables.subject_of, report.rows))),
             targets=sorted({row.artifact.manifest.target for row in report.rows}),
             precisions=sorted({row.artifact.manifest.precision for row in report.rows}),
-            changes=_tables.changes(report.changes) if report.changes else None,
+            changes=tables.changes(report.changes) if report.changes else None,
             changes_sentence=report.changes.sentence if report.changes else "",
-            matrix=_matrix.matrix(report),
-            artifacts=_tables.artifacts(report),
+            matrix=matrix.matrix(report),
+            artifacts=tables.artifacts(report),
             tradeoffs=panels.tradeoffs(report),
             devices=panels.devices(report),
-            side_by_side=_tables.side_by_side(report),
+            side_by_side=tables.side_by_side(report),
             distributions=panels.distributions(report),
-            distributions_table=_tables.distributions(report),
-            operators=_tables.operators(report),
-            classes=_tables.classes(report),
-            evidence=[_evidence.evidence(row) for row in report.rows],
+            distributions_table=tables.distributions(report),
+            operators=tables.operators(report),
+            classes=tables.classes(report),
+            evidence=[evidence.evidence(row) for row in report.rows],
             tiers=TIER_WORDS,
             hosts=hosts,
             edgekit=report.edgekit,
@@ -115,9 +115,9 @@ class HtmlReport(ReportFormat):
         )
 
     def render_changes(self, changes: Changes, *, color: bool = False) -> str:
-        from edgekit.reports import _tables
+        from edgekit.reports._shared import tables
 
-        table = _tables.changes(changes)
+        table = tables.changes(changes)
         return _page(
             title="edgekit: what changed",
             sentence=changes.sentence,

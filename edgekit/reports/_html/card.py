@@ -12,7 +12,7 @@ from edgekit.core.numerics.tolerances import DEFAULTS
 from edgekit.core.records.source import SourceModel
 from edgekit.core.units import format_count, format_seconds
 from edgekit.core.values.budgets import format_rule
-from edgekit.reports._markdown import markdown_table
+from edgekit.reports._shared.markdown import markdown_table
 
 _LEFT = 2
 

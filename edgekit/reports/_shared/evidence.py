@@ -12,9 +12,15 @@ from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.report import Row
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_count, format_ms
-from edgekit.reports._commands import bench_command, check_command, diff_command, export_command, validate_command
 from edgekit.reports._html.layers import ByLayer, by_layer
-from edgekit.reports._tables import (
+from edgekit.reports._shared.commands import (
+    bench_command,
+    check_command,
+    diff_command,
+    export_command,
+    validate_command,
+)
+from edgekit.reports._shared.tables import (
     drop_text,
     evidence_key,
     interval_text,

@@ -8,7 +8,7 @@ from edgekit.contracts.report import NOTHING
 from edgekit.core.records.report import Report, Row
 from edgekit.core.units import format_bytes
 from edgekit.core.values.specs import PRECISIONS
-from edgekit.reports._tables import evidence_key, subject_of, verdict_of
+from edgekit.reports._shared.tables import evidence_key, subject_of, verdict_of
 
 _MARKS = {"passed": "good", "failed": "bad", "not judged": "doubt"}
 
