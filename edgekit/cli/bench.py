@@ -83,7 +83,7 @@ def command(
     from edgekit.devices.profile import DeviceProfile, load_profile
     from edgekit.reports.console import bench_tables
     from edgekit.stages.baseline import load_baseline, regressions
-    from edgekit.stages.bench import HOST, BenchOptions, bench
+    from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench
     from edgekit.stages.select import Selection, artifacts
 
     allowed = _share(baseline, max_regression)

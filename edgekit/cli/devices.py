@@ -11,7 +11,7 @@ from edgekit.cli._common import Run, common, complete
 
 if TYPE_CHECKING:
     from edgekit.devices.profile import Core, DeviceProfile
-    from edgekit.stages.fit import Fit
+    from edgekit.stages.benchmark.fit_cost_model import Fit
 
 
 @click.group("devices", invoke_without_command=True)
@@ -82,7 +82,7 @@ def setup(run: Run, name: str, runtimes: tuple[str, ...]) -> int:
     """
     from edgekit.devices.emulation.folders import home
     from edgekit.devices.profile import load_profile
-    from edgekit.stages import emulate
+    from edgekit.stages.benchmark import emulate
 
     profile = load_profile(run.project.device_file(name))
     installed = emulate.set_up(name, profile, runtimes, lambda text: _say(run, text))
@@ -114,7 +114,7 @@ def fit(run: Run, name: str, measured: Path | None, dry_run: bool) -> int:
     from edgekit.core.environment.project import shipped
     from edgekit.devices.profile import load_profile
     from edgekit.reports.console import table
-    from edgekit.stages import fit as stage
+    from edgekit.stages.benchmark import fit_cost_model as stage
 
     path = run.project.device_file(name)
     if load_profile(path).kind == "microcontroller":
@@ -151,7 +151,7 @@ def _fit_kernels(run: Run, name: str, measured: Path | None, dry_run: bool) -> i
     from edgekit.core.environment.project import shipped
     from edgekit.devices.profile import load_profile
     from edgekit.reports.console import table
-    from edgekit.stages import fit_micro as stage
+    from edgekit.stages.benchmark import fit_microcontroller as stage
 
     path = run.project.device_file(name)
     timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
@@ -204,7 +204,7 @@ def remove(run: Run, name: str) -> int:
     """
     from edgekit.devices.emulation import setup as emulation
     from edgekit.devices.profile import load_profile
-    from edgekit.stages.emulate import emulation_of
+    from edgekit.stages.benchmark.emulate import emulation_of
 
     profile = load_profile(run.project.device_file(name))
     removed = emulation.remove(emulation_of(name, profile), profile.cores[0].count)

@@ -69,7 +69,7 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
       edgekit export net.py:build --weights net.safetensors --input image:1x3x96x96 --target executorch
     """
     from edgekit.stages import export, routes, subjects
-    from edgekit.stages.micro import check_targets, emit_beside
+    from edgekit.stages.benchmark.micro import check_targets, emit_beside
     from edgekit.stages.sbom import write_sbom
 
     recipe, choice = _by_recipe(options["recipe"], choice, options["calibration_samples"])

@@ -11,8 +11,8 @@ import click
 from edgekit.cli._common import Choice, Run, common, complete, failures, selection_options, timeout_option
 
 if TYPE_CHECKING:
-    from edgekit.stages.micro import MicroFit
-    from edgekit.stages.npu import NpuFit
+    from edgekit.stages.benchmark.micro import MicroFit
+    from edgekit.stages.benchmark.npu import NpuFit
 
 
 @click.command("micro", short_help="Try TFLite artifacts in TensorFlow Lite Micro: arena, operators, C files.")
@@ -49,7 +49,7 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, n
     from dataclasses import asdict
 
     from edgekit.reports.console import table
-    from edgekit.stages.micro import c_name, device_of, emit_c, micro, on_npu
+    from edgekit.stages.benchmark.micro import c_name, device_of, emit_c, micro, on_npu
     from edgekit.stages.select import Selection, artifacts
 
     with run.context(timeout) as context:

@@ -110,7 +110,7 @@ def _options(run: Run, **options: Any) -> TuneOptions:
     from edgekit.core.errors import InputError
     from edgekit.core.units import parse_bytes, parse_seconds, parse_share
     from edgekit.devices.profile import load_profile
-    from edgekit.stages.bench import HOST, BenchOptions
+    from edgekit.stages.benchmark.bench import HOST, BenchOptions
     from edgekit.stages.tune import TuneOptions
 
     device, tier = options["device"], options["tier"]

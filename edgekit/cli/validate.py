@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgekit.core.numerics.output_comparison import Comparison
     from edgekit.core.numerics.tolerances import Tolerances
     from edgekit.core.records.validation import Drift, Validation
-    from edgekit.stages.emulate import Guest
+    from edgekit.stages.benchmark.emulate import Guest
 
 
 @click.command("validate", short_help="Compare artifacts with what they were made from.")
@@ -94,7 +94,7 @@ def _told(
 
 def _guest(run: Run, name: str) -> Guest:
     from edgekit.devices.profile import load_profile
-    from edgekit.stages.emulate import guest_of
+    from edgekit.stages.benchmark.emulate import guest_of
 
     return guest_of(name, load_profile(run.project.device_file(name)))
 

@@ -21,16 +21,17 @@ from edgekit.core.values.budgets import Budget
 from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.profile import load_profile
 from edgekit.stages import check as checking
-from edgekit.stages import emulate, report, subjects
 from edgekit.stages import export as exporting
-from edgekit.stages.bench import BenchOptions, bench_one
-from edgekit.stages.bench import summary as bench_summary
+from edgekit.stages import report, subjects
+from edgekit.stages.benchmark import emulate
+from edgekit.stages.benchmark.bench import BenchOptions, bench_one
+from edgekit.stages.benchmark.bench import summary as bench_summary
+from edgekit.stages.benchmark.device_fit import too_large
+from edgekit.stages.benchmark.emulated_bench import PredictOptions, predict_one
+from edgekit.stages.benchmark.emulated_bench import summary as predict_summary
 from edgekit.stages.context import Context
 from edgekit.stages.diff import layers_one
 from edgekit.stages.diff import summary as diff_summary
-from edgekit.stages.predict import PredictOptions, predict_one
-from edgekit.stages.predict import summary as predict_summary
-from edgekit.stages.room import too_large
 from edgekit.stages.track import track
 from edgekit.stages.train import TrainOptions, train_one
 from edgekit.stages.train import summary as train_summary

@@ -28,7 +28,7 @@ from edgekit.core.records.source import GOLDEN_FILE, TEST_FILE, load_source
 from edgekit.core.records.validation import Drift, Validation, validation_file
 from edgekit.core.values.specs import FLOAT_PRECISIONS
 from edgekit.devices.emulation import pins
-from edgekit.stages import emulate
+from edgekit.stages.benchmark import emulate
 from edgekit.stages.compare import ask
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.diff import source_beside

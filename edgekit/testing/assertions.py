@@ -128,7 +128,7 @@ def _validated(artifact: str | Path) -> Validation:
 
 def _benched(artifact: str | Path, device: str | None) -> Mapping[str, float]:
     from edgekit.devices.profile import load_profile
-    from edgekit.stages.bench import HOST, BenchOptions, bench_one
+    from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench_one
 
     context = _session.context()
     profile = None if device is None else load_profile(context.project.device_file(device))

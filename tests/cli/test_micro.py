@@ -10,7 +10,7 @@ import pytest
 from support import call
 
 from edgekit.core.errors import MissingDependency
-from edgekit.stages.room import code_of
+from edgekit.stages.benchmark.device_fit import code_of
 
 pytest.importorskip("tflite_micro")
 

@@ -19,7 +19,7 @@ from edgekit.core.records.source import load_source
 from edgekit.core.records.validation import load_validation
 from edgekit.core.values.specs import Variant
 from edgekit.stages import routes
-from edgekit.stages.bench import BenchOptions, bench_one
+from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.export import ExportPlan, ExportSettings, export_one
 from edgekit.stages.inspect import describe

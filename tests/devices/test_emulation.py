@@ -26,9 +26,9 @@ from edgekit.core.records.emulated_measurement import emulation_file, load_emula
 from edgekit.devices.emulation.folders import PLUGIN_SOURCE, home, record
 from edgekit.devices.profile import load_profile
 from edgekit.runtimes._runner import COUNTED
-from edgekit.stages import emulate
+from edgekit.stages.benchmark import emulate
+from edgekit.stages.benchmark.emulated_bench import PredictOptions, predict
 from edgekit.stages.context import Context
-from edgekit.stages.predict import PredictOptions, predict
 from edgekit.workers.pool import WorkerPool
 
 pytestmark = [needs_emulator, pytest.mark.slow, pytest.mark.timeout(900)]

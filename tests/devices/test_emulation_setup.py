@@ -18,7 +18,7 @@ from edgekit.core.errors import InputError, MissingDependency, StepFailed, StepT
 from edgekit.devices.emulation import folders, guest, pins, setup, tools
 from edgekit.devices.emulation.setup import Installed
 from edgekit.devices.profile import Core, EmulationSpec, load_profile
-from edgekit.stages import emulate
+from edgekit.stages.benchmark import emulate
 
 SPEC = EmulationSpec("cortex-a72", 0xD08, ("fp", "asimd"), revision=3, l1d_ways=2)
 CORE = Core("Cortex-A72", 4, 1500, l1d_kib=32, l2_kib=1024, l2_scope="cluster")

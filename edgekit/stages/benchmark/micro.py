@@ -24,11 +24,11 @@ from edgekit.devices.kernels import Estimate
 from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.runtimes.tflite_micro import LARGEST, RUNTIME
-from edgekit.stages import npu
+from edgekit.stages.benchmark import npu
+from edgekit.stages.benchmark.device_fit import TARGET, code_of
+from edgekit.stages.benchmark.npu import NpuFit
 from edgekit.stages.context import Context
 from edgekit.stages.inspect import describe, lives_of
-from edgekit.stages.npu import NpuFit
-from edgekit.stages.room import TARGET, code_of
 from edgekit.stages.validate import tolerances_for
 from edgekit.workers.environment import Environment
 
@@ -127,7 +127,7 @@ def _arena(context: Context, path: str, step: str) -> Arena:
 
     def call(function: str, size: int) -> Any:
         return context.pool.call(
-            f"edgekit.stages.micro:{function}",
+            f"edgekit.stages.benchmark.micro:{function}",
             {"path": path, "size": size},
             step=step,
             environment=Environment.of(RUNTIME.variables),

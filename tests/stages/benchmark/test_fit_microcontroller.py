@@ -10,9 +10,9 @@ from support import call
 from edgekit.core.environment.project import open_project, shipped
 from edgekit.core.errors import InputError
 from edgekit.devices.profile import load_profile
-from edgekit.stages import fit_micro
+from edgekit.stages.benchmark import fit_microcontroller
 
-TABLE = shipped("device_profiles") / "measured" / fit_micro.MEASURED_FILE
+TABLE = shipped("device_profiles") / "measured" / fit_microcontroller.MEASURED_FILE
 FITTED = [
     name
     for name, path in open_project(Path(__file__).parent).device_files().items()
@@ -48,14 +48,14 @@ def test_there_are_devices_to_fit():
 
 @pytest.mark.parametrize("name", FITTED)
 def test_the_table_has_four_timings_of_each_device_that_is_published(name):
-    found, text = fit_micro.timings(TABLE, name, profile_of(name))
+    found, text = fit_microcontroller.timings(TABLE, name, profile_of(name))
     assert set(found) == set(MACS)
     assert text.startswith("4 MLPerf Tiny v")
 
 
 def test_a_device_without_timings_stays_uncalibrated():
     with pytest.raises(InputError, match="no timing of stm32h7a3-nucleo to fit with; its figures stay uncalibrated"):
-        fit_micro.timings(TABLE, "stm32h7a3-nucleo", profile_of("stm32h7a3-nucleo"))
+        fit_microcontroller.timings(TABLE, "stm32h7a3-nucleo", profile_of("stm32h7a3-nucleo"))
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_a_damaged_table_is_told_with_its_line(tmp_path, old, new, sentence):
     assert old in text
     (tmp_path / "table.csv").write_text(text.replace(old, new))
     with pytest.raises(InputError, match=sentence):
-        fit_micro.timings(tmp_path / "table.csv", "stm32l4r5-nucleo", profile_of("stm32l4r5-nucleo"))
+        fit_microcontroller.timings(tmp_path / "table.csv", "stm32l4r5-nucleo", profile_of("stm32l4r5-nucleo"))

@@ -13,7 +13,7 @@ from edgekit.core.units import format_ms
 from edgekit.devices import kernels, networks
 from edgekit.devices.kernels import TinyRow
 from edgekit.devices.profile import DeviceProfile, KernelSpec
-from edgekit.stages import fit
+from edgekit.stages.benchmark import fit_cost_model
 from edgekit.stages.context import Context
 from edgekit.stages.inspect import describe
 
@@ -64,7 +64,7 @@ def timings(path: Path, device: str, profile: DeviceProfile) -> tuple[dict[str, 
 
 def network(context: Context, benchmark: str) -> tuple[int, int]:
     """Multiply-accumulates and outputs of the benchmark's network. Raises what an export raises."""
-    artifact = fit.made(context, networks.TINY[benchmark], (kernels.PRECISION,))
+    artifact = fit_cost_model.made(context, networks.TINY[benchmark], (kernels.PRECISION,))
     description = describe(context, "tflite", artifact.verified_path(), f"inspect {artifact.label}")
     assert description.macs is not None  # no loops
     assert description.mac_outputs is not None
@@ -102,7 +102,7 @@ def write_kernels(path: Path, spec: KernelSpec) -> None:
         f"max_error = {spec.max_error}",
         f'fitted_with = "{spec.fitted_with}"',
     ]
-    fit.write_table(path, "kernels", "\n".join(lines) + "\n")
+    fit_cost_model.write_table(path, "kernels", "\n".join(lines) + "\n")
 
 
 def rows_of(found: TinyFit) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ from support import call
 from edgekit.core.environment.project import open_project, shipped
 from edgekit.core.errors import InputError
 from edgekit.devices.profile import CostSpec, ThreadCost, load_profile
-from edgekit.stages import fit
+from edgekit.stages.benchmark import fit_cost_model
 
-TABLE = shipped("device_profiles") / "measured" / fit.MEASURED_FILE
+TABLE = shipped("device_profiles") / "measured" / fit_cost_model.MEASURED_FILE
 COST = CostSpec(
     0.8, 8.0, (ThreadCost(1, 5.0, 2, 0.01, 0.02), ThreadCost(4, 9.5, 2, 0.03, 0.04)), "4 timings from a table"
 )
@@ -32,7 +32,7 @@ def test_the_shipped_table_has_timings_of_each_device_that_is_published(tmp_path
     for name, path in open_project(tmp_path).device_files().items():
         made = load_profile(path)
         if made.emulation and made.emulation.published_as:
-            found = fit.timings(TABLE, name, made)
+            found = fit_cost_model.timings(TABLE, name, made)
             assert len(found) == 4
             assert all(item.latency_ms > 0 and item.source for item in found)
 
@@ -40,19 +40,19 @@ def test_the_shipped_table_has_timings_of_each_device_that_is_published(tmp_path
 def test_a_device_without_timings_stays_uncalibrated(tmp_path):
     made = load_profile(open_project(tmp_path).device_file("raspberry-pi-5"))
     with pytest.raises(InputError, match="no timing of raspberry-pi-5 to fit with; its figures stay uncalibrated"):
-        fit.timings(TABLE, "raspberry-pi-5", made)
+        fit_cost_model.timings(TABLE, "raspberry-pi-5", made)
 
 
 def test_a_timing_that_is_no_number_is_told_with_its_line(tmp_path, profile):
     text = TABLE.read_text().replace("1x224x224x3,86,", "1x224x224x3,fast,")
     (tmp_path / "table.csv").write_text(text)
     with pytest.raises(InputError, match=r"table\.csv: line 4 lacks or mistypes a column"):
-        fit.timings(tmp_path / "table.csv", "pixel-2", load_profile(profile))
+        fit_cost_model.timings(tmp_path / "table.csv", "pixel-2", load_profile(profile))
 
 
 def test_the_cost_is_written_before_the_provenance_and_read_again(profile):
     before = load_profile(profile)
-    fit.write_cost(profile, COST)
+    fit_cost_model.write_cost(profile, COST)
     after = load_profile(profile)
     assert after.cost == COST
     assert replace(after, cost=None) == replace(before, cost=None)
@@ -61,18 +61,18 @@ def test_the_cost_is_written_before_the_provenance_and_read_again(profile):
 
 
 def test_writing_a_cost_again_replaces_it(profile):
-    fit.write_cost(profile, COST)
+    fit_cost_model.write_cost(profile, COST)
     once = profile.read_text()
-    fit.write_cost(profile, replace(COST, threads=COST.threads[:1]))
+    fit_cost_model.write_cost(profile, replace(COST, threads=COST.threads[:1]))
     assert load_profile(profile).cost == replace(COST, threads=COST.threads[:1])
-    fit.write_cost(profile, COST)
+    fit_cost_model.write_cost(profile, COST)
     assert profile.read_text() == once
 
 
 def test_a_cost_that_cannot_be_read_again_is_not_written(profile):
     before = profile.read_text()
     with pytest.raises(InputError):
-        fit.write_cost(profile, replace(COST, fitted_with='a "quote'))
+        fit_cost_model.write_cost(profile, replace(COST, fitted_with='a "quote'))
     assert profile.read_text() == before
 
 
@@ -84,7 +84,7 @@ def test_fitting_what_is_not_set_up_is_exit_3(tmp_path, monkeypatch):
 
 
 def test_a_device_s_text_says_what_its_emulated_figures_are_worth(tmp_path, profile):
-    fit.write_cost(profile, COST)
+    fit_cost_model.write_cost(profile, COST)
     (tmp_path / "device_profiles").mkdir()
     Path(profile).rename(tmp_path / "device_profiles" / "pixel-2.toml")
     shown = call("devices", "show", "pixel-2", "--root", tmp_path).out

@@ -21,8 +21,9 @@ from edgekit.devices.cost import Prediction, Row
 from edgekit.devices.emulation.folders import key
 from edgekit.devices.emulation.guest import cache_arguments
 from edgekit.devices.profile import CostSpec, DeviceProfile, load_profile
-from edgekit.stages import emulate, export, routes, subjects
-from edgekit.stages.bench import BenchOptions, bench_one
+from edgekit.stages import export, routes, subjects
+from edgekit.stages.benchmark import emulate
+from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context
 
 MEASURED_FILE = "published_latency.csv"

@@ -111,7 +111,7 @@ def _layer(row: dict[str, str]) -> Layer:
 def npu_one(context: Context, artifact: Artifact, accelerator: str) -> NpuFit:
     """Raises InputError when the artifact is damaged, MissingDependency, StepError when Vela does not take it."""
     found: NpuFit = context.pool.call(
-        "edgekit.stages.npu:compiled",
+        "edgekit.stages.benchmark.npu:compiled",
         {"path": str(artifact.verified_path().resolve()), "label": artifact.label, "accelerator": accelerator},
         step=f"{accelerator} {artifact.label}",
         environment=Environment.of({}),

@@ -19,7 +19,8 @@ from edgekit.core.records.emulated_measurement import Counts, Prefix, by_operato
 from edgekit.core.records.operator_costs import Operator, OperatorCost
 from edgekit.devices import cost
 from edgekit.devices.emulation import pins
-from edgekit.stages import emulate, routes
+from edgekit.stages import routes
+from edgekit.stages.benchmark import emulate
 from edgekit.stages.context import Context, runtime_environment
 
 _AT_ONCE_BYTES = 512 * 10**6

@@ -30,11 +30,11 @@ from edgekit.core.values.specs import ModelDescription
 from edgekit.devices import analytic, host, kernels
 from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile
-from edgekit.stages import emulate, operators
+from edgekit.stages.benchmark import emulate, operator_costs
+from edgekit.stages.benchmark.device_fit import too_large
+from edgekit.stages.benchmark.emulated_bench import PredictOptions, predict
 from edgekit.stages.context import Context
 from edgekit.stages.inspect import describe
-from edgekit.stages.predict import PredictOptions, predict
-from edgekit.stages.room import too_large
 from edgekit.stages.together import at_once, together
 from edgekit.workers.environment import Environment
 from edgekit.workers.prepared import Prepared
@@ -161,7 +161,7 @@ def _untold(artifact: Artifact, emulated: Emulated | None, options: BenchOptions
         return []
     runtime: Runtime = plugin_registry.load("edgekit.runtimes", artifact.manifest.runtime, "RUNTIME")
     notes = [] if runtime.profiles else [f"no host time by operator: {runtime.title} for Python has no profiler"]
-    uncut = "" if emulated is None else operators.uncut(artifact)
+    uncut = "" if emulated is None else operator_costs.uncut(artifact)
     return [*notes, *([f"no emulated figures by operator: {uncut}"] if uncut else [])]
 
 

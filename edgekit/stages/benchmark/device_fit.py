@@ -45,7 +45,7 @@ def code_of(context: Context, operators: Sequence[str], step: str) -> FlashEstim
     """The flash that operators and their interpreter take; None, with a note why, where that cannot be told."""
     try:
         found: CodeSize = context.pool.call(
-            "edgekit.stages.room:code",
+            "edgekit.stages.benchmark.device_fit:code",
             {"operators": operators},
             step=step,
             environment=Environment.of(RUNTIME.variables),

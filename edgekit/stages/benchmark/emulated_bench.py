@@ -15,7 +15,7 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import Emulation, emulation_file
 from edgekit.core.units import format_count, format_ms
 from edgekit.devices import host
-from edgekit.stages import emulate, operators
+from edgekit.stages.benchmark import emulate, operator_costs
 from edgekit.stages.context import Context
 from edgekit.stages.together import at_once, together
 
@@ -41,8 +41,8 @@ def predict_one(context: Context, artifact: Artifact, guest: emulate.Guest, opti
     """
     step, threads = step_name(artifact, guest.name), options.threads or guest.profile.run.threads
     found = emulate.emulate(guest, artifact, threads, step, options.timeout_s)
-    if options.per_op and not operators.uncut(artifact):
-        each = operators.costs(context, guest, artifact, threads, step, options.timeout_s)
+    if options.per_op and not operator_costs.uncut(artifact):
+        each = operator_costs.costs(context, guest, artifact, threads, step, options.timeout_s)
         found = replace(found, operators=each)
     emulation = Emulation(artifact.manifest.sha256, guest.name, found)
     write_json(artifact.folder / emulation_file(guest.name), asdict(emulation))
