@@ -148,7 +148,7 @@ def _carry_out(run: Run, graph: Graph, book: Book, wanted: _Wanted) -> Ran:
         how = How(jobs, memory, wanted.forced, rendered)
         if wanted.dask is None:
             return carry_out(context, graph, book, how)
-        from edgekit.stages.cluster import Cluster
+        from edgekit.stages.cluster.dask_backend import Cluster
 
         with Cluster(wanted.dask, context, graph, book, wanted.store, wanted.timeout_s) as cluster:
             return carry_out(context, graph, book, replace(how, cluster=cluster))

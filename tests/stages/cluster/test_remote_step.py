@@ -7,22 +7,22 @@ import pytest
 
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError, StepFailed
-from edgekit.stages import _errand
-from edgekit.stages._store import Store
+from edgekit.stages.cluster.content_store import Store
+from edgekit.stages.cluster.dask_backend import remote_step
 
 
 def test_a_folder_that_is_not_shared_is_told(tmp_path):
-    assert "does not see" in _errand.unfit(str(tmp_path), "build/.edgekit/x.token", {})
+    assert "does not see" in remote_step.unfit(str(tmp_path), "build/.edgekit/x.token", {})
     (tmp_path / "x.token").touch()
-    assert _errand.unfit(str(tmp_path), "x.token", {"numpy": np.__version__}) == ""
-    assert _errand.unfit("", "x.token", {}) == ""
+    assert remote_step.unfit(str(tmp_path), "x.token", {"numpy": np.__version__}) == ""
+    assert remote_step.unfit("", "x.token", {}) == ""
 
 
 def test_other_versions_are_refused():
     """A figure would be filed under versions that it was not made with."""
-    assert _errand.unfit("", "", {"numpy": "0.1"}) == f"has numpy {np.__version__} where this run has 0.1"
-    assert _errand.unfit("", "", {"nothing-like-it": "1"}) == "has nothing-like-it not at all where this run has 1"
-    assert "has python" in _errand.unfit("", "", {"python": "2.7"})
+    assert remote_step.unfit("", "", {"numpy": "0.1"}) == f"has numpy {np.__version__} where this run has 0.1"
+    assert remote_step.unfit("", "", {"nothing-like-it": "1"}) == "has nothing-like-it not at all where this run has 1"
+    assert "has python" in remote_step.unfit("", "", {"python": "2.7"})
 
 
 def test_a_store_hands_out_what_was_put_there(tmp_path):

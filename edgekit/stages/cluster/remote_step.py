@@ -24,7 +24,7 @@ from edgekit.core.environment.project import Project
 from edgekit.core.errors import EdgekitError, Interrupted, StepFailed
 from edgekit.core.events import Event, Listener, Progress
 from edgekit.stages._carry import Job, carry_out
-from edgekit.stages._store import Store
+from edgekit.stages.cluster.content_store import Store
 from edgekit.stages.context import Context
 from edgekit.workers.pool import WorkerPool
 

@@ -27,9 +27,9 @@ from edgekit.core.environment.atomic_files import staged_folder, writing
 from edgekit.core.environment.project import shipped
 from edgekit.core.environment.requirements import DASK, require
 from edgekit.core.errors import InputError, StepCrashed, StepFailed, StepTimedOut, from_dict
-from edgekit.stages import _errand
 from edgekit.stages._carry import Done
-from edgekit.stages._store import Store
+from edgekit.stages.cluster.content_store import Store
+from edgekit.stages.cluster.dask_backend import remote_step
 from edgekit.stages.context import Context
 
 SENT = ("train", "take in", "export", "validate", "diff")
@@ -121,7 +121,7 @@ class Cluster:
             if step.kind in SENT:
                 versions |= step.values.get("versions", {})
         root = "" if self.store is not None else str(self._root)
-        answers = self._client.run(_errand.unfit, root, self._token_name, versions, on_error="return")
+        answers = self._client.run(remote_step.unfit, root, self._token_name, versions, on_error="return")
         for worker, answer in answers.items():
             problem = f"cannot run edgekit: {answer}" if isinstance(answer, Exception) else answer
             if problem:
@@ -160,7 +160,7 @@ class Cluster:
         Raises what the step raised there; StepCrashed when it took several workers down, or the cluster is lost.
         """
         files = self._sent(step) if self.store is not None else {}
-        errand = _errand.Errand(
+        errand = remote_step.Errand(
             self.run,
             asdict(step),
             str(self._root),
@@ -179,11 +179,11 @@ class Cluster:
             self._fetch(step, answer["files"])
         return Done(answer["detail"], written, answer["code"], answer["seconds"], answer["waited_s"])
 
-    def _answer(self, step: Step, errand: _errand.Errand) -> dict[str, Any]:
+    def _answer(self, step: Step, errand: remote_step.Errand) -> dict[str, Any]:
         from distributed import KilledWorker
 
         key = f"{step.name} {self.run}"
-        future = self._futures[step.name] = self._client.submit(_errand.do, errand.to_dict(), key=key, pure=False)
+        future = self._futures[step.name] = self._client.submit(remote_step.do, errand.to_dict(), key=key, pure=False)
         try:
             while True:
                 try:
@@ -283,7 +283,7 @@ class Cluster:
         """Ends what the workers do for this run, and what waits for them."""
         with contextlib.suppress(Exception):
             self._client.cancel(list(self._futures.values()), asynchronous=False, force=True)
-            self._client.run(_errand.stop, self.run, on_error="ignore", wait=False)
+            self._client.run(remote_step.stop, self.run, on_error="ignore", wait=False)
 
     def _close(self) -> None:
         self._token.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Steps of a run on the workers of a Dask cluster."""
