@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgekit.core.values.quantization_recipe import Recipe
-    from edgekit.stages.export import ExportPlan
+    from edgekit.stages.conversion.export import ExportPlan
 
 
 @click.command("export", short_help="Convert models to edge formats.")
@@ -68,9 +68,10 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
       edgekit export simple_cnn --recipe build/simple_cnn/keras/tflite-int8-tuned/recipe.json
       edgekit export net.py:build --weights net.safetensors --input image:1x3x96x96 --target executorch
     """
-    from edgekit.stages import export, routes, subjects
+    from edgekit.stages import subjects
     from edgekit.stages.benchmark.micro import check_targets, emit_beside
-    from edgekit.stages.sbom import write_sbom
+    from edgekit.stages.conversion import export, routes
+    from edgekit.stages.conversion.sbom import write_sbom
 
     recipe, choice = _by_recipe(options["recipe"], choice, options["calibration_samples"])
     selection = routes.parse_selection(choice.targets, choice.precision)

@@ -11,7 +11,7 @@ from edgekit.cli._common import Run, common
 
 if TYPE_CHECKING:
     from edgekit.core.values.specs import TensorSpec
-    from edgekit.stages.inspect import Inspection
+    from edgekit.stages.conversion.inspect import Inspection
 
 
 @click.command("inspect", short_help="Show what is in an artifact or a model file.")
@@ -31,7 +31,7 @@ def command(run: Run, path: Path) -> int:
     from dataclasses import asdict
 
     from edgekit.cli._common import artifact_data
-    from edgekit.stages.inspect import inspect
+    from edgekit.stages.conversion.inspect import inspect
 
     found = path if path.is_absolute() or path.exists() else run.root / path
     with run.context() as context:

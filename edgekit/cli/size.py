@@ -34,7 +34,7 @@ def command(run: Run, files: tuple[Path, ...], limits: tuple[str, ...]) -> int:
 
     from edgekit.core.units import format_bytes
     from edgekit.reports.console import table
-    from edgekit.stages.size import parse_limit, weigh
+    from edgekit.stages.conversion.size import parse_limit, weigh
 
     weights = weigh(files, [parse_limit(text) for text in limits])
     failed = [item for item in weights if not item.passed]

@@ -19,7 +19,7 @@ def command(run: Run) -> int:
     """
     from edgekit.core.environment import plugin_registry
     from edgekit.reports.console import table
-    from edgekit.stages import routes
+    from edgekit.stages.conversion import routes
 
     edges = routes.edges()
     data, rows = [], []

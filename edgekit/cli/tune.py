@@ -76,7 +76,8 @@ def command(run: Run, model: str, framework: str | None, target: str, timeout: f
     """
     from dataclasses import asdict
 
-    from edgekit.stages import export, routes, subjects, tune
+    from edgekit.stages import subjects, tune
+    from edgekit.stages.conversion import export, routes
 
     plugin = routes.load_target(target)
     chosen = _options(run, **options)

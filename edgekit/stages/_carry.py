@@ -21,7 +21,6 @@ from edgekit.core.values.budgets import Budget
 from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.profile import load_profile
 from edgekit.stages import check as checking
-from edgekit.stages import export as exporting
 from edgekit.stages import report, subjects
 from edgekit.stages.benchmark import emulate
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
@@ -30,6 +29,7 @@ from edgekit.stages.benchmark.device_fit import too_large
 from edgekit.stages.benchmark.emulated_bench import PredictOptions, predict_one
 from edgekit.stages.benchmark.emulated_bench import summary as predict_summary
 from edgekit.stages.context import Context
+from edgekit.stages.conversion import export as exporting
 from edgekit.stages.diff import layers_one
 from edgekit.stages.diff import summary as diff_summary
 from edgekit.stages.track import track

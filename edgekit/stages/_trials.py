@@ -18,7 +18,7 @@ from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
-from edgekit.stages._jobs import ConvertRequest, prepared
+from edgekit.stages.conversion.convert_job import ConvertRequest, prepared
 
 THREADS = 1
 

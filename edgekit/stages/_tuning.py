@@ -20,14 +20,14 @@ from edgekit.core.units import format_bytes
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.tuning import Blame, Candidate, Constraints, Preference
 from edgekit.devices.profile import DeviceProfile
-from edgekit.stages import export
 from edgekit.stages._search import Judge
 from edgekit.stages._trials import Base, Outcome, Trial
 from edgekit.stages.benchmark import emulate
 from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench_one, emulates
 from edgekit.stages.benchmark.emulated_bench import predict_one
 from edgekit.stages.context import Context, runtime_environment
-from edgekit.stages.export import ExportPlan, ExportSettings
+from edgekit.stages.conversion import export
+from edgekit.stages.conversion.export import ExportPlan, ExportSettings
 
 
 @dataclass(frozen=True)

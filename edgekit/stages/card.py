@@ -8,7 +8,7 @@ from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.stages.check import measurements_of
 from edgekit.stages.context import FRAMEWORKS, Context
-from edgekit.stages.inspect import describe
+from edgekit.stages.conversion.inspect import describe
 
 
 def card(context: Context, name: str) -> Card:

@@ -21,10 +21,11 @@ from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.records.source import SOURCE_FILE, load_source
 from edgekit.core.values.specs import PRECISIONS, Signature, TensorSpec
 from edgekit.sources._given_samples import fitted, read_arrays
-from edgekit.stages import routes, subjects
+from edgekit.stages import subjects
 from edgekit.stages._operands import Operand, stamp_of
 from edgekit.stages.context import Context, runtime_environment, source_environment
-from edgekit.stages.inspect import describe
+from edgekit.stages.conversion import routes
+from edgekit.stages.conversion.inspect import describe
 
 EQUAL, UNEQUAL, NO_EVIDENCE = "equal", "not equal", "no evidence"
 

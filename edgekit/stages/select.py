@@ -10,8 +10,8 @@ from edgekit.core.errors import EdgekitError, InputError, unknown_name
 from edgekit.core.events import Failed
 from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.values.specs import TUNED
-from edgekit.stages import routes
 from edgekit.stages.context import Context
+from edgekit.stages.conversion import routes
 from edgekit.stages.train import parse_frameworks
 
 

@@ -20,7 +20,7 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.values.specs import Dim, TensorSpec
 from edgekit.stages._adoption import Request
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
-from edgekit.stages.export import Subjects
+from edgekit.stages.conversion.export import Subjects
 from edgekit.stages.train import parse_frameworks
 
 _CODE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")

@@ -88,7 +88,7 @@ def train_one(context: Context, model: str, kind: str, options: TrainOptions) ->
             "qat": options.qat,
         }
         source: SourceModel = context.pool.call(
-            "edgekit.stages._jobs:train",
+            "edgekit.stages.conversion.convert_job:train",
             arguments,
             step=step,
             environment=training_environment(kind),

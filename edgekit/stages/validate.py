@@ -50,7 +50,7 @@ def _infer(context: Context, artifact: Artifact, inputs: Mapping[str, Array], ba
         "batch": batch,
     }
     outputs: dict[str, Array] = context.pool.call(
-        "edgekit.stages._jobs:infer",
+        "edgekit.stages.conversion.convert_job:infer",
         arguments,
         step=step_name(artifact),
         environment=runtime_environment(manifest.runtime),

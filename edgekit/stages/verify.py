@@ -15,7 +15,7 @@ from edgekit.core.records.measurement import load_measurement
 from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE, SourceModel, load_source
 from edgekit.core.records.validation import load_validation
 from edgekit.core.values.budgets import CHECK_FILE
-from edgekit.stages.sbom import SBOM_FILE, describes
+from edgekit.stages.conversion.sbom import SBOM_FILE, describes
 
 CHANGED, MISSING, DAMAGED, UNLISTED, OUTDATED = "changed", "missing", "damaged", "unlisted", "outdated"
 BROKEN = (CHANGED, MISSING, DAMAGED)

@@ -8,8 +8,9 @@ from typing import Any
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import EdgekitError
 from edgekit.core.events import ignore
-from edgekit.stages import export, routes, subjects
+from edgekit.stages import subjects
 from edgekit.stages.context import Context
+from edgekit.stages.conversion import export, routes
 from edgekit.testing import _session
 
 

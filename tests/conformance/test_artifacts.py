@@ -18,11 +18,11 @@ from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.records.validation import load_validation
 from edgekit.core.values.specs import Variant
-from edgekit.stages import routes
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context, runtime_environment
-from edgekit.stages.export import ExportPlan, ExportSettings, export_one
-from edgekit.stages.inspect import describe
+from edgekit.stages.conversion import routes
+from edgekit.stages.conversion.export import ExportPlan, ExportSettings, export_one
+from edgekit.stages.conversion.inspect import describe
 
 CASES = [
     pytest.param(model, kind, variant, id=f"{model}-{kind}-{variant}")
@@ -170,7 +170,9 @@ class TestRuntime:
             "threads": 1,
         }
         environment = runtime_environment(artifact.manifest.runtime)
-        return context.pool.call("edgekit.stages._jobs:infer", arguments, step="infer", environment=environment)
+        return context.pool.call(
+            "edgekit.stages.conversion.convert_job:infer", arguments, step="infer", environment=environment
+        )
 
     def test_every_sample_is_computed_by_itself(self, context: Context, runtime: str) -> None:
         """The answer for a sample does not depend on its neighbours, nor on how many there are."""

@@ -14,7 +14,7 @@ import pytest
 from support import call
 
 from edgekit.core.environment.project import open_project
-from edgekit.stages.routes import targets
+from edgekit.stages.conversion.routes import targets
 
 SAME_WAY = "lite-interpreter"  # by way of the very TorchScript file
 PROVEN_ELSEWHERE = {"linear", "simple_cnn"}

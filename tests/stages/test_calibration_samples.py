@@ -12,7 +12,7 @@ from edgekit.core.environment.project import open_project
 from edgekit.core.errors import InputError
 from edgekit.core.records.samples import Samples
 from edgekit.core.values.specs import Signature, TensorSpec
-from edgekit.stages import export
+from edgekit.stages.conversion import export
 
 SIGNATURE = Signature((TensorSpec("x", ("batch", 4), "float32"),), ())
 

@@ -10,10 +10,10 @@ from edgekit.core.environment.project import open_project
 from edgekit.core.events import Noted, ignore
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.devices.profile import load_profile
-from edgekit.stages import routes
 from edgekit.stages.benchmark.bench import BenchOptions
 from edgekit.stages.context import Context
-from edgekit.stages.export import ExportSettings
+from edgekit.stages.conversion import routes
+from edgekit.stages.conversion.export import ExportSettings
 from edgekit.stages.tune import TuneOptions, tune
 
 pytestmark = pytest.mark.slow

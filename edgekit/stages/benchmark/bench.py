@@ -34,7 +34,7 @@ from edgekit.stages.benchmark import emulate, operator_costs
 from edgekit.stages.benchmark.device_fit import too_large
 from edgekit.stages.benchmark.emulated_bench import PredictOptions, predict
 from edgekit.stages.context import Context
-from edgekit.stages.inspect import describe
+from edgekit.stages.conversion.inspect import describe
 from edgekit.stages.together import at_once, together
 from edgekit.workers.environment import Environment
 from edgekit.workers.prepared import Prepared

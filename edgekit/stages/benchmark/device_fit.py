@@ -15,7 +15,7 @@ from edgekit.devices.profile import DeviceProfile
 from edgekit.runtimes._tflm_code import code_size
 from edgekit.runtimes.tflite_micro import RUNTIME
 from edgekit.stages.context import Context
-from edgekit.stages.inspect import describe, lives_of
+from edgekit.stages.conversion.inspect import describe, lives_of
 from edgekit.workers.environment import Environment
 
 TARGET = "tflite"

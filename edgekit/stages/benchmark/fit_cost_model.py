@@ -21,10 +21,11 @@ from edgekit.devices.cost import Prediction, Row
 from edgekit.devices.emulation.folders import key
 from edgekit.devices.emulation.guest import cache_arguments
 from edgekit.devices.profile import CostSpec, DeviceProfile, load_profile
-from edgekit.stages import export, routes, subjects
+from edgekit.stages import subjects
 from edgekit.stages.benchmark import emulate
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context
+from edgekit.stages.conversion import export, routes
 
 MEASURED_FILE = "published_latency.csv"
 _PRECISIONS = ("float32", "int8")

@@ -15,7 +15,7 @@ from edgekit.devices.kernels import TinyRow
 from edgekit.devices.profile import DeviceProfile, KernelSpec
 from edgekit.stages.benchmark import fit_cost_model
 from edgekit.stages.context import Context
-from edgekit.stages.inspect import describe
+from edgekit.stages.conversion.inspect import describe
 
 MEASURED_FILE = "mlperf_tiny.csv"
 

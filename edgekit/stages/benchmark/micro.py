@@ -28,7 +28,7 @@ from edgekit.stages.benchmark import npu
 from edgekit.stages.benchmark.device_fit import TARGET, code_of
 from edgekit.stages.benchmark.npu import NpuFit
 from edgekit.stages.context import Context
-from edgekit.stages.inspect import describe, lives_of
+from edgekit.stages.conversion.inspect import describe, lives_of
 from edgekit.stages.validate import tolerances_for
 from edgekit.workers.environment import Environment
 
@@ -93,7 +93,7 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
     told = lives_of(context, artifact)
     golden = artifact.golden()
     outputs = context.pool.call(
-        "edgekit.stages._jobs:infer",
+        "edgekit.stages.conversion.convert_job:infer",
         {
             "runtime": RUNTIME.name,
             "path": path,

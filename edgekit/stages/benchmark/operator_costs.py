@@ -19,9 +19,9 @@ from edgekit.core.records.emulated_measurement import Counts, Prefix, by_operato
 from edgekit.core.records.operator_costs import Operator, OperatorCost
 from edgekit.devices import cost
 from edgekit.devices.emulation import pins
-from edgekit.stages import routes
 from edgekit.stages.benchmark import emulate
 from edgekit.stages.context import Context, runtime_environment
+from edgekit.stages.conversion import routes
 
 _AT_ONCE_BYTES = 512 * 10**6
 """How much the files that are cut at one time may take of the disk."""
@@ -67,4 +67,6 @@ def _portions(operators: int, size_bytes: int) -> Iterator[tuple[int, ...]]:
 
 def _call(context: Context, artifact: Artifact, step: str, job: str, **arguments: Any) -> Any:
     environment = runtime_environment(artifact.manifest.runtime)
-    return context.pool.call(f"edgekit.stages._jobs:{job}", arguments, step=step, environment=environment)
+    return context.pool.call(
+        f"edgekit.stages.conversion.convert_job:{job}", arguments, step=step, environment=environment
+    )

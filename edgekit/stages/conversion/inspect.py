@@ -9,8 +9,8 @@ from edgekit.core.errors import EdgekitError, InputError
 from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.records.memory_plan import Life
 from edgekit.core.values.specs import ModelDescription, Signature
-from edgekit.stages import routes
 from edgekit.stages.context import Context, runtime_environment
+from edgekit.stages.conversion import routes
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def lives_of(context: Context, artifact: Artifact) -> tuple[Life, ...]:
     plugin = routes.load_target(artifact.manifest.target)
     try:
         found: tuple[Life, ...] = context.pool.call(
-            "edgekit.stages._jobs:lives",
+            "edgekit.stages.conversion.convert_job:lives",
             {"target": plugin.name, "path": str(artifact.path)},
             step=f"read {artifact.label}",
             environment=runtime_environment(plugin.runtime),
@@ -47,7 +47,7 @@ def describe(context: Context, target: str, path: Path, step: str) -> ModelDescr
     """What is in a file of the target's format. Raises InputError when it is not one; StepError when reading kills."""
     plugin = routes.load_target(target)
     description: ModelDescription = context.pool.call(
-        "edgekit.stages._jobs:describe",
+        "edgekit.stages.conversion.convert_job:describe",
         {"target": target, "path": str(path)},
         step=step,
         environment=runtime_environment(plugin.runtime),

@@ -5,7 +5,7 @@ import pytest
 from edgekit.contracts.target import Target
 from edgekit.core.errors import InputError
 from edgekit.core.values.specs import Route, Variant
-from edgekit.stages import routes
+from edgekit.stages.conversion import routes
 
 
 def target(name: str, **kinds: tuple[str, ...]) -> Target:

@@ -26,9 +26,9 @@ from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, SourceMod
 from edgekit.core.units import format_bytes
 from edgekit.core.values.quantization_recipe import RECIPE_FILE, Recipe
 from edgekit.core.values.specs import Route, Variant
-from edgekit.stages import routes
-from edgekit.stages._jobs import ConvertAnswer, ConvertRequest
 from edgekit.stages.context import Context, source_environment
+from edgekit.stages.conversion import routes
+from edgekit.stages.conversion.convert_job import ConvertAnswer, ConvertRequest
 from edgekit.stages.train import TrainOptions, train
 from edgekit.workers.environment import Environment
 
@@ -229,7 +229,7 @@ def _export_by(
         request, environment = conversion(context, item, route, settings, staging)
         request = replace(request, calibration=None if chosen is None else chosen.inputs)
         answer: ConvertAnswer = context.pool.call(
-            "edgekit.stages._jobs:convert",
+            "edgekit.stages.conversion.convert_job:convert",
             {"request": request},
             step=item.step,
             environment=environment,
@@ -303,7 +303,7 @@ def _write_as(context: Context, item: ExportPlan, source_folder: Path, kind: str
     folder = Path(tempfile.mkdtemp(prefix=f"{written}-", dir=context.scratch()))
     base = str(context.project.code_base(item.model))
     answer: ConvertAnswer = context.pool.call(
-        "edgekit.stages._jobs:convert",
+        "edgekit.stages.conversion.convert_job:convert",
         {"request": ConvertRequest(str(source_folder), base, written, "float32", str(folder))},
         step=item.step,
         environment=_environment(kind, None),

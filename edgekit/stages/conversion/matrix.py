@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.validation import Validation
 from edgekit.core.values.specs import Variant
-from edgekit.stages import export, routes
 from edgekit.stages.context import Context
+from edgekit.stages.conversion import export, routes
 from edgekit.stages.validate import validate
 
 

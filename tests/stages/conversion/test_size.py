@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.core.errors import InputError
-from edgekit.stages.size import parse_limit, weigh
+from edgekit.stages.conversion.size import parse_limit, weigh
 
 
 @pytest.fixture
