@@ -82,8 +82,8 @@ def command(
     from edgekit.core.errors import unknown_name
     from edgekit.devices.profile import DeviceProfile, load_profile
     from edgekit.reports.console import bench_tables
-    from edgekit.stages.baseline import load_baseline, regressions
     from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench
+    from edgekit.stages.gates.baseline import load_baseline, regressions
     from edgekit.stages.select import Selection, artifacts
 
     allowed = _share(baseline, max_regression)

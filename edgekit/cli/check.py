@@ -86,7 +86,7 @@ def command(
     """
     from dataclasses import asdict
 
-    from edgekit.stages.check import check
+    from edgekit.stages.gates.check import check
     from edgekit.stages.select import Selection, artifacts
 
     own = _budgets(max_size, max_peak_memory, max_drift, max_instructions, latencies)
@@ -123,8 +123,8 @@ def _changes(
     allowance: Allowance,
 ) -> Changes | None:
     from edgekit.core.records.report import load_report
-    from edgekit.stages.changes import against
-    from edgekit.stages.report import gather
+    from edgekit.stages.gates.gather_report import gather
+    from edgekit.stages.gates.regressions import against
     from edgekit.stages.select import Selection
 
     before = load_report(baseline)

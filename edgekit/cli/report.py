@@ -99,8 +99,8 @@ def _gathered(
 ) -> tuple[str, int]:
     """The report on build/, and the exit code."""
     from edgekit.core.records.report import load_report
-    from edgekit.stages.changes import against
-    from edgekit.stages.report import gather
+    from edgekit.stages.gates.gather_report import gather
+    from edgekit.stages.gates.regressions import against
     from edgekit.stages.select import Selection, artifacts
 
     before = load_report(baseline) if baseline else None
@@ -134,7 +134,7 @@ def _compared(
     from edgekit.core.errors import InputError
     from edgekit.core.records.regressions import Allowance
     from edgekit.core.records.report import load_report
-    from edgekit.stages.changes import compare
+    from edgekit.stages.gates.regressions import compare
 
     if any(choice) or baseline or tracking:
         raise InputError(

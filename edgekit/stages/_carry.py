@@ -20,8 +20,7 @@ from edgekit.core.tracking import tracking_of
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.profile import load_profile
-from edgekit.stages import check as checking
-from edgekit.stages import report, subjects
+from edgekit.stages import subjects
 from edgekit.stages.benchmark import emulate
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.benchmark.bench import summary as bench_summary
@@ -32,6 +31,8 @@ from edgekit.stages.context import Context
 from edgekit.stages.conversion import export as exporting
 from edgekit.stages.diff import layers_one
 from edgekit.stages.diff import summary as diff_summary
+from edgekit.stages.gates import check as checking
+from edgekit.stages.gates import gather_report
 from edgekit.stages.track import track
 from edgekit.stages.train import TrainOptions, train_one
 from edgekit.stages.train import summary as train_summary
@@ -225,9 +226,11 @@ def _gathered(job: Job) -> Report:
             budgets = [Budget(**budget) for budget in judged.values["budgets"]] if judged else []
             artifact = load_artifact(job.path(item["folder"]))
             rows.append(
-                report.row(job.context, artifact, budgets, item["devices"], item["emulated"], layers=item["layers"])
+                gather_report.row(
+                    job.context, artifact, budgets, item["devices"], item["emulated"], layers=item["layers"]
+                )
             )
-    return report.assemble(job.context, rows)
+    return gather_report.assemble(job.context, rows)
 
 
 def _report(job: Job) -> Done:

@@ -6,9 +6,9 @@ from edgekit.config.card import Card
 from edgekit.core.errors import EdgekitError
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
-from edgekit.stages.check import measurements_of
 from edgekit.stages.context import FRAMEWORKS, Context
 from edgekit.stages.conversion.inspect import describe
+from edgekit.stages.gates.check import measurements_of
 
 
 def card(context: Context, name: str) -> Card:

@@ -13,7 +13,7 @@ from reports.test_html import full
 
 from edgekit.core.environment import plugin_registry
 from edgekit.core.records.regressions import Allowance
-from edgekit.stages.changes import compare
+from edgekit.stages.gates.regressions import compare
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)

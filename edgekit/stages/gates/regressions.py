@@ -22,7 +22,7 @@ from edgekit.core.records.regressions import (
 )
 from edgekit.core.records.report import Report, Row
 from edgekit.core.records.validation import Drift
-from edgekit.stages.baseline import figures_of
+from edgekit.stages.gates.baseline import figures_of
 from edgekit.stages.select import Selection
 
 _REPEATS = 1e-3

@@ -11,7 +11,7 @@ from reports.making import EMULATED, comparison, measurement, render, report, ro
 from edgekit.core.errors import InputError
 from edgekit.core.records.regressions import ALLOWED, BETTER, GONE, INCOMPARABLE, NEW, SAME, WORSE, Allowance
 from edgekit.core.records.report import load_report
-from edgekit.stages.changes import against, compare
+from edgekit.stages.gates.regressions import against, compare
 from edgekit.stages.select import Selection
 
 NAMES = ("main.json", "branch.json")

@@ -11,8 +11,8 @@ from edgekit.core.records.report import Report, Row
 from edgekit.core.records.source import SOURCE_FILE, load_source
 from edgekit.core.values.budgets import Budget
 from edgekit.devices import host
-from edgekit.stages.check import check_one, emulated_validations_of, measurements_of, validation_of
 from edgekit.stages.context import Context
+from edgekit.stages.gates.check import check_one, emulated_validations_of, measurements_of, validation_of
 
 
 def gather(context: Context, artifacts: Sequence[Artifact], own: Sequence[Budget] = ()) -> Report:

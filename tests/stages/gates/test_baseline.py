@@ -13,7 +13,7 @@ from edgekit.core.numerics.timing import Distribution
 from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts, Emulated
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.stages.baseline import load_baseline, regressions
+from edgekit.stages.gates.baseline import load_baseline, regressions
 
 WALL = Distribution(9, 1, 1, 1, 1, 1, 1, 0)
 COUNTS = Counts(1000, 100, 50, 50, 400, 0, 100, 300, 20, 10)

@@ -1,0 +1,1 @@
+"""Judging results: budgets, baselines, regressions, and the report that gathers them."""
