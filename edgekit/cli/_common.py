@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgekit.core.records.report import Report
     from edgekit.core.tracking import Tracking
     from edgekit.stages.context import Context
-    from edgekit.stages.subjects import OwnModel
+    from edgekit.stages.models.model_refs import OwnModel
 
 _log = logging.getLogger("edgekit")
 
@@ -359,7 +359,7 @@ def own_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def own_model(options: dict[str, Any]) -> OwnModel:
     """What `own_model_options` were given."""
-    from edgekit.stages.subjects import OwnModel, parse_size
+    from edgekit.stages.models.model_refs import OwnModel, parse_size
 
     keys = ("name", "weights", "inputs", "sample", "calibration", "image_range")
     return OwnModel(sizes=dict(map(parse_size, options["dims"])), **{key: options[key] for key in keys})

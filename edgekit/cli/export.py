@@ -68,10 +68,10 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
       edgekit export simple_cnn --recipe build/simple_cnn/keras/tflite-int8-tuned/recipe.json
       edgekit export net.py:build --weights net.safetensors --input image:1x3x96x96 --target executorch
     """
-    from edgekit.stages import subjects
     from edgekit.stages.benchmark.micro import check_targets, emit_beside
     from edgekit.stages.conversion import export, routes
     from edgekit.stages.conversion.sbom import write_sbom
+    from edgekit.stages.models import model_refs
 
     recipe, choice = _by_recipe(options["recipe"], choice, options["calibration_samples"])
     selection = routes.parse_selection(choice.targets, choice.precision)
@@ -86,7 +86,7 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
     with run.context(timeout) as context:
         plans = tuple(
             item
-            for group in subjects.resolve(context, choice.names, choice.framework, own)
+            for group in model_refs.resolve(context, choice.names, choice.framework, own)
             for item in export.plan(group, selection, targets_named=bool(choice.targets))
         )
         plans = export.possible(context, plans, settings, targets_named=bool(choice.targets))

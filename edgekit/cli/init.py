@@ -23,7 +23,7 @@ def command(run: Run, force: bool) -> int:
     from edgekit.config.project import PROJECT_FILE
     from edgekit.core.environment.atomic_files import write_text
     from edgekit.core.errors import InputError
-    from edgekit.stages.init import find, written
+    from edgekit.stages.models.init import find, written
 
     path = run.project.root / PROJECT_FILE
     if path.exists() and not force:

@@ -30,12 +30,12 @@ def command(run: Run, models: tuple[str, ...], timeout: float) -> int:
     """
     from dataclasses import asdict
 
-    from edgekit.stages import subjects
     from edgekit.stages.conversion.export import ExportSettings
     from edgekit.stages.conversion.matrix import matrix
+    from edgekit.stages.models import model_refs
 
     with run.context(timeout) as context:
-        found = subjects.resolve(context, models, None, subjects.OwnModel())
+        found = model_refs.resolve(context, models, None, model_refs.OwnModel())
         cells = matrix(context, found, ExportSettings())
     data = {
         "cells": [{**asdict(cell), "variant": str(cell.variant)} for cell in cells],

@@ -63,7 +63,7 @@ def command(
     from dataclasses import asdict
 
     from edgekit.core.errors import InputError
-    from edgekit.stages.train import TrainOptions, parse_frameworks, train
+    from edgekit.stages.models.train import TrainOptions, parse_frameworks, train
 
     chosen = TrainOptions(time_limit_s=_seconds(time_limit), **options)
     _check(run, models, chosen.schedule, chosen.tensorboard)

@@ -76,14 +76,15 @@ def command(run: Run, model: str, framework: str | None, target: str, timeout: f
     """
     from dataclasses import asdict
 
-    from edgekit.stages import subjects, tune
+    from edgekit.stages import tune
     from edgekit.stages.conversion import export, routes
+    from edgekit.stages.models import model_refs
 
     plugin = routes.load_target(target)
     chosen = _options(run, **options)
     own = own_model(options)
     with run.context(timeout) as context:
-        groups = subjects.resolve(context, (model,), framework, own)
+        groups = model_refs.resolve(context, (model,), framework, own)
         name, kind = groups[0].models[0], _kind(context, plugin.name, groups[0].kinds, groups[0].models[0])
         settings = export.ExportSettings(sizes=own.sizes or {})
         found, artifact = tune.tune(context, name, kind, plugin, settings, chosen)

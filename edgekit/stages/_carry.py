@@ -20,7 +20,6 @@ from edgekit.core.tracking import tracking_of
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.profile import load_profile
-from edgekit.stages import subjects
 from edgekit.stages.benchmark import emulate
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.benchmark.bench import summary as bench_summary
@@ -33,9 +32,10 @@ from edgekit.stages.diff import layers_one
 from edgekit.stages.diff import summary as diff_summary
 from edgekit.stages.gates import check as checking
 from edgekit.stages.gates import gather_report
+from edgekit.stages.models import model_refs
+from edgekit.stages.models.train import TrainOptions, train_one
+from edgekit.stages.models.train import summary as train_summary
 from edgekit.stages.track import track
-from edgekit.stages.train import TrainOptions, train_one
-from edgekit.stages.train import summary as train_summary
 from edgekit.stages.validate import FLIPS_FILE, validate_on, validate_one
 from edgekit.stages.validate import summary as validate_summary
 
@@ -119,7 +119,7 @@ def _train(job: Job) -> Done:
 def _take_in(job: Job) -> Done:
     options = job.options
     text = options["path"]
-    own = subjects.OwnModel(
+    own = model_refs.OwnModel(
         name=job.arguments["model"],
         weights=job.path(options["weights"]) if "weights" in options else None,
         inputs=tuple(options["inputs"]),
@@ -128,7 +128,7 @@ def _take_in(job: Job) -> Done:
         sizes=options["dims"],
         image_range=tuple(options["image_range"]),
     )
-    source = subjects.adopt(job.context, _from(job, text), job.arguments["framework"], own)
+    source = model_refs.adopt(job.context, _from(job, text), job.arguments["framework"], own)
     return Done(f"{source.parameters:,} parameters", _all_in(job.path(job.step.folder)))
 
 

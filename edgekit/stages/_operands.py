@@ -22,7 +22,7 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.rounding_error import Rounding, measured
 from edgekit.core.records.source import load_source
 from edgekit.core.values.specs import Signature, TensorSpec
-from edgekit.stages._adoption import observed_outputs
+from edgekit.stages.models.import_job import observed_outputs
 
 
 @dataclass(frozen=True)

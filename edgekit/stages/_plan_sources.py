@@ -19,9 +19,9 @@ from edgekit.core.environment.requirements import ONNX, SAFETENSORS
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import unknown_name
 from edgekit.core.records.source import SOURCE_FILE
-from edgekit.stages import subjects
 from edgekit.stages._draft import Draft, PlannedSource, code_files, placed, plain, versions
-from edgekit.stages.train import parse_frameworks
+from edgekit.stages.models import model_refs
+from edgekit.stages.models.train import parse_frameworks
 
 _TRAINED_FROM = ("task", "metric", "input", "output", "data", "training")
 _EXTERNAL = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
@@ -77,13 +77,13 @@ def _may_be_data(path: Path) -> bool:
 
 
 def _taken_in(made: Draft, at: Location, entry: ModelEntry, path: str) -> PlannedSource:
-    name = entry.name or subjects.default_name(path)
+    name = entry.name or model_refs.default_name(path)
     if name in made.project.models():
         raise made.file.error(at, f"{name} is the name of a reference model; give yours another name")
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise made.file.error((*at, "name"), f"'{name}': a name has letters, digits, '_', '-' and '.'")
     for index, text in enumerate(entry.inputs):
-        placed(made, (*at, "inputs", index), subjects.parse_input, text)
+        placed(made, (*at, "inputs", index), model_refs.parse_input, text)
     kind = str(entry.framework) if entry.is_code else _kind(made, at, path)
     source_kind: SourceKind = plugin_registry.load("edgekit.sources", kind, "SOURCE")
     code = _code(made, path) if entry.is_code else ()
@@ -118,7 +118,7 @@ def _kind(made: Draft, at: Location, path: str) -> str:
     """The kind of a model file; of one that another step is still to write, by how its name ends."""
     where = made.given(path)
     if where.exists():
-        kind: str = placed(made, (*at, "path"), subjects.kind_of, where)
+        kind: str = placed(made, (*at, "path"), model_refs.kind_of, where)
         return kind
     kinds: list[SourceKind] = [
         plugin_registry.load("edgekit.sources", name, "SOURCE") for name in plugin_registry.names("edgekit.sources")

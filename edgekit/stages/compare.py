@@ -21,11 +21,11 @@ from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.records.source import SOURCE_FILE, load_source
 from edgekit.core.values.specs import PRECISIONS, Signature, TensorSpec
 from edgekit.sources._given_samples import fitted, read_arrays
-from edgekit.stages import subjects
 from edgekit.stages._operands import Operand, stamp_of
 from edgekit.stages.context import Context, runtime_environment, source_environment
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.inspect import describe
+from edgekit.stages.models import model_refs
 
 EQUAL, UNEQUAL, NO_EVIDENCE = "equal", "not equal", "no evidence"
 
@@ -76,12 +76,12 @@ def operand(context: Context, text: str) -> Operand:
     if (path / SOURCE_FILE).is_file():
         return source_operand(context, path)
     if not path.exists() and Factory.parse(text).where != text:
-        kind = subjects.framework_of(context, text)
-        return Operand(text, kind=kind, code=subjects.from_here(text), base=str(context.project.root))
+        kind = model_refs.framework_of(context, text)
+        return Operand(text, kind=kind, code=model_refs.from_here(text), base=str(context.project.root))
     target = target_of(path)
     try:
         shown_by = None if target is None else target.name
-        kind = subjects.kind_of(path)
+        kind = model_refs.kind_of(path)
         return Operand(text, target=shown_by, kind=kind, path=str(path.resolve()), stamp=stamp_of(path))
     except InputError:
         if target is None or not path.is_file():

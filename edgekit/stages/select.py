@@ -12,7 +12,7 @@ from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.values.specs import TUNED
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import routes
-from edgekit.stages.train import parse_frameworks
+from edgekit.stages.models.train import parse_frameworks
 
 
 @dataclass(frozen=True)

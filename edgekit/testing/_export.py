@@ -8,9 +8,9 @@ from typing import Any
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import EdgekitError
 from edgekit.core.events import ignore
-from edgekit.stages import subjects
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export, routes
+from edgekit.stages.models import model_refs
 from edgekit.testing import _session
 
 
@@ -37,9 +37,9 @@ class Exporter:
             options.pop("calibration_samples", None), sizes, options.pop("layout", None), options.pop("options", {})
         )
         paths = {key: Path(options.pop(key)).resolve() for key in ("weights", "sample") if options.get(key)}
-        own = subjects.OwnModel(sizes=sizes, **{**options, **paths})
+        own = model_refs.OwnModel(sizes=sizes, **{**options, **paths})
         try:
-            groups = subjects.resolve(context, (model,), None, own)
+            groups = model_refs.resolve(context, (model,), None, own)
             plans = [
                 item
                 for group in groups

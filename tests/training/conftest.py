@@ -11,7 +11,7 @@ from edgekit.core.environment.project import open_project
 from edgekit.core.events import Event
 from edgekit.core.records.source import SourceModel
 from edgekit.stages.context import Context
-from edgekit.stages.train import TrainOptions, train_one
+from edgekit.stages.models.train import TrainOptions, train_one
 from edgekit.workers.pool import WorkerPool
 
 FILES = {

@@ -21,11 +21,11 @@ from edgekit.devices.cost import Prediction, Row
 from edgekit.devices.emulation.folders import key
 from edgekit.devices.emulation.guest import cache_arguments
 from edgekit.devices.profile import CostSpec, DeviceProfile, load_profile
-from edgekit.stages import subjects
 from edgekit.stages.benchmark import emulate
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export, routes
+from edgekit.stages.models import model_refs
 
 MEASURED_FILE = "published_latency.csv"
 _PRECISIONS = ("float32", "int8")
@@ -114,10 +114,10 @@ def made(context: Context, function: str, precisions: Sequence[str], precision: 
 def _export(context: Context, function: str, precisions: Sequence[str]) -> None:
     code = str(Path(networks.__file__))
     calibration = f"{function}_calibration" if hasattr(networks, f"{function}_calibration") else "calibration"
-    own = subjects.OwnModel(name=function, calibration=f"{code}:{calibration}", sizes={"batch": 1})
+    own = model_refs.OwnModel(name=function, calibration=f"{code}:{calibration}", sizes={"batch": 1})
     selection = routes.parse_selection(tuple(f"tflite:{precision}" for precision in precisions), None)
     settings = export.ExportSettings(networks.CALIBRATION_SAMPLES, {"batch": 1})
-    for group in subjects.resolve(context, (f"{code}:{function}",), "keras", own):
+    for group in model_refs.resolve(context, (f"{code}:{function}",), "keras", own):
         export.export(context, export.plan(group, selection, targets_named=True), settings)
     if context.failures:
         raise context.failures[0]

@@ -29,7 +29,7 @@ from edgekit.core.values.specs import Route, Variant
 from edgekit.stages.context import Context, source_environment
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.convert_job import ConvertAnswer, ConvertRequest
-from edgekit.stages.train import TrainOptions, train
+from edgekit.stages.models.train import TrainOptions, train
 from edgekit.workers.environment import Environment
 
 DEFAULT_CALIBRATION_SAMPLES = 200

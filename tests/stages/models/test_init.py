@@ -5,7 +5,7 @@ import re
 import pytest
 
 from edgekit.config.project import load_project
-from edgekit.stages.init import Found, written
+from edgekit.stages.models.init import Found, written
 
 FOUND = {
     "nothing": (),

@@ -13,9 +13,9 @@ from edgekit.core.environment.project import open_project
 from edgekit.core.errors import InputError
 from edgekit.core.events import ignore
 from edgekit.core.values.specs import TensorSpec
-from edgekit.stages import subjects
 from edgekit.stages.context import Context
-from edgekit.stages.subjects import OwnModel
+from edgekit.stages.models import model_refs
+from edgekit.stages.models.model_refs import OwnModel
 from edgekit.workers.pool import WorkerPool
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=100)
@@ -51,7 +51,7 @@ def adopted(context: Context, name: str, kind: str) -> None:
     ],
 )
 def test_an_input_is_a_name_a_shape_and_a_type(text: str, expected: TensorSpec) -> None:
-    assert subjects.parse_input(text) == expected
+    assert model_refs.parse_input(text) == expected
 
 
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_/.]{0,8}", fullmatch=True)
@@ -64,14 +64,14 @@ dtypes = st.sampled_from(["float32", "float16", "float64", "int8", "uint8", "int
 @given(names, dims, dtypes)
 def test_an_input_that_was_written_is_read_back(name: str, shape: tuple[int | str, ...], dtype: str) -> None:
     expected = TensorSpec(name, shape, dtype)
-    assert subjects.parse_input(f"{name}:{','.join(map(str, shape))}:{dtype}") == expected
+    assert model_refs.parse_input(f"{name}:{','.join(map(str, shape))}:{dtype}") == expected
 
 
 @SEEDED
 @given(names, st.lists(st.integers(1, 5000), min_size=1, max_size=4).map(tuple), dtypes)
 def test_numbers_may_stand_between_crosses(name: str, shape: tuple[int, ...], dtype: str) -> None:
     text = f"{name}:{'x'.join(map(str, shape))}:{dtype}"
-    assert subjects.parse_input(text) == TensorSpec(name, shape, dtype)
+    assert model_refs.parse_input(text) == TensorSpec(name, shape, dtype)
 
 
 @pytest.mark.parametrize(
@@ -93,25 +93,25 @@ def test_numbers_may_stand_between_crosses(name: str, shape: tuple[int, ...], dt
 )
 def test_an_input_that_is_none_says_what_is_wrong(text: str, sentence: str) -> None:
     with pytest.raises(InputError) as caught:
-        subjects.parse_input(text)
+        model_refs.parse_input(text)
     assert str(caught.value) == f"--input {text}: {sentence}"
     assert caught.value.exit_code == 2
 
 
 def test_a_digit_that_is_no_number_is_no_dimension() -> None:
     with pytest.raises(InputError):
-        subjects.parse_input("x:1,²:float32")
+        model_refs.parse_input("x:1,²:float32")
 
 
 def test_a_name_with_an_x_in_it_is_one_dimension() -> None:
-    assert subjects.parse_input("ids:maxlen:int64").shape == ("maxlen",)
+    assert model_refs.parse_input("ids:maxlen:int64").shape == ("maxlen",)
 
 
 @SEEDED
 @given(st.text(max_size=20))
 def test_any_text_is_an_input_or_refused(text: str) -> None:
     try:
-        spec = subjects.parse_input(text)
+        spec = model_refs.parse_input(text)
     except InputError as error:
         assert str(error).startswith(f"--input {text}: ")
     else:
@@ -121,7 +121,7 @@ def test_any_text_is_an_input_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "expected"), [("batch=1", ("batch", 1)), ("x_dim1=224", ("x_dim1", 224))])
 def test_a_size_is_a_name_and_a_number(text: str, expected: tuple[str, int]) -> None:
-    assert subjects.parse_size(text) == expected
+    assert model_refs.parse_size(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_size_is_a_name_and_a_number(text: str, expected: tuple[str, int]) -> 
 )
 def test_a_size_that_is_none_says_how_to_write_one(text: str) -> None:
     with pytest.raises(InputError) as caught:
-        subjects.parse_size(text)
+        model_refs.parse_size(text)
     assert str(caught.value) == f"--dim {text}: write NAME=SIZE, such as batch=1"
 
 
@@ -146,7 +146,7 @@ def test_a_file_or_folder_has_the_kind_that_it_looks_like(tmp_path: Path) -> Non
     script(tmp_path / "e.pt", "net/constants.pkl", "net/code/net.py")
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "saved_model.pb").write_bytes(b"")
-    kinds = [subjects.kind_of(path) for path in sorted(tmp_path.iterdir())]
+    kinds = [model_refs.kind_of(path) for path in sorted(tmp_path.iterdir())]
     assert kinds == ["keras", "keras", "onnx", "torch", "torchscript", "saved-model"]
 
 
@@ -156,7 +156,7 @@ def test_bare_weights_are_told_to_need_code(tmp_path: Path, name: str, zipped: b
     path = tmp_path / name
     script(path, "net/data.pkl") if zipped else path.write_bytes(b"weights")
     with pytest.raises(InputError) as caught:
-        subjects.kind_of(path)
+        model_refs.kind_of(path)
     expected = f"{path}: this is no TorchScript archive; bare weights need the code that builds the network:"
     assert str(caught.value) == f"{expected} edgekit export FILE.py:FUNCTION --weights {name}"
 
@@ -166,11 +166,11 @@ def test_another_file_is_told_what_edgekit_takes(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for name in ("net.txt", "folder"):
         with pytest.raises(InputError) as caught:
-            subjects.kind_of(tmp_path / name)
+            model_refs.kind_of(tmp_path / name)
         assert str(caught.value).startswith(f"{tmp_path / name}: not a model that edgekit takes (.h5, .hdf5, ")
         assert str(caught.value).endswith(", a SavedModel folder, or code)")
     with pytest.raises(InputError, match="no such file or folder"):
-        subjects.kind_of(tmp_path / "gone.onnx")
+        model_refs.kind_of(tmp_path / "gone.onnx")
 
 
 @pytest.mark.parametrize(
@@ -178,21 +178,21 @@ def test_another_file_is_told_what_edgekit_takes(tmp_path: Path) -> None:
     ["net.py:build", "src/net.py:small", "package.nets:build", "nets:Net", "gone.onnx", "gone.KERAS", "./net", "a/b"],
 )
 def test_paths_and_code_are_models_of_the_users_own(empty: Context, text: str) -> None:
-    assert subjects.is_given(empty, text)
+    assert model_refs.is_given(empty, text)
 
 
 @pytest.mark.parametrize("text", ["nope", "linear", "simple_cnn", "taken", "taken.onnx"])
 def test_names_are_no_models_of_the_users_own(empty: Context, text: str) -> None:
     adopted(empty, "taken", "torch")
     adopted(empty, "taken.onnx", "onnx")
-    assert not subjects.is_given(empty, text)
+    assert not model_refs.is_given(empty, text)
 
 
 def test_what_stands_in_the_folder_is_a_model_of_the_users_own_unless_its_name_is_taken(empty: Context) -> None:
     for name in ("net", "linear", "taken"):
         (empty.project.root / name).mkdir()
     adopted(empty, "taken", "saved-model")
-    assert [subjects.is_given(empty, name) for name in ("net", "linear", "taken")] == [True, False, False]
+    assert [model_refs.is_given(empty, name) for name in ("net", "linear", "taken")] == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -212,14 +212,14 @@ def test_what_stands_in_the_folder_is_a_model_of_the_users_own_unless_its_name_i
     ],
 )
 def test_a_model_is_called_like_its_file_or_code(text: str, expected: str) -> None:
-    assert subjects.default_name(text) == expected
+    assert model_refs.default_name(text) == expected
 
 
 @pytest.mark.parametrize("name", ["linear", "simple_cnn"])
 def test_the_name_of_a_reference_model_is_refused(empty: Context, name: str) -> None:
     for text, own in ((f"./{name}.onnx", OwnModel()), ("net.onnx", OwnModel(name=name))):
         with pytest.raises(InputError) as caught:
-            subjects.adopt(empty, text, None, own)
+            model_refs.adopt(empty, text, None, own)
         assert str(caught.value) == f"{name} is the name of a reference model; give yours another with --name"
     assert list(empty.project.root.iterdir()) == []
 
@@ -227,7 +227,7 @@ def test_the_name_of_a_reference_model_is_refused(empty: Context, name: str) -> 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "my net", "-x", "a\nb"])
 def test_a_name_that_is_no_folder_name_is_refused(empty: Context, name: str) -> None:
     with pytest.raises(InputError) as caught:
-        subjects.adopt(empty, "net.onnx", None, OwnModel(name=name))
+        model_refs.adopt(empty, "net.onnx", None, OwnModel(name=name))
     assert str(caught.value) == f"--name {name}: a name has letters, digits, '_', '-' and '.'"
 
 
@@ -246,37 +246,37 @@ def test_what_describes_one_model_is_refused_for_none_and_for_several(
     empty: Context, own: OwnModel, words: tuple[str, ...]
 ) -> None:
     with pytest.raises(InputError, match=r"describe one model of your own: name its file, folder or code"):
-        subjects.resolve(empty, words, None, own)
+        model_refs.resolve(empty, words, None, own)
 
 
 def test_a_model_that_was_taken_in_is_found_by_name_with_its_kinds(empty: Context) -> None:
     adopted(empty, "net", "torch")
     adopted(empty, "net", "onnx")
-    (found,) = subjects.resolve(empty, ("net",), None, OwnModel())
+    (found,) = model_refs.resolve(empty, ("net",), None, OwnModel())
     assert (found.models, found.kinds) == (("net",), ("onnx", "torch"))
-    (found,) = subjects.resolve(empty, ("net",), "torch", OwnModel())
+    (found,) = model_refs.resolve(empty, ("net",), "torch", OwnModel())
     assert found.kinds == ("torch",)
     with pytest.raises(InputError, match="net was not taken in as a keras model, but as: onnx, torch"):
-        subjects.resolve(empty, ("net",), "keras", OwnModel())
+        model_refs.resolve(empty, ("net",), "keras", OwnModel())
 
 
 def test_reference_models_and_own_ones_go_together(empty: Context) -> None:
     adopted(empty, "net", "onnx")
-    found = subjects.resolve(empty, ("linear", "net", "simple_cnn"), None, OwnModel())
+    found = model_refs.resolve(empty, ("linear", "net", "simple_cnn"), None, OwnModel())
     assert [item.models for item in found] == [("linear", "simple_cnn"), ("net",)]
-    assert subjects.names_of(found) == ("linear", "simple_cnn", "net")
+    assert model_refs.names_of(found) == ("linear", "simple_cnn", "net")
 
 
 def test_no_word_stands_for_every_reference_model(empty: Context) -> None:
     adopted(empty, "net", "onnx")
-    (found,) = subjects.resolve(empty, (), None, OwnModel())
+    (found,) = model_refs.resolve(empty, (), None, OwnModel())
     assert found.models == tuple(empty.project.models())
     assert {"linear", "simple_cnn"} <= set(found.models)
 
 
 def test_an_unknown_name_lists_the_known_ones(empty: Context) -> None:
     with pytest.raises(InputError) as caught:
-        subjects.resolve(empty, ("nope",), None, OwnModel())
+        model_refs.resolve(empty, ("nope",), None, OwnModel())
     assert str(caught.value) == f"unknown model 'nope'; known: {', '.join(empty.project.models())}"
 
 
@@ -284,7 +284,7 @@ def test_missing_files_are_told_before_anything_is_loaded(empty: Context) -> Non
     (empty.project.root / "net.onnx").write_bytes(b"")
     for own in (OwnModel(sample=Path("gone.npz")), OwnModel(weights=Path("gone.npz"))):
         with pytest.raises(InputError) as caught:
-            subjects.adopt(empty, "net.onnx", None, own)
+            model_refs.adopt(empty, "net.onnx", None, own)
         assert str(caught.value) == "gone.npz: no such file"
 
 
@@ -292,4 +292,4 @@ def test_weights_belong_to_code(empty: Context) -> None:
     for name in ("net.onnx", "w.pt"):
         (empty.project.root / name).write_bytes(b"")
     with pytest.raises(InputError, match="--weights belongs to a model that code builds: name FILE"):
-        subjects.adopt(empty, "net.onnx", None, OwnModel(weights=Path("w.pt")))
+        model_refs.adopt(empty, "net.onnx", None, OwnModel(weights=Path("w.pt")))

@@ -18,10 +18,10 @@ from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import Noted
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.specs import Dim, TensorSpec
-from edgekit.stages._adoption import Request
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
 from edgekit.stages.conversion.export import Subjects
-from edgekit.stages.train import parse_frameworks
+from edgekit.stages.models.import_job import Request
+from edgekit.stages.models.train import parse_frameworks
 
 _CODE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 
@@ -189,7 +189,7 @@ def adopt(context: Context, text: str, framework: str | None, own: OwnModel) -> 
     request = _request(context, text, name, framework, own)
     with staged_folder(context.project.source_folder(name, request.kind)) as staging:
         source: SourceModel = context.pool.call(
-            "edgekit.stages._adoption:adopt",
+            "edgekit.stages.models.import_job:adopt",
             {"request": request, "folder": str(staging)},
             step=f"take in {name}/{request.kind}",
             environment=source_environment(request.kind),
@@ -244,7 +244,7 @@ def framework_of(context: Context, code: str) -> str:
     """`keras` or `torch`: what the code builds. Raises InputError when it builds something else."""
     arguments = {"code": code, "base": str(context.project.root)}
     found: str = context.pool.call(
-        "edgekit.stages._adoption:framework_of",
+        "edgekit.stages.models.import_job:framework_of",
         arguments,
         step=f"build {code}",
         environment=source_environment("torch"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError
-from edgekit.stages.subjects import USUAL_FUNCTIONS, kind_of
+from edgekit.stages.models.model_refs import USUAL_FUNCTIONS, kind_of
 
 _SAMPLES = ("sample", "samples", "inputs")
 _NOT_MODELS = ("build", "device_profiles", "models", "dist")

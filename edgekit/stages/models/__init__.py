@@ -1,0 +1,1 @@
+"""Source models: training reference models, importing a user's own, naming them."""
