@@ -158,7 +158,7 @@ def plan_of(run: Run, digests: Digests, file: Path) -> tuple[Planned, bool]:
     kept = plan_cache.load(file, root, digests, description())
     if kept is None:
         from edgekit.config.project import load_project
-        from edgekit.stages.plan import plan
+        from edgekit.stages.pipeline.plan import plan
 
         made = plan(run.project, load_project(root))
     else:

@@ -23,7 +23,7 @@ def command(run: Run, dry_run: bool) -> int:
     """
     from edgekit.core.build.step_records import Records
     from edgekit.core.units import format_bytes
-    from edgekit.stages.gc import find, remove
+    from edgekit.stages.pipeline.garbage import find, remove
 
     project = run.project
     records = Records(project.build)

@@ -210,10 +210,12 @@ def test_an_option_of_one_precision_runs_its_export_and_what_follows(root):
 
 
 def test_another_version_of_a_tool_is_a_reason(root, monkeypatch):
-    from edgekit.stages import _draft
+    from edgekit.stages.pipeline import plan_builder
 
-    known = _draft._version
-    monkeypatch.setattr(_draft, "_version", lambda item: "99" if item.distribution == "onnxruntime" else known(item))
+    known = plan_builder._version
+    monkeypatch.setattr(
+        plan_builder, "_version", lambda item: "99" if item.distribution == "onnxruntime" else known(item)
+    )
     (root / "build/.edgekit/plan.json").unlink()  # the versions are installed ones: nothing tells it of this one
     answer = call("run", "--root", root, "--dry-run", "validate net/onnx onnx:int8")
     assert "validate net/onnx onnx:int8: versions.onnxruntime changed" in answer.out

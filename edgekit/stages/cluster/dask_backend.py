@@ -27,10 +27,10 @@ from edgekit.core.environment.atomic_files import staged_folder, writing
 from edgekit.core.environment.project import shipped
 from edgekit.core.environment.requirements import DASK, require
 from edgekit.core.errors import InputError, StepCrashed, StepFailed, StepTimedOut, from_dict
-from edgekit.stages._carry import Done
 from edgekit.stages.cluster.content_store import Store
 from edgekit.stages.cluster.dask_backend import remote_step
 from edgekit.stages.context import Context
+from edgekit.stages.pipeline.step_handlers import Done
 
 SENT = ("train", "take in", "export", "validate", "diff")
 CONNECT_S = 15.0

@@ -23,9 +23,9 @@ from edgekit.core.environment.atomic_files import os_error, sha256_file
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import EdgekitError, Interrupted, StepFailed
 from edgekit.core.events import Event, Listener, Progress
-from edgekit.stages._carry import Job, carry_out
 from edgekit.stages.cluster.content_store import Store
 from edgekit.stages.context import Context
+from edgekit.stages.pipeline.step_handlers import Job, carry_out
 from edgekit.workers.pool import WorkerPool
 
 IDLE_S = 60.0

@@ -14,9 +14,9 @@ from edgekit.core.build.run_state import BLOCKED, DONE, FAILED, Book, Outcome, R
 from edgekit.core.environment.atomic_files import os_error
 from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Overview, Started
-from edgekit.stages._carry import Done, Job, Render, carry_out
 from edgekit.stages.cluster.dask_backend import Cluster
 from edgekit.stages.context import Context
+from edgekit.stages.pipeline.step_handlers import Done, Job, Render, carry_out
 from edgekit.stages.together import MEMORY_BYTES
 from edgekit.workers.process import stop_all
 

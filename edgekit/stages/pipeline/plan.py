@@ -20,10 +20,10 @@ from edgekit.core.records.validation import VALIDATION_FILE, validation_file
 from edgekit.core.tracking import no_secret, tracking, tracking_step
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.devices.profile import DeviceProfile, load_profile
-from edgekit.stages._draft import Draft, host_description, placed, plain, versions
-from edgekit.stages._plan_sources import sources
-from edgekit.stages._plan_variants import artifact_steps, variants
 from edgekit.stages.benchmark import emulate
+from edgekit.stages.pipeline.plan_builder import Draft, host_description, placed, plain, versions
+from edgekit.stages.pipeline.plan_sources import sources
+from edgekit.stages.pipeline.plan_variants import artifact_steps, variants
 
 
 def plan(project: Project, file: Located[ProjectConfig]) -> Planned:

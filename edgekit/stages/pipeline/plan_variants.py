@@ -25,9 +25,9 @@ from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile
 from edgekit.runtimes._tflm_code import REQUIRES as CODE_SIZE_REQUIRES
-from edgekit.stages._draft import Draft, PlannedSource, host_description, placed, plain, versions
 from edgekit.stages.conversion import routes
 from edgekit.stages.models.train import parse_frameworks
+from edgekit.stages.pipeline.plan_builder import Draft, PlannedSource, host_description, placed, plain, versions
 
 # What a training writes of its course differs from run to run, and no later step reads it.
 _COURSE = ("history", "training.seconds")

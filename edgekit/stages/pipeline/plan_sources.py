@@ -19,9 +19,9 @@ from edgekit.core.environment.requirements import ONNX, SAFETENSORS
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import unknown_name
 from edgekit.core.records.source import SOURCE_FILE
-from edgekit.stages._draft import Draft, PlannedSource, code_files, placed, plain, versions
 from edgekit.stages.models import model_refs
 from edgekit.stages.models.train import parse_frameworks
+from edgekit.stages.pipeline.plan_builder import Draft, PlannedSource, code_files, placed, plain, versions
 
 _TRAINED_FROM = ("task", "metric", "input", "output", "data", "training")
 _EXTERNAL = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)

@@ -15,7 +15,7 @@ from edgekit.core.build.file_digests import Digests
 from edgekit.core.build.run_state import Book
 from edgekit.core.build.step_records import Records
 from edgekit.core.environment.project import Project
-from edgekit.stages.plan import plan
+from edgekit.stages.pipeline.plan import plan
 
 CONFIG = """\
 variants = ["onnx:float32", "onnx:int8"]

@@ -1,0 +1,1 @@
+"""`edgekit run`: planning the step graph of edgekit.toml, scheduling it, executing its steps."""
