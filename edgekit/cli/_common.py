@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from edgekit.core.environment.project import Project
     from edgekit.core.records.artifact import Artifact
     from edgekit.core.records.report import Report
-    from edgekit.core.tracking import Tracking
     from edgekit.stages.context import Context
     from edgekit.stages.models.model_refs import OwnModel
+    from edgekit.stages.tracking.settings import Tracking
 
 _log = logging.getLogger("edgekit")
 
@@ -278,7 +278,7 @@ class Mlflow(NamedTuple):
                 raise InputError("--experiment and --no-model-files say how to log into MLflow: give --mlflow URI too")
             return None
         from edgekit.core.environment.requirements import MLFLOW, require
-        from edgekit.core.tracking import tracking
+        from edgekit.stages.tracking.settings import tracking
 
         chosen = tracking(self.uri, self.experiment, run.project.root, Path.cwd(), model_files=not self.no_model_files)
         require((MLFLOW,), "--mlflow")

@@ -12,8 +12,8 @@ from edgekit.cli._common import Choice, Mlflow, Run, common, complete, mlflow_op
 if TYPE_CHECKING:
     from edgekit.contracts.report import ReportFormat
     from edgekit.core.records.report import Report
-    from edgekit.core.tracking import Tracking
     from edgekit.stages.context import Context
+    from edgekit.stages.tracking.settings import Tracking
 
 
 @click.command("report", short_help="Show all that the stages found out.")
@@ -116,8 +116,8 @@ def _gathered(
 
 def _track(context: Context, report: Report, tracking: Tracking) -> None:
     """Its failure is told and sets the exit code; the report is printed all the same."""
-    from edgekit.core.tracking import STEP_NAME
-    from edgekit.stages.track import track
+    from edgekit.stages.tracking.settings import STEP_NAME
+    from edgekit.stages.tracking.track import track
 
     context.attempt(STEP_NAME, lambda: track(context, report, tracking, rendered), lambda tracked: tracked.summary)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgekit.core.build.graph import Graph
     from edgekit.core.build.plan_cache import Planned
     from edgekit.core.build.run_state import Book, Outcome, Ran
-    from edgekit.core.tracking import Tracking
+    from edgekit.stages.tracking.settings import Tracking
 
 
 @click.command("run", short_help="Carry out edgekit.toml, incrementally.")
@@ -98,7 +98,7 @@ def _tracked(graph: Graph, tracking: Tracking | None) -> Graph:
     """With a last step that logs into MLflow, where it was asked for."""
     if tracking is None:
         return graph
-    from edgekit.core.tracking import with_tracking
+    from edgekit.stages.tracking.settings import with_tracking
 
     return with_tracking(graph, tracking)
 

@@ -17,13 +17,13 @@ from edgekit.core.records.layer_errors import LAYERS_FILE
 from edgekit.core.records.measurement import bench_file
 from edgekit.core.records.source import SOURCE_FILE
 from edgekit.core.records.validation import VALIDATION_FILE, validation_file
-from edgekit.core.tracking import no_secret, tracking, tracking_step
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.stages.benchmark import emulate
 from edgekit.stages.pipeline.plan_builder import Draft, host_description, placed, plain, versions
 from edgekit.stages.pipeline.plan_sources import sources
 from edgekit.stages.pipeline.plan_variants import artifact_steps, variants
+from edgekit.stages.tracking.settings import no_secret, tracking, tracking_step
 
 
 def plan(project: Project, file: Located[ProjectConfig]) -> Planned:

@@ -16,7 +16,6 @@ from edgekit.core.events import Noted
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.emulated_measurement import emulation_file, load_emulation
 from edgekit.core.records.report import Report
-from edgekit.core.tracking import tracking_of
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.profile import load_profile
@@ -35,7 +34,8 @@ from edgekit.stages.gates import gather_report
 from edgekit.stages.models import model_refs
 from edgekit.stages.models.train import TrainOptions, train_one
 from edgekit.stages.models.train import summary as train_summary
-from edgekit.stages.track import track
+from edgekit.stages.tracking.settings import tracking_of
+from edgekit.stages.tracking.track import track
 from edgekit.stages.validate import FLIPS_FILE, validate_on, validate_one
 from edgekit.stages.validate import summary as validate_summary
 

@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 from edgekit.core.environment.atomic_files import alive, os_error
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepFailed
 from edgekit.core.events import Listener
-from edgekit.core.tracking import DATABASES, Known, Marks, Point, Seen, TrackedRun, shown
+from edgekit.stages.tracking.settings import DATABASES, Known, Marks, Point, Seen, TrackedRun, shown
 from edgekit.workers.environment import Environment
 
 DIGEST, MODEL_FILES, PAGE = "edgekit.digest", "edgekit.model_files", "edgekit.page"

@@ -15,8 +15,8 @@ from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.report import Row
 from edgekit.core.records.source import GOLDEN_FILE, SOURCE_FILE, SourceModel
 from edgekit.core.records.validation import Drift, Validation
-from edgekit.core.tracking import Point, TrackedRun, legal
 from edgekit.core.values.budgets import CHECK_FILE
+from edgekit.stages.tracking.settings import Point, TrackedRun, legal
 
 FOLDER = "artifact"
 """Of a run; as it was in build/, so that `edgekit validate` takes it when it is downloaded."""

@@ -17,10 +17,10 @@ from edgekit.core.errors import MissingDependency
 from edgekit.core.events import Noted, Progress
 from edgekit.core.records.report import Report, Row
 from edgekit.core.records.source import SourceModel
-from edgekit.core.tracking import STEP_NAME, Known, Logged, Marks, Tracked, TrackedRun, Tracking, shown
-from edgekit.stages import _mlflow
-from edgekit.stages._tracked import artifact_run, source_run
 from edgekit.stages.context import Context
+from edgekit.stages.tracking import mlflow_client
+from edgekit.stages.tracking.mlflow_mapping import artifact_run, source_run
+from edgekit.stages.tracking.settings import STEP_NAME, Known, Logged, Marks, Tracked, TrackedRun, Tracking, shown
 
 PAGE = "report.html"
 Render = Callable[[str, Report], str]
@@ -50,10 +50,10 @@ class _Store:
 
     def ask(self, function: str, **arguments: Any) -> Any:
         return self.context.pool.call(
-            f"edgekit.stages._mlflow:{function}",
+            f"edgekit.stages.tracking.mlflow_client:{function}",
             {"uri": self.uri, **arguments},
             step=STEP_NAME,
-            environment=_mlflow.environment(),
+            environment=mlflow_client.environment(),
         )
 
 

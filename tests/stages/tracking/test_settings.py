@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.core.build.graph import Graph, Step
 from edgekit.core.errors import InputError
-from edgekit.core.tracking import (
+from edgekit.stages.tracking.settings import (
     Point,
     Tracked,
     TrackedRun,
@@ -157,7 +157,7 @@ def test_the_step_reads_what_all_others_write_and_comes_after_them():
 
 
 def test_a_summary_counts():
-    from edgekit.core.tracking import Logged
+    from edgekit.stages.tracking.settings import Logged
 
     runs = (Logged("a", "1", "new"), Logged("b", "2", "there"), Logged("c", "3", "completed"))
     assert Tracked("/runs", "edge", "0", runs).summary == (

@@ -1,0 +1,1 @@
+"""Writing results to an MLflow tracking server."""
