@@ -71,7 +71,7 @@ def command(
 def _blames(context: Context, text: str) -> tuple[Blame, ...]:
     from edgekit.core.errors import InputError
     from edgekit.stages.compare import artifact_of
-    from edgekit.stages.tune import blame
+    from edgekit.stages.tuning.tune import blame
 
     artifact = artifact_of(Path(text))
     if artifact is None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgekit.core.records.artifact import Artifact
     from edgekit.core.values.tuning import Candidate, Tuning
     from edgekit.stages.context import Context
-    from edgekit.stages.tune import TuneOptions
+    from edgekit.stages.tuning.tune import TuneOptions
 
 T = TypeVar("T")
 
@@ -76,9 +76,9 @@ def command(run: Run, model: str, framework: str | None, target: str, timeout: f
     """
     from dataclasses import asdict
 
-    from edgekit.stages import tune
     from edgekit.stages.conversion import export, routes
     from edgekit.stages.models import model_refs
+    from edgekit.stages.tuning import tune
 
     plugin = routes.load_target(target)
     chosen = _options(run, **options)
@@ -113,7 +113,7 @@ def _options(run: Run, **options: Any) -> TuneOptions:
     from edgekit.core.units import parse_bytes, parse_seconds, parse_share
     from edgekit.devices.profile import load_profile
     from edgekit.stages.benchmark.bench import HOST, BenchOptions
-    from edgekit.stages.tune import TuneOptions
+    from edgekit.stages.tuning.tune import TuneOptions
 
     device, tier = options["device"], options["tier"]
     if tier == "emulated" and device is None:

@@ -14,7 +14,7 @@ from edgekit.stages.benchmark.bench import BenchOptions
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.export import ExportSettings
-from edgekit.stages.tune import TuneOptions, tune
+from edgekit.stages.tuning.tune import TuneOptions, tune
 
 pytestmark = pytest.mark.slow
 QUICK = BenchOptions(min_duration_s=0.02, min_runs=3, warm_up_max_s=0.05)

@@ -26,13 +26,22 @@ from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.core.values.specs import Route, Variant
 from edgekit.core.values.tuning import Blame, Candidate, Constraints, Tuning, best, nearest
-from edgekit.stages._search import Judge, Search
-from edgekit.stages._tuning import Run, TuneOptions, artifact_of, attempted, attempts, float_base, latency_of, ran
 from edgekit.stages.benchmark import emulate
 from edgekit.stages.benchmark.bench import HOST
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export, routes
 from edgekit.stages.conversion.export import ExportPlan, ExportSettings
+from edgekit.stages.tuning.search import Judge, Search
+from edgekit.stages.tuning.session import (
+    Run,
+    TuneOptions,
+    artifact_of,
+    attempted,
+    attempts,
+    float_base,
+    latency_of,
+    ran,
+)
 from edgekit.stages.validate import own_tolerances, validate_one
 
 __all__ = ["TuneOptions", "tune"]

@@ -12,8 +12,8 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
 from edgekit.core.values.tuning import Constraints
-from edgekit.stages._search import Judge, Search, units
-from edgekit.stages._trials import Outcome
+from edgekit.stages.tuning.search import Judge, Search, units
+from edgekit.stages.tuning.trial_job import Outcome
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.normal(0, 1, (64, 8))

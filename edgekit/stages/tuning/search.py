@@ -24,7 +24,7 @@ from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.tuning import Blame, Candidate, Constraints, Unit
-from edgekit.stages._trials import Outcome
+from edgekit.stages.tuning.trial_job import Outcome
 from edgekit.stages.validate import agreement_left, drift_of
 
 PROBE_TESTS = 200

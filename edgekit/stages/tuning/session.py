@@ -20,14 +20,14 @@ from edgekit.core.units import format_bytes
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.tuning import Blame, Candidate, Constraints, Preference
 from edgekit.devices.profile import DeviceProfile
-from edgekit.stages._search import Judge
-from edgekit.stages._trials import Base, Outcome, Trial
 from edgekit.stages.benchmark import emulate
 from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench_one, emulates
 from edgekit.stages.benchmark.emulated_bench import predict_one
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import export
 from edgekit.stages.conversion.export import ExportPlan, ExportSettings
+from edgekit.stages.tuning.search import Judge
+from edgekit.stages.tuning.trial_job import Base, Outcome, Trial
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def artifact_of(run: Run, recipe: Recipe) -> Artifact:
 
 def ran(run: Run, artifact: Artifact) -> Outcome:
     outcome: Outcome = run.context.pool.call(
-        "edgekit.stages._trials:run",
+        "edgekit.stages.tuning.trial_job:run",
         {
             "runtime": artifact.manifest.runtime,
             "path": str(artifact.path),
@@ -153,7 +153,7 @@ def float_base(run: Run, precision: str) -> Base | None:
         try:
             request, environment = export.conversion(run.context, plan, route, run.settings, folder)
             base: Base = run.context.pool.call(
-                "edgekit.stages._trials:make_base",
+                "edgekit.stages.tuning.trial_job:make_base",
                 {"request": request},
                 step=f"{run.step}: float file",
                 environment=environment,
@@ -174,7 +174,7 @@ def attempts(run: Run, base: Base) -> Callable[[Recipe, int | None], Outcome | N
             run,
             str(recipe),
             lambda: run.context.pool.call(
-                "edgekit.stages._trials:attempt",
+                "edgekit.stages.tuning.trial_job:attempt",
                 {"trial": trial},
                 step=f"{run.step}: {recipe}",
                 environment=runtime_environment(run.target.runtime),

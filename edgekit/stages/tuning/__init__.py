@@ -1,0 +1,1 @@
+"""The search for a quantization recipe that meets the limits."""
