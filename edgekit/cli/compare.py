@@ -10,7 +10,7 @@ import click
 from edgekit.cli._common import Run, common, forced_pairs, pair_option, timeout_option
 
 if TYPE_CHECKING:
-    from edgekit.stages.compare import Equivalence
+    from edgekit.stages.validation.compare import Equivalence
 
 
 @click.command("compare", short_help="Tell whether any two model files compute the same.")
@@ -51,7 +51,7 @@ def command(
     from dataclasses import asdict
 
     from edgekit.core.values.specs import parse_precision
-    from edgekit.stages.compare import EQUAL, compare
+    from edgekit.stages.validation.compare import EQUAL, compare
 
     forced = forced_pairs(pairs)
     if precision is not None:

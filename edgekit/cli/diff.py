@@ -48,7 +48,7 @@ def command(
     from dataclasses import asdict
 
     from edgekit.core.records.layer_errors import finite
-    from edgekit.stages.diff import diff, keep, layers_of_diff
+    from edgekit.stages.validation.diff import diff, keep, layers_of_diff
 
     if len(models) > 2:
         raise click.UsageError("name one artifact, or two models")
@@ -70,8 +70,8 @@ def command(
 
 def _blames(context: Context, text: str) -> tuple[Blame, ...]:
     from edgekit.core.errors import InputError
-    from edgekit.stages.compare import artifact_of
     from edgekit.stages.tuning.tune import blame
+    from edgekit.stages.validation.compare import artifact_of
 
     artifact = artifact_of(Path(text))
     if artifact is None:

@@ -55,7 +55,7 @@ def command(
 
     from edgekit.reports.console import table
     from edgekit.stages.select import Selection, artifacts
-    from edgekit.stages.validate import reasons_for, tolerances_for, validate, validate_emulated
+    from edgekit.stages.validation.validate import reasons_for, tolerances_for, validate, validate_emulated
 
     with run.context(timeout) as context:
         guests = [_guest(run, name) for name in devices]

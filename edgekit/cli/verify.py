@@ -10,7 +10,7 @@ import click
 from edgekit.cli._common import Run, common
 
 if TYPE_CHECKING:
-    from edgekit.stages.verify import Verification
+    from edgekit.stages.validation.integrity import Verification
 
 
 @click.command("verify", short_help="Hash every artifact anew, against its manifest.")
@@ -31,7 +31,7 @@ def command(run: Run, folder: Path | None, strict: bool) -> int:
     """
     from dataclasses import asdict
 
-    from edgekit.stages.verify import verify
+    from edgekit.stages.validation.integrity import verify
 
     found = verify(folder if folder is not None else run.project.build)
     failed = found.findings if strict else found.broken

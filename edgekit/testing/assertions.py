@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgekit.core.numerics.metrics import Array
     from edgekit.core.records.artifact import Artifact
     from edgekit.core.records.validation import Validation
-    from edgekit.stages.compare import Equivalence
+    from edgekit.stages.validation.compare import Equivalence
 
 
 def _artifact(model: str | Path) -> Artifact:
@@ -121,7 +121,7 @@ def assert_latency_budget(
 
 
 def _validated(artifact: str | Path) -> Validation:
-    from edgekit.stages.validate import validate_one
+    from edgekit.stages.validation.validate import validate_one
 
     return validate_one(_session.context(), _artifact(artifact))
 
@@ -144,7 +144,7 @@ def _compared(
     labels: str | Path | Array | None = None,
     precision: str | None = None,
 ) -> Equivalence:
-    from edgekit.stages.compare import compare
+    from edgekit.stages.validation.compare import compare
 
     given = Path(samples) if isinstance(samples, (str, Path)) else samples
     classes = Path(labels) if isinstance(labels, (str, Path)) else labels

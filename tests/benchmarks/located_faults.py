@@ -16,7 +16,7 @@ from edgekit.core.events import ignore
 from edgekit.core.records.artifact import load_artifact
 from edgekit.reports.console import table
 from edgekit.stages.context import Context
-from edgekit.stages.diff import diff
+from edgekit.stages.validation.diff import diff
 from edgekit.workers.pool import WorkerPool
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

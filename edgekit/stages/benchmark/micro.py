@@ -29,7 +29,7 @@ from edgekit.stages.benchmark.device_fit import TARGET, code_of
 from edgekit.stages.benchmark.npu import NpuFit
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe, lives_of
-from edgekit.stages.validate import tolerances_for
+from edgekit.stages.validation.validate import tolerances_for
 from edgekit.workers.environment import Environment
 
 NPU_PRECISIONS = ("int8", "int16x8")

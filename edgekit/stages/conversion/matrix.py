@@ -10,7 +10,7 @@ from edgekit.core.records.validation import Validation
 from edgekit.core.values.specs import Variant
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export, routes
-from edgekit.stages.validate import validate
+from edgekit.stages.validation.validate import validate
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,6 @@ from edgekit.stages.benchmark.emulated_bench import PredictOptions, predict_one
 from edgekit.stages.benchmark.emulated_bench import summary as predict_summary
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export as exporting
-from edgekit.stages.diff import layers_one
-from edgekit.stages.diff import summary as diff_summary
 from edgekit.stages.gates import check as checking
 from edgekit.stages.gates import gather_report
 from edgekit.stages.models import model_refs
@@ -36,8 +34,10 @@ from edgekit.stages.models.train import TrainOptions, train_one
 from edgekit.stages.models.train import summary as train_summary
 from edgekit.stages.tracking.settings import tracking_of
 from edgekit.stages.tracking.track import track
-from edgekit.stages.validate import FLIPS_FILE, validate_on, validate_one
-from edgekit.stages.validate import summary as validate_summary
+from edgekit.stages.validation.diff import layers_one
+from edgekit.stages.validation.diff import summary as diff_summary
+from edgekit.stages.validation.validate import FLIPS_FILE, validate_on, validate_one
+from edgekit.stages.validation.validate import summary as validate_summary
 
 CHECK_SCHEMA = 1
 Render = Callable[[str, Report], str]

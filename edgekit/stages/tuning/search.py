@@ -25,7 +25,7 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.tuning import Blame, Candidate, Constraints, Unit
 from edgekit.stages.tuning.trial_job import Outcome
-from edgekit.stages.validate import agreement_left, drift_of
+from edgekit.stages.validation.validate import agreement_left, drift_of
 
 PROBE_TESTS = 200
 """So many test samples tell what a unit does to the metric; candidates run all of them."""

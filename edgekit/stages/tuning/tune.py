@@ -42,7 +42,7 @@ from edgekit.stages.tuning.session import (
     latency_of,
     ran,
 )
-from edgekit.stages.validate import own_tolerances, validate_one
+from edgekit.stages.validation.validate import own_tolerances, validate_one
 
 __all__ = ["TuneOptions", "tune"]
 

@@ -14,7 +14,7 @@ from reports.making import artifact, source
 
 from edgekit.core.environment.atomic_files import to_json
 from edgekit.stages.conversion.sbom import SBOM_FILE, sbom, write_sbom
-from edgekit.stages.verify import OUTDATED, verify
+from edgekit.stages.validation.integrity import OUTDATED, verify
 
 DATA = {"name": "digits", "licence": "CC BY-SA 3.0", "sha256": "d" * 64, "train": 3680}
 

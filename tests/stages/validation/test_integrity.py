@@ -14,7 +14,7 @@ from edgekit.core.environment.atomic_files import sha256_file, write_json
 from edgekit.core.errors import InputError
 from edgekit.core.records.artifact import load_artifact
 from edgekit.core.records.layer_errors import LAYERS_FILE, to_dict
-from edgekit.stages.verify import CHANGED, DAMAGED, MISSING, OUTDATED, UNLISTED, verify
+from edgekit.stages.validation.integrity import CHANGED, DAMAGED, MISSING, OUTDATED, UNLISTED, verify
 
 ARTIFACT = Path("linear/keras/onnx-float32")
 SOURCE = Path("linear/keras/source")

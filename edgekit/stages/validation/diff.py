@@ -15,8 +15,8 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.layer_errors import LAYERS_FILE, SOURCE, Layers, to_dict
 from edgekit.core.records.source import GOLDEN_FILE, SOURCE_FILE, load_source
 from edgekit.sources._given_samples import read_arrays
-from edgekit.stages._operands import Operand
-from edgekit.stages.compare import (
+from edgekit.stages.context import Context
+from edgekit.stages.validation.compare import (
     artifact_of,
     ask,
     coarser_precision,
@@ -27,7 +27,7 @@ from edgekit.stages.compare import (
     source_operand,
     specs,
 )
-from edgekit.stages.context import Context
+from edgekit.stages.validation.model_run_job import Operand
 
 SAMPLES = 16
 """So many samples are enough to see where an error comes from, and every tensor of them is kept."""

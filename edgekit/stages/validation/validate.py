@@ -29,9 +29,9 @@ from edgekit.core.records.validation import Drift, Validation, validation_file
 from edgekit.core.values.specs import FLOAT_PRECISIONS
 from edgekit.devices.emulation import pins
 from edgekit.stages.benchmark import emulate
-from edgekit.stages.compare import ask
 from edgekit.stages.context import Context, runtime_environment
-from edgekit.stages.diff import source_beside
+from edgekit.stages.validation.compare import ask
+from edgekit.stages.validation.diff import source_beside
 
 THREADS = 1
 BATCHES = (2, 7)

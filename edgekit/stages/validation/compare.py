@@ -21,11 +21,11 @@ from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.records.source import SOURCE_FILE, load_source
 from edgekit.core.values.specs import PRECISIONS, Signature, TensorSpec
 from edgekit.sources._given_samples import fitted, read_arrays
-from edgekit.stages._operands import Operand, stamp_of
 from edgekit.stages.context import Context, runtime_environment, source_environment
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.inspect import describe
 from edgekit.stages.models import model_refs
+from edgekit.stages.validation.model_run_job import Operand, stamp_of
 
 EQUAL, UNEQUAL, NO_EVIDENCE = "equal", "not equal", "no evidence"
 
@@ -117,7 +117,7 @@ def target_of(path: Path) -> Target | None:
 def ask(context: Context, function: str, item: Operand, inputs: Mapping[str, Array], doing: str) -> Any:
     """What a function of `_operands` answers for a model, in the worker of its runtime or of its framework."""
     return context.pool.call(
-        f"edgekit.stages._operands:{function}",
+        f"edgekit.stages.validation.model_run_job:{function}",
         {"operand": item, "inputs": inputs},
         step=f"{doing} {item.label}",
         environment=runtime_environment(item.runtime) if item.runtime else source_environment(str(item.kind)),

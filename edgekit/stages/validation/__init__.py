@@ -1,0 +1,1 @@
+"""Comparing artifacts with their source: outputs, task metric, layers, file integrity."""
