@@ -25,9 +25,9 @@ from edgekit.core.environment.requirements import (
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, Signature
-from edgekit.targets import _onnx_cuts, _onnx_selective
-from edgekit.targets._onnx_graph import canonical_names, describe, expose, parse, prune_opsets, read_signature, rename
-from edgekit.targets._onnx_simplify import at_opset, opset, set_ir_version, slim
+from edgekit.targets._onnx import mixed_precision, truncate
+from edgekit.targets._onnx.graph import canonical_names, describe, expose, parse, prune_opsets, read_signature, rename
+from edgekit.targets._onnx.simplify import at_opset, opset, set_ir_version, slim
 
 OPSET = {"keras": 18, "saved-model": 18, "torch": 20}
 """What each exporter writes unless told otherwise: tf2onnx at most 18; torch's dynamo exporter was written for 20."""
@@ -53,8 +53,8 @@ class Onnx(Target):
     symbolic = True
     options = ("opset", "ir_version")
     transposes = ("Transpose",)
-    selective = _onnx_selective.PRECISIONS
-    calibrations = _onnx_selective.CALIBRATIONS
+    selective = mixed_precision.PRECISIONS
+    calibrations = mixed_precision.CALIBRATIONS
 
     def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
         model = self._export(source, job)
@@ -63,7 +63,7 @@ class Onnx(Target):
         if job.precision in ("float32", "float16"):
             return self._written(model, source.signature, job, {})
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
-            return self._quantized(_onnx_selective.prepare(model, Path(folder)), source.signature, job)
+            return self._quantized(mixed_precision.prepare(model, Path(folder)), source.signature, job)
 
     def _export(self, source: LoadedSource, job: Conversion) -> Any:
         import onnx
@@ -80,7 +80,7 @@ class Onnx(Target):
 
     def _quantized(self, prepared: Path, signature: Signature, job: Conversion) -> Converted:
         path = job.folder / self.file_name
-        _onnx_selective.quantize(prepared, signature, job, path)
+        mixed_precision.quantize(prepared, signature, job, path)
         model = parse(path)
         prune_opsets(model)
         how = {"weights": "int8 per channel"} | ({"format": "QDQ"} if job.precision == "int8" else {})
@@ -96,12 +96,12 @@ class Onnx(Target):
         return Converted(self.file_name, _with_layouts(read_signature(path), signature), options)
 
     def float_base(self, source: LoadedSource, job: Conversion) -> Path:
-        prepared = _onnx_selective.prepare(self._export(source, job), job.folder)
-        _onnx_selective.name_nodes(prepared)
+        prepared = mixed_precision.prepare(self._export(source, job), job.folder)
+        mixed_precision.name_nodes(prepared)
         return prepared
 
     def layers(self, base: Path) -> tuple[Layer, ...]:
-        return _onnx_selective.layers(base)
+        return mixed_precision.layers(base)
 
     def select(self, base: Path, signature: Signature, job: Conversion) -> Converted:
         return self._quantized(base, signature, job)
@@ -110,10 +110,10 @@ class Onnx(Target):
         return describe(path)
 
     def operators(self, path: Path) -> tuple[Operator, ...]:
-        return _onnx_cuts.operators(path)
+        return truncate.operators(path)
 
     def cut(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
-        return _onnx_cuts.cut(path, after, folder)
+        return truncate.cut(path, after, folder)
 
     def exposed(self, path: Path, folder: Path) -> Path:
         model = expose(parse(path))

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.targets._onnx_graph import canonical_names
+from edgekit.targets._onnx.graph import canonical_names
 
 
 def attention(order, counter):

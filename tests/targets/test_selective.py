@@ -16,7 +16,7 @@ from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes import litert, onnxruntime
 from edgekit.sources._module import LoadedTorch
-from edgekit.targets import _onnx_selective
+from edgekit.targets._onnx import mixed_precision
 from edgekit.targets._tflite_graph import parse
 from edgekit.targets.onnx import TARGET as ONNX
 from edgekit.targets.tflite import TARGET as TFLITE
@@ -53,8 +53,8 @@ def flatbuffer(broken: Path) -> Path:
 @pytest.fixture(scope="module")
 def graph(broken: Path, tmp_path_factory) -> Path:
     model = onnx.load(broken / "build/broken/keras/onnx-float32/model.onnx")
-    path = _onnx_selective.prepare(model, tmp_path_factory.mktemp("prepared"))
-    _onnx_selective.name_nodes(path)
+    path = mixed_precision.prepare(model, tmp_path_factory.mktemp("prepared"))
+    mixed_precision.name_nodes(path)
     return path
 
 
@@ -195,7 +195,7 @@ def test_a_node_without_a_name_is_given_one(tmp_path):
     nodes = [onnx.helper.make_node("Relu", ["x"], ["h"]), onnx.helper.make_node("Relu", ["h"], ["y"])]
     path = tmp_path / "unnamed.onnx"
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [x], [y])), path)
-    _onnx_selective.name_nodes(path)
+    mixed_precision.name_nodes(path)
     assert [node.name for node in onnx.load(path).graph.node] == ["Relu_0", "Relu_1"]
 
 

@@ -23,7 +23,7 @@ from edgekit.core.values.specs import Signature
 from edgekit.sources._onnx_file import load_model
 from edgekit.sources.bridges.onnx_to_torch import BRIDGE, node_by_node
 from edgekit.sources.torch import LoadedTorch
-from edgekit.targets._onnx_graph import read_signature
+from edgekit.targets._onnx.graph import read_signature
 
 Save = Callable[[Any], Path]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.records.operator_costs import Operator
-from edgekit.targets._onnx_graph import parse, reads
+from edgekit.targets._onnx.graph import parse, reads
 
 
 def operators(path: Path) -> tuple[Operator, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.values.specs import Signature
-from edgekit.targets._onnx_graph import prune_opsets, tidy
+from edgekit.targets._onnx.graph import prune_opsets, tidy
 
 
 def opset(model: Any) -> int:

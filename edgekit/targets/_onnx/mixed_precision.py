@@ -15,7 +15,7 @@ from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.core.values.specs import Signature
-from edgekit.targets._onnx_graph import parse
+from edgekit.targets._onnx.graph import parse
 
 PRECISIONS = frozenset({"dynamic", "int8"})
 CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "moving-average", "percentile", "entropy")

@@ -1,0 +1,1 @@
+"""What the ONNX target's conversions share."""
