@@ -12,8 +12,8 @@ from edgekit.core.records.memory_plan import Life
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, Signature, TensorSpec
-from edgekit.targets import _tflite_cuts, _tflite_keras, _tflite_quantizer, _tflite_selective, _tflite_torch
-from edgekit.targets._tflite_graph import describe, inline_buffers, lives, read_signature
+from edgekit.targets._tflite import from_keras, mixed_precision, quantizer, truncate
+from edgekit.targets._tflite.graph import describe, inline_buffers, lives, read_signature
 
 _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 
@@ -33,19 +33,19 @@ class TFLite(Target):
     }
     reads_with = (LITERT,)
     transposes = ("TRANSPOSE",)
-    selective = _tflite_selective.PRECISIONS
-    calibrations = _tflite_selective.CALIBRATIONS
+    selective = mixed_precision.PRECISIONS
+    calibrations = mixed_precision.CALIBRATIONS
 
     def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
         path = job.folder / self.file_name
-        if source.kind != "torch" and job.precision in _tflite_keras.PRECISIONS:
-            path.write_bytes(_tflite_keras.convert(source, job))
-            options = {"converter": _tflite_keras.CONVERTER}
+        if source.kind != "torch" and job.precision in from_keras.PRECISIONS:
+            path.write_bytes(from_keras.convert(source, job))
+            options = {"converter": from_keras.CONVERTER}
         else:
             require((QUANTIZER,), f"{source.kind} -> tflite:{job.precision}")
             module = _tflite_torch if source.kind == "torch" else _tflite_keras
-            _tflite_quantizer.quantize(_float(module, source, job), job, path)
-            options = {"converter": module.CONVERTER, "quantizer": _tflite_quantizer.RECIPES[job.precision]}
+            quantizer.quantize(_float(module, source, job), job, path)
+            options = {"converter": module.CONVERTER, "quantizer": quantizer.RECIPES[job.precision]}
         path.write_bytes(inline_buffers(path.read_bytes()))
         return Converted(self.file_name, _in_order(read_signature(path), source.signature), options)
 
@@ -57,25 +57,25 @@ class TFLite(Target):
 
     def layers(self, base: Path) -> tuple[Layer, ...]:
         require((QUANTIZER,), "keeping single layers in float")
-        return _tflite_selective.layers(base)
+        return mixed_precision.layers(base)
 
     def select(self, base: Path, signature: Signature, job: Conversion) -> Converted:
         require((QUANTIZER,), "keeping single layers in float")
         assert job.recipe is not None  # there is nothing to select without one
         path = job.folder / self.file_name
-        _tflite_selective.select(base, job.recipe, job, path)
+        mixed_precision.select(base, job.recipe, job, path)
         path.write_bytes(inline_buffers(path.read_bytes()))
-        options = {"quantizer": _tflite_quantizer.RECIPES[job.precision]}
+        options = {"quantizer": quantizer.RECIPES[job.precision]}
         return Converted(self.file_name, _in_order(read_signature(path), signature), options)
 
     def describe(self, path: Path) -> ModelDescription:
         return describe(path)
 
     def operators(self, path: Path) -> tuple[Operator, ...]:
-        return _tflite_cuts.operators(path)
+        return truncate.operators(path)
 
     def cut(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
-        return _tflite_cuts.cut(path, after, folder)
+        return truncate.cut(path, after, folder)
 
     def lives(self, path: Path) -> tuple[Life, ...]:
         return lives(path)

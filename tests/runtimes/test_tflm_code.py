@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from edgekit.core.c_source import _method
 from edgekit.core.errors import InputError
 from edgekit.runtimes import _tflm_code
 from edgekit.runtimes._tflm_code import code_size
+from edgekit.targets._tflite.c_array import _method
 
 pytest.importorskip("tflite_micro")
 pytest.importorskip("elftools")

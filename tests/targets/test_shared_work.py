@@ -6,8 +6,8 @@ import torch
 from edgekit.contracts.target import Conversion
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._module import LoadedTorch
-from edgekit.targets import _tflite_torch
 from edgekit.targets import onnx as onnx_target
+from edgekit.targets._tflite import from_torch
 from edgekit.targets.onnx import TARGET as ONNX
 from edgekit.targets.tflite import TARGET as TFLITE
 
@@ -40,7 +40,7 @@ def test_it_is_made_once_for_a_signature_and_its_sizes():
 @pytest.mark.parametrize(
     ("target", "module", "function", "precisions"),
     [
-        (TFLITE, _tflite_torch, "convert_float", ("float32", "float16", "dynamic")),
+        (TFLITE, from_torch, "convert_float", ("float32", "float16", "dynamic")),
         (ONNX, onnx_target, "slim", ("float32", "float16", "dynamic")),
     ],
     ids=["tflite", "onnx"],

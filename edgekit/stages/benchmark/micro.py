@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.core import c_source
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError, StepError
@@ -30,6 +29,7 @@ from edgekit.stages.benchmark.npu import NpuFit
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe, lives_of
 from edgekit.stages.validation.validate import tolerances_for
+from edgekit.targets._tflite import c_array
 from edgekit.workers.environment import Environment
 
 NPU_PRECISIONS = ("int8", "int16x8")
@@ -218,7 +218,7 @@ def c_name(artifact: Artifact) -> str:
     """What the artifact is called in C: `simple_cnn_keras_int8`."""
     manifest = artifact.manifest
     variant = manifest.variant.slug.removeprefix(f"{TARGET}-")
-    return c_source.identifier(f"{manifest.model}_{manifest.source['kind']}_{variant}")
+    return c_array.identifier(f"{manifest.model}_{manifest.source['kind']}_{variant}")
 
 
 def emit_c(fit: MicroFit, final: Path) -> Path:
@@ -227,7 +227,7 @@ def emit_c(fit: MicroFit, final: Path) -> Path:
     Raises InputError when the folder cannot be written, DiskFull.
     """
     manifest = fit.artifact.manifest
-    model = c_source.CModel(
+    model = c_array.CModel(
         name=c_name(fit.artifact),
         content=fit.artifact.verified_path().read_bytes(),
         signature=manifest.signature,
@@ -236,7 +236,7 @@ def emit_c(fit: MicroFit, final: Path) -> Path:
         origin=f"{fit.artifact.label}, sha256 {manifest.sha256}",
     )
     with staged_folder(final) as staging:
-        for file, text in c_source.files(model).items():
+        for file, text in c_array.files(model).items():
             (staging / file).write_text(text, encoding="utf-8")
     return final
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import TensorSpec
-from edgekit.targets._tflite_graph import rename_signature
+from edgekit.targets._tflite.graph import rename_signature
 
 CONVERTER = "litert-torch"
 

@@ -19,7 +19,7 @@ from typing import Any
 from edgekit.contracts.target import Conversion, Layer, named_layers
 from edgekit.core.errors import InputError
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
-from edgekit.targets._tflite_quantizer import RECIPES, ranges
+from edgekit.targets._tflite.quantizer import RECIPES, ranges
 
 PRECISIONS = frozenset({"dynamic", "int8", "int16x8", "int4"})
 CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "moving-average")

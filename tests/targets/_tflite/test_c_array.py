@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core.c_source import CModel, files, identifier
 from edgekit.core.values.specs import Quantization, Signature, TensorSpec
+from edgekit.targets._tflite.c_array import CModel, files, identifier
 
 SIGNATURE = Signature(
     (TensorSpec("im*/age", (1, 2, 3), "int8", None, Quantization((0.25,), (-128,))),),

@@ -12,7 +12,7 @@ from edgekit.contracts.target import Conversion
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.affine_quantization import to_tensor
 from edgekit.core.numerics.metrics import Array
-from edgekit.targets._tflite_graph import read_signature
+from edgekit.targets._tflite.graph import read_signature
 
 RECIPES = {
     "float32": "none",

@@ -1,0 +1,1 @@
+"""What the TFLite target's conversions share."""
