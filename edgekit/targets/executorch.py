@@ -14,7 +14,7 @@ from edgekit.core.environment.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.core.numerics import batching
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import SCALAR_TYPES, ModelDescription, OpCount, Signature, TensorSpec
-from edgekit.targets._fx_frugal import frugal, patterns_exported_once
+from edgekit.targets._torch.executorch_lowering import frugal, patterns_exported_once
 
 
 class ExecuTorch(Target):

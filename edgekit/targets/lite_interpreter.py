@@ -13,7 +13,7 @@ from edgekit.contracts.target import Conversion, Converted, Target
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription
-from edgekit.targets import _torchscript_file as archive
+from edgekit.targets._torch import torchscript_file as archive
 
 
 class LiteInterpreter(Target):

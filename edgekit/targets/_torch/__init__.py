@@ -1,0 +1,1 @@
+"""What the targets that start from PyTorch share."""
