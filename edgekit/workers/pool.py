@@ -12,8 +12,8 @@ from edgekit.core import errors
 from edgekit.core.errors import StepError
 from edgekit.core.events import Listener, ignore
 from edgekit.workers.environment import Environment
+from edgekit.workers.fork_server import Zygotes
 from edgekit.workers.process import Child, death, too_late
-from edgekit.workers.zygote import Zygotes
 
 DEFAULT_TIMEOUT_S = 600.0
 
@@ -28,7 +28,7 @@ class Worker:
         self._connection, theirs = Pipe(duplex=True)
         with theirs:
             fd = theirs.fileno()
-            self._child = Child(["edgekit.workers._serve", str(fd)], environment, pass_fds=(fd,))
+            self._child = Child(["edgekit.workers._worker_main", str(fd)], environment, pass_fds=(fd,))
 
     def call(self, step: str, function: str, arguments: dict[str, Any], timeout_s: float, listener: Listener) -> Any:
         """The function's value. Raises what it raised, mapped; StepError when the process did not survive it."""

@@ -129,7 +129,7 @@ class Child(Process):
     def __init__(self, arguments: Sequence[str], environment: Environment, *, pass_fds: Sequence[int] = ()) -> None:
         super().__init__()
         limits = json.dumps(environment.limits)
-        words = [sys.executable, "-P", "-m", "edgekit.workers._boot", str(self._life_read), limits]
+        words = [sys.executable, "-P", "-m", "edgekit.workers._bootstrap", str(self._life_read), limits]
         with self._starting():
             self.popen = subprocess.Popen(  # noqa: S603 - a list of our own words, no shell
                 [*words, *arguments],

@@ -37,8 +37,8 @@ from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe
 from edgekit.stages.together import at_once, together
 from edgekit.workers.environment import Environment
-from edgekit.workers.prepared import Prepared
-from edgekit.workers.turns import Turns
+from edgekit.workers.gated_process import Prepared
+from edgekit.workers.measurement_lock import Turns
 
 _NOISE = 1.1  # a difference smaller than this is no difference on a shared machine
 _turns = Turns()

@@ -1,6 +1,6 @@
 """A process that has loaded a library and makes copies of itself, each of which goes on as if it had loaded it.
 
-`python -m edgekit.workers._boot ... edgekit.workers._zygote SOCKET_FD MODULE [WORD ...]` calls
+`python -m edgekit.workers._bootstrap ... edgekit.workers._fork_server_main SOCKET_FD MODULE [WORD ...]` calls
 `MODULE.preload(WORD ...)` and says whether copies can be made. For each request (words and limits as JSON, and file
 descriptors: stderr, the child's life, where its end is told, and those that the words name) it forks: the copy runs
 `MODULE.main()`.
@@ -27,7 +27,7 @@ import traceback
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from edgekit.workers import _boot
+from edgekit.workers import _bootstrap
 
 REQUEST_BYTES = 1 << 16
 OUR_FDS = 3
@@ -96,8 +96,8 @@ def _become(module: Any, request: dict[str, Any], fds: list[int]) -> NoReturn:
         os.dup2(stderr, 1)
         os.dup2(stderr, 2)
         os.environ["TMPDIR"] = tempfile.tempdir = request["scratch"]
-        threading.Thread(target=_boot.die_with_parent, args=(life,), daemon=True).start()
-        _boot.limit(**request["limits"])
+        threading.Thread(target=_bootstrap.die_with_parent, args=(life,), daemon=True).start()
+        _bootstrap.limit(**request["limits"])
         given = iter(fds[OUR_FDS:])
         sys.argv = [module.__name__, *(str(next(given)) if word is None else word for word in request["words"])]
         module.main()

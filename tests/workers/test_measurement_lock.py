@@ -3,7 +3,7 @@
 import threading
 import time
 
-from edgekit.workers.turns import Turns
+from edgekit.workers.measurement_lock import Turns
 
 
 def test_several_prepare_together_and_measure_one_after_another():

@@ -20,7 +20,7 @@ from typing import Any
 
 from edgekit.core.errors import Interrupted
 from edgekit.workers.environment import Environment
-from edgekit.workers.prepared import Start, fresh
+from edgekit.workers.gated_process import Start, fresh
 from edgekit.workers.process import Child, Process
 
 _SOON_S = 30.0  # a fork takes milliseconds; one that does not come is no reason to wait for ever
@@ -84,7 +84,7 @@ class Zygote:
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             fd = theirs.fileno()
-            words = ["edgekit.workers._zygote", str(fd), module, *about]
+            words = ["edgekit.workers._fork_server_main", str(fd), module, *about]
             self._child = Child(words, environment, pass_fds=(fd,))
         self.ready = True
         """Whether copies can be made: libraries may start threads, and systems be too old."""

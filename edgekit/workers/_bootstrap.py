@@ -1,6 +1,6 @@
 """First code of a child: limits itself, ties its life to its parent's, then runs a module.
 
-`python -m edgekit.workers._boot LIFE_FD LIMITS_JSON MODULE [ARGUMENT ...]`. Imports the standard library only.
+`python -m edgekit.workers._bootstrap LIFE_FD LIMITS_JSON MODULE [ARGUMENT ...]`. Imports the standard library only.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import pytest
 
 from edgekit.core.errors import Interrupted, StepCrashed, StepOutOfMemory, StepTimedOut
 from edgekit.workers.environment import Environment
-from edgekit.workers.prepared import Prepared
+from edgekit.workers.fork_server import Forked, Zygotes
+from edgekit.workers.gated_process import Prepared
 from edgekit.workers.process import stop_all
-from edgekit.workers.zygote import Forked, Zygotes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="copies are made on Linux")
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.core.errors import StepCrashed, StepTimedOut
 from edgekit.workers.environment import Environment
-from edgekit.workers.prepared import Prepared, fresh
+from edgekit.workers.gated_process import Prepared, fresh
 
 HEAD = """\
 import os, pathlib, signal, sys, time
