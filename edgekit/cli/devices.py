@@ -172,7 +172,7 @@ def _fit_kernels(run: Run, name: str, measured: Path | None, dry_run: bool) -> i
 
 
 def _fit_text(found: Fit) -> str:
-    from edgekit.devices.cost import errors
+    from edgekit.devices.cost_models.emulated_core import errors
 
     models = {"left out": found.predictions, **found.alternatives}
     lines = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgekit.core.records.memory_plan import Life, peak
 from edgekit.core.units import format_bytes
-from edgekit.devices.flash import FlashEstimate
+from edgekit.devices.cost_models.flash import FlashEstimate
 from edgekit.devices.profile import DeviceProfile
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.core.records.memory_plan import Life
 from edgekit.core.records.section_sizes import CodeSize, Piece
-from edgekit.devices import flash
+from edgekit.devices.cost_models import flash
 from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import load_profile
 

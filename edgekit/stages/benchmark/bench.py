@@ -27,7 +27,8 @@ from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.records.source import GOLDEN_FILE
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.specs import ModelDescription
-from edgekit.devices import analytic, host, kernels
+from edgekit.devices import host
+from edgekit.devices.cost_models import microcontroller, roofline
 from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile
 from edgekit.stages.benchmark import emulate, operator_costs
@@ -127,10 +128,10 @@ def _latencies(
     latencies = {"host": float(measured["wall"]["p50_ms"])}
     if profile is None:
         return latencies, []
-    made = kernels.estimated(profile, artifact.manifest.precision, description.macs, description.mac_outputs)
+    made = microcontroller.estimated(profile, artifact.manifest.precision, description.macs, description.mac_outputs)
     if made is not None:
         return {**latencies, "analytic": made.latency_ms}, [f"analytic: {made.text}"]
-    bound = analytic.roofline(
+    bound = roofline.roofline(
         profile,
         artifact.manifest.precision,
         macs=description.macs,

@@ -8,8 +8,8 @@ from edgekit.core.errors import EdgekitError, InputError, MissingDependency, Ste
 from edgekit.core.events import Listener, Noted
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.section_sizes import CodeSize
-from edgekit.devices import flash
-from edgekit.devices.flash import FlashEstimate
+from edgekit.devices.cost_models import flash
+from edgekit.devices.cost_models.flash import FlashEstimate
 from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import DeviceProfile
 from edgekit.runtimes._tflm_code import code_size

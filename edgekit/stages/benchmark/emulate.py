@@ -18,7 +18,7 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import Counts, Emulated, parse_marks, peak_memory_bytes
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import GOLDEN_FILE
-from edgekit.devices import cost
+from edgekit.devices.cost_models import emulated_core
 from edgekit.devices.emulation import pins, setup, tools
 from edgekit.devices.emulation.guest import cache_arguments, guest_command
 from edgekit.devices.emulation.setup import Installed, Say
@@ -163,7 +163,7 @@ def run_python(
         spec_path.write_text(to_json(asdict(command)))
     limit = guest.profile.run.memory_limit
     environment = Environment(memory_limit_bytes=None if limit is None else limit + _QEMU_OVERHEAD_BYTES)
-    run_module("edgekit.devices.emulation._exec", [str(spec_path)], environment, step=step, timeout_s=timeout_s)
+    run_module("edgekit.devices.emulation._guest_main", [str(spec_path)], environment, step=step, timeout_s=timeout_s)
 
 
 def _run(
@@ -281,5 +281,5 @@ def infer(
 def emulate(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> Emulated:
     """Counts and the predicted latency for so many threads. Raises like `count`."""
     found = count(guest, artifact, threads, step, timeout_s)
-    predicted = cost.predicted(guest.profile, guest.spec.cpu, found.counts, threads, found.inferences)
+    predicted = emulated_core.predicted(guest.profile, guest.spec.cpu, found.counts, threads, found.inferences)
     return replace(predicted, peak_memory_bytes=found.peak_memory_bytes)

@@ -16,8 +16,8 @@ from edgekit.core.errors import InputError, StepError
 from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
 from edgekit.core.records.emulated_measurement import Counts
 from edgekit.core.units import format_ms
-from edgekit.devices import cost, networks
-from edgekit.devices.cost import Prediction, Row
+from edgekit.devices.cost_models import emulated_core, reference_networks
+from edgekit.devices.cost_models.emulated_core import Prediction, Row
 from edgekit.devices.emulation.folders import key
 from edgekit.devices.emulation.guest import cache_arguments
 from edgekit.devices.profile import CostSpec, DeviceProfile, load_profile
@@ -69,7 +69,7 @@ def timings(path: Path, device: str, profile: DeviceProfile) -> tuple[Timing, ..
     found = []
     for number, row in enumerate(csv.DictReader(read_bytes(path, "table of timings").decode().splitlines()), start=2):
         try:
-            known = row["model"] in networks.PUBLISHED_AS and row["precision"] in _PRECISIONS
+            known = row["model"] in reference_networks.PUBLISHED_AS and row["precision"] in _PRECISIONS
             if row["device"] == published and known:
                 latency, source = float(row["latency_ms"]), row["source"]
                 found.append(Timing(row["model"], row["precision"], int(row["threads"]), latency, source))
@@ -81,13 +81,13 @@ def timings(path: Path, device: str, profile: DeviceProfile) -> tuple[Timing, ..
 
 
 def _made_with() -> str:
-    return key(sha256_file(Path(networks.__file__)), versions((TENSORFLOW, KERAS)))
+    return key(sha256_file(Path(reference_networks.__file__)), versions((TENSORFLOW, KERAS)))
 
 
 def network(context: Context, name: str, precision: str) -> Network:
     """The network as a .tflite artifact in the cache folder, made and measured once. Raises what an export raises."""
     root = cache_folder() / "networks" / _made_with()
-    artifact = made(context, networks.PUBLISHED_AS[name], _PRECISIONS, precision)
+    artifact = made(context, reference_networks.PUBLISHED_AS[name], _PRECISIONS, precision)
     with locked(root):
         record = artifact.folder / "host.json"
         if not record.is_file():
@@ -100,7 +100,7 @@ def network(context: Context, name: str, precision: str) -> Network:
 
 
 def made(context: Context, function: str, precisions: Sequence[str], precision: str = "int8") -> Artifact:
-    """What a function of `edgekit.devices.networks` builds, as .tflite artifacts in the cache folder; the one of
+    """What a function of `edgekit.devices.cost_models.reference_networks` builds, as .tflite artifacts in the cache folder; the one of
     `precision`. Raises what an export raises."""
     root = cache_folder() / "networks" / _made_with()
     with locked(root):
@@ -112,11 +112,11 @@ def made(context: Context, function: str, precisions: Sequence[str], precision: 
 
 
 def _export(context: Context, function: str, precisions: Sequence[str]) -> None:
-    code = str(Path(networks.__file__))
-    calibration = f"{function}_calibration" if hasattr(networks, f"{function}_calibration") else "calibration"
+    code = str(Path(reference_networks.__file__))
+    calibration = f"{function}_calibration" if hasattr(reference_networks, f"{function}_calibration") else "calibration"
     own = model_refs.OwnModel(name=function, calibration=f"{code}:{calibration}", sizes={"batch": 1})
     selection = routes.parse_selection(tuple(f"tflite:{precision}" for precision in precisions), None)
-    settings = export.ExportSettings(networks.CALIBRATION_SAMPLES, {"batch": 1})
+    settings = export.ExportSettings(reference_networks.CALIBRATION_SAMPLES, {"batch": 1})
     for group in model_refs.resolve(context, (f"{code}:{function}",), "keras", own):
         export.export(context, export.plan(group, selection, targets_named=True), settings)
     if context.failures:
@@ -170,7 +170,7 @@ def _fitted(
     made: dict[tuple[str, str], Network],
     sources: Sequence[str],
 ) -> Fit:
-    coefficients, predictions = cost.fit(rows, profile), cost.leave_one_out(rows, profile)
+    coefficients, predictions = emulated_core.fit(rows, profile), emulated_core.leave_one_out(rows, profile)
     clock_mhz = profile.cores[0].clock_mhz
     text = f"{len(rows)} timings from {', '.join(sources)}"
     figures: dict[str, Callable[[Row], float | None]] = {
@@ -180,10 +180,10 @@ def _fitted(
     }
     return Fit(
         device,
-        cost.specification(coefficients, predictions, text),
+        emulated_core.specification(coefficients, predictions, text),
         tuple(predictions),
         tuple(Prediction(row, coefficients.latency_ms(row.counts, row.threads, clock_mhz)) for row in rows),
-        {name: tuple(cost.by_constant(rows, figure)) for name, figure in figures.items()},
+        {name: tuple(emulated_core.by_constant(rows, figure)) for name, figure in figures.items()},
     )
 
 

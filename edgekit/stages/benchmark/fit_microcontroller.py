@@ -10,8 +10,8 @@ from typing import Any
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.errors import InputError
 from edgekit.core.units import format_ms
-from edgekit.devices import kernels, networks
-from edgekit.devices.kernels import TinyRow
+from edgekit.devices.cost_models import microcontroller, reference_networks
+from edgekit.devices.cost_models.microcontroller import TinyRow
 from edgekit.devices.profile import DeviceProfile, KernelSpec
 from edgekit.stages.benchmark import fit_cost_model
 from edgekit.stages.context import Context
@@ -64,7 +64,7 @@ def timings(path: Path, device: str, profile: DeviceProfile) -> tuple[dict[str, 
 
 def network(context: Context, benchmark: str) -> tuple[int, int]:
     """Multiply-accumulates and outputs of the benchmark's network. Raises what an export raises."""
-    artifact = fit_cost_model.made(context, networks.TINY[benchmark], (kernels.PRECISION,))
+    artifact = fit_cost_model.made(context, reference_networks.TINY[benchmark], (microcontroller.PRECISION,))
     description = describe(context, "tflite", artifact.verified_path(), f"inspect {artifact.label}")
     assert description.macs is not None  # no loops
     assert description.mac_outputs is not None
@@ -78,14 +78,16 @@ def fit_kernels(context: Context, device: str, profile: DeviceProfile, table: Pa
     """
     published, text = timings(table, device, profile)
     clock_mhz = profile.cores[0].clock_mhz
-    known = {name: latency for name, latency in published.items() if name in networks.TINY}
+    known = {name: latency for name, latency in published.items() if name in reference_networks.TINY}
     rows = [TinyRow(name, *network(context, name), latency) for name, latency in known.items()]
     try:
-        spec = kernels.specification(rows, clock_mhz, text)
+        spec = microcontroller.specification(rows, clock_mhz, text)
     except ValueError as error:
         raise InputError(f"{table}: {device}: {error}") from None
-    plain = kernels.leave_one_out(rows, clock_mhz, kernels.by_macs)
-    return TinyFit(device, clock_mhz, spec, tuple(rows), tuple(kernels.leave_one_out(rows, clock_mhz)), tuple(plain))
+    plain = microcontroller.leave_one_out(rows, clock_mhz, microcontroller.by_macs)
+    return TinyFit(
+        device, clock_mhz, spec, tuple(rows), tuple(microcontroller.leave_one_out(rows, clock_mhz)), tuple(plain)
+    )
 
 
 def write_kernels(path: Path, spec: KernelSpec) -> None:
@@ -111,7 +113,7 @@ def rows_of(found: TinyFit) -> list[dict[str, Any]]:
     return [
         {
             **asdict(row),
-            "fitted_ms": kernels.latency_ms((per_mac, per_output), row.macs, row.outputs, found.clock_mhz),
+            "fitted_ms": microcontroller.latency_ms((per_mac, per_output), row.macs, row.outputs, found.clock_mhz),
             "left_out_error": left_out,
             "by_macs_left_out_error": plain,
         }

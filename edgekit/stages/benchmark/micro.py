@@ -17,9 +17,9 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.memory_plan import Arena, Life, Peak, peak, smallest
 from edgekit.core.units import format_bytes
 from edgekit.core.values.specs import ModelDescription
-from edgekit.devices import kernels
-from edgekit.devices.flash import FlashEstimate
-from edgekit.devices.kernels import Estimate
+from edgekit.devices.cost_models import microcontroller
+from edgekit.devices.cost_models.flash import FlashEstimate
+from edgekit.devices.cost_models.microcontroller import Estimate
 from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.runtimes.tflite_micro import LARGEST, RUNTIME
@@ -161,7 +161,7 @@ def _on(fit: MicroFit, profile: DeviceProfile, description: ModelDescription) ->
     if narrow is not None:
         problems.append(narrow)
     precision = fit.artifact.manifest.precision
-    latency = kernels.estimated(profile, precision, description.macs, description.mac_outputs)
+    latency = microcontroller.estimated(profile, precision, description.macs, description.mac_outputs)
     return replace(fit, problems=tuple(problems), latency=latency)
 
 

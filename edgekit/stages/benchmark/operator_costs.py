@@ -17,7 +17,7 @@ from edgekit.core.errors import StepFailed
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import Counts, Prefix, by_operator
 from edgekit.core.records.operator_costs import Operator, OperatorCost
-from edgekit.devices import cost
+from edgekit.devices.cost_models import emulated_core
 from edgekit.devices.emulation import pins
 from edgekit.stages.benchmark import emulate
 from edgekit.stages.context import Context, runtime_environment
@@ -56,7 +56,7 @@ def costs(
     if not counts or counts[-1] is None:
         raise StepFailed(f"{step}: the runtime does not take the model cut off after its last operator", step=step)
     prefixes = [Prefix(operator, count) for operator, count in zip(operators, counts, strict=True)]
-    return by_operator(prefixes, lambda found: cost.latency_ms(guest.profile, found, threads))
+    return by_operator(prefixes, lambda found: emulated_core.latency_ms(guest.profile, found, threads))
 
 
 def _portions(operators: int, size_bytes: int) -> Iterator[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Runs one command and dies as it died: `python -m edgekit.devices.emulation._exec SPEC.json`.
+"""Runs one command and dies as it died: `python -m edgekit.devices.emulation._guest_main SPEC.json`.
 
 Between a worker's first code, which limits the process and ties it to its parent, and the emulator, which is no Python.
 """

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts
-from edgekit.devices import cost
-from edgekit.devices.cost import Coefficients, Row
+from edgekit.devices.cost_models import emulated_core
+from edgekit.devices.cost_models.emulated_core import Coefficients, Row
 from edgekit.devices.profile import Core, CostSpec, DeviceProfile, MemorySpec, ThreadCost
 
 PROFILE = DeviceProfile("Tiny", "board", "T1", "armv8-a", (Core("big", 4, 2000),), MemorySpec(2**30))
@@ -41,7 +41,7 @@ def test_lines_come_from_the_last_cache_that_the_core_has():
 
 
 def test_a_fit_finds_the_coefficients_that_made_the_timings():
-    found = cost.fit(ROWS, PROFILE)
+    found = emulated_core.fit(ROWS, PROFILE)
     assert found.cycles_per_instruction == pytest.approx(0.8, rel=0.05)
     assert found.line_ns == {1: pytest.approx(5, rel=0.2), 4: pytest.approx(9, rel=0.2)}
     for item in ROWS:
@@ -49,44 +49,48 @@ def test_a_fit_finds_the_coefficients_that_made_the_timings():
 
 
 def test_each_row_is_predicted_from_the_others_alone():
-    found = cost.leave_one_out(ROWS, PROFILE)
+    found = emulated_core.leave_one_out(ROWS, PROFILE)
     assert [item.row for item in found] == ROWS
     assert all(abs(item.error) < 0.06 for item in found)
     off = [*ROWS[:1], replace(ROWS[1], latency_ms=2 * ROWS[1].latency_ms), *ROWS[2:]]
-    assert cost.leave_one_out(off, PROFILE)[1].error == pytest.approx(-0.5, abs=0.04)
+    assert emulated_core.leave_one_out(off, PROFILE)[1].error == pytest.approx(-0.5, abs=0.04)
 
 
 def test_coefficients_are_never_negative():
     # The network with more lines is the faster one: least squares alone would pay for lines.
-    found = cost.fit([row(2e8, 1e6, factor=2.0), row(1.9e8, 9e6, factor=0.5)], PROFILE)
+    found = emulated_core.fit([row(2e8, 1e6, factor=2.0), row(1.9e8, 9e6, factor=0.5)], PROFILE)
     assert found.cycles_per_instruction >= 0
     assert min(found.line_ns.values()) >= 0
 
 
 def test_a_single_row_is_fitted_and_predicts_nothing():
-    (left_out,) = cost.leave_one_out(ROWS[:1], PROFILE)
+    (left_out,) = emulated_core.leave_one_out(ROWS[:1], PROFILE)
     assert left_out.error is None
-    assert cost.errors([left_out]) is None
-    made = cost.fit(ROWS[:1], PROFILE)
+    assert emulated_core.errors([left_out]) is None
+    made = emulated_core.fit(ROWS[:1], PROFILE)
     assert made.latency_ms(ROWS[0].counts, 1, 2000) == pytest.approx(ROWS[0].latency_ms, rel=0.01)
 
 
 def test_nothing_to_fit_with_is_an_error():
     with pytest.raises(ValueError, match="nothing to fit"):
-        cost.fit([], PROFILE)
+        emulated_core.fit([], PROFILE)
 
 
 def test_a_constant_is_taken_from_the_other_rows_of_the_same_threads_and_precision():
     rows = [replace(item, latency_ms=ms) for item, ms in zip(ROWS, (10.0, 5.0, 4.0, 3.0), strict=True)]
-    found = cost.by_constant(rows, lambda item: item.counts.instructions)
+    found = emulated_core.by_constant(rows, lambda item: item.counts.instructions)
     assert found[0].predicted_ms == pytest.approx(2e8 * 5.0 / 1.2e8)
     assert found[2].predicted_ms == pytest.approx(2e8 * 3.0 / 1.2e8)
-    alone = cost.by_constant([*rows[:2], replace(rows[2], precision="int8")], lambda item: item.counts.instructions)
+    alone = emulated_core.by_constant(
+        [*rows[:2], replace(rows[2], precision="int8")], lambda item: item.counts.instructions
+    )
     assert alone[2].predicted_ms is None
 
 
 def test_the_profile_s_table_has_an_error_for_each_number_of_threads():
-    spec = cost.specification(cost.fit(ROWS, PROFILE), cost.leave_one_out(ROWS, PROFILE), "4 timings")
+    spec = emulated_core.specification(
+        emulated_core.fit(ROWS, PROFILE), emulated_core.leave_one_out(ROWS, PROFILE), "4 timings"
+    )
     assert [(item.count, item.rows) for item in spec.threads] == [(1, 2), (4, 2)]
     assert all(0 <= item.mean_error <= item.max_error < 0.06 for item in spec.threads)
 
@@ -96,20 +100,20 @@ def spec(max_error=0.08):
 
 
 def test_a_calibrated_figure_has_an_interval_of_the_largest_error():
-    made = cost.predicted(replace(PROFILE, cost=spec()), "cortex-a72", counts(2e8, 1e6), 1, 4)
+    made = emulated_core.predicted(replace(PROFILE, cost=spec()), "cortex-a72", counts(2e8, 1e6), 1, 4)
     assert made.calibrated
     assert (made.low_ms, made.latency_ms, made.high_ms) == tuple(map(pytest.approx, (93 * 0.92, 93, 93 * 1.08)))
     assert made.calibration == "2 timings; 2 rows of 1 threads, mean error 3.0 %"
 
 
 def test_no_interval_is_narrower_than_5_percent():
-    made = cost.predicted(replace(PROFILE, cost=spec(0.001)), "cortex-a72", counts(2e8, 1e6), 1, 4)
+    made = emulated_core.predicted(replace(PROFILE, cost=spec(0.001)), "cortex-a72", counts(2e8, 1e6), 1, 4)
     assert made.high_ms == pytest.approx(93 * 1.05)
 
 
 @pytest.mark.parametrize(("profile", "threads"), [(PROFILE, 1), (replace(PROFILE, cost=spec()), 4)])
 def test_without_timings_of_so_many_threads_a_figure_is_uncalibrated(profile, threads):
-    made = cost.predicted(profile, "cortex-a72", counts(2e8, 1e6), threads, 4)
+    made = emulated_core.predicted(profile, "cortex-a72", counts(2e8, 1e6), threads, 4)
     assert (made.calibration, made.low_ms, made.high_ms) == (UNCALIBRATED, None, None)
     assert not made.calibrated
     assert np.isfinite(made.latency_ms)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from edgekit.core.values.specs import PRECISIONS
-from edgekit.devices.analytic import Roofline, roofline
+from edgekit.devices.cost_models.roofline import Roofline, roofline
 from edgekit.devices.profile import Core, DeviceProfile, MemorySpec
 
 BIG = Core("big", 4, 1000, macs_per_cycle={"float32": 4.0, "int8": 16.0})

@@ -1,7 +1,7 @@
 """Code for a Cortex-M from code for x86-64."""
 
 from edgekit.core.records.section_sizes import CodeSize, Piece
-from edgekit.devices import flash
+from edgekit.devices.cost_models import flash
 
 
 def test_instructions_shrink_strings_stay_and_pointers_have_half_their_bytes():

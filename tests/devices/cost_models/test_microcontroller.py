@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from edgekit.core.environment.project import shipped
-from edgekit.devices import kernels
-from edgekit.devices.kernels import TinyRow
+from edgekit.devices.cost_models import microcontroller
+from edgekit.devices.cost_models.microcontroller import TinyRow
 from edgekit.devices.profile import load_profile
 
 CLOCK_MHZ = 100
@@ -17,47 +17,47 @@ WORK = (("a", 1_000_000, 1_000), ("b", 10_000_000, 400_000), ("c", 3_000_000, 90
 
 def rows(per_mac=3.0, per_output=20.0):
     return [
-        TinyRow(name, macs, outputs, kernels.latency_ms((per_mac, per_output), macs, outputs, CLOCK_MHZ))
+        TinyRow(name, macs, outputs, microcontroller.latency_ms((per_mac, per_output), macs, outputs, CLOCK_MHZ))
         for name, macs, outputs in WORK
     ]
 
 
 def test_latency_is_cycles_at_the_clock():
-    assert kernels.latency_ms((2.0, 10.0), 1_000_000, 50_000, 100) == pytest.approx(25.0)
+    assert microcontroller.latency_ms((2.0, 10.0), 1_000_000, 50_000, 100) == pytest.approx(25.0)
 
 
 def test_a_fit_finds_the_coefficients_that_made_the_timings():
-    assert kernels.fit(rows(), CLOCK_MHZ) == pytest.approx((3.0, 20.0))
-    assert kernels.leave_one_out(rows(), CLOCK_MHZ) == pytest.approx([0.0] * 4, abs=1e-9)
+    assert microcontroller.fit(rows(), CLOCK_MHZ) == pytest.approx((3.0, 20.0))
+    assert microcontroller.leave_one_out(rows(), CLOCK_MHZ) == pytest.approx([0.0] * 4, abs=1e-9)
 
 
 def test_each_row_is_predicted_from_the_others_alone():
     """A row that is twice too slow does not make its own prediction better."""
     wrong = rows()
     wrong[1] = replace(wrong[1], latency_ms=2 * wrong[1].latency_ms)
-    errors = kernels.leave_one_out(wrong, CLOCK_MHZ)
+    errors = microcontroller.leave_one_out(wrong, CLOCK_MHZ)
     assert errors[1] == pytest.approx(-0.5)
     assert max(map(abs, errors[2:])) > 0.05
 
 
 def test_coefficients_are_never_negative():
     made = [replace(row, latency_ms=row.macs / 1e5 - row.outputs / 1e5) for row in rows()]
-    per_mac, per_output = kernels.fit(made, CLOCK_MHZ)
+    per_mac, per_output = microcontroller.fit(made, CLOCK_MHZ)
     assert per_mac > 0
     assert per_output == 0
 
 
 def test_two_timings_are_too_few_to_tell_an_error():
     with pytest.raises(ValueError, match="three timings"):
-        kernels.specification(rows()[:2], CLOCK_MHZ, "two")
+        microcontroller.specification(rows()[:2], CLOCK_MHZ, "two")
     with pytest.raises(ValueError, match="nothing to fit"):
-        kernels.fit([], CLOCK_MHZ)
+        microcontroller.fit([], CLOCK_MHZ)
 
 
 def test_an_estimate_has_the_interval_of_the_largest_error():
     profile = load_profile(shipped("device_profiles") / "stm32l4r5-nucleo.toml")
     assert profile.kernels is not None
-    found = kernels.estimated(profile, "int8", 12_000_000, 0)
+    found = microcontroller.estimated(profile, "int8", 12_000_000, 0)
     assert found is not None
     assert found.latency_ms == pytest.approx(profile.kernels.cycles_per_mac * 12e6 / 120e3)
     assert found.high_ms / found.latency_ms - 1 == pytest.approx(profile.kernels.max_error)
@@ -70,5 +70,5 @@ def test_an_estimate_has_the_interval_of_the_largest_error():
 )
 def test_what_no_timing_is_of_has_no_estimate(precision, macs, outputs):
     profile = load_profile(shipped("device_profiles") / "stm32l4r5-nucleo.toml")
-    assert kernels.estimated(profile, precision, macs, outputs) is None
-    assert kernels.estimated(replace(profile, kernels=None), "int8", 1, 1) is None
+    assert microcontroller.estimated(profile, precision, macs, outputs) is None
+    assert microcontroller.estimated(replace(profile, kernels=None), "int8", 1, 1) is None

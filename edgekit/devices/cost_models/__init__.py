@@ -1,0 +1,1 @@
+"""From counted work to milliseconds and bytes: roofline, emulated core, microcontroller, flash."""
