@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from edgekit.config.door import STRICT, read_toml
+from edgekit.config.loader import STRICT, read_toml
 from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt, Precision, Share
 from edgekit.core.numerics.rounding_error import Rounding
 from edgekit.core.numerics.tolerances import Tolerances, for_precision

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from edgekit.config.door import STRICT, Located, read_located
+from edgekit.config.loader import STRICT, Located, read_located
 from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt
 from edgekit.core.errors import InputError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.config.door import validate
+from edgekit.config.loader import validate
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.values.quantization_recipe import Recipe
 

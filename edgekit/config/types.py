@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from edgekit.config.door import STRICT
+from edgekit.config.loader import STRICT
 from edgekit.core.units import parse_bytes
 from edgekit.core.values.budgets import BudgetTable, Tier
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from edgekit.config.door import STRICT, read_toml
+from edgekit.config.loader import STRICT, read_toml
 from edgekit.config.types import Budgets, NotNegative, NotNegativeInt, Positive, PositiveInt, Precision, Size
 
 

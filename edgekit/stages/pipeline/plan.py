@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edgekit.config.door import Located
+from edgekit.config.loader import Located
 from edgekit.config.project import HOST, ProjectConfig
 from edgekit.config.toml_lines import Location
 from edgekit.core.build.graph import Graph, Read, Step, assemble

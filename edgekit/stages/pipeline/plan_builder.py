@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
-from edgekit.config.door import Located
+from edgekit.config.loader import Located
 from edgekit.config.project import ModelEntry, ProjectConfig
 from edgekit.config.toml_lines import Location
 from edgekit.core.build.graph import Read, Step

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from edgekit.config.door import STRICT, read_toml, validate
+from edgekit.config.loader import STRICT, read_toml, validate
 from edgekit.core.errors import InputError
 
 
