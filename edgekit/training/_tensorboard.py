@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgekit.core.environment.atomic_files import writing
-from edgekit.training._course import Course
+from edgekit.training._epoch_tracker import Course
 
 
 class EventWriter(Protocol):

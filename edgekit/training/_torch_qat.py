@@ -12,7 +12,7 @@ from edgekit.contracts.trainer import Lesson
 from edgekit.core.environment.requirements import EXECUTORCH, TORCHAO, versions
 from edgekit.core.errors import StepFailed
 from edgekit.core.events import Noted, Progress
-from edgekit.training._course import Course
+from edgekit.training._epoch_tracker import Course
 from edgekit.training._schedule import epoch_seed
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from edgekit.contracts.trainer import Fit, Lesson, Trainer
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.training._course import Course
+from edgekit.training._epoch_tracker import Course
 from edgekit.training._schedule import epoch_seed, order
 from edgekit.training._tensorboard import logged
 

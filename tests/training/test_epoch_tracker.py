@@ -10,7 +10,7 @@ from edgekit.contracts.trainer import Lesson
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Noted, Progress
 from edgekit.training._checkpoint import Checkpoints
-from edgekit.training._course import Course
+from edgekit.training._epoch_tracker import Course
 
 
 def lesson(events, store=None, **changes):
