@@ -12,7 +12,7 @@ from edgekit.devices.cost_models import flash
 from edgekit.devices.cost_models.flash import FlashEstimate
 from edgekit.devices.memory import lacks_room
 from edgekit.devices.profile import DeviceProfile
-from edgekit.runtimes._tflm_code import code_size
+from edgekit.runtimes._tflite_micro_code_size import code_size
 from edgekit.runtimes.tflite_micro import RUNTIME
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe, lives_of

@@ -24,7 +24,7 @@ from edgekit.core.values.budgets import CHECK_FILE, Budget
 from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile
-from edgekit.runtimes._tflm_code import REQUIRES as CODE_SIZE_REQUIRES
+from edgekit.runtimes._tflite_micro_code_size import REQUIRES as CODE_SIZE_REQUIRES
 from edgekit.stages.conversion import routes
 from edgekit.stages.models.train import parse_frameworks
 from edgekit.stages.pipeline.plan_builder import Draft, PlannedSource, host_description, placed, plain, versions

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from edgekit.core.errors import InputError
-from edgekit.runtimes import _tflm_code
-from edgekit.runtimes._tflm_code import code_size
+from edgekit.runtimes import _tflite_micro_code_size
+from edgekit.runtimes._tflite_micro_code_size import code_size
 from edgekit.targets._tflite.c_array import _method
 
 pytest.importorskip("tflite_micro")
@@ -52,8 +52,8 @@ def test_operators_that_it_does_not_have_are_named():
 
 
 def test_each_operator_that_the_interpreter_takes_has_code_and_most_a_parser():
-    library = _tflm_code._read(_tflm_code._library())
-    found = _tflm_code._registered(library)
+    library = _tflite_micro_code_size._read(_tflite_micro_code_size._library())
+    found = _tflite_micro_code_size._registered(library)
     assert len(found) > 100
     names = {address: name for name, address in library.addresses.items()}
     parsers = {name: names[roots[1]] for name, roots in found.items() if len(roots) > 1}
@@ -65,13 +65,13 @@ def test_each_operator_that_the_interpreter_takes_has_code_and_most_a_parser():
 
 def test_weights_that_may_be_compressed_are_not_in_it():
     """The wheel's interpreter can, that of a microcontroller by default cannot: it would be twice the size."""
-    library = _tflm_code._read(_tflm_code._library())
-    roots = [address for name, address in library.addresses.items() if _tflm_code._INTERPRETER.match(name)]
+    library = _tflite_micro_code_size._read(_tflite_micro_code_size._library())
+    roots = [address for name, address in library.addresses.items() if _tflite_micro_code_size._INTERPRETER.match(name)]
     everything = library.measured(library.reached(roots, frozenset()))
     assert everything.instructions > 1.5 * code_size(()).interpreter.instructions
 
 
 def test_a_wheel_that_has_changed_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(_tflm_code, "_INTERPRETER", re.compile("nothing is called so"))
+    monkeypatch.setattr(_tflite_micro_code_size, "_INTERPRETER", re.compile("nothing is called so"))
     with pytest.raises(InputError, match="not where they were"):
         code_size(SMALL)

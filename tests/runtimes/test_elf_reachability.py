@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.core.errors import InputError
 from edgekit.core.records.section_sizes import Piece
-from edgekit.runtimes._linkage import Library
+from edgekit.runtimes._elf_reachability import Library
 
 elffile = pytest.importorskip("elftools.elf.elffile")
 pytest.importorskip("capstone")

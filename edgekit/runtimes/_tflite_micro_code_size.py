@@ -11,7 +11,7 @@ from pathlib import Path
 from edgekit.core.environment.requirements import CAPSTONE, ELFTOOLS, TFLITE_MICRO, require
 from edgekit.core.errors import InputError
 from edgekit.core.records.section_sizes import CodeSize
-from edgekit.runtimes._linkage import Library
+from edgekit.runtimes._elf_reachability import Library
 
 REQUIRES = (TFLITE_MICRO, ELFTOOLS, CAPSTONE)
 
