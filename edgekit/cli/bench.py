@@ -84,7 +84,7 @@ def command(
     from edgekit.reports.console import bench_tables
     from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench
     from edgekit.stages.gates.baseline import load_baseline, regressions
-    from edgekit.stages.select import Selection, artifacts
+    from edgekit.stages.selection import Selection, artifacts
 
     allowed = _share(baseline, max_regression)
     before = load_baseline(baseline) if baseline else ()

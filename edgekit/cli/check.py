@@ -87,7 +87,7 @@ def command(
     from dataclasses import asdict
 
     from edgekit.stages.gates.check import check
-    from edgekit.stages.select import Selection, artifacts
+    from edgekit.stages.selection import Selection, artifacts
 
     own = _budgets(max_size, max_peak_memory, max_drift, max_instructions, latencies)
     allowance = _allowance(baseline, **thresholds)
@@ -125,7 +125,7 @@ def _changes(
     from edgekit.core.records.report import load_report
     from edgekit.stages.gates.gather_report import gather
     from edgekit.stages.gates.regressions import against
-    from edgekit.stages.select import Selection
+    from edgekit.stages.selection import Selection
 
     before = load_report(baseline)
     return against(gather(context, chosen), before, str(baseline), Selection(*choice), devices, allowance).changes

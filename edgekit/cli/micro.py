@@ -50,7 +50,7 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, n
 
     from edgekit.reports.console import table
     from edgekit.stages.benchmark.micro import c_name, device_of, emit_c, micro, on_npu
-    from edgekit.stages.select import Selection, artifacts
+    from edgekit.stages.selection import Selection, artifacts
 
     with run.context(timeout) as context:
         profile = None if device is None else device_of(context, device)

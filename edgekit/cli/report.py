@@ -101,7 +101,7 @@ def _gathered(
     from edgekit.core.records.report import load_report
     from edgekit.stages.gates.gather_report import gather
     from edgekit.stages.gates.regressions import against
-    from edgekit.stages.select import Selection, artifacts
+    from edgekit.stages.selection import Selection, artifacts
 
     before = load_report(baseline) if baseline else None
     selection = Selection(*choice)

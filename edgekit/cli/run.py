@@ -138,9 +138,9 @@ def _carry_out(run: Run, graph: Graph, book: Book, wanted: _Wanted) -> Ran:
         book.digests.save()
         return Ran(foreseen, 0.0)
     from edgekit.devices.host import available_memory_bytes
+    from edgekit.stages.concurrency import MEMORY_BYTES, at_once
     from edgekit.stages.pipeline.scheduler import How
     from edgekit.stages.pipeline.scheduler import run as carry_out
-    from edgekit.stages.together import MEMORY_BYTES, at_once
 
     memory = available_memory_bytes()
     jobs = wanted.jobs or at_once(memory)

@@ -54,7 +54,7 @@ def command(
     from dataclasses import asdict
 
     from edgekit.reports.console import table
-    from edgekit.stages.select import Selection, artifacts
+    from edgekit.stages.selection import Selection, artifacts
     from edgekit.stages.validation.validate import reasons_for, tolerances_for, validate, validate_emulated
 
     with run.context(timeout) as context:

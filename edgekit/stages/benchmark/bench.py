@@ -34,9 +34,9 @@ from edgekit.devices.profile import DeviceProfile
 from edgekit.stages.benchmark import emulate, operator_costs
 from edgekit.stages.benchmark.device_fit import too_large
 from edgekit.stages.benchmark.emulated_bench import PredictOptions, predict
+from edgekit.stages.concurrency import at_once, together
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe
-from edgekit.stages.together import at_once, together
 from edgekit.workers.environment import Environment
 from edgekit.workers.gated_process import Prepared
 from edgekit.workers.measurement_lock import Turns

@@ -16,8 +16,8 @@ from edgekit.core.records.emulated_measurement import Emulation, emulation_file
 from edgekit.core.units import format_count, format_ms
 from edgekit.devices import host
 from edgekit.stages.benchmark import emulate, operator_costs
+from edgekit.stages.concurrency import at_once, together
 from edgekit.stages.context import Context
-from edgekit.stages.together import at_once, together
 
 
 @dataclass(frozen=True)

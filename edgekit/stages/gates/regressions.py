@@ -23,7 +23,7 @@ from edgekit.core.records.regressions import (
 from edgekit.core.records.report import Report, Row
 from edgekit.core.records.validation import Drift
 from edgekit.stages.gates.baseline import figures_of
-from edgekit.stages.select import Selection
+from edgekit.stages.selection import Selection
 
 _REPEATS = 1e-3
 """Counts under emulation repeat within 0.1 %: what moves by less has not moved."""

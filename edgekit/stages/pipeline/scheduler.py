@@ -15,9 +15,9 @@ from edgekit.core.environment.atomic_files import os_error
 from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Overview, Started
 from edgekit.stages.cluster.dask_backend import Cluster
+from edgekit.stages.concurrency import MEMORY_BYTES
 from edgekit.stages.context import Context
 from edgekit.stages.pipeline.step_handlers import Done, Job, Render, carry_out
-from edgekit.stages.together import MEMORY_BYTES
 from edgekit.workers.process import stop_all
 
 _MODEL_FACTOR = 6

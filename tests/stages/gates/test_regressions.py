@@ -12,7 +12,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.records.regressions import ALLOWED, BETTER, GONE, INCOMPARABLE, NEW, SAME, WORSE, Allowance
 from edgekit.core.records.report import load_report
 from edgekit.stages.gates.regressions import against, compare
-from edgekit.stages.select import Selection
+from edgekit.stages.selection import Selection
 
 NAMES = ("main.json", "branch.json")
 LATENCY = {"host": 1.2, "analytic": 0.0125, "emulated": 3.21}

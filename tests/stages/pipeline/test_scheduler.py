@@ -14,11 +14,11 @@ from edgekit.core.build.step_records import Records
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError, StepCrashed
 from edgekit.core.events import Event, Failed, Finished, Overview
+from edgekit.stages.concurrency import MEMORY_BYTES
 from edgekit.stages.context import Context
 from edgekit.stages.pipeline import scheduler as running
 from edgekit.stages.pipeline.scheduler import How
 from edgekit.stages.pipeline.step_handlers import Done
-from edgekit.stages.together import MEMORY_BYTES
 from edgekit.workers.pool import WorkerPool
 
 

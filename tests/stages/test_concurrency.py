@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from edgekit.stages.together import MEMORY_BYTES, at_once, together
+from edgekit.stages.concurrency import MEMORY_BYTES, at_once, together
 from edgekit.workers.environment import Environment
 from edgekit.workers.process import run_module
 
