@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import SHARED_MODELS, Answer, call
+from _helpers.support import SHARED_MODELS, Answer, call
 
 from edgekit.core.environment.project import open_project
 from edgekit.core.events import Event, ignore

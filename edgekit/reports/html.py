@@ -15,7 +15,7 @@ from edgekit.core.records.report import Report
 from edgekit.reports._html.svg import shared_markers
 from edgekit.reports._shared.tables import TIER_WORDS
 
-_PAGE = Path(__file__).parent / "_page"
+_PAGE = Path(__file__).parent / "_html" / "page"
 
 
 @cache

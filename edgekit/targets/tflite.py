@@ -43,14 +43,14 @@ class TFLite(Target):
             options = {"converter": from_keras.CONVERTER}
         else:
             require((QUANTIZER,), f"{source.kind} -> tflite:{job.precision}")
-            module = _tflite_torch if source.kind == "torch" else _tflite_keras
+            module = from_torch if source.kind == "torch" else from_keras
             quantizer.quantize(_float(module, source, job), job, path)
             options = {"converter": module.CONVERTER, "quantizer": quantizer.RECIPES[job.precision]}
         path.write_bytes(inline_buffers(path.read_bytes()))
         return Converted(self.file_name, _in_order(read_signature(path), source.signature), options)
 
     def float_base(self, source: LoadedSource, job: Conversion) -> Path:
-        module = _tflite_torch if source.kind == "torch" else _tflite_keras
+        module = from_torch if source.kind == "torch" else from_keras
         path = job.folder / self.file_name
         path.write_bytes(_float(module, source, job))
         return path

@@ -20,7 +20,7 @@ from edgekit.stages.validation.diff import diff
 from edgekit.workers.pool import WorkerPool
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from faults import FLOAT, QUANTIZED, nearest, planted
+from _helpers.planted_faults import FLOAT, QUANTIZED, nearest, planted
 
 SAMPLES = 4
 

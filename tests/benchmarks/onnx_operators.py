@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from onnx_backend import Result, run_all
+from _helpers.onnx_backend import Result, run_all
 
 
 def main() -> None:

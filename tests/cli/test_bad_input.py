@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import call
+from _helpers.support import call
 
 TFLITE = "build/simple_cnn/keras/tflite-int8/model.tflite"
 ONNX = "build/simple_cnn/torch/onnx-float32/model.onnx"

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, call, spawn
+from _helpers.support import REPOSITORY, call, spawn
 
 from edgekit.core.environment.atomic_files import sha256_file
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from faults import FLOAT, planted
-from support import call
+from _helpers.planted_faults import FLOAT, planted
+from _helpers.support import call
 
 
 @pytest.fixture

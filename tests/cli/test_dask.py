@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import REPOSITORY, call, spawn
+from _helpers.support import REPOSITORY, call, spawn
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow

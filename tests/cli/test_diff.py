@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from faults import FLOAT, QUANTIZED, nearest, planted
-from support import call
+from _helpers.planted_faults import FLOAT, QUANTIZED, nearest, planted
+from _helpers.support import call
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support import call
+from _helpers.support import call
 
 from edgekit.core.errors import MissingDependency
 from edgekit.stages.benchmark.device_fit import code_of

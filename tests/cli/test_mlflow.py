@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from _helpers.support import Answer, call, spawn
 from onnx import TensorProto, helper, numpy_helper
-from support import Answer, call, spawn
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 VARIANTS = ("torchscript-float32", "onnx-int8")

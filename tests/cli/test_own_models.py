@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from _helpers.support import Answer, call
 from onnx import TensorProto, helper
 from PIL import Image
-from support import Answer, call
 
 from edgekit.core.environment import plugin_registry
 from edgekit.core.records import samples

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from _helpers.support import REPOSITORY, call, spawn
 from onnx import TensorProto, helper, numpy_helper
-from support import REPOSITORY, call, spawn
 
 CONFIG = """\
 variants = ["onnx:float32", "onnx:int8"]

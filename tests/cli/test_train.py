@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support import call
+from _helpers.support import call
 
 from edgekit.core.environment import requirements
 

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support import call, spawn
+from _helpers.support import call, spawn
 
 pytestmark = pytest.mark.slow
 

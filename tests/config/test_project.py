@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support import REPOSITORY
+from _helpers.support import REPOSITORY
 
 from edgekit.config.project import BudgetEntry, load_project, schema
 from edgekit.core.errors import InputError

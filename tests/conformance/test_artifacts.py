@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import SHARED_MODELS
+from _helpers.support import SHARED_MODELS
 
 from edgekit.contracts.runtime import Runtime
 from edgekit.core.environment import plugin_registry

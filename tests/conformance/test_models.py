@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from support import call
+from _helpers.support import call
 
 from edgekit.core.environment.project import open_project
 from edgekit.stages.conversion.routes import targets

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 import pytest
-from onnx_backend import Result, run_all
+from _helpers.onnx_backend import Result, run_all
 
 FLOOR = 0.95
 

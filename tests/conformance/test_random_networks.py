@@ -3,8 +3,8 @@
 import os
 
 import pytest
+from _helpers.random_networks import Network, compared, networks
 from hypothesis import HealthCheck, given, settings
-from random_networks import Network, compared, networks
 
 COUNT = int(os.environ.get("EDGEKIT_RANDOM_NETWORKS", "4"))
 SEARCHING = "EDGEKIT_RANDOM_NETWORKS" in os.environ  # the seed is then --hypothesis-seed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from devices.emulated import needs_compiler
+from _helpers.emulation import needs_compiler
 
 from edgekit.devices.emulation import tools
 from edgekit.devices.emulation.folders import PLUGIN_SOURCE

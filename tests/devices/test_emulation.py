@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from devices.emulated import DEVICE, needs_emulator, one_op
-from support import call
+from _helpers.emulation import DEVICE, needs_emulator, one_op
+from _helpers.support import call
 
 import edgekit
 from edgekit.core.environment.project import open_project

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from devices.emulated import DEVICE, one_op
-from support import REPOSITORY, call
+from _helpers.emulation import DEVICE, one_op
+from _helpers.support import REPOSITORY, call
 
 from edgekit.core.environment.project import open_project
 from edgekit.core.environment.user_cache import cache_folder, locked

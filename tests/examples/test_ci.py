@@ -14,8 +14,8 @@ import click
 import numpy as np
 import pytest
 import yaml
+from _helpers.support import REPOSITORY
 from lxml import etree
-from support import REPOSITORY
 
 from edgekit.cli import app
 

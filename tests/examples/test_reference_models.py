@@ -4,7 +4,7 @@ import json
 import shutil
 from collections import Counter
 
-from support import REPOSITORY, call
+from _helpers.support import REPOSITORY, call
 
 from edgekit.core.environment.project import open_project
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import SHARED_MODELS, call
-from twins import MODELS, NAMES
+from _helpers.reference_pairs import MODELS, NAMES
+from _helpers.support import SHARED_MODELS, call
 
 from edgekit.config.model import load_model_spec
 from edgekit.core.records import samples

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from twins import MODELS, NAMES
+from _helpers.reference_pairs import MODELS, NAMES
 
 from edgekit.config.model import load_model_spec
 from edgekit.core.environment.user_code import load_function

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import twins
+from _helpers import reference_pairs
 
 from edgekit.config.model import load_model_spec
 
-CASES = [*((name, {}) for name in twins.NAMES), ("mobilenet_v2_small", {"squeeze": True})]
+CASES = [*((name, {}) for name in reference_pairs.NAMES), ("mobilenet_v2_small", {"squeeze": True})]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join([case[0], *case[1]]), scope="module")
 def case(request):
     name, options = request.param
-    return load_model_spec(twins.MODELS / name), *twins.build(name, **options)
+    return load_model_spec(reference_pairs.MODELS / name), *reference_pairs.build(name, **options)
 
 
 def samples(spec, count=8):
@@ -26,7 +26,7 @@ def samples(spec, count=8):
 
 def test_the_twins_have_the_same_parameters(case):
     _, keras_model, module = case
-    groups = twins.torch_groups(module)
+    groups = reference_pairs.torch_groups(module)
     assert sum(weight.numpy().size for weight in keras_model.weights) == sum(
         t.numel() for group in groups for t in group
     )
@@ -39,7 +39,7 @@ def test_the_twins_start_alike(case):
     _, keras_model, module = case
     if type(module).__name__ in ("Linear", "SimpleCNN"):
         return  # these start as each framework starts where nothing is said
-    for group, tensors in twins.pairs(keras_model, module):
+    for group, tensors in reference_pairs.pairs(keras_model, module):
         for array, tensor in zip(group, tensors, strict=True):
             other = tensor.detach().numpy()
             if array.ndim == 1:
@@ -64,8 +64,8 @@ def test_with_the_same_weights_the_twins_compute_the_same(case):
     import torch
 
     spec, keras_model, module = case
-    twins.randomise(keras_model)
-    twins.copy_weights(keras_model, module)
+    reference_pairs.randomise(keras_model)
+    reference_pairs.copy_weights(keras_model, module)
     x = samples(spec)
     first = spec.input.layout == "HWC"
     with torch.no_grad():
@@ -88,8 +88,8 @@ def test_a_classifier_gives_logits_in_training_and_probabilities_after_it(case):
         assert (module.train()(x).sum(dim=1) - 1).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", twins.NAMES)
+@pytest.mark.parametrize("name", reference_pairs.NAMES)
 def test_a_model_is_four_files(name):
-    folder = Path(twins.MODELS / name)
+    folder = Path(reference_pairs.MODELS / name)
     files = {path.name for path in folder.iterdir() if path.suffix in (".py", ".toml")}
     assert files == {"model.toml", "data.py", "keras_model.py", "torch_model.py"}

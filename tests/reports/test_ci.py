@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from reports.making import mixed_report, render, report, row, verdict
+from _helpers.sample_reports import mixed_report, render, report, row, verdict
 
 from edgekit.reports import github_summary
 from edgekit.reports.github_annotations import SHOWN

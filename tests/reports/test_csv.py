@@ -4,7 +4,17 @@ import csv
 import io
 from dataclasses import replace
 
-from reports.making import EMULATED, comparison, measurement, mixed_report, on_core, render, report, row, validation
+from _helpers.sample_reports import (
+    EMULATED,
+    comparison,
+    measurement,
+    mixed_report,
+    on_core,
+    render,
+    report,
+    row,
+    validation,
+)
 
 
 def lines(made):

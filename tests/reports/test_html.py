@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from reports.making import (
+from _helpers.sample_reports import (
     EMULATED,
     by_layer,
     comparison,

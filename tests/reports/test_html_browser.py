@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reports.making import mixed_report, render, report, row
+from _helpers.sample_reports import mixed_report, render, report, row
 from reports.test_html import full
 
 from edgekit.core.environment import plugin_registry

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
+from _helpers.sample_reports import mixed_report, render, report, row, verdict
+from _helpers.support import REPOSITORY
 from lxml import etree
-from reports.making import mixed_report, render, report, row, verdict
-from support import REPOSITORY
 
 SCHEMA = etree.XMLSchema(etree.parse(REPOSITORY / "tests" / "fixtures" / "junit.xsd"))
 

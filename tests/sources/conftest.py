@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _helpers.support import WORKER_SIDE
 
 from edgekit.core.environment import plugin_registry
 from edgekit.core.errors import InputError
 from edgekit.workers.environment import Environment
 from edgekit.workers.pool import WorkerPool
 
-HERE = str(Path(__file__).parent)
 Work = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
 def work(pool: WorkerPool) -> Work:
-    """`work("torch", "program", path=…)` runs `making.program` in a worker of that source kind."""
+    """`work("torch", "program", path=…)` runs `model_files.program` in a worker of that source kind."""
 
     def run(kind: str, name: str, /, **arguments: Any) -> Any:
         variables = plugin_registry.load("edgekit.sources", kind, "SOURCE").variables
         return pool.call(
-            f"making:{name}",
+            f"model_files:{name}",
             {key: str(value) if isinstance(value, Path) else value for key, value in arguments.items()},
             step=f"do {name}",
-            environment=Environment.of({**variables, "PYTHONPATH": HERE}),
+            environment=Environment.of({**variables, "PYTHONPATH": str(WORKER_SIDE)}),
         )
 
     return run

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from support import REPOSITORY
+from _helpers.support import REPOSITORY
 
 from edgekit.testing import assert_size_budget
 from edgekit.testing.plugin import Figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import call
+from _helpers.support import call
 
 from edgekit.core.events import Noted, Progress
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import spawn
+from _helpers.support import spawn
 
 from edgekit.core.errors import InputError
 from edgekit.training._checkpoint import CHECKPOINT_FILE

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from _helpers.support import WORKER_SIDE
 
 from edgekit.core.errors import (
     DiskFull,
@@ -24,7 +25,7 @@ from edgekit.workers.environment import Environment
 from edgekit.workers.pool import WorkerPool
 from edgekit.workers.process import stop_all
 
-HERE = Environment.of({"PYTHONPATH": str(Path(__file__).parent)})
+HERE = Environment.of({"PYTHONPATH": str(WORKER_SIDE)})
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def pool() -> Iterator[WorkerPool]:
 
 def run(pool: WorkerPool, name: str, environment: Environment = HERE, **options: object) -> object:
     arguments = options.pop("arguments", {})
-    return pool.call(f"jobs:{name}", arguments, step=f"do {name}", environment=environment, **options)
+    return pool.call(f"worker_jobs:{name}", arguments, step=f"do {name}", environment=environment, **options)
 
 
 def test_returns_the_value_and_passes_events_on_in_order(pool: WorkerPool) -> None:
@@ -182,9 +183,9 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
         "from edgekit.workers.pool import WorkerPool\n"
         "from edgekit.workers.environment import Environment\n"
-        f"pool = WorkerPool(); e = Environment.of({{'PYTHONPATH': {str(Path(__file__).parent)!r}}})\n"
-        "print(pool.call('jobs:pid', {}, step='s', environment=e), flush=True)\n"
-        "pool.call('jobs:hang', {}, step='s', environment=e)\n"
+        f"pool = WorkerPool(); e = Environment.of({{'PYTHONPATH': {str(WORKER_SIDE)!r}}})\n"
+        "print(pool.call('worker_jobs:pid', {}, step='s', environment=e), flush=True)\n"
+        "pool.call('worker_jobs:hang', {}, step='s', environment=e)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -200,7 +201,7 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 def test_temporary_files_of_a_worker_end_with_it():
     with WorkerPool() as pool:
-        left = Path(pool.call("jobs:leave_a_temporary_file", {}, step="leave", environment=HERE))
+        left = Path(pool.call("worker_jobs:leave_a_temporary_file", {}, step="leave", environment=HERE))
         assert left.is_file()
     assert not left.exists()
     assert not left.parent.exists()

@@ -100,7 +100,7 @@ def network(context: Context, name: str, precision: str) -> Network:
 
 
 def made(context: Context, function: str, precisions: Sequence[str], precision: str = "int8") -> Artifact:
-    """What a function of `edgekit.devices.cost_models.reference_networks` builds, as .tflite artifacts in the cache folder; the one of
+    """Export what a function of `reference_networks` builds to .tflite in the cache folder; return the artifact of
     `precision`. Raises what an export raises."""
     root = cache_folder() / "networks" / _made_with()
     with locked(root):

@@ -27,8 +27,8 @@ from edgekit.core.environment.atomic_files import staged_folder, writing
 from edgekit.core.environment.project import shipped
 from edgekit.core.environment.requirements import DASK, require
 from edgekit.core.errors import InputError, StepCrashed, StepFailed, StepTimedOut, from_dict
+from edgekit.stages.cluster import remote_step
 from edgekit.stages.cluster.content_store import Store
-from edgekit.stages.cluster.dask_backend import remote_step
 from edgekit.stages.context import Context
 from edgekit.stages.pipeline.step_handlers import Done
 

@@ -130,6 +130,7 @@ def artifact_of(run: Run, recipe: Recipe) -> Artifact:
 
 
 def ran(run: Run, artifact: Artifact) -> Outcome:
+    """Run the artifact on the selection samples and judge its outputs."""
     outcome: Outcome = run.context.pool.call(
         "edgekit.stages.tuning.trial_job:run",
         {
@@ -166,6 +167,7 @@ def float_base(run: Run, precision: str) -> Base | None:
 
 
 def attempts(run: Run, base: Base) -> Callable[[Recipe, int | None], Outcome | None]:
+    """Return a function that quantizes the float file by a recipe and judges the result."""
     folder, known = (Path(tempfile.mkdtemp(prefix=prefix, dir=run.scratch)) for prefix in ("trial-", "known-"))
 
     def attempt(recipe: Recipe, tests: int | None) -> Outcome | None:

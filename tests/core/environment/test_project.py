@@ -7,7 +7,7 @@ import pytest
 from edgekit.core.environment.project import Project, known_as, open_project
 from edgekit.core.errors import InputError
 
-SHIPPED = Path(__file__).parents[2]
+SHIPPED = Path(__file__).parents[3]
 
 
 @pytest.fixture

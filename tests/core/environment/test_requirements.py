@@ -68,7 +68,7 @@ def test_versions_leave_out_what_is_absent():
 
 
 def test_every_extra_that_is_told_to_users_exists_and_asks_for_the_package():
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     for item in requirements.ALL:
         asked = project["optional-dependencies"][item.extra]
         assert any(line.startswith(item.distribution) for line in asked), item

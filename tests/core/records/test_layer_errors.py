@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from reports.making import artifact, by_layer
+from _helpers.sample_reports import artifact, by_layer
 
 from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.errors import InputError

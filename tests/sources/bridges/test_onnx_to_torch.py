@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import light_models
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from _helpers import light_models
 from onnx import TensorProto, external_data_helper, helper, numpy_helper, parser
 
 from edgekit.contracts.runtime import Runtime

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import call
+from _helpers.support import call
 
 from edgekit.core.environment.project import open_project, shipped
 from edgekit.core.errors import InputError

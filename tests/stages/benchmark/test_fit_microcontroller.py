@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import call
+from _helpers.support import call
 
 from edgekit.core.environment.project import open_project, shipped
 from edgekit.core.errors import InputError

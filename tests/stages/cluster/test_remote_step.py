@@ -7,8 +7,8 @@ import pytest
 
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError, StepFailed
+from edgekit.stages.cluster import remote_step
 from edgekit.stages.cluster.content_store import Store
-from edgekit.stages.cluster.dask_backend import remote_step
 
 
 def test_a_folder_that_is_not_shared_is_told(tmp_path):

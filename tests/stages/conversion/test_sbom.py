@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from _helpers.sample_reports import artifact, source
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from reports.making import artifact, source
 
 from edgekit.core.environment.atomic_files import to_json
 from edgekit.stages.conversion.sbom import SBOM_FILE, sbom, write_sbom

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from reports.making import EMULATED, comparison, measurement, render, report, row, validation, verdict
+from _helpers.sample_reports import EMULATED, comparison, measurement, render, report, row, validation, verdict
 
 from edgekit.core.errors import InputError
 from edgekit.core.records.regressions import ALLOWED, BETTER, GONE, INCOMPARABLE, NEW, SAME, WORSE, Allowance

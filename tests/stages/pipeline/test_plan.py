@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY
+from _helpers.support import REPOSITORY
 
 from edgekit.config.project import load_project
 from edgekit.core.build.file_digests import Digests

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from reports.making import by_layer
+from _helpers.sample_reports import by_layer
 
 from edgekit.core.environment.atomic_files import sha256_file, write_json
 from edgekit.core.errors import InputError

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from support import Answer
+from _helpers.support import Answer
 
 COMMANDS = (
     "init",

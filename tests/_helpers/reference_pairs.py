@@ -11,7 +11,7 @@ import numpy as np
 
 from edgekit.core.environment.user_code import load_function
 
-MODELS = Path(__file__).parent.parent / "models"
+MODELS = Path(__file__).parents[2] / "models"
 NAMES = tuple(sorted(path.parent.name for path in MODELS.glob("*/model.toml")))
 Group = list[np.ndarray]
 

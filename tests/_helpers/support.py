@@ -14,7 +14,9 @@ from click.testing import CliRunner
 
 from edgekit.cli import app
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
+WORKER_SIDE = Path(__file__).parent / "worker_side"
+"""Modules that worker processes import, by PYTHONPATH."""
 SHARED_MODELS = ("linear", "simple_cnn")
 """Of the reference models, those that the shared project holds: the smallest regression and the smallest classifier."""
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from support import call, spawn
+from _helpers.support import call, spawn
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 

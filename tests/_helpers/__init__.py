@@ -1,0 +1,1 @@
+"""What tests share: calling the command, planted faults, sample reports, random networks."""
