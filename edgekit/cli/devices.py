@@ -80,12 +80,12 @@ def setup(run: Run, name: str, runtimes: tuple[str, ...]) -> int:
       edgekit devices setup raspberry-pi-4b
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated
     """
+    from edgekit.devices.emulation import emulator
     from edgekit.devices.emulation.folders import home
     from edgekit.devices.profile import load_profile
-    from edgekit.stages.benchmark import emulate
 
     profile = load_profile(run.project.device_file(name))
-    installed = emulate.set_up(name, profile, runtimes, lambda text: _say(run, text))
+    installed = emulator.set_up(name, profile, runtimes, lambda text: _say(run, text))
     data = {"device": name, "folder": str(home()), "python": installed.python, "made": list(installed.made)}
     done = "set up" if installed.made else "was set up before: nothing to do"
     run.answer(data, f"the emulation of {name} {done} ({home()})\n")
@@ -203,8 +203,8 @@ def remove(run: Run, name: str) -> int:
       edgekit devices remove raspberry-pi-4b
     """
     from edgekit.devices.emulation import setup as emulation
+    from edgekit.devices.emulation.emulator import emulation_of
     from edgekit.devices.profile import load_profile
-    from edgekit.stages.benchmark.emulate import emulation_of
 
     profile = load_profile(run.project.device_file(name))
     removed = emulation.remove(emulation_of(name, profile), profile.cores[0].count)

@@ -12,7 +12,7 @@ from edgekit.cli._common import Run, common, forced_pairs, pair_option, timeout_
 
 if TYPE_CHECKING:
     from edgekit.core.numerics.layerwise_diff import Drilling
-    from edgekit.core.values.tuning import Blame
+    from edgekit.core.records.tuning import Blame
     from edgekit.stages.context import Context
 
 

@@ -10,7 +10,7 @@ import click
 from edgekit.cli._common import Run, common, complete, failures, timeout_option
 
 if TYPE_CHECKING:
-    from edgekit.stages.conversion.matrix import Cell
+    from edgekit.stages.validation.matrix import Cell
 
 
 @click.command("matrix", short_help="Prove every source to every variant.")
@@ -31,8 +31,8 @@ def command(run: Run, models: tuple[str, ...], timeout: float) -> int:
     from dataclasses import asdict
 
     from edgekit.stages.conversion.export import ExportSettings
-    from edgekit.stages.conversion.matrix import matrix
     from edgekit.stages.models import model_refs
+    from edgekit.stages.validation.matrix import matrix
 
     with run.context(timeout) as context:
         found = model_refs.resolve(context, models, None, model_refs.OwnModel())

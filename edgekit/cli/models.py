@@ -96,7 +96,7 @@ def card_command(run: Run, name: str, output: Path | None) -> int:
 
 
 def _card(run: Run, name: str) -> Card:
-    from edgekit.stages.models.model_card import card
+    from edgekit.stages.gates.model_card import card
 
     with run.context() as context:
         return card(context, name)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgekit.core.records.artifact import Artifact
-    from edgekit.core.values.tuning import Candidate, Tuning
+    from edgekit.core.records.tuning import Candidate, Tuning
     from edgekit.stages.context import Context
     from edgekit.stages.tuning.tune import TuneOptions
 

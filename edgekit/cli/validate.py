@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgekit.core.numerics.output_comparison import Comparison
     from edgekit.core.numerics.tolerances import Tolerances
     from edgekit.core.records.validation import Drift, Validation
-    from edgekit.stages.benchmark.emulate import Guest
+    from edgekit.devices.emulation.emulator import Guest
 
 
 @click.command("validate", short_help="Compare artifacts with what they were made from.")
@@ -93,8 +93,8 @@ def _told(
 
 
 def _guest(run: Run, name: str) -> Guest:
+    from edgekit.devices.emulation.emulator import guest_of
     from edgekit.devices.profile import load_profile
-    from edgekit.stages.benchmark.emulate import guest_of
 
     return guest_of(name, load_profile(run.project.device_file(name)))
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgekit.config.model import TrainingSpec
+from edgekit.contracts.checkpoint import Checkpoints
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.events import Listener, ignore
 from edgekit.core.numerics.metrics import Array
-from edgekit.training._checkpoint import Checkpoints
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.records.regressions import INCOMPARABLE, Change, Changes
 from edgekit.core.records.report import Report
-from edgekit.core.values.tuning import Blame
+from edgekit.core.records.tuning import Blame
 
 WIDTH = 100
 BLAMED, NOTHING_DB = 10, 0.05

@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 from edgekit.contracts.report import ReportFormat, limit_file
-from edgekit.core.records.artifact import MANIFEST_FILE
 from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Verdict
+from edgekit.core.values.file_names import MANIFEST_FILE
 
 
 def _finding(verdict: Verdict, severity: str) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from edgekit.core.errors import EdgekitError, InputError, unknown_name
 from edgekit.core.events import Failed
-from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.records.artifact import Artifact, load_artifact
+from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.specs import TUNED
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import routes

@@ -12,7 +12,7 @@ from edgekit.core.records.memory_plan import Life
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, Signature, TensorSpec
-from edgekit.targets._tflite import from_keras, mixed_precision, quantizer, truncate
+from edgekit.targets._tflite import from_keras, from_torch, mixed_precision, quantizer, truncate
 from edgekit.targets._tflite.graph import describe, inline_buffers, lives, read_signature
 
 _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")

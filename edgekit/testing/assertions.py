@@ -88,8 +88,8 @@ def assert_size_budget(model: str | Path, budget: str | int) -> None:
     """That a model file, or an artifact's model file, has at most so many bytes: 512000, "500 KB", "1.5 MB"."""
     __tracebackhide__ = True
     from edgekit.core.environment.atomic_files import size_of
-    from edgekit.core.records.artifact import MANIFEST_FILE
     from edgekit.core.units import format_bytes, parse_bytes
+    from edgekit.core.values.file_names import MANIFEST_FILE
 
     path = Path(model)
     if (path / MANIFEST_FILE).is_file():

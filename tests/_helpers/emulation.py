@@ -11,7 +11,7 @@ import pytest
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.records.artifact import Artifact, Manifest, load_artifact, write_manifest
 from edgekit.core.records.samples import Samples
-from edgekit.core.records.source import GOLDEN_FILE
+from edgekit.core.values.file_names import GOLDEN_FILE
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.devices.emulation import tools
 from edgekit.devices.emulation.folders import PLUGIN_SOURCE

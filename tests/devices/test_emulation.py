@@ -23,10 +23,10 @@ from edgekit.core.errors import StepCrashed, StepOutOfMemory, StepTimedOut
 from edgekit.core.events import ignore
 from edgekit.core.records.artifact import load_artifact
 from edgekit.core.records.emulated_measurement import emulation_file, load_emulation
+from edgekit.devices.emulation import emulator
 from edgekit.devices.emulation.folders import PLUGIN_SOURCE, home, record
 from edgekit.devices.profile import load_profile
 from edgekit.runtimes._runner import COUNTED
-from edgekit.stages.benchmark import emulate
 from edgekit.stages.benchmark.emulated_bench import PredictOptions, predict
 from edgekit.stages.context import Context
 from edgekit.workers.pool import WorkerPool
@@ -47,7 +47,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def guest(root):
-    return emulate.guest_of(DEVICE, load_profile(open_project(root).device_file(DEVICE)))
+    return emulator.guest_of(DEVICE, load_profile(open_project(root).device_file(DEVICE)))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_what_was_fetched_is_recorded_with_its_hashes(root, guest):
 def test_the_guest_sees_the_device_s_cores_and_not_this_host_s(guest, tmp_path):
     code = "import os, pathlib; print(open('/proc/cpuinfo').read(), os.uname().machine, file=open(os.sys.argv[1], 'w'))"
     out = tmp_path / "out"
-    emulate.run_python(guest, "litert", ("-c", code, str(out)), step="look", folder=tmp_path, timeout_s=120)
+    emulator.run_python(guest, "litert", ("-c", code, str(out)), step="look", folder=tmp_path, timeout_s=120)
     seen = out.read_text()
     assert seen.endswith("aarch64\n")
     assert "CPU part\t: 0xd08" in seen
@@ -99,7 +99,7 @@ def test_the_guest_sees_the_device_s_cores_and_not_this_host_s(guest, tmp_path):
 def test_the_guest_s_packages_are_the_guest_s_own(guest, tmp_path):
     code = "import numpy, edgekit, os; print(numpy.__file__, numpy.__version__, file=open(os.sys.argv[1], 'w'))"
     out = tmp_path / "out"
-    emulate.run_python(guest, "litert", ("-c", code, str(out)), step="look", folder=tmp_path, timeout_s=120)
+    emulator.run_python(guest, "litert", ("-c", code, str(out)), step="look", folder=tmp_path, timeout_s=120)
     file, version = out.read_text().split()
     assert Path(file).is_relative_to(guest.installed.sites["base"])
     assert version == "2.3.5"
@@ -175,7 +175,7 @@ def test_a_count_does_not_depend_on_whether_edgekit_was_compiled_before(root, gu
     monkeypatch.setattr(edgekit, "__file__", str(copy / "__init__.py"))
     for path in open_project(root).artifact_folders():
         artifact = load_artifact(path)
-        fresh = emulate.count(guest, artifact, 4, "count", 300)
+        fresh = emulator.count(guest, artifact, 4, "count", 300)
         before = benches[0][artifact.manifest.target]["emulated"]
         assert fresh.counts.instructions == pytest.approx(before["counts"]["instructions"], rel=0.001)
         assert fresh.inferences == before["inferences"] == COUNTED
@@ -234,8 +234,8 @@ def test_a_run_validates_on_the_cores_that_its_file_names_and_only_once(root, tm
 
 
 def test_a_wrong_answer_in_the_guest_fails_the_validation(root, monkeypatch):
-    right = emulate.infer
-    monkeypatch.setattr(emulate, "infer", lambda *given: {name: array + 1 for name, array in right(*given).items()})
+    right = emulator.infer
+    monkeypatch.setattr(emulator, "infer", lambda *given: {name: array + 1 for name, array in right(*given).items()})
     answer = call("validate", "one_op", "--target", "tflite", "--device", DEVICE, "--root", root)
     assert answer.code == 1
     assert "against this host: output y: max_abs_error 1" in answer.err
@@ -254,7 +254,7 @@ def test_a_guest_that_dies_or_hangs_is_one_sentence(guest, tmp_path, code):
     error, sentence = CRASHES[code]
     limit = 10 if error is StepTimedOut else 120
     with pytest.raises(error) as caught:
-        emulate.run_python(guest, "litert", ("-c", code), step="try it", folder=tmp_path, timeout_s=limit)
+        emulator.run_python(guest, "litert", ("-c", code), step="try it", folder=tmp_path, timeout_s=limit)
     assert str(caught.value) == f"try it: {sentence}"
     assert caught.value.exit_code == 4
 
@@ -265,7 +265,7 @@ def test_the_emulator_ends_with_the_command_that_started_it(guest, tmp_path):
         "import sys, pathlib\n"
         "from edgekit.core.environment.project import open_project\n"
         "from edgekit.devices.profile import load_profile\n"
-        "from edgekit.stages import emulate\n"
+        "from edgekit.devices.emulation import emulator\n"
         f"guest = emulate.guest_of({DEVICE!r}, load_profile(open_project(pathlib.Path('.')).device_file({DEVICE!r})))\n"
         "emulate.run_python(guest, 'litert', ('-c', 'import os, time; open(os.sys.argv[1], \"w\").write(str(1));"
         " time.sleep(600)', sys.argv[1]), step='wait', folder=pathlib.Path(sys.argv[2]), timeout_s=600)\n"

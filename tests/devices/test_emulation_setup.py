@@ -15,10 +15,9 @@ from _helpers.support import REPOSITORY, call
 from edgekit.core.environment.project import open_project
 from edgekit.core.environment.user_cache import cache_folder, locked
 from edgekit.core.errors import InputError, MissingDependency, StepFailed, StepTimedOut
-from edgekit.devices.emulation import folders, guest, pins, setup, tools
+from edgekit.devices.emulation import emulator, folders, guest, pins, setup, tools
 from edgekit.devices.emulation.setup import Installed
 from edgekit.devices.profile import Core, EmulationSpec, load_profile
-from edgekit.stages.benchmark import emulate
 
 SPEC = EmulationSpec("cortex-a72", 0xD08, ("fp", "asimd"), revision=3, l1d_ways=2)
 CORE = Core("Cortex-A72", 4, 1500, l1d_kib=32, l2_kib=1024, l2_scope="cluster")
@@ -204,7 +203,7 @@ def test_what_was_set_up_and_not_checked_is_checked_the_next_time(tmp_path, monk
         if len(checked) == 1:
             raise StepFailed("it does not run")
 
-    monkeypatch.setattr(emulate, "_check", check)
+    monkeypatch.setattr(emulator, "_check", check)
     assert call("devices", "setup", DEVICE, "--root", tmp_path).code == 4
     assert call("devices", "setup", DEVICE, "--root", tmp_path).code == 0
     assert call("devices", "setup", DEVICE, "--root", tmp_path).code == 0

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from edgekit.config.model import TrainingSpec
+from edgekit.contracts.checkpoint import Checkpoints
 from edgekit.contracts.trainer import Lesson
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Noted, Progress
-from edgekit.training._checkpoint import Checkpoints
 from edgekit.training._epoch_tracker import Course
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from _helpers.support import spawn
 
+from edgekit.contracts.checkpoint import CHECKPOINT_FILE
 from edgekit.core.errors import InputError
-from edgekit.training._checkpoint import CHECKPOINT_FILE
 
 # Early stopping is on, and far from striking: the best weights are part of what must survive.
 EPOCHS = {"keras": 15, "torch": 60}

@@ -8,8 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from edgekit.core.errors import InputError, unknown_name
-from edgekit.core.records.artifact import MANIFEST_FILE
-from edgekit.core.records.source import SOURCE_FILE
+from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
 
 _PACKAGE = Path(__file__).parents[2]
 SHIPPED = ("models", "device_profiles")

@@ -11,11 +11,10 @@ from edgekit.core.environment.atomic_files import read_json, sha256_file, write_
 from edgekit.core.errors import InputError
 from edgekit.core.records import samples
 from edgekit.core.records.samples import Samples
-from edgekit.core.records.source import GOLDEN_FILE
+from edgekit.core.values.file_names import GOLDEN_FILE, MANIFEST_FILE
 from edgekit.core.values.specs import PRECISIONS, TUNED, Signature, Variant
 
 MANIFEST_SCHEMA = 1
-MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)

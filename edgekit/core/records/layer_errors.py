@@ -11,8 +11,9 @@ from typing import Any
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.layerwise_diff import Drilling, TensorDiff
-from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.versioned_json import restoring
+from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.specs import Variant
 
 LAYERS_SCHEMA = 1

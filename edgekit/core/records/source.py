@@ -11,14 +11,11 @@ from edgekit.core.environment.atomic_files import read_json, sha256_path, write_
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.rounding_error import Rounding, rounding_from_dict
+from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.core.values.specs import Signature
 
 T = TypeVar("T")
 SOURCE_SCHEMA = 1
-SOURCE_FILE = "source.json"
-CALIBRATION_FILE = "calibration.npz"
-GOLDEN_FILE = "golden.npz"
-TEST_FILE = "test.npz"
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,14 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import Emulated
 from edgekit.core.records.measurement import Measurement, bench_file
 from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.core.records.source import GOLDEN_FILE
 from edgekit.core.units import format_bytes, format_ms
+from edgekit.core.values.file_names import GOLDEN_FILE
 from edgekit.core.values.specs import ModelDescription
 from edgekit.devices import host
 from edgekit.devices.cost_models import microcontroller, roofline
-from edgekit.devices.emulation import pins
+from edgekit.devices.emulation import emulator, pins
 from edgekit.devices.profile import DeviceProfile
-from edgekit.stages.benchmark import emulate, operator_costs
+from edgekit.stages.benchmark import operator_costs
 from edgekit.stages.benchmark.device_fit import too_large
 from edgekit.stages.benchmark.emulated_bench import PredictOptions, predict
 from edgekit.stages.concurrency import at_once, together
@@ -57,7 +57,7 @@ class BenchOptions:
     warm_up_max_s: float = 3.0
     timeout_s: float = 300.0
     emulated: bool = False
-    emulated_timeout_s: float = emulate.TIMEOUT_S
+    emulated_timeout_s: float = emulator.TIMEOUT_S
     per_op: bool = False
 
     @property
@@ -287,13 +287,13 @@ def _fits(context: Context, artifact: Artifact, device: str, profile: DeviceProf
     return not narrow
 
 
-def _guests(devices: Sequence[tuple[str, DeviceProfile | None]]) -> dict[str, emulate.Guest]:
+def _guests(devices: Sequence[tuple[str, DeviceProfile | None]]) -> dict[str, emulator.Guest]:
     """The emulation of each device that has one: of several, those that do not are measured without."""
     named = [(device, profile) for device, profile in devices if profile is not None]
     if not named:
         raise InputError("this host as it is has no emulated tier; name a device: --device NAME")
     able = [(device, profile) for device, profile in named if profile.emulation or len(named) == 1]
-    return {device: emulate.guest_of(device, profile) for device, profile in able}
+    return {device: emulator.guest_of(device, profile) for device, profile in able}
 
 
 def _warn_of_losses(context: Context, done: Sequence[Measurement]) -> None:

@@ -15,7 +15,8 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import Emulation, emulation_file
 from edgekit.core.units import format_count, format_ms
 from edgekit.devices import host
-from edgekit.stages.benchmark import emulate, operator_costs
+from edgekit.devices.emulation import emulator
+from edgekit.stages.benchmark import operator_costs
 from edgekit.stages.concurrency import at_once, together
 from edgekit.stages.context import Context
 
@@ -26,7 +27,7 @@ class PredictOptions:
 
     threads: int | None = None
     per_op: bool = False
-    timeout_s: float = emulate.TIMEOUT_S
+    timeout_s: float = emulator.TIMEOUT_S
 
 
 def step_name(artifact: Artifact, device: str) -> str:
@@ -34,13 +35,13 @@ def step_name(artifact: Artifact, device: str) -> str:
     return f"emulate {artifact.label} on {device}"
 
 
-def predict_one(context: Context, artifact: Artifact, guest: emulate.Guest, options: PredictOptions) -> Emulation:
+def predict_one(context: Context, artifact: Artifact, guest: emulator.Guest, options: PredictOptions) -> Emulation:
     """Counts one artifact's inference on the device's core and writes its emulated-<device>.json.
 
     Raises InputError for a runtime that is not emulated, MissingDependency, and StepError when the guest dies.
     """
     step, threads = step_name(artifact, guest.name), options.threads or guest.profile.run.threads
-    found = emulate.emulate(guest, artifact, threads, step, options.timeout_s)
+    found = emulator.emulate(guest, artifact, threads, step, options.timeout_s)
     if options.per_op and not operator_costs.uncut(artifact):
         each = operator_costs.costs(context, guest, artifact, threads, step, options.timeout_s)
         found = replace(found, operators=each)
@@ -50,11 +51,11 @@ def predict_one(context: Context, artifact: Artifact, guest: emulate.Guest, opti
 
 
 def predict(
-    context: Context, pairs: Sequence[tuple[Artifact, emulate.Guest]], options: PredictOptions
+    context: Context, pairs: Sequence[tuple[Artifact, emulator.Guest]], options: PredictOptions
 ) -> list[Emulation | None]:
     """Of each pair in turn what `predict_one` found; None for one that failed, which the context keeps."""
 
-    def one(artifact: Artifact, guest: emulate.Guest) -> Emulation:
+    def one(artifact: Artifact, guest: emulator.Guest) -> Emulation:
         context.emit(Started(step_name(artifact, guest.name)))
         return predict_one(context, artifact, guest, options)
 

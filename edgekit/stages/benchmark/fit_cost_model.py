@@ -13,15 +13,16 @@ from edgekit.core.environment.project import open_project
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW, versions
 from edgekit.core.environment.user_cache import cache_folder, locked
 from edgekit.core.errors import InputError, StepError
-from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.emulated_measurement import Counts
 from edgekit.core.units import format_ms
+from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.devices.cost_models import emulated_core, reference_networks
 from edgekit.devices.cost_models.emulated_core import Prediction, Row
+from edgekit.devices.emulation import emulator
 from edgekit.devices.emulation.folders import key
 from edgekit.devices.emulation.guest import cache_arguments
 from edgekit.devices.profile import CostSpec, DeviceProfile, load_profile
-from edgekit.stages.benchmark import emulate
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export, routes
@@ -123,7 +124,7 @@ def _export(context: Context, function: str, precisions: Sequence[str]) -> None:
         raise context.failures[0]
 
 
-def counted(guest: emulate.Guest, made: Network, threads: int) -> Counts:
+def counted(guest: emulator.Guest, made: Network, threads: int) -> Counts:
     """What the network executes; remembered by its file, the core and its caches. Raises what counting raises."""
     manifest, core = made.artifact.manifest, guest.profile.cores[0]
     folders = guest.installed.folders
@@ -132,7 +133,7 @@ def counted(guest: emulate.Guest, made: Network, threads: int) -> Counts:
     path = cache_folder() / "networks" / "counts" / f"{known}.json"
     if not path.is_file():
         step = f"count {made.artifact.label} for {threads} threads of {guest.name}"
-        write_json(path, asdict(emulate.count(guest, made.artifact, threads, step, emulate.TIMEOUT_S).counts))
+        write_json(path, asdict(emulator.count(guest, made.artifact, threads, step, emulator.TIMEOUT_S).counts))
     return Counts(**read_json(path, "counts"))
 
 
@@ -143,7 +144,7 @@ def fit(context: Context, device: str, profile: DeviceProfile, table: Path) -> F
     be made or counted.
     """
     chosen = timings(table, device, profile)
-    guest = emulate.guest_of(device, profile)
+    guest = emulator.guest_of(device, profile)
     made: dict[tuple[str, str], Network] = {}
     rows: list[Row] = []
     for item in chosen:

@@ -64,7 +64,7 @@ def timings(path: Path, device: str, profile: DeviceProfile) -> tuple[dict[str, 
 
 def network(context: Context, benchmark: str) -> tuple[int, int]:
     """Multiply-accumulates and outputs of the benchmark's network. Raises what an export raises."""
-    artifact = fit_cost_model.made(context, reference_reference_networks.TINY[benchmark], (microcontroller.PRECISION,))
+    artifact = fit_cost_model.made(context, reference_networks.TINY[benchmark], (microcontroller.PRECISION,))
     description = describe(context, "tflite", artifact.verified_path(), f"inspect {artifact.label}")
     assert description.macs is not None  # no loops
     assert description.mac_outputs is not None
@@ -78,7 +78,7 @@ def fit_kernels(context: Context, device: str, profile: DeviceProfile, table: Pa
     """
     published, text = timings(table, device, profile)
     clock_mhz = profile.cores[0].clock_mhz
-    known = {name: latency for name, latency in published.items() if name in reference_reference_networks.TINY}
+    known = {name: latency for name, latency in published.items() if name in reference_networks.TINY}
     rows = [TinyRow(name, *network(context, name), latency) for name, latency in known.items()]
     try:
         spec = microcontroller.specification(rows, clock_mhz, text)

@@ -18,8 +18,7 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import Counts, Prefix, by_operator
 from edgekit.core.records.operator_costs import Operator, OperatorCost
 from edgekit.devices.cost_models import emulated_core
-from edgekit.devices.emulation import pins
-from edgekit.stages.benchmark import emulate
+from edgekit.devices.emulation import emulator, pins
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import routes
 
@@ -36,7 +35,7 @@ def uncut(artifact: Artifact) -> str:
 
 
 def costs(
-    context: Context, guest: emulate.Guest, artifact: Artifact, threads: int, step: str, timeout_s: float
+    context: Context, guest: emulator.Guest, artifact: Artifact, threads: int, step: str, timeout_s: float
 ) -> tuple[OperatorCost, ...]:
     """The operators in the order of computation, with the cost model's milliseconds for so many threads.
 
@@ -45,14 +44,14 @@ def costs(
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-operators-") as folder:
         target = artifact.manifest.target
-        whole = emulate.as_run(guest, artifact, Path(folder, f"as_run{artifact.path.suffix}"), step, timeout_s)
+        whole = emulator.as_run(guest, artifact, Path(folder, f"as_run{artifact.path.suffix}"), step, timeout_s)
         call = partial(_call, context, artifact, step, target=target, path=str(whole))
         operators: tuple[Operator, ...] = call("operators")
         counts: list[Counts | None] = []
         for after in _portions(len(operators), whole.stat().st_size):
             with tempfile.TemporaryDirectory(dir=folder) as portion:
                 files = call("cut", after=after, folder=portion)
-                counts += emulate.count_each(guest, artifact, files, threads, step, timeout_s)
+                counts += emulator.count_each(guest, artifact, files, threads, step, timeout_s)
     if not counts or counts[-1] is None:
         raise StepFailed(f"{step}: the runtime does not take the model cut off after its last operator", step=step)
     prefixes = [Prefix(operator, count) for operator, count in zip(operators, counts, strict=True)]

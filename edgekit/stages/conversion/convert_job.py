@@ -16,6 +16,7 @@ import numpy as np
 
 from edgekit.config.model import ModelSpec, TrainingSpec, load_model_spec
 from edgekit.contracts.bridge import Bridge
+from edgekit.contracts.checkpoint import Checkpoints
 from edgekit.contracts.runtime import Runtime
 from edgekit.contracts.source import Loaded, SourceKind
 from edgekit.contracts.target import Conversion, Converted, Target
@@ -33,10 +34,10 @@ from edgekit.core.numerics.tensor_layout import Order
 from edgekit.core.records.memory_plan import Life
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.samples import Samples
-from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel, load_source
+from edgekit.core.records.source import SourceModel, load_source
+from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import ModelDescription, Signature, TensorSpec
-from edgekit.training._checkpoint import Checkpoints
 from edgekit.training.datasets.splits import Splits, digest, hold_out
 
 _LAYOUTS = {("HWC", "last"): "NHWC", ("HWC", "first"): "NCHW", ("TC", "last"): "NTC", ("TC", "first"): "NTC"}

@@ -22,13 +22,15 @@ from edgekit.core.numerics.tensor_layout import Order
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import Artifact, Manifest, load_artifact, write_manifest
 from edgekit.core.records.samples import Samples
-from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, SourceModel, load_source
+from edgekit.core.records.source import SourceModel, load_source
 from edgekit.core.units import format_bytes
+from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE
 from edgekit.core.values.quantization_recipe import RECIPE_FILE, Recipe
 from edgekit.core.values.specs import Route, Variant
 from edgekit.stages.context import Context, source_environment
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.convert_job import ConvertAnswer, ConvertRequest
+from edgekit.stages.models.model_refs import Subjects
 from edgekit.stages.models.train import TrainOptions, train
 from edgekit.workers.environment import Environment
 
@@ -61,15 +63,6 @@ class ExportPlan:
     def step(self) -> str:
         """`export simple_cnn/keras tflite:int8`."""
         return f"export {self.model}/{self.kind} {self.variant}"
-
-
-@dataclass(frozen=True)
-class Subjects:
-    """Models and the kinds of their sources. `kinds_named` says that the user asked for these kinds by name."""
-
-    models: tuple[str, ...]
-    kinds: tuple[str, ...]
-    kinds_named: bool = False
 
 
 def plan(

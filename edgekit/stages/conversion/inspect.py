@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.core.errors import EdgekitError, InputError
-from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.memory_plan import Life
+from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.specs import ModelDescription, Signature
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import routes

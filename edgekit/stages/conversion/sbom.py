@@ -14,7 +14,8 @@ from typing import Any
 from edgekit import __version__
 from edgekit.core.environment.atomic_files import to_json, write_json
 from edgekit.core.records.artifact import Artifact
-from edgekit.core.records.source import SOURCE_FILE, SourceModel, load_source
+from edgekit.core.records.source import SourceModel, load_source
+from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.core.values.specs import TensorSpec
 
 SBOM_FILE = "sbom.cdx.json"

@@ -8,8 +8,9 @@ from edgekit import __version__
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.layer_errors import layers_of
 from edgekit.core.records.report import Report, Row
-from edgekit.core.records.source import SOURCE_FILE, load_source
+from edgekit.core.records.source import load_source
 from edgekit.core.values.budgets import Budget
+from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.devices import host
 from edgekit.stages.context import Context
 from edgekit.stages.gates.check import check_one, emulated_validations_of, measurements_of, validation_of

@@ -20,7 +20,8 @@ from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
 from edgekit.core.numerics.rounding_error import Rounding, measured
 from edgekit.core.records.samples import Samples
-from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, SourceModel
+from edgekit.core.records.source import SourceModel
+from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources import _given_samples
 

@@ -19,7 +19,6 @@ from edgekit.core.events import Noted
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.specs import Dim, TensorSpec
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
-from edgekit.stages.conversion.export import Subjects
 from edgekit.stages.models.import_job import Request
 from edgekit.stages.models.train import parse_frameworks
 
@@ -50,6 +49,15 @@ class OwnModel:
     def said(self) -> bool:
         """Whether anything was said that only a model of the user's own can take."""
         return bool(self.name or self.weights or self.inputs or self.sample or self.calibration)
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Models and the kinds of their sources. `kinds_named` says that the user asked for these kinds by name."""
+
+    models: tuple[str, ...]
+    kinds: tuple[str, ...]
+    kinds_named: bool = False
 
 
 def resolve(context: Context, names: Sequence[str], framework: str | None, own: OwnModel) -> tuple[Subjects, ...]:

@@ -15,11 +15,11 @@ from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.records.layer_errors import LAYERS_FILE
 from edgekit.core.records.measurement import bench_file
-from edgekit.core.records.source import SOURCE_FILE
 from edgekit.core.records.validation import VALIDATION_FILE, validation_file
 from edgekit.core.values.budgets import CHECK_FILE
+from edgekit.core.values.file_names import SOURCE_FILE
+from edgekit.devices.emulation import emulator
 from edgekit.devices.profile import DeviceProfile, load_profile
-from edgekit.stages.benchmark import emulate
 from edgekit.stages.pipeline.plan_builder import Draft, host_description, placed, plain, versions
 from edgekit.stages.pipeline.plan_sources import sources
 from edgekit.stages.pipeline.plan_variants import artifact_steps, variants
@@ -80,7 +80,7 @@ def _emulated(made: Draft) -> dict[str, DeviceProfile]:
         if name not in known:
             raise made.file.error(at, str(unknown_name("device", name, list(known))))
         found[name] = load_profile(known[name])
-        placed(made, at, emulate.emulation_of, name, found[name])
+        placed(made, at, emulator.emulation_of, name, found[name])
     return found
 
 

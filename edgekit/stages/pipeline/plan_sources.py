@@ -18,7 +18,7 @@ from edgekit.core.environment import plugin_registry, python_dependencies
 from edgekit.core.environment.requirements import ONNX, SAFETENSORS
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import unknown_name
-from edgekit.core.records.source import SOURCE_FILE
+from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.stages.models import model_refs
 from edgekit.stages.models.train import parse_frameworks
 from edgekit.stages.pipeline.plan_builder import Draft, PlannedSource, code_files, placed, plain, versions

@@ -18,9 +18,9 @@ from edgekit.core.events import Noted
 from edgekit.core.records.emulated_measurement import emulation_file
 from edgekit.core.records.layer_errors import LAYERS_FILE
 from edgekit.core.records.measurement import bench_file
-from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.records.validation import VALIDATION_FILE, validation_file
 from edgekit.core.values.budgets import CHECK_FILE, Budget
+from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.emulation import pins
 from edgekit.devices.profile import DeviceProfile

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Protocol
 
 from edgekit.core.build.graph import Graph, Key, Record, Step
 from edgekit.core.build.run_state import BLOCKED, DONE, FAILED, Book, Outcome, Ran
 from edgekit.core.environment.atomic_files import os_error
 from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Overview, Started
-from edgekit.stages.cluster.dask_backend import Cluster
 from edgekit.stages.concurrency import MEMORY_BYTES
 from edgekit.stages.context import Context
 from edgekit.stages.pipeline.step_handlers import Done, Job, Render, carry_out
@@ -22,6 +22,22 @@ from edgekit.workers.process import stop_all
 
 _MODEL_FACTOR = 6
 """A model takes several times its size on top of what its process does."""
+
+
+class StepBackend(Protocol):
+    """Executes steps elsewhere than on this host, such as on the workers of a cluster."""
+
+    def takes(self, step: Step) -> bool:
+        """Whether the backend executes the step."""
+
+    def slots(self) -> int:
+        """How many steps it executes at the same time."""
+
+    def carry_out(self, step: Step) -> Done:
+        """Execute the step and wait for its result. Raises what the step raises."""
+
+    def stop(self) -> None:
+        """Stop what runs there."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +49,7 @@ class How:
     memory_bytes: int
     forced: bool
     render: Render
-    cluster: Cluster | None = None
+    cluster: StepBackend | None = None
 
 
 def run(context: Context, graph: Graph, book: Book, how: How) -> Ran:

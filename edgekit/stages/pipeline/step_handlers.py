@@ -18,8 +18,8 @@ from edgekit.core.records.emulated_measurement import emulation_file, load_emula
 from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.specs import Route, Variant
+from edgekit.devices.emulation import emulator
 from edgekit.devices.profile import load_profile
-from edgekit.stages.benchmark import emulate
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.benchmark.bench import summary as bench_summary
 from edgekit.stages.benchmark.device_fit import too_large
@@ -165,8 +165,8 @@ def _artifact(job: Job) -> Artifact:
 def _validate(job: Job) -> Done:
     artifact, device = _artifact(job), job.arguments.get("device")
     if device is not None:
-        guest = emulate.guest_of(device, load_profile(job.context.project.device_file(device)))
-        validation = validate_on(job.context, artifact, guest, emulate.TIMEOUT_S)
+        guest = emulator.guest_of(device, load_profile(job.context.project.device_file(device)))
+        validation = validate_on(job.context, artifact, guest, emulator.TIMEOUT_S)
         return Done(validate_summary(validation), (job.path(job.step.output),))
     validation = validate_one(job.context, artifact)
     flips = artifact.folder / FLIPS_FILE
@@ -184,7 +184,7 @@ def _emulate(job: Job) -> Done:
     narrow = too_large(job.context, artifact, profile)
     if narrow is not None:  # it is not run; the bench makes the run fail
         return Done(f"{artifact.label} does not fit {device}: {narrow}", ())
-    emulation = predict_one(job.context, artifact, emulate.guest_of(device, profile), options)
+    emulation = predict_one(job.context, artifact, emulator.guest_of(device, profile), options)
     return Done(predict_summary(emulation), (job.path(job.step.output),))
 
 

@@ -9,13 +9,13 @@ from dataclasses import asdict
 from typing import Any
 
 from edgekit.core.environment.atomic_files import to_json
-from edgekit.core.records.artifact import MANIFEST_FILE
 from edgekit.core.records.layer_errors import LAYERS_FILE
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.report import Row
-from edgekit.core.records.source import GOLDEN_FILE, SOURCE_FILE, SourceModel
+from edgekit.core.records.source import SourceModel
 from edgekit.core.records.validation import Drift, Validation
 from edgekit.core.values.budgets import CHECK_FILE
+from edgekit.core.values.file_names import GOLDEN_FILE, MANIFEST_FILE, SOURCE_FILE
 from edgekit.stages.tracking.settings import Point, TrackedRun, legal
 
 FOLDER = "artifact"

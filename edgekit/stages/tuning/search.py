@@ -22,8 +22,8 @@ from edgekit.core.numerics.output_comparison import compare_outputs
 from edgekit.core.numerics.tolerances import Tolerances
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
+from edgekit.core.records.tuning import Blame, Candidate, Constraints, Unit
 from edgekit.core.values.quantization_recipe import Recipe
-from edgekit.core.values.tuning import Blame, Candidate, Constraints, Unit
 from edgekit.stages.tuning.trial_job import Outcome
 from edgekit.stages.validation.validate import agreement_left, drift_of
 

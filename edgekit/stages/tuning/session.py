@@ -16,11 +16,11 @@ from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import Finished, Noted, Progress, Started
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import SourceModel
+from edgekit.core.records.tuning import Blame, Candidate, Constraints, Preference
 from edgekit.core.units import format_bytes
 from edgekit.core.values.quantization_recipe import Recipe
-from edgekit.core.values.tuning import Blame, Candidate, Constraints, Preference
+from edgekit.devices.emulation import emulator
 from edgekit.devices.profile import DeviceProfile
-from edgekit.stages.benchmark import emulate
 from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench_one, emulates
 from edgekit.stages.benchmark.emulated_bench import predict_one
 from edgekit.stages.context import Context, runtime_environment
@@ -65,7 +65,7 @@ class Run:
     constraints: Constraints
     judge: Judge
     scratch: Path
-    guest: emulate.Guest | None
+    guest: emulator.Guest | None
     deadline_s: float | None
     tried: list[Candidate] = field(default_factory=list)
     folders: dict[Recipe, Path] = field(default_factory=dict)

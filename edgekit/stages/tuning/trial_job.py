@@ -15,7 +15,8 @@ from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records import samples
 from edgekit.core.records.samples import Samples
-from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
+from edgekit.core.records.source import load_source
+from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
 from edgekit.stages.conversion.convert_job import ConvertRequest, prepared

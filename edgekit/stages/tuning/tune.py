@@ -22,11 +22,12 @@ from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.numerics.tolerances import for_precision
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import Artifact, load_artifact
-from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE, load_source
+from edgekit.core.records.source import load_source
+from edgekit.core.records.tuning import Blame, Candidate, Constraints, Tuning, best, nearest
+from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.core.values.specs import Route, Variant
-from edgekit.core.values.tuning import Blame, Candidate, Constraints, Tuning, best, nearest
-from edgekit.stages.benchmark import emulate
+from edgekit.devices.emulation import emulator
 from edgekit.stages.benchmark.bench import HOST
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export, routes
@@ -121,7 +122,7 @@ def _prepare(
 ) -> Run:
     guest = None
     if options.tier == "emulated" and options.profile is not None:
-        guest = emulate.guest_of(options.device, options.profile)
+        guest = emulator.guest_of(options.device, options.profile)
     chosen = [(Variant(target.name, precision), found) for precision, found in _reached(kind, target, options)]
     if not chosen:
         raise InputError(f"{options.device} runs nothing that {target.name} makes of {kind} models")

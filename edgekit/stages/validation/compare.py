@@ -17,8 +17,9 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.output_comparison import Comparison, compare_output
 from edgekit.core.numerics.tensor_pairing import Pair, check_forced, pair
 from edgekit.core.numerics.tolerances import for_precision
-from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
-from edgekit.core.records.source import SOURCE_FILE, load_source
+from edgekit.core.records.artifact import Artifact, load_artifact
+from edgekit.core.records.source import load_source
+from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
 from edgekit.core.values.specs import PRECISIONS, Signature, TensorSpec
 from edgekit.sources._given_samples import fitted, read_arrays
 from edgekit.stages.context import Context, runtime_environment, source_environment

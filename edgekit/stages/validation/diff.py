@@ -13,7 +13,8 @@ from edgekit.core.numerics.tensor_pairing import pair
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.layer_errors import LAYERS_FILE, SOURCE, Layers, to_dict
-from edgekit.core.records.source import GOLDEN_FILE, SOURCE_FILE, load_source
+from edgekit.core.records.source import load_source
+from edgekit.core.values.file_names import GOLDEN_FILE, SOURCE_FILE
 from edgekit.sources._given_samples import read_arrays
 from edgekit.stages.context import Context
 from edgekit.stages.validation.compare import (

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from edgekit.core.environment.atomic_files import STAGING_PREFIX, read_json, sha256_path, size_of
 from edgekit.core.errors import InputError
-from edgekit.core.records.artifact import MANIFEST_FILE, Artifact, load_artifact
+from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.emulated_measurement import emulation_file, load_emulation
 from edgekit.core.records.layer_errors import LAYERS_FILE, load_layers, stale
 from edgekit.core.records.measurement import load_measurement
-from edgekit.core.records.source import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE, SourceModel, load_source
+from edgekit.core.records.source import SourceModel, load_source
 from edgekit.core.records.validation import load_validation
 from edgekit.core.values.budgets import CHECK_FILE
+from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, MANIFEST_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.stages.conversion.sbom import SBOM_FILE, describes
 
 CHANGED, MISSING, DAMAGED, UNLISTED, OUTDATED = "changed", "missing", "damaged", "unlisted", "outdated"

@@ -24,11 +24,11 @@ from edgekit.core.numerics.tolerances import Tolerances, for_precision, reason
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.samples import Samples
-from edgekit.core.records.source import GOLDEN_FILE, TEST_FILE, load_source
+from edgekit.core.records.source import load_source
 from edgekit.core.records.validation import Drift, Validation, validation_file
+from edgekit.core.values.file_names import GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.specs import FLOAT_PRECISIONS
-from edgekit.devices.emulation import pins
-from edgekit.stages.benchmark import emulate
+from edgekit.devices.emulation import emulator, pins
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.validation.compare import ask
 from edgekit.stages.validation.diff import source_beside
@@ -276,7 +276,7 @@ def _batches(context: Context, artifact: Artifact) -> tuple[Comparison, ...]:
     return tuple(found)
 
 
-def validate_on(context: Context, artifact: Artifact, guest: emulate.Guest, timeout_s: float) -> Validation:
+def validate_on(context: Context, artifact: Artifact, guest: emulator.Guest, timeout_s: float) -> Validation:
     """Compares what the artifact computes on a device's emulated core, on its golden samples, with the source and with
     what it computes on this host; writes its validation-<device>.json.
 
@@ -287,7 +287,7 @@ def validate_on(context: Context, artifact: Artifact, guest: emulate.Guest, time
     tolerances = tolerances_for(context, artifact)
     golden = artifact.golden()
     classifier = manifest.source.get("task") == "classification"
-    actual = emulate.infer(guest, artifact, golden.inputs, f"{step_name(artifact)} on {guest.name}", timeout_s)
+    actual = emulator.infer(guest, artifact, golden.inputs, f"{step_name(artifact)} on {guest.name}", timeout_s)
     here = _infer(context, artifact, golden.inputs)
     limits = agreement_left(tolerances)  # the test set does not run here
     to_source, to_host = (
@@ -297,7 +297,7 @@ def validate_on(context: Context, artifact: Artifact, guest: emulate.Guest, time
 
 
 def validate_emulated(
-    context: Context, artifacts: Sequence[Artifact], guests: Sequence[emulate.Guest], timeout_s: float
+    context: Context, artifacts: Sequence[Artifact], guests: Sequence[emulator.Guest], timeout_s: float
 ) -> tuple[Validation, ...]:
     """Validates each artifact on each device's emulated core; what is not emulated is noted and left out.
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError
-from edgekit.core.records.artifact import MANIFEST_FILE, Manifest, load_artifact, write_manifest
+from edgekit.core.records.artifact import Manifest, load_artifact, write_manifest
 from edgekit.core.records.samples import Samples
+from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.specs import PRECISIONS, Quantization, Signature, TensorSpec, Variant
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=30)

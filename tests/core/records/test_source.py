@@ -7,7 +7,8 @@ import pytest
 
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError
-from edgekit.core.records.source import SOURCE_FILE, SourceModel, load_source
+from edgekit.core.records.source import SourceModel, load_source
+from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.core.values.specs import Signature, TensorSpec
 
 SIGNATURE = Signature((TensorSpec("x", ("batch", 1), "float32"),), (TensorSpec("y", ("batch", 1), "float32"),))

@@ -9,9 +9,9 @@ from edgekit.contracts.target import Layer
 from edgekit.core.numerics.tolerances import Tolerances
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
+from edgekit.core.records.tuning import Constraints
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
-from edgekit.core.values.tuning import Constraints
 from edgekit.stages.tuning.search import Judge, Search, units
 from edgekit.stages.tuning.trial_job import Outcome
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from edgekit.core.records.tuning import Candidate, Constraints, best, front, nearest
 from edgekit.core.values.quantization_recipe import Recipe
-from edgekit.core.values.tuning import Candidate, Constraints, best, front, nearest
 
 
 def candidate(name, size, drop, latency=None, sqnr=30.0, failures=()):

@@ -17,7 +17,7 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import Counts, Emulated, parse_marks, peak_memory_bytes
 from edgekit.core.records.samples import Samples
-from edgekit.core.records.source import GOLDEN_FILE
+from edgekit.core.values.file_names import GOLDEN_FILE
 from edgekit.devices.cost_models import emulated_core
 from edgekit.devices.emulation import pins, setup, tools
 from edgekit.devices.emulation.guest import cache_arguments, guest_command

@@ -10,6 +10,7 @@ from edgekit.core.records.validation import Validation
 from edgekit.core.values.specs import Variant
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export, routes
+from edgekit.stages.models.model_refs import Subjects
 from edgekit.stages.validation.validate import validate
 
 
@@ -30,7 +31,7 @@ class Cell:
     detail: str = ""
 
 
-def _impossible(subjects: Sequence[export.Subjects]) -> list[Cell]:
+def _impossible(subjects: Sequence[Subjects]) -> list[Cell]:
     edges = routes.edges()
     return [
         Cell(model, kind, Variant(target.name, precision), "impossible", detail=reason)
@@ -58,7 +59,7 @@ def _cell(item: export.ExportPlan, artifact: Artifact | None, validation: Valida
     )
 
 
-def matrix(context: Context, subjects: Sequence[export.Subjects], settings: export.ExportSettings) -> tuple[Cell, ...]:
+def matrix(context: Context, subjects: Sequence[Subjects], settings: export.ExportSettings) -> tuple[Cell, ...]:
     """Exports and validates everything, training what is missing; a cell for each source and variant."""
     chosen = routes.parse_selection((), None)
     plans = [item for group in subjects for item in export.plan(group, chosen, targets_named=False)]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit.contracts.checkpoint import Checkpoints
 from edgekit.core.errors import InputError
-from edgekit.training._checkpoint import Checkpoints
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=40)
 FINGERPRINT = {"hyperparameters": {"epochs": 3, "seed": 1}, "data": "d" * 64, "code": "c" * 64, "versions": {}}
