@@ -7,7 +7,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 if TYPE_CHECKING:
-    from edgekit.core.build.file_digests import Digests
-    from edgekit.core.build.plan_cache import Planned
+    from edgekit.core.build.file_digests import FileDigests
+    from edgekit.core.build.plan_cache import CachedPlan
     from edgekit.core.environment.project import Project
     from edgekit.core.records.artifact import Artifact
     from edgekit.core.records.report import Report
     from edgekit.stages.context import Context
-    from edgekit.stages.models.model_refs import OwnModel
+    from edgekit.stages.models.model_refs import UserModelOptions
     from edgekit.stages.tracking.settings import Tracking
 
 _log = logging.getLogger("edgekit")
 
 
-class Run:
+class CommandSession:
     """One run of one command: where it works, how much it says, and in which form it answers."""
 
     def __init__(self, root: Path, as_json: bool, verbosity: int) -> None:
@@ -96,24 +96,24 @@ def common(function: Callable[..., int | None]) -> Callable[..., None]:
         if context.invoked_subcommand is not None:
             return  # a group: its subcommand answers, and takes these options from it
         outer = context.parent.params if context.parent else {}
-        run = Run(
+        session = CommandSession(
             root if root != Path() else outer.get("root", root),
             as_json or outer.get("as_json", False),
             (verbose or outer.get("verbose", False)) - (quiet or outer.get("quiet", False)),
         )
-        context.exit(_guarded(run, lambda: function(run, **arguments)))
+        context.exit(_guarded(session, lambda: function(session, **arguments)))
 
     return wrapper
 
 
-def _guarded(run: Run, work: Callable[[], int | None]) -> int:
+def _guarded(session: CommandSession, work: Callable[[], int | None]) -> int:
     from edgekit.core.errors import EdgekitError
 
     with _terminable():
         try:
             return work() or 0
         except EdgekitError as error:
-            tell(error, run)
+            print_error(error, session)
             return error.exit_code
         except KeyboardInterrupt:
             _log.debug("interrupted", exc_info=True)
@@ -135,17 +135,17 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def tell(error: Any, run: Run) -> None:
+def print_error(error: Any, session: CommandSession) -> None:
     """One sentence on stderr; with --json the error as a document on stdout; with -v the worker's last lines."""
     click.echo(f"Error: {error}", err=True)
     tail = getattr(error, "stderr_tail", "")
-    if tail and run.verbosity > 0:
+    if tail and session.verbosity > 0:
         click.echo(tail, err=True)
-    if run.as_json:
+    if session.as_json:
         click.echo(json.dumps({"error": {**error.to_dict(), "exit_code": error.exit_code}}, indent=2, sort_keys=True))
 
 
-def plan_of(run: Run, digests: Digests, file: Path) -> tuple[Planned, bool]:
+def plan_of(session: CommandSession, digests: FileDigests, file: Path) -> tuple[CachedPlan, bool]:
     """The steps of the folder's edgekit.toml, and whether they are those that were kept in `file`.
 
     Nothing that needs a framework's plug-ins is imported where the kept ones will do.
@@ -154,16 +154,16 @@ def plan_of(run: Run, digests: Digests, file: Path) -> tuple[Planned, bool]:
     from edgekit.core.build import plan_cache
     from edgekit.devices.host import description
 
-    root = run.project.root
+    root = session.project.root
     kept = plan_cache.load(file, root, digests, description())
     if kept is None:
         from edgekit.config.project import load_project
         from edgekit.stages.pipeline.plan import plan
 
-        made = plan(run.project, load_project(root))
+        made = plan(session.project, load_project(root))
     else:
         made = kept
-    watcher = Watcher(run.verbosity)
+    watcher = Watcher(session.verbosity)
     for note in made.notes:
         watcher(note)
     return made, kept is not None
@@ -205,6 +205,23 @@ def _names(kind: str) -> list[str]:
     return known[kind]()
 
 
+class RenamedOption(click.Option):
+    """An option whose former names still work and are not shown in the help."""
+
+    def __init__(self, *args: Any, former: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.former = tuple(former)
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Register the former names with the parser alone, which the help does not read."""
+        shown = self.opts
+        self.opts = [*shown, *self.former]
+        try:
+            super().add_to_parser(parser, ctx)
+        finally:
+            self.opts = shown
+
+
 def complete(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """A completer for names of models, targets, precisions, devices or report formats."""
     return lambda _context, _parameter, typed: [name for name in _names(kind) if name.startswith(typed)]
@@ -219,7 +236,7 @@ timeout_option = click.option(
 )
 
 
-class Choice(NamedTuple):
+class ArtifactFilter(NamedTuple):
     """What the arguments and options of `selection_options` named: the fields of a `Selection`."""
 
     names: tuple[str, ...]
@@ -256,7 +273,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
         precision: str | None,
         **options: Any,
     ) -> Any:
-        return function(*args, choice=Choice(models, framework, targets, precision), **options)
+        return function(*args, choice=ArtifactFilter(models, framework, targets, precision), **options)
 
     return wrapper
 
@@ -268,7 +285,7 @@ class Mlflow(NamedTuple):
     experiment: str | None
     no_model_files: bool
 
-    def tracking(self, run: Run) -> Tracking | None:
+    def tracking(self, session: CommandSession) -> Tracking | None:
         """Where to log, or None; folders are relative to where the command is called. Raises InputError,
         MissingDependency."""
         from edgekit.core.errors import InputError
@@ -280,7 +297,9 @@ class Mlflow(NamedTuple):
         from edgekit.core.environment.requirements import MLFLOW, require
         from edgekit.stages.tracking.settings import tracking
 
-        chosen = tracking(self.uri, self.experiment, run.project.root, Path.cwd(), model_files=not self.no_model_files)
+        chosen = tracking(
+            self.uri, self.experiment, session.project.root, Path.cwd(), model_files=not self.no_model_files
+        )
         require((MLFLOW,), "--mlflow")
         return chosen
 
@@ -357,9 +376,9 @@ def own_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def own_model(options: dict[str, Any]) -> OwnModel:
+def own_model(options: dict[str, Any]) -> UserModelOptions:
     """What `own_model_options` were given."""
-    from edgekit.stages.models.model_refs import OwnModel, parse_size
+    from edgekit.stages.models.model_refs import UserModelOptions, parse_size
 
     keys = ("name", "weights", "inputs", "sample", "calibration", "image_range")
-    return OwnModel(sizes=dict(map(parse_size, options["dims"])), **{key: options[key] for key in keys})
+    return UserModelOptions(sizes=dict(map(parse_size, options["dims"])), **{key: options[key] for key in keys})

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli._common import Choice, Run, common, complete, failures, selection_options
+from edgekit.cli._common import ArtifactFilter, CommandSession, common, complete, failures, selection_options
 
 
 @click.command("bench", short_help="Measure size, latency and memory.")
@@ -46,8 +46,8 @@ from edgekit.cli._common import Choice, Run, common, complete, failures, selecti
 )
 @common
 def command(
-    run: Run,
-    choice: Choice,
+    session: CommandSession,
+    choice: ArtifactFilter,
     devices: tuple[str, ...],
     tiers: tuple[str, ...],
     threads: int | None,
@@ -88,7 +88,7 @@ def command(
 
     allowed = _share(baseline, max_regression)
     before = load_baseline(baseline) if baseline else ()
-    known = run.project.device_files()
+    known = session.project.device_files()
     wanted = tuple(known) if "all" in devices else devices
     for name in wanted:
         if name not in known:
@@ -103,7 +103,7 @@ def command(
         emulated_timeout_s=2 * timeout,
         per_op=per_op,
     )
-    with run.context() as context:
+    with session.context() as context:
         chosen = artifacts(context, Selection(*choice))
         done = bench(context, chosen, profiles or [(HOST, None)], options)
     verdicts = regressions(before, done, allowed, str(baseline)) if baseline else ()
@@ -115,7 +115,7 @@ def command(
         name: [item for item in done if item.device == name] for name in dict.fromkeys(item.device for item in done)
     }
     lines = "".join(f"REGRESSION  {verdict.sentence}\n" for verdict in broken)
-    run.answer(data, lambda: bench_tables(benches, run.color).lstrip("\n") + lines)
+    session.answer(data, lambda: bench_tables(benches, session.color).lstrip("\n") + lines)
     return max(context.exit_code, 1 if broken else 0)
 
 

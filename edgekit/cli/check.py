@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._common import Choice, Run, common, complete, failures, selection_options
+from edgekit.cli._common import ArtifactFilter, CommandSession, common, complete, failures, selection_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgekit.core.records.artifact import Artifact
-    from edgekit.core.records.regressions import Allowance, Changes
+    from edgekit.core.records.regressions import ChangeReport, RegressionThresholds
     from edgekit.core.values.budgets import Budget
     from edgekit.stages.context import Context
 
@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 )
 @common
 def command(
-    run: Run,
-    choice: Choice,
+    session: CommandSession,
+    choice: ArtifactFilter,
     devices: tuple[str, ...],
     max_size: str | None,
     max_peak_memory: str | None,
@@ -91,7 +91,7 @@ def command(
 
     own = _budgets(max_size, max_peak_memory, max_drift, max_instructions, latencies)
     allowance = _allowance(baseline, **thresholds)
-    with run.context() as context:
+    with session.context() as context:
         chosen = artifacts(context, Selection(*choice))
         verdicts = check(context, chosen, own, devices)
         changes = _changes(context, chosen, choice, devices, baseline, allowance) if baseline else None
@@ -106,32 +106,34 @@ def command(
         from edgekit.reports.json import changes_data
 
         data["changes"] = changes_data(changes)
-    told = verdicts if run.verbosity > 0 else [item for item in verdicts if not item.passed or item.undecided]
+    told = verdicts if session.verbosity > 0 else [item for item in verdicts if not item.passed or item.undecided]
     lines = [f"{'passed' if verdict.passed else 'FAILED'}  {verdict.sentence}\n" for verdict in told]
     count = f"{len(verdicts)} rules judged on {len(chosen)} artifacts: "
     conclusion = "all passed\n" if not failed else f"{len(failed)} FAILED\n"
-    run.answer(data, lambda: "".join([*lines, _changed(changes, run.color), count, conclusion]))
+    session.answer(data, lambda: "".join([*lines, _changed(changes, session.color), count, conclusion]))
     return max(context.exit_code, 1 if failed or worse else 0)
 
 
 def _changes(
     context: Context,
     chosen: Sequence[Artifact],
-    choice: Choice,
+    choice: ArtifactFilter,
     devices: tuple[str, ...],
     baseline: Path,
-    allowance: Allowance,
-) -> Changes | None:
+    allowance: RegressionThresholds,
+) -> ChangeReport | None:
     from edgekit.core.records.report import load_report
     from edgekit.stages.gates.gather_report import gather
-    from edgekit.stages.gates.regressions import against
+    from edgekit.stages.gates.regressions import compare_with_baseline
     from edgekit.stages.selection import Selection
 
     before = load_report(baseline)
-    return against(gather(context, chosen), before, str(baseline), Selection(*choice), devices, allowance).changes
+    return compare_with_baseline(
+        gather(context, chosen), before, str(baseline), Selection(*choice), devices, allowance
+    ).changes
 
 
-def _changed(changes: Changes | None, color: bool) -> str:
+def _changed(changes: ChangeReport | None, color: bool) -> str:
     """What changed, in one table."""
     from edgekit.reports.console import changes_table
 
@@ -140,9 +142,9 @@ def _changed(changes: Changes | None, color: bool) -> str:
 
 def _allowance(
     baseline: Path | None, max_regression: str | None, max_host_regression: str | None, max_metric_loss: float | None
-) -> Allowance:
+) -> RegressionThresholds:
     from edgekit.core.errors import InputError
-    from edgekit.core.records.regressions import Allowance
+    from edgekit.core.records.regressions import RegressionThresholds
     from edgekit.core.units import parse_share
 
     given = {
@@ -153,7 +155,7 @@ def _allowance(
     named = [name for name, value in given.items() if value is not None]
     if named and baseline is None:
         raise InputError(f"{named[0]} needs a --baseline to compare with")
-    default = Allowance()
+    default = RegressionThresholds()
     shares: list[float] = []
     for option, text, share in (
         ("--max-regression", max_regression, default.share),
@@ -163,7 +165,7 @@ def _allowance(
             shares.append(share if text is None else parse_share(text))
         except ValueError as error:
             raise InputError(f"{option}: {error}") from None
-    return Allowance(shares[0], shares[1], default.metric if max_metric_loss is None else max_metric_loss)
+    return RegressionThresholds(shares[0], shares[1], default.metric if max_metric_loss is None else max_metric_loss)
 
 
 def _budgets(

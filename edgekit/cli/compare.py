@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Run, common, forced_pairs, pair_option, timeout_option
+from edgekit.cli._common import CommandSession, common, forced_pairs, pair_option, timeout_option
 
 if TYPE_CHECKING:
     from edgekit.stages.validation.compare import Equivalence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @timeout_option
 @common
 def command(
-    run: Run,
+    session: CommandSession,
     first: str,
     second: str,
     samples: Path,
@@ -56,20 +56,20 @@ def command(
     forced = forced_pairs(pairs)
     if precision is not None:
         parse_precision(precision)
-    with run.context(timeout) as context:
+    with session.context(timeout) as context:
         found = compare(context, (first, second), samples, labels=labels, forced=forced, precision=precision)
-    run.answer(asdict(found), lambda: _text(found, run))
+    session.answer(asdict(found), lambda: _text(found, session))
     return 0 if found.verdict == EQUAL else 1
 
 
-def _text(found: Equivalence, run: Run) -> str:
+def _text(found: Equivalence, session: CommandSession) -> str:
     from edgekit.core.numerics.output_comparison import format_figure
     from edgekit.reports.console import table
 
     sides = [("input", item) for item in found.inputs] + [("output", item) for item in found.outputs]
     rows = [(side, str(item.first), str(item.second), item.how) for side, item in sides]
     text = f"A  {found.first}\nB  {found.second}\n\n"
-    text += table(("", "A", "B", "paired by"), rows, left=4, color=run.color)
+    text += table(("", "A", "B", "paired by"), rows, left=4, color=session.color)
     figures = [
         (
             item.output,
@@ -80,7 +80,7 @@ def _text(found: Equivalence, run: Run) -> str:
         )
         for item in found.comparisons
         for figure in item.figures
-        if run.verbosity > 0 or figure.limit is not None
+        if session.verbosity > 0 or figure.limit is not None
     ]
     figures += [(item.output, item.problem, "", "", "FAILED") for item in found.comparisons if item.problem]
     text += "\n" + table(("output", "figure", "value", f"tolerance ({found.precision})", "verdict"), figures, left=2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Run, common, complete
+from edgekit.cli._common import CommandSession, common, complete
 
 if TYPE_CHECKING:
     from edgekit.devices.profile import Core, DeviceProfile
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group("devices", invoke_without_command=True)
 @common
-def command(run: Run) -> int:
+def command(session: CommandSession) -> int:
     """List the device profiles, or show one.
 
     \b
@@ -29,20 +29,20 @@ def command(run: Run) -> int:
     from edgekit.reports.console import table
 
     data, rows = [], []
-    for name, path in run.project.device_files().items():
+    for name, path in session.project.device_files().items():
         profile = load_profile(path)
         data.append({"name": name, "title": profile.title, "kind": profile.kind, "soc": profile.soc, "file": str(path)})
         cores = " + ".join(f"{core.count}x {core.name}" for core in profile.cores)
         rows.append((name, profile.kind, profile.soc, cores, format_memory(profile.memory.ram)))
     header = ("device", "kind", "SoC", "cores", "RAM")
-    run.answer({"devices": data}, lambda: table(header, rows, left=4, color=run.color))
+    session.answer({"devices": data}, lambda: table(header, rows, left=4, color=session.color))
     return 0
 
 
 @command.command("show")
 @click.argument("name", shell_complete=complete("device"))
 @common
-def show(run: Run, name: str) -> int:
+def show(session: CommandSession, name: str) -> int:
     """Show one profile: facts, limits, budgets, and where each fact comes from.
 
     \b
@@ -53,9 +53,9 @@ def show(run: Run, name: str) -> int:
 
     from edgekit.devices.profile import load_profile
 
-    path = run.project.device_file(name)
+    path = session.project.device_file(name)
     profile = load_profile(path)
-    run.answer({"name": name, "file": str(path), **asdict(profile)}, lambda: _text(name, profile))
+    session.answer({"name": name, "file": str(path), **asdict(profile)}, lambda: _text(name, profile))
     return 0
 
 
@@ -69,7 +69,7 @@ def show(run: Run, name: str) -> int:
     help="Beside litert and onnxruntime: torchscript (a wheel of some 100 MB more). May be repeated.",
 )
 @common
-def setup(run: Run, name: str, runtimes: tuple[str, ...]) -> int:
+def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
     """Fetch and build what emulating the device needs: some 65 MB, once, for all projects.
 
     It goes into the user's cache folder ($EDGEKIT_CACHE, or ~/.cache/edgekit), without any rights of an administrator.
@@ -84,11 +84,11 @@ def setup(run: Run, name: str, runtimes: tuple[str, ...]) -> int:
     from edgekit.devices.emulation.folders import home
     from edgekit.devices.profile import load_profile
 
-    profile = load_profile(run.project.device_file(name))
-    installed = emulator.set_up(name, profile, runtimes, lambda text: _say(run, text))
+    profile = load_profile(session.project.device_file(name))
+    installed = emulator.set_up(name, profile, runtimes, lambda text: _say(session, text))
     data = {"device": name, "folder": str(home()), "python": installed.python, "made": list(installed.made)}
     done = "set up" if installed.made else "was set up before: nothing to do"
-    run.answer(data, f"the emulation of {name} {done} ({home()})\n")
+    session.answer(data, f"the emulation of {name} {done} ({home()})\n")
     return 0
 
 
@@ -97,7 +97,7 @@ def setup(run: Run, name: str, runtimes: tuple[str, ...]) -> int:
 @click.option("--measured", type=click.Path(path_type=Path), help="A table of timings (default: the one shipped).")
 @click.option("--dry-run", is_flag=True, help="Print the fit; leave the profile as it is.")
 @common
-def fit(run: Run, name: str, measured: Path | None, dry_run: bool) -> int:
+def fit(session: CommandSession, name: str, measured: Path | None, dry_run: bool) -> int:
     """Fit the device's cost model to published timings, and write its coefficients into the profile.
 
     A phone's or board's is fitted to what an emulated core executes, a microcontroller's to the work of its networks.
@@ -116,34 +116,36 @@ def fit(run: Run, name: str, measured: Path | None, dry_run: bool) -> int:
     from edgekit.reports.console import table
     from edgekit.stages.benchmark import fit_cost_model as stage
 
-    path = run.project.device_file(name)
+    path = session.project.device_file(name)
     if load_profile(path).kind == "microcontroller":
-        return _fit_kernels(run, name, measured, dry_run)
+        return _fit_kernels(session, name, measured, dry_run)
     timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
-    with run.context() as context:
+    with session.context() as context:
         found = stage.fit(context, name, load_profile(path), timings)
-    target = path if dry_run else _own_profile(run, path)
+    target = path if dry_run else _own_profile(session, path)
     if not dry_run:
         stage.write_cost(target, found.spec)
     plain = (name.replace("constant", "c") for name in found.alternatives)
     header = ("network", "precision", "threads", "published", "fitted", "left out", *plain)
     data = {"device": name, "cost": asdict(found.spec), "rows": stage.rows_of(found)}
     where = "" if dry_run else f"written into {target}\n"
-    run.answer(data, lambda: table(header, stage.table_rows(found), left=2, color=run.color) + _fit_text(found) + where)
+    session.answer(
+        data, lambda: table(header, stage.table_rows(found), left=2, color=session.color) + _fit_text(found) + where
+    )
     return 0
 
 
-def _own_profile(run: Run, path: Path) -> Path:
+def _own_profile(session: CommandSession, path: Path) -> Path:
     """The profile in this project's own device_profiles/."""
     from edgekit.core.environment.atomic_files import write_text
 
-    target = run.project.root / "device_profiles" / path.name
+    target = session.project.root / "device_profiles" / path.name
     if target != path:
         write_text(target, path.read_text())
     return target
 
 
-def _fit_kernels(run: Run, name: str, measured: Path | None, dry_run: bool) -> int:
+def _fit_kernels(session: CommandSession, name: str, measured: Path | None, dry_run: bool) -> int:
     from dataclasses import asdict
 
     import numpy as np
@@ -153,11 +155,11 @@ def _fit_kernels(run: Run, name: str, measured: Path | None, dry_run: bool) -> i
     from edgekit.reports.console import table
     from edgekit.stages.benchmark import fit_microcontroller as stage
 
-    path = run.project.device_file(name)
+    path = session.project.device_file(name)
     timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
-    with run.context() as context:
+    with session.context() as context:
         found = stage.fit_kernels(context, name, load_profile(path), timings)
-    target = path if dry_run else _own_profile(run, path)
+    target = path if dry_run else _own_profile(session, path)
     if not dry_run:
         stage.write_kernels(target, found.spec)
     header = ("network", "MACs", "outputs", "published", "fitted", "left out", "MACs x c")
@@ -167,7 +169,7 @@ def _fit_kernels(run: Run, name: str, measured: Path | None, dry_run: bool) -> i
         mean, largest = 100 * np.mean(np.abs(errors)), 100 * np.max(np.abs(errors))
         text += f"{label}: mean error {mean:.1f} %, largest {largest:.1f} %\n"
     where = "" if dry_run else f"written into {target}\n"
-    run.answer(data, lambda: table(header, stage.table_rows(found), left=1, color=run.color) + text + where)
+    session.answer(data, lambda: table(header, stage.table_rows(found), left=1, color=session.color) + text + where)
     return 0
 
 
@@ -187,15 +189,15 @@ def _fit_text(found: Fit) -> str:
     return "\n".join([f"{cycles}, {', '.join(costs)}", *lines, ""])
 
 
-def _say(run: Run, text: str) -> None:
-    if run.verbosity >= 0:
+def _say(session: CommandSession, text: str) -> None:
+    if session.verbosity >= 0:
         click.echo(f"{text} ...", err=True)
 
 
 @command.command("remove")
 @click.argument("name", shell_complete=complete("device"))
 @common
-def remove(run: Run, name: str) -> int:
+def remove(session: CommandSession, name: str) -> int:
     """Remove what `setup` fetched; what other devices share goes with the last of them.
 
     \b
@@ -203,20 +205,20 @@ def remove(run: Run, name: str) -> int:
       edgekit devices remove raspberry-pi-4b
     """
     from edgekit.devices.emulation import setup as emulation
-    from edgekit.devices.emulation.emulator import emulation_of
+    from edgekit.devices.emulation.emulator import emulation_spec_of
     from edgekit.devices.profile import load_profile
 
-    profile = load_profile(run.project.device_file(name))
-    removed = emulation.remove(emulation_of(name, profile), profile.cores[0].count)
+    profile = load_profile(session.project.device_file(name))
+    removed = emulation.remove(emulation_spec_of(name, profile), profile.cores[0].count)
     lines = "".join(f"removed {path}\n" for path in removed)
-    run.answer({"device": name, "removed": list(map(str, removed))}, lines or f"{name} was not set up\n")
+    session.answer({"device": name, "removed": list(map(str, removed))}, lines or f"{name} was not set up\n")
     return 0
 
 
 def _text(name: str, profile: DeviceProfile) -> str:
     from edgekit.core.units import format_memory
 
-    memory, run = profile.memory, profile.run
+    memory, session = profile.memory, profile.run
     facts = [
         ("device", f"{name}: {profile.title}"),
         ("kind", profile.kind),
@@ -229,8 +231,8 @@ def _text(name: str, profile: DeviceProfile) -> str:
         *([("runs", ", ".join(profile.targets))] if profile.targets else []),
         (
             "bench",
-            f"{run.threads} threads"
-            + (f", memory limit {format_memory(run.memory_limit)}" if run.memory_limit else ""),
+            f"{session.threads} threads"
+            + (f", memory limit {format_memory(session.memory_limit)}" if session.memory_limit else ""),
         ),
         *(
             ("budget", f"{budget.rule} <= {_limit(budget.rule, budget.limit)}")

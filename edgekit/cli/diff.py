@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Run, common, forced_pairs, pair_option, timeout_option
+from edgekit.cli._common import CommandSession, RenamedOption, common, forced_pairs, pair_option, timeout_option
 
 if TYPE_CHECKING:
-    from edgekit.core.numerics.layerwise_diff import Drilling
-    from edgekit.core.records.tuning import Blame
+    from edgekit.core.numerics.layerwise_diff import LayerwiseDiff
+    from edgekit.core.records.tuning import LayerSensitivity
     from edgekit.stages.context import Context
 
 
@@ -20,13 +20,22 @@ if TYPE_CHECKING:
 @click.argument("models", nargs=-1, required=True, metavar="[REFERENCE] ACTUAL")
 @click.option("--samples", type=click.Path(path_type=Path), help="Real inputs (default: an artifact's golden samples).")
 @click.option(
-    "--blame", is_flag=True, help="Put the artifact's layers back into float, one at a time: what does it gain?"
+    "--sensitivity",
+    cls=RenamedOption,
+    former=("--blame",),
+    is_flag=True,
+    help="Put the artifact's layers back into float, one at a time: what does it gain?",
 )
 @pair_option
 @timeout_option
 @common
 def command(
-    run: Run, models: tuple[str, ...], samples: Path | None, blame: bool, pairs: tuple[str, ...], timeout: float
+    session: CommandSession,
+    models: tuple[str, ...],
+    samples: Path | None,
+    sensitivity: bool,
+    pairs: tuple[str, ...],
+    timeout: float,
 ) -> int:
     """Compare two models tensor by tensor, and name the first tensor where the error leaps.
 
@@ -42,7 +51,7 @@ def command(
     Example:
       edgekit diff build/net/keras/tflite-int8
       edgekit diff build/net/keras/tflite-float32 build/net/keras/tflite-int8
-      edgekit diff build/net/keras/tflite-int8 --blame
+      edgekit diff build/net/keras/tflite-int8 --sensitivity
       edgekit diff old.onnx new.onnx --samples inputs.npz
     """
     from dataclasses import asdict
@@ -52,40 +61,47 @@ def command(
 
     if len(models) > 2:
         raise click.UsageError("name one artifact, or two models")
-    with run.context(timeout) as context:
+    with session.context(timeout) as context:
         reference, actual = models if len(models) == 2 else (None, models[0])
         found = diff(context, reference, actual, samples, forced_pairs(pairs))
         # Figures of other samples or another pairing are not what reports are about.
         made = None if samples or pairs else layers_of_diff(context, reference, actual, found)
         kept = None if made is None else str(keep(*made))
-        blames = _blames(context, actual) if blame else ()
+        sensitivities = _sensitivities(context, actual) if sensitivity else ()
     first = found.first
     data = {**finite(asdict(found)), "first": None if first is None else first.reference, "kept": kept}
-    if blame:
-        data["blames"] = [asdict(item) for item in blames]
+    if sensitivity:
+        data["sensitivities"] = [asdict(item) for item in sensitivities]
     told = f"kept for reports in {kept}\n" if kept else ""
-    run.answer(data, lambda: _text(found, run.color) + told + (_blamed(blames, run.color) if blame else ""))
+    session.answer(
+        data,
+        lambda: (
+            _text(found, session.color)
+            + told
+            + (_sensitivity_text(sensitivities, session.color) if sensitivity else "")
+        ),
+    )
     return 0
 
 
-def _blames(context: Context, text: str) -> tuple[Blame, ...]:
+def _sensitivities(context: Context, text: str) -> tuple[LayerSensitivity, ...]:
     from edgekit.core.errors import InputError
-    from edgekit.stages.tuning.tune import blame
+    from edgekit.stages.tuning.tune import measure_sensitivity
     from edgekit.stages.validation.compare import artifact_of
 
     artifact = artifact_of(Path(text))
     if artifact is None:
-        raise InputError(f"{text} is no artifact: --blame makes one anew from its source, layer by layer")
-    return blame(context, artifact)
+        raise InputError(f"{text} is no artifact: --sensitivity makes one anew from its source, layer by layer")
+    return measure_sensitivity(context, artifact)
 
 
-def _blamed(blames: Sequence[Blame], color: bool) -> str:
-    from edgekit.reports.console import blame_table
+def _sensitivity_text(sensitivities: Sequence[LayerSensitivity], color: bool) -> str:
+    from edgekit.reports.console import sensitivity_table
 
-    return "\n" + blame_table(blames, 100.0, color)
+    return "\n" + sensitivity_table(sensitivities, 100.0, color)
 
 
-def _text(found: Drilling, color: bool) -> str:
+def _text(found: LayerwiseDiff, color: bool) -> str:
     from edgekit.reports.console import table
 
     rows = [

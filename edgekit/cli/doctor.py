@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli._common import Run, common
+from edgekit.cli._common import CommandSession, common
 
 
 @click.command("doctor", short_help="Show what is installed and what is missing.")
 @common
-def command(run: Run) -> int:
+def command(session: CommandSession) -> int:
     """Show what is installed, and what each missing extra would add.
 
     \b
@@ -49,12 +49,12 @@ def command(run: Run) -> int:
     advice = [f"missing: {_ADDS[extra]}; install with: pip install 'edgekit[{extra}]'\n" for extra in missing]
     if absent:
         advice.append(f"missing: the emulated tier; install with: apt-get install {' '.join(absent)}\n")
-    run.answer(
+    session.answer(
         data,
         lambda: "".join(
             [
                 *lines,
-                table(("package", "version", "comes with"), rows, left=3, color=run.color),
+                table(("package", "version", "comes with"), rows, left=3, color=session.color),
                 *(advice or ["nothing is missing\n"]),
             ]
         ),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._common import (
-    Choice,
-    Run,
+    ArtifactFilter,
+    CommandSession,
     artifact_data,
     common,
     failures,
@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 @click.option("--explain", is_flag=True, help="Print the routes without converting.")
 @timeout_option
 @common
-def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout: float, **options: Any) -> int:
+def command(
+    session: CommandSession, choice: ArtifactFilter, route: str | None, explain: bool, timeout: float, **options: Any
+) -> int:
     """Convert models; without a MODEL, every reference model. What is not trained is trained first.
 
     A MODEL is a reference model's name, or a model of your own: a .keras, .h5, .onnx, .pt2 or TorchScript file, a
@@ -83,26 +85,26 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
         {key: options[key] for key in ("opset", "ir_version") if options[key] is not None},
         recipe,
     )
-    with run.context(timeout) as context:
+    with session.context(timeout) as context:
         plans = tuple(
             item
             for group in model_refs.resolve(context, choice.names, choice.framework, own)
             for item in export.plan(group, selection, targets_named=bool(choice.targets))
         )
-        plans = export.possible(context, plans, settings, targets_named=bool(choice.targets))
+        plans = export.feasible_plans(context, plans, settings, targets_named=bool(choice.targets))
         if recipe is not None:
-            plans = export.by_recipe(plans, recipe)
+            plans = export.with_recipe(plans, recipe)
         if route is not None:
-            plans = export.pin(plans, routes.parse_route(route))
+            plans = export.pin_route(plans, routes.parse_route(route))
         if options["emit"]:
             check_targets(item.variant.target for item in plans)
         if explain:
-            return _explain(run, plans)
+            return _explain(session, plans)
         made = export.export(context, plans, settings)
         bills = [write_sbom(item) for item in made] if options["sbom"] else []
         sources = emit_beside(context, made) if options["emit"] and made else ()
         code = context.exit_code
-    run.answer(
+    session.answer(
         {
             "artifacts": [artifact_data(item) for item in made],
             "failures": failures(context),
@@ -114,7 +116,7 @@ def command(run: Run, choice: Choice, route: str | None, explain: bool, timeout:
     return code
 
 
-def _by_recipe(path: Path | None, choice: Choice, samples: int | None) -> tuple[Recipe | None, Choice]:
+def _by_recipe(path: Path | None, choice: ArtifactFilter, samples: int | None) -> tuple[Recipe | None, ArtifactFilter]:
     """The recipe in the file, and its variant in place of a choice of targets."""
     from edgekit.config.recipe import read_recipe
     from edgekit.core.errors import InputError
@@ -128,7 +130,7 @@ def _by_recipe(path: Path | None, choice: Choice, samples: int | None) -> tuple[
     return recipe, choice._replace(targets=(str(Variant(recipe.target, recipe.precision)),))
 
 
-def _explain(run: Run, plans: Sequence[ExportPlan]) -> int:
+def _explain(session: CommandSession, plans: Sequence[ExportPlan]) -> int:
     from edgekit.reports.console import table
 
     data = [
@@ -141,5 +143,5 @@ def _explain(run: Run, plans: Sequence[ExportPlan]) -> int:
         for item in plans
     ]
     rows = [(f"{item.model}/{item.kind}", str(item.variant), "; else ".join(map(str, item.routes))) for item in plans]
-    run.answer({"plans": data}, lambda: table(("source", "variant", "route"), rows, left=3, color=run.color))
+    session.answer({"plans": data}, lambda: table(("source", "variant", "route"), rows, left=3, color=session.color))
     return 0

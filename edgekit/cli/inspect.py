@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Run, common
+from edgekit.cli._common import CommandSession, common
 
 if TYPE_CHECKING:
     from edgekit.core.values.specs import TensorSpec
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("inspect", short_help="Show what is in an artifact or a model file.")
 @click.argument("path", type=click.Path(path_type=Path))
 @common
-def command(run: Run, path: Path) -> int:
+def command(session: CommandSession, path: Path) -> int:
     """Show what is in an artifact's folder or a bare .tflite, .onnx, .pt or .ptl file.
 
     Operators with counts and multiply-accumulates, tensors, parameters, quantization and signature; nothing is run but
@@ -33,8 +33,8 @@ def command(run: Run, path: Path) -> int:
     from edgekit.cli._common import artifact_data
     from edgekit.stages.conversion.inspect import inspect
 
-    found = path if path.is_absolute() or path.exists() else run.root / path
-    with run.context() as context:
+    found = path if path.is_absolute() or path.exists() else session.root / path
+    with session.context() as context:
         inspection = inspect(context, found)
     data = {
         "file": str(inspection.path),
@@ -42,7 +42,7 @@ def command(run: Run, path: Path) -> int:
         "description": {**asdict(inspection.description), "signature": asdict(inspection.signature)},
         "artifact": None if inspection.artifact is None else artifact_data(inspection.artifact),
     }
-    run.answer(data, lambda: _text(inspection, run.color))
+    session.answer(data, lambda: _text(inspection, session.color))
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Run, common, complete, failures, timeout_option
+from edgekit.cli._common import CommandSession, common, complete, failures, timeout_option
 
 if TYPE_CHECKING:
     from edgekit.stages.validation.matrix import Cell
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model"))
 @timeout_option
 @common
-def command(run: Run, models: tuple[str, ...], timeout: float) -> int:
+def command(session: CommandSession, models: tuple[str, ...], timeout: float) -> int:
     """Export every source of the models to every variant, validate each, and print the cells.
 
     A cell has its error, size and route, or one sentence that says why the combination is impossible. Exit code 1 when
@@ -34,14 +34,14 @@ def command(run: Run, models: tuple[str, ...], timeout: float) -> int:
     from edgekit.stages.models import model_refs
     from edgekit.stages.validation.matrix import matrix
 
-    with run.context(timeout) as context:
-        found = model_refs.resolve(context, models, None, model_refs.OwnModel())
+    with session.context(timeout) as context:
+        found = model_refs.resolve(context, models, None, model_refs.UserModelOptions())
         cells = matrix(context, found, ExportSettings())
     data = {
         "cells": [{**asdict(cell), "variant": str(cell.variant)} for cell in cells],
         "failures": failures(context),
     }
-    run.answer(data, lambda: _text(cells, run.color))
+    session.answer(data, lambda: _text(cells, session.color))
     return max(context.exit_code, 1 if any(cell.state == "unequal" for cell in cells) else 0)
 
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Choice, Run, common, complete, failures, selection_options, timeout_option
+from edgekit.cli._common import (
+    ArtifactFilter,
+    CommandSession,
+    common,
+    complete,
+    failures,
+    selection_options,
+    timeout_option,
+)
 
 if TYPE_CHECKING:
     from edgekit.stages.benchmark.micro import MicroFit
@@ -27,7 +35,14 @@ if TYPE_CHECKING:
 @click.option("--npu", metavar="NAME", help="Also Arm's Ethos-U, such as ethos-u55-128, by its compiler's estimate.")
 @timeout_option
 @common
-def command(run: Run, choice: Choice, device: str | None, folder: Path | None, npu: str | None, timeout: float) -> int:
+def command(
+    session: CommandSession,
+    choice: ArtifactFilter,
+    device: str | None,
+    folder: Path | None,
+    npu: str | None,
+    timeout: float,
+) -> int:
     """Run TFLite artifacts by the kernels of microcontrollers; without a MODEL, everything in build/.
 
     Prints the smallest arena, to the byte, and what it is made of, whether every operator exists, and how far the
@@ -52,7 +67,7 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, n
     from edgekit.stages.benchmark.micro import c_name, device_of, emit_c, micro, on_npu
     from edgekit.stages.selection import Selection, artifacts
 
-    with run.context(timeout) as context:
+    with session.context(timeout) as context:
         profile = None if device is None else device_of(context, device)
         chosen = artifacts(context, Selection(*choice))
         compiled = () if npu is None else on_npu(context, chosen, npu)
@@ -65,12 +80,12 @@ def command(run: Run, choice: Choice, device: str | None, folder: Path | None, n
         "failures": failures(context),
     }
     header = ("model", "variant", "arena", "model", "code", "latency", "max err", "verdict")
-    text = table(header, list(_rows(done)), left=2, color=run.color)
+    text = table(header, list(_rows(done)), left=2, color=session.color)
     text += _fitted(done) + _counted(done)
-    text += "".join((*_lives(done), *_code(done))) if run.verbosity > 0 else ""
-    text += _npu_table(compiled, run) if compiled else ""
+    text += "".join((*_lives(done), *_code(done))) if session.verbosity > 0 else ""
+    text += _npu_table(compiled, session) if compiled else ""
     text += "".join(f"{path}\n" for path in written)
-    run.answer(data, text)
+    session.answer(data, text)
     return max(context.exit_code, 0 if all(item.passed for item in done) else 1)
 
 
@@ -131,7 +146,7 @@ def _code(done: Sequence[MicroFit]) -> Iterator[str]:
             yield from (f"  {name:<32} {format_bytes(size):>8}\n" for name, size in rows)
 
 
-def _npu_table(compiled: Sequence[NpuFit], run: Run) -> str:
+def _npu_table(compiled: Sequence[NpuFit], session: CommandSession) -> str:
     """What Vela estimates; with -v, each layer's cycles."""
     from edgekit.core.units import format_bytes
     from edgekit.reports.console import table
@@ -148,26 +163,26 @@ def _npu_table(compiled: Sequence[NpuFit], run: Run) -> str:
         for item in compiled
     ]
     header = (f"{compiled[0].accelerator}, by Vela's estimate", "cycles", "latency", "SRAM", "flash", "on the NPU")
-    text = "\n" + table(header, rows, left=1, color=run.color)
-    if run.verbosity > 0:
+    text = "\n" + table(header, rows, left=1, color=session.color)
+    if session.verbosity > 0:
         layers = [
             (item.artifact, layer.operator, "NPU" if layer.on_npu else "CPU", f"{layer.cycles:,}", layer.name[-40:])
             for item in compiled
             for layer in item.layers
             if layer.cycles
         ]
-        text += "\n" + table(("model", "operator", "on", "cycles", "name"), layers, left=3, color=run.color)
+        text += "\n" + table(("model", "operator", "on", "cycles", "name"), layers, left=3, color=session.color)
     return text
 
 
 def _lives(done: Sequence[MicroFit]) -> Iterator[str]:
     """Each tensor's bar along the operators; the tensors at the peak are marked."""
-    from edgekit.core.records.memory_plan import picture
+    from edgekit.core.records.memory_plan import render_timeline
     from edgekit.core.units import format_bytes
 
     for item in done:
         yield f"\n{item.artifact.label}: tensors from the first operator to the last, * those alive at the peak\n"
-        for life, bar in zip(item.lives, picture(item.lives), strict=True):
+        for life, bar in zip(item.tensor_lifetimes, render_timeline(item.tensor_lifetimes), strict=True):
             mark = "*" if life in item.peak.tensors else " "
             yield f"{mark} {bar} {format_bytes(life.size_bytes):>9}  {life.name[-50:]}\n"
         head, tail = format_bytes(item.arena.head_bytes), format_bytes(item.arena.tail_bytes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Run, common, complete
+from edgekit.cli._common import CommandSession, common, complete
 
 if TYPE_CHECKING:
     from edgekit.config.card import Card
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group("models", invoke_without_command=True)
 @common
-def command(run: Run) -> int:
+def command(session: CommandSession) -> int:
     """List the reference models, or show one.
 
     \b
@@ -28,27 +28,27 @@ def command(run: Run) -> int:
     from edgekit.reports.console import table
 
     data, rows = [], []
-    for name, folder in run.project.models().items():
+    for name, folder in session.project.models().items():
         spec = load_model_spec(folder)
-        trained = _trained(run, name)
+        trained = _trained(session, name)
         shape = "x".join(map(str, spec.input.shape))
         data.append({"name": name, "title": spec.title, "task": spec.task, "folder": str(folder), "trained": trained})
         figures = ", ".join(f"{kind} {item['metric_text']}" for kind, item in trained.items()) or "no"
         rows.append((name, spec.title, spec.task, shape, figures))
     header = ("model", "title", "task", "input", "trained")
-    run.answer({"models": data}, lambda: table(header, rows, left=5, color=run.color))
+    session.answer({"models": data}, lambda: table(header, rows, left=5, color=session.color))
     return 0
 
 
-def _trained(run: Run, name: str) -> dict[str, dict[str, object]]:
+def _trained(session: CommandSession, name: str) -> dict[str, dict[str, object]]:
     from edgekit.core.numerics.metrics import format_metric
     from edgekit.core.records.source import load_source
     from edgekit.stages.context import FRAMEWORKS
 
     found: dict[str, dict[str, object]] = {}
     for kind in FRAMEWORKS:
-        if run.project.is_trained(name, kind):
-            source = load_source(run.project.source_folder(name, kind))
+        if session.project.is_trained(name, kind):
+            source = load_source(session.project.source_folder(name, kind))
             text = f"{source.metric} {format_metric(source.metric, source.metric_value)}"
             found[kind] = {"metric": source.metric, "value": source.metric_value, "metric_text": text}
     return found
@@ -57,7 +57,7 @@ def _trained(run: Run, name: str) -> dict[str, dict[str, object]]:
 @command.command("show")
 @click.argument("name", shell_complete=complete("model"))
 @common
-def show(run: Run, name: str) -> int:
+def show(session: CommandSession, name: str) -> int:
     """Show one model: its model.toml and its trained results.
 
     \b
@@ -66,8 +66,8 @@ def show(run: Run, name: str) -> int:
     """
     from edgekit.reports._html.card import console
 
-    card = _card(run, name)
-    run.answer(card.to_dict(), lambda: console(card))
+    card = _card(session, name)
+    session.answer(card.to_dict(), lambda: console(card))
     return 0
 
 
@@ -75,7 +75,7 @@ def show(run: Run, name: str) -> int:
 @click.argument("name", shell_complete=complete("model"))
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file instead.")
 @common
-def card_command(run: Run, name: str, output: Path | None) -> int:
+def card_command(session: CommandSession, name: str, output: Path | None) -> int:
     """Print a model's card: what it is for, what it learned from, how, and how well, in both frameworks.
 
     \b
@@ -86,17 +86,17 @@ def card_command(run: Run, name: str, output: Path | None) -> int:
     from edgekit.core.environment.atomic_files import to_json, write_text
     from edgekit.reports._html.card import markdown
 
-    card = _card(run, name)
+    card = _card(session, name)
     if output is None:
-        run.answer(card.to_dict(), lambda: markdown(card))
+        session.answer(card.to_dict(), lambda: markdown(card))
     else:
-        write_text(output, to_json(card.to_dict()) if run.as_json else markdown(card))
-        run.answer({"card": str(output)}, f"{output}\n")
+        write_text(output, to_json(card.to_dict()) if session.as_json else markdown(card))
+        session.answer({"card": str(output)}, f"{output}\n")
     return 0
 
 
-def _card(run: Run, name: str) -> Card:
+def _card(session: CommandSession, name: str) -> Card:
     from edgekit.stages.gates.model_card import card
 
-    with run.context() as context:
+    with session.context() as context:
         return card(context, name)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Choice, Mlflow, Run, common, complete, mlflow_options, rendered, selection_options
+from edgekit.cli._common import (
+    ArtifactFilter,
+    CommandSession,
+    Mlflow,
+    common,
+    complete,
+    mlflow_options,
+    rendered,
+    selection_options,
+)
 
 if TYPE_CHECKING:
     from edgekit.contracts.report import ReportFormat
@@ -45,8 +54,8 @@ if TYPE_CHECKING:
 @mlflow_options
 @common
 def command(
-    run: Run,
-    choice: Choice,
+    session: CommandSession,
+    choice: ArtifactFilter,
     format_name: str | None,
     output: Path | None,
     baseline: Path | None,
@@ -73,26 +82,26 @@ def command(
     from edgekit.core.environment import plugin_registry
     from edgekit.core.environment.atomic_files import write_text
 
-    name = format_name or ("json" if run.as_json else "console")
+    name = format_name or ("json" if session.as_json else "console")
     report_format: ReportFormat = plugin_registry.load("edgekit.reports", name, "REPORT")
-    color = run.color and output is None
-    tracking = mlflow.tracking(run)
+    color = session.color and output is None
+    tracking = mlflow.tracking(session)
     if compared:
         text, code = _compared(report_format, choice, baseline, compared, color, tracking)
     else:
-        text, code = _gathered(run, report_format, choice, baseline, color, tracking)
+        text, code = _gathered(session, report_format, choice, baseline, color, tracking)
     if output is None:
         click.echo(text, nl=False)
     else:
         write_text(output, text)
-        run.answer({"report": str(output), "format": name}, f"{output}\n")
+        session.answer({"report": str(output), "format": name}, f"{output}\n")
     return code
 
 
 def _gathered(
-    run: Run,
+    session: CommandSession,
     report_format: ReportFormat,
-    choice: Choice,
+    choice: ArtifactFilter,
     baseline: Path | None,
     color: bool,
     tracking: Tracking | None,
@@ -100,17 +109,17 @@ def _gathered(
     """The report on build/, and the exit code."""
     from edgekit.core.records.report import load_report
     from edgekit.stages.gates.gather_report import gather
-    from edgekit.stages.gates.regressions import against
+    from edgekit.stages.gates.regressions import compare_with_baseline
     from edgekit.stages.selection import Selection, artifacts
 
     before = load_report(baseline) if baseline else None
     selection = Selection(*choice)
-    with run.context() as context:
+    with session.context() as context:
         report = gather(context, artifacts(context, selection))
         if tracking is not None:
             _track(context, report, tracking)
     if before is not None:
-        report = against(report, before, str(baseline), selection)
+        report = compare_with_baseline(report, before, str(baseline), selection)
     return report_format.render(report, color=color), context.exit_code
 
 
@@ -124,7 +133,7 @@ def _track(context: Context, report: Report, tracking: Tracking) -> None:
 
 def _compared(
     report_format: ReportFormat,
-    choice: Choice,
+    choice: ArtifactFilter,
     baseline: Path | None,
     compared: tuple[Path, Path],
     color: bool,
@@ -132,14 +141,14 @@ def _compared(
 ) -> tuple[str, int]:
     """What two reports differ in, and the exit code: a report is no gate."""
     from edgekit.core.errors import InputError
-    from edgekit.core.records.regressions import Allowance
+    from edgekit.core.records.regressions import RegressionThresholds
     from edgekit.core.records.report import load_report
-    from edgekit.stages.gates.regressions import compare
+    from edgekit.stages.gates.regressions import compare_reports
 
     if any(choice) or baseline or tracking:
         raise InputError(
             "--compare is about two files: leave out --baseline, --mlflow, the models and what narrows them down"
         )
     old, new = (load_report(path) for path in compared)
-    changes = compare(old, new, (str(compared[0]), str(compared[1])), Allowance())
+    changes = compare_reports(old, new, (str(compared[0]), str(compared[1])), RegressionThresholds())
     return report_format.render_changes(changes, color=color), 0

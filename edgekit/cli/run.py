@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._common import Mlflow, Run, common, mlflow_options, plan_of, rendered, timeout_option, waiting
+from edgekit.cli._common import (
+    CommandSession,
+    Mlflow,
+    common,
+    mlflow_options,
+    plan_of,
+    rendered,
+    timeout_option,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from edgekit.core.build.graph import Graph
-    from edgekit.core.build.plan_cache import Planned
-    from edgekit.core.build.run_state import Book, Outcome, Ran
+    from edgekit.core.build.plan_cache import CachedPlan
+    from edgekit.core.build.run_state import RunResult, RunState, StepResult
     from edgekit.stages.tracking.settings import Tracking
 
 
@@ -33,7 +42,7 @@ if TYPE_CHECKING:
 @timeout_option
 @common
 def command(
-    run: Run,
+    session: CommandSession,
     steps: tuple[str, ...],
     explain: bool,
     dry_run: bool,
@@ -76,21 +85,21 @@ def command(
 
         click.echo(json.dumps(made(), indent=2))
         return 0
-    book = _book(run)
-    planned, kept = plan_of(run, book.digests, book.records.plan_file)
+    book = _book(session)
+    planned, kept = plan_of(session, book.digests, book.records.plan_file)
     if emit_makefile:
         from edgekit.core.build.makefile_export import makefile
 
-        click.echo(makefile(planned.graph, run.project.root, "edgekit.toml"), nl=False)
+        click.echo(makefile(planned.graph, session.project.root, "edgekit.toml"), nl=False)
         return 0
-    chosen = _tracked(planned.graph.needed(steps), mlflow.tracking(run))
+    chosen = _tracked(planned.graph.needed(steps), mlflow.tracking(session))
     if dry_run:
-        return _foresee(run, chosen, book, force)
+        return _foresee(session, chosen, book, force)
     with book.records.locked(waiting):
         if not kept:
-            _keep(run, planned, book)
-        ran = _carry_out(run, chosen, book, _Wanted(force, jobs, timeout, dask, store or ""))
-    _answer(run, ran, explain)
+            _keep(session, planned, book)
+        ran = _carry_out(session, chosen, book, _Wanted(force, jobs, timeout, dask, store or ""))
+    _answer(session, ran, explain)
     return ran.exit_code
 
 
@@ -103,19 +112,19 @@ def _tracked(graph: Graph, tracking: Tracking | None) -> Graph:
     return with_tracking(graph, tracking)
 
 
-def _book(run: Run) -> Book:
-    from edgekit.core.build.run_state import Book
-    from edgekit.core.build.step_records import Records
+def _book(session: CommandSession) -> RunState:
+    from edgekit.core.build.run_state import RunState
+    from edgekit.core.build.step_records import StepRecords
 
-    records = Records(run.project.build)
-    return Book(records, records.digests(run.project.root))
+    records = StepRecords(session.project.build)
+    return RunState(records, records.digests(session.project.root))
 
 
-def _keep(run: Run, planned: Planned, book: Book) -> None:
+def _keep(session: CommandSession, planned: CachedPlan, book: RunState) -> None:
     from edgekit.core.build import plan_cache as plans
     from edgekit.devices.host import description
 
-    plans.save(book.records.plan_file, planned, run.project.root, book.digests, description())
+    plans.save(book.records.plan_file, planned, session.project.root, book.digests, description())
 
 
 @dataclass(frozen=True)
@@ -129,43 +138,43 @@ class _Wanted:
     store: str
 
 
-def _carry_out(run: Run, graph: Graph, book: Book, wanted: _Wanted) -> Ran:
+def _carry_out(session: CommandSession, graph: Graph, book: RunState, wanted: _Wanted) -> RunResult:
     """Nothing is started, and little imported, where nothing has to run."""
-    from edgekit.core.build.run_state import UP_TO_DATE, Ran, foresee
+    from edgekit.core.build.run_state import UP_TO_DATE, RunResult, dry_run
 
-    foreseen = foresee(graph, book, wanted.forced)
+    foreseen = dry_run(graph, book, wanted.forced)
     if all(item.state == UP_TO_DATE for item in foreseen):
         book.digests.save()
-        return Ran(foreseen, 0.0)
+        return RunResult(foreseen, 0.0)
     from edgekit.devices.host import available_memory_bytes
-    from edgekit.stages.concurrency import MEMORY_BYTES, at_once
-    from edgekit.stages.pipeline.scheduler import How
-    from edgekit.stages.pipeline.scheduler import run as carry_out
+    from edgekit.stages.concurrency import PROCESS_MEMORY_BYTES, default_parallelism
+    from edgekit.stages.pipeline.scheduler import RunOptions
+    from edgekit.stages.pipeline.scheduler import run_graph as carry_out
 
     memory = available_memory_bytes()
-    jobs = wanted.jobs or at_once(memory)
-    with run.context(wanted.timeout_s, workers=max(jobs + 1, memory // MEMORY_BYTES)) as context:
-        how = How(jobs, memory, wanted.forced, rendered)
+    jobs = wanted.jobs or default_parallelism(memory)
+    with session.context(wanted.timeout_s, workers=max(jobs + 1, memory // PROCESS_MEMORY_BYTES)) as context:
+        how = RunOptions(jobs, memory, wanted.forced, rendered)
         if wanted.dask is None:
             return carry_out(context, graph, book, how)
-        from edgekit.stages.cluster.dask_backend import Cluster
+        from edgekit.stages.cluster.dask_backend import DaskCluster
 
-        with Cluster(wanted.dask, context, graph, book, wanted.store, wanted.timeout_s) as cluster:
+        with DaskCluster(wanted.dask, context, graph, book, wanted.store, wanted.timeout_s) as cluster:
             return carry_out(context, graph, book, replace(how, cluster=cluster))
 
 
-def _foresee(run: Run, graph: Graph, book: Book, force: bool) -> int:
-    from edgekit.core.build.run_state import DONE, foresee
+def _foresee(session: CommandSession, graph: Graph, book: RunState, force: bool) -> int:
+    from edgekit.core.build.run_state import DONE, dry_run
 
-    outcomes = foresee(graph, book, force)
+    outcomes = dry_run(graph, book, force)
     lines = _reasons(outcomes)
     count = sum(item.state == DONE for item in outcomes)
     lines.append(f"{count} of {len(outcomes)} steps would run\n")
-    run.answer({"steps": [_data(item) for item in outcomes]}, "".join(lines))
+    session.answer({"steps": [_data(item) for item in outcomes]}, "".join(lines))
     return 0
 
 
-def _reasons(outcomes: tuple[Outcome, ...]) -> list[str]:
+def _reasons(outcomes: tuple[StepResult, ...]) -> list[str]:
     from edgekit.core.build.run_state import UP_TO_DATE
 
     return [
@@ -174,7 +183,7 @@ def _reasons(outcomes: tuple[Outcome, ...]) -> list[str]:
     ]
 
 
-def _data(item: Outcome) -> dict[str, Any]:
+def _data(item: StepResult) -> dict[str, Any]:
     return {
         "step": item.step,
         "kind": item.kind,
@@ -186,7 +195,7 @@ def _data(item: Outcome) -> dict[str, Any]:
     }
 
 
-def _answer(run: Run, ran: Ran, explain: bool) -> None:
+def _answer(session: CommandSession, ran: RunResult, explain: bool) -> None:
     from edgekit.core.build.run_state import BLOCKED, DONE, FAILED
     from edgekit.core.units import format_seconds
 
@@ -207,4 +216,4 @@ def _answer(run: Run, ran: Ran, explain: bool) -> None:
         lines.append(
             f"{count[DONE]} of {len(ran.outcomes)} steps done{rest} in {took}; one after another: about {alone}\n"
         )
-    run.answer(data, "".join(lines))
+    session.answer(data, "".join(lines))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli._common import Run, common
+from edgekit.cli._common import CommandSession, common
 
 
 @click.command("size", short_help="Check the sizes of any model files.")
@@ -20,7 +20,7 @@ from edgekit.cli._common import Run, common
     ' or "models/*_int8.tflite=200 KB".',
 )
 @common
-def command(run: Run, files: tuple[Path, ...], limits: tuple[str, ...]) -> int:
+def command(session: CommandSession, files: tuple[Path, ...], limits: tuple[str, ...]) -> int:
     """Weigh model files of any origin, as they are and compressed; exit code 1 when one is over its limit.
 
     Needs no manifest and no framework: it is what the hook `edgekit-size` of pre-commit runs.
@@ -34,9 +34,9 @@ def command(run: Run, files: tuple[Path, ...], limits: tuple[str, ...]) -> int:
 
     from edgekit.core.units import format_bytes
     from edgekit.reports.console import table
-    from edgekit.stages.conversion.size import parse_limit, weigh
+    from edgekit.stages.conversion.size import measure_sizes, parse_limit
 
-    weights = weigh(files, [parse_limit(text) for text in limits])
+    weights = measure_sizes(files, [parse_limit(text) for text in limits])
     failed = [item for item in weights if not item.passed]
     data = {
         "passed": not failed,
@@ -52,5 +52,5 @@ def command(run: Run, files: tuple[Path, ...], limits: tuple[str, ...]) -> int:
         for item in weights
     ]
     lines = "".join(f"FAILED  {item.sentence}\n" for item in failed)
-    run.answer(data, lambda: table(("file", "size", "gzip -9", "limit"), rows, left=1, color=run.color) + lines)
+    session.answer(data, lambda: table(("file", "size", "gzip -9", "limit"), rows, left=1, color=session.color) + lines)
     return 1 if failed else 0

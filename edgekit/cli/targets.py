@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli._common import Run, common
+from edgekit.cli._common import CommandSession, common
 
 
 @click.command("targets", short_help="List the formats and what reaches them.")
 @common
-def command(run: Run) -> int:
+def command(session: CommandSession) -> int:
     """List the formats, what reaches them, at which precisions, and what runs them here.
 
     \b
@@ -27,7 +27,7 @@ def command(run: Run) -> int:
         runtime = plugin_registry.load("edgekit.runtimes", target.runtime, "RUNTIME")
         runs = all(requirement.installed() for requirement in runtime.requires)
         for kind in plugin_registry.names("edgekit.sources"):
-            reached = routes.reachable(kind, target, edges)
+            reached = routes.routes_by_precision(kind, target, edges)
             if not reached:
                 continue
             needed = [item for found in reached.values() for item in target.requires[found[0].converter_kind]]
@@ -46,5 +46,5 @@ def command(run: Run) -> int:
             ready = "yes" if installed and runs else "see: edgekit doctor"
             rows.append((name, kind, ", ".join(reached), target.suffixes[0], runtime.title, ready))
     header = ("target", "from", "precisions", "file", "runtime", "installed")
-    run.answer({"targets": data}, lambda: table(header, rows, left=6, color=run.color))
+    session.answer({"targets": data}, lambda: table(header, rows, left=6, color=session.color))
     return 0

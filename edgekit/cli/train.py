@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli._common import Run, common, complete
+from edgekit.cli._common import CommandSession, common, complete
 
 
 @click.command("train", short_help="Train the reference models.")
@@ -41,7 +41,7 @@ from edgekit.cli._common import Run, common, complete
 @click.option("--qat", is_flag=True, help="Fine-tune with int8 rounding in the forward pass (torch only).")
 @common
 def command(
-    run: Run,
+    session: CommandSession,
     models: tuple[str, ...],
     everything: bool,
     framework: str | None,
@@ -66,14 +66,14 @@ def command(
     from edgekit.stages.models.train import TrainOptions, parse_frameworks, train
 
     chosen = TrainOptions(time_limit_s=_seconds(time_limit), **options)
-    _check(run, models, chosen.schedule, chosen.tensorboard)
+    _check(session, models, chosen.schedule, chosen.tensorboard)
     kinds = parse_frameworks(framework)
     if everything and models:
         raise InputError(f"--all and {models[0]} contradict each other")
-    with run.context() as context:
+    with session.context() as context:
         trained = train(context, models or list(context.project.models()), kinds, chosen)
     folders = [context.project.source_folder(source.name, source.kind) for source in trained]
-    run.answer({"trained": [asdict(source) for source in trained]}, "".join(f"{folder}\n" for folder in folders))
+    session.answer({"trained": [asdict(source) for source in trained]}, "".join(f"{folder}\n" for folder in folders))
     return context.exit_code
 
 
@@ -92,15 +92,15 @@ def _seconds(text: str | None) -> float | None:
     return seconds
 
 
-def _check(run: Run, models: tuple[str, ...], schedule: str | None, tensorboard: str | None) -> None:
+def _check(session: CommandSession, models: tuple[str, ...], schedule: str | None, tensorboard: str | None) -> None:
     from edgekit.config.model import SCHEDULES
     from edgekit.core.errors import InputError, unknown_name
 
     for name in models:
-        run.project.model_folder(name)
+        session.project.model_folder(name)
     if schedule is not None and schedule not in SCHEDULES:
         raise unknown_name("schedule", schedule, SCHEDULES)
-    if tensorboard in run.project.models():
+    if tensorboard in session.project.models():
         # An optional value takes the word that follows it.
         raise InputError(
             f"--tensorboard {tensorboard}: this is a model; write --tensorboard after the models, or =./{tensorboard}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgekit.cli._common import (
-    Run,
+    CommandSession,
     artifact_data,
     common,
     complete,
@@ -54,7 +54,9 @@ T = TypeVar("T")
 @own_model_options
 @timeout_option
 @common
-def command(run: Run, model: str, framework: str | None, target: str, timeout: float, **options: Any) -> int:
+def command(
+    session: CommandSession, model: str, framework: str | None, target: str, timeout: float, **options: Any
+) -> int:
     """Search the precisions of a target for the variant that meets the limits best, and write it as an artifact.
 
     Whole precisions are tried first. Where int8 loses too much: how its ranges are taken, then single layers back in
@@ -81,9 +83,9 @@ def command(run: Run, model: str, framework: str | None, target: str, timeout: f
     from edgekit.stages.tuning import tune
 
     plugin = routes.load_target(target)
-    chosen = _options(run, **options)
+    chosen = _options(session, **options)
     own = own_model(options)
-    with run.context(timeout) as context:
+    with session.context(timeout) as context:
         groups = model_refs.resolve(context, (model,), framework, own)
         name, kind = groups[0].models[0], _kind(context, plugin.name, groups[0].kinds, groups[0].models[0])
         settings = export.ExportSettings(sizes=own.sizes or {})
@@ -93,7 +95,7 @@ def command(run: Run, model: str, framework: str | None, target: str, timeout: f
         "front": [item.sha256 for item in found.front],
         "artifact": None if artifact is None else artifact_data(artifact),
     }
-    run.answer(data, lambda: _text(found, artifact, run))
+    session.answer(data, lambda: _text(found, artifact, session))
     return 0 if found.winner is not None else 1
 
 
@@ -108,7 +110,7 @@ def _kind(context: Context, target: str, kinds: tuple[str, ...], model: str) -> 
     return chosen
 
 
-def _options(run: Run, **options: Any) -> TuneOptions:
+def _options(session: CommandSession, **options: Any) -> TuneOptions:
     from edgekit.core.errors import InputError
     from edgekit.core.units import parse_bytes, parse_seconds, parse_share
     from edgekit.devices.profile import load_profile
@@ -125,7 +127,7 @@ def _options(run: Run, **options: Any) -> TuneOptions:
         max_latency_ms=None if latency_s is None else 1000 * latency_s,
         max_float_share=_parsed("--max-float", options["max_float"], parse_share) or 0.0,
         device=device or HOST,
-        profile=None if device is None else load_profile(run.project.device_file(device)),
+        profile=None if device is None else load_profile(session.project.device_file(device)),
         tier=tier,
         preference=options["prefer"],
         time_limit_s=_parsed("--time-limit", options["time_limit"], parse_seconds),
@@ -143,22 +145,22 @@ def _parsed(name: str, text: str | None, parse: Callable[[str], T]) -> T | None:
         raise InputError(f"{name}: {error}") from None
 
 
-def _text(found: Tuning, artifact: Artifact | None, run: Run) -> str:
+def _text(found: Tuning, artifact: Artifact | None, session: CommandSession) -> str:
     from edgekit.core.units import format_seconds
-    from edgekit.reports.console import blame_table, table
+    from edgekit.reports.console import sensitivity_table, table
 
     header = ("candidate", "size", "SQNR dB", "drop (95 %)", "float", found.tier, "verdict")
     front = {item.sha256 for item in found.front}
     rows = [_candidate(found, item, item.sha256 in front) for item in found.candidates]
-    parts = [table(header, rows, left=1, color=run.color)]
+    parts = [table(header, rows, left=1, color=session.color)]
     parts.append("* nothing is better in size, drop and latency; float: weights that layers keep in float\n")
     parts.append(f"drop: {found.judged_by}\n")
-    if found.blames:
-        parts.append("\n" + blame_table(found.blames, found.constraints.drop_factor, run.color))
+    if found.sensitivities:
+        parts.append("\n" + sensitivity_table(found.sensitivities, found.constraints.drop_factor, session.color))
     parts.append(_conclusion(found))
     if artifact is not None:
         folder = _from_here(artifact.folder)
-        whose = f" --framework {found.kind}" if found.model in run.project.models() else ""
+        whose = f" --framework {found.kind}" if found.model in session.project.models() else ""
         parts.append(f"{folder}\nmade again by: edgekit export {found.model}{whose} --recipe {folder}/recipe.json\n")
     parts.append(f"{len(found.candidates)} candidates in {format_seconds(found.seconds)}\n")
     return "".join(parts)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Choice, Run, common, complete, failures, selection_options, timeout_option
+from edgekit.cli._common import (
+    ArtifactFilter,
+    CommandSession,
+    RenamedOption,
+    common,
+    complete,
+    failures,
+    selection_options,
+    timeout_option,
+)
 
 if TYPE_CHECKING:
     from edgekit.core.numerics.output_comparison import Comparison
@@ -26,15 +35,21 @@ if TYPE_CHECKING:
     shell_complete=complete("device"),
     help="Run them on this device's emulated core, and compare with this host too; may be repeated.",
 )
-@click.option("--hard", is_flag=True, help="Add zeros, extremes, noise, values beyond the range, denormals, batches.")
+@click.option(
+    "--stress",
+    cls=RenamedOption,
+    former=("--hard",),
+    is_flag=True,
+    help="Add zeros, extremes, noise, values beyond the range, denormals, batches.",
+)
 @click.option("--explain", is_flag=True, help="Tell why each tolerance is what it is.")
 @timeout_option
 @common
 def command(
-    run: Run,
-    choice: Choice,
+    session: CommandSession,
+    choice: ArtifactFilter,
     devices: tuple[str, ...],
-    hard: bool,
+    stress: bool,
     explain: bool,
     timeout: float,
 ) -> int:
@@ -49,7 +64,7 @@ def command(
       edgekit validate build/simple_cnn/torch/onnx-float32 --json
       edgekit validate simple_cnn --device raspberry-pi-4b
       edgekit validate gru --precision float32 --explain
-      edgekit validate gru --hard
+      edgekit validate gru --stress
     """
     from dataclasses import asdict
 
@@ -57,10 +72,12 @@ def command(
     from edgekit.stages.selection import Selection, artifacts
     from edgekit.stages.validation.validate import reasons_for, tolerances_for, validate, validate_emulated
 
-    with run.context(timeout) as context:
-        guests = [_guest(run, name) for name in devices]
+    with session.context(timeout) as context:
+        guests = [_guest(session, name) for name in devices]
         chosen = artifacts(context, Selection(*choice))
-        done = validate_emulated(context, chosen, guests, timeout) if guests else validate(context, chosen, hard=hard)
+        done = (
+            validate_emulated(context, chosen, guests, timeout) if guests else validate(context, chosen, stress=stress)
+        )
         limits = {item.label: _limits(tolerances_for(context, item)) for item in chosen}
         reasons = {item.label: reasons_for(context, item) for item in chosen} if explain else {}
     data = {
@@ -70,9 +87,9 @@ def command(
         **({"reasons": reasons} if explain else {}),
     }
     header = ("model", "variant", "figure", "value", "tolerance", "verdict")
-    rows = _rows(done, run.verbosity > 0)
-    run.answer(
-        data, lambda: table(header, _named_once(rows), left=3, color=run.color) + "".join(_told(reasons, limits))
+    rows = _rows(done, session.verbosity > 0)
+    session.answer(
+        data, lambda: table(header, _named_once(rows), left=3, color=session.color) + "".join(_told(reasons, limits))
     )
     return max(context.exit_code, 0 if all(item.passed for item in done) else 1)
 
@@ -92,11 +109,11 @@ def _told(
                 yield f"  {output}: {limit} {limits[label][output][limit]:.8g}: {sentence}\n"
 
 
-def _guest(run: Run, name: str) -> Guest:
-    from edgekit.devices.emulation.emulator import guest_of
+def _guest(session: CommandSession, name: str) -> Guest:
+    from edgekit.devices.emulation.emulator import open_guest
     from edgekit.devices.profile import load_profile
 
-    return guest_of(name, load_profile(run.project.device_file(name)))
+    return open_guest(name, load_profile(session.project.device_file(name)))
 
 
 def _named_once(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
@@ -114,8 +131,8 @@ def _rows(validations: Sequence[Validation], every: bool) -> Iterator[tuple[str,
         name = (f"{item.model}/{item.kind}", f"{item.variant}{on}")
         yield from ((*name, *cells) for cells in _comparison_rows(item.comparisons, "", every))
         yield from ((*name, *cells) for cells in _comparison_rows(item.against_host, "to host: ", every))
-        for comparison in item.hard:
-            label = f"{item.hard_case(comparison)}: "
+        for comparison in item.stress:
+            label = f"{item.stress_case(comparison)}: "
             yield from ((*name, *cells) for cells in _comparison_rows([comparison], label, every))
         for comparison in item.batches:
             yield from ((*name, *cells) for cells in _comparison_rows([comparison], f"{comparison.output}: ", every))

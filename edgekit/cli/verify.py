@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import Run, common
+from edgekit.cli._common import CommandSession, common
 
 if TYPE_CHECKING:
     from edgekit.stages.validation.integrity import Verification
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help="Fail on files that no manifest lists, and on outdated results, too.")
 @common
-def command(run: Run, folder: Path | None, strict: bool) -> int:
+def command(session: CommandSession, folder: Path | None, strict: bool) -> int:
     """Hash every model file, golden sample and trained source anew and compare with what was recorded.
 
     FOLDER is build/, or any folder with artifacts in it or below it. Nothing is run, and no framework is needed.
@@ -33,7 +33,7 @@ def command(run: Run, folder: Path | None, strict: bool) -> int:
 
     from edgekit.stages.validation.integrity import verify
 
-    found = verify(folder if folder is not None else run.project.build)
+    found = verify(folder if folder is not None else session.project.build)
     failed = found.findings if strict else found.broken
     data = {
         "passed": not failed,
@@ -42,7 +42,7 @@ def command(run: Run, folder: Path | None, strict: bool) -> int:
         "files": found.files,
         "findings": [{**asdict(item), "path": str(item.path), "broken": item.broken} for item in found.findings],
     }
-    run.answer(data, lambda: _text(found))
+    session.answer(data, lambda: _text(found))
     return 1 if failed else 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.config.model import ModelSpec
-from edgekit.core.numerics.tolerances import DEFAULTS
+from edgekit.core.numerics.tolerances import DEFAULT_TOLERANCES
 from edgekit.core.records.source import SourceModel
 
 
@@ -28,7 +28,7 @@ class Card:
 
     def to_dict(self) -> dict[str, Any]:
         """For --json. Tolerances are those that hold, the defaults with the model's own in their place."""
-        tolerances = {precision: dict(self.spec.tolerances_for(precision).limits()) for precision in DEFAULTS}
+        tolerances = {precision: dict(self.spec.tolerances_for(precision).limits()) for precision in DEFAULT_TOLERANCES}
         return {
             "name": self.name,
             "folder": str(self.folder),

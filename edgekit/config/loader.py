@@ -29,7 +29,7 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class Located(Generic[T]):
+class SourceMapped(Generic[T]):
     """What stands in a file, and in which line each key and element of it stands."""
 
     path: Path
@@ -51,11 +51,11 @@ def read_toml(path: Path, cls: type[T], what: str) -> T:
     return validate(_parsed(path, what)[0], cls, str(path))
 
 
-def read_located(path: Path, cls: type[T], what: str) -> Located[T]:
+def read_located(path: Path, cls: type[T], what: str) -> SourceMapped[T]:
     """The file as a `cls`, with its lines. Raises InputError that names the file, the line and the key."""
     data, text = _parsed(path, what)
-    file = Located(path, data, key_lines(text))
-    return Located(path, validate(data, cls, file.where), file.lines)
+    file = SourceMapped(path, data, key_lines(text))
+    return SourceMapped(path, validate(data, cls, file.where), file.lines)
 
 
 def _parsed(path: Path, what: str) -> tuple[dict[str, Any], str]:

@@ -13,7 +13,7 @@ from pydantic import Field
 from edgekit.config.loader import STRICT, read_toml
 from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt, Precision, Share
 from edgekit.core.numerics.rounding_error import Rounding
-from edgekit.core.numerics.tolerances import Tolerances, for_precision
+from edgekit.core.numerics.tolerances import Tolerances, tolerances_for_precision
 from edgekit.core.values.budgets import Budget
 
 MODEL_FILE = "model.toml"
@@ -161,7 +161,7 @@ class ModelSpec:
 
     def tolerances_for(self, precision: str, rounding: Rounding | None = None) -> Tolerances:
         """The defaults of the precision and the source's rounding, with this model's figures in their place."""
-        return for_precision(precision, self.own_tolerances(precision), rounding)
+        return tolerances_for_precision(precision, self.own_tolerances(precision), rounding)
 
     def budget_list(self, origin: str) -> tuple[Budget, ...]:
         """Every budget of the file."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from edgekit.config.loader import STRICT, Located, read_located
+from edgekit.config.loader import STRICT, SourceMapped, read_located
 from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt
 from edgekit.core.errors import InputError
 
@@ -116,10 +116,10 @@ class ModelEntry:
     @property
     def is_code(self) -> bool:
         """Whether `path` names code."""
-        return self.path is not None and is_code(self.path)
+        return self.path is not None and is_code_reference(self.path)
 
 
-def is_code(text: str) -> bool:
+def is_code_reference(text: str) -> bool:
     """Whether a text is `file.py:function` or `package.module:function`."""
     return bool(_CODE.fullmatch(text))
 
@@ -250,7 +250,7 @@ class ProjectConfig:
         return found
 
 
-def load_project(root: Path) -> Located[ProjectConfig]:
+def load_project(root: Path) -> SourceMapped[ProjectConfig]:
     """The folder's edgekit.toml. Raises InputError with file, line and key."""
     path = root / PROJECT_FILE
     if not path.is_file():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from edgekit.contracts.source import Build, Loaded
+from edgekit.contracts.source import Build, LoadedModel
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.values.specs import Signature
 
@@ -26,7 +26,7 @@ class Bridge(ABC):
     withheld: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
-    def load(self, path: Path, signature: Signature, build: Build | None) -> Loaded:
+    def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedModel:
         """The model in the file as the target kind; inputs and outputs are the signature's, layout and all.
 
         Raises InputError when the file is empty, truncated or something else.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.environment.atomic_files import read_json, to_json, writing
+from edgekit.core.environment.atomic_files import mapped_write_errors, read_json, to_json
 from edgekit.core.errors import InputError
 
 CHECKPOINT_FILE = "checkpoint.json"
@@ -53,7 +53,7 @@ class Checkpoints:
             "file": name,
             "sha256": hashlib.sha256(state).hexdigest(),
         }
-        with writing(self.folder):
+        with mapped_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             _replace(self.folder / name, state)
             _replace(self.path, to_json(record).encode())

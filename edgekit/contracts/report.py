@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from edgekit.core.environment.project import OURS
+from edgekit.core.environment.project import SHIPPED_PREFIX
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import TASK_METRICS, format_metric
 from edgekit.core.numerics.output_comparison import Comparison
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.core.records.regressions import Change, Changes
-from edgekit.core.records.report import Report, Row
+from edgekit.core.records.regressions import ChangeReport, MetricChange
+from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Validation
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.core.values.budgets import Verdict, format_rule
@@ -31,7 +31,7 @@ class ReportFormat(ABC):
     def render(self, report: Report, *, color: bool = False) -> str:
         """The whole report as text that ends with a line feed."""
 
-    def render_changes(self, changes: Changes, *, color: bool = False) -> str:
+    def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
         """What two runs differ in, as text that ends with a line feed. Raises InputError where the format cannot."""
         raise InputError(f"the format {self.name} does not show what changed between two runs")
 
@@ -42,7 +42,7 @@ LEFT = 2
 """How many columns of both hold names."""
 
 
-def artifact_cells(row: Row) -> tuple[str, ...]:
+def artifact_cells(row: ReportRow) -> tuple[str, ...]:
     """One artifact, in the order of ARTIFACT_HEADER."""
     manifest, validation = row.artifact.manifest, row.validation
     error = validation.worst("max_abs_error") if validation else None
@@ -57,7 +57,7 @@ def artifact_cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _sqnr(row: Row) -> str:
+def _sqnr(row: ReportRow) -> str:
     if row.validation is None or any(item.problem for item in row.validation.comparisons):
         return NOTHING
     values = [item.value("sqnr_db") for item in row.validation.comparisons]
@@ -65,7 +65,7 @@ def _sqnr(row: Row) -> str:
     return f"{min(finite):.0f} dB" if finite else "exact"
 
 
-def _task(row: Row) -> tuple[str, str, str]:
+def _task(row: ReportRow) -> tuple[str, str, str]:
     """Agreement, metric and drop on the test set."""
     drift = row.validation.drift if row.validation else None
     if drift is None:
@@ -189,7 +189,7 @@ CHANGE_HEADER = ("model", "variant", "device", "figure", "before", "now", "chang
 CHANGE_LEFT = 4
 
 
-def change_cells(item: Change) -> tuple[str, ...]:
+def change_cells(item: MetricChange) -> tuple[str, ...]:
     """One change, in the order of CHANGE_HEADER."""
     before, after = (NOTHING if value is None else _changed(item, value) for value in (item.before, item.after))
     return (
@@ -212,7 +212,7 @@ def _figure(rule: str) -> str:
     return rule.replace("verdict:", "rule ").removesuffix("_bytes").replace("_", " ")
 
 
-def _changed(item: Change, value: float) -> str:
+def _changed(item: MetricChange, value: float) -> str:
     if item.rule.startswith("verdict:"):
         return "passed" if value else "FAILED"
     if item.metric is not None:
@@ -220,7 +220,7 @@ def _changed(item: Change, value: float) -> str:
     return format_rule(item.rule, value)
 
 
-def _by_how_much(item: Change) -> str:
+def _by_how_much(item: MetricChange) -> str:
     if item.before is None or item.after is None or item.rule.startswith("verdict:") or item.note:
         return NOTHING
     if item.metric is not None:
@@ -240,7 +240,7 @@ def benches_by_device(report: Report) -> dict[str, list[Measurement]]:
 def limit_file(verdict: Verdict) -> str | None:
     """The project's file that set the limit; None where that is the command line, or came with edgekit."""
     origin = verdict.origin
-    return origin if origin.endswith(".toml") and not origin.startswith(("/", OURS)) else None
+    return origin if origin.endswith(".toml") and not origin.startswith(("/", SHIPPED_PREFIX)) else None
 
 
 def tier_note(host: str) -> str:

@@ -50,11 +50,11 @@ class Session(ABC):
         """
         _check_names(self.signature, samples)
         chunks: list[list[Array]] = []
-        for call in batching.split(self.signature, samples, batch):
+        for call in batching.iter_batches(self.signature, samples, batch):
             raw = {spec.name: to_tensor(array, spec) for spec, array in zip(self.signature.inputs, call, strict=True)}
             outputs = self.run(raw)
             chunks.append([outputs[spec.name] for spec in self.signature.outputs])
-        joined = batching.join(self.signature, samples, chunks)
+        joined = batching.concat_outputs(self.signature, samples, chunks)
         return {spec.name: from_tensor(joined[spec.name], spec) for spec in self.signature.outputs}
 
     @abstractmethod
@@ -96,7 +96,7 @@ class Runtime(ABC):
         return self._trace(path, samples, signature)
 
     @property
-    def shows_inside(self) -> bool:
+    def exposes_intermediates(self) -> bool:
         """Whether the format shows its inner tensors."""
         return type(self)._trace is not Runtime._trace
 
@@ -123,7 +123,7 @@ class Runtime(ABC):
     ) -> tuple[OperatorCost, ...]:
         raise InputError(f"{path}: {self.title} does not tell the time of its operators")
 
-    def as_run(self, path: Path, to: Path) -> Path:
+    def save_optimized_model(self, path: Path, to: Path) -> Path:
         """The model as the runtime runs it once it has fused what it can: written to `to`, or the file itself."""
         return path
 

@@ -15,7 +15,7 @@ from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.numerics.tensor_layout import Order, inverse
+from edgekit.core.numerics.tensor_layout import Permutation, inverse_permutation
 from edgekit.core.values.specs import Signature, TensorSpec
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ BATCH = 256
 Build = Callable[[], Any]
 
 
-class Loaded(ABC):
+class LoadedModel(ABC):
     """A model in memory. Satisfies `edgekit.core.records.source.LoadedSource`.
 
     `sizes` has a size for each symbolic dimension that is not the batch.
@@ -37,7 +37,7 @@ class Loaded(ABC):
         self.sizes: Mapping[str, int] = {}
         self._made: dict[Hashable, Any] = {}  # copies under other signatures share it
 
-    def at(self, signature: Signature, sizes: Mapping[str, int]) -> Loaded:
+    def at(self, signature: Signature, sizes: Mapping[str, int]) -> LoadedModel:
         """The same model under another signature: other dimensions fixed, other sizes for those that are not."""
         other = copy.copy(self)
         other.signature, other.sizes = signature, sizes
@@ -64,19 +64,19 @@ class Loaded(ABC):
 
         Raises StepFailed when the model returns another number of outputs than its signature says.
         """
-        chunks = [self._run(call) for call in batching.split(self.signature, inputs, BATCH)]
+        chunks = [self._run(call) for call in batching.iter_batches(self.signature, inputs, BATCH)]
         if any(len(chunk) != len(self.signature.outputs) for chunk in chunks):
             raise StepFailed(
                 f"the {self.kind} model returns {len(chunks[0])} outputs, not {len(self.signature.outputs)}"
             )
-        return batching.join(self.signature, inputs, chunks)
+        return batching.concat_outputs(self.signature, inputs, chunks)
 
     def trace(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """What every layer computes, in the order of computation, by name, shape (N, 1, ...): one call a sample.
 
         Raises InputError where the kind does not show its inside.
         """
-        return batching.stacked(self._trace(call) for call in batching.split(self.signature, inputs))
+        return batching.stack_traces(self._trace(call) for call in batching.iter_batches(self.signature, inputs))
 
     def _trace(self, inputs: list[Array]) -> dict[str, Array]:
         """The floating-point results of every layer in one call."""
@@ -97,12 +97,14 @@ class Loaded(ABC):
         except Exception:  # noqa: BLE001 - a user's code may name float32, an operator may have no kernel for float64
             return None
 
-    def relaid(self, orders: Mapping[str, Order], signature: Signature) -> Loaded:
+    def relaid(self, orders: Mapping[str, Permutation], signature: Signature) -> LoadedModel:
         """A model with that signature, whose tensors named in `orders` have their dimensions in another order.
 
         `orders` gives, for each dimension of the new tensor, the old one that it was.
         """
-        ins = [inverse(orders[spec.name]) if spec.name in orders else None for spec in self.signature.inputs]
+        ins = [
+            inverse_permutation(orders[spec.name]) if spec.name in orders else None for spec in self.signature.inputs
+        ]
         outs = [orders.get(spec.name) for spec in self.signature.outputs]
         return type(self)(self._permuted(ins, outs), signature).at(signature, self.sizes)
 
@@ -131,12 +133,12 @@ class Loaded(ABC):
         """Every weight by name, trainable or not, in a stable order."""
 
     @abstractmethod
-    def _permuted(self, inputs: list[Order | None], outputs: list[Order | None]) -> Any:
+    def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         """The model with its inputs permuted before it, and its outputs behind it; None leaves one as it is."""
 
 
 @dataclass(frozen=True)
-class Given:
+class UserModel:
     """A model that a user points at: a file or folder, or the code that builds it, with its weights.
 
     `inputs` are those that the user declared, in order; `examples` real inputs by name (shape (N, ...)), where there
@@ -162,7 +164,7 @@ class SourceKind(ABC):
     layout: ClassVar[str]
     """Where channels stand: `last` or `first`."""
     suffixes: ClassVar[tuple[str, ...]] = ()
-    shows_inside: ClassVar[bool] = True
+    exposes_intermediates: ClassVar[bool] = True
     """Whether it can be told what its layers compute, by the kind or by a runtime that takes its files."""
 
     def recognises(self, path: Path) -> bool:
@@ -170,14 +172,14 @@ class SourceKind(ABC):
         return path.is_file() and path.suffix.lower() in self.suffixes
 
     @abstractmethod
-    def load(self, path: Path, signature: Signature, build: Build | None) -> Loaded:
+    def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedModel:
         """The model in the file; `build` makes the network around bare weights.
 
         Raises InputError when the file is empty, truncated or something else, or does not fit the code.
         """
 
     @abstractmethod
-    def adopt(self, given: Given, folder: Path) -> tuple[str, Signature]:
+    def adopt(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
         """Puts a user's model into the folder: the name of the file (or folder) there, and its signature.
 
         Outputs whose shape only a run can tell have the shape (). Raises InputError as `load` does, and when the
@@ -185,7 +187,7 @@ class SourceKind(ABC):
         """
 
 
-def declared(given: Given) -> tuple[TensorSpec, ...]:
+def declared_inputs(given: UserModel) -> tuple[TensorSpec, ...]:
     """The inputs of a model that cannot tell them itself: those declared, else those of the examples.
 
     The first dimension of an example is the batch. Raises InputError when there is neither.
@@ -207,7 +209,7 @@ def unknown_outputs(names: list[str]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name, (), "") for name in names)
 
 
-def agree(found: Signature, given: Given, what: str) -> Signature:
+def reconcile_signature(found: Signature, given: UserModel, what: str) -> Signature:
     """The signature that a file tells, with the dimensions that the user declared in place of symbolic ones.
 
     Raises InputError when the user declared other inputs than the file has.

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.records.memory_plan import Life
+from edgekit.core.records.memory_plan import TensorLifetime
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
@@ -21,7 +21,7 @@ from edgekit.core.values.specs import ModelDescription, Signature
 
 
 @dataclass(frozen=True)
-class Conversion:
+class ConversionRequest:
     """What a conversion is asked for. `calibration` holds real inputs by name, shape (N, ...), where needed.
 
     `options` are the target's own, by the names that its `options` list; what is not there is the target's choice.
@@ -38,7 +38,7 @@ class Conversion:
 
 
 @dataclass(frozen=True)
-class Layer:
+class QuantizableLayer:
     """An operator of a float file that can be kept in float by name. `title` is for people.
 
     `inputs` and `outputs` are the tensors between operators, `weights` how many numbers it has learned. `int16` says
@@ -55,7 +55,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConversionResult:
     """What a conversion made: the file, its signature, the options that were used, and what a reader should know."""
 
     file: str
@@ -105,7 +105,7 @@ class Target(ABC):
         """The name of the model file in an artifact."""
         return f"model{self.suffixes[0]}"
 
-    def convert(self, source: LoadedSource, job: Conversion) -> Converted:
+    def convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         """Writes the model file into the job's folder.
 
         Raises InputError for a source kind or precision that it does not take, MissingDependency, and StepFailed when
@@ -122,10 +122,10 @@ class Target(ABC):
         return converted
 
     @abstractmethod
-    def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
+    def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         """The conversion itself."""
 
-    def _convert_by(self, recipe: Recipe, source: LoadedSource, job: Conversion) -> Converted:
+    def _convert_by(self, recipe: Recipe, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         self._check_recipe(recipe)
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
             base = self.float_base(source, replace(job, folder=Path(folder)))
@@ -138,15 +138,15 @@ class Target(ABC):
         if recipe.calibration is not None and recipe.calibration not in self.calibrations:
             raise InputError(f"{self.name} takes ranges by {', '.join(self.calibrations)}, not by {recipe.calibration}")
 
-    def float_base(self, source: LoadedSource, job: Conversion) -> Path:
+    def float_base(self, source: LoadedSource, job: ConversionRequest) -> Path:
         """Writes the float file that recipes start from into the job's folder."""
         raise InputError(f"{self.name} keeps no single layers in float")
 
-    def layers(self, base: Path) -> tuple[Layer, ...]:
+    def layers(self, base: Path) -> tuple[QuantizableLayer, ...]:
         """The operators of a float file that a recipe can name, in the order of computation."""
         raise InputError(f"{self.name} keeps no single layers in float")
 
-    def select(self, base: Path, signature: Signature, job: Conversion) -> Converted:
+    def select(self, base: Path, signature: Signature, job: ConversionRequest) -> ConversionResult:
         """Writes the model file into the job's folder, from the float file, by the job's recipe.
 
         `signature` is the source's. Raises InputError when the recipe names a layer that is not there.
@@ -166,12 +166,12 @@ class Target(ABC):
         """A file like this one whose runtime shows its inner tensors: itself, where the runtime does so anyway."""
         return path
 
-    def lives(self, path: Path) -> tuple[Life, ...]:
+    def tensor_lifetimes(self, path: Path) -> tuple[TensorLifetime, ...]:
         """Each computed tensor's size and life, in the order of computation. Raises InputError where it is not told."""
         raise InputError(f"{path}: {self.title} files do not tell how long their tensors live")
 
     @property
-    def cuts(self) -> bool:
+    def can_truncate(self) -> bool:
         """Whether its files can be cut off after an operator."""
         return type(self).cut is not Target.cut
 
@@ -188,7 +188,7 @@ class Target(ABC):
         """What is in a file of this format. Raises InputError when it is empty, truncated or something else."""
 
 
-def named_layers(layers: Iterable[Layer], names: Iterable[str]) -> list[Layer]:
+def named_layers(layers: Iterable[QuantizableLayer], names: Iterable[str]) -> list[QuantizableLayer]:
     """The layers of these names, in the order of computation. Raises InputError for a name that is none of theirs."""
     known = {layer.name: layer for layer in layers}
     wanted = set(names)
@@ -198,7 +198,7 @@ def named_layers(layers: Iterable[Layer], names: Iterable[str]) -> list[Layer]:
     return [layer for name, layer in known.items() if name in wanted]
 
 
-def refuse(path: Path, format_name: str, reason: str = "") -> InputError:
+def malformed_file_error(path: Path, format_name: str, reason: str = "") -> InputError:
     """The error for a file that is not what its name promises."""
     return InputError(
         f"{path}: this is not a model in the format {format_name}, or it is damaged"

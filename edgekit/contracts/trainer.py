@@ -16,7 +16,7 @@ from edgekit.core.numerics.metrics import Array
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingJob:
     """What is to be learned, and how.
 
     Inputs have shape (N, ...) in the framework's own layout, labels (N,) or the shape of the outputs; `validation` is
@@ -51,7 +51,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Fit:
+class TrainingResult:
     """The result of a training: the weights file that was written, and the figures of each epoch.
 
     `record` is what else goes into source.json's `training`: seconds, complete epochs, why it stopped.
@@ -76,7 +76,7 @@ class Trainer(ABC):
     qat_requires: ClassVar[tuple[Requirement, ...]] = ()
 
     @abstractmethod
-    def fit(self, lesson: Lesson) -> Fit:
+    def fit(self, lesson: TrainingJob) -> TrainingResult:
         """Trains and writes the weights. Emits a `Progress` after every epoch and some batches.
 
         Seeded: the same machine gives the same weights, in one go or resumed from any epoch.

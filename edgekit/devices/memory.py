@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.core.records.memory_plan import Life, peak
+from edgekit.core.records.memory_plan import TensorLifetime, memory_peak
 from edgekit.core.units import format_bytes
 from edgekit.devices.cost_models.flash import FlashEstimate
 from edgekit.devices.profile import DeviceProfile
 
 
-def lacks_room(
-    profile: DeviceProfile, size_bytes: int, lives: Sequence[Life], code: FlashEstimate | None = None
+def memory_shortage(
+    profile: DeviceProfile,
+    size_bytes: int,
+    tensor_lifetimes: Sequence[TensorLifetime],
+    code: FlashEstimate | None = None,
 ) -> str | None:
     """Why a model file of that size, whose tensors live so long, cannot run there, or None.
 
@@ -27,9 +30,9 @@ def lacks_room(
             f"its file of {format_bytes(size_bytes)} and its code, at least {format_bytes(code.low_bytes)} by estimate,"
             f" are larger than {format_bytes(flash)} of flash"
         )
-    if not lives:
+    if not tensor_lifetimes:
         return None
-    most = peak(lives)
+    most = memory_peak(tensor_lifetimes)
     needed, room = most.size_bytes + (size_bytes if flash is None else 0), memory.ram - (memory.system or 0)
     if needed <= room:
         return None

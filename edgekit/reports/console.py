@@ -29,9 +29,9 @@ from edgekit.contracts.report import (
 )
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.core.records.regressions import INCOMPARABLE, Change, Changes
+from edgekit.core.records.regressions import INCOMPARABLE, ChangeReport, MetricChange
 from edgekit.core.records.report import Report
-from edgekit.core.records.tuning import Blame
+from edgekit.core.records.tuning import LayerSensitivity
 
 WIDTH = 100
 BLAMED, NOTHING_DB = 10, 0.05
@@ -81,13 +81,13 @@ def _operators(item: Measurement, tier: str, found: Sequence[OperatorCost], colo
 _CHANGES = ("model", "variant", "figure", "before", "now", "change", "verdict")
 
 
-def _change(item: Change) -> tuple[str, ...]:
+def _change(item: MetricChange) -> tuple[str, ...]:
     """One change with its device beside its figure: a terminal has no room for a column of devices."""
     model, variant, device, figure, *rest, _note = change_cells(item)
     return model, variant, f"{figure}, {device}" if item.device else figure, *rest
 
 
-def changes_table(changes: Changes, color: bool) -> str:
+def changes_table(changes: ChangeReport, color: bool) -> str:
     """What changed, the worst first; what could not be compared is counted below, with the reason."""
     compared = [item for item in changes.told if item.state != INCOMPARABLE]
     text = table(_CHANGES, map(_change, compared), left=3, color=color) if compared else ""
@@ -113,16 +113,16 @@ class ConsoleReport(ReportFormat):
         parts += [f"FAILED {verdict.sentence}\n" for verdict in report.failed]
         return "".join([*parts, conclusion(report), "\n"])
 
-    def render_changes(self, changes: Changes, *, color: bool = False) -> str:
+    def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
         return f"{changes.old} against {changes.new}\n{changes_table(changes, color)}"
 
 
 REPORT = ConsoleReport()
 
 
-def blame_table(blames: Sequence[Blame], factor: float, color: bool) -> str:
+def sensitivity_table(sensitivities: Sequence[LayerSensitivity], factor: float, color: bool) -> str:
     """What it gains to keep single layers in float; `factor` turns the metric's gain into its unit."""
-    alone = any(item.alone_db is not None for item in blames)
+    alone = any(item.alone_db is not None for item in sensitivities)
     rows = [
         (
             item.unit.title,
@@ -132,9 +132,9 @@ def blame_table(blames: Sequence[Blame], factor: float, color: bool) -> str:
             f"{100 * item.share:.1f}%",
             *(() if not alone else ("-" if item.alone_db is None else f"{item.alone_db:.1f} dB",)),
         )
-        for item in blames[:BLAMED]
+        for item in sensitivities[:BLAMED]
         if item.gain_db >= NOTHING_DB or item.alone_db is not None
     ]
     header = ("to blame: kept in float", "layers", "gains", "wins back", "of weights", *(("alone",) if alone else ()))
-    left_out = len(blames) - len(rows)
+    left_out = len(sensitivities) - len(rows)
     return table(header, rows, left=1, color=color) + (f"and {left_out} others gain less\n" if left_out else "")

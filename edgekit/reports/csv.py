@@ -10,7 +10,7 @@ from dataclasses import asdict
 from edgekit.contracts.report import ReportFormat
 from edgekit.core.numerics.output_comparison import Comparison
 from edgekit.core.records.measurement import Measurement
-from edgekit.core.records.report import Report, Row
+from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Validation
 
 HEADER = (
@@ -33,7 +33,7 @@ _Line = dict[str, object]
 
 def _validated(validation: Validation) -> Iterator[_Line]:
     yield from _compared("", validation.comparisons)
-    yield from _compared("hard_", validation.hard)
+    yield from _compared("stress_", validation.stress)
     drift = validation.drift
     if drift is not None:
         yield {"figure": f"{drift.metric}_source", "value": drift.source}
@@ -82,7 +82,7 @@ def _measured(item: Measurement) -> Iterator[_Line]:
             yield {**host, "tier": tier, "figure": "peak_memory_bytes", "value": memory}
 
 
-def _row(row: Row) -> Iterator[_Line]:
+def _row(row: ReportRow) -> Iterator[_Line]:
     manifest = row.artifact.manifest
     yield {"figure": "size_bytes", "value": manifest.size_bytes}
     if row.validation is not None:

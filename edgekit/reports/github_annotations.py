@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgekit.contracts.report import ReportFormat, change_cells, conclusion, limit_file
-from edgekit.core.records.regressions import Change, Changes
+from edgekit.core.records.regressions import ChangeReport, MetricChange
 from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Verdict
 
@@ -40,7 +40,7 @@ def _about(level: str, verdicts: Sequence[Verdict]) -> Iterable[str]:
         yield _command(level, "edgekit", f"{len(verdicts) - len(kept)} more; see the report")
 
 
-def _changed(item: Change) -> str:
+def _changed(item: MetricChange) -> str:
     subject, variant, device, figure, before, after, by, word, note = change_cells(item)
     where = f" on {device}" if item.device else ""
     return f"{subject} {variant}{where}: {figure} {before} -> {after} ({by}): {word}{f'; {note}' if note else ''}"
@@ -58,7 +58,7 @@ class GithubAnnotations(ReportFormat):
         changes = self.render_changes(report.changes) if report.changes is not None else ""
         return "".join([*lines, _command("notice", "edgekit", conclusion(report)), changes])
 
-    def render_changes(self, changes: Changes, *, color: bool = False) -> str:
+    def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
         kept = changes.broken if len(changes.broken) <= SHOWN else changes.broken[: SHOWN - 1]
         lines = [_command("error", "edgekit: worse than before", _changed(item)) for item in kept]
         if len(kept) < len(changes.broken):

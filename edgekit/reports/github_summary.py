@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.contracts.report import ReportFormat
-from edgekit.core.records.regressions import Changes
+from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
 from edgekit.reports._shared.markdown import changes_section, report_text
 
@@ -30,7 +30,7 @@ class GithubSummary(ReportFormat):
     def render(self, report: Report, *, color: bool = False) -> str:
         return _within(report_text(report, f"{':x:' if report.failed else ':white_check_mark:'} edgekit"))
 
-    def render_changes(self, changes: Changes, *, color: bool = False) -> str:
+    def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
         mark = ":x:" if changes.broken else ":white_check_mark:"
         return _within(f"# {mark} edgekit: {changes.old} against {changes.new}\n\n{changes_section(changes)}")
 

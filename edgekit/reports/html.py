@@ -10,7 +10,7 @@ from typing import Any
 from edgekit.contracts.report import NOTHING, ReportFormat, conclusion
 from edgekit.core.environment.requirements import JINJA2, MATPLOTLIB, require
 from edgekit.core.records.measurement import Measurement
-from edgekit.core.records.regressions import Changes
+from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
 from edgekit.reports._html.svg import shared_markers
 from edgekit.reports._shared.tables import TIER_WORDS
@@ -114,7 +114,7 @@ class HtmlReport(ReportFormat):
             host=report.host,
         )
 
-    def render_changes(self, changes: Changes, *, color: bool = False) -> str:
+    def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
         from edgekit.reports._shared import tables
 
         table = tables.changes(changes)

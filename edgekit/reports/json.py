@@ -8,8 +8,8 @@ from typing import Any
 from edgekit.contracts.report import ReportFormat
 from edgekit.core.environment.atomic_files import to_json
 from edgekit.core.records.layer_errors import to_dict
-from edgekit.core.records.regressions import Changes
-from edgekit.core.records.report import REPORT_SCHEMA, Report, Row
+from edgekit.core.records.regressions import ChangeReport
+from edgekit.core.records.report import REPORT_SCHEMA, Report, ReportRow
 from edgekit.core.records.validation import Validation
 
 
@@ -17,7 +17,7 @@ def _validation(validation: Validation) -> dict[str, Any]:
     return {**asdict(validation), "passed": validation.passed}
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: ReportRow) -> dict[str, Any]:
     manifest = row.artifact.manifest
     return {
         "model": manifest.model,
@@ -47,7 +47,7 @@ def to_data(report: Report) -> dict[str, Any]:
     }
 
 
-def changes_data(changes: Changes) -> dict[str, Any]:
+def changes_data(changes: ChangeReport) -> dict[str, Any]:
     """What two runs differ in, as plain data."""
     return {
         "old": changes.old,
@@ -67,7 +67,7 @@ class JsonReport(ReportFormat):
     def render(self, report: Report, *, color: bool = False) -> str:
         return to_json(to_data(report))
 
-    def render_changes(self, changes: Changes, *, color: bool = False) -> str:
+    def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
         return to_json(changes_data(changes))
 
 

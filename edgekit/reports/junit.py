@@ -11,8 +11,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
 from edgekit.contracts.report import ReportFormat, change_cells
-from edgekit.core.records.regressions import Change, Changes
-from edgekit.core.records.report import Report, Row
+from edgekit.core.records.regressions import ChangeReport, MetricChange
+from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.values.budgets import Verdict
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -47,7 +47,7 @@ def _judged(verdict: Verdict) -> tuple[str, tuple[str, str] | None, str]:
     )
 
 
-def _artifact(row: Row) -> ET.Element:
+def _artifact(row: ReportRow) -> ET.Element:
     manifest = row.artifact.manifest
     failures = sum(not verdict.passed for verdict in row.verdicts)
     suite = _suite(row.artifact.label, len(row.verdicts), failures)
@@ -60,7 +60,7 @@ def _artifact(row: Row) -> ET.Element:
     return suite
 
 
-def _changed(changes: Changes) -> ET.Element:
+def _changed(changes: ChangeReport) -> ET.Element:
     suite = _suite(f"{changes.old} against {changes.new}", len(changes.items), len(changes.broken))
     for item in changes.items:
         name = f"{item.metric or item.rule} on {item.device}" if item.device else item.metric or item.rule
@@ -72,7 +72,7 @@ def _changed(changes: Changes) -> ET.Element:
     return suite
 
 
-def _sentence(item: Change) -> str:
+def _sentence(item: MetricChange) -> str:
     *_, before, after, by, word, note = change_cells(item)
     return f"{before} -> {after} ({by}): {word}" + (f"; {note}" if note else "")
 
@@ -95,7 +95,7 @@ class JunitReport(ReportFormat):
         suites = [_artifact(row) for row in report.rows]
         return _document(suites if report.changes is None else [*suites, _changed(report.changes)])
 
-    def render_changes(self, changes: Changes, *, color: bool = False) -> str:
+    def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
         return _document([_changed(changes)])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.contracts.report import ReportFormat
-from edgekit.core.records.regressions import Changes
+from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
 from edgekit.reports._shared.markdown import changes_section, report_text
 
@@ -17,7 +17,7 @@ class MarkdownReport(ReportFormat):
     def render(self, report: Report, *, color: bool = False) -> str:
         return report_text(report, "edgekit report")
 
-    def render_changes(self, changes: Changes, *, color: bool = False) -> str:
+    def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
         return f"# edgekit: {changes.old} against {changes.new}\n\n{changes_section(changes)}"
 
 

@@ -81,7 +81,7 @@ class Memory:
 
 def _raw_inputs(session: Session, samples: dict[str, Array]) -> dict[str, Array]:
     """The first call that the samples are good for, as the model's own tensors."""
-    first = next(batching.split(session.signature, samples))
+    first = next(batching.iter_batches(session.signature, samples))
     pairs = zip(session.signature.inputs, first, strict=True)
     return {spec.name: np.ascontiguousarray(to_tensor(array, spec)) for spec, array in pairs}
 
@@ -243,7 +243,7 @@ def count_each(request: dict[str, Any]) -> dict[str, Any]:
 
 def as_run(request: dict[str, Any]) -> dict[str, Any]:
     """The model as the runtime runs it, and where it is."""
-    return {"file": str(_runtime(request).as_run(Path(request["file"]), Path(request["to"])))}
+    return {"file": str(_runtime(request).save_optimized_model(Path(request["file"]), Path(request["to"])))}
 
 
 def infer(request: dict[str, Any]) -> dict[str, Any]:

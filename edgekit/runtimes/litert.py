@@ -93,7 +93,7 @@ class LiteRT(Runtime):
             interpreter.invoke()
             return {spec.name: from_tensor(interpreter.get_tensor(index), spec) for index, spec in specs.items()}
 
-        return batching.stacked(values(call) for call in batching.split(taken, samples))
+        return batching.stack_traces(values(call) for call in batching.iter_batches(taken, samples))
 
 
 def _named(interpreter: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:

@@ -92,8 +92,8 @@ class OnnxRuntime(Runtime):
         session = self._open(path, 1, None)
         inputs = Signature(session.signature.inputs, ())
         names = [spec.name for spec in session.signature.outputs]
-        return batching.stacked(
-            dict(zip(names, session._run(call), strict=True)) for call in batching.split(inputs, samples)
+        return batching.stack_traces(
+            dict(zip(names, session._run(call), strict=True)) for call in batching.iter_batches(inputs, samples)
         )
 
     def _profile(
@@ -109,7 +109,7 @@ class OnnxRuntime(Runtime):
                 call()
             return _times(json.loads(Path(session._session.end_profiling()).read_text()), _UNSTEADY)
 
-    def as_run(self, path: Path, to: Path) -> Path:
+    def save_optimized_model(self, path: Path, to: Path) -> Path:
         options = self._options(1)
         options.optimized_model_filepath = str(to)
         self._session(path, options)

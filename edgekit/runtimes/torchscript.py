@@ -35,7 +35,7 @@ class TorchScriptRuntime(TorchRuntime):
             reason = next(iter(str(error).splitlines()), "")[:200]
             raise InputError(f"{path}: this TorchScript does not show what it computes inside ({reason})") from error
         inputs = Signature(session.signature.inputs, ())
-        return batching.stacked(_values(function, names, call) for call in batching.split(inputs, samples))
+        return batching.stack_traces(_values(function, names, call) for call in batching.iter_batches(inputs, samples))
 
 
 def _exposed(module: Any) -> tuple[Callable[..., Any], list[str]]:

@@ -8,15 +8,15 @@ import operator
 from collections.abc import Callable, Container, Mapping
 from typing import Any
 
-from edgekit.contracts.source import Loaded, unknown_outputs
+from edgekit.contracts.source import LoadedModel, unknown_outputs
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.numerics.tensor_layout import Order
+from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources.bridges._functional import functional
 
 
-class LoadedTorch(Loaded):
+class LoadedTorch(LoadedModel):
     """An nn.Module in eval mode."""
 
     kind = "torch"
@@ -50,7 +50,7 @@ class LoadedTorch(Loaded):
         }
         return {name: tensor.detach().numpy() for name, tensor in state.items()}
 
-    def _permuted(self, inputs: list[Order | None], outputs: list[Order | None]) -> Any:
+    def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         return permuted(self.model, inputs, outputs)
 
 
@@ -94,11 +94,11 @@ def outputs_of(result: Any) -> list[Any]:
     return list(result) if isinstance(result, (list, tuple)) else [result]
 
 
-def permuted(model: Any, inputs: list[Order | None], outputs: list[Order | None]) -> Any:
+def permuted(model: Any, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
     """A module around another, with permutes before and behind it."""
     import torch
 
-    def moved(graph: Any, node: Any, order: Order | None) -> Any:
+    def moved(graph: Any, node: Any, order: Permutation | None) -> Any:
         return node if order is None else graph.call_function(torch.permute, (node, order))
 
     return _around(

@@ -10,10 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.source import Build, Given, Loaded, SourceKind, agree, declared, unknown_outputs
+from edgekit.contracts.source import (
+    Build,
+    LoadedModel,
+    SourceKind,
+    UserModel,
+    declared_inputs,
+    reconcile_signature,
+    unknown_outputs,
+)
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.numerics.tensor_layout import Order
+from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._keras_file import built, call, input_keys, load_model, load_source, output_keys, watched_layers
 
@@ -27,7 +35,7 @@ VARIABLES = {
 _COUNTED = re.compile(r"keras_tensor(_\d+)?")
 
 
-class LoadedKeras(Loaded):
+class LoadedKeras(LoadedModel):
     """A Keras model on the TensorFlow backend."""
 
     kind = "keras"
@@ -61,7 +69,7 @@ class LoadedKeras(Loaded):
     def parameters(self) -> dict[str, Array]:
         return {f"{index}/{weight.path}": np.asarray(weight) for index, weight in enumerate(self.model.weights)}
 
-    def _permuted(self, inputs: list[Order | None], outputs: list[Order | None]) -> Any:
+    def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         import keras
 
         specs = list(zip(self.signature.inputs, inputs, strict=True))
@@ -71,7 +79,7 @@ class LoadedKeras(Loaded):
         return keras.Model(outer, [_permute(tensor, order) for tensor, order in zip(found, outputs, strict=True)])
 
 
-def _outer_input(spec: TensorSpec, order: Order | None) -> Any:
+def _outer_input(spec: TensorSpec, order: Permutation | None) -> Any:
     import keras
 
     shape = [dim if isinstance(dim, int) else None for dim in spec.shape]
@@ -79,7 +87,7 @@ def _outer_input(spec: TensorSpec, order: Order | None) -> Any:
     return keras.Input(batch_shape=shape, dtype=spec.dtype, name=spec.name)
 
 
-def _permute(tensor: Any, order: Order | None) -> Any:
+def _permute(tensor: Any, order: Permutation | None) -> Any:
     import keras
 
     return tensor if order is None else keras.ops.transpose(tensor, order)
@@ -122,14 +130,14 @@ class Keras(SourceKind):
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedKeras:
         return LoadedKeras(load_source(path, build, signature.inputs), signature)
 
-    def adopt(self, given: Given, folder: Path) -> tuple[str, Signature]:
+    def adopt(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
         if given.path is not None:
             file = f"model{given.path.suffix.lower()}"
             model = load_model(given.path, None, ())
             shutil.copyfile(given.path, folder / file)
         else:
             assert given.build is not None  # a model is a file or code
-            inputs = given.inputs or (declared(given) if given.examples else ())
+            inputs = given.inputs or (declared_inputs(given) if given.examples else ())
             file = "model.weights.h5"
             if given.weights is None:
                 model = built(given.build, inputs)
@@ -138,8 +146,8 @@ class Keras(SourceKind):
             model.save_weights(folder / file)
         found = signature(model)
         if found is None:
-            return file, Signature(declared(given), unknown_outputs(["output"]))
-        return file, agree(found, given, "the model")
+            return file, Signature(declared_inputs(given), unknown_outputs(["output"]))
+        return file, reconcile_signature(found, given, "the model")
 
 
 SOURCE = Keras()

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.source import Build, Given, Loaded, SourceKind, agree
+from edgekit.contracts.source import Build, LoadedModel, SourceKind, UserModel, reconcile_signature
 from edgekit.core.environment.requirements import ONNX, ONNXRUNTIME
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.numerics.tensor_layout import Order
+from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources._onnx_file import load_model
 
 _LARGEST = 2**31 - 2**20  # a protobuf message has less than 2 GB
 
 
-class LoadedOnnx(Loaded):
+class LoadedOnnx(LoadedModel):
     """A ModelProto with its weights, and a session that runs it."""
 
     kind = "onnx"
@@ -38,7 +38,7 @@ class LoadedOnnx(Loaded):
 
         return {item.name: numpy_helper.to_array(item) for item in self.model.graph.initializer}
 
-    def _permuted(self, inputs: list[Order | None], outputs: list[Order | None]) -> Any:
+    def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         """The graph with Transpose nodes between its inputs and outputs and the inside, which is renamed there."""
         import onnx
 
@@ -116,7 +116,7 @@ class Onnx(SourceKind):
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedOnnx:
         return LoadedOnnx(load_model(path), signature)
 
-    def adopt(self, given: Given, folder: Path) -> tuple[str, Signature]:
+    def adopt(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
         import onnx
 
         assert given.path is not None  # an ONNX model is a file
@@ -131,7 +131,7 @@ class Onnx(SourceKind):
         )
         if not found.inputs:
             raise InputError(f"{given.path}: this model has no inputs")
-        return "model.onnx", agree(found, given, str(given.path))
+        return "model.onnx", reconcile_signature(found, given, str(given.path))
 
 
 SOURCE = Onnx()

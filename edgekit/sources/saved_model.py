@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.source import Build, Given, Loaded, SourceKind, agree
+from edgekit.contracts.source import Build, LoadedModel, SourceKind, UserModel, reconcile_signature
 from edgekit.core.environment.requirements import TENSORFLOW
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.numerics.tensor_layout import Order
+from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Signature, TensorSpec
 
 _DEFAULT = "serving_default"
@@ -27,7 +27,7 @@ _REACHING_OUT = re.compile(
 _RESTORING = re.compile(r"^SaveV2$|^RestoreV2$|MergeV2Checkpoints")
 
 
-class LoadedSavedModel(Loaded):
+class LoadedSavedModel(LoadedModel):
     """A tf.Module whose `__call__` takes tensors in the signature's order and returns a list of them."""
 
     kind = "saved-model"
@@ -42,7 +42,7 @@ class LoadedSavedModel(Loaded):
     def parameters(self) -> dict[str, Array]:
         return {f"{index}/{item.name}": item.numpy() for index, item in enumerate(self.model.inner.variables)}
 
-    def _permuted(self, inputs: list[Order | None], outputs: list[Order | None]) -> Any:
+    def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         import tensorflow as tf
 
         model = self.model
@@ -61,7 +61,7 @@ class LoadedSavedModel(Loaded):
         return Relaid()
 
 
-def _transpose(tensor: Any, order: Order | None) -> Any:
+def _transpose(tensor: Any, order: Permutation | None) -> Any:
     import tensorflow as tf
 
     return tensor if order is None else tf.transpose(tensor, order)
@@ -71,7 +71,7 @@ class SavedModel(SourceKind):
     """Channels last."""
 
     name = "saved-model"
-    shows_inside = False
+    exposes_intermediates = False
     requires = (TENSORFLOW,)
     variables = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "TF_ENABLE_ONEDNN_OPTS": "0"}
     layout = "last"
@@ -83,13 +83,13 @@ class SavedModel(SourceKind):
         inner, function = _open(path)
         return LoadedSavedModel(_module(inner, function, signature), signature)
 
-    def adopt(self, given: Given, folder: Path) -> tuple[str, Signature]:
+    def adopt(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
         assert given.path is not None  # a SavedModel is a folder
         _, function = _open(given.path)
         shutil.copytree(given.path, folder / "saved_model")
         inputs = _specs(function.structured_input_signature[1].items(), given.path)
         outputs = _specs(function.structured_outputs.items(), given.path)
-        return "saved_model", agree(Signature(inputs, outputs), given, str(given.path))
+        return "saved_model", reconcile_signature(Signature(inputs, outputs), given, str(given.path))
 
 
 def _open(path: Path) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.source import Build, Given, SourceKind, agree, declared
+from edgekit.contracts.source import Build, SourceKind, UserModel, declared_inputs, reconcile_signature
 from edgekit.core.environment.requirements import SAFETENSORS, TORCH, require
 from edgekit.core.errors import InputError
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
@@ -39,11 +39,11 @@ class Torch(SourceKind):
         _fill(module, path, f"{path}: these weights do not fit the network that the code builds; train it again")
         return LoadedTorch(_returning_tensors(module.eval(), signature), signature)
 
-    def adopt(self, given: Given, folder: Path) -> tuple[str, Signature]:
+    def adopt(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
         if given.path is not None:
             found = _program_signature(load_program(given.path), given.path)
             shutil.copyfile(given.path, folder / "model.pt2")
-            return "model.pt2", agree(found, given, str(given.path))
+            return "model.pt2", reconcile_signature(found, given, str(given.path))
         import torch
 
         assert given.build is not None  # a model is a file or code
@@ -51,7 +51,7 @@ class Torch(SourceKind):
         if given.weights is not None:
             _fill(module, given.weights, "")
         torch.save(module.state_dict(), folder / "weights.pt")
-        return "weights.pt", Signature(declared(given), output_names(module, declared(given)))
+        return "weights.pt", Signature(declared_inputs(given), output_names(module, declared_inputs(given)))
 
 
 def _load_program(path: Path, signature: Signature) -> Any:

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.source import Build, Given, SourceKind, agree, declared
+from edgekit.contracts.source import Build, SourceKind, UserModel, declared_inputs, reconcile_signature
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
 from edgekit.core.values.specs import Signature
@@ -52,7 +52,7 @@ class TorchScript(SourceKind):
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedTorchScript:
         return LoadedTorchScript(load_script(path), signature)
 
-    def adopt(self, given: Given, folder: Path) -> tuple[str, Signature]:
+    def adopt(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
         import torch
 
         assert given.path is not None  # TorchScript is a file
@@ -61,8 +61,8 @@ class TorchScript(SourceKind):
         shutil.copyfile(given.path, folder / "model.pt")
         if reader.has_record(_SIGNATURE_RECORD):
             found = Signature.from_dict(json.loads(reader.get_record(_SIGNATURE_RECORD)))
-            return "model.pt", agree(found, given, str(given.path))
-        inputs = declared(given)
+            return "model.pt", reconcile_signature(found, given, str(given.path))
+        inputs = declared_inputs(given)
         wanted = [item.name for item in module.forward.schema.arguments[1:]]
         if len(inputs) != len(wanted):
             raise InputError(

@@ -11,16 +11,18 @@ from edgekit.workers.process import stop_all
 
 T = TypeVar("T")
 
-MEMORY_BYTES = 3 * 2**29
+PROCESS_MEMORY_BYTES = 3 * 2**29
 """What a process with a framework in it takes, or an emulated one, before it has loaded a model."""
 
 
-def at_once(memory_bytes: int) -> int:
+def default_parallelism(memory_bytes: int) -> int:
     """As many processes as there are cores, and as memory allows."""
-    return max(1, min(len(host.available_cpus()), memory_bytes // MEMORY_BYTES))
+    return max(1, min(len(host.available_cpus()), memory_bytes // PROCESS_MEMORY_BYTES))
 
 
-def together(work: Sequence[Callable[[], T]], count: int, stop: Callable[[], None]) -> Iterator[tuple[int, Future[T]]]:
+def run_concurrently(
+    work: Sequence[Callable[[], T]], count: int, stop: Callable[[], None]
+) -> Iterator[tuple[int, Future[T]]]:
     """Each piece's number and result, as they end; `count` of them run at a time.
 
     Whoever stops listening (Ctrl-C) ends those that run, and none is left when this returns; `stop` keeps warm workers

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from edgekit.config.model import ModelSpec, load_model_spec
 from edgekit.core.environment import plugin_registry
-from edgekit.core.environment.project import Project, known_as
+from edgekit.core.environment.project import Project, portable_path
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Listener, Started
 from edgekit.devices import host
@@ -92,4 +92,4 @@ def runtime_environment(name: str) -> Environment:
 
 def relative(path: Path, project: Project) -> str:
     """The path as a person would write it from the project's root; what came with edgekit without where that is."""
-    return str(path.relative_to(project.root)) if path.is_relative_to(project.root) else known_as(str(path))
+    return str(path.relative_to(project.root)) if path.is_relative_to(project.root) else portable_path(str(path))

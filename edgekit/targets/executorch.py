@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.target import Conversion, Converted, Target, refuse
+from edgekit.contracts.target import ConversionRequest, ConversionResult, Target, malformed_file_error
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.core.numerics import batching
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import SCALAR_TYPES, ModelDescription, OpCount, Signature, TensorSpec
-from edgekit.targets._torch.executorch_lowering import frugal, patterns_exported_once
+from edgekit.targets._torch.executorch_lowering import faster_lowering, patterns_exported_once
 
 
 class ExecuTorch(Target):
@@ -29,7 +29,7 @@ class ExecuTorch(Target):
     reads_with = (EXECUTORCH,)
     describe_tells_precision = False
 
-    def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
+    def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         import torch
 
         example = tuple(map(torch.from_numpy, source.examples(1)))
@@ -53,13 +53,13 @@ class ExecuTorch(Target):
         moving = ("permute", "transpose", "t_copy")
         counts = [*delegation["delegated"].items(), *delegation["not_delegated"].items()]
         moved = sum(count for name, count in counts if any(word in name for word in moving))
-        return Converted(self.file_name, source.signature, options, transposes=moved)
+        return ConversionResult(self.file_name, source.signature, options, transposes=moved)
 
     def describe(self, path: Path) -> ModelDescription:
         return _describe(path)
 
 
-def _quantized(program: Any, source: LoadedSource, job: Conversion) -> Any:
+def _quantized(program: Any, source: LoadedSource, job: ConversionRequest) -> Any:
     import torch
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
@@ -71,7 +71,7 @@ def _quantized(program: Any, source: LoadedSource, job: Conversion) -> Any:
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     with patterns_exported_once():
         prepared = prepare_pt2e(program.module(), quantizer)
-    for arrays in batching.split(source.signature, job.calibration):
+    for arrays in batching.iter_batches(source.signature, job.calibration):
         prepared(*map(torch.from_numpy, arrays))
     with patterns_exported_once():
         return convert_pt2e(prepared)
@@ -153,7 +153,7 @@ def _lower(program: Any) -> tuple[bytes, dict[str, Any]]:
     from executorch.devtools.backend_debug import get_delegation_info
     from executorch.exir import to_edge_transform_and_lower
 
-    with frugal():
+    with faster_lowering():
         edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         executable = edge.to_executorch()
     found = get_delegation_info(edge.exported_program().graph_module).delegation_by_operator
@@ -174,12 +174,12 @@ def _describe(path: Path) -> ModelDescription:
 
     content = read_bytes(path, "model file")
     if content[4:6] != b"ET":
-        raise refuse(path, "ExecuTorch", "the identifier ET is missing")
+        raise malformed_file_error(path, "ExecuTorch", "the identifier ET is missing")
     try:
         program = Runtime.get().load_program(content)
         metadata = program.metadata("forward")
     except (RuntimeError, ValueError) as error:
-        raise refuse(path, "ExecuTorch", next(iter(str(error).splitlines()), "")[:200]) from error
+        raise malformed_file_error(path, "ExecuTorch", next(iter(str(error).splitlines()), "")[:200]) from error
     inputs = [_spec(f"input_{i}", metadata.input_tensor_meta(i)) for i in range(metadata.num_inputs())]
     outputs = [_spec(f"output_{i}", metadata.output_tensor_meta(i)) for i in range(metadata.num_outputs())]
     ops = _ops(content)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.target import Conversion, Converted, Target
+from edgekit.contracts.target import ConversionRequest, ConversionResult, Target
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription
@@ -29,7 +29,7 @@ class LiteInterpreter(Target):
     symbolic = True
     transposes = ("aten::permute", "aten::transpose", "aten::t")
 
-    def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
+    def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
             # Written and read back: the names in the bytecode are then those of the canonical archive.
             path = Path(folder) / "model.pt"
@@ -40,7 +40,7 @@ class LiteInterpreter(Target):
         module, note = _optimised(module)
         record = {archive.SIGNATURE_RECORD: json.dumps(asdict(signature), sort_keys=True)}
         module._save_for_lite_interpreter(str(job.folder / self.file_name), _extra_files=record)
-        return Converted(self.file_name, signature, archive.options(source, job), (note,) if note else ())
+        return ConversionResult(self.file_name, signature, archive.options(source, job), (note,) if note else ())
 
     def describe(self, path: Path) -> ModelDescription:
         return archive.describe(path, self.name)

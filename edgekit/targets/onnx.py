@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.target import Conversion, Converted, Layer, Target
+from edgekit.contracts.target import ConversionRequest, ConversionResult, QuantizableLayer, Target
 from edgekit.core.environment.requirements import (
     KERAS,
     ONNX,
@@ -56,7 +56,7 @@ class Onnx(Target):
     selective = mixed_precision.PRECISIONS
     calibrations = mixed_precision.CALIBRATIONS
 
-    def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
+    def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         model = self._export(source, job)
         if job.precision == "float16":
             model = _float16(model)
@@ -65,7 +65,7 @@ class Onnx(Target):
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
             return self._quantized(mixed_precision.prepare(model, Path(folder)), source.signature, job)
 
-    def _export(self, source: LoadedSource, job: Conversion) -> Any:
+    def _export(self, source: LoadedSource, job: ConversionRequest) -> Any:
         import onnx
 
         wanted = job.options.get("opset")
@@ -78,7 +78,7 @@ class Onnx(Target):
 
         return onnx.ModelProto.FromString(source.once(f"onnx, opset {wanted}", export))
 
-    def _quantized(self, prepared: Path, signature: Signature, job: Conversion) -> Converted:
+    def _quantized(self, prepared: Path, signature: Signature, job: ConversionRequest) -> ConversionResult:
         path = job.folder / self.file_name
         mixed_precision.quantize(prepared, signature, job, path)
         model = parse(path)
@@ -86,24 +86,26 @@ class Onnx(Target):
         how = {"weights": "int8 per channel"} | ({"format": "QDQ"} if job.precision == "int8" else {})
         return self._written(model, signature, job, how)
 
-    def _written(self, model: Any, signature: Signature, job: Conversion, how: Mapping[str, Any]) -> Converted:
+    def _written(
+        self, model: Any, signature: Signature, job: ConversionRequest, how: Mapping[str, Any]
+    ) -> ConversionResult:
         path = job.folder / self.file_name
         options = {"opset": opset(model), **how}
         if "ir_version" in job.options:
             set_ir_version(model, job.options["ir_version"])
         options["ir_version"] = model.ir_version
         path.write_bytes(model.SerializeToString(deterministic=True))
-        return Converted(self.file_name, _with_layouts(read_signature(path), signature), options)
+        return ConversionResult(self.file_name, _with_layouts(read_signature(path), signature), options)
 
-    def float_base(self, source: LoadedSource, job: Conversion) -> Path:
+    def float_base(self, source: LoadedSource, job: ConversionRequest) -> Path:
         prepared = mixed_precision.prepare(self._export(source, job), job.folder)
         mixed_precision.name_nodes(prepared)
         return prepared
 
-    def layers(self, base: Path) -> tuple[Layer, ...]:
+    def layers(self, base: Path) -> tuple[QuantizableLayer, ...]:
         return mixed_precision.layers(base)
 
-    def select(self, base: Path, signature: Signature, job: Conversion) -> Converted:
+    def select(self, base: Path, signature: Signature, job: ConversionRequest) -> ConversionResult:
         return self._quantized(base, signature, job)
 
     def describe(self, path: Path) -> ModelDescription:
@@ -113,7 +115,7 @@ class Onnx(Target):
         return truncate.operators(path)
 
     def cut(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
-        return truncate.cut(path, after, folder)
+        return truncate.truncate_after(path, after, folder)
 
     def exposed(self, path: Path, folder: Path) -> Path:
         model = expose(parse(path))

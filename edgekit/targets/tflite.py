@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.target import Conversion, Converted, Layer, Target
+from edgekit.contracts.target import ConversionRequest, ConversionResult, QuantizableLayer, Target
 from edgekit.core.environment.requirements import KERAS, LITERT, LITERT_TORCH, QUANTIZER, TENSORFLOW, TORCH, require
-from edgekit.core.records.memory_plan import Life
+from edgekit.core.records.memory_plan import TensorLifetime
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, Signature, TensorSpec
 from edgekit.targets._tflite import from_keras, from_torch, mixed_precision, quantizer, truncate
-from edgekit.targets._tflite.graph import describe, inline_buffers, lives, read_signature
+from edgekit.targets._tflite.graph import describe, inline_buffers, read_signature, tensor_lifetimes
 
 _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 
@@ -36,7 +36,7 @@ class TFLite(Target):
     selective = mixed_precision.PRECISIONS
     calibrations = mixed_precision.CALIBRATIONS
 
-    def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
+    def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         path = job.folder / self.file_name
         if source.kind != "torch" and job.precision in from_keras.PRECISIONS:
             path.write_bytes(from_keras.convert(source, job))
@@ -47,26 +47,26 @@ class TFLite(Target):
             quantizer.quantize(_float(module, source, job), job, path)
             options = {"converter": module.CONVERTER, "quantizer": quantizer.RECIPES[job.precision]}
         path.write_bytes(inline_buffers(path.read_bytes()))
-        return Converted(self.file_name, _in_order(read_signature(path), source.signature), options)
+        return ConversionResult(self.file_name, _in_order(read_signature(path), source.signature), options)
 
-    def float_base(self, source: LoadedSource, job: Conversion) -> Path:
+    def float_base(self, source: LoadedSource, job: ConversionRequest) -> Path:
         module = from_torch if source.kind == "torch" else from_keras
         path = job.folder / self.file_name
         path.write_bytes(_float(module, source, job))
         return path
 
-    def layers(self, base: Path) -> tuple[Layer, ...]:
+    def layers(self, base: Path) -> tuple[QuantizableLayer, ...]:
         require((QUANTIZER,), "keeping single layers in float")
         return mixed_precision.layers(base)
 
-    def select(self, base: Path, signature: Signature, job: Conversion) -> Converted:
+    def select(self, base: Path, signature: Signature, job: ConversionRequest) -> ConversionResult:
         require((QUANTIZER,), "keeping single layers in float")
         assert job.recipe is not None  # there is nothing to select without one
         path = job.folder / self.file_name
         mixed_precision.select(base, job.recipe, job, path)
         path.write_bytes(inline_buffers(path.read_bytes()))
         options = {"quantizer": quantizer.RECIPES[job.precision]}
-        return Converted(self.file_name, _in_order(read_signature(path), signature), options)
+        return ConversionResult(self.file_name, _in_order(read_signature(path), signature), options)
 
     def describe(self, path: Path) -> ModelDescription:
         return describe(path)
@@ -75,13 +75,13 @@ class TFLite(Target):
         return truncate.operators(path)
 
     def cut(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
-        return truncate.cut(path, after, folder)
+        return truncate.truncate_after(path, after, folder)
 
-    def lives(self, path: Path) -> tuple[Life, ...]:
-        return lives(path)
+    def tensor_lifetimes(self, path: Path) -> tuple[TensorLifetime, ...]:
+        return tensor_lifetimes(path)
 
 
-def _float(module: Any, source: LoadedSource, job: Conversion) -> bytes:
+def _float(module: Any, source: LoadedSource, job: ConversionRequest) -> bytes:
     """The float32 flatbuffer, with which the quantizer begins."""
     content: bytes = source.once("tflite float32", lambda: module.convert_float(source, job.folder))
     return content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.contracts.target import Conversion, Converted, Target
+from edgekit.contracts.target import ConversionRequest, ConversionResult, Target
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription
@@ -24,11 +24,11 @@ class TorchScript(Target):
     symbolic = True
     transposes = ("aten::permute", "aten::transpose", "aten::t")
 
-    def _convert(self, source: LoadedSource, job: Conversion) -> Converted:
+    def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         module = archive.scripted(source, job)
         signature = archive.kept(module, source)
         archive.save(module, signature, job.folder / self.file_name)
-        return Converted(self.file_name, signature, archive.options(source, job))
+        return ConversionResult(self.file_name, signature, archive.options(source, job))
 
     def describe(self, path: Path) -> ModelDescription:
         return archive.describe(path, self.name)

@@ -37,7 +37,7 @@ class Exporter:
             options.pop("calibration_samples", None), sizes, options.pop("layout", None), options.pop("options", {})
         )
         paths = {key: Path(options.pop(key)).resolve() for key in ("weights", "sample") if options.get(key)}
-        own = model_refs.OwnModel(sizes=sizes, **{**options, **paths})
+        own = model_refs.UserModelOptions(sizes=sizes, **{**options, **paths})
         try:
             groups = model_refs.resolve(context, (model,), None, own)
             plans = [

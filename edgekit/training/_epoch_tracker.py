@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from edgekit.contracts.trainer import Lesson
+from edgekit.contracts.trainer import TrainingJob
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Noted, Progress
 from edgekit.core.units import format_seconds
@@ -19,7 +19,7 @@ _REPORT_EVERY = 20
 
 
 @dataclass
-class Standing:
+class TrainingProgress:
     """How far a training is: complete epochs, the figures of each, the best of them, wall seconds. Goes to disk."""
 
     epoch: int = 0
@@ -29,12 +29,12 @@ class Standing:
     seconds: float = 0.0
 
 
-class Course:
+class EpochTracker:
     """Follows one training. A loop tells it of each batch and each epoch, and asks whether it is `over`."""
 
-    def __init__(self, lesson: Lesson) -> None:
+    def __init__(self, lesson: TrainingJob) -> None:
         self.lesson = lesson
-        self.standing = Standing()
+        self.standing = TrainingProgress()
         self.late = False
         self.writer: Callable[[int, Mapping[str, float]], None] | None = None
         """Logs the figures of an epoch, numbered from 1."""
@@ -49,7 +49,7 @@ class Course:
             emit(Noted(step, "there is no checkpoint to resume from; starting from the beginning"))
             return None
         try:
-            self.standing = Standing(**found.standing)
+            self.standing = TrainingProgress(**found.standing)
         except TypeError as error:
             raise InputError(f"{store.path}: this checkpoint lacks or mistypes a key ({error})") from None
         emit(Noted(step, f"resuming after epoch {self.standing.epoch} of {self.lesson.spec.epochs}"))

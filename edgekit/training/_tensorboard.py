@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from edgekit.core.environment.atomic_files import writing
-from edgekit.training._epoch_tracker import Course
+from edgekit.core.environment.atomic_files import mapped_write_errors
+from edgekit.training._epoch_tracker import EpochTracker
 
 
 class EventWriter(Protocol):
@@ -22,7 +22,7 @@ class EventWriter(Protocol):
 
 
 @contextmanager
-def logged(course: Course, open_writer: Callable[[str], EventWriter]) -> Iterator[None]:
+def logged(course: EpochTracker, open_writer: Callable[[str], EventWriter]) -> Iterator[None]:
     """Within the block each epoch's figures are logged, where the lesson names a folder for them.
 
     A training from the beginning replaces the event files of its folder: two trainings in one would be drawn as one
@@ -42,7 +42,7 @@ def logged(course: Course, open_writer: Callable[[str], EventWriter]) -> Iterato
 
 
 def _prepare(folder: Path, *, fresh: bool) -> None:
-    with writing(folder):
+    with mapped_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if fresh:
             for path in folder.glob("events.out.tfevents.*"):

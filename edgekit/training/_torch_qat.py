@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgekit.contracts.trainer import Lesson
+from edgekit.contracts.trainer import TrainingJob
 from edgekit.core.environment.requirements import EXECUTORCH, TORCHAO, versions
 from edgekit.core.errors import StepFailed
 from edgekit.core.events import Noted, Progress
-from edgekit.training._epoch_tracker import Course
+from edgekit.training._epoch_tracker import EpochTracker
 from edgekit.training._schedule import epoch_seed
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ _RATE_SHARE = 0.1
 
 def tune(
     model: nn.Module,
-    lesson: Lesson,
+    lesson: TrainingJob,
     loader: DataLoader[Any],
     loss: Callable[[Tensor, Tensor], Tensor],
-    course: Course,
+    course: EpochTracker,
 ) -> dict[str, Any]:
     """Trains on with weights and activations rounded to int8 in the forward pass, and writes the weights back.
 
@@ -67,7 +67,7 @@ def _versions() -> dict[str, str]:
     return {f"{name}_version": version for name, version in versions((TORCHAO, EXECUTORCH)).items()}
 
 
-def _is_late(lesson: Lesson) -> bool:
+def _is_late(lesson: TrainingJob) -> bool:
     return lesson.deadline_s is not None and time.monotonic() >= lesson.deadline_s
 
 
@@ -102,7 +102,7 @@ def _prepared(model: nn.Module, example: Tensor) -> nn.Module:
 def _epoch(
     prepared: nn.Module,
     optimizer: torch.optim.Optimizer,
-    lesson: Lesson,
+    lesson: TrainingJob,
     loader: DataLoader[Any],
     loss: Callable[[Tensor, Tensor], Tensor],
     size: int,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.contracts.trainer import Fit, Lesson, Trainer
+from edgekit.contracts.trainer import Trainer, TrainingJob, TrainingResult
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.training._epoch_tracker import Course
+from edgekit.training._epoch_tracker import EpochTracker
 from edgekit.training._schedule import epoch_seed, order
 from edgekit.training._tensorboard import logged
 
@@ -38,7 +38,7 @@ class KerasTrainer(Trainer):
         " use --framework torch, or quantize after the training"
     )
 
-    def fit(self, lesson: Lesson) -> Fit:
+    def fit(self, lesson: TrainingJob) -> TrainingResult:
         import keras
         import tensorflow as tf
 
@@ -47,16 +47,16 @@ class KerasTrainer(Trainer):
         run = _Run(lesson, lesson.build())
         run.train()
         run.model.save(lesson.folder / "model.keras")
-        return Fit("model.keras", run.course.standing.history, run.course.record())
+        return TrainingResult("model.keras", run.course.standing.history, run.course.record())
 
 
 class _Run:
     """One training: the compiled model, the best weights so far, and how far it is."""
 
-    def __init__(self, lesson: Lesson, model: keras.Model) -> None:
+    def __init__(self, lesson: TrainingJob, model: keras.Model) -> None:
         self.lesson = lesson
         self.model = model
-        self.course = Course(lesson)
+        self.course = EpochTracker(lesson)
         # Before compile() adds the metrics': weights, statistics, and the states of random generators.
         self.variables = list(model.variables)
         self.optimizer = _optimizer(lesson, model)
@@ -134,7 +134,7 @@ def _assign(variables: list[Any], values: list[Array]) -> None:
         variable.assign(value)
 
 
-def _optimizer(lesson: Lesson, model: keras.Model) -> keras.optimizers.Optimizer:
+def _optimizer(lesson: TrainingJob, model: keras.Model) -> keras.optimizers.Optimizer:
     """Weight decay is decoupled, and spares biases and the scales of normalisations."""
     import keras
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edgekit.contracts.trainer import Fit, Lesson, Trainer
+from edgekit.contracts.trainer import Trainer, TrainingJob, TrainingResult
 from edgekit.core.environment.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.training import _torch_qat
-from edgekit.training._epoch_tracker import Course
+from edgekit.training._epoch_tracker import EpochTracker
 from edgekit.training._schedule import epoch_seed, order
 from edgekit.training._tensorboard import logged
 
@@ -37,7 +37,7 @@ class TorchTrainer(Trainer):
     requires = (TORCH,)
     qat_requires = (TORCH, TORCHAO, EXECUTORCH)
 
-    def fit(self, lesson: Lesson) -> Fit:
+    def fit(self, lesson: TrainingJob) -> TrainingResult:
         import torch
 
         torch.manual_seed(lesson.spec.seed)
@@ -50,16 +50,16 @@ class TorchTrainer(Trainer):
             record["qat"] = _torch_qat.tune(model, lesson, run.batches(), run.loss, run.course)
             record["seconds"] = round(run.course.seconds, 3)
         torch.save(model.state_dict(), lesson.folder / "weights.pt")
-        return Fit("weights.pt", run.course.standing.history, record)
+        return TrainingResult("weights.pt", run.course.standing.history, record)
 
 
 class _Run:
     """One training: the model, its optimizer, the best weights so far, and how far it is."""
 
-    def __init__(self, lesson: Lesson, model: nn.Module) -> None:
+    def __init__(self, lesson: TrainingJob, model: nn.Module) -> None:
         self.lesson = lesson
         self.model = model
-        self.course = Course(lesson)
+        self.course = EpochTracker(lesson)
         self.optimizer = _optimizer(lesson, model)
         self.best: dict[str, Tensor] | None = None
         if self.course.state is not None:
@@ -205,7 +205,7 @@ class _Sums:
         return {"loss": self.loss / self.count, metric: self.metric / self.count}
 
 
-def _optimizer(lesson: Lesson, model: nn.Module) -> torch.optim.Optimizer:
+def _optimizer(lesson: TrainingJob, model: nn.Module) -> torch.optim.Optimizer:
     """Weight decay is decoupled, and spares biases and the scales of normalisations."""
     import torch
 

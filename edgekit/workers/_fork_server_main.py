@@ -111,7 +111,7 @@ def _become(module: Any, request: dict[str, Any], fds: list[int]) -> NoReturn:
         os._exit(code)
 
 
-class _Zygote:
+class _ForkServer:
     """Serves one request after another, and tells the ends of its copies."""
 
     def __init__(self, connection: socket.socket, module: Any) -> None:
@@ -174,7 +174,7 @@ def main() -> None:
     gc.enable()
     if len(list(Path("/proc/self/task").iterdir())) > _OWN_THREADS:
         raise RuntimeError("the library has started threads, which a fork does not copy")
-    zygote = _Zygote(connection, module)
+    zygote = _ForkServer(connection, module)
     connection.send(json.dumps({"ready": True}).encode())
     zygote.serve()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SILENT = {"ORT_DISABLE_TELEMETRY": "1"}
+TELEMETRY_OFF = {"ORT_DISABLE_TELEMETRY": "1"}
 """Nothing of a user's model is told to a library's makers, and no thread that does so runs beside what is measured."""
 
 
@@ -36,7 +36,7 @@ class Environment:
     def child_variables(self) -> dict[str, str]:
         """The whole environment of the child."""
         own = {
-            **SILENT,
+            **TELEMETRY_OFF,
             "PYTHONDONTWRITEBYTECODE": "1",  # no .pyc is left in a model's folder
             "PYTHONFAULTHANDLER": "1",  # a crash of native code leaves a Python traceback on stderr
             "PYTHONHASHSEED": "0",  # converters write graphs in the order of their sets

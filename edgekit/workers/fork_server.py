@@ -20,14 +20,14 @@ from typing import Any
 
 from edgekit.core.errors import Interrupted
 from edgekit.workers.environment import Environment
-from edgekit.workers.gated_process import Start, fresh
+from edgekit.workers.gated_process import Start, fresh_process
 from edgekit.workers.process import Child, Process
 
 _SOON_S = 30.0  # a fork takes milliseconds; one that does not come is no reason to wait for ever
 _ANSWER_BYTES = 4096
 
 
-class Forked(Process):
+class ForkedProcess(Process):
     """A copy of a zygote: its child, and so it is the zygote that tells of its end."""
 
     def __init__(
@@ -76,7 +76,7 @@ def _answer(connection: socket.socket, timeout_s: float | None) -> dict[str, Any
     return answer
 
 
-class Zygote:
+class ForkServer:
     """One process with a library loaded: `module.preload(*about)` loads it, and copies run `module.main()`."""
 
     def __init__(self, module: str, about: Sequence[str], environment: Environment, timeout_s: float) -> None:
@@ -98,11 +98,11 @@ class Zygote:
         """Whether somebody here ended it: what it was to be copied for is not wanted any more."""
         return self._child.stopped
 
-    def fork(self, words: Sequence[str | None], fds: Sequence[int], environment: Environment) -> Forked:
+    def fork(self, words: Sequence[str | None], fds: Sequence[int], environment: Environment) -> ForkedProcess:
         """A copy. Raises OSError when the zygote does not answer: it is not ready any more."""
         try:
             with self._lock:
-                return Forked(self._connection, words, fds, environment)
+                return ForkedProcess(self._connection, words, fds, environment)
         except OSError:
             self.ready = False
             raise
@@ -113,12 +113,12 @@ class Zygote:
         self._child.kill()
 
 
-class Zygotes:
+class ForkServerPool:
     """One for each library and environment, made when it is first asked for. Threads may ask at the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, tuple[str, ...], Environment], Zygote] = {}
+        self._known: dict[tuple[str, tuple[str, ...], Environment], ForkServer] = {}
         self._making: dict[tuple[str, tuple[str, ...], Environment], threading.Lock] = {}
 
     def start(self, module: str, about: Sequence[str], environment: Environment, timeout_s: float) -> Start:
@@ -128,7 +128,7 @@ class Zygotes:
         where everything was stopped since it was asked for.
         """
         if not sys.platform.startswith("linux"):
-            return fresh(module, environment)
+            return fresh_process(module, environment)
         key = (module, tuple(about), replace(environment, cpus=None, memory_limit_bytes=None))
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
@@ -138,7 +138,7 @@ class Zygotes:
                 self._known.pop(key).close()
                 zygote = None
             if zygote is None:
-                zygote = self._known[key] = Zygote(module, about, key[2], timeout_s)
+                zygote = self._known[key] = ForkServer(module, about, key[2], timeout_s)
 
         def copy(words: Sequence[str | None], fds: Sequence[int]) -> Process:
             if zygote.ready:
@@ -146,7 +146,7 @@ class Zygotes:
                     return zygote.fork(words, fds, environment)
             if zygote.stopped:
                 raise Interrupted("stopped")
-            return fresh(module, environment)(words, fds)
+            return fresh_process(module, environment)(words, fds)
 
         return copy
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from edgekit.workers.environment import Environment
-from edgekit.workers.process import Child, Process, to_its_end, too_late
+from edgekit.workers.process import Child, Process, timeout_error, wait_checked
 
 Start = Callable[[Sequence[str | None], Sequence[int]], Process]
 """Starts a process with these words, of which None stands for the number of the next of these file descriptors."""
 
 
-def fresh(module: str, environment: Environment) -> Start:
+def fresh_process(module: str, environment: Environment) -> Start:
     """A module in a process with nothing else in it."""
 
     def start(words: Sequence[str | None], fds: Sequence[int]) -> Process:
@@ -27,7 +27,7 @@ def fresh(module: str, environment: Environment) -> Start:
     return start
 
 
-class Prepared:
+class GatedProcess:
     """A process which has done what it does first and waits to go on.
 
     It is given two more words: a file descriptor to write a byte to when it is ready, and one to read a byte from
@@ -61,12 +61,12 @@ class Prepared:
         with contextlib.suppress(BrokenPipeError):  # it has ended before
             os.write(self._go, b"1")
         self._await()  # the pipe ends with the process, and tells it at once: Popen.wait looks every 50 ms
-        to_its_end(self._process, self._environment, step=self._step, timeout_s=self._timeout_s)
+        wait_checked(self._process, self._environment, step=self._step, timeout_s=self._timeout_s)
 
     def _await(self) -> None:
         """Waits for a byte of the process, or its end."""
         if not select.select([self._ready], [], [], self._timeout_s)[0]:
-            raise too_late(self._step, self._timeout_s, self._process.stderr_tail())
+            raise timeout_error(self._step, self._timeout_s, self._process.stderr_tail())
 
     def _close_pipes(self) -> None:
         os.close(self._go)
@@ -77,7 +77,7 @@ class Prepared:
         self._process.kill()
         self._close_pipes()
 
-    def __enter__(self) -> Prepared:
+    def __enter__(self) -> GatedProcess:
         return self
 
     def __exit__(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Turns:
+class MeasurementLock:
     """Threads prepare together and measure one at a time, with nobody preparing beside.
 
     Whoever is ready to measure goes first: what prepared together is measured, one after another, before anything else

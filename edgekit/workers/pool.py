@@ -12,8 +12,8 @@ from edgekit.core import errors
 from edgekit.core.errors import StepError
 from edgekit.core.events import Listener, ignore
 from edgekit.workers.environment import Environment
-from edgekit.workers.fork_server import Zygotes
-from edgekit.workers.process import Child, death, too_late
+from edgekit.workers.fork_server import ForkServerPool
+from edgekit.workers.process import Child, exit_error, timeout_error
 
 DEFAULT_TIMEOUT_S = 600.0
 
@@ -38,7 +38,7 @@ class Worker:
             self._connection.send((step, function, arguments))
             while True:
                 if not self._connection.poll(max(0.0, deadline - time.monotonic())):
-                    raise too_late(step, timeout_s, self._child.stderr_tail())
+                    raise timeout_error(step, timeout_s, self._child.stderr_tail())
                 kind, payload = self._connection.recv()
                 if kind == "event":
                     listener(payload)
@@ -48,7 +48,7 @@ class Worker:
                     raise self._error(payload)
         except (EOFError, ConnectionError):
             returncode = self._child.wait()
-            raise death(step, returncode, self._child.stderr_tail(), self._environment) from None
+            raise exit_error(step, returncode, self._child.stderr_tail(), self._environment) from None
 
     def _error(self, payload: dict[str, Any]) -> errors.EdgekitError:
         error = errors.from_dict(payload)
@@ -89,7 +89,7 @@ class WorkerPool:
         self._idle: list[tuple[Environment, Worker]] = []  # the one that was used last is the last
         self._busy: set[Worker] = set()
         self._stopped = False
-        self.zygotes = Zygotes()
+        self.fork_servers = ForkServerPool()
         self.waited_s: dict[str, float] = {}
         """Step -> how long its calls waited for a core that another process had, in seconds."""
 
@@ -179,7 +179,7 @@ class WorkerPool:
             self._busy.clear()
         for worker in workers:
             worker.close()
-        self.zygotes.close()
+        self.fork_servers.close()
 
     def __enter__(self) -> WorkerPool:
         return self

@@ -22,7 +22,7 @@ from edgekit.workers.environment import Environment
 
 _TAIL_LINES = 60  # faulthandler writes some thirty of its own after a crash
 _TAIL_BYTES = 64 * 1024
-_HUNGRY = (
+_OOM_MARKERS = (
     "bad_alloc",
     "MemoryError",
     "Cannot allocate memory",
@@ -163,10 +163,10 @@ def stop_all() -> None:
         child.stop()
 
 
-def death(step: str, returncode: int, stderr_tail: str, environment: Environment) -> StepError:
+def exit_error(step: str, returncode: int, stderr_tail: str, environment: Environment) -> StepError:
     """The error for a child that ended without an answer. A negative return code is the signal that ended it."""
     limit = environment.memory_limit_bytes
-    hungry = any(word in stderr_tail for word in _HUNGRY)
+    hungry = any(word in stderr_tail for word in _OOM_MARKERS)
     if returncode == -signal.SIGKILL:
         return StepOutOfMemory(
             f"{step}: its process was killed (SIGKILL), most likely because memory ran out",
@@ -183,12 +183,12 @@ def death(step: str, returncode: int, stderr_tail: str, environment: Environment
     return StepCrashed(message, step=step, stderr_tail=stderr_tail)
 
 
-def too_late(step: str, timeout_s: float, stderr_tail: str) -> StepTimedOut:
+def timeout_error(step: str, timeout_s: float, stderr_tail: str) -> StepTimedOut:
     """The error for a child that did not answer in time."""
     return StepTimedOut(f"{step}: no answer after {timeout_s:g} s; it was stopped", step=step, stderr_tail=stderr_tail)
 
 
-def to_its_end(child: Process, environment: Environment, *, step: str, timeout_s: float) -> None:
+def wait_checked(child: Process, environment: Environment, *, step: str, timeout_s: float) -> None:
     """Waits for a child's end, of which exit code 0 is the only good one.
 
     Raises StepCrashed, StepOutOfMemory or StepTimedOut.
@@ -196,9 +196,9 @@ def to_its_end(child: Process, environment: Environment, *, step: str, timeout_s
     try:
         returncode = child.wait(timeout_s)
     except TimeoutError:
-        raise too_late(step, timeout_s, child.stderr_tail()) from None
+        raise timeout_error(step, timeout_s, child.stderr_tail()) from None
     if returncode != 0:
-        raise death(step, returncode, child.stderr_tail(), environment)
+        raise exit_error(step, returncode, child.stderr_tail(), environment)
 
 
 def run_module(module: str, arguments: Sequence[str], environment: Environment, *, step: str, timeout_s: float) -> None:
@@ -208,6 +208,6 @@ def run_module(module: str, arguments: Sequence[str], environment: Environment, 
     """
     child = Child([module, *arguments], environment)
     try:
-        to_its_end(child, environment, step=step, timeout_s=timeout_s)
+        wait_checked(child, environment, step=step, timeout_s=timeout_s)
     finally:
         child.kill()

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from edgekit.contracts.target import Conversion
+from edgekit.contracts.target import ConversionRequest
 from edgekit.core.environment import plugin_registry
 from edgekit.core.numerics.output_comparison import Comparison, compare_output
-from edgekit.core.numerics.rounding_error import measured
-from edgekit.core.numerics.tolerances import for_precision
+from edgekit.core.numerics.rounding_error import measure_rounding
+from edgekit.core.numerics.tolerances import tolerances_for_precision
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._module import LoadedTorch
 
@@ -208,15 +208,15 @@ def compared(network: Network) -> dict[str, Comparison]:
     source = LoadedTorch(build(network), signature)
     inputs = {"x": np.random.default_rng(network.seed).standard_normal((SAMPLES, *network.shape)).astype(np.float32)}
     reference = source.run(inputs)
-    rounding = measured(reference, source.exact(inputs)).get("y")
-    tolerances = for_precision("float32", rounding=rounding)
+    rounding = measure_rounding(reference, source.exact(inputs)).get("y")
+    tolerances = tolerances_for_precision("float32", rounding=rounding)
     found = {}
     for name in TARGETS:
         target = plugin_registry.load("edgekit.targets", name, "TARGET")
         runtime = plugin_registry.load("edgekit.runtimes", target.runtime, "RUNTIME")
         fixed = signature if target.symbolic else signature.sized({"batch": 1})
         with tempfile.TemporaryDirectory() as folder:
-            made = target.convert(source.at(fixed, {}), Conversion("float32", Path(folder)))
+            made = target.convert(source.at(fixed, {}), ConversionRequest("float32", Path(folder)))
             session = runtime.open(Path(folder, made.file), threads=1, signature=made.signature)
             names = [spec.name for spec in session.signature.inputs]
             outputs = session.infer(dict(zip(names, inputs.values(), strict=True)))

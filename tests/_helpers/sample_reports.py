@@ -8,10 +8,10 @@ from edgekit.core.numerics.layerwise_diff import TensorDiff
 from edgekit.core.numerics.output_comparison import Comparison, Figure
 from edgekit.core.numerics.timing import Distribution
 from edgekit.core.records.artifact import Artifact, Manifest
-from edgekit.core.records.emulated_measurement import Counts, Emulated
-from edgekit.core.records.layer_errors import Layers
+from edgekit.core.records.emulated_measurement import Counts, EmulatedLatency
+from edgekit.core.records.layer_errors import LayerErrors
 from edgekit.core.records.measurement import Measurement
-from edgekit.core.records.report import Report, Row
+from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.validation import Drift, Validation
 from edgekit.core.values.budgets import Verdict
@@ -75,11 +75,11 @@ def by_layer(variant="tflite:int8", model="tiny", count=4, leap=True):
         for index, name in enumerate(names)
     )  # fmt: skip
     known = "0" * 64, "source", "5" * 64, 16
-    return Layers(model, "keras", target, precision, *known, tensors, (), ("Quantize",))
+    return LayerErrors(model, "keras", target, precision, *known, tensors, (), ("Quantize",))
 
 
 def row(variant="tflite:int8", model="tiny", checked=None, measurements=(), verdicts=(), emulated=(), layers=None):
-    return Row(artifact(variant, model), checked, tuple(measurements), tuple(verdicts), tuple(emulated), layers)
+    return ReportRow(artifact(variant, model), checked, tuple(measurements), tuple(verdicts), tuple(emulated), layers)
 
 
 def source():
@@ -101,7 +101,7 @@ def mixed_report():
     )
 
 
-EMULATED = Emulated(
+EMULATED = EmulatedLatency(
     "cortex-a72", 4, 4, Counts(2.5e6, 4e5, 1e5, 1e5, 1.2e6, 0, 3e5, 4e5, 9e4, 12_300), 3.21, 3.0, 3.4, "4 timings",
     7_500_000,
 )  # fmt: skip

@@ -74,20 +74,20 @@ def test_validate_explains_each_tolerance(project: Path) -> None:
 def test_validate_takes_hard_inputs_too(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "build/simple_cnn/torch", tmp_path / "build/simple_cnn/torch")
     chosen = ("--target", "tflite:float32", "--target", "onnx:int8")
-    answer = call("validate", "simple_cnn", *chosen, "--hard", "--root", tmp_path, "--json")
+    answer = call("validate", "simple_cnn", *chosen, "--stress", "--root", tmp_path, "--json")
     found = {item["target"]: item for item in answer.data["validations"]}
     judged, told = found["tflite"], found["onnx"]
     assert judged["passed"]
-    assert "denormals" in judged["hard_cases"]
-    assert judged["hard"][0]["figures"][0]["limit"] is not None
-    assert "denormals" not in told["hard_cases"]
-    assert told["hard"][0]["figures"][0]["limit"] is None  # it was calibrated on other inputs
+    assert "denormals" in judged["stress_cases"]
+    assert judged["stress"][0]["figures"][0]["limit"] is not None
+    assert "denormals" not in told["stress_cases"]
+    assert told["stress"][0]["figures"][0]["limit"] is None  # it was calibrated on other inputs
     # The .tflite file takes one sample; the ONNX file any number, and several at a time are judged as one is.
     assert judged["batches"] == []
     assert [item["output"] for item in told["batches"]] == [f"probabilities in batches of {size}" for size in (2, 7)]
     assert all(figure["limit"] is not None for item in told["batches"] for figure in item["figures"][-1:])
     shutil.rmtree(tmp_path / "build/simple_cnn/torch/source")
-    answer = call("validate", "simple_cnn", *chosen, "--hard", "--root", tmp_path)
+    answer = call("validate", "simple_cnn", *chosen, "--stress", "--root", tmp_path)
     assert answer.code == 2
     assert "its source is not beside it" in answer.err
 

@@ -123,13 +123,13 @@ def test_samples_may_be_a_file(project: Path, tmp_path: Path):
 
 def test_layers_are_blamed_by_what_it_gains_to_keep_them_in_float(project: Path):
     artifact = project / "build/simple_cnn/keras/onnx-int8"
-    answer = call("diff", artifact, "--blame", "--root", project, "--json")
+    answer = call("diff", artifact, "--sensitivity", "--root", project, "--json")
     assert answer.code == 0, answer.err
-    gains = [item["gain_db"] for item in answer.data["blames"]]
+    gains = [item["gain_db"] for item in answer.data["sensitivities"]]
     assert gains == sorted(gains, reverse=True)
     assert gains[0] > 0
-    assert any("dense" in name for item in answer.data["blames"] for name in item["unit"]["names"])
-    assert "to blame: kept in float" in call("diff", artifact, "--blame", "--root", project).out
+    assert any("dense" in name for item in answer.data["sensitivities"] for name in item["unit"]["names"])
+    assert "to blame: kept in float" in call("diff", artifact, "--sensitivity", "--root", project).out
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_layers_are_blamed_by_what_it_gains_to_keep_them_in_float(project: Path)
         (("torch/onnx-float32/model.onnx", "torch/onnx-float32", "torch/onnx-float32"), "name one artifact, or two"),
         (("torch/missing",), "missing"),
         (("torch/source",), "no artifact"),
-        (("torch/torchscript-int8", "--blame"), "keeps single layers in float at no precision"),
+        (("torch/torchscript-int8", "--sensitivity"), "keeps single layers in float at no precision"),
     ],
 )
 def test_what_cannot_be_looked_into_is_one_sentence(project: Path, arguments, sentence):

@@ -10,7 +10,7 @@ import pytest
 from _helpers.support import call
 
 from edgekit.core.errors import MissingDependency
-from edgekit.stages.benchmark.device_fit import code_of
+from edgekit.stages.benchmark.device_fit import estimate_code_size
 
 pytest.importorskip("tflite_micro")
 
@@ -107,7 +107,7 @@ def test_without_the_packages_that_count_code_a_note_says_so():
 
     told = []
     context = SimpleNamespace(pool=Lacking(), emit=told.append)
-    assert code_of(context, ("CONV_2D",), "micro it") is None
+    assert estimate_code_size(context, ("CONV_2D",), "micro it") is None
     (note,) = told
     assert note.detail == "no size of the code: the size of code needs capstone: pip install 'edgekit[micro]'"
 

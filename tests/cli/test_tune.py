@@ -57,7 +57,7 @@ def test_a_model_of_ones_own_is_tuned_replayed_and_judged_like_any_other(broken,
         "int16x8",
         "int4",
     }
-    assert found["blames"][0]["unit"]["names"] == ["0:CONV_2D", "1:CONV_2D"]
+    assert found["sensitivities"][0]["unit"]["names"] == ["0:CONV_2D", "1:CONV_2D"]
 
     recipe = shutil.copy(folder / "recipe.json", tmp_path / "mine.json")
     before = (folder / "model.tflite").read_bytes()
@@ -73,7 +73,7 @@ def test_a_model_of_ones_own_is_tuned_replayed_and_judged_like_any_other(broken,
     assert "tflite:int8-tuned" in validated.out
     only = call("validate", "broken", "--target", "tflite:int8-tuned", "--root", tmp_path, "--json")
     assert only.code == 0
-    assert [item["how"] for item in only.data["validations"]] == ["tuned"]
+    assert [item["tag"] for item in only.data["validations"]] == ["tuned"]
     checked = call("check", "broken", "--max-size", "27 KB", "--root", tmp_path, "--json")
     passed = {(item["variant"], item["rule"]): item["passed"] for item in checked.data["verdicts"]}
     assert passed["tflite:int8", "equivalence"] is False

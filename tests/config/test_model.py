@@ -6,7 +6,7 @@ import pytest
 
 from edgekit.config.model import load_model_spec
 from edgekit.core.errors import InputError
-from edgekit.core.numerics.tolerances import DEFAULTS
+from edgekit.core.numerics.tolerances import DEFAULT_TOLERANCES
 from edgekit.core.values.budgets import Budget
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -86,8 +86,8 @@ def test_budgets_become_bytes_and_tiers_and_keep_their_variant(tmp_path):
 def test_tolerances_override_the_defaults_of_their_precision_only(tmp_path):
     spec = load(tmp_path)
     assert spec.tolerances_for("int8").min_sqnr_db == 33.0
-    assert spec.tolerances_for("int8").min_cosine == DEFAULTS["int8"].min_cosine
-    assert spec.tolerances_for("dynamic") == DEFAULTS["dynamic"]
+    assert spec.tolerances_for("int8").min_cosine == DEFAULT_TOLERANCES["int8"].min_cosine
+    assert spec.tolerances_for("dynamic") == DEFAULT_TOLERANCES["dynamic"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from edgekit.contracts.runtime import Runtime
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError
-from edgekit.core.numerics.tolerances import DEFAULTS
+from edgekit.core.numerics.tolerances import DEFAULT_TOLERANCES
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.records.validation import load_validation
@@ -27,7 +27,7 @@ from edgekit.stages.conversion.inspect import describe
 CASES = [
     pytest.param(model, kind, variant, id=f"{model}-{kind}-{variant}")
     for model in SHARED_MODELS
-    for kind, variant, _ in routes.select(
+    for kind, variant, _ in routes.select_variants(
         ("keras", "torch"), routes.parse_selection((), None), kinds_named=False, targets_named=False
     )
 ]
@@ -87,7 +87,7 @@ class TestArtifact:
             assert error is not None
             assert error <= limit
         else:
-            floor = DEFAULTS[variant.precision].min_sqnr_db
+            floor = DEFAULT_TOLERANCES[variant.precision].min_sqnr_db
             figure = comparison.value("sqnr_db")
             assert floor is not None
             assert figure is None or figure >= floor
@@ -97,7 +97,7 @@ class TestArtifact:
     ) -> None:
         """And after the last one it is the whole."""
         target = routes.load_target(variant.target)
-        if not target.cuts:
+        if not target.can_truncate:
             pytest.skip(f"{target.title} files are not cut")
         artifact = artifact_of(context, model, kind, variant)
         operators = target.operators(artifact.path)
@@ -139,7 +139,7 @@ def test_a_second_export_gives_the_same_bytes_or_says_why_not(context: Context, 
     again = dataclasses.replace(context, project=type(context.project)(root), failures=[])
     for kind in ("keras", "torch"):
         shutil.copytree(context.project.source_folder("simple_cnn", kind), root / f"build/simple_cnn/{kind}/source")
-        for precision, found in reversed(routes.reachable(kind, plugin, routes.edges()).items()):
+        for precision, found in reversed(routes.routes_by_precision(kind, plugin, routes.edges()).items()):
             plan = ExportPlan("simple_cnn", kind, Variant(target, precision), found)
             first = artifact_of(context, "simple_cnn", kind, plan.variant)
             second = export_one(again, plan, ExportSettings())

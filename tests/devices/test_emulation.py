@@ -27,7 +27,7 @@ from edgekit.devices.emulation import emulator
 from edgekit.devices.emulation.folders import PLUGIN_SOURCE, home, record
 from edgekit.devices.profile import load_profile
 from edgekit.runtimes._runner import COUNTED
-from edgekit.stages.benchmark.emulated_bench import PredictOptions, predict
+from edgekit.stages.benchmark.emulated_bench import EmulationOptions, emulate_all
 from edgekit.stages.context import Context
 from edgekit.workers.pool import WorkerPool
 
@@ -47,7 +47,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def guest(root):
-    return emulator.guest_of(DEVICE, load_profile(open_project(root).device_file(DEVICE)))
+    return emulator.open_guest(DEVICE, load_profile(open_project(root).device_file(DEVICE)))
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_what_is_counted_at_once_is_counted_as_alone(root, guest, benches):
     """Both artifacts twice, on as many emulators as there are cores."""
     found = [load_artifact(path) for path in open_project(root).artifact_folders()]
     context = Context(open_project(root), WorkerPool(timeout_s=120), ignore)
-    together = predict(context, [(artifact, guest) for artifact in (*found, *found)], PredictOptions(threads=4))
+    together = emulate_all(context, [(artifact, guest) for artifact in (*found, *found)], EmulationOptions(threads=4))
     context.pool.close()
     alone = {item["target"]: item["emulated"]["counts"]["instructions"] for item in benches[0].values()}
     for artifact, item in zip((*found, *found), together, strict=True):

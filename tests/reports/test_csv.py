@@ -84,6 +84,6 @@ def test_a_broken_rule_is_told():
 
 
 def test_hard_inputs_have_figures_of_their_own():
-    checked = replace(validation(comparison()), hard=(comparison(sqnr=21.5),), hard_cases=("zeros",))
+    checked = replace(validation(comparison()), stress=(comparison(sqnr=21.5),), stress_cases=("zeros",))
     found = lines(report(row(checked=checked)))
-    assert [item["value"] for item in figure(found, "hard_sqnr_db")] == ["21.5"]
+    assert [item["value"] for item in figure(found, "stress_sqnr_db")] == ["21.5"]

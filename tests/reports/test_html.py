@@ -133,10 +133,10 @@ def test_the_evidence_has_tolerances_and_the_commands_that_make_the_figures(page
 
 
 def test_hard_inputs_are_named_where_they_were_tried():
-    checked = replace(validation(comparison()), hard=(comparison(sqnr=21.5),), hard_cases=("a", "b", "c", "zeros"))
+    checked = replace(validation(comparison()), stress=(comparison(sqnr=21.5),), stress_cases=("a", "b", "c", "zeros"))
     text = render("html", report(row(checked=checked)))
-    assert "output y, hard inputs, furthest on zeros" in text
-    assert "<dd>edgekit validate tiny --framework keras --target tflite:int8 --hard\n" in text
+    assert "output y, stress inputs, furthest on zeros" in text
+    assert "<dd>edgekit validate tiny --framework keras --target tflite:int8 --stress\n" in text
 
 
 def test_the_verdict_of_an_emulated_core_has_a_column_and_its_evidence():

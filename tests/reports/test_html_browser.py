@@ -12,8 +12,8 @@ from _helpers.sample_reports import mixed_report, render, report, row
 from reports.test_html import full
 
 from edgekit.core.environment import plugin_registry
-from edgekit.core.records.regressions import Allowance
-from edgekit.stages.gates.regressions import compare
+from edgekit.core.records.regressions import RegressionThresholds
+from edgekit.stages.gates.regressions import compare_reports
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
@@ -48,7 +48,7 @@ def files(tmp_path_factory):
         (folder / f"{name}.html").write_text(render("html", made))
     (folder / "sizes.html").write_text(render("html", report(*map(sized, (90_000, 56_700_000, 999, 1_234)))))
     old, new = report(*full(1).rows, row(model="gone")), report(*full(2).rows)
-    changes = compare(old, new, ("old.json", "new.json"), Allowance())
+    changes = compare_reports(old, new, ("old.json", "new.json"), RegressionThresholds())
     (folder / "changes.html").write_text(
         plugin_registry.load("edgekit.reports", "html", "REPORT").render_changes(changes)
     )

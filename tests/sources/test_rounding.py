@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edgekit.contracts.target import Conversion
+from edgekit.contracts.target import ConversionRequest
 from edgekit.core.numerics.output_comparison import compare_output
-from edgekit.core.numerics.rounding_error import measured
-from edgekit.core.numerics.tolerances import ROUNDING_FACTOR, for_precision
+from edgekit.core.numerics.rounding_error import measure_rounding
+from edgekit.core.numerics.tolerances import ROUNDING_FACTOR, tolerances_for_precision
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes.onnxruntime import RUNTIME
 from edgekit.sources._module import LoadedTorch
@@ -113,10 +113,10 @@ def test_another_runtime_passes_and_a_changed_meaning_does_not(tmp_path: Path, c
     source = LoadedTorch(Between(right, images=images).eval(), signature)
     inputs = samples(signature)
     reference = source.run(inputs)
-    (rounding,) = measured(reference, source.exact(inputs)).values()
-    tolerances = for_precision("float32", rounding=rounding)
+    (rounding,) = measure_rounding(reference, source.exact(inputs)).values()
+    tolerances = tolerances_for_precision("float32", rounding=rounding)
 
-    TARGET.convert(source, Conversion("float32", tmp_path))
+    TARGET.convert(source, ConversionRequest("float32", tmp_path))
     elsewhere = RUNTIME.open(tmp_path / "model.onnx", threads=1).infer(inputs)
     assert compare_output("y", reference["y"], elsewhere["y"], tolerances, classifier=False).passed
 
@@ -130,8 +130,8 @@ def test_the_deeper_the_network_the_wider_the_tolerance():
         layers = [layer for _ in range(depth) for layer in (nn.Linear(32, 32), nn.LayerNorm(32))]
         source = LoadedTorch(nn.Sequential(*layers).eval(), ROWS)
         inputs = samples(ROWS)
-        (rounding,) = measured(source.run(inputs), source.exact(inputs)).values()
-        return for_precision("float32", rounding=rounding).max_abs_error, rounding
+        (rounding,) = measure_rounding(source.run(inputs), source.exact(inputs)).values()
+        return tolerances_for_precision("float32", rounding=rounding).max_abs_error, rounding
 
     (shallow, _), (deep, rounding) = tolerance(1), tolerance(40)
     assert deep > 2 * shallow
@@ -145,4 +145,4 @@ def test_code_that_names_float32_has_no_exact_result():
 
     source = LoadedTorch(Named().eval(), ROWS)
     inputs = samples(ROWS)
-    assert measured(source.run(inputs), source.exact(inputs)) == {}
+    assert measure_rounding(source.run(inputs), source.exact(inputs)) == {}

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from edgekit.stages.concurrency import MEMORY_BYTES, at_once, together
+from edgekit.stages.concurrency import PROCESS_MEMORY_BYTES, default_parallelism, run_concurrently
 from edgekit.workers.environment import Environment
 from edgekit.workers.process import run_module
 
@@ -18,7 +18,7 @@ def test_results_come_with_their_numbers_and_errors_with_theirs():
             raise ValueError("one")
         return number
 
-    found = dict(together([partial(work, number) for number in range(4)], 2, list))
+    found = dict(run_concurrently([partial(work, number) for number in range(4)], 2, list))
     assert {number: future.result() for number, future in found.items() if number != 1} == {0: 0, 2: 2, 3: 3}
     with pytest.raises(ValueError, match="one"):
         found[1].result()
@@ -35,7 +35,7 @@ def test_no_more_run_than_was_said():
         with lock:
             running.remove(number)
 
-    list(together([partial(work, number) for number in range(8)], 2, list))
+    list(run_concurrently([partial(work, number) for number in range(8)], 2, list))
     assert most == [2]
 
 
@@ -55,7 +55,7 @@ def test_whoever_stops_listening_ends_what_runs_and_begins_nothing_more(tmp_path
         run_module("waits", [str(tmp_path / f"started-{number}")], Environment(), step=f"wait {number}", timeout_s=600)
 
     began = time.monotonic()
-    for number, _ in together([partial(work, number) for number in range(5)], 2, lambda: stopped.append(True)):
+    for number, _ in run_concurrently([partial(work, number) for number in range(5)], 2, lambda: stopped.append(True)):
         assert number == 0
         break
     assert time.monotonic() - began < 60
@@ -64,6 +64,6 @@ def test_whoever_stops_listening_ends_what_runs_and_begins_nothing_more(tmp_path
 
 
 def test_as_many_at_once_as_memory_allows_and_one_at_least():
-    assert at_once(0) == 1
-    assert at_once(MEMORY_BYTES) == 1
-    assert at_once(sys.maxsize) >= 1
+    assert default_parallelism(0) == 1
+    assert default_parallelism(PROCESS_MEMORY_BYTES) == 1
+    assert default_parallelism(sys.maxsize) >= 1

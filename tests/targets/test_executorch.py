@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.contracts.target import Conversion
+from edgekit.contracts.target import ConversionRequest
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes.executorch import RUNTIME
 from edgekit.sources._module import LoadedTorch
@@ -35,7 +35,7 @@ def test_weights_that_are_views_keep_their_values(tmp_path: Path, precision):
     torch.manual_seed(0)
     source = LoadedTorch(Views().eval(), SIGNATURE)
     inputs = {"x": np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)}
-    TARGET.convert(source, Conversion(precision, tmp_path, inputs))
+    TARGET.convert(source, ConversionRequest(precision, tmp_path, inputs))
     outputs = RUNTIME.open(tmp_path / "model.pte", threads=1).infer({"input_0": inputs["x"]})
     expected = source.run(inputs)["y"]
     assert np.abs(outputs["output_0"] - expected).max() < (
@@ -61,7 +61,7 @@ def test_normalizing_what_hardly_varies_keeps_its_digits(tmp_path: Path, norm, p
     source = LoadedTorch(norm.eval(), Signature((spec,), (TensorSpec("y", spec.shape, "float32"),)))
     varied = np.random.default_rng(0).normal(size=(16, 4, 8)).astype(np.float32)
     inputs = {"x": 1.0 + 0.01 * varied} if precision == "float32" else {"x": varied}
-    TARGET.convert(source, Conversion(precision, tmp_path, inputs))
+    TARGET.convert(source, ConversionRequest(precision, tmp_path, inputs))
     outputs = RUNTIME.open(tmp_path / "model.pte", threads=1).infer({"input_0": inputs["x"]})
     exact = source.exact(inputs)["y"]
     assert np.abs(outputs["output_0"] - exact).max() < (1e-4 if precision == "float32" else 0.05)

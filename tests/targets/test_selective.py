@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from edgekit.contracts.target import Conversion
+from edgekit.contracts.target import ConversionRequest
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import sqnr_db
 from edgekit.core.records import samples
@@ -64,7 +64,7 @@ def made(flatbuffer, graph, source, calibration, tmp_path):
 
     def make(target, known=None, **recipe):
         chosen = Recipe(target.name, **{"precision": "int8", **recipe})
-        job = Conversion(chosen.precision, tmp_path, calibration, recipe=chosen, known=known)
+        job = ConversionRequest(chosen.precision, tmp_path, calibration, recipe=chosen, known=known)
         base, signature = (
             (graph, source.signature)
             if target is ONNX
@@ -205,7 +205,7 @@ def test_other_targets_refuse_a_recipe_with_a_sentence(tmp_path):
     inputs = {"x": np.zeros((4, 4), np.float32)}
     recipe = Recipe("torchscript", "int8", ("y",))
     with pytest.raises(InputError, match="torchscript keeps single layers in float at no precision"):
-        TORCHSCRIPT.convert(source, Conversion("int8", tmp_path, inputs, recipe=recipe))
+        TORCHSCRIPT.convert(source, ConversionRequest("int8", tmp_path, inputs, recipe=recipe))
     assert list(tmp_path.iterdir()) == []
 
 

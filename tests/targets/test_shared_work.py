@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edgekit.contracts.target import Conversion
+from edgekit.contracts.target import ConversionRequest
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._module import LoadedTorch
 from edgekit.targets import onnx as onnx_target
@@ -59,7 +59,7 @@ def test_variants_of_one_source_begin_with_the_same_conversion(
     signature = SIGNATURE if target is ONNX else SIGNATURE.sized({"batch": 1})
 
     def convert(source, precision, name):
-        job = Conversion(precision, tmp_path / name)
+        job = ConversionRequest(precision, tmp_path / name)
         job.folder.mkdir()
         converted = target.convert(source.at(signature, {}), job)
         return (job.folder / converted.file).read_bytes()
@@ -72,7 +72,7 @@ def test_variants_of_one_source_begin_with_the_same_conversion(
         together = {item: convert(source, item, f"{order[0]}-{item}") for item in order}
         assert together == alone
     assert len(calls) == 2
-    other = Conversion("float32", tmp_path / "other")
+    other = ConversionRequest("float32", tmp_path / "other")
     other.folder.mkdir()
     assert target.convert(loaded(1).at(signature, {}), other)
     assert (other.folder / target.file_name).read_bytes() != alone["float32"]

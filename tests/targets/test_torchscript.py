@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.contracts.target import Conversion
+from edgekit.contracts.target import ConversionRequest
 from edgekit.core.numerics.metrics import sqnr_db
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes.torchscript import RUNTIME
@@ -42,6 +42,6 @@ def test_clamps_and_additions_survive_quantization(tmp_path: Path, broadcast):
     torch.manual_seed(0)
     source = LoadedTorch(Network(broadcast=broadcast).eval(), SIGNATURE)
     inputs = {"image": np.random.default_rng(0).normal(0, 2, (64, 3, 16, 16)).astype(np.float32)}
-    TARGET.convert(source, Conversion("int8", tmp_path, inputs))
+    TARGET.convert(source, ConversionRequest("int8", tmp_path, inputs))
     outputs = RUNTIME.open(tmp_path / "model.pt", threads=1).infer(inputs)
     assert sqnr_db(source.run(inputs)["scores"], outputs["scores"]) > 30

@@ -11,8 +11,8 @@ import pytest
 
 from edgekit.core.errors import Interrupted, StepCrashed, StepOutOfMemory, StepTimedOut
 from edgekit.workers.environment import Environment
-from edgekit.workers.fork_server import Forked, Zygotes
-from edgekit.workers.gated_process import Prepared
+from edgekit.workers.fork_server import ForkedProcess, ForkServerPool
+from edgekit.workers.gated_process import GatedProcess
 from edgekit.workers.process import stop_all
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="copies are made on Linux")
@@ -48,7 +48,7 @@ WAIT = "os.write(ready, b'1'); os.read(go, 1)"
 @pytest.fixture
 def zygotes():
     with_open = open_files()
-    made = Zygotes()
+    made = ForkServerPool()
     yield made
     made.close()
     gc.collect()
@@ -56,7 +56,7 @@ def zygotes():
 
 
 @pytest.fixture
-def prepare(tmp_path, monkeypatch, zygotes):
+def prepare(tmp_path, monkeypatch, fork_servers):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "out").mkdir()
 
@@ -66,8 +66,8 @@ def prepare(tmp_path, monkeypatch, zygotes):
         if not file.exists() or file.read_text() != text:
             file.write_text(text)
         environment = environment or Environment()
-        begin = zygotes.start("copied_module", [about], environment, timeout_s)
-        return Prepared(begin, [str(tmp_path / "out")], environment, step="measure it", timeout_s=timeout_s)
+        begin = fork_servers.start("copied_module", [about], environment, timeout_s)
+        return GatedProcess(begin, [str(tmp_path / "out")], environment, step="measure it", timeout_s=timeout_s)
 
     return start
 
@@ -83,7 +83,7 @@ def written(tmp_path):
 def test_each_copy_is_a_process_of_its_own_that_has_it_loaded(prepare, tmp_path):
     code = f"{WAIT}; (out / str(os.getpid())).write_text(str(LOADED) + tempfile.gettempdir())"
     with prepare(code) as first, prepare(code) as second:
-        assert isinstance(first._process, Forked)
+        assert isinstance(first._process, ForkedProcess)
         assert written(tmp_path) == []
         first.go()
         second.go()
@@ -169,10 +169,10 @@ def gone(pid):
     return False
 
 
-def test_a_copy_outlives_its_zygote(prepare, zygotes):
+def test_a_copy_outlives_its_zygote(prepare, fork_servers):
     with prepare(f"{WAIT}; (out / 'done').touch()") as process:
-        (zygote,) = zygotes._known.values()
-        zygotes.close()
+        (zygote,) = fork_servers._known.values()
+        fork_servers.close()
         assert gone(zygote._child.pid)
         assert not gone_now(process._process.pid)
 
@@ -185,15 +185,15 @@ def gone_now(pid):
     return False
 
 
-def test_where_the_zygote_was_killed_a_fresh_process_does_it(prepare, zygotes, tmp_path):
+def test_where_the_zygote_was_killed_a_fresh_process_does_it(prepare, fork_servers, tmp_path):
     code = f"{WAIT}; (out / str(os.getpid())).touch()"
     with prepare(code, copied=False) as process:
         process.go()
-    (zygote,) = zygotes._known.values()
+    (zygote,) = fork_servers._known.values()
     os.kill(zygote._child.pid, signal.SIGKILL)
     assert zygote._child.wait(10) == -signal.SIGKILL
     with prepare(code, copied=False) as process:
-        assert not isinstance(process._process, Forked)
+        assert not isinstance(process._process, ForkedProcess)
         process.go()
     assert len(written(tmp_path)) == 2
 
@@ -209,39 +209,39 @@ def test_where_the_zygote_was_killed_a_fresh_process_does_it(prepare, zygotes, t
 def test_what_cannot_be_copied_is_started_anew(prepare, tmp_path, preload):
     for _ in range(2):
         with prepare(f"{WAIT}; (out / 'done').touch()", preload=preload, copied=False) as process:
-            assert not isinstance(process._process, Forked)
+            assert not isinstance(process._process, ForkedProcess)
             process.go()
     assert written(tmp_path) == ["done"]
     assert (tmp_path / "loaded").read_text() == "it\n"  # it was tried once
 
 
-def test_stopping_everything_ends_copies_and_zygotes(prepare, zygotes):
+def test_stopping_everything_ends_copies_and_zygotes(prepare, fork_servers):
     with prepare(f"{WAIT}; time.sleep(600)") as process:
-        (zygote,) = zygotes._known.values()
+        (zygote,) = fork_servers._known.values()
         stop_all()
         assert process._process.wait(10) == -signal.SIGKILL
         assert zygote._child.wait(10) == -signal.SIGKILL
 
 
-def test_what_was_asked_for_before_everything_was_stopped_is_not_begun(prepare, zygotes, tmp_path):
+def test_what_was_asked_for_before_everything_was_stopped_is_not_begun(prepare, fork_servers, tmp_path):
     with prepare(f"{WAIT}; (out / 'done').touch()"):
         pass
-    begin = zygotes.start("copied_module", ["it"], Environment(), 60.0)
+    begin = fork_servers.start("copied_module", ["it"], Environment(), 60.0)
     stop_all()
     with pytest.raises(Interrupted):
-        Prepared(begin, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=60.0)
+        GatedProcess(begin, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=60.0)
     with prepare(f"{WAIT}; (out / 'done').touch()") as process:  # what is asked for afterwards is
-        assert isinstance(process._process, Forked)
+        assert isinstance(process._process, ForkedProcess)
         process.go()
     assert written(tmp_path) == ["done"]
     assert (tmp_path / "loaded").read_text() == "it\nit\n"
 
 
-def test_a_copy_has_the_memory_of_its_zygote(prepare, zygotes, tmp_path):
+def test_a_copy_has_the_memory_of_its_zygote(prepare, fork_servers, tmp_path):
     """Its page tables for the library's file are filled as the zygote's are: what a model takes is told apart."""
     rss = "{line.split()[0]: int(line.split()[1]) for line in open('/proc/self/status') if line[:3] == 'Rss'}"
     with prepare(f"{WAIT}; (out / 'rss').write_text(repr({rss}))", preload="import numpy.random") as process:
-        (zygote,) = zygotes._known.values()
+        (zygote,) = fork_servers._known.values()
         lines = Path(f"/proc/{zygote._child.pid}/status").read_text().splitlines()
         parent = {line.split()[0]: int(line.split()[1]) for line in lines if line[:3] == "Rss"}
         process.go()
@@ -252,7 +252,7 @@ def test_a_copy_has_the_memory_of_its_zygote(prepare, zygotes, tmp_path):
 
 
 @pytest.mark.parametrize("runtime", ["litert", "onnxruntime", "torchscript", "lite-interpreter", "executorch"])
-def test_what_has_loaded_a_runtime_can_be_copied(zygotes, runtime):
+def test_what_has_loaded_a_runtime_can_be_copied(fork_servers, runtime):
     variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    zygotes.start("edgekit.runtimes._runner", [runtime], Environment.of(variables), 120.0)
-    assert [zygote.ready for zygote in zygotes._known.values()] == [True]
+    fork_servers.start("edgekit.runtimes._runner", [runtime], Environment.of(variables), 120.0)
+    assert [zygote.ready for zygote in fork_servers._known.values()] == [True]

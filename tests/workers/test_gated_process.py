@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.core.errors import StepCrashed, StepTimedOut
 from edgekit.workers.environment import Environment
-from edgekit.workers.gated_process import Prepared, fresh
+from edgekit.workers.gated_process import GatedProcess, fresh_process
 
 HEAD = """\
 import os, pathlib, signal, sys, time
@@ -22,8 +22,8 @@ def prepare(tmp_path, monkeypatch):
 
     def start(code, timeout_s=60.0):
         (tmp_path / "prepared_module.py").write_text(HEAD + code)
-        module = fresh("prepared_module", Environment())
-        return Prepared(module, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=timeout_s)
+        module = fresh_process("prepared_module", Environment())
+        return GatedProcess(module, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=timeout_s)
 
     return start
 

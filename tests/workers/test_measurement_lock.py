@@ -3,11 +3,11 @@
 import threading
 import time
 
-from edgekit.workers.measurement_lock import Turns
+from edgekit.workers.measurement_lock import MeasurementLock
 
 
 def test_several_prepare_together_and_measure_one_after_another():
-    turns, together = Turns(), threading.Barrier(3)
+    turns, together = MeasurementLock(), threading.Barrier(3)
     now, beside, lock = set(), [], threading.Lock()
 
     def work(name):
@@ -30,7 +30,7 @@ def test_several_prepare_together_and_measure_one_after_another():
 
 
 def test_nobody_prepares_while_somebody_measures_or_waits_to():
-    turns = Turns()
+    turns = MeasurementLock()
     told, ready = [], threading.Event()
 
     def measure(name, begin):
@@ -60,7 +60,7 @@ def test_nobody_prepares_while_somebody_measures_or_waits_to():
 
 
 def test_an_error_gives_the_turn_back():
-    turns = Turns()
+    turns = MeasurementLock()
     for turn in (turns.preparing, turns.measuring, turns.preparing):
         try:
             with turn():

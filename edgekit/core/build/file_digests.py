@@ -39,7 +39,7 @@ def _settled(status: os.stat_result, now_ns: int) -> bool:
     return latest + tick < now_ns
 
 
-class Digests:
+class FileDigests:
     """Digests of paths below a root, by their stamps; `save` keeps them for the next run.
 
     A damaged store is an empty one. Several threads may ask at a time.

@@ -22,7 +22,7 @@ KINDS = ("train", "take in", "export", "validate", "diff", "emulate", "bench", "
 
 
 @dataclass(frozen=True)
-class Read:
+class StepInput:
     """A file or folder that a step reads, relative to the project's root or absolute.
 
     `only` and `without` narrow a TOML or JSON file down to some of its keys: a budget in a model.toml is nothing to a
@@ -50,7 +50,7 @@ class Step:
     output: str
     folder: str = ""
     after: tuple[str, ...] = ()
-    reads: tuple[Read, ...] = ()
+    reads: tuple[StepInput, ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -126,11 +126,11 @@ class Graph:
 
 
 def _step(data: Mapping[str, Any]) -> Step:
-    reads = tuple(Read(item["path"], tuple(item["only"]), tuple(item["without"])) for item in data["reads"])
+    reads = tuple(StepInput(item["path"], tuple(item["only"]), tuple(item["without"])) for item in data["reads"])
     return Step(**{**data, "after": tuple(data["after"]), "reads": reads})
 
 
-def assemble(steps: Sequence[Step], where: Callable[[str], str]) -> Graph:
+def build_graph(steps: Sequence[Step], where: Callable[[str], str]) -> Graph:
     """The graph of steps in any order. Who reads what another step writes comes after it.
 
     `where` tells the place in a file that a step comes from. Raises InputError when two steps write the same file, or
@@ -162,14 +162,14 @@ def _ordered(steps: Sequence[Step], where: Callable[[str], str]) -> tuple[Step, 
     while waiting:
         free = [step for step in waiting.values() if not any(name in waiting for name in step.after)]
         if not free:
-            circle = _circle(waiting)
+            circle = _find_cycle(waiting)
             raise InputError(f"{where(circle[0])}: the steps wait for one another: {' -> '.join(circle)}")
         for step in free:
             ordered.append(waiting.pop(step.name))
     return tuple(ordered)
 
 
-def _circle(waiting: Mapping[str, Step]) -> list[str]:
+def _find_cycle(waiting: Mapping[str, Step]) -> list[str]:
     """One circle: each of its steps needs the one that is named next."""
     path = [next(iter(waiting))]
     while True:
@@ -180,7 +180,7 @@ def _circle(waiting: Mapping[str, Step]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Key:
+class StepKey:
     """What a step's outcome depends on, as it stands: the digest of each file, and the values."""
 
     files: Mapping[str, str]
@@ -194,7 +194,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Record:
+class StepRecord:
     """What is kept of a step that ran: its key, the digest of every file that it wrote, and how it went.
 
     `code` is 0, or 1 for a check that was carried out and failed. `partial` names the steps whose results a report had
@@ -203,7 +203,7 @@ class Record:
 
     step: str
     kind: str
-    key: Key
+    key: StepKey
     outputs: Mapping[str, str]
     seconds: float
     code: int = 0
@@ -211,7 +211,7 @@ class Record:
     partial: tuple[str, ...] = ()
 
 
-def reasons(key: Key, record: Record | None, now: Callable[[str], str]) -> list[str]:
+def rerun_reasons(key: StepKey, record: StepRecord | None, now: Callable[[str], str]) -> list[str]:
     """Why the step has to run, in words; nothing when it is up to date. `now` is the digest of a file as it stands."""
     if record is None:
         return ["it has not been done yet"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.records import checksummed_json
-from edgekit.core.build.file_digests import Digests
+from edgekit.core.build.file_digests import FileDigests
 from edgekit.core.events import Noted
 from edgekit.core.build.graph import Graph
 
@@ -19,7 +19,7 @@ _PACKAGE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
-class Planned:
+class CachedPlan:
     """A graph, what its making noted, and the paths that were looked at for it, relative to the root or absolute."""
 
     graph: Graph
@@ -27,7 +27,7 @@ class Planned:
     looked_at: tuple[str, ...]
 
 
-def basis(root: Path, looked_at: Iterable[str], digests: Digests, host: str) -> dict[str, Any]:
+def fingerprint(root: Path, looked_at: Iterable[str], digests: FileDigests, host: str) -> dict[str, Any]:
     """All that a plan depends on: the files that were looked at, what else stands beside those of code, what is
     installed, edgekit itself, and this host."""
     looked_at = tuple(looked_at)
@@ -77,17 +77,17 @@ def _own_code() -> str:
     return _digest(sorted(found))
 
 
-def load(path: Path, root: Path, digests: Digests, host: str) -> Planned | None:
+def load(path: Path, root: Path, digests: FileDigests, host: str) -> CachedPlan | None:
     """The plan that was kept; None where there is none, or where it would come out otherwise now."""
     data: Mapping[str, Any] | None = checksummed_json.load(path)
-    if data is None or data.get("basis") != basis(root, data["looked_at"], digests, host):
+    if data is None or data.get("basis") != fingerprint(root, data["looked_at"], digests, host):
         return None
     notes = tuple(Noted(**item) for item in data["notes"])
-    return Planned(Graph.from_dict(data["graph"]), notes, tuple(data["looked_at"]))
+    return CachedPlan(Graph.from_dict(data["graph"]), notes, tuple(data["looked_at"]))
 
 
-def save(path: Path, planned: Planned, root: Path, digests: Digests, host: str) -> None:
+def save(path: Path, planned: CachedPlan, root: Path, digests: FileDigests, host: str) -> None:
     """Keeps a plan. Raises InputError or DiskFull."""
     notes = [{"step": item.step, "detail": item.detail, "warning": item.warning} for item in planned.notes]
     data = {"graph": planned.graph.to_dict(), "notes": notes, "looked_at": list(planned.looked_at)}
-    checksummed_json.save(path, {**data, "basis": basis(root, planned.looked_at, digests, host)})
+    checksummed_json.save(path, {**data, "basis": fingerprint(root, planned.looked_at, digests, host)})

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgekit.core.build.file_digests import Digests
+from edgekit.core.build.file_digests import FileDigests
 from edgekit.core.errors import EXIT_OK, InputError
-from edgekit.core.build.graph import Graph, Key, Step, reasons
-from edgekit.core.environment.project import known_as
-from edgekit.core.build.step_records import Records
+from edgekit.core.build.graph import Graph, StepKey, Step, rerun_reasons
+from edgekit.core.environment.project import portable_path
+from edgekit.core.build.step_records import StepRecords
 
 DONE, UP_TO_DATE, FAILED, BLOCKED = "done", "up to date", "failed", "blocked"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepResult:
     """How a step ended: done, up to date, failed, or blocked by a failed one. `reasons` say why it ran.
 
     `waited_s` of its `seconds` it was ready to run and had no core, because of the steps beside it or of other work.
@@ -31,10 +31,10 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Ran:
+class RunResult:
     """All outcomes, and how long it took in all."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[StepResult, ...]
     wall_s: float
 
     @property
@@ -49,41 +49,41 @@ class Ran:
 
 
 @dataclass
-class Book:
+class RunState:
     """What the steps' files are, and what was kept of their latest run."""
 
-    records: Records
-    digests: Digests
+    records: StepRecords
+    digests: FileDigests
 
-    def key(self, step: Step) -> Key:
+    def key(self, step: Step) -> StepKey:
         """As it stands."""
         try:
             files = {
-                known_as(str(read)): self.digests.of_part(read.path, read.only, read.without) for read in step.reads
+                portable_path(str(read)): self.digests.of_part(read.path, read.only, read.without) for read in step.reads
             }
         except OSError as error:
             raise InputError(f"cannot read {error.filename}: {(error.strerror or str(error)).lower()}") from None
-        return Key(files, dict(step.values))
+        return StepKey(files, dict(step.values))
 
-    def reasons(self, step: Step, key: Key, forced: bool) -> tuple[str, ...]:
+    def reasons(self, step: Step, key: StepKey, forced: bool) -> tuple[str, ...]:
         """Why the step has to run; nothing when it is up to date."""
-        found = reasons(key, self.records.load(step.name), self.digests.of)
+        found = rerun_reasons(key, self.records.load(step.name), self.digests.of)
         return tuple(found or (["it was asked for again"] if forced else []))
 
-    def up_to_date(self, step: Step) -> Outcome:
+    def up_to_date(self, step: Step) -> StepResult:
         """What the record of a step says that need not run: a check that failed is no less failed for being old."""
         record = self.records.load(step.name)
         assert record is not None  # there would be a reason to run it otherwise
-        return Outcome(step.name, step.kind, UP_TO_DATE, code=record.code, detail=record.detail)
+        return StepResult(step.name, step.kind, UP_TO_DATE, code=record.code, detail=record.detail)
 
 
-def foresee(graph: Graph, book: Book, forced: bool) -> tuple[Outcome, ...]:
+def dry_run(graph: Graph, book: RunState, forced: bool) -> tuple[StepResult, ...]:
     """What a run would do, without doing it: a step whose predecessor runs is taken to run too."""
-    found: dict[str, Outcome] = {}
+    found: dict[str, StepResult] = {}
     for step in graph.steps:
         why = book.reasons(step, book.key(step), forced)
         before = [name for name in step.after if name in found and found[name].state == DONE]
         if not why and before:
             why = (f"{before[0]} runs before it, and may write something else",)
-        found[step.name] = Outcome(step.name, step.kind, DONE, why) if why else book.up_to_date(step)
+        found[step.name] = StepResult(step.name, step.kind, DONE, why) if why else book.up_to_date(step)
     return tuple(found.values())

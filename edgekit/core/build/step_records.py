@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.records import checksummed_json
-from edgekit.core.build.file_digests import Digests
+from edgekit.core.build.file_digests import FileDigests
 from edgekit.core.errors import InputError
-from edgekit.core.environment.atomic_files import read_json, sweep, write_json, writing
-from edgekit.core.build.graph import Key, Record
+from edgekit.core.environment.atomic_files import read_json, remove_stale_files, write_json, mapped_write_errors
+from edgekit.core.build.graph import StepKey, StepRecord
 
 RECORDS_SCHEMA = 1
 FOLDER = ".edgekit"
@@ -24,7 +24,7 @@ _VERSION_FILE, _LOCK_FILE, _DIGESTS_FILE, _STEPS = "version.json", "lock", "dige
 _PLAN_FILE = "plan.json"
 
 
-class Records:
+class StepRecords:
     """The records in one build folder. A record whose own hash is wrong is as good as none."""
 
     def __init__(self, build: Path) -> None:
@@ -38,16 +38,16 @@ class Records:
         """The plan of the latest run."""
         return self.folder / _PLAN_FILE
 
-    def digests(self, root: Path) -> Digests:
+    def digests(self, root: Path) -> FileDigests:
         """Digests with what was remembered of them."""
-        return Digests(root, self.folder / _DIGESTS_FILE)
+        return FileDigests(root, self.folder / _DIGESTS_FILE)
 
-    def load(self, step: str) -> Record | None:
+    def load(self, step: str) -> StepRecord | None:
         """The record of a step; None where there is none, or a damaged one."""
         data = checksummed_json.load(self._file(step))
         return None if data is None else _record(data)
 
-    def all(self) -> Iterator[Record]:
+    def all(self) -> Iterator[StepRecord]:
         """Every good record."""
         for path in sorted(self._steps.glob("*.json")):
             data = checksummed_json.load(path)
@@ -55,7 +55,7 @@ class Records:
             if record is not None:
                 yield record
 
-    def save(self, record: Record) -> None:
+    def save(self, record: StepRecord) -> None:
         """Keeps it. Raises InputError or DiskFull."""
         checksummed_json.save(self._file(record.step), asdict(record))
 
@@ -68,12 +68,12 @@ class Records:
         return self._steps / f"{readable}-{hashlib.sha256(step.encode()).hexdigest()[:8]}.json"
 
     @contextmanager
-    def locked(self, waiting: Callable[[str], None]) -> Iterator[Records]:
+    def locked(self, waiting: Callable[[str], None]) -> Iterator[StepRecords]:
         """One run at a time in the build folder: a second one tells `waiting` whom it waits for, and waits.
 
         The lock ends with its process, however that ends. Raises InputError when the folder cannot be written.
         """
-        with writing(self.folder):
+        with mapped_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             stream = (self.folder / _LOCK_FILE).open("a+")
         with stream:
@@ -84,12 +84,12 @@ class Records:
                 waiting(stream.read().strip() or "unknown")
                 fcntl.flock(stream, fcntl.LOCK_EX)
             current = _check_version(self.folder / _VERSION_FILE)
-            with writing(self.folder):
+            with mapped_write_errors(self.folder):
                 stream.truncate(0)
                 stream.write(f"{os.getpid()}\n")
                 stream.flush()
-                sweep(self.folder)
-                sweep(self._steps)
+                remove_stale_files(self.folder)
+                remove_stale_files(self._steps)
             if not current:
                 write_json(self.folder / _VERSION_FILE, {"schema_version": RECORDS_SCHEMA})
             yield self
@@ -111,9 +111,9 @@ def _check_version(path: Path) -> bool:
     return version == RECORDS_SCHEMA
 
 
-def _record(data: Mapping[str, Any]) -> Record | None:
+def _record(data: Mapping[str, Any]) -> StepRecord | None:
     try:
-        key = Key(data["key"]["files"], data["key"]["values"])
-        return Record(**{**data, "key": key, "partial": tuple(data["partial"])})
+        key = StepKey(data["key"]["files"], data["key"]["values"])
+        return StepRecord(**{**data, "key": key, "partial": tuple(data["partial"])})
     except (KeyError, TypeError):
         return None

@@ -34,7 +34,7 @@ def os_error(error: OSError, path: Path) -> EdgekitError:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def mapped_write_errors(path: Path) -> Iterator[None]:
     """Maps the OSErrors of the block to InputError (not writable) and DiskFull."""
     try:
         yield
@@ -50,13 +50,13 @@ def staged_folder(final: Path) -> Iterator[Path]:
     is removed and `final` is as it was. Raises InputError when the parent cannot be written, DiskFull when it is full.
     """
     made = [folder for folder in final.parents if not folder.exists()]
-    with writing(final):
+    with mapped_write_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        sweep(final.parent)
+        remove_stale_files(final.parent)
         staging = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=final.parent))
         staging.chmod(0o777 & ~_umask())
     try:
-        with writing(final):
+        with mapped_write_errors(final):
             yield staging
             _replace_folder(staging, final)
     finally:
@@ -76,7 +76,7 @@ def _own_prefix() -> str:
     return f"{STAGING_PREFIX}{_own_host()}-{os.getpid()}-"
 
 
-def sweep(folder: Path) -> None:
+def remove_stale_files(folder: Path) -> None:
     """Removes what processes of this host that were killed have left in the folder: temporary names carry their
     maker's host and process."""
     own = f"{STAGING_PREFIX}{_own_host()}-"
@@ -125,7 +125,7 @@ def _replace_folder(staging: Path, final: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replaces the file in one step. Raises InputError or DiskFull; the old file then stands as it was."""
-    with writing(path):
+    with mapped_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=_own_prefix(), dir=path.parent)
         try:

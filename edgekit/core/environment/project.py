@@ -12,7 +12,7 @@ from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
 
 _PACKAGE = Path(__file__).parents[2]
 SHIPPED = ("models", "device_profiles")
-OURS = "edgekit's "
+SHIPPED_PREFIX = "edgekit's "
 """Before the name of a file that came with edgekit."""
 
 
@@ -23,14 +23,14 @@ def shipped(name: str) -> Path:
 
 
 @cache
-def known_as(path: str) -> str:
+def portable_path(path: str) -> str:
     """A path as records name it: what came with edgekit without where edgekit is installed."""
     if not Path(path).is_absolute():
         return path
     for name in SHIPPED:
         folder = shipped(name)
         if Path(path).is_relative_to(folder):
-            return f"{OURS}{name}/{Path(path).relative_to(folder).as_posix()}"
+            return f"{SHIPPED_PREFIX}{name}/{Path(path).relative_to(folder).as_posix()}"
     return path
 
 

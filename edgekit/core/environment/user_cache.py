@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgekit.core.environment.atomic_files import writing
+from edgekit.core.environment.atomic_files import mapped_write_errors
 
 
 def cache_folder() -> Path:
@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time in the folder, which is made; the others wait. The lock ends with its process."""
-    with writing(folder):
+    with mapped_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / ".lock").open("w")
     with stream:

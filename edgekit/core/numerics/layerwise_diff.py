@@ -14,7 +14,7 @@ import numpy as np
 from edgekit.core.numerics import metrics
 from edgekit.core.numerics.metrics import Array
 
-LEAP_DB = 10.0
+DIVERGENCE_DB = 10.0
 """A tensor whose SQNR is so much lower than that of every tensor before it is where something broke."""
 
 CEILINGS_DB: Mapping[str, float] = {"float32": 90.0, "float16": 70.0, "int16x8": 60.0}
@@ -35,7 +35,7 @@ _FEW = 4  # samples are enough to tell which tensors belong together
 
 @dataclass(frozen=True)
 class TensorDiff:
-    """An inner tensor of the reference and its twin. `leap_db` is how far its SQNR lies below all before it.
+    """An inner tensor of the reference and its twin. `divergence_db` is how far its SQNR lies below all before it.
 
     `sqnr_db` is None where both are equal; ranges are those of all samples.
     """
@@ -48,11 +48,11 @@ class TensorDiff:
     max_abs_error: float
     reference_range: tuple[float, float]
     actual_range: tuple[float, float]
-    leap_db: float
+    divergence_db: float
 
 
 @dataclass(frozen=True)
-class Drilling:
+class LayerwiseDiff:
     """Every matched tensor in the order in which it is computed, and the names that have no twin.
 
     `first` is the first tensor where the error leaps, None where it never does.
@@ -65,17 +65,17 @@ class Drilling:
     @property
     def first(self) -> TensorDiff | None:
         """The first tensor whose SQNR falls by `LEAP_DB` below that of every one before it."""
-        return next((item for item in self.tensors if item.leap_db >= LEAP_DB), None)
+        return next((item for item in self.tensors if item.divergence_db >= DIVERGENCE_DB), None)
 
 
-def plain(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A tensor's name without what quantizers and exporters add to it."""
     first = name.split(";", maxsplit=1)[0]
     parts = [part for index, part in enumerate(first.split("/")) if not (index and first.split("/")[index - 1] == part)]
     return _DECORATION.sub("", "/".join(parts))
 
 
-def match(
+def match_tensors(
     reference: Mapping[str, Array],
     actual: Mapping[str, Array],
     outputs: Sequence[tuple[str, str]] = (),
@@ -88,7 +88,7 @@ def match(
     it; then what is only called alike. Where an output is not what it should be, something broke on the way: what is
     left behind the last tensor that computes alike is paired by shape and order; `healthy_db` says what is alike there.
     """
-    likeness = _Likeness(reference, actual)
+    likeness = _Similarity(reference, actual)
     pairs = {one: other for one, other in outputs if likeness.fits(one, other)}
     _by_name(likeness, pairs, alike=True)
     _by_value(likeness, pairs)
@@ -100,12 +100,12 @@ def match(
     return [(name, pairs[name]) for name in reference if name in pairs]
 
 
-class _Likeness:
+class _Similarity:
     """Cosines of inner tensors, whatever the order of their dimensions, looked at on a few samples and kept."""
 
     def __init__(self, reference: Mapping[str, Array], actual: Mapping[str, Array]) -> None:
         self.reference, self.actual = reference, actual
-        self._sides = [{name: _Look.at(array) for name, array in side.items()} for side in (reference, actual)]
+        self._sides = [{name: _Fingerprint.at(array) for name, array in side.items()} for side in (reference, actual)]
         self._known: dict[tuple[str, str], float | None] = {}
 
     def of(self, one: str, other: str) -> float | None:
@@ -113,7 +113,7 @@ class _Likeness:
         key = (one, other)
         if key not in self._known:
             first, second = self._sides[0][one], self._sides[1][other]
-            order = best_order(first.few, second.few)
+            order = best_permutation(first.few, second.few)
             self._known[key] = None if order is None else metrics.cosine(first.few, np.transpose(second.few, order))
         return self._known[key]
 
@@ -131,7 +131,7 @@ class _Likeness:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Fingerprint:
     """A few samples of a tensor without its dimensions of one, those dimensions sorted, and its length."""
 
     few: Array
@@ -139,17 +139,17 @@ class _Look:
     norm: float
 
     @classmethod
-    def at(cls, array: Array) -> _Look:
-        few = squeezed(array[:_FEW])
+    def at(cls, array: Array) -> _Fingerprint:
+        few = squeeze_shape(array[:_FEW])
         return cls(few, tuple(sorted(few.shape[1:])), float(np.linalg.norm(few.astype(np.float64).ravel())))
 
 
-def squeezed(array: Array) -> Array:
+def squeeze_shape(array: Array) -> Array:
     """Without dimensions of one, samples (the first dimension) apart."""
     return array.reshape(len(array), *(size for size in array.shape[1:] if size != 1))
 
 
-def best_order(reference: Array, actual: Array) -> tuple[int, ...] | None:
+def best_permutation(reference: Array, actual: Array) -> tuple[int, ...] | None:
     """How the second one's dimensions stand in the first: as they are, or the channels moved to the other end.
 
     Both are squeezed, shape (N, ...). Of several that fit the most alike is taken; None where none fits. Other
@@ -168,8 +168,8 @@ def best_order(reference: Array, actual: Array) -> tuple[int, ...] | None:
     return max(likeness, key=likeness.__getitem__, default=None)
 
 
-def _by_name(likeness: _Likeness, pairs: dict[str, str], *, alike: bool) -> None:
-    for key in (str, plain):
+def _by_name(likeness: _Similarity, pairs: dict[str, str], *, alike: bool) -> None:
+    for key in (str, normalize_name):
         taken = set(pairs.values())
         known = {key(name): name for name in likeness.actual if name not in taken}
         for name in likeness.reference:
@@ -181,7 +181,7 @@ def _by_name(likeness: _Likeness, pairs: dict[str, str], *, alike: bool) -> None
                 pairs[name] = known.pop(key(name))
 
 
-def _by_value(likeness: _Likeness, pairs: dict[str, str]) -> None:
+def _by_value(likeness: _Similarity, pairs: dict[str, str]) -> None:
     """The most alike first: a bias changes little, and what comes before it must not take the place of what follows."""
     taken = set(pairs.values())
     found = [
@@ -197,7 +197,7 @@ def _by_value(likeness: _Likeness, pairs: dict[str, str]) -> None:
             taken.add(twin)
 
 
-def _by_order(likeness: _Likeness, pairs: dict[str, str], anchors: Mapping[str, str]) -> None:
+def _by_order(likeness: _Similarity, pairs: dict[str, str], anchors: Mapping[str, str]) -> None:
     """Pairs what stands behind the last pair that computes alike, by shape and order."""
     names, others = list(likeness.reference), list(likeness.actual)
     start = max((names.index(name) for name in anchors), default=-1) + 1
@@ -206,7 +206,7 @@ def _by_order(likeness: _Likeness, pairs: dict[str, str], anchors: Mapping[str, 
     left = [name for name in names[start:] if name not in pairs]
     right = [name for name in others[other_start:] if name not in taken]
     shapes = [
-        [str(tuple(sorted(squeezed(side[name]).shape[1:]))) for name in chosen]
+        [str(tuple(sorted(squeeze_shape(side[name]).shape[1:]))) for name in chosen]
         for side, chosen in ((likeness.reference, left), (likeness.actual, right))
     ]
     matcher = difflib.SequenceMatcher(None, shapes[0], shapes[1], autojunk=False)
@@ -215,12 +215,12 @@ def _by_order(likeness: _Likeness, pairs: dict[str, str], anchors: Mapping[str, 
         pairs |= {one: other for one, other in twins if likeness.fits(one, other)}
 
 
-def drill(
+def diff_layers(
     reference: Mapping[str, Array],
     actual: Mapping[str, Array],
     precision: str = "int8",
     outputs: Sequence[tuple[str, str]] = (),
-) -> Drilling:
+) -> LayerwiseDiff:
     """Compares inner tensors by name, shape (N, ...), each mapping in the order of computation.
 
     `precision` is the coarser one of the two, and says how near they can be expected to be; `outputs` are the pairs of
@@ -230,7 +230,7 @@ def drill(
     reference, actual = (
         _distinct(side, {names[index] for names in outputs}) for index, side in enumerate((reference, actual))
     )
-    pairs = match(reference, actual, outputs, HEALTHY_DB.get(precision, 0.0))
+    pairs = match_tensors(reference, actual, outputs, HEALTHY_DB.get(precision, 0.0))
     found: list[TensorDiff] = []
     floor = ceiling - _FIRST_DB
     for one, other in pairs:
@@ -239,7 +239,7 @@ def drill(
         floor = known if len(found) == 0 else min(floor, known)
         found.append(item)
     matched = {other for _, other in pairs}
-    return Drilling(
+    return LayerwiseDiff(
         tuple(found),
         tuple(name for name in reference if name not in dict(pairs)),
         tuple(name for name in actual if name not in matched),
@@ -251,7 +251,7 @@ def _distinct(tensors: Mapping[str, Array], outputs: Container[str]) -> dict[str
     seen: set[tuple[tuple[int, ...], bytes]] = set()
     kept = {}
     for name, array in tensors.items():
-        plainly = squeezed(array)
+        plainly = squeeze_shape(array)
         key = (plainly.shape, hashlib.sha256(plainly.tobytes()).digest())
         if key not in seen or name in outputs:
             kept[name] = array
@@ -260,8 +260,8 @@ def _distinct(tensors: Mapping[str, Array], outputs: Container[str]) -> dict[str
 
 
 def _compared(one: str, other: str, reference: Array, actual: Array, floor: float) -> TensorDiff:
-    expected, found = squeezed(reference), squeezed(actual)
-    order = best_order(expected, found)
+    expected, found = squeeze_shape(reference), squeeze_shape(actual)
+    order = best_permutation(expected, found)
     assert order is not None  # what does not fit is not paired
     found = np.transpose(found, order)
     sqnr = metrics.sqnr_db(expected, found)

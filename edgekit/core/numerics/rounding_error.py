@@ -28,7 +28,7 @@ class Rounding:
     samples: int
 
 
-def measured(single: Mapping[str, Array], double: Mapping[str, Array] | None) -> dict[str, Rounding]:
+def measure_rounding(single: Mapping[str, Array], double: Mapping[str, Array] | None) -> dict[str, Rounding]:
     """The rounding of each float32 output, shape (N, ...), for which `double` has the same in float64.
 
     An output that is no float32, or not finite, has none.

@@ -102,7 +102,7 @@ class ClassDrift:
         return self.source - self.artifact
 
 
-def by_class(
+def drift_by_class(
     source_right: NDArray[np.bool_], artifact_right: NDArray[np.bool_], labels: Array
 ) -> tuple[ClassDrift, ...]:
     """The drift of each class, the one that suffers most first."""

@@ -15,9 +15,9 @@ DENORMAL = 1e-40
 NOISES = 4
 _SEED = 0
 
-Maker = Callable[[tuple[int, ...], float, float, np.random.Generator], Array]
+Generator = Callable[[tuple[int, ...], float, float, np.random.Generator], Array]
 
-WITHIN: Mapping[str, Maker] = {
+WITHIN: Mapping[str, Generator] = {
     "zeros": lambda shape, _low, _high, _rng: np.zeros(shape),
     "lowest": lambda shape, low, _high, _rng: np.full(shape, low),
     "highest": lambda shape, _low, high, _rng: np.full(shape, high),
@@ -27,7 +27,7 @@ WITHIN: Mapping[str, Maker] = {
 }
 """What lies within the range that the model's data has."""
 
-OUTSIDE: Mapping[str, Maker] = {
+OUTSIDE: Mapping[str, Generator] = {
     "far above": lambda shape, low, high, _rng: np.full(shape, high + BEYOND * (high - low)),
     "far below": lambda shape, low, high, _rng: np.full(shape, low - BEYOND * (high - low)),
     "far noise": lambda shape, low, high, rng: (low + high) / 2 + BEYOND * (high - low) * rng.standard_normal(shape),
@@ -36,7 +36,7 @@ OUTSIDE: Mapping[str, Maker] = {
 """What only float arithmetic can take: a quantized input clips it, as it should."""
 
 
-def hard_inputs(
+def stress_inputs(
     signature: Signature, real: Mapping[str, Array], *, outside: bool
 ) -> tuple[tuple[str, ...], dict[str, Array]]:
     """The names of the cases, and samples of them by input name, one a case, shapes as the real samples have them.
@@ -47,7 +47,7 @@ def hard_inputs(
     made: dict[str, Array] = {}
     for index, spec in enumerate(signature.inputs):
         array = real[spec.name]
-        shape = (batching.rows(spec), *array.shape[1:]) if spec.shape else ()
+        shape = (batching.samples_per_call(spec), *array.shape[1:]) if spec.shape else ()
         low, high = float(array.min()), float(array.max())
         rng = np.random.default_rng([_SEED, index])
         values = [_fitting(maker(shape, low, high, rng), low, high, array.dtype) for maker in cases.values()]

@@ -9,22 +9,22 @@ import numpy as np
 
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.numerics.tensor_layout import Order, inverse
+from edgekit.core.numerics.tensor_layout import Permutation, inverse_permutation
 from edgekit.core.values.specs import Dim, TensorSpec
 
-_TO_LAST: Order = (0, 2, 3, 1)
-_TO_FIRST: Order = (0, 3, 1, 2)
+_TO_LAST: Permutation = (0, 2, 3, 1)
+_TO_FIRST: Permutation = (0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
-class Pair:
+class TensorPair:
     """A tensor of the one model and one of the other. `order` permutes the first one's dimensions into the second's,
     `reshaped` says that they differ in dimensions of one; `by` is `name`, `shape`, or `you`."""
 
     first: TensorSpec
     second: TensorSpec
     by: str
-    order: Order | None = None
+    order: Permutation | None = None
     reshaped: bool = False
 
     @property
@@ -35,10 +35,10 @@ class Pair:
         return words + moved + (", reshaped" if self.reshaped else "")
 
     @property
-    def reverse(self) -> Pair:
+    def reverse(self) -> TensorPair:
         """The same pair with the second one first."""
-        order = None if self.order is None else inverse(self.order)
-        return Pair(self.second, self.first, self.by, order, self.reshaped)
+        order = None if self.order is None else inverse_permutation(self.order)
+        return TensorPair(self.second, self.first, self.by, order, self.reshaped)
 
     def forward(self, array: Array) -> Array:
         """The first one's samples, shape (N, ...), as the second has them."""
@@ -49,7 +49,7 @@ class Pair:
         return moved.reshape(len(moved), *shape)
 
 
-def fit(first: TensorSpec, second: TensorSpec) -> tuple[Order | None, bool] | None:
+def match_axes(first: TensorSpec, second: TensorSpec) -> tuple[Permutation | None, bool] | None:
     """How the first one's samples become the second's: (permutation, reshaped); None when they cannot.
 
     The first dimension is the batch, which may differ.
@@ -76,23 +76,23 @@ def _squeezed(shape: Sequence[Dim]) -> list[Dim]:
     return [dim for dim in shape if dim != 1]
 
 
-def pair(
+def pair_tensors(
     firsts: Sequence[TensorSpec], seconds: Sequence[TensorSpec], forced: Mapping[str, str]
-) -> tuple[tuple[Pair, ...], tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+) -> tuple[tuple[TensorPair, ...], tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """The pairs in the order of the first model, and the tensors that are left on either side.
 
     `forced` maps names of the first to names of the second; they come first, then equal names, then equal shapes in
     order. Raises InputError when forced ones do not fit each other.
     """
     by_name = {spec.name: spec for spec in seconds}
-    found: dict[str, Pair] = {}
+    found: dict[str, TensorPair] = {}
     taken: set[str] = set()
 
     def take(first: TensorSpec, second: TensorSpec, by: str) -> bool:
-        how = fit(first, second)
+        how = match_axes(first, second)
         if how is None:
             return False
-        found[first.name] = Pair(first, second, by, *how)
+        found[first.name] = TensorPair(first, second, by, *how)
         taken.add(second.name)
         return True
 

@@ -78,7 +78,7 @@ def warm_up(call: Callable[[], object], *, max_seconds: float, max_runs: int = 1
     return len(walls)
 
 
-def is_sure(walls_ns: Sequence[int], within: float = 0.01) -> bool:
+def is_median_stable(walls_ns: Sequence[int], within: float = 0.01) -> bool:
     """Whether the 95 % confidence interval of the median reaches no further than `within` of it to either side.
 
     By order statistics, whatever the distribution: the interval lies between the ranks (n -+ 1.96 sqrt(n)) / 2.
@@ -109,6 +109,6 @@ def measure(
             run = timed(call)
             walls.append(run.wall_ns)
             cpus.append(run.cpu_ns)
-        if until >= last or is_sure(walls):
+        if until >= last or is_median_stable(walls):
             return walls, cpus
         until = min(last, until + max(1, until - started))

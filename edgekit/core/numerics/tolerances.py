@@ -55,7 +55,7 @@ class Tolerances:
 # relative, a few layers deep). int8 and the like: 20 dB is an error of a tenth of the signal; a healthy int8 network
 # has 25-45 dB, a broken one (wrong scale, clipped range) falls below 15. int16 activations leave the int8 weights as
 # the only noise.
-DEFAULTS: Mapping[str, Tolerances] = {
+DEFAULT_TOLERANCES: Mapping[str, Tolerances] = {
     "float32": Tolerances(max_abs_error=1e-5, min_cosine=0.9999999, min_top1_agreement=1.0),
     "float16": Tolerances(max_abs_error=1e-2, min_cosine=0.9999, min_top1_agreement=0.99),
     "dynamic": Tolerances(min_sqnr_db=20.0, min_cosine=0.99, min_top1_agreement=0.98),
@@ -76,10 +76,12 @@ ROUNDING_FLOOR = 1e-6
 """What no tolerance is below, times the largest output: eight units in the last place of float32."""
 
 
-def for_precision(precision: str, override: Tolerances | None = None, rounding: Rounding | None = None) -> Tolerances:
+def tolerances_for_precision(
+    precision: str, override: Tolerances | None = None, rounding: Rounding | None = None
+) -> Tolerances:
     """The default tolerances of a precision; for float32 what the source's own rounding allows, where that is known;
     with a model's own figures in their place where it sets some."""
-    return DEFAULTS[precision].merged(_from_rounding(precision, rounding)).merged(override)
+    return DEFAULT_TOLERANCES[precision].merged(_from_rounding(precision, rounding)).merged(override)
 
 
 def _from_rounding(precision: str, rounding: Rounding | None) -> Tolerances | None:
@@ -99,7 +101,7 @@ _WHY = {
 }
 
 
-def reason(precision: str, name: str, override: Tolerances | None, rounding: Rounding | None) -> str:
+def explain_limit(precision: str, name: str, override: Tolerances | None, rounding: Rounding | None) -> str:
     """Why the limit of that name is what it is, in a sentence without a full stop."""
     if override is not None and name in override.limits():
         return "set by the model's model.toml"

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.records.operator_costs import JOINED, Operator, OperatorCost
-from edgekit.core.records.versioned_json import restoring
+from edgekit.core.records.versioned_json import decode_versioned
 
 UNCALIBRATED = "uncalibrated"
 EMULATION_SCHEMA = 1
@@ -87,14 +87,16 @@ def peak_memory_bytes(marks: list[Mapping[str, int]]) -> int:
 
 
 @dataclass(frozen=True)
-class Prefix:
+class PrefixCounts:
     """One inference of a model that ends after `operator`; None where the runtime did not take it."""
 
     operator: Operator
     counts: Counts | None
 
 
-def by_operator(prefixes: Sequence[Prefix], latency_ms: Callable[[Counts], float]) -> tuple[OperatorCost, ...]:
+def costs_by_operator(
+    prefixes: Sequence[PrefixCounts], latency_ms: Callable[[Counts], float]
+) -> tuple[OperatorCost, ...]:
     """What each operator adds to the one before it, in the order of computation; all instructions together are those of
     the whole inference, and of misses there may be some more.
 
@@ -124,7 +126,7 @@ def by_operator(prefixes: Sequence[Prefix], latency_ms: Callable[[Counts], float
 
 
 @dataclass(frozen=True)
-class Emulated:
+class EmulatedLatency:
     """Counts of one thread, and the latency that the profile's cost model predicts from them for `threads` threads.
 
     `low_ms` and `high_ms` enclose it by the model's error against published timings; both are None, and `calibration`
@@ -150,12 +152,12 @@ class Emulated:
 
 
 @dataclass(frozen=True)
-class Emulation:
+class EmulationRecord:
     """What was found out about one artifact on one device's emulated core."""
 
     artifact_sha256: str
     device: str
-    emulated: Emulated
+    emulated: EmulatedLatency
     schema_version: int = EMULATION_SCHEMA
 
 
@@ -164,15 +166,15 @@ def emulation_file(device: str) -> str:
     return f"emulated-{device}.json"
 
 
-def load_emulation(path: Path) -> Emulation:
+def load_emulation(path: Path) -> EmulationRecord:
     """The emulation in the file. Raises InputError when it is damaged or of another version."""
-    data, keys = read_json(path, "result of an emulation"), {item.name for item in fields(Emulation)}
+    data, keys = read_json(path, "result of an emulation"), {item.name for item in fields(EmulationRecord)}
     again = "run the bench again"
-    with restoring(data, path, "a result of an emulation", again, keys=keys, version=EMULATION_SCHEMA) as given:
-        return Emulation(**{**given, "emulated": emulated_from_dict(given["emulated"])})
+    with decode_versioned(data, path, "a result of an emulation", again, keys=keys, version=EMULATION_SCHEMA) as given:
+        return EmulationRecord(**{**given, "emulated": emulated_from_dict(given["emulated"])})
 
 
-def emulated_from_dict(data: Mapping[str, Any]) -> Emulated:
+def emulated_from_dict(data: Mapping[str, Any]) -> EmulatedLatency:
     """The inverse of `dataclasses.asdict` after a trip through JSON. Raises KeyError, TypeError."""
     operators = tuple(OperatorCost(**item) for item in data.get("operators", ()))
-    return Emulated(**{**data, "counts": Counts(**data["counts"]), "operators": operators})
+    return EmulatedLatency(**{**data, "counts": Counts(**data["counts"]), "operators": operators})

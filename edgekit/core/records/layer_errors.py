@@ -10,20 +10,21 @@ from typing import Any
 
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.errors import InputError
-from edgekit.core.numerics.layerwise_diff import Drilling, TensorDiff
+from edgekit.core.numerics.layerwise_diff import LayerwiseDiff, TensorDiff
 from edgekit.core.records.artifact import Artifact, load_artifact
-from edgekit.core.records.versioned_json import restoring
+from edgekit.core.records.versioned_json import decode_versioned
 from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.specs import Variant
 
-LAYERS_SCHEMA = 1
+LAYERS_SCHEMA = 2
+_OLDER = {1: {"how": "tag"}}
 LAYERS_FILE = "layers.json"
 SOURCE = "source"
 """The name of the reference that is the source which the artifact was made from."""
 
 
 @dataclass(frozen=True)
-class Layers:
+class LayerErrors:
     """What `edgekit diff` found out about an artifact on so many golden samples.
 
     `reference` is `source`, or the variant of the float32 artifact beside it that it was compared with.
@@ -40,13 +41,13 @@ class Layers:
     tensors: tuple[TensorDiff, ...]
     only_reference: tuple[str, ...] = ()
     only_actual: tuple[str, ...] = ()
-    how: str = ""
+    tag: str = ""
     schema_version: int = LAYERS_SCHEMA
 
     @property
     def variant(self) -> Variant:
         """Target and precision in one, marked where a recipe made it."""
-        return Variant(self.target, self.precision, self.how)
+        return Variant(self.target, self.precision, self.tag)
 
     @property
     def reference_folder(self) -> str:
@@ -56,7 +57,7 @@ class Layers:
     @property
     def first(self) -> TensorDiff | None:
         """The first tensor where the error leaps."""
-        return Drilling(self.tensors, self.only_reference, self.only_actual).first
+        return LayerwiseDiff(self.tensors, self.only_reference, self.only_actual).first
 
     @property
     def worst(self) -> TensorDiff | None:
@@ -65,7 +66,7 @@ class Layers:
         return min(known, key=lambda item: item.sqnr_db or 0.0, default=None)
 
 
-def layers_of(artifact: Artifact) -> Layers | None:
+def layers_of(artifact: Artifact) -> LayerErrors | None:
     """What stands beside the artifact; None where nothing does, or where it is about other files than those there are.
 
     Raises InputError when it is damaged.
@@ -74,17 +75,17 @@ def layers_of(artifact: Artifact) -> Layers | None:
     if not path.is_file():
         return None
     found = load_layers(path)
-    return None if stale(artifact, found) else found
+    return None if why_stale(artifact, found) else found
 
 
-def stale(artifact: Artifact, layers: Layers) -> str:
+def why_stale(artifact: Artifact, layers: LayerErrors) -> str:
     """Why the figures are not about the artifact and the reference as they are; empty when they are."""
     if layers.artifact_sha256 != artifact.manifest.sha256:
         return "it is about another model file"
     return "" if layers.reference_sha256 == _reference_sha256(artifact, layers) else "it is about another reference"
 
 
-def _reference_sha256(artifact: Artifact, layers: Layers) -> str | None:
+def _reference_sha256(artifact: Artifact, layers: LayerErrors) -> str | None:
     if layers.reference == SOURCE:
         return artifact.manifest.source.get("sha256")
     folder = artifact.folder.parent / layers.reference_folder
@@ -94,7 +95,7 @@ def _reference_sha256(artifact: Artifact, layers: Layers) -> str | None:
         return None  # verify tells what is wrong with it
 
 
-def to_dict(layers: Layers) -> dict[str, Any]:
+def to_dict(layers: LayerErrors) -> dict[str, Any]:
     """For JSON, which has neither infinity nor NaN: null stands for them."""
     made: dict[str, Any] = finite(asdict(layers))
     return made
@@ -109,23 +110,26 @@ def finite(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
-def load_layers(path: Path) -> Layers:
+def load_layers(path: Path) -> LayerErrors:
     """The figures in the file. Raises InputError when it is damaged or of another version."""
     return layers_from_dict(read_json(path, "error by layer"), path)
 
 
-def layers_from_dict(data: Any, path: Path) -> Layers:
+def layers_from_dict(data: Any, path: Path) -> LayerErrors:
     """The inverse of `to_dict` after a trip through JSON. Raises InputError that names the file."""
-    keys = {item.name for item in fields(Layers)}
-    with restoring(data, path, "an error by layer", "run the diff again", keys=keys, version=LAYERS_SCHEMA) as given:
+    keys = {item.name for item in fields(LayerErrors)}
+    with decode_versioned(
+        data, path, "an error by layer", "run the diff again", keys=keys, version=LAYERS_SCHEMA, older=_OLDER
+    ) as given:
         made: dict[str, Any] = {name: tuple(given[name]) for name in ("only_reference", "only_actual")}
-        return Layers(**{**given, **made, "tensors": tuple(_tensor(item) for item in given["tensors"])})
+        return LayerErrors(**{**given, **made, "tensors": tuple(_tensor(item) for item in given["tensors"])})
 
 
 def _tensor(data: Mapping[str, Any]) -> TensorDiff:
     ranges = {name: tuple(map(_restored, data[name])) for name in ("reference_range", "actual_range")}
     figures = {name: _restored(data[name]) for name in ("cosine", "max_abs_error")}
-    return TensorDiff(**{**data, **figures, **ranges, "shape": tuple(data["shape"])})
+    renamed = {("divergence_db" if key == "leap_db" else key): value for key, value in data.items()}  # schema 1
+    return TensorDiff(**{**renamed, **figures, **ranges, "shape": tuple(data["shape"])})
 
 
 def _restored(value: float | None) -> float:

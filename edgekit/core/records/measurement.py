@@ -9,12 +9,13 @@ from typing import Any
 
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.numerics.timing import Distribution
-from edgekit.core.records.emulated_measurement import Emulated, emulated_from_dict
+from edgekit.core.records.emulated_measurement import EmulatedLatency, emulated_from_dict
 from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.core.records.versioned_json import restoring
+from edgekit.core.records.versioned_json import decode_versioned
 from edgekit.core.values.specs import Variant
 
-BENCH_SCHEMA = 1
+BENCH_SCHEMA = 2
+_OLDER = {1: {"how": "tag"}}
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Measurement:
     macs: int | None
     weight_bytes: int | None
     notes: tuple[str, ...] = ()
-    emulated: Emulated | None = None
-    how: str = ""
+    emulated: EmulatedLatency | None = None
+    tag: str = ""
     kinds: Mapping[str, int] = field(default_factory=dict)
     operators: tuple[OperatorCost, ...] = ()
     schema_version: int = BENCH_SCHEMA
@@ -55,7 +56,7 @@ class Measurement:
     @property
     def variant(self) -> Variant:
         """Target and precision in one, marked where a recipe made it."""
-        return Variant(self.target, self.precision, self.how)
+        return Variant(self.target, self.precision, self.tag)
 
     @property
     def peak_memory_bytes(self) -> int | None:
@@ -98,7 +99,9 @@ def load_measurement(path: Path) -> Measurement:
 def measurement_from_dict(data: Any, path: Path) -> Measurement:
     """The inverse of `dataclasses.asdict` after a trip through JSON. Raises InputError that names the file."""
     keys = {item.name for item in fields(Measurement)}
-    with restoring(data, path, "a bench result", "run the bench again", keys=keys, version=BENCH_SCHEMA) as given:
+    with decode_versioned(
+        data, path, "a bench result", "run the bench again", keys=keys, version=BENCH_SCHEMA, older=_OLDER
+    ) as given:
         made = {
             "wall": Distribution(**given["wall"]),
             "cpu": Distribution(**given["cpu"]),

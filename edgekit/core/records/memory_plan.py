@@ -16,7 +16,7 @@ class Arena:
 
 
 @dataclass(frozen=True)
-class Life:
+class TensorLifetime:
     """A tensor that is computed: its size, and the first and last operator (from 0) between which it must be kept."""
 
     name: str
@@ -26,15 +26,15 @@ class Life:
 
 
 @dataclass(frozen=True)
-class Peak:
+class MemoryPeak:
     """The operator at which most is alive, how much that is, and those tensors, the largest first."""
 
     operator: int
     size_bytes: int
-    tensors: tuple[Life, ...]
+    tensors: tuple[TensorLifetime, ...]
 
 
-def smallest(runs: Callable[[int], bool], largest: int) -> int | None:
+def bisect_minimum(runs: Callable[[int], bool], largest: int) -> int | None:
     """The smallest size in bytes that runs, by doubling and bisection; None where not even the largest does."""
     high = 1024
     while not runs(high):
@@ -48,21 +48,21 @@ def smallest(runs: Callable[[int], bool], largest: int) -> int | None:
     return high
 
 
-def peak(lives: Sequence[Life]) -> Peak:
+def memory_peak(tensor_lifetimes: Sequence[TensorLifetime]) -> MemoryPeak:
     """The peak of what is alive at the same time: no planner can do with less."""
-    steps = range(max((life.last for life in lives), default=0) + 1)
-    alive = {step: [life for life in lives if life.first <= step <= life.last] for step in steps}
+    steps = range(max((life.last for life in tensor_lifetimes), default=0) + 1)
+    alive = {step: [life for life in tensor_lifetimes if life.first <= step <= life.last] for step in steps}
     worst = max(steps, key=lambda step: sum(life.size_bytes for life in alive[step]))
     tensors = sorted(alive[worst], key=lambda life: -life.size_bytes)
-    return Peak(worst, sum(life.size_bytes for life in tensors), tuple(tensors))
+    return MemoryPeak(worst, sum(life.size_bytes for life in tensors), tuple(tensors))
 
 
-def picture(lives: Sequence[Life], width: int = 40) -> list[str]:
+def render_timeline(tensor_lifetimes: Sequence[TensorLifetime], width: int = 40) -> list[str]:
     """Each tensor's life as a bar along the operators, the largest tensor's bar being full blocks."""
-    steps = max((life.last for life in lives), default=0) + 1
-    largest = max((life.size_bytes for life in lives), default=1)
+    steps = max((life.last for life in tensor_lifetimes), default=0) + 1
+    largest = max((life.size_bytes for life in tensor_lifetimes), default=1)
     lines = []
-    for life in lives:
+    for life in tensor_lifetimes:
         start, end = life.first * width // steps, max(life.first * width // steps + 1, (life.last + 1) * width // steps)
         shade = "░▒▓█"[min(3, 4 * life.size_bytes // (largest + 1))]
         lines.append(" " * start + shade * (end - start) + " " * (width - end))

@@ -41,7 +41,7 @@ class OperatorCost:
         return f"{self.kind} {self.name}".strip()
 
 
-def dearer(before: Sequence[OperatorCost], now: Sequence[OperatorCost]) -> str:
+def explain_slowdown(before: Sequence[OperatorCost], now: Sequence[OperatorCost]) -> str:
     """The operators that make most of the difference, in words; empty where none costs more.
 
     Operators are the same when kind and name are; of the others, those of one kind are paired in the order of
@@ -78,7 +78,7 @@ def _change(old: OperatorCost | None, new: OperatorCost) -> str:
     return f"{new.title} {format_ms(old.latency_ms)} -> {format_ms(new.latency_ms)}"
 
 
-def other_kinds(before: Mapping[str, int], now: Mapping[str, int]) -> str:
+def operator_count_changes(before: Mapping[str, int], now: Mapping[str, int]) -> str:
     """How the numbers of operators by kind differ, in words: `TRANSPOSE 0 -> 2`; empty where they do not."""
     old, new = Counter(before), Counter(now)
     return ", ".join(f"{kind} {old[kind]} -> {new[kind]}" for kind in sorted(old | new) if old[kind] != new[kind])

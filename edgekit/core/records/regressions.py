@@ -9,7 +9,7 @@ INCOMPARABLE = "not comparable"
 
 
 @dataclass(frozen=True)
-class Allowance:
+class RegressionThresholds:
     """How much worse a figure may be before it counts as worse.
 
     `share` is relative, for figures that repeat: size, instructions, the analytic and the emulated tier. `noisy` is the
@@ -38,7 +38,7 @@ NOISY = ("latency_ms.host", "peak_memory_bytes")
 
 
 @dataclass(frozen=True)
-class Change:
+class MetricChange:
     """One figure of an artifact in two runs; `before` or `after` is None where a run does not have it.
 
     `rule` is a budget's rule (`size_bytes`, `latency_ms.host` …), `metric` for the task metric named `metric`,
@@ -79,22 +79,22 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Changes:
+class ChangeReport:
     """Two runs, by the names of their files, and every figure that was looked at."""
 
     old: str
     new: str
-    items: tuple[Change, ...]
+    items: tuple[MetricChange, ...]
 
     @property
-    def told(self) -> tuple[Change, ...]:
+    def told(self) -> tuple[MetricChange, ...]:
         """All but what stayed as it was, the worst first."""
         order = (WORSE, GONE, ALLOWED, BETTER, NEW, INCOMPARABLE)
         kept = (item for item in self.items if item.state != SAME)
         return tuple(sorted(kept, key=lambda item: order.index(item.state)))
 
     @property
-    def broken(self) -> tuple[Change, ...]:
+    def broken(self) -> tuple[MetricChange, ...]:
         """What a gate says no to."""
         return tuple(item for item in self.items if item.broken)
 
@@ -110,7 +110,7 @@ class Changes:
         return f"{len(self.items)} figures compared: " + (", ".join(counted) if counted else "nothing changed")
 
 
-def moved(before: float, after: float, allowed: float, noise: float) -> str:
+def classify_change(before: float, after: float, allowed: float, noise: float) -> str:
     """The state of a figure of which less is better. Both limits are in its own unit: up to `allowed` it may grow, and
     within `noise` it has not moved at all."""
     if abs(after - before) <= noise:

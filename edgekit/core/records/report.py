@@ -10,9 +10,9 @@ from typing import Any
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.errors import InputError
 from edgekit.core.records.artifact import Artifact, manifest_from_dict
-from edgekit.core.records.layer_errors import Layers, layers_from_dict
+from edgekit.core.records.layer_errors import LayerErrors, layers_from_dict
 from edgekit.core.records.measurement import Measurement, measurement_from_dict
-from edgekit.core.records.regressions import Changes
+from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.validation import Validation, validation_from_dict
 from edgekit.core.values.budgets import Verdict
@@ -21,7 +21,7 @@ REPORT_SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One artifact and what the stages found out about it; None and empty where a stage has not run.
 
     `emulated` are the validations on devices' emulated cores, one a device; `layers` is the error by layer.
@@ -32,7 +32,7 @@ class Row:
     measurements: tuple[Measurement, ...]
     verdicts: tuple[Verdict, ...]
     emulated: tuple[Validation, ...] = ()
-    layers: Layers | None = None
+    layers: LayerErrors | None = None
 
     @property
     def passed(self) -> bool:
@@ -51,9 +51,9 @@ class Report:
     edgekit: str
     host: str
     sources: tuple[SourceModel, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    changes: Changes | None = None
+    changes: ChangeReport | None = None
 
     @property
     def failed(self) -> tuple[Verdict, ...]:
@@ -79,10 +79,10 @@ def load_report(path: Path) -> Report:
         raise InputError(f"{path}: this report lacks or mistypes a key ({error})") from None
 
 
-def _row(data: dict[str, Any], path: Path) -> Row:
+def _row(data: dict[str, Any], path: Path) -> ReportRow:
     validation = data["validation"]
     verdicts = ({key: value for key, value in item.items() if key != "sentence"} for item in data["verdicts"])
-    return Row(
+    return ReportRow(
         Artifact(Path(data["folder"]), manifest_from_dict(data["manifest"], path)),
         None if validation is None else validation_from_dict(validation, path),
         tuple(measurement_from_dict(item, path) for item in data["measurements"]),

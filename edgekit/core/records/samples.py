@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit.core.environment.atomic_files import writing
+from edgekit.core.environment.atomic_files import mapped_write_errors
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 
@@ -35,7 +35,7 @@ class Samples:
         arrays |= {f"output/{name}": array for name, array in self.outputs.items()}
         if self.labels is not None:
             arrays["labels"] = self.labels
-        with writing(path):
+        with mapped_write_errors(path):
             np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
     def digest(self) -> str:

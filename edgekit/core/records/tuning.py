@@ -92,7 +92,7 @@ class Candidate:
         return not unknown and not self.breaks(constraints)
 
 
-def beats(one: Candidate, other: Candidate) -> bool:
+def dominates(one: Candidate, other: Candidate) -> bool:
     """Whether one is nowhere worse and somewhere better than the other, in the figures that both have: size, drop,
     latency."""
     pairs = [(float(one.size_bytes), float(other.size_bytes)), (one.drop, other.drop)]
@@ -101,9 +101,9 @@ def beats(one: Candidate, other: Candidate) -> bool:
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
-def front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+def pareto_front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """The Pareto front: those that no other beats."""
-    return tuple(item for item in candidates if not any(beats(other, item) for other in candidates))
+    return tuple(item for item in candidates if not any(dominates(other, item) for other in candidates))
 
 
 def best(candidates: Iterable[Candidate], preference: Preference) -> Candidate | None:
@@ -147,7 +147,7 @@ def _ratio(value: float, limit: float) -> float:
 
 
 @dataclass(frozen=True)
-class Unit:
+class LayerGroup:
     """Layers that are put back into float together, by name; `weights` is how many numbers they have learned."""
 
     names: tuple[str, ...]
@@ -156,7 +156,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Blame:
+class LayerSensitivity:
     """What it gains at the output to keep a unit of layers in float and nothing else.
 
     `gain_db` is the SQNR that this adds on the golden samples, `metric_gain` what it takes off the drop on the test
@@ -164,7 +164,7 @@ class Blame:
     SQNR when this unit is quantized and all the rest is float.
     """
 
-    unit: Unit
+    unit: LayerGroup
     gain_db: float
     share: float
     metric_gain: float | None = None
@@ -184,7 +184,7 @@ class Tuning:
     constraints: Constraints
     preference: Preference
     candidates: tuple[Candidate, ...]
-    blames: tuple[Blame, ...]
+    sensitivities: tuple[LayerSensitivity, ...]
     winner: Candidate | None
     nearest: Candidate
     judged_by: str
@@ -197,4 +197,4 @@ class Tuning:
     @property
     def front(self) -> tuple[Candidate, ...]:
         """The candidates that no other beats."""
-        return front(self.candidates)
+        return pareto_front(self.candidates)

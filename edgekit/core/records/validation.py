@@ -9,10 +9,11 @@ from typing import Any
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.numerics.output_comparison import Comparison, comparison_from_dict, format_figure
 from edgekit.core.numerics.statistics import ClassDrift, Interval, detectable_drop, samples_to_decide
-from edgekit.core.records.versioned_json import restoring
+from edgekit.core.records.versioned_json import decode_versioned
 from edgekit.core.values.specs import Variant
 
-VALIDATION_SCHEMA = 2
+VALIDATION_SCHEMA = 3
+_OLDER = {2: {"how": "tag", "hard": "stress", "hard_cases": "stress_cases"}}
 VALIDATION_FILE = "validation.json"
 
 
@@ -70,8 +71,8 @@ class Validation:
     """Golden samples compared output by output; the drift where the test set is at hand.
 
     `device` says on whose emulated core the artifact ran; `against_host` then compares with what it computes on this
-    host. `hard` compares on made-up inputs, one a name in `hard_cases`, and `batches` on the golden samples in batches,
-    each output once for each size.
+    host. `stress` compares on synthetic inputs, one a name in `stress_cases`, and `batches` on the golden samples in
+    batches, each output once for each size.
     """
 
     model: str
@@ -84,21 +85,21 @@ class Validation:
     drift: Drift | None
     device: str | None = None
     against_host: tuple[Comparison, ...] = ()
-    hard: tuple[Comparison, ...] = ()
-    hard_cases: tuple[str, ...] = ()
+    stress: tuple[Comparison, ...] = ()
+    stress_cases: tuple[str, ...] = ()
     batches: tuple[Comparison, ...] = ()
-    how: str = ""
+    tag: str = ""
     schema_version: int = VALIDATION_SCHEMA
 
     @property
     def variant(self) -> Variant:
         """Target and precision in one, marked where a recipe made it."""
-        return Variant(self.target, self.precision, self.how)
+        return Variant(self.target, self.precision, self.tag)
 
     @property
     def passed(self) -> bool:
         """Whether every figure keeps within its tolerance."""
-        compared = (*self.comparisons, *self.against_host, *self.hard, *self.batches)
+        compared = (*self.comparisons, *self.against_host, *self.stress, *self.batches)
         return all(item.passed for item in compared) and (self.drift is None or self.drift.passed)
 
     @property
@@ -106,7 +107,7 @@ class Validation:
         """One clause for each thing that is out of tolerance."""
         found = [clause for item in self.comparisons for clause in item.failures]
         found += [f"against this host: {clause}" for item in self.against_host for clause in item.failures]
-        found += [f"on {self.hard_case(item)}: {clause}" for item in self.hard for clause in item.failures]
+        found += [f"on {self.stress_case(item)}: {clause}" for item in self.stress for clause in item.failures]
         found += [clause for item in self.batches for clause in item.failures]
         if self.drift is not None and not self.drift.passed:
             agreement, limit = (
@@ -115,9 +116,9 @@ class Validation:
             found.append(f"top1_agreement {agreement} on {self.drift.samples} test samples is outside {limit}")
         return tuple(found)
 
-    def hard_case(self, comparison: Comparison) -> str:
+    def stress_case(self, comparison: Comparison) -> str:
         """The hard input that an output is furthest away on."""
-        return "hard inputs" if comparison.worst_sample is None else self.hard_cases[comparison.worst_sample]
+        return "stress inputs" if comparison.worst_sample is None else self.stress_cases[comparison.worst_sample]
 
     def worst(self, figure: str) -> float | None:
         """The largest value of a figure over the outputs, or None where there is none."""
@@ -138,12 +139,14 @@ def load_validation(path: Path) -> Validation:
 def validation_from_dict(data: dict[str, Any], path: Path) -> Validation:
     """The inverse of `dataclasses.asdict` after a trip through JSON. Raises InputError that names the file."""
     keys = {field.name for field in fields(Validation)} | {"passed"}
-    with restoring(data, path, "a validation result", "validate again", keys=keys, version=VALIDATION_SCHEMA) as given:
+    with decode_versioned(
+        data, path, "a validation result", "validate again", keys=keys, version=VALIDATION_SCHEMA, older=_OLDER
+    ) as given:
         made = {
             "comparisons": tuple(comparison_from_dict(item) for item in given["comparisons"]),
             "against_host": tuple(comparison_from_dict(item) for item in given.get("against_host", ())),
-            "hard": tuple(comparison_from_dict(item) for item in given.get("hard", ())),
-            "hard_cases": tuple(given.get("hard_cases", ())),
+            "stress": tuple(comparison_from_dict(item) for item in given.get("stress", ())),
+            "stress_cases": tuple(given.get("hard_cases", ())),
             "batches": tuple(comparison_from_dict(item) for item in given.get("batches", ())),
             "drift": None if given["drift"] is None else _drift(given["drift"]),
         }

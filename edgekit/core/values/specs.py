@@ -36,11 +36,11 @@ TUNED = "tuned"
 
 @dataclass(frozen=True, order=True)
 class Variant:
-    """One target at one precision, written `tflite:int8`; `how` marks one not made as usual: `tflite:int8-tuned`."""
+    """One target at one precision, written `tflite:int8`; `tag` marks one not made as usual: `tflite:int8-tuned`."""
 
     target: str
     precision: str
-    how: str = ""
+    tag: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Variant:
@@ -56,7 +56,7 @@ class Variant:
         return str(self).replace(":", "-")
 
     def __str__(self) -> str:
-        return f"{self.target}:{self.precision}" + (f"-{self.how}" if self.how else "")
+        return f"{self.target}:{self.precision}" + (f"-{self.tag}" if self.tag else "")
 
 
 @dataclass(frozen=True)

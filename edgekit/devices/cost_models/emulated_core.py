@@ -17,7 +17,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts, Emulated
+from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts, EmulatedLatency
 from edgekit.devices.emulation.guest import LINE_BYTES
 from edgekit.devices.profile import CostSpec, DeviceProfile, ThreadCost
 
@@ -31,7 +31,7 @@ _LEAST_ERROR = 0.05  # no interval is narrower: published timings are rounded, a
 
 
 @dataclass(frozen=True)
-class Row:
+class TimingRow:
     """One published timing beside what the same network executes on the emulated core."""
 
     network: str
@@ -60,7 +60,7 @@ class Coefficients:
 class Prediction:
     """A row predicted from the others; `error` is relative, positive when too slow. None: nothing to predict from."""
 
-    row: Row
+    row: TimingRow
     predicted_ms: float | None
 
     @property
@@ -69,12 +69,12 @@ class Prediction:
         return None if self.predicted_ms is None else self.predicted_ms / self.row.latency_ms - 1
 
 
-def usual_line_ns(profile: DeviceProfile) -> float:
+def typical_line_ns(profile: DeviceProfile) -> float:
     """A line at the profile's peak bandwidth, or at a usual one."""
     return LINE_BYTES / (profile.memory.bandwidth_gb_per_s or _USUAL_GB_PER_S)
 
 
-def fit(rows: Sequence[Row], profile: DeviceProfile) -> Coefficients:
+def fit(rows: Sequence[TimingRow], profile: DeviceProfile) -> Coefficients:
     """The coefficients, none negative, of the least sum of squared relative errors.
 
     The usual costs of a miss count as weak measurements of their own: without them, a single row would tell nothing of
@@ -83,7 +83,7 @@ def fit(rows: Sequence[Row], profile: DeviceProfile) -> Coefficients:
     if not rows:
         raise ValueError("there is nothing to fit with")
     counts = sorted({row.threads for row in rows})
-    usual = [_USUAL_L1_MISS_CYCLES, *(usual_line_ns(profile) for _ in counts)]
+    usual = [_USUAL_L1_MISS_CYCLES, *(typical_line_ns(profile) for _ in counts)]
     design = np.zeros((len(rows) + len(usual), 1 + len(usual)))
     target = np.ones(len(design))
     for index, row in enumerate(rows):
@@ -112,7 +112,7 @@ def _not_negative(design: Floats, target: Floats) -> Floats:
     return best
 
 
-def leave_one_out(rows: Sequence[Row], profile: DeviceProfile) -> list[Prediction]:
+def leave_one_out(rows: Sequence[TimingRow], profile: DeviceProfile) -> list[Prediction]:
     """Each row predicted by a model that was fitted without it."""
     found = []
     for index, row in enumerate(rows):
@@ -123,7 +123,7 @@ def leave_one_out(rows: Sequence[Row], profile: DeviceProfile) -> list[Predictio
     return found
 
 
-def by_constant(rows: Sequence[Row], figure: Callable[[Row], float | None]) -> list[Prediction]:
+def predict_by_ratio(rows: Sequence[TimingRow], figure: Callable[[TimingRow], float | None]) -> list[Prediction]:
     """The plain alternative: a figure times the mean ratio of the other rows of its threads and precision."""
     found = []
     for index, row in enumerate(rows):
@@ -145,7 +145,7 @@ def errors(predictions: Sequence[Prediction]) -> tuple[float, float] | None:
     return (float(np.mean(known)), max(known)) if known else None
 
 
-def specification(coefficients: Coefficients, predictions: Sequence[Prediction], fitted_with: str) -> CostSpec:
+def cost_spec(coefficients: Coefficients, predictions: Sequence[Prediction], fitted_with: str) -> CostSpec:
     """What goes into the profile. Where one row is all there is of a number of threads, all rows' error stands in."""
     threads = []
     for count, line_ns in sorted(coefficients.line_ns.items()):
@@ -164,7 +164,7 @@ def _coefficients(profile: DeviceProfile, threads: int) -> Coefficients:
     """The profile's own, or the usual ones."""
     spec = profile.cost
     if spec is None:
-        return Coefficients(_USUAL_CYCLES, _USUAL_L1_MISS_CYCLES, {threads: usual_line_ns(profile)})
+        return Coefficients(_USUAL_CYCLES, _USUAL_L1_MISS_CYCLES, {threads: typical_line_ns(profile)})
     lines = {item.count: item.line_ns for item in spec.threads}
     return Coefficients(spec.cycles_per_instruction, spec.cycles_per_l1_miss, lines)
 
@@ -174,12 +174,14 @@ def latency_ms(profile: DeviceProfile, counts: Counts, threads: int) -> float:
     return _coefficients(profile, threads).latency_ms(counts, threads, profile.cores[0].clock_mhz)
 
 
-def predicted(profile: DeviceProfile, cpu: str, counts: Counts, threads: int, inferences: int) -> Emulated:
+def predict(profile: DeviceProfile, cpu: str, counts: Counts, threads: int, inferences: int) -> EmulatedLatency:
     """The figure of the emulated tier. Its interval is the largest error of the fit, and at least 5 %."""
     spec, latency = profile.cost, latency_ms(profile, counts, threads)
     own = None if spec is None else next((item for item in spec.threads if item.count == threads), None)
     if spec is None or own is None:
-        return Emulated(cpu, threads, inferences, counts, latency, None, None, UNCALIBRATED)
+        return EmulatedLatency(cpu, threads, inferences, counts, latency, None, None, UNCALIBRATED)
     width = max(own.max_error, _LEAST_ERROR)
     text = f"{spec.fitted_with}; {own.rows} rows of {threads} threads, mean error {100 * own.mean_error:.1f} %"
-    return Emulated(cpu, threads, inferences, counts, latency, latency * (1 - width), latency * (1 + width), text)
+    return EmulatedLatency(
+        cpu, threads, inferences, counts, latency, latency * (1 - width), latency * (1 + width), text
+    )

@@ -37,7 +37,7 @@ def _bytes(piece: Piece, ratio: float = THUMB2) -> int:
     return round(ratio * piece.instructions) + piece.constants + _POINTER * piece.pointers
 
 
-def estimated(code: CodeSize) -> FlashEstimate:
+def estimate_flash(code: CodeSize) -> FlashEstimate:
     """The same code for a Cortex-M."""
     return FlashEstimate(
         _bytes(code.together),

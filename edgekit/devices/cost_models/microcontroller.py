@@ -32,7 +32,7 @@ class TinyRow:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class LatencyEstimate:
     """Milliseconds, with the interval that the largest left-out error gives; `text` says what it was fitted with."""
 
     latency_ms: float
@@ -81,7 +81,7 @@ def by_macs(rows: Sequence[TinyRow], clock_mhz: float) -> tuple[float, float]:
     return float(np.mean([row.latency_ms * clock_mhz * 1e3 / row.macs for row in rows])), 0.0
 
 
-def specification(rows: Sequence[TinyRow], clock_mhz: float, fitted_with: str) -> KernelSpec:
+def kernel_spec(rows: Sequence[TinyRow], clock_mhz: float, fitted_with: str) -> KernelSpec:
     """What goes into the profile. Raises ValueError with less than three rows: the error could not be told."""
     if len(rows) < 3:
         raise ValueError("a fit of two coefficients, and its error, take three timings at least")
@@ -95,7 +95,9 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def estimated(profile: DeviceProfile, precision: str, macs: int | None, outputs: int | None) -> Estimate | None:
+def estimate_latency(
+    profile: DeviceProfile, precision: str, macs: int | None, outputs: int | None
+) -> LatencyEstimate | None:
     """The latency of a network on the profile's first core; None where no timings were fitted, or not of its precision,
     or the file does not tell."""
     spec = profile.kernels
@@ -107,4 +109,4 @@ def estimated(profile: DeviceProfile, precision: str, macs: int | None, outputs:
         f" with {spec.fitted_with}; each predicted from the others: mean error {100 * spec.mean_error:.1f} %, largest"
         f" {100 * spec.max_error:.1f} %"
     )
-    return Estimate(figure, figure * (1 - spec.max_error), figure * (1 + spec.max_error), text)
+    return LatencyEstimate(figure, figure * (1 - spec.max_error), figure * (1 + spec.max_error), text)

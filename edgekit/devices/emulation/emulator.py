@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.core.environment.atomic_files import read_json, to_json, write_json, writing
+from edgekit.core.environment.atomic_files import mapped_write_errors, read_json, to_json, write_json
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.artifact import Artifact
-from edgekit.core.records.emulated_measurement import Counts, Emulated, parse_marks, peak_memory_bytes
+from edgekit.core.records.emulated_measurement import Counts, EmulatedLatency, parse_marks, peak_memory_bytes
 from edgekit.core.records.samples import Samples
 from edgekit.core.values.file_names import GOLDEN_FILE
 from edgekit.devices.cost_models import emulated_core
@@ -23,7 +23,7 @@ from edgekit.devices.emulation import pins, setup, tools
 from edgekit.devices.emulation.guest import cache_arguments, guest_command
 from edgekit.devices.emulation.setup import Installed, Say
 from edgekit.devices.profile import DeviceProfile, EmulationSpec
-from edgekit.workers.environment import SILENT, Environment
+from edgekit.workers.environment import TELEMETRY_OFF, Environment
 from edgekit.workers.process import run_module
 
 TIMEOUT_S = 600.0
@@ -55,16 +55,16 @@ class Guest:
         return f"the wheels of {runtime} are not set up; run: edgekit devices setup {self.name} --runtime {runtime}"
 
 
-def emulation_of(name: str, profile: DeviceProfile) -> EmulationSpec:
+def emulation_spec_of(name: str, profile: DeviceProfile) -> EmulationSpec:
     """How the device is emulated. Raises InputError when its profile does not say."""
     if profile.emulation is None:
         raise InputError(f"{name} cannot be emulated: its profile has no [emulation] table")
     return profile.emulation
 
 
-def guest_of(name: str, profile: DeviceProfile) -> Guest:
+def open_guest(name: str, profile: DeviceProfile) -> Guest:
     """The device's emulation as it stands. Raises MissingDependency when it is not set up, or QEMU is gone."""
-    spec = emulation_of(name, profile)
+    spec = emulation_spec_of(name, profile)
     base = setup.find(spec, profile.cores[0].count, ("base",))
     if base is None:
         raise MissingDependency(f"the emulation of {name} is not set up; run: edgekit devices setup {name}")
@@ -78,7 +78,7 @@ def set_up(name: str, profile: DeviceProfile, runtimes: Sequence[str], say: Say)
     What was checked is remembered: the next time there is nothing to do, unless the check was interrupted or failed.
     Raises MissingDependency, and StepError when something cannot be fetched or does not run.
     """
-    spec = emulation_of(name, profile)
+    spec = emulation_spec_of(name, profile)
     wheel_sets = tuple(dict.fromkeys(("base", *(pins.wheel_set(runtime) for runtime in runtimes))))
     installed = setup.set_up(spec, profile.cores[0].count, wheel_sets, say)
     remembered = installed.folders.device / _CHECKED
@@ -149,7 +149,7 @@ def run_python(
     Raises StepCrashed, StepOutOfMemory or StepTimedOut.
     """
     spec_path = folder / "spec.json"
-    variables = {**SILENT, **({} if keep_bytecode else {"PYTHONDONTWRITEBYTECODE": "1"})}
+    variables = {**TELEMETRY_OFF, **({} if keep_bytecode else {"PYTHONDONTWRITEBYTECODE": "1"})}
     command = guest_command(
         guest.installed,
         pins.wheel_set(runtime),
@@ -159,7 +159,7 @@ def run_python(
         plugin=plugin,
         variables=variables,
     )
-    with writing(spec_path):
+    with mapped_write_errors(spec_path):
         spec_path.write_text(to_json(asdict(command)))
     limit = guest.profile.run.memory_limit
     environment = Environment(memory_limit_bytes=None if limit is None else limit + _QEMU_OVERHEAD_BYTES)
@@ -171,7 +171,7 @@ def _run(
 ) -> dict[str, Any]:
     """The runner's result in the guest; its files are in the folder afterwards. Raises like `run_python`."""
     path, result = folder / "request.json", folder / "result.json"
-    with writing(path):
+    with mapped_write_errors(path):
         path.write_text(to_json(request))
     run_python(
         guest,
@@ -258,7 +258,7 @@ def count_each(
     return found
 
 
-def as_run(guest: Guest, artifact: Artifact, to: Path, step: str, timeout_s: float) -> Path:
+def save_optimized_model(guest: Guest, artifact: Artifact, to: Path, step: str, timeout_s: float) -> Path:
     """The artifact's model as its runtime runs it on the device's core, written to `to`; or its own file, where the
     runtime cannot write it. Raises like `count`."""
     _ready(guest, artifact)
@@ -278,8 +278,8 @@ def infer(
         return _infer(guest, _request(artifact, given), step, Path(folder), timeout_s)
 
 
-def emulate(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> Emulated:
+def emulate(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> EmulatedLatency:
     """Counts and the predicted latency for so many threads. Raises like `count`."""
     found = count(guest, artifact, threads, step, timeout_s)
-    predicted = emulated_core.predicted(guest.profile, guest.spec.cpu, found.counts, threads, found.inferences)
+    predicted = emulated_core.predict(guest.profile, guest.spec.cpu, found.counts, threads, found.inferences)
     return replace(predicted, peak_memory_bytes=found.peak_memory_bytes)

@@ -8,7 +8,7 @@ from typing import Any
 from edgekit.config.card import Card
 from edgekit.config.model import ModelSpec
 from edgekit.core.numerics.metrics import format_metric
-from edgekit.core.numerics.tolerances import DEFAULTS
+from edgekit.core.numerics.tolerances import DEFAULT_TOLERANCES
 from edgekit.core.records.source import SourceModel
 from edgekit.core.units import format_count, format_seconds
 from edgekit.core.values.budgets import format_rule
@@ -110,7 +110,7 @@ def _tolerances(spec: ModelSpec) -> list[tuple[str, str]]:
             ", ".join(f"{name} {limit:.8g}" for name, limit in spec.tolerances_for(precision).limits().items())
             + (" (its own)" if precision in own else ""),
         )
-        for precision in DEFAULTS
+        for precision in DEFAULT_TOLERANCES
     ]
 
 

@@ -13,12 +13,12 @@ from edgekit.core.values.specs import PRECISIONS
 from edgekit.reports._html.svg import TIP, element
 
 INK, FAINT, GRID = "#1b1f24", "#5c6570", "#d9dde2"
-LEAP = "#b3261e"
+DIVERGENCE = "#b3261e"
 SERIES = ("#0a66b0", "#3d9bdc", "#b86e00", "#00805a", "#a8457f", "#c4451c")
 """In the page: --s0 to --s5. Told apart by the colour-blind (after Okabe and Ito), 4.5:1 on the page's ground."""
 
 _VARIABLES = {
-    LEAP: "--bad",
+    DIVERGENCE: "--bad",
     INK: "--ink",
     FAINT: "--faint",
     GRID: "--grid",
@@ -265,11 +265,11 @@ def layers(title: str, values: Sequence[float | None], leap: int) -> str:
     with _figure(5.6, 1.75, fitted=False) as figure:
         axes = figure.add_axes((0.115, 0.2, 0.87, 0.74))  # fitting it takes longer than drawing it
         if leap:
-            axes.axvline(leap, color=LEAP, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            axes.axvline(leap, color=DIVERGENCE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         axes.plot(places, heights, color=SERIES[0], linewidth=1, zorder=2)
         _dots(axes, places, heights, SERIES[0])
         if leap:
-            _dots(axes, places[leap - 1 : leap], heights[leap - 1 : leap], LEAP)
+            _dots(axes, places[leap - 1 : leap], heights[leap - 1 : leap], DIVERGENCE)
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.yaxis.set_major_formatter(lambda value, _place: f"{value:.0f} dB")

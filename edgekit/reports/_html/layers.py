@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgekit.contracts.report import NOTHING
 from edgekit.core.numerics.layerwise_diff import TensorDiff
-from edgekit.core.records.layer_errors import SOURCE, Layers
+from edgekit.core.records.layer_errors import SOURCE, LayerErrors
 from edgekit.reports._html import charts
 
 LAYERS_HEADER = ("model", "variant", "against", "lowest SQNR", "of", "leaps at")
@@ -28,7 +28,7 @@ class ByLayer:
     unmatched: tuple[tuple[str, str], ...]
 
 
-def by_layer(layers: Layers) -> ByLayer:
+def by_layer(layers: LayerErrors) -> ByLayer:
     """As the page shows it."""
     first = layers.first
     at = 0 if first is None else layers.tensors.index(first) + 1
@@ -49,7 +49,7 @@ def _some(names: Sequence[str]) -> str:
     return listed if len(names) <= _LISTED else f"{listed} and {len(names) - _LISTED} more"
 
 
-def _against(layers: Layers) -> str:
+def _against(layers: LayerErrors) -> str:
     return "the source" if layers.reference == SOURCE else layers.reference
 
 
@@ -63,7 +63,7 @@ def sqnr_text(item: TensorDiff) -> str:
     return "exact" if item.sqnr_db is None else f"{item.sqnr_db:.1f} dB"
 
 
-def summary_cells(layers: Layers) -> tuple[str, ...]:
+def summary_cells(layers: LayerErrors) -> tuple[str, ...]:
     """All layers in one line, in the order of LAYERS_HEADER."""
     first, worst = layers.first, layers.worst
     return (

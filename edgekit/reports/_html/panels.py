@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from edgekit.core.numerics.metrics import TASK_METRICS
-from edgekit.core.numerics.pareto import front
+from edgekit.core.numerics.pareto import pareto_front
 from edgekit.core.records.measurement import Measurement
-from edgekit.core.records.report import Report, Row
+from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.budgets import TIERS
@@ -50,12 +50,12 @@ class Panels:
         return found
 
 
-def _drift(row: Row) -> Drift | None:
+def _drift(row: ReportRow) -> Drift | None:
     return row.validation.drift if row.validation else None
 
 
-def _subjects(report: Report) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def _subjects(report: Report) -> dict[str, list[ReportRow]]:
+    found: dict[str, list[ReportRow]] = {}
     for row in report.rows:
         found.setdefault(subject_of(row), []).append(row)
     return found
@@ -65,7 +65,7 @@ def _targets(report: Report) -> tuple[str, ...]:
     return tuple(sorted({row.artifact.manifest.target for row in report.rows}))
 
 
-def _costs(rows: Sequence[Row]) -> Iterator[tuple[str, str, str, dict[int, float]]]:
+def _costs(rows: Sequence[ReportRow]) -> Iterator[tuple[str, str, str, dict[int, float]]]:
     """What an artifact costs: (name, device, tier, row index -> figure): its size, then each device's latency by tier.
 
     The analytic tier is left out: a bound says nothing about which of two artifacts is faster.
@@ -108,14 +108,14 @@ def _precision_key(report: Report) -> str:
 
 
 def _tradeoff(
-    report: Report, subject: str, rows: Sequence[Row], name: str, device: str, tier: str, costs: dict[int, float]
+    report: Report, subject: str, rows: Sequence[ReportRow], name: str, device: str, tier: str, costs: dict[int, float]
 ) -> Panel:
     first = _drift(rows[0])
     assert first is not None  # the caller has looked
     metric = TASK_METRICS[first.metric]
     values = {index: drift.artifact for index in costs if (drift := _drift(rows[index])) is not None}
     sign = -1.0 if metric.higher_is_better else 1.0
-    on_front = front([(costs[index], sign * values[index]) for index in costs])
+    on_front = pareto_front([(costs[index], sign * values[index]) for index in costs])
     points = [
         Point(
             str(rows[index].artifact.manifest.variant),
@@ -160,7 +160,7 @@ def _tradeoff_table(report: Report) -> Table:
         judged = [row for row in rows if _drift(row) is not None]
         costs = list(_costs(judged))
         for _, device, tier, found in costs[1:] or costs:
-            marks = front([_coordinates(judged[index], found[index]) for index in found])
+            marks = pareto_front([_coordinates(judged[index], found[index]) for index in found])
             for index, best in zip(found, marks, strict=True):
                 lines.append(_tradeoff_cells(judged[index], device, tier, found[index], best))
     return Table(
@@ -168,13 +168,13 @@ def _tradeoff_table(report: Report) -> Table:
     )
 
 
-def _coordinates(row: Row, cost: float) -> tuple[float, float, float]:
+def _coordinates(row: ReportRow, cost: float) -> tuple[float, float, float]:
     drift = _drift(row)
     assert drift is not None  # the caller has looked
     return float(row.artifact.manifest.size_bytes), drift.drop, cost
 
 
-def _tradeoff_cells(row: Row, device: str, tier: str, cost: float, best: bool) -> Line:
+def _tradeoff_cells(row: ReportRow, device: str, tier: str, cost: float, best: bool) -> Line:
     drift, size = _drift(row), row.artifact.manifest.size_bytes
     assert drift is not None  # the caller has looked
     return line(
@@ -243,12 +243,12 @@ def _device_key(names: Sequence[str]) -> tuple[str, ...]:
     return (charts.color_key(colored, "Colours: " + ", ".join(names)),) if names else ()
 
 
-def _on(row: Row, device: str) -> Measurement | None:
+def _on(row: ReportRow, device: str) -> Measurement | None:
     return next((item for item in row.measurements if item.device == device), None)
 
 
 def _by_device(
-    title: str, rows: Sequence[Row], names: Sequence[str], span: Callable[[Measurement], Span | None], axis: Axis
+    title: str, rows: Sequence[ReportRow], names: Sequence[str], span: Callable[[Measurement], Span | None], axis: Axis
 ) -> str:
     """A line for each artifact and device of which `span` tells something."""
     found = [

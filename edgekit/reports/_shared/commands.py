@@ -6,7 +6,7 @@ import shlex
 from pathlib import PurePosixPath
 
 from edgekit.core.records.artifact import Manifest
-from edgekit.core.records.layer_errors import SOURCE, Layers
+from edgekit.core.records.layer_errors import SOURCE, LayerErrors
 from edgekit.core.records.measurement import Measurement
 
 _FRAMEWORKS = ("keras", "torch")  # a reference model has both; other kinds of source stand alone
@@ -26,14 +26,14 @@ def export_command(manifest: Manifest) -> str:
     return _line("export", manifest.model, manifest.source["kind"], str(manifest.variant), *options)
 
 
-def validate_command(manifest: Manifest, *, hard: bool = False, device: str | None = None) -> str:
-    """On the golden samples, on the `hard` inputs where these were asked for, and on the test set where it is there; on
-    a `device`'s emulated core where one is named."""
-    options = [*(["--hard"] if hard else []), *(["--device", device] if device else [])]
+def validate_command(manifest: Manifest, *, stress: bool = False, device: str | None = None) -> str:
+    """Return the command that validates on the golden samples and the test set; with `stress` inputs too, or on the
+    emulated core of a `device`."""
+    options = [*(["--stress"] if stress else []), *(["--device", device] if device else [])]
     return _line("validate", manifest.model, manifest.source["kind"], str(manifest.variant), *options)
 
 
-def diff_command(layers: Layers) -> str:
+def diff_command(layers: LayerErrors) -> str:
     """Against the source, or against the float32 artifact that it was compared with."""
     folder = PurePosixPath("build", layers.model, layers.kind)
     reference = [] if layers.reference == SOURCE else [str(folder / layers.reference_folder)]

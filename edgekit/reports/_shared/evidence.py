@@ -9,7 +9,7 @@ from itertools import groupby
 from edgekit.contracts.report import NOTHING
 from edgekit.core.numerics.output_comparison import Comparison, format_figure
 from edgekit.core.records.measurement import Measurement
-from edgekit.core.records.report import Row
+from edgekit.core.records.report import ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.reports._html.layers import ByLayer, by_layer
@@ -79,10 +79,10 @@ class Evidence:
     layers: ByLayer | None
 
 
-def evidence(row: Row) -> Evidence:
+def evidence(row: ReportRow) -> Evidence:
     """What the report has on one artifact."""
     manifest = row.artifact.manifest
-    hard = row.validation is not None and bool(row.validation.hard)
+    stress = row.validation is not None and bool(row.validation.stress)
     benches = tuple((f"bench {item.device}", bench_command(item)) for item in row.measurements)
     return Evidence(
         evidence_key(row),
@@ -96,7 +96,7 @@ def evidence(row: Row) -> Evidence:
         tuple(verdict.sentence for verdict in row.verdicts if not verdict.passed),
         (
             (EXPORT, export_command(manifest)),
-            *(((VALIDATE, validate_command(manifest, hard=hard)),) if row.validation else ()),
+            *(((VALIDATE, validate_command(manifest, stress=stress)),) if row.validation else ()),
             *((f"{VALIDATE} {item.device}", validate_command(manifest, device=item.device)) for item in row.emulated),
             *(((DIFF, diff_command(row.layers)),) if row.layers else ()),
             *benches,
@@ -111,7 +111,7 @@ def _grouped(facts: Sequence[Fact]) -> tuple[Group, ...]:
     return tuple(Group(command, where, tuple(found)) for (command, where), found in runs)
 
 
-def _about(row: Row) -> Iterator[tuple[str, str]]:
+def _about(row: ReportRow) -> Iterator[tuple[str, str]]:
     manifest = row.artifact.manifest
     yield "file", manifest.file
     yield "sha256", manifest.sha256
@@ -124,7 +124,7 @@ def _about(row: Row) -> Iterator[tuple[str, str]]:
         yield "note", note
 
 
-def _exported(row: Row) -> Iterator[Fact]:
+def _exported(row: ReportRow) -> Iterator[Fact]:
     yield Fact("size", format_bytes(row.artifact.manifest.size_bytes), NOTHING, "model file", EXPORT)
     if row.measurements:
         compressed = row.measurements[0].compressed_bytes
@@ -133,13 +133,13 @@ def _exported(row: Row) -> Iterator[Fact]:
         )
 
 
-def _validated(row: Row) -> Iterator[Fact]:
+def _validated(row: ReportRow) -> Iterator[Fact]:
     if row.validation is None:
         return
     for item in row.validation.comparisons:
         yield from _compared(item, f"output {item.output}, {item.samples} golden samples", VALIDATE)
-    for item in row.validation.hard:
-        where = f"output {item.output}, hard inputs, furthest on {row.validation.hard_case(item)}"
+    for item in row.validation.stress:
+        where = f"output {item.output}, stress inputs, furthest on {row.validation.stress_case(item)}"
         yield from _compared(item, where, VALIDATE)
     for item in row.validation.batches:
         yield from _compared(item, f"output {item.output}, {item.samples} golden samples", VALIDATE)
@@ -147,7 +147,7 @@ def _validated(row: Row) -> Iterator[Fact]:
         yield from _drifted(row.validation.drift)
 
 
-def _emulated(row: Row) -> Iterator[Fact]:
+def _emulated(row: ReportRow) -> Iterator[Fact]:
     """What it computes on devices' emulated cores, against the source and against this host."""
     for validation in row.emulated:
         for to, compared in (("the source", validation.comparisons), ("the host", validation.against_host)):
@@ -191,7 +191,7 @@ def _drifted(drift: Drift) -> Iterator[Fact]:
         yield Fact("top-1 agreement", f"{drift.top1_agreement:.4f}", text, where, VALIDATE, verdict)
 
 
-def _benched(row: Row) -> Iterator[Fact]:
+def _benched(row: ReportRow) -> Iterator[Fact]:
     for item in row.measurements:
         command = f"bench {item.device}"
         for tier in tiers_of(item):
@@ -221,7 +221,7 @@ def _beside(item: Measurement, tier: str) -> Iterator[tuple[str, str]]:
             yield "peak memory", format_bytes(item.emulated.peak_memory_bytes)
 
 
-def _checked(row: Row) -> Iterator[Fact]:
+def _checked(row: ReportRow) -> Iterator[Fact]:
     for verdict in row.verdicts:
         where = ", ".join(filter(None, (verdict.device, f"limits of {verdict.origin}")))
         limit = NOTHING if verdict.limit is None else f"<= {rule_text(verdict.rule, verdict.limit)}"

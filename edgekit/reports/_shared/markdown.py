@@ -23,7 +23,7 @@ from edgekit.contracts.report import (
     tier_note,
     validated_cells,
 )
-from edgekit.core.records.regressions import Changes
+from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
 from edgekit.reports._html.layers import LAYERS_HEADER, LAYERS_LEFT, summary_cells
 
@@ -50,7 +50,7 @@ def _long(title: str, rows: Sequence[object], text: str) -> str:
     return text if len(rows) <= _FOLD_FROM else folded(title, text)
 
 
-def changes_section(changes: Changes) -> str:
+def changes_section(changes: ChangeReport) -> str:
     """The changes in one table, the worst first."""
     if not changes.told:
         return f"{changes.sentence}.\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekit.contracts.report import NOTHING
-from edgekit.core.records.report import Report, Row
+from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.units import format_bytes
 from edgekit.core.values.specs import PRECISIONS
 from edgekit.reports._shared.tables import evidence_key, subject_of, verdict_of
@@ -50,7 +50,7 @@ def matrix(report: Report) -> Matrix:
     return Matrix(targets, lines)
 
 
-def _cell(row: Row | None) -> MatrixCell | None:
+def _cell(row: ReportRow | None) -> MatrixCell | None:
     if row is None:
         return None
     error = row.validation.worst("max_abs_error") if row.validation else None

@@ -11,8 +11,8 @@ from edgekit.contracts.report import NOTHING, artifact_cells, change_cells, equa
 from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.core.records.regressions import ALLOWED, GONE, INCOMPARABLE, NEW, WORSE, Change, Changes
-from edgekit.core.records.report import Report, Row
+from edgekit.core.records.regressions import ALLOWED, GONE, INCOMPARABLE, NEW, WORSE, ChangeReport, MetricChange
+from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.budgets import TIERS, format_rule
@@ -93,18 +93,18 @@ class Table:
     lines: tuple[Line, ...] = field(default=())
 
 
-def subject_of(row: Row) -> str:
+def subject_of(row: ReportRow) -> str:
     """`simple_cnn/keras`"""
     return f"{row.artifact.manifest.model}/{row.artifact.manifest.source['kind']}"
 
 
-def evidence_key(row: Row) -> str:
+def evidence_key(row: ReportRow) -> str:
     """The id of the artifact's part of the evidence."""
     manifest = row.artifact.manifest
     return f"of-{manifest.model}-{manifest.source['kind']}-{manifest.variant.slug}"
 
 
-def line(row: Row, *cells: Cell, link: bool = False) -> Line:
+def line(row: ReportRow, *cells: Cell, link: bool = False) -> Line:
     """A row about one artifact, which begins with its name; the page itself links all but the first table's."""
     manifest = row.artifact.manifest
     named = (Cell(subject_of(row)), Cell(str(manifest.variant), link=evidence_key(row) if link else ""))
@@ -114,7 +114,7 @@ def line(row: Row, *cells: Cell, link: bool = False) -> Line:
 NAMES = (Column("model"), Column("variant"))
 
 
-def verdict_of(row: Row) -> str:
+def verdict_of(row: ReportRow) -> str:
     """`passed`, `failed`, or `not judged`."""
     if not row.verdicts:
         return "not judged"
@@ -138,7 +138,7 @@ def interval_text(drift: Drift) -> str:
     return f"{drop_text(drift, drift.interval.low)} .. {drop_text(drift, drift.interval.high)}"
 
 
-def judged(row: Row) -> Cell:
+def judged(row: ReportRow) -> Cell:
     """The verdict on all rules, and how many broke."""
     word = verdict_of(row)
     if word == "not judged":
@@ -181,14 +181,14 @@ def artifacts(report: Report) -> Table:
 _EQUAL_HINT = "whether the device's emulated core computes what the source and this host compute, within the tolerances"
 
 
-def _equal(row: Row, device: str) -> Cell:
+def _equal(row: ReportRow, device: str) -> Cell:
     found = next((item for item in row.emulated if item.device == device), None)
     if found is None:
         return Cell(NOTHING, 2)
     return Cell(equality(found), 0 if found.passed else 1, "good" if found.passed else "bad")
 
 
-def _artifact(row: Row, floats: dict[tuple[str, str], int], devices: Sequence[str]) -> Line:
+def _artifact(row: ReportRow, floats: dict[tuple[str, str], int], devices: Sequence[str]) -> Line:
     manifest, validation = row.artifact.manifest, row.validation
     drift = validation.drift if validation else None
     whole = floats.get((subject_of(row), manifest.target))
@@ -352,7 +352,7 @@ def classes(report: Report) -> tuple[Table, ...]:
     return tuple(tables)
 
 
-def _class_drops(row: Row) -> dict[int, float]:
+def _class_drops(row: ReportRow) -> dict[int, float]:
     drift = row.validation.drift if row.validation else None
     return {item.label: round(item.drop, 9) for item in drift.classes} if drift else {}
 
@@ -361,7 +361,7 @@ def _class_name(label: int, names: Sequence[str]) -> str:
     return names[label] if 0 <= label < len(names) else str(label)
 
 
-def _class_cell(row: Row, label: int) -> Cell:
+def _class_cell(row: ReportRow, label: int) -> Cell:
     drop = _class_drops(row).get(label)
     if drop is None:
         return Cell(NOTHING)
@@ -372,7 +372,7 @@ def _class_cell(row: Row, label: int) -> Cell:
 _MARKS = {WORSE: "bad", GONE: "bad", ALLOWED: "doubt", NEW: "doubt", INCOMPARABLE: "doubt"}
 
 
-def changes(found: Changes) -> Table:
+def changes(found: ChangeReport) -> Table:
     """What two runs differ in."""
     columns = (
         *NAMES,
@@ -387,7 +387,7 @@ def changes(found: Changes) -> Table:
     return Table("changes", f"{found.old} against {found.new}", columns, tuple(map(_change, found.told)))
 
 
-def _change(item: Change) -> Line:
+def _change(item: MetricChange) -> Line:
     texts = change_cells(item)
     sorts: tuple[float | None, ...] = (None, None, None, None, item.before, item.after, item.relative, None, None)
     mark = _MARKS.get(item.state, "good")

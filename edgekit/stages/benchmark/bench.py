@@ -15,13 +15,13 @@ from typing import Any
 
 from edgekit.contracts.runtime import Runtime
 from edgekit.core.environment import plugin_registry
-from edgekit.core.environment.atomic_files import to_json, write_json, writing
+from edgekit.core.environment.atomic_files import mapped_write_errors, to_json, write_json
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted, Started
 from edgekit.core.numerics.timing import Distribution
 from edgekit.core.records.artifact import Artifact
-from edgekit.core.records.emulated_measurement import Emulated
+from edgekit.core.records.emulated_measurement import EmulatedLatency
 from edgekit.core.records.measurement import Measurement, bench_file
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.units import format_bytes, format_ms
@@ -32,17 +32,17 @@ from edgekit.devices.cost_models import microcontroller, roofline
 from edgekit.devices.emulation import emulator, pins
 from edgekit.devices.profile import DeviceProfile
 from edgekit.stages.benchmark import operator_costs
-from edgekit.stages.benchmark.device_fit import too_large
-from edgekit.stages.benchmark.emulated_bench import PredictOptions, predict
-from edgekit.stages.concurrency import at_once, together
+from edgekit.stages.benchmark.device_fit import why_exceeds_device
+from edgekit.stages.benchmark.emulated_bench import EmulationOptions, emulate_all
+from edgekit.stages.concurrency import default_parallelism, run_concurrently
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe
 from edgekit.workers.environment import Environment
-from edgekit.workers.gated_process import Prepared
-from edgekit.workers.measurement_lock import Turns
+from edgekit.workers.gated_process import GatedProcess
+from edgekit.workers.measurement_lock import MeasurementLock
 
 _NOISE = 1.1  # a difference smaller than this is no difference on a shared machine
-_turns = Turns()
+_turns = MeasurementLock()
 HOST = "host"  # the device name of a bench without a profile
 
 
@@ -61,9 +61,9 @@ class BenchOptions:
     per_op: bool = False
 
     @property
-    def prediction(self) -> PredictOptions:
+    def prediction(self) -> EmulationOptions:
         """What of it is about the emulated tier."""
-        return PredictOptions(self.threads, self.per_op, self.emulated_timeout_s)
+        return EmulationOptions(self.threads, self.per_op, self.emulated_timeout_s)
 
 
 def step_name(artifact: Artifact, device: str) -> str:
@@ -92,7 +92,7 @@ def _prepared(
     environment = Environment(everything, None, plan.memory_limit_bytes)
     with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder:
         request, result = Path(folder, "request.json"), Path(folder, "result.json")
-        with writing(request):
+        with mapped_write_errors(request):
             request.write_text(
                 to_json(
                     {
@@ -110,8 +110,8 @@ def _prepared(
                 )
             )
         words, about = [str(request), str(result)], [artifact.manifest.runtime]
-        start = context.pool.zygotes.start("edgekit.runtimes._runner", about, environment, options.timeout_s)
-        with Prepared(start, words, environment, step=step, timeout_s=options.timeout_s) as process:
+        start = context.pool.fork_servers.start("edgekit.runtimes._runner", about, environment, options.timeout_s)
+        with GatedProcess(start, words, environment, step=step, timeout_s=options.timeout_s) as process:
 
             def measure() -> dict[str, Any]:
                 process.go()
@@ -128,7 +128,9 @@ def _latencies(
     latencies = {"host": float(measured["wall"]["p50_ms"])}
     if profile is None:
         return latencies, []
-    made = microcontroller.estimated(profile, artifact.manifest.precision, description.macs, description.mac_outputs)
+    made = microcontroller.estimate_latency(
+        profile, artifact.manifest.precision, description.macs, description.mac_outputs
+    )
     if made is not None:
         return {**latencies, "analytic": made.latency_ms}, [f"analytic: {made.text}"]
     bound = roofline.roofline(
@@ -144,7 +146,7 @@ def _latencies(
     return {**latencies, "analytic": bound.latency_ms}, [f"analytic: {bound.bound_by}-bound, at {rate}"]
 
 
-def _unemulated(artifact: Artifact, profile: DeviceProfile | None, options: BenchOptions) -> str:
+def _why_not_emulated(artifact: Artifact, profile: DeviceProfile | None, options: BenchOptions) -> str:
     """Why there is no emulated figure where one was asked for."""
     if not options.emulated or profile is None or profile.emulation is None or emulates(artifact):
         return ""
@@ -156,13 +158,13 @@ def emulates(artifact: Artifact) -> bool:
     return artifact.manifest.runtime in pins.RUNTIMES
 
 
-def _untold(artifact: Artifact, emulated: Emulated | None, options: BenchOptions) -> list[str]:
+def _missing_operator_notes(artifact: Artifact, emulated: EmulatedLatency | None, options: BenchOptions) -> list[str]:
     """Which tier does not tell the operators apart, and why."""
     if not options.per_op:
         return []
     runtime: Runtime = plugin_registry.load("edgekit.runtimes", artifact.manifest.runtime, "RUNTIME")
     notes = [] if runtime.profiles else [f"no host time by operator: {runtime.title} for Python has no profiler"]
-    uncut = "" if emulated is None else operator_costs.uncut(artifact)
+    uncut = "" if emulated is None else operator_costs.why_not_by_operator(artifact)
     return [*notes, *([f"no emulated figures by operator: {uncut}"] if uncut else [])]
 
 
@@ -172,7 +174,7 @@ def bench_one(
     device: str,
     profile: DeviceProfile | None,
     options: BenchOptions,
-    emulated: Emulated | None = None,
+    emulated: EmulatedLatency | None = None,
 ) -> Measurement:
     """Measures one artifact and writes its bench-<device>.json, with the emulated tier where that was found before.
 
@@ -191,10 +193,10 @@ def bench_one(
             measured = measure()
     context.pool.waited_s[step] = context.pool.waited_s.get(step, 0.0) + waited_s
     latency_ms, notes = _latencies(profile, artifact, description, measured)
-    untold = _untold(artifact, emulated, options)
+    untold = _missing_operator_notes(artifact, emulated, options)
     for note in untold:
         context.emit(Noted(step, note))
-    notes += [_unemulated(artifact, profile, options), *untold]
+    notes += [_why_not_emulated(artifact, profile, options), *untold]
     if emulated is not None:
         latency_ms = {**latency_ms, "emulated": emulated.latency_ms}
     manifest = artifact.manifest
@@ -223,7 +225,7 @@ def bench_one(
         weight_bytes=description.weight_bytes,
         notes=tuple(note for note in (plan.note, *notes) if note),
         emulated=emulated,
-        how=manifest.variant.how,
+        tag=manifest.variant.tag,
         kinds={op.name: op.count for op in description.ops},
         operators=tuple(OperatorCost(**item) for item in measured["operators"]),
     )
@@ -253,7 +255,7 @@ def bench(
     if not fitting:
         raise InputError(f"none of these artifacts runs on {', '.join(name for name, _ in devices)}")
     counted = [(artifact, device) for artifact, device, _ in fitting if device in guests and emulates(artifact)]
-    found = predict(context, [(artifact, guests[device]) for artifact, device in counted], options.prediction)
+    found = emulate_all(context, [(artifact, guests[device]) for artifact, device in counted], options.prediction)
     emulations = {(artifact.folder, device): item for (artifact, device), item in zip(counted, found, strict=True)}
     left = [
         item for item in fitting if emulations.get((item[0].folder, item[1]), item) is not None
@@ -267,7 +269,7 @@ def bench(
 
     measured: list[Measurement | None] = [None] * len(left)
     work = [partial(one, *item) for item in left]
-    for number, future in together(work, at_once(host.available_memory_bytes()), context.pool.stop):
+    for number, future in run_concurrently(work, default_parallelism(host.available_memory_bytes()), context.pool.stop):
         artifact, device, _ = left[number]
         measured[number] = context.settle(step_name(artifact, device), future.result, summary)
     done = [item for item in measured if item is not None]
@@ -281,7 +283,7 @@ def _fits(context: Context, artifact: Artifact, device: str, profile: DeviceProf
     if refusal:
         context.emit(Noted(step_name(artifact, device), f"left out: {device} {refusal}"))
         return False
-    narrow = too_large(context, artifact, profile)
+    narrow = why_exceeds_device(context, artifact, profile)
     if narrow:
         context.emit(Noted(step_name(artifact, device), f"left out: {narrow}", warning=True))
     return not narrow
@@ -293,7 +295,7 @@ def _guests(devices: Sequence[tuple[str, DeviceProfile | None]]) -> dict[str, em
     if not named:
         raise InputError("this host as it is has no emulated tier; name a device: --device NAME")
     able = [(device, profile) for device, profile in named if profile.emulation or len(named) == 1]
-    return {device: emulator.guest_of(device, profile) for device, profile in able}
+    return {device: emulator.open_guest(device, profile) for device, profile in able}
 
 
 def _warn_of_losses(context: Context, done: Sequence[Measurement]) -> None:

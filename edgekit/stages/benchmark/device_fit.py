@@ -10,24 +10,24 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.section_sizes import CodeSize
 from edgekit.devices.cost_models import flash
 from edgekit.devices.cost_models.flash import FlashEstimate
-from edgekit.devices.memory import lacks_room
+from edgekit.devices.memory import memory_shortage
 from edgekit.devices.profile import DeviceProfile
 from edgekit.runtimes._tflite_micro_code_size import code_size
 from edgekit.runtimes.tflite_micro import RUNTIME
 from edgekit.stages.context import Context
-from edgekit.stages.conversion.inspect import describe, lives_of
+from edgekit.stages.conversion.inspect import describe, lifetimes_of
 from edgekit.workers.environment import Environment
 
 TARGET = "tflite"
 """What microcontrollers run."""
 
 
-def too_large(context: Context, artifact: Artifact, profile: DeviceProfile | None) -> str | None:
+def why_exceeds_device(context: Context, artifact: Artifact, profile: DeviceProfile | None) -> str | None:
     """Why the artifact has no room on the device, with the tensor that breaks it; None where it has."""
     if profile is None:
         return None
     code = _code_beside(context, artifact) if profile.model_flash is not None else None
-    return lacks_room(profile, artifact.manifest.size_bytes, lives_of(context, artifact), code)
+    return memory_shortage(profile, artifact.manifest.size_bytes, lifetimes_of(context, artifact), code)
 
 
 def _code_beside(context: Context, artifact: Artifact) -> FlashEstimate | None:
@@ -38,10 +38,10 @@ def _code_beside(context: Context, artifact: Artifact) -> FlashEstimate | None:
         description = describe(context, TARGET, artifact.path, step)
     except EdgekitError:  # what is wrong with it is told by the step that runs it
         return None
-    return code_of(context, [op.name for op in description.ops], step)
+    return estimate_code_size(context, [op.name for op in description.ops], step)
 
 
-def code_of(context: Context, operators: Sequence[str], step: str) -> FlashEstimate | None:
+def estimate_code_size(context: Context, operators: Sequence[str], step: str) -> FlashEstimate | None:
     """The flash that operators and their interpreter take; None, with a note why, where that cannot be told."""
     try:
         found: CodeSize = context.pool.call(
@@ -53,7 +53,7 @@ def code_of(context: Context, operators: Sequence[str], step: str) -> FlashEstim
     except (InputError, MissingDependency, StepError) as error:
         context.emit(Noted(step, f"no size of the code: {error}"))
         return None
-    return flash.estimated(found)
+    return flash.estimate_flash(found)
 
 
 def code(operators: Sequence[str], *, emit: Listener) -> CodeSize:

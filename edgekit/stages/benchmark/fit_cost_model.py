@@ -18,7 +18,7 @@ from edgekit.core.records.emulated_measurement import Counts
 from edgekit.core.units import format_ms
 from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.devices.cost_models import emulated_core, reference_networks
-from edgekit.devices.cost_models.emulated_core import Prediction, Row
+from edgekit.devices.cost_models.emulated_core import Prediction, TimingRow
 from edgekit.devices.emulation import emulator
 from edgekit.devices.emulation.folders import key
 from edgekit.devices.emulation.guest import cache_arguments
@@ -115,7 +115,7 @@ def made(context: Context, function: str, precisions: Sequence[str], precision: 
 def _export(context: Context, function: str, precisions: Sequence[str]) -> None:
     code = str(Path(reference_networks.__file__))
     calibration = f"{function}_calibration" if hasattr(reference_networks, f"{function}_calibration") else "calibration"
-    own = model_refs.OwnModel(name=function, calibration=f"{code}:{calibration}", sizes={"batch": 1})
+    own = model_refs.UserModelOptions(name=function, calibration=f"{code}:{calibration}", sizes={"batch": 1})
     selection = routes.parse_selection(tuple(f"tflite:{precision}" for precision in precisions), None)
     settings = export.ExportSettings(reference_networks.CALIBRATION_SAMPLES, {"batch": 1})
     for group in model_refs.resolve(context, (f"{code}:{function}",), "keras", own):
@@ -144,17 +144,17 @@ def fit(context: Context, device: str, profile: DeviceProfile, table: Path) -> F
     be made or counted.
     """
     chosen = timings(table, device, profile)
-    guest = emulator.guest_of(device, profile)
+    guest = emulator.open_guest(device, profile)
     made: dict[tuple[str, str], Network] = {}
-    rows: list[Row] = []
+    rows: list[TimingRow] = []
     for item in chosen:
         named = (item.network, item.precision)
 
-        def work(item: Timing = item, named: tuple[str, str] = named) -> Row:
+        def work(item: Timing = item, named: tuple[str, str] = named) -> TimingRow:
             if named not in made:
                 made[named] = network(context, *named)
             counts = counted(guest, made[named], item.threads)
-            return Row(item.network, item.precision, item.threads, counts, item.latency_ms)
+            return TimingRow(item.network, item.precision, item.threads, counts, item.latency_ms)
 
         step = f"count {item.network} {item.precision}, {item.threads} threads, on {device}"
         row = context.attempt(step, work, lambda row: f"{row.counts.instructions / 1e6:.1f} M instructions")
@@ -167,24 +167,24 @@ def fit(context: Context, device: str, profile: DeviceProfile, table: Path) -> F
 def _fitted(
     device: str,
     profile: DeviceProfile,
-    rows: Sequence[Row],
+    rows: Sequence[TimingRow],
     made: dict[tuple[str, str], Network],
     sources: Sequence[str],
 ) -> Fit:
     coefficients, predictions = emulated_core.fit(rows, profile), emulated_core.leave_one_out(rows, profile)
     clock_mhz = profile.cores[0].clock_mhz
     text = f"{len(rows)} timings from {', '.join(sources)}"
-    figures: dict[str, Callable[[Row], float | None]] = {
+    figures: dict[str, Callable[[TimingRow], float | None]] = {
         "MACs x constant": lambda row: made[row.network, row.precision].macs,
         "host time x constant": lambda row: made[row.network, row.precision].host_ms,
         "instructions x constant": lambda row: row.counts.instructions,
     }
     return Fit(
         device,
-        emulated_core.specification(coefficients, predictions, text),
+        emulated_core.cost_spec(coefficients, predictions, text),
         tuple(predictions),
         tuple(Prediction(row, coefficients.latency_ms(row.counts, row.threads, clock_mhz)) for row in rows),
-        {name: tuple(emulated_core.by_constant(rows, figure)) for name, figure in figures.items()},
+        {name: tuple(emulated_core.predict_by_ratio(rows, figure)) for name, figure in figures.items()},
     )
 
 

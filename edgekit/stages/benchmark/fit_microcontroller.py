@@ -81,7 +81,7 @@ def fit_kernels(context: Context, device: str, profile: DeviceProfile, table: Pa
     known = {name: latency for name, latency in published.items() if name in reference_networks.TINY}
     rows = [TinyRow(name, *network(context, name), latency) for name, latency in known.items()]
     try:
-        spec = microcontroller.specification(rows, clock_mhz, text)
+        spec = microcontroller.kernel_spec(rows, clock_mhz, text)
     except ValueError as error:
         raise InputError(f"{table}: {device}: {error}") from None
     plain = microcontroller.leave_one_out(rows, clock_mhz, microcontroller.by_macs)

@@ -14,20 +14,20 @@ from edgekit.core.errors import InputError, StepError
 from edgekit.core.events import Listener
 from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
 from edgekit.core.records.artifact import Artifact
-from edgekit.core.records.memory_plan import Arena, Life, Peak, peak, smallest
+from edgekit.core.records.memory_plan import Arena, MemoryPeak, TensorLifetime, bisect_minimum, memory_peak
 from edgekit.core.units import format_bytes
 from edgekit.core.values.specs import ModelDescription
 from edgekit.devices.cost_models import microcontroller
 from edgekit.devices.cost_models.flash import FlashEstimate
-from edgekit.devices.cost_models.microcontroller import Estimate
-from edgekit.devices.memory import lacks_room
+from edgekit.devices.cost_models.microcontroller import LatencyEstimate
+from edgekit.devices.memory import memory_shortage
 from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.runtimes.tflite_micro import LARGEST, RUNTIME
 from edgekit.stages.benchmark import npu
-from edgekit.stages.benchmark.device_fit import TARGET, code_of
+from edgekit.stages.benchmark.device_fit import TARGET, estimate_code_size
 from edgekit.stages.benchmark.npu import NpuFit
 from edgekit.stages.context import Context
-from edgekit.stages.conversion.inspect import describe, lives_of
+from edgekit.stages.conversion.inspect import describe, lifetimes_of
 from edgekit.stages.validation.validate import tolerances_for
 from edgekit.targets._tflite import c_array
 from edgekit.workers.environment import Environment
@@ -48,14 +48,14 @@ class MicroFit:
 
     artifact: Artifact
     arena: Arena
-    peak: Peak
-    lives: tuple[Life, ...]
+    peak: MemoryPeak
+    tensor_lifetimes: tuple[TensorLifetime, ...]
     flash_bytes: int
     operators: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     device: str | None
     problems: tuple[str, ...]
-    latency: Estimate | None = None
+    latency: LatencyEstimate | None = None
     code: FlashEstimate | None = None
 
     @property
@@ -90,7 +90,7 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
     path = str(artifact.verified_path().resolve())
     step = f"micro {artifact.label}"
     found = _arena(context, path, step)
-    told = lives_of(context, artifact)
+    told = lifetimes_of(context, artifact)
     golden = artifact.golden()
     outputs = context.pool.call(
         "edgekit.stages.conversion.convert_job:infer",
@@ -110,14 +110,14 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
     fit = MicroFit(
         artifact,
         found,
-        peak(told),
+        memory_peak(told),
         told,
         manifest.size_bytes,
         operators,
         compare_outputs(golden.outputs, outputs, limits, classifier=False),
         None if device is None else device[0],
         (),
-        code=code_of(context, operators, step),
+        code=estimate_code_size(context, operators, step),
     )
     return fit if device is None else _on(fit, device[1], description)
 
@@ -143,7 +143,7 @@ def _arena(context: Context, path: str, step: str) -> Arena:
         except StepError:
             return False
 
-    size = smallest(runs, LARGEST)
+    size = bisect_minimum(runs, LARGEST)
     assert size is not None  # the largest did
     found: Arena = call("allocation", size)
     return found
@@ -155,13 +155,13 @@ def _on(fit: MicroFit, profile: DeviceProfile, description: ModelDescription) ->
     refusal = profile.refuses(TARGET, fit.artifact.manifest.precision)
     if refusal is not None:
         problems.append(f"{fit.device} {refusal}")
-    narrow = lacks_room(profile, fit.flash_bytes, fit.lives, fit.code)
+    narrow = memory_shortage(profile, fit.flash_bytes, fit.tensor_lifetimes, fit.code)
     if narrow is None and fit.arena.total_bytes > profile.memory.ram:
         narrow = f"its arena of {format_bytes(fit.arena.total_bytes)} is larger than {format_bytes(profile.memory.ram)}"
     if narrow is not None:
         problems.append(narrow)
     precision = fit.artifact.manifest.precision
-    latency = microcontroller.estimated(profile, precision, description.macs, description.mac_outputs)
+    latency = microcontroller.estimate_latency(profile, precision, description.macs, description.mac_outputs)
     return replace(fit, problems=tuple(problems), latency=latency)
 
 

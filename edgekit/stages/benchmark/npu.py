@@ -25,7 +25,7 @@ ACCELERATORS = (
 
 
 @dataclass(frozen=True)
-class Layer:
+class NpuLayer:
     """One operator as Vela schedules it: on the NPU, or left to the processor; its cycles and its memory in bytes."""
 
     name: str
@@ -49,7 +49,7 @@ class NpuFit:
     clock_mhz: float
     sram_bytes: int
     flash_bytes: int
-    layers: tuple[Layer, ...]
+    layers: tuple[NpuLayer, ...]
 
     @property
     def on_npu(self) -> float:
@@ -63,7 +63,7 @@ def check_accelerator(name: str) -> None:
         raise InputError(f"there is no accelerator {name}; Vela knows: {', '.join(ACCELERATORS)}")
 
 
-def compiled(path: str, label: str, accelerator: str, *, emit: Listener) -> NpuFit:
+def compile_for_npu(path: str, label: str, accelerator: str, *, emit: Listener) -> NpuFit:
     """Runs inside a worker: what Vela tells. Raises MissingDependency, StepFailed with its last line."""
     require((VELA,), "Ethos-U")
     with tempfile.TemporaryDirectory(prefix="edgekit-vela-") as folder:
@@ -98,8 +98,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def _layer(row: dict[str, str]) -> Layer:
-    return Layer(
+def _layer(row: dict[str, str]) -> NpuLayer:
+    return NpuLayer(
         row["Name"],
         row["NNG Operator"],
         row["Target"] == "NPU",
@@ -111,7 +111,7 @@ def _layer(row: dict[str, str]) -> Layer:
 def npu_one(context: Context, artifact: Artifact, accelerator: str) -> NpuFit:
     """Raises InputError when the artifact is damaged, MissingDependency, StepError when Vela does not take it."""
     found: NpuFit = context.pool.call(
-        "edgekit.stages.benchmark.npu:compiled",
+        "edgekit.stages.benchmark.npu:compile_for_npu",
         {"path": str(artifact.verified_path().resolve()), "label": artifact.label, "accelerator": accelerator},
         step=f"{accelerator} {artifact.label}",
         environment=Environment.of({}),

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgekit.core.errors import StepFailed
 from edgekit.core.records.artifact import Artifact
-from edgekit.core.records.emulated_measurement import Counts, Prefix, by_operator
+from edgekit.core.records.emulated_measurement import Counts, PrefixCounts, costs_by_operator
 from edgekit.core.records.operator_costs import Operator, OperatorCost
 from edgekit.devices.cost_models import emulated_core
 from edgekit.devices.emulation import emulator, pins
@@ -26,15 +26,15 @@ _AT_ONCE_BYTES = 512 * 10**6
 """How much the files that are cut at one time may take of the disk."""
 
 
-def uncut(artifact: Artifact) -> str:
+def why_not_by_operator(artifact: Artifact) -> str:
     """Why the emulated tier cannot tell the operators of the artifact apart; empty where it can."""
     target, runtime = routes.load_target(artifact.manifest.target), artifact.manifest.runtime
     if runtime not in pins.RUNTIMES:
         return f"the emulated core does not run {runtime}"
-    return "" if target.cuts else f"{target.title} files cannot be cut off after an operator"
+    return "" if target.can_truncate else f"{target.title} files cannot be cut off after an operator"
 
 
-def costs(
+def operator_costs(
     context: Context, guest: emulator.Guest, artifact: Artifact, threads: int, step: str, timeout_s: float
 ) -> tuple[OperatorCost, ...]:
     """The operators in the order of computation, with the cost model's milliseconds for so many threads.
@@ -44,7 +44,9 @@ def costs(
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-operators-") as folder:
         target = artifact.manifest.target
-        whole = emulator.as_run(guest, artifact, Path(folder, f"as_run{artifact.path.suffix}"), step, timeout_s)
+        whole = emulator.save_optimized_model(
+            guest, artifact, Path(folder, f"as_run{artifact.path.suffix}"), step, timeout_s
+        )
         call = partial(_call, context, artifact, step, target=target, path=str(whole))
         operators: tuple[Operator, ...] = call("operators")
         counts: list[Counts | None] = []
@@ -54,8 +56,8 @@ def costs(
                 counts += emulator.count_each(guest, artifact, files, threads, step, timeout_s)
     if not counts or counts[-1] is None:
         raise StepFailed(f"{step}: the runtime does not take the model cut off after its last operator", step=step)
-    prefixes = [Prefix(operator, count) for operator, count in zip(operators, counts, strict=True)]
-    return by_operator(prefixes, lambda found: emulated_core.latency_ms(guest.profile, found, threads))
+    prefixes = [PrefixCounts(operator, count) for operator, count in zip(operators, counts, strict=True)]
+    return costs_by_operator(prefixes, lambda found: emulated_core.latency_ms(guest.profile, found, threads))
 
 
 def _portions(operators: int, size_bytes: int) -> Iterator[tuple[int, ...]]:

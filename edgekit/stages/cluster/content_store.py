@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgekit.core.environment.atomic_files import STAGING_PREFIX, sha256_file, writing
+from edgekit.core.environment.atomic_files import STAGING_PREFIX, mapped_write_errors, sha256_file
 from edgekit.core.environment.requirements import FSSPEC, require
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
 
 
-class Store:
+class ContentStore:
     """`objects/<two digits>/<sha256>` below a URL. What it hands out has the digest that was asked for."""
 
     def __init__(self, url: str) -> None:
@@ -57,7 +57,7 @@ class Store:
         be written.
         """
         part = path.with_name(f"{STAGING_PREFIX}{uuid.uuid4().hex}")
-        with writing(path):
+        with mapped_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self._told("read"):
@@ -71,7 +71,7 @@ class Store:
                 with contextlib.suppress(OSError):
                     self._files.rm_file(self._name(digest))
                 raise StepFailed(f"what {self.url} kept of {path.name} is damaged; it was removed there: run it again")
-            with writing(path):
+            with mapped_write_errors(path):
                 part.replace(path)
         finally:
             part.unlink(missing_ok=True)

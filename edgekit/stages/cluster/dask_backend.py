@@ -22,15 +22,15 @@ from typing import Any
 
 from edgekit.core import events
 from edgekit.core.build.graph import Graph, Step
-from edgekit.core.build.run_state import Book
-from edgekit.core.environment.atomic_files import staged_folder, writing
+from edgekit.core.build.run_state import RunState
+from edgekit.core.environment.atomic_files import mapped_write_errors, staged_folder
 from edgekit.core.environment.project import shipped
 from edgekit.core.environment.requirements import DASK, require
 from edgekit.core.errors import InputError, StepCrashed, StepFailed, StepTimedOut, from_dict
 from edgekit.stages.cluster import remote_step
-from edgekit.stages.cluster.content_store import Store
+from edgekit.stages.cluster.content_store import ContentStore
 from edgekit.stages.context import Context
-from edgekit.stages.pipeline.step_handlers import Done
+from edgekit.stages.pipeline.step_handlers import StepOutput
 
 SENT = ("train", "take in", "export", "validate", "diff")
 CONNECT_S = 15.0
@@ -41,7 +41,7 @@ _POLL_S = 2.0
 
 
 @dataclass
-class Cluster:
+class DaskCluster:
     """A Dask scheduler and its workers. Use it in a `with`.
 
     Entering raises MissingDependency, InputError (an address or a store that is none), StepTimedOut or StepFailed (no
@@ -51,7 +51,7 @@ class Cluster:
     address: str
     context: Context
     graph: Graph
-    book: Book
+    book: RunState
     store_url: str = ""
     timeout_s: float = 600.0
     run: str = field(default_factory=lambda: f"edgekit-{uuid.uuid4().hex[:12]}")
@@ -61,14 +61,14 @@ class Cluster:
     _slots: int = 1
     _slots_until: float = 0.0
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> DaskCluster:
         require((DASK,), "--dask")
         if self.store is not None:
             self.store.probe()
         self._client = self._connected()
         try:
             if self.store is None:
-                with writing(self._token):
+                with mapped_write_errors(self._token):
                     self._token.touch()
             self._look_at_workers()
             self._client.subscribe_topic(self.run, self._heard)
@@ -85,9 +85,9 @@ class Cluster:
         self._close()
 
     @cached_property
-    def store(self) -> Store | None:
+    def store(self) -> ContentStore | None:
         """Where files are passed on; None where the workers share the folder."""
-        return Store(self.store_url) if self.store_url else None
+        return ContentStore(self.store_url) if self.store_url else None
 
     @property
     def _token(self) -> Path:
@@ -121,7 +121,7 @@ class Cluster:
             if step.kind in SENT:
                 versions |= step.values.get("versions", {})
         root = "" if self.store is not None else str(self._root)
-        answers = self._client.run(remote_step.unfit, root, self._token_name, versions, on_error="return")
+        answers = self._client.run(remote_step.incompatibility, root, self._token_name, versions, on_error="return")
         for worker, answer in answers.items():
             problem = f"cannot run edgekit: {answer}" if isinstance(answer, Exception) else answer
             if problem:
@@ -154,13 +154,13 @@ class Cluster:
         found = [path for read in step.reads if (path := Path(read.path)).is_absolute()]
         return [str(path) for path in found if not any(path.is_relative_to(folder) for folder in installed)]
 
-    def carry_out(self, step: Step) -> Done:
+    def carry_out(self, step: Step) -> StepOutput:
         """Has the step done by a worker; its files stand in the project when it returns.
 
         Raises what the step raised there; StepCrashed when it took several workers down, or the cluster is lost.
         """
         files = self._sent(step) if self.store is not None else {}
-        errand = remote_step.Errand(
+        errand = remote_step.RemoteStep(
             self.run,
             asdict(step),
             str(self._root),
@@ -177,13 +177,15 @@ class Cluster:
             self._seen(step, answer["files"])
         else:
             self._fetch(step, answer["files"])
-        return Done(answer["detail"], written, answer["code"], answer["seconds"], answer["waited_s"])
+        return StepOutput(answer["detail"], written, answer["code"], answer["seconds"], answer["waited_s"])
 
-    def _answer(self, step: Step, errand: remote_step.Errand) -> dict[str, Any]:
+    def _answer(self, step: Step, errand: remote_step.RemoteStep) -> dict[str, Any]:
         from distributed import KilledWorker
 
         key = f"{step.name} {self.run}"
-        future = self._futures[step.name] = self._client.submit(remote_step.do, errand.to_dict(), key=key, pure=False)
+        future = self._futures[step.name] = self._client.submit(
+            remote_step.execute, errand.to_dict(), key=key, pure=False
+        )
         try:
             while True:
                 try:

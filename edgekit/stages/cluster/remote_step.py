@@ -23,9 +23,9 @@ from edgekit.core.environment.atomic_files import os_error, sha256_file
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import EdgekitError, Interrupted, StepFailed
 from edgekit.core.events import Event, Listener, Progress
-from edgekit.stages.cluster.content_store import Store
+from edgekit.stages.cluster.content_store import ContentStore
 from edgekit.stages.context import Context
-from edgekit.stages.pipeline.step_handlers import Job, carry_out
+from edgekit.stages.pipeline.step_handlers import StepContext, execute_step
 from edgekit.workers.pool import WorkerPool
 
 IDLE_S = 60.0
@@ -34,7 +34,7 @@ _PROGRESS_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
-class Errand:
+class RemoteStep:
     """A step of a run.
 
     With a `store` (a URL) the process works in a folder of its own, to which it fetches `files` (path below the root ->
@@ -55,7 +55,7 @@ class Errand:
         return asdict(self)
 
 
-def unfit(root: str, token: str, versions: Mapping[str, str]) -> str:
+def incompatibility(root: str, token: str, versions: Mapping[str, str]) -> str:
     """Why a step cannot be done in this process; nothing when it can. `root` is empty where no folder is shared."""
     if root and not Path(root, token).is_file():
         return f"does not see {root}: share that folder with it under the same path, or name a store (--store)"
@@ -75,10 +75,10 @@ def _version(name: str) -> str | None:
         return None
 
 
-def do(data: Mapping[str, Any]) -> dict[str, Any]:
+def execute(data: Mapping[str, Any]) -> dict[str, Any]:
     """Carries out an errand: `detail`, `code`, `files` (path below the root -> sha256), `seconds` that it took, of
     which `waited_s` without a core; or `error`."""
-    errand = Errand(**data)
+    errand = RemoteStep(**data)
     started = time.perf_counter()
     try:
         with _place(errand) as place:
@@ -100,22 +100,22 @@ def stop(run: str) -> None:
 
 
 @dataclass
-class _Place:
+class WorkerSession:
     """Where the errands of one run are done: a project and warm workers, for as long as errands come."""
 
     context: Context
-    store: Store | None
+    store: ContentStore | None
     folder: tempfile.TemporaryDirectory[str] | None
     busy: int = 0
     timer: threading.Timer | None = None
     fetched: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def carry_out(self, errand: Errand) -> dict[str, Any]:
+    def carry_out(self, errand: RemoteStep) -> dict[str, Any]:
         root = self.context.project.root
         step = Graph.from_dict([errand.step]).steps[0]
         self.fetch(errand.files)
-        done = carry_out(Job(self.context, Graph((step,)), step, (), _no_report))
+        done = execute_step(StepContext(self.context, Graph((step,)), step, (), _no_report))
         files = {str(path.relative_to(root)): sha256_file(path) for path in done.files}
         if self.store is not None:
             for name, digest in files.items():
@@ -142,14 +142,14 @@ class _Place:
             self.folder.cleanup()
 
 
-_places: dict[str, _Place] = {}
+_places: dict[str, WorkerSession] = {}
 _places_lock = threading.Lock()
 
 
 @contextmanager
-def _place(errand: Errand) -> Iterator[_Place]:
+def _place(errand: RemoteStep) -> Iterator[WorkerSession]:
     root = "" if errand.store else errand.root
-    problem = unfit(root, errand.token, errand.step["values"].get("versions", {}))
+    problem = incompatibility(root, errand.token, errand.step["values"].get("versions", {}))
     if problem:
         raise StepFailed(f"{errand.step['name']}: {platform.node()} {problem}")
     with _places_lock:
@@ -179,12 +179,12 @@ def _end(run: str) -> None:
     place.close()
 
 
-def _made(errand: Errand) -> _Place:
+def _made(errand: RemoteStep) -> WorkerSession:
     folder = tempfile.TemporaryDirectory(prefix="edgekit-errand-") if errand.store else None
     root = Path(folder.name if folder else errand.root).resolve()
-    store = Store(errand.store) if errand.store else None
+    store = ContentStore(errand.store) if errand.store else None
     context = Context(Project(root), WorkerPool(timeout_s=errand.timeout_s, limit=_limit()), _listener(errand.run))
-    return _Place(context, store, folder)
+    return WorkerSession(context, store, folder)
 
 
 def _limit() -> int:

@@ -18,9 +18,9 @@ from edgekit.config.model import ModelSpec, TrainingSpec, load_model_spec
 from edgekit.contracts.bridge import Bridge
 from edgekit.contracts.checkpoint import Checkpoints
 from edgekit.contracts.runtime import Runtime
-from edgekit.contracts.source import Loaded, SourceKind
-from edgekit.contracts.target import Conversion, Converted, Target
-from edgekit.contracts.trainer import Lesson, Trainer
+from edgekit.contracts.source import LoadedModel, SourceKind
+from edgekit.contracts.target import ConversionRequest, ConversionResult, Target
+from edgekit.contracts.trainer import Trainer, TrainingJob
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.environment.requirements import require, versions
@@ -29,9 +29,9 @@ from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Listener
 from edgekit.core.numerics import tensor_layout
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
-from edgekit.core.numerics.rounding_error import Rounding, measured
-from edgekit.core.numerics.tensor_layout import Order
-from edgekit.core.records.memory_plan import Life
+from edgekit.core.numerics.rounding_error import Rounding, measure_rounding
+from edgekit.core.numerics.tensor_layout import Permutation
+from edgekit.core.records.memory_plan import TensorLifetime
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel, load_source
@@ -88,7 +88,7 @@ def train(
     code = Path(model_folder, trainer.code)
     known = {"hyperparameters": _training(training), "code": sha256_file(code), "versions": versions(trainer.requires)}
     (inputs, labels), validation = _lesson_data(splits, spec.task, training, signature)
-    lesson = Lesson(
+    lesson = TrainingJob(
         build=load_function(code, "build"),
         spec=training,
         inputs=inputs,
@@ -166,7 +166,9 @@ def _counts(splits: Splits) -> dict[str, int]:
     }
 
 
-def _write_samples(spec: ModelSpec, loaded: Loaded, splits: Splits, folder: Path) -> tuple[float, dict[str, Rounding]]:
+def _write_samples(
+    spec: ModelSpec, loaded: LoadedModel, splits: Splits, folder: Path
+) -> tuple[float, dict[str, Rounding]]:
     """Calibration, golden and test samples with the source's own outputs.
 
     Returns the task metric on the test set, and what float32 costs on the golden samples.
@@ -183,7 +185,7 @@ def _write_samples(spec: ModelSpec, loaded: Loaded, splits: Splits, folder: Path
         outputs = loaded.run(inputs) if file != CALIBRATION_FILE else {}
         Samples(inputs, outputs, labels).save(folder / file)
         if file == GOLDEN_FILE:
-            rounding = measured(outputs, loaded.exact(inputs))
+            rounding = measure_rounding(outputs, loaded.exact(inputs))
         if file == TEST_FILE:
             value = TASK_METRICS[spec.metric].compute(outputs[spec.output.name], labels, inputs[name])
     if not np.isfinite(value):
@@ -191,7 +193,7 @@ def _write_samples(spec: ModelSpec, loaded: Loaded, splits: Splits, folder: Path
     return value, rounding
 
 
-_loaded: dict[tuple[str, str, str | None, Signature], Loaded] = {}
+_loaded: dict[tuple[str, str, str | None, Signature], LoadedModel] = {}
 
 
 @dataclass(frozen=True)
@@ -223,14 +225,14 @@ class ConvertAnswer:
     and in one of the source's own layout.
     """
 
-    converted: Converted
+    converted: ConversionResult
     versions: Mapping[str, str]
-    orders: Mapping[str, Order] = field(default_factory=dict)
+    orders: Mapping[str, Permutation] = field(default_factory=dict)
     transposes: int = 0
     transposes_unmoved: int = 0
 
 
-def _source(request: ConvertRequest) -> tuple[Loaded, SourceModel]:
+def _source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
     """The source, over the bridge if there is one; loaded once a worker: a run exports many variants of it."""
     folder, bridge = Path(request.source_folder), request.bridge
     source = load_source(folder)
@@ -252,7 +254,7 @@ def _source(request: ConvertRequest) -> tuple[Loaded, SourceModel]:
     return _loaded[key], source
 
 
-def prepared(request: ConvertRequest) -> tuple[Target, Loaded, Conversion]:
+def prepare_conversion(request: ConvertRequest) -> tuple[Target, LoadedModel, ConversionRequest]:
     """The target, the source as it takes it, and what it is asked for."""
     target: Target = plugin_registry.load("edgekit.targets", request.target, "TARGET")
     loaded, source = _source(request)
@@ -260,12 +262,12 @@ def prepared(request: ConvertRequest) -> tuple[Target, Loaded, Conversion]:
     if not target.symbolic:
         signature = signature.sized({**source.sizes, signature.batch or "": 1})
     folder = Path(request.folder)
-    job = Conversion(request.precision, folder, request.calibration, request.options, request.recipe)
+    job = ConversionRequest(request.precision, folder, request.calibration, request.options, request.recipe)
     return target, loaded.at(signature, source.sizes), job
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
+def _without_garbage_collection() -> Iterator[None]:
     """Puts off the search for garbage: converters make graphs of a million objects, and it goes through all of them
     over and over, a fifth of the time."""
     gc.disable()
@@ -277,24 +279,24 @@ def _uncollected() -> Iterator[None]:
 
 def convert(request: ConvertRequest, *, emit: Listener) -> ConvertAnswer:
     """Converts the source into the folder."""
-    with _uncollected():
+    with _without_garbage_collection():
         return _convert(request)
 
 
 def _convert(request: ConvertRequest) -> ConvertAnswer:
-    target, loaded, job = prepared(request)
+    target, loaded, job = prepare_conversion(request)
     signature = loaded.signature
     used = versions(target.requires[loaded.kind])
     if request.layout is None:
         return ConvertAnswer(target.convert(loaded, job), used)
-    moved, orders = tensor_layout.relaid(signature, request.layout)
+    moved, orders = tensor_layout.relayout_signature(signature, request.layout)
     before = _transposes_unmoved(target, loaded, job)
-    calibration = job.calibration and tensor_layout.transposed(job.calibration, orders)
+    calibration = job.calibration and tensor_layout.transpose_arrays(job.calibration, orders)
     converted = target.convert(loaded.relaid(orders, moved), replace(job, calibration=calibration))
     return ConvertAnswer(converted, used, orders, _transposes(target, converted, job.folder), before)
 
 
-def _transposes(target: Target, converted: Converted, folder: Path) -> int:
+def _transposes(target: Target, converted: ConversionResult, folder: Path) -> int:
     """How many operators of the file only move data."""
     if converted.transposes is not None:
         return converted.transposes
@@ -302,7 +304,7 @@ def _transposes(target: Target, converted: Converted, folder: Path) -> int:
     return sum(op.count for op in target.describe(path).ops if op.name in target.transposes)
 
 
-def _transposes_unmoved(target: Target, loaded: Loaded, job: Conversion) -> int:
+def _transposes_unmoved(target: Target, loaded: LoadedModel, job: ConversionRequest) -> int:
     """How many there would be in the source's own layout."""
     with tempfile.TemporaryDirectory(dir=job.folder) as folder:
         converted = target.convert(loaded, replace(job, folder=Path(folder)))
@@ -346,8 +348,8 @@ def cut(target: str, path: str, after: tuple[int, ...], folder: str, *, emit: Li
     return plugin.cut(Path(path), after, Path(folder))
 
 
-def lives(target: str, path: str, *, emit: Listener) -> tuple[Life, ...]:
+def lives(target: str, path: str, *, emit: Listener) -> tuple[TensorLifetime, ...]:
     """How long each tensor in the file lives."""
     plugin: Target = plugin_registry.load("edgekit.targets", target, "TARGET")
     require(plugin.reads_with, f"reading {plugin.suffixes[0]} files")
-    return plugin.lives(Path(path))
+    return plugin.tensor_lifetimes(Path(path))

@@ -18,7 +18,7 @@ from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import DiskFull, InputError, StepError
 from edgekit.core.events import Noted
 from edgekit.core.numerics import batching, calibration_lint, tensor_layout
-from edgekit.core.numerics.tensor_layout import Order
+from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import Artifact, Manifest, load_artifact, write_manifest
 from edgekit.core.records.samples import Samples
@@ -30,7 +30,7 @@ from edgekit.core.values.specs import Route, Variant
 from edgekit.stages.context import Context, source_environment
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.convert_job import ConvertAnswer, ConvertRequest
-from edgekit.stages.models.model_refs import Subjects
+from edgekit.stages.models.model_refs import ModelSelection
 from edgekit.stages.models.train import TrainOptions, train
 from edgekit.workers.environment import Environment
 
@@ -66,11 +66,11 @@ class ExportPlan:
 
 
 def plan(
-    subjects: Subjects, selection: Sequence[tuple[Target, str | None]], *, targets_named: bool
+    subjects: ModelSelection, selection: Sequence[tuple[Target, str | None]], *, targets_named: bool
 ) -> tuple[ExportPlan, ...]:
     """Every export that the user's choice stands for. Raises InputError when a choice cannot be reached."""
     models, kinds = subjects.models, subjects.kinds
-    chosen = routes.select(kinds, selection, kinds_named=subjects.kinds_named, targets_named=targets_named)
+    chosen = routes.select_variants(kinds, selection, kinds_named=subjects.kinds_named, targets_named=targets_named)
     plans = [ExportPlan(model, kind, variant, found) for model in models for kind, variant, found in chosen]
     # Kind by kind: a worker then keeps its framework and its loaded model.
     return tuple(
@@ -78,7 +78,7 @@ def plan(
     )
 
 
-def possible(
+def feasible_plans(
     context: Context, plans: Sequence[ExportPlan], settings: ExportSettings, *, targets_named: bool
 ) -> tuple[ExportPlan, ...]:
     """The plans that these settings fit. What was not named and cannot be made is noted and left out.
@@ -123,14 +123,14 @@ def _calibration(context: Context, item: ExportPlan, source: SourceModel, settin
             " (an npz or npy file, a folder of images, or FILE.py:GENERATOR), or --sample"
         )
     pool = samples.load(folder / CALIBRATION_FILE, "calibration samples")
-    available = batching.count(source.signature, pool.inputs)
+    available = batching.n_samples(source.signature, pool.inputs)
     if wanted is not None and wanted > available:
         raise InputError(
             f"{source.name}: {wanted} calibration samples were asked for; the trained model keeps {available}"
         )
     count = min(DEFAULT_CALIBRATION_SAMPLES, available) if wanted is None else wanted
     labels = None if pool.labels is None else pool.labels[:count]
-    chosen = Samples(batching.take(source.signature, pool.inputs, 0, count), {}, labels)
+    chosen = Samples(batching.select_samples(source.signature, pool.inputs, 0, count), {}, labels)
     golden = samples.load(folder / GOLDEN_FILE, "golden samples")
     # Random golden samples tell nothing of the range that the model's data has.
     reference = chosen.inputs if source.notes else golden.inputs
@@ -166,7 +166,7 @@ def _warn_if_stale(context: Context, model: str, kind: str) -> None:
         context.emit(Noted(f"export {model}/{kind}", detail, warning=True))
 
 
-def pin(plans: Sequence[ExportPlan], steps: tuple[str, ...]) -> tuple[ExportPlan, ...]:
+def pin_route(plans: Sequence[ExportPlan], steps: tuple[str, ...]) -> tuple[ExportPlan, ...]:
     """The plans that can take this route, by it alone. Raises InputError that lists the routes when none can."""
     pinned = [replace(item, routes=(route,)) for item in plans for route in item.routes if route.steps == steps]
     if not pinned:
@@ -175,7 +175,7 @@ def pin(plans: Sequence[ExportPlan], steps: tuple[str, ...]) -> tuple[ExportPlan
     return tuple(pinned)
 
 
-def by_recipe(plans: Sequence[ExportPlan], recipe: Recipe) -> tuple[ExportPlan, ...]:
+def with_recipe(plans: Sequence[ExportPlan], recipe: Recipe) -> tuple[ExportPlan, ...]:
     """The plans as a recipe makes them: beside the artifact that the variant has without one."""
     return tuple(replace(item, variant=recipe.variant) for item in plans)
 
@@ -219,7 +219,7 @@ def _export_by(
     if item.variant.precision in target.calibrated:
         chosen = _calibration(context, item, source, settings)
     with staged_folder(final) as staging:
-        request, environment = conversion(context, item, route, settings, staging)
+        request, environment = conversion_request(context, item, route, settings, staging)
         request = replace(request, calibration=None if chosen is None else chosen.inputs)
         answer: ConvertAnswer = context.pool.call(
             "edgekit.stages.conversion.convert_job:convert",
@@ -237,7 +237,7 @@ def _export_by(
     return load_artifact(final)
 
 
-def conversion(
+def conversion_request(
     context: Context, item: ExportPlan, route: Route, settings: ExportSettings, folder: Path
 ) -> tuple[ConvertRequest, Environment]:
     """What a worker is asked for, without calibration samples, and the worker that can do it."""
@@ -310,13 +310,13 @@ def _write_as(context: Context, item: ExportPlan, source_folder: Path, kind: str
     return folder
 
 
-def _write_golden(source_folder: Path, folder: Path, orders: Mapping[str, Order]) -> None:
+def _write_golden(source_folder: Path, folder: Path, orders: Mapping[str, Permutation]) -> None:
     """The golden samples beside the artifact, in its layout."""
     if not orders:
         shutil.copyfile(source_folder / GOLDEN_FILE, folder / GOLDEN_FILE)
         return
     golden = samples.load(source_folder / GOLDEN_FILE, "golden samples")
-    inputs, outputs = (tensor_layout.transposed(arrays, orders) for arrays in (golden.inputs, golden.outputs))
+    inputs, outputs = (tensor_layout.transpose_arrays(arrays, orders) for arrays in (golden.inputs, golden.outputs))
     Samples(inputs, outputs, golden.labels).save(folder / GOLDEN_FILE)
 
 

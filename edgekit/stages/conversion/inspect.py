@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgekit.core.errors import EdgekitError, InputError
 from edgekit.core.records.artifact import Artifact, load_artifact
-from edgekit.core.records.memory_plan import Life
+from edgekit.core.records.memory_plan import TensorLifetime
 from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.specs import ModelDescription, Signature
 from edgekit.stages.context import Context, runtime_environment
@@ -29,11 +29,11 @@ class Inspection:
         return self.artifact.manifest.signature if self.artifact else self.description.signature
 
 
-def lives_of(context: Context, artifact: Artifact) -> tuple[Life, ...]:
+def lifetimes_of(context: Context, artifact: Artifact) -> tuple[TensorLifetime, ...]:
     """How long each tensor of an artifact lives; none where its format does not tell, or it cannot be read."""
     plugin = routes.load_target(artifact.manifest.target)
     try:
-        found: tuple[Life, ...] = context.pool.call(
+        found: tuple[TensorLifetime, ...] = context.pool.call(
             "edgekit.stages.conversion.convert_job:lives",
             {"target": plugin.name, "path": str(artifact.path)},
             step=f"read {artifact.label}",

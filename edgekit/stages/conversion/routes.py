@@ -47,7 +47,7 @@ def load_target(name: str) -> Target:
     return target
 
 
-def find_all(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> tuple[Route, ...]:
+def find_routes(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> tuple[Route, ...]:
     """Every route from a source kind to a target at a precision that crosses no kind twice, the shortest first."""
     edges = tuple(edges)
     paths: list[tuple[str, ...]] = [(kind,)]
@@ -60,9 +60,9 @@ def find_all(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -
     return tuple(found)
 
 
-def find(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> Route | None:
+def shortest_route(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> Route | None:
     """The shortest of them; None when there is none."""
-    return next(iter(find_all(kind, target, precision, edges)), None)
+    return next(iter(find_routes(kind, target, precision, edges)), None)
 
 
 def bridge_name(edge: Edge) -> str:
@@ -70,7 +70,7 @@ def bridge_name(edge: Edge) -> str:
     return f"{edge[0]}-to-{edge[1]}"
 
 
-def withheld(route: Route, precision: str) -> str | None:
+def why_withheld(route: Route, precision: str) -> str | None:
     """Why a route cannot be taken though its converters are there.
 
     A bridge says so, or it crosses several: a source is carried over one, and before it may be written as a file.
@@ -87,25 +87,25 @@ def withheld(route: Route, precision: str) -> str | None:
     return None
 
 
-def ways(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> tuple[Route, ...]:
+def available_routes(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> tuple[Route, ...]:
     """The routes that can be taken, the shortest first: when one crashes, the next is tried."""
-    return tuple(route for route in find_all(kind, target, precision, edges) if not withheld(route, precision))
+    return tuple(route for route in find_routes(kind, target, precision, edges) if not why_withheld(route, precision))
 
 
-def impossible(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> str | None:
+def why_unreachable(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> str | None:
     """Why a source kind cannot reach a target at a precision, in one sentence; None when it can."""
-    found = find_all(kind, target, precision, edges)
-    reasons = [withheld(route, precision) for route in found]
+    found = find_routes(kind, target, precision, edges)
+    reasons = [why_withheld(route, precision) for route in found]
     if None in reasons:
         return None
     direct = [name for name, precisions in target.routes.items() if precision in precisions]
     return reasons[0] if reasons else f"{target.name}:{precision} is made from {' or '.join(direct)} only"
 
 
-def reachable(kind: str, target: Target, edges: Iterable[Edge]) -> dict[str, tuple[Route, ...]]:
+def routes_by_precision(kind: str, target: Target, edges: Iterable[Edge]) -> dict[str, tuple[Route, ...]]:
     """Precision -> routes that can be taken, in the target's own order of precisions."""
     edges = tuple(edges)
-    found = {precision: ways(kind, target, precision, edges) for precision in target.precisions}
+    found = {precision: available_routes(kind, target, precision, edges) for precision in target.precisions}
     return {precision: routes for precision, routes in found.items() if routes}
 
 
@@ -140,7 +140,7 @@ def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[
     return tuple(chosen)
 
 
-def select(
+def select_variants(
     kinds: Iterable[str],
     selection: Iterable[tuple[Target, str | None]],
     *,
@@ -155,7 +155,7 @@ def select(
     ways_between, kinds = edges(), tuple(kinds)
     chosen: dict[tuple[str, Variant], tuple[Route, ...]] = {}
     for target, precision in selection:
-        reached = {kind: _wanted(reachable(kind, target, ways_between), precision) for kind in kinds}
+        reached = {kind: _wanted(routes_by_precision(kind, target, ways_between), precision) for kind in kinds}
         empty = [kind for kind, routes in reached.items() if not routes]
         if targets_named and (len(empty) == len(kinds) or (kinds_named and empty)):
             raise _unreachable(target, precision, empty, ways_between)
@@ -171,12 +171,13 @@ def _wanted(routes: Mapping[str, tuple[Route, ...]], precision: str | None) -> d
 def _unreachable(target: Target, precision: str | None, kinds: Iterable[str], edges: Iterable[Edge]) -> InputError:
     wanted = f"{target.name}:{precision}" if precision else target.name
     what = "; ".join(
-        f"{kind} reaches it as {', '.join(names) or 'nothing'}" for kind, names in _all(target, edges).items()
+        f"{kind} reaches it as {', '.join(names) or 'nothing'}"
+        for kind, names in _reachable_by_kind(target, edges).items()
     )
     return InputError(f"no route from {' or '.join(kinds)} to {wanted}; {what}")
 
 
-def _all(target: Target, edges: Iterable[Edge]) -> dict[str, list[str]]:
+def _reachable_by_kind(target: Target, edges: Iterable[Edge]) -> dict[str, list[str]]:
     kinds = plugin_registry.names("edgekit.sources")
-    found = {kind: list(reachable(kind, target, edges)) for kind in kinds}
+    found = {kind: list(routes_by_precision(kind, target, edges)) for kind in kinds}
     return {kind: names for kind, names in found.items() if names}

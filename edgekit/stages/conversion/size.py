@@ -14,7 +14,7 @@ from edgekit.core.values.budgets import Budget, strictest
 
 
 @dataclass(frozen=True)
-class Weight:
+class FileSize:
     """One file or folder, and the strictest limit that covers it; None where none does."""
 
     path: Path
@@ -50,7 +50,7 @@ def parse_limit(text: str) -> Budget:
     return Budget("size_bytes", limit, text, pattern or "*")
 
 
-def weigh(paths: Sequence[Path], limits: Sequence[Budget]) -> tuple[Weight, ...]:
+def measure_sizes(paths: Sequence[Path], limits: Sequence[Budget]) -> tuple[FileSize, ...]:
     """Each path's weight; a folder's is that of all files in it. Raises InputError for a path that does not exist."""
     for path in paths:
         if not path.exists():
@@ -58,8 +58,8 @@ def weigh(paths: Sequence[Path], limits: Sequence[Budget]) -> tuple[Weight, ...]
     return tuple(_weight(path, limits) for path in paths)
 
 
-def _weight(path: Path, limits: Sequence[Budget]) -> Weight:
+def _weight(path: Path, limits: Sequence[Budget]) -> FileSize:
     found = strictest(limits, path.as_posix())
     compressed = len(gzip.compress(path.read_bytes(), compresslevel=9, mtime=0)) if path.is_file() else None
     limit, pattern = (int(found[0].limit), found[0].variant) if found else (None, None)
-    return Weight(path, size_of(path), compressed, limit, pattern)
+    return FileSize(path, size_of(path), compressed, limit, pattern)

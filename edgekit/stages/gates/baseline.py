@@ -9,7 +9,7 @@ from typing import Any
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.errors import InputError
 from edgekit.core.records.measurement import Measurement, measurement_from_dict
-from edgekit.core.records.operator_costs import dearer, other_kinds
+from edgekit.core.records.operator_costs import explain_slowdown, operator_count_changes
 from edgekit.core.values.budgets import Verdict, format_rule
 
 _NOT_REPEATABLE = "latency_ms.host"
@@ -75,8 +75,8 @@ def _dearer(old: Measurement, new: Measurement) -> str:
     before, now = old.operators_by_tier, new.operators_by_tier
     tier = next((tier for tier in before if tier in now), None)
     if tier is not None:
-        return dearer(before[tier], now[tier])
-    kinds = other_kinds(old.kinds, new.kinds) if old.kinds else ""
+        return explain_slowdown(before[tier], now[tier])
+    kinds = operator_count_changes(old.kinds, new.kinds) if old.kinds else ""
     return kinds or "bench both with --per-op to see which operators"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgekit import __version__
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.layer_errors import layers_of
-from edgekit.core.records.report import Report, Row
+from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.source import load_source
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.file_names import SOURCE_FILE
@@ -29,7 +29,7 @@ def row(
     emulated: Sequence[str] | None = None,
     *,
     layers: bool = True,
-) -> Row:
+) -> ReportRow:
     """What is known of one artifact; of its benches, and of its validations on emulated cores, those on some devices;
     its error by layer where `layers` asks for it and it is not stale.
 
@@ -37,19 +37,19 @@ def row(
     """
     measurements, validations = measurements_of(artifact, devices), emulated_validations_of(artifact, emulated)
     verdicts = check_one(context, artifact, own, devices, emulated)
-    return Row(
+    return ReportRow(
         artifact, validation_of(artifact), measurements, verdicts, validations, layers_of(artifact) if layers else None
     )
 
 
-def assemble(context: Context, rows: Sequence[Row]) -> Report:
+def assemble(context: Context, rows: Sequence[ReportRow]) -> Report:
     """The report on these artifacts. Raises InputError when a source's description is damaged."""
     folders = sorted({item.artifact.folder.parent / "source" for item in rows})
     sources = tuple(load_source(folder) for folder in folders if (folder / SOURCE_FILE).is_file())
     return Report(__version__, host.description(), sources, tuple(rows), _class_names(context, rows))
 
 
-def _class_names(context: Context, rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+def _class_names(context: Context, rows: Sequence[ReportRow]) -> dict[str, tuple[str, ...]]:
     """The names of the classes of the models that edgekit knows and that give them."""
     known = {item.artifact.manifest.model for item in rows} & context.project.models().keys()
     return {model: names for model in sorted(known) if (names := tuple(context.spec(model).output.classes))}

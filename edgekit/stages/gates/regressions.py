@@ -15,12 +15,12 @@ from edgekit.core.records.regressions import (
     NEW,
     NOISY,
     WORSE,
-    Allowance,
-    Change,
-    Changes,
-    moved,
+    ChangeReport,
+    MetricChange,
+    RegressionThresholds,
+    classify_change,
 )
-from edgekit.core.records.report import Report, Row
+from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.stages.gates.baseline import figures_of
 from edgekit.stages.selection import Selection
@@ -30,10 +30,10 @@ _REPEATS = 1e-3
 _METRIC_NOISE = 1e-6
 
 _Key = tuple[str, str, str]
-_DEFAULT = Allowance()
+_DEFAULT = RegressionThresholds()
 
 
-def compare(old: Report, new: Report, names: tuple[str, str], allowance: Allowance) -> Changes:
+def compare_reports(old: Report, new: Report, names: tuple[str, str], allowance: RegressionThresholds) -> ChangeReport:
     """Every figure that either run has. `names` are what the runs are called.
 
     Raises InputError when they have no artifact in common.
@@ -41,22 +41,22 @@ def compare(old: Report, new: Report, names: tuple[str, str], allowance: Allowan
     before, after = ({_key(row): row for row in report.rows} for report in (old, new))
     if not before.keys() & after.keys():
         raise InputError(f"{names[0]} and {names[1]} have no artifact in common: there is nothing to compare")
-    items: list[Change] = []
+    items: list[MetricChange] = []
     for key in sorted(before.keys() | after.keys()):
         if key in before and key in after:
             items += _both(before[key], after[key], allowance)
         else:
             items.append(_one_sided(key, "artifact", None, is_new=key in after))
-    return Changes(*names, tuple(items))
+    return ChangeReport(*names, tuple(items))
 
 
-def against(
+def compare_with_baseline(
     report: Report,
     baseline: Report,
     name: str,
     selection: Selection,
     devices: Collection[str] = (),
-    allowance: Allowance = _DEFAULT,
+    allowance: RegressionThresholds = _DEFAULT,
 ) -> Report:
     """The report with what changed since the baseline; of that, what the selection and the devices are about.
 
@@ -69,11 +69,11 @@ def against(
         if selection.covers(row.artifact) and (models is None or row.artifact.manifest.model in models)
     ]
     now = replace(report, rows=tuple(_only(row, devices) for row in report.rows))
-    changes = compare(replace(baseline, rows=tuple(kept)), now, (name, "this run"), allowance)
+    changes = compare_reports(replace(baseline, rows=tuple(kept)), now, (name, "this run"), allowance)
     return replace(report, changes=changes)
 
 
-def _only(row: Row, devices: Collection[str]) -> Row:
+def _only(row: ReportRow, devices: Collection[str]) -> ReportRow:
     if not devices:
         return row
     benches = tuple(item for item in row.measurements if item.device in devices)
@@ -82,16 +82,16 @@ def _only(row: Row, devices: Collection[str]) -> Row:
     return replace(row, measurements=benches, verdicts=verdicts, emulated=emulated)
 
 
-def _key(row: Row) -> _Key:
+def _key(row: ReportRow) -> _Key:
     manifest = row.artifact.manifest
     return manifest.model, manifest.source["kind"], str(manifest.variant)
 
 
-def _one_sided(key: _Key, rule: str, device: str | None, *, is_new: bool) -> Change:
-    return Change(*key, rule, None, None, NEW if is_new else GONE, device)
+def _one_sided(key: _Key, rule: str, device: str | None, *, is_new: bool) -> MetricChange:
+    return MetricChange(*key, rule, None, None, NEW if is_new else GONE, device)
 
 
-def _both(old: Row, new: Row, allowance: Allowance) -> Iterator[Change]:
+def _both(old: ReportRow, new: ReportRow, allowance: RegressionThresholds) -> Iterator[MetricChange]:
     key = _key(new)
     sizes = [float(row.artifact.manifest.size_bytes) for row in (old, new)]
     yield _figure(key, "size_bytes", sizes[0], sizes[1], None, allowance)
@@ -105,16 +105,18 @@ def _both(old: Row, new: Row, allowance: Allowance) -> Iterator[Change]:
     yield from _verdicts(key, old, new)
 
 
-def _figure(key: _Key, rule: str, before: float, after: float, device: str | None, allowance: Allowance) -> Change:
+def _figure(
+    key: _Key, rule: str, before: float, after: float, device: str | None, allowance: RegressionThresholds
+) -> MetricChange:
     allowed = abs(before) * allowance.of(rule)
     noise = allowed if rule in NOISY else abs(before) * _REPEATS if rule in _COUNTED else 0.0
-    return Change(*key, rule, before, after, moved(before, after, allowed, noise), device)
+    return MetricChange(*key, rule, before, after, classify_change(before, after, allowed, noise), device)
 
 
 _COUNTED = ("instructions", "latency_ms.emulated")
 
 
-def _metric(key: _Key, old: Row, new: Row, allowance: Allowance) -> Iterator[Change]:
+def _metric(key: _Key, old: ReportRow, new: ReportRow, allowance: RegressionThresholds) -> Iterator[MetricChange]:
     """The task metric of the artifact, where both runs judged it on as many samples."""
     before, after = (_drift(row) for row in (old, new))
     if before is None and after is None:
@@ -122,21 +124,21 @@ def _metric(key: _Key, old: Row, new: Row, allowance: Allowance) -> Iterator[Cha
     if before is None or after is None:
         yield _one_sided(key, "metric", None, is_new=before is None)
         return
-    change = Change(*key, "metric", before.artifact, after.artifact, INCOMPARABLE, metric=after.metric)
+    change = MetricChange(*key, "metric", before.artifact, after.artifact, INCOMPARABLE, metric=after.metric)
     if before.metric != after.metric:
         yield replace(change, before=None, note=f"judged by {before.metric} before, by {after.metric} now")
     elif before.samples != after.samples:
         yield replace(change, note=f"judged on {before.samples} test samples before, on {after.samples} now")
     else:
         loss = TASK_METRICS[after.metric].drop(before.artifact, after.artifact)
-        yield replace(change, state=moved(0.0, loss, allowance.metric, _METRIC_NOISE))
+        yield replace(change, state=classify_change(0.0, loss, allowance.metric, _METRIC_NOISE))
 
 
-def _drift(row: Row) -> Drift | None:
+def _drift(row: ReportRow) -> Drift | None:
     return row.validation.drift if row.validation else None
 
 
-def _bench(key: _Key, old: Measurement, new: Measurement, allowance: Allowance) -> Iterator[Change]:
+def _bench(key: _Key, old: Measurement, new: Measurement, allowance: RegressionThresholds) -> Iterator[MetricChange]:
     known, now = _measured(old), _measured(new)
     for rule in sorted(known.keys() | now.keys()):
         before, after = known.get(rule), now.get(rule)
@@ -145,7 +147,7 @@ def _bench(key: _Key, old: Measurement, new: Measurement, allowance: Allowance) 
             continue
         reason = _incomparable(rule, old, new)
         if reason:
-            yield Change(*key, rule, before, after, INCOMPARABLE, new.device, note=reason)
+            yield MetricChange(*key, rule, before, after, INCOMPARABLE, new.device, note=reason)
         else:
             yield _figure(key, rule, before, after, new.device, allowance)
 
@@ -173,11 +175,11 @@ def _incomparable(rule: str, old: Measurement, new: Measurement) -> str:
     return ""
 
 
-def _verdicts(key: _Key, old: Row, new: Row) -> Iterator[Change]:
+def _verdicts(key: _Key, old: ReportRow, new: ReportRow) -> Iterator[MetricChange]:
     """Rules that were judged otherwise; that a rule came or went is no change of the artifact."""
     before, after = ({(item.rule, item.device): item.passed for item in row.verdicts} for row in (old, new))
     for rule, device in after:
         was, passed = before.get((rule, device)), after[rule, device]
         if was is not None and was != passed:
             state = BETTER if passed else WORSE
-            yield Change(*key, f"verdict:{rule}", float(was), float(passed), state, device)
+            yield MetricChange(*key, f"verdict:{rule}", float(was), float(passed), state, device)

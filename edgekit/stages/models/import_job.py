@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.source import Given, Loaded, SourceKind, with_layouts
+from edgekit.contracts.source import LoadedModel, SourceKind, UserModel, with_layouts
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file, sha256_path
 from edgekit.core.environment.requirements import require, versions
@@ -18,7 +18,7 @@ from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Listener
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
-from edgekit.core.numerics.rounding_error import Rounding, measured
+from edgekit.core.numerics.rounding_error import Rounding, measure_rounding
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
@@ -32,7 +32,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Request:
+class ImportRequest:
     """What the user said of the model. Paths are absolute; `code` and `calibration` are relative to `base`."""
 
     name: str
@@ -59,7 +59,7 @@ def framework_of(code: str, base: str, *, emit: Listener) -> str:
     raise InputError(f"{code}: what it makes is of type {type(made).__name__}, not a torch.nn.Module or keras.Model")
 
 
-def adopt(request: Request, folder: str, *, emit: Listener) -> SourceModel:
+def import_model(request: ImportRequest, folder: str, *, emit: Listener) -> SourceModel:
     """Writes the model, its samples and its description into the folder.
 
     Raises InputError when model, code, weights, declared inputs or samples do not fit one another.
@@ -70,7 +70,7 @@ def adopt(request: Request, folder: str, *, emit: Listener) -> SourceModel:
     arrays, labels = _sample_arrays(request)
     factory = None if request.code is None else Factory.parse(request.code)
     build = None if factory is None else lambda: factory.call(base)
-    given = Given(_path(request.path), build, _path(request.weights), request.inputs, arrays)
+    given = UserModel(_path(request.path), build, _path(request.weights), request.inputs, arrays)
     file, found = kind.adopt(given, target)
     signature = with_layouts(found, kind.layout)
     inputs, notes = _inputs(request, arrays, signature)
@@ -110,7 +110,7 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
-def _sample_arrays(request: Request) -> tuple[dict[str, Array] | None, Array | None]:
+def _sample_arrays(request: ImportRequest) -> tuple[dict[str, Array] | None, Array | None]:
     """The user's samples by name, and their labels."""
     if request.sample is None:
         return None, None
@@ -122,12 +122,12 @@ def _sample_arrays(request: Request) -> tuple[dict[str, Array] | None, Array | N
 
 
 def _inputs(
-    request: Request, arrays: Mapping[str, Array] | None, signature: Signature
+    request: ImportRequest, arrays: Mapping[str, Array] | None, signature: Signature
 ) -> tuple[dict[str, Array], tuple[str, ...]]:
     """The samples that the model is run on: the user's, or random numbers, and a note that says so."""
     if arrays is not None:
         fitted = _given_samples.fitted(arrays, signature, str(request.sample))
-        batching.count(signature, fitted)
+        batching.n_samples(signature, fitted)
         return fitted, ()
     rng = np.random.default_rng(_SEED)
     sizes = dict(request.sizes or {})
@@ -136,7 +136,7 @@ def _inputs(
 
 
 def _random(spec: TensorSpec, signature: Signature, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
-    shape = [RANDOM_GOLDEN * batching.rows(spec)]
+    shape = [RANDOM_GOLDEN * batching.samples_per_call(spec)]
     for dim in spec.shape[1:]:
         if isinstance(dim, str) and dim not in sizes:
             raise InputError(
@@ -158,11 +158,11 @@ def _sizes(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, int]:
     return sizes
 
 
-def observed_outputs(loaded: Loaded, inputs: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
+def observed_outputs(loaded: LoadedModel, inputs: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
     """The outputs as one call shows them; symbols stand where the signature has them, or where their size does."""
     signature = loaded.signature
     pair = {name: np.concatenate([array[:1], array[:1]]) for name, array in inputs.items()}
-    arguments = next(batching.split(signature, pair if signature.batch else inputs, 2))
+    arguments = next(batching.iter_batches(signature, pair if signature.batch else inputs, 2))
     if signature.batch:
         arguments = [pair[spec.name] for spec in signature.inputs]
     try:
@@ -180,7 +180,7 @@ def observed_outputs(loaded: Loaded, inputs: Mapping[str, Array]) -> tuple[Tenso
     )
 
 
-def _shape(spec: TensorSpec, result: Array, loaded: Loaded) -> tuple[Dim, ...]:
+def _shape(spec: TensorSpec, result: Array, loaded: LoadedModel) -> tuple[Dim, ...]:
     batch, known = loaded.signature.batch, {*loaded.signature.symbols}
     by_size = {size: name for name, size in loaded.sizes.items()}
     shape: list[Dim] = []
@@ -207,7 +207,7 @@ def _parts(
 
     Random numbers are good to compare outputs on, and no ground to take ranges from.
     """
-    total = batching.count(signature, inputs)
+    total = batching.n_samples(signature, inputs)
     if not real:
         made: dict[str, tuple[dict[str, Array], Array | None]] = {GOLDEN_FILE: (inputs, None)}
         return made | ({CALIBRATION_FILE: (calibration, None)} if calibration else {})
@@ -218,7 +218,7 @@ def _parts(
     end = golden if calibration else golden + min(CALIBRATION, (total - golden) // (1 if labels is None else 3))
 
     def part(start: int, stop: int | None) -> tuple[dict[str, Array], Array | None]:
-        return batching.take(signature, inputs, start, stop), None if labels is None else labels[start:stop]
+        return batching.select_samples(signature, inputs, start, stop), None if labels is None else labels[start:stop]
 
     parts = {GOLDEN_FILE: part(0, golden)}
     if calibration:
@@ -231,7 +231,7 @@ def _parts(
 
 
 def _write(
-    parts: Mapping[str, tuple[dict[str, Array], Array | None]], loaded: Loaded, folder: Path
+    parts: Mapping[str, tuple[dict[str, Array], Array | None]], loaded: LoadedModel, folder: Path
 ) -> tuple[float | None, dict[str, Rounding]]:
     """The samples with the model's own outputs.
 
@@ -243,7 +243,7 @@ def _write(
         outputs = loaded.run(inputs) if file != CALIBRATION_FILE else {}
         Samples(inputs, outputs, labels).save(folder / file)
         if file == GOLDEN_FILE:
-            rounding = measured(outputs, loaded.exact(inputs))
+            rounding = measure_rounding(outputs, loaded.exact(inputs))
         if file == TEST_FILE and labels is not None and np.issubdtype(labels.dtype, np.integer):
             first = next(iter(outputs.values()))
             if first.ndim == 2 and first.shape[1] > 1:
@@ -251,7 +251,7 @@ def _write(
     return accuracy, rounding
 
 
-def _data(request: Request, parts: Mapping[str, tuple[dict[str, Array], Array | None]]) -> dict[str, Any]:
+def _data(request: ImportRequest, parts: Mapping[str, tuple[dict[str, Array], Array | None]]) -> dict[str, Any]:
     counts = {file.removesuffix(".npz"): len(next(iter(inputs.values()))) for file, (inputs, _) in parts.items()}
     names = {"sample": request.sample, "calibration_from": request.calibration}
     return {**counts, **{key: Path(value).name for key, value in names.items() if value}}

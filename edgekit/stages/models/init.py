@@ -67,7 +67,7 @@ path = "build/report.md"
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundModel:
     """A model in the folder. `framework` is set for code; `sample` and `weights` lie beside it, as names tell."""
 
     path: str
@@ -76,12 +76,12 @@ class Found:
     sample: str | None = None
 
 
-def find(project: Project) -> tuple[Found, ...]:
+def find_models(project: Project) -> tuple[FoundModel, ...]:
     """Every model that lies in the project's folder itself."""
     root = project.root
     entries = sorted(path for path in root.iterdir() if not path.name.startswith(".") and path.name not in _NOT_MODELS)
     arrays = [path for path in entries if path.suffix == ".npz"]
-    files = [Found(path.name, sample=_sample(path, arrays)) for path in entries if _is_model(path)]
+    files = [FoundModel(path.name, sample=_sample(path, arrays)) for path in entries if _is_model(path)]
     return (*files, *(item for path in entries for item in _code(path, entries, arrays)))
 
 
@@ -100,7 +100,7 @@ def _sample(path: Path, arrays: list[Path]) -> str | None:
     return arrays[0].name if len(arrays) == 1 else None
 
 
-def _code(path: Path, entries: list[Path], arrays: list[Path]) -> Iterator[Found]:
+def _code(path: Path, entries: list[Path], arrays: list[Path]) -> Iterator[FoundModel]:
     """The functions without arguments that are called as those that build models are, in a file with a framework."""
     if path.suffix != ".py" or path.name.startswith("test_") or path.name == "conftest.py":
         return
@@ -112,7 +112,7 @@ def _code(path: Path, entries: list[Path], arrays: list[Path]) -> Iterator[Found
     for node in tree.body if framework else ():
         if isinstance(node, ast.FunctionDef) and node.name in USUAL_FUNCTIONS and not _needs_arguments(node):
             weights = next((item.name for item in entries if item.name == f"{path.stem}.safetensors"), None)
-            yield Found(f"{path.name}:{node.name}", framework, weights, _sample(path, arrays))
+            yield FoundModel(f"{path.name}:{node.name}", framework, weights, _sample(path, arrays))
             return
 
 
@@ -129,12 +129,12 @@ def _needs_arguments(node: ast.FunctionDef) -> bool:
     return positional > 0 or any(default is None for default in arguments.kw_defaults)
 
 
-def written(found: tuple[Found, ...]) -> str:
+def render_config(found: tuple[FoundModel, ...]) -> str:
     """The text of the file."""
     return _HEAD + ("".join(map(_table, found)) or _REFERENCE) + _TAIL
 
 
-def _table(item: Found) -> str:
+def _table(item: FoundModel) -> str:
     lines = ["", "[[models]]", f"path = {_text(item.path)}"]
     if item.framework is not None:
         lines.append(f"framework = {_text(item.framework)}")

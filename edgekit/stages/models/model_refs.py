@@ -19,7 +19,7 @@ from edgekit.core.events import Noted
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.specs import Dim, TensorSpec
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
-from edgekit.stages.models.import_job import Request
+from edgekit.stages.models.import_job import ImportRequest
 from edgekit.stages.models.train import parse_frameworks
 
 _CODE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
@@ -30,7 +30,7 @@ USUAL_FUNCTIONS = ("build", "build_model", "create", "create_model", "get_model"
 
 
 @dataclass(frozen=True)
-class OwnModel:
+class UserModelOptions:
     """What the user says of a model of their own: the texts of the options, as they were typed.
 
     `inputs` are `name:shape:dtype`, `calibration` a file, a folder of images or `file.py:generator`, `sizes` those of
@@ -52,7 +52,7 @@ class OwnModel:
 
 
 @dataclass(frozen=True)
-class Subjects:
+class ModelSelection:
     """Models and the kinds of their sources. `kinds_named` says that the user asked for these kinds by name."""
 
     models: tuple[str, ...]
@@ -60,29 +60,31 @@ class Subjects:
     kinds_named: bool = False
 
 
-def resolve(context: Context, names: Sequence[str], framework: str | None, own: OwnModel) -> tuple[Subjects, ...]:
+def resolve(
+    context: Context, names: Sequence[str], framework: str | None, own: UserModelOptions
+) -> tuple[ModelSelection, ...]:
     """The subjects that the names stand for; no name stands for every reference model.
 
     A model of the user's own that is named by path or code is taken in first, into build/<name>/<kind>/source. Raises
     InputError for a name that is none, and when what was said fits no such model, or several.
     """
     project = context.project
-    given = [name for name in names if is_given(context, name)]
+    given = [name for name in names if is_model_reference(context, name)]
     if own.said and len(given) != 1:
         raise InputError(
             "--weights, --input, --sample, --calibration and --name describe one model of your own: name its file,"
             " folder or code"
         )
     known = tuple(name for name in names if name in project.models()) if names else tuple(project.models())
-    found: list[Subjects] = []
+    found: list[ModelSelection] = []
     if known:
-        found.append(Subjects(known, parse_frameworks(framework), framework not in (None, "both")))
+        found.append(ModelSelection(known, parse_frameworks(framework), framework not in (None, "both")))
     for name in names:
         if name in given:
-            source = adopt(context, name, framework, own)
-            found.append(Subjects((source.name,), (source.kind,)))
+            source = import_model(context, name, framework, own)
+            found.append(ModelSelection((source.name,), (source.kind,)))
         elif name not in known:
-            found.append(Subjects((name,), _adopted(context, name, framework)))
+            found.append(ModelSelection((name,), _adopted(context, name, framework)))
     return tuple(found)
 
 
@@ -97,7 +99,7 @@ def _adopted(context: Context, name: str, framework: str | None) -> tuple[str, .
     return kinds
 
 
-def is_given(context: Context, text: str) -> bool:
+def is_model_reference(context: Context, text: str) -> bool:
     """Whether the text is a file, a folder or code, and not the name of a model that edgekit knows."""
     if text in context.project.models() or context.project.adopted(text):
         return False
@@ -184,7 +186,7 @@ def default_name(text: str) -> str:
     return re.sub(r"[^\w.-]", "_", stem).strip(".") or "model"
 
 
-def adopt(context: Context, text: str, framework: str | None, own: OwnModel) -> SourceModel:
+def import_model(context: Context, text: str, framework: str | None, own: UserModelOptions) -> SourceModel:
     """Takes in a model of the user's: its source folder is like that of a trained model.
 
     Raises InputError (bad file, code, weights, inputs, samples), MissingDependency, StepError.
@@ -197,7 +199,7 @@ def adopt(context: Context, text: str, framework: str | None, own: OwnModel) -> 
     request = _request(context, text, name, framework, own)
     with staged_folder(context.project.source_folder(name, request.kind)) as staging:
         source: SourceModel = context.pool.call(
-            "edgekit.stages.models.import_job:adopt",
+            "edgekit.stages.models.import_job:import_model",
             {"request": request, "folder": str(staging)},
             step=f"take in {name}/{request.kind}",
             environment=source_environment(request.kind),
@@ -208,7 +210,7 @@ def adopt(context: Context, text: str, framework: str | None, own: OwnModel) -> 
     return source
 
 
-def _request(context: Context, text: str, name: str, framework: str | None, own: OwnModel) -> Request:
+def _request(context: Context, text: str, name: str, framework: str | None, own: UserModelOptions) -> ImportRequest:
     common = {
         "name": name,
         "base": str(context.project.root),
@@ -223,10 +225,10 @@ def _request(context: Context, text: str, name: str, framework: str | None, own:
         if own.weights is not None:
             raise InputError("--weights belongs to a model that code builds: name FILE.py:FUNCTION or MODULE:FUNCTION")
         path = Path(text)
-        return Request(kind=kind_of(path), path=str(path.resolve()), **common)  # type: ignore[arg-type]
+        return ImportRequest(kind=kind_of(path), path=str(path.resolve()), **common)  # type: ignore[arg-type]
     code = from_here(text, context.project.root)
     kind = framework if framework in FRAMEWORKS else framework_of(context, str(code))
-    return Request(kind=str(kind), code=code, **common)  # type: ignore[arg-type]
+    return ImportRequest(kind=str(kind), code=code, **common)  # type: ignore[arg-type]
 
 
 def _existing(path: Path | None) -> str | None:
@@ -261,6 +263,6 @@ def framework_of(context: Context, code: str) -> str:
     return found
 
 
-def names_of(subjects: Iterable[Subjects]) -> tuple[str, ...]:
+def names_of(subjects: Iterable[ModelSelection]) -> tuple[str, ...]:
     """Every model's name, each once."""
     return tuple(dict.fromkeys(name for item in subjects for name in item.models))

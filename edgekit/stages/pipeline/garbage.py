@@ -7,10 +7,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.core.build.file_digests import ABSENT, Digests
+from edgekit.core.build.file_digests import ABSENT, FileDigests
 from edgekit.core.build.graph import Graph
-from edgekit.core.build.step_records import Records
-from edgekit.core.environment.atomic_files import sweep, writing
+from edgekit.core.build.step_records import StepRecords
+from edgekit.core.environment.atomic_files import mapped_write_errors, remove_stale_files
 from edgekit.core.environment.project import Project
 
 
@@ -24,7 +24,7 @@ class Garbage:
     size_bytes: int
 
 
-def find(project: Project, graph: Graph, records: Records, digests: Digests) -> Garbage:
+def find(project: Project, graph: Graph, records: StepRecords, digests: FileDigests) -> Garbage:
     """Files that a step wrote that is no longer in the graph, unless one that is there wrote them too.
 
     What was made by other commands has no record, and is left alone.
@@ -46,11 +46,11 @@ def find(project: Project, graph: Graph, records: Records, digests: Digests) -> 
     return Garbage(tuple(steps), tuple(files), tuple(changed), size)
 
 
-def remove(project: Project, garbage: Garbage, records: Records) -> None:
+def remove(project: Project, garbage: Garbage, records: StepRecords) -> None:
     """Removes it, with the folders that it leaves empty and what killed runs left. Raises InputError when it cannot."""
     for name in garbage.files:
         path = project.root / name
-        with writing(path):
+        with mapped_write_errors(path):
             path.unlink(missing_ok=True)
         _remove_empty(path.parent, project.build)
     for step in garbage.steps:
@@ -62,7 +62,7 @@ def remove(project: Project, garbage: Garbage, records: Records) -> None:
         records.forget(step)
     for folder in (project.build, *project.build.glob("*"), *project.build.glob("*/*")):
         if folder.is_dir():
-            sweep(folder)
+            remove_stale_files(folder)
 
 
 def _remove_empty(folder: Path, top: Path) -> None:

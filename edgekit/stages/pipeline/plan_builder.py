@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
-from edgekit.config.loader import Located
+from edgekit.config.loader import SourceMapped
 from edgekit.config.project import ModelEntry, ProjectConfig
 from edgekit.config.toml_lines import Location
-from edgekit.core.build.graph import Read, Step
+from edgekit.core.build.graph import Step, StepInput
 from edgekit.core.environment import python_dependencies
 from edgekit.core.environment.project import Project
 from edgekit.core.environment.requirements import Requirement
@@ -33,7 +33,7 @@ class PlannedSource:
     step: str
     entry: ModelEntry
     at: Location
-    code: tuple[Read, ...]
+    code: tuple[StepInput, ...]
 
     @property
     def label(self) -> str:
@@ -41,11 +41,11 @@ class PlannedSource:
 
 
 @dataclass
-class Draft:
+class PlanBuilder:
     """The steps as they are found, and where in the file each comes from."""
 
     project: Project
-    file: Located[ProjectConfig]
+    file: SourceMapped[ProjectConfig]
     steps: list[Step] = field(default_factory=list)
     origins: dict[str, Location] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Draft:
         self.steps.append(step)
 
 
-def plain(values: Mapping[str, Any]) -> Any:
+def to_json_values(values: Mapping[str, Any]) -> Any:
     """As it comes back from JSON: so that a value and its record are equal when they are the same."""
     return json.loads(json.dumps(values))
 
@@ -90,18 +90,18 @@ def versions(needed: Iterable[Requirement]) -> dict[str, str]:
     return own | {name: version for name, version in sorted(found.items()) if version is not None}
 
 
-def placed(made: Draft, at: Location, check: Any, *arguments: Any) -> Any:
+def with_location(builder: PlanBuilder, at: Location, check: Any, *arguments: Any) -> Any:
     """What `check` returns; its InputError gets the place in the file."""
     try:
         return check(*arguments)
     except InputError as error:
-        raise made.file.error(at, str(error)) from None
+        raise builder.file.error(at, str(error)) from None
 
 
-def code_files(made: Draft, path: Path, top: Path) -> tuple[Read, ...]:
+def code_files(builder: PlanBuilder, path: Path, top: Path) -> tuple[StepInput, ...]:
     """A Python file and what it imports from beside it."""
-    return tuple(Read(made.relative(item)) for item in python_dependencies.files_of(path, top)) or (
-        Read(made.relative(path)),
+    return tuple(StepInput(builder.relative(item)) for item in python_dependencies.files_of(path, top)) or (
+        StepInput(builder.relative(path)),
     )
 
 

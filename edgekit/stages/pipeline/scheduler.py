@@ -10,14 +10,14 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
-from edgekit.core.build.graph import Graph, Key, Record, Step
-from edgekit.core.build.run_state import BLOCKED, DONE, FAILED, Book, Outcome, Ran
+from edgekit.core.build.graph import Graph, Step, StepKey, StepRecord
+from edgekit.core.build.run_state import BLOCKED, DONE, FAILED, RunResult, RunState, StepResult
 from edgekit.core.environment.atomic_files import os_error
 from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Overview, Started
-from edgekit.stages.concurrency import MEMORY_BYTES
+from edgekit.stages.concurrency import PROCESS_MEMORY_BYTES
 from edgekit.stages.context import Context
-from edgekit.stages.pipeline.step_handlers import Done, Job, Render, carry_out
+from edgekit.stages.pipeline.step_handlers import Render, StepContext, StepOutput, execute_step
 from edgekit.workers.process import stop_all
 
 _MODEL_FACTOR = 6
@@ -33,7 +33,7 @@ class StepBackend(Protocol):
     def slots(self) -> int:
         """How many steps it executes at the same time."""
 
-    def carry_out(self, step: Step) -> Done:
+    def carry_out(self, step: Step) -> StepOutput:
         """Execute the step and wait for its result. Raises what the step raises."""
 
     def stop(self) -> None:
@@ -41,7 +41,7 @@ class StepBackend(Protocol):
 
 
 @dataclass(frozen=True)
-class How:
+class RunOptions:
     """Up to so many steps at once, within so much memory; `forced` takes nothing for up to date; `render` turns a
     report into text of a format; `cluster` takes steps off this host."""
 
@@ -52,25 +52,27 @@ class How:
     cluster: StepBackend | None = None
 
 
-def run(context: Context, graph: Graph, book: Book, how: How) -> Ran:
+def run_graph(context: Context, graph: Graph, book: RunState, options: RunOptions) -> RunResult:
     """Carries out what is not up to date. Errors of steps are in the outcomes.
 
     Raises Interrupted (Ctrl-C); what was done by then is kept.
     """
     started = time.monotonic()
-    runner = _Runner(context, graph, book, how)
+    runner = _Runner(context, graph, book, options)
     try:
         runner.run()
     finally:
         book.digests.save()
     ordered = tuple(runner.ended[step.name] for step in graph.steps)
-    return Ran(ordered, time.monotonic() - started)
+    return RunResult(ordered, time.monotonic() - started)
 
 
 @dataclass
-class _Begun:
+class RunningStep:
+    """A step that has to run: why, and how much memory it may take. `thread` is set once it runs."""
+
     step: Step
-    key: Key
+    key: StepKey
     reasons: tuple[str, ...]
     memory_bytes: int
     thread: threading.Thread | None = None
@@ -82,12 +84,12 @@ class _Runner:
 
     context: Context
     graph: Graph
-    book: Book
-    how: How
-    ended: dict[str, Outcome] = field(default_factory=dict)
-    ready: dict[str, _Begun] = field(default_factory=dict)
-    running: dict[str, _Begun] = field(default_factory=dict)
-    results: SimpleQueue[tuple[str, Done | BaseException, float]] = field(default_factory=SimpleQueue)
+    book: RunState
+    options: RunOptions
+    ended: dict[str, StepResult] = field(default_factory=dict)
+    ready: dict[str, RunningStep] = field(default_factory=dict)
+    running: dict[str, RunningStep] = field(default_factory=dict)
+    results: SimpleQueue[tuple[str, StepOutput | BaseException, float]] = field(default_factory=SimpleQueue)
     latest: str = ""
     """The subject of the step that ended last."""
 
@@ -112,12 +114,12 @@ class _Runner:
                 continue
             bad = self._failed(step.after)
             if bad and not step.last:
-                self.ended[step.name] = Outcome(step.name, step.kind, BLOCKED, (f"{bad[0]} did not get done",))
+                self.ended[step.name] = StepResult(step.name, step.kind, BLOCKED, (f"{bad[0]} did not get done",))
                 continue
             key = self.book.key(step)
-            why = self.book.reasons(step, key, self.how.forced) or tuple(f"{name} did not get done" for name in bad)
+            why = self.book.reasons(step, key, self.options.forced) or tuple(f"{name} did not get done" for name in bad)
             if why:
-                self.ready[step.name] = _Begun(step, key, why, self._memory(step))
+                self.ready[step.name] = RunningStep(step, key, why, self._memory(step))
             else:
                 self.ended[step.name] = self.book.up_to_date(step)
 
@@ -129,7 +131,7 @@ class _Runner:
         if step.kind in ("check", "report", "track") or self._sent(step):
             return 0
         sizes = [_size(self.context.project.root / read.path) for read in step.reads]
-        return MEMORY_BYTES + _MODEL_FACTOR * max(sizes, default=0)
+        return PROCESS_MEMORY_BYTES + _MODEL_FACTOR * max(sizes, default=0)
 
     def _start(self) -> None:
         """Starts what fits beside what runs."""
@@ -154,54 +156,56 @@ class _Runner:
         return next((name for name in sorted(self.ready, key=rank) if self._fits(self.ready[name])), None)
 
     def _sent(self, step: Step) -> bool:
-        return self.how.cluster is not None and self.how.cluster.takes(step)
+        return self.options.cluster is not None and self.options.cluster.takes(step)
 
-    def _fits(self, begun: _Begun) -> bool:
+    def _fits(self, begun: RunningStep) -> bool:
         if not self.running:
             return True
         # Also when the others are sent: the cluster's workers may be on this host.
         if any(other.step.measures != begun.step.measures for other in self.running.values()):
             return False
         sent = sum(self._sent(other.step) for other in self.running.values())
-        if self.how.cluster is not None and self._sent(begun.step):
-            return sent < self.how.cluster.slots()
+        if self.options.cluster is not None and self._sent(begun.step):
+            return sent < self.options.cluster.slots()
         taken = sum(other.memory_bytes for other in self.running.values())
-        return len(self.running) - sent < self.how.jobs and taken + begun.memory_bytes <= self.how.memory_bytes
+        return len(self.running) - sent < self.options.jobs and taken + begun.memory_bytes <= self.options.memory_bytes
 
     def _work(self, step: Step) -> None:
         started = time.perf_counter()
-        result: Done | BaseException
+        result: StepOutput | BaseException
         try:
-            if self.how.cluster is not None and self._sent(step):
-                result = self.how.cluster.carry_out(step)
+            if self.options.cluster is not None and self._sent(step):
+                result = self.options.cluster.carry_out(step)
             else:
-                result = carry_out(Job(self.context, self.graph, step, self._failed(step.after), self.how.render))
+                result = execute_step(
+                    StepContext(self.context, self.graph, step, self._failed(step.after), self.options.render)
+                )
         except OSError as error:
             result = os_error(error, self.context.project.root / step.output)
         except BaseException as error:  # noqa: BLE001 - the main thread decides what becomes of it
             result = error
         self.results.put((step.name, result, time.perf_counter() - started))
 
-    def _end(self, name: str, result: Done | BaseException, seconds: float) -> None:
+    def _end(self, name: str, result: StepOutput | BaseException, seconds: float) -> None:
         begun = self.running.pop(name)
         self.latest = begun.step.subject
-        if isinstance(result, Done):
+        if isinstance(result, StepOutput):
             self.ended[name] = self._kept(begun, result, seconds)
             self.context.emit(Finished(name, result.detail))
         elif isinstance(result, (InputError, MissingDependency, StepError)):
             self.context.failures.append(result)
             code = result.exit_code
-            self.ended[name] = Outcome(name, begun.step.kind, FAILED, begun.reasons, seconds, code, str(result))
+            self.ended[name] = StepResult(name, begun.step.kind, FAILED, begun.reasons, seconds, code, str(result))
             self.context.emit(Failed(name, str(result), getattr(result, "stderr_tail", "")))
         else:
             raise result
 
-    def _kept(self, begun: _Begun, done: Done, seconds: float) -> Outcome:
+    def _kept(self, begun: RunningStep, done: StepOutput, seconds: float) -> StepResult:
         """Writes the record of a step that was carried out."""
         root, step = self.context.project.root, begun.step
         seconds = seconds if done.seconds is None else done.seconds
         outputs = {str(path.relative_to(root) if path.is_relative_to(root) else path): path for path in done.files}
-        record = Record(
+        record = StepRecord(
             step.name,
             step.kind,
             begun.key,
@@ -213,7 +217,7 @@ class _Runner:
         )
         self.book.records.save(record)
         waited_s = self.context.pool.waited_s.get(step.name, done.waited_s)
-        return Outcome(step.name, step.kind, DONE, begun.reasons, seconds, done.code, done.detail, waited_s)
+        return StepResult(step.name, step.kind, DONE, begun.reasons, seconds, done.code, done.detail, waited_s)
 
     def _tell(self) -> None:
         waiting = [step.name for step in self.graph.steps if step.name not in self.ended | self.running]
@@ -223,8 +227,8 @@ class _Runner:
     def _stop(self) -> None:
         """Ends what runs and waits for its threads: they remove what is half written."""
         self.context.pool.stop()
-        if self.how.cluster is not None:
-            self.how.cluster.stop()
+        if self.options.cluster is not None:
+            self.options.cluster.stop()
         for begun in self.running.values():
             while begun.thread is not None and begun.thread.is_alive():
                 stop_all()  # again: a thread may have been about to start a process

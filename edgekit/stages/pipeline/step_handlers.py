@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.config.project import HOST, is_code
+from edgekit.config.project import HOST, is_code_reference
 from edgekit.core.build.graph import Graph, Step
 from edgekit.core.environment.atomic_files import write_json, write_text
 from edgekit.core.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
@@ -22,8 +22,8 @@ from edgekit.devices.emulation import emulator
 from edgekit.devices.profile import load_profile
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.benchmark.bench import summary as bench_summary
-from edgekit.stages.benchmark.device_fit import too_large
-from edgekit.stages.benchmark.emulated_bench import PredictOptions, predict_one
+from edgekit.stages.benchmark.device_fit import why_exceeds_device
+from edgekit.stages.benchmark.emulated_bench import EmulationOptions, emulate_one
 from edgekit.stages.benchmark.emulated_bench import summary as predict_summary
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export as exporting
@@ -44,7 +44,7 @@ Render = Callable[[str, Report], str]
 
 
 @dataclass(frozen=True)
-class Done:
+class StepOutput:
     """A step that was carried out: its result in a few words, 1 where a check failed, and the files it wrote.
 
     Of a step that was done elsewhere, also the seconds that it took there, and how many of them it had no core.
@@ -58,7 +58,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Job:
+class StepContext:
     """A step with what it needs: the graph it is of, which steps before it failed, and what turns a report into text
     of a format."""
 
@@ -86,18 +86,18 @@ class Job:
         return self.step.arguments
 
 
-def carry_out(job: Job) -> Done:
+def execute_step(job: StepContext) -> StepOutput:
     """Does the step. Raises what its stage raises."""
     if not job.step.folder:
         job.path(job.step.output).unlink(missing_ok=True)  # what it said before is no longer true
-    return _WORK[job.step.kind](job)
+    return STEP_HANDLERS[job.step.kind](job)
 
 
 def _all_in(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
 
 
-def _train(job: Job) -> Done:
+def _train(job: StepContext) -> StepOutput:
     options = job.options
     model, kind = job.arguments["model"], job.arguments["kind"]
     data = options.pop("data", None)
@@ -113,13 +113,13 @@ def _train(job: Job) -> Done:
             source = train(chosen())
     else:
         source = train(chosen())
-    return Done(train_summary(source), _all_in(job.path(job.step.folder)))
+    return StepOutput(train_summary(source), _all_in(job.path(job.step.folder)))
 
 
-def _take_in(job: Job) -> Done:
+def _take_in(job: StepContext) -> StepOutput:
     options = job.options
     text = options["path"]
-    own = model_refs.OwnModel(
+    own = model_refs.UserModelOptions(
         name=job.arguments["model"],
         weights=job.path(options["weights"]) if "weights" in options else None,
         inputs=tuple(options["inputs"]),
@@ -128,19 +128,19 @@ def _take_in(job: Job) -> Done:
         sizes=options["dims"],
         image_range=tuple(options["image_range"]),
     )
-    source = model_refs.adopt(job.context, _from(job, text), job.arguments["framework"], own)
-    return Done(f"{source.parameters:,} parameters", _all_in(job.path(job.step.folder)))
+    source = model_refs.import_model(job.context, _from(job, text), job.arguments["framework"], own)
+    return StepOutput(f"{source.parameters:,} parameters", _all_in(job.path(job.step.folder)))
 
 
-def _from(job: Job, text: str) -> str:
+def _from(job: StepContext, text: str) -> str:
     """A path, alone or before `:function`, from the root; the name of a module as it is."""
     where, _, function = text.rpartition(":")
     if where.endswith(".py"):
         return f"{job.path(where)}:{function}"
-    return text if is_code(text) else str(job.path(text))
+    return text if is_code_reference(text) else str(job.path(text))
 
 
-def _export(job: Job) -> Done:
+def _export(job: StepContext) -> StepOutput:
     options = job.options
     plan = exporting.ExportPlan(
         job.arguments["model"],
@@ -155,53 +155,53 @@ def _export(job: Job) -> Done:
         {name: options[name] for name in ("opset", "ir_version") if name in options},
     )
     artifact = exporting.export_one(job.context, plan, settings)
-    return Done(exporting.summary(artifact), _all_in(job.path(job.step.folder)))
+    return StepOutput(exporting.summary(artifact), _all_in(job.path(job.step.folder)))
 
 
-def _artifact(job: Job) -> Artifact:
+def _artifact(job: StepContext) -> Artifact:
     return load_artifact(job.path(job.arguments["folder"]))
 
 
-def _validate(job: Job) -> Done:
+def _validate(job: StepContext) -> StepOutput:
     artifact, device = _artifact(job), job.arguments.get("device")
     if device is not None:
-        guest = emulator.guest_of(device, load_profile(job.context.project.device_file(device)))
+        guest = emulator.open_guest(device, load_profile(job.context.project.device_file(device)))
         validation = validate_on(job.context, artifact, guest, emulator.TIMEOUT_S)
-        return Done(validate_summary(validation), (job.path(job.step.output),))
+        return StepOutput(validate_summary(validation), (job.path(job.step.output),))
     validation = validate_one(job.context, artifact)
     flips = artifact.folder / FLIPS_FILE
     files = (job.path(job.step.output), *((flips,) if flips.is_file() else ()))
-    return Done(validate_summary(validation), files)
+    return StepOutput(validate_summary(validation), files)
 
 
-def _diff(job: Job) -> Done:
-    return Done(diff_summary(layers_one(job.context, _artifact(job))), (job.path(job.step.output),))
+def _diff(job: StepContext) -> StepOutput:
+    return StepOutput(diff_summary(layers_one(job.context, _artifact(job))), (job.path(job.step.output),))
 
 
-def _emulate(job: Job) -> Done:
-    device, options = job.arguments["device"], PredictOptions(**job.options)
+def _emulate(job: StepContext) -> StepOutput:
+    device, options = job.arguments["device"], EmulationOptions(**job.options)
     profile, artifact = load_profile(job.context.project.device_file(device)), _artifact(job)
-    narrow = too_large(job.context, artifact, profile)
+    narrow = why_exceeds_device(job.context, artifact, profile)
     if narrow is not None:  # it is not run; the bench makes the run fail
-        return Done(f"{artifact.label} does not fit {device}: {narrow}", ())
-    emulation = predict_one(job.context, artifact, emulator.guest_of(device, profile), options)
-    return Done(predict_summary(emulation), (job.path(job.step.output),))
+        return StepOutput(f"{artifact.label} does not fit {device}: {narrow}", ())
+    emulation = emulate_one(job.context, artifact, emulator.open_guest(device, profile), options)
+    return StepOutput(predict_summary(emulation), (job.path(job.step.output),))
 
 
-def _bench(job: Job) -> Done:
+def _bench(job: StepContext) -> StepOutput:
     device, options = job.arguments["device"], job.options
     profile = None if device == HOST else load_profile(job.context.project.device_file(device))
     artifact = _artifact(job)
-    narrow = too_large(job.context, artifact, profile)
+    narrow = why_exceeds_device(job.context, artifact, profile)
     if narrow is not None:  # known before it is run: nothing is measured, and the run says that it does not fit
-        return Done(f"{artifact.label} does not fit {device}: {narrow}", (), EXIT_CHECK_FAILED)
+        return StepOutput(f"{artifact.label} does not fit {device}: {narrow}", (), EXIT_CHECK_FAILED)
     counted = job.arguments["counted"]
     emulated = load_emulation(artifact.folder / emulation_file(device)).emulated if counted else None
     measured = bench_one(job.context, artifact, device, profile, BenchOptions(**options), emulated)
-    return Done(bench_summary(measured), (job.path(job.step.output),))
+    return StepOutput(bench_summary(measured), (job.path(job.step.output),))
 
 
-def _check(job: Job) -> Done:
+def _check(job: StepContext) -> StepOutput:
     budgets = [Budget(**item) for item in job.values["budgets"]]
     where = job.arguments["devices"], job.arguments["emulated"]
     verdicts = checking.check_one(job.context, _artifact(job), budgets, *where)
@@ -213,10 +213,10 @@ def _check(job: Job) -> Done:
     }
     write_json(job.path(job.step.output), data)
     detail = "; ".join(verdict.sentence for verdict in failed) or f"{len(verdicts)} rules kept"
-    return Done(detail, (job.path(job.step.output),), EXIT_CHECK_FAILED if failed else EXIT_OK)
+    return StepOutput(detail, (job.path(job.step.output),), EXIT_CHECK_FAILED if failed else EXIT_OK)
 
 
-def _gathered(job: Job) -> Report:
+def _gathered(job: StepContext) -> Report:
     """What the steps before it found out."""
     rows = []
     for item in job.arguments["artifacts"]:
@@ -233,23 +233,23 @@ def _gathered(job: Job) -> Report:
     return gather_report.assemble(job.context, rows)
 
 
-def _report(job: Job) -> Done:
+def _report(job: StepContext) -> StepOutput:
     gathered = _gathered(job)
     text = job.render(job.values["format"], gathered)
     try:
         write_text(job.path(job.step.output), text)
     except InputError as error:
         raise InputError(f"{job.arguments['where']}: {error}") from None
-    return Done(f"{len(gathered.rows)} artifacts", (job.path(job.step.output),))
+    return StepOutput(f"{len(gathered.rows)} artifacts", (job.path(job.step.output),))
 
 
-def _track(job: Job) -> Done:
+def _track(job: StepContext) -> StepOutput:
     tracked = track(job.context, _gathered(job), tracking_of(job.step), job.render)
     write_json(job.path(job.step.output), asdict(tracked))
-    return Done(tracked.summary, (job.path(job.step.output),))
+    return StepOutput(tracked.summary, (job.path(job.step.output),))
 
 
-_WORK: Mapping[str, Callable[[Job], Done]] = {
+STEP_HANDLERS: Mapping[str, Callable[[StepContext], StepOutput]] = {
     "train": _train,
     "take in": _take_in,
     "export": _export,

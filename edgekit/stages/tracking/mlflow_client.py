@@ -19,7 +19,15 @@ from urllib.request import getproxies, proxy_bypass
 from edgekit.core.environment.atomic_files import alive, os_error
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepFailed
 from edgekit.core.events import Listener
-from edgekit.stages.tracking.settings import DATABASES, Known, Marks, Point, Seen, TrackedRun, shown
+from edgekit.stages.tracking.settings import (
+    DATABASES,
+    ExistingRun,
+    ExperimentState,
+    Point,
+    RunIdentity,
+    TrackedRun,
+    display_uri,
+)
 from edgekit.workers.environment import Environment
 
 DIGEST, MODEL_FILES, PAGE = "edgekit.digest", "edgekit.model_files", "edgekit.page"
@@ -45,7 +53,7 @@ def environment() -> Environment:
     return Environment.of({name: os.environ.get(name, value) for name, value in _DEFAULTS.items()} | _QUIET)
 
 
-def look(*, uri: str, experiment: str, emit: Listener) -> Known:
+def read_experiment(*, uri: str, experiment: str, emit: Listener) -> ExperimentState:
     """The experiment, made where there is none, and edgekit's runs in it.
 
     Raises InputError for a URI that MLflow does not take, MissingDependency for a database without its packages, and
@@ -57,14 +65,15 @@ def look(*, uri: str, experiment: str, emit: Listener) -> Known:
     with _told(uri):
         found = client.get_experiment_by_name(experiment)
         if found is None:
-            return Known(client.create_experiment(experiment), {})
+            return ExperimentState(client.create_experiment(experiment), {})
         if found.lifecycle_stage != "active":
             raise InputError(
-                f"the experiment '{experiment}' was deleted in MLflow at {shown(uri)}: restore it, or name another one"
+                f"the experiment '{experiment}' was deleted in MLflow at {display_uri(uri)}:"
+                " restore it, or name another one"
             )
         if uri.startswith("file:"):
-            _sweep(Path(shown(uri)) / found.experiment_id)
-        return Known(found.experiment_id, dict(_runs(client, found.experiment_id)))
+            _sweep(Path(display_uri(uri)) / found.experiment_id)
+        return ExperimentState(found.experiment_id, dict(_runs(client, found.experiment_id)))
 
 
 def _sweep(folder: Path) -> None:
@@ -78,7 +87,9 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(mark.parents[1])
 
 
-def write(*, uri: str, experiment_id: str, run: TrackedRun, marks: Marks, seen: Seen | None, emit: Listener) -> str:
+def write_run(
+    *, uri: str, experiment_id: str, run: TrackedRun, marks: RunIdentity, seen: ExistingRun | None, emit: Listener
+) -> str:
     """Logs a run, or completes the one that was `seen`; its id. Raises StepFailed where the store refuses."""
     client = _client(uri)
     writer = f"{socket.gethostname()} {os.getpid()}"
@@ -103,14 +114,14 @@ def write(*, uri: str, experiment_id: str, run: TrackedRun, marks: Marks, seen: 
     return run_id
 
 
-def move(*, uri: str, run_id: str, parent: str, emit: Listener) -> None:
+def move_run(*, uri: str, run_id: str, parent: str, emit: Listener) -> None:
     """Puts a run below another one."""
     client = _client(uri)
     with _told(uri):
         client.set_tag(run_id, _PARENT, parent)
 
 
-def show(*, uri: str, run_id: str, texts: dict[str, str], emit: Listener) -> None:
+def show_page(*, uri: str, run_id: str, texts: dict[str, str], emit: Listener) -> None:
     """Writes the pages that are made from the runs below this one."""
     client = _client(uri)
     with _told(uri):
@@ -127,7 +138,7 @@ def _client(uri: str) -> Any:
         try:
             return MlflowClient(uri)
         except MlflowException as error:
-            raise InputError(f"MLflow does not take {shown(uri)}: {_sentence(error, uri)}") from None
+            raise InputError(f"MLflow does not take {display_uri(uri)}: {_sentence(error, uri)}") from None
 
 
 def _check_packages(uri: str) -> None:
@@ -151,7 +162,7 @@ def _check_server(uri: str) -> None:
         ).close()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise StepFailed(f"MLflow at {shown(uri)} cannot be reached: {reason}; nothing was logged") from None
+        raise StepFailed(f"MLflow at {display_uri(uri)} cannot be reached: {reason}; nothing was logged") from None
 
 
 @contextmanager
@@ -165,23 +176,23 @@ def _told(uri: str) -> Iterator[None]:
         raise  # a package that the store needs: the worker knows sentences for these
     except Exception as error:
         if isinstance(error, OSError) and uri.startswith("file:"):
-            raise os_error(error, Path(shown(uri))) from error
-        raise StepFailed(f"MLflow at {shown(uri)}: {_sentence(error, uri)}") from error
+            raise os_error(error, Path(display_uri(uri))) from error
+        raise StepFailed(f"MLflow at {display_uri(uri)}: {_sentence(error, uri)}") from error
 
 
 def _sentence(error: Exception, uri: str) -> str:
     """The first line, without what the URI says that must not be told."""
-    lines = [line.strip() for line in str(error).replace(uri, shown(uri)).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).replace(uri, display_uri(uri)).splitlines() if line.strip()]
     secret = urlsplit(uri).netloc.rpartition("@")[0]
     line = lines[0] if lines else type(error).__name__
     line = line.replace(f"{secret}@", "") if secret else line
     return line if len(line) <= 300 else line[:297] + "..."
 
 
-def _runs(client: Any, experiment_id: str) -> Iterator[tuple[str, Seen]]:
+def _runs(client: Any, experiment_id: str) -> Iterator[tuple[str, ExistingRun]]:
     """By digest; of several that are the same, a finished one, and of these the first."""
     token: str | None = None
-    found: dict[str, Seen] = {}
+    found: dict[str, ExistingRun] = {}
     while True:
         page = client.search_runs(
             [experiment_id],
@@ -201,10 +212,10 @@ def _runs(client: Any, experiment_id: str) -> Iterator[tuple[str, Seen]]:
             return
 
 
-def _seen(run: Any) -> Seen:
+def _seen(run: Any) -> ExistingRun:
     tags = run.data.tags
     finished = run.info.status == "FINISHED"
-    return Seen(run.info.run_id, finished, tags.get(_PARENT), tags.get(MODEL_FILES) == "yes", PAGE in tags)
+    return ExistingRun(run.info.run_id, finished, tags.get(_PARENT), tags.get(MODEL_FILES) == "yes", PAGE in tags)
 
 
 def _points(client: Any, run_id: str) -> list[tuple[str, int]]:

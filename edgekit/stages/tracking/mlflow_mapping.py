@@ -11,12 +11,12 @@ from typing import Any
 from edgekit.core.environment.atomic_files import to_json
 from edgekit.core.records.layer_errors import LAYERS_FILE
 from edgekit.core.records.measurement import Measurement
-from edgekit.core.records.report import Row
+from edgekit.core.records.report import ReportRow
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.validation import Drift, Validation
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.core.values.file_names import GOLDEN_FILE, MANIFEST_FILE, SOURCE_FILE
-from edgekit.stages.tracking.settings import Point, TrackedRun, legal
+from edgekit.stages.tracking.settings import Point, TrackedRun, sanitize_name
 
 FOLDER = "artifact"
 """Of a run; as it was in build/, so that `edgekit validate` takes it when it is downloaded."""
@@ -33,7 +33,7 @@ _LONGEST_VALUE = 500  # what servers of all versions take
 _NO_OPTIONS = ("seconds", "weights_sha256")  # of a training: what came of it
 
 
-def source_run(model: str, kind: str, source: SourceModel | None, row: Row) -> TrackedRun:
+def source_run(model: str, kind: str, source: SourceModel | None, row: ReportRow) -> TrackedRun:
     """The run of a model in its framework, above those of its artifacts; `row` is one of these.
 
     Without the source itself it has what the artifact's manifest says of it.
@@ -43,14 +43,14 @@ def source_run(model: str, kind: str, source: SourceModel | None, row: Row) -> T
     tags |= {key: str(told[key]) for key in ("task", "metric", "sha256") if told.get(key) is not None}
     metrics = {"parameters": told.get("parameters"), "size_bytes": told.get("size_bytes")}
     if told.get("metric"):
-        metrics[legal(told["metric"])] = told.get("metric_value")
+        metrics[sanitize_name(told["metric"])] = told.get("metric_value")
     params = {"model": model, "framework": kind, "task": told.get("task")}
     if source is None:
         return TrackedRun(f"{model}/{kind}", tags, _params(params), tuple(_points(metrics)))
     metrics["training_seconds"] = source.training.get("seconds")
-    params |= {legal(key): value for key, value in source.training.items() if key not in _NO_OPTIONS}
-    params |= {legal("data", key): value for key, value in source.data.items()}
-    params |= {legal("version", key): value for key, value in source.versions.items()}
+    params |= {sanitize_name(key): value for key, value in source.training.items() if key not in _NO_OPTIONS}
+    params |= {sanitize_name("data", key): value for key, value in source.data.items()}
+    params |= {sanitize_name("version", key): value for key, value in source.versions.items()}
     return TrackedRun(
         f"{model}/{kind}",
         tags,
@@ -67,10 +67,10 @@ def _course(history: Mapping[str, list[float]]) -> Iterator[Point]:
         part = ("validation", name.removeprefix("val_")) if name.startswith("val_") else ("train", name)
         for epoch, value in enumerate(values, 1):
             if math.isfinite(value):
-                yield Point(legal(*part), float(value), epoch)
+                yield Point(sanitize_name(*part), float(value), epoch)
 
 
-def artifact_run(row: Row, source: SourceModel | None, below: str) -> TrackedRun:
+def artifact_run(row: ReportRow, source: SourceModel | None, below: str) -> TrackedRun:
     """The run of one artifact, below the one with the digest `below`.
 
     Results of an earlier model file are left out: they are no figures of this one.
@@ -101,15 +101,15 @@ def artifact_run(row: Row, source: SourceModel | None, below: str) -> TrackedRun
     )
 
 
-def _origin(row: Row, source: SourceModel | None) -> dict[str, Any]:
+def _origin(row: ReportRow, source: SourceModel | None) -> dict[str, Any]:
     """How the artifact came to be."""
     manifest = row.artifact.manifest
     found = {"runtime": manifest.runtime, "source_sha256": manifest.source.get("sha256"), "seed": None}
     if source is not None:
         found["seed"] = source.training.get("seed")
     found |= {f"calibration_{key}": value for key, value in (manifest.calibration or {}).items()}
-    found |= {legal("option", key): value for key, value in manifest.options.items()}
-    return found | {legal("version", key): value for key, value in manifest.versions.items()}
+    found |= {sanitize_name("option", key): value for key, value in manifest.options.items()}
+    return found | {sanitize_name("version", key): value for key, value in manifest.versions.items()}
 
 
 def _conditions(validation: Validation | None, measured: Iterable[Measurement]) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _conditions(validation: Validation | None, measured: Iterable[Measurement]) 
     if validation and validation.comparisons:
         found["golden_samples"] = validation.comparisons[0].samples
     for item in measured:
-        found |= {legal(item.device, "threads"): item.threads, legal(item.device, "host"): item.host}
+        found |= {sanitize_name(item.device, "threads"): item.threads, sanitize_name(item.device, "host"): item.host}
     return found
 
 
@@ -134,14 +134,14 @@ def _validated(validation: Validation | None) -> dict[str, float | None]:
         known = {output: value for output, value in values.items() if value is not None}
         found[name] = worst(known.values()) if known else None
         if len(validation.comparisons) > 1:
-            found |= {legal("output", output, name): value for output, value in known.items()}
+            found |= {sanitize_name("output", output, name): value for output, value in known.items()}
     return found | _drifted(validation.drift)
 
 
 def _drifted(drift: Drift | None) -> dict[str, float | None]:
     if drift is None:
         return {}
-    name = legal(drift.metric)
+    name = sanitize_name(drift.metric)
     found = {name: drift.artifact, f"{name}_source": drift.source, f"{name}_drop": drift.drop}
     if drift.interval is not None:
         found |= {f"{name}_drop_low": drift.interval.low, f"{name}_drop_high": drift.interval.high}
@@ -162,21 +162,21 @@ def _measured(item: Measurement) -> dict[str, float | None]:
             "instructions": item.emulated.counts.instructions,
             "peak_memory_emulated_bytes": item.emulated.peak_memory_bytes,
         }
-    return {legal(item.device, name): value for name, value in found.items()}
+    return {sanitize_name(item.device, name): value for name, value in found.items()}
 
 
-def _checked(row: Row) -> dict[str, float | None]:
+def _checked(row: ReportRow) -> dict[str, float | None]:
     """1 for what keeps within its limit, 0 for what does not."""
     rules = {
-        legal(verdict.device, f"check_{verdict.rule}")
+        sanitize_name(verdict.device, f"check_{verdict.rule}")
         if verdict.device
-        else legal("check", verdict.rule): verdict.passed
+        else sanitize_name("check", verdict.rule): verdict.passed
         for verdict in row.verdicts
     }
     return {"passed": float(row.passed), **{name: float(passed) for name, passed in rules.items()}}
 
 
-def _verdicts(row: Row) -> str:
+def _verdicts(row: ReportRow) -> str:
     verdicts = [{**asdict(verdict), "sentence": verdict.sentence} for verdict in row.verdicts]
     return to_json({"passed": row.passed, "verdicts": verdicts})
 

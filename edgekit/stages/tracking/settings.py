@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edgekit import __version__
-from edgekit.core.build.graph import Graph, Read, Step
+from edgekit.core.build.graph import Graph, Step, StepInput
 from edgekit.core.environment.atomic_files import sha256_file, to_json
 from edgekit.core.errors import InputError
 
@@ -39,12 +39,12 @@ def parse_uri(text: str, base: Path) -> str:
         parts = urlsplit(text)
         port = parts.port if parts.scheme in ("http", "https") else None
     except ValueError as error:
-        raise InputError(f"the MLflow URI '{shown(text)}' cannot be read ({error}); {_ALLOWED}") from None
+        raise InputError(f"the MLflow URI '{display_uri(text)}' cannot be read ({error}); {_ALLOWED}") from None
     if _HOST_AND_PORT.fullmatch(text):
         raise InputError(f"the MLflow URI '{text}' has no scheme; did you mean http://{text}?")
     if parts.scheme in ("http", "https"):
         if not parts.hostname or port == 0:
-            raise InputError(f"the MLflow URI '{shown(text)}' names no server; {_ALLOWED}")
+            raise InputError(f"the MLflow URI '{display_uri(text)}' names no server; {_ALLOWED}")
         return text.rstrip("/")
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return _folder(base / unquote(parts.path))
@@ -54,7 +54,7 @@ def parse_uri(text: str, base: Path) -> str:
     if parts.scheme == "file" or parts.scheme.partition("+")[0] not in known:
         nearest = difflib.get_close_matches(parts.scheme, known, 1)
         hint = f"; nearest: {nearest[0]}" if nearest and nearest[0] != parts.scheme else ""
-        raise InputError(f"'{no_secret(text)}' is no MLflow URI; {_ALLOWED}{hint}")
+        raise InputError(f"'{without_password(text)}' is no MLflow URI; {_ALLOWED}{hint}")
     return text
 
 
@@ -65,14 +65,14 @@ def _folder(path: Path) -> str:
     return path.as_uri()
 
 
-def shown(uri: str) -> str:
+def display_uri(uri: str) -> str:
     """The URI as it may be printed and kept: without name and password; a folder as its path."""
     if uri.startswith("file:"):
         return unquote(urlsplit(uri).path)
-    return no_secret(uri)
+    return without_password(uri)
 
 
-def no_secret(uri: str) -> str:
+def without_password(uri: str) -> str:
     """The URI without name and password."""
     return re.sub(r"(?<=//)[^/]*@", "", uri)
 
@@ -97,7 +97,7 @@ def tracking(uri: str, experiment: str | None, root: Path, base: Path, *, model_
     return Tracking(parse_uri(uri, base), name, model_files)
 
 
-def legal(*parts: str) -> str:
+def sanitize_name(*parts: str) -> str:
     """A name for a metric or parameter: the parts with a slash between them, none of which can be taken for two names.
 
     MLflow allows letters, digits and `_-./: `; a part that has others, or is too long, is told apart by its hash.
@@ -158,7 +158,7 @@ class TrackedRun:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ExistingRun:
     """A run that is there already. One that is not `finished` was cut short; `parent` is the id of the run above it.
 
     `has_page`: whether it was tried to make its page.
@@ -172,15 +172,15 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Known:
+class ExperimentState:
     """An experiment, and edgekit's runs in it by their digests."""
 
     experiment_id: str
-    runs: Mapping[str, Seen]
+    runs: Mapping[str, ExistingRun]
 
 
 @dataclass(frozen=True)
-class Marks:
+class RunIdentity:
     """What a run is told apart by: its digest, the id of the run above it, whether it has its model files."""
 
     digest: str
@@ -189,7 +189,7 @@ class Marks:
 
 
 @dataclass(frozen=True)
-class Logged:
+class LoggedRun:
     """What became of one run: `new`, `completed` (it was cut short, or lacked its model file), or `there`."""
 
     label: str
@@ -198,13 +198,13 @@ class Logged:
 
 
 @dataclass(frozen=True)
-class Tracked:
+class TrackingResult:
     """Where everything was logged, and what became of each run."""
 
     uri: str
     experiment: str
     experiment_id: str
-    runs: tuple[Logged, ...]
+    runs: tuple[LoggedRun, ...]
 
     def count(self, state: str) -> int:
         """How many runs are in that state."""
@@ -252,13 +252,13 @@ def tracking_step(steps: Sequence[Step], chosen: Tracking) -> Step:
         for step in before
         if step.kind == "export"
     ]
-    where = {"uri": shown(chosen.uri), "experiment": chosen.experiment, "model_files": chosen.model_files}
+    where = {"uri": display_uri(chosen.uri), "experiment": chosen.experiment, "model_files": chosen.model_files}
     return Step(
         STEP_NAME,
         "track",
         RECEIPT_FILE,
         after=tuple(step.name for step in before),
-        reads=tuple(Read(step.output) for step in before),
+        reads=tuple(StepInput(step.output) for step in before),
         values={"mlflow": where, "versions": {"edgekit": __version__}},
         arguments={"uri": chosen.uri, "artifacts": artifacts},
     )

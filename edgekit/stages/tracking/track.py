@@ -15,18 +15,27 @@ from edgekit import __version__
 from edgekit.core.environment.requirements import MLFLOW, require
 from edgekit.core.errors import MissingDependency
 from edgekit.core.events import Noted, Progress
-from edgekit.core.records.report import Report, Row
+from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.source import SourceModel
 from edgekit.stages.context import Context
 from edgekit.stages.tracking import mlflow_client
 from edgekit.stages.tracking.mlflow_mapping import artifact_run, source_run
-from edgekit.stages.tracking.settings import STEP_NAME, Known, Logged, Marks, Tracked, TrackedRun, Tracking, shown
+from edgekit.stages.tracking.settings import (
+    STEP_NAME,
+    ExperimentState,
+    LoggedRun,
+    RunIdentity,
+    TrackedRun,
+    Tracking,
+    TrackingResult,
+    display_uri,
+)
 
 PAGE = "report.html"
 Render = Callable[[str, Report], str]
 
 
-def track(context: Context, report: Report, chosen: Tracking, render: Render) -> Tracked:
+def track(context: Context, report: Report, chosen: Tracking, render: Render) -> TrackingResult:
     """One run for each model in its framework, and below it one for each artifact.
 
     A run with the same content that is there is left alone, one that was cut short is completed. Raises InputError,
@@ -34,11 +43,11 @@ def track(context: Context, report: Report, chosen: Tracking, render: Render) ->
     """
     require((MLFLOW,), "tracking in MLflow")
     store = _Store(context, chosen.uri)
-    known: Known = store.ask("look", experiment=chosen.experiment)
+    known: ExperimentState = store.ask("look", experiment=chosen.experiment)
     tracker = _Tracker(store, report, chosen, render, known, _labels(context.project.root))
     for (model, kind), rows in _groups(report):
         tracker.group(model, kind, rows)
-    return Tracked(shown(chosen.uri), chosen.experiment, known.experiment_id, tuple(tracker.logged))
+    return TrackingResult(display_uri(chosen.uri), chosen.experiment, known.experiment_id, tuple(tracker.logged))
 
 
 @dataclass(frozen=True)
@@ -63,11 +72,11 @@ class _Tracker:
     report: Report
     chosen: Tracking
     render: Render
-    known: Known
+    known: ExperimentState
     labels: Mapping[str, str]
-    logged: list[Logged] = field(default_factory=list)
+    logged: list[LoggedRun] = field(default_factory=list)
 
-    def group(self, model: str, kind: str, rows: list[Row]) -> None:
+    def group(self, model: str, kind: str, rows: list[ReportRow]) -> None:
         """A model in its framework, and its artifacts."""
         source = _source(self.report, model, kind)
         above = source_run(model, kind, source, rows[0])
@@ -80,14 +89,14 @@ class _Tracker:
             page = self._page(replace(self.report, rows=tuple(rows), sources=(source,) if source else (), changes=None))
             self.store.ask("show", run_id=parent.run_id, texts=page)
 
-    def _log(self, run: TrackedRun, parent: str | None, row: Row | None = None) -> Logged:
+    def _log(self, run: TrackedRun, parent: str | None, row: ReportRow | None = None) -> LoggedRun:
         digest = run.digest
         seen = self.known.runs.get(digest)
         with_files = self.chosen.model_files and bool(run.model_files)
         if seen is not None and seen.finished and (seen.has_model_files or not with_files):
             if parent is not None and seen.parent != parent:  # the one that it was below is gone
                 self.store.ask("move", run_id=seen.run_id, parent=parent)
-            entry = Logged(run.name, seen.run_id, "there")
+            entry = LoggedRun(run.name, seen.run_id, "there")
         else:
             if row is not None and with_files:
                 row.artifact.verified_path()
@@ -95,10 +104,10 @@ class _Tracker:
                 "write",
                 experiment_id=self.known.experiment_id,
                 run=replace(run, labels=self.labels),
-                marks=Marks(digest, parent, with_files),
+                marks=RunIdentity(digest, parent, with_files),
                 seen=seen,
             )
-            entry = Logged(run.name, run_id, "new" if seen is None else "completed")
+            entry = LoggedRun(run.name, run_id, "new" if seen is None else "completed")
         self.logged.append(entry)
         self.store.context.emit(Progress(STEP_NAME, len(self.logged), self._total()))
         return entry
@@ -115,11 +124,11 @@ class _Tracker:
             return {}
 
 
-def _subject(row: Row) -> tuple[str, str]:
+def _subject(row: ReportRow) -> tuple[str, str]:
     return row.artifact.manifest.model, row.artifact.manifest.source["kind"]
 
 
-def _groups(report: Report) -> Iterator[tuple[tuple[str, str], list[Row]]]:
+def _groups(report: Report) -> Iterator[tuple[tuple[str, str], list[ReportRow]]]:
     """The rows of each model in its framework."""
     for subject in dict.fromkeys(map(_subject, report.rows)):
         yield subject, [row for row in report.rows if _subject(row) == subject]

@@ -15,17 +15,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edgekit.contracts.target import Layer
+from edgekit.contracts.target import QuantizableLayer
 from edgekit.core.numerics import metrics
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
 from edgekit.core.numerics.output_comparison import compare_outputs
 from edgekit.core.numerics.tolerances import Tolerances
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
-from edgekit.core.records.tuning import Blame, Candidate, Constraints, Unit
+from edgekit.core.records.tuning import Candidate, Constraints, LayerGroup, LayerSensitivity
 from edgekit.core.values.quantization_recipe import Recipe
-from edgekit.stages.tuning.trial_job import Outcome
-from edgekit.stages.validation.validate import agreement_left, drift_of
+from edgekit.stages.tuning.trial_job import TrialResult
+from edgekit.stages.validation.validate import drift_of, without_agreement
 
 PROBE_TESTS = 200
 """So many test samples tell what a unit does to the metric; candidates run all of them."""
@@ -35,7 +35,7 @@ _LOOKS = 8  # units that are measured again before one is taken
 _USELESS_DB = 0.5
 _FREE_DB = 1.0  # a layer whose float gains less than this at the output goes back
 
-Attempt = Callable[[Recipe, int | None], Outcome | None]
+Attempt = Callable[[Recipe, int | None], TrialResult | None]
 """Makes and runs a recipe's file, on so many test samples; None where that failed."""
 
 
@@ -53,7 +53,7 @@ class Judge:
         """Whether there is a task metric to judge by."""
         return self.source.metric in TASK_METRICS and self.test is not None and self.test.labels is not None
 
-    def sqnr_db(self, outcome: Outcome) -> float:
+    def sqnr_db(self, outcome: TrialResult) -> float:
         """Of the worst output on the golden samples; minus infinity where it is not even comparable."""
         found = []
         for name, reference in self.golden.outputs.items():
@@ -79,11 +79,11 @@ class Judge:
         before, after = (metric.compute(array, labels, inputs[:count]) for array in pair)
         return metric.drop(before, after)
 
-    def candidate(self, recipe: Recipe, outcome: Outcome, float_share: float = 0.0) -> Candidate:
+    def candidate(self, recipe: Recipe, outcome: TrialResult, float_share: float = 0.0) -> Candidate:
         """The verdict on a file that ran on everything."""
         tolerances = self.tolerances(recipe.precision)
         classifier = self.source.task == "classification"
-        limits = tolerances if self.test is None else agreement_left(tolerances)
+        limits = tolerances if self.test is None else without_agreement(tolerances)
         compared = compare_outputs(self.golden.outputs, outcome.golden, limits, classifier=classifier)
         failures = [clause for item in compared for clause in item.failures]
         sqnr = self.sqnr_db(outcome)
@@ -111,7 +111,7 @@ def _relative_error(sqnr_db: float) -> float:
     return float(10 ** (-max(sqnr_db, -999.0) / 20)) if math.isfinite(sqnr_db) else (0.0 if sqnr_db > 0 else 1e9)
 
 
-def units(layers: Sequence[Layer]) -> tuple[Unit, ...]:
+def layer_groups(layers: Sequence[QuantizableLayer]) -> tuple[LayerGroup, ...]:
     """What is put back into float at a time: each layer, and each tensor's producer with its readers.
 
     A tensor between two quantized layers stays quantized while one of them is. Layers without weights that only pass
@@ -128,12 +128,14 @@ def units(layers: Sequence[Layer]) -> tuple[Unit, ...]:
     for tensor in makers:
         groups.append(_around(tensor, by_name, makers, readers, passing))
     unique = dict.fromkeys(group for group in groups if group)
-    return tuple(Unit(group, _title(group, by_name), sum(by_name[name].weights for name in group)) for group in unique)
+    return tuple(
+        LayerGroup(group, _title(group, by_name), sum(by_name[name].weights for name in group)) for group in unique
+    )
 
 
 def _around(
     tensor: str,
-    by_name: Mapping[str, Layer],
+    by_name: Mapping[str, QuantizableLayer],
     makers: Mapping[str, str],
     readers: Mapping[str, Sequence[str]],
     passing: set[str],
@@ -153,7 +155,7 @@ def _around(
     return tuple(name for name in by_name if name in found)
 
 
-def _title(group: Sequence[str], by_name: Mapping[str, Layer]) -> str:
+def _title(group: Sequence[str], by_name: Mapping[str, QuantizableLayer]) -> str:
     titles = [by_name[name].title for name in group]
     if len(titles) == 1:
         return titles[0]
@@ -169,12 +171,12 @@ class Search:
     attempt: Attempt
     judge: Judge
     constraints: Constraints
-    layers: Sequence[Layer]
+    layers: Sequence[QuantizableLayer]
     progress: Callable[[str, int, int], None]
     note: Callable[[str], None]
     deadline_s: float | None = None
-    blames: list[Blame] = field(default_factory=list)
-    _alone: dict[Unit, float] = field(default_factory=dict)
+    sensitivities: list[LayerSensitivity] = field(default_factory=list)
+    _alone: dict[LayerGroup, float] = field(default_factory=dict)
 
     @property
     def late(self) -> bool:
@@ -197,9 +199,9 @@ class Search:
         base = self.attempt(start, PROBE_TESTS)
         if base is None:
             return []
-        every = units(self.layers)
+        every = layer_groups(self.layers)
         noise = _noise(self.judge.sqnr_db(base))
-        gains = self._blame(start, every, base)
+        gains = self._measure_sensitivity(start, every, base)
         found: list[Candidate] = []
         kept: frozenset[str] = frozenset()
         for _ in range(_ROUNDS):
@@ -219,14 +221,14 @@ class Search:
         self._note_heavy(gains, noise)
         return found
 
-    def blame(self, start: Recipe) -> list[Blame]:
+    def measure_sensitivity(self, start: Recipe) -> list[LayerSensitivity]:
         """What each unit gains when it alone is kept in float, the greatest gain first."""
         base = self.attempt(start, PROBE_TESTS)
         if base is not None:
-            self._blame(start, units(self.layers), base)
-        return self.blames
+            self._measure_sensitivity(start, layer_groups(self.layers), base)
+        return self.sensitivities
 
-    def _note_heavy(self, gains: Mapping[Unit, float], noise: float) -> None:
+    def _note_heavy(self, gains: Mapping[LayerGroup, float], noise: float) -> None:
         """Says so where layers would gain that are too heavy to stay in float."""
         heavy = [unit for unit, gain in gains.items() if gain > noise / 4 and self.share(unit.names) > self._limit]
         if heavy:
@@ -245,16 +247,18 @@ class Search:
         wanted = set(names)
         return replace(recipe, float_layers=tuple(layer.name for layer in self.layers if layer.name in wanted))
 
-    def _blame(self, start: Recipe, every: Sequence[Unit], base: Outcome) -> dict[Unit, float]:
+    def _measure_sensitivity(
+        self, start: Recipe, every: Sequence[LayerGroup], base: TrialResult
+    ) -> dict[LayerGroup, float]:
         """Puts back each unit alone: the noise power that it takes away. Fills `blames`, the greatest gain first."""
         before_db = self.judge.sqnr_db(base)
         before_drop = None if base.test is None else self.judge.drop(base.test)
-        gains: dict[Unit, float] = {}
+        gains: dict[LayerGroup, float] = {}
         found = []
         for index, unit in enumerate(every):
             if self.late:
                 break
-            self.progress("blame", index, len(every))
+            self.progress("sensitivity", index, len(every))
             outcome = self.attempt(self._with(start, unit.names), PROBE_TESTS)
             if outcome is None:
                 continue
@@ -262,16 +266,21 @@ class Search:
             gains[unit] = _noise(before_db) - _noise(sqnr)
             drop = None if outcome.test is None else self.judge.drop(outcome.test)
             gained = None if drop is None or before_drop is None else before_drop - drop
-            found.append(Blame(unit, _difference(sqnr, before_db), self.share(unit.names), gained))
-        self.blames = sorted(found, key=lambda item: (-item.gain_db, item.share))
+            found.append(LayerSensitivity(unit, _difference(sqnr, before_db), self.share(unit.names), gained))
+        self.sensitivities = sorted(found, key=lambda item: (-item.gain_db, item.share))
         return gains
 
     def _next(
-        self, start: Recipe, every: Sequence[Unit], kept: frozenset[str], noise: float, gains: dict[Unit, float]
-    ) -> Unit | None:
+        self,
+        start: Recipe,
+        every: Sequence[LayerGroup],
+        kept: frozenset[str],
+        noise: float,
+        gains: dict[LayerGroup, float],
+    ) -> LayerGroup | None:
         """The unit that takes away most of the noise that is left, of those that may still go back."""
         open_units = [unit for unit in every if unit in gains and self._may(unit, kept)]
-        looked: dict[Unit, float] = {}
+        looked: dict[LayerGroup, float] = {}
         for _ in range(_LOOKS):
             ranked = sorted(open_units, key=lambda unit: (-looked.get(unit, gains[unit]), unit.weights))
             if not ranked or self.late:
@@ -284,11 +293,13 @@ class Search:
         gain_db = _db(noise) - _db(noise - gains[ranked[0]])
         return ranked[0] if gain_db >= _USELESS_DB else self._noisiest(start, every, open_units)
 
-    def _may(self, unit: Unit, kept: frozenset[str]) -> bool:
+    def _may(self, unit: LayerGroup, kept: frozenset[str]) -> bool:
         names = {*kept, *unit.names}
         return names != kept and self.share(names) <= self._limit
 
-    def _noisiest(self, start: Recipe, every: Sequence[Unit], open_units: Sequence[Unit]) -> Unit | None:
+    def _noisiest(
+        self, start: Recipe, every: Sequence[LayerGroup], open_units: Sequence[LayerGroup]
+    ) -> LayerGroup | None:
         """The unit that leaves most noise when it alone is quantized."""
         if not self._alone:
             names = [layer.name for layer in self.layers]
@@ -299,7 +310,7 @@ class Search:
                 outcome = self.attempt(self._with(start, set(names) - set(unit.names)), 0)
                 if outcome is not None:
                     self._alone[unit] = self.judge.sqnr_db(outcome)
-            self.blames = [replace(item, alone_db=self._alone.get(item.unit)) for item in self.blames]
+            self.sensitivities = [replace(item, alone_db=self._alone.get(item.unit)) for item in self.sensitivities]
         known = [unit for unit in open_units if unit in self._alone]
         return min(known, key=lambda unit: (self._alone[unit], unit.weights), default=None)
 

@@ -16,18 +16,18 @@ from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import Finished, Noted, Progress, Started
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import SourceModel
-from edgekit.core.records.tuning import Blame, Candidate, Constraints, Preference
+from edgekit.core.records.tuning import Candidate, Constraints, LayerSensitivity, Preference
 from edgekit.core.units import format_bytes
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.devices.emulation import emulator
 from edgekit.devices.profile import DeviceProfile
 from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench_one, emulates
-from edgekit.stages.benchmark.emulated_bench import predict_one
+from edgekit.stages.benchmark.emulated_bench import emulate_one
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import export
 from edgekit.stages.conversion.export import ExportPlan, ExportSettings
 from edgekit.stages.tuning.search import Judge
-from edgekit.stages.tuning.trial_job import Base, Outcome, Trial
+from edgekit.stages.tuning.trial_job import FloatBase, Trial, TrialResult
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TuneOptions:
 
 
 @dataclass
-class Run:
+class TuningSession:
     """One search under way; `tried` are its candidates, `folders` the artifacts of those that have one by now."""
 
     context: Context
@@ -69,7 +69,7 @@ class Run:
     deadline_s: float | None
     tried: list[Candidate] = field(default_factory=list)
     folders: dict[Recipe, Path] = field(default_factory=dict)
-    blames: list[Blame] = field(default_factory=list)
+    sensitivities: list[LayerSensitivity] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     stopped: bool = False
 
@@ -110,7 +110,7 @@ class Run:
         self.context.emit(Progress(f"{self.step}: {what}", done, total))
 
 
-def attempted(run: Run, what: str, work: Callable[[], Outcome]) -> Outcome | None:
+def try_candidate(run: TuningSession, what: str, work: Callable[[], TrialResult]) -> TrialResult | None:
     """A trial that may fail: it is told, and the others go on."""
     try:
         return work()
@@ -119,20 +119,20 @@ def attempted(run: Run, what: str, work: Callable[[], Outcome]) -> Outcome | Non
         return None
 
 
-def artifact_of(run: Run, recipe: Recipe) -> Artifact:
+def artifact_of(run: TuningSession, recipe: Recipe) -> Artifact:
     """The recipe's artifact in the scratch folder, made once."""
     if recipe not in run.folders:
-        (plan,) = export.by_recipe((run.plans[recipe.precision],), recipe)
+        (plan,) = export.with_recipe((run.plans[recipe.precision],), recipe)
         folder = run.scratch / f"{len(run.folders)}-{recipe.precision}"
         export.export_one(run.context, plan, replace(run.settings, recipe=recipe), folder)
         run.folders[recipe] = folder
     return load_artifact(run.folders[recipe])
 
 
-def ran(run: Run, artifact: Artifact) -> Outcome:
+def run_artifact(run: TuningSession, artifact: Artifact) -> TrialResult:
     """Run the artifact on the selection samples and judge its outputs."""
-    outcome: Outcome = run.context.pool.call(
-        "edgekit.stages.tuning.trial_job:run",
+    outcome: TrialResult = run.context.pool.call(
+        "edgekit.stages.tuning.trial_job:run_artifact",
         {
             "runtime": artifact.manifest.runtime,
             "path": str(artifact.path),
@@ -146,14 +146,14 @@ def ran(run: Run, artifact: Artifact) -> Outcome:
     return outcome
 
 
-def float_base(run: Run, precision: str) -> Base | None:
+def float_base(run: TuningSession, precision: str) -> FloatBase | None:
     """The float file, by the first route that can make it."""
     plan = run.plans[precision]
     folder = Path(tempfile.mkdtemp(prefix="base-", dir=run.scratch))
     for route in plan.routes:
         try:
-            request, environment = export.conversion(run.context, plan, route, run.settings, folder)
-            base: Base = run.context.pool.call(
+            request, environment = export.conversion_request(run.context, plan, route, run.settings, folder)
+            base: FloatBase = run.context.pool.call(
                 "edgekit.stages.tuning.trial_job:make_base",
                 {"request": request},
                 step=f"{run.step}: float file",
@@ -166,17 +166,17 @@ def float_base(run: Run, precision: str) -> Base | None:
     return None
 
 
-def attempts(run: Run, base: Base) -> Callable[[Recipe, int | None], Outcome | None]:
+def trial_runner(run: TuningSession, base: FloatBase) -> Callable[[Recipe, int | None], TrialResult | None]:
     """Return a function that quantizes the float file by a recipe and judges the result."""
     folder, known = (Path(tempfile.mkdtemp(prefix=prefix, dir=run.scratch)) for prefix in ("trial-", "known-"))
 
-    def attempt(recipe: Recipe, tests: int | None) -> Outcome | None:
+    def attempt(recipe: Recipe, tests: int | None) -> TrialResult | None:
         trial = Trial(base, recipe, str(run.source_folder), str(folder), str(known), tests)
-        return attempted(
+        return try_candidate(
             run,
             str(recipe),
             lambda: run.context.pool.call(
-                "edgekit.stages.tuning.trial_job:attempt",
+                "edgekit.stages.tuning.trial_job:run_trial",
                 {"trial": trial},
                 step=f"{run.step}: {recipe}",
                 environment=runtime_environment(run.target.runtime),
@@ -186,7 +186,7 @@ def attempts(run: Run, base: Base) -> Callable[[Recipe, int | None], Outcome | N
     return attempt
 
 
-def latency_of(run: Run, item: Candidate) -> float | None:
+def latency_of(run: TuningSession, item: Candidate) -> float | None:
     """Of the search's tier; None where there is none, which is told."""
     what = f"{item.recipe} on {run.options.device}"
     run.context.emit(Started(f"{run.step}: measure {what}"))
@@ -197,7 +197,7 @@ def latency_of(run: Run, item: Candidate) -> float | None:
         options = run.options
         emulated = None
         if run.guest is not None and emulates(artifact):
-            emulated = predict_one(run.context, artifact, run.guest, options.bench.prediction).emulated
+            emulated = emulate_one(run.context, artifact, run.guest, options.bench.prediction).emulated
         measured = bench_one(run.context, artifact, options.device, options.profile, options.bench, emulated)
     except (InputError, StepError) as error:
         run.note(f"{what} could not be measured: {error}", warning=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.contracts.runtime import Runtime
-from edgekit.contracts.target import Conversion, Layer, Target
+from edgekit.contracts.target import ConversionRequest, QuantizableLayer, Target
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.events import Listener
@@ -19,17 +19,17 @@ from edgekit.core.records.source import load_source
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
-from edgekit.stages.conversion.convert_job import ConvertRequest, prepared
+from edgekit.stages.conversion.convert_job import ConvertRequest, prepare_conversion
 
 THREADS = 1
 
 
 @dataclass(frozen=True)
-class Base:
+class FloatBase:
     """A float file that recipes start from, the layers that they can name, and the source's signature."""
 
     path: str
-    layers: tuple[Layer, ...]
+    layers: tuple[QuantizableLayer, ...]
     signature: Signature
 
 
@@ -37,7 +37,7 @@ class Base:
 class Trial:
     """A recipe to try. `tests` is how many test samples to run, None all of them; folders are absolute."""
 
-    base: Base
+    base: FloatBase
     recipe: Recipe
     source_folder: str
     folder: str
@@ -46,7 +46,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """A file and what it computes: outputs by name for the golden samples, and for test samples where there are any."""
 
     size_bytes: int
@@ -68,16 +68,16 @@ def _samples(folder: str, file: str) -> Samples | None:
     return _read[key]
 
 
-def make_base(request: ConvertRequest, *, emit: Listener) -> Base:
+def make_base(request: ConvertRequest, *, emit: Listener) -> FloatBase:
     """Writes the float file into the request's folder; in the environment of the source or the bridge."""
-    target, loaded, job = prepared(request)
+    target, loaded, job = prepare_conversion(request)
     path = target.float_base(loaded, job)
-    return Base(str(path), target.layers(path), loaded.signature)
+    return FloatBase(str(path), target.layers(path), loaded.signature)
 
 
-def run(
+def run_artifact(
     runtime: str, path: str, signature: Signature, source_folder: str, tests: int | None, *, emit: Listener
-) -> Outcome:
+) -> TrialResult:
     """What a file computes; in the environment of its runtime."""
     plugin: Runtime = plugin_registry.load("edgekit.runtimes", runtime, "RUNTIME")
     session = plugin.open(Path(path), threads=THREADS, signature=signature)
@@ -85,11 +85,13 @@ def run(
     assert golden is not None  # every source folder has some
     found = None
     if test is not None and tests != 0:
-        found = session.infer(batching.take(load_source(Path(source_folder)).signature, test.inputs, 0, tests))
-    return Outcome(Path(path).stat().st_size, sha256_file(Path(path)), session.infer(golden.inputs), found)
+        found = session.infer(
+            batching.select_samples(load_source(Path(source_folder)).signature, test.inputs, 0, tests)
+        )
+    return TrialResult(Path(path).stat().st_size, sha256_file(Path(path)), session.infer(golden.inputs), found)
 
 
-def attempt(trial: Trial, *, emit: Listener) -> Outcome:
+def run_trial(trial: Trial, *, emit: Listener) -> TrialResult:
     """Makes the file that a recipe describes and runs it; in the environment of the target's runtime."""
     recipe = trial.recipe
     target: Target = plugin_registry.load("edgekit.targets", recipe.target, "TARGET")
@@ -97,8 +99,8 @@ def attempt(trial: Trial, *, emit: Listener) -> Outcome:
     signature = load_source(Path(trial.source_folder)).signature
     chosen = None
     if recipe.precision in target.calibrated and pool is not None:
-        chosen = batching.take(signature, pool.inputs, 0, recipe.calibration_samples)
-    job = Conversion(recipe.precision, Path(trial.folder), chosen, recipe=recipe, known=Path(trial.known))
+        chosen = batching.select_samples(signature, pool.inputs, 0, recipe.calibration_samples)
+    job = ConversionRequest(recipe.precision, Path(trial.folder), chosen, recipe=recipe, known=Path(trial.known))
     converted = target.select(Path(trial.base.path), trial.base.signature, job)
     path = Path(trial.folder, converted.file)
-    return run(target.runtime, str(path), converted.signature, trial.source_folder, trial.tests, emit=emit)
+    return run_artifact(target.runtime, str(path), converted.signature, trial.source_folder, trial.tests, emit=emit)

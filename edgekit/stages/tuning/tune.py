@@ -19,11 +19,11 @@ from edgekit.contracts.target import Target
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import TASK_METRICS
-from edgekit.core.numerics.tolerances import for_precision
+from edgekit.core.numerics.tolerances import tolerances_for_precision
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
-from edgekit.core.records.tuning import Blame, Candidate, Constraints, Tuning, best, nearest
+from edgekit.core.records.tuning import Candidate, Constraints, LayerSensitivity, Tuning, best, nearest
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.core.values.specs import Route, Variant
@@ -34,14 +34,14 @@ from edgekit.stages.conversion import export, routes
 from edgekit.stages.conversion.export import ExportPlan, ExportSettings
 from edgekit.stages.tuning.search import Judge, Search
 from edgekit.stages.tuning.session import (
-    Run,
     TuneOptions,
+    TuningSession,
     artifact_of,
-    attempted,
-    attempts,
     float_base,
     latency_of,
-    ran,
+    run_artifact,
+    trial_runner,
+    try_candidate,
 )
 from edgekit.stages.validation.validate import own_tolerances, validate_one
 
@@ -82,7 +82,7 @@ def tune(
         constraints=run.constraints,
         preference=options.preference,
         candidates=tuple(run.tried),
-        blames=tuple(run.blames),
+        sensitivities=tuple(run.sensitivities),
         winner=winner,
         nearest=close,
         judged_by=_judged_by(run),
@@ -95,7 +95,7 @@ def tune(
     return tuning, _write(run, close) if winner is not None or options.keep_best else None
 
 
-def blame(context: Context, artifact: Artifact) -> tuple[Blame, ...]:
+def measure_sensitivity(context: Context, artifact: Artifact) -> tuple[LayerSensitivity, ...]:
     """Which layers of a quantized artifact contribute most to its output's error: each is put back into float alone.
 
     It is made anew from its source for that, as `edgekit export` makes it. Raises InputError when its target keeps no
@@ -112,17 +112,17 @@ def blame(context: Context, artifact: Artifact) -> tuple[Blame, ...]:
     base = float_base(run, manifest.precision)
     if base is None:
         raise InputError(f"{artifact.label}: its float32 twin could not be made: {'; '.join(run.notes)}")
-    attempt = attempts(run, base)
+    attempt = trial_runner(run, base)
     search = Search(attempt, run.judge, run.constraints, base.layers, run.progress, run.note)
-    return tuple(search.blame(Recipe(target.name, manifest.precision)))
+    return tuple(search.measure_sensitivity(Recipe(target.name, manifest.precision)))
 
 
 def _prepare(
     context: Context, model: str, kind: str, target: Target, settings: ExportSettings, options: TuneOptions
-) -> Run:
+) -> TuningSession:
     guest = None
     if options.tier == "emulated" and options.profile is not None:
-        guest = emulator.guest_of(options.device, options.profile)
+        guest = emulator.open_guest(options.device, options.profile)
     chosen = [(Variant(target.name, precision), found) for precision, found in _reached(kind, target, options)]
     if not chosen:
         raise InputError(f"{options.device} runs nothing that {target.name} makes of {kind} models")
@@ -130,7 +130,7 @@ def _prepare(
     there = export.train_missing(context, plans)
     if not there:
         raise InputError(f"{model}/{kind} could not be trained")
-    there = export.possible(context, there, settings, targets_named=False)
+    there = export.feasible_plans(context, there, settings, targets_named=False)
     folder = context.project.source_folder(model, kind)
     source = load_source(folder)
     golden = samples.load(folder / GOLDEN_FILE, "golden samples")
@@ -138,11 +138,11 @@ def _prepare(
 
     def tolerances(precision: str) -> dict[str, object]:
         own = own_tolerances(context, model, precision)
-        return {name: for_precision(precision, own, source.rounding.get(name)) for name in golden.outputs}
+        return {name: tolerances_for_precision(precision, own, source.rounding.get(name)) for name in golden.outputs}
 
     judge = Judge(source, golden, test, tolerances)  # type: ignore[arg-type]
     limit = options.time_limit_s
-    return Run(
+    return TuningSession(
         context,
         source,
         folder,
@@ -160,7 +160,7 @@ def _prepare(
 
 def _reached(kind: str, target: Target, options: TuneOptions) -> Iterable[tuple[str, tuple[Route, ...]]]:
     profile = options.profile
-    for precision, found in routes.reachable(kind, target, routes.edges()).items():
+    for precision, found in routes.routes_by_precision(kind, target, routes.edges()).items():
         if profile is None or not profile.refuses(target.name, precision):
             yield precision, found
 
@@ -184,7 +184,7 @@ def _constraints(judge: Judge, options: TuneOptions) -> Constraints:
     return replace(limits, max_drop=options.max_drop * value, drop_factor=1.0, drop_unit="")
 
 
-def _judged_by(run: Run) -> str:
+def _judged_by(run: TuningSession) -> str:
     if run.judge.labelled and run.judge.test is not None:
         return f"{run.source.metric} on {run.judge.test.count} test samples"
     return (
@@ -193,15 +193,15 @@ def _judged_by(run: Run) -> str:
     )
 
 
-def _whole(run: Run, precision: str) -> None:
+def _whole(run: TuningSession, precision: str) -> None:
     """The variant as every export makes it, but with its recipe beside it."""
     recipe = Recipe(run.target.name, precision)
-    outcome = attempted(run, str(recipe), lambda: ran(run, artifact_of(run, recipe)))
+    outcome = try_candidate(run, str(recipe), lambda: run_artifact(run, artifact_of(run, recipe)))
     if outcome is not None:
         run.add(run.judge.candidate(recipe, outcome, 1.0 if precision in ("float32", "float16") else 0.0))
 
 
-def _worth_refining(run: Run, precision: str) -> bool:
+def _worth_refining(run: TuningSession, precision: str) -> bool:
     """Whether keeping layers in float can help: the whole precision is not accurate, but not too large either, and
     there is nothing yet that is both."""
     limit = run.constraints.max_size_bytes
@@ -217,17 +217,17 @@ def _worth_refining(run: Run, precision: str) -> bool:
     return precision == REFINED[0] or not any(item.accurate(run.constraints) for item in small)
 
 
-def _refine(run: Run, precision: str) -> None:
+def _refine(run: TuningSession, precision: str) -> None:
     base = float_base(run, precision)
     if base is None:
         return
-    attempt = attempts(run, base)
+    attempt = trial_runner(run, base)
     search = Search(attempt, run.judge, run.constraints, base.layers, run.progress, run.note, run.deadline_s)
     start = _calibrated(run, search, precision)
     if start is None or start.accurate(run.constraints):
         return
     grown = [run.add(item) for item in search.grow(start.recipe)]
-    run.blames = run.blames or search.blames
+    run.sensitivities = run.sensitivities or search.sensitivities
     if not grown:
         return
     chosen = _recalibrated(run, search, grown[-1])
@@ -238,7 +238,7 @@ def _refine(run: Run, precision: str) -> None:
         run.add(narrowed)
 
 
-def _recalibrated(run: Run, search: Search, item: Candidate) -> Candidate:
+def _recalibrated(run: TuningSession, search: Search, item: Candidate) -> Candidate:
     """The candidate with the way of taking ranges that serves it best: what helped while the worst layers were
     quantized need not help without them."""
     found = [item]
@@ -253,7 +253,7 @@ def _recalibrated(run: Run, search: Search, item: Candidate) -> Candidate:
     )
 
 
-def _calibrated(run: Run, search: Search, precision: str) -> Candidate | None:
+def _calibrated(run: TuningSession, search: Search, precision: str) -> Candidate | None:
     """The precision with the ranges that serve it best on the golden samples, by way of taking them and by number."""
     recipe = Recipe(run.target.name, precision)
     if precision not in run.target.calibrated:
@@ -289,7 +289,7 @@ def _sqnr(item: Candidate) -> float:
     return float("inf") if item.sqnr_db is None else item.sqnr_db
 
 
-def _measure(run: Run) -> None:
+def _measure(run: TuningSession) -> None:
     """Latencies of what meets all other constraints, where they decide anything; the smallest first."""
     if run.options.preference != "latency" and run.options.max_latency_ms is None and run.options.device == HOST:
         return
@@ -302,7 +302,7 @@ def _measure(run: Run) -> None:
         run.tried[run.tried.index(item)] = replace(item, latency_ms=latency)
 
 
-def _write(run: Run, item: Candidate) -> Artifact:
+def _write(run: TuningSession, item: Candidate) -> Artifact:
     """Puts the candidate's artifact into the project, and validates it there."""
     made = artifact_of(run, item.recipe)
     final = run.context.project.artifact_folder(run.source.name, run.source.kind, item.recipe.variant.slug)

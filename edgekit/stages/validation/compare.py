@@ -15,8 +15,8 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics import metrics
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.output_comparison import Comparison, compare_output
-from edgekit.core.numerics.tensor_pairing import Pair, check_forced, pair
-from edgekit.core.numerics.tolerances import for_precision
+from edgekit.core.numerics.tensor_pairing import TensorPair, check_forced, pair_tensors
+from edgekit.core.numerics.tolerances import tolerances_for_precision
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
@@ -26,7 +26,7 @@ from edgekit.stages.context import Context, runtime_environment, source_environm
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.inspect import describe
 from edgekit.stages.models import model_refs
-from edgekit.stages.validation.model_run_job import Operand, stamp_of
+from edgekit.stages.validation.model_run_job import ModelRef, stamp_of
 
 EQUAL, UNEQUAL, NO_EVIDENCE = "equal", "not equal", "no evidence"
 
@@ -51,14 +51,14 @@ class Equivalence:
     second: str
     verdict: str
     precision: str
-    inputs: tuple[Pair, ...]
-    outputs: tuple[Pair, ...]
+    inputs: tuple[TensorPair, ...]
+    outputs: tuple[TensorPair, ...]
     unpaired: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     task: TaskFigures | None
 
 
-def operand(context: Context, text: str) -> Operand:
+def model_ref(context: Context, text: str) -> ModelRef:
     """What the text stands for: an artifact's folder, a file of a target's format, or a source model.
 
     Raises InputError when it is none of them.
@@ -66,7 +66,7 @@ def operand(context: Context, text: str) -> Operand:
     path = Path(text)
     artifact = artifact_of(path)
     if artifact is not None:
-        return Operand(
+        return ModelRef(
             text,
             target=artifact.manifest.target,
             runtime=artifact.manifest.runtime,
@@ -75,26 +75,26 @@ def operand(context: Context, text: str) -> Operand:
             stamp=stamp_of(artifact.path),
         )
     if (path / SOURCE_FILE).is_file():
-        return source_operand(context, path)
+        return source_ref(context, path)
     if not path.exists() and Factory.parse(text).where != text:
         kind = model_refs.framework_of(context, text)
-        return Operand(text, kind=kind, code=model_refs.from_here(text), base=str(context.project.root))
+        return ModelRef(text, kind=kind, code=model_refs.from_here(text), base=str(context.project.root))
     target = target_of(path)
     try:
         shown_by = None if target is None else target.name
         kind = model_refs.kind_of(path)
-        return Operand(text, target=shown_by, kind=kind, path=str(path.resolve()), stamp=stamp_of(path))
+        return ModelRef(text, target=shown_by, kind=kind, path=str(path.resolve()), stamp=stamp_of(path))
     except InputError:
         if target is None or not path.is_file():
             raise
-    return Operand(text, target=target.name, runtime=target.runtime, path=str(path.resolve()), stamp=stamp_of(path))
+    return ModelRef(text, target=target.name, runtime=target.runtime, path=str(path.resolve()), stamp=stamp_of(path))
 
 
-def source_operand(context: Context, folder: Path) -> Operand:
+def source_ref(context: Context, folder: Path) -> ModelRef:
     """The source in a folder that edgekit trained or took it into."""
     source = load_source(folder)
     base = context.project.code_base(source.name)
-    made = Operand(str(folder), kind=source.kind, folder=str(folder.resolve()), base=str(base), stamp=stamp_of(folder))
+    made = ModelRef(str(folder), kind=source.kind, folder=str(folder.resolve()), base=str(base), stamp=stamp_of(folder))
     target = target_of(Path(source.file))
     if target is None or target.name != source.kind:
         return made
@@ -115,7 +115,7 @@ def target_of(path: Path) -> Target | None:
     return next((item for item in routes.targets().values() if path.suffix.lower() in item.suffixes), None)
 
 
-def ask(context: Context, function: str, item: Operand, inputs: Mapping[str, Array], doing: str) -> Any:
+def call_worker(context: Context, function: str, item: ModelRef, inputs: Mapping[str, Array], doing: str) -> Any:
     """What a function of `_operands` answers for a model, in the worker of its runtime or of its framework."""
     return context.pool.call(
         f"edgekit.stages.validation.model_run_job:{function}",
@@ -126,15 +126,15 @@ def ask(context: Context, function: str, item: Operand, inputs: Mapping[str, Arr
     )
 
 
-def look(context: Context, item: Operand, samples: Mapping[str, Array]) -> Signature:
+def read_signature(context: Context, item: ModelRef, samples: Mapping[str, Array]) -> Signature:
     """The model's signature. Raises InputError when it does not open, or does not take such samples."""
-    signature: Signature = ask(context, "look", item, samples, "open")
+    signature: Signature = call_worker(context, "look", item, samples, "open")
     return signature
 
 
-def run_operand(context: Context, item: Operand, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def run_model(context: Context, item: ModelRef, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """The outputs by name for inputs by the model's own names, shape (N, ...)."""
-    outputs: dict[str, Array] = ask(context, "run", item, inputs, "run")
+    outputs: dict[str, Array] = call_worker(context, "run", item, inputs, "run")
     return outputs
 
 
@@ -142,7 +142,7 @@ def run_operand(context: Context, item: Operand, inputs: Mapping[str, Array]) ->
 class Inputs:
     """The inputs of both models for the same samples, how they belong together, and what only one of them has."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[TensorPair, ...]
     missing: tuple[TensorSpec, ...]
     left: tuple[TensorSpec, ...]
     first: Mapping[str, Array]
@@ -150,20 +150,20 @@ class Inputs:
 
 
 def inputs_of(
-    operands: tuple[Operand, Operand],
+    operands: tuple[ModelRef, ModelRef],
     signatures: Sequence[Signature],
     arrays: Mapping[str, Array],
     forced: Mapping[str, str],
     what: str,
 ) -> Inputs:
     """What both models take of the samples, by each one's own names. Raises InputError when they do not fit."""
-    pairs, missing, left = pair(signatures[0].inputs, signatures[1].inputs, forced)
+    pairs, missing, left = pair_tensors(signatures[0].inputs, signatures[1].inputs, forced)
     firsts = _inputs_of_first(signatures, pairs, arrays, what)
     return Inputs(pairs, missing, left, firsts, _inputs_of_second(pairs, left, arrays, firsts, operands[1].label))
 
 
 def _inputs_of_first(
-    signatures: Sequence[Signature], pairs: Sequence[Pair], samples: Mapping[str, Array], what: str
+    signatures: Sequence[Signature], pairs: Sequence[TensorPair], samples: Mapping[str, Array], what: str
 ) -> dict[str, Array]:
     """The first model's inputs out of the samples, which may hold arrays for the second one too, or in its layout."""
     first, second = signatures
@@ -184,7 +184,7 @@ def _inputs_of_first(
 
 
 def _inputs_of_second(
-    pairs: Sequence[Pair],
+    pairs: Sequence[TensorPair],
     left: Sequence[TensorSpec],
     samples: Mapping[str, Array],
     firsts: Mapping[str, Array],
@@ -216,7 +216,7 @@ def _cast(array: Array, reference: Array) -> Array:
     return array.astype(reference.dtype) if all(np.issubdtype(dtype, np.floating) for dtype in both) else array
 
 
-def precision_of(context: Context, item: Operand) -> str:
+def precision_of(context: Context, item: ModelRef) -> str:
     """An artifact's own; else `int8` for a file with quantized tensors, `float16` for one of half-width weights, else
     `float32`."""
     artifact = None if item.path is None else artifact_of(Path(item.path))
@@ -234,7 +234,7 @@ def precision_of(context: Context, item: Operand) -> str:
     return "float16" if found.parameters and found.weight_bytes < 3 * found.parameters else "float32"
 
 
-def coarser_precision(context: Context, operands: Sequence[Operand]) -> str:
+def coarser_precision(context: Context, operands: Sequence[ModelRef]) -> str:
     """The precision of the file that has the less of it."""
     found = [precision_of(context, item) for item in operands]
     return next((name for name in reversed(PRECISIONS) if name in found), "float32")
@@ -255,20 +255,20 @@ def compare(
     `precision` chooses the tolerances; None takes the coarser one of the two files'. Raises InputError (bad file, bad
     samples, inputs that do not fit), MissingDependency, StepError when a file kills its interpreter.
     """
-    first, second = (operand(context, text) for text in texts)
+    first, second = (model_ref(context, text) for text in texts)
     what = str(samples) if isinstance(samples, Path) else "the samples"
     arrays = read_arrays(samples) if isinstance(samples, Path) else dict(samples)
     given_labels = _labels(arrays.pop("labels", None), labels)
     arrays = {"input": arrays.pop("")} if "" in arrays else arrays
-    signatures = [look(context, item, arrays) for item in (first, second)]
+    signatures = [read_signature(context, item, arrays) for item in (first, second)]
     forced = forced or {}
     inputs = inputs_of((first, second), signatures, arrays, forced, what)
-    reference, actual = run_operand(context, first, inputs.first), run_operand(context, second, inputs.second)
-    outputs, lost, extra = pair(specs(reference), specs(actual), forced)
+    reference, actual = run_model(context, first, inputs.first), run_model(context, second, inputs.second)
+    outputs, lost, extra = pair_tensors(specs(reference), specs(actual), forced)
     check_forced(forced, (*signatures[0].inputs, *specs(reference)), (*signatures[1].inputs, *specs(actual)))
     precision = precision or coarser_precision(context, (first, second))
     classifier = given_labels is not None
-    tolerances = for_precision(precision)
+    tolerances = tolerances_for_precision(precision)
     comparisons = tuple(
         _compared(item, reference[item.first.name], actual[item.second.name], tolerances, classifier)
         for item in outputs
@@ -290,7 +290,7 @@ def compare(
     )
 
 
-def _compared(item: Pair, reference: Array, actual: Array, tolerances: object, classifier: bool) -> Comparison:
+def _compared(item: TensorPair, reference: Array, actual: Array, tolerances: object, classifier: bool) -> Comparison:
     expected = item.forward(reference)
     name = item.first.name if item.first.name == item.second.name else f"{item.first.name}={item.second.name}"
     return compare_output(name, expected, _cast(actual, expected), tolerances, classifier=classifier)  # type: ignore[arg-type]
@@ -306,7 +306,7 @@ def _labels(inside: Array | None, given: Path | Array | None) -> Array | None:
 
 
 def _task(
-    pairs: Sequence[Pair], reference: Mapping[str, Array], actual: Mapping[str, Array], labels: Array
+    pairs: Sequence[TensorPair], reference: Mapping[str, Array], actual: Mapping[str, Array], labels: Array
 ) -> TaskFigures:
     """Raises InputError when the labels are not classes of the first output."""
     item = pairs[0]

@@ -10,7 +10,7 @@ from edgekit.core.environment.atomic_files import STAGING_PREFIX, read_json, sha
 from edgekit.core.errors import InputError
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.emulated_measurement import emulation_file, load_emulation
-from edgekit.core.records.layer_errors import LAYERS_FILE, load_layers, stale
+from edgekit.core.records.layer_errors import LAYERS_FILE, load_layers, why_stale
 from edgekit.core.records.measurement import load_measurement
 from edgekit.core.records.source import SourceModel, load_source
 from edgekit.core.records.validation import load_validation
@@ -27,7 +27,7 @@ _SAMPLES = (GOLDEN_FILE, CALIBRATION_FILE, TEST_FILE)
 
 
 @dataclass(frozen=True)
-class Finding:
+class IntegrityFinding:
     """Something about a file that is not as its manifest says."""
 
     path: Path
@@ -47,10 +47,10 @@ class Verification:
     artifacts: tuple[Path, ...]
     sources: tuple[Path, ...]
     files: int
-    findings: tuple[Finding, ...]
+    findings: tuple[IntegrityFinding, ...]
 
     @property
-    def broken(self) -> tuple[Finding, ...]:
+    def broken(self) -> tuple[IntegrityFinding, ...]:
         """The findings that make the check fail."""
         return tuple(finding for finding in self.findings if finding.broken)
 
@@ -79,11 +79,11 @@ def _found(folder: Path, name: str) -> list[Path]:
     ]
 
 
-def _artifact(folder: Path) -> Iterator[Finding]:
+def _artifact(folder: Path) -> Iterator[IntegrityFinding]:
     try:
         artifact = load_artifact(folder)
     except InputError as error:
-        yield Finding(folder / MANIFEST_FILE, DAMAGED, _reason(error, folder / MANIFEST_FILE))
+        yield IntegrityFinding(folder / MANIFEST_FILE, DAMAGED, _reason(error, folder / MANIFEST_FILE))
         return
     manifest = artifact.manifest
     yield from _hashed(artifact.path, manifest.sha256, manifest.size_bytes, MANIFEST_FILE)
@@ -94,35 +94,37 @@ def _artifact(folder: Path) -> Iterator[Finding]:
     yield from _unlisted(folder, {manifest.file, MANIFEST_FILE, GOLDEN_FILE, SBOM_FILE}, _RESULTS)
 
 
-def _hashed(path: Path, sha256: str, size_bytes: int | None, said_in: str) -> Iterator[Finding]:
+def _hashed(path: Path, sha256: str, size_bytes: int | None, said_in: str) -> Iterator[IntegrityFinding]:
     if not path.exists():
-        yield Finding(path, MISSING, f"{said_in} lists it")
+        yield IntegrityFinding(path, MISSING, f"{said_in} lists it")
         return
     size = size_of(path)
     if size_bytes is not None and size != size_bytes:
-        yield Finding(path, CHANGED, f"{size} bytes where {said_in} says {size_bytes}")
+        yield IntegrityFinding(path, CHANGED, f"{size} bytes where {said_in} says {size_bytes}")
     elif (actual := sha256_path(path)) != sha256:
-        yield Finding(path, CHANGED, f"sha256 {actual[:12]}… where {said_in} says {sha256[:12]}…")
+        yield IntegrityFinding(path, CHANGED, f"sha256 {actual[:12]}… where {said_in} says {sha256[:12]}…")
 
 
-def _golden(artifact: Artifact) -> Iterator[Finding]:
+def _golden(artifact: Artifact) -> Iterator[IntegrityFinding]:
     """By the digest of the arrays, which is what the manifest has."""
     path, wanted = artifact.folder / GOLDEN_FILE, artifact.manifest.golden.get("sha256")
     if wanted is None:
         return
     if not path.is_file():
-        yield Finding(path, MISSING, f"{MANIFEST_FILE} lists it")
+        yield IntegrityFinding(path, MISSING, f"{MANIFEST_FILE} lists it")
         return
     try:
         actual = artifact.golden().digest()
     except InputError as error:
-        yield Finding(path, DAMAGED, _reason(error, path))
+        yield IntegrityFinding(path, DAMAGED, _reason(error, path))
         return
     if actual != wanted:
-        yield Finding(path, CHANGED, f"samples of sha256 {actual[:12]}… where {MANIFEST_FILE} says {str(wanted)[:12]}…")
+        yield IntegrityFinding(
+            path, CHANGED, f"samples of sha256 {actual[:12]}… where {MANIFEST_FILE} says {str(wanted)[:12]}…"
+        )
 
 
-def _results(artifact: Artifact) -> Iterator[Finding]:
+def _results(artifact: Artifact) -> Iterator[IntegrityFinding]:
     """Validations and benches that cannot be read, or that were made of an earlier file."""
     for pattern, load, again in (
         ("validation*.json", load_validation, "validate"),
@@ -133,23 +135,23 @@ def _results(artifact: Artifact) -> Iterator[Finding]:
             try:
                 result = load(path)
             except InputError as error:
-                yield Finding(path, DAMAGED, _reason(error, path))
+                yield IntegrityFinding(path, DAMAGED, _reason(error, path))
                 continue
             if result.artifact_sha256 != artifact.manifest.sha256:
-                yield Finding(path, OUTDATED, f"it is about another model file; run: edgekit {again}")
+                yield IntegrityFinding(path, OUTDATED, f"it is about another model file; run: edgekit {again}")
 
     path = artifact.folder / LAYERS_FILE
     if path.exists():
         try:
-            reason = stale(artifact, load_layers(path))
+            reason = why_stale(artifact, load_layers(path))
         except InputError as error:
-            yield Finding(path, DAMAGED, _reason(error, path))
+            yield IntegrityFinding(path, DAMAGED, _reason(error, path))
         else:
             if reason:
-                yield Finding(path, OUTDATED, f"{reason}; run: edgekit diff")
+                yield IntegrityFinding(path, OUTDATED, f"{reason}; run: edgekit diff")
 
 
-def _bill(artifact: Artifact) -> Iterator[Finding]:
+def _bill(artifact: Artifact) -> Iterator[IntegrityFinding]:
     """Whether the bill of materials, where there is one, is about this model file."""
     path = artifact.folder / SBOM_FILE
     if not path.exists():
@@ -157,18 +159,18 @@ def _bill(artifact: Artifact) -> Iterator[Finding]:
     try:
         document = read_json(path, "bill of materials")
     except InputError as error:
-        yield Finding(path, DAMAGED, _reason(error, path))
+        yield IntegrityFinding(path, DAMAGED, _reason(error, path))
         return
     if artifact.manifest.sha256 not in describes(document):
-        yield Finding(path, OUTDATED, "it is about another model file; run: edgekit export --sbom")
+        yield IntegrityFinding(path, OUTDATED, "it is about another model file; run: edgekit export --sbom")
 
 
-def _origin(artifact: Artifact) -> Iterator[Finding]:
+def _origin(artifact: Artifact) -> Iterator[IntegrityFinding]:
     """Whether the source beside the artifact is still the one that it was made from."""
     folder = artifact.folder.parent / "source"
     source = _load(folder) if (folder / SOURCE_FILE).is_file() else None
     if source is not None and artifact.manifest.source.get("sha256") not in (None, source.sha256):
-        yield Finding(artifact.folder, OUTDATED, "it was made from an earlier source; run: edgekit export")
+        yield IntegrityFinding(artifact.folder, OUTDATED, "it was made from an earlier source; run: edgekit export")
 
 
 def _load(folder: Path) -> SourceModel | None:
@@ -178,20 +180,20 @@ def _load(folder: Path) -> SourceModel | None:
         return None  # told where the source itself is looked at
 
 
-def _source(folder: Path) -> Iterator[Finding]:
+def _source(folder: Path) -> Iterator[IntegrityFinding]:
     try:
         source = load_source(folder)
     except InputError as error:
-        yield Finding(folder / SOURCE_FILE, DAMAGED, _reason(error, folder / SOURCE_FILE))
+        yield IntegrityFinding(folder / SOURCE_FILE, DAMAGED, _reason(error, folder / SOURCE_FILE))
         return
     yield from _hashed(folder / source.file, source.sha256, None, SOURCE_FILE)
     yield from _unlisted(folder, {source.file, SOURCE_FILE, *_SAMPLES}, ())
 
 
-def _unlisted(folder: Path, known: set[str], patterns: tuple[str, ...]) -> Iterator[Finding]:
+def _unlisted(folder: Path, known: set[str], patterns: tuple[str, ...]) -> Iterator[IntegrityFinding]:
     for path in sorted(folder.iterdir()):
         if path.name not in known and not any(path.match(pattern) for pattern in patterns):
-            yield Finding(path, UNLISTED, "no manifest lists it")
+            yield IntegrityFinding(path, UNLISTED, "no manifest lists it")
 
 
 def _reason(error: InputError, path: Path) -> str:

@@ -10,7 +10,7 @@ from edgekit.core.records.validation import Validation
 from edgekit.core.values.specs import Variant
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export, routes
-from edgekit.stages.models.model_refs import Subjects
+from edgekit.stages.models.model_refs import ModelSelection
 from edgekit.stages.validation.validate import validate
 
 
@@ -31,7 +31,7 @@ class Cell:
     detail: str = ""
 
 
-def _impossible(subjects: Sequence[Subjects]) -> list[Cell]:
+def _impossible(subjects: Sequence[ModelSelection]) -> list[Cell]:
     edges = routes.edges()
     return [
         Cell(model, kind, Variant(target.name, precision), "impossible", detail=reason)
@@ -40,7 +40,7 @@ def _impossible(subjects: Sequence[Subjects]) -> list[Cell]:
         for kind in group.kinds
         for target in routes.targets().values()
         for precision in target.precisions
-        if (reason := routes.impossible(kind, target, precision, edges))
+        if (reason := routes.why_unreachable(kind, target, precision, edges))
     ]
 
 
@@ -59,7 +59,7 @@ def _cell(item: export.ExportPlan, artifact: Artifact | None, validation: Valida
     )
 
 
-def matrix(context: Context, subjects: Sequence[Subjects], settings: export.ExportSettings) -> tuple[Cell, ...]:
+def matrix(context: Context, subjects: Sequence[ModelSelection], settings: export.ExportSettings) -> tuple[Cell, ...]:
     """Exports and validates everything, training what is missing; a cell for each source and variant."""
     chosen = routes.parse_selection((), None)
     plans = [item for group in subjects for item in export.plan(group, chosen, targets_named=False)]

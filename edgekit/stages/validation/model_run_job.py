@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.runtime import Runtime
-from edgekit.contracts.source import Given, Loaded, SourceKind
+from edgekit.contracts.source import LoadedModel, SourceKind, UserModel
 from edgekit.contracts.target import Target
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.requirements import require
@@ -19,14 +19,14 @@ from edgekit.core.errors import InputError
 from edgekit.core.events import Listener
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.numerics.rounding_error import Rounding, measured
+from edgekit.core.numerics.rounding_error import Rounding, measure_rounding
 from edgekit.core.records.source import load_source
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.stages.models.import_job import observed_outputs
 
 
 @dataclass(frozen=True)
-class Operand:
+class ModelRef:
     """A model to compare: a file of a target for its runtime, or a source of a kind, or both. Paths are absolute.
 
     `folder` is that of a source that edgekit has taken in or trained; `signature` is known beforehand where a manifest
@@ -64,10 +64,10 @@ class _Opened:
     keep: tuple[Any, ...] = ()
 
 
-_opened: dict[Operand, _Opened] = {}
+_opened: dict[ModelRef, _Opened] = {}
 
 
-def look(operand: Operand, inputs: Mapping[str, Array], *, emit: Listener) -> Signature:
+def read_signature(operand: ModelRef, inputs: Mapping[str, Array], *, emit: Listener) -> Signature:
     """The model's signature. Where its file tells none, the samples in their order are its inputs.
 
     Raises InputError when the file is damaged, or does not take such samples.
@@ -80,34 +80,34 @@ def look(operand: Operand, inputs: Mapping[str, Array], *, emit: Listener) -> Si
     return _opened[operand].signature
 
 
-def run(operand: Operand, inputs: Mapping[str, Array], *, emit: Listener) -> dict[str, Array]:
+def run(operand: ModelRef, inputs: Mapping[str, Array], *, emit: Listener) -> dict[str, Array]:
     """Real values in, real values out, by the model's own names, for samples of shape (N, ...)."""
     if operand not in _opened:
-        look(operand, inputs, emit=emit)
+        read_signature(operand, inputs, emit=emit)
     return _opened[operand].run(inputs)
 
 
 def run_exactly(
-    operand: Operand, inputs: Mapping[str, Array], *, emit: Listener
+    operand: ModelRef, inputs: Mapping[str, Array], *, emit: Listener
 ) -> tuple[dict[str, Array], dict[str, Rounding]]:
     """Outputs of a source in a folder by name, and how far float32 moves each of them on these samples."""
     if operand not in _opened:
-        look(operand, inputs, emit=emit)
+        read_signature(operand, inputs, emit=emit)
     outputs = _opened[operand].run(inputs)
-    return outputs, measured(outputs, _opened[operand].exact(inputs))
+    return outputs, measure_rounding(outputs, _opened[operand].exact(inputs))
 
 
-def trace(operand: Operand, inputs: Mapping[str, Array], *, emit: Listener) -> dict[str, Array]:
+def trace(operand: ModelRef, inputs: Mapping[str, Array], *, emit: Listener) -> dict[str, Array]:
     """What is computed inside, by inner tensor in the order of computation, shape (N, 1, ...).
 
     Raises InputError where the format does not show it.
     """
     if operand not in _opened:
-        look(operand, inputs, emit=emit)
+        read_signature(operand, inputs, emit=emit)
     return _opened[operand].trace(inputs)
 
 
-def _open_runtime(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
+def _open_runtime(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
     runtime: Runtime = plugin_registry.load("edgekit.runtimes", str(operand.runtime), "RUNTIME")
     path = Path(str(operand.path))
     opened = partial(runtime.open, path, threads=1)
@@ -120,7 +120,7 @@ def _open_runtime(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
     return _Opened(session.signature, session.infer, partial(_traced, operand, session.signature))
 
 
-def _traced(operand: Operand, signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def _traced(operand: ModelRef, signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """What the runtime of the file's target computes inside."""
     target: Target = plugin_registry.load("edgekit.targets", str(operand.target), "TARGET")
     require(target.reads_with, f"reading {target.suffixes[0]} files")
@@ -141,7 +141,7 @@ def _numbered(opened: Callable[..., Any], samples: Mapping[str, Array]) -> Signa
     return Signature(inputs, tuple(outputs))
 
 
-def _open_folder(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
+def _open_folder(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
     """A source as it was trained or taken in."""
     folder = Path(str(operand.folder))
     source = load_source(folder)
@@ -153,12 +153,12 @@ def _open_folder(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
     return _Opened(source.signature, loaded.run, traced, loaded.exact)
 
 
-def _open_source(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
+def _open_source(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
     kind: SourceKind = plugin_registry.load("edgekit.sources", str(operand.kind), "SOURCE")
     require(kind.requires, f"loading {kind.name} models")
     build = None if operand.code is None else partial(Factory.parse(operand.code).call, Path(operand.base))
     folder = tempfile.TemporaryDirectory(prefix="edgekit-compare-")
-    given = Given(None if operand.path is None else Path(operand.path), build, examples=samples)
+    given = UserModel(None if operand.path is None else Path(operand.path), build, examples=samples)
     file, signature = kind.adopt(given, Path(folder.name))
     sizes = {
         dim: size
@@ -169,14 +169,14 @@ def _open_source(operand: Operand, samples: Mapping[str, Array]) -> _Opened:
     }
     loaded = kind.load(Path(folder.name, file), signature, build).at(signature, sizes)
 
-    def ready(inputs: Mapping[str, Array]) -> Loaded:
+    def ready(inputs: Mapping[str, Array]) -> LoadedModel:
         fresh = {
             dim: size
             for spec in signature.inputs
             for dim, size in zip(spec.shape[1:], inputs[spec.name].shape[1:], strict=True)
             if isinstance(dim, str)
         }
-        seen = observed_outputs(loaded.at(signature, fresh), batching.take(signature, inputs, 0, 1))
+        seen = observed_outputs(loaded.at(signature, fresh), batching.select_samples(signature, inputs, 0, 1))
         return loaded.at(Signature(signature.inputs, seen), fresh)
 
     # A source that is a file of a target's format shows its inside by that target's runtime.

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.environment.atomic_files import write_json, writing
+from edgekit.core.environment.atomic_files import mapped_write_errors, write_json
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
 from edgekit.core.numerics import batching, tensor_layout
 from edgekit.core.numerics.metrics import TASK_METRICS, Array, TaskMetric, format_metric, top1_agreement
 from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
 from edgekit.core.numerics.rounding_error import rounding_from_dict
-from edgekit.core.numerics.statistics import bootstrap_drop, bootstrap_mean, by_class, mcnemar_p
-from edgekit.core.numerics.stress_inputs import hard_inputs
-from edgekit.core.numerics.tolerances import Tolerances, for_precision, reason
+from edgekit.core.numerics.statistics import bootstrap_drop, bootstrap_mean, drift_by_class, mcnemar_p
+from edgekit.core.numerics.stress_inputs import stress_inputs
+from edgekit.core.numerics.tolerances import Tolerances, explain_limit, tolerances_for_precision
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.samples import Samples
@@ -30,7 +30,7 @@ from edgekit.core.values.file_names import GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.specs import FLOAT_PRECISIONS
 from edgekit.devices.emulation import emulator, pins
 from edgekit.stages.context import Context, runtime_environment
-from edgekit.stages.validation.compare import ask
+from edgekit.stages.validation.compare import call_worker
 from edgekit.stages.validation.diff import source_beside
 
 THREADS = 1
@@ -69,7 +69,7 @@ def tolerances_for(context: Context, artifact: Artifact) -> dict[str, Tolerances
     own = own_tolerances(context, manifest.model, manifest.precision)
     rounding = rounding_from_dict(manifest.source.get("rounding", {}))
     return {
-        spec.name: for_precision(manifest.precision, own, rounding.get(spec.name))
+        spec.name: tolerances_for_precision(manifest.precision, own, rounding.get(spec.name))
         for spec in manifest.signature.outputs
     }
 
@@ -80,7 +80,9 @@ def reasons_for(context: Context, artifact: Artifact) -> dict[str, dict[str, str
     own = own_tolerances(context, manifest.model, manifest.precision)
     rounding = rounding_from_dict(manifest.source.get("rounding", {}))
     return {
-        name: {limit: reason(manifest.precision, limit, own, rounding.get(name)) for limit in tolerances.limits()}
+        name: {
+            limit: explain_limit(manifest.precision, limit, own, rounding.get(name)) for limit in tolerances.limits()
+        }
         for name, tolerances in tolerances_for(context, artifact).items()
     }
 
@@ -92,7 +94,7 @@ def own_tolerances(context: Context, model: str, precision: str) -> Tolerances |
     return context.spec(model).own_tolerances(precision)
 
 
-def agreement_left(tolerances: Mapping[str, Tolerances]) -> dict[str, Tolerances]:
+def without_agreement(tolerances: Mapping[str, Tolerances]) -> dict[str, Tolerances]:
     """Without the agreement of classes: one flipped sample of 64 is 1.6 points, so it is judged on a test set."""
     return {name: replace(item, min_top1_agreement=None) for name, item in tolerances.items()}
 
@@ -103,8 +105,8 @@ def _test_set(artifact: Artifact) -> Samples | None:
     if not (folder / TEST_FILE).is_file():
         return None
     test = samples.load(folder / TEST_FILE, "test samples")
-    orders = tensor_layout.between(load_source(folder).signature, artifact.manifest.signature)
-    inputs, outputs = (tensor_layout.transposed(arrays, orders) for arrays in (test.inputs, test.outputs))
+    orders = tensor_layout.permutations_between(load_source(folder).signature, artifact.manifest.signature)
+    inputs, outputs = (tensor_layout.transpose_arrays(arrays, orders) for arrays in (test.inputs, test.outputs))
     return Samples(inputs, outputs, test.labels)
 
 
@@ -139,7 +141,7 @@ def drift_of(
         lost=lost,
         won=won,
         p_value=mcnemar_p(lost, won),
-        classes=by_class(right[0], right[1], test.labels),
+        classes=drift_by_class(right[0], right[1], test.labels),
     )
 
 
@@ -175,13 +177,13 @@ def _write_flips(artifact: Artifact, test: Samples, outputs: Mapping[str, Array]
     if len(index) == 0 or test.labels is None:
         return
     arrays = {f"input/{key}": array[index] for key, array in test.inputs.items()}
-    with writing(path):
+    with mapped_write_errors(path):
         labels = {"index": index, "label": test.labels[index], "source": before[index], "artifact": after[index]}
         np.savez_compressed(path, **labels, **arrays)  # type: ignore[arg-type]
 
 
-def validate_one(context: Context, artifact: Artifact, *, hard: bool = False) -> Validation:
-    """Compares one artifact and writes its validation.json; `hard` adds inputs that real samples seldom hold.
+def validate_one(context: Context, artifact: Artifact, *, stress: bool = False) -> Validation:
+    """Compares one artifact and writes its validation.json; `stress` adds inputs that real samples seldom hold.
 
     Raises InputError when the artifact is damaged, MissingDependency, StepError when its runtime does not survive it. A
     failed comparison is in the result.
@@ -191,7 +193,7 @@ def validate_one(context: Context, artifact: Artifact, *, hard: bool = False) ->
     golden = artifact.golden()
     test = _test_set(artifact)
     classifier = manifest.source.get("task") == "classification"
-    on_golden = tolerances if test is None else agreement_left(tolerances)
+    on_golden = tolerances if test is None else without_agreement(tolerances)
     actual = _infer(context, artifact, golden.inputs)
     comparisons = compare_outputs(golden.outputs, actual, on_golden, classifier=classifier)
     comparable = all(item.problem is None for item in comparisons)
@@ -202,10 +204,10 @@ def validate_one(context: Context, artifact: Artifact, *, hard: bool = False) ->
         drift = drift_of(manifest.source.get("metric"), manifest.source.get("task"), test, outputs, judged)
         if classifier:
             _write_flips(artifact, test, outputs)
-    return _written(artifact, comparisons, drift=drift, **(_hard(context, artifact) if hard else {}))
+    return _save_validation(artifact, comparisons, drift=drift, **(_stress(context, artifact) if stress else {}))
 
 
-def _written(
+def _save_validation(
     artifact: Artifact,
     comparisons: tuple[Comparison, ...],
     *,
@@ -225,15 +227,15 @@ def _written(
         comparisons=comparisons,
         drift=drift,
         device=device,
-        how=manifest.variant.how,
+        tag=manifest.variant.tag,
         **more,
     )
     write_json(artifact.folder / validation_file(device), {**asdict(validation), "passed": validation.passed})
     return validation
 
 
-def _hard(context: Context, artifact: Artifact) -> dict[str, Any]:
-    """The artifact against its source on hard inputs, within the rounding that the source has on those.
+def _stress(context: Context, artifact: Artifact) -> dict[str, Any]:
+    """The artifact against its source on stress inputs, within the rounding that the source has on those.
 
     What is quantized was calibrated on other inputs: it has to compute numbers, and how good they are is only told.
     Raises InputError when the source is not beside it.
@@ -244,17 +246,18 @@ def _hard(context: Context, artifact: Artifact) -> dict[str, Any]:
     real = samples.load(folder / GOLDEN_FILE, "golden samples").inputs
     signature = load_source(folder).signature
     judged = manifest.precision in FLOAT_PRECISIONS
-    cases, inputs = hard_inputs(signature, real, outside=judged)
-    outputs, rounding = ask(context, "run_exactly", source, inputs, "run on hard inputs")
-    orders = tensor_layout.between(signature, manifest.signature)
-    actual = _infer(context, artifact, tensor_layout.transposed(inputs, orders))
+    cases, inputs = stress_inputs(signature, real, outside=judged)
+    outputs, rounding = call_worker(context, "run_exactly", source, inputs, "run on stress inputs")
+    orders = tensor_layout.permutations_between(signature, manifest.signature)
+    actual = _infer(context, artifact, tensor_layout.transpose_arrays(inputs, orders))
     own = own_tolerances(context, manifest.model, manifest.precision)
     limits = {
-        name: for_precision(manifest.precision, own, rounding.get(name)) if judged else Tolerances() for name in outputs
+        name: tolerances_for_precision(manifest.precision, own, rounding.get(name)) if judged else Tolerances()
+        for name in outputs
     }
-    expected = tensor_layout.transposed(outputs, orders)
-    compared = compare_outputs(expected, actual, agreement_left(limits), classifier=False)
-    return {"hard": compared, "hard_cases": cases, "batches": _batches(context, artifact)}
+    expected = tensor_layout.transpose_arrays(outputs, orders)
+    compared = compare_outputs(expected, actual, without_agreement(limits), classifier=False)
+    return {"stress": compared, "stress_cases": cases, "batches": _batches(context, artifact)}
 
 
 def _batches(context: Context, artifact: Artifact) -> tuple[Comparison, ...]:
@@ -263,9 +266,9 @@ def _batches(context: Context, artifact: Artifact) -> tuple[Comparison, ...]:
     Ranges that are taken as it runs go over all of a batch: such an artifact's errors are only told.
     """
     manifest, golden = artifact.manifest, artifact.golden()
-    if not batching.batched(manifest.signature):
+    if not batching.has_symbolic_batch(manifest.signature):
         return ()
-    limits = agreement_left(tolerances_for(context, artifact))
+    limits = without_agreement(tolerances_for(context, artifact))
     if manifest.precision == "dynamic":
         limits = {name: Tolerances() for name in limits}
     found: list[Comparison] = []
@@ -289,11 +292,11 @@ def validate_on(context: Context, artifact: Artifact, guest: emulator.Guest, tim
     classifier = manifest.source.get("task") == "classification"
     actual = emulator.infer(guest, artifact, golden.inputs, f"{step_name(artifact)} on {guest.name}", timeout_s)
     here = _infer(context, artifact, golden.inputs)
-    limits = agreement_left(tolerances)  # the test set does not run here
+    limits = without_agreement(tolerances)  # the test set does not run here
     to_source, to_host = (
         compare_outputs(expected, actual, limits, classifier=classifier) for expected in (golden.outputs, here)
     )
-    return _written(artifact, to_source, device=guest.name, against_host=to_host)
+    return _save_validation(artifact, to_source, device=guest.name, against_host=to_host)
 
 
 def validate_emulated(
@@ -322,8 +325,8 @@ def validate_emulated(
     return tuple(done)
 
 
-def validate(context: Context, artifacts: Sequence[Artifact], *, hard: bool = False) -> tuple[Validation, ...]:
-    """Validates each, on hard inputs too where that is asked for.
+def validate(context: Context, artifacts: Sequence[Artifact], *, stress: bool = False) -> tuple[Validation, ...]:
+    """Validates each, on stress inputs too where that is asked for.
 
     Those that could not be compared at all are in `context.failures`.
     """
@@ -331,7 +334,7 @@ def validate(context: Context, artifacts: Sequence[Artifact], *, hard: bool = Fa
     results: dict[int, Validation] = {}
     for index in sorted(range(len(artifacts)), key=lambda index: artifacts[index].manifest.runtime):
         artifact = artifacts[index]
-        result = context.attempt(step_name(artifact), partial(validate_one, context, artifact, hard=hard), summary)
+        result = context.attempt(step_name(artifact), partial(validate_one, context, artifact, stress=stress), summary)
         if result is not None:
             results[index] = result
     return tuple(results[index] for index in sorted(results))

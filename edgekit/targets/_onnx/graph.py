@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.target import refuse
+from edgekit.contracts.target import malformed_file_error
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import ONNX, require
 from edgekit.core.values.specs import Dim, ModelDescription, OpCount, Signature, TensorSpec
@@ -200,9 +200,9 @@ def parse(path: Path) -> Any:
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
-        raise refuse(path, "ONNX") from error
+        raise malformed_file_error(path, "ONNX") from error
     if not model.graph.node and not model.graph.initializer:
-        raise refuse(path, "ONNX", "there is no graph in it")
+        raise malformed_file_error(path, "ONNX", "there is no graph in it")
     return model
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.target import Conversion, Layer, named_layers
+from edgekit.contracts.target import ConversionRequest, QuantizableLayer, named_layers
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
@@ -28,7 +28,7 @@ class _Reader:
     def __init__(self, signature: Signature, inputs: Mapping[str, Array]) -> None:
         names = [spec.name for spec in signature.inputs]
         self._samples: Iterator[dict[str, Array]] = (
-            dict(zip(names, arrays, strict=True)) for arrays in batching.split(signature, inputs)
+            dict(zip(names, arrays, strict=True)) for arrays in batching.iter_batches(signature, inputs)
         )
 
     def get_next(self) -> dict[str, Array] | None:
@@ -59,14 +59,14 @@ def name_nodes(path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def layers(base: Path) -> tuple[Layer, ...]:
+def layers(base: Path) -> tuple[QuantizableLayer, ...]:
     """The nodes that the quantizer quantizes."""
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     model = parse(base)
     constants = {item.name: item for item in model.graph.initializer}
     return tuple(
-        Layer(
+        QuantizableLayer(
             node.name,
             node.op_type,
             node.name,
@@ -89,7 +89,7 @@ def _real(tensor: Any) -> bool:
     return bool(tensor.data_type == TensorProto.FLOAT)
 
 
-def quantize(prepared: Path, signature: Signature, job: Conversion, path: Path) -> None:
+def quantize(prepared: Path, signature: Signature, job: ConversionRequest, path: Path) -> None:
     """Writes the graph at the job's precision to `path`.
 
     Raises InputError when the job's recipe names a node that is not there.
@@ -118,11 +118,11 @@ def quantize(prepared: Path, signature: Signature, job: Conversion, path: Path) 
     )
 
 
-def _excluded(prepared: Path, recipe: Recipe) -> Sequence[Layer]:
+def _excluded(prepared: Path, recipe: Recipe) -> Sequence[QuantizableLayer]:
     return named_layers(layers(prepared), recipe.float_layers) if recipe.float_layers else ()
 
 
-def _calibration(prepared: Path, recipe: Recipe, job: Conversion) -> dict[str, Any]:
+def _calibration(prepared: Path, recipe: Recipe, job: ConversionRequest) -> dict[str, Any]:
     """How ranges are taken; those of a file, samples and method stay in the job's folder of known ranges."""
     from onnxruntime.quantization import CalibrationMethod
 

@@ -15,7 +15,7 @@ def operators(path: Path) -> tuple[Operator, ...]:
     return tuple(Operator(node.op_type, node.name or node.output[0]) for node in parse(path).graph.node)
 
 
-def cut(path: Path, after: Iterable[int], folder: Path) -> tuple[Path, ...]:
+def truncate_after(path: Path, after: Iterable[int], folder: Path) -> tuple[Path, ...]:
     """A file for each of these nodes (from 0) that ends behind it, `<index>.onnx`, with the same inputs.
 
     Its outputs are what the rest of the model would have read.

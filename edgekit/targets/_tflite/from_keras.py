@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.target import Conversion
+from edgekit.contracts.target import ConversionRequest
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.source import LoadedSource
@@ -21,7 +21,7 @@ _CRASHES = (2, 21)
 """The last TensorFlow whose calibration was seen to end in SIGSEGV at the loop of a recurrent layer."""
 
 
-def convert(source: LoadedSource, job: Conversion) -> bytes:
+def convert(source: LoadedSource, job: ConversionRequest) -> bytes:
     """The flatbuffer at the job's precision. Raises NotImplementedError where the converter is known to crash."""
     if job.precision in INTEGER:
         _refuse_loops(source)
@@ -32,7 +32,7 @@ def convert(source: LoadedSource, job: Conversion) -> bytes:
 
 def convert_float(source: LoadedSource, folder: Path) -> bytes:
     """The float32 flatbuffer, for the quantizer."""
-    return convert(source, Conversion("float32", folder))
+    return convert(source, ConversionRequest("float32", folder))
 
 
 def _refuse_loops(source: LoadedSource) -> None:
@@ -76,7 +76,7 @@ def _saved(source: LoadedSource) -> tempfile.TemporaryDirectory[str]:
     return folder
 
 
-def _converter(saved_model: str, signature: Signature, job: Conversion) -> Any:
+def _converter(saved_model: str, signature: Signature, job: ConversionRequest) -> Any:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
@@ -98,8 +98,8 @@ def _converter(saved_model: str, signature: Signature, job: Conversion) -> Any:
     return converter
 
 
-def _calibration(signature: Signature, job: Conversion) -> Iterator[dict[str, Array]]:
+def _calibration(signature: Signature, job: ConversionRequest) -> Iterator[dict[str, Array]]:
     assert job.calibration is not None  # the base has made sure
     names = [spec.name for spec in signature.inputs]
-    for arrays in batching.split(signature, job.calibration):
+    for arrays in batching.iter_batches(signature, job.calibration):
         yield dict(zip(names, arrays, strict=True))

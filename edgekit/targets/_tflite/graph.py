@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.target import refuse
+from edgekit.contracts.target import malformed_file_error
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import LITERT, require
-from edgekit.core.records.memory_plan import Life
+from edgekit.core.records.memory_plan import TensorLifetime
 from edgekit.core.values.specs import Dim, ModelDescription, OpCount, Quantization, Signature, TensorSpec
 
 _DTYPES = {
@@ -45,14 +45,14 @@ def parse(path: Path) -> Any:
     """The flatbuffer as the schema's object tree. Raises InputError when it is empty, truncated or something else."""
     content = read_bytes(path, "model file")
     if content[4:8] != b"TFL3":
-        raise refuse(path, "TensorFlow Lite", "the identifier TFL3 is missing")
+        raise malformed_file_error(path, "TensorFlow Lite", "the identifier TFL3 is missing")
     schema = _schema()
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         _check_complete(model, len(content))
         return model
     except Exception as error:  # a damaged flatbuffer raises struct, index, type and value errors alike
-        raise refuse(path, "TensorFlow Lite", "its tables point outside the file") from error
+        raise malformed_file_error(path, "TensorFlow Lite", "its tables point outside the file") from error
 
 
 def _check_complete(model: Any, size: int) -> None:
@@ -274,7 +274,7 @@ def main_graph(model: Any) -> Any:
     return model.subgraphs[model.signatureDefs[0].subgraphIndex if model.signatureDefs else 0]
 
 
-def lives(path: Path) -> tuple[Life, ...]:
+def tensor_lifetimes(path: Path) -> tuple[TensorLifetime, ...]:
     """When each tensor of the main graph is computed and last read: inputs from the start, outputs to the end.
 
     A loop's own tensors live within its operator and are not among them.
@@ -292,8 +292,8 @@ def lives(path: Path) -> tuple[Life, ...]:
                 last[int(index)] = step
     for index in graph.outputs:
         last[int(index)] = len(operators) - 1
-    return tuple(_life(graph.tensors[index], first[index], last[index]) for index in first)
+    return tuple(_lifetime(graph.tensors[index], first[index], last[index]) for index in first)
 
 
-def _life(tensor: Any, first: int, last: int) -> Life:
-    return Life(text(tensor.name), int(_elements(tensor) * _dtype(tensor)[1]), first, last)
+def _lifetime(tensor: Any, first: int, last: int) -> TensorLifetime:
+    return TensorLifetime(text(tensor.name), int(_elements(tensor) * _dtype(tensor)[1]), first, last)

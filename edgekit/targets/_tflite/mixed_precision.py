@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.target import Conversion, Layer, named_layers
+from edgekit.contracts.target import ConversionRequest, QuantizableLayer, named_layers
 from edgekit.core.errors import InputError
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.targets._tflite.quantizer import RECIPES, ranges
@@ -52,7 +52,7 @@ def _read(base: Path) -> Any:
     return utils.read_model(base.read_bytes())
 
 
-def layers(base: Path) -> tuple[Layer, ...]:
+def layers(base: Path) -> tuple[QuantizableLayer, ...]:
     """The operators of a float file that int8 quantizes, its inputs and its outputs."""
     model = _read(base)
     narrow, wide = (_manager(RECIPES[precision]) for precision in ("int8", "int16x8"))
@@ -63,7 +63,7 @@ def layers(base: Path) -> tuple[Layer, ...]:
             tensors = [graph.tensors[index] for index in op.inputs if index >= 0]
             constant = [tensor for tensor in tensors if _is_constant(model, tensor)]
             made.append(
-                Layer(
+                QuantizableLayer(
                     name,
                     operation.value,
                     operation.value if name in _IO else _title(scope, operation.value),
@@ -120,7 +120,7 @@ def _title(scope: str, operation: str) -> str:
     return text if len(text) <= _TITLE else f"…{text[1 - _TITLE :]}"
 
 
-def select(base: Path, recipe: Recipe, job: Conversion, path: Path) -> None:
+def select(base: Path, recipe: Recipe, job: ConversionRequest, path: Path) -> None:
     """Writes the flatbuffer that the recipe describes to `path`.
 
     Raises InputError when it names a layer that is not there, or int16 where there is none.
@@ -147,7 +147,7 @@ def _exactly(scope: str) -> str:
     return f"^{re.escape(scope)}$"
 
 
-def _int16(known: Sequence[Layer], recipe: Recipe) -> list[Layer]:
+def _int16(known: Sequence[QuantizableLayer], recipe: Recipe) -> list[QuantizableLayer]:
     chosen = named_layers(known, recipe.int16_layers)
     if chosen and recipe.precision != "int8":
         raise InputError(f"int16_layers belong to the precision int8, not to {recipe.precision}")
@@ -157,7 +157,7 @@ def _int16(known: Sequence[Layer], recipe: Recipe) -> list[Layer]:
     return chosen
 
 
-def _known_ranges(base: Path, content: bytes, recipe: Recipe, job: Conversion) -> dict[str, Any]:
+def _known_ranges(base: Path, content: bytes, recipe: Recipe, job: ConversionRequest) -> dict[str, Any]:
     """Taken once for a float file, samples and method: they do not depend on which layers are quantized."""
     assert job.calibration is not None  # the base has made sure
     hasher = hashlib.sha256(content)

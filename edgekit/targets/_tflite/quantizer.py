@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.target import Conversion
+from edgekit.contracts.target import ConversionRequest
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.affine_quantization import to_tensor
 from edgekit.core.numerics.metrics import Array
@@ -24,7 +24,7 @@ RECIPES = {
 }
 
 
-def quantize(content: bytes, job: Conversion, path: Path) -> None:
+def quantize(content: bytes, job: ConversionRequest, path: Path) -> None:
     """Writes the float flatbuffer at the job's precision to `path`."""
     if job.precision == "float32":
         path.write_bytes(content)
@@ -55,7 +55,7 @@ def _quantizer(path: str, precision: str) -> Any:
     return made
 
 
-def ranges(path: Path, recipe_name: str, job: Conversion, *, moving_average: bool = False) -> dict[str, Any]:
+def ranges(path: Path, recipe_name: str, job: ConversionRequest, *, moving_average: bool = False) -> dict[str, Any]:
     """The lowest and the highest value over the samples of every tensor that the recipe quantizes.
 
     Quantizer.calibrate() would take a moving average of each sample's extremes (factor 0.95), which clips whatever is
@@ -73,7 +73,7 @@ def ranges(path: Path, recipe_name: str, job: Conversion, *, moving_average: boo
     return found
 
 
-def _samples(path: Path, job: Conversion) -> dict[str, list[dict[str, Array]]]:
+def _samples(path: Path, job: ConversionRequest) -> dict[str, list[dict[str, Array]]]:
     """Real inputs one by one, under the key of the file's signature."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -83,6 +83,6 @@ def _samples(path: Path, job: Conversion) -> dict[str, list[dict[str, Array]]]:
     return {
         key: [
             {spec.name: to_tensor(array, spec) for spec, array in zip(signature.inputs, arrays, strict=True)}
-            for arrays in batching.split(signature, job.calibration)
+            for arrays in batching.iter_batches(signature, job.calibration)
         ]
     }

@@ -37,7 +37,7 @@ def _split(graph: Any) -> tuple[list[Any], list[Any]]:
     return computing, constant
 
 
-def cut(path: Path, after: Iterable[int], folder: Path) -> tuple[Path, ...]:
+def truncate_after(path: Path, after: Iterable[int], folder: Path) -> tuple[Path, ...]:
     """A file for each of these operators (from 0) that ends behind it, `<index>.tflite`, with the same inputs.
 
     Its outputs are what the rest of the model would have read.

@@ -13,7 +13,7 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def frugal() -> Iterator[None]:
+def faster_lowering() -> Iterator[None]:
     """Leaves it out for as long as the block runs."""
     with _origins_shared(), _code_when_called(), _unverified(), _retraced_once(), _undescribed():
         yield

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.target import Conversion, refuse
+from edgekit.contracts.target import ConversionRequest, malformed_file_error
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.numerics import batching
 from edgekit.core.records.source import LoadedSource
@@ -35,7 +35,7 @@ _VOLATILE = ("version", "byteorder", ".data/serialization_id")
 _COUNTED_AS = {"aten::linear": "aten::addmm", "aten::conv2d": "aten::convolution"}
 
 
-def scripted(source: LoadedSource, job: Conversion) -> Any:
+def scripted(source: LoadedSource, job: ConversionRequest) -> Any:
     """The module, quantized if asked for, traced on one sample and frozen, which folds batch norm."""
     import torch
 
@@ -85,7 +85,7 @@ def _holds(module: Any, source: LoadedSource, sizes: dict[str, int]) -> bool:
     return wanted == [tuple(item.shape) for item in (result if isinstance(result, (list, tuple)) else [result])]
 
 
-def _quantized(module: Any, example: tuple[Any, ...], source: LoadedSource, job: Conversion) -> Any:
+def _quantized(module: Any, example: tuple[Any, ...], source: LoadedSource, job: ConversionRequest) -> Any:
     """Post-training static quantization in FX graph mode, weights per channel, for qnnpack (the ARM kernels).
 
     qnnpack adds no tensors of different shapes: where that stops the network, additions stay in float.
@@ -111,7 +111,7 @@ def _try(module: Any, example: tuple[Any, ...]) -> None:
 
 
 def _statically_quantized(
-    module: Any, example: tuple[Any, ...], source: LoadedSource, job: Conversion, in_float: tuple[str, ...]
+    module: Any, example: tuple[Any, ...], source: LoadedSource, job: ConversionRequest, in_float: tuple[str, ...]
 ) -> Any:
     import torch
     from torch.ao.quantization import QConfig, QConfigMapping, default_per_channel_weight_observer
@@ -128,7 +128,7 @@ def _statically_quantized(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated upstream, and nothing else quantizes for the lite interpreter
         prepared = prepare_fx(copy.deepcopy(module), mapping, example)
-        for arrays in batching.split(source.signature, job.calibration, 32):
+        for arrays in batching.iter_batches(source.signature, job.calibration, 32):
             prepared(*map(torch.from_numpy, arrays))
         return _contiguous_before_clamps(convert_fx(prepared))
 
@@ -204,7 +204,7 @@ def read_record(path: Path, name: str) -> bytes | None:
         reader = torch._C.PyTorchFileReader(str(path))
         return bytes(reader.get_record(name)) if reader.has_record(name) else None
     except RuntimeError as error:
-        raise refuse(path, "PyTorch", "it is not a complete zip archive") from error
+        raise malformed_file_error(path, "PyTorch", "it is not a complete zip archive") from error
 
 
 def read_signature(path: Path) -> Signature | None:
@@ -218,12 +218,14 @@ def load(path: Path) -> Any:
     import torch
 
     if read_record(path, "constants.pkl") is None:
-        raise refuse(path, "TorchScript", "it has no code in it; a checkpoint of weights alone is not a model")
+        raise malformed_file_error(
+            path, "TorchScript", "it has no code in it; a checkpoint of weights alone is not a model"
+        )
     torch.backends.quantized.engine = QUANTIZED_ENGINE
     try:
         return torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError) as error:
-        raise refuse(path, "TorchScript", next(iter(str(error).splitlines()), "")[:200]) from error
+        raise malformed_file_error(path, "TorchScript", next(iter(str(error).splitlines()), "")[:200]) from error
 
 
 def describe(path: Path, format_name: str) -> ModelDescription:
@@ -295,7 +297,7 @@ def _packed_flops(_input: Any, weights: Any, *_args: Any, out_val: Any, **_kwarg
 _packed_flops._get_raw = True  # type: ignore[attr-defined]  # FlopCounterMode then hands over tensors, not shapes
 
 
-def options(source: LoadedSource, job: Conversion) -> dict[str, str]:
+def options(source: LoadedSource, job: ConversionRequest) -> dict[str, str]:
     """What the manifest says of how the archive was made."""
     made = {"method": "the source's own script" if source.kind == "torchscript" else "trace", "frozen": "yes"}
     return {**made, "quantized_engine": QUANTIZED_ENGINE, "weights": "per channel"} if job.precision == "int8" else made

@@ -216,10 +216,10 @@ def run_saved_model(path: str, folder: str, *, emit: Listener) -> dict[str, Any]
     """What a SavedModel computes for ones, once it is taken in."""
     import numpy as np
 
-    from edgekit.contracts.source import Given
+    from edgekit.contracts.source import UserModel
     from edgekit.sources.saved_model import SOURCE
 
-    file, signature = SOURCE.adopt(Given(Path(path)), Path(folder))
+    file, signature = SOURCE.adopt(UserModel(Path(path)), Path(folder))
     loaded = SOURCE.load(Path(folder, file), signature, None)
     return {name: array.tolist() for name, array in loaded.run({"x": np.ones((2, 3), np.float32)}).items()}
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.core.build import file_digests
 from edgekit.core.records import checksummed_json
-from edgekit.core.build.file_digests import ABSENT, Digests
+from edgekit.core.build.file_digests import ABSENT, FileDigests
 
 
 def settle(path):
@@ -33,17 +33,17 @@ def patient(monkeypatch):
 
 def again(tmp_path):
     """What the next run has."""
-    return Digests(tmp_path, tmp_path / "store.json")
+    return FileDigests(tmp_path, tmp_path / "store.json")
 
 
 def test_the_digest_is_the_sha256_of_the_content(file, tmp_path):
-    assert Digests(tmp_path).of("weights.bin") == hashlib.sha256(b"abc").hexdigest()
-    assert Digests(tmp_path).of(str(file)) == hashlib.sha256(b"abc").hexdigest()
+    assert FileDigests(tmp_path).of("weights.bin") == hashlib.sha256(b"abc").hexdigest()
+    assert FileDigests(tmp_path).of(str(file)) == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_what_is_not_there_is_absent(tmp_path, file):
-    assert Digests(tmp_path).of("nothing") == ABSENT
-    assert Digests(tmp_path).of("weights.bin/below") == ABSENT
+    assert FileDigests(tmp_path).of("nothing") == ABSENT
+    assert FileDigests(tmp_path).of("weights.bin/below") == ABSENT
 
 
 def test_an_unchanged_file_is_read_once(file, tmp_path, patient):
@@ -111,17 +111,17 @@ def test_a_folder_s_digest_follows_content_names_and_number_of_its_files(tmp_pat
     (folder / "inner").mkdir(parents=True)
     (folder / "inner/a").write_bytes(b"a")
     (folder / "b").write_bytes(b"b")
-    seen = {Digests(tmp_path).of("photos")}
+    seen = {FileDigests(tmp_path).of("photos")}
     (folder / "inner/a").write_bytes(b"A")
-    seen.add(Digests(tmp_path).of("photos"))
+    seen.add(FileDigests(tmp_path).of("photos"))
     (folder / "b").rename(folder / "c")
-    seen.add(Digests(tmp_path).of("photos"))
+    seen.add(FileDigests(tmp_path).of("photos"))
     (folder / "d").write_bytes(b"")
-    seen.add(Digests(tmp_path).of("photos"))
+    seen.add(FileDigests(tmp_path).of("photos"))
     assert len(seen) == 4
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__/x.pyc").write_bytes(b"x")
-    assert Digests(tmp_path).of("photos") in seen
+    assert FileDigests(tmp_path).of("photos") in seen
 
 
 def test_a_part_of_a_toml_file_does_not_follow_its_other_keys(tmp_path):
@@ -129,7 +129,7 @@ def test_a_part_of_a_toml_file_does_not_follow_its_other_keys(tmp_path):
     seen = []
     for text in ("a = 1\nb = 1", "a = 1\nb = 2", "a = 2\nb = 2", "# a comment\na = 2\nb = 2"):
         path.write_text(text)
-        seen.append(Digests(tmp_path).of_part("model.toml", ("a",), ()))
+        seen.append(FileDigests(tmp_path).of_part("model.toml", ("a",), ()))
     assert seen[0] == seen[1] != seen[2] == seen[3]
 
 
@@ -138,15 +138,15 @@ def test_keys_of_inner_tables_can_be_left_out(tmp_path):
     seen = []
     for seconds in (1, 2):
         path.write_text(json.dumps({"training": {"seconds": seconds, "seed": 1}, "history": [seconds]}))
-        seen.append(Digests(tmp_path).of_part("source.json", (), ("training.seconds", "history")))
+        seen.append(FileDigests(tmp_path).of_part("source.json", (), ("training.seconds", "history")))
     assert seen[0] == seen[1]
-    assert seen[0] != Digests(tmp_path).of_part("source.json", (), ("history",))
+    assert seen[0] != FileDigests(tmp_path).of_part("source.json", (), ("history",))
 
 
 @pytest.mark.parametrize("content", [b"not [ toml", b"\xff\xfe", b"[1, 2]"])
 def test_what_is_no_table_has_the_digest_of_its_bytes(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
-    assert Digests(tmp_path).of_part("x.json", (), ("a",)) == hashlib.sha256(content).hexdigest()
+    assert FileDigests(tmp_path).of_part("x.json", (), ("a",)) == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"sha256": "0", "files": {}}'])

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from edgekit.core.errors import InputError
-from edgekit.core.build.graph import Graph, Key, Read, Record, Step, assemble, reasons
+from edgekit.core.build.graph import Graph, StepKey, StepInput, StepRecord, Step, build_graph, rerun_reasons
 
 
 def step(name, *reads, output=None, folder="", after=(), kind="export"):
-    return Step(name, kind, output or f"out/{name}", folder, tuple(after), tuple(Read(path) for path in reads))
+    return Step(name, kind, output or f"out/{name}", folder, tuple(after), tuple(StepInput(path) for path in reads))
 
 
 def where(name):
@@ -21,34 +21,34 @@ def names(graph):
 
 
 def test_who_reads_what_another_writes_comes_after_it():
-    graph = assemble([step("c", "out/b"), step("b", "a/model.onnx"), step("a", output="a/m.json", folder="a")], where)
+    graph = build_graph([step("c", "out/b"), step("b", "a/model.onnx"), step("a", output="a/m.json", folder="a")], where)
     assert names(graph) == ["a", "b", "c"]
     assert graph.by_name["b"].after == ("a",)
 
 
 def test_steps_that_wait_for_one_another_are_refused_with_the_circle():
     with pytest.raises(InputError) as caught:
-        assemble([step("free"), step("a", "out/c"), step("b", "out/a"), step("c", "out/b")], where)
+        build_graph([step("free"), step("a", "out/c"), step("b", "out/a"), step("c", "out/b")], where)
     assert str(caught.value) == "edgekit.toml: line 1: the steps wait for one another: a -> c -> b -> a"
 
 
 def test_a_step_that_reads_its_own_output_is_a_circle():
     with pytest.raises(InputError, match="wait for one another: a -> a"):
-        assemble([step("a", "out/a")], where)
+        build_graph([step("a", "out/a")], where)
 
 
 def test_two_steps_that_write_the_same_are_refused():
     with pytest.raises(InputError, match="b writes x, and so does a"):
-        assemble([step("a", output="x"), step("b", output="x")], where)
+        build_graph([step("a", output="x"), step("b", output="x")], where)
 
 
 def test_a_graph_survives_json():
-    graph = assemble([step("a", "in"), step("b", "out/a", folder="there")], where)
+    graph = build_graph([step("a", "in"), step("b", "out/a", folder="there")], where)
     assert Graph.from_dict(json.loads(json.dumps(graph.to_dict()))) == graph
 
 
 def test_a_pattern_takes_the_steps_it_names_and_what_they_need():
-    graph = assemble([step("train x"), step("export x", "out/train x"), step("export y"), step("report")], where)
+    graph = build_graph([step("train x"), step("export x", "out/train x"), step("export y"), step("report")], where)
     assert names(graph.needed(["export x"])) == ["train x", "export x"]
     assert names(graph.needed(["export *", "report"])) == ["train x", "export y", "report", "export x"]
     assert graph.needed([]) is graph
@@ -56,36 +56,36 @@ def test_a_pattern_takes_the_steps_it_names_and_what_they_need():
         graph.needed(["nothing"])
 
 
-KEY = Key({"a": "1", "b": "2"}, {"options": {"opset": 17}, "versions": {"onnx": "1"}})
-RECORD = Record("s", "export", KEY, {"out": "9"}, 1.0)
+KEY = StepKey({"a": "1", "b": "2"}, {"options": {"opset": 17}, "versions": {"onnx": "1"}})
+RECORD = StepRecord("s", "export", KEY, {"out": "9"}, 1.0)
 NOW = {"out": "9"}.get
 
 
 def test_nothing_changed_is_no_reason():
-    assert reasons(KEY, RECORD, NOW) == []
+    assert rerun_reasons(KEY, RECORD, NOW) == []
 
 
 @pytest.mark.parametrize(
     ("key", "sentence"),
     [
-        (Key({"a": "1", "b": "3"}, KEY.values), "b changed"),
-        (Key({"a": "1", "b": "absent"}, KEY.values), "b is gone"),
-        (Key({"a": "1"}, KEY.values), "b is no longer read"),
-        (Key({"a": "1", "b": "2", "c": "4"}, KEY.values), "c is newly read"),
-        (Key(KEY.files, {"options": {"opset": 18}, "versions": {"onnx": "1"}}), "options.opset changed"),
-        (Key(KEY.files, {"options": {"opset": 17}, "versions": {"onnx": "2"}}), "versions.onnx changed"),
-        (Key(KEY.files, {"options": {"opset": 17, "x": 1}, "versions": {"onnx": "1"}}), "options.x changed"),
+        (StepKey({"a": "1", "b": "3"}, KEY.values), "b changed"),
+        (StepKey({"a": "1", "b": "absent"}, KEY.values), "b is gone"),
+        (StepKey({"a": "1"}, KEY.values), "b is no longer read"),
+        (StepKey({"a": "1", "b": "2", "c": "4"}, KEY.values), "c is newly read"),
+        (StepKey(KEY.files, {"options": {"opset": 18}, "versions": {"onnx": "1"}}), "options.opset changed"),
+        (StepKey(KEY.files, {"options": {"opset": 17}, "versions": {"onnx": "2"}}), "versions.onnx changed"),
+        (StepKey(KEY.files, {"options": {"opset": 17, "x": 1}, "versions": {"onnx": "1"}}), "options.x changed"),
     ],
 )
 def test_each_difference_is_named(key, sentence):
-    assert reasons(key, RECORD, NOW) == [sentence]
+    assert rerun_reasons(key, RECORD, NOW) == [sentence]
     assert key.digest != KEY.digest
 
 
 def test_a_result_that_is_missing_or_another_one_is_a_reason():
-    assert reasons(KEY, RECORD, lambda _path: "absent") == ["out is missing"]
-    assert reasons(KEY, RECORD, lambda _path: "8") == ["out is not what it wrote"]
+    assert rerun_reasons(KEY, RECORD, lambda _path: "absent") == ["out is missing"]
+    assert rerun_reasons(KEY, RECORD, lambda _path: "8") == ["out is not what it wrote"]
 
 
 def test_no_record_is_a_reason():
-    assert reasons(KEY, None, NOW) == ["it has not been done yet"]
+    assert rerun_reasons(KEY, None, NOW) == ["it has not been done yet"]

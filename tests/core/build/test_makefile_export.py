@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from edgekit.core.build.makefile_export import makefile
-from edgekit.core.build.graph import Read, Step, assemble
+from edgekit.core.build.graph import StepInput, Step, build_graph
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -16,9 +16,9 @@ def test_names_with_blanks_colons_dollars_and_quotes(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/one.png").write_text("1")
     (tmp_path / "edgekit.toml").write_text("")
-    first = Step("take in a's", "take in", "out/first.json", reads=(Read("a $b: #1 %.bin"), Read("photos")))
-    second = Step("export $x", "export", "out/second.json", reads=(Read("out/first.json"),))
-    graph = assemble([second, first], lambda name: name)
+    first = Step("take in a's", "take in", "out/first.json", reads=(StepInput("a $b: #1 %.bin"), StepInput("photos")))
+    second = Step("export $x", "export", "out/second.json", reads=(StepInput("out/first.json"),))
+    graph = build_graph([second, first], lambda name: name)
     (tmp_path / "Makefile").write_text(makefile(graph, tmp_path, "edgekit.toml"))
     tool = tmp_path / "tool"
     tool.write_text(

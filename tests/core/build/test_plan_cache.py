@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from edgekit.core.build import plan_cache
-from edgekit.core.build.file_digests import Digests
+from edgekit.core.build.file_digests import FileDigests
 from edgekit.core.events import Noted
-from edgekit.core.build.graph import Read, Step, assemble
-from edgekit.core.build.plan_cache import Planned
+from edgekit.core.build.graph import StepInput, Step, build_graph
+from edgekit.core.build.plan_cache import CachedPlan
 
 HOST = "a host"
 
@@ -19,15 +19,15 @@ def kept(tmp_path):
     (root / "models").mkdir(parents=True)
     (root / "edgekit.toml").write_text("x = 1")
     (root / "models/net.py").write_text("")
-    graph = assemble([Step("a", "take in", "out/a", reads=(Read("models/net.py"),), values={"n": [1]})], str)
-    plan = Planned(graph, (Noted("a", "left out", warning=True),), ("edgekit.toml", "models/net.py", "gone.toml"))
-    plan_cache.save(tmp_path / "plan.json", plan, root, Digests(root), HOST)
+    graph = build_graph([Step("a", "take in", "out/a", reads=(StepInput("models/net.py"),), values={"n": [1]})], str)
+    plan = CachedPlan(graph, (Noted("a", "left out", warning=True),), ("edgekit.toml", "models/net.py", "gone.toml"))
+    plan_cache.save(tmp_path / "plan.json", plan, root, FileDigests(root), HOST)
     return plan
 
 
 def again(tmp_path, host=HOST):
     root = tmp_path / "project"
-    return plan_cache.load(tmp_path / "plan.json", root, Digests(root), host)
+    return plan_cache.load(tmp_path / "plan.json", root, FileDigests(root), host)
 
 
 def test_it_comes_back_as_it_was(kept, tmp_path):

@@ -7,15 +7,15 @@ import threading
 import pytest
 
 from edgekit.core.errors import InputError
-from edgekit.core.build.graph import Key, Record
-from edgekit.core.build.step_records import Records
+from edgekit.core.build.graph import StepKey, StepRecord
+from edgekit.core.build.step_records import StepRecords
 
-RECORD = Record("export x/onnx onnx:int8", "export", Key({"a": "1"}, {"o": {"x": [1]}}), {"out": "9"}, 1.5, 1, "so so")
+RECORD = StepRecord("export x/onnx onnx:int8", "export", StepKey({"a": "1"}, {"o": {"x": [1]}}), {"out": "9"}, 1.5, 1, "so so")
 
 
 @pytest.fixture
 def records(tmp_path):
-    records = Records(tmp_path)
+    records = StepRecords(tmp_path)
     with records.locked(lambda _process: None):
         yield records
 
@@ -60,7 +60,7 @@ def test_records_of_a_newer_edgekit_are_refused_and_left_alone(tmp_path):
     with pytest.raises(
         InputError, match=r"a newer edgekit keeps its records here \(schema_version 99; this one reads 1"
     ):
-        Records(tmp_path)
+        StepRecords(tmp_path)
     assert [path.name for path in folder.iterdir()] == ["version.json"]
 
 
@@ -69,20 +69,20 @@ def test_a_damaged_or_older_version_is_written_anew(tmp_path, content):
     folder = tmp_path / ".edgekit"
     folder.mkdir()
     (folder / "version.json").write_text(content)
-    with Records(tmp_path).locked(lambda _process: None):
+    with StepRecords(tmp_path).locked(lambda _process: None):
         assert json.loads((folder / "version.json").read_text()) == {"schema_version": 1}
 
 
 def test_a_second_one_says_so_and_waits(tmp_path):
     told, order = threading.Event(), []
-    Records(tmp_path).folder.mkdir()
+    StepRecords(tmp_path).folder.mkdir()
     with (tmp_path / ".edgekit/lock").open("w") as first:
         first.write("4711\n")
         first.flush()
         fcntl.flock(first, fcntl.LOCK_EX)
 
         def second():
-            with Records(tmp_path).locked(lambda process: (order.append(process), told.set())):
+            with StepRecords(tmp_path).locked(lambda process: (order.append(process), told.set())):
                 order.append("second")
 
         thread = threading.Thread(target=second)

@@ -271,5 +271,5 @@ def test_what_killed_processes_left_is_swept_but_not_another_hosts(tmp_path, mon
     alive = tmp_path / atomic_files._own_prefix()
     for folder in (own, other, alive):
         folder.mkdir()
-    atomic_files.sweep(tmp_path)
+    atomic_files.remove_stale_files(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([own, alive])

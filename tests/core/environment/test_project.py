@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core.environment.project import Project, known_as, open_project
+from edgekit.core.environment.project import Project, open_project, portable_path
 from edgekit.core.errors import InputError
 
 SHIPPED = Path(__file__).parents[3]
@@ -131,7 +131,9 @@ def test_a_project_without_build_has_no_artifacts(tmp_path):
 
 def test_records_do_not_say_where_edgekit_is_installed(project):
     shipped = project.model_folder("linear") / "data.py"
-    assert known_as(str(shipped)) == "edgekit's models/linear/data.py"
-    assert known_as(str(project.device_file("raspberry-pi-4b"))) == "edgekit's device_profiles/raspberry-pi-4b.toml"
-    assert known_as("models/linear/data.py") == "models/linear/data.py"
-    assert known_as("/elsewhere/models/linear/data.py") == "/elsewhere/models/linear/data.py"
+    assert portable_path(str(shipped)) == "edgekit's models/linear/data.py"
+    assert (
+        portable_path(str(project.device_file("raspberry-pi-4b"))) == "edgekit's device_profiles/raspberry-pi-4b.toml"
+    )
+    assert portable_path("models/linear/data.py") == "models/linear/data.py"
+    assert portable_path("/elsewhere/models/linear/data.py") == "/elsewhere/models/linear/data.py"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgekit.core.numerics.layerwise_diff import drill, match, plain
+from edgekit.core.numerics.layerwise_diff import diff_layers, match_tensors, normalize_name
 
 RNG = np.random.default_rng(0)
 
@@ -27,7 +27,7 @@ def noisy(array, share):
     ],
 )
 def test_a_name_without_what_exporters_add(name, wanted):
-    assert plain(name) == wanted
+    assert normalize_name(name) == wanted
 
 
 def test_the_first_tensor_whose_error_leaps_is_named():
@@ -35,7 +35,7 @@ def test_the_first_tensor_whose_error_leaps_is_named():
     actual = {name: noisy(array, 0.01) for name, array in reference.items()}
     for name in ("c", "d"):
         actual[name] = noisy(reference[name], 0.8)
-    found = drill(reference, actual)
+    found = diff_layers(reference, actual)
     assert [item.reference for item in found.tensors] == ["a", "b", "c", "d"]
     assert found.first is not None
     assert found.first.reference == "c"
@@ -43,31 +43,31 @@ def test_the_first_tensor_whose_error_leaps_is_named():
 
 def test_quantization_noise_alone_leaps_nowhere():
     reference = tensors("a", "b", "c")
-    assert drill(reference, {name: noisy(array, 0.02) for name, array in reference.items()}).first is None
+    assert diff_layers(reference, {name: noisy(array, 0.02) for name, array in reference.items()}).first is None
 
 
 def test_a_first_tensor_that_is_wrong_leaps_too():
     reference = tensors("a", "b")
-    found = drill(reference, {"a": noisy(reference["a"], 1.0), "b": noisy(reference["b"], 1.0)})
+    found = diff_layers(reference, {"a": noisy(reference["a"], 1.0), "b": noisy(reference["b"], 1.0)})
     assert found.first is not None
     assert found.first.reference == "a"
 
 
 def test_equal_tensors_are_exact():
     reference = tensors("a")
-    assert drill(reference, dict(reference)).tensors[0].sqnr_db is None
+    assert diff_layers(reference, dict(reference)).tensors[0].sqnr_db is None
 
 
 def test_what_computes_alike_is_paired_though_a_fused_activation_took_the_name():
     before = RNG.normal(size=(16, 8)).astype(np.float32)
     after = np.maximum(before, 0)
-    assert match({"add": before, "relu": after}, {"add": noisy(after, 0.01)}) == [("relu", "add")]
+    assert match_tensors({"add": before, "relu": after}, {"add": noisy(after, 0.01)}) == [("relu", "add")]
 
 
 def test_what_has_no_twin_is_listed():
     reference, actual = tensors("a", "lost"), {}
     actual = {"a": noisy(reference["a"], 0.01), "extra": RNG.normal(size=(16, 3)).astype(np.float32)}
-    found = drill(reference, actual)
+    found = diff_layers(reference, actual)
     assert found.only_reference == ("lost",)
     assert found.only_actual == ("extra",)
 
@@ -75,8 +75,8 @@ def test_what_has_no_twin_is_listed():
 def test_what_a_precision_can_do_is_what_a_tensor_is_held_to():
     reference = tensors("a", "b")
     slightly = {name: noisy(array, 0.003) for name, array in reference.items()}
-    assert drill(reference, slightly, "int8").first is None
-    found = drill(reference, slightly, "float32").first
+    assert diff_layers(reference, slightly, "int8").first is None
+    found = diff_layers(reference, slightly, "float32").first
     assert found is not None
     assert found.reference == "a"
 
@@ -84,22 +84,22 @@ def test_what_a_precision_can_do_is_what_a_tensor_is_held_to():
 def test_layouts_and_other_ranks_are_reconciled_and_a_transpose_is_not():
     image = RNG.normal(size=(16, 1, 6, 5, 5)).astype(np.float32)
     moved = {"conv": np.moveaxis(image, 2, -1)}
-    assert drill({"features": image}, moved, "float32").tensors[0].sqnr_db is None
-    swapped = drill({"features": image}, {"conv": image.swapaxes(-1, -2).copy()}, "float32")
+    assert diff_layers({"features": image}, moved, "float32").tensors[0].sqnr_db is None
+    swapped = diff_layers({"features": image}, {"conv": image.swapaxes(-1, -2).copy()}, "float32")
     assert swapped.first is not None
 
 
 def test_outputs_belong_together_whatever_they_are_called():
     reference, actual = tensors("inner", "head"), {}
     actual = {"x1": noisy(reference["inner"], 1e-6), "probabilities": noisy(reference["head"], 2.0)}
-    found = drill(reference, actual, "float32", [("head", "probabilities")])
+    found = diff_layers(reference, actual, "float32", [("head", "probabilities")])
     assert found.first is not None
     assert (found.first.reference, found.first.actual) == ("head", "probabilities")
 
 
 def test_what_repeats_an_earlier_tensor_is_left_out():
     reference = tensors("a")
-    found = drill({**reference, "dropout": reference["a"].copy()}, {"a": reference["a"].copy()}, "float32")
+    found = diff_layers({**reference, "dropout": reference["a"].copy()}, {"a": reference["a"].copy()}, "float32")
     assert found.only_reference == ()
     assert len(found.tensors) == 1
 
@@ -107,7 +107,7 @@ def test_what_repeats_an_earlier_tensor_is_left_out():
 def test_behind_a_fault_tensors_are_paired_by_order():
     reference = tensors("a", "b", "c")
     actual = {"x": reference["a"].copy(), "y": reference["b"] * [[1, -1] * 4], "z": RNG.normal(size=(16, 8))}
-    found = drill(reference, actual, "float32", [("c", "z")])
+    found = diff_layers(reference, actual, "float32", [("c", "z")])
     assert [(item.reference, item.actual) for item in found.tensors] == [("a", "x"), ("b", "y"), ("c", "z")]
     assert found.first is not None
     assert found.first.actual == "y"

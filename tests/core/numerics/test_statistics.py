@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from edgekit.core.numerics.statistics import (
     bootstrap_drop,
     bootstrap_mean,
-    by_class,
     detectable_drop,
+    drift_by_class,
     mcnemar_p,
     samples_to_decide,
 )
@@ -75,7 +75,7 @@ def test_the_class_that_suffers_most_comes_first():
     labels = np.array([0, 0, 1, 1, 2, 2])
     source = np.array([True, True, True, True, True, True])
     artifact = np.array([True, True, False, False, True, False])
-    found = by_class(source, artifact, labels)
+    found = drift_by_class(source, artifact, labels)
     assert [item.label for item in found] == [1, 2, 0]
     assert [item.drop for item in found] == [1.0, 0.5, 0.0]
     assert [item.samples for item in found] == [2, 2, 2]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgekit.core.numerics.stress_inputs import OUTSIDE, WITHIN, hard_inputs
+from edgekit.core.numerics.stress_inputs import OUTSIDE, WITHIN, stress_inputs
 from edgekit.core.values.specs import Signature, TensorSpec
 
 SIGNATURE = Signature(
@@ -26,7 +26,7 @@ REAL = {
 
 @pytest.mark.parametrize("outside", [False, True])
 def test_every_case_is_one_sample_of_every_input(outside):
-    cases, made = hard_inputs(SIGNATURE, REAL, outside=outside)
+    cases, made = stress_inputs(SIGNATURE, REAL, outside=outside)
     count = len(WITHIN) + (len(OUTSIDE) if outside else 0)
     assert len(cases) == count
     assert {name: array.shape for name, array in made.items()} == {
@@ -40,13 +40,13 @@ def test_every_case_is_one_sample_of_every_input(outside):
 
 
 def test_whole_numbers_stay_among_those_that_the_model_knows():
-    _, made = hard_inputs(SIGNATURE, REAL, outside=True)
+    _, made = stress_inputs(SIGNATURE, REAL, outside=True)
     assert made["token"].min() >= 2
     assert made["token"].max() <= 8
 
 
 def test_the_cases_are_what_they_are_called():
-    cases, made = hard_inputs(SIGNATURE, REAL, outside=True)
+    cases, made = stress_inputs(SIGNATURE, REAL, outside=True)
     images = dict(zip(cases, made["image"], strict=True))
     low, high = REAL["image"].min(), REAL["image"].max()
     assert not images["zeros"].any()
@@ -57,5 +57,5 @@ def test_the_cases_are_what_they_are_called():
 
 
 def test_they_are_the_same_every_time():
-    first, second = (hard_inputs(SIGNATURE, REAL, outside=True)[1] for _ in range(2))
+    first, second = (stress_inputs(SIGNATURE, REAL, outside=True)[1] for _ in range(2))
     assert all(np.array_equal(first[name], second[name]) for name in first)

@@ -124,11 +124,11 @@ def test_measuring_goes_on_until_there_was_enough_time(fake):
 
 
 def test_a_median_is_sure_when_its_interval_is_narrow():
-    assert not timing.is_sure([1000] * 3)  # too few to tell
-    assert timing.is_sure([1000] * 50)
-    assert not timing.is_sure([1000, 1100] * 25)
-    assert timing.is_sure([1000, 1005] * 25)
-    assert timing.is_sure([*[1000] * 90, *[9000] * 10])  # whatever the slow ones took
+    assert not timing.is_median_stable([1000] * 3)  # too few to tell
+    assert timing.is_median_stable([1000] * 50)
+    assert not timing.is_median_stable([1000, 1100] * 25)
+    assert timing.is_median_stable([1000, 1005] * 25)
+    assert timing.is_median_stable([*[1000] * 90, *[9000] * 10])  # whatever the slow ones took
 
 
 @SEEDED
@@ -136,8 +136,8 @@ def test_a_median_is_sure_when_its_interval_is_narrow():
 def test_the_interval_is_that_of_the_order_statistics(seed):
     """Of samples of a median of 1000 that spread by half, it needs some thousands to be sure to 1 %."""
     values = np.random.default_rng(seed).normal(1000, 500, 20_000)
-    assert not timing.is_sure(values[:200])
-    assert timing.is_sure(values, within=0.03)
+    assert not timing.is_median_stable(values[:200])
+    assert timing.is_median_stable(values, within=0.03)
 
 
 def test_an_unsure_median_is_measured_for_longer_and_no_longer_than_allowed(fake):

@@ -6,12 +6,12 @@ import pytest
 
 from edgekit.core.numerics.rounding_error import Rounding
 from edgekit.core.numerics.tolerances import (
-    DEFAULTS,
+    DEFAULT_TOLERANCES,
     ROUNDING_FACTOR,
     ROUNDING_FLOOR,
     Tolerances,
-    for_precision,
-    reason,
+    explain_limit,
+    tolerances_for_precision,
 )
 from edgekit.core.values.specs import PRECISIONS
 
@@ -19,20 +19,20 @@ NAMES = ("max_abs_error", "mean_abs_error", "rmse", "min_sqnr_db", "min_cosine",
 
 
 def test_every_precision_has_defaults_that_limit_something():
-    assert set(DEFAULTS) == set(PRECISIONS)
-    assert all(tolerances.limits() for tolerances in DEFAULTS.values())
+    assert set(DEFAULT_TOLERANCES) == set(PRECISIONS)
+    assert all(tolerances.limits() for tolerances in DEFAULT_TOLERANCES.values())
 
 
 @pytest.mark.parametrize(("stricter", "looser"), [("float32", "float16"), ("float16", "int8"), ("int16x8", "int4")])
 def test_a_coarser_precision_never_has_a_stricter_default(stricter, looser):
-    fine, coarse = DEFAULTS[stricter], DEFAULTS[looser]
+    fine, coarse = DEFAULT_TOLERANCES[stricter], DEFAULT_TOLERANCES[looser]
     assert fine.min_cosine >= coarse.min_cosine
     assert fine.min_top1_agreement >= coarse.min_top1_agreement
 
 
 def test_float32_is_held_to_the_last_digits():
-    assert DEFAULTS["float32"].max_abs_error <= 1e-5
-    assert DEFAULTS["float32"].min_top1_agreement == 1.0
+    assert DEFAULT_TOLERANCES["float32"].max_abs_error <= 1e-5
+    assert DEFAULT_TOLERANCES["float32"].min_top1_agreement == 1.0
 
 
 @pytest.mark.parametrize("name", ["max_abs_error", "mean_abs_error", "rmse"])
@@ -90,10 +90,10 @@ def test_no_override_changes_nothing():
 
 
 def test_a_model_s_own_figures_override_the_default_of_the_precision():
-    tolerances = for_precision("int8", Tolerances(min_top1_agreement=0.99))
+    tolerances = tolerances_for_precision("int8", Tolerances(min_top1_agreement=0.99))
     assert tolerances.min_top1_agreement == 0.99
-    assert tolerances.min_sqnr_db == DEFAULTS["int8"].min_sqnr_db
-    assert for_precision("int8") == DEFAULTS["int8"]
+    assert tolerances.min_sqnr_db == DEFAULT_TOLERANCES["int8"].min_sqnr_db
+    assert tolerances_for_precision("int8") == DEFAULT_TOLERANCES["int8"]
 
 
 DEEP = Rounding(max_abs_error=4e-6, rmse=1e-6, scale=2.0, samples=64)
@@ -102,10 +102,10 @@ EXACT = Rounding(max_abs_error=0.0, rmse=0.0, scale=1.0, samples=64)
 
 def test_a_source_s_rounding_sets_the_tolerance_of_float32_alone():
     # Tolerances are multiplied by the largest output when they are applied.
-    assert for_precision("float32", rounding=DEEP).max_abs_error == pytest.approx(ROUNDING_FACTOR * 2e-6)
-    assert for_precision("float32", rounding=EXACT).max_abs_error == ROUNDING_FLOOR
-    assert for_precision("float32", Tolerances(max_abs_error=3e-5), DEEP).max_abs_error == 3e-5
-    assert for_precision("int8", rounding=DEEP) == DEFAULTS["int8"]
+    assert tolerances_for_precision("float32", rounding=DEEP).max_abs_error == pytest.approx(ROUNDING_FACTOR * 2e-6)
+    assert tolerances_for_precision("float32", rounding=EXACT).max_abs_error == ROUNDING_FLOOR
+    assert tolerances_for_precision("float32", Tolerances(max_abs_error=3e-5), DEEP).max_abs_error == 3e-5
+    assert tolerances_for_precision("int8", rounding=DEEP) == DEFAULT_TOLERANCES["int8"]
 
 
 @pytest.mark.parametrize(
@@ -120,4 +120,4 @@ def test_a_source_s_rounding_sets_the_tolerance_of_float32_alone():
     ],
 )
 def test_every_tolerance_has_a_reason(precision, name, override, rounding, words):
-    assert words in reason(precision, name, override, rounding)
+    assert words in explain_limit(precision, name, override, rounding)

@@ -11,7 +11,7 @@ from _helpers.sample_reports import artifact, by_layer
 from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.errors import InputError
 from edgekit.core.records.artifact import load_artifact, write_manifest
-from edgekit.core.records.layer_errors import LAYERS_FILE, layers_of, load_layers, stale, to_dict
+from edgekit.core.records.layer_errors import LAYERS_FILE, layers_of, load_layers, to_dict, why_stale
 
 
 def beside(tmp_path, layers, variant="tflite:int8"):
@@ -57,7 +57,7 @@ def test_what_json_has_no_number_for_is_null(tmp_path):
 def test_figures_of_other_files_are_recognised_and_not_taken(tmp_path, changes, reason):
     layers = replace(by_layer(), **changes)
     found = beside(tmp_path, layers)
-    assert stale(found, layers) == reason
+    assert why_stale(found, layers) == reason
     assert layers_of(found) == (None if reason else layers)
 
 

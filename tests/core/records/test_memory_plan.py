@@ -4,28 +4,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.core.records.memory_plan import Life, peak, picture, smallest
+from edgekit.core.records.memory_plan import TensorLifetime, bisect_minimum, memory_peak, render_timeline
 
 LIVES = (
-    Life("input", 100, 0, 0),
-    Life("wide", 400, 0, 1),
-    Life("narrow", 50, 1, 2),
-    Life("skipped", 300, 0, 2),
+    TensorLifetime("input", 100, 0, 0),
+    TensorLifetime("wide", 400, 0, 1),
+    TensorLifetime("narrow", 50, 1, 2),
+    TensorLifetime("skipped", 300, 0, 2),
 )
 
 
 def test_the_peak_is_where_most_is_alive():
-    found = peak(LIVES)
+    found = memory_peak(LIVES)
     assert (found.operator, found.size_bytes) == (0, 800)
     assert [life.name for life in found.tensors] == ["wide", "skipped", "input"]
 
 
 def test_the_picture_has_a_bar_of_one_width_for_every_tensor():
-    lines = picture(LIVES, width=12)
+    lines = render_timeline(LIVES, width=12)
     assert [len(line) for line in lines] == [12] * 4
     assert lines[0].rstrip() == lines[0][:4]  # the input lives through a third
     assert lines[3].strip() == lines[3]  # what is skipped over lives all along
-    assert picture([]) == []
+    assert render_timeline([]) == []
 
 
 @given(st.integers(1, 1 << 20))
@@ -36,14 +36,14 @@ def test_bisection_finds_the_very_byte(need):
         tried.append(size)
         return size >= need
 
-    assert smallest(runs, 1 << 20) == need
+    assert bisect_minimum(runs, 1 << 20) == need
     assert len(tried) < 45
 
 
 def test_what_never_runs_has_no_smallest_arena():
-    assert smallest(lambda _size: False, 1 << 20) is None
+    assert bisect_minimum(lambda _size: False, 1 << 20) is None
 
 
 @pytest.mark.parametrize("need", [1, 1024, 1025, 1 << 20])
 def test_the_ends_of_the_range(need):
-    assert smallest(lambda size: size >= need, 1 << 20) == need
+    assert bisect_minimum(lambda size: size >= need, 1 << 20) == need

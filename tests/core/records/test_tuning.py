@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgekit.core.records.tuning import Candidate, Constraints, best, front, nearest
+from edgekit.core.records.tuning import Candidate, Constraints, best, nearest, pareto_front
 from edgekit.core.values.quantization_recipe import Recipe
 
 
@@ -21,16 +21,16 @@ LIMITS = Constraints(0.03, drop_name="accuracy drop")
 
 def test_the_front_is_what_nothing_beats():
     slow = candidate("dynamic", 101, 0.02, 1.5)
-    assert front([FLOAT, HALF, INT8, INT4, slow]) == (FLOAT, HALF, INT8, INT4)
-    assert front([FLOAT, replace(HALF, latency_ms=4.0)]) == (replace(HALF, latency_ms=4.0),)
+    assert pareto_front([FLOAT, HALF, INT8, INT4, slow]) == (FLOAT, HALF, INT8, INT4)
+    assert pareto_front([FLOAT, replace(HALF, latency_ms=4.0)]) == (replace(HALF, latency_ms=4.0),)
 
 
 def test_a_latency_that_one_lacks_does_not_count():
-    assert front([INT8, replace(INT8, size_bytes=101, latency_ms=None)]) == (INT8,)
+    assert pareto_front([INT8, replace(INT8, size_bytes=101, latency_ms=None)]) == (INT8,)
 
 
 def test_two_that_are_alike_are_both_on_the_front():
-    assert len(front([INT8, replace(INT8, sha256="other")])) == 2
+    assert len(pareto_front([INT8, replace(INT8, sha256="other")])) == 2
 
 
 @pytest.mark.parametrize(("preference", "expected"), [("latency", INT8), ("size", INT8), ("accuracy", FLOAT)])

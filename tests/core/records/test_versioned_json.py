@@ -8,7 +8,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.records.layer_errors import layers_from_dict
 from edgekit.core.records.measurement import measurement_from_dict
 from edgekit.core.records.validation import validation_from_dict
-from edgekit.core.records.versioned_json import restoring
+from edgekit.core.records.versioned_json import decode_versioned
 
 PATH = Path("build/it.json")
 
@@ -34,7 +34,7 @@ def test_every_key_is_there_known_and_of_its_type(data, sentence):
     keys = ("schema_version", "size")
     with (
         pytest.raises(InputError) as caught,
-        restoring(data, PATH, "a bench result", "run the bench again", keys=keys, version=1) as given,
+        decode_versioned(data, PATH, "a bench result", "run the bench again", keys=keys, version=1) as given,
     ):
         assert given["size"] + 1
     assert str(caught.value).startswith(f"{PATH}: {sentence}")

@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts
 from edgekit.devices.cost_models import emulated_core
-from edgekit.devices.cost_models.emulated_core import Coefficients, Row
+from edgekit.devices.cost_models.emulated_core import Coefficients, TimingRow
 from edgekit.devices.profile import Core, CostSpec, DeviceProfile, MemorySpec, ThreadCost
 
 PROFILE = DeviceProfile("Tiny", "board", "T1", "armv8-a", (Core("big", 4, 2000),), MemorySpec(2**30))
@@ -22,7 +22,7 @@ def counts(instructions, lines):
 
 def row(instructions, lines, threads=1, factor=1.0, precision="float32"):
     made = counts(instructions, lines)
-    return Row("net", precision, threads, made, factor * TRUE.latency_ms(made, threads, 2000))
+    return TimingRow("net", precision, threads, made, factor * TRUE.latency_ms(made, threads, 2000))
 
 
 ROWS = [row(2e8, 1e6), row(1.2e8, 9e5), row(2e8, 1.5e6, 4), row(1.2e8, 1.2e6, 4)]
@@ -78,17 +78,17 @@ def test_nothing_to_fit_with_is_an_error():
 
 def test_a_constant_is_taken_from_the_other_rows_of_the_same_threads_and_precision():
     rows = [replace(item, latency_ms=ms) for item, ms in zip(ROWS, (10.0, 5.0, 4.0, 3.0), strict=True)]
-    found = emulated_core.by_constant(rows, lambda item: item.counts.instructions)
+    found = emulated_core.predict_by_ratio(rows, lambda item: item.counts.instructions)
     assert found[0].predicted_ms == pytest.approx(2e8 * 5.0 / 1.2e8)
     assert found[2].predicted_ms == pytest.approx(2e8 * 3.0 / 1.2e8)
-    alone = emulated_core.by_constant(
+    alone = emulated_core.predict_by_ratio(
         [*rows[:2], replace(rows[2], precision="int8")], lambda item: item.counts.instructions
     )
     assert alone[2].predicted_ms is None
 
 
 def test_the_profile_s_table_has_an_error_for_each_number_of_threads():
-    spec = emulated_core.specification(
+    spec = emulated_core.cost_spec(
         emulated_core.fit(ROWS, PROFILE), emulated_core.leave_one_out(ROWS, PROFILE), "4 timings"
     )
     assert [(item.count, item.rows) for item in spec.threads] == [(1, 2), (4, 2)]
@@ -100,20 +100,20 @@ def spec(max_error=0.08):
 
 
 def test_a_calibrated_figure_has_an_interval_of_the_largest_error():
-    made = emulated_core.predicted(replace(PROFILE, cost=spec()), "cortex-a72", counts(2e8, 1e6), 1, 4)
+    made = emulated_core.predict(replace(PROFILE, cost=spec()), "cortex-a72", counts(2e8, 1e6), 1, 4)
     assert made.calibrated
     assert (made.low_ms, made.latency_ms, made.high_ms) == tuple(map(pytest.approx, (93 * 0.92, 93, 93 * 1.08)))
     assert made.calibration == "2 timings; 2 rows of 1 threads, mean error 3.0 %"
 
 
 def test_no_interval_is_narrower_than_5_percent():
-    made = emulated_core.predicted(replace(PROFILE, cost=spec(0.001)), "cortex-a72", counts(2e8, 1e6), 1, 4)
+    made = emulated_core.predict(replace(PROFILE, cost=spec(0.001)), "cortex-a72", counts(2e8, 1e6), 1, 4)
     assert made.high_ms == pytest.approx(93 * 1.05)
 
 
 @pytest.mark.parametrize(("profile", "threads"), [(PROFILE, 1), (replace(PROFILE, cost=spec()), 4)])
 def test_without_timings_of_so_many_threads_a_figure_is_uncalibrated(profile, threads):
-    made = emulated_core.predicted(profile, "cortex-a72", counts(2e8, 1e6), threads, 4)
+    made = emulated_core.predict(profile, "cortex-a72", counts(2e8, 1e6), threads, 4)
     assert (made.calibration, made.low_ms, made.high_ms) == (UNCALIBRATED, None, None)
     assert not made.calibrated
     assert np.isfinite(made.latency_ms)

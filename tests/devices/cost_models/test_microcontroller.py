@@ -49,7 +49,7 @@ def test_coefficients_are_never_negative():
 
 def test_two_timings_are_too_few_to_tell_an_error():
     with pytest.raises(ValueError, match="three timings"):
-        microcontroller.specification(rows()[:2], CLOCK_MHZ, "two")
+        microcontroller.kernel_spec(rows()[:2], CLOCK_MHZ, "two")
     with pytest.raises(ValueError, match="nothing to fit"):
         microcontroller.fit([], CLOCK_MHZ)
 
@@ -57,7 +57,7 @@ def test_two_timings_are_too_few_to_tell_an_error():
 def test_an_estimate_has_the_interval_of_the_largest_error():
     profile = load_profile(shipped("device_profiles") / "stm32l4r5-nucleo.toml")
     assert profile.kernels is not None
-    found = microcontroller.estimated(profile, "int8", 12_000_000, 0)
+    found = microcontroller.estimate_latency(profile, "int8", 12_000_000, 0)
     assert found is not None
     assert found.latency_ms == pytest.approx(profile.kernels.cycles_per_mac * 12e6 / 120e3)
     assert found.high_ms / found.latency_ms - 1 == pytest.approx(profile.kernels.max_error)
@@ -70,5 +70,5 @@ def test_an_estimate_has_the_interval_of_the_largest_error():
 )
 def test_what_no_timing_is_of_has_no_estimate(precision, macs, outputs):
     profile = load_profile(shipped("device_profiles") / "stm32l4r5-nucleo.toml")
-    assert microcontroller.estimated(profile, precision, macs, outputs) is None
-    assert microcontroller.estimated(replace(profile, kernels=None), "int8", 1, 1) is None
+    assert microcontroller.estimate_latency(profile, precision, macs, outputs) is None
+    assert microcontroller.estimate_latency(replace(profile, kernels=None), "int8", 1, 1) is None

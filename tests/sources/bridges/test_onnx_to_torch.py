@@ -16,7 +16,7 @@ from _helpers import light_models
 from onnx import TensorProto, external_data_helper, helper, numpy_helper, parser
 
 from edgekit.contracts.runtime import Runtime
-from edgekit.contracts.target import Conversion, Target
+from edgekit.contracts.target import ConversionRequest, Target
 from edgekit.core.environment import plugin_registry
 from edgekit.core.errors import InputError
 from edgekit.core.values.specs import Signature
@@ -452,7 +452,7 @@ def converted(loaded: LoadedTorch, target: str, precision: str, folder: Path, in
     calibration = inputs if precision in plugin.calibrated else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = plugin.convert(loaded, Conversion(precision, folder, calibration))
+        made = plugin.convert(loaded, ConversionRequest(precision, folder, calibration))
         runtime: Runtime = plugin_registry.load("edgekit.runtimes", plugin.runtime, "RUNTIME")
         model = runtime.open(folder / made.file, threads=1, signature=made.signature)
         return model.infer({name: array[:1] for name, array in inputs.items()})

@@ -18,12 +18,12 @@ BRIDGES = (("onnx", "torch"), ("keras", "torch"), ("torch", "far"), ("far", "far
 
 def test_a_direct_converter_comes_before_a_bridge() -> None:
     both = target("t", keras=("float32",), torch=("float32", "int8"))
-    assert routes.find("keras", both, "float32", BRIDGES) == Route(("keras", "t"))
-    assert routes.find("keras", both, "int8", BRIDGES) == Route(("keras", "torch", "t"))
+    assert routes.shortest_route("keras", both, "float32", BRIDGES) == Route(("keras", "t"))
+    assert routes.shortest_route("keras", both, "int8", BRIDGES) == Route(("keras", "torch", "t"))
 
 
 def test_the_shortest_way_over_several_bridges_is_found_and_told() -> None:
-    route = routes.find("onnx", target("t", farther=("int8",)), "int8", BRIDGES)
+    route = routes.shortest_route("onnx", target("t", farther=("int8",)), "int8", BRIDGES)
     assert route == Route(("onnx", "torch", "far", "farther", "t"))
     assert route.bridges == (("onnx", "torch"), ("torch", "far"), ("far", "farther"))
     assert (route.source_kind, route.converter_kind, str(route)) == (
@@ -35,7 +35,7 @@ def test_the_shortest_way_over_several_bridges_is_found_and_told() -> None:
 
 def test_where_no_way_leads_there_is_no_route_even_in_a_circle() -> None:
     circle = (("a", "b"), ("b", "a"))
-    assert routes.find("a", target("t", torch=("int8",)), "int8", circle) is None
+    assert routes.shortest_route("a", target("t", torch=("int8",)), "int8", circle) is None
 
 
 def test_no_words_stand_for_every_target_and_a_precision_narrows_them() -> None:
@@ -51,7 +51,7 @@ def test_a_variant_and_a_target_with_a_precision_mean_the_same() -> None:
 
 
 def test_every_kind_takes_the_variants_that_it_reaches() -> None:
-    chosen = routes.select(
+    chosen = routes.select_variants(
         ("keras", "torch"),
         routes.parse_selection(("onnx:int8", "torchscript"), None),
         kinds_named=False,
@@ -69,26 +69,26 @@ def test_every_kind_takes_the_variants_that_it_reaches() -> None:
 
 def test_a_target_that_nobody_named_is_left_out_where_it_cannot_be_reached() -> None:
     everything = routes.parse_selection((), None)
-    chosen = routes.select(("torch",), everything, kinds_named=True, targets_named=False)
+    chosen = routes.select_variants(("torch",), everything, kinds_named=True, targets_named=False)
     assert Variant("onnx", "int8") in [variant for _, variant, _ in chosen]
 
 
 def test_a_named_target_that_no_kind_reaches_is_refused_with_what_there_is() -> None:
     alien = target("alien", mars=("int8",))
     with pytest.raises(InputError, match="no route from keras to alien:int8"):
-        routes.select(("keras",), [(alien, "int8")], kinds_named=True, targets_named=True)
+        routes.select_variants(("keras",), [(alien, "int8")], kinds_named=True, targets_named=True)
 
 
 def test_keras_reaches_what_pytorch_reaches_by_way_of_it() -> None:
     executorch = routes.load_target("executorch")
-    (route,) = routes.ways("keras", executorch, "int8", routes.bridges())
+    (route,) = routes.available_routes("keras", executorch, "int8", routes.bridges())
     assert str(route) == "keras -> torch -> executorch"
-    assert routes.impossible("keras", executorch, "int8", routes.bridges()) is None
+    assert routes.why_unreachable("keras", executorch, "int8", routes.bridges()) is None
 
 
 def test_what_nothing_leads_to_is_impossible_for_a_reason() -> None:
     alien = target("alien", mars=("int8",))
-    assert routes.impossible("keras", alien, "int8", routes.bridges()) == "alien:int8 is made from mars only"
+    assert routes.why_unreachable("keras", alien, "int8", routes.bridges()) == "alien:int8 is made from mars only"
 
 
 def test_a_route_is_written_with_commas_or_arrows() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.core.errors import InputError
-from edgekit.stages.conversion.size import parse_limit, weigh
+from edgekit.stages.conversion.size import measure_sizes, parse_limit
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def files(tmp_path, monkeypatch):
 
 
 def weights(files, *limits):
-    return weigh(files, [parse_limit(text) for text in limits])
+    return measure_sizes(files, [parse_limit(text) for text in limits])
 
 
 def test_files_and_folders_are_weighed(files):
@@ -55,7 +55,7 @@ def test_a_limit_that_is_none_is_bad_input(text):
 
 def test_a_file_that_is_not_there_is_bad_input():
     with pytest.raises(InputError, match=r"nowhere\.tflite: no such file"):
-        weigh([Path("nowhere.tflite")], [])
+        measure_sizes([Path("nowhere.tflite")], [])
 
 
 def test_the_command_names_what_is_too_large(files, edgekit):

@@ -10,14 +10,14 @@ import pytest
 from edgekit.core.environment.atomic_files import to_json
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.timing import Distribution
-from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts, Emulated
+from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts, EmulatedLatency
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.stages.gates.baseline import load_baseline, regressions
 
 WALL = Distribution(9, 1, 1, 1, 1, 1, 1, 0)
 COUNTS = Counts(1000, 100, 50, 50, 400, 0, 100, 300, 20, 10)
-EMULATED = Emulated("cortex-a72", 4, 4, COUNTS, 10.0, None, None, UNCALIBRATED)
+EMULATED = EmulatedLatency("cortex-a72", 4, 4, COUNTS, 10.0, None, None, UNCALIBRATED)
 LATENCY = {"host": 1.0, "analytic": 2.0, "emulated": 10.0}
 BENCH = Measurement(
     "tiny", "keras", "tflite", "int8", "0" * 64, "pixel-2", "litert", 1000, 900, LATENCY, 1, 1, 3, WALL, WALL, 1, (1,),

@@ -9,9 +9,9 @@ import pytest
 from _helpers.sample_reports import EMULATED, comparison, measurement, render, report, row, validation, verdict
 
 from edgekit.core.errors import InputError
-from edgekit.core.records.regressions import ALLOWED, BETTER, GONE, INCOMPARABLE, NEW, SAME, WORSE, Allowance
+from edgekit.core.records.regressions import ALLOWED, BETTER, GONE, INCOMPARABLE, NEW, SAME, WORSE, RegressionThresholds
 from edgekit.core.records.report import load_report
-from edgekit.stages.gates.regressions import against, compare
+from edgekit.stages.gates.regressions import compare_reports, compare_with_baseline
 from edgekit.stages.selection import Selection
 
 NAMES = ("main.json", "branch.json")
@@ -37,12 +37,12 @@ def instructions(count):
 
 def states(old, new, allowance=None):
     """Rule -> state, of what did not stay as it was."""
-    found = compare(old, new, NAMES, allowance or Allowance())
+    found = compare_reports(old, new, NAMES, allowance or RegressionThresholds())
     return {item.rule: item.state for item in found.told}
 
 
 def test_the_same_run_twice_has_not_changed():
-    found = compare(run(), run(), NAMES, Allowance(0, 0, 0))
+    found = compare_reports(run(), run(), NAMES, RegressionThresholds(0, 0, 0))
     assert {item.state for item in found.items} == {SAME}
     assert {item.rule for item in found.items} == {
         "size_bytes",
@@ -86,9 +86,9 @@ def test_what_does_not_repeat_better_has_not_moved(bench):
 
 
 def test_what_is_allowed_can_be_set():
-    assert states(run(), run(size=1_300_000), Allowance(share=0.1)) == {"size_bytes": ALLOWED}
-    assert states(run(), run(latency(host=1.4)), Allowance(noisy=0.1)) == {"latency_ms.host": WORSE}
-    assert states(run(), run(accuracy=0.9688), Allowance(metric=0.0005)) == {"metric": WORSE}
+    assert states(run(), run(size=1_300_000), RegressionThresholds(share=0.1)) == {"size_bytes": ALLOWED}
+    assert states(run(), run(latency(host=1.4)), RegressionThresholds(noisy=0.1)) == {"latency_ms.host": WORSE}
+    assert states(run(), run(accuracy=0.9688), RegressionThresholds(metric=0.0005)) == {"metric": WORSE}
 
 
 def test_an_error_that_grows_is_a_loss_where_less_is_better():
@@ -126,7 +126,7 @@ def test_an_error_that_grows_is_a_loss_where_less_is_better():
     ],
 )
 def test_what_is_not_about_the_same_is_not_compared(new, rules, note):
-    found = compare(run(), new, NAMES, Allowance()).told
+    found = compare_reports(run(), new, NAMES, RegressionThresholds()).told
     assert {item.rule for item in found} == rules
     assert {item.state for item in found} == {INCOMPARABLE}
     assert all(item.note.endswith(note) for item in found)
@@ -141,7 +141,7 @@ def test_a_tier_is_never_compared_with_another():
 
 def test_new_and_vanished_artifacts_and_benches_are_told():
     old, new = report(row(), row("onnx:int8")), report(row(), row("onnx:float32"))
-    found = compare(old, new, NAMES, Allowance())
+    found = compare_reports(old, new, NAMES, RegressionThresholds())
     assert [(item.variant, item.rule, item.state) for item in found.told] == [
         ("onnx:int8", "artifact", GONE),
         ("onnx:float32", "artifact", NEW),
@@ -158,30 +158,30 @@ def test_a_verdict_that_changed_is_told():
 
 
 def test_the_worst_stands_first():
-    found = compare(run(), run(latency(emulated=3.0, host=9.0), size=1_240_000), NAMES, Allowance())
+    found = compare_reports(run(), run(latency(emulated=3.0, host=9.0), size=1_240_000), NAMES, RegressionThresholds())
     assert [item.state for item in found.told] == [WORSE, ALLOWED, BETTER]
     assert found.sentence == "7 figures compared: 1 worse, 1 allowed, 1 better"
 
 
 def test_runs_with_nothing_in_common_are_bad_input():
     with pytest.raises(InputError, match=r"main\.json and branch\.json have no artifact in common"):
-        compare(report(row()), report(row("onnx:int8")), NAMES, Allowance())
+        compare_reports(report(row()), report(row("onnx:int8")), NAMES, RegressionThresholds())
 
 
 def test_a_narrower_run_does_not_miss_what_it_is_not_about():
     old = report(row(), row("onnx:int8"), row(model="other"))
     now = report(row())
-    assert len(against(now, old, "main.json", Selection()).changes.broken) == 2
-    assert len(against(now, old, "main.json", Selection(names=("tiny",))).changes.broken) == 1
-    assert len(against(now, old, "main.json", Selection(targets=("tflite",))).changes.broken) == 1
-    assert against(now, old, "main.json", Selection(("tiny",), targets=("tflite",))).changes.broken == ()
+    assert len(compare_with_baseline(now, old, "main.json", Selection()).changes.broken) == 2
+    assert len(compare_with_baseline(now, old, "main.json", Selection(names=("tiny",))).changes.broken) == 1
+    assert len(compare_with_baseline(now, old, "main.json", Selection(targets=("tflite",))).changes.broken) == 1
+    assert compare_with_baseline(now, old, "main.json", Selection(("tiny",), targets=("tflite",))).changes.broken == ()
 
 
 def test_a_device_can_be_singled_out():
     old = run(latency(host=0.1))
-    changed = against(run(), old, "main.json", Selection(), devices=("pixel-3a",)).changes
+    changed = compare_with_baseline(run(), old, "main.json", Selection(), devices=("pixel-3a",)).changes
     assert changed.broken == ()
-    assert against(run(), old, "main.json", Selection(), devices=("pixel-2",)).changes.broken
+    assert compare_with_baseline(run(), old, "main.json", Selection(), devices=("pixel-2",)).changes.broken
 
 
 def test_a_report_is_read_back_as_it_was_written(tmp_path):

@@ -5,19 +5,19 @@ import re
 import pytest
 
 from edgekit.config.project import load_project
-from edgekit.stages.models.init import Found, written
+from edgekit.stages.models.init import FoundModel, render_config
 
 FOUND = {
     "nothing": (),
-    "a file": (Found("net.onnx", sample="inputs.npz"),),
-    "code": (Found("net.py:build", "torch", "net.safetensors"),),
-    "both": (Found('odd "name".keras'), Found("net.py:build", "keras", None, "net.npz")),
+    "a file": (FoundModel("net.onnx", sample="inputs.npz"),),
+    "code": (FoundModel("net.py:build", "torch", "net.safetensors"),),
+    "both": (FoundModel('odd "name".keras'), FoundModel("net.py:build", "keras", None, "net.npz")),
 }
 
 
 @pytest.mark.parametrize("found", FOUND.values(), ids=FOUND)
 def test_it_is_good_as_it_is_and_with_every_example_in_it(tmp_path, found):
-    text = written(found)
+    text = render_config(found)
     everything = re.sub(r"(?m)^# (?=\[|\w+ = )", "", text)
     assert everything.count("\n[bench]") == 1
     for content in (text, everything):

@@ -15,7 +15,7 @@ from edgekit.core.events import ignore
 from edgekit.core.values.specs import TensorSpec
 from edgekit.stages.context import Context
 from edgekit.stages.models import model_refs
-from edgekit.stages.models.model_refs import OwnModel
+from edgekit.stages.models.model_refs import UserModelOptions
 from edgekit.workers.pool import WorkerPool
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=100)
@@ -178,21 +178,21 @@ def test_another_file_is_told_what_edgekit_takes(tmp_path: Path) -> None:
     ["net.py:build", "src/net.py:small", "package.nets:build", "nets:Net", "gone.onnx", "gone.KERAS", "./net", "a/b"],
 )
 def test_paths_and_code_are_models_of_the_users_own(empty: Context, text: str) -> None:
-    assert model_refs.is_given(empty, text)
+    assert model_refs.is_model_reference(empty, text)
 
 
 @pytest.mark.parametrize("text", ["nope", "linear", "simple_cnn", "taken", "taken.onnx"])
 def test_names_are_no_models_of_the_users_own(empty: Context, text: str) -> None:
     adopted(empty, "taken", "torch")
     adopted(empty, "taken.onnx", "onnx")
-    assert not model_refs.is_given(empty, text)
+    assert not model_refs.is_model_reference(empty, text)
 
 
 def test_what_stands_in_the_folder_is_a_model_of_the_users_own_unless_its_name_is_taken(empty: Context) -> None:
     for name in ("net", "linear", "taken"):
         (empty.project.root / name).mkdir()
     adopted(empty, "taken", "saved-model")
-    assert [model_refs.is_given(empty, name) for name in ("net", "linear", "taken")] == [True, False, False]
+    assert [model_refs.is_model_reference(empty, name) for name in ("net", "linear", "taken")] == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,9 @@ def test_a_model_is_called_like_its_file_or_code(text: str, expected: str) -> No
 
 @pytest.mark.parametrize("name", ["linear", "simple_cnn"])
 def test_the_name_of_a_reference_model_is_refused(empty: Context, name: str) -> None:
-    for text, own in ((f"./{name}.onnx", OwnModel()), ("net.onnx", OwnModel(name=name))):
+    for text, own in ((f"./{name}.onnx", UserModelOptions()), ("net.onnx", UserModelOptions(name=name))):
         with pytest.raises(InputError) as caught:
-            model_refs.adopt(empty, text, None, own)
+            model_refs.import_model(empty, text, None, own)
         assert str(caught.value) == f"{name} is the name of a reference model; give yours another with --name"
     assert list(empty.project.root.iterdir()) == []
 
@@ -227,23 +227,23 @@ def test_the_name_of_a_reference_model_is_refused(empty: Context, name: str) -> 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "my net", "-x", "a\nb"])
 def test_a_name_that_is_no_folder_name_is_refused(empty: Context, name: str) -> None:
     with pytest.raises(InputError) as caught:
-        model_refs.adopt(empty, "net.onnx", None, OwnModel(name=name))
+        model_refs.import_model(empty, "net.onnx", None, UserModelOptions(name=name))
     assert str(caught.value) == f"--name {name}: a name has letters, digits, '_', '-' and '.'"
 
 
 @pytest.mark.parametrize(
     "own",
     [
-        OwnModel(name="mine"),
-        OwnModel(weights=Path("w.pt")),
-        OwnModel(inputs=("x:1x4",)),
-        OwnModel(sample=Path("s.npz")),
-        OwnModel(calibration="photos"),
+        UserModelOptions(name="mine"),
+        UserModelOptions(weights=Path("w.pt")),
+        UserModelOptions(inputs=("x:1x4",)),
+        UserModelOptions(sample=Path("s.npz")),
+        UserModelOptions(calibration="photos"),
     ],
 )
 @pytest.mark.parametrize("words", [(), ("linear",), ("a.onnx", "b.onnx")])
 def test_what_describes_one_model_is_refused_for_none_and_for_several(
-    empty: Context, own: OwnModel, words: tuple[str, ...]
+    empty: Context, own: UserModelOptions, words: tuple[str, ...]
 ) -> None:
     with pytest.raises(InputError, match=r"describe one model of your own: name its file, folder or code"):
         model_refs.resolve(empty, words, None, own)
@@ -252,39 +252,39 @@ def test_what_describes_one_model_is_refused_for_none_and_for_several(
 def test_a_model_that_was_taken_in_is_found_by_name_with_its_kinds(empty: Context) -> None:
     adopted(empty, "net", "torch")
     adopted(empty, "net", "onnx")
-    (found,) = model_refs.resolve(empty, ("net",), None, OwnModel())
+    (found,) = model_refs.resolve(empty, ("net",), None, UserModelOptions())
     assert (found.models, found.kinds) == (("net",), ("onnx", "torch"))
-    (found,) = model_refs.resolve(empty, ("net",), "torch", OwnModel())
+    (found,) = model_refs.resolve(empty, ("net",), "torch", UserModelOptions())
     assert found.kinds == ("torch",)
     with pytest.raises(InputError, match="net was not taken in as a keras model, but as: onnx, torch"):
-        model_refs.resolve(empty, ("net",), "keras", OwnModel())
+        model_refs.resolve(empty, ("net",), "keras", UserModelOptions())
 
 
 def test_reference_models_and_own_ones_go_together(empty: Context) -> None:
     adopted(empty, "net", "onnx")
-    found = model_refs.resolve(empty, ("linear", "net", "simple_cnn"), None, OwnModel())
+    found = model_refs.resolve(empty, ("linear", "net", "simple_cnn"), None, UserModelOptions())
     assert [item.models for item in found] == [("linear", "simple_cnn"), ("net",)]
     assert model_refs.names_of(found) == ("linear", "simple_cnn", "net")
 
 
 def test_no_word_stands_for_every_reference_model(empty: Context) -> None:
     adopted(empty, "net", "onnx")
-    (found,) = model_refs.resolve(empty, (), None, OwnModel())
+    (found,) = model_refs.resolve(empty, (), None, UserModelOptions())
     assert found.models == tuple(empty.project.models())
     assert {"linear", "simple_cnn"} <= set(found.models)
 
 
 def test_an_unknown_name_lists_the_known_ones(empty: Context) -> None:
     with pytest.raises(InputError) as caught:
-        model_refs.resolve(empty, ("nope",), None, OwnModel())
+        model_refs.resolve(empty, ("nope",), None, UserModelOptions())
     assert str(caught.value) == f"unknown model 'nope'; known: {', '.join(empty.project.models())}"
 
 
 def test_missing_files_are_told_before_anything_is_loaded(empty: Context) -> None:
     (empty.project.root / "net.onnx").write_bytes(b"")
-    for own in (OwnModel(sample=Path("gone.npz")), OwnModel(weights=Path("gone.npz"))):
+    for own in (UserModelOptions(sample=Path("gone.npz")), UserModelOptions(weights=Path("gone.npz"))):
         with pytest.raises(InputError) as caught:
-            model_refs.adopt(empty, "net.onnx", None, own)
+            model_refs.import_model(empty, "net.onnx", None, own)
         assert str(caught.value) == "gone.npz: no such file"
 
 
@@ -292,4 +292,4 @@ def test_weights_belong_to_code(empty: Context) -> None:
     for name in ("net.onnx", "w.pt"):
         (empty.project.root / name).write_bytes(b"")
     with pytest.raises(InputError, match="--weights belongs to a model that code builds: name FILE"):
-        model_refs.adopt(empty, "net.onnx", None, OwnModel(weights=Path("w.pt")))
+        model_refs.import_model(empty, "net.onnx", None, UserModelOptions(weights=Path("w.pt")))

@@ -11,9 +11,9 @@ import pytest
 from _helpers.support import REPOSITORY
 
 from edgekit.config.project import load_project
-from edgekit.core.build.file_digests import Digests
-from edgekit.core.build.run_state import Book
-from edgekit.core.build.step_records import Records
+from edgekit.core.build.file_digests import FileDigests
+from edgekit.core.build.run_state import RunState
+from edgekit.core.build.step_records import StepRecords
 from edgekit.core.environment.project import Project
 from edgekit.stages.pipeline.plan import plan
 
@@ -84,7 +84,7 @@ def root(tmp_path) -> Path:
 
 def keys(root):
     graph = plan(Project(root), load_project(root)).graph
-    book = Book(Records(root / "build"), Digests(root))
+    book = RunState(StepRecords(root / "build"), FileDigests(root))
     return {step.name: book.key(step).digest for step in graph.steps}
 
 

@@ -8,22 +8,22 @@ from dataclasses import replace
 
 import pytest
 
-from edgekit.core.build.graph import Read, Step, assemble
-from edgekit.core.build.run_state import BLOCKED, DONE, FAILED, UP_TO_DATE, Book, foresee
-from edgekit.core.build.step_records import Records
+from edgekit.core.build.graph import Step, StepInput, build_graph
+from edgekit.core.build.run_state import BLOCKED, DONE, FAILED, UP_TO_DATE, RunState, dry_run
+from edgekit.core.build.step_records import StepRecords
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError, StepCrashed
 from edgekit.core.events import Event, Failed, Finished, Overview
-from edgekit.stages.concurrency import MEMORY_BYTES
+from edgekit.stages.concurrency import PROCESS_MEMORY_BYTES
 from edgekit.stages.context import Context
 from edgekit.stages.pipeline import scheduler as running
-from edgekit.stages.pipeline.scheduler import How
-from edgekit.stages.pipeline.step_handlers import Done
+from edgekit.stages.pipeline.scheduler import RunOptions
+from edgekit.stages.pipeline.step_handlers import StepOutput
 from edgekit.workers.pool import WorkerPool
 
 
 def step(name, *reads, kind="export"):
-    return Step(name, kind, f"out/{name}", reads=tuple(Read(path) for path in reads))
+    return Step(name, kind, f"out/{name}", reads=tuple(StepInput(path) for path in reads))
 
 
 class Stage:
@@ -50,7 +50,7 @@ class Stage:
             path = self.root / job.step.output
             path.parent.mkdir(exist_ok=True)
             path.write_text("result")
-            return Done("well", (path,))
+            return StepOutput("well", (path,))
         finally:
             with self.lock:
                 self.now.discard(name)
@@ -66,12 +66,12 @@ def stage(tmp_path, monkeypatch):
 @pytest.fixture
 def go(tmp_path, stage, events: list[Event]):
     def carry(*steps, jobs=2, memory=2**40):
-        graph = assemble(steps, lambda name: name)
-        records = Records(tmp_path / "build")
+        graph = build_graph(steps, lambda name: name)
+        records = StepRecords(tmp_path / "build")
         with WorkerPool() as pool, records.locked(lambda _process: None):
             context = Context(Project(tmp_path), pool, events.append)
-            book = Book(records, records.digests(tmp_path))
-            ran = running.run(context, graph, book, How(jobs, memory, False, lambda _name, _report: ""))
+            book = RunState(records, records.digests(tmp_path))
+            ran = running.run_graph(context, graph, book, RunOptions(jobs, memory, False, lambda _name, _report: ""))
         return {item.step: item for item in ran.outcomes}, ran
 
     return carry
@@ -117,7 +117,7 @@ def test_steps_run_beside_one_another_up_to_the_number_of_jobs(stage, go):
 
 def test_memory_bounds_what_runs_beside_one_another(stage, go, tmp_path):
     stage.actions = dict.fromkeys("ab", lambda: time.sleep(0.05))
-    go(step("a"), step("b"), memory=MEMORY_BYTES)
+    go(step("a"), step("b"), memory=PROCESS_MEMORY_BYTES)
     assert stage.beside == {"a": set(), "b": set()}
 
 
@@ -182,8 +182,8 @@ def test_a_dry_run_names_what_may_follow(stage, go, tmp_path):
     steps = step("a", "in"), step("b", "out/a"), step("c")
     go(*steps)
     (tmp_path / "in").write_text("2")
-    records = Records(tmp_path / "build")
-    found = foresee(assemble(steps, lambda name: name), Book(records, records.digests(tmp_path)), False)
+    records = StepRecords(tmp_path / "build")
+    found = dry_run(build_graph(steps, lambda name: name), RunState(records, records.digests(tmp_path)), False)
     assert {item.step: item.reasons for item in found} == {
         "a": ("in changed",),
         "c": (),
@@ -198,8 +198,8 @@ def test_an_error_that_nobody_foresaw_stops_the_run_and_keeps_what_was_done(stag
     stage.actions = {"b": stumble}
     with pytest.raises(ZeroDivisionError):
         go(step("a"), step("b", "out/a"))
-    assert Records(tmp_path / "build").load("a") is not None
-    assert Records(tmp_path / "build").load("b") is None
+    assert StepRecords(tmp_path / "build").load("a") is not None
+    assert StepRecords(tmp_path / "build").load("b") is None
 
 
 def test_events_tell_what_runs_and_what_waits(go, events):

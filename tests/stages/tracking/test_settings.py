@@ -10,12 +10,12 @@ from edgekit.core.build.graph import Graph, Step
 from edgekit.core.errors import InputError
 from edgekit.stages.tracking.settings import (
     Point,
-    Tracked,
     TrackedRun,
     Tracking,
-    legal,
+    TrackingResult,
+    display_uri,
     parse_uri,
-    shown,
+    sanitize_name,
     tracking,
     tracking_of,
     tracking_step,
@@ -42,7 +42,7 @@ def test_what_mlflow_takes_is_left_as_it_is(text, tmp_path):
 def test_a_folder_is_a_file_uri_of_its_whole_path(text, tmp_path):
     uri = parse_uri(text.format(whole=tmp_path / "my runs", uri=(tmp_path / "my runs").as_uri()), tmp_path)
     assert uri == (tmp_path / "my runs").as_uri()
-    assert shown(uri) == str(tmp_path / "my runs")
+    assert display_uri(uri) == str(tmp_path / "my runs")
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_what_is_no_uri_is_one_sentence(text, sentence, tmp_path):
 
 
 def test_no_password_is_shown():
-    assert shown("https://name:word@host:80/path") == "https://host:80/path"
-    assert shown("postgresql://name:word@host/runs") == "postgresql://host/runs"
+    assert display_uri("https://name:word@host:80/path") == "https://host:80/path"
+    assert display_uri("postgresql://name:word@host/runs") == "postgresql://host/runs"
 
 
 def test_the_experiment_is_called_as_the_folder_unless_it_is_named(tmp_path):
@@ -84,14 +84,14 @@ def test_the_experiment_is_called_as_the_folder_unless_it_is_named(tmp_path):
 
 @pytest.mark.parametrize("part", ["raspberry-pi-4b", "latency_ms.host", "a b"])
 def test_a_legal_name_is_kept(part):
-    assert legal("x", part) == f"x/{part}"
+    assert sanitize_name("x", part) == f"x/{part}"
 
 
 AWKWARD = ("a/b", "a:b", "ä", "", ".", "..", " a", "a ", "x" * 300, "StatefulPartitionedCall:0")
 
 
 def test_every_other_name_becomes_a_legal_one_of_its_own():
-    made = [legal(part) for part in AWKWARD]
+    made = [sanitize_name(part) for part in AWKWARD]
     assert len(set(made)) == len(AWKWARD)
     assert all(re.fullmatch(r"[A-Za-z0-9_.\- ]+-[0-9a-f]{6}", name) and len(name) < 100 for name in made)
 
@@ -157,9 +157,9 @@ def test_the_step_reads_what_all_others_write_and_comes_after_them():
 
 
 def test_a_summary_counts():
-    from edgekit.stages.tracking.settings import Logged
+    from edgekit.stages.tracking.settings import LoggedRun
 
-    runs = (Logged("a", "1", "new"), Logged("b", "2", "there"), Logged("c", "3", "completed"))
-    assert Tracked("/runs", "edge", "0", runs).summary == (
+    runs = (LoggedRun("a", "1", "new"), LoggedRun("b", "2", "there"), LoggedRun("c", "3", "completed"))
+    assert TrackingResult("/runs", "edge", "0", runs).summary == (
         "1 runs logged, 1 completed, 1 already there in the experiment edge at /runs"
     )

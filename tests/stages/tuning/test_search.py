@@ -5,15 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from edgekit.contracts.target import Layer
+from edgekit.contracts.target import QuantizableLayer
 from edgekit.core.numerics.tolerances import Tolerances
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.tuning import Constraints
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
-from edgekit.stages.tuning.search import Judge, Search, units
-from edgekit.stages.tuning.trial_job import Outcome
+from edgekit.stages.tuning.search import Judge, Search, layer_groups
+from edgekit.stages.tuning.trial_job import TrialResult
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.normal(0, 1, (64, 8))
@@ -24,7 +24,7 @@ def chain(*weights, operator="CONV", int16=False):
     """Layers a, b, c … one after another."""
     names = "abcdefgh"[: len(weights)]
     return tuple(
-        Layer(name, operator, name, (f"t{index}",), (f"t{index + 1}",), weight, int16)
+        QuantizableLayer(name, operator, name, (f"t{index}",), (f"t{index + 1}",), weight, int16)
         for index, (name, weight) in enumerate(zip(names, weights, strict=True))
     )
 
@@ -48,7 +48,7 @@ class Network:
             power += noise * (coarse if left <= {*recipe.int16_layers} else 1.0) if left else 0.0
         noise = np.random.default_rng(1).normal(0, math.sqrt(min(power, self.ceiling) + 1e-8), REFERENCE.shape)
         size = 1000 + 3 * sum(layer.weights for layer in self.layers if layer.name in kept)
-        return Outcome(size, repr(recipe), {"y": REFERENCE + noise}, None)
+        return TrialResult(size, repr(recipe), {"y": REFERENCE + noise}, None)
 
     def search(self, **limits):
         source = SourceModel("m", "keras", "f", "s", Signature((), ()), None, None, None, 0)
@@ -64,19 +64,19 @@ def floats(items):
 
 
 def test_units_are_layers_and_the_neighbours_of_each_tensor():
-    assert [unit.names for unit in units(chain(1, 2, 3))] == [("a",), ("b",), ("c",), ("a", "b"), ("b", "c")]
-    assert [unit.weights for unit in units(chain(1, 2, 3))] == [1, 2, 3, 3, 5]
+    assert [unit.names for unit in layer_groups(chain(1, 2, 3))] == [("a",), ("b",), ("c",), ("a", "b"), ("b", "c")]
+    assert [unit.weights for unit in layer_groups(chain(1, 2, 3))] == [1, 2, 3, 3, 5]
 
 
 def test_what_only_passes_a_tensor_on_joins_its_neighbours():
-    assert [unit.names for unit in units(chain(1, 0, 0, 2))][4:] == [("a", "b", "c", "d")]
+    assert [unit.names for unit in layer_groups(chain(1, 0, 0, 2))][4:] == [("a", "b", "c", "d")]
 
 
 def test_an_addition_ends_the_chain():
     first, second = chain(1, 1)
-    add = Layer("add", "ADD", "add", ("t1", "t2"), ("t3",), 0)
-    last = Layer("last", "CONV", "last", ("t3",), ("t4",), 1)
-    groups = {unit.names for unit in units((first, second, add, last))}
+    add = QuantizableLayer("add", "ADD", "add", ("t1", "t2"), ("t3",), 0)
+    last = QuantizableLayer("last", "CONV", "last", ("t3",), ("t4",), 1)
+    groups = {unit.names for unit in layer_groups((first, second, add, last))}
     assert {("a", "b", "add"), ("b", "add"), ("add", "last")} <= groups
     assert not any({"a", "last"} <= set(group) for group in groups)
 
@@ -87,8 +87,8 @@ def test_the_one_tensor_to_blame_is_found_and_nothing_else_is_kept():
     grown = search.grow(START)
     assert floats(grown) == [("b", "c")]
     assert grown[0].accurate(search.constraints)
-    assert (search.blames[0].unit.names, search.blames[0].share) == (("b", "c"), 0.4)
-    assert search.blames[0].gain_db == pytest.approx(40, abs=1)
+    assert (search.sensitivities[0].unit.names, search.sensitivities[0].share) == (("b", "c"), 0.4)
+    assert search.sensitivities[0].gain_db == pytest.approx(40, abs=1)
 
 
 def test_several_are_put_back_by_the_noise_that_they_take_away():
@@ -106,7 +106,7 @@ def test_layers_that_drown_one_another_out_are_looked_at_alone():
     assert grown[-1].accurate(search.constraints)
     assert set(grown[-1].recipe.float_layers) >= {"b", "e"}
     assert search.prune(grown[-1]).recipe.float_layers == ("b", "e")
-    alone = {item.unit.names: item.alone_db for item in search.blames}
+    alone = {item.unit.names: item.alone_db for item in search.sensitivities}
     assert alone["b",] < 0 < 60 < alone["a",]
 
 
@@ -151,7 +151,7 @@ def test_trials_that_fail_are_no_candidates():
 
 def test_outputs_that_are_not_finite_are_the_worst_there_is():
     search = Network(chain(10), []).search()
-    outcome = Outcome(1, "s", {"y": np.full_like(REFERENCE, np.nan)}, None)
+    outcome = TrialResult(1, "s", {"y": np.full_like(REFERENCE, np.nan)}, None)
     assert search.judge.sqnr_db(outcome) == -math.inf
     item = search.judge.candidate(START, outcome)
     assert item.breaks(search.constraints) == ("drop", "outputs")

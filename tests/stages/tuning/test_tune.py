@@ -67,9 +67,9 @@ def test_what_int8_loses_is_won_back_with_few_weights_in_float(tuned):
         assert whole.drop - item.drop >= 0.95 * whole.drop
         assert 0 < item.float_share < 0.25
         assert item.size_bytes < by_name(tuning)["float16"].size_bytes
-    assert {"0:CONV_2D", "1:CONV_2D"} == set(tuning.blames[0].unit.names)
-    assert tuning.blames[0].gain_db > 30
-    assert tuning.blames[0].metric_gain > 0.4
+    assert {"0:CONV_2D", "1:CONV_2D"} == set(tuning.sensitivities[0].unit.names)
+    assert tuning.sensitivities[0].gain_db > 30
+    assert tuning.sensitivities[0].metric_gain > 0.4
 
 
 def test_the_winner_is_the_smallest_that_meets_the_limits_and_stands_beside_its_recipe(tuned):
@@ -145,7 +145,7 @@ def test_without_labels_the_drop_is_the_error_of_the_outputs(here):
     assert by_name(tuning)["int8"].drop > 0.8
     assert tuning.winner.recipe.float_layers
     assert tuning.winner.sqnr_db >= 40
-    assert all(blame.metric_gain is None for blame in tuning.blames)
+    assert all(blame.metric_gain is None for blame in tuning.sensitivities)
 
 
 def test_a_target_without_selective_quantization_compares_whole_precisions_and_says_so(here, events):
@@ -164,5 +164,5 @@ def test_a_healthy_network_that_is_not_trained_yet_is_trained_and_needs_no_recip
     assert tuning.constraints.drop_name == "mae drop"
     assert tuning.constraints.max_drop == pytest.approx(0.01 * artifact.manifest.source["metric_value"])
     assert tuning.winner is not None
-    assert not tuning.blames
+    assert not tuning.sensitivities
     assert artifact.folder.is_relative_to(tmp_path)
