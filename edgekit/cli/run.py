@@ -94,11 +94,11 @@ def command(
         return 0
     chosen = _tracked(planned.graph.needed(steps), mlflow.tracking(session))
     if dry_run:
-        return _foresee(session, chosen, book, force)
+        return _dry_run(session, chosen, book, force)
     with book.records.locked(waiting):
         if not kept:
             _keep(session, planned, book)
-        ran = _carry_out(session, chosen, book, _Wanted(force, jobs, timeout, dask, store or ""))
+        ran = _execute(session, chosen, book, _RunFlags(force, jobs, timeout, dask, store or ""))
     _answer(session, ran, explain)
     return ran.exit_code
 
@@ -128,7 +128,7 @@ def _keep(session: CommandSession, planned: CachedPlan, book: RunState) -> None:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _RunFlags:
     """What the options say of how to carry it out."""
 
     forced: bool
@@ -138,7 +138,7 @@ class _Wanted:
     store: str
 
 
-def _carry_out(session: CommandSession, graph: Graph, book: RunState, wanted: _Wanted) -> RunResult:
+def _execute(session: CommandSession, graph: Graph, book: RunState, wanted: _RunFlags) -> RunResult:
     """Nothing is started, and little imported, where nothing has to run."""
     from edgekit.core.build.run_state import UP_TO_DATE, RunResult, dry_run
 
@@ -163,7 +163,7 @@ def _carry_out(session: CommandSession, graph: Graph, book: RunState, wanted: _W
             return carry_out(context, graph, book, replace(how, cluster=cluster))
 
 
-def _foresee(session: CommandSession, graph: Graph, book: RunState, force: bool) -> int:
+def _dry_run(session: CommandSession, graph: Graph, book: RunState, force: bool) -> int:
     from edgekit.core.build.run_state import DONE, dry_run
 
     outcomes = dry_run(graph, book, force)

@@ -82,7 +82,7 @@ class LoadedModel(ABC):
         """The floating-point results of every layer in one call."""
         raise InputError(f"{self.kind} models do not show what they compute inside")
 
-    def exact(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
+    def run_float64(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
         """What `run` computes, with float64 in place of float32 all the way: the mark that rounding is measured from.
 
         None where the kind, or this model's own code, does not take float64.
@@ -97,7 +97,7 @@ class LoadedModel(ABC):
         except Exception:  # noqa: BLE001 - a user's code may name float32, an operator may have no kernel for float64
             return None
 
-    def relaid(self, orders: Mapping[str, Permutation], signature: Signature) -> LoadedModel:
+    def with_layout(self, orders: Mapping[str, Permutation], signature: Signature) -> LoadedModel:
         """A model with that signature, whose tensors named in `orders` have their dimensions in another order.
 
         `orders` gives, for each dimension of the new tensor, the old one that it was.
@@ -112,7 +112,7 @@ class LoadedModel(ABC):
         """The outputs in order for the framework's own tensors in order, as a converter traces it."""
         raise NotImplementedError(f"{self.kind} models are not traced")
 
-    def once(self, what: str, make: Callable[[], T]) -> T:
+    def cached(self, what: str, make: Callable[[], T]) -> T:
         """What `make` returns, made once for this model under this signature, and kept for as long as the model is."""
         key = (what, self.signature, tuple(sorted(self.sizes.items())))
         if key not in self._made:
@@ -167,7 +167,7 @@ class SourceKind(ABC):
     exposes_intermediates: ClassVar[bool] = True
     """Whether it can be told what its layers compute, by the kind or by a runtime that takes its files."""
 
-    def recognises(self, path: Path) -> bool:
+    def recognizes(self, path: Path) -> bool:
         """Whether a file or folder looks like one of this kind, without its framework."""
         return path.is_file() and path.suffix.lower() in self.suffixes
 
@@ -179,7 +179,7 @@ class SourceKind(ABC):
         """
 
     @abstractmethod
-    def adopt(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
+    def import_model(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
         """Puts a user's model into the folder: the name of the file (or folder) there, and its signature.
 
         Outputs whose shape only a run can tell have the shape (). Raises InputError as `load` does, and when the

@@ -162,7 +162,7 @@ class Target(ABC):
             if wanted != got:
                 raise StepFailed(f"the {self.name} file has the {what} {got} where the source has {wanted}")
 
-    def exposed(self, path: Path, folder: Path) -> Path:
+    def expose_intermediates(self, path: Path, folder: Path) -> Path:
         """A file like this one whose runtime shows its inner tensors: itself, where the runtime does so anyway."""
         return path
 
@@ -173,13 +173,13 @@ class Target(ABC):
     @property
     def can_truncate(self) -> bool:
         """Whether its files can be cut off after an operator."""
-        return type(self).cut is not Target.cut
+        return type(self).truncate_after is not Target.truncate_after
 
     def operators(self, path: Path) -> tuple[Operator, ...]:
         """The operators after which the file can be cut off, in the order of computation."""
         raise InputError(f"{path}: {self.title} files are not cut off after an operator")
 
-    def cut(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
+    def truncate_after(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
         """Files in the folder that end after these operators (from 0), with the same inputs."""
         raise InputError(f"{path}: {self.title} files are not cut off after an operator")
 

@@ -89,9 +89,9 @@ def _change(item: MetricChange) -> tuple[str, ...]:
 
 def changes_table(changes: ChangeReport, color: bool) -> str:
     """What changed, the worst first; what could not be compared is counted below, with the reason."""
-    compared = [item for item in changes.told if item.state != INCOMPARABLE]
+    compared = [item for item in changes.reported if item.state != INCOMPARABLE]
     text = table(_CHANGES, map(_change, compared), left=3, color=color) if compared else ""
-    reasons = Counter(item.note for item in changes.told if item.state == INCOMPARABLE)
+    reasons = Counter(item.note for item in changes.reported if item.state == INCOMPARABLE)
     notes = (f"{count} not comparable: {reason}\n" for reason, count in reasons.items())
     return "".join([text, *notes, f"{changes.sentence}\n"])
 

@@ -130,7 +130,7 @@ class Keras(SourceKind):
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedKeras:
         return LoadedKeras(load_source(path, build, signature.inputs), signature)
 
-    def adopt(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
+    def import_model(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
         if given.path is not None:
             file = f"model{given.path.suffix.lower()}"
             model = load_model(given.path, None, ())

@@ -116,7 +116,7 @@ class Onnx(SourceKind):
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedOnnx:
         return LoadedOnnx(load_model(path), signature)
 
-    def adopt(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
+    def import_model(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
         import onnx
 
         assert given.path is not None  # an ONNX model is a file

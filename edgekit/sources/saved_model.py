@@ -76,14 +76,14 @@ class SavedModel(SourceKind):
     variables = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "TF_ENABLE_ONEDNN_OPTS": "0"}
     layout = "last"
 
-    def recognises(self, path: Path) -> bool:
+    def recognizes(self, path: Path) -> bool:
         return (path / "saved_model.pb").is_file()
 
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedSavedModel:
         inner, function = _open(path)
         return LoadedSavedModel(_module(inner, function, signature), signature)
 
-    def adopt(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
+    def import_model(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
         assert given.path is not None  # a SavedModel is a folder
         _, function = _open(given.path)
         shutil.copytree(given.path, folder / "saved_model")

@@ -39,7 +39,7 @@ class Torch(SourceKind):
         _fill(module, path, f"{path}: these weights do not fit the network that the code builds; train it again")
         return LoadedTorch(_returning_tensors(module.eval(), signature), signature)
 
-    def adopt(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
+    def import_model(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
         if given.path is not None:
             found = _program_signature(load_program(given.path), given.path)
             shutil.copyfile(given.path, folder / "model.pt2")

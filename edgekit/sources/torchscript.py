@@ -43,8 +43,8 @@ class TorchScript(SourceKind):
     layout = "first"
     suffixes = (".pt", ".pth", ".ts", ".torchscript", ".jit")
 
-    def recognises(self, path: Path) -> bool:
-        if not super().recognises(path) or not zipfile.is_zipfile(path):
+    def recognizes(self, path: Path) -> bool:
+        if not super().recognizes(path) or not zipfile.is_zipfile(path):
             return False
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
@@ -52,7 +52,7 @@ class TorchScript(SourceKind):
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedTorchScript:
         return LoadedTorchScript(load_script(path), signature)
 
-    def adopt(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
+    def import_model(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
         import torch
 
         assert given.path is not None  # TorchScript is a file

@@ -76,7 +76,7 @@ class Onnx(Target):
             ).SerializeToString()
             return content
 
-        return onnx.ModelProto.FromString(source.once(f"onnx, opset {wanted}", export))
+        return onnx.ModelProto.FromString(source.cached(f"onnx, opset {wanted}", export))
 
     def _quantized(self, prepared: Path, signature: Signature, job: ConversionRequest) -> ConversionResult:
         path = job.folder / self.file_name
@@ -114,10 +114,10 @@ class Onnx(Target):
     def operators(self, path: Path) -> tuple[Operator, ...]:
         return truncate.operators(path)
 
-    def cut(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
+    def truncate_after(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
         return truncate.truncate_after(path, after, folder)
 
-    def exposed(self, path: Path, folder: Path) -> Path:
+    def expose_intermediates(self, path: Path, folder: Path) -> Path:
         model = expose(parse(path))
         made = folder / "exposed.onnx"
         made.write_bytes(model.SerializeToString())

@@ -74,7 +74,7 @@ class TFLite(Target):
     def operators(self, path: Path) -> tuple[Operator, ...]:
         return truncate.operators(path)
 
-    def cut(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
+    def truncate_after(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
         return truncate.truncate_after(path, after, folder)
 
     def tensor_lifetimes(self, path: Path) -> tuple[TensorLifetime, ...]:
@@ -83,7 +83,7 @@ class TFLite(Target):
 
 def _float(module: Any, source: LoadedSource, job: ConversionRequest) -> bytes:
     """The float32 flatbuffer, with which the quantizer begins."""
-    content: bytes = source.once("tflite float32", lambda: module.convert_float(source, job.folder))
+    content: bytes = source.cached("tflite float32", lambda: module.convert_float(source, job.folder))
     return content
 
 

@@ -22,7 +22,7 @@ def die_with_parent(life_fd: int) -> None:
     os._exit(1)
 
 
-def limit(cpus: list[int] | None, memory_limit_bytes: int | None) -> None:
+def apply_limits(cpus: list[int] | None, memory_limit_bytes: int | None) -> None:
     if cpus and hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):  # a container may forbid it; the figure then says what it ran on
             os.sched_setaffinity(0, cpus)
@@ -37,7 +37,7 @@ def main() -> None:
     """Limits, then the module with the rest of the arguments as its own."""
     life_fd, limits, module = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     threading.Thread(target=die_with_parent, args=(life_fd,), daemon=True).start()
-    limit(**limits)
+    apply_limits(**limits)
     sys.argv = [module, *sys.argv[4:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -97,7 +97,7 @@ def _become(module: Any, request: dict[str, Any], fds: list[int]) -> NoReturn:
         os.dup2(stderr, 2)
         os.environ["TMPDIR"] = tempfile.tempdir = request["scratch"]
         threading.Thread(target=_bootstrap.die_with_parent, args=(life,), daemon=True).start()
-        _bootstrap.limit(**request["limits"])
+        _bootstrap.apply_limits(**request["limits"])
         given = iter(fds[OUR_FDS:])
         sys.argv = [module.__name__, *(str(next(given)) if word is None else word for word in request["words"])]
         module.main()

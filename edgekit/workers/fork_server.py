@@ -79,12 +79,12 @@ def _answer(connection: socket.socket, timeout_s: float | None) -> dict[str, Any
 class ForkServer:
     """One process with a library loaded: `module.preload(*about)` loads it, and copies run `module.main()`."""
 
-    def __init__(self, module: str, about: Sequence[str], environment: Environment, timeout_s: float) -> None:
+    def __init__(self, module: str, affinity_key: Sequence[str], environment: Environment, timeout_s: float) -> None:
         self._lock = threading.Lock()
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             fd = theirs.fileno()
-            words = ["edgekit.workers._fork_server_main", str(fd), module, *about]
+            words = ["edgekit.workers._fork_server_main", str(fd), module, *affinity_key]
             self._child = Child(words, environment, pass_fds=(fd,))
         self.ready = True
         """Whether copies can be made: libraries may start threads, and systems be too old."""
@@ -121,7 +121,7 @@ class ForkServerPool:
         self._known: dict[tuple[str, tuple[str, ...], Environment], ForkServer] = {}
         self._making: dict[tuple[str, tuple[str, ...], Environment], threading.Lock] = {}
 
-    def start(self, module: str, about: Sequence[str], environment: Environment, timeout_s: float) -> Start:
+    def start(self, module: str, affinity_key: Sequence[str], environment: Environment, timeout_s: float) -> Start:
         """Starts `module.main()` in a copy of the process that has done `module.preload(*about)`.
 
         Where there can be no copy it is a fresh process, which then says what is wrong. Starting raises Interrupted
@@ -129,7 +129,7 @@ class ForkServerPool:
         """
         if not sys.platform.startswith("linux"):
             return fresh_process(module, environment)
-        key = (module, tuple(about), replace(environment, cpus=None, memory_limit_bytes=None))
+        key = (module, tuple(affinity_key), replace(environment, cpus=None, memory_limit_bytes=None))
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
         with making:
@@ -138,7 +138,7 @@ class ForkServerPool:
                 self._known.pop(key).close()
                 zygote = None
             if zygote is None:
-                zygote = self._known[key] = ForkServer(module, about, key[2], timeout_s)
+                zygote = self._known[key] = ForkServer(module, affinity_key, key[2], timeout_s)
 
         def copy(words: Sequence[str | None], fds: Sequence[int]) -> Process:
             if zygote.ready:

@@ -56,7 +56,7 @@ class GatedProcess:
             self.close()
             raise
 
-    def go(self) -> None:
+    def release(self) -> None:
         """Lets it go on, to its end. Raises StepCrashed, StepOutOfMemory or StepTimedOut."""
         with contextlib.suppress(BrokenPipeError):  # it has ended before
             os.write(self._go, b"1")

@@ -23,7 +23,7 @@ class Worker:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self.about = ""
+        self.affinity_key = ""
         """What its last call was about."""
         self._connection, theirs = Pipe(duplex=True)
         with theirs:
@@ -56,9 +56,9 @@ class Worker:
             error.stderr_tail = self._child.stderr_tail()
         return error
 
-    def waited_s(self) -> float:
+    def cpu_wait_s(self) -> float:
         """How long it has been ready to run and had no core, in seconds."""
-        return self._child.waited_s()
+        return self._child.cpu_wait_s()
 
     @property
     def alive(self) -> bool:
@@ -90,7 +90,7 @@ class WorkerPool:
         self._busy: set[Worker] = set()
         self._stopped = False
         self.fork_servers = ForkServerPool()
-        self.waited_s: dict[str, float] = {}
+        self.cpu_wait_s: dict[str, float] = {}
         """Step -> how long its calls waited for a core that another process had, in seconds."""
 
     def call(
@@ -102,7 +102,7 @@ class WorkerPool:
         environment: Environment,
         timeout_s: float | None = None,
         listener: Listener = ignore,
-        about: str = "",
+        affinity_key: str = "",
     ) -> Any:
         """Runs `module:function(**arguments, emit=...)` in a worker of that environment, if it can be in the one whose
         last call was `about` the same: it has that loaded.
@@ -111,8 +111,8 @@ class WorkerPool:
         StepTimedOut, StepCrashed, StepOutOfMemory, StepFailed, or the EdgekitError that the function raised; a worker
         that died or hung is replaced on the next call. Interrupted when the pool was stopped.
         """
-        worker = self._take(environment, about)
-        before_s = worker.waited_s()
+        worker = self._take(environment, affinity_key)
+        before_s = worker.cpu_wait_s()
         try:
             value = worker.call(step, function, arguments, timeout_s or self._timeout_s, listener)
         except BaseException as error:
@@ -124,24 +124,24 @@ class WorkerPool:
             if self._stopped:
                 raise errors.Interrupted("stopped") from None
             raise
-        self.waited_s[step] = self.waited_s.get(step, 0.0) + worker.waited_s() - before_s
+        self.cpu_wait_s[step] = self.cpu_wait_s.get(step, 0.0) + worker.cpu_wait_s() - before_s
         self._give_back(environment, worker)
         return value
 
-    def _take(self, environment: Environment, about: str) -> Worker:
+    def _take(self, environment: Environment, affinity_key: str) -> Worker:
         """A worker that waits in this environment, first one that knows what it is about, then the last used; else a
         new one."""
         with self._lock:
             if self._stopped:
                 raise errors.Interrupted("stopped")
             fitting = [item for item in self._idle if item[0] == environment]
-            fitting.sort(key=lambda item: bool(about) and item[1].about == about)
+            fitting.sort(key=lambda item: bool(affinity_key) and item[1].affinity_key == affinity_key)
             superfluous = []
             while fitting:
                 chosen = fitting.pop()
                 self._idle.remove(chosen)
                 if chosen[1].alive:
-                    chosen[1].about = about
+                    chosen[1].affinity_key = affinity_key
                     self._busy.add(chosen[1])
                     return chosen[1]
                 superfluous.append(chosen[1])
@@ -150,7 +150,7 @@ class WorkerPool:
             for worker in superfluous:
                 worker.close()
             worker = Worker(environment)
-            worker.about = about
+            worker.affinity_key = affinity_key
             self._busy.add(worker)
             return worker
 

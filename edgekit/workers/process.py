@@ -88,7 +88,7 @@ class Process(ABC):
         content = os.pread(self.stderr_file.fileno(), size - start, start)
         return "\n".join(content.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:])
 
-    def waited_s(self) -> float:
+    def cpu_wait_s(self) -> float:
         """How long its main thread has been ready to run and had no core, in seconds; 0 where Linux does not tell."""
         try:
             return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9

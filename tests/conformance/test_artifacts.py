@@ -101,7 +101,7 @@ class TestArtifact:
             pytest.skip(f"{target.title} files are not cut")
         artifact = artifact_of(context, model, kind, variant)
         operators = target.operators(artifact.path)
-        files = target.cut(artifact.path, range(len(operators)), tmp_path)
+        files = target.truncate_after(artifact.path, range(len(operators)), tmp_path)
         runtime: Runtime = plugin_registry.load("edgekit.runtimes", target.runtime, "RUNTIME")
         samples = {name: array[:1] for name, array in artifact.golden().inputs.items()}
         whole = list(runtime.open(artifact.path, threads=1).infer(samples).values())

@@ -113,7 +113,7 @@ def test_another_runtime_passes_and_a_changed_meaning_does_not(tmp_path: Path, c
     source = LoadedTorch(Between(right, images=images).eval(), signature)
     inputs = samples(signature)
     reference = source.run(inputs)
-    (rounding,) = measure_rounding(reference, source.exact(inputs)).values()
+    (rounding,) = measure_rounding(reference, source.run_float64(inputs)).values()
     tolerances = tolerances_for_precision("float32", rounding=rounding)
 
     TARGET.convert(source, ConversionRequest("float32", tmp_path))
@@ -130,7 +130,7 @@ def test_the_deeper_the_network_the_wider_the_tolerance():
         layers = [layer for _ in range(depth) for layer in (nn.Linear(32, 32), nn.LayerNorm(32))]
         source = LoadedTorch(nn.Sequential(*layers).eval(), ROWS)
         inputs = samples(ROWS)
-        (rounding,) = measure_rounding(source.run(inputs), source.exact(inputs)).values()
+        (rounding,) = measure_rounding(source.run(inputs), source.run_float64(inputs)).values()
         return tolerances_for_precision("float32", rounding=rounding).max_abs_error, rounding
 
     (shallow, _), (deep, rounding) = tolerance(1), tolerance(40)
@@ -145,4 +145,4 @@ def test_code_that_names_float32_has_no_exact_result():
 
     source = LoadedTorch(Named().eval(), ROWS)
     inputs = samples(ROWS)
-    assert measure_rounding(source.run(inputs), source.exact(inputs)) == {}
+    assert measure_rounding(source.run(inputs), source.run_float64(inputs)) == {}

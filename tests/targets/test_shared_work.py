@@ -27,12 +27,12 @@ def test_it_is_made_once_for_a_signature_and_its_sizes():
         return made[-1]
 
     one = SIGNATURE.sized({"batch": 1})
-    assert [source.once("a", make), source.once("a", make), source.once("b", make)] == [0, 0, 1]
-    assert [source.at(one, {}).once("a", make), source.at(one, {}).once("a", make)] == [2, 2]
-    assert source.at(SIGNATURE, {"time": 3}).once("a", make) == 3
-    assert source.at(SIGNATURE, {}).once("a", make) == 0
-    assert loaded().once("a", make) == 4
-    assert source.relaid({"x": (1, 0)}, SIGNATURE).once("a", make) == 5
+    assert [source.cached("a", make), source.cached("a", make), source.cached("b", make)] == [0, 0, 1]
+    assert [source.at(one, {}).cached("a", make), source.at(one, {}).cached("a", make)] == [2, 2]
+    assert source.at(SIGNATURE, {"time": 3}).cached("a", make) == 3
+    assert source.at(SIGNATURE, {}).cached("a", make) == 0
+    assert loaded().cached("a", make) == 4
+    assert source.with_layout({"x": (1, 0)}, SIGNATURE).cached("a", make) == 5
 
 
 @pytest.mark.slow

@@ -98,7 +98,7 @@ class Lab:
         """build/blobs/<kind>"""
         return self.root / "build" / model / kind
 
-    def told(self) -> str:
+    def reported(self) -> str:
         """The sentences among the events."""
         return "\n".join(str(getattr(event, "detail", "")) for event in self.events)
 

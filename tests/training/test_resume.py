@@ -55,7 +55,7 @@ def test_a_killed_training_resumes_to_the_same_weights(make_lab, kind: str) -> N
     assert not (cut.folder(kind) / "source").exists()
 
     resumed = cut.train(kind, epochs=epochs, early_stopping=epochs, resume=True)
-    assert f"resuming after epoch {epoch} of {epochs}" in cut.told()
+    assert f"resuming after epoch {epoch} of {epochs}" in cut.reported()
     uninterrupted = whole.train(kind, epochs=epochs, early_stopping=epochs)
     assert resumed.training["weights_sha256"] == uninterrupted.training["weights_sha256"]
     assert resumed.history == uninterrupted.history
@@ -102,11 +102,11 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(lab) -> No
 
     assert path.exists()
     lab.train("torch", epochs=1)
-    assert "an earlier training was cut short; starting anew (--resume would continue it)" in lab.told()
+    assert "an earlier training was cut short; starting anew (--resume would continue it)" in lab.reported()
     assert not path.parent.exists()
 
 
 def test_resume_without_a_checkpoint_starts_from_the_beginning_and_says_so(lab) -> None:
     source = lab.train("torch", epochs=1, resume=True)
-    assert "there is no checkpoint to resume from; starting from the beginning" in lab.told()
+    assert "there is no checkpoint to resume from; starting from the beginning" in lab.reported()
     assert source.training["epochs_done"] == 1

@@ -47,7 +47,7 @@ def test_a_time_limit_ends_in_an_ordinary_source(lab, kind: str) -> None:
     assert source.training["epochs_done"] == 0
     assert len(source.history["loss"]) == 1
     assert 0 <= source.metric_value <= 1
-    assert "stopped by time limit after 0 of 1000000 epochs" in lab.told()
+    assert "stopped by time limit after 0 of 1000000 epochs" in lab.reported()
     record = json.loads((lab.folder(kind) / "source/source.json").read_text())
     assert record["training"]["stopped"] == "time limit"
     assert not (lab.folder(kind) / ".checkpoint").exists()

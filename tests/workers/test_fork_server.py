@@ -60,13 +60,13 @@ def prepare(tmp_path, monkeypatch, fork_servers):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "out").mkdir()
 
-    def start(code, *, preload="pass", copied=True, about="it", timeout_s=60.0, environment=None):
+    def start(code, *, preload="pass", copied=True, affinity_key="it", timeout_s=60.0, environment=None):
         file = tmp_path / "copied_module.py"
         text = MODULE.format(preload=preload, code=code, copied=copied)
         if not file.exists() or file.read_text() != text:
             file.write_text(text)
         environment = environment or Environment()
-        begin = fork_servers.start("copied_module", [about], environment, timeout_s)
+        begin = fork_servers.start("copied_module", [affinity_key], environment, timeout_s)
         return GatedProcess(begin, [str(tmp_path / "out")], environment, step="measure it", timeout_s=timeout_s)
 
     return start
@@ -85,8 +85,8 @@ def test_each_copy_is_a_process_of_its_own_that_has_it_loaded(prepare, tmp_path)
     with prepare(code) as first, prepare(code) as second:
         assert isinstance(first._process, ForkedProcess)
         assert written(tmp_path) == []
-        first.go()
-        second.go()
+        first.release()
+        second.release()
         assert written(tmp_path) == sorted(str(item._process.pid) for item in (first, second))
     loaded = {(tmp_path / "out" / name).read_text() for name in written(tmp_path)}
     assert len(loaded) == 2  # each has a folder of its own for temporary files
@@ -99,15 +99,15 @@ def test_what_one_copy_does_to_it_no_other_sees(prepare, tmp_path):
     code = f"{WAIT}; LOADED.append(1); (out / str(os.getpid())).write_text(str(len(LOADED)))"
     for _ in range(2):
         with prepare(code) as process:
-            process.go()
+            process.release()
     assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["3", "3"]
 
 
 def test_another_library_or_environment_has_another_zygote(prepare, tmp_path):
     code = f"{WAIT}; (out / LOADED[0]).write_text(os.environ.get('FLAVOUR', ''))"
     for about, variables in (("a", {}), ("b", {}), ("a", {"FLAVOUR": "sour"})):
-        with prepare(code, about=about, environment=Environment.of(variables)) as process:
-            process.go()
+        with prepare(code, affinity_key=about, environment=Environment.of(variables)) as process:
+            process.release()
     assert sorted((tmp_path / "loaded").read_text().split()) == ["a", "a", "b"]
     assert (tmp_path / "out/a").read_text() == "sour"
 
@@ -124,7 +124,7 @@ def test_another_library_or_environment_has_another_zygote(prepare, tmp_path):
 )
 def test_what_it_dies_of_is_told(prepare, code, error, message):
     with prepare(code) as process, pytest.raises(error, match=message) as caught:
-        process.go()
+        process.release()
     if "ValueError" in code:
         assert caught.value.stderr_tail.endswith("ValueError: it is bad")
 
@@ -133,23 +133,23 @@ def test_its_memory_is_limited(prepare):
     limit = Environment(memory_limit_bytes=200_000_000)
     code = f"{WAIT}; bytearray(400_000_000)"
     with prepare(code, environment=limit) as process, pytest.raises(StepOutOfMemory, match="it was allowed 190"):
-        process.go()
+        process.release()
     with prepare(code) as process:
-        process.go()
+        process.release()
 
 
 def test_it_runs_where_it_is_pinned(prepare, tmp_path):
     cpu = min(os.sched_getaffinity(0))
     code = f"{WAIT}; (out / repr(os.sched_getaffinity(0))).touch()"
     with prepare(code, environment=Environment(cpus=(cpu,))) as process:
-        process.go()
+        process.release()
     assert written(tmp_path) == [repr({cpu})]
 
 
 @pytest.mark.parametrize("code", ["time.sleep(600)", f"{WAIT}; time.sleep(600)"])
 def test_what_takes_too_long_is_stopped(prepare, code):
     with pytest.raises(StepTimedOut, match="measure it: no answer after 1 s"), prepare(code, timeout_s=1.0) as process:
-        process.go()
+        process.release()
 
 
 def test_leaving_it_ends_it(prepare):
@@ -188,13 +188,13 @@ def gone_now(pid):
 def test_where_the_zygote_was_killed_a_fresh_process_does_it(prepare, fork_servers, tmp_path):
     code = f"{WAIT}; (out / str(os.getpid())).touch()"
     with prepare(code, copied=False) as process:
-        process.go()
+        process.release()
     (zygote,) = fork_servers._known.values()
     os.kill(zygote._child.pid, signal.SIGKILL)
     assert zygote._child.wait(10) == -signal.SIGKILL
     with prepare(code, copied=False) as process:
         assert not isinstance(process._process, ForkedProcess)
-        process.go()
+        process.release()
     assert len(written(tmp_path)) == 2
 
 
@@ -210,7 +210,7 @@ def test_what_cannot_be_copied_is_started_anew(prepare, tmp_path, preload):
     for _ in range(2):
         with prepare(f"{WAIT}; (out / 'done').touch()", preload=preload, copied=False) as process:
             assert not isinstance(process._process, ForkedProcess)
-            process.go()
+            process.release()
     assert written(tmp_path) == ["done"]
     assert (tmp_path / "loaded").read_text() == "it\n"  # it was tried once
 
@@ -232,7 +232,7 @@ def test_what_was_asked_for_before_everything_was_stopped_is_not_begun(prepare, 
         GatedProcess(begin, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=60.0)
     with prepare(f"{WAIT}; (out / 'done').touch()") as process:  # what is asked for afterwards is
         assert isinstance(process._process, ForkedProcess)
-        process.go()
+        process.release()
     assert written(tmp_path) == ["done"]
     assert (tmp_path / "loaded").read_text() == "it\nit\n"
 
@@ -244,7 +244,7 @@ def test_a_copy_has_the_memory_of_its_zygote(prepare, fork_servers, tmp_path):
         (zygote,) = fork_servers._known.values()
         lines = Path(f"/proc/{zygote._child.pid}/status").read_text().splitlines()
         parent = {line.split()[0]: int(line.split()[1]) for line in lines if line[:3] == "Rss"}
-        process.go()
+        process.release()
     copy = eval((tmp_path / "out/rss").read_text())
     assert parent["RssFile:"] > 10_000
     assert copy["RssFile:"] == pytest.approx(parent["RssFile:"], rel=0.1)

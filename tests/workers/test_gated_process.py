@@ -32,18 +32,18 @@ def test_it_goes_on_when_it_is_told_to(prepare, tmp_path):
     with prepare(f"{WAIT}out.touch()\n") as process:
         time.sleep(0.1)
         assert not (tmp_path / "out").exists()
-        process.go()
+        process.release()
         assert (tmp_path / "out").exists()
 
 
 def test_what_dies_before_it_is_ready_says_so_when_it_is_told_to_go_on(prepare):
     with prepare("os.kill(os.getpid(), signal.SIGSEGV)\n") as process, pytest.raises(StepCrashed, match="SIGSEGV"):
-        process.go()
+        process.release()
 
 
 def test_what_dies_afterwards_says_so(prepare):
     with prepare(f"{WAIT}sys.exit(3)\n") as process, pytest.raises(StepCrashed, match="exit code 3"):
-        process.go()
+        process.release()
 
 
 def open_files():
@@ -54,7 +54,7 @@ def open_files():
 def test_what_takes_too_long_is_stopped(prepare, code):
     before = open_files()
     with pytest.raises(StepTimedOut, match="measure it: no answer after 1 s"), prepare(code, 1.0) as process:
-        process.go()
+        process.release()
     assert open_files() == before
 
 

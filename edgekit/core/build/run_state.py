@@ -27,7 +27,7 @@ class StepResult:
     seconds: float = 0.0
     code: int = EXIT_OK
     detail: str = ""
-    waited_s: float = 0.0
+    cpu_wait_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RunResult:
     @property
     def sequential_s(self) -> float:
         """About what it would have taken one step after another: the steps' times, less what they waited for a core."""
-        return sum(item.seconds - item.waited_s for item in self.outcomes if item.state in (DONE, FAILED))
+        return sum(item.seconds - item.cpu_wait_s for item in self.outcomes if item.state in (DONE, FAILED))
 
     @property
     def exit_code(self) -> int:

@@ -66,7 +66,7 @@ class Project:
         """What the code of a model's source is relative to: the reference model's folder, or this project's."""
         return self.models().get(name, self.root)
 
-    def adopted(self, name: str) -> tuple[str, ...]:
+    def imported_models(self, name: str) -> tuple[str, ...]:
         """The kinds of a model of the user's that was taken in before; none for a reference model."""
         if name in self.models() or not name or "/" in name:
             return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BETTER, WORSE, ALLOWED, SAME, NEW, GONE = "better", "worse", "allowed", "same", "new", "gone"
+BETTER, WORSE, ALLOWED, SAME, NEW, REMOVED = "better", "worse", "allowed", "same", "new", "gone"
 INCOMPARABLE = "not comparable"
 
 
@@ -75,7 +75,7 @@ class MetricChange:
     @property
     def broken(self) -> bool:
         """Whether a gate says no: it is worse by more than is allowed, or there no more."""
-        return self.state in (WORSE, GONE)
+        return self.state in (WORSE, REMOVED)
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class ChangeReport:
     items: tuple[MetricChange, ...]
 
     @property
-    def told(self) -> tuple[MetricChange, ...]:
+    def reported(self) -> tuple[MetricChange, ...]:
         """All but what stayed as it was, the worst first."""
-        order = (WORSE, GONE, ALLOWED, BETTER, NEW, INCOMPARABLE)
+        order = (WORSE, REMOVED, ALLOWED, BETTER, NEW, INCOMPARABLE)
         kept = (item for item in self.items if item.state != SAME)
         return tuple(sorted(kept, key=lambda item: order.index(item.state)))
 
@@ -105,7 +105,7 @@ class ChangeReport:
     @property
     def sentence(self) -> str:
         """How many figures are in which state."""
-        words = (WORSE, GONE, ALLOWED, BETTER, NEW, INCOMPARABLE)
+        words = (WORSE, REMOVED, ALLOWED, BETTER, NEW, INCOMPARABLE)
         counted = [f"{count} {word}" for word in words if (count := self.count(word))]
         return f"{len(self.items)} figures compared: " + (", ".join(counted) if counted else "nothing changed")
 

@@ -106,7 +106,7 @@ class LoadedSource(Protocol):
         """The outputs in order for the framework's own tensors in order, as a converter traces it."""
         ...
 
-    def once(self, what: str, make: Callable[[], T]) -> T:
+    def cached(self, what: str, make: Callable[[], T]) -> T:
         """What `make` returns, made once for this model under this signature: conversions to several precisions begin
         alike. Nobody may change it."""
         ...

@@ -52,10 +52,10 @@ def _long(title: str, rows: Sequence[object], text: str) -> str:
 
 def changes_section(changes: ChangeReport) -> str:
     """The changes in one table, the worst first."""
-    if not changes.told:
+    if not changes.reported:
         return f"{changes.sentence}.\n"
-    table = markdown_table(CHANGE_HEADER, map(change_cells, changes.told), left=CHANGE_LEFT)
-    return f"{changes.sentence}.\n\n{_long(f'{len(changes.told)} changes', changes.told, table)}"
+    table = markdown_table(CHANGE_HEADER, map(change_cells, changes.reported), left=CHANGE_LEFT)
+    return f"{changes.sentence}.\n\n{_long(f'{len(changes.reported)} changes', changes.reported, table)}"
 
 
 def _failed(report: Report) -> str:

@@ -11,7 +11,7 @@ from edgekit.contracts.report import NOTHING, artifact_cells, change_cells, equa
 from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.core.records.regressions import ALLOWED, GONE, INCOMPARABLE, NEW, WORSE, ChangeReport, MetricChange
+from edgekit.core.records.regressions import ALLOWED, INCOMPARABLE, NEW, REMOVED, WORSE, ChangeReport, MetricChange
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
@@ -369,7 +369,7 @@ def _class_cell(row: ReportRow, label: int) -> Cell:
     return Cell("0" if drop == 0 else f"{100 * drop:+.1f}", drop, mark)
 
 
-_MARKS = {WORSE: "bad", GONE: "bad", ALLOWED: "doubt", NEW: "doubt", INCOMPARABLE: "doubt"}
+_MARKS = {WORSE: "bad", REMOVED: "bad", ALLOWED: "doubt", NEW: "doubt", INCOMPARABLE: "doubt"}
 
 
 def changes(found: ChangeReport) -> Table:
@@ -384,7 +384,7 @@ def changes(found: ChangeReport) -> Table:
         Column("verdict"),
         Column("note"),
     )
-    return Table("changes", f"{found.old} against {found.new}", columns, tuple(map(_change, found.told)))
+    return Table("changes", f"{found.old} against {found.new}", columns, tuple(map(_change, found.reported)))
 
 
 def _change(item: MetricChange) -> Line:

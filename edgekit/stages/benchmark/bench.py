@@ -114,7 +114,7 @@ def _prepared(
         with GatedProcess(start, words, environment, step=step, timeout_s=options.timeout_s) as process:
 
             def measure() -> dict[str, Any]:
-                process.go()
+                process.release()
                 measured: dict[str, Any] = json.loads(result.read_text())
                 return measured
 
@@ -191,7 +191,7 @@ def bench_one(
         with _turns.measuring():
             waited_s = time.perf_counter() - waiting
             measured = measure()
-    context.pool.waited_s[step] = context.pool.waited_s.get(step, 0.0) + waited_s
+    context.pool.cpu_wait_s[step] = context.pool.cpu_wait_s.get(step, 0.0) + waited_s
     latency_ms, notes = _latencies(profile, artifact, description, measured)
     untold = _missing_operator_notes(artifact, emulated, options)
     for note in untold:

@@ -154,7 +154,7 @@ class DaskCluster:
         found = [path for read in step.reads if (path := Path(read.path)).is_absolute()]
         return [str(path) for path in found if not any(path.is_relative_to(folder) for folder in installed)]
 
-    def carry_out(self, step: Step) -> StepOutput:
+    def execute_step(self, step: Step) -> StepOutput:
         """Has the step done by a worker; its files stand in the project when it returns.
 
         Raises what the step raised there; StepCrashed when it took several workers down, or the cluster is lost.

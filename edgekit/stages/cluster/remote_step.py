@@ -82,7 +82,7 @@ def execute(data: Mapping[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     try:
         with _place(errand) as place:
-            return {**place.carry_out(errand), "seconds": time.perf_counter() - started}
+            return {**place.execute_step(errand), "seconds": time.perf_counter() - started}
     except EdgekitError as error:
         return {"error": error.to_dict()}
     except OSError as error:
@@ -111,7 +111,7 @@ class WorkerSession:
     fetched: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def carry_out(self, errand: RemoteStep) -> dict[str, Any]:
+    def execute_step(self, errand: RemoteStep) -> dict[str, Any]:
         root = self.context.project.root
         step = Graph.from_dict([errand.step]).steps[0]
         self.fetch(errand.files)
@@ -121,7 +121,7 @@ class WorkerSession:
             for name, digest in files.items():
                 self.store.put(root / name, digest)
                 self.fetched[name] = digest
-        waited_s = self.context.pool.waited_s.pop(step.name, 0.0)
+        waited_s = self.context.pool.cpu_wait_s.pop(step.name, 0.0)
         return {"detail": done.detail, "code": done.code, "files": files, "waited_s": waited_s}
 
     def fetch(self, files: Mapping[str, str]) -> None:

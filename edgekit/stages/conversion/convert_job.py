@@ -185,7 +185,7 @@ def _write_samples(
         outputs = loaded.run(inputs) if file != CALIBRATION_FILE else {}
         Samples(inputs, outputs, labels).save(folder / file)
         if file == GOLDEN_FILE:
-            rounding = measure_rounding(outputs, loaded.exact(inputs))
+            rounding = measure_rounding(outputs, loaded.run_float64(inputs))
         if file == TEST_FILE:
             value = TASK_METRICS[spec.metric].compute(outputs[spec.output.name], labels, inputs[name])
     if not np.isfinite(value):
@@ -292,7 +292,7 @@ def _convert(request: ConvertRequest) -> ConvertAnswer:
     moved, orders = tensor_layout.relayout_signature(signature, request.layout)
     before = _transposes_unmoved(target, loaded, job)
     calibration = job.calibration and tensor_layout.transpose_arrays(job.calibration, orders)
-    converted = target.convert(loaded.relaid(orders, moved), replace(job, calibration=calibration))
+    converted = target.convert(loaded.with_layout(orders, moved), replace(job, calibration=calibration))
     return ConvertAnswer(converted, used, orders, _transposes(target, converted, job.folder), before)
 
 
@@ -345,7 +345,7 @@ def operators(target: str, path: str, *, emit: Listener) -> tuple[Operator, ...]
 def cut(target: str, path: str, after: tuple[int, ...], folder: str, *, emit: Listener) -> tuple[Path, ...]:
     """Files that end after these operators."""
     plugin: Target = plugin_registry.load("edgekit.targets", target, "TARGET")
-    return plugin.cut(Path(path), after, Path(folder))
+    return plugin.truncate_after(Path(path), after, Path(folder))
 
 
 def lives(target: str, path: str, *, emit: Listener) -> tuple[TensorLifetime, ...]:

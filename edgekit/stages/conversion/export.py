@@ -227,7 +227,7 @@ def _export_by(
             step=item.step,
             environment=environment,
             listener=context.emit,
-            about=request.source_folder,
+            affinity_key=request.source_folder,
         )
         if settings.recipe is not None:
             write_json(staging / RECIPE_FILE, settings.recipe.to_dict())

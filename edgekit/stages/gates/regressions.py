@@ -10,10 +10,10 @@ from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.regressions import (
     BETTER,
-    GONE,
     INCOMPARABLE,
     NEW,
     NOISY,
+    REMOVED,
     WORSE,
     ChangeReport,
     MetricChange,
@@ -88,7 +88,7 @@ def _key(row: ReportRow) -> _Key:
 
 
 def _one_sided(key: _Key, rule: str, device: str | None, *, is_new: bool) -> MetricChange:
-    return MetricChange(*key, rule, None, None, NEW if is_new else GONE, device)
+    return MetricChange(*key, rule, None, None, NEW if is_new else REMOVED, device)
 
 
 def _both(old: ReportRow, new: ReportRow, allowance: RegressionThresholds) -> Iterator[MetricChange]:

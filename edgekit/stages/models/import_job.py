@@ -71,7 +71,7 @@ def import_model(request: ImportRequest, folder: str, *, emit: Listener) -> Sour
     factory = None if request.code is None else Factory.parse(request.code)
     build = None if factory is None else lambda: factory.call(base)
     given = UserModel(_path(request.path), build, _path(request.weights), request.inputs, arrays)
-    file, found = kind.adopt(given, target)
+    file, found = kind.import_model(given, target)
     signature = with_layouts(found, kind.layout)
     inputs, notes = _inputs(request, arrays, signature)
     sizes = _sizes(signature, inputs)
@@ -243,7 +243,7 @@ def _write(
         outputs = loaded.run(inputs) if file != CALIBRATION_FILE else {}
         Samples(inputs, outputs, labels).save(folder / file)
         if file == GOLDEN_FILE:
-            rounding = measure_rounding(outputs, loaded.exact(inputs))
+            rounding = measure_rounding(outputs, loaded.run_float64(inputs))
         if file == TEST_FILE and labels is not None and np.issubdtype(labels.dtype, np.integer):
             first = next(iter(outputs.values()))
             if first.ndim == 2 and first.shape[1] > 1:

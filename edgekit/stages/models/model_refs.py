@@ -89,7 +89,7 @@ def resolve(
 
 
 def _adopted(context: Context, name: str, framework: str | None) -> tuple[str, ...]:
-    kinds = context.project.adopted(name)
+    kinds = context.project.imported_models(name)
     if not kinds:
         raise unknown_name("model", name, list(context.project.models()))
     if framework in FRAMEWORKS:
@@ -101,7 +101,7 @@ def _adopted(context: Context, name: str, framework: str | None) -> tuple[str, .
 
 def is_model_reference(context: Context, text: str) -> bool:
     """Whether the text is a file, a folder or code, and not the name of a model that edgekit knows."""
-    if text in context.project.models() or context.project.adopted(text):
+    if text in context.project.models() or context.project.imported_models(text):
         return False
     return os.sep in text or bool(_CODE.fullmatch(text)) or Path(text).exists() or _has_suffix(text)
 
@@ -122,7 +122,7 @@ def kind_of(path: Path) -> str:
         raise InputError(f"{path}: no such file or folder")
     kinds = [_kind(name) for name in plugin_registry.names("edgekit.sources")]
     for kind in kinds:
-        if kind.recognises(path):
+        if kind.recognizes(path):
             return kind.name
     if path.suffix.lower() in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
         raise InputError(

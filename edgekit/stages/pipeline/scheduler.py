@@ -33,7 +33,7 @@ class StepBackend(Protocol):
     def slots(self) -> int:
         """How many steps it executes at the same time."""
 
-    def carry_out(self, step: Step) -> StepOutput:
+    def execute_step(self, step: Step) -> StepOutput:
         """Execute the step and wait for its result. Raises what the step raises."""
 
     def stop(self) -> None:
@@ -175,7 +175,7 @@ class _Runner:
         result: StepOutput | BaseException
         try:
             if self.options.cluster is not None and self._sent(step):
-                result = self.options.cluster.carry_out(step)
+                result = self.options.cluster.execute_step(step)
             else:
                 result = execute_step(
                     StepContext(self.context, self.graph, step, self._failed(step.after), self.options.render)
@@ -216,7 +216,7 @@ class _Runner:
             tuple(self._failed(step.after)),
         )
         self.book.records.save(record)
-        waited_s = self.context.pool.waited_s.get(step.name, done.waited_s)
+        waited_s = self.context.pool.cpu_wait_s.get(step.name, done.cpu_wait_s)
         return StepResult(step.name, step.kind, DONE, begun.reasons, seconds, done.code, done.detail, waited_s)
 
     def _tell(self) -> None:

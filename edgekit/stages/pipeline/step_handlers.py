@@ -54,7 +54,7 @@ class StepOutput:
     files: tuple[Path, ...]
     code: int = EXIT_OK
     seconds: float | None = None
-    waited_s: float = 0.0
+    cpu_wait_s: float = 0.0
 
 
 @dataclass(frozen=True)

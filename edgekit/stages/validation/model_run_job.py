@@ -60,7 +60,7 @@ class _Opened:
     signature: Signature
     run: Callable[[Mapping[str, Array]], dict[str, Array]]
     trace: Callable[[Mapping[str, Array]], dict[str, Array]]
-    exact: Callable[[Mapping[str, Array]], dict[str, Array] | None] = lambda _inputs: None
+    run_float64: Callable[[Mapping[str, Array]], dict[str, Array] | None] = lambda _inputs: None
     keep: tuple[Any, ...] = ()
 
 
@@ -94,7 +94,7 @@ def run_exactly(
     if operand not in _opened:
         read_signature(operand, inputs, emit=emit)
     outputs = _opened[operand].run(inputs)
-    return outputs, measure_rounding(outputs, _opened[operand].exact(inputs))
+    return outputs, measure_rounding(outputs, _opened[operand].run_float64(inputs))
 
 
 def trace(operand: ModelRef, inputs: Mapping[str, Array], *, emit: Listener) -> dict[str, Array]:
@@ -126,7 +126,7 @@ def _traced(operand: ModelRef, signature: Signature, inputs: Mapping[str, Array]
     require(target.reads_with, f"reading {target.suffixes[0]} files")
     runtime: Runtime = plugin_registry.load("edgekit.runtimes", target.runtime, "RUNTIME")
     with tempfile.TemporaryDirectory(prefix="edgekit-trace-") as folder:
-        return runtime.trace(target.exposed(Path(str(operand.path)), Path(folder)), inputs, signature)
+        return runtime.trace(target.expose_intermediates(Path(str(operand.path)), Path(folder)), inputs, signature)
 
 
 def _numbered(opened: Callable[..., Any], samples: Mapping[str, Array]) -> Signature:
@@ -150,7 +150,7 @@ def _open_folder(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
     build = None if source.code is None else partial(Factory.parse(source.code).call, Path(operand.base))
     loaded = kind.load(source.weights_path(folder), source.signature, build).at(source.signature, source.sizes)
     traced = partial(_traced, operand, source.signature) if operand.target else loaded.trace
-    return _Opened(source.signature, loaded.run, traced, loaded.exact)
+    return _Opened(source.signature, loaded.run, traced, loaded.run_float64)
 
 
 def _open_source(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
@@ -159,7 +159,7 @@ def _open_source(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
     build = None if operand.code is None else partial(Factory.parse(operand.code).call, Path(operand.base))
     folder = tempfile.TemporaryDirectory(prefix="edgekit-compare-")
     given = UserModel(None if operand.path is None else Path(operand.path), build, examples=samples)
-    file, signature = kind.adopt(given, Path(folder.name))
+    file, signature = kind.import_model(given, Path(folder.name))
     sizes = {
         dim: size
         for spec in signature.inputs

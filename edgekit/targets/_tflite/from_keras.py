@@ -25,7 +25,7 @@ def convert(source: LoadedSource, job: ConversionRequest) -> bytes:
     """The flatbuffer at the job's precision. Raises NotImplementedError where the converter is known to crash."""
     if job.precision in INTEGER:
         _refuse_loops(source)
-    saved_model = source.once("SavedModel", lambda: _saved(source))
+    saved_model = source.cached("SavedModel", lambda: _saved(source))
     content: bytes = _converter(saved_model.name, source.signature, job).convert()
     return content
 

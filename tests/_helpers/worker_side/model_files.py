@@ -219,7 +219,7 @@ def run_saved_model(path: str, folder: str, *, emit: Listener) -> dict[str, Any]
     from edgekit.contracts.source import UserModel
     from edgekit.sources.saved_model import SOURCE
 
-    file, signature = SOURCE.adopt(UserModel(Path(path)), Path(folder))
+    file, signature = SOURCE.import_model(UserModel(Path(path)), Path(folder))
     loaded = SOURCE.load(Path(folder, file), signature, None)
     return {name: array.tolist() for name, array in loaded.run({"x": np.ones((2, 3), np.float32)}).items()}
 

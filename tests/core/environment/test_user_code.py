@@ -205,9 +205,9 @@ def test_a_package_that_the_code_misses_is_named_though_the_module_is_called_lik
         (f"raise ValueError('{'x' * 999}')", f"ValueError: {'x' * 200}"),
     ],
 )
-def test_what_the_function_raises_is_told_in_one_line(write, tmp_path, body, told):
+def test_what_the_function_raises_is_told_in_one_line(write, tmp_path, body, reported):
     write(f"def build():\n    {body}\n", "net.py")
-    assert factory_refusal("net.py:build", tmp_path) == f"net.py:build raised {told}"
+    assert factory_refusal("net.py:build", tmp_path) == f"net.py:build raised {reported}"
 
 
 @pytest.mark.usefixtures("_own_path")

@@ -9,7 +9,16 @@ import pytest
 from _helpers.sample_reports import EMULATED, comparison, measurement, render, report, row, validation, verdict
 
 from edgekit.core.errors import InputError
-from edgekit.core.records.regressions import ALLOWED, BETTER, GONE, INCOMPARABLE, NEW, SAME, WORSE, RegressionThresholds
+from edgekit.core.records.regressions import (
+    ALLOWED,
+    BETTER,
+    INCOMPARABLE,
+    NEW,
+    REMOVED,
+    SAME,
+    WORSE,
+    RegressionThresholds,
+)
 from edgekit.core.records.report import load_report
 from edgekit.stages.gates.regressions import compare_reports, compare_with_baseline
 from edgekit.stages.selection import Selection
@@ -38,7 +47,7 @@ def instructions(count):
 def states(old, new, allowance=None):
     """Rule -> state, of what did not stay as it was."""
     found = compare_reports(old, new, NAMES, allowance or RegressionThresholds())
-    return {item.rule: item.state for item in found.told}
+    return {item.rule: item.state for item in found.reported}
 
 
 def test_the_same_run_twice_has_not_changed():
@@ -126,7 +135,7 @@ def test_an_error_that_grows_is_a_loss_where_less_is_better():
     ],
 )
 def test_what_is_not_about_the_same_is_not_compared(new, rules, note):
-    found = compare_reports(run(), new, NAMES, RegressionThresholds()).told
+    found = compare_reports(run(), new, NAMES, RegressionThresholds()).reported
     assert {item.rule for item in found} == rules
     assert {item.state for item in found} == {INCOMPARABLE}
     assert all(item.note.endswith(note) for item in found)
@@ -135,19 +144,19 @@ def test_what_is_not_about_the_same_is_not_compared(new, rules, note):
 
 def test_a_tier_is_never_compared_with_another():
     plain = replace(BENCH, latency_ms={"host": 3.21}, emulated=None)
-    assert states(run(), run(plain))["latency_ms.emulated"] == GONE
+    assert states(run(), run(plain))["latency_ms.emulated"] == REMOVED
     assert states(run(plain), run())["latency_ms.emulated"] == NEW
 
 
 def test_new_and_vanished_artifacts_and_benches_are_told():
     old, new = report(row(), row("onnx:int8")), report(row(), row("onnx:float32"))
     found = compare_reports(old, new, NAMES, RegressionThresholds())
-    assert [(item.variant, item.rule, item.state) for item in found.told] == [
-        ("onnx:int8", "artifact", GONE),
+    assert [(item.variant, item.rule, item.state) for item in found.reported] == [
+        ("onnx:int8", "artifact", REMOVED),
         ("onnx:float32", "artifact", NEW),
     ]
-    assert [item.state for item in found.broken] == [GONE]
-    assert states(run(), run(bench=None)) == {"bench": GONE}
+    assert [item.state for item in found.broken] == [REMOVED]
+    assert states(run(), run(bench=None)) == {"bench": REMOVED}
 
 
 def test_a_verdict_that_changed_is_told():
@@ -159,7 +168,7 @@ def test_a_verdict_that_changed_is_told():
 
 def test_the_worst_stands_first():
     found = compare_reports(run(), run(latency(emulated=3.0, host=9.0), size=1_240_000), NAMES, RegressionThresholds())
-    assert [item.state for item in found.told] == [WORSE, ALLOWED, BETTER]
+    assert [item.state for item in found.reported] == [WORSE, ALLOWED, BETTER]
     assert found.sentence == "7 figures compared: 1 worse, 1 allowed, 1 better"
 
 
