@@ -188,19 +188,20 @@ def failures(context: Context) -> list[dict[str, Any]]:
 
 def _names(kind: str) -> list[str]:
     """Names to complete, from the folders; a completion never fails."""
-    from edgekit.core.environment import plugin_registry
+    from edgekit.contracts.report import REPORTS
+    from edgekit.contracts.target import TARGETS
     from edgekit.core.environment.project import Project
     from edgekit.core.values.specs import PRECISIONS
 
     project = Project(Path.cwd())
     if kind == "target":
-        targets = plugin_registry.names("edgekit.targets")
+        targets = TARGETS.names()
         return [*targets, *(f"{target}:{precision}" for target in targets for precision in PRECISIONS)]
     known: dict[str, Callable[[], list[str]]] = {
         "model": lambda: list(project.models()),
         "device": lambda: list(project.device_files()),
         "precision": lambda: list(PRECISIONS),
-        "format": lambda: plugin_registry.names("edgekit.reports"),
+        "format": REPORTS.names,
     }
     return known[kind]()
 
@@ -319,10 +320,9 @@ def mlflow_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def rendered(name: str, report: Report) -> str:
     """A report as text of the format."""
-    from edgekit.contracts.report import ReportFormat
-    from edgekit.core.environment import plugin_registry
+    from edgekit.contracts.report import REPORTS
 
-    report_format: ReportFormat = plugin_registry.load("edgekit.reports", name, "REPORT")
+    report_format = REPORTS.load(name)
     return report_format.render(report)
 
 

@@ -19,7 +19,7 @@ from edgekit.cli._common import (
 )
 
 if TYPE_CHECKING:
-    from edgekit.contracts.report import ReportFormat
+    from edgekit.contracts.report import REPORTS, ReportFormat
     from edgekit.core.records.report import Report
     from edgekit.stages.context import Context
     from edgekit.stages.tracking.settings import Tracking
@@ -79,11 +79,10 @@ def command(
       edgekit report --compare main.json branch.json --format markdown
       edgekit report --mlflow http://127.0.0.1:5000 --experiment edge
     """
-    from edgekit.core.environment import plugin_registry
     from edgekit.core.environment.atomic_files import write_text
 
     name = format_name or ("json" if session.as_json else "console")
-    report_format: ReportFormat = plugin_registry.load("edgekit.reports", name, "REPORT")
+    report_format = REPORTS.load(name)
     color = session.color and output is None
     tracking = mlflow.tracking(session)
     if compared:

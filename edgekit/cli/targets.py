@@ -17,16 +17,17 @@ def command(session: CommandSession) -> int:
       edgekit targets
       edgekit targets --json
     """
-    from edgekit.core.environment import plugin_registry
+    from edgekit.contracts.runtime import RUNTIMES
+    from edgekit.contracts.source import SOURCES
     from edgekit.reports.console import table
     from edgekit.stages.conversion import routes
 
     edges = routes.edges()
     data, rows = [], []
     for name, target in routes.targets().items():
-        runtime = plugin_registry.load("edgekit.runtimes", target.runtime, "RUNTIME")
+        runtime = RUNTIMES.load(target.runtime)
         runs = all(requirement.installed() for requirement in runtime.requires)
-        for kind in plugin_registry.names("edgekit.sources"):
+        for kind in SOURCES.names():
             reached = routes.routes_by_precision(kind, target, edges)
             if not reached:
                 continue

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from edgekit.contracts.source import Build, LoadedModel
+from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.values.specs import Signature
 
@@ -31,3 +32,6 @@ class Bridge(ABC):
 
         Raises InputError when the file is empty, truncated or something else.
         """
+
+
+BRIDGES: PluginKind[Bridge] = PluginKind("edgekit.sources.bridges", "BRIDGE", Bridge)  # type: ignore[type-abstract]

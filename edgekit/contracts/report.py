@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.project import SHIPPED_PREFIX
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import TASK_METRICS, format_metric
@@ -254,3 +255,6 @@ def conclusion(report: Report) -> str:
     return f"{report.verdict_count} rules judged on {len(report.rows)} artifacts: " + (
         "all passed" if not failed else f"{failed} FAILED"
     )
+
+
+REPORTS: PluginKind[ReportFormat] = PluginKind("edgekit.reports", "REPORT", ReportFormat)  # type: ignore[type-abstract]

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics import batching
@@ -148,3 +149,6 @@ def _check(spec: TensorSpec, array: Array) -> None:
     )
     if not fits:
         raise InputError(f"input {spec.name} has the shape {array.shape} where the model takes {spec.shape}")
+
+
+RUNTIMES: PluginKind[Runtime] = PluginKind("edgekit.runtimes", "RUNTIME", Runtime)  # type: ignore[type-abstract]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics import batching
@@ -241,3 +242,6 @@ def with_layouts(signature: Signature, layout: str) -> Signature:
         return replace(spec, layout=name) if len(spec.shape) == 4 and spec.layout is None else spec
 
     return Signature(tuple(map(image, signature.inputs)), tuple(map(image, signature.outputs)))
+
+
+SOURCES: PluginKind[SourceKind] = PluginKind("edgekit.sources", "SOURCE", SourceKind)  # type: ignore[type-abstract]

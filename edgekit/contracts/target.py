@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics.metrics import Array
@@ -204,3 +205,6 @@ def malformed_file_error(path: Path, format_name: str, reason: str = "") -> Inpu
         f"{path}: this is not a model in the format {format_name}, or it is damaged"
         + (f" ({reason})" if reason else "")
     )
+
+
+TARGETS: PluginKind[Target] = PluginKind("edgekit.targets", "TARGET", Target)  # type: ignore[type-abstract]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from edgekit.config.model import TrainingSpec
 from edgekit.contracts.checkpoint import Checkpoints
+from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.events import Listener, ignore
 from edgekit.core.numerics.metrics import Array
@@ -81,3 +82,6 @@ class Trainer(ABC):
 
         Seeded: the same machine gives the same weights, in one go or resumed from any epoch.
         """
+
+
+TRAINERS: PluginKind[Trainer] = PluginKind("edgekit.training", "TRAINER", Trainer)  # type: ignore[type-abstract]

@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.runtime import Runtime, Session
-from edgekit.core.environment import plugin_registry
+from edgekit.contracts.runtime import RUNTIMES, Runtime, Session
 from edgekit.core.errors import EdgekitError
 from edgekit.core.numerics import batching, timing
 from edgekit.core.numerics.affine_quantization import to_tensor
@@ -87,8 +86,7 @@ def _raw_inputs(session: Session, samples: dict[str, Array]) -> dict[str, Array]
 
 
 def _runtime(request: dict[str, Any]) -> Runtime:
-    runtime: Runtime = plugin_registry.load("edgekit.runtimes", request["runtime"], "RUNTIME")
-    return runtime
+    return RUNTIMES.load(request["runtime"])
 
 
 def preload(name: str) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgekit.config.model import ModelSpec, load_model_spec
-from edgekit.core.environment import plugin_registry
+from edgekit.contracts.runtime import RUNTIMES
+from edgekit.contracts.source import SOURCES
 from edgekit.core.environment.project import Project, portable_path
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Listener, Started
@@ -74,20 +75,18 @@ class Context:
 
 def source_environment(kind: str) -> Environment:
     """The environment of a source kind's worker."""
-    return Environment.of(plugin_registry.load("edgekit.sources", kind, "SOURCE").variables)
+    return Environment.of(SOURCES.load(kind).variables)
 
 
 def training_environment(kind: str) -> Environment:
     """The environment in which a source kind is trained: with every core, where the user does not say otherwise."""
     threads = os.environ.get("OMP_NUM_THREADS", str(len(host.available_cpus())))
-    return Environment.of(
-        {"OMP_NUM_THREADS": threads, **plugin_registry.load("edgekit.sources", kind, "SOURCE").variables}
-    )
+    return Environment.of({"OMP_NUM_THREADS": threads, **SOURCES.load(kind).variables})
 
 
 def runtime_environment(name: str) -> Environment:
     """The environment of a runtime's worker."""
-    return Environment.of(plugin_registry.load("edgekit.runtimes", name, "RUNTIME").variables)
+    return Environment.of(RUNTIMES.load(name).variables)
 
 
 def relative(path: Path, project: Project) -> str:

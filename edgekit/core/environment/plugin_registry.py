@@ -1,7 +1,7 @@
-"""Plug-ins by file name: the names are listed from the folder, a module is imported on first use.
+"""Plug-ins by file name: a folder's file names are the plug-ins' names, and a module is imported on first use.
 
-Third parties add theirs through entry points of the group of the same name (`edgekit.targets`, …); the entry point's
-value names a module that has the same attribute as ours (`TARGET`, `RUNTIME`, `REPORT` …).
+Third parties register theirs as entry points of the kind's group (`edgekit.targets`, `edgekit.executors`, …). The entry
+point's value names a module that has the kind's attribute (`TARGET`, `EXECUTOR`, …).
 """
 
 from __future__ import annotations
@@ -9,14 +9,66 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from edgekit.core.errors import InputError, unknown_name
 
+T = TypeVar("T")
+
 _PACKAGE_ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class PluginKind(Generic[T]):
+    """A kind of plug-in, such as targets.
+
+    Attributes:
+        package: The package whose files are edgekit's own plug-ins.
+        attribute: The module attribute that holds the plug-in object.
+        base: The class that the object must be an instance of.
+        group: The entry-point group of third parties' plug-ins; empty: the package's name.
+    """
+
+    package: str
+    attribute: str
+    base: type[T]
+    group: str = ""
+
+    @property
+    def noun(self) -> str:
+        """The kind in the singular, such as `target`."""
+        return (self.group or self.package).rpartition(".")[2].removesuffix("s")
+
+    def names(self) -> list[str]:
+        """List the plug-ins, edgekit's own and third parties', without importing any."""
+        return names(self.package, self.group)
+
+    def third_party_names(self) -> list[str]:
+        """List the plug-ins that other packages register."""
+        return sorted(set(_entry_points(self.group or self.package)) - set(_own_names(self.package)))
+
+    def load(self, name: str) -> T:
+        """Return the plug-in of that name.
+
+        Raises:
+            InputError: There is none of that name, or the one of another package cannot be imported, is not an instance
+                of `base`, or calls itself by another name.
+        """
+        plugin = load(self.package, name, self.attribute, self.group)
+        if not isinstance(plugin, self.base):
+            raise InputError(f"the {self.noun} '{name}' of another package is not a {self.base.__name__}")
+        own_name = getattr(plugin, "name", name)
+        if own_name != name:
+            raise InputError(f"the {self.noun} '{name}' of another package calls itself '{own_name}'")
+        return plugin
+
+    def load_all(self) -> dict[str, T]:
+        """Return every plug-in by name, in the order of names."""
+        return {name: self.load(name) for name in self.names()}
 
 
 def _own_names(package: str) -> list[str]:
@@ -24,33 +76,39 @@ def _own_names(package: str) -> list[str]:
     return sorted(path.stem.replace("_", "-") for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
-def _entry_points(package: str) -> dict[str, metadata.EntryPoint]:
-    return _found(metadata.entry_points, package, tuple(sys.path))
+def _entry_points(group: str) -> dict[str, metadata.EntryPoint]:
+    return _entry_points_on_path(metadata.entry_points, group, tuple(sys.path))
 
 
+# Looking for entry points reads a file of every installed distribution: once for each state of sys.path.
 @cache
-def _found(look: Callable[..., Any], package: str, _path: tuple[str, ...]) -> dict[str, metadata.EntryPoint]:
-    """To look reads a file of every installed distribution: once for each state of the path."""
-    return {point.name: point for point in look(group=package)}
+def _entry_points_on_path(
+    entry_points: Callable[..., Any], group: str, _path: tuple[str, ...]
+) -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
 
 
-def names(package: str) -> list[str]:
-    """The plug-ins of a package such as `edgekit.targets`, ours and third parties', without importing any."""
-    return sorted({*_own_names(package), *_entry_points(package)})
+def names(package: str, group: str = "") -> list[str]:
+    """List the plug-ins of a package such as `edgekit.targets` and of its entry-point group, without importing any."""
+    return sorted({*_own_names(package), *_entry_points(group or package)})
 
 
-def load(package: str, name: str, attribute: str) -> Any:
-    """The plug-in object: attribute `attribute` of the module that `name` stands for.
+def load(package: str, name: str, attribute: str, group: str = "") -> Any:
+    """Return the attribute of the module that a plug-in's name stands for.
 
-    Raises InputError that lists the known names when there is none. Our own win over a third party's of the same name.
+    edgekit's own plug-in wins over a third party's of the same name.
+
+    Raises:
+        InputError: There is no plug-in of that name (the message lists the known ones), or the module of another
+            package cannot be imported or lacks the attribute.
     """
-    kind = package.rpartition(".")[2].removesuffix("s")
+    noun = (group or package).rpartition(".")[2].removesuffix("s")
     if name in _own_names(package):
         return getattr(importlib.import_module(f"{package}.{name.replace('-', '_')}"), attribute)
-    point = _entry_points(package).get(name)
+    point = _entry_points(group or package).get(name)
     if point is None:
-        raise unknown_name(kind, name, names(package))
+        raise unknown_name(noun, name, names(package, group))
     try:
         return getattr(importlib.import_module(point.module), attribute)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"the {kind} '{name}' of another package ({point.value}) cannot be loaded: {error}") from error
+        raise InputError(f"the {noun} '{name}' of another package ({point.value}) cannot be loaded: {error}") from error

@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.runtime import Runtime
-from edgekit.core.environment import plugin_registry
+from edgekit.contracts.runtime import RUNTIMES
 from edgekit.core.environment.atomic_files import mapped_write_errors, to_json, write_json
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError
@@ -84,7 +83,7 @@ def _prepared(
 
     The process gets its cores when it measures: others may prepare beside it before.
     """
-    runtime: Runtime = plugin_registry.load("edgekit.runtimes", artifact.manifest.runtime, "RUNTIME")
+    runtime = RUNTIMES.load(artifact.manifest.runtime)
     require(runtime.requires, f"the runtime {runtime.name}")
     # OpenBLAS is numpy's, with which nothing is measured; its threads would keep the process from being copied.
     variables = {"OMP_NUM_THREADS": str(plan.threads), "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -162,7 +161,7 @@ def _missing_operator_notes(artifact: Artifact, emulated: EmulatedLatency | None
     """Which tier does not tell the operators apart, and why."""
     if not options.per_op:
         return []
-    runtime: Runtime = plugin_registry.load("edgekit.runtimes", artifact.manifest.runtime, "RUNTIME")
+    runtime = RUNTIMES.load(artifact.manifest.runtime)
     notes = [] if runtime.profiles else [f"no host time by operator: {runtime.title} for Python has no profiler"]
     uncut = "" if emulated is None else operator_costs.why_not_by_operator(artifact)
     return [*notes, *([f"no emulated figures by operator: {uncut}"] if uncut else [])]

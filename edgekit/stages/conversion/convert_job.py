@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from edgekit.config.model import ModelSpec, TrainingSpec, load_model_spec
-from edgekit.contracts.bridge import Bridge
+from edgekit.contracts.bridge import BRIDGES, Bridge
 from edgekit.contracts.checkpoint import Checkpoints
-from edgekit.contracts.runtime import Runtime
-from edgekit.contracts.source import LoadedModel, SourceKind
-from edgekit.contracts.target import ConversionRequest, ConversionResult, Target
-from edgekit.contracts.trainer import Trainer, TrainingJob
-from edgekit.core.environment import plugin_registry
+from edgekit.contracts.runtime import RUNTIMES
+from edgekit.contracts.source import SOURCES, LoadedModel, SourceKind
+from edgekit.contracts.target import TARGETS, ConversionRequest, ConversionResult, Target
+from edgekit.contracts.trainer import TRAINERS, TrainingJob
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.environment.requirements import require, versions
 from edgekit.core.environment.user_code import Factory, load_function
@@ -80,8 +79,8 @@ def train(
     deadline_s = None if time_limit_s is None else time.monotonic() + time_limit_s
     spec = load_model_spec(Path(model_folder))
     training = spec.training.changed(overrides)
-    trainer: Trainer = plugin_registry.load("edgekit.training", kind, "TRAINER")
-    source_kind: SourceKind = plugin_registry.load("edgekit.sources", kind, "SOURCE")
+    trainer = TRAINERS.load(kind)
+    source_kind = SOURCES.load(kind)
     require(trainer.requires, f"training {kind} models")
     splits: Splits = load_function(Path(model_folder, "data.py"), "load")(data or spec.data.default, spec)
     signature = _signature(spec, source_kind.layout)
@@ -241,11 +240,7 @@ def _source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
         signature = signature.sized(source.sizes)
     key = (str(folder), source.sha256, bridge, signature)
     if key not in _loaded:
-        plugin: SourceKind | Bridge = (
-            plugin_registry.load("edgekit.sources.bridges", bridge, "BRIDGE")
-            if bridge
-            else plugin_registry.load("edgekit.sources", source.kind, "SOURCE")
-        )
+        plugin: SourceKind | Bridge = BRIDGES.load(bridge) if bridge else SOURCES.load(source.kind)
         require(plugin.requires, f"loading {source.kind} models" + (f" by the bridge {bridge}" if bridge else ""))
         _loaded.clear()
         build = None if source.code is None else partial(Factory.parse(source.code).call, Path(request.base))
@@ -256,7 +251,7 @@ def _source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
 
 def prepare_conversion(request: ConvertRequest) -> tuple[Target, LoadedModel, ConversionRequest]:
     """The target, the source as it takes it, and what it is asked for."""
-    target: Target = plugin_registry.load("edgekit.targets", request.target, "TARGET")
+    target = TARGETS.load(request.target)
     loaded, source = _source(request)
     signature = loaded.signature
     if not target.symbolic:
@@ -322,13 +317,13 @@ def infer(
     emit: Listener,
 ) -> dict[str, Array]:
     """Real values in, real values out, in the artifact's runtime; a symbolic batch in calls of so many samples."""
-    plugin: Runtime = plugin_registry.load("edgekit.runtimes", runtime, "RUNTIME")
+    plugin = RUNTIMES.load(runtime)
     return plugin.open(Path(path), threads=threads, signature=signature).infer(inputs, batch)
 
 
 def describe(target: str, path: str, *, emit: Listener) -> ModelDescription:
     """What is in the file."""
-    plugin: Target = plugin_registry.load("edgekit.targets", target, "TARGET")
+    plugin = TARGETS.load(target)
     require(plugin.reads_with, f"reading {plugin.suffixes[0]} files")
     if not Path(path).exists():
         raise InputError(f"{path}: no such file")
@@ -337,19 +332,19 @@ def describe(target: str, path: str, *, emit: Listener) -> ModelDescription:
 
 def operators(target: str, path: str, *, emit: Listener) -> tuple[Operator, ...]:
     """After which operators the file can be cut off."""
-    plugin: Target = plugin_registry.load("edgekit.targets", target, "TARGET")
+    plugin = TARGETS.load(target)
     require(plugin.reads_with, f"reading {plugin.suffixes[0]} files")
     return plugin.operators(Path(path))
 
 
 def cut(target: str, path: str, after: tuple[int, ...], folder: str, *, emit: Listener) -> tuple[Path, ...]:
     """Files that end after these operators."""
-    plugin: Target = plugin_registry.load("edgekit.targets", target, "TARGET")
+    plugin = TARGETS.load(target)
     return plugin.truncate_after(Path(path), after, Path(folder))
 
 
 def lives(target: str, path: str, *, emit: Listener) -> tuple[TensorLifetime, ...]:
     """How long each tensor in the file lives."""
-    plugin: Target = plugin_registry.load("edgekit.targets", target, "TARGET")
+    plugin = TARGETS.load(target)
     require(plugin.reads_with, f"reading {plugin.suffixes[0]} files")
     return plugin.tensor_lifetimes(Path(path))

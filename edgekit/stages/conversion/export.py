@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.bridge import Bridge
+from edgekit.contracts.bridge import BRIDGES
 from edgekit.contracts.target import Target
-from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file, sha256_path, size_of, staged_folder, write_json
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import DiskFull, InputError, StepError
@@ -202,7 +201,7 @@ def export_one(context: Context, item: ExportPlan, settings: ExportSettings, fol
 def _environment(kind: str, bridge: tuple[str, str] | None) -> Environment:
     """The worker of the source kind, or of the bridge that is crossed."""
     if bridge is not None:
-        plugin: Bridge = plugin_registry.load("edgekit.sources.bridges", routes.bridge_name(bridge), "BRIDGE")
+        plugin = BRIDGES.load(routes.bridge_name(bridge))
         return Environment.of(plugin.variables)
     return source_environment(kind)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from edgekit.contracts.bridge import Bridge
-from edgekit.contracts.target import Target
-from edgekit.core.environment import plugin_registry
+from edgekit.contracts.bridge import BRIDGES
+from edgekit.contracts.source import SOURCES
+from edgekit.contracts.target import TARGETS, Target
 from edgekit.core.errors import InputError
 from edgekit.core.values.specs import Route, Variant, parse_precision
 
@@ -15,7 +15,7 @@ Edge = tuple[str, str]
 
 def bridges() -> tuple[Edge, ...]:
     """Every bridge, from the names of the files: `keras-to-torch` is ("keras", "torch")."""
-    return tuple(_edge(name) for name in plugin_registry.names("edgekit.sources.bridges"))
+    return tuple(_edge(name) for name in BRIDGES.names())
 
 
 def _edge(name: str) -> Edge:
@@ -25,26 +25,21 @@ def _edge(name: str) -> Edge:
 
 def edges() -> tuple[Edge, ...]:
     """Every way from kind to kind: the bridges, and the targets whose files are a source kind too (ONNX)."""
-    kinds = plugin_registry.names("edgekit.sources")
+    kinds = SOURCES.names()
     written = [
-        (kind, name)
-        for name in plugin_registry.names("edgekit.targets")
-        if name in kinds
-        for kind in load_target(name).routes
-        if kind != name
+        (kind, name) for name in TARGETS.names() if name in kinds for kind in load_target(name).routes if kind != name
     ]
     return (*bridges(), *written)
 
 
 def targets() -> dict[str, Target]:
     """Every target by name."""
-    return {name: load_target(name) for name in plugin_registry.names("edgekit.targets")}
+    return {name: load_target(name) for name in TARGETS.names()}
 
 
 def load_target(name: str) -> Target:
     """The target. Raises InputError that lists the known ones."""
-    target: Target = plugin_registry.load("edgekit.targets", name, "TARGET")
-    return target
+    return TARGETS.load(name)
 
 
 def find_routes(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> tuple[Route, ...]:
@@ -80,7 +75,7 @@ def why_withheld(route: Route, precision: str) -> str | None:
         return "no model is carried over several bridges"
     for edge in route.bridges:
         if edge in bridges():
-            bridge: Bridge = plugin_registry.load("edgekit.sources.bridges", bridge_name(edge), "BRIDGE")
+            bridge = BRIDGES.load(bridge_name(edge))
             reason = bridge.withheld.get(f"{route.steps[-1]}:{precision}")
             if reason:
                 return reason
@@ -178,6 +173,6 @@ def _unreachable(target: Target, precision: str | None, kinds: Iterable[str], ed
 
 
 def _reachable_by_kind(target: Target, edges: Iterable[Edge]) -> dict[str, list[str]]:
-    kinds = plugin_registry.names("edgekit.sources")
+    kinds = SOURCES.names()
     found = {kind: list(routes_by_precision(kind, target, edges)) for kind in kinds}
     return {kind: names for kind, names in found.items() if names}

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.source import LoadedModel, SourceKind, UserModel, with_layouts
-from edgekit.core.environment import plugin_registry
+from edgekit.contracts.source import SOURCES, LoadedModel, UserModel, with_layouts
 from edgekit.core.environment.atomic_files import sha256_file, sha256_path
 from edgekit.core.environment.requirements import require, versions
 from edgekit.core.environment.user_code import Factory
@@ -64,7 +63,7 @@ def import_model(request: ImportRequest, folder: str, *, emit: Listener) -> Sour
 
     Raises InputError when model, code, weights, declared inputs or samples do not fit one another.
     """
-    kind: SourceKind = plugin_registry.load("edgekit.sources", request.kind, "SOURCE")
+    kind = SOURCES.load(request.kind)
     require(kind.requires, f"loading {request.kind} models")
     base, target = Path(request.base), Path(folder)
     arrays, labels = _sample_arrays(request)

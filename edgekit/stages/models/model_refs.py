@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit.contracts.source import SourceKind
-from edgekit.core.environment import plugin_registry
+from edgekit.contracts.source import SOURCES, SourceKind
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError, unknown_name
@@ -108,19 +107,18 @@ def is_model_reference(context: Context, text: str) -> bool:
 
 def _has_suffix(text: str) -> bool:
     suffix = Path(text).suffix.lower()
-    return bool(suffix) and any(suffix in _kind(name).suffixes for name in plugin_registry.names("edgekit.sources"))
+    return bool(suffix) and any(suffix in _kind(name).suffixes for name in SOURCES.names())
 
 
 def _kind(name: str) -> SourceKind:
-    kind: SourceKind = plugin_registry.load("edgekit.sources", name, "SOURCE")
-    return kind
+    return SOURCES.load(name)
 
 
 def kind_of(path: Path) -> str:
     """The source kind of a file or folder. Raises InputError that says what edgekit takes."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    kinds = [_kind(name) for name in plugin_registry.names("edgekit.sources")]
+    kinds = [_kind(name) for name in SOURCES.names()]
     for kind in kinds:
         if kind.recognizes(path):
             return kind.name

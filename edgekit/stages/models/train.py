@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.config.model import TrainingSpec
-from edgekit.contracts.trainer import Trainer
-from edgekit.core.environment import plugin_registry
+from edgekit.contracts.trainer import TRAINERS
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.environment.requirements import TENSORBOARD, require
 from edgekit.core.errors import InputError, unknown_name
@@ -111,7 +110,7 @@ def _check(kinds: Sequence[str], options: TrainOptions) -> None:
     if options.tensorboard is not None:
         require((TENSORBOARD,), "--tensorboard")
     for kind in kinds if options.qat else ():
-        trainer: Trainer = plugin_registry.load("edgekit.training", kind, "TRAINER")
+        trainer = TRAINERS.load(kind)
         if trainer.no_qat:
             raise InputError(f"--qat: {trainer.no_qat}")
         require(trainer.qat_requires, "quantization-aware training")

@@ -8,9 +8,9 @@ from pathlib import Path
 from edgekit.config.loader import SourceMapped
 from edgekit.config.project import HOST, ProjectConfig
 from edgekit.config.toml_lines import Location
+from edgekit.contracts.report import REPORTS
 from edgekit.core.build.graph import Graph, Step, StepInput, build_graph
 from edgekit.core.build.plan_cache import CachedPlan
-from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.records.layer_errors import LAYERS_FILE
@@ -87,7 +87,7 @@ def _emulated(builder: PlanBuilder) -> dict[str, DeviceProfile]:
 
 
 def _reports(builder: PlanBuilder) -> None:
-    known = plugin_registry.names("edgekit.reports")
+    known = REPORTS.names()
     for index, entry in enumerate(builder.config.reports):
         at: Location = ("reports", index)
         if entry.format not in known:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from edgekit.config.project import ModelEntry, is_code_reference
 from edgekit.config.toml_lines import Location
-from edgekit.contracts.source import SourceKind
-from edgekit.contracts.trainer import Trainer
+from edgekit.contracts.source import SOURCES, SourceKind
+from edgekit.contracts.trainer import TRAINERS
 from edgekit.core.build.graph import Step, StepInput
-from edgekit.core.environment import plugin_registry, python_dependencies
+from edgekit.core.environment import python_dependencies
 from edgekit.core.environment.requirements import ONNX, SAFETENSORS
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import unknown_name
@@ -49,7 +49,7 @@ def sources(builder: PlanBuilder, at: Location, entry: ModelEntry) -> Iterator[P
 
 
 def _trained(builder: PlanBuilder, at: Location, entry: ModelEntry, folder: Path, kind: str) -> PlannedSource:
-    trainer: Trainer = plugin_registry.load("edgekit.training", kind, "TRAINER")
+    trainer = TRAINERS.load(kind)
     chosen = entry.training
     options = {} if chosen is None else {key: value for key, value in asdict(chosen).items() if value is not None}
     if options.get("qat") and trainer.no_qat:
@@ -92,7 +92,7 @@ def _taken_in(builder: PlanBuilder, at: Location, entry: ModelEntry, path: str) 
     for index, text in enumerate(entry.inputs):
         with_location(builder, (*at, "inputs", index), model_refs.parse_input, text)
     kind = str(entry.framework) if entry.is_code else _kind(builder, at, path)
-    source_kind: SourceKind = plugin_registry.load("edgekit.sources", kind, "SOURCE")
+    source_kind = SOURCES.load(kind)
     code = _code(builder, path) if entry.is_code else ()
     reads = [*code, *_model_files(builder, entry, path)]
     named = [text for text in (entry.weights, entry.sample, *entry.reads) if text]
@@ -127,9 +127,7 @@ def _kind(builder: PlanBuilder, at: Location, path: str) -> str:
     if where.exists():
         kind: str = with_location(builder, (*at, "path"), model_refs.kind_of, where)
         return kind
-    kinds: list[SourceKind] = [
-        plugin_registry.load("edgekit.sources", name, "SOURCE") for name in plugin_registry.names("edgekit.sources")
-    ]
+    kinds: list[SourceKind] = [SOURCES.load(name) for name in SOURCES.names()]
     fitting = [kind.name for kind in kinds if where.suffix.lower() in kind.suffixes]
     if not fitting or not where.is_relative_to(builder.project.build):
         raise builder.file.error((*at, "path"), f"{path}: no such file or folder")

@@ -9,10 +9,11 @@ from typing import Any
 
 from edgekit.config.project import HOST, ModelEntry
 from edgekit.config.toml_lines import Location
-from edgekit.contracts.runtime import Runtime
-from edgekit.contracts.source import SourceKind
+from edgekit.contracts.bridge import BRIDGES
+from edgekit.contracts.runtime import RUNTIMES, Runtime
+from edgekit.contracts.source import SOURCES
 from edgekit.core.build.graph import Step, StepInput
-from edgekit.core.environment import plugin_registry, requirements
+from edgekit.core.environment import requirements
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.events import Noted
 from edgekit.core.records.emulated_measurement import emulation_file
@@ -145,10 +146,10 @@ def _export(
     for route in found:
         needed += target.requires[route.converter_kind]
         for kind in route.steps[:-1]:
-            needed += plugin_registry.load("edgekit.sources", kind, "SOURCE").requires
+            needed += SOURCES.load(kind).requires
         for edge in route.bridges:
             if edge in routes.bridges():
-                needed += plugin_registry.load("edgekit.sources.bridges", routes.bridge_name(edge), "BRIDGE").requires
+                needed += BRIDGES.load(routes.bridge_name(edge)).requires
     samples = (GOLDEN_FILE, *((CALIBRATION_FILE,) if calibrated else ()))
     return Step(
         f"export {source.label} {variant}",
@@ -169,8 +170,7 @@ def _export(
 
 
 def _runtime(variant: Variant) -> Runtime:
-    runtime: Runtime = plugin_registry.load("edgekit.runtimes", routes.load_target(variant.target).runtime, "RUNTIME")
-    return runtime
+    return RUNTIMES.load(routes.load_target(variant.target).runtime)
 
 
 def _validate(
@@ -209,7 +209,7 @@ def _followed(builder: PlanBuilder, source: PlannedSource, variant: Variant) -> 
     """Whether the error of the variant is asked for layer by layer, and can be told."""
     if not any(fnmatchcase(str(variant), pattern) for pattern in builder.config.layers):
         return False
-    kind: SourceKind = plugin_registry.load("edgekit.sources", source.kind, "SOURCE")
+    kind = SOURCES.load(source.kind)
     runtime = _runtime(variant)
     blind = [what.name for what in (kind, runtime) if not what.exposes_intermediates]
     if blind:
@@ -222,7 +222,7 @@ def _diff(
     builder: PlanBuilder, source: PlannedSource, variant: Variant, folder: str, identity: Mapping[str, Any]
 ) -> Step:
     """The error of an artifact, layer by layer, against its source."""
-    kind: SourceKind = plugin_registry.load("edgekit.sources", source.kind, "SOURCE")
+    kind = SOURCES.load(source.kind)
     needed = (*kind.requires, *_runtime(variant).requires, *routes.load_target(variant.target).reads_with)
     reads = [
         StepInput(f"{folder}/manifest.json"),

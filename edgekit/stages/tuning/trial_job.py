@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.contracts.runtime import Runtime
-from edgekit.contracts.target import ConversionRequest, QuantizableLayer, Target
-from edgekit.core.environment import plugin_registry
+from edgekit.contracts.runtime import RUNTIMES
+from edgekit.contracts.target import TARGETS, ConversionRequest, QuantizableLayer
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.events import Listener
 from edgekit.core.numerics import batching
@@ -79,7 +78,7 @@ def run_artifact(
     runtime: str, path: str, signature: Signature, source_folder: str, tests: int | None, *, emit: Listener
 ) -> TrialResult:
     """What a file computes; in the environment of its runtime."""
-    plugin: Runtime = plugin_registry.load("edgekit.runtimes", runtime, "RUNTIME")
+    plugin = RUNTIMES.load(runtime)
     session = plugin.open(Path(path), threads=THREADS, signature=signature)
     golden, test = _samples(source_folder, GOLDEN_FILE), _samples(source_folder, TEST_FILE)
     assert golden is not None  # every source folder has some
@@ -94,7 +93,7 @@ def run_artifact(
 def run_trial(trial: Trial, *, emit: Listener) -> TrialResult:
     """Makes the file that a recipe describes and runs it; in the environment of the target's runtime."""
     recipe = trial.recipe
-    target: Target = plugin_registry.load("edgekit.targets", recipe.target, "TARGET")
+    target = TARGETS.load(recipe.target)
     pool = _samples(trial.source_folder, CALIBRATION_FILE)
     signature = load_source(Path(trial.source_folder)).signature
     chosen = None

@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.runtime import Runtime
-from edgekit.contracts.source import LoadedModel, SourceKind, UserModel
-from edgekit.contracts.target import Target
-from edgekit.core.environment import plugin_registry
+from edgekit.contracts.runtime import RUNTIMES
+from edgekit.contracts.source import SOURCES, LoadedModel, UserModel
+from edgekit.contracts.target import TARGETS
 from edgekit.core.environment.requirements import require
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
@@ -108,7 +107,7 @@ def trace(operand: ModelRef, inputs: Mapping[str, Array], *, emit: Listener) -> 
 
 
 def _open_runtime(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
-    runtime: Runtime = plugin_registry.load("edgekit.runtimes", str(operand.runtime), "RUNTIME")
+    runtime = RUNTIMES.load(str(operand.runtime))
     path = Path(str(operand.path))
     opened = partial(runtime.open, path, threads=1)
     try:
@@ -122,9 +121,9 @@ def _open_runtime(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
 
 def _traced(operand: ModelRef, signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """What the runtime of the file's target computes inside."""
-    target: Target = plugin_registry.load("edgekit.targets", str(operand.target), "TARGET")
+    target = TARGETS.load(str(operand.target))
     require(target.reads_with, f"reading {target.suffixes[0]} files")
-    runtime: Runtime = plugin_registry.load("edgekit.runtimes", target.runtime, "RUNTIME")
+    runtime = RUNTIMES.load(target.runtime)
     with tempfile.TemporaryDirectory(prefix="edgekit-trace-") as folder:
         return runtime.trace(target.expose_intermediates(Path(str(operand.path)), Path(folder)), inputs, signature)
 
@@ -145,7 +144,7 @@ def _open_folder(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
     """A source as it was trained or taken in."""
     folder = Path(str(operand.folder))
     source = load_source(folder)
-    kind: SourceKind = plugin_registry.load("edgekit.sources", source.kind, "SOURCE")
+    kind = SOURCES.load(source.kind)
     require(kind.requires, f"loading {kind.name} models")
     build = None if source.code is None else partial(Factory.parse(source.code).call, Path(operand.base))
     loaded = kind.load(source.weights_path(folder), source.signature, build).at(source.signature, source.sizes)
@@ -154,7 +153,7 @@ def _open_folder(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
 
 
 def _open_source(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
-    kind: SourceKind = plugin_registry.load("edgekit.sources", str(operand.kind), "SOURCE")
+    kind = SOURCES.load(str(operand.kind))
     require(kind.requires, f"loading {kind.name} models")
     build = None if operand.code is None else partial(Factory.parse(operand.code).call, Path(operand.base))
     folder = tempfile.TemporaryDirectory(prefix="edgekit-compare-")

@@ -98,3 +98,28 @@ def test_the_error_lists_third_parties_too(entry_points):
     entry_points(("edgekit.targets", "coreml", "third_party_target"))
     with pytest.raises(InputError, match="known: coreml, executorch, lite-interpreter"):
         plugin_registry.load("edgekit.targets", "nothing", "TARGET")
+
+
+class Thing:
+    """What plug-ins of a kind are instances of."""
+
+    def __init__(self, name):
+        self.name = name
+
+
+KIND = plugin_registry.PluginKind("edgekit.targets", "TARGET", Thing, "edgekit.things")
+
+
+def test_a_kind_has_a_group_of_its_own_and_checks_what_it_loads(entry_points, third_party):
+    entry_points(("edgekit.things", "coreml", "third_party_target"))
+    assert KIND.third_party_names() == ["coreml"]
+    assert "coreml" in KIND.names()
+    with pytest.raises(InputError, match="the thing 'coreml' of another package is not a Thing"):
+        KIND.load("coreml")
+    third_party.TARGET = Thing("core-ml")
+    with pytest.raises(InputError, match="the thing 'coreml' of another package calls itself 'core-ml'"):
+        KIND.load("coreml")
+    third_party.TARGET = Thing("coreml")
+    assert KIND.load("coreml") is third_party.TARGET
+    with pytest.raises(InputError, match="unknown thing 'x'; known: coreml, "):
+        KIND.load("x")
