@@ -295,8 +295,8 @@ class Mlflow(NamedTuple):
             if self.experiment is not None or self.no_model_files:
                 raise InputError("--experiment and --no-model-files say how to log into MLflow: give --mlflow URI too")
             return None
-        from edgekit.core.environment.requirements import MLFLOW, require
-        from edgekit.stages.tracking.settings import tracking
+        from edgekit.core.environment.requirements import require
+        from edgekit.stages.tracking.settings import MLFLOW, tracking
 
         chosen = tracking(
             self.uri, self.experiment, session.project.root, Path.cwd(), model_files=not self.no_model_files

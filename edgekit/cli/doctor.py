@@ -10,7 +10,9 @@ from edgekit.cli._common import CommandSession, common
 @click.command("doctor", short_help="Show what is installed and what is missing.")
 @common
 def command(session: CommandSession) -> int:
-    """Show what is installed, and what each missing extra would add.
+    """Show what is installed, and what each missing package would add.
+
+    Packages are those that edgekit's plug-ins and features declare, and those of plug-ins that other packages register.
 
     \b
     Example:
@@ -19,41 +21,55 @@ def command(session: CommandSession) -> int:
     import platform
 
     from edgekit import __version__
-    from edgekit.core.environment import requirements
+    from edgekit.core.environment.requirements import install_command
     from edgekit.devices import host
     from edgekit.devices.emulation import tools
     from edgekit.reports.console import table
+    from edgekit.stages.doctor import diagnose
 
+    diagnosis = diagnose()
     packages = [
         {
-            "package": item.distribution,
-            "version": item.version() if item.installed() else None,
-            "extra": item.extra,
-            "adds": _ADDS[item.extra],
+            "package": requirement.distribution,
+            "version": requirement.version() if requirement.installed() else None,
+            "extra": requirement.extra,
+            "adds": requirement.purpose,
+            "install": requirement.install_command,
         }
-        for item in requirements.ALL
+        for requirement in diagnosis.requirements
     ]
-    absent = [tool.package for tool in tools.ALL if tool.path() is None]
-    missing = sorted({str(item["extra"]) for item in packages if item["version"] is None})
+    absent_tools = [tool.package for tool in tools.ALL if tool.path() is None]
+    # One line of advice for each purpose: the packages of an extra are installed together.
+    missing_by_purpose = {
+        requirement.purpose: [other for other in diagnosis.missing if other.purpose == requirement.purpose]
+        for requirement in diagnosis.missing
+    }
     data = {
         "edgekit": __version__,
         "python": platform.python_version(),
         "host": host.description(),
         "cpus": list(host.available_cpus()),
         "packages": packages,
-        "missing_tools": absent,
-        "missing_extras": {extra: _ADDS[extra] for extra in missing},
+        "missing_tools": absent_tools,
+        "missing_extras": {item.extra: item.purpose for item in diagnosis.missing if item.extra},
+        "broken_plugins": list(diagnosis.broken_plugins),
     }
-    rows = [(str(item["package"]), str(item["version"] or "missing"), f"edgekit[{item['extra']}]") for item in packages]
-    lines = [f"edgekit {__version__}, Python {data['python']}, {data['host']}\n"]
-    advice = [f"missing: {_ADDS[extra]}; install with: pip install 'edgekit[{extra}]'\n" for extra in missing]
-    if absent:
-        advice.append(f"missing: the emulated tier; install with: apt-get install {' '.join(absent)}\n")
+    rows = [
+        (requirement.distribution, str(package["version"] or "missing"), _origin(requirement.extra))
+        for requirement, package in zip(diagnosis.requirements, packages, strict=True)
+    ]
+    advice = [
+        f"missing: {purpose}; install with: {install_command(missing)}\n"
+        for purpose, missing in sorted(missing_by_purpose.items())
+    ]
+    if absent_tools:
+        advice.append(f"missing: the emulated tier; install with: apt-get install {' '.join(absent_tools)}\n")
+    advice += [f"broken: {sentence}\n" for sentence in diagnosis.broken_plugins]
     session.answer(
         data,
         lambda: "".join(
             [
-                *lines,
+                f"edgekit {__version__}, Python {data['python']}, {data['host']}\n",
                 table(("package", "version", "comes with"), rows, left=3, color=session.color),
                 *(advice or ["nothing is missing\n"]),
             ]
@@ -62,17 +78,5 @@ def command(session: CommandSession) -> int:
     return 0
 
 
-_ADDS = {
-    "tensorflow": "Keras models as sources, the tflite target and its runtime, Keras to ONNX",
-    "torch": "PyTorch models as sources, the torchscript and lite-interpreter targets and runtimes, PyTorch to ONNX",
-    "litert": "PyTorch to tflite, and int4 in tflite",
-    "executorch": "the executorch target and runtime",
-    "onnx": "the onnx target and ONNX Runtime",
-    "tensorboard": "event files of a training (--tensorboard)",
-    "micro": "TFLite artifacts on a microcontroller's interpreter (edgekit micro)",
-    "report": "reports in HTML (report --format html)",
-    "dask": "steps of a run on a cluster (run --dask)",
-    "mlflow": "runs in MLflow (report --mlflow, run --mlflow)",
-    "images": "folders of images as calibration samples",
-    "data": "the MNIST subset that simple_cnn learns from",
-}
+def _origin(extra: str) -> str:
+    return f"edgekit[{extra}]" if extra else "a plug-in of another package"

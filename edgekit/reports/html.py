@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.report import NOTHING, ReportFormat, conclusion
-from edgekit.core.environment.requirements import JINJA2, MATPLOTLIB, require
+from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
 from edgekit.reports._html.svg import shared_markers
 from edgekit.reports._shared.tables import TIER_WORDS
+
+JINJA2 = Requirement("jinja2", "jinja2", "report")
+MATPLOTLIB = Requirement("matplotlib", "matplotlib", "report")
 
 _PAGE = Path(__file__).parent / "_html" / "page"
 

@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from edgekit.core.environment.requirements import CAPSTONE, ELFTOOLS, TFLITE_MICRO, require
+from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError
 from edgekit.core.records.section_sizes import CodeSize
 from edgekit.runtimes._elf_reachability import Library
+
+TFLITE_MICRO = Requirement("tflite_micro", "tflite-micro", "micro")
+ELFTOOLS = Requirement("elftools", "pyelftools", "micro")
+CAPSTONE = Requirement("capstone", "capstone", "micro")
 
 REQUIRES = (TFLITE_MICRO, ELFTOOLS, CAPSTONE)
 

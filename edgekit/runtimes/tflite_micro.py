@@ -15,11 +15,11 @@ import numpy as np
 
 from edgekit.contracts.runtime import Runtime, Session
 from edgekit.core.environment.atomic_files import read_bytes
-from edgekit.core.environment.requirements import TFLITE_MICRO
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.memory_plan import Arena
 from edgekit.core.values.specs import Quantization, Signature, TensorSpec
+from edgekit.runtimes._tflite_micro_code_size import TFLITE_MICRO
 
 LARGEST = 1 << 26
 """The largest arena that is tried, in bytes: more than any microcontroller has."""

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from edgekit.core.environment.atomic_files import read_bytes
-from edgekit.core.environment.requirements import PILLOW, require
+from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.specs import Signature, TensorSpec
+
+PILLOW = Requirement("PIL", "pillow", "images")
 
 MOST = 1024
 """Samples that are taken from an endless generator, or a folder full of images."""

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from edgekit.core.environment.atomic_files import mapped_write_errors
+from edgekit.core.environment.requirements import Requirement
 from edgekit.training._epoch_tracker import EpochTracker
+
+TENSORBOARD = Requirement("tensorboard", "tensorboard", "tensorboard")
 
 
 class EventWriter(Protocol):

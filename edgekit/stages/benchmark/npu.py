@@ -9,12 +9,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.core.environment.requirements import VELA, require
+from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Listener
 from edgekit.core.records.artifact import Artifact
 from edgekit.stages.context import Context
 from edgekit.workers.environment import Environment
+
+VELA = Requirement("ethosu.vela", "ethos-u-vela", "micro")
 
 ACCELERATORS = (
     *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),

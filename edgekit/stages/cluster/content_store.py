@@ -11,8 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgekit.core.environment.atomic_files import STAGING_PREFIX, mapped_write_errors, sha256_file
-from edgekit.core.environment.requirements import FSSPEC, require
+from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
+
+FSSPEC = Requirement("fsspec", "fsspec", "dask")
 
 
 class ContentStore:

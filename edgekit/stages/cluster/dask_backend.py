@@ -25,12 +25,14 @@ from edgekit.core.build.graph import Graph, Step
 from edgekit.core.build.run_state import RunState
 from edgekit.core.environment.atomic_files import mapped_write_errors, staged_folder
 from edgekit.core.environment.project import shipped
-from edgekit.core.environment.requirements import DASK, require
+from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, StepCrashed, StepFailed, StepTimedOut, from_dict
 from edgekit.stages.cluster import remote_step
 from edgekit.stages.cluster.content_store import ContentStore
 from edgekit.stages.context import Context
 from edgekit.stages.pipeline.step_handlers import StepOutput
+
+DASK = Requirement("distributed", "distributed", "dask")
 
 SENT = ("train", "take in", "export", "validate", "diff")
 CONNECT_S = 15.0

@@ -12,12 +12,13 @@ from typing import Any
 from edgekit.config.model import TrainingSpec
 from edgekit.contracts.trainer import TRAINERS
 from edgekit.core.environment.atomic_files import staged_folder
-from edgekit.core.environment.requirements import TENSORBOARD, require
+from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import Noted
 from edgekit.core.numerics.metrics import format_metric
 from edgekit.core.records.source import SourceModel
 from edgekit.stages.context import FRAMEWORKS, Context, training_environment
+from edgekit.training._tensorboard import TENSORBOARD
 
 TIMEOUT_S = 3600.0
 

@@ -15,7 +15,10 @@ from urllib.parse import unquote, urlsplit
 from edgekit import __version__
 from edgekit.core.build.graph import Graph, Step, StepInput
 from edgekit.core.environment.atomic_files import sha256_file, to_json
+from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError
+
+MLFLOW = Requirement("mlflow", "mlflow-skinny", "mlflow")
 
 STEP_NAME = "track mlflow"
 RECEIPT_FILE = "build/mlflow.json"

