@@ -144,7 +144,7 @@ def test_a_killed_worker_loses_nothing(tmp_path):
     (root / "gate").touch()
     with made_cluster(tmp_path, 2) as (address, processes):
         child = spawn("run", "--root", root, "--json", "--dask", address)
-        worker = at_work(address, "take in net/torch")
+        worker = at_work(address, "import net/torch")
         processes[worker].send_signal(signal.SIGKILL)
         processes[worker].wait()
         (root / "gate").unlink()
@@ -189,12 +189,12 @@ def test_ctrl_c_ends_what_the_workers_do(tmp_path, cluster):
     root = make_project(tmp_path / "project")
     (root / "gate").touch()
     child = spawn("run", "--root", root, "--dask", cluster)
-    at_work(cluster, "take in net/torch")
+    at_work(cluster, "import net/torch")
     child.send_signal(signal.SIGINT)
     code, _, err = ended(child, timeout=60)
     assert code == 130, err
     (root / "gate").unlink()
-    code, _, err = ended(spawn("run", "--root", root, "--dask", cluster, "take in *"))
+    code, _, err = ended(spawn("run", "--root", root, "--dask", cluster, "import *"))
     assert code == 0, err
 
 
@@ -205,7 +205,7 @@ def test_what_a_step_raises_there_is_told_here(tmp_path, cluster):
     assert code == 2
     assert "no weights today" in err
     states = {step["step"]: step["state"] for step in json.loads(out)["steps"]}
-    assert states["take in net/torch"] == "failed"
+    assert states["import net/torch"] == "failed"
     assert states["export net/torch onnx:float32"] == "blocked"
     assert states["check other/torch onnx:float32"] == "done"
 
@@ -217,7 +217,7 @@ def test_a_step_that_kills_each_worker_is_one_sentence(tmp_path):
     with made_cluster(tmp_path, 2, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as (address, _):
         code, out, err = ended(spawn("run", "--root", root, "--dask", address))
     assert code == 4
-    assert "take in net/torch: each Dask worker that began it died" in err
+    assert "import net/torch: each Dask worker that began it died" in err
     assert "11 of 21 steps done, 1 failed, 9 not begun" in out
 
 

@@ -47,11 +47,11 @@ FOLDER = "build/net/onnx/onnx-float32"
 def of(*kinds, variants=VARIANTS):
     """The names of the steps of these kinds."""
     named = {kind: [f"{kind} net/onnx {variant}" for variant in variants] for kind in ("export", "validate", "check")}
-    named |= {"bench": [BENCH[variant] for variant in variants], "take in": ["take in net/onnx"], "report": [REPORT]}
+    named |= {"bench": [BENCH[variant] for variant in variants], "import": ["import net/onnx"], "report": [REPORT]}
     return {name for kind in kinds for name in named[kind]}
 
 
-EVERYTHING = of("take in", "export", "validate", "bench", "check", "report")
+EVERYTHING = of("import", "export", "validate", "bench", "check", "report")
 
 
 def write_net(folder):
@@ -128,12 +128,12 @@ def test_the_results_lie_where_the_other_commands_look_for_them(root):
 
 
 FLIPPED = {
-    "net.onnx": of("take in"),
-    "net.weights": of("take in"),
-    "inputs.npz": of("take in"),
+    "net.onnx": of("import"),
+    "net.weights": of("import"),
+    "inputs.npz": of("import"),
     "device_profiles/board.toml": of("bench"),
-    "build/net/onnx/source/golden.npz": of("take in", "export"),
-    "build/net/onnx/source/calibration.npz": of("take in") | of("export", variants=VARIANTS[1:]),
+    "build/net/onnx/source/golden.npz": of("import", "export"),
+    "build/net/onnx/source/calibration.npz": of("import") | of("export", variants=VARIANTS[1:]),
 }
 
 
@@ -233,7 +233,7 @@ def test_a_module_that_comes_before_an_installed_one_is_seen(tmp_path):
     (tmp_path / "edgekit.toml").write_text(
         'variants = ["onnx:float32"]\n[[models]]\npath = "net.py:build"\nframework = "torch"\n'
     )
-    assert run(tmp_path, "take in *").code != 0  # there is no such module
+    assert run(tmp_path, "import *").code != 0  # there is no such module
     (tmp_path / "blocks.py").write_text("")
     made = call("run", "--emit-makefile", "--root", tmp_path).out
     assert "net.py blocks.py edgekit.toml" in made.replace("blocks.py net.py", "net.py blocks.py")
@@ -241,7 +241,7 @@ def test_a_module_that_comes_before_an_installed_one_is_seen(tmp_path):
 
 def test_a_model_of_the_project_comes_before_the_one_that_edgekit_ships(tmp_path):
     (tmp_path / "edgekit.toml").write_text(LINEAR)
-    assert call("run", "--force", "take in *", "--root", tmp_path).code == 2  # no such step; nothing is trained
+    assert call("run", "--force", "import *", "--root", tmp_path).code == 2  # no such step; nothing is trained
     shipped = call("run", "--emit-makefile", "--root", tmp_path).out
     assert f"{REPOSITORY}/models/linear/torch_model.py" in shipped
     shutil.copytree(REPOSITORY / "models/linear", tmp_path / "models/linear")
@@ -312,12 +312,12 @@ def test_error_by_layer_that_nobody_asks_for_any_more_is_garbage(root):
 def test_steps_can_be_named_and_forced(root):
     shutil.rmtree(root / "build")
     answer = run(root, "validate * onnx:float32")
-    assert done(answer) == of("take in") | of("export", "validate", variants=VARIANTS[:1])
-    forced = run(root, "--force", "--explain", "take in *")
+    assert done(answer) == of("import") | of("export", "validate", variants=VARIANTS[:1])
+    forced = run(root, "--force", "--explain", "import *")
     assert forced.data["steps"][0]["reasons"] == ["it was asked for again"]
     wrong = call("run", "--root", root, "validte *")
     assert wrong.code == 2
-    assert "no step is called 'validte *'; steps: take in net/onnx; export net/onnx onnx:float32;" in wrong.err
+    assert "no step is called 'validte *'; steps: import net/onnx; export net/onnx onnx:float32;" in wrong.err
 
 
 def test_the_artifact_of_one_model_can_be_another_model(root):
@@ -327,7 +327,7 @@ def test_the_artifact_of_one_model_can_be_another_model(root):
     shutil.rmtree(root / "build")
     answer = run(root, "validate again/*")
     assert (answer.code, answer.err and "validate again/onnx" in answer.err) == (0, True)
-    assert "take in net/onnx" in done(answer)
+    assert "import net/onnx" in done(answer)
 
 
 REFUSED = {
@@ -350,12 +350,12 @@ REFUSED = {
     "circle": (
         '"build/report.json"',
         '"inputs.npz"',
-        "the steps wait for one another: take in net/onnx -> report json",
+        "the steps wait for one another: import net/onnx -> report json",
     ),
     "twice": (
         "[bench]",
         '[[models]]\npath = "net.onnx"\nsample = "inputs.npz"\n[bench]',
-        "take in net/onnx is in this file twice; give the model another name",
+        "import net/onnx is in this file twice; give the model another name",
     ),
     "the same report": (
         'path = "build/report.json"',
@@ -474,7 +474,7 @@ def test_ctrl_c_is_130_and_the_next_run_goes_on_with_the_rest(root):
     edit(root / "edgekit.toml", "epochs = 100000", "epochs = 1")
     answer = run(root, "validate *")
     assert answer.code == 0, answer.err
-    assert "take in net/onnx" in done(answer, "up to date")
+    assert "import net/onnx" in done(answer, "up to date")
     assert "validate net/onnx onnx:float32" in done(answer, "up to date")
     assert {"train linear/torch", "export linear/torch onnx:float32"} <= done(answer)
 
@@ -578,7 +578,7 @@ def test_init_writes_a_file_that_run_carries_out(finished, tmp_path):
     assert 'sample = "inputs.npz"' in text
     ran = run(tmp_path, "validate * onnx:*")
     assert ran.code == 0, ran.err
-    assert done(ran) == of("take in") | of("export", "validate", variants=VARIANTS[:1])
+    assert done(ran) == of("import") | of("export", "validate", variants=VARIANTS[:1])
     again = call("init", "--root", tmp_path)
     assert again.code == 2
     assert f"{tmp_path}/edgekit.toml is there already; --force replaces it" in again.err

@@ -10,15 +10,50 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePath
 from typing import Any
 
 from edgekit.core.errors import InputError
 
-KINDS = ("train", "take in", "export", "validate", "diff", "emulate", "bench", "check", "report", "track")
-"""In the order of a day's work. What measures runs apart; what tells of the others is done whatever became of them."""
+
+class StepKind(StrEnum):
+    """The kinds of steps, in the order in which a model passes through them."""
+
+    TRAIN = "train"
+    IMPORT = "import"
+    EXPORT = "export"
+    VALIDATE = "validate"
+    DIFF = "diff"
+    EMULATE = "emulate"
+    BENCH = "bench"
+    CHECK = "check"
+    REPORT = "report"
+    TRACK = "track"
+
+    @property
+    def measures(self) -> bool:
+        """Whether it measures this host: such steps run beside no others, and take turns with one another."""
+        return self is StepKind.BENCH
+
+    @property
+    def runs_last(self) -> bool:
+        """Whether it uses what results there are when the steps before it have ended, whether or not they failed."""
+        return self in (StepKind.REPORT, StepKind.TRACK)
+
+    @property
+    def loads_framework(self) -> bool:
+        """Whether its worker loads a framework or a runtime, and so takes memory."""
+        return self not in (StepKind.CHECK, StepKind.REPORT, StepKind.TRACK)
+
+    @property
+    def runs_elsewhere(self) -> bool:
+        """Whether another host may execute it: its result does not depend on the host, and stays in the build folder."""
+        return self in (StepKind.TRAIN, StepKind.IMPORT, StepKind.EXPORT, StepKind.VALIDATE, StepKind.DIFF)
+
 
 
 @dataclass(frozen=True)
@@ -46,7 +81,7 @@ class Step:
     """
 
     name: str
-    kind: str
+    kind: StepKind
     output: str
     folder: str = ""
     after: tuple[str, ...] = ()
@@ -54,21 +89,14 @@ class Step:
     values: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def measures(self) -> bool:
-        """Whether nothing may run beside it but others that measure: these take turns."""
-        return self.kind == "bench"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", StepKind(self.kind))  # after a trip through JSON it is a string
 
     @property
     def subject(self) -> str:
         """The source that it is about (`simple_cnn/keras`); empty where that is none, or more than one."""
         known = "model" in self.arguments and "kind" in self.arguments
         return f"{self.arguments['model']}/{self.arguments['kind']}" if known else ""
-
-    @property
-    def last(self) -> bool:
-        """Whether it takes what there is when those before it have ended, well or not."""
-        return self.kind in ("report", "track")
 
     def writes(self, path: str) -> bool:
         """Whether the path is this step's."""
@@ -105,6 +133,14 @@ class Graph:
         """The inverse of `to_dict` after a trip through JSON."""
         return cls(tuple(_step(item) for item in data))
 
+    def find(self, kind: StepKind, **arguments: Any) -> Step | None:
+        """Return the step of that kind that has these arguments, or None."""
+        matches = (step for step in self.steps if step.kind is kind)
+        return next(
+            (step for step in matches if all(step.arguments.get(name) == value for name, value in arguments.items())),
+            None,
+        )
+
     def needed(self, patterns: Sequence[str]) -> Graph:
         """The steps that a pattern names (`export *`), with all that they need. No pattern: all of them.
 
@@ -114,7 +150,7 @@ class Graph:
             return self
         wanted: set[str] = set()
         for pattern in patterns:
-            found = [step.name for step in self.steps if fnmatchcase(step.name, pattern)]
+            found = [step.name for step in self.steps if fnmatchcase(step.name, _present_name(pattern))]
             if not found:
                 known = "; ".join(step.name for step in self.steps)
                 raise InputError(f"no step is called '{pattern}'; steps: {known}")
@@ -123,6 +159,11 @@ class Graph:
             if step.name in wanted:
                 wanted.update(step.after)
         return Graph(tuple(step for step in self.steps if step.name in wanted))
+
+
+def _present_name(pattern: str) -> str:
+    # Up to 0.9 the import of a user's model was called "take in": pipelines may still ask for it by that name.
+    return pattern.replace("take in ", "import ", 1) if pattern.startswith("take in ") else pattern
 
 
 def _step(data: Mapping[str, Any]) -> Step:
@@ -153,30 +194,31 @@ def _before(step: Step, writers: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _ordered(steps: Sequence[Step], where: Callable[[str], str]) -> tuple[Step, ...]:
-    """Kahn's algorithm; of the steps that are free, the one that was named first comes first.
+    """Sort the steps topologically. Of the steps that are free at the same time, the one that was named first is first.
 
-    What comes after a step that is not among them does not wait for it.
+    A step does not wait for one that is not among them.
     """
-    waiting = {step.name: step for step in steps}
+    by_name = {step.name: step for step in steps}
+    position = {name: index for index, name in enumerate(by_name)}
+    sorter = TopologicalSorter({step.name: [name for name in step.after if name in by_name] for step in steps})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        cycle = _from_first(error.args[1][:0:-1], position)  # each step needs the one that is named next
+        raise InputError(f"{where(cycle[0])}: the steps wait for one another: {' -> '.join(cycle)}") from None
     ordered: list[Step] = []
-    while waiting:
-        free = [step for step in waiting.values() if not any(name in waiting for name in step.after)]
-        if not free:
-            circle = _find_cycle(waiting)
-            raise InputError(f"{where(circle[0])}: the steps wait for one another: {' -> '.join(circle)}")
-        for step in free:
-            ordered.append(waiting.pop(step.name))
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready(), key=position.__getitem__)
+        ordered += (by_name[name] for name in ready)
+        sorter.done(*ready)
     return tuple(ordered)
 
 
-def _find_cycle(waiting: Mapping[str, Step]) -> list[str]:
-    """One circle: each of its steps needs the one that is named next."""
-    path = [next(iter(waiting))]
-    while True:
-        following = next(name for name in waiting[path[-1]].after if name in waiting)
-        if following in path:
-            return [*path[path.index(following) :], following]
-        path.append(following)
+def _from_first(cycle: list[str], position: Mapping[str, int]) -> list[str]:
+    """The cycle from the step that was named first, back to it."""
+    start = min(range(len(cycle)), key=lambda index: position[cycle[index]])
+    turned = cycle[start:] + cycle[:start]
+    return [*turned, turned[0]]
 
 
 @dataclass(frozen=True)
@@ -202,13 +244,14 @@ class StepRecord:
     """
 
     step: str
-    kind: str
+    kind: StepKind
     key: StepKey
     outputs: Mapping[str, str]
     seconds: float
     code: int = 0
     detail: str = ""
     partial: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def rerun_reasons(key: StepKey, record: StepRecord | None, now: Callable[[str], str]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgekit.core.build.file_digests import FileDigests
 from edgekit.core.errors import EXIT_OK, InputError
-from edgekit.core.build.graph import Graph, StepKey, Step, rerun_reasons
+from edgekit.core.build.graph import Graph, Step, StepKey, StepKind, rerun_reasons
 from edgekit.core.environment.project import portable_path
 from edgekit.core.build.step_records import StepRecords
 
@@ -21,7 +21,7 @@ class StepResult:
     """
 
     step: str
-    kind: str
+    kind: StepKind
     state: str
     reasons: tuple[str, ...] = ()
     seconds: float = 0.0

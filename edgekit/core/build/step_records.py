@@ -16,7 +16,7 @@ from edgekit.core.records import checksummed_json
 from edgekit.core.build.file_digests import FileDigests
 from edgekit.core.errors import InputError
 from edgekit.core.environment.atomic_files import read_json, remove_stale_files, write_json, mapped_write_errors
-from edgekit.core.build.graph import StepKey, StepRecord
+from edgekit.core.build.graph import StepKey, StepKind, StepRecord
 
 RECORDS_SCHEMA = 1
 FOLDER = ".edgekit"
@@ -114,6 +114,11 @@ def _check_version(path: Path) -> bool:
 def _record(data: Mapping[str, Any]) -> StepRecord | None:
     try:
         key = StepKey(data["key"]["files"], data["key"]["values"])
-        return StepRecord(**{**data, "key": key, "partial": tuple(data["partial"])})
-    except (KeyError, TypeError):
+        return StepRecord(**{**data, "kind": _kind(data["kind"]), "key": key, "partial": tuple(data["partial"])})
+    except (KeyError, TypeError, ValueError):
         return None
+
+
+def _kind(text: str) -> StepKind:
+    # Records of edgekit up to 0.9 call the import of a user's model "take in".
+    return StepKind.IMPORT if text == "take in" else StepKind(text)

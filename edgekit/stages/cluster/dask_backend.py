@@ -34,7 +34,6 @@ from edgekit.stages.pipeline.step_handlers import StepOutput
 
 DASK = Requirement("distributed", "distributed", "dask")
 
-SENT = ("train", "take in", "export", "validate", "diff")
 CONNECT_S = 15.0
 DESERTED_S = 60.0
 """How long steps wait for a worker to come when there is none left."""
@@ -120,7 +119,7 @@ class DaskCluster:
             raise StepTimedOut(f"the Dask cluster at {self.address} has no workers", step="dask") from None
         versions: dict[str, str] = {}
         for step in self.graph.steps:
-            if step.kind in SENT:
+            if step.kind.runs_elsewhere:
                 versions |= step.values.get("versions", {})
         root = "" if self.store is not None else str(self._root)
         answers = self._client.run(remote_step.incompatibility, root, self._token_name, versions, on_error="return")
@@ -147,7 +146,7 @@ class DaskCluster:
 
         Emulated cores are set up here, and perhaps not where the workers are.
         """
-        if step.kind not in SENT or "device" in step.arguments:
+        if not step.kind.runs_elsewhere or "device" in step.arguments:
             return False
         return self.store is None or not self._outside(step)
 

@@ -160,7 +160,7 @@ def _warn_if_stale(context: Context, model: str, kind: str) -> None:
     code = Factory.parse(source.code).file(context.project.code_base(model))
     if code is not None and code.is_file() and sha256_file(code) != source.code_sha256:
         trained = model in context.project.models()
-        again = f"trained; run: edgekit train {model}" if trained else f"taken in; run: edgekit export {source.code}"
+        again = f"trained; run: edgekit train {model}" if trained else f"imported; run: edgekit export {source.code}"
         detail = f"{code.name} has changed since these weights were {again}"
         context.emit(Noted(f"export {model}/{kind}", detail, warning=True))
 

@@ -93,7 +93,7 @@ def _adopted(context: Context, name: str, framework: str | None) -> tuple[str, .
         raise unknown_name("model", name, list(context.project.models()))
     if framework in FRAMEWORKS:
         if framework not in kinds:
-            raise InputError(f"{name} was not taken in as a {framework} model, but as: {', '.join(kinds)}")
+            raise InputError(f"{name} was not imported as a {framework} model, but as: {', '.join(kinds)}")
         return (str(framework),)
     return kinds
 
@@ -199,12 +199,12 @@ def import_model(context: Context, text: str, framework: str | None, own: UserMo
         source: SourceModel = context.pool.call(
             "edgekit.stages.models.import_job:import_model",
             {"request": request, "folder": str(staging)},
-            step=f"take in {name}/{request.kind}",
+            step=f"import {name}/{request.kind}",
             environment=source_environment(request.kind),
             listener=context.emit,
         )
     for note in source.notes:
-        context.emit(Noted(f"take in {name}/{request.kind}", note))
+        context.emit(Noted(f"import {name}/{request.kind}", note))
     return source
 
 

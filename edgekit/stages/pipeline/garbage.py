@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.core.build.file_digests import ABSENT, FileDigests
-from edgekit.core.build.graph import Graph
+from edgekit.core.build.graph import Graph, StepKind, StepRecord
 from edgekit.core.build.step_records import StepRecords
 from edgekit.core.environment.atomic_files import mapped_write_errors, remove_stale_files
 from edgekit.core.environment.project import Project
@@ -16,12 +16,17 @@ from edgekit.core.environment.project import Project
 
 @dataclass(frozen=True)
 class Garbage:
-    """Files to remove, those that were changed since and stay, and the names of the steps that they were of."""
+    """Files to remove, those that were changed since and stay, and the records of the steps that wrote them."""
 
-    steps: tuple[str, ...]
+    records: tuple[StepRecord, ...]
     files: tuple[str, ...]
     changed: tuple[str, ...]
     size_bytes: int
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The names of the steps."""
+        return tuple(record.step for record in self.records)
 
 
 def find(project: Project, graph: Graph, records: StepRecords, digests: FileDigests) -> Garbage:
@@ -29,21 +34,21 @@ def find(project: Project, graph: Graph, records: StepRecords, digests: FileDige
 
     What was made by other commands has no record, and is left alone.
     """
-    steps: list[str] = []
+    unneeded: list[StepRecord] = []
     files: dict[str, None] = {}
     changed: dict[str, None] = {}
     kept = {path for step in graph.steps if (record := records.load(step.name)) for path in record.outputs}
     for record in records.all():
         if record.step in graph.by_name:
             continue
-        steps.append(record.step)
+        unneeded.append(record)
         for path, digest in record.outputs.items():
             now = digests.of(path)
             if path in kept or now == ABSENT:
                 continue
             (files if now == digest else changed)[path] = None
     size = sum((project.root / path).stat().st_size for path in files)
-    return Garbage(tuple(steps), tuple(files), tuple(changed), size)
+    return Garbage(tuple(unneeded), tuple(files), tuple(changed), size)
 
 
 def remove(project: Project, garbage: Garbage, records: StepRecords) -> None:
@@ -53,13 +58,12 @@ def remove(project: Project, garbage: Garbage, records: StepRecords) -> None:
         with mapped_write_errors(path):
             path.unlink(missing_ok=True)
         _remove_empty(path.parent, project.build)
-    for step in garbage.steps:
-        kind, _, label = step.partition(" ")
-        if kind == "train":
-            model, _, framework = label.partition("/")
+    for record in garbage.records:
+        if record.kind is StepKind.TRAIN and "model" in record.arguments:
+            model, framework = record.arguments["model"], record.arguments["kind"]
             shutil.rmtree(project.checkpoint_folder(model, framework), ignore_errors=True)
             _remove_empty(project.build / model / framework, project.build)
-        records.forget(step)
+        records.forget(record.step)
     for folder in (project.build, *project.build.glob("*"), *project.build.glob("*/*")):
         if folder.is_dir():
             remove_stale_files(folder)

@@ -9,7 +9,7 @@ from edgekit.config.loader import SourceMapped
 from edgekit.config.project import HOST, ProjectConfig
 from edgekit.config.toml_lines import Location
 from edgekit.contracts.report import REPORTS
-from edgekit.core.build.graph import Graph, Step, StepInput, build_graph
+from edgekit.core.build.graph import Graph, Step, StepInput, StepKind, build_graph
 from edgekit.core.build.plan_cache import CachedPlan
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError, unknown_name
@@ -129,9 +129,9 @@ def _report(builder: PlanBuilder, format_name: str, path: str, where: str) -> St
         reads.append(StepInput(f"{Path(item['folder']).parent}/source/{SOURCE_FILE}"))
     return Step(
         f"report {format_name} {path}",
-        "report",
+        StepKind.REPORT,
         path,
-        after=tuple(step.name for step in builder.steps if not step.last),
+        after=tuple(step.name for step in builder.steps if not step.kind.runs_last),
         reads=tuple(dict.fromkeys(reads)),
         values=to_json_values({"format": format_name, "host": host_description(), "versions": versions(())}),
         arguments={"artifacts": list(builder.artifacts), "where": where},
@@ -155,7 +155,7 @@ def _tracking(builder: PlanBuilder) -> None:
 def _check_files(builder: PlanBuilder, graph: Graph) -> None:
     """Raises InputError for a file that the user named, that is not there, and that no step writes."""
     for step in graph.steps:
-        if step.kind != "take in":
+        if step.kind is not StepKind.IMPORT:
             continue
         for read in step.reads:
             if not (builder.project.root / read.path).exists() and graph.writer(read.path) is None:

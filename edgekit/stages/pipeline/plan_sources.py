@@ -13,7 +13,7 @@ from edgekit.config.project import ModelEntry, is_code_reference
 from edgekit.config.toml_lines import Location
 from edgekit.contracts.source import SOURCES, SourceKind
 from edgekit.contracts.trainer import TRAINERS
-from edgekit.core.build.graph import Step, StepInput
+from edgekit.core.build.graph import Step, StepInput, StepKind
 from edgekit.core.environment import python_dependencies
 from edgekit.core.environment.requirements import ONNX, SAFETENSORS
 from edgekit.core.environment.user_code import Factory
@@ -67,7 +67,7 @@ def _trained(builder: PlanBuilder, at: Location, entry: ModelEntry, folder: Path
     source = builder.relative(builder.project.source_folder(model, kind))
     step = Step(
         f"train {model}/{kind}",
-        "train",
+        StepKind.TRAIN,
         f"{source}/{SOURCE_FILE}",
         folder=source,
         reads=tuple(dict.fromkeys((*reads, *code))),
@@ -104,8 +104,8 @@ def _taken_in(builder: PlanBuilder, at: Location, entry: ModelEntry, path: str) 
     given = ("inputs", "dims", "image_range", "path", "weights", "sample", "calibration")
     source = builder.relative(builder.project.source_folder(name, kind))
     step = Step(
-        f"take in {name}/{kind}",
-        "take in",
+        f"import {name}/{kind}",
+        StepKind.IMPORT,
         f"{source}/{SOURCE_FILE}",
         folder=source,
         reads=tuple(dict.fromkeys(reads)),

@@ -12,7 +12,7 @@ from edgekit.config.toml_lines import Location
 from edgekit.contracts.bridge import BRIDGES
 from edgekit.contracts.runtime import RUNTIMES, Runtime
 from edgekit.contracts.source import SOURCES
-from edgekit.core.build.graph import Step, StepInput
+from edgekit.core.build.graph import Step, StepInput, StepKind
 from edgekit.core.environment import requirements
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.events import Noted
@@ -153,7 +153,7 @@ def _export(
     samples = (GOLDEN_FILE, *((CALIBRATION_FILE,) if calibrated else ()))
     return Step(
         f"export {source.label} {variant}",
-        "export",
+        StepKind.EXPORT,
         f"{folder}/manifest.json",
         folder=folder,
         after=(source.step,),
@@ -184,7 +184,7 @@ def _validate(
     reads += _told(builder, source, "tolerances")
     return Step(
         f"validate {source.label} {variant}",
-        "validate",
+        StepKind.VALIDATE,
         f"{folder}/{VALIDATION_FILE}",
         after=(f"export {source.label} {variant}",),
         reads=tuple(reads),
@@ -231,7 +231,7 @@ def _diff(
     ]
     return Step(
         f"diff {source.label} {variant}",
-        "diff",
+        StepKind.DIFF,
         f"{folder}/{LAYERS_FILE}",
         after=(f"export {source.label} {variant}",),
         reads=(*reads, *source.code),
@@ -282,7 +282,7 @@ def _emulate(builder: PlanBuilder, variant: Variant, folder: str, device: str, i
     emulation = {"wheels": pins.WHEELS[pins.wheel_set(_runtime(variant).name)], "layout": pins.LAYOUT}
     return Step(
         f"emulate {label} {variant} on {device}",
-        "emulate",
+        StepKind.EMULATE,
         f"{folder}/{emulation_file(device)}",
         after=(f"export {label} {variant}",),
         reads=tuple(_device_reads(builder, folder, device)),
@@ -320,7 +320,7 @@ def _bench(
         needed += CODE_SIZE_REQUIRES
     return Step(
         f"bench {label} {variant} on {device}",
-        "bench",
+        StepKind.BENCH,
         f"{folder}/{bench_file(device)}",
         after=tuple(after),
         reads=tuple(reads),
@@ -352,7 +352,7 @@ def _check(
     own = [replace(budget, variant="*") for budget in _budgets(builder, source.model) if budget.covers(str(variant))]
     return Step(
         f"check {source.label} {variant}",
-        "check",
+        StepKind.CHECK,
         f"{folder}/{CHECK_FILE}",
         after=(f"validate {source.label} {variant}",),
         reads=tuple(reads),

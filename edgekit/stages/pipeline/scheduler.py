@@ -113,7 +113,7 @@ class _Runner:
             if any(name not in self.ended for name in step.after if name in self.graph.by_name):
                 continue
             bad = self._failed(step.after)
-            if bad and not step.last:
+            if bad and not step.kind.runs_last:
                 self.ended[step.name] = StepResult(step.name, step.kind, BLOCKED, (f"{bad[0]} did not get done",))
                 continue
             key = self.book.key(step)
@@ -128,7 +128,7 @@ class _Runner:
 
     def _memory(self, step: Step) -> int:
         """A rough figure of what it takes of this host's: a framework, and the model several times."""
-        if step.kind in ("check", "report", "track") or self._sent(step):
+        if not step.kind.loads_framework or self._sent(step):
             return 0
         sizes = [_size(self.context.project.root / read.path) for read in step.reads]
         return PROCESS_MEMORY_BYTES + _MODEL_FACTOR * max(sizes, default=0)
@@ -151,7 +151,7 @@ class _Runner:
 
         def rank(name: str) -> tuple[bool, bool, bool]:
             step = self.ready[name].step
-            return step.measures, step.subject != self.latest, step.subject in busy
+            return step.kind.measures, step.subject != self.latest, step.subject in busy
 
         return next((name for name in sorted(self.ready, key=rank) if self._fits(self.ready[name])), None)
 
@@ -162,7 +162,7 @@ class _Runner:
         if not self.running:
             return True
         # Also when the others are sent: the cluster's workers may be on this host.
-        if any(other.step.measures != begun.step.measures for other in self.running.values()):
+        if any(other.step.kind.measures != begun.step.kind.measures for other in self.running.values()):
             return False
         sent = sum(self._sent(other.step) for other in self.running.values())
         if self.options.cluster is not None and self._sent(begun.step):
@@ -214,6 +214,7 @@ class _Runner:
             done.code,
             done.detail,
             tuple(self._failed(step.after)),
+            step.arguments,
         )
         self.book.records.save(record)
         waited_s = self.context.pool.cpu_wait_s.get(step.name, done.cpu_wait_s)

@@ -1,15 +1,16 @@
-"""Carrying out one step of the graph: the stage's function with the step's values, and the files that it left."""
+"""Executing one step of the graph: one handler a kind calls the stage's function with the step's values."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edgekit.config.project import HOST, is_code_reference
-from edgekit.core.build.graph import Graph, Step
+from edgekit.core.build.graph import Graph, Step, StepKind
 from edgekit.core.environment.atomic_files import write_json, write_text
 from edgekit.core.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
 from edgekit.core.events import Noted
@@ -19,16 +20,16 @@ from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.emulation import emulator
-from edgekit.devices.profile import load_profile
+from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.benchmark.bench import summary as bench_summary
 from edgekit.stages.benchmark.device_fit import why_exceeds_device
 from edgekit.stages.benchmark.emulated_bench import EmulationOptions, emulate_one
-from edgekit.stages.benchmark.emulated_bench import summary as predict_summary
+from edgekit.stages.benchmark.emulated_bench import summary as emulation_summary
 from edgekit.stages.context import Context
-from edgekit.stages.conversion import export as exporting
-from edgekit.stages.gates import check as checking
+from edgekit.stages.conversion import export
 from edgekit.stages.gates import gather_report
+from edgekit.stages.gates.check import check_one
 from edgekit.stages.models import model_refs
 from edgekit.stages.models.train import TrainOptions, train_one
 from edgekit.stages.models.train import summary as train_summary
@@ -45,9 +46,14 @@ Render = Callable[[str, Report], str]
 
 @dataclass(frozen=True)
 class StepOutput:
-    """A step that was carried out: its result in a few words, 1 where a check failed, and the files it wrote.
+    """The result of a step that was executed.
 
-    Of a step that was done elsewhere, also the seconds that it took there, and how many of them it had no core.
+    Attributes:
+        detail: The result in a few words.
+        files: The files that the step wrote.
+        code: 1 where a check failed, else 0.
+        seconds: Of a step that another host executed: how long it took there.
+        cpu_wait_s: Of such a step: how many of these seconds it was ready to run and had no core.
     """
 
     detail: str
@@ -59,8 +65,15 @@ class StepOutput:
 
 @dataclass(frozen=True)
 class StepContext:
-    """A step with what it needs: the graph it is of, which steps before it failed, and what turns a report into text
-    of a format."""
+    """A step with what its execution needs.
+
+    Attributes:
+        context: The project, the workers, and the listener.
+        graph: The graph that the step belongs to.
+        step: The step.
+        failed: The names of the steps before it that failed.
+        render: Turns a report into the text of a format.
+    """
 
     context: Context
     graph: Graph
@@ -69,195 +82,275 @@ class StepContext:
     render: Render
 
     def path(self, text: str) -> Path:
-        """A path of the graph, or of edgekit.toml."""
+        """Resolve a path of the graph, or of edgekit.toml."""
         return self.context.project.root / Path(text).expanduser()
 
     @property
     def values(self) -> Mapping[str, Any]:
+        """What the step's result depends on beside files."""
         return self.step.values
 
     @property
     def options(self) -> dict[str, Any]:
-        found: dict[str, Any] = dict(self.step.values["options"])
-        return found
+        """The step's options, as a copy."""
+        return dict(self.step.values["options"])
 
     @property
     def arguments(self) -> Mapping[str, Any]:
+        """What the execution needs and the result does not depend on."""
         return self.step.arguments
 
+    @property
+    def output(self) -> Path:
+        """The file that is there when the step is done."""
+        return self.path(self.step.output)
 
-def execute_step(job: StepContext) -> StepOutput:
-    """Does the step. Raises what its stage raises."""
-    if not job.step.folder:
-        job.path(job.step.output).unlink(missing_ok=True)  # what it said before is no longer true
-    return STEP_HANDLERS[job.step.kind](job)
+    @property
+    def files_in_folder(self) -> tuple[Path, ...]:
+        """Every file in the step's folder."""
+        return tuple(sorted(path for path in self.path(self.step.folder).rglob("*") if path.is_file()))
+
+    def load_artifact(self) -> Artifact:
+        """Load the artifact that the step is about."""
+        return load_artifact(self.path(self.arguments["folder"]))
+
+    def profile(self, device: str) -> DeviceProfile:
+        """Load a device's profile."""
+        return load_profile(self.context.project.device_file(device))
 
 
-def _all_in(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+class StepHandler(ABC):
+    """Executes the steps of one kind."""
+
+    kind: ClassVar[StepKind]
+
+    @abstractmethod
+    def execute(self, step: StepContext) -> StepOutput:
+        """Execute the step. Raises what its stage raises."""
 
 
-def _train(job: StepContext) -> StepOutput:
-    options = job.options
-    model, kind = job.arguments["model"], job.arguments["kind"]
-    data = options.pop("data", None)
-    if data is not None and job.path(data).exists():
-        data = str(job.path(data))
-    chosen = partial(TrainOptions, data=data, **options)
-    train = partial(train_one, job.context, model, kind)
-    if job.context.project.checkpoint_folder(model, kind).exists():
+class TrainHandler(StepHandler):
+    """Trains a reference model, from its latest checkpoint where there is a usable one."""
+
+    kind = StepKind.TRAIN
+
+    def execute(self, step: StepContext) -> StepOutput:
+        options = step.options
+        model, framework = step.arguments["model"], step.arguments["kind"]
+        data = options.pop("data", None)
+        if data is not None and step.path(data).exists():
+            data = str(step.path(data))
+        train_options = partial(TrainOptions, data=data, **options)
+        train = partial(train_one, step.context, model, framework)
+        if step.context.project.checkpoint_folder(model, framework).exists():
+            try:
+                source = train(train_options(resume=True))
+            except InputError as error:  # the checkpoint is damaged, or of other options or code
+                step.context.emit(Noted(step.step.name, f"starting anew: {error}"))
+                source = train(train_options())
+        else:
+            source = train(train_options())
+        return StepOutput(train_summary(source), step.files_in_folder)
+
+
+class ImportHandler(StepHandler):
+    """Imports a user's model as a source."""
+
+    kind = StepKind.IMPORT
+
+    def execute(self, step: StepContext) -> StepOutput:
+        options = step.options
+        user_options = model_refs.UserModelOptions(
+            name=step.arguments["model"],
+            weights=step.path(options["weights"]) if "weights" in options else None,
+            inputs=tuple(options["inputs"]),
+            sample=step.path(options["sample"]) if "sample" in options else None,
+            calibration=_from_root(step, options["calibration"]) if "calibration" in options else None,
+            sizes=options["dims"],
+            image_range=tuple(options["image_range"]),
+        )
+        reference = _from_root(step, options["path"])
+        source = model_refs.import_model(step.context, reference, step.arguments["framework"], user_options)
+        return StepOutput(f"{source.parameters:,} parameters", step.files_in_folder)
+
+
+def _from_root(step: StepContext, text: str) -> str:
+    """A path, alone or before `:function`, resolved from the root; the name of a module as it is."""
+    path, _, function = text.rpartition(":")
+    if path.endswith(".py"):
+        return f"{step.path(path)}:{function}"
+    return text if is_code_reference(text) else str(step.path(text))
+
+
+class ExportHandler(StepHandler):
+    """Converts a source to one variant."""
+
+    kind = StepKind.EXPORT
+
+    def execute(self, step: StepContext) -> StepOutput:
+        options = step.options
+        plan = export.ExportPlan(
+            step.arguments["model"],
+            step.arguments["kind"],
+            Variant.parse(step.arguments["variant"]),
+            tuple(Route(tuple(route)) for route in step.values["routes"]),
+        )
+        settings = export.ExportSettings(
+            options.get("calibration_samples"),
+            options["dims"],
+            options.get("layout"),
+            {name: options[name] for name in ("opset", "ir_version") if name in options},
+        )
+        artifact = export.export_one(step.context, plan, settings)
+        return StepOutput(export.summary(artifact), step.files_in_folder)
+
+
+class ValidateHandler(StepHandler):
+    """Validates an artifact on this host, or on a device's emulated core."""
+
+    kind = StepKind.VALIDATE
+
+    def execute(self, step: StepContext) -> StepOutput:
+        artifact, device = step.load_artifact(), step.arguments.get("device")
+        if device is not None:
+            guest = emulator.open_guest(device, step.profile(device))
+            validation = validate_on(step.context, artifact, guest, emulator.TIMEOUT_S)
+            return StepOutput(validate_summary(validation), (step.output,))
+        validation = validate_one(step.context, artifact)
+        flips = artifact.folder / FLIPS_FILE
+        files = (step.output, *((flips,) if flips.is_file() else ()))
+        return StepOutput(validate_summary(validation), files)
+
+
+class DiffHandler(StepHandler):
+    """Measures the error of an artifact layer by layer."""
+
+    kind = StepKind.DIFF
+
+    def execute(self, step: StepContext) -> StepOutput:
+        layers = layers_one(step.context, step.load_artifact())
+        return StepOutput(diff_summary(layers), (step.output,))
+
+
+class EmulateHandler(StepHandler):
+    """Counts an inference on a device's emulated core."""
+
+    kind = StepKind.EMULATE
+
+    def execute(self, step: StepContext) -> StepOutput:
+        device, options = step.arguments["device"], EmulationOptions(**step.options)
+        profile, artifact = step.profile(device), step.load_artifact()
+        shortage = why_exceeds_device(step.context, artifact, profile)
+        if shortage is not None:  # nothing is counted, and the bench makes the run fail
+            return StepOutput(f"{artifact.label} does not fit {device}: {shortage}", ())
+        record = emulate_one(step.context, artifact, emulator.open_guest(device, profile), options)
+        return StepOutput(emulation_summary(record), (step.output,))
+
+
+class BenchHandler(StepHandler):
+    """Measures an artifact under a device profile."""
+
+    kind = StepKind.BENCH
+
+    def execute(self, step: StepContext) -> StepOutput:
+        device = step.arguments["device"]
+        profile = None if device == HOST else step.profile(device)
+        artifact = step.load_artifact()
+        shortage = why_exceeds_device(step.context, artifact, profile)
+        if (
+            shortage is not None
+        ):  # known before it is run: nothing is measured, and the run reports that it does not fit
+            return StepOutput(f"{artifact.label} does not fit {device}: {shortage}", (), EXIT_CHECK_FAILED)
+        counted = step.arguments["counted"]
+        emulated = load_emulation(artifact.folder / emulation_file(device)).emulated if counted else None
+        measurement = bench_one(step.context, artifact, device, profile, BenchOptions(**step.options), emulated)
+        return StepOutput(bench_summary(measurement), (step.output,))
+
+
+class CheckHandler(StepHandler):
+    """Judges an artifact's results by the budgets."""
+
+    kind = StepKind.CHECK
+
+    def execute(self, step: StepContext) -> StepOutput:
+        budgets = [Budget(**budget) for budget in step.values["budgets"]]
+        devices, emulated = step.arguments["devices"], step.arguments["emulated"]
+        verdicts = check_one(step.context, step.load_artifact(), budgets, devices, emulated)
+        failed = [verdict for verdict in verdicts if not verdict.passed]
+        data = {
+            "schema_version": CHECK_SCHEMA,
+            "passed": not failed,
+            "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in verdicts],
+        }
+        write_json(step.output, data)
+        detail = "; ".join(verdict.sentence for verdict in failed) or f"{len(verdicts)} rules kept"
+        return StepOutput(detail, (step.output,), EXIT_CHECK_FAILED if failed else EXIT_OK)
+
+
+class ReportHandler(StepHandler):
+    """Writes a report of what the steps before it found."""
+
+    kind = StepKind.REPORT
+
+    def execute(self, step: StepContext) -> StepOutput:
+        report = _gather(step)
+        text = step.render(step.values["format"], report)
         try:
-            source = train(chosen(resume=True))
-        except InputError as error:  # of other options or code, or damaged
-            job.context.emit(Noted(job.step.name, f"starting anew: {error}"))
-            source = train(chosen())
-    else:
-        source = train(chosen())
-    return StepOutput(train_summary(source), _all_in(job.path(job.step.folder)))
+            write_text(step.output, text)
+        except InputError as error:
+            raise InputError(f"{step.arguments['where']}: {error}") from None
+        return StepOutput(f"{len(report.rows)} artifacts", (step.output,))
 
 
-def _take_in(job: StepContext) -> StepOutput:
-    options = job.options
-    text = options["path"]
-    own = model_refs.UserModelOptions(
-        name=job.arguments["model"],
-        weights=job.path(options["weights"]) if "weights" in options else None,
-        inputs=tuple(options["inputs"]),
-        sample=job.path(options["sample"]) if "sample" in options else None,
-        calibration=_from(job, options["calibration"]) if "calibration" in options else None,
-        sizes=options["dims"],
-        image_range=tuple(options["image_range"]),
-    )
-    source = model_refs.import_model(job.context, _from(job, text), job.arguments["framework"], own)
-    return StepOutput(f"{source.parameters:,} parameters", _all_in(job.path(job.step.folder)))
+class TrackHandler(StepHandler):
+    """Logs the results to an MLflow tracking server."""
+
+    kind = StepKind.TRACK
+
+    def execute(self, step: StepContext) -> StepOutput:
+        result = track(step.context, _gather(step), tracking_of(step.step), step.render)
+        write_json(step.output, asdict(result))
+        return StepOutput(result.summary, (step.output,))
 
 
-def _from(job: StepContext, text: str) -> str:
-    """A path, alone or before `:function`, from the root; the name of a module as it is."""
-    where, _, function = text.rpartition(":")
-    if where.endswith(".py"):
-        return f"{job.path(where)}:{function}"
-    return text if is_code_reference(text) else str(job.path(text))
-
-
-def _export(job: StepContext) -> StepOutput:
-    options = job.options
-    plan = exporting.ExportPlan(
-        job.arguments["model"],
-        job.arguments["kind"],
-        Variant.parse(job.arguments["variant"]),
-        tuple(Route(tuple(steps)) for steps in job.values["routes"]),
-    )
-    settings = exporting.ExportSettings(
-        options.get("calibration_samples"),
-        options["dims"],
-        options.get("layout"),
-        {name: options[name] for name in ("opset", "ir_version") if name in options},
-    )
-    artifact = exporting.export_one(job.context, plan, settings)
-    return StepOutput(exporting.summary(artifact), _all_in(job.path(job.step.folder)))
-
-
-def _artifact(job: StepContext) -> Artifact:
-    return load_artifact(job.path(job.arguments["folder"]))
-
-
-def _validate(job: StepContext) -> StepOutput:
-    artifact, device = _artifact(job), job.arguments.get("device")
-    if device is not None:
-        guest = emulator.open_guest(device, load_profile(job.context.project.device_file(device)))
-        validation = validate_on(job.context, artifact, guest, emulator.TIMEOUT_S)
-        return StepOutput(validate_summary(validation), (job.path(job.step.output),))
-    validation = validate_one(job.context, artifact)
-    flips = artifact.folder / FLIPS_FILE
-    files = (job.path(job.step.output), *((flips,) if flips.is_file() else ()))
-    return StepOutput(validate_summary(validation), files)
-
-
-def _diff(job: StepContext) -> StepOutput:
-    return StepOutput(diff_summary(layers_one(job.context, _artifact(job))), (job.path(job.step.output),))
-
-
-def _emulate(job: StepContext) -> StepOutput:
-    device, options = job.arguments["device"], EmulationOptions(**job.options)
-    profile, artifact = load_profile(job.context.project.device_file(device)), _artifact(job)
-    narrow = why_exceeds_device(job.context, artifact, profile)
-    if narrow is not None:  # it is not run; the bench makes the run fail
-        return StepOutput(f"{artifact.label} does not fit {device}: {narrow}", ())
-    emulation = emulate_one(job.context, artifact, emulator.open_guest(device, profile), options)
-    return StepOutput(predict_summary(emulation), (job.path(job.step.output),))
-
-
-def _bench(job: StepContext) -> StepOutput:
-    device, options = job.arguments["device"], job.options
-    profile = None if device == HOST else load_profile(job.context.project.device_file(device))
-    artifact = _artifact(job)
-    narrow = why_exceeds_device(job.context, artifact, profile)
-    if narrow is not None:  # known before it is run: nothing is measured, and the run says that it does not fit
-        return StepOutput(f"{artifact.label} does not fit {device}: {narrow}", (), EXIT_CHECK_FAILED)
-    counted = job.arguments["counted"]
-    emulated = load_emulation(artifact.folder / emulation_file(device)).emulated if counted else None
-    measured = bench_one(job.context, artifact, device, profile, BenchOptions(**options), emulated)
-    return StepOutput(bench_summary(measured), (job.path(job.step.output),))
-
-
-def _check(job: StepContext) -> StepOutput:
-    budgets = [Budget(**item) for item in job.values["budgets"]]
-    where = job.arguments["devices"], job.arguments["emulated"]
-    verdicts = checking.check_one(job.context, _artifact(job), budgets, *where)
-    failed = [verdict for verdict in verdicts if not verdict.passed]
-    data = {
-        "schema_version": CHECK_SCHEMA,
-        "passed": not failed,
-        "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in verdicts],
-    }
-    write_json(job.path(job.step.output), data)
-    detail = "; ".join(verdict.sentence for verdict in failed) or f"{len(verdicts)} rules kept"
-    return StepOutput(detail, (job.path(job.step.output),), EXIT_CHECK_FAILED if failed else EXIT_OK)
-
-
-def _gathered(job: StepContext) -> Report:
-    """What the steps before it found out."""
+def _gather(step: StepContext) -> Report:
+    """The report of the artifacts whose exports did not fail."""
     rows = []
-    for item in job.arguments["artifacts"]:
-        export, check = (f"{kind} {item['model']}/{item['kind']} {item['variant']}" for kind in ("export", "check"))
-        if export not in job.failed:
-            judged = job.graph.by_name.get(check)  # only some of the steps may have been asked for
-            budgets = [Budget(**budget) for budget in judged.values["budgets"]] if judged else []
-            artifact = load_artifact(job.path(item["folder"]))
-            rows.append(
-                gather_report.row(
-                    job.context, artifact, budgets, item["devices"], item["emulated"], layers=item["layers"]
-                )
+    for entry in step.arguments["artifacts"]:
+        identity = {key: entry[key] for key in ("model", "kind", "variant")}
+        export_step, check_step = (step.graph.find(kind, **identity) for kind in (StepKind.EXPORT, StepKind.CHECK))
+        if export_step is not None and export_step.name in step.failed:
+            continue
+        # Without a check step there are no budgets: the user may have asked for some of the steps only.
+        budgets = [Budget(**budget) for budget in check_step.values["budgets"]] if check_step else []
+        artifact = load_artifact(step.path(entry["folder"]))
+        rows.append(
+            gather_report.row(
+                step.context, artifact, budgets, entry["devices"], entry["emulated"], layers=entry["layers"]
             )
-    return gather_report.assemble(job.context, rows)
+        )
+    return gather_report.assemble(step.context, rows)
 
 
-def _report(job: StepContext) -> StepOutput:
-    gathered = _gathered(job)
-    text = job.render(job.values["format"], gathered)
-    try:
-        write_text(job.path(job.step.output), text)
-    except InputError as error:
-        raise InputError(f"{job.arguments['where']}: {error}") from None
-    return StepOutput(f"{len(gathered.rows)} artifacts", (job.path(job.step.output),))
-
-
-def _track(job: StepContext) -> StepOutput:
-    tracked = track(job.context, _gathered(job), tracking_of(job.step), job.render)
-    write_json(job.path(job.step.output), asdict(tracked))
-    return StepOutput(tracked.summary, (job.path(job.step.output),))
-
-
-STEP_HANDLERS: Mapping[str, Callable[[StepContext], StepOutput]] = {
-    "train": _train,
-    "take in": _take_in,
-    "export": _export,
-    "validate": _validate,
-    "diff": _diff,
-    "emulate": _emulate,
-    "bench": _bench,
-    "check": _check,
-    "report": _report,
-    "track": _track,
+STEP_HANDLERS: Mapping[StepKind, StepHandler] = {
+    handler.kind: handler
+    for handler in (
+        TrainHandler(),
+        ImportHandler(),
+        ExportHandler(),
+        ValidateHandler(),
+        DiffHandler(),
+        EmulateHandler(),
+        BenchHandler(),
+        CheckHandler(),
+        ReportHandler(),
+        TrackHandler(),
+    )
 }
+
+
+def execute_step(step: StepContext) -> StepOutput:
+    """Execute the step by the handler of its kind. Raises what its stage raises."""
+    if not step.step.folder:
+        step.output.unlink(missing_ok=True)  # what an earlier run left is not this run's result
+    return STEP_HANDLERS[step.step.kind].execute(step)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edgekit import __version__
-from edgekit.core.build.graph import Graph, Step, StepInput
+from edgekit.core.build.graph import Graph, Step, StepInput, StepKind
 from edgekit.core.environment.atomic_files import sha256_file, to_json
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError
@@ -226,24 +226,24 @@ class TrackingResult:
 
 def with_tracking(graph: Graph, chosen: Tracking) -> Graph:
     """The graph with a last step that logs what its other steps found out; it replaces one that was there."""
-    others = tuple(step for step in graph.steps if step.kind != "track")
+    others = tuple(step for step in graph.steps if step.kind is not StepKind.TRACK)
     return Graph((*others, tracking_step(others, chosen)))
 
 
-def _devices(steps: Sequence[Step], kind: str) -> dict[str, list[str]]:
+def _devices(steps: Sequence[Step], kind: StepKind) -> dict[str, list[str]]:
     """By artifact folder the devices of steps of a kind."""
     found: dict[str, list[str]] = {}
     for step in steps:
-        if step.kind == kind and "device" in step.arguments:
+        if step.kind is kind and "device" in step.arguments:
             found.setdefault(step.arguments["folder"], []).append(step.arguments["device"])
     return found
 
 
 def tracking_step(steps: Sequence[Step], chosen: Tracking) -> Step:
     """The step that logs what these steps find out."""
-    before = [step for step in steps if not step.last]
-    followed = {step.arguments["folder"] for step in before if step.kind == "diff"}
-    benched, emulated = (_devices(before, kind) for kind in ("bench", "validate"))
+    before = [step for step in steps if not step.kind.runs_last]
+    followed = {step.arguments["folder"] for step in before if step.kind is StepKind.DIFF}
+    benched, emulated = (_devices(before, kind) for kind in (StepKind.BENCH, StepKind.VALIDATE))
     artifacts = [
         {
             **step.arguments,
@@ -253,12 +253,12 @@ def tracking_step(steps: Sequence[Step], chosen: Tracking) -> Step:
             "layers": step.folder in followed,
         }
         for step in before
-        if step.kind == "export"
+        if step.kind is StepKind.EXPORT
     ]
     where = {"uri": display_uri(chosen.uri), "experiment": chosen.experiment, "model_files": chosen.model_files}
     return Step(
         STEP_NAME,
-        "track",
+        StepKind.TRACK,
         RECEIPT_FILE,
         after=tuple(step.name for step in before),
         reads=tuple(StepInput(step.output) for step in before),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edgekit.core.errors import InputError
-from edgekit.core.build.graph import Graph, StepKey, StepInput, StepRecord, Step, build_graph, rerun_reasons
+from edgekit.core.build.graph import Graph, Step, StepInput, StepKey, StepKind, StepRecord, build_graph, rerun_reasons
 
 
 def step(name, *reads, output=None, folder="", after=(), kind="export"):
@@ -54,6 +54,24 @@ def test_a_pattern_takes_the_steps_it_names_and_what_they_need():
     assert graph.needed([]) is graph
     with pytest.raises(InputError, match="no step is called 'nothing'; steps: train x; "):
         graph.needed(["nothing"])
+
+
+def test_a_step_is_found_by_its_kind_and_arguments():
+    first, second = (Step(name, "export", name, arguments={"model": name, "kind": "onnx"}) for name in "ab")
+    graph = Graph((first, second, Step("check b", "check", "c", arguments={"model": "b"})))
+    assert graph.find(StepKind.EXPORT, model="b") is second
+    assert graph.find(StepKind.CHECK, model="b").name == "check b"
+    assert graph.find(StepKind.CHECK, model="a") is None
+
+
+def test_a_kind_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="'exprot' is not a valid StepKind"):
+        Step("a", "exprot", "out/a")
+
+
+def test_the_import_of_a_model_is_found_by_its_former_name():
+    graph = Graph((Step("import net/onnx", "import", "a"), Step("export net/onnx", "export", "b")))
+    assert names(graph.needed(["take in *"])) == ["import net/onnx"]
 
 
 KEY = StepKey({"a": "1", "b": "2"}, {"options": {"opset": 17}, "versions": {"onnx": "1"}})

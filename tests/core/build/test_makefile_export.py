@@ -16,13 +16,13 @@ def test_names_with_blanks_colons_dollars_and_quotes(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/one.png").write_text("1")
     (tmp_path / "edgekit.toml").write_text("")
-    first = Step("take in a's", "take in", "out/first.json", reads=(StepInput("a $b: #1 %.bin"), StepInput("photos")))
+    first = Step("import a's", "import", "out/first.json", reads=(StepInput("a $b: #1 %.bin"), StepInput("photos")))
     second = Step("export $x", "export", "out/second.json", reads=(StepInput("out/first.json"),))
     graph = build_graph([second, first], lambda name: name)
     (tmp_path / "Makefile").write_text(makefile(graph, tmp_path, "edgekit.toml"))
     tool = tmp_path / "tool"
     tool.write_text(
-        '#!/bin/sh\necho "did $2"\nmkdir -p out\ncase "$2" in take*) :> out/first.json;; *) :> out/second.json;; esac\n'
+        '#!/bin/sh\necho "did $2"\nmkdir -p out\ncase "$2" in import*) :> out/first.json;; *) :> out/second.json;; esac\n'
     )
     tool.chmod(0o755)
 
@@ -32,7 +32,7 @@ def test_names_with_blanks_colons_dollars_and_quotes(tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
-    assert make() == ["did take in a's", "did export $x"]
+    assert make() == ["did import a's", "did export $x"]
     assert make() == []
     (tmp_path / "photos/two.png").write_text("2")
-    assert make() == ["did take in a's", "did export $x"]
+    assert make() == ["did import a's", "did export $x"]

@@ -19,7 +19,7 @@ def kept(tmp_path):
     (root / "models").mkdir(parents=True)
     (root / "edgekit.toml").write_text("x = 1")
     (root / "models/net.py").write_text("")
-    graph = build_graph([Step("a", "take in", "out/a", reads=(StepInput("models/net.py"),), values={"n": [1]})], str)
+    graph = build_graph([Step("a", "import", "out/a", reads=(StepInput("models/net.py"),), values={"n": [1]})], str)
     plan = CachedPlan(graph, (Noted("a", "left out", warning=True),), ("edgekit.toml", "models/net.py", "gone.toml"))
     plan_cache.save(tmp_path / "plan.json", plan, root, FileDigests(root), HOST)
     return plan

@@ -256,7 +256,7 @@ def test_a_model_that_was_taken_in_is_found_by_name_with_its_kinds(empty: Contex
     assert (found.models, found.kinds) == (("net",), ("onnx", "torch"))
     (found,) = model_refs.resolve(empty, ("net",), "torch", UserModelOptions())
     assert found.kinds == ("torch",)
-    with pytest.raises(InputError, match="net was not taken in as a keras model, but as: onnx, torch"):
+    with pytest.raises(InputError, match="net was not imported as a keras model, but as: onnx, torch"):
         model_refs.resolve(empty, ("net",), "keras", UserModelOptions())
 
 

@@ -120,16 +120,16 @@ BENCHES = {f"bench {name} on {device}" for name in (*NET, SECOND) for device in 
 CHECKS = {f"check {name}" for name in NET}
 
 FILES = {
-    "code/net.py": {"take in net/torch"} | EXPORTS,
-    "code/blocks.py": {"take in net/torch"} | EXPORTS,
+    "code/net.py": {"import net/torch"} | EXPORTS,
+    "code/blocks.py": {"import net/torch"} | EXPORTS,
     "code/other.py": set(),
-    "net.safetensors": {"take in net/torch"},
-    "photos/inner/a.png": {"take in net/torch"},
-    "classes.txt": {"take in net/torch"},
-    "pack/__init__.py": {"take in second/keras", f"export {SECOND}"},
-    "pack/nets.py": {"take in second/keras", f"export {SECOND}"},
-    "pack/layers.py": {"take in second/keras", f"export {SECOND}"},
-    "make.py": {"take in second/keras"},
+    "net.safetensors": {"import net/torch"},
+    "photos/inner/a.png": {"import net/torch"},
+    "classes.txt": {"import net/torch"},
+    "pack/__init__.py": {"import second/keras", f"export {SECOND}"},
+    "pack/nets.py": {"import second/keras", f"export {SECOND}"},
+    "pack/layers.py": {"import second/keras", f"export {SECOND}"},
+    "make.py": {"import second/keras"},
     "notes.txt": set(),
 }
 
@@ -140,9 +140,9 @@ def test_a_flipped_bit_of_a_file_is_in_the_keys_of_the_steps_that_read_it(root, 
 
 
 SAID = {
-    "inputs": ('"x:batch,8:float32"', '"x:batch,9:float32"', {"take in net/torch"}),
-    "image_range": ("[0.0, 1.0]", "[0.0, 2.0]", {"take in net/torch"}),
-    "dims": ("batch = 1", "batch = 2", {"take in net/torch"} | EXPORTS),
+    "inputs": ('"x:batch,8:float32"', '"x:batch,9:float32"', {"import net/torch"}),
+    "image_range": ("[0.0, 1.0]", "[0.0, 2.0]", {"import net/torch"}),
+    "dims": ("batch = 1", "batch = 2", {"import net/torch"} | EXPORTS),
     "calibration_samples": ("= 100", "= 101", {f"export {NET[1]}"}),
     "layout": ("calibration_samples = 100", 'calibration_samples = 100\nlayout = "NHWC"', {f"export {NET[1]}"}),
     "opset": ("[[budgets]]", "[[export]]\nopset = 18\n[[budgets]]", EXPORTS | {f"export {SECOND}"}),
@@ -200,8 +200,8 @@ def test_counting_on_a_core_is_a_step_of_its_own_before_the_bench_that_takes_it_
     assert counted | on_board <= found <= counted | on_board | after
     graph = plan(Project(root), load_project(root)).graph
     step, bench = graph.by_name[f"emulate {SECOND} on board"], graph.by_name[f"bench {SECOND} on board"]
-    assert (step.output, step.measures) == ("build/second/keras/onnx-float32/emulated-board.json", False)
-    assert (step.name in bench.after, bench.measures) == (True, True)
+    assert (step.output, step.kind.measures) == ("build/second/keras/onnx-float32/emulated-board.json", False)
+    assert (step.name in bench.after, bench.kind.measures) == (True, True)
     assert changed(root, edit("min_runs = 50", "min_runs = 60")) == BENCHES  # and nothing is counted anew
     assert changed(root, edit("threads = 1", "threads = 2")) == counted | BENCHES
     assert changed(root, edit("clock_mhz = 1500", "clock_mhz = 1600", "device_profiles/board.toml")) == (
@@ -215,7 +215,7 @@ def test_error_by_layer_is_a_step_of_what_is_asked_for_that_reports_read(root):
     graph = plan(Project(root), load_project(root)).graph
     step = graph.by_name[f"diff {NET[1]}"]
     assert step.output == "build/net/torch/onnx-int8/layers.json"
-    assert {f"export {NET[1]}", "take in net/torch"} <= set(step.after)
+    assert {f"export {NET[1]}", "import net/torch"} <= set(step.after)
     assert changed(root, flip("code/net.py")) >= {f"diff {NET[1]}"}
     assert changed(root, edit('layers = ["*:int8"]', 'layers = ["onnx:i*"]')) == set()
 
@@ -250,8 +250,8 @@ def test_each_step_comes_after_those_whose_files_it_reads(root):
     for step in graph.steps:
         assert {writer.name for read in step.reads if (writer := graph.writer(read.path))} <= set(step.after) <= seen
         seen.add(step.name)
-    assert graph.by_name[f"bench {NET[0]} on host"].measures
-    assert graph.steps[-1].last
+    assert graph.by_name[f"bench {NET[0]} on host"].kind.measures
+    assert graph.steps[-1].kind.runs_last
 
 
 def test_what_a_device_does_not_run_is_noted_and_left_out(root):

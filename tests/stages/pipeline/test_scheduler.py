@@ -59,7 +59,7 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
     stage = Stage(tmp_path)
-    monkeypatch.setattr(running, "carry_out", stage)
+    monkeypatch.setattr(running, "execute_step", stage)
     return stage
 
 

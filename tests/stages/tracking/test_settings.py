@@ -153,7 +153,7 @@ def test_the_step_reads_what_all_others_write_and_comes_after_them():
     ]
     assert tracking_of(step) == chosen
     assert "word" not in json.dumps(step.values)  # what records keep
-    assert step.last
+    assert step.kind.runs_last
 
 
 def test_a_summary_counts():
