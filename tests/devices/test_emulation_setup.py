@@ -141,7 +141,7 @@ def test_a_missing_program_is_exit_3_with_the_apt_line(tmp_path, monkeypatch, mi
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("qemu-aarch64 version 9.2.1 (Debian)", "is 9.2"), ("gibberish", "is an unknown version")]
+    ("text", "reported"), [("qemu-aarch64 version 9.2.1 (Debian)", "is 9.2"), ("gibberish", "is an unknown version")]
 )
 def test_a_qemu_that_does_not_take_the_plugin_is_exit_3(monkeypatch, text, reported):
     monkeypatch.setattr(tools.shutil, "which", lambda name: f"/usr/bin/{name}")

@@ -196,7 +196,7 @@ def test_a_package_that_the_code_misses_is_named_though_the_module_is_called_lik
 
 @pytest.mark.usefixtures("_own_path")
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reported"),
     [
         ("raise RuntimeError('out of paint')", "RuntimeError: out of paint"),
         ("raise RuntimeError('first line\\nsecond line')", "RuntimeError: first line"),

@@ -91,12 +91,12 @@ def about(name, model):
     return replace(step(name), arguments={"model": model, "kind": "keras"})
 
 
-def test_steps_about_one_source_follow_one_another_beside_those_of_another(stage, release):
+def test_steps_about_one_source_follow_one_another_beside_those_of_another(stage, go):
     """So that a worker loads a source once, and does once what its variants share."""
     steps = [about(f"{model}{number}", model) for model in "abc" for number in range(4)]
     for item in steps:
         stage.actions[item.name] = lambda: time.sleep(0.02)
-    release(*steps)
+    go(*steps)
     first, second = stage.ran[0][0], stage.ran[1][0]
     assert {first, second} == {"a", "b"}
     assert [name for name in stage.ran if name[0] == "c"] == ["c0", "c1", "c2", "c3"]
@@ -104,33 +104,33 @@ def test_steps_about_one_source_follow_one_another_beside_those_of_another(stage
         assert {other[0] for other in stage.beside[name]} <= {"a", "b"} - {name[0]}
 
 
-def test_steps_run_beside_one_another_up_to_the_number_of_jobs(stage, release):
+def test_steps_run_beside_one_another_up_to_the_number_of_jobs(stage, go):
     stage.actions = dict.fromkeys(("a", "b"), meeting(2))
-    outcomes, _ = release(step("a"), step("b"), step("c"), step("d"), jobs=2)
+    outcomes, _ = go(step("a"), step("b"), step("c"), step("d"), jobs=2)
     assert set(states(outcomes).values()) == {DONE}
     assert stage.beside["a"] >= {"b"}
     alone = Stage(stage.root)
     stage.__dict__.update(alone.__dict__)
-    release(step("e"), step("f"), step("g"), jobs=1)
+    go(step("e"), step("f"), step("g"), jobs=1)
     assert all(not others for others in stage.beside.values())
 
 
-def test_memory_bounds_what_runs_beside_one_another(stage, release, tmp_path):
+def test_memory_bounds_what_runs_beside_one_another(stage, go, tmp_path):
     stage.actions = dict.fromkeys("ab", lambda: time.sleep(0.05))
-    release(step("a"), step("b"), memory=PROCESS_MEMORY_BYTES)
+    go(step("a"), step("b"), memory=PROCESS_MEMORY_BYTES)
     assert stage.beside == {"a": set(), "b": set()}
 
 
-def test_what_measures_runs_after_what_else_can_run_and_beside_nothing_else(stage, release):
+def test_what_measures_runs_after_what_else_can_run_and_beside_nothing_else(stage, go):
     """Beside one another they may: they take turns."""
     stage.actions = dict.fromkeys("xyz", lambda: time.sleep(0.02)) | dict.fromkeys(("m1", "m2"), meeting(2))
     measures = [step(name, "out/x", kind="bench") for name in ("m1", "m2")]
-    release(*measures, step("x"), step("y"), step("z", "out/y"), jobs=4)
+    go(*measures, step("x"), step("y"), step("z", "out/y"), jobs=4)
     assert (stage.beside["m1"], stage.beside["m2"]) == ({"m2"}, {"m1"})
     assert set(stage.ran[-2:]) == {"m1", "m2"}
 
 
-def test_a_failure_stops_only_what_follows_and_the_code_is_the_gravest(stage, release, events):
+def test_a_failure_stops_only_what_follows_and_the_code_is_the_gravest(stage, go, events):
     def crash():
         raise StepCrashed("a: it crashed", step="a")
 
@@ -146,7 +146,7 @@ def test_a_failure_stops_only_what_follows_and_the_code_is_the_gravest(stage, re
         step("c"),
         step("after c", "out/c"),
     )
-    outcomes, ran = release(*chain, Step("r", "report", "out/r", after=("far", "after c")))
+    outcomes, ran = go(*chain, Step("r", "report", "out/r", after=("far", "after c")))
     assert states(outcomes) == {
         "a": FAILED,
         "after a": BLOCKED,
@@ -160,27 +160,27 @@ def test_a_failure_stops_only_what_follows_and_the_code_is_the_gravest(stage, re
     assert ran.exit_code == 4
     assert {event.step for event in events if isinstance(event, Failed)} == {"a", "b"}
     stage.actions.clear()
-    again, ran = release(*chain, Step("r", "report", "out/r", after=("far", "after c")))
+    again, ran = go(*chain, Step("r", "report", "out/r", after=("far", "after c")))
     assert {name for name, item in again.items() if item.state == DONE} == {"a", "after a", "far", "b", "r"}
     assert again["r"].reasons == ("far had failed",)
     assert ran.exit_code == 0
 
 
-def test_a_step_that_writes_the_same_again_stops_the_wave(stage, release, tmp_path):
+def test_a_step_that_writes_the_same_again_stops_the_wave(stage, go, tmp_path):
     (tmp_path / "in").write_text("1")
     steps = step("a", "in"), step("b", "out/a"), step("c", "out/b")
-    release(*steps)
+    go(*steps)
     stage.ran.clear()
     (tmp_path / "in").write_text("2")
-    outcomes, _ = release(*steps)
+    outcomes, _ = go(*steps)
     assert stage.ran == ["a"]
     assert states(outcomes) == {"a": DONE, "b": UP_TO_DATE, "c": UP_TO_DATE}
 
 
-def test_a_dry_run_names_what_may_follow(stage, release, tmp_path):
+def test_a_dry_run_names_what_may_follow(stage, go, tmp_path):
     (tmp_path / "in").write_text("1")
     steps = step("a", "in"), step("b", "out/a"), step("c")
-    release(*steps)
+    go(*steps)
     (tmp_path / "in").write_text("2")
     records = StepRecords(tmp_path / "build")
     found = dry_run(build_graph(steps, lambda name: name), RunState(records, records.digests(tmp_path)), False)
@@ -191,19 +191,19 @@ def test_a_dry_run_names_what_may_follow(stage, release, tmp_path):
     }
 
 
-def test_an_error_that_nobody_foresaw_stops_the_run_and_keeps_what_was_done(stage, release, tmp_path):
+def test_an_error_that_nobody_foresaw_stops_the_run_and_keeps_what_was_done(stage, go, tmp_path):
     def stumble():
         raise ZeroDivisionError("a bug")
 
     stage.actions = {"b": stumble}
     with pytest.raises(ZeroDivisionError):
-        release(step("a"), step("b", "out/a"))
+        go(step("a"), step("b", "out/a"))
     assert StepRecords(tmp_path / "build").load("a") is not None
     assert StepRecords(tmp_path / "build").load("b") is None
 
 
-def test_events_tell_what_runs_and_what_waits(release, events):
-    release(step("a"), step("b", "out/a"))
+def test_events_tell_what_runs_and_what_waits(go, events):
+    go(step("a"), step("b", "out/a"))
     seen = [event for event in events if isinstance(event, Overview)]
     assert (seen[0].done, seen[0].total, seen[0].running, seen[0].waiting) == (0, 2, ("a",), ("b",))
     assert (seen[-1].done, seen[-1].waiting) == (1, ())
