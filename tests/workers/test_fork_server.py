@@ -46,7 +46,7 @@ WAIT = "os.write(ready, b'1'); os.read(go, 1)"
 
 
 @pytest.fixture
-def zygotes():
+def fork_servers():
     with_open = open_files()
     made = ForkServerPool()
     yield made
