@@ -1,1 +1,1 @@
-"""Floor 2: functions in fresh, isolated Python processes; their crashes, hangs and hunger become typed errors."""
+"""Fresh, isolated Python processes that run functions; a crash, a hang or a lack of memory becomes a typed error."""

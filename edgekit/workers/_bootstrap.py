@@ -1,6 +1,6 @@
-"""First code of a child: limits itself, ties its life to its parent's, then runs a module.
+"""The first code of a child process: set the limits, watch the parent, then run a module.
 
-`python -m edgekit.workers._bootstrap LIFE_FD LIMITS_JSON MODULE [ARGUMENT ...]`. Imports the standard library only.
+`python -m edgekit.workers._bootstrap LIVENESS_FD LIMITS_JSON MODULE [ARGUMENT ...]`. Imports only the standard library.
 """
 
 from __future__ import annotations
@@ -15,28 +15,46 @@ import sys
 import threading
 
 
-def die_with_parent(life_fd: int) -> None:
-    os.read(life_fd, 1)  # returns only when the write end is closed: nobody writes
+def die_with_parent(liveness_fd: int) -> None:
+    """Block until the parent has ended, then kill this process and everything that it started.
+
+    Args:
+        liveness_fd: The read end of a pipe whose write end only the parent holds.
+    """
+    # Nobody writes to the pipe: read() returns when the kernel closes the write end, also after SIGKILL of the parent.
+    # prctl(PR_SET_PDEATHSIG) would not do: it follows the parent's thread, not its process, and is Linux only.
+    os.read(liveness_fd, 1)
+    # A process that does not lead a group of its own would kill its parent's group.
     if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)  # with whatever this process started: compilers, an emulator
+        os.killpg(0, signal.SIGKILL)  # including compilers and emulators that this process started
     os._exit(1)
 
 
 def apply_limits(cpus: list[int] | None, memory_limit_bytes: int | None) -> None:
+    """Pin this process to cores and bound its memory.
+
+    Args:
+        cpus: The core numbers, or None for all cores.
+        memory_limit_bytes: The bound on private writable memory (RLIMIT_DATA) in bytes, or None for no bound.
+    """
     if cpus and hasattr(os, "sched_setaffinity"):
-        with contextlib.suppress(OSError):  # a container may forbid it; the figure then says what it ran on
+        # A container may forbid pinning. A measurement without it is still valid, and records the cores it ran on.
+        with contextlib.suppress(OSError):
             os.sched_setaffinity(0, cpus)
     if memory_limit_bytes is not None:
-        import numpy  # noqa: F401 - its OpenBLAS waits for ever where it cannot have its buffers
+        # Import numpy before the limit holds: its OpenBLAS retries for ever when it cannot allocate its buffers.
+        import numpy  # noqa: F401
 
         resource.setrlimit(resource.RLIMIT_DATA, (memory_limit_bytes, memory_limit_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected; core files of gigabytes are not
+    # Crashes of converters are expected; a core file of a process with a framework in it has gigabytes.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def main() -> None:
-    """Limits, then the module with the rest of the arguments as its own."""
-    life_fd, limits, module = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
-    threading.Thread(target=die_with_parent, args=(life_fd,), daemon=True).start()
+    """Apply the limits of the command line and run its module with the remaining arguments."""
+    liveness_fd, limits, module = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+    # The watcher starts first, so that no child outlives a parent that is killed during the imports below.
+    threading.Thread(target=die_with_parent, args=(liveness_fd,), daemon=True).start()
     apply_limits(**limits)
     sys.argv = [module, *sys.argv[4:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

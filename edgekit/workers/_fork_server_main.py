@@ -1,11 +1,11 @@
-"""A process that has loaded a library and makes copies of itself, each of which goes on as if it had loaded it.
+"""The fork server's process: load a library once, then fork a copy of this process for each request.
 
 `python -m edgekit.workers._bootstrap ... edgekit.workers._fork_server_main SOCKET_FD MODULE [WORD ...]` calls
-`MODULE.preload(WORD ...)` and says whether copies can be made. For each request (words and limits as JSON, and file
-descriptors: stderr, the child's life, where its end is told, and those that the words name) it forks: the copy runs
-`MODULE.main()`.
+`MODULE.preload(WORD ...)` and reports whether this process can be forked. A request is one message on the socket: JSON
+with words and limits, and file descriptors (stderr, liveness pipe, exit pipe, and those that the words name). The fork
+runs `MODULE.main()`; its exit code is written to its exit pipe.
 
-Linux only: elsewhere, and where the library has started threads, which a fork does not copy, it says so.
+Linux only. A process in which the library has started threads cannot be forked, because a fork does not copy threads.
 """
 
 from __future__ import annotations
@@ -29,22 +29,29 @@ from typing import IO, Any, NoReturn
 
 from edgekit.workers import _bootstrap
 
-REQUEST_BYTES = 1 << 16
-OUR_FDS = 3
-"""stderr, life, end: the first of those that come with a request."""
+# A request holds some paths and numbers; SOCK_SEQPACKET would cut off what is longer than the buffer.
+_REQUEST_BYTES = 1 << 16
 
-_POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14
-_OWN_THREADS = 2  # this one, and the one that watches over its parent's life
-_ENTRY, _PRESENT, _ENTRIES = struct.Struct("=Q"), 1 << 63, 512  # of /proc/PID/pagemap
+# The descriptors that come first in each request: stderr, liveness pipe, exit pipe. A gated process adds two.
+_RESERVED_FDS, _MAX_FDS = 3, 16
+
+# MADV_POPULATE_READ of <linux/mman.h>, since Linux 5.14; Python's mmap module does not name it.
+_POPULATE_READ = 22
+
+# The threads of a process that can be forked: the main thread, and the one that watches the parent.
+_EXPECTED_THREADS = 2
+
+# /proc/PID/pagemap holds 8 bytes a page, bit 63 is set for pages in memory. 512 entries are one page of the file.
+_ENTRY, _PRESENT, _ENTRIES = struct.Struct("=Q"), 1 << 63, 512
 
 Ranges = list[tuple[int, int]]
 
 
-def _mapped() -> Ranges:
-    """Where pages of files are in this process's memory: starts and lengths, in bytes.
+def _file_backed_ranges() -> Ranges:
+    """Return the ranges of file-backed pages in this process's memory, as start addresses and lengths in bytes.
 
-    A fork copies the page tables of what was written to and leaves those of files to be found again; a copy that has
-    not found them yet would count them when its model runs, and not with the library.
+    A fork copies the page tables of private written pages but leaves those of file-backed pages to be faulted in again.
+    A copy that has not faulted them in would count them towards its model's memory and not towards the library's.
     """
     ranges: Ranges = []
     with Path("/proc/self/pagemap").open("rb", buffering=0) as pagemap:
@@ -52,14 +59,14 @@ def _mapped() -> Ranges:
             addresses, access, _, _, inode, *_ = line.split()
             if inode != "0" and access[0] == "r":
                 start, end = (int(word, 16) for word in addresses.split("-"))
-                ranges += _present(pagemap, start, end)
+                ranges += _present_ranges(pagemap, start, end)
     return ranges
 
 
-def _present(pagemap: IO[bytes], start: int, end: int) -> Ranges:
-    """Which parts between two addresses are in memory. A page at a time, for what is read and thrown away here would
-    be there for the copies' models to fill, before they need more."""
+def _present_ranges(pagemap: IO[bytes], start: int, end: int) -> Ranges:
+    """Return the ranges between two addresses whose pages are in memory."""
     ranges: Ranges = []
+    # One page of entries at a time: a model would fill the free heap that a large buffer leaves, and seem smaller.
     for chunk in range(start, end, _ENTRIES * mmap.PAGESIZE):
         pagemap.seek(chunk // mmap.PAGESIZE * _ENTRY.size)
         entries = pagemap.read(min(_ENTRIES, (end - chunk) // mmap.PAGESIZE) * _ENTRY.size)
@@ -74,109 +81,122 @@ def _present(pagemap: IO[bytes], start: int, end: int) -> Ranges:
     return ranges
 
 
-def _madvise() -> Any:
-    """madvise(2). Raises OSError where it cannot populate."""
+def _load_madvise() -> Any:
+    """Return madvise(2) as a function. Raises OSError when the kernel does not support MADV_POPULATE_READ."""
+    # Python's mmap.madvise() works only on mmap objects, not on the ranges of loaded libraries.
     function = ctypes.CDLL(None, use_errno=True).madvise
     function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     with mmap.mmap(-1, mmap.PAGESIZE) as page:
-        held = ctypes.c_char.from_buffer(page)
-        failed = function(ctypes.addressof(held), mmap.PAGESIZE, _POPULATE_READ)
-        del held
+        buffer = ctypes.c_char.from_buffer(page)
+        failed = function(ctypes.addressof(buffer), mmap.PAGESIZE, _POPULATE_READ)
+        del buffer  # an mmap with an exported buffer cannot be closed
     if failed:
-        raise OSError(ctypes.get_errno(), "madvise cannot populate")
+        raise OSError(ctypes.get_errno(), "madvise does not support MADV_POPULATE_READ")
     return function
 
 
-def _become(module: Any, request: dict[str, Any], fds: list[int]) -> NoReturn:
-    """The copy: limits and names of its own, then the module, and the end."""
+def _run_fork(module: Any, request: dict[str, Any], fds: list[int]) -> NoReturn:
+    """Set up the forked process with its own limits, run `module.main()`, and exit."""
     code = 1
     try:
-        os.setsid()
-        stderr, life, *_ = fds
+        os.setsid()  # a group of its own: killing it must not reach the fork server
+        stderr, liveness_fd, *_ = fds
         os.dup2(stderr, 1)
         os.dup2(stderr, 2)
+        # tempfile caches its folder at first use, which may have been during preload().
         os.environ["TMPDIR"] = tempfile.tempdir = request["scratch"]
-        threading.Thread(target=_bootstrap.die_with_parent, args=(life,), daemon=True).start()
+        # A fork has only the thread that called fork(): the watcher has to be started again.
+        threading.Thread(target=_bootstrap.die_with_parent, args=(liveness_fd,), daemon=True).start()
         _bootstrap.apply_limits(**request["limits"])
-        given = iter(fds[OUR_FDS:])
-        sys.argv = [module.__name__, *(str(next(given)) if word is None else word for word in request["words"])]
+        word_fds = iter(fds[_RESERVED_FDS:])
+        sys.argv = [module.__name__, *(str(next(word_fds)) if word is None else word for word in request["words"])]
         module.main()
         code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001 - nothing is to come back from here
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:  # noqa: BLE001 - the fork must not return into the server's loop
         traceback.print_exc()
     finally:
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(code)  # no atexit handlers: they belong to the server
 
 
 class _ForkServer:
-    """Serves one request after another, and tells the ends of its copies."""
+    """The loop that serves fork requests and reports the exit codes of the forks."""
 
     def __init__(self, connection: socket.socket, module: Any) -> None:
         self._connection = connection
         self._module = module
-        self._madvise = _madvise()
-        self._mapped = _mapped()
-        self._ends: dict[int, tuple[int, int]] = {}  # pidfd -> pid, and where its end is told
+        self._madvise = _load_madvise()
+        self._file_backed = _file_backed_ranges()
+        self._forks: dict[int, tuple[int, int]] = {}  # pidfd -> (pid, write end of the exit pipe)
 
     def serve(self) -> None:
-        """Until nobody is there to ask."""
+        """Serve requests until the connection is closed."""
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
         while True:
             for fd, _ in poll.poll():
                 if fd != self._connection.fileno():
                     poll.unregister(fd)
-                    self._tell(fd)
+                    self._report_exit(fd)
                     continue
-                message, fds, _, _ = socket.recv_fds(self._connection, REQUEST_BYTES, 16)
+                message, fds, _, _ = socket.recv_fds(self._connection, _REQUEST_BYTES, _MAX_FDS)
                 if not message:
                     return
                 poll.register(self._fork(json.loads(message), fds), select.POLLIN)
 
     def _fork(self, request: dict[str, Any], fds: list[int]) -> int:
-        """The descriptor of the copy's process."""
+        """Fork this process for a request. Returns the pidfd of the fork."""
         pid = os.fork()
         if pid == 0:
+            # A fork that kept these open would hide the end of the server, or of another fork, from the client.
             self._connection.close()
-            for pidfd, (_, other) in self._ends.items():
+            for pidfd, (_, exit_fd) in self._forks.items():
                 os.close(pidfd)
-                os.close(other)
+                os.close(exit_fd)
             os.close(fds[2])
-            for start, length in self._mapped:
+            for start, length in self._file_backed:
                 self._madvise(start, length, _POPULATE_READ)
-            _become(self._module, request, fds)
-        for fd in (*fds[:2], *fds[OUR_FDS:]):
+            _run_fork(self._module, request, fds)
+        # The server keeps only the exit pipe: the others have to end with the fork.
+        for fd in (*fds[:2], *fds[_RESERVED_FDS:]):
             os.close(fd)
         self._connection.send(json.dumps({"pid": pid}).encode())
+        # A pidfd becomes readable when the process ends: one poll() waits for requests and for all forks.
         pidfd = os.pidfd_open(pid)
-        self._ends[pidfd] = pid, fds[2]
+        self._forks[pidfd] = pid, fds[2]
         return pidfd
 
-    def _tell(self, pidfd: int) -> None:
-        pid, end = self._ends.pop(pidfd)
+    def _report_exit(self, pidfd: int) -> None:
+        """Reap a fork and write its exit code to its exit pipe."""
+        pid, exit_fd = self._forks.pop(pidfd)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        with contextlib.suppress(BrokenPipeError):  # nobody wants to know
-            os.write(end, str(code).encode())
-        os.close(end)
+        with contextlib.suppress(BrokenPipeError):  # the client has closed its end: nobody waits for the code
+            os.write(exit_fd, str(code).encode())
+        os.close(exit_fd)
         os.close(pidfd)
 
 
 def main() -> None:
-    """Loads, says whether copies can be made, and makes them."""
+    """Load the library, report that this process can be forked, and serve requests.
+
+    Raises:
+        RuntimeError: The library has started threads.
+        OSError: The kernel does not support MADV_POPULATE_READ.
+    """
     connection = socket.socket(fileno=int(sys.argv[1]))
-    gc.disable()  # it would look through a library's objects again and again while they are made
+    gc.disable()  # collections would scan the library's growing set of objects again and again
     module = importlib.import_module(sys.argv[2])
     module.preload(*sys.argv[3:])
-    gc.freeze()  # what is here stays here: no copy looks through it, or writes to it
+    # Collections in a fork must not touch these objects: they would write to their pages and so copy them.
+    gc.freeze()
     gc.enable()
-    if len(list(Path("/proc/self/task").iterdir())) > _OWN_THREADS:
+    if len(list(Path("/proc/self/task").iterdir())) > _EXPECTED_THREADS:
         raise RuntimeError("the library has started threads, which a fork does not copy")
-    zygote = _ForkServer(connection, module)
+    server = _ForkServer(connection, module)
     connection.send(json.dumps({"ready": True}).encode())
-    zygote.serve()
+    server.serve()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A worker's loop: receive a function's name and arguments, answer with its value, its error, or events on the way."""
+"""A worker's loop: receive a function's name and arguments, and answer with events, then its value or its error."""
 
 from __future__ import annotations
 
@@ -12,15 +12,26 @@ from typing import Any
 
 from edgekit.core.errors import DiskFull, EdgekitError, MissingDependency, StepError, StepFailed, StepOutOfMemory
 
+# An error is printed as one line; stderr keeps the full text.
+_MAX_LINE_CHARACTERS = 300
+
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else "no message"
-    return line if len(line) <= 300 else line[:297] + "..."
+    return line if len(line) <= _MAX_LINE_CHARACTERS else line[: _MAX_LINE_CHARACTERS - 3] + "..."
 
 
 def map_error(error: BaseException, step: str) -> EdgekitError:
-    """The one boundary where errors of other libraries become ours."""
+    """Convert an exception of any library to edgekit's error tree. No other place does this for workers.
+
+    Args:
+        error: What the function raised. An `EdgekitError` is returned as it is, with the step filled in.
+        step: The step's name, which starts the message.
+
+    Returns:
+        The error that the caller of the worker raises.
+    """
     if isinstance(error, EdgekitError):
         if isinstance(error, StepError) and not error.step:
             error.step = step
@@ -43,14 +54,16 @@ def _answer(connection: Connection, step: str, function: str, arguments: dict[st
         call = getattr(importlib.import_module(module), name)
         value = call(**arguments, emit=lambda event: connection.send(("event", event)))
         connection.send(("value", value))
-    except Exception as error:  # noqa: BLE001 - this is the boundary
-        traceback.print_exc()  # to the kept stderr
+    except Exception as error:  # noqa: BLE001 - foreign errors are mapped here and nowhere else
+        traceback.print_exc()  # the parent keeps stderr and attaches its tail to the error
+        # As a dictionary: exceptions with own constructors do not unpickle.
         connection.send(("error", map_error(error, step).to_dict()))
 
 
 def main() -> None:
-    """Serves until the parent closes the connection."""
+    """Serve calls until the parent closes the connection."""
     connection = Connection(int(sys.argv[1]))
+    # EOFError while waiting for a call, BrokenPipeError while sending an answer: both say that the parent has closed.
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             step, function, arguments = connection.recv()

@@ -1,4 +1,4 @@
-"""What a worker process is given: variables, cores, memory."""
+"""The environment of a worker process: variables, cores and memory limit."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# ONNX Runtime's telemetry would report the use of a user's model, and its thread would run beside what is measured.
 TELEMETRY_OFF = {"ORT_DISABLE_TELEMETRY": "1"}
-"""Nothing of a user's model is told to a library's makers, and no thread that does so runs beside what is measured."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Workers of equal environments are interchangeable, and are reused within a run.
+    """The environment of a worker process. Workers of equal environments are interchangeable and reused within a run.
 
-    `variables` are set on top of the parent's. `cpus` pins the process; `memory_limit_bytes` bounds its private
-    writable memory (RLIMIT_DATA: unlike RLIMIT_AS it leaves mapped libraries and address space reservations alone).
+    Attributes:
+        variables: Environment variables as sorted (name, value) pairs, set on top of the parent's.
+        cpus: The core numbers that the process is pinned to, or None for all cores.
+        memory_limit_bytes: The bound on private writable memory, or None. It is set as RLIMIT_DATA: unlike RLIMIT_AS
+            this does not count mapped libraries and reservations of address space.
     """
 
     variables: tuple[tuple[str, str], ...] = ()
@@ -25,23 +28,27 @@ class Environment:
 
     @classmethod
     def of(cls, variables: Mapping[str, str]) -> Environment:
-        """With these variables and no limits."""
+        """Create an environment with these variables and no limits."""
         return cls(tuple(sorted(variables.items())))
 
     @property
     def limits(self) -> dict[str, Any]:
-        """What the child limits itself to, as JSON has it."""
+        """The arguments of `_bootstrap.apply_limits`, as JSON values."""
         return {"cpus": self.cpus, "memory_limit_bytes": self.memory_limit_bytes}
 
     def child_variables(self) -> dict[str, str]:
-        """The whole environment of the child."""
-        own = {
+        """Return all environment variables of the child: the parent's, edgekit's, and `variables`, the last one wins.
+
+        Returns:
+            Variable name -> value.
+        """
+        fixed = {
             **TELEMETRY_OFF,
-            "PYTHONDONTWRITEBYTECODE": "1",  # no .pyc is left in a model's folder
-            "PYTHONFAULTHANDLER": "1",  # a crash of native code leaves a Python traceback on stderr
-            "PYTHONHASHSEED": "0",  # converters write graphs in the order of their sets
-            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",  # leave no .pyc files in a model's folder
+            "PYTHONFAULTHANDLER": "1",  # write a Python traceback to stderr when native code crashes
+            "PYTHONHASHSEED": "0",  # converters write graphs in the iteration order of their sets
+            "PYTHONUNBUFFERED": "1",  # the last lines before a crash must reach stderr
         }
-        # Two workers on two cores, each with two threads of OpenMP that wait for one another: calibrating takes thirty
-        # times as long as with one each. And what a converter writes does not depend on how many cores there are.
-        return {"OMP_NUM_THREADS": "1", **os.environ, **own, **dict(self.variables)}
+        # Two workers with two OpenMP threads each on two cores spend their time waiting for one another: calibration
+        # takes 30 times as long. One thread also makes a converter's output independent of the number of cores.
+        return {"OMP_NUM_THREADS": "1", **os.environ, **fixed, **dict(self.variables)}

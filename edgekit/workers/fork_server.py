@@ -1,7 +1,8 @@
-"""Processes that have a library loaded and are copied for whoever needs a fresh one with it (zygotes, as on Android).
+"""Fork servers: processes that have loaded a library once and fork a copy of themselves for each request.
 
-A copy is what a fresh process is once it has loaded the library: the same code, the same memory, nothing of other
-steps in it. It is there in milliseconds where the library takes a second or more.
+A fork is in the state of a fresh process that has just loaded the library: the same code, the same memory, nothing of
+other steps. It starts within milliseconds, where loading the library takes a second or more. (Android's zygote is the
+same idea.)
 """
 
 from __future__ import annotations
@@ -23,84 +24,105 @@ from edgekit.workers.environment import Environment
 from edgekit.workers.gated_process import Start, fresh_process
 from edgekit.workers.process import Child, Process
 
-_SOON_S = 30.0  # a fork takes milliseconds; one that does not come is no reason to wait for ever
+# A fork takes milliseconds. On an overloaded machine it may take seconds; beyond this the server hangs.
+_FORK_TIMEOUT_S = 30.0
+
+# An answer is a JSON object with one number; an exit pipe holds one decimal number.
 _ANSWER_BYTES = 4096
+_EXIT_CODE_BYTES = 64
 
 
 class ForkedProcess(Process):
-    """A copy of a zygote: its child, and so it is the zygote that tells of its end."""
+    """A fork of a fork server. It is the server's child, so the server reaps it and reports its exit code."""
 
     def __init__(
         self, connection: socket.socket, words: Sequence[str | None], fds: Sequence[int], environment: Environment
     ) -> None:
-        """Raises OSError when the zygote does not answer."""
+        """Request a fork and wait until it exists. Raises OSError when the server does not answer."""
         super().__init__()
         self._returncode: int | None = None
-        self._end, theirs = os.pipe()
+        self._exit_read, exit_write = os.pipe()
         request = {"words": list(words), "scratch": self._scratch, "limits": environment.limits}
         try:
             with self._starting():
-                given = [self.stderr_file.fileno(), self._life_read, theirs, *fds]
-                socket.send_fds(connection, [json.dumps(request).encode()], given)
-                self._pid = int(_answer(connection, _SOON_S)["pid"])
+                # In the order that _fork_server_main expects: stderr, liveness pipe, exit pipe, then the words'.
+                request_fds = [self.stderr_file.fileno(), self._liveness_read, exit_write, *fds]
+                socket.send_fds(connection, [json.dumps(request).encode()], request_fds)
+                self._pid = int(_receive_answer(connection, _FORK_TIMEOUT_S)["pid"])
         finally:
-            os.close(theirs)
+            # Only the server may hold the write end: its end is then the end of the pipe.
+            os.close(exit_write)
 
     @property
     def pid(self) -> int:
         return self._pid
 
     def _ended(self) -> bool:
-        return self._returncode is not None or bool(select.select([self._end], [], [], 0)[0])
+        return self._returncode is not None or bool(select.select([self._exit_read], [], [], 0)[0])
 
     def wait(self, timeout_s: float | None = None) -> int:
         if self._returncode is None:
-            if not select.select([self._end], [], [], timeout_s)[0]:
+            if not select.select([self._exit_read], [], [], timeout_s)[0]:
                 raise TimeoutError
-            # A zygote that was killed says nothing any more, and its copies have lost who tells of them.
-            self._returncode = int(os.read(self._end, 64) or -signal.SIGKILL)
+            # The pipe is empty when the server was killed: nobody can reap the fork any more, count it as killed.
+            self._returncode = int(os.read(self._exit_read, _EXIT_CODE_BYTES) or -signal.SIGKILL)
         return self._returncode
 
     def _close(self) -> None:
-        os.close(self._end)
+        os.close(self._exit_read)
         super()._close()
 
 
-def _answer(connection: socket.socket, timeout_s: float | None) -> dict[str, Any]:
-    """What the zygote says. Raises OSError when it is gone, or says nothing."""
+def _receive_answer(connection: socket.socket, timeout_s: float | None) -> dict[str, Any]:
+    """Return the fork server's next message. Raises OSError when the server has ended or does not answer in time."""
     connection.settimeout(timeout_s)
     message = connection.recv(_ANSWER_BYTES)
     if not message:
-        raise ConnectionResetError("the zygote has ended")
+        raise ConnectionResetError("the fork server has ended")
     answer: dict[str, Any] = json.loads(message)
     return answer
 
 
 class ForkServer:
-    """One process with a library loaded: `module.preload(*about)` loads it, and copies run `module.main()`."""
+    """One process that has loaded a library: `module.preload(*preload_words)` loads it, forks run `module.main()`."""
 
-    def __init__(self, module: str, affinity_key: Sequence[str], environment: Environment, timeout_s: float) -> None:
+    def __init__(self, module: str, preload_words: Sequence[str], environment: Environment, timeout_s: float) -> None:
+        """Start the process and wait until it has loaded the library, has failed, or `timeout_s` has passed."""
         self._lock = threading.Lock()
-        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            fd = theirs.fileno()
-            words = ["edgekit.workers._fork_server_main", str(fd), module, *affinity_key]
+        # SOCK_SEQPACKET keeps message boundaries, which keeps descriptors with their request, and reports the end.
+        self._connection, child_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with child_socket:
+            fd = child_socket.fileno()
+            words = ["edgekit.workers._fork_server_main", str(fd), module, *preload_words]
             self._child = Child(words, environment, pass_fds=(fd,))
+        # False where the process cannot be forked: the library has started threads, or the kernel is too old.
         self.ready = True
-        """Whether copies can be made: libraries may start threads, and systems be too old."""
         try:
-            _answer(self._connection, timeout_s)
+            _receive_answer(self._connection, timeout_s)
         except OSError:
             self.ready = False
 
     @property
     def stopped(self) -> bool:
-        """Whether somebody here ended it: what it was to be copied for is not wanted any more."""
+        """Whether this process has stopped the server, because its forks are no longer needed."""
         return self._child.stopped
 
     def fork(self, words: Sequence[str | None], fds: Sequence[int], environment: Environment) -> ForkedProcess:
-        """A copy. Raises OSError when the zygote does not answer: it is not ready any more."""
+        """Fork the server's process.
+
+        Args:
+            words: The arguments of `module.main()`; None stands for the number of the next of `fds` in the fork.
+            fds: File descriptors that the fork receives.
+            environment: Cores and memory limit of the fork. Its variables are the server's.
+
+        Returns:
+            The running fork.
+
+        Raises:
+            OSError: The server does not answer; it is not ready any more.
+        """
         try:
+            # One request at a time: answers carry no number by which they could be told apart.
             with self._lock:
                 return ForkedProcess(self._connection, words, fds, environment)
         except OSError:
@@ -108,52 +130,64 @@ class ForkServer:
             raise
 
     def close(self) -> None:
-        """Ends it; its copies go on."""
+        """End the server; its forks continue."""
         self._connection.close()
         self._child.kill()
 
 
 class ForkServerPool:
-    """One for each library and environment, made when it is first asked for. Threads may ask at the same time."""
+    """One fork server a library and environment, started at its first request. Threads may request concurrently."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, tuple[str, ...], Environment], ForkServer] = {}
-        self._making: dict[tuple[str, tuple[str, ...], Environment], threading.Lock] = {}
+        self._servers: dict[tuple[str, tuple[str, ...], Environment], ForkServer] = {}
+        self._start_locks: dict[tuple[str, tuple[str, ...], Environment], threading.Lock] = {}
 
-    def start(self, module: str, affinity_key: Sequence[str], environment: Environment, timeout_s: float) -> Start:
-        """Starts `module.main()` in a copy of the process that has done `module.preload(*about)`.
+    def start(self, module: str, preload_words: Sequence[str], environment: Environment, timeout_s: float) -> Start:
+        """Return a function that starts `module.main()` in a fork of a process that has loaded a library.
 
-        Where there can be no copy it is a fresh process, which then says what is wrong. Starting raises Interrupted
-        where everything was stopped since it was asked for.
+        Where no fork can be made, the function starts a fresh process, which then reports what is wrong.
+
+        Args:
+            module: The dotted name of a module with `preload(*words)` and `main()`.
+            preload_words: The arguments of `preload`.
+            environment: Variables, cores and memory limit. Cores and memory limit hold for the fork only.
+            timeout_s: The limit in seconds for loading the library.
+
+        Returns:
+            The start function of a `GatedProcess`. It raises Interrupted when everything was stopped since this call.
         """
         if not sys.platform.startswith("linux"):
             return fresh_process(module, environment)
-        key = (module, tuple(affinity_key), replace(environment, cpus=None, memory_limit_bytes=None))
+        # The server itself has no limits: one server serves forks of all limits.
+        key = (module, tuple(preload_words), replace(environment, cpus=None, memory_limit_bytes=None))
+        # One lock a server: loading one library must not delay the start of another's server.
         with self._lock:
-            making = self._making.setdefault(key, threading.Lock())
-        with making:
-            zygote = self._known.get(key)
-            if zygote is not None and zygote.stopped:  # before this was asked for: whoever asks now goes on
-                self._known.pop(key).close()
-                zygote = None
-            if zygote is None:
-                zygote = self._known[key] = ForkServer(module, affinity_key, key[2], timeout_s)
+            start_lock = self._start_locks.setdefault(key, threading.Lock())
+        with start_lock:
+            server = self._servers.get(key)
+            # It was stopped before this request: a new request needs a new server.
+            if server is not None and server.stopped:
+                self._servers.pop(key).close()
+                server = None
+            if server is None:
+                server = self._servers[key] = ForkServer(module, preload_words, key[2], timeout_s)
 
-        def copy(words: Sequence[str | None], fds: Sequence[int]) -> Process:
-            if zygote.ready:
-                with contextlib.suppress(OSError):  # it is gone: stopped with everything else, or for its memory
-                    return zygote.fork(words, fds, environment)
-            if zygote.stopped:
+        def start_fork(words: Sequence[str | None], fds: Sequence[int]) -> Process:
+            if server.ready:
+                # The server has ended: it was stopped with everything else, or killed for its memory.
+                with contextlib.suppress(OSError):
+                    return server.fork(words, fds, environment)
+            if server.stopped:
                 raise Interrupted("stopped")
             return fresh_process(module, environment)(words, fds)
 
-        return copy
+        return start_fork
 
     def close(self) -> None:
-        """Ends them all."""
+        """End all fork servers."""
         with self._lock:
-            known = list(self._known.values())
-            self._known.clear()
-        for zygote in known:
-            zygote.close()
+            servers = list(self._servers.values())
+            self._servers.clear()
+        for server in servers:
+            server.close()

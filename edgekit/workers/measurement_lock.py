@@ -1,4 +1,4 @@
-"""Who may use this machine's cores: those that prepare, side by side, or the one that measures."""
+"""A lock for this machine's cores: many threads prepare at the same time, or one measures alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 
 class MeasurementLock:
-    """Threads prepare together and measure one at a time, with nobody preparing beside.
+    """A lock that threads hold together to prepare and exclusively to measure.
 
-    Whoever is ready to measure goes first: what prepared together is measured, one after another, before anything else
-    is prepared.
+    Waiting measurements have priority: after a group of threads has prepared, all of them measure, one after another,
+    before another preparation starts.
     """
 
     def __init__(self) -> None:
@@ -22,8 +22,9 @@ class MeasurementLock:
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
-        """Waits until nobody measures, or is about to."""
+        """Hold the lock to prepare. Waits until no thread measures or waits to measure."""
         with self._changed:
+            # Without `_ready` a steady stream of preparations would starve the measurements.
             self._changed.wait_for(lambda: not self._measuring and not self._ready)
             self._preparing += 1
         try:
@@ -35,13 +36,14 @@ class MeasurementLock:
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Waits until nobody measures or prepares."""
+        """Hold the lock to measure. Waits until no other thread measures or prepares."""
         with self._changed:
             self._ready += 1
             try:
                 self._changed.wait_for(lambda: not self._measuring and not self._preparing)
                 self._measuring = True
             finally:
+                # Also when Ctrl-C interrupts the wait, else no thread could ever prepare again.
                 self._ready -= 1
         try:
             yield

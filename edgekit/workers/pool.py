@@ -1,4 +1,4 @@
-"""Workers kept warm within a run: importing TensorFlow costs seconds, so those of one environment are reused."""
+"""A pool of worker processes that are reused within a run, since importing TensorFlow takes seconds."""
 
 from __future__ import annotations
 
@@ -15,24 +15,50 @@ from edgekit.workers.environment import Environment
 from edgekit.workers.fork_server import ForkServerPool
 from edgekit.workers.process import Child, exit_error, timeout_error
 
+# Minutes above what conversions of the reference models take; a hang still ends within a CI job's limit.
 DEFAULT_TIMEOUT_S = 600.0
+
+# After these the worker is dead or hangs; after any other error of edgekit it serves the next call.
+_FATAL_ERRORS = (errors.StepTimedOut, errors.StepCrashed, errors.StepOutOfMemory)
 
 
 class Worker:
-    """One child that serves calls, one after another."""
+    """A process that serves calls, one after another.
+
+    Attributes:
+        affinity_key: The key of its last call, such as the source model that it has loaded.
+    """
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self.affinity_key = ""
-        """What its last call was about."""
-        self._connection, theirs = Pipe(duplex=True)
-        with theirs:
-            fd = theirs.fileno()
+        self._connection, child_connection = Pipe(duplex=True)
+        # Closed here after the start: else the pipe would not end when the worker dies.
+        with child_connection:
+            fd = child_connection.fileno()
             self._child = Child(["edgekit.workers._worker_main", str(fd)], environment, pass_fds=(fd,))
 
     def call(self, step: str, function: str, arguments: dict[str, Any], timeout_s: float, listener: Listener) -> Any:
-        """The function's value. Raises what it raised, mapped; StepError when the process did not survive it."""
+        """Call a function in the worker and wait for its value.
+
+        Args:
+            step: The step's name, for error messages.
+            function: `module:function`.
+            arguments: The keyword arguments, without `emit`.
+            timeout_s: The limit in seconds for the whole call.
+            listener: Receives the events that the function emits.
+
+        Returns:
+            The function's value.
+
+        Raises:
+            EdgekitError: What the function raised, mapped to edgekit's error tree.
+            StepTimedOut: The function did not return in time.
+            StepCrashed: The process ended during the call.
+            StepOutOfMemory: The process was killed for its memory, or ran out of it.
+        """
         self._child.mark()
+        # Events do not extend the time-out: a function that reports progress may hang all the same.
         deadline = time.monotonic() + timeout_s
         try:
             self._connection.send((step, function, arguments))
@@ -47,6 +73,7 @@ class Worker:
                 else:
                     raise self._error(payload)
         except (EOFError, ConnectionError):
+            # The pipe ends before the process: only its return code says what it died of.
             returncode = self._child.wait()
             raise exit_error(step, returncode, self._child.stderr_tail(), self._environment) from None
 
@@ -57,41 +84,49 @@ class Worker:
         return error
 
     def cpu_wait_s(self) -> float:
-        """How long it has been ready to run and had no core, in seconds."""
+        """Return the CPU wait: the time in seconds that the process was ready to run but had no core."""
         return self._child.cpu_wait_s()
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs, and nobody has stopped it."""
+        """Whether the process runs and was not stopped."""
         return self._child.alive
 
     def stop(self) -> None:
-        """Kills the process and lets whoever waits for it find out."""
+        """Kill the process without waiting; a call in another thread then raises."""
         self._child.stop()
 
     def close(self) -> None:
-        """Ends the process at once: a worker holds nothing that needs a goodbye."""
+        """Kill the process and wait until it has ended: a worker keeps nothing that needs cleaning up."""
         self._connection.close()
         self._child.kill()
 
 
 class WorkerPool:
-    """Warm workers by environment. Use it in a `with`: leaving it, also by Ctrl-C, ends them all.
+    """Idle workers by environment. Use it in a `with` block: leaving the block, also by Ctrl-C, ends all workers.
 
-    Threads may call at the same time: each call has a worker to itself, one that waits if there is one. `limit` is how
-    many workers there may be before those that wait in another environment are ended.
+    Threads may call at the same time: each call has a worker of its own, an idle one if there is one.
+
+    Attributes:
+        fork_servers: The fork servers of this run.
+        cpu_wait_s: Step -> the time in seconds that its calls were ready to run while other processes had all cores.
     """
 
     def __init__(self, *, timeout_s: float = DEFAULT_TIMEOUT_S, limit: int | None = None) -> None:
+        """Create an empty pool.
+
+        Args:
+            timeout_s: The default limit in seconds of a call.
+            limit: The number of workers from which on idle ones of other environments are ended; None for no limit.
+        """
         self._timeout_s = timeout_s
         self._limit = limit
         self._lock = threading.Lock()
-        self._idle: list[tuple[Environment, Worker]] = []  # the one that was used last is the last
+        self._idle: list[tuple[Environment, Worker]] = []  # in the order of their last use
         self._busy: set[Worker] = set()
         self._stopped = False
         self.fork_servers = ForkServerPool()
         self.cpu_wait_s: dict[str, float] = {}
-        """Step -> how long its calls waited for a core that another process had, in seconds."""
 
     def call(
         self,
@@ -104,75 +139,96 @@ class WorkerPool:
         listener: Listener = ignore,
         affinity_key: str = "",
     ) -> Any:
-        """Runs `module:function(**arguments, emit=...)` in a worker of that environment, if it can be in the one whose
-        last call was `about` the same: it has that loaded.
+        """Run `module:function(**arguments, emit=...)` in a worker.
 
-        Arguments and value travel by pickle over a private pipe. `timeout_s` defaults to the pool's. Raises
-        StepTimedOut, StepCrashed, StepOutOfMemory, StepFailed, or the EdgekitError that the function raised; a worker
-        that died or hung is replaced on the next call. Interrupted when the pool was stopped.
+        Arguments and value are pickled and sent over a private pipe. A worker that died or hung is replaced at the next
+        call.
+
+        Args:
+            function: `module:function`.
+            arguments: The keyword arguments, without `emit`.
+            step: The step's name, for error messages and `cpu_wait_s`.
+            environment: The environment of the worker.
+            timeout_s: The limit in seconds; None for the pool's.
+            listener: Receives the events that the function emits.
+            affinity_key: Names what the call loads. An idle worker whose last call had the same key is preferred,
+                because it has that loaded already.
+
+        Returns:
+            The function's value.
+
+        Raises:
+            StepTimedOut: The function did not return in time.
+            StepCrashed: The process ended during the call.
+            StepOutOfMemory: The process was killed for its memory, or ran out of it.
+            StepFailed: The function raised an exception that is not edgekit's.
+            EdgekitError: The function raised it.
+            Interrupted: The pool was stopped.
         """
-        worker = self._take(environment, affinity_key)
+        worker = self._acquire(environment, affinity_key)
         before_s = worker.cpu_wait_s()
         try:
             value = worker.call(step, function, arguments, timeout_s or self._timeout_s, listener)
         except BaseException as error:
-            fatal = (errors.StepTimedOut, errors.StepCrashed, errors.StepOutOfMemory)
-            if isinstance(error, errors.EdgekitError) and not isinstance(error, fatal):
-                self._give_back(environment, worker)
+            if isinstance(error, errors.EdgekitError) and not isinstance(error, _FATAL_ERRORS):
+                self._release(environment, worker)
                 raise
-            self._drop(worker)
+            # Also after Ctrl-C: the worker would still send the answer to the interrupted call.
+            self._discard(worker)
             if self._stopped:
                 raise errors.Interrupted("stopped") from None
             raise
         self.cpu_wait_s[step] = self.cpu_wait_s.get(step, 0.0) + worker.cpu_wait_s() - before_s
-        self._give_back(environment, worker)
+        self._release(environment, worker)
         return value
 
-    def _take(self, environment: Environment, affinity_key: str) -> Worker:
-        """A worker that waits in this environment, first one that knows what it is about, then the last used; else a
-        new one."""
+    def _acquire(self, environment: Environment, affinity_key: str) -> Worker:
+        """Return an idle worker of the environment: one with the same key, else the last used; else a new worker."""
         with self._lock:
             if self._stopped:
                 raise errors.Interrupted("stopped")
-            fitting = [item for item in self._idle if item[0] == environment]
-            fitting.sort(key=lambda item: bool(affinity_key) and item[1].affinity_key == affinity_key)
-            superfluous = []
-            while fitting:
-                chosen = fitting.pop()
-                self._idle.remove(chosen)
-                if chosen[1].alive:
-                    chosen[1].affinity_key = affinity_key
-                    self._busy.add(chosen[1])
-                    return chosen[1]
-                superfluous.append(chosen[1])
+            candidates = [worker for idle_environment, worker in self._idle if idle_environment == environment]
+            # The sort is stable: among workers of the same key the last used one stays last, and pop() takes it.
+            candidates.sort(key=lambda worker: bool(affinity_key) and worker.affinity_key == affinity_key)
+            discarded = []
+            while candidates:
+                worker = candidates.pop()
+                self._idle.remove((environment, worker))
+                # It may have been stopped, or killed for its memory, since its last call.
+                if worker.alive:
+                    worker.affinity_key = affinity_key
+                    self._busy.add(worker)
+                    return worker
+                discarded.append(worker)
+            # Each idle worker keeps a framework in memory, some hundreds of MiB: end the one that was idle longest.
             while self._limit is not None and self._idle and len(self._idle) + len(self._busy) >= self._limit:
-                superfluous.append(self._idle.pop(0)[1])
-            for worker in superfluous:
+                discarded.append(self._idle.pop(0)[1])
+            for worker in discarded:
                 worker.close()
             worker = Worker(environment)
             worker.affinity_key = affinity_key
             self._busy.add(worker)
             return worker
 
-    def _give_back(self, environment: Environment, worker: Worker) -> None:
+    def _release(self, environment: Environment, worker: Worker) -> None:
         with self._lock:
             self._busy.discard(worker)
             self._idle.append((environment, worker))
 
-    def _drop(self, worker: Worker) -> None:
+    def _discard(self, worker: Worker) -> None:
         with self._lock:
             self._busy.discard(worker)
         worker.close()
 
     def stop(self) -> None:
-        """Kills what runs, for other threads that wait for it: their calls raise Interrupted, and so do new ones."""
+        """Kill the busy workers. Their calls, in other threads, raise Interrupted, and so do new calls."""
         with self._lock:
             self._stopped = True
             for worker in self._busy:
                 worker.stop()
 
     def close(self) -> None:
-        """Ends all workers."""
+        """End all workers and fork servers."""
         with self._lock:
             workers = [*(worker for _, worker in self._idle), *self._busy]
             self._idle.clear()

@@ -1,4 +1,4 @@
-"""Processes that are copied once they have loaded a library."""
+"""Fork servers: processes that load a library once and are forked for each request."""
 
 import gc
 import os
@@ -15,25 +15,25 @@ from edgekit.workers.fork_server import ForkedProcess, ForkServerPool
 from edgekit.workers.gated_process import GatedProcess
 from edgekit.workers.process import stop_all
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="copies are made on Linux")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fork servers exist only on Linux")
 
 MODULE = """\
 import os, pathlib, resource, signal, sys, tempfile, threading, time
 
-told = pathlib.Path(__file__).with_name("loaded")
+log = pathlib.Path(__file__).with_name("loaded")
 LOADED = None
 
 
 def preload(word):
     global LOADED
     LOADED = [word, os.getpid()]
-    with told.open("a") as file:
+    with log.open("a") as file:
         file.write(word + "\\n")
     {preload}
 
 
 def main():
-    if LOADED is None and {copied}:
+    if LOADED is None and {forked}:
         sys.exit(77)
     out, ready, go = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     {code}
@@ -47,12 +47,12 @@ WAIT = "os.write(ready, b'1'); os.read(go, 1)"
 
 @pytest.fixture
 def fork_servers():
-    with_open = open_files()
-    made = ForkServerPool()
-    yield made
-    made.close()
+    before = open_files()
+    pool = ForkServerPool()
+    yield pool
+    pool.close()
     gc.collect()
-    assert open_files() == with_open
+    assert open_files() == before
 
 
 @pytest.fixture
@@ -60,14 +60,14 @@ def prepare(tmp_path, monkeypatch, fork_servers):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "out").mkdir()
 
-    def start(code, *, preload="pass", copied=True, affinity_key="it", timeout_s=60.0, environment=None):
-        file = tmp_path / "copied_module.py"
-        text = MODULE.format(preload=preload, code=code, copied=copied)
+    def start(code, *, preload="pass", forked=True, preload_word="it", timeout_s=60.0, environment=None):
+        file = tmp_path / "forked_module.py"
+        text = MODULE.format(preload=preload, code=code, forked=forked)
         if not file.exists() or file.read_text() != text:
             file.write_text(text)
         environment = environment or Environment()
-        begin = fork_servers.start("copied_module", [affinity_key], environment, timeout_s)
-        return GatedProcess(begin, [str(tmp_path / "out")], environment, step="measure it", timeout_s=timeout_s)
+        start_process = fork_servers.start("forked_module", [preload_word], environment, timeout_s)
+        return GatedProcess(start_process, [str(tmp_path / "out")], environment, step="measure it", timeout_s=timeout_s)
 
     return start
 
@@ -80,14 +80,14 @@ def written(tmp_path):
     return sorted(path.name for path in (tmp_path / "out").iterdir())
 
 
-def test_each_copy_is_a_process_of_its_own_that_has_it_loaded(prepare, tmp_path):
+def test_each_fork_is_a_process_of_its_own_that_has_the_library_loaded(prepare, tmp_path):
     code = f"{WAIT}; (out / str(os.getpid())).write_text(str(LOADED) + tempfile.gettempdir())"
     with prepare(code) as first, prepare(code) as second:
         assert isinstance(first._process, ForkedProcess)
         assert written(tmp_path) == []
         first.release()
         second.release()
-        assert written(tmp_path) == sorted(str(item._process.pid) for item in (first, second))
+        assert written(tmp_path) == sorted(str(process._process.pid) for process in (first, second))
     loaded = {(tmp_path / "out" / name).read_text() for name in written(tmp_path)}
     assert len(loaded) == 2  # each has a folder of its own for temporary files
     assert len({text.partition("]")[0] for text in loaded}) == 1
@@ -95,7 +95,7 @@ def test_each_copy_is_a_process_of_its_own_that_has_it_loaded(prepare, tmp_path)
     assert (tmp_path / "loaded").read_text() == "it\n"
 
 
-def test_what_one_copy_does_to_it_no_other_sees(prepare, tmp_path):
+def test_a_change_in_one_fork_is_not_visible_in_another(prepare, tmp_path):
     code = f"{WAIT}; LOADED.append(1); (out / str(os.getpid())).write_text(str(len(LOADED)))"
     for _ in range(2):
         with prepare(code) as process:
@@ -103,10 +103,10 @@ def test_what_one_copy_does_to_it_no_other_sees(prepare, tmp_path):
     assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["3", "3"]
 
 
-def test_another_library_or_environment_has_another_zygote(prepare, tmp_path):
+def test_another_library_or_environment_has_another_fork_server(prepare, tmp_path):
     code = f"{WAIT}; (out / LOADED[0]).write_text(os.environ.get('FLAVOUR', ''))"
-    for about, variables in (("a", {}), ("b", {}), ("a", {"FLAVOUR": "sour"})):
-        with prepare(code, affinity_key=about, environment=Environment.of(variables)) as process:
+    for word, variables in (("a", {}), ("b", {}), ("a", {"FLAVOUR": "sour"})):
+        with prepare(code, preload_word=word, environment=Environment.of(variables)) as process:
             process.release()
     assert sorted((tmp_path / "loaded").read_text().split()) == ["a", "a", "b"]
     assert (tmp_path / "out/a").read_text() == "sour"
@@ -122,14 +122,14 @@ def test_another_library_or_environment_has_another_zygote(prepare, tmp_path):
         (f"{WAIT}; raise ValueError('it is bad')", StepCrashed, "exit code 1"),
     ],
 )
-def test_what_it_dies_of_is_told(prepare, code, error, message):
+def test_the_error_says_how_the_fork_ended(prepare, code, error, message):
     with prepare(code) as process, pytest.raises(error, match=message) as caught:
         process.release()
     if "ValueError" in code:
         assert caught.value.stderr_tail.endswith("ValueError: it is bad")
 
 
-def test_its_memory_is_limited(prepare):
+def test_the_memory_of_a_fork_is_limited(prepare):
     limit = Environment(memory_limit_bytes=200_000_000)
     code = f"{WAIT}; bytearray(400_000_000)"
     with prepare(code, environment=limit) as process, pytest.raises(StepOutOfMemory, match="it was allowed 190"):
@@ -138,7 +138,7 @@ def test_its_memory_is_limited(prepare):
         process.release()
 
 
-def test_it_runs_where_it_is_pinned(prepare, tmp_path):
+def test_a_fork_is_pinned_to_its_cores(prepare, tmp_path):
     cpu = min(os.sched_getaffinity(0))
     code = f"{WAIT}; (out / repr(os.sched_getaffinity(0))).touch()"
     with prepare(code, environment=Environment(cpus=(cpu,))) as process:
@@ -147,12 +147,12 @@ def test_it_runs_where_it_is_pinned(prepare, tmp_path):
 
 
 @pytest.mark.parametrize("code", ["time.sleep(600)", f"{WAIT}; time.sleep(600)"])
-def test_what_takes_too_long_is_stopped(prepare, code):
+def test_a_fork_that_exceeds_its_time_out_is_stopped(prepare, code):
     with pytest.raises(StepTimedOut, match="measure it: no answer after 1 s"), prepare(code, timeout_s=1.0) as process:
         process.release()
 
 
-def test_leaving_it_ends_it(prepare):
+def test_leaving_the_block_ends_the_fork(prepare):
     with prepare(f"{WAIT}; time.sleep(600)") as process:
         child = process._process
     assert gone(child.pid)
@@ -169,11 +169,11 @@ def gone(pid):
     return False
 
 
-def test_a_copy_outlives_its_zygote(prepare, fork_servers):
+def test_a_fork_outlives_its_server(prepare, fork_servers):
     with prepare(f"{WAIT}; (out / 'done').touch()") as process:
-        (zygote,) = fork_servers._known.values()
+        (server,) = fork_servers._servers.values()
         fork_servers.close()
-        assert gone(zygote._child.pid)
+        assert gone(server._child.pid)
         assert not gone_now(process._process.pid)
 
 
@@ -185,14 +185,14 @@ def gone_now(pid):
     return False
 
 
-def test_where_the_zygote_was_killed_a_fresh_process_does_it(prepare, fork_servers, tmp_path):
+def test_a_fresh_process_replaces_a_fork_when_the_server_was_killed(prepare, fork_servers, tmp_path):
     code = f"{WAIT}; (out / str(os.getpid())).touch()"
-    with prepare(code, copied=False) as process:
+    with prepare(code, forked=False) as process:
         process.release()
-    (zygote,) = fork_servers._known.values()
-    os.kill(zygote._child.pid, signal.SIGKILL)
-    assert zygote._child.wait(10) == -signal.SIGKILL
-    with prepare(code, copied=False) as process:
+    (server,) = fork_servers._servers.values()
+    os.kill(server._child.pid, signal.SIGKILL)
+    assert server._child.wait(10) == -signal.SIGKILL
+    with prepare(code, forked=False) as process:
         assert not isinstance(process._process, ForkedProcess)
         process.release()
     assert len(written(tmp_path)) == 2
@@ -206,53 +206,53 @@ def test_where_the_zygote_was_killed_a_fresh_process_does_it(prepare, fork_serve
         "os._exit(1)",
     ],
 )
-def test_what_cannot_be_copied_is_started_anew(prepare, tmp_path, preload):
+def test_a_fresh_process_replaces_a_fork_when_the_library_cannot_be_forked(prepare, tmp_path, preload):
     for _ in range(2):
-        with prepare(f"{WAIT}; (out / 'done').touch()", preload=preload, copied=False) as process:
+        with prepare(f"{WAIT}; (out / 'done').touch()", preload=preload, forked=False) as process:
             assert not isinstance(process._process, ForkedProcess)
             process.release()
     assert written(tmp_path) == ["done"]
-    assert (tmp_path / "loaded").read_text() == "it\n"  # it was tried once
+    assert (tmp_path / "loaded").read_text() == "it\n"  # preload() ran once
 
 
-def test_stopping_everything_ends_copies_and_zygotes(prepare, fork_servers):
+def test_stop_all_ends_forks_and_servers(prepare, fork_servers):
     with prepare(f"{WAIT}; time.sleep(600)") as process:
-        (zygote,) = fork_servers._known.values()
+        (server,) = fork_servers._servers.values()
         stop_all()
         assert process._process.wait(10) == -signal.SIGKILL
-        assert zygote._child.wait(10) == -signal.SIGKILL
+        assert server._child.wait(10) == -signal.SIGKILL
 
 
-def test_what_was_asked_for_before_everything_was_stopped_is_not_begun(prepare, fork_servers, tmp_path):
+def test_a_start_function_from_before_stop_all_raises_interrupted(prepare, fork_servers, tmp_path):
     with prepare(f"{WAIT}; (out / 'done').touch()"):
         pass
-    begin = fork_servers.start("copied_module", ["it"], Environment(), 60.0)
+    start_process = fork_servers.start("forked_module", ["it"], Environment(), 60.0)
     stop_all()
     with pytest.raises(Interrupted):
-        GatedProcess(begin, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=60.0)
-    with prepare(f"{WAIT}; (out / 'done').touch()") as process:  # what is asked for afterwards is
+        GatedProcess(start_process, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=60.0)
+    with prepare(f"{WAIT}; (out / 'done').touch()") as process:  # a new start function works
         assert isinstance(process._process, ForkedProcess)
         process.release()
     assert written(tmp_path) == ["done"]
     assert (tmp_path / "loaded").read_text() == "it\nit\n"
 
 
-def test_a_copy_has_the_memory_of_its_zygote(prepare, fork_servers, tmp_path):
-    """Its page tables for the library's file are filled as the zygote's are: what a model takes is told apart."""
+def test_a_fork_has_the_resident_memory_of_its_server(prepare, fork_servers, tmp_path):
+    """Its page tables for the library's files are populated: they do not count as the model's memory."""
     rss = "{line.split()[0]: int(line.split()[1]) for line in open('/proc/self/status') if line[:3] == 'Rss'}"
     with prepare(f"{WAIT}; (out / 'rss').write_text(repr({rss}))", preload="import numpy.random") as process:
-        (zygote,) = fork_servers._known.values()
-        lines = Path(f"/proc/{zygote._child.pid}/status").read_text().splitlines()
-        parent = {line.split()[0]: int(line.split()[1]) for line in lines if line[:3] == "Rss"}
+        (server,) = fork_servers._servers.values()
+        lines = Path(f"/proc/{server._child.pid}/status").read_text().splitlines()
+        server_rss = {line.split()[0]: int(line.split()[1]) for line in lines if line[:3] == "Rss"}
         process.release()
-    copy = eval((tmp_path / "out/rss").read_text())
-    assert parent["RssFile:"] > 10_000
-    assert copy["RssFile:"] == pytest.approx(parent["RssFile:"], rel=0.1)
-    assert copy["RssAnon:"] == pytest.approx(parent["RssAnon:"], rel=0.1)
+    fork = eval((tmp_path / "out/rss").read_text())
+    assert server_rss["RssFile:"] > 10_000
+    assert fork["RssFile:"] == pytest.approx(server_rss["RssFile:"], rel=0.1)
+    assert fork["RssAnon:"] == pytest.approx(server_rss["RssAnon:"], rel=0.1)
 
 
 @pytest.mark.parametrize("runtime", ["litert", "onnxruntime", "torchscript", "lite-interpreter", "executorch"])
-def test_what_has_loaded_a_runtime_can_be_copied(fork_servers, runtime):
+def test_a_process_that_has_loaded_a_runtime_can_be_forked(fork_servers, runtime):
     variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     fork_servers.start("edgekit.runtimes._runner", [runtime], Environment.of(variables), 120.0)
-    assert [zygote.ready for zygote in fork_servers._known.values()] == [True]
+    assert [server.ready for server in fork_servers._servers.values()] == [True]

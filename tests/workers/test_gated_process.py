@@ -1,4 +1,4 @@
-"""A process that prepares itself, and waits to go on."""
+"""Processes that prepare themselves and wait to be released."""
 
 import time
 from pathlib import Path
@@ -21,14 +21,16 @@ def prepare(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     def start(code, timeout_s=60.0):
-        (tmp_path / "prepared_module.py").write_text(HEAD + code)
-        module = fresh_process("prepared_module", Environment())
-        return GatedProcess(module, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=timeout_s)
+        (tmp_path / "gated_module.py").write_text(HEAD + code)
+        start_process = fresh_process("gated_module", Environment())
+        return GatedProcess(
+            start_process, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=timeout_s
+        )
 
     return start
 
 
-def test_it_goes_on_when_it_is_told_to(prepare, tmp_path):
+def test_it_continues_when_it_is_released(prepare, tmp_path):
     with prepare(f"{WAIT}out.touch()\n") as process:
         time.sleep(0.1)
         assert not (tmp_path / "out").exists()
@@ -36,12 +38,12 @@ def test_it_goes_on_when_it_is_told_to(prepare, tmp_path):
         assert (tmp_path / "out").exists()
 
 
-def test_what_dies_before_it_is_ready_says_so_when_it_is_told_to_go_on(prepare):
+def test_release_raises_when_the_process_crashed_before_it_was_ready(prepare):
     with prepare("os.kill(os.getpid(), signal.SIGSEGV)\n") as process, pytest.raises(StepCrashed, match="SIGSEGV"):
         process.release()
 
 
-def test_what_dies_afterwards_says_so(prepare):
+def test_release_raises_when_the_process_fails_afterwards(prepare):
     with prepare(f"{WAIT}sys.exit(3)\n") as process, pytest.raises(StepCrashed, match="exit code 3"):
         process.release()
 
@@ -51,14 +53,14 @@ def open_files():
 
 
 @pytest.mark.parametrize("code", ["time.sleep(600)\n", f"{WAIT}time.sleep(600)\n"])
-def test_what_takes_too_long_is_stopped(prepare, code):
+def test_a_process_that_exceeds_its_time_out_is_stopped(prepare, code):
     before = open_files()
     with pytest.raises(StepTimedOut, match="measure it: no answer after 1 s"), prepare(code, 1.0) as process:
         process.release()
     assert open_files() == before
 
 
-def test_leaving_it_ends_it(prepare):
+def test_leaving_the_block_ends_the_process(prepare):
     with prepare(f"{WAIT}time.sleep(600)\n") as process:
         child = process._process
     assert not child.alive

@@ -1,4 +1,4 @@
-"""Who prepares beside whom, and who measures."""
+"""Threads prepare together and measure alone."""
 
 import threading
 import time
@@ -7,65 +7,65 @@ from edgekit.workers.measurement_lock import MeasurementLock
 
 
 def test_several_prepare_together_and_measure_one_after_another():
-    turns, together = MeasurementLock(), threading.Barrier(3)
-    now, beside, lock = set(), [], threading.Lock()
+    cores, together = MeasurementLock(), threading.Barrier(3)
+    measuring, concurrent, lock = set(), [], threading.Lock()
 
     def work(name):
-        with turns.preparing():
+        with cores.preparing():
             together.wait(20)
-        with turns.measuring():
+        with cores.measuring():
             with lock:
-                now.add(name)
-                beside.append(set(now))
+                measuring.add(name)
+                concurrent.append(set(measuring))
             time.sleep(0.02)
             with lock:
-                now.discard(name)
+                measuring.discard(name)
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert sorted(map(len, beside)) == [1, 1, 1]
+    assert sorted(map(len, concurrent)) == [1, 1, 1]
 
 
-def test_nobody_prepares_while_somebody_measures_or_waits_to():
-    turns = MeasurementLock()
-    told, ready = [], threading.Event()
+def test_no_thread_prepares_while_another_measures_or_waits_to_measure():
+    cores = MeasurementLock()
+    order, ready = [], threading.Event()
 
     def measure(name, begin):
         begin.wait(20)
-        with turns.measuring():
-            told.append(name)
+        with cores.measuring():
+            order.append(name)
             time.sleep(0.05)
 
     def prepare():
-        with turns.preparing():
-            told.append("prepared")
+        with cores.preparing():
+            order.append("prepared")
 
-    with turns.preparing():
+    with cores.preparing():
         waiting = [threading.Thread(target=measure, args=(name, ready)) for name in ("first", "second")]
         for thread in waiting:
             thread.start()
         ready.set()
-        while turns._ready < 2:
+        while cores._ready < 2:
             time.sleep(0.001)
         late = threading.Thread(target=prepare)
         late.start()
         time.sleep(0.05)
-        assert told == []
+        assert order == []
     for thread in (*waiting, late):
         thread.join(20)
-    assert told[-1] == "prepared"
+    assert order[-1] == "prepared"
 
 
-def test_an_error_gives_the_turn_back():
-    turns = MeasurementLock()
-    for turn in (turns.preparing, turns.measuring, turns.preparing):
+def test_an_error_releases_the_lock():
+    cores = MeasurementLock()
+    for hold in (cores.preparing, cores.measuring, cores.preparing):
         try:
-            with turn():
+            with hold():
                 raise ValueError
         except ValueError:
             pass
-    with turns.measuring():
+    with cores.measuring():
         pass

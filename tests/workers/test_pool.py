@@ -39,26 +39,26 @@ def run(pool: WorkerPool, name: str, environment: Environment = HERE, **options:
     return pool.call(f"worker_jobs:{name}", arguments, step=f"do {name}", environment=environment, **options)
 
 
-def test_returns_the_value_and_passes_events_on_in_order(pool: WorkerPool) -> None:
-    heard: list[Event] = []
-    assert run(pool, "add", arguments={"a": 2, "b": 3}, listener=heard.append) == 5
-    assert heard == [Progress("add", done, 3) for done in (1, 2, 3)]
+def test_a_call_returns_the_value_and_passes_events_on_in_order(pool: WorkerPool) -> None:
+    events: list[Event] = []
+    assert run(pool, "add", arguments={"a": 2, "b": 3}, listener=events.append) == 5
+    assert events == [Progress("add", done, 3) for done in (1, 2, 3)]
 
 
-def test_reuses_a_worker_of_the_same_environment_and_no_other(pool: WorkerPool) -> None:
+def test_only_a_worker_of_the_same_environment_is_reused(pool: WorkerPool) -> None:
     first = run(pool, "pid")
     assert run(pool, "pid") == first
-    other = Environment.of({**dict(HERE.variables), "KERAS_BACKEND": "torch"})
-    assert run(pool, "pid", other) != first
-    assert run(pool, "variable", other, arguments={"name": "KERAS_BACKEND"}) == "torch"
+    torch_environment = Environment.of({**dict(HERE.variables), "KERAS_BACKEND": "torch"})
+    assert run(pool, "pid", torch_environment) != first
+    assert run(pool, "variable", torch_environment, arguments={"name": "KERAS_BACKEND"}) == "torch"
 
 
-def test_pins_the_worker_to_cores(pool: WorkerPool) -> None:
+def test_a_worker_is_pinned_to_its_cores(pool: WorkerPool) -> None:
     core = max(os.sched_getaffinity(0))
     assert run(pool, "cpus", Environment(HERE.variables, cpus=(core,))) == [core]
 
 
-def test_an_error_of_ours_comes_back_as_itself(pool: WorkerPool) -> None:
+def test_an_error_of_edgekit_is_raised_unchanged(pool: WorkerPool) -> None:
     with pytest.raises(InputError, match=r"x\.toml: a: unknown key"):
         run(pool, "refuse")
 
@@ -71,7 +71,7 @@ def test_a_foreign_exception_becomes_one_line_that_names_the_step(pool: WorkerPo
     assert "Traceback" in caught.value.stderr_tail
 
 
-def test_a_segfault_becomes_an_error_with_signal_and_last_words(pool: WorkerPool) -> None:
+def test_a_segfault_becomes_an_error_with_signal_and_stderr_tail(pool: WorkerPool) -> None:
     with pytest.raises(StepCrashed) as caught:
         run(pool, "segfault")
     assert str(caught.value) == "do segfault: its process crashed with SIGSEGV"
@@ -86,8 +86,8 @@ def test_after_a_crash_the_next_call_gets_a_new_worker(pool: WorkerPool) -> None
     assert run(pool, "pid") != before
 
 
-def test_a_worker_that_was_stopped_while_it_waited_is_not_given_work(pool: WorkerPool) -> None:
-    """Killed is not yet ended: a process with a framework in it takes a while."""
+def test_an_idle_worker_that_was_stopped_is_not_reused(pool: WorkerPool) -> None:
+    """A killed process with a framework in it takes a while to end."""
     for _ in range(5):
         before = run(pool, "pid")
         stop_all()
@@ -99,22 +99,22 @@ def test_an_exit_without_an_answer_is_a_crash(pool: WorkerPool) -> None:
         run(pool, "leave")
 
 
-def test_a_hang_is_stopped_and_told(pool: WorkerPool) -> None:
+def test_a_worker_that_hangs_is_stopped_and_reported(pool: WorkerPool) -> None:
     with pytest.raises(StepTimedOut, match=r"do hang: no answer after 0\.5 s; it was stopped"):
         run(pool, "hang", timeout_s=0.5)
 
 
-def test_a_kill_from_outside_is_taken_for_hunger(pool: WorkerPool) -> None:
+def test_a_kill_from_outside_is_reported_as_out_of_memory(pool: WorkerPool) -> None:
     with pytest.raises(StepOutOfMemory, match="SIGKILL"):
         run(pool, "killed")
 
 
-def test_the_memory_limit_holds(pool: WorkerPool) -> None:
+def test_exceeding_the_memory_limit_is_out_of_memory(pool: WorkerPool) -> None:
     with pytest.raises(StepOutOfMemory, match="do hog: ran out of memory"):
         run(pool, "hog", Environment(HERE.variables, memory_limit_bytes=512 * 1024**2))
 
 
-def test_native_code_that_aborts_for_memory_is_out_of_memory(pool: WorkerPool) -> None:
+def test_native_code_that_aborts_with_bad_alloc_is_out_of_memory(pool: WorkerPool) -> None:
     with pytest.raises(StepOutOfMemory, match="its process ran out of memory"):
         run(pool, "abort_for_memory")
 
@@ -126,7 +126,7 @@ def test_a_full_disk_and_a_missing_package_have_their_own_types(pool: WorkerPool
         run(pool, "missing")
 
 
-def test_what_a_worker_prints_does_not_reach_stdout(pool: WorkerPool, capfd: pytest.CaptureFixture[str]) -> None:
+def test_output_of_a_worker_does_not_reach_stdout(pool: WorkerPool, capfd: pytest.CaptureFixture[str]) -> None:
     run(pool, "chat")
     assert capfd.readouterr().out == ""
 
@@ -137,7 +137,7 @@ def test_closing_the_pool_ends_its_workers() -> None:
     assert not Path(f"/proc/{worker}").exists()
 
 
-def test_threads_that_call_at_the_same_time_have_a_worker_each(pool: WorkerPool) -> None:
+def test_threads_that_call_at_the_same_time_use_a_worker_each(pool: WorkerPool) -> None:
     both = threading.Barrier(2)  # events come while the call runs: each waits for the other's
 
     def call() -> object:
@@ -149,26 +149,26 @@ def test_threads_that_call_at_the_same_time_have_a_worker_each(pool: WorkerPool)
     assert run(pool, "pid") in (first.result(), second.result())
 
 
-def test_beyond_the_limit_the_worker_that_waits_longest_is_ended() -> None:
+def test_beyond_the_limit_the_worker_that_is_idle_longest_is_ended() -> None:
     with WorkerPool(timeout_s=60, limit=2) as pool:
-        others = [Environment.of({**dict(HERE.variables), "NUMBER": str(number)}) for number in range(3)]
-        pids = [run(pool, "pid", environment) for environment in others]
+        environments = [Environment.of({**dict(HERE.variables), "NUMBER": str(number)}) for number in range(3)]
+        pids = [run(pool, "pid", environment) for environment in environments]
         assert [Path(f"/proc/{pid}").exists() for pid in pids] == [False, True, True]
 
 
-def test_a_stopped_pool_interrupts_the_calls_of_other_threads_and_takes_no_new_ones(pool: WorkerPool) -> None:
-    begun = threading.Event()
+def test_a_stopped_pool_interrupts_running_calls_and_refuses_new_ones(pool: WorkerPool) -> None:
+    started = threading.Event()
 
     def call() -> str:
         try:
-            run(pool, "hang_when_heard", listener=lambda _event: begun.set())
+            run(pool, "hang_when_heard", listener=lambda _event: started.set())
         except Interrupted:
             return "interrupted"
         return "came back"
 
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(call)
-        assert begun.wait(30)
+        assert started.wait(30)
         pool.stop()
         assert waiting.result(30) == "interrupted"
     with pytest.raises(Interrupted):
@@ -199,9 +199,9 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     assert not Path(f"/proc/{worker}").exists()
 
 
-def test_temporary_files_of_a_worker_end_with_it():
+def test_temporary_files_of_a_worker_are_removed_with_it():
     with WorkerPool() as pool:
-        left = Path(pool.call("worker_jobs:leave_a_temporary_file", {}, step="leave", environment=HERE))
-        assert left.is_file()
-    assert not left.exists()
-    assert not left.parent.exists()
+        temporary_file = Path(pool.call("worker_jobs:leave_a_temporary_file", {}, step="leave", environment=HERE))
+        assert temporary_file.is_file()
+    assert not temporary_file.exists()
+    assert not temporary_file.parent.exists()
