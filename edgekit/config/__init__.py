@@ -1,1 +1,1 @@
-"""The door: what a person hands in is validated here, unknown keys refused, with file, key and what is allowed."""
+"""Validation of the files that users write: an unknown key or a wrong value is an error with file, line and key."""

@@ -1,4 +1,4 @@
-"""A model card's content: what model.toml says of a model, and what came out of its trainings."""
+"""The content of a model card: the description in model.toml and the results of the model's trainings."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ from edgekit.core.records.source import SourceModel
 
 @dataclass(frozen=True)
 class Card:
-    """`trained` has a source for each framework that the model was trained in, `untrained` the names of the others.
+    """The content of one reference model's card.
 
-    `macs` are the multiply-accumulates of one inference by framework, where an artifact tells them.
+    Attributes:
+        name: The model's name.
+        folder: The folder of its `model.toml`.
+        spec: The content of `model.toml`.
+        trained: One source model for each framework that the model was trained in.
+        macs: Framework -> multiply-accumulates of one inference, where an artifact of that framework exists.
+        untrained: The names of the other frameworks.
     """
 
     name: str
@@ -27,7 +33,11 @@ class Card:
     untrained: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json. Tolerances are those that hold, the defaults with the model's own in their place."""
+        """Return the card as JSON values.
+
+        Returns:
+            The card, with all tolerances that apply: the defaults, overridden by the model's own.
+        """
         tolerances = {precision: dict(self.spec.tolerances_for(precision).limits()) for precision in DEFAULT_TOLERANCES}
         return {
             "name": self.name,

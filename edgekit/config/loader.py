@@ -1,4 +1,4 @@
-"""TOML into frozen dataclasses. pydantic validates; the sentence names the file, the key and what is allowed."""
+"""Loading TOML files into frozen dataclasses, with errors that name file, line, key and the allowed values."""
 
 from __future__ import annotations
 
@@ -20,116 +20,181 @@ from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.errors import InputError
 
 T = TypeVar("T")
-Where = Callable[[Sequence[int | str]], str]
-"""The file, and where it is known the line, of a location in it."""
-_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
+# Formats the file, and the line if it is known, of a location in the file.
+FormatLocation = Callable[[Sequence[int | str]], str]
+
+# pydantic's error types for an unknown key: of a mapping, and of a dataclass's constructor.
+_UNKNOWN_KEY_ERRORS = ("extra_forbidden", "unexpected_keyword_argument")
+
+# The `__pydantic_config__` of every dataclass that describes a table of a file: unknown keys and conversions of types
+# are refused.
 STRICT = ConfigDict(extra="forbid", strict=True)
-"""For `__pydantic_config__` of every dataclass that stands for a table of a file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceMapped(Generic[T]):
-    """What stands in a file, and in which line each key and element of it stands."""
+    """The content of a file, with the line of each key and element.
+
+    Attributes:
+        path: The file.
+        value: The validated content.
+        lines: Location -> line number, counted from 1.
+    """
 
     path: Path
     value: T
     lines: Mapping[Location, int]
 
     def where(self, location: Sequence[int | str]) -> str:
-        """`edgekit.toml: line 7`"""
+        """Return the file and the line of a location, such as `edgekit.toml: line 7`.
+
+        Args:
+            location: Keys and indices from the top of the file.
+
+        Returns:
+            The path and the line of the location or of the nearest table around it; the path alone if there is none.
+        """
         line = line_of(location, self.lines)
         return str(self.path) if line is None else f"{self.path}: line {line}"
 
     def error(self, location: Sequence[int | str], message: str) -> InputError:
-        """The error for what stands at a location."""
+        """Create an error about a location.
+
+        Args:
+            location: Keys and indices from the top of the file.
+            message: What is wrong, what is allowed and what to do.
+
+        Returns:
+            The error, which names the file, the line and the key.
+        """
         return InputError(f"{self.where(location)}: {'.'.join(map(str, location))}: {message}")
 
 
 def read_toml(path: Path, cls: type[T], what: str) -> T:
-    """The file as a `cls`. Raises InputError that names the file and the key."""
-    return validate(_parsed(path, what)[0], cls, str(path))
+    """Read a TOML file into a dataclass.
+
+    Args:
+        path: The file.
+        cls: The dataclass, with `__pydantic_config__ = STRICT`.
+        what: What the file is, for error messages, such as "model description".
+
+    Returns:
+        The validated content.
+
+    Raises:
+        InputError: The file is missing, empty or not TOML, or a key or value is wrong; names the file and the key.
+    """
+    return validate(_parse_toml(path, what)[0], cls, str(path))
 
 
-def read_located(path: Path, cls: type[T], what: str) -> SourceMapped[T]:
-    """The file as a `cls`, with its lines. Raises InputError that names the file, the line and the key."""
-    data, text = _parsed(path, what)
+def read_source_mapped(path: Path, cls: type[T], what: str) -> SourceMapped[T]:
+    """Read a TOML file into a dataclass, and keep the line of each key.
+
+    Args:
+        path: The file.
+        cls: The dataclass, with `__pydantic_config__ = STRICT`.
+        what: What the file is, for error messages, such as "pipeline".
+
+    Returns:
+        The validated content and its lines.
+
+    Raises:
+        InputError: As `read_toml`, but it also names the line.
+    """
+    data, text = _parse_toml(path, what)
     file = SourceMapped(path, data, key_lines(text))
     return SourceMapped(path, validate(data, cls, file.where), file.lines)
 
 
-def _parsed(path: Path, what: str) -> tuple[dict[str, Any], str]:
+def _parse_toml(path: Path, what: str) -> tuple[dict[str, Any], str]:
     content = read_bytes(path, what)
     try:
+        # tomllib drops carriage returns itself; key_lines needs the same text.
         text = content.decode("utf-8").replace("\r\n", "\n")
         return tomllib.loads(text), text
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: this {what} is not valid TOML ({error})") from None
 
 
-def validate(data: Any, cls: type[T], where: str | Where) -> T:
-    """The data as a `cls`. Raises InputError with the first thing that is wrong."""
+def validate(data: Any, cls: type[T], where: str | FormatLocation) -> T:
+    """Convert parsed data to a dataclass.
+
+    Args:
+        data: What `tomllib` or `json` returned.
+        cls: The dataclass, with `__pydantic_config__ = STRICT`.
+        where: The file's name for error messages, or a function that adds the line of a location to it.
+
+    Returns:
+        The validated content.
+
+    Raises:
+        InputError: A key or value is wrong; describes the first one.
+    """
     kind: Any = cls
     try:
-        # By way of JSON: strict validation then takes arrays for tuples and objects for dataclasses, and nothing else.
-        found: T = _adapter(kind).validate_json(json.dumps(data, default=_no_date))
-        return found
+        # Through JSON: in strict mode only JSON input accepts arrays for tuples and objects for dataclasses.
+        value: T = _adapter(kind).validate_json(json.dumps(data, default=_date_as_object))
+        return value
     except ValidationError as error:
-        raise InputError(_sentence(error, cls, where)) from None
+        raise InputError(_error_message(error, cls, where)) from None
 
 
 @cache
 def _adapter(cls: type) -> TypeAdapter[Any]:
-    """Making one takes 20 ms, and a check reads three files."""
+    """Return the adapter of a dataclass, cached: creating one takes 20 ms, and a check reads three files."""
     return TypeAdapter(cls)
 
 
-def _no_date(value: Any) -> Any:
-    """JSON has no dates, and no key here takes one: as an object it is refused wherever it stands."""
+def _date_as_object(value: Any) -> Any:
+    """Return a TOML date as a JSON object. JSON has no dates; no key accepts such an object, so that it is refused."""
     return {"date": str(value)}
 
 
-def _sentence(error: ValidationError, cls: type, origin: str | Where) -> str:
-    # A misspelt key is also a missing one: what the person did write is the better clue.
-    first = min(error.errors(include_url=False), key=lambda item: item["type"] not in _UNKNOWN)
-    location = [part for part in first["loc"][:-1] if not _is_tag(part)] + [
-        part for part in first["loc"][-1:] if first["type"] in _UNKNOWN or not _is_tag(part)
+def _error_message(error: ValidationError, cls: type, origin: str | FormatLocation) -> str:
+    # A misspelt key is reported twice, as unknown and as missing: the key that the user wrote is the better clue.
+    first = min(error.errors(include_url=False), key=lambda details: details["type"] not in _UNKNOWN_KEY_ERRORS)
+    is_unknown_key = first["type"] in _UNKNOWN_KEY_ERRORS
+    # The last part of an unknown key's location is the key itself, even if it is spelt like a type.
+    location = [part for part in first["loc"][:-1] if not _is_union_tag(part)] + [
+        part for part in first["loc"][-1:] if is_unknown_key or not _is_union_tag(part)
     ]
     key = ".".join(str(part) for part in location)
     where = origin if isinstance(origin, str) else origin(location)
-    if first["type"] in _UNKNOWN:
-        allowed = _allowed(cls, location[:-1])
+    if is_unknown_key:
+        allowed = _allowed_keys(cls, location[:-1])
         nearest = difflib.get_close_matches(str(location[-1]), allowed, 2)
         hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
         return f"{where}: {key}: unknown key; allowed: {', '.join(allowed)}{hint}"
     if first["type"] in ("missing", "missing_argument"):
         return f"{where}: {key}: this key is missing"
     message = str(first["msg"]).removeprefix("Value error, ")
-    given = first.get("input")
-    got = "" if isinstance(given, dict) else f" (got {given!r})"
+    value = first.get("input")
+    # A whole table would hide the message.
+    got = "" if isinstance(value, dict) else f" (got {value!r})"
     return f"{where}: {key or 'file'}: {message[:1].lower()}{message[1:]}{got}"
 
 
-def _is_tag(part: int | str) -> bool:
-    """pydantic puts the names of a union's members into the location; they are no keys of the file."""
+def _is_union_tag(part: int | str) -> bool:
+    """Return whether a part of pydantic's location is the name of a union's member, which is not a key of the file."""
     return isinstance(part, str) and (part.endswith("]") or part in ("str", "int", "float", "none"))
 
 
-def _allowed(cls: Any, location: list[int | str]) -> list[str]:
+def _allowed_keys(cls: Any, location: list[int | str]) -> list[str]:
     for part in location:
-        cls = _inside(cls, part)
+        cls = _element_type(cls, part)
     return sorted(field.name for field in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else []
 
 
-def _inside(cls: Any, part: int | str) -> Any:
-    """The type of an element: a field of a dataclass, an item of a tuple, a value of a mapping."""
+def _element_type(cls: Any, part: int | str) -> Any:
+    """Return the type of an element: a field of a dataclass, an item of a tuple, a value of a mapping."""
     if dataclasses.is_dataclass(cls):
-        return _unwrapped(typing.get_type_hints(cls).get(str(part)))
+        return _without_none(typing.get_type_hints(cls).get(str(part)))
     arguments = typing.get_args(cls)
-    return _unwrapped(arguments[0 if isinstance(part, int) else -1]) if arguments else None
+    return _without_none(arguments[0 if isinstance(part, int) else -1]) if arguments else None
 
 
-def _unwrapped(kind: Any) -> Any:
+def _without_none(kind: Any) -> Any:
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return next(item for item in typing.get_args(kind) if item is not type(None))
+        return next(member for member in typing.get_args(kind) if member is not type(None))
     return kind

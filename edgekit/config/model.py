@@ -1,4 +1,4 @@
-"""`model.toml`: what a reference model is, what it learns, and what is asked of its artifacts."""
+"""The schema of `model.toml`: a reference model's input, output, data and training, and the limits of its artifacts."""
 
 from __future__ import annotations
 
@@ -17,15 +17,24 @@ from edgekit.core.numerics.tolerances import Tolerances, tolerances_for_precisio
 from edgekit.core.values.budgets import Budget
 
 MODEL_FILE = "model.toml"
+
+# Early stopping needs a validation set; a tenth is the usual share where the file names none.
 DEFAULT_VALIDATION = 0.1
+
 SCHEDULES = ("constant", "cosine", "step")
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The input without its batch dimension, channels last; `range` is what the values keep within.
+    """The model's input.
 
-    `normalisation` tells in words what was done to the raw values, so that a device can do the same.
+    Attributes:
+        name: The tensor's name.
+        shape: The shape without the batch dimension, channels last, such as `(H, W, C)`.
+        dtype: The data type.
+        layout: The order of the dimensions: `HWC` for images, `TC` for sequences.
+        range: The lowest and the highest value that the input can have.
+        normalisation: How the raw values were normalised, in words, so that a device can do the same.
     """
 
     name: str
@@ -44,7 +53,13 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """The output without its batch dimension; `classes` names its elements for a classifier."""
+    """The model's output.
+
+    Attributes:
+        name: The tensor's name.
+        shape: The shape without the batch dimension.
+        classes: The names of the classes, in the order of the output's elements (classifiers).
+    """
 
     name: str
     shape: tuple[PositiveInt, ...]
@@ -55,7 +70,16 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What the model learns from when the user points at nothing else, under which licence."""
+    """The model's default data set.
+
+    Attributes:
+        default: The data set that is used when the user names no other.
+        licence: The data set's licence.
+        description: What the data set holds.
+        golden: The number of golden samples.
+        calibration: The number of calibration samples.
+        test: The number of test samples.
+    """
 
     default: str
     licence: str
@@ -69,14 +93,26 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """Hyperparameters, the same for both frameworks.
+    """The hyperparameters, which are the same for both frameworks.
 
-    `schedule` is how the learning rate goes: `constant`; `cosine` down to `final_learning_rate` (0 where none is set);
-    `step`, times `step_factor` every `step_epochs` (a third of the epochs). A file that sets `final_learning_rate` and
-    no schedule means `cosine`. Over the first `warmup_epochs` the rate rises from 0. `weight_decay` is decoupled
-    (AdamW) and spares biases and normalisations. `validation` is the share of the training set that is not trained on
-    but judges each epoch; `early_stopping` is how many epochs may pass without a lower loss on it. `qat_epochs` and
-    `qat_learning_rate` are for `--qat`.
+    Attributes:
+        epochs: The number of epochs.
+        batch_size: The number of samples in a batch.
+        learning_rate: The learning rate after the warm-up.
+        loss: The loss function.
+        optimizer: The optimizer.
+        schedule: The course of the rate: `constant`; `cosine`, down to `final_learning_rate`; `step`, multiplied
+            by `step_factor` every `step_epochs`. None means `cosine` if `final_learning_rate` is set, else `constant`.
+        final_learning_rate: The learning rate at the end of `cosine`; None for 0.
+        step_epochs: The epochs between two steps of `step`; None for a third of all epochs.
+        step_factor: The factor of each step.
+        warmup_epochs: The epochs over which the learning rate rises from 0.
+        weight_decay: The decoupled weight decay (AdamW), which does not apply to biases and normalisations.
+        validation: The share of the training set that is held out to judge each epoch.
+        early_stopping: The number of epochs without a lower validation loss after which training ends.
+        qat_epochs: The epochs of quantization-aware fine-tuning (`--qat`).
+        qat_learning_rate: The learning rate of `--qat`.
+        seed: The seed of all random numbers.
     """
 
     epochs: Annotated[int, Field(ge=0)]
@@ -106,27 +142,34 @@ class TrainingSpec:
 
     @property
     def schedule_name(self) -> str:
-        """The schedule, also where the file leaves it open."""
+        """The schedule in effect, also when the file does not set it."""
         return self.schedule or ("constant" if self.final_learning_rate is None else "cosine")
 
     @property
     def validation_share(self) -> float:
-        """How much of the training set is kept out of it: a tenth where early stopping needs some and none is set."""
+        """The share of the training set that is held out: a tenth if early stopping needs it and the file sets none."""
         return self.validation or (DEFAULT_VALIDATION if self.early_stopping else 0.0)
 
     def changed(self, overrides: Mapping[str, Any]) -> TrainingSpec:
-        """With these values. Another schedule than the file's leaves the figures of the file's behind."""
-        own: dict[str, Any] = {}
+        """Return a copy with other values.
+
+        Args:
+            overrides: Field name -> value. Another schedule resets the fields that belong to the file's schedule.
+
+        Returns:
+            The changed copy.
+        """
+        reset: dict[str, Any] = {}
         if overrides.get("schedule") not in (None, "cosine"):
-            own["final_learning_rate"] = None
+            reset["final_learning_rate"] = None
         if overrides.get("schedule") not in (None, "step"):
-            own["step_epochs"] = None
-        return replace(self, **own, **overrides)
+            reset["step_epochs"] = None
+        return replace(self, **reset, **overrides)
 
 
 @dataclass(frozen=True)
 class CardSpec:
-    """What only a person can say of a model, for its card."""
+    """The parts of a model card that its author writes."""
 
     intended_use: str = ""
     limitations: tuple[str, ...] = ()
@@ -137,9 +180,20 @@ class CardSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The whole file. `tolerances` are by precision, and override the defaults figure by figure.
+    """The content of `model.toml`.
 
-    The task `anomaly` is to reconstruct the input: that is its target in training, and test labels are 0 (normal) or 1.
+    Attributes:
+        title: What the model does, in a few words.
+        task: `classification`, `regression`, or `anomaly`: an autoencoder, trained to reconstruct its input, with test
+            labels 0 (normal) or 1 (anomalous).
+        metric: The task metric: accuracy, mean absolute error, or area under the ROC curve.
+        input: The input.
+        output: The output.
+        data: The default data set.
+        training: The hyperparameters.
+        tolerances: Precision -> tolerances. Each value overrides the default of its precision.
+        budgets: Limits of the artifacts.
+        card: What the author says on the model card.
     """
 
     title: str
@@ -156,18 +210,43 @@ class ModelSpec:
     __pydantic_config__ = STRICT
 
     def own_tolerances(self, precision: str) -> Tolerances | None:
-        """The figures that the file sets for a precision."""
+        """Return the tolerances that the file sets for a precision, or None."""
         return {str(key): value for key, value in self.tolerances.items()}.get(precision)
 
     def tolerances_for(self, precision: str, rounding: Rounding | None = None) -> Tolerances:
-        """The defaults of the precision and the source's rounding, with this model's figures in their place."""
+        """Return the tolerances that apply to an artifact.
+
+        Args:
+            precision: The artifact's precision.
+            rounding: The float32 rounding error of the source, which the defaults allow for; None if it is unknown.
+
+        Returns:
+            The defaults, overridden by the values of the file.
+        """
         return tolerances_for_precision(precision, self.own_tolerances(precision), rounding)
 
     def budget_list(self, origin: str) -> tuple[Budget, ...]:
-        """Every budget of the file."""
+        """Return all budgets of the file.
+
+        Args:
+            origin: The name of the file, for messages about a budget.
+
+        Returns:
+            One budget for each limit of each `[[budgets]]` table.
+        """
         return tuple(budget for table in self.budgets for budget in table.table().budgets(origin))
 
 
 def load_model_spec(folder: Path) -> ModelSpec:
-    """The folder's model.toml. Raises InputError with file and key."""
+    """Read the `model.toml` of a model's folder.
+
+    Args:
+        folder: The model's folder.
+
+    Returns:
+        The validated content.
+
+    Raises:
+        InputError: The file is missing, or a key or value is wrong; names the file and the key.
+    """
     return read_toml(folder / MODEL_FILE, ModelSpec, "model description")

@@ -1,4 +1,4 @@
-"""`edgekit.toml`: which models go to which variants, what they are measured on, and what is asked of them."""
+"""The schema of `edgekit.toml`: models, variants, devices, budgets and reports of a project."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from edgekit.config.loader import STRICT, SourceMapped, read_located
+from edgekit.config.loader import STRICT, SourceMapped, read_source_mapped
 from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt
 from edgekit.core.errors import InputError
 
 PROJECT_FILE = "edgekit.toml"
+
+# The device name that stands for this machine, without a device profile.
 HOST = "host"
-_CODE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
+
+_CODE_REFERENCE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 
 Variants = Annotated[
     tuple[str, ...],
@@ -32,7 +35,7 @@ Glob = Annotated[str, Field(min_length=1, description="A name, or a pattern with
 
 @dataclass(frozen=True)
 class TrainingEntry:
-    """How a reference model is trained; what is not here is as its model.toml says."""
+    """How a reference model is trained; each key that is set overrides the value of its `model.toml`."""
 
     data: Annotated[
         str | None, Field(description="Data set by name (mnist-5k, keras:cifar10 …), or a folder of idx files.")
@@ -52,7 +55,7 @@ class TrainingEntry:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A reference model by its name, or a model of your own by its path or code."""
+    """A reference model by its name, or a model of the user's by its path or code."""
 
     name: Annotated[
         str | None, Field(description="A reference model (see: edgekit models), or what to call your own.")
@@ -67,31 +70,35 @@ class ModelEntry:
     ] = None
     framework: Annotated[
         Literal["keras", "torch", "both"] | None,
-        Field(description="Of a reference model: which of the twins (default: both). Of code: what it builds."),
+        Field(description="Of a reference model: the framework to train (default: both). Of code: what it builds."),
     ] = None
-    variants: Annotated[Variants | None, Field(description="Instead of the file's `variants`.")] = None
-    training: Annotated[TrainingEntry | None, Field(description="Of a reference model.")] = None
+    variants: Annotated[Variants | None, Field(description="Overrides the `variants` of the file.")] = None
+    training: Annotated[TrainingEntry | None, Field(description="Hyperparameters of a reference model.")] = None
     weights: Annotated[PathText | None, Field(description="For code: a state dict, safetensors, .h5.")] = None
     inputs: Annotated[
         tuple[str, ...], Field(description="Inputs as NAME:SHAPE:DTYPE, such as image:1x3x96x96:float32.")
     ] = ()
     sample: Annotated[
         PathText | None,
-        Field(description="Real inputs by name (npz, npy); an array `labels` among them judges accuracy."),
+        Field(description="Real inputs by name (npz, npy); with an array `labels` the accuracy is compared too."),
     ] = None
     calibration: Annotated[
         PathText | None,
-        Field(description="Inputs to take int8 ranges from: npz, npy, a folder of images, or FILE.py:FUNCTION."),
+        Field(
+            description="Inputs that int8 ranges are computed from: npz, npy, a folder of images, or FILE.py:FUNCTION."
+        ),
     ] = None
     image_range: Annotated[
-        tuple[float, float], Field(description="What pixels 0..255 of calibration images become.")
+        tuple[float, float], Field(description="The range that pixels 0..255 of calibration images are scaled to.")
     ] = (0.0, 1.0)
     dims: Annotated[dict[str, PositiveInt], Field(description="Sizes of symbolic dimensions, such as batch = 1.")] = (
         field(default_factory=dict)
     )
     reads: Annotated[
         tuple[PathText, ...],
-        Field(description="Other files and folders that the model's code reads: when they change, so does the model."),
+        Field(
+            description="Other files and folders that the model's code reads; a change in them imports the model again."
+        ),
     ] = ()
 
     __pydantic_config__ = STRICT
@@ -100,49 +107,50 @@ class ModelEntry:
         if self.path is None:
             self._check_reference()
         elif self.training is not None:
-            raise ValueError("training is for reference models, and this one has a path")
+            raise ValueError("training is allowed only for a reference model, and this one has a path")
         elif self.is_code and self.framework not in ("keras", "torch"):
             raise ValueError('a model that code builds needs framework = "keras" or framework = "torch"')
         elif not self.is_code and (self.weights or self.framework or self.reads):
-            raise ValueError("weights, framework and reads are for models that code builds (path = 'FILE.py:FUNCTION')")
+            raise ValueError("weights, framework and reads need a model built by code (path = 'FILE.py:FUNCTION')")
 
     def _check_reference(self) -> None:
         if self.name is None:
-            raise ValueError("a model has a name (a reference model) or a path (your own)")
-        own = ("weights", "inputs", "sample", "calibration", "dims", "reads")
-        for key in (key for key in own if getattr(self, key)):
-            raise ValueError(f"{key} is for models of your own, which have a path")
+            raise ValueError("a model needs a name (a reference model) or a path (your own model)")
+        path_only = ("weights", "inputs", "sample", "calibration", "dims", "reads")
+        for key in (key for key in path_only if getattr(self, key)):
+            raise ValueError(f"{key} is allowed only for a model with a path")
 
     @property
     def is_code(self) -> bool:
-        """Whether `path` names code."""
+        """Whether `path` is a reference to code."""
         return self.path is not None and is_code_reference(self.path)
 
 
 def is_code_reference(text: str) -> bool:
-    """Whether a text is `file.py:function` or `package.module:function`."""
-    return bool(_CODE.fullmatch(text))
+    """Return whether a text has the form `file.py:function` or `package.module:function`."""
+    return bool(_CODE_REFERENCE.fullmatch(text))
 
 
 @dataclass(frozen=True)
 class ExportEntry:
-    """Options of the exports that both patterns cover; of several entries the later one wins, option by option."""
+    """Options of the exports that match both patterns. If several entries set an option, the last one wins."""
 
     model: Glob = "*"
     variant: Glob = "*"
     calibration_samples: Annotated[
-        PositiveInt | None, Field(description="Real samples that int8 and int16x8 take their ranges from.")
+        PositiveInt | None,
+        Field(description="The number of real samples that int8 and int16x8 ranges are computed from."),
     ] = None
     layout: Annotated[Literal["NCHW", "NHWC"] | None, Field(description="The layout of images in the artifact.")] = None
-    opset: Annotated[PositiveInt | None, Field(description="ONNX operator set.")] = None
-    ir_version: Annotated[PositiveInt | None, Field(description="ONNX file format version.")] = None
+    opset: Annotated[PositiveInt | None, Field(description="The version of the ONNX operator set.")] = None
+    ir_version: Annotated[PositiveInt | None, Field(description="The version of the ONNX file format.")] = None
 
     __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True)
 class BenchEntry:
-    """What is measured, and for how long."""
+    """The devices and tiers of a benchmark, and its duration."""
 
     devices: Annotated[
         tuple[str, ...],
@@ -156,19 +164,22 @@ class BenchEntry:
         tuple[Literal["host", "emulated"], ...],
         Field(description="'emulated' adds the device's core under QEMU; see: edgekit devices setup --help"),
     ] = ("host",)
-    threads: Annotated[PositiveInt | None, Field(description="Instead of the profile's.")] = None
+    threads: Annotated[
+        PositiveInt | None, Field(description="The number of threads; overrides the device profile's.")
+    ] = None
     min_duration_s: Annotated[
-        NotNegative, Field(description="Seconds to measure for; up to twice as long while the median is unsure.")
+        NotNegative,
+        Field(description="The minimum time to measure, in seconds; it is up to doubled while the median is uncertain."),
     ] = 0.25
-    min_runs: Annotated[PositiveInt, Field(description="Inferences to measure.")] = 50
-    per_op: Annotated[bool, Field(description="Also what each operator costs, in the tiers that can tell.")] = False
+    min_runs: Annotated[PositiveInt, Field(description="The minimum number of inferences to measure.")] = 50
+    per_op: Annotated[bool, Field(description="Measure each operator too, in the tiers that support it.")] = False
 
     __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True)
 class BudgetEntry(Budgets):
-    """Limits of the artifacts that both patterns cover; of all limits on a figure the strictest wins."""
+    """Limits of the artifacts that match both patterns. If several entries limit a value, the strictest one wins."""
 
     model: Glob = "*"
 
@@ -191,7 +202,7 @@ class ReportEntry:
 
 @dataclass(frozen=True)
 class MlflowEntry:
-    """Where a run's figures and files are logged."""
+    """The MLflow tracking server that a run's metrics and files are logged to."""
 
     uri: Annotated[
         PathText,
@@ -203,14 +214,14 @@ class MlflowEntry:
     experiment: Annotated[
         str | None, Field(min_length=1, description="The experiment (default: the name of the project's folder).")
     ] = None
-    model_files: Annotated[bool, Field(description="Log the model files too, not only what is known of them.")] = True
+    model_files: Annotated[bool, Field(description="Log the model files, not only their metrics and metadata.")] = True
 
     __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True)
 class ProjectConfig:
-    """The whole file. Paths in it are relative to the folder that it stands in."""
+    """The content of `edgekit.toml`. Paths are relative to the folder of the file."""
 
     models: tuple[ModelEntry, ...]
     variants: Variants = ()
@@ -225,7 +236,7 @@ class ProjectConfig:
     layers: Annotated[
         tuple[Glob, ...],
         Field(
-            description="Variants whose error is followed layer by layer for the reports: names, or patterns.",
+            description="Variants whose error is computed layer by layer for the reports: names or patterns.",
             examples=[["*:int8"]],
         ),
     ] = ()
@@ -241,24 +252,42 @@ class ProjectConfig:
             raise ValueError("models: name at least one model, under [[models]]")
 
     def export_options(self, model: str, variant: str) -> dict[str, Any]:
-        """The options of one export."""
-        found: dict[str, Any] = {}
+        """Return the options of one export.
+
+        Args:
+            model: The model's name.
+            variant: The variant, such as `onnx:int8`.
+
+        Returns:
+            Option name -> value, without the options that no matching entry sets.
+        """
+        options: dict[str, Any] = {}
         for entry in self.export:
             if fnmatchcase(variant, entry.variant) and fnmatchcase(model, entry.model):
-                own = {name: getattr(entry, name) for name in ("calibration_samples", "layout", "opset", "ir_version")}
-                found |= {name: value for name, value in own.items() if value is not None}
-        return found
+                names = ("calibration_samples", "layout", "opset", "ir_version")
+                options |= {name: value for name in names if (value := getattr(entry, name)) is not None}
+        return options
 
 
 def load_project(root: Path) -> SourceMapped[ProjectConfig]:
-    """The folder's edgekit.toml. Raises InputError with file, line and key."""
+    """Read the `edgekit.toml` of a project.
+
+    Args:
+        root: The project's folder.
+
+    Returns:
+        The validated content and its lines.
+
+    Raises:
+        InputError: The file is missing, or a key or value is wrong; names the file, the line and the key.
+    """
     path = root / PROJECT_FILE
     if not path.is_file():
-        raise InputError(f"{path}: no such file; edgekit init writes one")
-    return read_located(path, ProjectConfig, "pipeline")
+        raise InputError(f"{path}: no such file; create one with: edgekit init")
+    return read_source_mapped(path, ProjectConfig, "pipeline")
 
 
 def schema() -> Mapping[str, Any]:
-    """The JSON Schema of edgekit.toml, by which editors complete and check it."""
-    made = TypeAdapter(ProjectConfig).json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "edgekit.toml"}
+    """Return the JSON Schema of `edgekit.toml`, with which editors complete and check the file."""
+    generated = TypeAdapter(ProjectConfig).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **generated, "title": "edgekit.toml"}

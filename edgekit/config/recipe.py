@@ -1,4 +1,4 @@
-"""A recipe file: what `edgekit tune` writes and `edgekit export --recipe` takes."""
+"""Reading recipe files, which `edgekit tune` writes and `edgekit export --recipe` applies."""
 
 from __future__ import annotations
 
@@ -10,5 +10,15 @@ from edgekit.core.values.quantization_recipe import Recipe
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in the file. Raises InputError that names the file and the key."""
+    """Read a quantization recipe.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        InputError: The file is missing or not JSON, or a key or value is wrong; names the file and the key.
+    """
     return validate(read_json(path, "recipe"), Recipe, str(path))

@@ -1,4 +1,4 @@
-"""Types of keys that several files share."""
+"""Types of keys that several file formats share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.core.units import parse_bytes
 from edgekit.core.values.budgets import BudgetTable, Tier
 
 
-def _size(value: Any) -> int:
+def _parse_size(value: Any) -> int:
     if not isinstance(value, str):
         raise ValueError('must be a size in quotes, such as "500 KB"')
     size = parse_bytes(value)
@@ -22,8 +22,9 @@ def _size(value: Any) -> int:
 
 
 _SIZE_SCHEMA = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(B|KB|MB|GB|KiB|MiB|GiB)\s*$", "examples": ["500 KB"]}
-Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]
-"""Bytes, written as `"500 KB"` or `"1 MiB"`."""
+
+# Bytes, written as "500 KB" or "1 MiB".
+Size = Annotated[int, BeforeValidator(_parse_size), WithJsonSchema(_SIZE_SCHEMA)]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -35,7 +36,16 @@ Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "int4"]
 
 @dataclass(frozen=True)
 class Budgets:
-    """A `[budgets]` table: what the figures of the variants it covers must keep within."""
+    """A `[budgets]` table: limits of the variants that match a pattern.
+
+    Attributes:
+        variant: The pattern.
+        size: The largest size of the model files, in bytes.
+        peak_memory: The largest peak memory, in bytes.
+        drift: The largest drop of the task metric, in the metric's unit.
+        latency_ms: Tier -> the largest latency in ms.
+        instructions: The largest number of instructions of one inference on the emulated core.
+    """
 
     variant: str = "*"
     size: Size | None = None
@@ -47,7 +57,7 @@ class Budgets:
     __pydantic_config__ = STRICT
 
     def table(self) -> BudgetTable:
-        """As the core knows it."""
+        """Return the table as a `BudgetTable`, the core's type without pydantic."""
         return BudgetTable(
             self.variant,
             self.size,

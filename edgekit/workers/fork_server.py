@@ -1,8 +1,7 @@
 """Fork servers: processes that have loaded a library once and fork a copy of themselves for each request.
 
 A fork is in the state of a fresh process that has just loaded the library: the same code, the same memory, nothing of
-other steps. It starts within milliseconds, where loading the library takes a second or more. (Android's zygote is the
-same idea.)
+other steps. It starts within milliseconds, where loading the library takes a second or more.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ class ForkServer:
             OSError: The server does not answer; it is not ready any more.
         """
         try:
-            # One request at a time: answers carry no number by which they could be told apart.
+            # One request at a time: answers carry no number that would assign them to requests.
             with self._lock:
                 return ForkedProcess(self._connection, words, fds, environment)
         except OSError:

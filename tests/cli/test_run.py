@@ -434,7 +434,7 @@ def test_records_of_a_newer_edgekit_are_refused(root):
 def test_there_is_no_edgekit_toml(tmp_path):
     answer = call("run", "--root", tmp_path)
     assert answer.code == 2
-    assert f"{tmp_path}/edgekit.toml: no such file; edgekit init writes one" in answer.err
+    assert f"{tmp_path}/edgekit.toml: no such file; create one with: edgekit init" in answer.err
 
 
 def test_a_second_run_says_that_it_waits_and_does_nothing_twice(root):

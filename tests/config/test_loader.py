@@ -1,4 +1,4 @@
-"""TOML at the door: what is refused, and the sentence that says so."""
+"""Loading TOML: what is refused, and the error message."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -67,7 +67,7 @@ def test_an_unknown_key_of_an_inner_table_is_refused_with_that_table_s_keys(chan
 
 
 @pytest.mark.parametrize("name", ["int", "str", "float", "none", "list[int]"])
-def test_an_unknown_key_is_named_even_when_it_is_called_like_a_type(name):
+def test_an_unknown_key_that_is_spelt_like_a_type_is_named(name):
     allowed = "name, parts, spare, weight, wheels"
     assert refusal(**{name: 3}) == f"bike.toml: {name}: unknown key; allowed: {allowed}"
 
@@ -98,7 +98,7 @@ def test_a_value_that_is_not_among_the_choices_is_refused_with_them():
     assert sentence == "bike.toml: wheels.0.kind: input should be 'road' or 'trail' (got 'mud')"
 
 
-def test_a_rule_of_the_dataclass_itself_is_told_in_its_own_words():
+def test_an_error_of_the_dataclass_itself_keeps_its_message():
     assert refusal(wheels=[]) == "bike.toml: file: wheels: a bike has some"
 
 
@@ -116,7 +116,7 @@ def test_a_toml_file_is_read(toml):
     assert read_toml(toml('name = "ä"\n[[wheels]]\nsize = 26\n'), Bike, "bike") == Bike("ä", (Wheel(26),))
 
 
-def test_the_sentence_names_the_file(toml):
+def test_the_message_names_the_file(toml):
     path = toml('name = "b"\nwheels = [{size = 26}]\nx = 1\n')
     with pytest.raises(InputError) as caught:
         read_toml(path, Bike, "bike")
@@ -128,21 +128,21 @@ def test_the_sentence_names_the_file(toml):
     [b"name = ", b"name = 'a'\nname = 'b'\n", b"\xff\xfe", b"wheels = " + b"1" * 5000],
     ids=["cut off", "a key twice", "no UTF-8", "a number too long"],
 )
-def test_what_is_no_toml_is_one_sentence(toml, content):
+def test_invalid_toml_is_a_one_line_error(toml, content):
     path = toml(content)
     with pytest.raises(InputError) as caught:
         read_toml(path, Bike, "bike")
     assert str(caught.value).startswith(f"{path}: this bike is not valid TOML (")
 
 
-def test_a_missing_and_an_empty_file_are_one_sentence(toml, tmp_path):
+def test_a_missing_and_an_empty_file_are_one_line_errors(toml, tmp_path):
     with pytest.raises(InputError, match="no such bike"):
         read_toml(tmp_path / "gone.toml", Bike, "bike")
     with pytest.raises(InputError, match="this bike is empty"):
         read_toml(toml(b""), Bike, "bike")
 
 
-def test_a_date_is_no_text(toml):
+def test_a_date_is_not_accepted_as_text(toml):
     path = toml("name = 2024-01-31\nwheels = [{size = 26}]\n")
     with pytest.raises(InputError, match="name: "):
         read_toml(path, Bike, "bike")

@@ -1,4 +1,4 @@
-"""model.toml."""
+"""The schema of model.toml."""
 
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path):
     assert (spec.training.optimizer, spec.training.seed) == ("adam", 0)
 
 
-def test_budgets_become_bytes_and_tiers_and_keep_their_variant(tmp_path):
+def test_budgets_are_parsed_to_bytes_and_tiers_and_keep_their_variant(tmp_path):
     assert load(tmp_path).budget_list("model.toml") == (
         Budget("drift", 0.01, "model.toml"),
         Budget("size_bytes", 4000, "model.toml", "tflite:*"),
@@ -101,7 +101,7 @@ def test_tolerances_override_the_defaults_of_their_precision_only(tmp_path):
         ("host = 2", "cloud = 2", "budgets.1.latency_ms.cloud: input should be 'analytic', "),
     ],
 )
-def test_an_unknown_key_is_refused_with_what_is_allowed(tmp_path, old, new, key):
+def test_an_unknown_key_is_refused_with_the_allowed_ones(tmp_path, old, new, key):
     assert refusal(tmp_path, old, new).startswith(key)
 
 
@@ -166,7 +166,7 @@ def test_a_limit_that_limits_nothing_is_refused(tmp_path, old, new, key):
     assert refusal(tmp_path, old, new).startswith(key)
 
 
-def test_a_folder_without_the_file_is_one_sentence(tmp_path):
+def test_a_missing_file_is_a_one_line_error(tmp_path):
     with pytest.raises(InputError) as caught:
         load_model_spec(tmp_path)
     assert str(caught.value) == f"{tmp_path / 'model.toml'}: no such model description"
@@ -193,21 +193,21 @@ def test_a_final_learning_rate_means_cosine_and_none_means_constant(tmp_path):
     assert cosine.changed({}) == cosine
 
 
-def test_another_schedule_leaves_the_figures_of_the_file_s_behind(tmp_path):
+def test_another_schedule_resets_the_values_of_the_file_s_schedule(tmp_path):
     cosine = load(tmp_path, "epochs = 3", "epochs = 3\nfinal_learning_rate = 0.01").training
     step = cosine.changed({"schedule": "step", "epochs": 9})
     assert (step.schedule_name, step.final_learning_rate, step.epochs) == ("step", None, 9)
     assert cosine.changed({"schedule": "cosine"}).final_learning_rate == 0.01
 
 
-def test_early_stopping_brings_a_validation_share_with_it(tmp_path):
+def test_early_stopping_sets_a_default_validation_share(tmp_path):
     plain = load(tmp_path).training
     assert plain.validation_share == 0
     assert plain.changed({"early_stopping": 3}).validation_share == 0.1
     assert plain.changed({"early_stopping": 3, "validation": 0.25}).validation_share == 0.25
 
 
-def test_what_a_person_says_for_the_card_is_read(tmp_path):
+def test_the_author_s_part_of_the_card_is_read(tmp_path):
     text = 'licence = "none"\n[card]\nintended_use = "to try"\nlimitations = ["a", "b"]'
     card = load(tmp_path, 'licence = "none"', text).card
     assert (card.intended_use, card.limitations, card.references) == ("to try", ("a", "b"), ())

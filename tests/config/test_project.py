@@ -1,4 +1,4 @@
-"""edgekit.toml at the door: the file, the line, the key, and what is allowed."""
+"""Loading edgekit.toml: errors name the file, the line, the key, and what is allowed."""
 
 import json
 
@@ -56,14 +56,14 @@ def refusal(load, text):
     return str(caught.value).partition("edgekit.toml: ")[2]
 
 
-def test_a_good_file(load):
+def test_a_valid_file_is_read(load):
     file = load(GOOD)
-    assert [item.name or item.path for item in file.value.models] == ["linear", "net.onnx"]
+    assert [model.name or model.path for model in file.value.models] == ["linear", "net.onnx"]
     assert file.value.budgets == (BudgetEntry("*:int8", 1000, latency_ms={"host": 5.0}),)
     assert file.where(("reports", 0, "path")) == f"{file.path}: line 28"
 
 
-def test_options_of_exports_are_those_whose_patterns_cover_it(load):
+def test_an_export_has_the_options_of_all_entries_that_match_it(load):
     config = load(GOOD).value
     assert config.export_options("linear", "onnx:int8") == {"calibration_samples": 100, "opset": 18}
     assert config.export_options("linear", "onnx:float32") == {"opset": 18}
@@ -90,23 +90,27 @@ def test_options_of_exports_are_those_whose_patterns_cover_it(load):
         ("host = 5.0", "host = -1", "line 24: budgets.0.latency_ms.host: input should be greater than 0 (got -1)"),
         ('format = "json"\n', "", "line 26: reports.0.format: this key is missing"),
         ('devices = ["host"]', "devices = []", "line 19: bench.devices: "),
-        ('name = "linear"', 'name = "linear"\nweights = "w"', "line 3: models.0: weights is for models of your own"),
+        (
+            'name = "linear"',
+            'name = "linear"\nweights = "w"',
+            "line 3: models.0: weights is allowed only for a model with a path",
+        ),
         (
             'name = "linear"',
             'framework = "keras"',
-            "line 3: models.0: a model has a name (a reference model) or a path",
+            "line 3: models.0: a model needs a name (a reference model) or a path",
         ),
         ('"net.onnx"', '"net.py:build"', 'line 6: models.1: a model that code builds needs framework = "keras" or'),
         (
             '"net.onnx"',
             '"net.onnx"\nreads = ["x"]',
-            "line 6: models.1: weights, framework and reads are for models that",
+            "line 6: models.1: weights, framework and reads need a model built by code",
         ),
         ('size = "1 KB"\nlatency_ms = { host = 5.0 }', "", "line 21: budgets.0: this budget limits nothing"),
         ('path = "r.json"', 'path = "r.json', "this pipeline is not valid TOML (Illegal character '\\n' (at line 28"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(load, old, new, sentence):
+def test_an_error_names_its_line(load, old, new, sentence):
     assert old in GOOD
     assert sentence in refusal(load, GOOD.replace(old, new))
 
@@ -124,16 +128,16 @@ def test_an_empty_file_is_refused(load, text, sentence):
 
 
 def test_a_missing_file_names_the_command_that_writes_one(tmp_path):
-    with pytest.raises(InputError, match=r"edgekit.toml: no such file; edgekit init writes one"):
+    with pytest.raises(InputError, match=r"edgekit.toml: no such file; create one with: edgekit init"):
         load_project(tmp_path)
 
 
 def test_the_published_schema_is_the_generated_one():
-    """Made by: edgekit run --schema > docs/edgekit.schema.json"""
+    """Write it with: edgekit run --schema > docs/edgekit.schema.json"""
     assert json.loads((REPOSITORY / "docs/edgekit.schema.json").read_text()) == json.loads(json.dumps(schema()))
 
 
-def test_the_schema_closes_every_table_and_knows_the_units():
+def test_the_schema_forbids_unknown_keys_and_lists_the_units():
     tables = {"ProjectConfig": schema(), **schema()["$defs"]}
     assert all(table["additionalProperties"] is False for table in tables.values())
     size = tables["BudgetEntry"]["properties"]["size"]["anyOf"][0]

@@ -1,4 +1,4 @@
-"""The line of each key: against texts whose lines are known, and against whatever hypothesis writes."""
+"""The line of each key, in a text whose lines are known and in texts that hypothesis generates."""
 
 import json
 import tomllib
@@ -72,25 +72,25 @@ def locations(data, base=()):
         yield from locations(value, (*base, key))
 
 
-def test_nothing_else_is_found_and_nothing_is_left_out():
+def test_exactly_the_keys_and_elements_of_the_text_have_a_line():
     assert set(key_lines(TEXT)) == set(locations(tomllib.loads(TEXT)))
 
 
-def test_what_is_missing_has_the_line_of_the_table_around_it():
+def test_a_missing_key_has_the_line_of_the_table_around_it():
     lines = key_lines(TEXT)
     assert line_of(("models", 1, "nmae"), lines) == 21
     assert line_of(("nothing",), lines) is None
 
 
-def written(value):
+def to_toml(value):
     if isinstance(value, dict):
         return (
             "{"
-            + ", ".join(f"{json.dumps(key, ensure_ascii=False)} = {written(item)}" for key, item in value.items())
+            + ", ".join(f"{json.dumps(key, ensure_ascii=False)} = {to_toml(item)}" for key, item in value.items())
             + "}"
         )
     if isinstance(value, list):
-        return "[" + ", ".join(map(written, value)) + "]"
+        return "[" + ", ".join(map(to_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -104,9 +104,9 @@ values = st.recursive(
 
 @given(st.dictionaries(plain, values, max_size=4))
 def test_every_location_of_any_file_is_found_on_its_line(data):
-    text = "\n".join(f"{json.dumps(key, ensure_ascii=False)} = {written(value)}" for key, value in data.items())
+    text = "\n".join(f"{json.dumps(key, ensure_ascii=False)} = {to_toml(value)}" for key, value in data.items())
     lines = key_lines(text)
-    found = tomllib.loads(text)
-    assert set(lines) == set(locations(found))
-    for number, key in enumerate(found, 1):
+    parsed = tomllib.loads(text)
+    assert set(lines) == set(locations(parsed))
+    for number, key in enumerate(parsed, 1):
         assert lines[(key,)] == number
