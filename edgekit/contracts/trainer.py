@@ -1,4 +1,4 @@
-"""What a training loop is handed and what it gives back."""
+"""The contract of a training loop: the job it receives and the result it returns."""
 
 from __future__ import annotations
 
@@ -18,12 +18,22 @@ from edgekit.core.numerics.metrics import Array
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What is to be learned, and how.
+    """One training run: the network, its data and its hyperparameters.
 
-    Inputs have shape (N, ...) in the framework's own layout, labels (N,) or the shape of the outputs; `validation` is
-    such a pair that judges the epochs. The weights are written into `folder`. `checkpoints` is where the state of every
-    epoch is kept, and `resume` whether to go on from there; `tensorboard` the folder for event files; `deadline_s` the
-    `time.monotonic()` at which to stop with what there is.
+    Attributes:
+        build: Returns the untrained network of the framework.
+        spec: Hyperparameters from `model.toml` and the command line.
+        inputs: Training inputs `(N, ...)` in the framework's own layout.
+        labels: Training labels `(N,)`, or targets in the shape of the outputs.
+        folder: The folder that the weights are written into.
+        step: Name of the step, for events and messages.
+        validation: Inputs and labels on which each epoch is evaluated; never trained on.
+        checkpoints: Where the state after each epoch is stored; None stores nothing.
+        resume: Whether to continue from the stored checkpoint.
+        tensorboard: The folder for TensorBoard event files; None writes none.
+        deadline_s: Value of `time.monotonic()` in seconds at which the training stops with the weights it has.
+        qat: Whether quantization-aware fine-tuning follows the float training.
+        emit: Receives progress events and notes.
     """
 
     build: Callable[[], Any]
@@ -41,21 +51,24 @@ class TrainingJob:
     emit: Listener = ignore
 
     @property
-    def classify(self) -> bool:
-        """Whether labels are numbers of classes."""
+    def is_classification(self) -> bool:
+        """Whether labels are class indices."""
         return self.spec.loss == "cross-entropy"
 
     @property
-    def batches(self) -> int:
-        """Batches an epoch; the last one may be smaller."""
+    def batches_per_epoch(self) -> int:
+        """Number of batches in an epoch; the last batch may be smaller."""
         return -(-len(self.inputs) // self.spec.batch_size)
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The result of a training: the weights file that was written, and the figures of each epoch.
+    """The result of a training.
 
-    `record` is what else goes into source.json's `training`: seconds, complete epochs, why it stopped.
+    Attributes:
+        file: Name of the weights file in the job's folder.
+        history: Figures of each epoch by name, such as `loss` and `val_accuracy`.
+        record: Further entries for `training` in source.json: seconds, complete epochs, stop reason.
     """
 
     file: str
@@ -64,10 +77,14 @@ class TrainingResult:
 
 
 class Trainer(ABC):
-    """A framework's training loop. `code` is the file of a model's folder whose `build()` makes the network.
+    """Abstract training loop of one framework.
 
-    `no_qat` is the sentence that says why the framework has no quantization-aware training, empty where it has;
-    `qat_requires` is what that needs to be installed.
+    Attributes:
+        name: Name of the framework, as in `--framework`.
+        code: File in a model's folder whose `build()` returns the network.
+        requires: Packages that a training needs.
+        no_qat: Why the framework has no quantization-aware training; empty if it has.
+        qat_requires: Packages that quantization-aware training needs.
     """
 
     name: ClassVar[str]
@@ -77,10 +94,21 @@ class Trainer(ABC):
     qat_requires: ClassVar[tuple[Requirement, ...]] = ()
 
     @abstractmethod
-    def fit(self, lesson: TrainingJob) -> TrainingResult:
-        """Trains and writes the weights. Emits a `Progress` after every epoch and some batches.
+    def fit(self, job: TrainingJob) -> TrainingResult:
+        """Train the network and write its weights.
 
-        Seeded: the same machine gives the same weights, in one go or resumed from any epoch.
+        Emits `Progress` after every epoch and every few batches. Training is deterministic: on one machine the same job
+        gives the same weights, whether it ran without interruption or was resumed from any epoch.
+
+        Args:
+            job: The network, its data and its hyperparameters.
+
+        Returns:
+            The name of the weights file, the history and the entries for source.json.
+
+        Raises:
+            InputError: The checkpoint to resume from does not fit, or a folder cannot be written.
+            StepFailed: The training diverged, or the network cannot be trained quantization-aware.
         """
 
 

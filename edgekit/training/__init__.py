@@ -1,1 +1,1 @@
-"""Floor 1: one file a framework: the training loop; and data sets."""
+"""Training loops, one file per framework, and the data sets that ship with edgekit."""

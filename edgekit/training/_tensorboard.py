@@ -1,4 +1,4 @@
-"""TensorBoard event files: where they lie, and when they are begun anew. The writers are the frameworks' own."""
+"""TensorBoard event files; each framework brings its own writer."""
 
 from __future__ import annotations
 
@@ -15,29 +15,36 @@ TENSORBOARD = Requirement("tensorboard", "tensorboard", "tensorboard")
 
 
 class EventWriter(Protocol):
-    """A framework's writer of event files."""
+    """Writer of event files of a framework."""
 
     def write(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """One scalar a figure, at the step `epoch`, flushed."""
+        """Write one scalar per figure at the step `epoch`, and flush."""
 
     def close(self) -> None:
-        """Ends the file."""
+        """Close the file."""
 
 
 @contextmanager
-def logged(course: EpochTracker, open_writer: Callable[[str], EventWriter]) -> Iterator[None]:
-    """Within the block each epoch's figures are logged, where the lesson names a folder for them.
+def log_epochs(tracker: EpochTracker, open_writer: Callable[[str], EventWriter]) -> Iterator[None]:
+    """Log the figures of each epoch within the block, if the job names a folder for event files.
 
-    A training from the beginning replaces the event files of its folder: two trainings in one would be drawn as one
-    curve. A resumed one adds a file. Raises InputError when the folder cannot be written.
+    A training from the beginning replaces the event files in the folder, because TensorBoard draws all files of a
+    folder as one curve. A resumed training adds a file.
+
+    Args:
+        tracker: The tracker of the training; its `writer` is set.
+        open_writer: Opens the framework's writer for a folder.
+
+    Raises:
+        InputError: The folder cannot be written.
     """
-    folder = course.lesson.tensorboard
+    folder = tracker.job.tensorboard
     if folder is None:
         yield
         return
-    _prepare(folder, fresh=course.state is None)
+    _prepare(folder, fresh=tracker.resume_state is None)
     writer = open_writer(str(folder))
-    course.writer = writer.write
+    tracker.writer = writer.write
     try:
         yield
     finally:

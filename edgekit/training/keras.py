@@ -1,4 +1,4 @@
-"""Keras: compile and fit."""
+"""Training loop of Keras: `compile` and `fit`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from edgekit.core.environment.requirements import KERAS, TENSORFLOW
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.training._epoch_tracker import EpochTracker
-from edgekit.training._schedule import epoch_seed, order
-from edgekit.training._tensorboard import logged
+from edgekit.training._schedule import epoch_seed, sample_order
+from edgekit.training._tensorboard import log_epochs
 
 if TYPE_CHECKING:
     import keras
@@ -24,87 +24,88 @@ if TYPE_CHECKING:
 _LOSSES = {"cross-entropy": "sparse_categorical_crossentropy", "mse": "mse"}
 _METRICS = {"cross-entropy": "accuracy", "mse": "mae"}
 _OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
-_EVALUATED_AT_ONCE = 256
+# Bounds memory only: the mean over the samples does not depend on the batch size.
+_EVAL_BATCH_SIZE = 256
 
 
 class KerasTrainer(Trainer):
-    """Functional models, as their authors write them."""
+    """Training loop of Keras models."""
 
     name = "keras"
     code = "keras_model.py"
     requires = (KERAS, TENSORFLOW)
     no_qat = (
         "Keras 3 has no quantization-aware training (tensorflow-model-optimization works with Keras 2 only):"
-        " use --framework torch, or quantize after the training"
+        " use --framework torch, or quantize after training"
     )
 
-    def fit(self, lesson: TrainingJob) -> TrainingResult:
+    def fit(self, job: TrainingJob) -> TrainingResult:
         import keras
         import tensorflow as tf
 
-        keras.utils.set_random_seed(lesson.spec.seed)
+        keras.utils.set_random_seed(job.spec.seed)
         tf.config.experimental.enable_op_determinism()
-        run = _Run(lesson, lesson.build())
+        run = _Run(job, job.build())
         run.train()
-        run.model.save(lesson.folder / "model.keras")
-        return TrainingResult("model.keras", run.course.standing.history, run.course.record())
+        run.model.save(job.folder / "model.keras")
+        return TrainingResult("model.keras", run.tracker.progress.history, run.tracker.record())
 
 
 class _Run:
-    """One training: the compiled model, the best weights so far, and how far it is."""
+    """One training: the compiled model, its optimizer, its progress and the best weights so far."""
 
-    def __init__(self, lesson: TrainingJob, model: keras.Model) -> None:
-        self.lesson = lesson
+    def __init__(self, job: TrainingJob, model: keras.Model) -> None:
+        self.job = job
         self.model = model
-        self.course = EpochTracker(lesson)
-        # Before compile() adds the metrics': weights, statistics, and the states of random generators.
+        self.tracker = EpochTracker(job)
+        # Weights, statistics and states of random generators; read before compile() adds the variables of the metrics.
         self.variables = list(model.variables)
-        self.optimizer = _optimizer(lesson, model)
-        model.compile(optimizer=self.optimizer, loss=_LOSSES[lesson.spec.loss], metrics=[_METRICS[lesson.spec.loss]])
+        self.optimizer = _make_optimizer(job, model)
+        model.compile(optimizer=self.optimizer, loss=_LOSSES[job.spec.loss], metrics=[_METRICS[job.spec.loss]])
         self.best: list[Array] | None = None
-        if self.course.state is not None:
-            self._restore(self.course.state)
+        if self.tracker.resume_state is not None:
+            self._restore(self.tracker.resume_state)
 
     def train(self) -> None:
-        """All epochs, or as many as the course allows; the best weights, if there are such, are then in the model."""
-        spec, validation = self.lesson.spec, self.lesson.validation
-        with logged(self.course, _Events):
-            if not self.course.over:
+        """Train until the tracker has finished; with early stopping, restore the best weights."""
+        spec, validation = self.job.spec, self.job.validation
+        with log_epochs(self.tracker, _Events):
+            if not self.tracker.finished:
                 self.model.fit(
                     self._batches(),
                     epochs=spec.epochs,
-                    initial_epoch=self.course.standing.epoch,
-                    steps_per_epoch=self.lesson.batches,
-                    validation_data=None if validation is None else _in_order(*validation),
+                    initial_epoch=self.tracker.progress.epoch,
+                    steps_per_epoch=self.job.batches_per_epoch,
+                    validation_data=None if validation is None else _validation_dataset(*validation),
                     verbose=0,
-                    callbacks=[_callback(self)],
+                    callbacks=[_make_callback(self)],
                 )
         if self.best is not None:
-            _assign(self.variables, self.best)
+            _assign_variables(self.variables, self.best)
 
     def _batches(self) -> tf.data.Dataset:
-        """Shuffled batches of inputs and labels, epoch after epoch without end, from the epoch that is next."""
+        """Return an endless dataset of shuffled batches of inputs and labels, starting at the current epoch."""
         import tensorflow as tf
 
-        # On the CPU once: captured by the pipeline, and not copied into it.
-        inputs, labels = tf.constant(self.lesson.inputs), tf.constant(self.lesson.labels)
-        seed, count, size = self.lesson.spec.seed, len(self.lesson.inputs), self.lesson.spec.batch_size
+        # Created once on the CPU: the pipeline captures a reference instead of copying the data into its graph.
+        inputs, labels = tf.constant(self.job.inputs), tf.constant(self.job.labels)
+        seed, count, size = self.job.spec.seed, len(self.job.inputs), self.job.spec.batch_size
 
         def indices(epoch: tf.Tensor) -> tf.data.Dataset:
-            shuffled = tf.numpy_function(lambda at: order(seed, int(at), count), [epoch], tf.int64)
+            shuffled = tf.numpy_function(lambda number: sample_order(seed, int(number), count), [epoch], tf.int64)
             return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(shuffled, [count])).batch(size)
 
-        epochs = tf.data.Dataset.counter(start=self.course.standing.epoch)
+        epochs = tf.data.Dataset.counter(start=self.tracker.progress.epoch)
         batches = epochs.flat_map(indices)
-        # A batch with one indexing: tf.data's own shuffle() would hand over sample by sample.
-        return batches.map(lambda some: (tf.gather(inputs, some), tf.gather(labels, some))).prefetch(2)
+        # One gather per batch: tf.data's own shuffle() would pass single samples through the pipeline.
+        return batches.map(lambda batch: (tf.gather(inputs, batch), tf.gather(labels, batch))).prefetch(2)
 
     def snapshot(self) -> list[Array]:
-        """The values of all variables."""
+        """Return copies of the values of all variables."""
         return [np.array(variable) for variable in self.variables]
 
-    def state(self) -> bytes:
-        """The model's and the optimizer's variables and the best weights, as an npz file."""
+    def serialize(self) -> bytes:
+        """Serialize the variables of the model and of the optimizer, and the best weights, as an npz file."""
         groups = {"model": self.snapshot(), "best": self.best or []}
         groups["optimizer"] = [np.array(variable) for variable in self.optimizer.variables]
         arrays: dict[str, Any] = {
@@ -118,81 +119,84 @@ class _Run:
         self.optimizer.build(self.model.trainable_variables)
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-                _assign(self.variables, [stored[f"model{index}"] for index in range(len(self.variables))])
-                own = self.optimizer.variables
-                _assign(own, [stored[f"optimizer{index}"] for index in range(len(own))])
+                _assign_variables(self.variables, [stored[f"model{index}"] for index in range(len(self.variables))])
+                moments = self.optimizer.variables
+                _assign_variables(moments, [stored[f"optimizer{index}"] for index in range(len(moments))])
                 if "best0" in stored:
                     self.best = [stored[f"best{index}"] for index in range(len(self.variables))]
-        except Exception as error:  # the hash fits, so another program wrote it
+        except Exception as error:  # intact by its hash, so written by a program with other variables
             raise InputError(
-                f"the checkpoint to resume {self.lesson.step.removeprefix('train ')} from does not fit its network"
+                f"the checkpoint to resume {self.job.step.removeprefix('train ')} from does not match the network;"
+                " to start over, train without --resume"
             ) from error
 
 
-def _assign(variables: list[Any], values: list[Array]) -> None:
+def _assign_variables(variables: list[Any], values: list[Array]) -> None:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
 
-def _optimizer(lesson: TrainingJob, model: keras.Model) -> keras.optimizers.Optimizer:
-    """Weight decay is decoupled, and spares biases and the scales of normalisations."""
+def _make_optimizer(job: TrainingJob, model: keras.Model) -> keras.optimizers.Optimizer:
+    """Return the optimizer; its decoupled weight decay excludes biases and scales of normalisation layers."""
     import keras
 
-    spec = lesson.spec
+    spec = job.spec
     optimizer = getattr(keras.optimizers, _OPTIMIZERS[spec.optimizer])(
         learning_rate=spec.learning_rate, weight_decay=spec.weight_decay or None
     )
     if spec.weight_decay:
-        spared = [item for item in model.trainable_variables if len(item.shape) < 2 or "bias" in item.name]
-        optimizer.exclude_from_weight_decay(var_list=spared)
+        excluded = [
+            variable for variable in model.trainable_variables if len(variable.shape) < 2 or "bias" in variable.name
+        ]
+        optimizer.exclude_from_weight_decay(var_list=excluded)
     return optimizer
 
 
-def _in_order(inputs: Array, labels: Array) -> tf.data.Dataset:
+def _validation_dataset(inputs: Array, labels: Array) -> tf.data.Dataset:
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(_EVALUATED_AT_ONCE).cache()
+    return tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(_EVAL_BATCH_SIZE).cache()
 
 
-def _callback(run: _Run) -> keras.callbacks.Callback:
+def _make_callback(run: _Run) -> keras.callbacks.Callback:
     import keras
 
-    course = run.course
+    tracker = run.tracker
 
-    class Follow(keras.callbacks.Callback):  # type: ignore[misc]
-        """Seeds each epoch, sets the learning rate of each batch, and tells the course how far the training is."""
+    class TrackEpochs(keras.callbacks.Callback):  # type: ignore[misc]
+        """Callback that seeds each epoch, sets the learning rate of each batch and reports both to the tracker."""
 
         complete = True
 
         def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-            # Keras's layers draw from seed generators, whose states are variables. This is for Python code of the
-            # model's; keras.utils.set_random_seed() would also empty TensorFlow's kernel cache, at 0.2 s an epoch.
-            random.seed(epoch_seed(run.lesson.spec.seed, epoch))
-            np.random.seed(epoch_seed(run.lesson.spec.seed, epoch))
+            # Keras layers draw from seed generators, whose states are variables; this seeds Python code of the model.
+            # keras.utils.set_random_seed() would also clear TensorFlow's kernel cache, which costs 0.2 s per epoch.
+            random.seed(epoch_seed(run.job.spec.seed, epoch))
+            np.random.seed(epoch_seed(run.job.spec.seed, epoch))
 
         def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-            self.model.optimizer.learning_rate = course.rate(batch)
+            self.model.optimizer.learning_rate = tracker.batch_learning_rate(batch)
 
         def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-            if course.batch_done(batch, lambda: _floats(logs)):
+            if tracker.end_batch(batch, lambda: _to_floats(logs)):
                 self.complete = False
                 self.model.stop_training = True
 
         def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-            if course.epoch_done(_floats(logs), complete=self.complete):
+            if tracker.end_epoch(_to_floats(logs), complete=self.complete):
                 run.best = run.snapshot()
-            course.save(run.state)
-            self.model.stop_training = course.over
+            tracker.save(run.serialize)
+            self.model.stop_training = tracker.finished
 
-    return Follow()
+    return TrackEpochs()
 
 
-def _floats(logs: Mapping[str, float] | None) -> dict[str, float]:
+def _to_floats(logs: Mapping[str, float] | None) -> dict[str, float]:
     return {name: float(value) for name, value in (logs or {}).items()}
 
 
 class _Events:
-    """tf.summary."""
+    """Writer of event files by `tf.summary`."""
 
     def __init__(self, folder: str) -> None:
         import tensorflow as tf

@@ -1,4 +1,4 @@
-"""PyTorch: an explicit training loop."""
+"""Training loop of PyTorch."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.training import _torch_qat
 from edgekit.training._epoch_tracker import EpochTracker
-from edgekit.training._schedule import epoch_seed, order
-from edgekit.training._tensorboard import logged
+from edgekit.training._schedule import epoch_seed, sample_order
+from edgekit.training._tensorboard import log_epochs
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
     from torch.utils.data import DataLoader
 
-_EVALUATED_AT_ONCE = 256
+# Bounds memory only: the mean over the samples does not depend on the batch size.
+_EVAL_BATCH_SIZE = 256
+# Keras clips probabilities at the same value, so that both frameworks report the same validation loss.
+_MIN_PROBABILITY = 1e-7
 
 
 class TorchTrainer(Trainer):
-    """A module in training mode returns what its loss wants: logits for cross-entropy, values for a regression.
+    """Training loop of PyTorch modules.
 
-    So the loss of the validation samples is computed in inference mode, where a classifier returns probabilities, by
-    their logarithm.
+    In training mode a classifier returns logits, as `cross_entropy` requires; in inference mode it returns
+    probabilities. The validation loss is therefore computed from the logarithm of the probabilities.
     """
 
     name = "torch"
@@ -37,94 +40,94 @@ class TorchTrainer(Trainer):
     requires = (TORCH,)
     qat_requires = (TORCH, TORCHAO, EXECUTORCH)
 
-    def fit(self, lesson: TrainingJob) -> TrainingResult:
+    def fit(self, job: TrainingJob) -> TrainingResult:
         import torch
 
-        torch.manual_seed(lesson.spec.seed)
+        torch.manual_seed(job.spec.seed)
         torch.use_deterministic_algorithms(True)
-        model = lesson.build().train()
-        run = _Run(lesson, model)
+        model = job.build().train()
+        run = _Run(job, model)
         run.train()
-        record = run.course.record()
-        if lesson.qat:
-            record["qat"] = _torch_qat.tune(model, lesson, run.batches(), run.loss, run.course)
-            record["seconds"] = round(run.course.seconds, 3)
-        torch.save(model.state_dict(), lesson.folder / "weights.pt")
-        return TrainingResult("weights.pt", run.course.standing.history, record)
+        record = run.tracker.record()
+        if job.qat:
+            record["qat"] = _torch_qat.fine_tune(model, job, run.batches(), run.loss, run.tracker)
+            record["seconds"] = round(run.tracker.seconds, 3)
+        torch.save(model.state_dict(), job.folder / "weights.pt")
+        return TrainingResult("weights.pt", run.tracker.progress.history, record)
 
 
 class _Run:
-    """One training: the model, its optimizer, the best weights so far, and how far it is."""
+    """One training: the model, its optimizer, its progress and the best weights so far."""
 
-    def __init__(self, lesson: TrainingJob, model: nn.Module) -> None:
-        self.lesson = lesson
+    def __init__(self, job: TrainingJob, model: nn.Module) -> None:
+        self.job = job
         self.model = model
-        self.course = EpochTracker(lesson)
-        self.optimizer = _optimizer(lesson, model)
+        self.tracker = EpochTracker(job)
+        self.optimizer = _make_optimizer(job, model)
         self.best: dict[str, Tensor] | None = None
-        if self.course.state is not None:
-            self._restore(self.course.state)
+        if self.tracker.resume_state is not None:
+            self._restore(self.tracker.resume_state)
 
     def train(self) -> None:
-        """All epochs, or as many as the course allows; the best weights, if there are such, are then in the model."""
+        """Train until the tracker has finished; with early stopping, restore the best weights."""
         loader = self.batches()
-        with logged(self.course, _Events):
-            while not self.course.over:
-                self._epoch(loader)
+        with log_epochs(self.tracker, _Events):
+            while not self.tracker.finished:
+                self._train_epoch(loader)
         if self.best is not None:
             self.model.load_state_dict(self.best)
 
     def batches(self) -> DataLoader[Any]:
-        """Shuffled batches of inputs and targets; its `sampler` takes the number of the epoch."""
+        """Return a loader of shuffled batches of inputs and targets; its `sampler.epoch` selects the order."""
         import torch
         from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-        seed, size = self.lesson.spec.seed, self.lesson.spec.batch_size
+        seed, size = self.job.spec.seed, self.job.spec.batch_size
 
         class Shuffled(Sampler[list[int]]):  # type: ignore[misc]
-            """Whole batches of indices: a data set in memory then answers a batch with one indexing."""
+            """Sampler of whole batches of indices, with which the data set reads a batch in one indexing operation."""
 
             epoch = 0
 
             def __iter__(self) -> Iterator[list[int]]:
-                indices = torch.from_numpy(order(seed, self.epoch, len(data)))
+                indices = torch.from_numpy(sample_order(seed, self.epoch, len(data)))
                 return iter(indices.split(size))
 
-        inputs = torch.from_numpy(self.lesson.inputs)
-        data = TensorDataset(inputs, self._targets(self.lesson.labels))
+        inputs = torch.from_numpy(self.job.inputs)
+        data = TensorDataset(inputs, self._targets(self.job.labels))
         return DataLoader(data, sampler=Shuffled(), batch_size=None)
 
     def _targets(self, labels: Array) -> Tensor:
         import torch
 
         targets = torch.from_numpy(labels)
-        if self.lesson.classify:
+        if self.job.is_classification:
             return targets
         return targets.float().reshape(len(labels), -1) if labels.ndim == 1 else targets.float()
 
-    def _epoch(self, loader: DataLoader[Any]) -> None:
+    def _train_epoch(self, loader: DataLoader[Any]) -> None:
         import torch
 
-        epoch = self.course.standing.epoch
-        torch.manual_seed(epoch_seed(self.lesson.spec.seed, epoch))
+        epoch = self.tracker.progress.epoch
+        torch.manual_seed(epoch_seed(self.job.spec.seed, epoch))
         loader.sampler.epoch = epoch
-        sums, complete = _Sums(), True
+        means, complete = _RunningMeans(), True
         for batch, (inputs, targets) in enumerate(loader):
-            sums.add(*self._step(inputs, targets, self.course.rate(batch)), len(inputs))
-            if self.course.batch_done(batch, lambda: sums.means(self._metric)):
+            means.add(*self._train_batch(inputs, targets, self.tracker.batch_learning_rate(batch)), len(inputs))
+            if self.tracker.end_batch(batch, lambda: means.compute(self._metric)):
                 complete = False
                 break
-        figures = sums.means(self._metric)
-        if self.lesson.validation is not None:
-            figures |= {f"val_{name}": value for name, value in self._evaluate(*self.lesson.validation).items()}
-        if self.course.epoch_done(figures, complete=complete):
+        figures = means.compute(self._metric)
+        if self.job.validation is not None:
+            figures |= {f"val_{name}": value for name, value in self._evaluate(*self.job.validation).items()}
+        if self.tracker.end_epoch(figures, complete=complete):
             self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.course.save(self._state)
+        self.tracker.save(self._serialize)
 
-    def _step(self, inputs: Tensor, targets: Tensor, rate: float) -> tuple[float, float]:
-        """One step of the optimizer. The loss, and the metric's sum over the batch."""
+    def _train_batch(self, inputs: Tensor, targets: Tensor, batch_learning_rate: float) -> tuple[float, float]:
+        """Take one optimizer step and return the mean loss and the sum of the metric over the batch."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = batch_learning_rate
         self.optimizer.zero_grad()
         output = self.model(inputs)
         loss = self.loss(output, targets)
@@ -133,39 +136,40 @@ class _Run:
         return loss.item(), self._metric_sum(output, targets)
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        """The mean over a batch; `output` is what the module returns in training mode."""
+        """Return the mean loss of a batch from the output of the module in training mode."""
         import torch.nn.functional as F
 
-        return F.cross_entropy(output, targets) if self.lesson.classify else F.mse_loss(output, targets)
+        return F.cross_entropy(output, targets) if self.job.is_classification else F.mse_loss(output, targets)
 
     @property
     def _metric(self) -> str:
-        return "accuracy" if self.lesson.classify else "mae"
+        return "accuracy" if self.job.is_classification else "mae"
 
     def _metric_sum(self, output: Tensor, targets: Tensor) -> float:
-        if self.lesson.classify:
+        if self.job.is_classification:
             return float((output.argmax(-1) == targets).sum())
         return float((output.detach() - targets).abs().mean()) * len(targets)
 
     def _evaluate(self, inputs: Array, labels: Array) -> dict[str, float]:
-        """Loss and metric in inference mode."""
+        """Return loss and metric in inference mode."""
         import torch
         import torch.nn.functional as F
 
-        sums = _Sums()
+        means = _RunningMeans()
         x, y = torch.from_numpy(inputs), self._targets(labels)
         self.model.eval()
         with torch.no_grad():
-            for some, targets in zip(x.split(_EVALUATED_AT_ONCE), y.split(_EVALUATED_AT_ONCE), strict=True):
-                output = self.model(some)
-                # Probabilities underflow where logits do not: Keras clips them at the same 1e-7.
-                known = F.nll_loss(output.clamp(1e-7, 1).log(), targets) if self.lesson.classify else None
-                loss = F.mse_loss(output, targets) if known is None else known
-                sums.add(loss.item(), self._metric_sum(output, targets), len(some))
+            for batch, targets in zip(x.split(_EVAL_BATCH_SIZE), y.split(_EVAL_BATCH_SIZE), strict=True):
+                output = self.model(batch)
+                if self.job.is_classification:
+                    loss = F.nll_loss(output.clamp(_MIN_PROBABILITY, 1).log(), targets)
+                else:
+                    loss = F.mse_loss(output, targets)
+                means.add(loss.item(), self._metric_sum(output, targets), len(batch))
         self.model.train()
-        return sums.means(self._metric)
+        return means.compute(self._metric)
 
-    def _state(self) -> bytes:
+    def _serialize(self) -> bytes:
         import torch
 
         buffer = io.BytesIO()
@@ -181,54 +185,55 @@ class _Run:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.best = state["best"]
-        except Exception as error:  # the hash fits, so another program wrote it
+        except Exception as error:  # intact by its hash, so written by a program with another network
             raise InputError(
-                f"the checkpoint to resume {self.lesson.step.removeprefix('train ')} from does not fit its network"
+                f"the checkpoint to resume {self.job.step.removeprefix('train ')} from does not match the network;"
+                " to start over, train without --resume"
             ) from error
 
 
-class _Sums:
-    """Running means over samples."""
+class _RunningMeans:
+    """Running means of loss and metric over samples."""
 
     def __init__(self) -> None:
         self.loss = self.metric = 0.0
         self.count = 0
 
     def add(self, loss: float, metric_sum: float, count: int) -> None:
-        """A batch: its mean loss and the sum of its metric."""
+        """Add a batch of `count` samples by its mean loss and the sum of its metric."""
         self.loss += loss * count
         self.metric += metric_sum
         self.count += count
 
-    def means(self, metric: str) -> dict[str, float]:
-        """Loss and metric over what was added."""
+    def compute(self, metric: str) -> dict[str, float]:
+        """Return the mean loss and the mean of the metric, under the name `metric`."""
         return {"loss": self.loss / self.count, metric: self.metric / self.count}
 
 
-def _optimizer(lesson: TrainingJob, model: nn.Module) -> torch.optim.Optimizer:
-    """Weight decay is decoupled, and spares biases and the scales of normalisations."""
+def _make_optimizer(job: TrainingJob, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer; its decoupled weight decay excludes biases and scales of normalisation layers."""
     import torch
 
-    spec = lesson.spec
-    spared = {name for name, value in model.named_parameters() if value.ndim < 2 or "bias" in name}
+    spec = job.spec
+    excluded = {name for name, value in model.named_parameters() if value.ndim < 2 or "bias" in name}
     groups: list[dict[str, Any]] = [
-        {"params": [value for name, value in model.named_parameters() if name not in spared]},
-        {"params": [value for name, value in model.named_parameters() if name in spared], "weight_decay": 0.0},
+        {"params": [value for name, value in model.named_parameters() if name not in excluded]},
+        {"params": [value for name, value in model.named_parameters() if name in excluded], "weight_decay": 0.0},
     ]
-    # Without momentum, SGD's L2 term and decoupled decay are the same.
-    optimizer: Any = {"adam": torch.optim.AdamW, "sgd": torch.optim.SGD}[spec.optimizer]
-    made: torch.optim.Optimizer = optimizer(
+    # SGD has no decoupled weight decay, but without momentum its L2 term is equivalent.
+    optimizer_class: Any = {"adam": torch.optim.AdamW, "sgd": torch.optim.SGD}[spec.optimizer]
+    optimizer: torch.optim.Optimizer = optimizer_class(
         [group for group in groups if group["params"]], lr=spec.learning_rate, weight_decay=spec.weight_decay
     )
-    return made
+    return optimizer
 
 
 class _Events:
-    """torch.utils.tensorboard."""
+    """Writer of event files by `torch.utils.tensorboard`."""
 
     def __init__(self, folder: str) -> None:
-        # tensorboard writes by way of TensorFlow where that is installed: 4 s to import, and a guest in this process.
-        # With a module of this name it takes its own small stub.
+        # tensorboard writes through TensorFlow if that is installed, which takes 4 s to import. If a module of this
+        # name exists, tensorboard uses its own small stub instead.
         sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
         from torch.utils.tensorboard import SummaryWriter
 

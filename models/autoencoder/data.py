@@ -22,12 +22,12 @@ def load(data: str, spec: ModelSpec) -> Splits:
     recordings = watch.load(data)
     test = [recording for recording in recordings if recording.person in TEST_PEOPLE]
     normal = [recording for recording in recordings if recording.exercise == NORMAL]
-    parts = watch.parts(normal, TEST_PEOPLE, HELD_OUT)
+    parts = watch.split_recordings(normal, TEST_PEOPLE, HELD_OUT)
     train, train_labels = watch.windows(parts.train, LENGTH, TRAIN_STRIDE)
     arrays = {"train_inputs": features(train), "train_labels": np.zeros_like(train_labels)}
     for part, some in (("calibration", parts.calibration), ("golden", parts.golden), ("test", test)):
         windows, exercises = watch.windows(some, LENGTH, STRIDE)
-        inputs, labels = watch.balanced(windows, (exercises != NORMAL).astype(np.int64), getattr(spec.data, part))
+        inputs, labels = watch.draw_balanced(windows, (exercises != NORMAL).astype(np.int64), getattr(spec.data, part))
         arrays |= {f"{part}_inputs": features(inputs), f"{part}_labels": labels}
     sha256 = digest(*(recording.signal for recording in recordings))
     return Splits(watch.NAME, sha256, watch.LICENCE, **arrays)

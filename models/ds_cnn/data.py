@@ -14,12 +14,12 @@ TRAIN_STRIDE = 40
 def load(data: str, spec: ModelSpec) -> Splits:
     """Windows (N, 100, 6, 1), in the units of `watch.standardised`; training sees mirrored and turned copies, too."""
     recordings = watch.load(data)
-    parts = watch.parts(watch.slower(recordings), TEST_PEOPLE, HELD_OUT)
-    arms = [*parts.train, *watch.mirrored(parts.train)]
-    windows = {"train": watch.windows([*arms, *watch.turned(arms, seed=0)], LENGTH, TRAIN_STRIDE)}
+    parts = watch.split_recordings(watch.halve_rate(recordings), TEST_PEOPLE, HELD_OUT)
+    arms = [*parts.train, *watch.mirror(parts.train)]
+    windows = {"train": watch.windows([*arms, *watch.rotate(arms, seed=0)], LENGTH, TRAIN_STRIDE)}
     for part in ("calibration", "golden", "test"):
         found = watch.windows(getattr(parts, part), LENGTH, STRIDE)
-        windows[part] = watch.balanced(*found, getattr(spec.data, part))
+        windows[part] = watch.draw_balanced(*found, getattr(spec.data, part))
     arrays = {f"{part}_inputs": inputs[..., None] for part, (inputs, _) in windows.items()}
     arrays |= {f"{part}_labels": labels for part, (_, labels) in windows.items()}
     sha256 = digest(*(recording.signal for recording in recordings))

@@ -7,4 +7,4 @@ from edgekit.training.datasets.splits import Splits
 
 def load(data: str, spec: ModelSpec) -> Splits:
     """Frames (N, 25, 12), in the units of `vowels.standardised`."""
-    return vowels.splits(data, spec.data.golden, spec.data.calibration)
+    return vowels.load_splits(data, spec.data.golden, spec.data.calibration)

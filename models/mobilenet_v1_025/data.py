@@ -10,4 +10,4 @@ MOST = 10_000
 
 def load(data: str, spec: ModelSpec) -> Splits:
     """Pixels from 0 to 1; images of another size are resized, grey ones tripled to red, green and blue."""
-    return images.splits(data, spec, MOST)
+    return images.load_splits(data, spec, MOST)

@@ -7,4 +7,4 @@ from edgekit.training.datasets.splits import Splits
 
 def load(data: str, spec: ModelSpec) -> Splits:
     """Pixels from 0 to 1; images of another size are resized, grey ones tripled to red, green and blue."""
-    return images.splits(data, spec)
+    return images.load_splits(data, spec)

@@ -21,7 +21,7 @@ def load(data: str, spec: ModelSpec) -> Splits:
     images.check_labels(data, found, spec)
     x = found.images.astype(np.float32) / 255  # (N, 28, 28, 1)
     sha256 = digest(found.images, found.labels)
-    splits = assemble(found.name, sha256, found.licence, x, found.labels, images.parts_of(found, spec))
+    splits = assemble(found.name, sha256, found.licence, x, found.labels, images.part_indices(found, spec))
     if len(splits.train_inputs) >= AUGMENT_BELOW:
         return splits
     more_x, more_y = _shifted(splits.train_inputs, splits.train_labels)

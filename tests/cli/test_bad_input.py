@@ -253,5 +253,5 @@ def test_data_that_is_none(tmp_path: Path) -> None:
     assert "unknown data 'cats'; known: mnist-5k, keras:mnist" in answer.err
     answer = call("train", "simple_cnn", "--framework", "torch", "--data", tmp_path, "--root", tmp_path)
     assert answer.code == 2
-    assert "there is no train-images-idx3-ubyte (nor train-images-idx3-ubyte.gz) in this folder" in answer.err
+    assert "this folder contains neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz" in answer.err
     assert not list(tmp_path.glob("build/*/*/*"))

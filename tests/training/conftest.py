@@ -1,4 +1,4 @@
-"""A model that is small and has all that a checkpoint must remember: dropout, batch statistics, Adam's moments."""
+"""A small model with everything that a checkpoint must restore: dropout, batch statistics, Adam's moments."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ seed = 3
 """,
     "data.py": """
 import numpy as np
-from edgekit.training.datasets.splits import assemble, cut, digest
+from edgekit.training.datasets.splits import assemble, digest, split_indices
 
 def load(data, spec):
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 900)
     x = rng.normal(0, 2, (900, 8)).astype(np.float32) + y[:, None].astype(np.float32)
-    parts = cut(900, (16, 16, 100), 0, y)
+    parts = split_indices(900, (16, 16, 100), 0, y)
     return assemble(data, digest(x, y), "none", x, y, parts)
 """,
     "keras_model.py": """
@@ -83,7 +83,7 @@ def build():
 
 
 class Lab:
-    """A project with the model `blobs`, in warm workers; `events` is what its trainings told."""
+    """A project with the model `blobs` and warm workers; `events` collects the events of its trainings."""
 
     def __init__(self, root: Path, pool: WorkerPool) -> None:
         self.root = root
@@ -91,21 +91,21 @@ class Lab:
         self.context = Context(open_project(root), pool, self.events.append)
 
     def train(self, kind: str, model: str = "blobs", **options: object) -> SourceModel:
-        """One training."""
+        """Train the model once."""
         return train_one(self.context, model, kind, TrainOptions(**options))
 
     def folder(self, kind: str, model: str = "blobs") -> Path:
-        """build/blobs/<kind>"""
+        """Return `build/<model>/<kind>`."""
         return self.root / "build" / model / kind
 
     def reported(self) -> str:
-        """The sentences among the events."""
+        """Return the details of all events, one per line."""
         return "\n".join(str(getattr(event, "detail", "")) for event in self.events)
 
 
 @pytest.fixture
 def make_lab(tmp_path_factory: pytest.TempPathFactory, pool: WorkerPool) -> Callable[[], Lab]:
-    """Each call is a project of its own."""
+    """Return a factory of separate projects."""
 
     def make() -> Lab:
         root = tmp_path_factory.mktemp("lab")
@@ -119,5 +119,5 @@ def make_lab(tmp_path_factory: pytest.TempPathFactory, pool: WorkerPool) -> Call
 
 @pytest.fixture
 def lab(make_lab: Callable[[], Lab]) -> Lab:
-    """One project."""
+    """Return one project."""
     return make_lab()

@@ -19,14 +19,14 @@ def recordings():
 
 
 @pytest.mark.parametrize("data", SETS)
-def test_another_name_is_refused_with_what_is_known(data):
+def test_an_unknown_name_is_refused_and_the_known_one_listed(data):
     with pytest.raises(InputError) as caught:
         SETS[data].load("nope")
     assert str(caught.value) == f"unknown data 'nope'; known: {data}"
 
 
 @pytest.mark.parametrize("data", SETS)
-def test_a_missing_package_becomes_the_command_that_installs_it(monkeypatch, data):
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(monkeypatch, data):
     monkeypatch.setattr(requirements.Requirement, "installed", lambda self: False)
     with pytest.raises(MissingDependency) as caught:
         SETS[data].load(data)
@@ -35,15 +35,15 @@ def test_a_missing_package_becomes_the_command_that_installs_it(monkeypatch, dat
 
 
 @pytest.mark.parametrize("data", SETS)
-@pytest.mark.parametrize("content", [None, b"", b"\x80\x04cos\nsystem\n"], ids=["absent", "empty", "another"])
-def test_a_file_with_another_hash_is_refused_and_never_opened(monkeypatch, tmp_path, data, content):
-    """The recordings are a pickle: what is not known bit by bit must not get as far as the unpickler."""
+@pytest.mark.parametrize("content", [None, b"", b"\x80\x04cos\nsystem\n"], ids=["absent", "empty", "different"])
+def test_a_file_with_a_different_hash_is_refused_and_never_parsed(monkeypatch, tmp_path, data, content):
+    """The recordings are a pickle, so only a file with the expected hash may reach the unpickler."""
 
     class Spec:
         origin = str(tmp_path / "__init__.py")
 
-    def opened(*args, **kwargs):
-        raise AssertionError("it was parsed")
+    def fail_to_parse(*args, **kwargs):
+        raise AssertionError("the file was parsed")
 
     files = {"watch": "data/watch_dataset.npy", "japanese-vowels": f"{vowels._FOLDER}/JapaneseVowels_eq_TRAIN.ts"}
     path = tmp_path / files[data]
@@ -51,10 +51,10 @@ def test_a_file_with_another_hash_is_refused_and_never_opened(monkeypatch, tmp_p
     if content is not None:
         path.write_bytes(content)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: Spec)
-    monkeypatch.setattr(np, "load", opened)
+    monkeypatch.setattr(np, "load", fail_to_parse)
     with pytest.raises(InputError) as caught:
         SETS[data].load(data)
-    assert str(caught.value).startswith(f"{path}: not the ")
+    assert str(caught.value).startswith(f"{path}: this is not the ")
     assert "(its sha256 differs); install " in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -64,7 +64,7 @@ def test_reading_does_not_import_the_packages(recordings):
     assert not {"seglearn", "aeon"} & set(sys.modules)
 
 
-def test_the_recordings_are_ten_people_with_seven_exercises_by_two_arms(recordings):
+def test_the_recordings_cover_ten_people_seven_exercises_and_both_arms(recordings):
     assert len(recordings) == 140
     assert {(item.person, item.exercise) for item in recordings} == {(p, e) for p in range(1, 11) for e in range(7)}
     assert all(item.signal.shape[1] == 6 and item.signal.dtype == np.float32 for item in recordings)
@@ -72,41 +72,41 @@ def test_the_recordings_are_ten_people_with_seven_exercises_by_two_arms(recordin
     assert len(watch.EXERCISES) == 7
 
 
-def test_parts_are_cut_by_person_and_by_recording(recordings):
-    parts = watch.parts(recordings, (8, 9, 10), 1)
+def test_parts_are_split_by_person_and_by_recording(recordings):
+    parts = watch.split_recordings(recordings, (8, 9, 10), 1)
     assert {item.person for item in parts.test} == {8, 9, 10}
     assert sorted(item.exercise for item in parts.golden) == list(range(7))
     assert sorted(item.exercise for item in parts.calibration) == list(range(7))
-    every = [*parts.train, *parts.calibration, *parts.golden, *parts.test]
-    assert len(every) == len({id(item) for item in every}) == 140
+    distributed = [*parts.train, *parts.calibration, *parts.golden, *parts.test]
+    assert len(distributed) == len({id(item) for item in distributed}) == 140
 
 
-def test_windows_are_stretches_of_the_signal_in_fixed_units(recordings):
-    one = recordings[5]
-    found, exercises = watch.windows([one], 100, 20)
-    assert found.shape == ((len(one.signal) - 100) // 20 + 1, 100, 6)
-    np.testing.assert_array_equal(found[3], watch.standardised(one.signal)[60:160])
-    assert set(exercises.tolist()) == {one.exercise}
-    np.testing.assert_array_equal(watch.standardised(np.array([[1, 1, 1, 1, 5, 99]], np.float32)), [[1, 2, 2, 1, 2, 4]])
+def test_windows_are_sections_of_the_standardised_signal(recordings):
+    recording = recordings[5]
+    windows, exercises = watch.windows([recording], 100, 20)
+    assert windows.shape == ((len(recording.signal) - 100) // 20 + 1, 100, 6)
+    np.testing.assert_array_equal(windows[3], watch.standardise(recording.signal)[60:160])
+    assert set(exercises.tolist()) == {recording.exercise}
+    np.testing.assert_array_equal(watch.standardise(np.array([[1, 1, 1, 1, 5, 99]], np.float32)), [[1, 2, 2, 1, 2, 4]])
 
 
-def test_half_the_rate_is_the_mean_of_two(recordings):
-    (half,) = watch.slower(recordings[:1])
+def test_at_half_the_rate_each_sample_is_the_mean_of_two(recordings):
+    (half,) = watch.halve_rate(recordings[:1])
     assert half.signal.shape == (len(recordings[0].signal) // 2, 6)
     np.testing.assert_allclose(half.signal[7], recordings[0].signal[14:16].mean(axis=0), rtol=1e-6)
 
 
-def test_a_mirrored_left_arm_feels_gravity_as_a_right_arm_does(recordings):
-    """Of the exercise TRAP the arm hangs: gravity lies along the x axis, and its sign tells left from right."""
+def test_a_mirrored_left_arm_measures_gravity_like_a_right_arm(recordings):
+    """In the exercise TRAP the arm hangs down: gravity is along the x axis, its sign distinguishes left and right."""
     hanging = [item for item in recordings if watch.EXERCISES[item.exercise] == "TRAP"]
     before = np.array([item.signal.mean(axis=0) for item in hanging])
-    after = np.array([item.signal.mean(axis=0) for item in watch.mirrored(hanging)])
+    after = np.array([item.signal.mean(axis=0) for item in watch.mirror(hanging)])
     assert sorted(np.sign(before[:, 0])) == [-1.0] * 10 + [1.0] * 10
     np.testing.assert_allclose(after, before * [-1, 1, 1, 1, -1, -1], rtol=1e-4, atol=1e-6)
 
 
-def test_turned_copies_keep_lengths_of_vectors_up_to_their_strength(recordings):
-    copies = watch.turned(recordings[:3], seed=0)
+def test_rotated_copies_keep_the_lengths_of_vectors_up_to_their_scale(recordings):
+    copies = watch.rotate(recordings[:3], seed=0)
     for before, after in zip(recordings, copies, strict=False):
         assert (after.exercise, after.person) == (before.exercise, before.person)
         for part in (slice(0, 3), slice(3, 6)):
@@ -115,36 +115,36 @@ def test_turned_copies_keep_lengths_of_vectors_up_to_their_strength(recordings):
             assert ratio.std() < 1e-4
             assert 0.85 <= ratio.mean() <= 1.15
         assert abs(after.signal - before.signal).max() > 0.1
-    again = watch.turned(recordings[:3], seed=0)
-    assert all(np.array_equal(one.signal, two.signal) for one, two in zip(copies, again, strict=True))
+    again = watch.rotate(recordings[:3], seed=0)
+    assert all(np.array_equal(first.signal, second.signal) for first, second in zip(copies, again, strict=True))
 
 
 def test_balanced_samples_keep_the_shares_of_their_classes():
     inputs, labels = np.arange(100), np.repeat([0, 1], [80, 20])
-    chosen, classes = watch.balanced(inputs, labels, 10)
-    assert len(set(chosen.tolist())) == 10
+    drawn, classes = watch.draw_balanced(inputs, labels, 10)
+    assert len(set(drawn.tolist())) == 10
     assert np.bincount(classes).tolist() == [8, 2]
-    np.testing.assert_array_equal(classes, labels[chosen])
+    np.testing.assert_array_equal(classes, labels[drawn])
 
 
-def test_the_vowels_are_nine_men_thirty_times_and_a_test_part():
-    found = vowels.load("japanese-vowels")
-    assert (found.frames.shape, found.frames.dtype, found.test_from) == ((640, 25, 12), np.float32, 270)
-    assert np.bincount(found.speakers[:270]).tolist() == [30] * 9
-    assert np.bincount(found.speakers[270:]).tolist() == [31, 35, 88, 44, 29, 24, 40, 50, 29]
-    assert found.frames[0, :3, 0].tolist() == pytest.approx([1.860936, 1.906684, 1.919277])
-    assert found.frames[0, 0, 1] == pytest.approx(-0.207383)
+def test_the_vowels_are_thirty_utterances_of_nine_men_and_a_test_part():
+    utterances = vowels.load("japanese-vowels")
+    assert (utterances.frames.shape, utterances.frames.dtype, utterances.test_from) == ((640, 25, 12), np.float32, 270)
+    assert np.bincount(utterances.speakers[:270]).tolist() == [30] * 9
+    assert np.bincount(utterances.speakers[270:]).tolist() == [31, 35, 88, 44, 29, 24, 40, 50, 29]
+    assert utterances.frames[0, :3, 0].tolist() == pytest.approx([1.860936, 1.906684, 1.919277])
+    assert utterances.frames[0, 0, 1] == pytest.approx(-0.207383)
 
 
-def test_standardised_vowels_have_unit_spread_and_known_limits():
-    found = vowels.load("japanese-vowels")
-    scaled = vowels.standardised(found.frames[:270])
+def test_standardised_vowels_have_unit_deviation_and_fixed_limits():
+    utterances = vowels.load("japanese-vowels")
+    scaled = vowels.standardise(utterances.frames[:270])
     assert abs(scaled.mean(axis=(0, 1))).max() < 0.1
     assert abs(scaled.std(axis=(0, 1)) - 1).max() < 0.1
     assert abs(scaled).max() == 3.0
 
 
-def test_the_training_part_of_the_vowels_trains_and_the_rest_judges():
-    splits = vowels.splits("japanese-vowels", 64, 96)
+def test_the_own_test_part_of_the_vowels_is_split_into_golden_calibration_and_test():
+    splits = vowels.load_splits("japanese-vowels", 64, 96)
     assert [len(x) for x in (splits.train_inputs, splits.golden_inputs, splits.calibration_inputs)] == [270, 64, 96]
     assert len(splits.test_inputs) == 370 - 64 - 96

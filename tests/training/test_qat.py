@@ -1,4 +1,4 @@
-"""Quantization-aware fine-tuning in PyTorch, and the sentence that says why Keras has none."""
+"""Quantization-aware fine-tuning in PyTorch, and the error that says why Keras has none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekit.core.events import Noted, Progress
 
 
 @pytest.mark.slow
-def test_fine_tuning_leaves_a_float_source_that_int8_takes(lab) -> None:
+def test_fine_tuning_leaves_a_float_source_that_converts_to_int8(lab) -> None:
     plain = lab.train("torch", epochs=5)
     tuned = lab.train("torch", epochs=5, qat=True)
     record = tuned.training["qat"]
@@ -22,24 +22,24 @@ def test_fine_tuning_leaves_a_float_source_that_int8_takes(lab) -> None:
     assert tuned.history == plain.history  # the float training before it is the same
     assert any("qat_loss" in event.figures for event in lab.events if isinstance(event, Progress))
 
-    chosen = ("--target", "executorch:int8", "--calibration-samples", "16")
-    answer = call("export", "blobs", "--framework", "torch", *chosen, "--root", lab.root)
+    options = ("--target", "executorch:int8", "--calibration-samples", "16")
+    answer = call("export", "blobs", "--framework", "torch", *options, "--root", lab.root)
     assert answer.code == 0, answer.err
     answer = call("validate", "--root", lab.root, "--json")
     assert answer.code == 0, answer.err
     assert [item["passed"] for item in answer.data["validations"]] == [True]
 
 
-def test_no_time_left_for_it_is_told(lab) -> None:
+def test_a_time_limit_that_leaves_no_time_for_it_is_reported(lab) -> None:
     source = lab.train("torch", epochs=50, qat=True, time_limit_s=0.001)
     assert source.training["qat"]["epochs"] == 0
-    assert "the time limit left nothing for quantization-aware training" in [
+    assert "the time limit left no time for quantization-aware training" in [
         event.detail for event in lab.events if isinstance(event, Noted)
     ]
 
 
 @pytest.mark.parametrize("framework", ["keras", "both"])
-def test_keras_has_none_and_nothing_is_trained(tmp_path, framework: str) -> None:
+def test_keras_does_not_support_it_and_nothing_is_trained(tmp_path, framework: str) -> None:
     answer = call("train", "linear", "--framework", framework, "--qat", "--root", tmp_path, "--json")
     assert answer.code == 2
     assert answer.data["error"]["message"].startswith("--qat: Keras 3 has no quantization-aware training")

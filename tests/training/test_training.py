@@ -1,4 +1,4 @@
-"""What both training loops do the same: early stopping, time limit, TensorBoard, weight decay, schedules."""
+"""Behaviour shared by both training loops: early stopping, time limit, TensorBoard, weight decay, schedules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = pytest.mark.parametrize("kind", ["keras", "torch"])
 
 
 @KINDS
-def test_early_stopping_keeps_the_best_weights_and_spares_the_other_sets(lab, kind: str) -> None:
+def test_early_stopping_keeps_the_best_weights_and_validates_on_held_out_training_samples(lab, kind: str) -> None:
     source = lab.train(kind, epochs=30, early_stopping=2, learning_rate=0.3, schedule="constant")
     losses = source.history["val_loss"]
     best = int(np.argmin(losses))
@@ -25,7 +25,7 @@ def test_early_stopping_keeps_the_best_weights_and_spares_the_other_sets(lab, ki
     assert source.training["epochs_done"] == len(losses) == best + 3 < 30
     assert source.training["best_epoch"] == best + 1
     assert (source.data["train"], source.data["validation"]) == (691, 77)
-    # The model that was saved is the one of the best epoch: a training of just so many epochs ends in the same weights.
+    # The saved model is the one of the best epoch: a training of exactly that many epochs ends in the same weights.
     again = lab.train(kind, epochs=best + 1, early_stopping=2, learning_rate=0.3, schedule="constant")
     assert again.training["weights_sha256"] == source.training["weights_sha256"]
 
@@ -41,7 +41,7 @@ def test_events_carry_loss_metric_and_validation_figures(lab, kind: str) -> None
 
 
 @KINDS
-def test_a_time_limit_ends_in_an_ordinary_source(lab, kind: str) -> None:
+def test_a_time_limit_results_in_a_regular_source(lab, kind: str) -> None:
     source = lab.train(kind, epochs=1_000_000, time_limit_s=0.001)
     assert source.training["stopped"] == "time limit"
     assert source.training["epochs_done"] == 0
@@ -54,15 +54,15 @@ def test_a_time_limit_ends_in_an_ordinary_source(lab, kind: str) -> None:
 
 
 def scalars(folder) -> dict[str, list[tuple[int, float]]]:
-    """Tag -> (step, value), from scalar events and from the tensors that tf.summary writes."""
+    """Return (step, value) pairs by tag, from scalar events and from the tensors that tf.summary writes."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
     events = EventAccumulator(str(folder)).Reload()
-    found = {tag: [(item.step, item.value) for item in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    curves = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     for tag in events.Tags()["tensors"]:
-        found[tag] = [(item.step, float(make_ndarray(item.tensor_proto))) for item in events.Tensors(tag)]
-    return found
+        curves[tag] = [(event.step, float(make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
+    return curves
 
 
 @KINDS
@@ -79,24 +79,24 @@ def test_tensorboard_reads_the_curves_of_source_json(lab, kind: str) -> None:
     assert list((lab.folder(kind) / "tensorboard").iterdir())[1:] == []
 
 
-def test_the_event_files_of_torch_do_not_bring_tensorflow_in(tmp_path) -> None:
+def test_writing_event_files_from_torch_does_not_import_tensorflow(tmp_path) -> None:
     code = (
         "import sys; from edgekit.training.torch import _Events; events = _Events(sys.argv[1]);"
         " events.write(1, {'loss': 0.5}); events.close(); print('tensorflow' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
     assert scalars(tmp_path) == {"loss": [(1, 0.5)]}
 
 
-def test_tensorboard_goes_into_a_folder_that_is_named(lab, tmp_path) -> None:
+def test_event_files_are_written_into_the_named_folder(lab, tmp_path) -> None:
     lab.train("torch", epochs=1, tensorboard=str(tmp_path / "runs"))
     assert list((tmp_path / "runs/blobs/torch").glob("events.out.tfevents.*"))
     assert not (lab.folder("torch") / "tensorboard").exists()
 
 
 @KINDS
-def test_weight_decay_shrinks_weights_and_spares_biases(lab, kind: str) -> None:
+def test_weight_decay_shrinks_weights_and_excludes_biases(lab, kind: str) -> None:
     toml = lab.root / "models/blobs/model.toml"
     toml.write_text(toml.read_text().replace("weight_decay = 0.01", "weight_decay = 100.0"))
     lab.train(kind, epochs=3)
@@ -116,15 +116,15 @@ def load_weights(folder) -> list[np.ndarray]:
 
     import h5py
 
-    found: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
     with zipfile.ZipFile(folder / "model.keras") as archive:
         file = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
-    file["layers"].visititems(lambda _, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None)
-    return [value for value in found if value.dtype == np.float32]
+    file["layers"].visititems(lambda _, node: weights.append(node[()]) if isinstance(node, h5py.Dataset) else None)
+    return [value for value in weights if value.dtype == np.float32]
 
 
 @KINDS
-def test_a_learning_rate_that_is_too_high_is_one_sentence(lab, kind: str) -> None:
+def test_a_learning_rate_that_is_too_high_is_a_one_line_error(lab, kind: str) -> None:
     from edgekit.core.errors import StepFailed
 
     lab_model = lab.root / "models/blobs/model.toml"
@@ -145,22 +145,22 @@ def test_a_learning_rate_that_is_too_high_is_one_sentence(lab, kind: str) -> Non
         lab.train(kind, epochs=1, learning_rate=1e30, schedule="constant")
 
 
-def splits(count: int, groups: np.ndarray | None) -> Splits:
+def make_splits(count: int, groups: np.ndarray | None) -> Splits:
     x, y = np.zeros((count, 1), np.float32), np.arange(count) % 2
     return Splits("n", "s", "l", x, y, x, y, x, y, x, y, groups)
 
 
-def test_samples_held_out_keep_proportions_and_groups_together() -> None:
+def test_held_out_samples_keep_class_proportions_and_whole_groups() -> None:
     groups = np.tile(np.arange(20), 5)
-    kept, held = hold_out(splits(100, groups), 0.2, stratify=True)
+    kept, held = hold_out(make_splits(100, groups), 0.2, stratify=True)
     assert sorted([*kept, *held]) == list(range(100))
     assert len(held) == 20
     assert set(groups[kept]).isdisjoint(groups[held])
     assert (np.arange(100)[held] % 2).mean() == 0.5
-    again = hold_out(splits(100, groups), 0.2, stratify=True)
+    again = hold_out(make_splits(100, groups), 0.2, stratify=True)
     np.testing.assert_array_equal(again[1], held)
 
 
-def test_without_groups_each_sample_is_its_own() -> None:
-    kept, held = hold_out(splits(10, None), 0.01, stratify=False)
+def test_without_groups_samples_are_held_out_one_by_one() -> None:
+    kept, held = hold_out(make_splits(10, None), 0.01, stratify=False)
     assert (len(kept), len(held)) == (9, 1)

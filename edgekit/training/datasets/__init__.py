@@ -1,1 +1,1 @@
-"""Data sets, read from installed packages, from files, or from `keras.datasets`, and cut into disjoint parts."""
+"""Data sets read from installed packages, from files or from `keras.datasets`, and split into disjoint parts."""

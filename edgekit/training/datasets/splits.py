@@ -1,4 +1,4 @@
-"""Train, calibration, golden and test: four disjoint sets."""
+"""Disjoint training, calibration, golden and test sets."""
 
 from __future__ import annotations
 
@@ -14,12 +14,22 @@ from edgekit.core.numerics.metrics import Array
 
 @dataclass(frozen=True)
 class Splits:
-    """Inputs of shape (N, ...), channels last, and labels of shape (N,), in four disjoint sets.
+    """A data set in four disjoint parts, each with inputs `(N, ...)`, channels last, and labels `(N,)`.
 
-    `train` fits the weights, `calibration` sets the ranges of a quantization, `golden` proves that an artifact computes
-    what its source computed, `test` judges accuracy. `name`, `sha256` and `licence` say what data it is.
-    `train_groups` numbers the training samples where some are copies of one another, or of one person: a group is never
-    divided between what is trained on and what judges the epochs.
+    Attributes:
+        name: Name of the data set.
+        sha256: Digest of the data, see `digest`.
+        licence: Licence of the data.
+        train_inputs: Inputs that the weights are trained on.
+        train_labels: Their labels.
+        calibration_inputs: Inputs that determine quantization ranges.
+        calibration_labels: Their labels.
+        golden_inputs: Inputs on which an artifact is compared with its source.
+        golden_labels: Their labels.
+        test_inputs: Inputs that measure the task metric.
+        test_labels: Their labels.
+        train_groups: Group number of each training sample, such as the original of augmented copies; a group is never
+            divided between training and validation. None if every sample is its own group.
     """
 
     name: str
@@ -37,7 +47,19 @@ class Splits:
 
 
 def assemble(name: str, sha256: str, licence: str, inputs: Array, labels: Array, parts: Sequence[Array]) -> Splits:
-    """The splits of one array of inputs and one of labels by the indices of golden, calibration, test and train."""
+    """Return the splits of one data set by index.
+
+    Args:
+        name: Name of the data set.
+        sha256: Digest of the data.
+        licence: Licence of the data.
+        inputs: All inputs `(N, ...)`.
+        labels: All labels `(N,)`.
+        parts: Indices of golden, calibration, test and training samples, in this order.
+
+    Returns:
+        The four parts.
+    """
     golden, calibration, test, train = parts
     return Splits(
         name=name,
@@ -55,7 +77,7 @@ def assemble(name: str, sha256: str, licence: str, inputs: Array, labels: Array,
 
 
 def digest(*arrays: Array) -> str:
-    """sha256 over dtypes, shapes and values."""
+    """Return the sha256 over dtypes, shapes and values of the arrays, independent of their memory layout."""
     hasher = hashlib.sha256()
     for array in arrays:
         hasher.update(f"{array.dtype.str} {array.shape}\n".encode())
@@ -63,41 +85,57 @@ def digest(*arrays: Array) -> str:
     return hasher.hexdigest()
 
 
-def cut(count: int, sizes: tuple[int, ...], seed: int, labels: Array | None = None) -> list[Array]:
-    """Disjoint index sets of the given sizes out of `count`, and last what is left, shuffled by the seed.
+def split_indices(count: int, sizes: tuple[int, ...], seed: int, labels: Array | None = None) -> list[Array]:
+    """Split `range(count)` into shuffled, disjoint index sets.
 
-    With labels, each set has every class in the proportion of the whole, as nearly as counts allow. Raises InputError
-    when less than one sample would be left to train on.
+    Args:
+        count: Number of samples.
+        sizes: Sizes of the sets that are held out.
+        seed: Seed of the shuffle.
+        labels: Labels `(count,)`; if given, every set contains each class in its overall proportion, up to rounding.
+
+    Returns:
+        One set per size, followed by the remaining indices.
+
+    Raises:
+        InputError: No sample would remain.
     """
     if sum(sizes) >= count:
-        raise InputError(
-            f"the data has {count} samples; {sum(sizes)} of them are held out, and none is left to train on"
-        )
+        raise InputError(f"the data has {count} samples, of which {sum(sizes)} are held out: none is left to train on")
     order = np.random.default_rng(seed).permutation(count)
     if labels is not None:
-        order = order[_interleaved(labels[order])]
+        order = order[_interleave_classes(labels[order])]
     ends = np.cumsum(sizes)
     return [*np.split(order[: ends[-1]], ends[:-1]), order[ends[-1] :]]
 
 
 def hold_out(splits: Splits, share: float, *, stratify: bool) -> tuple[Array, Array]:
-    """Indices into the training set: what is trained on, and the share of it that judges the epochs.
+    """Split the training set into samples for training and samples for validation; groups stay whole.
 
-    Groups stay whole. With `stratify` the classes keep their proportions. Raises InputError when nothing would be left.
+    Args:
+        splits: The data set.
+        share: Share of the groups held out for validation, at least one group.
+        stratify: Whether both sets contain each class in its overall proportion.
+
+    Returns:
+        Indices into the training set: training samples and validation samples.
+
+    Raises:
+        InputError: No group would remain to train on.
     """
     count = len(splits.train_inputs)
     groups = np.arange(count) if splits.train_groups is None else splits.train_groups
-    names, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    names, first, group_of_sample = np.unique(groups, return_index=True, return_inverse=True)
     labels = splits.train_labels[first] if stratify else None
-    chosen = cut(len(names), (max(1, round(share * len(names))),), 0, labels)[0]
-    held = np.isin(member, chosen)
+    held_groups = split_indices(len(names), (max(1, round(share * len(names))),), 0, labels)[0]
+    held = np.isin(group_of_sample, held_groups)
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _interleaved(labels: Array) -> Array:
-    """An order in which every prefix has the classes in nearly the proportion of the whole."""
-    place = np.empty(len(labels), dtype=np.float64)
+def _interleave_classes(labels: Array) -> Array:
+    """Return an order in which every prefix contains the classes in nearly their overall proportion."""
+    position = np.empty(len(labels), dtype=np.float64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.argsort(place, kind="stable")
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.argsort(position, kind="stable")

@@ -1,7 +1,8 @@
-"""Shoulder exercises by a smartwatch: 140 recordings of ten people, six channels at 50 Hz; from the seglearn package.
+"""Smartwatch recordings of shoulder exercises, six channels at 50 Hz; from the seglearn package.
 
-Accelerations ax, ay, az in g and rotation rates wx, wy, wz in rad/s. Each person does each of seven exercises with the
-left and with the right arm. Burns et al., "Shoulder physiotherapy exercise recognition", arXiv 1802.01489.
+140 recordings: each of ten people performs each of seven exercises with the left and with the right arm.
+The channels are accelerations ax, ay, az in g and rotation rates wx, wy, wz in rad/s.
+Source: Burns et al., "Shoulder physiotherapy exercise recognition", arXiv 1802.01489.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.training.datasets.packaged import read
-from edgekit.training.datasets.splits import cut
+from edgekit.training.datasets.packaged import read_packaged
+from edgekit.training.datasets.splits import split_indices
 
 SEGLEARN = Requirement("seglearn", "seglearn", "data")
 
@@ -25,14 +26,21 @@ NAME = "watch"
 LICENCE = "BSD 3-Clause (seglearn, David Burns)"
 EXERCISES = ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")
 _SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"
-# Near the deviation of each channel: 1 g and 0.5 g, 1 rad/s and 2.5 rad/s.
+# Roughly the standard deviation of each channel: in g for accelerations, in rad/s for rotation rates.
 _UNIT = np.array([1.0, 0.5, 0.5, 1.0, 2.5, 1.0], np.float32)
+# Standardised values are clipped to this many units, so that the input has a fixed range.
 _LIMIT = 4.0
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One set of repetitions: signal (T, 6), float32, as measured; the exercise, 0 to 6; the person, 1 to 10."""
+    """One set of repetitions of an exercise.
+
+    Attributes:
+        signal: Samples `(T, 6)` as measured, float32.
+        exercise: Index in `EXERCISES`, 0 to 6.
+        person: Number of the person, 1 to 10.
+    """
 
     signal: NDArray[np.float32]
     exercise: int
@@ -41,7 +49,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Parts:
-    """Whole recordings: those of the test people, and of the others, for each purpose."""
+    """Recordings by purpose; a recording is in one part only."""
 
     train: tuple[Recording, ...]
     calibration: tuple[Recording, ...]
@@ -50,13 +58,23 @@ class Parts:
 
 
 def load(data: str) -> tuple[Recording, ...]:
-    """All 140. Raises InputError for another name or a file with another sha256; MissingDependency.
+    """Load all 140 recordings.
 
-    The file is a pickle, which can hold any code: it is not opened unless it is the known one, bit by bit.
+    The file is a pickle, which can execute any code, so it is only opened after its sha256 has been verified.
+
+    Args:
+        data: Name of the data; only `watch` is known.
+
+    Returns:
+        The recordings.
+
+    Raises:
+        InputError: The name is unknown, or the file is missing or has a different hash.
+        MissingDependency: The seglearn package is not installed.
     """
     if data != NAME:
         raise InputError(f"unknown data '{data}'; known: {NAME}")
-    content = read(data, SEGLEARN, "1.2.5", "data/watch_dataset.npy", _SHA256, "the smartwatch recordings")
+    content = read_packaged(data, SEGLEARN, "1.2.5", "data/watch_dataset.npy", _SHA256, "the smartwatch recordings")
     table = np.load(io.BytesIO(content), allow_pickle=True).item()
     return tuple(
         Recording(np.asarray(signal, np.float32), int(exercise), int(person))
@@ -64,75 +82,134 @@ def load(data: str) -> tuple[Recording, ...]:
     )
 
 
-def parts(recordings: Sequence[Recording], test_people: Sequence[int], held_out: int) -> Parts:
-    """Test people are in no other part. Of each exercise, calibration and golden get `held_out` recordings each.
+def split_recordings(recordings: Sequence[Recording], test_people: Sequence[int], held_out: int) -> Parts:
+    """Split recordings by person and by recording, so that overlapping windows of different parts share no sample.
 
-    No recording is in two parts, so that windows of different parts share no sample however much they overlap.
+    Args:
+        recordings: The recordings.
+        test_people: People whose recordings are all in the test part and in no other.
+        held_out: Number of recordings of each exercise in the calibration part, and in the golden part.
+
+    Returns:
+        The four parts.
+
+    Raises:
+        InputError: No recording would be left to train on.
     """
-    test = tuple(item for item in recordings if item.person in test_people)
-    others = [item for item in recordings if item.person not in test_people]
-    exercises = np.array([item.exercise for item in others])
+    test = tuple(recording for recording in recordings if recording.person in test_people)
+    others = [recording for recording in recordings if recording.person not in test_people]
+    exercises = np.array([recording.exercise for recording in others])
     count = held_out * len(np.unique(exercises))
-    chosen = cut(len(others), (count, count), seed=0, labels=exercises)
-    golden, calibration, train = (tuple(others[index] for index in part) for part in chosen)
+    indices = split_indices(len(others), (count, count), seed=0, labels=exercises)
+    golden, calibration, train = (tuple(others[index] for index in part) for part in indices)
     return Parts(train, calibration, golden, test)
 
 
-def slower(recordings: Sequence[Recording]) -> list[Recording]:
-    """At half the rate, 25 Hz: each sample is the mean of two. Arms do not move faster than that shows."""
+def halve_rate(recordings: Sequence[Recording]) -> list[Recording]:
+    """Return the recordings at half the sampling rate, 25 Hz, which is still fast enough for movements of an arm.
+
+    Args:
+        recordings: Recordings at 50 Hz.
+
+    Returns:
+        Copies in which each sample is the mean of two.
+    """
     return [
-        replace(item, signal=item.signal[: len(item.signal) // 2 * 2].reshape(-1, 2, 6).mean(axis=1))
-        for item in recordings
+        replace(recording, signal=recording.signal[: len(recording.signal) // 2 * 2].reshape(-1, 2, 6).mean(axis=1))
+        for recording in recordings
     ]
 
 
-def mirrored(recordings: Sequence[Recording]) -> list[Recording]:
-    """Copies as if the other arm had moved: the mirror image across the watch's x axis.
+def mirror(recordings: Sequence[Recording]) -> list[Recording]:
+    """Return copies as if the exercise had been performed with the other arm: mirrored along the watch's x axis.
 
-    A mirror turns round the acceleration along its axis, and of rotation rates those about the two other axes.
+    A reflection inverts the acceleration along its axis and the rotation rates about the two other axes.
+
+    Args:
+        recordings: The recordings.
+
+    Returns:
+        One mirrored copy of each.
     """
     signs = np.array([-1, 1, 1, 1, -1, -1], np.float32)
-    return [replace(item, signal=item.signal * signs) for item in recordings]
+    return [replace(recording, signal=recording.signal * signs) for recording in recordings]
 
 
-def turned(recordings: Sequence[Recording], seed: int, radians: float = 0.3, spread: float = 0.15) -> list[Recording]:
-    """Copies as if the watch sat otherwise on the wrist: each turned about a random axis, by `radians` or so for each
-    component, and its strength changed by up to a share of `spread`. The same seed gives the same copies."""
+def rotate(recordings: Sequence[Recording], seed: int, radians: float = 0.3, spread: float = 0.15) -> list[Recording]:
+    """Return copies as if the watch had been worn differently: rotated about a random axis and rescaled.
+
+    Args:
+        recordings: The recordings.
+        seed: Seed of the random rotations and scales.
+        radians: Standard deviation of each component of the rotation vector, in radians.
+        spread: Largest relative change of the amplitude.
+
+    Returns:
+        One rotated copy of each.
+    """
     rng = np.random.default_rng(seed)
     copies = []
-    for item in recordings:
+    for recording in recordings:
         matrix = _rotation(rng.normal(0, radians, 3))
-        vectors = item.signal.reshape(-1, 2, 3) @ matrix.T  # acceleration and rotation rate turn alike
-        strength = np.float32(rng.uniform(1 - spread, 1 + spread))
-        copies.append(replace(item, signal=(vectors.reshape(-1, 6) * strength).astype(np.float32)))
+        vectors = recording.signal.reshape(-1, 2, 3) @ matrix.T  # both acceleration and rotation rate
+        scale = np.float32(rng.uniform(1 - spread, 1 + spread))
+        copies.append(replace(recording, signal=(vectors.reshape(-1, 6) * scale).astype(np.float32)))
     return copies
 
 
 def _rotation(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The matrix that turns about the vector by its length in radians (Rodrigues' formula)."""
+    """Return the rotation matrix of a rotation vector, whose length is the angle in radians (Rodrigues' formula)."""
     angle = float(np.linalg.norm(vector))
     x, y, z = vector / angle
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)
 
 
-def standardised(signal: Array) -> Array:
-    """In fixed units for each channel, and clipped to -4..4, so that a device can do the same. Shape stays."""
+def standardise(signal: Array) -> Array:
+    """Scale each channel by a fixed unit, which a device can apply too, and clip to -4..4.
+
+    Args:
+        signal: Samples `(..., 6)` as measured.
+
+    Returns:
+        An array of the same shape, float32.
+    """
     scaled: Array = np.clip(signal.astype(np.float32) / _UNIT, -_LIMIT, _LIMIT).astype(np.float32)
     return scaled
 
 
 def windows(recordings: Sequence[Recording], length: int, stride: int) -> tuple[Array, Array]:
-    """Windows (N, length, 6) of the standardised signals, one every `stride` samples, and their exercises (N,)."""
-    found, exercises = [], []
-    for item in recordings:
-        views = np.lib.stride_tricks.sliding_window_view(standardised(item.signal), length, axis=0)[::stride]
-        found.append(views.transpose(0, 2, 1))  # (N, C, T) -> (N, T, C)
-        exercises.append(np.full(len(views), item.exercise, np.int64))
-    return np.concatenate(found), np.concatenate(exercises)
+    """Cut the standardised signals into windows.
+
+    Args:
+        recordings: The recordings.
+        length: Samples per window.
+        stride: Samples between the starts of consecutive windows.
+
+    Returns:
+        Windows `(N, length, 6)` and the exercise of each `(N,)`.
+    """
+    pieces, exercises = [], []
+    for recording in recordings:
+        views = np.lib.stride_tricks.sliding_window_view(standardise(recording.signal), length, axis=0)[::stride]
+        pieces.append(views.transpose(0, 2, 1))  # (N, C, T) -> (N, T, C)
+        exercises.append(np.full(len(views), recording.exercise, np.int64))
+    return np.concatenate(pieces), np.concatenate(exercises)
 
 
-def balanced(inputs: Array, labels: Array, count: int) -> tuple[Array, Array]:
-    """`count` of the samples, drawn so that every class keeps its share. Raises InputError when there are too few."""
-    chosen = cut(len(labels), (count,), seed=0, labels=labels)[0]
-    return inputs[chosen], labels[chosen]
+def draw_balanced(inputs: Array, labels: Array, count: int) -> tuple[Array, Array]:
+    """Draw samples at random so that every class keeps its share.
+
+    Args:
+        inputs: Inputs `(N, ...)`.
+        labels: Labels `(N,)`.
+        count: Number of samples to draw, less than N.
+
+    Returns:
+        The inputs and the labels of the samples.
+
+    Raises:
+        InputError: There are too few samples.
+    """
+    drawn = split_indices(len(labels), (count,), seed=0, labels=labels)[0]
+    return inputs[drawn], labels[drawn]

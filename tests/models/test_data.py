@@ -171,9 +171,9 @@ def test_people_of_the_test_are_in_no_other_part(loaded, name):
     code = load_function(MODELS / name / "data.py", "load").__globals__
     anomaly = name == "autoencoder"
     recordings = watch.load("watch")
-    recordings = recordings if anomaly else watch.slower(recordings)
+    recordings = recordings if anomaly else watch.halve_rate(recordings)
     known = [item for item in recordings if not anomaly or item.exercise == code["NORMAL"]]
-    parts = watch.parts(known, code["TEST_PEOPLE"], code["HELD_OUT"])
+    parts = watch.split_recordings(known, code["TEST_PEOPLE"], code["HELD_OUT"])
     seen = set()
     for part in PARTS:
         chosen = getattr(parts, part)
