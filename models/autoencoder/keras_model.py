@@ -1,14 +1,14 @@
-"""autoencoder in Keras: the shape of MLPerf Tiny's anomaly detection network."""
+"""autoencoder in Keras: the architecture of MLPerf Tiny's anomaly detection network."""
 
 import keras
 from keras import layers
 
+# Of batch norm: a short training ends before Keras's default of 0.99 has replaced the initial statistics.
 MOMENTUM = 0.9
-"""Of batch norm: a short training is over before Keras's 0.99 has forgotten the statistics it started with."""
 
 
 def build() -> keras.Model:
-    """Input and output (N, 480): the output is the input as the network remembers what is normal."""
+    """Return the untrained network: input `(N, 480)`, output `(N, 480)`, the reconstruction of the input."""
     features = keras.Input((480,), name="features")
     x = features
     for units in (128, 128, 128, 128, 8, 128, 128, 128, 128):

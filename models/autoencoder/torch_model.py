@@ -1,10 +1,10 @@
-"""autoencoder in PyTorch: the shape of MLPerf Tiny's anomaly detection network."""
+"""autoencoder in PyTorch: the architecture of MLPerf Tiny's anomaly detection network."""
 
 from torch import Tensor, nn
 
 
 class Autoencoder(nn.Module):
-    """Input and output (N, 480): the output is the input as the network remembers what is normal."""
+    """A network with input `(N, 480)` and output `(N, 480)`, the reconstruction of the input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,12 +20,12 @@ class Autoencoder(nn.Module):
 
 
 def initialise(layer: nn.Module) -> None:
-    """As Keras does where nothing else is said."""
+    """Initialise a layer as Keras does by default."""
     if isinstance(layer, nn.Linear):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
 
 
 def build() -> nn.Module:
-    """The untrained network."""
+    """Return the untrained network."""
     return Autoencoder().apply(initialise)

@@ -1,19 +1,19 @@
-"""ds_cnn in Keras: the shape of MLPerf Tiny's keyword spotting network, on four seconds of six channels."""
+"""ds_cnn in Keras: the architecture of MLPerf Tiny's keyword spotting network, for four seconds of six channels."""
 
 import keras
 from keras import layers
 
+# Of batch norm: a short training ends before Keras's default of 0.99 has replaced the initial statistics.
 MOMENTUM = 0.9
-"""Of batch norm: a short training is over before Keras's 0.99 has forgotten the statistics it started with."""
 
 
 def norm_relu(x: keras.KerasTensor) -> keras.KerasTensor:
-    """What stands behind every convolution."""
+    """Apply batch norm and ReLU, as after every convolution."""
     return layers.ReLU()(layers.BatchNormalization(momentum=MOMENTUM)(x))
 
 
 def build() -> keras.Model:
-    """Input (N, 100, 6, 1): time, channel; output (N, 7): probabilities."""
+    """Return the untrained network: input `(N, 100, 6, 1)` (time, channel, 1), output `(N, 7)`, probabilities."""
     signal = keras.Input((100, 6, 1), name="signal")
     x = norm_relu(layers.Conv2D(64, (10, 4), 2, padding="same")(signal))  # (N, 50, 3, 64)
     x = layers.Dropout(0.2)(x)

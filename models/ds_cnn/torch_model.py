@@ -1,20 +1,20 @@
-"""ds_cnn in PyTorch: the shape of MLPerf Tiny's keyword spotting network, on four seconds of six channels."""
+"""ds_cnn in PyTorch: the architecture of MLPerf Tiny's keyword spotting network, for four seconds of six channels."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 def norm_relu(channels: int) -> list[nn.Module]:
-    """What stands behind every convolution, with Keras's epsilon."""
+    """Return batch norm with Keras's epsilon and ReLU, which follow every convolution."""
     return [nn.BatchNorm2d(channels, eps=1e-3), nn.ReLU()]
 
 
 class DSCNN(nn.Module):
-    """Input (N, 1, 100, 6): time, channel; output (N, 7): probabilities, but logits while training."""
+    """A network with input `(N, 1, 100, 6)` and output `(N, 7)`: probabilities, in training mode logits."""
 
     def __init__(self) -> None:
         super().__init__()
-        # For these sizes Keras pads both sides alike: (50 - 1) * 2 + 10 - 100 = 2 * 4, (3 - 1) * 2 + 4 - 6 = 2 * 1.
+        # For these sizes Keras pads both sides equally: (50 - 1) * 2 + 10 - 100 = 2 * 4, (3 - 1) * 2 + 4 - 6 = 2 * 1.
         layers = [nn.Conv2d(1, 64, (10, 4), 2, padding=(4, 1)), *norm_relu(64), nn.Dropout(0.2)]  # (N, 64, 50, 3)
         for _ in range(4):
             layers += [nn.Conv2d(64, 64, 3, padding=1, groups=64), *norm_relu(64)]
@@ -29,12 +29,12 @@ class DSCNN(nn.Module):
 
 
 def initialise(layer: nn.Module) -> None:
-    """As Keras does where nothing else is said."""
+    """Initialise a layer as Keras does by default."""
     if isinstance(layer, (nn.Conv2d, nn.Linear)):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
 
 
 def build() -> nn.Module:
-    """The untrained network."""
+    """Return the untrained network."""
     return DSCNN().apply(initialise)

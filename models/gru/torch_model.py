@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class GRU(nn.Module):
-    """Input (N, 25, 12), output (N, 9): probabilities, but logits while training, as cross_entropy wants them."""
+    """A network with input `(N, 25, 12)` and output `(N, 9)`: probabilities, in training mode logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class GRU(nn.Module):
 
 
 def initialise(layer: nn.Module) -> None:
-    """As Keras does where nothing else is said."""
+    """Initialise a layer as Keras does by default."""
     if isinstance(layer, nn.Linear):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
@@ -31,5 +31,5 @@ def initialise(layer: nn.Module) -> None:
 
 
 def build() -> nn.Module:
-    """The untrained network."""
+    """Return the untrained network."""
     return GRU().apply(initialise)

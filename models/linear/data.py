@@ -7,11 +7,11 @@ from edgekit.core.errors import InputError
 from edgekit.training.datasets.splits import Splits, assemble, digest, split_indices
 
 TRAIN = 2000
-NOISE = 0.1
+NOISE = 0.1  # standard deviation
 
 
 def load(data: str, spec: ModelSpec) -> Splits:
-    """Draws the points; `data` must be the default, there is nothing else to learn a line from."""
+    """Draw the points; only the default data exists. Raise InputError for any other name."""
     if data != spec.data.default:
         raise InputError(f"unknown data '{data}'; known: {spec.data.default}")
     rng = np.random.default_rng(spec.training.seed)

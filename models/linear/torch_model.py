@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Module):
-    """Input (N, 1), output (N, 1)."""
+    """A network with input `(N, 1)` and output `(N, 1)`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -15,5 +15,5 @@ class Linear(nn.Module):
 
 
 def build() -> nn.Module:
-    """The untrained network."""
+    """Return the untrained network."""
     return Linear()

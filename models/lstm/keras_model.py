@@ -5,8 +5,8 @@ from keras import layers
 
 
 def build() -> keras.Model:
-    """Input (N, 25, 12), output (N, 9): probabilities."""
+    """Return the untrained network: input `(N, 25, 12)`, output `(N, 9)`, probabilities."""
     frames = keras.Input((25, 12), name="frames")
-    x = layers.LSTM(64)(frames)  # the output behind the last frame: (N, 64)
+    x = layers.LSTM(64)(frames)  # the output after the last frame: (N, 64)
     probabilities = layers.Dense(9, activation="softmax", name="probabilities")(x)
     return keras.Model(frames, probabilities, name="lstm")

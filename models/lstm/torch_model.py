@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 
 class LSTM(nn.Module):
-    """Input (N, 25, 12), output (N, 9): probabilities, but logits while training, as cross_entropy wants them."""
+    """A network with input `(N, 25, 12)` and output `(N, 9)`: probabilities, in training mode logits."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lstm = nn.LSTM(12, 64, batch_first=True)
-        # PyTorch adds two biases where Keras has one. The second stays zero: it is neither trained nor saved.
+        # PyTorch adds two biases, Keras one. The second stays zero: it is neither trained nor saved.
         del self.lstm.bias_hh_l0
         self.lstm.register_buffer("bias_hh_l0", torch.zeros(4 * 64), persistent=False)
         self.head = nn.Linear(64, 9)
@@ -23,7 +23,7 @@ class LSTM(nn.Module):
 
 
 def initialise(layer: nn.Module) -> None:
-    """As Keras does where nothing else is said: the bias of the forget gate, the second of four, is one."""
+    """Initialise a layer as Keras does by default: the bias of the forget gate, the second of four, is one."""
     if isinstance(layer, nn.Linear):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
@@ -35,5 +35,5 @@ def initialise(layer: nn.Module) -> None:
 
 
 def build() -> nn.Module:
-    """The untrained network."""
+    """Return the untrained network."""
     return LSTM().apply(initialise)

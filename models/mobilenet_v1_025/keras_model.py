@@ -3,9 +3,10 @@
 import keras
 from keras import layers
 
+# Of batch norm: a short training ends before Keras's default of 0.99 has replaced the initial statistics.
 MOMENTUM = 0.9
-"""Of batch norm: a short training is over before Keras's 0.99 has forgotten the statistics it started with."""
 
+# Filters and stride of each depthwise separable convolution.
 BLOCKS = (
     (16, 1),
     (32, 2),
@@ -21,16 +22,15 @@ BLOCKS = (
     (256, 2),
     (256, 1),
 )
-"""Filters and stride of each depthwise separable convolution."""
 
 
 def norm_relu(x: keras.KerasTensor) -> keras.KerasTensor:
-    """What stands behind every convolution."""
+    """Apply batch norm and ReLU, as after every convolution."""
     return layers.ReLU()(layers.BatchNormalization(momentum=MOMENTUM)(x))
 
 
 def build() -> keras.Model:
-    """Input (N, 96, 96, 3), output (N, 10): probabilities."""
+    """Return the untrained network: input `(N, 96, 96, 3)`, output `(N, 10)`, probabilities."""
     image = keras.Input((96, 96, 3), name="image")
     x = norm_relu(layers.Conv2D(8, 3, 2, padding="same")(image))  # (N, 48, 48, 8)
     for filters, stride in BLOCKS:

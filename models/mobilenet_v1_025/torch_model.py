@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# Filters and stride of each depthwise separable convolution.
 BLOCKS = (
     (16, 1),
     (32, 2),
@@ -18,15 +19,14 @@ BLOCKS = (
     (256, 2),
     (256, 1),
 )
-"""Filters and stride of each depthwise separable convolution."""
 
 
 class ConvNormRelu(nn.Module):
-    """A convolution of any kernel, stride and groups, padded as Keras pads, with batch norm and ReLU."""
+    """A convolution with the padding of Keras, batch norm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        # Keras pads an even size for a stride of 2 at the right and at the bottom only.
+        # With a stride of 2, Keras pads even sizes at the right and at the bottom only.
         self.uneven = stride == 2
         padding = 0 if self.uneven else kernel // 2
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups)
@@ -39,7 +39,7 @@ class ConvNormRelu(nn.Module):
 
 
 class MobileNetV1(nn.Module):
-    """Input (N, 3, 96, 96), output (N, 10): probabilities, but logits while training, as cross_entropy wants them."""
+    """A network with input `(N, 3, 96, 96)` and output `(N, 10)`: probabilities, in training mode logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class MobileNetV1(nn.Module):
 
 
 def initialise(layer: nn.Module) -> None:
-    """As Keras does where nothing else is said."""
+    """Initialise a layer as Keras does by default."""
     if isinstance(layer, (nn.Conv2d, nn.Linear)):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
 
 
 def build() -> nn.Module:
-    """The untrained network."""
+    """Return the untrained network."""
     return MobileNetV1().apply(initialise)

@@ -1,23 +1,23 @@
-"""mobilenet_v2_small in Keras: MobileNet v2's inverted residuals, narrow and few."""
+"""mobilenet_v2_small in Keras: a narrow, shallow MobileNet v2."""
 
 import keras
 from keras import layers
 
+# Of batch norm: a short training ends before Keras's default of 0.99 has replaced the initial statistics.
 MOMENTUM = 0.9
-"""Of batch norm: a short training is over before Keras's 0.99 has forgotten the statistics it started with."""
 
+# Expansion, filters and stride of each inverted residual.
 BLOCKS = ((1, 8, 1), (6, 16, 2), (6, 16, 1), (6, 24, 2), (6, 24, 1), (6, 40, 2), (6, 40, 1), (6, 64, 1))
-"""Expansion, filters and stride of each inverted residual."""
 
 
 def convolution(x: keras.KerasTensor, filters: int, kernel: int = 1, stride: int = 1) -> keras.KerasTensor:
-    """Without a bias: batch norm brings one."""
+    """Apply a convolution and batch norm; the convolution has no bias, since batch norm adds one."""
     x = layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False)(x)
     return layers.BatchNormalization(momentum=MOMENTUM)(x)
 
 
 def squeeze_and_excite(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Weighs each channel by what all of them are on average."""
+    """Scale each channel by a weight computed from the means of all channels."""
     weight = layers.GlobalAveragePooling2D(keepdims=True)(x)  # (N, H, W, C) -> (N, 1, 1, C)
     weight = layers.Conv2D(x.shape[-1] // 4, 1, activation="relu")(weight)
     weight = layers.Conv2D(x.shape[-1], 1, activation="sigmoid")(weight)
@@ -27,7 +27,7 @@ def squeeze_and_excite(x: keras.KerasTensor) -> keras.KerasTensor:
 def inverted_residual(
     x: keras.KerasTensor, expansion: int, filters: int, stride: int, squeeze: bool
 ) -> keras.KerasTensor:
-    """1x1 up, 3x3 depthwise, 1x1 down; with a shortcut where the shape stays."""
+    """Apply 1x1 expansion, 3x3 depthwise and 1x1 projection, with a shortcut if the shape does not change."""
     y = x
     if expansion != 1:
         y = layers.ReLU(6.0)(convolution(y, expansion * x.shape[-1]))
@@ -40,7 +40,10 @@ def inverted_residual(
 
 
 def build(squeeze: bool = False) -> keras.Model:
-    """Input (N, 96, 96, 3), output (N, 10): probabilities. `squeeze` adds squeeze-and-excite to every block."""
+    """Return the untrained network: input `(N, 96, 96, 3)`, output `(N, 10)`, probabilities.
+
+    `squeeze` adds squeeze-and-excite to every block.
+    """
     image = keras.Input((96, 96, 3), name="image")
     x = layers.ReLU(6.0)(convolution(image, 16, 3, stride=2))  # (N, 48, 48, 16)
     for expansion, filters, stride in BLOCKS:

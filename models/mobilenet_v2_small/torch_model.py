@@ -1,18 +1,18 @@
-"""mobilenet_v2_small in PyTorch: MobileNet v2's inverted residuals, narrow and few."""
+"""mobilenet_v2_small in PyTorch: a narrow, shallow MobileNet v2."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# Expansion, filters and stride of each inverted residual.
 BLOCKS = ((1, 8, 1), (6, 16, 2), (6, 16, 1), (6, 24, 2), (6, 24, 1), (6, 40, 2), (6, 40, 1), (6, 64, 1))
-"""Expansion, filters and stride of each inverted residual."""
 
 
 class ConvNorm(nn.Module):
-    """A convolution without a bias, padded as Keras pads, with batch norm."""
+    """A convolution without a bias, with the padding of Keras, and batch norm."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        # Keras pads an even size for a stride of 2 at the right and at the bottom only.
+        # With a stride of 2, Keras pads even sizes at the right and at the bottom only.
         self.uneven = stride == 2
         padding = 0 if self.uneven else kernel // 2
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
@@ -24,7 +24,7 @@ class ConvNorm(nn.Module):
 
 
 class SqueezeAndExcite(nn.Module):
-    """Weighs each channel by what all of them are on average."""
+    """Scaling of each channel by a weight computed from the means of all channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class SqueezeAndExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 up, 3x3 depthwise, 1x1 down; with a shortcut where the shape stays."""
+    """1x1 expansion, 3x3 depthwise and 1x1 projection, with a shortcut if the shape does not change."""
 
     def __init__(self, inputs: int, expansion: int, filters: int, stride: int, squeeze: bool) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Input (N, 3, 96, 96), output (N, 10): probabilities, but logits while training, as cross_entropy wants them."""
+    """A network with input `(N, 3, 96, 96)` and output `(N, 10)`: probabilities, in training mode logits."""
 
     def __init__(self, squeeze: bool) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class MobileNetV2(nn.Module):
 
 
 def initialise(layer: nn.Module) -> None:
-    """As Keras does where nothing else is said."""
+    """Initialise a layer as Keras does by default."""
     if isinstance(layer, (nn.Conv2d, nn.Linear)):
         nn.init.xavier_uniform_(layer.weight)
         if layer.bias is not None:
@@ -87,5 +87,5 @@ def initialise(layer: nn.Module) -> None:
 
 
 def build(squeeze: bool = False) -> nn.Module:
-    """The untrained network. `squeeze` adds squeeze-and-excite to every block."""
+    """Return the untrained network; `squeeze` adds squeeze-and-excite to every block."""
     return MobileNetV2(squeeze).apply(initialise)

@@ -3,12 +3,12 @@
 import keras
 from keras import layers
 
+# Of batch norm: a short training ends before Keras's default of 0.99 has replaced the initial statistics.
 MOMENTUM = 0.9
-"""Of batch norm: a short training is over before Keras's 0.99 has forgotten the statistics it started with."""
 
 
 def residual(x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
-    """Two 3x3 convolutions beside a shortcut, which a 1x1 convolution brings into shape where the stride is not 1."""
+    """Add two 3x3 convolutions to a shortcut, which is a 1x1 convolution if the stride is not 1."""
     y = layers.Conv2D(filters, 3, stride, padding="same")(x)
     y = layers.BatchNormalization(momentum=MOMENTUM)(y)
     y = layers.ReLU()(y)
@@ -20,7 +20,7 @@ def residual(x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTens
 
 
 def build() -> keras.Model:
-    """Input (N, 32, 32, 3), output (N, 10): probabilities."""
+    """Return the untrained network: input `(N, 32, 32, 3)`, output `(N, 10)`, probabilities."""
     image = keras.Input((32, 32, 3), name="image")
     x = layers.Conv2D(16, 3, padding="same")(image)
     x = layers.BatchNormalization(momentum=MOMENTUM)(x)

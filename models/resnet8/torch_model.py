@@ -5,12 +5,12 @@ from torch import Tensor, nn
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """With Keras's epsilon."""
+    """Return batch norm with Keras's epsilon."""
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which a 1x1 convolution brings into shape where the stride is not 1."""
+    """Two 3x3 convolutions added to a shortcut, which is a 1x1 convolution if the stride is not 1."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Residual(nn.Module):
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        # Keras pads an even size for a stride of 2 at the right and at the bottom only.
+        # With a stride of 2, Keras pads even sizes at the right and at the bottom only.
         y = x if self.stride == 1 else F.pad(x, (0, 1, 0, 1))
         y = self.relu1(self.norm1(self.conv1(y)))
         y = self.norm2(self.conv2(y))
@@ -32,7 +32,7 @@ class Residual(nn.Module):
 
 
 class ResNet8(nn.Module):
-    """Input (N, 3, 32, 32), output (N, 10): probabilities, but logits while training, as cross_entropy wants them."""
+    """A network with input `(N, 3, 32, 32)` and output `(N, 10)`: probabilities, in training mode logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,12 +55,12 @@ class ResNet8(nn.Module):
 
 
 def initialise(layer: nn.Module) -> None:
-    """As Keras does where nothing else is said."""
+    """Initialise a layer as Keras does by default."""
     if isinstance(layer, (nn.Conv2d, nn.Linear)):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
 
 
 def build() -> nn.Module:
-    """The untrained network."""
+    """Return the untrained network."""
     return ResNet8().apply(initialise)

@@ -5,7 +5,7 @@ from keras import layers
 
 
 def build() -> keras.Model:
-    """Input (N, 28, 28, 1), output (N, 10): probabilities."""
+    """Return the untrained network: input `(N, 28, 28, 1)`, output `(N, 10)`, probabilities."""
     image = keras.Input((28, 28, 1), name="image")
     x = layers.Conv2D(32, 3, activation="relu")(image)  # (N, 26, 26, 32)
     x = layers.MaxPooling2D(2)(x)  # (N, 13, 13, 32)

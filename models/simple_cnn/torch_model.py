@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class SimpleCNN(nn.Module):
-    """Input (N, 1, 28, 28), output (N, 10): probabilities, but logits while training, as cross_entropy wants them."""
+    """A network with input `(N, 1, 28, 28)` and output `(N, 10)`: probabilities, in training mode logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,5 +23,5 @@ class SimpleCNN(nn.Module):
 
 
 def build() -> nn.Module:
-    """The untrained network."""
+    """Return the untrained network."""
     return SimpleCNN()

@@ -8,7 +8,7 @@ EPSILON = 1e-5
 
 
 def encoder_layer(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Self-attention and a feed-forward network, each normalised before and added to what it was given."""
+    """Apply self-attention and a feed-forward network, each with a layer norm before it and a shortcut around it."""
     y = layers.LayerNormalization(epsilon=EPSILON)(x)
     y = layers.MultiHeadAttention(HEADS, WIDTH // HEADS)(y, y)
     x = layers.Add()([x, layers.Dropout(0.1)(y)])
@@ -19,9 +19,9 @@ def encoder_layer(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def build() -> keras.Model:
-    """Input (N, 25, 12), output (N, 9): probabilities."""
+    """Return the untrained network: input `(N, 25, 12)`, output `(N, 9)`, probabilities."""
     frames = keras.Input((25, 12), name="frames")
-    # A dense layer with a bias of its own for each frame: that is the learned position.
+    # A dense layer with a separate bias per frame; that bias is the learned position.
     positions = keras.initializers.RandomNormal(stddev=0.02)
     x = layers.EinsumDense("ntc,cd->ntd", (25, WIDTH), bias_axes="td", bias_initializer=positions)(frames)
     for _ in range(2):

@@ -29,7 +29,7 @@ class Attention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and a feed-forward network, each normalised before and added to what it was given."""
+    """Self-attention and a feed-forward network, each with a layer norm before it and a shortcut around it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class EncoderLayer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Input (N, 25, 12), output (N, 9): probabilities, but logits while training, as cross_entropy wants them."""
+    """A network with input `(N, 25, 12)` and output `(N, 9)`: probabilities, in training mode logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Transformer(nn.Module):
 
 
 def initialise(layer: nn.Module) -> None:
-    """As Keras does where nothing else is said."""
+    """Initialise a layer as Keras does by default."""
     if isinstance(layer, nn.Linear):
         nn.init.xavier_uniform_(layer.weight)
         if layer.bias is not None:
@@ -73,5 +73,5 @@ def initialise(layer: nn.Module) -> None:
 
 
 def build() -> nn.Module:
-    """The untrained network."""
+    """Return the untrained network."""
     return Transformer().apply(initialise)

@@ -1,4 +1,4 @@
-"""The Keras weights of a reference model in its PyTorch twin: layer by layer, in PyTorch's shapes."""
+"""Copy the Keras weights of a reference model into its PyTorch counterpart, layer by layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Group = list[np.ndarray]
 
 
 def build(name: str, **options: Any) -> tuple[Any, Any]:
-    """The untrained Keras model and its PyTorch twin, seeded."""
+    """Return the untrained Keras model and its PyTorch counterpart, seeded."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
@@ -30,7 +30,7 @@ def build(name: str, **options: Any) -> tuple[Any, Any]:
 
 
 def randomise(keras_model: Any, seed: int = 0) -> None:
-    """Every weight and every statistic of a batch norm: what stays at zero or one would hide a mistake."""
+    """Randomise all weights and batch norm statistics, since values of zero or one would hide a mistake."""
     rng = np.random.default_rng(seed)
     for weight in keras_model.weights:
         shape = tuple(weight.shape)
@@ -62,7 +62,7 @@ def _norm(layer: Any) -> Iterator[Group]:
 
 
 def _projection(layer: Any) -> Iterator[Group]:
-    """A dense layer whose bias has a row for each frame: a linear layer, and the positions that are added."""
+    """Split a dense layer with one bias row per frame into a linear layer and the added positions."""
     kernel, bias = map(np.asarray, layer.weights)
     yield [kernel.T]
     yield [bias]
@@ -76,7 +76,7 @@ def _attention(layer: Any) -> Iterator[Group]:
 
 
 def _gru(layer: Any) -> Iterator[Group]:
-    """Keras has the gates z, r, h along the last axis, PyTorch r, z, n along the first."""
+    """Reorder the gates: Keras stores z, r, h along the last axis, PyTorch r, z, n along the first."""
     kernel, recurrent, bias = map(np.asarray, layer.weights)
 
     def gates(array: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ def _gru(layer: Any) -> Iterator[Group]:
 
 
 def _lstm(layer: Any) -> Iterator[Group]:
-    """The gates i, f, c, o in both. PyTorch's second bias is no parameter of the twin."""
+    """Transpose the gates, i, f, c, o in both; PyTorch's second bias is not a parameter of the model."""
     kernel, recurrent, bias = map(np.asarray, layer.weights)
     yield [kernel.T, recurrent.T, bias]
 
@@ -106,35 +106,35 @@ _LAYERS = {
 
 
 def keras_groups(keras_model: Any) -> list[Group]:
-    """The weights of each layer in the shapes and the order that PyTorch has them in."""
-    found: list[Group] = []
+    """Return the weights of each layer in the shapes and the order of PyTorch."""
+    converted: list[Group] = []
     flattened: tuple[int, ...] = ()
     for layer in keras_model.layers:
         if layer.weights:
             groups = list(_LAYERS[type(layer).__name__](layer))
-            found += [_channels_first(groups[0], flattened)] if flattened else groups
+            converted += [_channels_first(groups[0], flattened)] if flattened else groups
             flattened = ()
         if type(layer).__name__ == "Flatten":
             flattened = tuple(layer.input.shape[1:])
-    return found
+    return converted
 
 
 def _channels_first(group: Group, shape: tuple[int, ...]) -> Group:
-    """A dense layer behind Flatten: Keras flattens (H, W, C), PyTorch (C, H, W)."""
+    """Reorder the inputs of a dense layer after Flatten: Keras flattens (H, W, C), PyTorch (C, H, W)."""
     kernel, *rest = group
     return [kernel.reshape(-1, *shape).transpose(0, 3, 1, 2).reshape(len(kernel), -1), *rest]
 
 
 def torch_groups(module: Any) -> list[list[Any]]:
-    """The parameters and statistics of each module, without the batch counter of a batch norm."""
-    found = []
+    """Return the parameters and statistics of each module, without the batch counter of a batch norm."""
+    groups = []
     for part in module.modules():
-        own = {**part._parameters, **part._buffers}
-        named = {name: tensor for name, tensor in own.items() if name not in part._non_persistent_buffers_set}
+        tensors = {**part._parameters, **part._buffers}
+        named = {name: tensor for name, tensor in tensors.items() if name not in part._non_persistent_buffers_set}
         group = [tensor for name, tensor in named.items() if tensor is not None and name != "num_batches_tracked"]
         if group:
-            found.append(group)
-    return found
+            groups.append(group)
+    return groups
 
 
 def _shapes(group: list[Any]) -> tuple[tuple[int, ...], ...]:
@@ -142,17 +142,18 @@ def _shapes(group: list[Any]) -> tuple[tuple[int, ...], ...]:
 
 
 def pairs(keras_model: Any, module: Any) -> Iterator[tuple[Group, list[Any]]]:
-    """Each Keras layer with the first module of the same shapes that is still free. Nothing may be left over."""
-    free = torch_groups(module)
+    """Pair each Keras layer with the first unpaired module of the same shapes; every module must be paired."""
+    unpaired = torch_groups(module)
     for group in keras_groups(keras_model):
-        index = next((index for index, item in enumerate(free) if _shapes(item) == _shapes(group)), None)
-        assert index is not None, f"the PyTorch twin has no (other) module with {_shapes(group)}"
-        yield group, free.pop(index)
-    assert not free, f"the Keras model has no layer for {[_shapes(item) for item in free]}"
+        shapes = _shapes(group)
+        index = next((index for index, tensors in enumerate(unpaired) if _shapes(tensors) == shapes), None)
+        assert index is not None, f"the PyTorch model has no unpaired module with shapes {shapes}"
+        yield group, unpaired.pop(index)
+    assert not unpaired, f"the Keras model has no layer for {[_shapes(tensors) for tensors in unpaired]}"
 
 
 def copy_weights(keras_model: Any, module: Any) -> None:
-    """Puts the Keras weights into the PyTorch twin."""
+    """Copy the Keras weights into the PyTorch model."""
     import torch
 
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The data that both twins of a reference model learn from: disjoint, balanced, seeded."""
+"""The data sets of the reference models, shared by both frameworks: disjoint, balanced, seeded."""
 
 import hashlib
 from dataclasses import fields, replace
@@ -33,7 +33,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def loaded(name):
-    """One at a time: the images of 96x96 take half a gigabyte."""
+    """Return the splits of one model at a time: images of 96x96 take half a gigabyte."""
     return load(name)
 
 
@@ -46,16 +46,16 @@ def labels(splits, part):
 
 
 def rows(array):
-    """A hash of each sample."""
+    """Return the set of hashes of the samples."""
     return {hashlib.blake2b(np.ascontiguousarray(row), digest_size=16).digest() for row in array}
 
 
 def test_the_parts_are_disjoint(loaded):
-    seen = set()
+    previous = set()
     for part in PARTS:
-        own = rows(inputs(loaded, part))
-        assert seen.isdisjoint(own), part
-        seen |= own
+        samples = rows(inputs(loaded, part))
+        assert previous.isdisjoint(samples), part
+        previous |= samples
 
 
 def test_the_parts_have_the_sizes_of_model_toml(loaded, name):
@@ -90,17 +90,17 @@ def test_calibration_spans_the_range_that_quantization_must_cover(loaded, name):
 
 def test_the_same_seed_gives_the_same_splits(loaded, name):
     again = load(name)
-    for item in fields(again):
-        np.testing.assert_array_equal(getattr(again, item.name), getattr(loaded, item.name))
+    for field in fields(again):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(loaded, field.name))
 
 
-def test_the_digest_licence_and_name_say_what_data_it_is(loaded, name):
+def test_name_licence_and_digest_identify_the_data(loaded, name):
     splits, spec = loaded, spec_of(name)
     assert len(splits.sha256) == 64
     assert (splits.name, splits.licence) == (spec.data.default, spec.data.licence)
 
 
-def test_other_data_is_refused(name):
+def test_unknown_data_is_refused(name):
     with pytest.raises(InputError) as caught:
         load(name, "no-such-data")
     assert str(caught.value).startswith("unknown data 'no-such-data'; known: ")
@@ -125,7 +125,7 @@ def test_digits_are_class_balanced(digits, part):
     assert counts.max() - counts.min() <= 1
 
 
-def test_digits_to_train_on_are_shifted_copies_with_their_labels(digits):
+def test_training_digits_are_augmented_by_shifted_copies_with_their_labels(digits):
     images, classes = digits.train_inputs, digits.train_labels
     count = len(images) // 5
     assert count == 5000 - 64 - 256 - 1000
@@ -134,7 +134,7 @@ def test_digits_to_train_on_are_shifted_copies_with_their_labels(digits):
 
 
 @pytest.mark.parametrize("name", ENLARGED, indirect=True)
-def test_digits_in_place_of_photographs_are_grey_in_three_channels(loaded, name):
+def test_digits_instead_of_photographs_have_three_equal_channels(loaded, name):
     for part in ("calibration", "golden"):
         array = inputs(loaded, part)
         np.testing.assert_array_equal(array[..., 0], array[..., 1])
@@ -156,42 +156,42 @@ def test_another_seed_draws_other_points():
     assert other.sha256 != load("linear").sha256
 
 
-def test_movements_share_no_moment_between_parts():
-    """Windows overlap: a moment of the signal, six channels, is in windows of one part only."""
+def test_parts_share_no_sample_of_a_signal():
+    """Windows overlap, but a sample of the signal, six channels, is in windows of one part only."""
     splits = load("ds_cnn")
-    moments = {part: rows(inputs(splits, part).reshape(-1, 6)) for part in PARTS}
+    samples = {part: rows(inputs(splits, part).reshape(-1, 6)) for part in PARTS}
     for part in PARTS:
         for other in PARTS:
-            assert part == other or moments[part].isdisjoint(moments[other])
+            assert part == other or samples[part].isdisjoint(samples[other])
 
 
 @pytest.mark.parametrize("name", ["ds_cnn", "autoencoder"], indirect=True)
-def test_people_of_the_test_are_in_no_other_part(loaded, name):
-    """Every sample is one of its part's own recordings, and no recording of a test person is in another part."""
+def test_people_of_the_test_set_are_in_no_other_part(loaded, name):
+    """Every sample comes from a recording of its part, and no recording of a test person is in another part."""
     code = load_function(MODELS / name / "data.py", "load").__globals__
     anomaly = name == "autoencoder"
     recordings = watch.load("watch")
     recordings = recordings if anomaly else watch.halve_rate(recordings)
-    known = [item for item in recordings if not anomaly or item.exercise == code["NORMAL"]]
-    parts = watch.split_recordings(known, code["TEST_PEOPLE"], code["HELD_OUT"])
-    seen = set()
+    normal = [item for item in recordings if not anomaly or item.exercise == code["NORMAL"]]
+    parts = watch.split_recordings(normal, code["TEST_PEOPLE"], code["HELD_OUT"])
+    previous = set()
     for part in PARTS:
-        chosen = getattr(parts, part)
+        part_recordings = getattr(parts, part)
         if anomaly and part == "test":
-            chosen = [item for item in recordings if item.person in code["TEST_PEOPLE"]]
+            part_recordings = [item for item in recordings if item.person in code["TEST_PEOPLE"]]
         stride = code["TRAIN_STRIDE" if part == "train" else "STRIDE"]
-        windows, _ = watch.windows(chosen, code["LENGTH"], stride)
+        windows, _ = watch.windows(part_recordings, code["LENGTH"], stride)
         expected = code["features"](windows) if anomaly else windows[..., None]
-        own = inputs(loaded, part)
+        samples = inputs(loaded, part)
         if part == "train":
-            own = own[: len(expected)]  # copies of these follow, mirrored and turned
-        assert rows(own) <= rows(expected)
-        assert {item.person in code["TEST_PEOPLE"] for item in chosen} == {part == "test"}
-        assert seen.isdisjoint(map(id, chosen))
-        seen |= set(map(id, chosen))
+            samples = samples[: len(expected)]  # mirrored and rotated copies of these follow
+        assert rows(samples) <= rows(expected)
+        assert {item.person in code["TEST_PEOPLE"] for item in part_recordings} == {part == "test"}
+        assert previous.isdisjoint(map(id, part_recordings))
+        previous |= set(map(id, part_recordings))
 
 
-def test_only_the_test_has_anomalies():
+def test_only_the_test_set_has_anomalies():
     splits = load("autoencoder")
     assert [np.unique(labels(splits, part)).tolist() for part in PARTS] == [[0], [0], [0], [0, 1]]
 
@@ -203,9 +203,9 @@ def idx(array):
 
 def idx_folder(folder, images, classes, held_out=50):
     parts = {"train": slice(None, -held_out), "t10k": slice(-held_out, None)}
-    for part, some in parts.items():
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(images[some]))
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(classes[some]))
+    for part, indices in parts.items():
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(images[indices]))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(classes[indices]))
     return str(folder)
 
 
@@ -217,14 +217,14 @@ def test_a_user_s_idx_files_are_tested_on_their_own_test_part(tmp_path):
     images, classes = random_images(), (np.arange(500) % 10).astype(np.uint8)
     splits = load("simple_cnn", idx_folder(tmp_path, images, classes))
     np.testing.assert_array_equal(splits.test_labels, classes[-50:])
-    own = rows((images[-50:, ..., None] / np.float32(255)).astype(np.float32))
-    assert rows(splits.test_inputs) == own
-    assert all(own.isdisjoint(rows(inputs(splits, part))) for part in ("train", "calibration", "golden"))
+    expected = rows((images[-50:, ..., None] / np.float32(255)).astype(np.float32))
+    assert rows(splits.test_inputs) == expected
+    assert all(expected.isdisjoint(rows(inputs(splits, part))) for part in ("train", "calibration", "golden"))
 
 
 def test_too_few_samples_are_refused(tmp_path):
     data = idx_folder(tmp_path, random_images(count=300), np.zeros(300, np.uint8))
-    with pytest.raises(InputError, match="the data has 250 samples; 320 of them are held out"):
+    with pytest.raises(InputError, match="the data has 250 samples, of which 320 are held out"):
         load("simple_cnn", data)
 
 
@@ -232,10 +232,10 @@ def test_images_of_another_size_are_refused(tmp_path):
     data = idx_folder(tmp_path, random_images(side=32), np.zeros(500, np.uint8))
     with pytest.raises(InputError) as caught:
         load("simple_cnn", data)
-    assert str(caught.value) == f"{data}: images of shape (32, 32, 1) where this model takes (28, 28, 1)"
+    assert str(caught.value) == f"{data}: images have shape (32, 32, 1), but the model expects (28, 28, 1)"
 
 
 def test_labels_of_more_classes_than_the_model_has_are_refused(tmp_path):
     data = idx_folder(tmp_path, random_images(), (np.arange(500) % 26).astype(np.uint8))
-    with pytest.raises(InputError, match=r"classes|labels"):
+    with pytest.raises(InputError, match=r"labels are 0\.\.25, but the model has 10 classes"):
         load("simple_cnn", data)

@@ -1,4 +1,4 @@
-"""Training through the command: what comes out of it, and what it may learn from."""
+"""Training through the command line: its results, and the data that it accepts."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
 
 
-def test_a_folder_of_idx_files_is_learned_and_its_test_part_kept_apart(tmp_path: Path) -> None:
-    found = images.load("mnist-5k")
-    order = np.random.default_rng(0).permutation(len(found.labels))
+def test_a_folder_of_idx_files_is_trained_on_and_its_test_part_kept_separate(tmp_path: Path) -> None:
+    mnist = images.load("mnist-5k")
+    order = np.random.default_rng(0).permutation(len(mnist.labels))
     parts = {"train": order[:1500], "t10k": order[1500:1900]}
     for name, index in parts.items():
-        write_idx(tmp_path / f"{name}-images-idx3-ubyte.gz", found.images[index, :, :, 0])
-        write_idx(tmp_path / f"{name}-labels-idx1-ubyte.gz", found.labels[index])
+        write_idx(tmp_path / f"{name}-images-idx3-ubyte.gz", mnist.images[index, :, :, 0])
+        write_idx(tmp_path / f"{name}-labels-idx1-ubyte.gz", mnist.labels[index])
     options = ("--framework", "torch", "--epochs", "1", "--data", tmp_path, "--root", tmp_path)
     answer = call("train", "simple_cnn", *options)
     assert answer.code == 0, answer.err
@@ -46,7 +46,7 @@ def test_a_folder_of_idx_files_is_learned_and_its_test_part_kept_apart(tmp_path:
     assert record["data"]["name"] == tmp_path.name
     assert record["data"]["test"] == 400
     kept = samples.load(folder / "test.npz", "test samples")
-    expected = found.images[parts["t10k"]].astype(np.float32).transpose(0, 3, 1, 2) / 255
+    expected = mnist.images[parts["t10k"]].astype(np.float32).transpose(0, 3, 1, 2) / 255
     np.testing.assert_array_equal(kept.inputs["image"], expected)
     assert record["metric_value"] > 0.5
 
@@ -55,15 +55,15 @@ def test_the_hyperparameters_of_the_command_line_are_recorded(tmp_path: Path) ->
     options = ("--epochs", "2", "--batch-size", "50", "--learning-rate", "0.01", "--seed", "3")
     call("train", "linear", "--framework", "torch", *options, "--root", tmp_path)
     record = json.loads((tmp_path / "build/linear/torch/source/source.json").read_text())
-    wanted = {"epochs": 2, "batch_size": 50, "learning_rate": 0.01, "seed": 3}
-    assert {key: record["training"][key] for key in wanted} == wanted
+    expected = {"epochs": 2, "batch_size": 50, "learning_rate": 0.01, "seed": 3}
+    assert {key: record["training"][key] for key in expected} == expected
     assert len(record["history"]["loss"]) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SHARED_MODELS])
 def test_every_model_trains_in_both_frameworks_and_learns_something(tmp_path: Path, name: str) -> None:
-    """One epoch: that it learns well is for `make bench-seeds`."""
+    """Train one epoch only: `make bench-seeds` measures how well the models learn."""
     spec = load_model_spec(MODELS / name)
     answer = call("train", name, "--framework", "both", "--epochs", "1", "--root", tmp_path, "--json")
     assert answer.code == 0, answer.err

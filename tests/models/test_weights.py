@@ -1,4 +1,4 @@
-"""The twins are one network: with the Keras weights in it, the PyTorch twin computes the same."""
+"""The Keras and the PyTorch network of a reference model are the same: with equal weights they compute the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def samples(spec, count=8):
     return np.random.default_rng(0).uniform(low, high, (count, *spec.input.shape)).astype(np.float32)
 
 
-def test_the_twins_have_the_same_parameters(case):
+def test_both_frameworks_have_the_same_parameters(case):
     _, keras_model, module = case
     groups = reference_pairs.torch_groups(module)
     assert sum(weight.numpy().size for weight in keras_model.weights) == sum(
@@ -34,49 +34,49 @@ def test_the_twins_have_the_same_parameters(case):
     assert sum(weight.numpy().size for weight in keras_model.trainable_weights) == trainable
 
 
-def test_the_twins_start_alike(case):
-    """The same spread of the large weights, and the same constants elsewhere."""
+def test_both_frameworks_initialise_alike(case):
+    """Large weights have the same spread, and the others the same constants."""
     _, keras_model, module = case
     if type(module).__name__ in ("Linear", "SimpleCNN"):
-        return  # these start as each framework starts where nothing is said
+        return  # these keep each framework's default initialisation
     for group, tensors in reference_pairs.pairs(keras_model, module):
         for array, tensor in zip(group, tensors, strict=True):
-            other = tensor.detach().numpy()
+            counterpart = tensor.detach().numpy()
             if array.ndim == 1:
-                np.testing.assert_array_equal(array, other)
+                np.testing.assert_array_equal(array, counterpart)
             elif array.size > 200:
-                assert other.std() == pytest.approx(array.std(), rel=0.15)
-                assert abs(other).max() == pytest.approx(abs(array).max(), rel=0.3)
+                assert counterpart.std() == pytest.approx(array.std(), rel=0.15)
+                assert abs(counterpart).max() == pytest.approx(abs(array).max(), rel=0.3)
 
 
-def test_the_twins_normalise_alike(case):
-    """Keras says how much of the old statistics stays, PyTorch how much of the new ones comes in."""
+def test_both_frameworks_normalise_alike(case):
+    """Keras's momentum is the weight of the old statistics, PyTorch's that of the new ones."""
     _, keras_model, module = case
-    ours = [layer for layer in keras_model.layers if "Normalization" in type(layer).__name__]
-    theirs = [part for part in module.modules() if hasattr(part, "eps")]
-    assert {layer.epsilon for layer in ours} == {part.eps for part in theirs}
-    momenta = {1 - part.momentum for part in theirs if hasattr(part, "momentum")}
-    assert momenta == {layer.momentum for layer in ours if hasattr(layer, "momentum")}
-    assert len(ours) == len(theirs)
+    keras_norms = [layer for layer in keras_model.layers if "Normalization" in type(layer).__name__]
+    torch_norms = [part for part in module.modules() if hasattr(part, "eps")]
+    assert {layer.epsilon for layer in keras_norms} == {part.eps for part in torch_norms}
+    momenta = {1 - part.momentum for part in torch_norms if hasattr(part, "momentum")}
+    assert momenta == {layer.momentum for layer in keras_norms if hasattr(layer, "momentum")}
+    assert len(keras_norms) == len(torch_norms)
 
 
-def test_with_the_same_weights_the_twins_compute_the_same(case):
+def test_with_the_same_weights_both_frameworks_compute_the_same(case):
     import torch
 
     spec, keras_model, module = case
     reference_pairs.randomise(keras_model)
     reference_pairs.copy_weights(keras_model, module)
     x = samples(spec)
-    first = spec.input.layout == "HWC"
+    is_image = spec.input.layout == "HWC"
     with torch.no_grad():
-        actual = module.eval()(torch.from_numpy(np.moveaxis(x, -1, 1).copy() if first else x)).numpy()
+        actual = module.eval()(torch.from_numpy(np.moveaxis(x, -1, 1).copy() if is_image else x)).numpy()
     expected = np.asarray(keras_model(x, training=False))
     assert expected.shape == (len(x), *spec.output.shape)
-    assert expected.std(axis=0).max() > 1e-3  # the samples make a difference
+    assert expected.std(axis=0).max() > 1e-3  # the output depends on the input
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_a_classifier_gives_logits_in_training_and_probabilities_after_it(case):
+def test_a_classifier_returns_logits_in_training_mode_and_probabilities_in_inference_mode(case):
     import torch
 
     spec, _, module = case
@@ -89,7 +89,7 @@ def test_a_classifier_gives_logits_in_training_and_probabilities_after_it(case):
 
 
 @pytest.mark.parametrize("name", reference_pairs.NAMES)
-def test_a_model_is_four_files(name):
+def test_a_model_consists_of_four_files(name):
     folder = Path(reference_pairs.MODELS / name)
     files = {path.name for path in folder.iterdir() if path.suffix in (".py", ".toml")}
     assert files == {"model.toml", "data.py", "keras_model.py", "torch_model.py"}
