@@ -1,8 +1,8 @@
-"""Floor 4: edgekit in a test suite of the user's own: assertions, and the pytest plugin that brings fixtures.
+"""Assertions and pytest fixtures for testing models in the user's own test suite.
 
 from edgekit.testing import assert_accuracy_drift, assert_equivalent, assert_size_budget
 
-def test_the_model_that_we_ship(tmp_path):
+def test_the_released_model():
     assert_equivalent("build/net/torch/tflite-int8")
     assert_size_budget("build/net/torch/tflite-int8", "500 KB")
 """

@@ -1,4 +1,4 @@
-"""The one set of warm workers of a test session. It starts with the first assertion that needs it."""
+"""The warm workers that all assertions of a test session share; started by the first one that needs them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edgekit.stages.context import Context
 
+# At most one context; a list, so that functions can replace it.
 _open: list[Context] = []
 
 
 def context() -> Context:
-    """The project of the folder that the tests run in, with workers that live until `close`."""
+    """Return the context of the project in the current folder; its workers run until `close`."""
     from edgekit.core.environment.project import open_project
     from edgekit.core.events import ignore
     from edgekit.stages.context import Context
@@ -28,8 +29,8 @@ def context() -> Context:
 
 
 def close() -> None:
-    """Ends the workers."""
+    """Stop the workers."""
     while _open:
-        last = _open.pop()
-        last.pool.close()
-        last.close()
+        context = _open.pop()
+        context.pool.close()
+        context.close()

@@ -1,5 +1,8 @@
-"""Assertions about models and artifacts. Each raises AssertionError with the figures, or an EdgekitError when it cannot
-tell: a file that is damaged, a package that is missing, a runtime that crashed."""
+"""Assertions about models and artifacts.
+
+Each raises AssertionError with the measured figures, or an EdgekitError if it cannot decide: a file is damaged, a
+package is missing, or a runtime crashed.
+"""
 
 from __future__ import annotations
 
@@ -30,23 +33,35 @@ def assert_equivalent(
     *,
     precision: str | None = None,
 ) -> None:
-    """That the artifact computes what its source computes, within the tolerances of its precision.
+    """Assert that an artifact computes the same as its source, within the tolerances of its precision.
 
-    Without a source, an artifact's folder is judged by its own golden samples. With one (any model file, or
-    FILE.py:FUNCTION) both are run on `samples`: an npz or npy file, or arrays by input name, shape (N, ...). Outputs
-    that are alike for all samples are no evidence, and fail.
+    Outputs that are the same for all samples are no evidence of equivalence and fail.
+
+    Args:
+        artifact: Folder of an artifact; with a source also any model file.
+        source: Any model file, or code as `FILE.py:FUNCTION`, that the artifact is compared with. Without a source the
+            artifact is compared with its own golden samples.
+        samples: Inputs for the comparison with a source: an npz or npy file, or arrays `(N, ...)` by input name.
+        precision: Precision whose tolerances apply in a comparison with a source.
+
+    Raises:
+        AssertionError: The outputs differ by more than the tolerances.
+        TypeError: A source is given without samples.
+        EdgekitError: The models could not be compared.
     """
     __tracebackhide__ = True
     if source is None:
-        validation = _validated(artifact)
-        assert validation.passed, _lines(f"{artifact} is not equivalent to its source", validation.failures)
+        validation = _validate(artifact)
+        assert validation.passed, _list_below(f"{artifact} is not equivalent to its source", validation.failures)
         return
     if samples is None:
-        raise TypeError("assert_equivalent with a source needs samples")
-    found = _compared(source, artifact, samples, precision=precision)
-    failures = [clause for item in found.comparisons for clause in item.failures]
-    missing = [f"not compared: {name}" for name in found.unpaired]
-    assert found.verdict == "equal", _lines(f"{artifact} and {source}: {found.verdict}", [*failures, *missing])
+        raise TypeError("assert_equivalent requires samples when a source is given")
+    equivalence = _compare(source, artifact, samples, precision=precision)
+    failures = [clause for comparison in equivalence.comparisons for clause in comparison.failures]
+    missing = [f"not compared: {name}" for name in equivalence.unpaired]
+    assert equivalence.verdict == "equal", _list_below(
+        f"{artifact} and {source}: {equivalence.verdict}", [*failures, *missing]
+    )
 
 
 def assert_accuracy_drift(
@@ -57,35 +72,53 @@ def assert_accuracy_drift(
     samples: str | Path | Mapping[str, Array] | None = None,
     labels: str | Path | Array | None = None,
 ) -> None:
-    """That the artifact's task metric is at most `max_drop` worse than its source's (0.02: two points of accuracy).
+    """Assert that an artifact's task metric is at most `max_drop` worse than that of its source.
 
-    Without a source, the test set that stands beside the artifact judges (`edgekit train`, or `--sample` with labels);
-    with one, both classify `samples` with `labels`.
+    Args:
+        artifact: Folder of an artifact; with a source also any model file.
+        max_drop: Largest allowed drop of the metric; 0.02 is two percentage points of accuracy.
+        source: Any model file, or code as `FILE.py:FUNCTION`, whose accuracy is the reference. Without a source the
+            metric is computed on the test set stored with the artifact's source (by `edgekit train`, or by
+            `edgekit export --sample` with labels).
+        samples: Inputs for the comparison with a source: an npz or npy file, or arrays `(N, ...)` by input name.
+        labels: Class indices `(N,)` of the samples: a file or an array.
+
+    Raises:
+        AssertionError: The metric dropped by more than `max_drop`, or the artifact has no test set.
+        TypeError: A source is given without samples and labels.
+        EdgekitError: The models could not be run.
     """
     __tracebackhide__ = True
     if source is None:
-        drift = _validated(artifact).drift
+        drift = _validate(artifact).drift
         if drift is None:
-            raise AssertionError(
-                f"{artifact}: there is no test set beside this artifact; give source, samples and labels"
-            )
+            raise AssertionError(f"{artifact}: this artifact has no test set; pass source, samples and labels")
         before, after, drop, count, metric = drift.source, drift.artifact, drift.drop, drift.samples, drift.metric
     else:
         if samples is None or labels is None:
-            raise TypeError("assert_accuracy_drift with a source needs samples and labels")
-        task = _compared(source, artifact, samples, labels=labels).task
-        assert task is not None  # it was given labels
+            raise TypeError("assert_accuracy_drift requires samples and labels when a source is given")
+        task = _compare(source, artifact, samples, labels=labels).task
+        assert task is not None  # computed whenever labels are given
         before, after, metric, count = task.first_accuracy, task.second_accuracy, "accuracy", None
         drop = before - after
-    of = "" if count is None else f" on {count} samples"
+    sample_count = "" if count is None else f" on {count} samples"
     assert drop <= max_drop, (
-        f"{artifact}: {metric} {after:.4f} where the source has {before:.4f}{of}:"
+        f"{artifact}: {metric} is {after:.4f}, but {before:.4f} in the source{sample_count}:"
         f" a drop of {drop:.4f}, allowed {max_drop}"
     )
 
 
 def assert_size_budget(model: str | Path, budget: str | int) -> None:
-    """That a model file, or an artifact's model file, has at most so many bytes: 512000, "500 KB", "1.5 MB"."""
+    """Assert that a model file, or the model file of an artifact, is not larger than a budget.
+
+    Args:
+        model: A model file, or the folder of an artifact.
+        budget: Largest allowed size: bytes, or text such as `500 KB` or `1.5 MB`.
+
+    Raises:
+        AssertionError: The file is larger.
+        EdgekitError: The artifact is damaged, or the budget is not a size.
+    """
     __tracebackhide__ = True
     from edgekit.core.environment.atomic_files import size_of
     from edgekit.core.units import format_bytes, parse_bytes
@@ -102,31 +135,41 @@ def assert_size_budget(model: str | Path, budget: str | int) -> None:
 def assert_latency_budget(
     artifact: str | Path, budget: str | float, *, device: str | None = None, tier: str = "host"
 ) -> None:
-    """That the median latency of one inference is at most `budget`: milliseconds, or a text such as "5 ms".
+    """Assert that the median latency of one inference is at most a budget.
 
-    `device` names a device profile; `tier` is which of its figures is meant (host, analytic). The figure of tier host
-    is one of this machine: mark such a test `edgekit_slow`, and give it room.
+    A figure of the tier `host` is measured on this machine and varies: mark such a test `edgekit_slow`, and allow a
+    margin.
+
+    Args:
+        artifact: Folder of an artifact.
+        budget: Largest allowed latency: milliseconds, or text such as `5 ms`.
+        device: Name of a device profile; None is this machine.
+        tier: Tier of the figure: `host` or `analytic`.
+
+    Raises:
+        AssertionError: The latency is higher, or there is no figure of this tier.
+        EdgekitError: The artifact could not be measured, or the device is unknown.
     """
     __tracebackhide__ = True
     from edgekit.core.units import parse_seconds
 
     limit = float(budget) if isinstance(budget, (int, float)) else 1000 * parse_seconds(budget)
-    figures = _benched(artifact, device)
+    figures = _measure(artifact, device)
     if tier not in figures:
         raise AssertionError(
-            f"{artifact}: no figure of tier {tier} on {device or 'host'}; there are: {', '.join(figures)}"
+            f"{artifact}: no figure of tier {tier} on {device or 'host'}; available: {', '.join(figures)}"
         )
-    found = figures[tier]
-    assert found <= limit, f"{artifact}: {found:.3f} ms ({tier}) on {device or 'host'}, allowed {limit:g} ms"
+    latency_ms = figures[tier]
+    assert latency_ms <= limit, f"{artifact}: {latency_ms:.3f} ms ({tier}) on {device or 'host'}, allowed {limit:g} ms"
 
 
-def _validated(artifact: str | Path) -> Validation:
+def _validate(artifact: str | Path) -> Validation:
     from edgekit.stages.validation.validate import validate_one
 
     return validate_one(_session.context(), _artifact(artifact))
 
 
-def _benched(artifact: str | Path, device: str | None) -> Mapping[str, float]:
+def _measure(artifact: str | Path, device: str | None) -> Mapping[str, float]:
     from edgekit.devices.profile import load_profile
     from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench_one
 
@@ -136,7 +179,7 @@ def _benched(artifact: str | Path, device: str | None) -> Mapping[str, float]:
     return bench_one(context, _artifact(artifact), device or HOST, profile, options).latency_ms
 
 
-def _compared(
+def _compare(
     source: str | Path,
     artifact: str | Path,
     samples: str | Path | Mapping[str, Array],
@@ -146,10 +189,10 @@ def _compared(
 ) -> Equivalence:
     from edgekit.stages.validation.compare import compare
 
-    given = Path(samples) if isinstance(samples, (str, Path)) else samples
-    classes = Path(labels) if isinstance(labels, (str, Path)) else labels
-    return compare(_session.context(), (str(source), str(artifact)), given, labels=classes, precision=precision)
+    inputs = Path(samples) if isinstance(samples, (str, Path)) else samples
+    targets = Path(labels) if isinstance(labels, (str, Path)) else labels
+    return compare(_session.context(), (str(source), str(artifact)), inputs, labels=targets, precision=precision)
 
 
-def _lines(head: str, clauses: list[str] | tuple[str, ...]) -> str:
+def _list_below(head: str, clauses: list[str] | tuple[str, ...]) -> str:
     return "\n  ".join([f"{head}:", *clauses])

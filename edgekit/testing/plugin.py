@@ -1,5 +1,7 @@
-"""The pytest plugin, installed with edgekit: the fixtures `edgekit_figures` and `edgekit_export`, the marker
-`edgekit_slow`, and the option `--edgekit-update`. Nothing heavy is imported before a test asks for it."""
+"""The pytest plugin: fixtures `edgekit_figures` and `edgekit_export`, marker `edgekit_slow`, options `--edgekit-*`.
+
+Nothing heavy is imported before a test requests it.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +11,25 @@ from pathlib import Path
 
 import pytest
 
-FILE = "edgekit-figures.json"
+FIGURES_FILE = "edgekit-figures.json"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of the group `edgekit`."""
+    """Add the options of the group `edgekit`."""
     group = parser.getgroup("edgekit")
     group.addoption(
-        "--edgekit-update", action="store_true", help=f"accept the figures of this run: write them to {FILE}"
+        "--edgekit-update", action="store_true", help=f"accept the figures of this run: write them to {FIGURES_FILE}"
     )
     group.addoption("--edgekit-skip-slow", action="store_true", help="skip tests marked edgekit_slow")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declares the marker."""
+    """Register the marker `edgekit_slow`."""
     config.addinivalue_line("markers", "edgekit_slow: converts, runs or measures models; --edgekit-skip-slow skips it")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips the slow ones where that was asked for."""
+    """Skip tests marked `edgekit_slow` with `--edgekit-skip-slow`."""
     if config.getoption("--edgekit-skip-slow"):
         skip = pytest.mark.skip(reason="--edgekit-skip-slow")
         for item in items:
@@ -36,50 +38,59 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Ends the workers."""
+    """Stop the workers."""
     from edgekit.testing import _session
 
     _session.close()
 
 
 class Figures:
-    """The last accepted figures, in edgekit-figures.json beside the test file."""
+    """The accepted figures in edgekit-figures.json next to the test file."""
 
     def __init__(self, path: Path, update: bool) -> None:
         self.path = path
         self.update = update
 
     def check(self, name: str, figures: Mapping[str, float], *, tolerance: float = 0.01) -> None:
-        """That each figure is no larger than the accepted one by more than `tolerance`, a share of it.
+        """Assert that no figure exceeds its accepted value by more than a relative tolerance.
 
-        Give figures of which less is better: bytes, milliseconds, a drop. With --edgekit-update they are accepted and
-        written. Raises AssertionError that shows each figure that grew, or that none was accepted yet.
+        With `--edgekit-update` the figures are accepted and written instead.
+
+        Args:
+            name: Name of the model or variant.
+            figures: Figures of which less is better, such as bytes, milliseconds or a drop.
+            tolerance: Largest allowed increase as a share of the accepted value.
+
+        Raises:
+            AssertionError: A figure increased, or has no accepted value.
         """
         __tracebackhide__ = True
         accepted = self._read()
         if self.update:
             self._write({**accepted, name: dict(figures)})
             return
-        known = accepted.get(name)
-        assert known is not None, (
-            f"{self.path} has no figures of {name} yet; accept these with: pytest --edgekit-update"
+        previous = accepted.get(name)
+        assert previous is not None, (
+            f"{self.path}: no accepted figures of {name}; accept these with: pytest --edgekit-update"
         )
-        grown = [
-            f"{key}: {value:g} where {known[key]:g} was accepted ({_share(value, known[key])})"
+        problems = [
+            f"{key}: {value:g}, but accepted is {previous[key]:g} ({_format_change(value, previous[key])})"
             for key, value in figures.items()
-            if key in known and value > known[key] + tolerance * abs(known[key])
+            if key in previous and value > previous[key] + tolerance * abs(previous[key])
         ]
-        grown += [f"{key}: {value:g}, which was never accepted" for key, value in figures.items() if key not in known]
-        assert not grown, "\n  ".join([f"{name} is worse than the figures in {self.path.name}:", *grown])
+        problems += [
+            f"{key}: {value:g}, but no accepted value" for key, value in figures.items() if key not in previous
+        ]
+        assert not problems, "\n  ".join([f"{name} is worse than the figures in {self.path.name}:", *problems])
 
     def _read(self) -> dict[str, dict[str, float]]:
         if not self.path.is_file():
             return {}
         try:
-            found: dict[str, dict[str, float]] = json.loads(self.path.read_text())
+            accepted: dict[str, dict[str, float]] = json.loads(self.path.read_text())
         except ValueError as error:
-            raise AssertionError(f"{self.path}: this is not valid JSON ({error})") from None
-        return found
+            raise AssertionError(f"{self.path}: this file is not valid JSON ({error})") from None
+        return accepted
 
     def _write(self, data: dict[str, dict[str, float]]) -> None:
         from edgekit.core.environment.atomic_files import write_json
@@ -87,21 +98,22 @@ class Figures:
         write_json(self.path, data)
 
 
-def _share(value: float, known: float) -> str:
-    return f"{100 * (value - known) / known:+.1f} %" if known else "it was 0"
+def _format_change(value: float, previous: float) -> str:
+    return f"{100 * (value - previous) / previous:+.1f} %" if previous else "it was 0"
 
 
 @pytest.fixture
 def edgekit_figures(request: pytest.FixtureRequest) -> Figures:
-    """Regression figures: `edgekit_figures.check("net int8", {"size": 12345, "drop": 0.004})`."""
-    return Figures(request.path.parent / FILE, bool(request.config.getoption("--edgekit-update")))
+    """Return the accepted figures: `edgekit_figures.check("net int8", {"size": 12345, "drop": 0.004})`."""
+    return Figures(request.path.parent / FIGURES_FILE, bool(request.config.getoption("--edgekit-update")))
 
 
 @pytest.fixture(scope="session")
 def edgekit_export(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
-    """`edgekit_export("net.onnx", "tflite:int8", sample="inputs.npz")` is the artifact's folder, made once a session.
+    """Return a function that exports a model once per session and returns the artifact's folder.
 
-    The options are those of `edgekit export`: weights, inputs, sample, calibration, name, dims, layout.
+    Example: `edgekit_export("net.onnx", "tflite:int8", sample="inputs.npz")`. The options are those of
+    `edgekit export`: weights, inputs, sample, calibration, name, dims, layout.
     """
     from edgekit.testing._export import Exporter
 
