@@ -1,1 +1,1 @@
-"""Floor 0: values and pure functions. Imports the standard library and numpy, nothing else."""
+"""The lowest layer: errors, events, units, values, numerics and records; needs only the standard library and numpy."""

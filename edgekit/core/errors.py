@@ -1,18 +1,18 @@
-"""Every error that edgekit raises on purpose.
+"""The exceptions that edgekit raises, with their exit codes.
 
 EdgekitError
-├── InputError              2   what a person handed in is wrong: an argument, a file, a folder
+├── InputError              2   an argument, a file or a folder is invalid
 ├── MissingDependency       3   a package or a tool is not installed
-└── StepError               4   a step could not be finished
-    ├── StepFailed              it raised: a converter refused, a runtime rejected the file
-    ├── StepCrashed             its process died: a signal, or an exit without an answer
-    ├── StepOutOfMemory         it asked for more memory than there is or than it may have
-    ├── StepTimedOut            it hung, or took longer than it was given
-    └── DiskFull                there is no room for what it writes
-Interrupted                 130 Ctrl-C or SIGTERM (a KeyboardInterrupt, so that no `except Exception` eats it)
+└── StepError               4   a step could not be completed
+    ├── StepFailed              the step raised: a converter or a runtime rejected the model
+    ├── StepCrashed             the worker process died: a signal, or an exit without a result
+    ├── StepOutOfMemory         the step exceeded the machine's memory or its own memory limit
+    ├── StepTimedOut            the step exceeded its time limit
+    └── DiskFull                the disk is full
+Interrupted                 130 Ctrl-C or SIGTERM
 
-A check that fails (equivalence, drift, budget) is a value, a `Verdict`, and not an error: exit code 1.
-Errors of other libraries are mapped to these at one boundary, where a worker answers its parent.
+A failed check (equivalence, drift, budget) is a value (`Verdict`), not an exception; its exit code is 1.
+Exceptions of other libraries are mapped to these classes at one boundary, where a worker answers its parent process.
 """
 
 from __future__ import annotations
@@ -24,8 +24,14 @@ EXIT_CHECK_FAILED = 1
 
 
 class EdgekitError(Exception):
-    """Base of all of them. `str(error)` is one sentence for a person."""
+    """Base class of all errors.
 
+    Attributes:
+        exit_code: Exit code of a command that ends with this error.
+        message: One sentence for the user; also the value of `str(error)`.
+    """
+
+    # Subclasses override it. 4 (a step failed) is the safe default: the user's input is not to blame.
     exit_code: ClassVar[int] = 4
 
     def __init__(self, message: str) -> None:
@@ -36,27 +42,29 @@ class EdgekitError(Exception):
         return self.message
 
     def to_dict(self) -> dict[str, Any]:
-        """What crosses a process boundary, and what `--json` shows."""
+        """Return the class name and all public fields, for a process boundary and for `--json`."""
         fields = {key: value for key, value in vars(self).items() if not key.startswith("_")}
         return {"type": type(self).__name__, **fields}
 
 
 class InputError(EdgekitError):
-    """An argument, a file or a folder that a person named is not what it should be."""
+    """An invalid argument, file or folder."""
 
     exit_code = 2
 
 
 class MissingDependency(EdgekitError):
-    """A package or a tool is missing; the message gives the command that installs it."""
+    """A missing package or tool; the message contains the command that installs it."""
 
     exit_code = 3
 
 
 class StepError(EdgekitError):
-    """A step could not be finished.
+    """A step that could not be completed.
 
-    `step` names it; `stderr_tail` holds the last lines that its process wrote, for `--verbose` and for reports.
+    Attributes:
+        step: Name of the step, for example `export simple_cnn/keras tflite:int8`.
+        stderr_tail: Last lines of the worker's standard error, for `--verbose` and for reports.
     """
 
     exit_code = 4
@@ -68,11 +76,15 @@ class StepError(EdgekitError):
 
 
 class StepFailed(StepError):
-    """The step raised an exception: the converter refused, the runtime rejected the file."""
+    """A step that raised an exception: the converter or the runtime rejected the model."""
 
 
 class StepCrashed(StepError):
-    """The process of the step died without an answer."""
+    """A step whose process died without a result.
+
+    Attributes:
+        signal: Name of the signal that ended the process, for example `SIGSEGV`; empty where it exited by itself.
+    """
 
     def __init__(self, message: str, *, step: str = "", stderr_tail: str = "", signal: str = "") -> None:
         super().__init__(message, step=step, stderr_tail=stderr_tail)
@@ -80,31 +92,50 @@ class StepCrashed(StepError):
 
 
 class StepOutOfMemory(StepError):
-    """The step asked for more memory than there is, or than it was allowed."""
+    """A step that exceeded the machine's memory or its own memory limit."""
 
 
 class StepTimedOut(StepError):
-    """The step took longer than it was given, and was killed."""
+    """A step that exceeded its time limit and was killed."""
 
 
 class DiskFull(StepError):
-    """There is no room left for what the step writes."""
+    """A step that could not write its output because the disk is full."""
 
 
+# A KeyboardInterrupt and no EdgekitError, so that `except Exception` does not swallow it.
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM: stop, leave nothing half done."""
+    """Ctrl-C or SIGTERM."""
 
     exit_code: ClassVar[int] = 130
 
 
-def unknown_name(kind: str, name: str, known: list[str] | tuple[str, ...]) -> InputError:
-    """The error for a name that is not among the known ones; it lists them, and guesses nothing."""
-    listed = ", ".join(sorted(known)) or "none"
+def unknown_name(kind: str, name: str, known_names: list[str] | tuple[str, ...]) -> InputError:
+    """Return the error for a name that does not exist.
+
+    The message lists all known names. It suggests no similar one: a misspelt name is never corrected.
+
+    Args:
+        kind: What the name stands for, for example `target`.
+        name: The unknown name.
+        known_names: All names that are allowed.
+
+    Returns:
+        The error, to be raised by the caller.
+    """
+    listed = ", ".join(sorted(known_names)) or "none"
     return InputError(f"unknown {kind} '{name}'; known: {listed}")
 
 
 def from_dict(data: dict[str, Any]) -> EdgekitError:
-    """The error that `to_dict` described. An unknown type becomes a plain StepFailed."""
+    """Rebuild an error from the result of `EdgekitError.to_dict`.
+
+    Args:
+        data: The class name under `type`, the message and the other fields.
+
+    Returns:
+        The error; `StepFailed` with the same message where the type is unknown.
+    """
     fields = {key: str(data[key]) for key in ("step", "stderr_tail") if key in data}
     message = str(data.get("message", ""))
     for cls in (InputError, MissingDependency):

@@ -1,4 +1,4 @@
-"""What stages tell whoever watches them. Stages return values and emit events; only the command line prints."""
+"""Progress events that stages emit; only the command line prints them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,29 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Event:
-    """Base of all events. `step` names what is being done, as a person would: `export simple_cnn/keras tflite:int8`."""
+    """Base class of all events.
+
+    Attributes:
+        step: Name of the step, for example `export simple_cnn/keras tflite:int8`.
+    """
 
     step: str
 
 
 @dataclass(frozen=True)
 class Started(Event):
-    """A step begins."""
+    """Start of a step."""
 
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """`done` of `total` units (epochs, batches) are finished; `figures` are the latest loss and metrics."""
+    """Progress within a step.
+
+    Attributes:
+        done: Completed units (epochs, batches).
+        total: All units of the step.
+        figures: Latest loss and metrics by name.
+    """
 
     done: int
     total: int
@@ -29,14 +39,14 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """A step ended well; `detail` is its result in a few words."""
+    """Successful end of a step; `detail` summarizes its result in a few words."""
 
     detail: str = ""
 
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """A step ended with an error, and the others go on; `detail` is the sentence."""
+    """End of a step with an error; other steps continue. `detail` is the error message."""
 
     detail: str = ""
     stderr_tail: str = ""
@@ -44,7 +54,7 @@ class Failed(Event):
 
 @dataclass(frozen=True)
 class Noted(Event):
-    """Something worth a sentence that stops nothing."""
+    """Note or warning that does not stop the step."""
 
     detail: str = ""
     warning: bool = False
@@ -52,7 +62,14 @@ class Noted(Event):
 
 @dataclass(frozen=True)
 class Overview(Event):
-    """Where a run of several steps stands: how many of `total` are done, what runs, and what waits."""
+    """State of a run of several steps.
+
+    Attributes:
+        done: Number of completed steps.
+        total: Number of all steps.
+        running: Names of the steps that run now.
+        waiting: Names of the steps that have not started.
+    """
 
     done: int
     total: int
@@ -64,4 +81,4 @@ Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """The listener that listens to nothing."""
+    """Discard the event; the default listener."""

@@ -110,7 +110,7 @@ def test_when_nothing_meets_the_limits_it_says_which_by_how_much_and_fails(root)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("broken", "--max-drop", "1"), "--max-drop: '1' is not a share; write a number and %, such as 2%"),
+        (("broken", "--max-drop", "1"), "--max-drop: '1' is not a percentage; write a number and %, such as 2%"),
         (("broken", "--max-size", "300"), "--max-size: '300' is not a size"),
         (("broken", "--max-latency", "fast"), "--max-latency: 'fast' is not a duration"),
         (("broken", "--device", "abacus"), "unknown device 'abacus'"),

@@ -262,7 +262,7 @@ def test_what_cannot_be_compared_is_bad_input(edgekit, two, monkeypatch, argumen
     [
         (("--max-regression", "2%"), "--max-regression needs a --baseline"),
         (("--max-metric-loss", "0.1"), "--max-metric-loss needs a --baseline"),
-        (("--baseline", "x.json", "--max-host-regression", "2"), "--max-host-regression: '2' is not a share"),
+        (("--baseline", "x.json", "--max-host-regression", "2"), "--max-host-regression: '2' is not a percentage"),
         (("--baseline", "x.json", "--max-metric-loss", "0", "--max-regression", "q"), "--max-regression: 'q' is not"),
     ],
 )
