@@ -1,1 +1,1 @@
-"""Plain values without I/O: tensor and variant specs, recipes, budgets, tuning options."""
+"""Plain values without I/O: tensor and variant specs, recipes, budgets, file names."""

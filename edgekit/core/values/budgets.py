@@ -1,4 +1,4 @@
-"""Budgets and verdicts. Of several limits on one figure the strictest wins, and the verdict says whose it was."""
+"""Budgets and the verdicts on them: of several limits on one figure the strictest applies."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from typing import Literal
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.core.values.specs import TUNED
 
+# `edgekit run` writes the verdicts on an artifact to this file, in the artifact's folder.
 CHECK_FILE = "check.json"
-"""Where a run keeps the verdicts on an artifact."""
 
+# From rough to exact; reports list them in this order.
 TIERS = ("analytic", "host", "emulated", "device")
 Tier = Literal["analytic", "host", "emulated", "device"]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit on one figure of the artifacts whose variant matches the pattern (`*`, `tflite:*`, `*:int8` …).
+    """A limit on one figure of all artifacts whose variant matches a pattern.
 
-    `rule` is `size_bytes`, `peak_memory_bytes`, `drift`, `instructions`, or `latency_ms.<tier>`. `origin` says where it
-    was set.
+    Attributes:
+        rule: `size_bytes`, `peak_memory_bytes`, `drift`, `instructions` or `latency_ms.<tier>`.
+        limit: The largest value that passes, in the unit of the rule.
+        origin: Where the limit was set, for example `models/linear/model.toml`.
+        variant: Glob pattern of variants: `*`, `tflite:*`, `*:int8` …
     """
 
     rule: str
@@ -31,16 +35,30 @@ class Budget:
     variant: str = "*"
 
     def covers(self, variant: str) -> bool:
-        """Whether it is about this variant; what is asked of a variant is asked of it tuned too."""
+        """Return whether the budget applies to a variant.
+
+        A budget on a variant also applies to its tuned form: `tflite:int8` covers `tflite:int8-tuned`.
+
+        Args:
+            variant: The variant as it is written, for example `tflite:int8`.
+
+        Returns:
+            True where the pattern matches.
+        """
         return any(fnmatchcase(name, self.variant) for name in (variant, variant.removesuffix(f"-{TUNED}")))
 
 
 @dataclass(frozen=True)
 class BudgetTable:
-    """Budgets as a model.toml, a device profile or the command line gives them: sizes in bytes, latency in ms by tier.
+    """Limits for one variant pattern, as model.toml, a device profile or the command line sets them.
 
-    `drift` is in the unit of the task metric: 0.01 is one point of accuracy. `instructions` are those of one inference
-    on the device's emulated core.
+    Attributes:
+        variant: Glob pattern of variants.
+        size_bytes: Largest size of the model files.
+        peak_memory_bytes: Largest peak memory of loading and one inference.
+        drift: Largest loss in the unit of the task metric: 0.01 is one point of accuracy.
+        latency_ms: Pairs of tier and largest latency in ms.
+        instructions: Most instructions of one inference on the device's emulated core.
     """
 
     variant: str = "*"
@@ -51,7 +69,14 @@ class BudgetTable:
     instructions: int | None = None
 
     def budgets(self, origin: str) -> tuple[Budget, ...]:
-        """One Budget a limit that is set."""
+        """Return one budget for each limit that is set.
+
+        Args:
+            origin: Where the limits were set.
+
+        Returns:
+            The budgets in the order of the fields.
+        """
         limits: list[tuple[str, float | None]] = [
             ("size_bytes", self.size_bytes),
             ("peak_memory_bytes", self.peak_memory_bytes),
@@ -63,20 +88,39 @@ class BudgetTable:
 
 
 def strictest(budgets: Iterable[Budget], variant: str) -> tuple[Budget, ...]:
-    """For each rule the lowest limit that covers the variant; of equal ones the first. Sorted by rule."""
-    best: dict[str, Budget] = {}
+    """Return the lowest limit of each rule among the budgets that apply to a variant.
+
+    Args:
+        budgets: Budgets of all origins.
+        variant: The variant as it is written, for example `tflite:int8`.
+
+    Returns:
+        One budget a rule, sorted by rule; of equal limits the first one.
+    """
+    lowest: dict[str, Budget] = {}
     for budget in budgets:
-        known = best.get(budget.rule)
-        if budget.covers(variant) and (known is None or budget.limit < known.limit):
-            best[budget.rule] = budget
-    return tuple(best[rule] for rule in sorted(best))
+        previous = lowest.get(budget.rule)
+        if budget.covers(variant) and (previous is None or budget.limit < previous.limit):
+            lowest[budget.rule] = budget
+    return tuple(lowest[rule] for rule in sorted(lowest))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One rule, judged on one artifact. `figure` is None when nothing was measured: a gate does not pass on trust.
+    """The result of one rule on one artifact.
 
-    `undecided` says why another test set might judge otherwise, and what would decide it; empty where it would not.
+    Attributes:
+        model: Name of the model.
+        kind: Kind of the source model, for example `keras`.
+        variant: The variant as it is written, for example `tflite:int8`.
+        rule: The rule of the budget.
+        figure: The measured value; None where there is no measurement, which counts as a failure.
+        limit: The largest value that passes; None for a rule without a limit.
+        passed: Whether the artifact passes.
+        origin: Where the limit was set.
+        device: Name of the device profile; None where the figure does not depend on a device.
+        detail: Additional explanation, without a full stop.
+        undecided: Why another test set might give the opposite result, and what would settle it; else empty.
     """
 
     model: str
@@ -93,18 +137,26 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """The verdict in words."""
+        """The verdict as one sentence without a full stop."""
         subject = f"{self.model}/{self.kind} {self.variant}" + (f" on {self.device}" if self.device else "")
         if self.figure is None or self.limit is None:
             return f"{subject}: {self.rule}: {self.detail or ('passed' if self.passed else 'failed')}"
         relation = "keeps within" if self.passed else "breaks"
         figure, limit = (format_rule(self.rule, value) for value in (self.figure, self.limit))
-        more = "".join(f"; {text}" for text in (self.detail, self.undecided) if text)
-        return f"{subject}: {self.rule} {figure} {relation} the limit {limit}, set in {self.origin}{more}"
+        remarks = "".join(f"; {text}" for text in (self.detail, self.undecided) if text)
+        return f"{subject}: {self.rule} {figure} {relation} the limit {limit}, set in {self.origin}{remarks}"
 
 
 def format_rule(rule: str, value: float) -> str:
-    """The value in the unit of its rule."""
+    """Format a value with the unit of its rule.
+
+    Args:
+        rule: The rule, which determines the unit.
+        value: The value in bytes, ms, instructions or the unit of the task metric.
+
+    Returns:
+        The value as text, for example `1.23 MB`.
+    """
     if rule.endswith("_bytes"):
         return format_bytes(value)
     if rule == "instructions":
@@ -115,7 +167,20 @@ def format_rule(rule: str, value: float) -> str:
 def judge(
     budget: Budget, figure: float | None, *, model: str, kind: str, variant: str, device: str | None, missing: str
 ) -> Verdict:
-    """The verdict on one figure; `missing` is what to say, and to do, when there is none."""
+    """Compare one figure with its budget.
+
+    Args:
+        budget: The limit.
+        figure: The measured value, or None where there is no measurement. NaN fails as well.
+        model: Name of the model.
+        kind: Kind of the source model.
+        variant: The variant as it is written.
+        device: Name of the device profile, or None.
+        missing: Detail of the verdict where there is no measurement: what is missing and how to get it.
+
+    Returns:
+        The verdict; it fails where there is no measurement.
+    """
     passed = figure is not None and figure <= budget.limit
     detail = missing if figure is None else ""
     return Verdict(model, kind, variant, budget.rule, figure, budget.limit, passed, budget.origin, device, detail)

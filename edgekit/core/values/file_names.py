@@ -1,4 +1,4 @@
-"""Names of the files that a build folder holds, by what writes them."""
+"""Names of the files in a source or artifact folder that several stages read."""
 
 from __future__ import annotations
 

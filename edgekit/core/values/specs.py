@@ -1,4 +1,4 @@
-"""The words of the house as values: precision, variant, tensor, signature, route."""
+"""Precisions, variants, tensors, signatures, routes and model descriptions as values."""
 
 from __future__ import annotations
 
@@ -8,35 +8,52 @@ from typing import Any
 
 from edgekit.core.errors import InputError, unknown_name
 
+# float32, float16: type of the stored weights. dynamic: int8 weights, float activations. int8: full integer.
+# int16x8: int16 activations, int8 weights. int4: int4 weights, float activations.
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
-"""float32, float16: what the weights are stored in. dynamic: int8 weights, float activations. int8: full integer.
-int16x8: int16 activations, int8 weights. int4: int4 weights, float activations."""
 
+# Precisions without quantization scales: their inputs are not clipped to a calibrated range.
 FLOAT_PRECISIONS = ("float32", "float16")
-"""Precisions that have no scales, and compute whatever comes in."""
 
+# PyTorch's c10::ScalarType, the numbers of tensor types in ExecuTorch programs. 8 to 10 are complex types.
 SCALAR_TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 7: "float64"} | {
     11: "bool"
 }
-"""PyTorch's ScalarType, as ExecuTorch programs number their tensors' types."""
 
-Dim = int | str  # a symbolic dimension is a string such as "batch"
+# A symbolic dimension is a string such as "batch".
+Dim = int | str
 
 
 def parse_precision(text: str) -> str:
-    """The precision, or an InputError that lists the known ones."""
+    """Return the precision unchanged where it is a known one.
+
+    Args:
+        text: The precision as the user typed it.
+
+    Returns:
+        The precision.
+
+    Raises:
+        InputError: The precision is unknown; the message lists the known ones.
+    """
     if text not in PRECISIONS:
         raise unknown_name("precision", text, PRECISIONS)
     return text
 
 
+# Tag of a variant that was converted with a recipe, from `edgekit tune` or from a user.
 TUNED = "tuned"
-"""What a variant is called beside its precision that a recipe made, of `edgekit tune` or a user's."""
 
 
 @dataclass(frozen=True, order=True)
 class Variant:
-    """One target at one precision, written `tflite:int8`; `tag` marks one not made as usual: `tflite:int8-tuned`."""
+    """One target at one precision, written `tflite:int8`.
+
+    Attributes:
+        target: Name of the target.
+        precision: One of `PRECISIONS`.
+        tag: Marks a variant that was not converted with the default options: `tflite:int8-tuned`.
+    """
 
     target: str
     precision: str
@@ -44,7 +61,17 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str) -> Variant:
-        """From `target:precision`. Raises InputError when the precision is missing or unknown."""
+        """Parse `target:precision`.
+
+        Args:
+            text: The variant as the user typed it.
+
+        Returns:
+            The variant, without a tag; whether the target exists is not checked here.
+
+        Raises:
+            InputError: The target or the precision is missing, or the precision is unknown.
+        """
         target, colon, precision = text.partition(":")
         if not colon or not target:
             raise InputError(f"'{text}' is not a variant; write it target:precision, for example tflite:int8")
@@ -52,7 +79,7 @@ class Variant:
 
     @property
     def slug(self) -> str:
-        """The folder name: `tflite-int8`."""
+        """The name of the artifact's folder: `tflite-int8`."""
         return str(self).replace(":", "-")
 
     def __str__(self) -> str:
@@ -61,7 +88,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Quantization:
-    """Affine quantization: real = scale * (integer - zero_point), per tensor or along `axis`."""
+    """Parameters of affine quantization: real = scale * (integer - zero_point).
+
+    Attributes:
+        scale: One value for the tensor, or one for each index along `axis`.
+        zero_point: The integers that stand for 0.0, as many as scales.
+        axis: Dimension with its own parameters for each index; None for one pair for the whole tensor.
+    """
 
     scale: tuple[float, ...]
     zero_point: tuple[int, ...]
@@ -70,7 +103,15 @@ class Quantization:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output. `shape` may hold symbolic dimensions; `layout` is NHWC, NCHW … or None."""
+    """One input or output tensor of a model.
+
+    Attributes:
+        name: Name of the tensor.
+        shape: Dimensions, the batch first; symbolic ones are strings.
+        dtype: Name of the numpy type, for example `float32`.
+        layout: `NHWC`, `NCHW` … for images, else None.
+        quantization: Scale and zero point of an integer tensor that stands for real values, else None.
+    """
 
     name: str
     shape: tuple[Dim, ...]
@@ -80,22 +121,43 @@ class TensorSpec:
 
     @property
     def fixed_batch(self) -> int | None:
-        """The first dimension when it is a number, else None (any batch goes)."""
+        """The first dimension where it is a number, else None (any batch size is allowed)."""
         first = self.shape[0] if self.shape else None
         return first if isinstance(first, int) else None
 
     def with_batch(self, batch: Dim) -> TensorSpec:
-        """The same tensor with another first dimension."""
+        """Return the same tensor with another first dimension.
+
+        Args:
+            batch: The new first dimension.
+
+        Returns:
+            The changed copy.
+        """
         return replace(self, shape=(batch, *self.shape[1:]))
 
     def sized(self, sizes: Mapping[str, int]) -> TensorSpec:
-        """The same tensor with symbolic dimensions replaced by their sizes, where `sizes` has them."""
+        """Return the same tensor with symbolic dimensions replaced by numbers.
+
+        Args:
+            sizes: Sizes by symbol; symbols that are missing stay symbolic.
+
+        Returns:
+            The changed copy.
+        """
         shape = tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in self.shape)
         return replace(self, shape=shape)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:
-        """The inverse of `dataclasses.asdict` after a trip through JSON."""
+        """Rebuild a tensor from the result of `dataclasses.asdict` after a JSON round trip.
+
+        Args:
+            data: The fields of the tensor.
+
+        Returns:
+            The tensor.
+        """
         raw = data.get("quantization")
         quantization = Quantization(tuple(raw["scale"]), tuple(raw["zero_point"]), raw.get("axis")) if raw else None
         return cls(data["name"], tuple(data["shape"]), data["dtype"], data.get("layout"), quantization)
@@ -107,57 +169,75 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """What goes in and what comes out, in order."""
+    """The inputs and outputs of a model, in order."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The symbolic dimensions of the inputs, each once, in the order in which they stand there."""
+        """The symbolic dimensions of the inputs, each once, in order of first use."""
         return tuple(dict.fromkeys(dim for spec in self.inputs for dim in spec.shape if isinstance(dim, str)))
 
     @property
     def batch(self) -> str | None:
-        """The symbol that every input has as its first dimension, or None."""
+        """The symbolic first dimension that all inputs share, or None."""
         first = {spec.shape[0] if spec.shape else None for spec in self.inputs}
         only = next(iter(first)) if len(first) == 1 else None
         return only if isinstance(only, str) else None
 
     def sized(self, sizes: Mapping[str, int]) -> Signature:
-        """With symbolic dimensions replaced by their sizes, where `sizes` has them."""
+        """Return the same signature with symbolic dimensions replaced by numbers.
+
+        Args:
+            sizes: Sizes by symbol; symbols that are missing stay symbolic.
+
+        Returns:
+            The changed copy.
+        """
         return Signature(
             tuple(spec.sized(sizes) for spec in self.inputs), tuple(spec.sized(sizes) for spec in self.outputs)
         )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Signature:
-        """The inverse of `dataclasses.asdict` after a trip through JSON."""
+        """Rebuild a signature from the result of `dataclasses.asdict` after a JSON round trip.
+
+        Args:
+            data: The fields of the signature.
+
+        Returns:
+            The signature.
+        """
         return cls(
-            tuple(TensorSpec.from_dict(item) for item in data["inputs"]),
-            tuple(TensorSpec.from_dict(item) for item in data["outputs"]),
+            tuple(TensorSpec.from_dict(tensor) for tensor in data["inputs"]),
+            tuple(TensorSpec.from_dict(tensor) for tensor in data["outputs"]),
         )
 
 
 @dataclass(frozen=True)
 class Route:
-    """How a source reaches a target: `("keras", "torch", "executorch")` goes over one bridge."""
+    """The way from a source to a target.
+
+    Attributes:
+        steps: Source kind, kinds that bridges produce, target: `("keras", "torch", "executorch")` uses one bridge.
+    """
 
     steps: tuple[str, ...]
 
     @property
     def source_kind(self) -> str:
-        """The kind that the user's model is of."""
+        """The kind of the user's source model."""
         return self.steps[0]
 
     @property
     def converter_kind(self) -> str:
-        """The kind that the target's converter is handed, after the bridges."""
+        """The kind of the model that the target converts, after all bridges."""
         return self.steps[-2]
 
     @property
     def bridges(self) -> tuple[tuple[str, str], ...]:
-        """The bridges on the way, as (from, to)."""
+        """The bridges in order, as pairs (from kind, to kind)."""
         return tuple(zip(self.steps[:-2], self.steps[1:-1], strict=True))
 
     def __str__(self) -> str:
@@ -166,7 +246,13 @@ class Route:
 
 @dataclass(frozen=True)
 class OpCount:
-    """One kind of operator in a graph: how often it stands there, and its multiply-accumulates an inference."""
+    """The occurrences of one operator type in a graph.
+
+    Attributes:
+        name: Name of the operator type, for example `CONV_2D`.
+        count: Number of operators of that type.
+        macs: Their multiply-accumulates per inference; None where unknown.
+    """
 
     name: str
     count: int
@@ -175,9 +261,20 @@ class OpCount:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What is in a model file, as `edgekit inspect` shows it.
+    """The contents of a model file, as `edgekit inspect` prints them.
 
-    `mac_outputs` is how many elements the operators that multiply by weights write in one inference.
+    Attributes:
+        format: Name of the file format.
+        signature: Inputs and outputs.
+        ops: Operator types with their counts.
+        tensors: Number of tensors.
+        parameters: Number of weights.
+        weight_bytes: Size of the stored weights.
+        macs: Multiply-accumulates per inference; None where unknown.
+        activation_bytes: Size of all activations; None where unknown.
+        quantized_tensors: Number of tensors with a scale.
+        metadata: Producer, versions and other entries of the file.
+        mac_outputs: Elements that the operators with weights write per inference; None where unknown.
     """
 
     format: str

@@ -1,4 +1,4 @@
-"""Budgets and verdicts."""
+"""Budgets, the strictest of several, and verdicts."""
 
 import json
 import math
@@ -34,7 +34,7 @@ verdicts = st.builds(
 )
 
 
-def judged(limit, figure, rule="size_bytes", device=None):
+def verdict_on(limit, figure, rule="size_bytes", device=None):
     budget = Budget(rule, limit, "model.toml")
     return judge(
         budget, figure, model="tiny", kind="keras", variant="tflite:int8", device=device, missing="run the bench"
@@ -46,11 +46,11 @@ def judged(limit, figure, rule="size_bytes", device=None):
     [("*", True), ("tflite:*", True), ("*:int8", True), ("tflite:int8", True), ("tflite", False), ("*:INT8", False),
      ("onnx:*", False), ("*:int8x", False)],
 )  # fmt: skip
-def test_a_budget_covers_the_variants_of_its_pattern(pattern, covered):
+def test_a_budget_covers_the_variants_that_match_its_pattern(pattern, covered):
     assert Budget("drift", 0.1, "here", pattern).covers("tflite:int8") is covered
 
 
-def test_a_table_makes_one_budget_for_each_limit_that_is_set():
+def test_a_table_yields_one_budget_for_each_limit_that_is_set():
     table = BudgetTable("*:int8", 1000, 2000, 0.0, (("device", 2.0), ("host", 1.0)), 3000)
     assert table.budgets("model.toml") == (
         Budget("size_bytes", 1000, "model.toml", "*:int8"),
@@ -68,43 +68,43 @@ def test_an_empty_table_limits_nothing():
 
 @SEEDED
 @given(budgets)
-def test_the_strictest_budget_of_each_rule_is_the_lowest_that_covers_the_variant(items):
-    chosen = strictest(items, "tflite:int8")
-    covering = [item for item in items if item.covers("tflite:int8")]
-    assert [item.rule for item in chosen] == sorted({item.rule for item in covering})
-    for item in chosen:
-        assert item.limit == min(other.limit for other in covering if other.rule == item.rule)
-        assert item in covering
+def test_the_strictest_budget_of_each_rule_is_the_lowest_that_covers_the_variant(table):
+    strictest_budgets = strictest(table, "tflite:int8")
+    covering = [budget for budget in table if budget.covers("tflite:int8")]
+    assert [budget.rule for budget in strictest_budgets] == sorted({budget.rule for budget in covering})
+    for budget in strictest_budgets:
+        assert budget.limit == min(each.limit for each in covering if each.rule == budget.rule)
+        assert budget in covering
 
 
-def test_of_equal_limits_the_first_one_is_blamed():
+def test_of_equal_limits_the_first_one_is_reported():
     first, second = Budget("drift", 0.1, "model.toml"), Budget("drift", 0.1, "device")
     assert strictest([first, second], "tflite:int8") == (first,)
 
 
 @pytest.mark.parametrize(("figure", "passed"), [(999, True), (1000, True), (1000.001, False), (math.nan, False)])
 def test_a_figure_passes_up_to_its_limit(figure, passed):
-    assert judged(1000, figure).passed is passed
+    assert verdict_on(1000, figure).passed is passed
 
 
 def test_a_negative_drift_is_an_improvement_and_passes():
-    assert judged(0.0, -0.01, "drift").passed
+    assert verdict_on(0.0, -0.01, "drift").passed
 
 
-def test_nothing_measured_does_not_pass_and_says_what_to_do():
-    verdict = judged(1000, None)
+def test_a_missing_measurement_fails_and_says_what_to_do():
+    verdict = verdict_on(1000, None)
     assert not verdict.passed
     assert verdict.sentence == "tiny/keras tflite:int8: size_bytes: run the bench"
 
 
-def test_a_broken_limit_is_a_sentence_with_figure_limit_and_origin():
+def test_the_sentence_of_an_exceeded_limit_has_figure_limit_and_origin():
     expected = "tiny/keras tflite:int8: size_bytes 1.23 MB breaks the limit 1 MB, set in model.toml"
-    assert judged(1_000_000, 1_234_567).sentence == expected
+    assert verdict_on(1_000_000, 1_234_567).sentence == expected
 
 
-def test_a_kept_limit_is_a_sentence_that_names_the_device():
+def test_the_sentence_of_a_passed_limit_names_the_device():
     expected = "tiny/keras tflite:int8 on pixel-2: latency_ms.host 500 us keeps within the limit 50 ms"
-    assert judged(50, 0.5, "latency_ms.host", "pixel-2").sentence == f"{expected}, set in model.toml"
+    assert verdict_on(50, 0.5, "latency_ms.host", "pixel-2").sentence == f"{expected}, set in model.toml"
 
 
 @pytest.mark.parametrize(("passed", "text"), [(True, "passed"), (False, "failed")])
@@ -115,7 +115,7 @@ def test_a_rule_without_limit_says_passed_or_failed(passed, text):
 
 @SEEDED
 @given(verdicts)
-def test_a_verdict_survives_the_trip_through_json(verdict):
+def test_a_verdict_survives_a_json_round_trip(verdict):
     assert Verdict(**json.loads(to_json(asdict(verdict)))) == verdict
 
 
@@ -124,9 +124,9 @@ def test_a_verdict_survives_the_trip_through_json(verdict):
     [("size_bytes", 1500, "1.5 KB"), ("peak_memory_bytes", 10**6, "1 MB"), ("latency_ms.host", 0.25, "250 us"),
      ("drift", 0.0123456, "0.01235"), ("instructions", 2.5e6, "2.5 M")],
 )  # fmt: skip
-def test_a_value_is_printed_in_the_unit_of_its_rule(rule, value, text):
+def test_a_value_is_formatted_with_the_unit_of_its_rule(rule, value, text):
     assert format_rule(rule, value) == text
 
 
-def test_the_tiers_stand_from_rough_to_true():
+def test_the_tiers_are_ordered_from_rough_to_exact():
     assert TIERS == ("analytic", "host", "emulated", "device")

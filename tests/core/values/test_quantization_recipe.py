@@ -1,4 +1,4 @@
-"""Recipes: what they say, and what of a person's is refused."""
+"""Recipes: their text, their JSON, and the user input that is rejected."""
 
 import json
 
@@ -10,43 +10,43 @@ from edgekit.core.values.budgets import Budget
 from edgekit.core.values.quantization_recipe import Recipe, recipe_from_dict
 from edgekit.core.values.specs import Variant
 
-WHOLE = Recipe("tflite", "int8")
+DEFAULT = Recipe("tflite", "int8")
 SELECTIVE = Recipe("tflite", "int8", ("0:CONV_2D", "OUTPUT"), ("2:ADD",), "moving-average", 50)
 
 
-@pytest.mark.parametrize("recipe", [WHOLE, SELECTIVE], ids=["whole", "selective"])
-def test_a_recipe_survives_json(recipe, tmp_path):
+@pytest.mark.parametrize("recipe", [DEFAULT, SELECTIVE], ids=["default", "selective"])
+def test_a_recipe_survives_a_json_round_trip(recipe, tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(recipe.to_dict()))
     assert read_recipe(path) == recipe
     assert recipe_from_dict(json.loads(path.read_text())) == recipe
 
 
-def test_a_recipe_says_what_it_is():
+def test_a_recipe_prints_precision_calibration_and_layer_counts():
     assert str(SELECTIVE) == "int8 average/50 2 float 1 int16"
-    assert str(WHOLE) == "int8"
+    assert str(DEFAULT) == "int8"
     assert SELECTIVE.selective
-    assert not WHOLE.selective
+    assert not DEFAULT.selective
     assert not Recipe("tflite", "int8", calibration_samples=50).selective
 
 
-def test_what_a_recipe_makes_stands_beside_the_usual_variant():
+def test_a_recipe_produces_a_tuned_variant_with_its_own_folder():
     assert SELECTIVE.variant == Variant("tflite", "int8", "tuned")
     assert (SELECTIVE.variant.slug, str(SELECTIVE.variant)) == ("tflite-int8-tuned", "tflite:int8-tuned")
     assert Variant("lite-interpreter", "int8").slug == "lite-interpreter-int8"
 
 
 @pytest.mark.parametrize("pattern", ["*", "tflite:*", "*:int8", "tflite:int8", "tflite:int8-tuned"])
-def test_budgets_of_a_variant_hold_for_it_tuned(pattern):
+def test_budgets_of_a_variant_apply_to_its_tuned_form(pattern):
     assert Budget("size_bytes", 1, "x", pattern).covers("tflite:int8-tuned")
 
 
-def test_budgets_of_a_tuned_variant_do_not_hold_for_the_usual_one():
+def test_budgets_of_a_tuned_variant_do_not_apply_to_the_default_one():
     assert not Budget("size_bytes", 1, "x", "tflite:int8-tuned").covers("tflite:int8")
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "message"),
     [
         ({"float_layer": []}, "float_layer: unknown key; allowed: calibration, calibration_samples, float_layers"),
         ({"precision": "int9"}, "precision must be one of float32, float16, dynamic, int8, int16x8, int4"),
@@ -57,16 +57,16 @@ def test_budgets_of_a_tuned_variant_do_not_hold_for_the_usual_one():
         ({"target": None}, "target: "),
     ],
 )
-def test_a_bad_recipe_is_refused_with_file_and_key(changes, sentence, tmp_path):
+def test_an_invalid_recipe_is_rejected_with_file_and_key(changes, message, tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"target": "tflite", "precision": "int8", **changes}))
     with pytest.raises(InputError) as caught:
         read_recipe(path)
     assert str(path) in str(caught.value)
-    assert sentence in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_recipe_that_is_no_json_is_refused(tmp_path):
+def test_a_recipe_that_is_not_json_is_rejected(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text("precision = int8")
     with pytest.raises(InputError, match="this recipe is not valid JSON"):

@@ -43,7 +43,7 @@ signatures = st.builds(
 
 @SEEDED
 @given(signatures)
-def test_a_signature_survives_the_trip_through_json(signature):
+def test_a_signature_survives_a_json_round_trip(signature):
     assert Signature.from_dict(json.loads(json.dumps(asdict(signature)))) == signature
 
 
@@ -53,7 +53,7 @@ def test_every_precision_parses_to_itself(precision):
 
 
 @pytest.mark.parametrize("text", ["fp16", "INT8", "", " int8", "int8 "])
-def test_a_precision_that_is_not_spelt_exactly_is_refused_with_the_list(text):
+def test_a_precision_that_is_not_spelt_exactly_is_rejected_with_the_list(text):
     with pytest.raises(InputError) as caught:
         parse_precision(text)
     assert str(caught.value).startswith(f"unknown precision '{text}'; known: ")
@@ -70,14 +70,14 @@ def test_a_variant_prints_as_it_is_written(precision):
 
 
 @pytest.mark.parametrize("text", ["tflite", ":int8", "", ":"])
-def test_a_variant_without_target_or_colon_is_refused_with_an_example(text):
+def test_a_variant_without_target_or_colon_is_rejected_with_an_example(text):
     with pytest.raises(InputError) as caught:
         Variant.parse(text)
     assert str(caught.value) == f"'{text}' is not a variant; write it target:precision, for example tflite:int8"
 
 
 @pytest.mark.parametrize("text", ["tflite:", "tflite:int9", "tflite:int8:int8"])
-def test_a_variant_of_unknown_precision_is_refused(text):
+def test_a_variant_of_unknown_precision_is_rejected(text):
     with pytest.raises(InputError, match="unknown precision"):
         Variant.parse(text)
 
@@ -88,15 +88,19 @@ def test_the_slug_of_a_variant_is_a_folder_name():
 
 def test_variants_sort_by_target_and_then_by_precision():
     names = ["tflite:int8", "onnx:int8", "tflite:float32"]
-    assert [str(item) for item in sorted(map(Variant.parse, names))] == ["onnx:int8", "tflite:float32", "tflite:int8"]
+    assert [str(variant) for variant in sorted(map(Variant.parse, names))] == [
+        "onnx:int8",
+        "tflite:float32",
+        "tflite:int8",
+    ]
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((1, 28), 1), (("batch", 28), None), ((), None)])
-def test_only_a_number_in_the_first_place_is_a_fixed_batch(shape, expected):
+def test_only_a_numeric_first_dimension_is_a_fixed_batch(shape, expected):
     assert TensorSpec("x", shape, "float32").fixed_batch == expected
 
 
-def test_another_batch_keeps_everything_else():
+def test_changing_the_batch_keeps_everything_else():
     quantization = Quantization((0.5,), (3,))
     spec = TensorSpec("x", ("batch", 28, 28), "int8", "NHWC", quantization)
     assert spec.with_batch(4) == TensorSpec("x", (4, 28, 28), "int8", "NHWC", quantization)
@@ -113,7 +117,7 @@ def test_a_direct_route_has_no_bridges():
     assert str(route) == "keras -> tflite"
 
 
-def test_a_route_over_bridges_names_each_of_them_in_order():
+def test_a_route_with_bridges_lists_them_in_order():
     route = Route(("onnx", "torch", "exported", "executorch"))
     assert (route.source_kind, route.converter_kind) == ("onnx", "exported")
     assert route.bridges == (("onnx", "torch"), ("torch", "exported"))
@@ -123,12 +127,12 @@ IMAGE = TensorSpec("image", ("batch", 3, "height", "width"), "float32")
 TOKENS = TensorSpec("tokens", ("batch", "seq"), "int64")
 
 
-def test_sizes_take_the_place_of_symbols_and_leave_the_others():
+def test_sizes_replace_their_symbols_and_leave_the_others():
     assert IMAGE.sized({"batch": 1, "width": 48, "seq": 7}).shape == (1, 3, "height", 48)
     assert IMAGE.sized({}) == IMAGE
 
 
-def test_a_size_is_taken_everywhere_in_a_signature():
+def test_a_size_replaces_its_symbol_in_inputs_and_outputs():
     sized = Signature((IMAGE, TOKENS), (TensorSpec("scores", ("batch", "seq", 5), "float32"),)).sized({"batch": 2})
     assert [spec.shape for spec in sized.inputs] == [(2, 3, "height", "width"), (2, "seq")]
     assert sized.outputs[0].shape == (2, "seq", 5)
@@ -136,15 +140,15 @@ def test_a_size_is_taken_everywhere_in_a_signature():
 
 @SEEDED
 @given(signatures)
-def test_a_signature_with_all_symbols_sized_has_none_left(signature):
+def test_a_signature_with_all_sizes_has_no_symbols(signature):
     sized = signature.sized(dict.fromkeys(signature.symbols, 3))
     assert sized.symbols == ()
     assert all(isinstance(dim, int) for spec in sized.inputs for dim in spec.shape)
     assert signature.sized({}) == signature
 
 
-def test_symbols_are_told_once_in_the_order_of_the_inputs():
-    signature = Signature((TOKENS, IMAGE), (TensorSpec("y", ("batch", "found"), "float32"),))
+def test_symbols_are_listed_once_in_the_order_of_the_inputs():
+    signature = Signature((TOKENS, IMAGE), (TensorSpec("y", ("batch", "n_boxes"), "float32"),))
     assert signature.symbols == ("batch", "seq", "height", "width")
 
 
@@ -161,6 +165,6 @@ def test_symbols_are_told_once_in_the_order_of_the_inputs():
         ([], None),
     ],
 )
-def test_the_batch_is_the_symbol_that_leads_every_input(shapes, expected):
+def test_the_batch_is_the_first_dimension_that_all_inputs_share(shapes, expected):
     inputs = tuple(TensorSpec(f"x{index}", shape, "float32") for index, shape in enumerate(shapes))
     assert Signature(inputs, ()).batch == expected
