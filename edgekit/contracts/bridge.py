@@ -14,10 +14,15 @@ from edgekit.core.values.specs import Signature
 
 
 class Bridge(ABC):
-    """Loads the file of one kind as a model of the other, in a process of its own environment.
+    """A loader of one kind's file as a model of another kind, in a worker with its own environment.
 
-    `source` and `target` are the kinds; `variables` is the environment that the worker is started with. `withheld` maps
-    a variant (`torchscript:int8`) that a bridged model cannot reach, though its kind can, to a sentence that says why.
+    Attributes:
+        source: The kind of the file.
+        target: The kind of the loaded model.
+        requires: The packages that the worker needs.
+        variables: The environment variables that the worker is started with.
+        withheld: The variants, such as `torchscript:int8`, that the target kind reaches but a bridged model does not,
+            each with a sentence that gives the reason.
     """
 
     source: ClassVar[str]
@@ -28,9 +33,18 @@ class Bridge(ABC):
 
     @abstractmethod
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedModel:
-        """The model in the file as the target kind; inputs and outputs are the signature's, layout and all.
+        """Load a file of the source kind as a model of the target kind.
 
-        Raises InputError when the file is empty, truncated or something else.
+        Args:
+            path: The model file or folder.
+            signature: The inputs and outputs; the loaded model keeps their layouts.
+            build: Builds the network for a file of bare weights; None for a file that holds the whole model.
+
+        Returns:
+            The model in inference mode. Its signature may fix a batch that the file declares symbolic.
+
+        Raises:
+            InputError: The file is empty, truncated or of another format.
         """
 
 

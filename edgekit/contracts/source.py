@@ -1,4 +1,4 @@
-"""The contract of a source kind: the base checks what goes in and out, the subclass runs the framework."""
+"""The contract of a source kind: the base class checks inputs and outputs, the subclass runs the framework."""
 
 from __future__ import annotations
 
@@ -20,14 +20,20 @@ from edgekit.core.numerics.tensor_layout import Permutation, inverse_permutation
 from edgekit.core.values.specs import Signature, TensorSpec
 
 T = TypeVar("T")
+# Samples per call of the framework: large enough to hide the call's overhead, small enough that the activations of a
+# large network fit into memory.
 BATCH = 256
 Build = Callable[[], Any]
 
 
 class LoadedModel(ABC):
-    """A model in memory. Satisfies `edgekit.core.records.source.LoadedSource`.
+    """A model in memory; it satisfies `edgekit.core.records.source.LoadedSource`.
 
-    `sizes` has a size for each symbolic dimension that is not the batch.
+    Attributes:
+        kind: The name of the source kind, such as `keras`.
+        model: The framework's own model object.
+        signature: The inputs and outputs in the order of a call.
+        sizes: A size for each symbolic dimension that is not the batch.
     """
 
     kind: str
@@ -36,16 +42,35 @@ class LoadedModel(ABC):
         self.model = model
         self.signature = signature
         self.sizes: Mapping[str, int] = {}
-        self._made: dict[Hashable, Any] = {}  # copies under other signatures share it
+        # Copies made by `at` share this dictionary: the signature and the sizes are part of every key.
+        self._cache: dict[Hashable, Any] = {}
 
     def at(self, signature: Signature, sizes: Mapping[str, int]) -> LoadedModel:
-        """The same model under another signature: other dimensions fixed, other sizes for those that are not."""
-        other = copy.copy(self)
-        other.signature, other.sizes = signature, sizes
-        return other
+        """Return a copy with another signature that shares the framework's model.
+
+        Args:
+            signature: The new signature; it may fix other dimensions than the old one.
+            sizes: A size for each symbolic dimension of the signature that is not the batch.
+
+        Returns:
+            A shallow copy: the weights are not copied.
+        """
+        model = copy.copy(self)
+        model.signature, model.sizes = signature, sizes
+        return model
 
     def examples(self, batch: int) -> tuple[Array, ...]:
-        """Zeros in the shapes of one call with that batch, in the signature's order."""
+        """Return zeros as the inputs of one call.
+
+        Args:
+            batch: The number of samples in the call.
+
+        Returns:
+            One array of shape (batch, ...) per input, in the signature's order.
+
+        Raises:
+            InputError: The size of a symbolic dimension is unknown.
+        """
         return tuple(
             np.zeros([self._size(dim, index, batch) for index, dim in enumerate(spec.shape)], spec.dtype)
             for spec in self.signature.inputs
@@ -57,51 +82,75 @@ class LoadedModel(ABC):
         if index == 0 and dim == self.signature.batch:
             return batch
         if dim not in self.sizes:
-            raise InputError(f"the size of the dimension {dim} is not known; give --dim {dim}=SIZE")
+            raise InputError(f"the size of dimension {dim} is unknown; set it with --dim {dim}=SIZE")
         return self.sizes[dim]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name for inputs by name, shape (N, ...), in inference mode, in batches.
+        """Run the model in inference mode, at most `BATCH` samples per call.
 
-        Raises StepFailed when the model returns another number of outputs than its signature says.
+        Args:
+            inputs: Arrays of shape (N, ...) by input name.
+
+        Returns:
+            Arrays of shape (N, ...) by output name.
+
+        Raises:
+            StepFailed: The number of outputs differs from the signature's.
         """
         chunks = [self._run(call) for call in batching.iter_batches(self.signature, inputs, BATCH)]
         if any(len(chunk) != len(self.signature.outputs) for chunk in chunks):
             raise StepFailed(
-                f"the {self.kind} model returns {len(chunks[0])} outputs, not {len(self.signature.outputs)}"
+                f"the {self.kind} model returns {len(chunks[0])} outputs; its signature has"
+                f" {len(self.signature.outputs)}"
             )
         return batching.concat_outputs(self.signature, inputs, chunks)
 
     def trace(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """What every layer computes, in the order of computation, by name, shape (N, 1, ...): one call a sample.
+        """Compute the result of every layer, one call per sample.
 
-        Raises InputError where the kind does not show its inside.
+        Args:
+            inputs: Arrays of shape (N, ...) by input name.
+
+        Returns:
+            Arrays of shape (N, 1, ...) by layer name, in the order of computation.
+
+        Raises:
+            InputError: The kind does not expose intermediate results.
         """
         return batching.stack_traces(self._trace(call) for call in batching.iter_batches(self.signature, inputs))
 
     def _trace(self, inputs: list[Array]) -> dict[str, Array]:
-        """The floating-point results of every layer in one call."""
-        raise InputError(f"{self.kind} models do not show what they compute inside")
+        """Return the floating-point results of every layer in one call."""
+        raise InputError(f"{self.kind} models do not expose intermediate results")
 
     def run_float64(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
-        """What `run` computes, with float64 in place of float32 all the way: the mark that rounding is measured from.
+        """Run the model in float64 throughout; the rounding of float32 is measured against this result.
 
-        None where the kind, or this model's own code, does not take float64.
+        Args:
+            inputs: Arrays of shape (N, ...) by input name; floating-point ones are converted to float64.
+
+        Returns:
+            Arrays of shape (N, ...) by output name, or None if the kind or this model does not support float64.
         """
         try:
-            wide = self._wide()
+            wide = self._in_float64()
             if wide is None:
                 return None
             floats = {name: array.dtype.kind == "f" for name, array in inputs.items()}
-            doubled = {name: array.astype(np.float64) if floats[name] else array for name, array in inputs.items()}
-            return type(self)(wide, self.signature).at(self.signature, self.sizes).run(doubled)
+            doubles = {name: array.astype(np.float64) if floats[name] else array for name, array in inputs.items()}
+            return type(self)(wide, self.signature).at(self.signature, self.sizes).run(doubles)
         except Exception:  # noqa: BLE001 - a user's code may name float32, an operator may have no kernel for float64
             return None
 
     def with_layout(self, orders: Mapping[str, Permutation], signature: Signature) -> LoadedModel:
-        """A model with that signature, whose tensors named in `orders` have their dimensions in another order.
+        """Return a model whose inputs and outputs have their dimensions in another order.
 
-        `orders` gives, for each dimension of the new tensor, the old one that it was.
+        Args:
+            orders: By tensor name, the old dimension that each new dimension was; NHWC to NCHW is (0, 3, 1, 2).
+            signature: The signature after the permutation.
+
+        Returns:
+            A model with transposes around the original one, under the new signature.
         """
         ins = [
             inverse_permutation(orders[spec.name]) if spec.name in orders else None for spec in self.signature.inputs
@@ -110,40 +159,62 @@ class LoadedModel(ABC):
         return type(self)(self._permuted(ins, outs), signature).at(signature, self.sizes)
 
     def call(self, *tensors: Any) -> list[Any]:
-        """The outputs in order for the framework's own tensors in order, as a converter traces it."""
-        raise NotImplementedError(f"{self.kind} models are not traced")
+        """Compute the outputs for the framework's own tensors, as a converter traces it.
 
-    def cached(self, what: str, make: Callable[[], T]) -> T:
-        """What `make` returns, made once for this model under this signature, and kept for as long as the model is."""
-        key = (what, self.signature, tuple(sorted(self.sizes.items())))
-        if key not in self._made:
-            self._made[key] = make()
-        made: T = self._made[key]
-        return made
+        Args:
+            *tensors: One tensor of the framework per input, in the signature's order.
+
+        Returns:
+            The output tensors in the signature's order.
+
+        Raises:
+            NotImplementedError: Models of this kind cannot be traced.
+        """
+        raise NotImplementedError(f"{self.kind} models cannot be traced")
+
+    def cached(self, purpose: str, make: Callable[[], T]) -> T:
+        """Return what `make` returns, computed once for this model and signature.
+
+        Args:
+            purpose: The name of the value; it is part of the key, beside the signature and the sizes.
+            make: Computes the value on the first call.
+
+        Returns:
+            The value, which is kept as long as the model.
+        """
+        key = (purpose, self.signature, tuple(sorted(self.sizes.items())))
+        if key not in self._cache:
+            self._cache[key] = make()
+        value: T = self._cache[key]
+        return value
 
     @abstractmethod
     def _run(self, inputs: list[Array]) -> list[Array]:
-        """One call: inputs and outputs in the signature's order."""
+        """Run one call; inputs and outputs are in the signature's order."""
 
-    def _wide(self) -> Any:
-        """The model with weights and arithmetic in float64, or None where the kind has none."""
+    def _in_float64(self) -> Any:
+        """Return the model with weights and arithmetic in float64, or None if the kind does not support it."""
         return None
 
     @abstractmethod
     def parameters(self) -> dict[str, Array]:
-        """Every weight by name, trainable or not, in a stable order."""
+        """Return every weight by name, trainable or not, in a stable order."""
 
     @abstractmethod
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
-        """The model with its inputs permuted before it, and its outputs behind it; None leaves one as it is."""
+        """Return the model with permuted inputs and outputs; None leaves a tensor unchanged."""
 
 
 @dataclass(frozen=True)
 class UserModel:
-    """A model that a user points at: a file or folder, or the code that builds it, with its weights.
+    """A model of the user: a file or folder, or the code that builds the network, with its weights.
 
-    `inputs` are those that the user declared, in order; `examples` real inputs by name (shape (N, ...)), where there
-    are any; a kind whose files tell their inputs takes theirs.
+    Attributes:
+        path: The file or folder; None if the model is built by code.
+        build: Builds the network; None if the model is a file or folder.
+        weights: The file of weights for the network that `build` returns; None for its initial weights.
+        inputs: The inputs that the user declared, in order. Kinds whose files describe their inputs use the file's.
+        examples: Real inputs of shape (N, ...) by name, if the user passed any.
     """
 
     path: Path | None
@@ -154,94 +225,144 @@ class UserModel:
 
 
 class SourceKind(ABC):
-    """A kind of source model. `variables` is the environment that its worker is started with.
+    """A kind of source model.
 
-    `suffixes` is how the files end that a user can point at (none: they are made by code, or are folders).
+    Attributes:
+        name: The name of the kind; it equals the name of the plug-in's file.
+        requires: The packages that the worker needs.
+        variables: The environment variables that the worker is started with.
+        layout: The position of the channels, `last` or `first`.
+        suffixes: The file suffixes of the kind; empty if its models are folders.
+        exposes_intermediates: Whether the results of single layers can be read, by the kind itself or by a runtime
+            that opens its files.
     """
 
     name: ClassVar[str]
     requires: ClassVar[tuple[Requirement, ...]]
     variables: ClassVar[Mapping[str, str]]
     layout: ClassVar[str]
-    """Where channels stand: `last` or `first`."""
     suffixes: ClassVar[tuple[str, ...]] = ()
     exposes_intermediates: ClassVar[bool] = True
-    """Whether it can be told what its layers compute, by the kind or by a runtime that takes its files."""
 
     def recognizes(self, path: Path) -> bool:
-        """Whether a file or folder looks like one of this kind, without its framework."""
+        """Return whether a file or folder looks like one of this kind, without importing the framework."""
         return path.is_file() and path.suffix.lower() in self.suffixes
 
     @abstractmethod
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedModel:
-        """The model in the file; `build` makes the network around bare weights.
+        """Load a model from the file that `import_model` or a training wrote.
 
-        Raises InputError when the file is empty, truncated or something else, or does not fit the code.
+        Args:
+            path: The model file or folder.
+            signature: The inputs and outputs of the model.
+            build: Builds the network for a file of bare weights; None for a file that holds the whole model.
+
+        Returns:
+            The model in inference mode.
+
+        Raises:
+            InputError: The file is empty, truncated, of another format, or does not fit the code.
         """
 
     @abstractmethod
-    def import_model(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
-        """Puts a user's model into the folder: the name of the file (or folder) there, and its signature.
+    def import_model(self, user_model: UserModel, folder: Path) -> tuple[str, Signature]:
+        """Copy a model of the user into the folder.
 
-        Outputs whose shape only a run can tell have the shape (). Raises InputError as `load` does, and when the
-        inputs are neither in the file nor declared.
+        Args:
+            user_model: The file or code, with the declared inputs.
+            folder: The existing folder to write to.
+
+        Returns:
+            The name of the file (or folder) within `folder`, and the signature. An output whose shape is known only
+            after a run has the shape ().
+
+        Raises:
+            InputError: The file is damaged, or its inputs are neither described in the file nor declared.
         """
 
 
-def declared_inputs(given: UserModel) -> tuple[TensorSpec, ...]:
-    """The inputs of a model that cannot tell them itself: those declared, else those of the examples.
+def declared_inputs(user_model: UserModel) -> tuple[TensorSpec, ...]:
+    """Return the inputs of a model whose file does not describe them.
 
-    The first dimension of an example is the batch. Raises InputError when there is neither.
+    Args:
+        user_model: The model with declared inputs or examples.
+
+    Returns:
+        The declared inputs, else those of the examples, whose first dimension is the batch.
+
+    Raises:
+        InputError: There are neither declared inputs nor examples.
     """
-    if given.inputs:
-        return given.inputs
-    if given.examples:
+    if user_model.inputs:
+        return user_model.inputs
+    if user_model.examples:
         return tuple(
-            TensorSpec(name, ("batch", *array.shape[1:]), str(array.dtype)) for name, array in given.examples.items()
+            TensorSpec(name, ("batch", *array.shape[1:]), str(array.dtype))
+            for name, array in user_model.examples.items()
         )
     raise InputError(
-        "this model does not tell its inputs; declare them with --input NAME:SHAPE:DTYPE (such as"
-        " image:1x3x224x224:float32), or give real ones with --sample FILE.npz"
+        "this model does not describe its inputs; declare them with --input NAME:SHAPE:DTYPE (for example"
+        " image:1x3x224x224:float32), or pass real ones with --sample FILE.npz"
     )
 
 
 def unknown_outputs(names: list[str]) -> tuple[TensorSpec, ...]:
-    """Outputs of which nothing is known but their names."""
+    """Return specs of outputs of which only the names are known: the shape is (), the dtype empty."""
     return tuple(TensorSpec(name, (), "") for name in names)
 
 
-def reconcile_signature(found: Signature, given: UserModel, what: str) -> Signature:
-    """The signature that a file tells, with the dimensions that the user declared in place of symbolic ones.
+def reconcile_signature(signature: Signature, user_model: UserModel, subject: str) -> Signature:
+    """Return a file's signature with the declared sizes in place of symbolic dimensions.
 
-    Raises InputError when the user declared other inputs than the file has.
+    Args:
+        signature: The signature that the file describes.
+        user_model: The model with the inputs that the user declared.
+        subject: How error messages name the model, such as its path.
+
+    Returns:
+        The signature with every declared size filled in.
+
+    Raises:
+        InputError: A declared input has another name, dtype or shape than the file's.
     """
     sizes: dict[str, int] = {}
-    known = {spec.name: spec for spec in found.inputs}
-    for wanted in given.inputs:
-        spec = known.get(wanted.name)
+    specs = {spec.name: spec for spec in signature.inputs}
+    for declared in user_model.inputs:
+        spec = specs.get(declared.name)
         if spec is None:
-            raise InputError(f"{what} has no input {wanted.name}; its inputs: {'; '.join(map(str, found.inputs))}")
-        if wanted.dtype != spec.dtype or not _fits(wanted.shape, spec.shape):
-            raise InputError(f"{what} takes {spec}; --input says {wanted}")
-        pairs = zip(spec.shape, wanted.shape, strict=True)
+            raise InputError(
+                f"{subject} has no input {declared.name}; its inputs: {'; '.join(map(str, signature.inputs))}"
+            )
+        if declared.dtype != spec.dtype or not _fits(declared.shape, spec.shape):
+            raise InputError(f"{subject} takes {spec}; --input says {declared}")
+        pairs = zip(spec.shape, declared.shape, strict=True)
         sizes |= {dim: size for dim, size in pairs if isinstance(dim, str) and isinstance(size, int)}
-    return found.sized(sizes)
+    return signature.sized(sizes)
 
 
-def _fits(wanted: tuple[int | str, ...], found: tuple[int | str, ...]) -> bool:
-    return len(wanted) == len(found) and all(
-        isinstance(have, str) or want == have for want, have in zip(wanted, found, strict=True)
+def _fits(declared: tuple[int | str, ...], actual: tuple[int | str, ...]) -> bool:
+    return len(declared) == len(actual) and all(
+        isinstance(dim, str) or size == dim for size, dim in zip(declared, actual, strict=True)
     )
 
 
 def with_layouts(signature: Signature, layout: str) -> Signature:
-    """The signature whose tensors of four dimensions are images of the kind's layout."""
+    """Return the signature with every four-dimensional tensor marked as an image.
+
+    Args:
+        signature: The signature; tensors that have a layout already keep it.
+        layout: The position of the channels, `last` or `first`.
+
+    Returns:
+        The signature whose four-dimensional tensors have the layout `NHWC` or `NCHW`.
+    """
     name = "NHWC" if layout == "last" else "NCHW"
 
-    def image(spec: TensorSpec) -> TensorSpec:
+    def as_image(spec: TensorSpec) -> TensorSpec:
+        # Only rank 4 is unambiguous: (N, T, C) rows and (N, C, L) signals cannot be told apart by their rank.
         return replace(spec, layout=name) if len(spec.shape) == 4 and spec.layout is None else spec
 
-    return Signature(tuple(map(image, signature.inputs)), tuple(map(image, signature.outputs)))
+    return Signature(tuple(map(as_image, signature.inputs)), tuple(map(as_image, signature.outputs)))
 
 
 SOURCES: PluginKind[SourceKind] = PluginKind("edgekit.sources", "SOURCE", SourceKind)  # type: ignore[type-abstract]

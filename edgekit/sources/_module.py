@@ -40,7 +40,7 @@ class LoadedTorch(LoadedModel):
             self._traceable = torch.export.export(self.model, tensors).module(check_guards=False)
         return _watched(self._traceable, tensors)
 
-    def _wide(self) -> Any:
+    def _in_float64(self) -> Any:
         return copy.deepcopy(self.model).double()
 
     def parameters(self) -> dict[str, Array]:

@@ -51,7 +51,7 @@ class LoadedKeras(LoadedModel):
             call(self.model, inputs)
         return found
 
-    def _wide(self) -> Any:
+    def _in_float64(self) -> Any:
         import keras
 
         def twin(layer: Any) -> Any:

@@ -14,7 +14,7 @@ Refusal = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, work: Work) -> Path:
-    """A good program."""
+    """Return an unmodified exported program."""
     path = tmp_path_factory.mktemp("program") / "net.pt2"
     work("torch", "program", path=path)
     return path
@@ -22,13 +22,13 @@ def program(tmp_path_factory: pytest.TempPathFactory, work: Work) -> Path:
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Path:
-    """The file that an attack makes when it is executed."""
+    """Return the path of the file that an attack creates if it is executed."""
     return tmp_path / "executed"
 
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Path:
-    """Where the file with the attack goes."""
+    """Return the path for the manipulated program."""
     return tmp_path / "planted.pt2"
 
 
@@ -52,7 +52,7 @@ def test_a_pickle_that_calls_the_shell_is_refused_and_not_executed(
     work("torch", "plant_pickle", source=program, path=planted, record=record, marker=marker, plain=plain)
     sentence = refusal("torch", "load_program", path=planted)
     refused = f"{planted}: {record} in this file is a pickle of more than plain tensors"
-    assert sentence.startswith((refused, f"{planted}: '{record}' in this file is more than weights and a graph"))
+    assert sentence.startswith((refused, f"{planted}: '{record}' in this file is neither weights nor a graph"))
     assert not marker.exists()
 
 
@@ -93,7 +93,7 @@ def test_a_graph_that_calls_what_is_no_operator_is_refused(
     work: Work, refusal: Refusal, program: Path, planted: Path, target: str
 ) -> None:
     work("torch", "plant_text", source=program, path=planted, key="target", text=target)
-    expected = f"{planted}: the graph calls '{target}', which is no operator of PyTorch"
+    expected = f"{planted}: the graph calls '{target}', which is not a PyTorch operator"
     assert refusal("torch", "load_program", path=planted) == expected
 
 
