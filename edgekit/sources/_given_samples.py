@@ -1,4 +1,4 @@
-"""Samples that a user hands in: npz and npy files, a folder of images, or a generator in a Python file."""
+"""Reading of the user's samples: npz and npy files, folders of images, and generators in Python files."""
 
 from __future__ import annotations
 
@@ -18,36 +18,56 @@ from edgekit.core.values.specs import Signature, TensorSpec
 
 PILLOW = Requirement("PIL", "pillow", "images")
 
-MOST = 1024
-"""Samples that are taken from an endless generator, or a folder full of images."""
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+# The most samples that are read from a generator, which may be endless, or from a folder of images.
+MAX_SAMPLES = 1024
+# Formats that Pillow decodes without further packages.
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of an npz file by name, or of an npy file under the name ''. Never unpickles.
+    """Read the arrays of an npz or npy file without unpickling.
 
-    Raises InputError when it is neither, or damaged.
+    Args:
+        path: The file. Of edgekit's own golden samples only the inputs (`input/NAME`) are read.
+
+    Returns:
+        The arrays by name; the array of an npy file has the name ''.
+
+    Raises:
+        InputError: The file is of another format, damaged, or holds pickled objects.
     """
     read_bytes(path, "file of samples")
     try:
         with path.open("rb") as stream:
-            found = np.load(stream, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                return {"": found}
-            arrays = {name: found[name] for name in found.files if not name.startswith("output/")}
+            content = np.load(stream, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return {"": content}
+            arrays = {name: content[name] for name in content.files if not name.startswith("output/")}
+            # A zip member that is not an npy file comes back as bytes, without an error.
             if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
                 raise ValueError("no arrays")
             return {name.removeprefix("input/"): array for name, array in arrays.items()}
     except Exception as error:  # zip, zlib, npy headers: a damaged byte raises errors of any type
         pickled = "pickle" in str(error)
-        what = "it holds pickled objects, which edgekit does not load" if pickled else "or it is damaged"
-        raise InputError(f"{path}: this is not an npz or npy file of samples: {what}") from error
+        reason = "it holds pickled objects, which edgekit does not load" if pickled else "or it is damaged"
+        raise InputError(f"{path}: this is not an npz or npy file of samples: {reason}") from error
 
 
 def read(text: str, base: Path, signature: Signature, image_range: tuple[float, float]) -> dict[str, Array]:
-    """Calibration samples for the signature: a file, a folder of images, or `file.py:function` that yields samples.
+    """Read calibration samples for a signature.
 
-    Pixels 0..255 become `image_range`. Raises InputError when the samples do not fit the signature.
+    Args:
+        text: An npz or npy file, a folder of images, or `FILE.py:FUNCTION`, a function that yields samples.
+        base: The folder that relative paths start from.
+        signature: The inputs that the samples must fit.
+        image_range: The values that pixels 0 and 255 become.
+
+    Returns:
+        One array of shape (N, ...) per input, in the input's dtype.
+
+    Raises:
+        InputError: The samples cannot be read, or do not fit the signature.
+        MissingDependency: Pillow is not installed and the samples are images.
     """
     path = base / text
     if path.is_dir():
@@ -58,69 +78,91 @@ def read(text: str, base: Path, signature: Signature, image_range: tuple[float, 
     return fitted(_generated(factory.call(base), signature, text), signature, text)
 
 
-def fitted(arrays: Mapping[str, Array], signature: Signature, what: str) -> dict[str, Array]:
-    """The arrays under the names and in the types of the inputs.
+def fitted(arrays: Mapping[str, Array], signature: Signature, subject: str) -> dict[str, Array]:
+    """Return the arrays under the names and in the dtypes of the signature's inputs.
 
-    One array without a fitting name is taken for the only input. Raises InputError that says what does not fit.
+    Args:
+        arrays: Arrays of shape (N, ...) by name; a single array of any name is used for a single input.
+        signature: The inputs.
+        subject: How error messages name the samples, such as the file.
+
+    Returns:
+        One C-contiguous array per input.
+
+    Raises:
+        InputError: Names or shapes differ, or the conversion to an input's dtype would change values.
     """
     specs = {spec.name: spec for spec in signature.inputs}
     if len(specs) == 1 and len(arrays) == 1:
         arrays = dict(zip(specs, arrays.values(), strict=True))
     if set(arrays) != set(specs):
         listed = ", ".join(sorted(name or "without a name" for name in arrays)) or "none"
-        raise InputError(f"{what}: arrays {listed} where the model takes {', '.join(specs)}")
-    return {name: _fitted(arrays[name], spec, what) for name, spec in specs.items()}
+        raise InputError(f"{subject}: arrays {listed} where the model takes {', '.join(specs)}")
+    return {name: _to_spec(arrays[name], spec, subject) for name, spec in specs.items()}
 
 
-def _fitted(array: Array, spec: TensorSpec, what: str) -> Array:
-    wanted = spec.shape[1:] if spec.shape else ()
-    got = array.shape[1:]
-    fits = len(got) == len(wanted) and all(
-        isinstance(dim, str) or dim == size for dim, size in zip(wanted, got, strict=True)
+def _to_spec(array: Array, spec: TensorSpec, subject: str) -> Array:
+    """Return the array in the dtype of the spec; only a change between float types may lose digits."""
+    expected = spec.shape[1:] if spec.shape else ()
+    actual = array.shape[1:]
+    fits = len(actual) == len(expected) and all(
+        isinstance(dim, str) or dim == size for dim, size in zip(expected, actual, strict=True)
     )
     if not array.ndim or not fits or not len(array):
-        shape = "x".join(map(str, ("N", *wanted)))
-        raise InputError(f"{what}: {spec.name} has the shape {array.shape} where the model takes {shape}")
+        shape = "x".join(map(str, ("N", *expected)))
+        raise InputError(f"{subject}: {spec.name} has the shape {array.shape} where the model takes {shape}")
     target = np.dtype(spec.dtype)
     if array.dtype == target:
         return np.ascontiguousarray(array)
     if array.dtype.kind not in "fiub":
-        raise InputError(f"{what}: {spec.name} is {array.dtype} where the model takes {spec.dtype}")
-    with np.errstate(invalid="ignore", over="ignore"):  # what is lost is seen below
+        raise InputError(f"{subject}: {spec.name} is {array.dtype} where the model takes {spec.dtype}")
+    with np.errstate(invalid="ignore", over="ignore"):  # `_same_values` detects every lost value
         cast = array.astype(target)
     rounded = np.issubdtype(array.dtype, np.floating) and np.issubdtype(target, np.floating)
-    if not rounded and ("b" in (array.dtype.kind, target.kind) or not np.array_equal(cast.astype(array.dtype), array)):
-        raise InputError(f"{what}: {spec.name} is {array.dtype} where the model takes {spec.dtype}")
+    # Booleans never convert: numbers in place of a mask are a mistake, even if they are 0 and 1.
+    if not rounded and ("b" in (array.dtype.kind, target.kind) or not _same_values(array, cast)):
+        raise InputError(f"{subject}: {spec.name} is {array.dtype} where the model takes {spec.dtype}")
     return np.ascontiguousarray(cast)
 
 
-def _only_image(signature: Signature, what: str) -> TensorSpec:
+def _same_values(array: Array, cast: Array) -> bool:
+    """Return whether a conversion kept every value.
+
+    Neither comparison is enough: the round trip of uint8 128 through int8 wraps back to 128, and int64 is compared with
+    float32 after both are rounded to float64.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.array_equal(cast.astype(array.dtype), array) and np.array_equal(cast, array)
+
+
+def _only_image(signature: Signature, subject: str) -> TensorSpec:
     images = [spec for spec in signature.inputs if spec.layout in ("NHWC", "NCHW")]
     if len(signature.inputs) != 1 or not images or any(isinstance(dim, str) for dim in images[0].shape[1:]):
-        raise InputError(f"{what}: a folder of images suits a model whose one input is an image of a fixed size")
+        raise InputError(f"{subject}: a folder of images requires a model whose only input is an image of fixed size")
     return images[0]
 
 
 def _images(folder: Path, signature: Signature, image_range: tuple[float, float]) -> dict[str, Array]:
-    """Every image under the folder in the order of its path, resized to the input, as float or as uint8."""
+    """Return every image under the folder in the order of the paths, resized to the input, in the input's dtype."""
     spec = _only_image(signature, str(folder))
     require((PILLOW,), "reading images")
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _IMAGES]
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _IMAGE_SUFFIXES]
     if not paths:
-        raise InputError(f"{folder}: there is no image in this folder ({', '.join(_IMAGES)})")
+        raise InputError(f"{folder}: this folder contains no images ({', '.join(_IMAGE_SUFFIXES)})")
     _, *sizes = (int(dim) if isinstance(dim, int) else 0 for dim in spec.shape)
     height, width, channels = sizes if spec.layout == "NHWC" else (*sizes[1:], sizes[0])
     if channels not in (1, 3):
         raise InputError(f"{folder}: images have 1 or 3 channels; {spec.name} has {channels}")
-    pixels: Any = np.stack([_image(path, height, width, channels) for path in paths[:MOST]])
+    pixels: Any = np.stack([_image(path, height, width, channels) for path in paths[:MAX_SAMPLES]])
     if np.issubdtype(np.dtype(spec.dtype), np.floating):
         low, high = image_range
         pixels = np.interp(pixels, (0, 255), (low, high)).astype(spec.dtype)
-    ordered = pixels if spec.layout == "NHWC" else np.moveaxis(pixels, -1, 1)
+    ordered = pixels if spec.layout == "NHWC" else np.moveaxis(pixels, -1, 1)  # (N, H, W, C) -> (N, C, H, W)
     return {spec.name: np.ascontiguousarray(ordered.astype(spec.dtype))}
 
 
 def _image(path: Path, height: int, width: int, channels: int) -> Array:
+    """Return one image of shape (H, W, C) as uint8."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -131,38 +173,42 @@ def _image(path: Path, height: int, width: int, channels: int) -> Array:
         raise InputError(f"{path}: this is not an image, or it is damaged") from error
 
 
-def _generated(made: Any, signature: Signature, what: str) -> dict[str, Array]:
-    """What a generator yields, put together: each a dict, a tuple in the inputs' order, or one array; a batch each."""
+def _generated(samples: Any, signature: Signature, subject: str) -> dict[str, Array]:
+    """Concatenate the batches that a generator yields: dicts, tuples in the inputs' order, or bare arrays."""
     names = [spec.name for spec in signature.inputs]
     rows: dict[str, list[Array]] = {name: [] for name in names}
-    for item in islice(_iterated(made, what), MOST):
-        for name, array in zip(names, _in_order(item, names, what), strict=True):
+    for batch in islice(_iterate(samples, subject), MAX_SAMPLES):
+        for name, array in zip(names, _in_order(batch, names, subject), strict=True):
             rows[name].append(np.asarray(array))
     if not rows[names[0]]:
-        raise InputError(f"{what}: the generator yields nothing")
+        raise InputError(f"{subject}: the generator yields nothing")
     try:
         return {name: np.concatenate(arrays) for name, arrays in rows.items()}
     except ValueError as error:
-        raise InputError(f"{what}: the generator's samples do not fit together ({error})") from error
+        raise InputError(f"{subject}: the generator's samples do not fit together ({error})") from error
 
 
-def _iterated(made: Any, what: str) -> Iterator[Any]:
-    if not isinstance(made, Iterable):
+def _iterate(samples: Any, subject: str) -> Iterator[Any]:
+    """Yield the user's samples; errors of the user's code become InputErrors."""
+    if not isinstance(samples, Iterable):
         raise InputError(
-            f"{what}: this function returns a {type(made).__name__} where samples belong, one after another"
+            f"{subject}: this function returns a {type(samples).__name__}; it must return an iterable of samples"
         )
     try:
-        yield from made
-    except (Exception, SystemExit) as error:  # whatever the user's code raises
-        raise InputError(f"{what}: the generator raised {type(error).__name__}: {str(error)[:200]}") from error
+        yield from samples
+    except (Exception, SystemExit) as error:  # the user's code may raise anything, sys.exit() included
+        raise InputError(f"{subject}: the generator raised {type(error).__name__}: {str(error)[:200]}") from error
 
 
-def _in_order(item: Any, names: list[str], what: str) -> list[Any]:
-    if isinstance(item, Mapping):
-        if set(item) != set(names):
-            raise InputError(f"{what}: the generator yields {', '.join(map(str, item))} where the model takes {names}")
-        return [item[name] for name in names]
-    items = list(item) if isinstance(item, (list, tuple)) else [item]
-    if len(items) != len(names):
-        raise InputError(f"{what}: the generator yields {len(items)} arrays where the model takes {len(names)}")
-    return items
+def _in_order(batch: Any, names: list[str], subject: str) -> list[Any]:
+    """Return the arrays of one batch in the order of the names."""
+    if isinstance(batch, Mapping):
+        if set(batch) != set(names):
+            raise InputError(
+                f"{subject}: the generator yields {', '.join(map(str, batch))} where the model takes {names}"
+            )
+        return [batch[name] for name in names]
+    arrays = list(batch) if isinstance(batch, (list, tuple)) else [batch]
+    if len(arrays) != len(names):
+        raise InputError(f"{subject}: the generator yields {len(arrays)} arrays where the model takes {len(names)}")
+    return arrays

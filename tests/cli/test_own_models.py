@@ -388,7 +388,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
         ("net.py:wrong", "--framework", "torch", "--input", IMAGE),
         "what the code makes is of type list, not a torch.nn.Module",
     ),
-    "no inputs": (("net.py:build",), "this model does not tell its inputs; declare them with --input"),
+    "no inputs": (("net.py:build",), "this model does not describe its inputs; declare them with --input"),
     "inputs that the code does not take": (
         ("net.py:build", "--input", "image:batch,2,8,8"),
         "the network does not take these inputs (image batchx2x8x8 float32)",
@@ -451,11 +451,11 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "a folder without images": (
         ("traced.pt", "--input", IMAGE, "--calibration", "served"),
-        "there is no image in this folder",
+        "this folder contains no images",
     ),
     "images for a model of two inputs": (
         ("two.keras", "--calibration", "photos"),
-        "a folder of images suits a model whose one input is an image of a fixed size",
+        "a folder of images requires a model whose only input is an image of fixed size",
     ),
     "a generator of another shape": (
         ("net.py:masks", "--input", PHOTO, "--calibration", "data.py:wrong_shape"),
