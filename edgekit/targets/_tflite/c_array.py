@@ -41,14 +41,15 @@ def files(model: CModel) -> Mapping[str, str]:
 
 def _header(model: CModel) -> str:
     guard, upper = f"{model.name.upper()}_H_", model.name.upper()
-    lines = [f"/* {model.origin} */", f"#ifndef {guard}", f"#define {guard}", "", "#include <stddef.h>", ""]
+    lines = [_comment(model.origin), f"#ifndef {guard}", f"#define {guard}", "", "#include <stddef.h>", ""]
     lines += ['#ifdef __cplusplus\nextern "C" {\n#endif', ""]
     lines += ["/* The flatbuffer, aligned as TensorFlow Lite Micro wants it. */"]
     lines += [f"extern const unsigned char {model.name}[];", f"extern const size_t {model.name}_size;", ""]
     lines += [
-        "/* The smallest arena in bytes, by bisection with the reference kernels on a 64-bit host: the pointers of a"
+        "/* The smallest arena in bytes, found by bisection with the reference kernels on a 64-bit host.",
+        "   A 32-bit core needs less, since its pointers are smaller; optimised kernels may need more,",
+        "   since they may request scratch memory of their own. */",
     ]
-    lines += ["   takes less for pointers, optimised kernels may ask for scratch memory of their own. */"]
     lines += [f"#define {upper}_ARENA_SIZE {model.arena_bytes}", ""]
     for side, specs in (("INPUT", model.signature.inputs), ("OUTPUT", model.signature.outputs)):
         for index, spec in enumerate(specs):
@@ -56,12 +57,18 @@ def _header(model: CModel) -> str:
     return "\n".join([*lines, "#ifdef __cplusplus\n}\n#endif", "", f"#endif /* {guard} */", ""])
 
 
+def _comment(text: str) -> str:
+    """Return a C comment; markers inside the text are escaped, since compilers reject them or warn (-Wcomment)."""
+    escaped = text.replace("*/", "*\\/").replace("/*", "/\\*")
+    return f"/* {escaped} */"
+
+
 def _tensor(prefix: str, spec: TensorSpec) -> list[str]:
     shape = [dim if isinstance(dim, int) else 1 for dim in spec.shape]
     size = 1
     for dim in shape:
         size *= dim
-    lines = [f"/* {spec} */".replace("*/", "*\\/", spec.name.count("*/")), f"#define {prefix}_ELEMENTS {size}"]
+    lines = [_comment(str(spec)), f"#define {prefix}_ELEMENTS {size}"]
     if spec.quantization is not None and len(spec.quantization.scale) == 1:
         lines.append("/* real = scale * (stored - zero_point) */")
         lines.append(f"#define {prefix}_SCALE {spec.quantization.scale[0]!r}f")
@@ -73,7 +80,7 @@ def _source(model: CModel) -> str:
     rows = (model.content[start : start + _PER_LINE] for start in range(0, len(model.content), _PER_LINE))
     body = ",\n".join("    " + ", ".join(f"0x{byte:02x}" for byte in row) for row in rows)
     return (
-        f"/* {model.origin} */\n"
+        f"{_comment(model.origin)}\n"
         f'#include "{model.name}.h"\n\n'
         "#if defined(__cplusplus)\n#define ALIGNED alignas(16)\n"
         "#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L\n#define ALIGNED _Alignas(16)\n"
@@ -87,7 +94,7 @@ def _resolver(model: CModel) -> str:
     names = sorted({_method(name) for name in model.operators})
     adds = "\n".join(f"  resolver.Add{name}();" for name in names)
     return (
-        f"/* {model.origin} */\n#pragma once\n\n"
+        f"{_comment(model.origin)}\n#pragma once\n\n"
         '#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"\n\n'
         "/* The operators of this model and no others: each one that is left out saves flash. */\n"
         f"inline tflite::MicroMutableOpResolver<{len(names)}> {model.name}_ops() {{\n"
