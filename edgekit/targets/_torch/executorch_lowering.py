@@ -1,20 +1,53 @@
-"""What torch.fx does for whoever debugs a pass, left out while a program is lowered.
+"""Patches that skip debug bookkeeping of torch.fx while a program is lowered to ExecuTorch.
 
-A lowering to ExecuTorch is some hundreds of passes, each of which copies the graph. What is left out here tells about
-the graphs in between, which nobody sees; the file that comes of it is the same to the byte, and is proven by running.
+A lowering runs some hundreds of passes, and each pass copies the graph. The patches skip work that only describes the
+intermediate graphs, which nobody reads here: lowering is faster, and the bytes of the file are the same.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 from collections.abc import Iterator
 from typing import Any
+
+from edgekit.core.environment.requirements import EXECUTORCH, TORCH, TORCHAO
+
+_log = logging.getLogger(__name__)
+
+# The releases whose internals the patches below were tested with. With any other release no patch is applied, since
+# internals change without notice; before a release is added here, tests/targets/_torch must pass with it.
+TESTED_RELEASES = {TORCH: "2.13", EXECUTORCH: "1.5", TORCHAO: "0.18"}
+
+
+def patches_apply() -> bool:
+    """Return whether the installed packages are releases that the patches were tested with.
+
+    Writes a debug log line when they are not.
+    """
+    for package, tested in TESTED_RELEASES.items():
+        installed = package.version()
+        if installed is None or installed.split(".")[:2] != tested.split("."):
+            _log.debug(
+                "lowering without patches, which is slower: they are tested with %s %s, and %s is installed",
+                package.distribution,
+                tested,
+                installed or "none",
+            )
+            return False
+    return True
 
 
 @contextlib.contextmanager
 def faster_lowering() -> Iterator[None]:
-    """Leaves it out for as long as the block runs."""
+    """Apply the patches to torch.fx and executorch.exir for as long as the block runs.
+
+    Has no effect with releases that the patches are not tested with.
+    """
+    if not patches_apply():
+        yield
+        return
     with _origins_shared(), _code_when_called(), _unverified(), _retraced_once(), _undescribed():
         yield
 
@@ -155,7 +188,13 @@ def _undescribed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def patterns_exported_once() -> Iterator[None]:
-    """Exports each pattern that PT2E quantization looks for once in a process, not once for every model."""
+    """Export each pattern that PT2E quantization looks for once per process, not once per model.
+
+    Has no effect with releases that the patches are not tested with.
+    """
+    if not patches_apply():
+        yield
+        return
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer_utils
     from torchao.quantization.pt2e import qat_utils, utils
 
