@@ -1,4 +1,4 @@
-"""The contract of a target: requires -> convert -> ensures. The base checks, the subclass converts."""
+"""The contract of a target: the base class checks the request and the result, the subclass converts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ from edgekit.core.values.specs import ModelDescription, Signature
 
 @dataclass(frozen=True)
 class ConversionRequest:
-    """What a conversion is asked for. `calibration` holds real inputs by name, shape (N, ...), where needed.
+    """The parameters of one conversion.
 
-    `options` are the target's own, by the names that its `options` list; what is not there is the target's choice.
-    `recipe` says what is made otherwise than the precision says; `known` is a folder where ranges that were taken from
-    the calibration samples may stay for the next conversion of the same source.
+    Attributes:
+        precision: The precision of the model file, such as `int8`.
+        folder: The folder that the model file is written into.
+        calibration: Real inputs by name, shape (N, ...), for precisions that need them.
+        options: Values of the target's own options, by the names in `Target.options`; the target chooses the others.
+        recipe: Per-layer exceptions from the precision, and how ranges are taken from the calibration samples.
+        known: A cache folder for calibration ranges, shared by the conversions of one source.
     """
 
     precision: str
@@ -40,10 +44,16 @@ class ConversionRequest:
 
 @dataclass(frozen=True)
 class QuantizableLayer:
-    """An operator of a float file that can be kept in float by name. `title` is for people.
+    """An operator of a float file that a recipe can keep in float by name.
 
-    `inputs` and `outputs` are the tensors between operators, `weights` how many numbers it has learned. `int16` says
-    whether it can have int16 activations.
+    Attributes:
+        name: The name that identifies the operator in recipes.
+        operator: The operator type, in the format's own spelling.
+        title: A short name for display.
+        inputs: The names of the activations that the operator reads; constants are left out.
+        outputs: The names of the tensors that the operator writes.
+        weights: The number of learned values.
+        int16: Whether the operator supports int16 activations.
     """
 
     name: str
@@ -57,7 +67,16 @@ class QuantizableLayer:
 
 @dataclass(frozen=True)
 class ConversionResult:
-    """What a conversion made: the file, its signature, the options that were used, and what a reader should know."""
+    """The result of one conversion.
+
+    Attributes:
+        file: The name of the model file in the folder of the request.
+        signature: Inputs and outputs of the file.
+        options: The converter options that were used, for the manifest.
+        notes: Remarks for the user.
+        not_reproducible_because: Why two conversions may differ in their bytes, or None if they never do.
+        transposes: The number of operators that only move data, for formats where `describe` cannot see them.
+    """
 
     file: str
     signature: Signature
@@ -65,16 +84,26 @@ class ConversionResult:
     notes: tuple[str, ...] = ()
     not_reproducible_because: str | None = None
     transposes: int | None = None
-    """Operators that only move data, where `describe` cannot see them."""
 
 
 class Target(ABC):
     """A deployable format.
 
-    `routes` says which source kinds it converts directly, and to which precisions; `calibrated` are the precisions that
-    need real inputs; `runtime` is what runs its files on this host, `suffixes` is how its files end, its own first.
-    `symbolic` says that its files keep symbolic dimensions; a source is handed to the others with fixed ones. `options`
-    are the numbers that a user can choose.
+    Attributes:
+        name: The name on the command line, which is also the name of the module.
+        title: The name for display.
+        suffixes: Endings of the format's files; the first one is used for new files.
+        runtime: The runtime that executes the files on this host.
+        routes: For each source kind that is converted directly, the precisions.
+        requires: For each of these source kinds, the packages that the conversion needs.
+        reads_with: The packages that `describe` needs.
+        calibrated: The precisions that need real inputs.
+        symbolic: Whether files keep symbolic dimensions; other targets receive sources with fixed dimensions.
+        options: Names of numeric options that the user can set.
+        describe_tells_precision: Whether `describe` reads the types of the weights; a delegate may hide them.
+        selective: The precisions at which single layers can be kept in float.
+        calibrations: The supported ways to take ranges at these precisions, the default first.
+        transposes: Names in `describe` of operators that only change the order of dimensions.
     """
 
     name: ClassVar[str]
@@ -88,29 +117,35 @@ class Target(ABC):
     symbolic: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ()
     describe_tells_precision: ClassVar[bool] = True
-    """Whether `describe` sees the weights' types: not where a delegate hides them."""
     selective: ClassVar[frozenset[str]] = frozenset()
-    """The precisions at which it keeps single layers in float."""
     calibrations: ClassVar[tuple[Calibration, ...]] = ()
-    """How it can take ranges at those, the usual way first."""
     transposes: ClassVar[tuple[str, ...]] = ()
-    """What operators are called in `describe` that only move data from one order of dimensions to another."""
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Every precision that some source reaches, in the order of the first route."""
+        """The precisions that at least one source kind converts to, in the order of the routes."""
         return tuple(dict.fromkeys(precision for route in self.routes.values() for precision in route))
 
     @property
     def file_name(self) -> str:
-        """The name of the model file in an artifact."""
+        """The name of the model file inside an artifact."""
         return f"model{self.suffixes[0]}"
 
     def convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
-        """Writes the model file into the job's folder.
+        """Write the model file into the folder of the request.
 
-        Raises InputError for a source kind or precision that it does not take, MissingDependency, and StepFailed when
-        the converter wrote nothing, or a file with other inputs and outputs than the source has.
+        Args:
+            source: The loaded source model.
+            job: The precision, the folder, calibration samples, options and recipe.
+
+        Returns:
+            The file's name and signature, and the options that were used.
+
+        Raises:
+            InputError: The source kind, the precision or the recipe is not supported, or calibration samples are
+                missing.
+            MissingDependency: A package that the route needs is not installed.
+            StepFailed: The converter wrote no file, or one whose inputs or outputs differ from the source's.
         """
         if job.precision not in self.routes.get(source.kind, ()):
             raise InputError(f"{self.name} does not take {source.kind} to {job.precision}")
@@ -124,7 +159,7 @@ class Target(ABC):
 
     @abstractmethod
     def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
-        """The conversion itself."""
+        """Convert the source at the precision of the request, which the caller has checked."""
 
     def _convert_by(self, recipe: Recipe, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         self._check_recipe(recipe)
@@ -140,17 +175,47 @@ class Target(ABC):
             raise InputError(f"{self.name} takes ranges by {', '.join(self.calibrations)}, not by {recipe.calibration}")
 
     def float_base(self, source: LoadedSource, job: ConversionRequest) -> Path:
-        """Writes the float file that recipes start from into the job's folder."""
+        """Write the float file that recipes start from into the folder of the request.
+
+        Args:
+            source: The loaded source model.
+            job: The request; its precision is not used.
+
+        Returns:
+            The path of the float file.
+
+        Raises:
+            InputError: The target cannot keep single layers in float.
+        """
         raise InputError(f"{self.name} keeps no single layers in float")
 
     def layers(self, base: Path) -> tuple[QuantizableLayer, ...]:
-        """The operators of a float file that a recipe can name, in the order of computation."""
+        """Return the operators of a float file that a recipe can name, in execution order.
+
+        Args:
+            base: A file that `float_base` wrote.
+
+        Returns:
+            One entry per operator.
+
+        Raises:
+            InputError: The target cannot keep single layers in float.
+        """
         raise InputError(f"{self.name} keeps no single layers in float")
 
     def select(self, base: Path, signature: Signature, job: ConversionRequest) -> ConversionResult:
-        """Writes the model file into the job's folder, from the float file, by the job's recipe.
+        """Write the model file that the recipe of the request describes.
 
-        `signature` is the source's. Raises InputError when the recipe names a layer that is not there.
+        Args:
+            base: A file that `float_base` wrote.
+            signature: The signature of the source.
+            job: The request, with a recipe.
+
+        Returns:
+            The file's name and signature, and the options that were used.
+
+        Raises:
+            InputError: The recipe names a layer that does not exist, or the target cannot keep single layers in float.
         """
         raise InputError(f"{self.name} keeps no single layers in float")
 
@@ -164,33 +229,94 @@ class Target(ABC):
                 raise StepFailed(f"the {self.name} file has the {what} {got} where the source has {wanted}")
 
     def expose_intermediates(self, path: Path, folder: Path) -> Path:
-        """A file like this one whose runtime shows its inner tensors: itself, where the runtime does so anyway."""
+        """Return a file whose runtime exposes every intermediate tensor.
+
+        Args:
+            path: The model file.
+            folder: The folder for the new file.
+
+        Returns:
+            The new file, or `path` itself if the runtime exposes intermediate tensors of any file.
+        """
         return path
 
     def tensor_lifetimes(self, path: Path) -> tuple[TensorLifetime, ...]:
-        """Each computed tensor's size and life, in the order of computation. Raises InputError where it is not told."""
+        """Return the size and lifetime of each computed tensor, in execution order.
+
+        Args:
+            path: The model file.
+
+        Returns:
+            One entry per tensor; steps are indices of operators.
+
+        Raises:
+            InputError: Files of this format do not record tensor lifetimes.
+        """
         raise InputError(f"{path}: {self.title} files do not tell how long their tensors live")
 
     @property
     def can_truncate(self) -> bool:
-        """Whether its files can be cut off after an operator."""
+        """Whether files of this format can be truncated after an operator."""
         return type(self).truncate_after is not Target.truncate_after
 
     def operators(self, path: Path) -> tuple[Operator, ...]:
-        """The operators after which the file can be cut off, in the order of computation."""
+        """Return the operators after which the file can be truncated, in execution order.
+
+        Args:
+            path: The model file.
+
+        Returns:
+            One entry per operator; `truncate_after` takes their indices.
+
+        Raises:
+            InputError: Files of this format cannot be truncated.
+        """
         raise InputError(f"{path}: {self.title} files are not cut off after an operator")
 
     def truncate_after(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
-        """Files in the folder that end after these operators (from 0), with the same inputs."""
+        """Write one truncated file per operator; its inputs are the inputs of the whole model.
+
+        Args:
+            path: The model file.
+            after: Indices into `operators(path)`; each file ends after one of them.
+            folder: The folder for the new files.
+
+        Returns:
+            The paths of the files, in the order of `after`.
+
+        Raises:
+            InputError: Files of this format cannot be truncated.
+        """
         raise InputError(f"{path}: {self.title} files are not cut off after an operator")
 
     @abstractmethod
     def describe(self, path: Path) -> ModelDescription:
-        """What is in a file of this format. Raises InputError when it is empty, truncated or something else."""
+        """Read the signature, operators, weights and multiply-accumulates of a file without running it.
+
+        Args:
+            path: The model file.
+
+        Returns:
+            The description of the file.
+
+        Raises:
+            InputError: The file is empty, truncated or of another format.
+        """
 
 
 def named_layers(layers: Iterable[QuantizableLayer], names: Iterable[str]) -> list[QuantizableLayer]:
-    """The layers of these names, in the order of computation. Raises InputError for a name that is none of theirs."""
+    """Return the layers with the given names, in the order of `layers`.
+
+    Args:
+        layers: The layers of a model.
+        names: The names to select.
+
+    Returns:
+        The selected layers.
+
+    Raises:
+        InputError: A name belongs to none of the layers.
+    """
     known = {layer.name: layer for layer in layers}
     wanted = set(names)
     for name in sorted(wanted - set(known)):
@@ -200,7 +326,16 @@ def named_layers(layers: Iterable[QuantizableLayer], names: Iterable[str]) -> li
 
 
 def malformed_file_error(path: Path, format_name: str, reason: str = "") -> InputError:
-    """The error for a file that is not what its name promises."""
+    """Return the error for a file that is damaged or of another format than its name says.
+
+    Args:
+        path: The model file.
+        format_name: The name of the expected format.
+        reason: Details for the message.
+
+    Returns:
+        The error to raise.
+    """
     return InputError(
         f"{path}: this is not a model in the format {format_name}, or it is damaged"
         + (f" ({reason})" if reason else "")
