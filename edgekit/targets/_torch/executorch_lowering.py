@@ -24,7 +24,10 @@ TESTED_RELEASES = {TORCH: "2.13", EXECUTORCH: "1.5", TORCHAO: "0.18"}
 def patches_apply() -> bool:
     """Return whether the installed packages are releases that the patches were tested with.
 
-    Writes a debug log line when they are not.
+    Logs a debug line when they are not.
+
+    Returns:
+        True if every patch may be applied, False if none may.
     """
     for package, tested in TESTED_RELEASES.items():
         installed = package.version()
@@ -44,6 +47,9 @@ def faster_lowering() -> Iterator[None]:
     """Apply the patches to torch.fx and executorch.exir for as long as the block runs.
 
     Has no effect with releases that the patches are not tested with.
+
+    Returns:
+        A context manager.
     """
     if not patches_apply():
         yield
@@ -54,73 +60,74 @@ def faster_lowering() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _origins_shared() -> Iterator[None]:
-    """Lets copies of a graph share the records of which pass each node comes from: every copy copies the whole history
-    of every node."""
+    """Share the provenance records of nodes between copies of a graph."""
     from torch.fx.traceback import NodeSource
 
-    def itself(record: Any, _memo: Any) -> Any:
+    def share(record: Any, _memo: Any) -> Any:
         return record
 
-    NodeSource.__deepcopy__ = itself
+    # Each copy of a graph copies the whole pass history of every node, which grows with every pass.
+    NodeSource.__deepcopy__ = share
     try:
         yield
     finally:
-        del NodeSource.__deepcopy__
+        del NodeSource.__deepcopy__  # the class has none of its own
 
 
 @contextlib.contextmanager
 def _code_when_called() -> Iterator[None]:
-    """Writes and compiles the Python code of a graph when it is first called; most are walked node by node instead.
-
-    As torch's own _LazyGraphModule does it, which passes that name GraphModule do not take.
-    """
+    """Generate and compile the Python code of a graph at its first call, not whenever the graph changes."""
     from torch.fx import GraphModule
     from torch.fx.graph import _PyTreeCodeGen
 
-    compiled, written = GraphModule.recompile, GraphModule.__str__
+    recompile, to_text = GraphModule.recompile, GraphModule.__str__
 
     def forward(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        compiled(self)
+        recompile(self)
         return type(self).forward(self, *arguments, **keywords)
 
-    def later(self: Any) -> None:
+    def recompile_later(self: Any) -> None:
+        # Passes read the pytree specs, which recompile() sets as a side effect.
         if isinstance(self._graph._codegen, _PyTreeCodeGen):
             self._in_spec = self._graph._codegen.pytree_info.in_spec
             self._out_spec = self._graph._codegen.pytree_info.out_spec
         type(self).forward = forward  # each graph module has a class of its own
 
-    GraphModule.recompile = later
-    GraphModule.__str__ = object.__repr__  # partitioners write every graph into a log that nobody keeps
+    # torch's own _LazyGraphModule does the same, but passes that construct a GraphModule by name do not use it.
+    # Most graphs are interpreted node by node, so their code is never called.
+    GraphModule.recompile = recompile_later
+    # Partitioners format every graph for a debug log that is off.
+    GraphModule.__str__ = object.__repr__
     try:
         yield
     finally:
-        GraphModule.recompile, GraphModule.__str__ = compiled, written
+        GraphModule.recompile, GraphModule.__str__ = recompile, to_text
 
 
 @contextlib.contextmanager
 def _unverified() -> Iterator[None]:
-    """Does not check every program in between for what a pass may have broken."""
+    """Skip the verification of intermediate programs."""
     from torch.export import ExportedProgram
 
-    checked = ExportedProgram._validate
+    validate = ExportedProgram._validate
+    # The checks find broken passes; edgekit runs the finished file and compares its outputs instead.
     ExportedProgram._validate = lambda self: None
     try:
         yield
     finally:
-        ExportedProgram._validate = checked
+        ExportedProgram._validate = validate
 
 
 @contextlib.contextmanager
 def _retraced_once() -> Iterator[None]:
-    """Does not trace a graph anew that the pass before has traced and this one has not changed.
-
-    Most of XNNPACK's passes look for one pattern, edit the graph where they find it, and then trace all of it for the
-    shapes of what they put in. Of passes that rewrite operators while they trace, each trace is carried out.
-    """
+    """Skip retracing a graph that the previous pass has traced and the current pass has not changed."""
     from executorch.exir.pass_base import ExportPass, _ExportPassBase
     from torch.fx.passes.infra.pass_base import PassResult
 
     trace = _ExportPassBase.call
+    # XNNPACK's passes search for one pattern, edit the graph at its matches, and then retrace all of it to get shapes
+    # for the new nodes. A pass that overrides any of these methods rewrites operators during the trace itself, so
+    # its trace always runs.
     inherited = {
         name: getattr(ExportPass, name)
         for name, value in [*vars(_ExportPassBase).items(), *vars(ExportPass).items()]
@@ -128,12 +135,12 @@ def _retraced_once() -> Iterator[None]:
     }
 
     def call(self: Any, graph_module: Any) -> Any:
-        if not all(getattr(type(self), name) is found for name, found in inherited.items()):
+        if not all(getattr(type(self), name) is method for name, method in inherited.items()):
             return trace(self, graph_module)
-        if _same(graph_module.__dict__.get(_TRACED), _lines(graph_module.graph)):
-            return PassResult(graph_module, True)
+        if _is_same(graph_module.__dict__.get(_TRACED), _node_records(graph_module.graph)):
+            return PassResult(graph_module, True)  # a trace reports a change as well
         result = trace(self, graph_module)
-        result.graph_module.__dict__[_TRACED] = _lines(result.graph_module.graph)
+        result.graph_module.__dict__[_TRACED] = _node_records(result.graph_module.graph)
         return result
 
     _ExportPassBase.call = call
@@ -143,15 +150,18 @@ def _retraced_once() -> Iterator[None]:
         _ExportPassBase.call = trace
 
 
-_TRACED = "_as_edgekit_saw_it_traced"
-_Line = tuple[str, Any, str, Any]
+# An attribute of a graph module, so that the record is dropped together with the graph.
+_TRACED = "_edgekit_traced_nodes"
+
+# A node's opcode, target, arguments (as text, nodes by their number) and fake result.
+_NodeRecord = tuple[str, Any, str, Any]
 
 
-def _lines(graph: Any) -> list[_Line] | None:
-    """What each node of a graph computes, of which nodes, and the value that stands for its result; None for graphs
-    with others inside, which do not tell whether those changed."""
+def _node_records(graph: Any) -> list[_NodeRecord] | None:
+    """Return one record per node, or None for a graph whose changes the records would miss."""
     from torch.fx.node import map_arg
 
+    # Attributes may be nested graphs, and a change inside of one does not show in the nodes of the outer graph.
     if any(node.op == "get_attr" for node in graph.nodes):
         return None
     number = {node: f"%{index}" for index, node in enumerate(graph.nodes)}
@@ -161,29 +171,30 @@ def _lines(graph: Any) -> list[_Line] | None:
     ]
 
 
-def _same(before: list[_Line] | None, now: list[_Line] | None) -> bool:
-    if before is None or now is None or len(before) != len(now):
+def _is_same(before: list[_NodeRecord] | None, after: list[_NodeRecord] | None) -> bool:
+    if before is None or after is None or len(before) != len(after):
         return False
-    return all(old[:3] == new[:3] and old[3] is new[3] for old, new in zip(before, now, strict=True))
+    # Fake results are compared by identity: a pass that sets another one wants it to be propagated.
+    return all(old[:3] == new[:3] and old[3] is new[3] for old, new in zip(before, after, strict=True))
 
 
 @contextlib.contextmanager
 def _undescribed() -> Iterator[None]:
-    """Does not describe every node in a sentence for the case that its operator fails."""
+    """Skip the text that describes each node for the case that its operator fails."""
     from executorch.exir.pass_base import _ExportPassBase
     from torch.fx import Interpreter
 
-    described = _ExportPassBase.ExportInterpreter.run_node
+    run_described_node = _ExportPassBase.ExportInterpreter.run_node
 
     def run_node(self: Any, node: Any) -> Any:
-        self.node, self.callback.node_debug_str = node, node.name
+        self.node, self.callback.node_debug_str = node, node.name  # the original formats the node here
         return Interpreter.run_node(self, node)
 
     _ExportPassBase.ExportInterpreter.run_node = run_node
     try:
         yield
     finally:
-        _ExportPassBase.ExportInterpreter.run_node = described
+        _ExportPassBase.ExportInterpreter.run_node = run_described_node
 
 
 @contextlib.contextmanager
@@ -191,6 +202,9 @@ def patterns_exported_once() -> Iterator[None]:
     """Export each pattern that PT2E quantization looks for once per process, not once per model.
 
     Has no effect with releases that the patches are not tested with.
+
+    Returns:
+        A context manager.
     """
     if not patches_apply():
         yield
@@ -201,28 +215,30 @@ def patterns_exported_once() -> Iterator[None]:
     name = "_get_aten_graph_module_for_pattern"
     export = getattr(utils, name)
 
-    def kept(pattern: Any, example_inputs: tuple[Any, ...], *rest: Any, **keywords: Any) -> Any:
-        shapes = tuple(tuple(item.shape) if hasattr(item, "shape") else item for item in example_inputs)
-        key = (_code_of(pattern.fn), shapes, rest, tuple(sorted(keywords.items())))
-        if key not in _EXPORTED:
-            _EXPORTED[key] = export(pattern, example_inputs, *rest, **keywords)
-        return copy.deepcopy(_EXPORTED[key])
+    def export_once(pattern: Any, example_inputs: tuple[Any, ...], *rest: Any, **keywords: Any) -> Any:
+        shapes = tuple(tuple(value.shape) if hasattr(value, "shape") else value for value in example_inputs)
+        key = (_code_key(pattern.fn), shapes, rest, tuple(sorted(keywords.items())))
+        if key not in _exported_patterns:
+            _exported_patterns[key] = export(pattern, example_inputs, *rest, **keywords)
+        return copy.deepcopy(_exported_patterns[key])  # the quantizer edits the graph that it gets
 
-    places = (utils, qat_utils, xnnpack_quantizer_utils)
-    for place in places:
-        setattr(place, name, kept)
+    # Both others import the function by name, so replacing it in its own module alone would not reach them.
+    modules = (utils, qat_utils, xnnpack_quantizer_utils)
+    for module in modules:
+        setattr(module, name, export_once)
     try:
         yield
     finally:
-        for place in places:
-            setattr(place, name, export)
+        for module in modules:
+            setattr(module, name, export)
 
 
-_EXPORTED: dict[Any, Any] = {}
+_exported_patterns: dict[Any, Any] = {}
 
 
-def _code_of(function: Any) -> Any:
-    """What a function made inside another computes: its code, and what it took from around it."""
+def _code_key(function: Any) -> Any:
+    """Return a key for what a nested function computes: its code, and the values that it closes over."""
+    # The functions themselves are created anew for every model, so their identity is no key.
     cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     code = getattr(function, "__code__", function)
-    return code, tuple(_code_of(item) if callable(item) else item for item in cells)
+    return code, tuple(_code_key(value) if callable(value) else value for value in cells)
