@@ -1,4 +1,4 @@
-"""ExecuTorch programs: torch.export, the XNNPACK partitioner, PT2E quantization."""
+"""The ExecuTorch target: torch.export, the XNNPACK partitioner and PT2E quantization."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from edgekit.targets._torch.executorch_lowering import faster_lowering, patterns
 
 
 class ExecuTorch(Target):
-    """float32, and int8 by PT2E with XNNPACK's quantizer, weights per channel; inputs and outputs stay float32."""
+    """ExecuTorch programs for XNNPACK.
+
+    int8 uses PT2E with XNNPACK's quantizer, weights per channel; inputs and outputs stay float32.
+    """
 
     name = "executorch"
     title = "ExecuTorch"
@@ -27,7 +30,7 @@ class ExecuTorch(Target):
     routes = {"torch": ("float32", "int8")}
     requires = {"torch": (TORCH, EXECUTORCH, TORCHAO)}
     reads_with = (EXECUTORCH,)
-    describe_tells_precision = False
+    describe_tells_precision = False  # the weights are inside the XNNPACK delegate's own format
 
     def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         import torch
@@ -37,29 +40,32 @@ class ExecuTorch(Target):
             warnings.simplefilter("ignore")  # torch and torchao deprecate one another's names
             program = torch.export.export(source.model, example)
             if job.precision == "int8":
-                program = torch.export.export(_quantized(program, source, job), example)
-            _unshare(program)
-            _centre(program)
+                program = torch.export.export(_quantize(program, source, job), example)
+            _copy_views(program)
+            _subtract_means(program)
             try:
                 content, delegation = _lower(program)
             except Exception as error:
-                if "DecomposeBatchNorm" not in str(error):  # it trips over a batch norm behind another
+                # ExecuTorch 1.5: two batch norms in sequence end in `KeyError: 'val'` in this pass.
+                if "DecomposeBatchNorm" not in str(error):
                     raise
-                content, delegation = _lower(_norms_written_out(program))
+                content, delegation = _lower(_decompose_batch_norms(program))
         (job.folder / self.file_name).write_bytes(content)
         options = {"backend": "XNNPACK", **delegation}
         if job.precision == "int8":
             options |= {"quantizer": "PT2E XNNPACKQuantizer", "weights": "per channel"}
+        # Edge operators of permute(), transpose() and t(); delegated ones are counted as well.
         moving = ("permute", "transpose", "t_copy")
         counts = [*delegation["delegated"].items(), *delegation["not_delegated"].items()]
-        moved = sum(count for name, count in counts if any(word in name for word in moving))
-        return ConversionResult(self.file_name, source.signature, options, transposes=moved)
+        transposes = sum(count for name, count in counts if any(word in name for word in moving))
+        return ConversionResult(self.file_name, source.signature, options, transposes=transposes)
 
     def describe(self, path: Path) -> ModelDescription:
         return _describe(path)
 
 
-def _quantized(program: Any, source: LoadedSource, job: ConversionRequest) -> Any:
+def _quantize(program: Any, source: LoadedSource, job: ConversionRequest) -> Any:
+    """Return the program as a quantized module, calibrated with the samples of the request."""
     import torch
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
@@ -67,7 +73,7 @@ def _quantized(program: Any, source: LoadedSource, job: ConversionRequest) -> An
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    assert job.calibration is not None  # the base has made sure
+    assert job.calibration is not None  # checked by Target.convert
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     with patterns_exported_once():
         prepared = prepare_pt2e(program.module(), quantizer)
@@ -77,70 +83,68 @@ def _quantized(program: Any, source: LoadedSource, job: ConversionRequest) -> An
         return convert_pt2e(prepared)
 
 
-def _unshare(program: Any) -> None:
-    """Gives every weight that is a view of a larger tensor memory of its own.
-
-    XNNPACK's serializer writes `untyped_storage()` from its first byte: of a view, the wrong values.
-    """
+def _copy_views(program: Any) -> None:
+    """Give every weight that is a view of a larger tensor memory of its own."""
+    # ExecuTorch 1.5: XNNPACK's serializer writes `untyped_storage()` from its first byte, which are the wrong values
+    # for a view, such as one row of a GRU's two biases.
     for tensors in (program.state_dict, program.constants):
         for name, tensor in tensors.items():
             if tensor.untyped_storage().nbytes() != tensor.nbytes:
                 tensors[name] = tensor.clone()
 
 
-def _centre(program: Any) -> None:
-    """Subtracts the mean before every normalization that subtracts it itself: its result stays what it is.
-
-    The portable kernels take the variance as E[x^2] - E[x]^2, which loses all digits that the mean takes: features of
-    0.67 +- 0.01 come out of a layer norm 4e-3 off.
-    """
+def _subtract_means(program: Any) -> None:
+    """Subtract the mean in front of every normalization that subtracts it, which does not change its exact result."""
+    # ExecuTorch 1.5: the portable kernels compute the variance as E[x^2] - E[x]^2 in float32, which cancels where the
+    # mean is large: a layer norm of features of 0.67 +- 0.01 is off by 4e-3, where PyTorch is off by 2e-5.
     for node in list(program.graph_module.graph.nodes):
-        if node.op == "call_function" and str(node.target) in _NORMS:
+        if node.op == "call_function" and str(node.target) in _MEAN_AXES:
             x = node.args[0]
-            # Where the mean is taken: after a reshape to this shape, over these axes.
-            shape, axes = _NORMS[str(node.target)](node, list(x.meta["val"].shape))
+            shape, axes = _MEAN_AXES[str(node.target)](node, list(x.meta["val"].shape))
             if axes:
-                node.replace_input_with(x, _centred(node, shape, axes))
+                node.replace_input_with(x, _insert_centering(node, shape, axes))
     program.graph_module.recompile()
 
 
-_NORMS: dict[str, Callable[[Any, list[int]], tuple[list[int], list[int]]]] = {
+# By operator: the shape to which the input is reshaped, and the axes of that shape over which the mean is taken.
+_MEAN_AXES: dict[str, Callable[[Any, list[int]], tuple[list[int], list[int]]]] = {
     "aten.layer_norm.default": lambda node, shape: (shape, list(range(-len(node.args[1]), 0))),
-    "aten.group_norm.default": lambda node, shape: ([shape[0], node.args[1], -1], [2]),
-    # with the statistics of its training it subtracts none of its input's own
+    "aten.group_norm.default": lambda node, shape: ([shape[0], node.args[1], -1], [2]),  # (N, groups, rest)
+    # Argument 5 is use_input_stats: without it the norm subtracts the running mean, not the mean of its input.
     "aten.instance_norm.default": lambda node, shape: (shape, list(range(2, len(shape))) if node.args[5] else []),
 }
 
 
-def _centred(node: Any, shape: list[int], axes: list[int]) -> Any:
-    """A node before `node` with its first argument less the mean."""
+def _insert_centering(node: Any, shape: list[int], axes: list[int]) -> Any:
+    """Insert nodes in front of `node` that subtract the mean from its first argument, and return the last of them."""
     import torch
 
     aten = torch.ops.aten
 
     def call(function: Any, *arguments: Any) -> Any:
         with node.graph.inserting_before(node):
-            made = node.graph.call_function(function, arguments)
-        values = [item.meta["val"] if isinstance(item, torch.fx.Node) else item for item in arguments]
-        made.meta["val"] = function(*values)
-        return made
+            call_node = node.graph.call_function(function, arguments)
+        values = [value.meta["val"] if isinstance(value, torch.fx.Node) else value for value in arguments]
+        call_node.meta["val"] = function(*values)  # passes read shapes from these fake tensors
+        return call_node
 
     x = node.args[0]
-    whole = list(x.meta["val"].shape)
-    parts = x if shape == whole else call(aten.reshape.default, x, shape)
-    centred = call(aten.sub.Tensor, parts, call(aten.mean.dim, parts, axes, True))
-    return centred if shape == whole else call(aten.reshape.default, centred, whole)
+    input_shape = list(x.meta["val"].shape)
+    groups = x if shape == input_shape else call(aten.reshape.default, x, shape)
+    centered = call(aten.sub.Tensor, groups, call(aten.mean.dim, groups, axes, True))
+    return centered if shape == input_shape else call(aten.reshape.default, centered, input_shape)
 
 
-def _norms_written_out(program: Any) -> Any:
-    """The program with batch norms as arithmetic: what they are on their own, with nothing to be folded into."""
+def _decompose_batch_norms(program: Any) -> Any:
+    """Return the program with each batch norm as a multiplication and an addition per channel."""
     import torch
 
     def arithmetic(x: Any, weight: Any, bias: Any, mean: Any, variance: Any, _momentum: float, epsilon: float) -> Any:
         factor = torch.rsqrt(variance + epsilon)
         factor = factor if weight is None else factor * weight
         shift = -mean * factor if bias is None else bias - mean * factor
-        shape = [1, -1, *[1] * (x.dim() - 2)]
+        shape = [1, -1, *[1] * (x.dim() - 2)]  # (C,) -> (1, C, 1, ...)
+        # The second and third output are saved for the backward pass; in inference they are empty.
         return x * factor.reshape(shape) + shift.reshape(shape), x.new_empty((0,)), x.new_empty((0,))
 
     norm = torch.ops.aten._native_batch_norm_legit_no_training.default
@@ -148,7 +152,7 @@ def _norms_written_out(program: Any) -> Any:
 
 
 def _lower(program: Any) -> tuple[bytes, dict[str, Any]]:
-    """The .pte file, and which operators XNNPACK took and which run in the portable kernels."""
+    """Return the .pte file, and how many operators of each kind are delegated to XNNPACK and how many are not."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.devtools.backend_debug import get_delegation_info
     from executorch.exir import to_edge_transform_and_lower
@@ -156,23 +160,25 @@ def _lower(program: Any) -> tuple[bytes, dict[str, Any]]:
     with faster_lowering():
         edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         executable = edge.to_executorch()
-    found = get_delegation_info(edge.exported_program().graph_module).delegation_by_operator
-    counts = {name: item for name, item in sorted(found.items()) if name != "getitem"}
+    by_operator = get_delegation_info(edge.exported_program().graph_module).delegation_by_operator
+    # `getitem` selects an output of a node with several; it computes nothing.
+    counts = {name: count for name, count in sorted(by_operator.items()) if name != "getitem"}
     delegation = {
-        "delegated": {name: item.delegated for name, item in counts.items() if item.delegated},
-        "not_delegated": {name: item.non_delegated for name, item in counts.items() if item.non_delegated},
+        "delegated": {name: count.delegated for name, count in counts.items() if count.delegated},
+        "not_delegated": {name: count.non_delegated for name, count in counts.items() if count.non_delegated},
     }
     return bytes(executable.buffer), delegation
 
 
 def _describe(path: Path) -> ModelDescription:
-    """Inputs and outputs, operators and delegates of the method `forward`, as the runtime tells them.
+    """Return inputs, outputs, operators and delegates of the method `forward`.
 
-    Weights and multiply-accumulates are inside the delegate's own format, and are not counted.
+    Weights and multiply-accumulates are not counted, since they are inside the delegate's own format.
     """
     from executorch.runtime import Runtime
 
     content = read_bytes(path, "model file")
+    # A flatbuffer has its identifier at byte 4; ExecuTorch's is `ET` and a version, such as `ET12`.
     if content[4:6] != b"ET":
         raise malformed_file_error(path, "ExecuTorch", "the identifier ET is missing")
     try:
@@ -182,7 +188,7 @@ def _describe(path: Path) -> ModelDescription:
         raise malformed_file_error(path, "ExecuTorch", next(iter(str(error).splitlines()), "")[:200]) from error
     inputs = [_spec(f"input_{i}", metadata.input_tensor_meta(i)) for i in range(metadata.num_inputs())]
     outputs = [_spec(f"output_{i}", metadata.output_tensor_meta(i)) for i in range(metadata.num_outputs())]
-    ops = _ops(content)
+    ops = _count_operators(content)
     return ModelDescription(
         format="executorch",
         signature=Signature(tuple(inputs), tuple(outputs)),
@@ -201,20 +207,20 @@ def _spec(name: str, meta: Any) -> TensorSpec:
     return TensorSpec(name, tuple(meta.sizes()), SCALAR_TYPES.get(meta.dtype(), str(meta.dtype())))
 
 
-def _ops(content: bytes) -> Counter[str]:
-    """Operators of the portable kernels and delegates, as the program's execution plan lists them."""
+def _count_operators(content: bytes) -> Counter[str]:
+    """Count the operators of the portable kernels and the delegates in the program's execution plan."""
     from executorch.exir._serialize._program import deserialize_pte_binary
 
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     plan = deserialize_pte_binary(content).program.execution_plan[0]
     for chain in plan.chains:
         for instruction in chain.instructions:
             call = instruction.instr_args
             if hasattr(call, "op_index"):
-                found[plan.operators[call.op_index].name] += 1
+                counts[plan.operators[call.op_index].name] += 1
             elif hasattr(call, "delegate_index"):
-                found[f"delegate {plan.delegates[call.delegate_index].id}"] += 1
-    return found
+                counts[f"delegate {plan.delegates[call.delegate_index].id}"] += 1
+    return counts
 
 
 TARGET = ExecuTorch()

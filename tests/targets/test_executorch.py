@@ -1,4 +1,4 @@
-"""Lowering to XNNPACK: weights arrive as they are, whatever memory they lie in."""
+"""Lowering to XNNPACK keeps the values of weights and the digits of normalized features."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SIGNATURE = Signature((TensorSpec("x", ("batch", 8), "float32"),), (TensorSpec("
 
 
 class Views(torch.nn.Module):
-    """Two layers whose weights and biases are parts of one tensor each, as a recurrent layer keeps them."""
+    """Two layers whose weights and biases are views of larger tensors, as in a recurrent layer."""
 
     def __init__(self):
         super().__init__()
@@ -55,7 +55,7 @@ def test_weights_that_are_views_keep_their_values(tmp_path: Path, precision):
     ],
 )
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_normalizing_what_hardly_varies_keeps_its_digits(tmp_path: Path, norm, precision):
+def test_normalizing_features_with_a_large_mean_keeps_their_digits(tmp_path: Path, norm, precision):
     """The kernels' E[x^2] - E[x]^2 would be off by a tenth here: the mean is a hundred times the deviation."""
     spec = TensorSpec("x", ("batch", 4, 8), "float32")
     source = LoadedTorch(norm.eval(), Signature((spec,), (TensorSpec("y", spec.shape, "float32"),)))
