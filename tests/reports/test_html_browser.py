@@ -86,7 +86,7 @@ class Page:
         )
 
     def head(self, table: str, name: str) -> Any:
-        return self.page.locator(f"#{table} thead th", has=self.page.get_by_role("button", name=name, run_float64=True))
+        return self.page.locator(f"#{table} thead th", has=self.page.get_by_role("button", name=name, exact=True))
 
 
 @pytest.fixture
@@ -215,10 +215,10 @@ def test_a_filter_holds_for_tables_charts_and_evidence(look):
 def test_filters_narrow_one_another_down_and_can_be_lifted(look):
     page = look()
     page.page.locator("#by-target").select_option("tflite")
-    page.page.get_by_label("Search", run_float64=True).fill("INT8 model0")
+    page.page.get_by_label("Search", exact=True).fill("INT8 model0")
     assert page.column("t-artifacts", "variant") == ["tflite:int8"]
     assert page.page.locator("#t-matrix tbody tr:visible").count() == 4  # the overview is about whole models
-    page.page.get_by_label("Search", run_float64=True).fill("")
+    page.page.get_by_label("Search", exact=True).fill("")
     page.page.locator("#by-target").select_option("all")
     assert len(page.column("t-artifacts", "variant")) == 10
     assert page.page.locator("#shown").inner_text() == ""

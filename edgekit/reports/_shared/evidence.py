@@ -72,7 +72,7 @@ class Evidence:
     target: str
     precision: str
     verdict: str
-    affinity_key: tuple[tuple[str, str], ...]
+    properties: tuple[tuple[str, str], ...]
     groups: tuple[Group, ...]
     failures: tuple[str, ...]
     commands: tuple[tuple[str, str], ...]
