@@ -81,6 +81,12 @@ def test_markdown_tells_where_the_error_comes_from():
     assert "Error by layer" not in render("markdown", report(row()))
 
 
+def test_the_names_of_stress_inputs_are_in_the_json_and_come_back(tmp_path):
+    made = report(row(checked=replace(validation(), stress=(comparison(),), stress_cases=("a", "b", "c", "zeros"))))
+    (tmp_path / "report.json").write_text(render("json", made))
+    assert load_report(tmp_path / "report.json").rows[0].validation == made.rows[0].validation
+
+
 def test_error_by_layer_is_in_the_json_and_comes_back(tmp_path):
     made = report(row(layers=by_layer()), row("onnx:int8"))
     (tmp_path / "report.json").write_text(render("json", made))

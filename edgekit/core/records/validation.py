@@ -146,7 +146,7 @@ def validation_from_dict(data: dict[str, Any], path: Path) -> Validation:
             "comparisons": tuple(comparison_from_dict(item) for item in given["comparisons"]),
             "against_host": tuple(comparison_from_dict(item) for item in given.get("against_host", ())),
             "stress": tuple(comparison_from_dict(item) for item in given.get("stress", ())),
-            "stress_cases": tuple(given.get("hard_cases", ())),
+            "stress_cases": tuple(given.get("stress_cases", ())),
             "batches": tuple(comparison_from_dict(item) for item in given.get("batches", ())),
             "drift": None if given["drift"] is None else _drift(given["drift"]),
         }
