@@ -64,7 +64,7 @@ def show(session: CommandSession, name: str) -> int:
     Example:
       edgekit models show simple_cnn
     """
-    from edgekit.reports._html.card import console
+    from edgekit.reports._shared.model_card import console
 
     card = _card(session, name)
     session.answer(card.to_dict(), lambda: console(card))
@@ -84,7 +84,7 @@ def card_command(session: CommandSession, name: str, output: Path | None) -> int
       edgekit models card simple_cnn --output MODEL_CARD.md
     """
     from edgekit.core.environment.atomic_files import to_json, write_text
-    from edgekit.reports._html.card import markdown
+    from edgekit.reports._shared.model_card import markdown
 
     card = _card(session, name)
     if output is None:

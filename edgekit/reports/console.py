@@ -6,7 +6,13 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from edgekit.contracts.report import (
+from edgekit.contracts.report import ReportFormat
+from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.operator_costs import OperatorCost
+from edgekit.core.records.regressions import INCOMPARABLE, ChangeReport, MetricChange
+from edgekit.core.records.report import Report
+from edgekit.core.records.tuning import LayerSensitivity
+from edgekit.reports._shared.cells import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
     EMULATED_HEADER,
@@ -15,7 +21,6 @@ from edgekit.contracts.report import (
     OPERATORS_LEFT,
     VALIDATED_HEADER,
     VALIDATED_LEFT,
-    ReportFormat,
     artifact_cells,
     bench_cells,
     benches_by_device,
@@ -27,11 +32,6 @@ from edgekit.contracts.report import (
     tier_note,
     validated_cells,
 )
-from edgekit.core.records.measurement import Measurement
-from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.core.records.regressions import INCOMPARABLE, ChangeReport, MetricChange
-from edgekit.core.records.report import Report
-from edgekit.core.records.tuning import LayerSensitivity
 
 WIDTH = 100
 BLAMED, NOTHING_DB = 10, 0.05

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edgekit.contracts.report import ReportFormat, change_cells, conclusion, limit_file
+from edgekit.contracts.report import ReportFormat
 from edgekit.core.records.regressions import ChangeReport, MetricChange
 from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Verdict
+from edgekit.reports._shared.cells import change_cells, conclusion, limit_file
 
 SHOWN = 10
 """GitHub shows so many errors, and as many warnings, of one step."""

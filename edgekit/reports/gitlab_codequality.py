@@ -6,10 +6,11 @@ import hashlib
 import json
 from typing import Any
 
-from edgekit.contracts.report import ReportFormat, limit_file
+from edgekit.contracts.report import ReportFormat
 from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Verdict
 from edgekit.core.values.file_names import MANIFEST_FILE
+from edgekit.reports._shared.cells import limit_file
 
 
 def _finding(verdict: Verdict, severity: str) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.report import NOTHING, ReportFormat, conclusion
+from edgekit.contracts.report import ReportFormat
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
 from edgekit.reports._html.svg import shared_markers
-from edgekit.reports._shared.tables import TIER_WORDS
+from edgekit.reports._html.tables import TIER_WORDS
+from edgekit.reports._shared.cells import NOTHING, conclusion
 
 JINJA2 = Requirement("jinja2", "jinja2", "report")
 MATPLOTLIB = Requirement("matplotlib", "matplotlib", "report")
@@ -84,8 +85,7 @@ class HtmlReport(ReportFormat):
 
     def render(self, report: Report, *, color: bool = False) -> str:
         require((MATPLOTLIB, JINJA2), "the format html")
-        from edgekit.reports._html import panels
-        from edgekit.reports._shared import evidence, matrix, tables
+        from edgekit.reports._html import evidence, matrix, panels, tables
 
         benches = [item for row in report.rows for item in row.measurements]
         hosts = list(dict.fromkeys(item.host for item in benches))
@@ -118,7 +118,7 @@ class HtmlReport(ReportFormat):
         )
 
     def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
-        from edgekit.reports._shared import tables
+        from edgekit.reports._html import tables
 
         table = tables.changes(changes)
         return _page(

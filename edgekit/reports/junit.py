@@ -10,10 +10,11 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from edgekit.contracts.report import ReportFormat, change_cells
+from edgekit.contracts.report import ReportFormat
 from edgekit.core.records.regressions import ChangeReport, MetricChange
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.values.budgets import Verdict
+from edgekit.reports._shared.cells import change_cells
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

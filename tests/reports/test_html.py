@@ -24,7 +24,7 @@ from edgekit.core.numerics.statistics import ClassDrift
 from edgekit.core.values.budgets import TIERS
 from edgekit.core.values.specs import PRECISIONS
 from edgekit.reports._html.charts import color_of, marker_of
-from edgekit.reports._shared.tables import TIER_WORDS, Cell, Column
+from edgekit.reports._html.tables import TIER_WORDS, Cell, Column
 
 LIMIT_BYTES = 3_000_000
 RULES = ("size_bytes", "peak_memory_bytes", "latency_ms.host", "latency_ms.analytic")

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekit.contracts.report import NOTHING
-from edgekit.core.numerics.layerwise_diff import TensorDiff
 from edgekit.core.records.layer_errors import SOURCE, LayerErrors
 from edgekit.reports._html import charts
+from edgekit.reports._shared.cells import layer_cells
 
-LAYERS_HEADER = ("model", "variant", "against", "lowest SQNR", "of", "leaps at")
-LAYERS_LEFT = 3
 _LISTED = 3
 
 
@@ -51,26 +48,3 @@ def _some(names: Sequence[str]) -> str:
 
 def _against(layers: LayerErrors) -> str:
     return "the source" if layers.reference == SOURCE else layers.reference
-
-
-def layer_cells(item: TensorDiff) -> tuple[str, str, str]:
-    """SQNR, cosine and largest error."""
-    return sqnr_text(item), f"{item.cosine:.5f}", f"{item.max_abs_error:.2g}"
-
-
-def sqnr_text(item: TensorDiff) -> str:
-    """`43.3 dB`, or `exact`."""
-    return "exact" if item.sqnr_db is None else f"{item.sqnr_db:.1f} dB"
-
-
-def summary_cells(layers: LayerErrors) -> tuple[str, ...]:
-    """All layers in one line, in the order of LAYERS_HEADER."""
-    first, worst = layers.first, layers.worst
-    return (
-        f"{layers.model}/{layers.kind}",
-        str(layers.variant),
-        layers.reference,
-        "exact" if worst is None else f"{sqnr_text(worst)} at {worst.reference}",
-        f"{len(layers.tensors)} layers",
-        NOTHING if first is None else first.reference,
-    )

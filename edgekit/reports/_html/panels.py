@@ -16,7 +16,7 @@ from edgekit.core.values.budgets import TIERS
 from edgekit.core.values.specs import PRECISIONS
 from edgekit.reports._html import charts
 from edgekit.reports._html.charts import Axis, Point, Span
-from edgekit.reports._shared.tables import NAMES, Cell, Column, Line, Table, line, metric_text, subject_of, tiers_of
+from edgekit.reports._html.tables import NAMES, Cell, Column, Line, Table, line, metric_text, subject_of, tiers_of
 
 _HOST = "host"  # the device name of a bench without a profile
 _SHARE_MARGIN = 0.004

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edgekit.contracts.report import (
+from edgekit.core.records.regressions import ChangeReport
+from edgekit.core.records.report import Report
+from edgekit.reports._shared.cells import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
     CHANGE_HEADER,
     CHANGE_LEFT,
     EMULATED_HEADER,
+    LAYERS_HEADER,
+    LAYERS_LEFT,
     LEFT,
     VALIDATED_HEADER,
     VALIDATED_LEFT,
@@ -20,12 +24,10 @@ from edgekit.contracts.report import (
     conclusion,
     emulated_cells,
     emulated_note,
+    summary_cells,
     tier_note,
     validated_cells,
 )
-from edgekit.core.records.regressions import ChangeReport
-from edgekit.core.records.report import Report
-from edgekit.reports._html.layers import LAYERS_HEADER, LAYERS_LEFT, summary_cells
 
 _FOLD_FROM = 20
 """A table of more lines is folded away: a comment on a pull request is read, not scrolled through."""

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from edgekit.contracts.report import NOTHING, artifact_cells, change_cells, equality, operator_cells
 from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
@@ -16,6 +15,7 @@ from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.budgets import TIERS, format_rule
+from edgekit.reports._shared.cells import NOTHING, artifact_cells, change_cells, equality, operator_cells
 
 TIER_WORDS = {
     "device": "measured on the device itself.",

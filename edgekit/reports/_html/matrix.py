@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgekit.contracts.report import NOTHING
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.units import format_bytes
 from edgekit.core.values.specs import PRECISIONS
-from edgekit.reports._shared.tables import evidence_key, subject_of, verdict_of
+from edgekit.reports._html.tables import evidence_key, subject_of, verdict_of
+from edgekit.reports._shared.cells import NOTHING
 
 _MARKS = {"passed": "good", "failed": "bad", "not judged": "doubt"}
 

@@ -6,21 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from edgekit.contracts.report import NOTHING
 from edgekit.core.numerics.output_comparison import Comparison, format_figure
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.report import ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.reports._html.layers import ByLayer, by_layer
-from edgekit.reports._shared.commands import (
-    bench_command,
-    check_command,
-    diff_command,
-    export_command,
-    validate_command,
-)
-from edgekit.reports._shared.tables import (
+from edgekit.reports._html.tables import (
     drop_text,
     evidence_key,
     interval_text,
@@ -31,6 +23,14 @@ from edgekit.reports._shared.tables import (
     threads_of,
     tiers_of,
     verdict_of,
+)
+from edgekit.reports._shared.cells import NOTHING
+from edgekit.reports._shared.commands import (
+    bench_command,
+    check_command,
+    diff_command,
+    export_command,
+    validate_command,
 )
 
 EXPORT, VALIDATE, DIFF, CHECK = "export", "validate", "diff", "check"
