@@ -18,6 +18,7 @@ HEADER = (
     "kind",
     "target",
     "precision",
+    "variant",
     "output",
     "device",
     "tier",
@@ -115,7 +116,7 @@ class CsvReport(ReportFormat):
         writer.writeheader()
         for row in report.rows:
             manifest = row.artifact.manifest
-            names = {key: getattr(manifest, key) for key in ("model", "target", "precision", "sha256")}
+            names = {key: getattr(manifest, key) for key in ("model", "target", "precision", "variant", "sha256")}
             for item in _row(row):
                 writer.writerow({**names, "kind": manifest.source["kind"], **item})
         return stream.getvalue()

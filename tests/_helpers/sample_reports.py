@@ -22,11 +22,19 @@ WALL = Distribution.of([1_000_000, 1_200_000, 9_000_000])
 HOST = "Intel(R) Xeon(R) Platinum 8370C CPU @ 2.80GHz, 2 cores"
 
 
+def parts(variant):
+    """`tflite:int8-tuned` as target, precision and tag."""
+    target, name = variant.split(":")
+    precision, _, tag = name.partition("-")
+    return target, precision, tag
+
+
 def artifact(variant, model):
-    target, precision = variant.split(":")
+    target, precision, tag = parts(variant)
+    options = {"recipe": {"target": target, "precision": precision}} if tag else {}
     manifest = Manifest(
         model, target, precision, "litert", "model.bin", "0" * 64, 1_234_567, SIGNATURE, {"kind": "keras"},
-        ("keras", target),
+        ("keras", target), options,
     )  # fmt: skip
     return Artifact(Path("build") / model / "keras" / manifest.variant.slug, manifest)
 
@@ -64,7 +72,7 @@ def verdict(passed, rule="size_bytes", figure=1_234_567.0, limit=400_000.0, devi
 
 def by_layer(variant="tflite:int8", model="tiny", count=4, leap=True):
     """The error of an artifact layer by layer: `dense`, the last but one, leaps."""
-    target, precision = variant.split(":")
+    target, precision, tag = parts(variant)
     names = [*(f"conv{index}" for index in range(count - 2)), "dense", "probabilities"]
     falls = {"dense": 15.0} if leap else {}
     tensors = tuple(
@@ -75,7 +83,7 @@ def by_layer(variant="tflite:int8", model="tiny", count=4, leap=True):
         for index, name in enumerate(names)
     )  # fmt: skip
     known = "0" * 64, "source", "5" * 64, 16
-    return LayerErrors(model, "keras", target, precision, *known, tensors, (), ("Quantize",))
+    return LayerErrors(model, "keras", target, precision, *known, tensors, (), ("Quantize",), tag)
 
 
 def row(variant="tflite:int8", model="tiny", checked=None, measurements=(), verdicts=(), emulated=(), layers=None):

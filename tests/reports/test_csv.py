@@ -38,6 +38,14 @@ def test_figures_are_not_rounded():
     assert (size["value"], size["model"], size["kind"], size["target"]) == ("1234567", "tiny", "keras", "tflite")
 
 
+def test_a_tuned_artifact_is_told_from_the_untuned_one():
+    found = lines(report(row("tflite:int8"), row("tflite:int8-tuned")))
+    assert [(item["precision"], item["variant"]) for item in figure(found, "size_bytes")] == [
+        ("int8", "tflite:int8"),
+        ("int8", "tflite:int8-tuned"),
+    ]
+
+
 def test_a_latency_stands_beside_its_tier():
     bench = measurement(emulated=EMULATED, latency_ms={"host": 1.2, "analytic": 0.0125, "emulated": 3.21})
     found = lines(report(row(measurements=[bench])))

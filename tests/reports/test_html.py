@@ -18,9 +18,11 @@ from _helpers.sample_reports import (
     verdict,
 )
 
+from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import MissingDependency
 from edgekit.core.numerics.statistics import ClassDrift
+from edgekit.core.records.regressions import BETTER, WORSE, ChangeReport, MetricChange
 from edgekit.core.values.budgets import TIERS
 from edgekit.core.values.specs import PRECISIONS
 from edgekit.reports._html.charts import color_of, marker_of
@@ -184,6 +186,49 @@ def test_the_overview_has_a_cell_for_every_artifact_and_a_dot_where_there_is_non
         (0, 1, 3),
     ]
     assert "1.0e-02" in lines[0]
+
+
+def test_a_tuned_variant_has_a_column_of_its_own_beside_the_untuned_one():
+    rows = row("tflite:int8-tuned", checked=validation(comparison(error=0.5))), row(), row("onnx:int8")
+    text = render("html", report(*rows))
+    table = section(text, "t-matrix").partition("</table>")[0]
+    assert re.findall(r'scope="colgroup" colspan="(\d)">(\w+)<', table) == [("1", "onnx"), ("2", "tflite")]
+    assert re.findall(r'scope="col">([^<]+)<', table) == ["model", "int8", "int8", "int8-tuned"]
+    assert re.findall(r'href="#of-tiny-keras-([^"]+)"', table) == ["onnx-int8", "tflite-int8", "tflite-int8-tuned"]
+    assert re.findall(r"<small>([^<]+)<", table) == ["-", "-", "5.0e-01"]
+
+
+def test_a_size_is_compared_with_the_untuned_float32_file_of_the_target():
+    def sized(variant, size_bytes):
+        made = row(variant)
+        manifest = replace(made.artifact.manifest, size_bytes=size_bytes)
+        return replace(made, artifact=replace(made.artifact, manifest=manifest))
+
+    rows = sized("tflite:float32", 4000), sized("tflite:int8", 1000), sized("tflite:float32-tuned", 2000)
+    table = section(render("html", report(*rows)), "t-artifacts")
+    shares = [re.findall(r"<td[^>]*>([^<\n]+)", item)[2] for item in table.partition("<tbody>")[2].split("<tr>")[1:]]
+    assert shares == ["100 %", "25 %", "50 %"]
+
+
+def test_a_change_of_a_tuned_variant_is_filtered_by_its_precision():
+    items = (
+        MetricChange("tiny", "keras", "tflite:int8-tuned", "size_bytes", 1000.0, 2000.0, WORSE),
+        MetricChange("tiny", "keras", "lite-interpreter:int8", "size_bytes", 1000.0, 900.0, BETTER),
+    )
+    text = plugin_registry.load("edgekit.reports", "html", "REPORT").render_changes(ChangeReport("old", "new", items))
+    choices = re.findall(r'data-by="(\w+)"><option value="">all</option>\n((?:<option>.*)?)</option>', text)
+    assert dict(choices)["precision"] == "<option>int8"
+    assert dict(choices)["target"] == "<option>lite-interpreter</option><option>tflite"
+
+
+def test_a_chart_names_the_tuned_variant_as_such():
+    drift = validation(comparison()).drift
+    rows = (
+        row("tflite:int8-tuned", checked=replace(validation(comparison()), drift=replace(drift, artifact=0.99))),
+        row("tflite:int8", checked=validation(comparison())),
+    )
+    chart = section(render("html", report(*rows)), "tradeoffs").partition("<figure>")[2].partition("</figure>")[0]
+    assert re.findall(r"<text[^>]*>(tflite:[^<]+)<", chart) == ["tflite:int8-tuned"]
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def _name(figure: Any, axes: Any, points: Sequence[Point], *, below: bool) -> No
         taken.append((px, py + rise))
         share = (px - left) / (right - left)
         axes.annotate(
-            f"{point.target}:{point.precision}",
+            point.name,
             (point.x, point.y),
             xytext=(0, rise),
             textcoords="offset pixels",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.units import format_bytes
-from edgekit.core.values.specs import PRECISIONS
+from edgekit.core.values.specs import PRECISIONS, Variant
 from edgekit.reports._html.tables import evidence_key, subject_of, verdict_of
 from edgekit.reports._shared.cells import NOTHING
 
@@ -34,20 +35,26 @@ class Matrix:
 
 def matrix(report: Report) -> Matrix:
     """Every artifact of the report in its place."""
-    present = {(row.artifact.manifest.target, row.artifact.manifest.precision) for row in report.rows}
+    variants = sorted({row.artifact.manifest.variant for row in report.rows}, key=_column_order)
     targets = tuple(
-        (target, tuple(name for name in PRECISIONS if (target, name) in present))
-        for target in sorted({target for target, _ in present})
+        (target, tuple(_column_name(variant) for variant in columns))
+        for target, columns in groupby(variants, key=lambda variant: variant.target)
     )
-    cells = {
-        (subject_of(row), row.artifact.manifest.target, row.artifact.manifest.precision): row for row in report.rows
-    }
-    columns = [(target, name) for target, names in targets for name in names]
+    rows = {(subject_of(row), row.artifact.manifest.variant): row for row in report.rows}
     lines = tuple(
-        (subject, tuple(_cell(cells.get((subject, *column))) for column in columns))
+        (subject, tuple(_cell(rows.get((subject, variant))) for variant in variants))
         for subject in dict.fromkeys(map(subject_of, report.rows))
     )
     return Matrix(targets, lines)
+
+
+def _column_order(variant: Variant) -> tuple[str, int, str]:
+    return variant.target, PRECISIONS.index(variant.precision), variant.tag
+
+
+def _column_name(variant: Variant) -> str:
+    """`int8`, or `int8-tuned`: the variant without its target, which heads a group of columns."""
+    return str(variant).removeprefix(f"{variant.target}:")
 
 
 def _cell(row: ReportRow | None) -> MatrixCell | None:

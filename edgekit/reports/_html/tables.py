@@ -15,6 +15,7 @@ from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.budgets import TIERS, format_rule
+from edgekit.core.values.specs import Variant
 from edgekit.reports._shared.cells import NOTHING, artifact_cells, change_cells, equality, operator_cells
 
 TIER_WORDS = {
@@ -168,7 +169,7 @@ def artifacts(report: Report) -> Table:
     floats = {
         (subject_of(row), row.artifact.manifest.target): row.artifact.manifest.size_bytes
         for row in report.rows
-        if row.artifact.manifest.precision == "float32"
+        if row.artifact.manifest.variant == Variant(row.artifact.manifest.target, "float32")
     }
     return Table(
         "artifacts",
@@ -395,7 +396,8 @@ def _change(item: MetricChange) -> Line:
         Cell(text, sort, mark if index == 7 else "")
         for index, (text, sort) in enumerate(zip(texts, sorts, strict=True))
     )
-    target, _, precision = item.variant.partition(":")
+    target, _, name = item.variant.partition(":")
+    precision, _, _tag = name.partition("-")
     return Line(cells, f"{item.model}/{item.kind}", target, precision)
 
 

@@ -62,7 +62,11 @@
   const search = document.getElementById("search");
   const selects = [...form.querySelectorAll("select")];
   const shown = document.getElementById("shown");
-  const parts = (variant) => variant.replace(/-tuned$/, "").split(":");
+  // "lite-interpreter:int8-tuned" -> ["lite-interpreter", "int8"]
+  const parts = (variant) => {
+    const [target, name] = variant.split(":");
+    return [target, name.split("-")[0]];
+  };
   const named = ([model, variant]) => `${model.textContent.trim()} ${variant.textContent.trim()}`;
   const of = new Map();
   for (const item of document.querySelectorAll("details.evidence")) {
