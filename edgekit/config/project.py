@@ -169,7 +169,9 @@ class BenchEntry:
     ] = None
     min_duration_s: Annotated[
         NotNegative,
-        Field(description="The minimum time to measure, in seconds; it is up to doubled while the median is uncertain."),
+        Field(
+            description="The minimum time to measure, in seconds; it is up to doubled while the median is uncertain."
+        ),
     ] = 0.25
     min_runs: Annotated[PositiveInt, Field(description="The minimum number of inferences to measure.")] = 50
     per_op: Annotated[bool, Field(description="Measure each operator too, in the tiers that support it.")] = False
