@@ -20,7 +20,7 @@ from edgekit.cli._common import (
 
 if TYPE_CHECKING:
     from edgekit.stages.benchmark.micro import MicroFit
-    from edgekit.stages.benchmark.npu import NpuFit
+    from edgekit.stages.benchmark.npu_job import NpuFit
 
 
 @click.command("micro", short_help="Try TFLite artifacts in TensorFlow Lite Micro: arena, operators, C files.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,14 @@ from edgekit.core.numerics.affine_quantization import from_tensor, to_tensor
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.values.specs import Signature, TensorSpec
+
+
+class UnknownSignature(InputError):
+    """The file does not name its inputs and outputs, and no signature was given."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As an InputError: outside the worker nobody asks for more."""
+        return {**super().to_dict(), "type": InputError.__name__}
 
 
 class Session(ABC):

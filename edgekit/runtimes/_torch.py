@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.runtime import Runtime, Session
+from edgekit.contracts.runtime import Runtime, Session, UnknownSignature
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
@@ -77,7 +77,7 @@ class TorchRuntime(Runtime):
             reason = next(iter(str(error).splitlines()), "")[:200]
             raise InputError(f"{path}: the {self.title} does not take this file ({reason})") from error
         if signature is None:
-            raise InputError(f"{path}: this file does not tell its inputs and outputs, and none were given")
+            raise UnknownSignature(f"{path}: this file does not tell its inputs and outputs, and none were given")
         return TorchSession(module, signature)
 
     def _profile(

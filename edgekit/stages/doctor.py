@@ -30,7 +30,7 @@ FEATURES = (
     "edgekit.training.datasets.vowels",
     "edgekit.training.datasets.watch",
     "edgekit.reports.html",
-    "edgekit.stages.benchmark.npu",
+    "edgekit.stages.benchmark.npu_job",
     "edgekit.stages.cluster.content_store",
     "edgekit.stages.cluster.dask_backend",
     "edgekit.stages.tracking.settings",

@@ -1,16 +1,15 @@
-"""A worker's loop: receive a function's name and arguments, and answer with events, then its value or its error."""
+"""A worker's loop: receive a job's name and request, and send events, then the job's answer or its error."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import sys
 import traceback
 from multiprocessing.connection import Connection
-from typing import Any
 
 from edgekit.core.errors import DiskFull, EdgekitError, MissingDependency, StepError, StepFailed, StepOutOfMemory
+from edgekit.workers.job import find_job
 
 # An error is printed as one line; stderr keeps the full text.
 _MAX_LINE_CHARACTERS = 300
@@ -48,12 +47,10 @@ def map_error(error: BaseException, step: str) -> EdgekitError:
     return StepFailed(f"{step}: {type(error).__name__}: {_first_line(error)}", step=step)
 
 
-def _answer(connection: Connection, step: str, function: str, arguments: dict[str, Any]) -> None:
-    module, _, name = function.partition(":")
+def _answer(connection: Connection, step: str, job: str, request: object) -> None:
     try:
-        call = getattr(importlib.import_module(module), name)
-        value = call(**arguments, emit=lambda event: connection.send(("event", event)))
-        connection.send(("value", value))
+        answer = find_job(job)(request, lambda event: connection.send(("event", event)))
+        connection.send(("value", answer))
     except Exception as error:  # noqa: BLE001 - foreign errors are mapped here and nowhere else
         traceback.print_exc()  # the parent keeps stderr and attaches its tail to the error
         # As a dictionary: exceptions with own constructors do not unpickle.
@@ -66,8 +63,8 @@ def main() -> None:
     # EOFError while waiting for a call, BrokenPipeError while sending an answer: both say that the parent has closed.
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            step, function, arguments = connection.recv()
-            _answer(connection, step, function, arguments)
+            step, job, request = connection.recv()
+            _answer(connection, step, job, request)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from edgekit.core.errors import StepError
 from edgekit.core.events import Listener, ignore
 from edgekit.workers.environment import Environment
 from edgekit.workers.fork_server import ForkServerPool
+from edgekit.workers.job import Answer, Request, WorkerJob
 from edgekit.workers.process import Child, exit_error, timeout_error
 
 # Minutes above what conversions of the reference models take; a hang still ends within a CI job's limit.
@@ -38,22 +39,29 @@ class Worker:
             fd = child_connection.fileno()
             self._child = Child(["edgekit.workers._worker_main", str(fd)], environment, pass_fds=(fd,))
 
-    def call(self, step: str, function: str, arguments: dict[str, Any], timeout_s: float, listener: Listener) -> Any:
-        """Call a function in the worker and wait for its value.
+    def call(
+        self,
+        step: str,
+        job: WorkerJob[Request, Answer],
+        request: Request,
+        timeout_s: float,
+        listener: Listener,
+    ) -> Answer:
+        """Run a job in the worker and wait for its answer.
 
         Args:
             step: The step's name, for error messages.
-            function: `module:function`.
-            arguments: The keyword arguments, without `emit`.
+            job: The job.
+            request: Its request.
             timeout_s: The limit in seconds for the whole call.
-            listener: Receives the events that the function emits.
+            listener: Receives the events that the job emits.
 
         Returns:
-            The function's value.
+            The job's answer.
 
         Raises:
-            EdgekitError: What the function raised, mapped to edgekit's error tree.
-            StepTimedOut: The function did not return in time.
+            EdgekitError: What the job raised, mapped to edgekit's error tree.
+            StepTimedOut: The job did not return in time.
             StepCrashed: The process ended during the call.
             StepOutOfMemory: The process was killed for its memory, or ran out of it.
         """
@@ -61,7 +69,7 @@ class Worker:
         # Events do not extend the time-out: a function that reports progress may hang all the same.
         deadline = time.monotonic() + timeout_s
         try:
-            self._connection.send((step, function, arguments))
+            self._connection.send((step, job.name, request))
             while True:
                 if not self._connection.poll(max(0.0, deadline - time.monotonic())):
                     raise timeout_error(step, timeout_s, self._child.stderr_tail())
@@ -69,7 +77,8 @@ class Worker:
                 if kind == "event":
                     listener(payload)
                 elif kind == "value":
-                    return payload
+                    answer: Answer = payload
+                    return answer
                 else:
                     raise self._error(payload)
         except (EOFError, ConnectionError):
@@ -130,45 +139,45 @@ class WorkerPool:
 
     def call(
         self,
-        function: str,
-        arguments: dict[str, Any],
+        job: WorkerJob[Request, Answer],
+        request: Request,
         *,
         step: str,
         environment: Environment,
         timeout_s: float | None = None,
         listener: Listener = ignore,
         affinity_key: str = "",
-    ) -> Any:
-        """Run `module:function(**arguments, emit=...)` in a worker.
+    ) -> Answer:
+        """Run a job in a worker.
 
-        Arguments and value are pickled and sent over a private pipe. A worker that died or hung is replaced at the next
+        Request and answer are pickled and sent over a private pipe. A worker that died or hung is replaced at the next
         call.
 
         Args:
-            function: `module:function`.
-            arguments: The keyword arguments, without `emit`.
+            job: The job, a function marked with `@worker_job`.
+            request: Its request.
             step: The step's name, for error messages and `cpu_wait_s`.
             environment: The environment of the worker.
             timeout_s: The limit in seconds; None for the pool's.
-            listener: Receives the events that the function emits.
+            listener: Receives the events that the job emits.
             affinity_key: Names what the call loads. An idle worker whose last call had the same key is preferred,
                 because it has that loaded already.
 
         Returns:
-            The function's value.
+            The job's answer.
 
         Raises:
-            StepTimedOut: The function did not return in time.
+            StepTimedOut: The job did not return in time.
             StepCrashed: The process ended during the call.
             StepOutOfMemory: The process was killed for its memory, or ran out of it.
-            StepFailed: The function raised an exception that is not edgekit's.
-            EdgekitError: The function raised it.
+            StepFailed: The job raised an exception that is not edgekit's.
+            EdgekitError: The job raised it.
             Interrupted: The pool was stopped.
         """
         worker = self._acquire(environment, affinity_key)
         before_s = worker.cpu_wait_s()
         try:
-            value = worker.call(step, function, arguments, timeout_s or self._timeout_s, listener)
+            answer = worker.call(step, job, request, timeout_s or self._timeout_s, listener)
         except BaseException as error:
             if isinstance(error, errors.EdgekitError) and not isinstance(error, _FATAL_ERRORS):
                 self._release(environment, worker)
@@ -180,7 +189,7 @@ class WorkerPool:
             raise
         self.cpu_wait_s[step] = self.cpu_wait_s.get(step, 0.0) + worker.cpu_wait_s() - before_s
         self._release(environment, worker)
-        return value
+        return answer
 
     def _acquire(self, environment: Environment, affinity_key: str) -> Worker:
         """Return an idle worker of the environment: one with the same key, else the last used; else a new worker."""

@@ -16,7 +16,9 @@ from edgekit.cli import app
 
 REPOSITORY = Path(__file__).parents[2]
 WORKER_SIDE = Path(__file__).parent / "worker_side"
-"""Modules that worker processes import, by PYTHONPATH."""
+"""Modules that worker processes import."""
+WORKER_PATH = os.pathsep.join(map(str, (WORKER_SIDE.parents[1], WORKER_SIDE)))
+"""The PYTHONPATH with which workers find them, alone and as `_helpers.worker_side`."""
 SHARED_MODELS = ("linear", "simple_cnn")
 """Of the reference models, those that the shared project holds: the smallest regression and the smallest classifier."""
 

@@ -23,6 +23,7 @@ from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.export import ExportPlan, ExportSettings, export_one
 from edgekit.stages.conversion.inspect import describe
+from edgekit.stages.validation.infer_job import InferRequest, infer
 
 CASES = [
     pytest.param(model, kind, variant, id=f"{model}-{kind}-{variant}")
@@ -162,17 +163,9 @@ class TestRuntime:
         )
 
     def infer(self, context: Context, artifact: Artifact, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        arguments = {
-            "runtime": artifact.manifest.runtime,
-            "path": str(artifact.path),
-            "signature": artifact.manifest.signature,
-            "inputs": inputs,
-            "threads": 1,
-        }
-        environment = runtime_environment(artifact.manifest.runtime)
-        return context.pool.call(
-            "edgekit.stages.conversion.convert_job:infer", arguments, step="infer", environment=environment
-        )
+        runtime = artifact.manifest.runtime
+        request = InferRequest(runtime, str(artifact.path), artifact.manifest.signature, inputs)
+        return context.pool.call(infer, request, step="infer", environment=runtime_environment(runtime))
 
     def test_every_sample_is_computed_by_itself(self, context: Context, runtime: str) -> None:
         """The answer for a sample does not depend on its neighbours, nor on how many there are."""

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _helpers.support import WORKER_SIDE
+from _helpers.support import WORKER_PATH
+from _helpers.worker_side.function_call import FunctionCall, call_function
 
 from edgekit.core.environment import plugin_registry
 from edgekit.core.errors import InputError
@@ -24,10 +25,12 @@ def work(pool: WorkerPool) -> Work:
     def run(kind: str, name: str, /, **arguments: Any) -> Any:
         variables = plugin_registry.load("edgekit.sources", kind, "SOURCE").variables
         return pool.call(
-            f"model_files:{name}",
-            {key: str(value) if isinstance(value, Path) else value for key, value in arguments.items()},
+            call_function,
+            FunctionCall(
+                "model_files", name, {key: str(v) if isinstance(v, Path) else v for key, v in arguments.items()}
+            ),
             step=f"do {name}",
-            environment=Environment.of({**variables, "PYTHONPATH": str(WORKER_SIDE)}),
+            environment=Environment.of({**variables, "PYTHONPATH": WORKER_PATH}),
         )
 
     return run

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from _helpers.support import WORKER_SIDE
+from _helpers.support import WORKER_PATH
+from _helpers.worker_side.function_call import FunctionCall, call_function
 
 from edgekit.core.errors import (
     DiskFull,
@@ -25,7 +26,7 @@ from edgekit.workers.environment import Environment
 from edgekit.workers.pool import WorkerPool
 from edgekit.workers.process import stop_all
 
-HERE = Environment.of({"PYTHONPATH": str(WORKER_SIDE)})
+HERE = Environment.of({"PYTHONPATH": WORKER_PATH})
 
 
 @pytest.fixture
@@ -36,7 +37,13 @@ def pool() -> Iterator[WorkerPool]:
 
 def run(pool: WorkerPool, name: str, environment: Environment = HERE, **options: object) -> object:
     arguments = options.pop("arguments", {})
-    return pool.call(f"worker_jobs:{name}", arguments, step=f"do {name}", environment=environment, **options)
+    return pool.call(
+        call_function,
+        FunctionCall("worker_jobs", name, arguments),
+        step=f"do {name}",
+        environment=environment,
+        **options,
+    )
 
 
 def test_a_call_returns_the_value_and_passes_events_on_in_order(pool: WorkerPool) -> None:
@@ -183,9 +190,11 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
         "from edgekit.workers.pool import WorkerPool\n"
         "from edgekit.workers.environment import Environment\n"
-        f"pool = WorkerPool(); e = Environment.of({{'PYTHONPATH': {str(WORKER_SIDE)!r}}})\n"
-        "print(pool.call('worker_jobs:pid', {}, step='s', environment=e), flush=True)\n"
-        "pool.call('worker_jobs:hang', {}, step='s', environment=e)\n"
+        f"import sys; sys.path[:0] = {WORKER_PATH.split(os.pathsep)!r}\n"
+        "from _helpers.worker_side.function_call import FunctionCall, call_function\n"
+        f"pool = WorkerPool(); e = Environment.of({{'PYTHONPATH': {WORKER_PATH!r}}})\n"
+        "print(pool.call(call_function, FunctionCall('worker_jobs', 'pid'), step='s', environment=e), flush=True)\n"
+        "pool.call(call_function, FunctionCall('worker_jobs', 'hang'), step='s', environment=e)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -201,7 +210,7 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 def test_temporary_files_of_a_worker_are_removed_with_it():
     with WorkerPool() as pool:
-        temporary_file = Path(pool.call("worker_jobs:leave_a_temporary_file", {}, step="leave", environment=HERE))
+        temporary_file = Path(run(pool, "leave_a_temporary_file"))
         assert temporary_file.is_file()
     assert not temporary_file.exists()
     assert not temporary_file.parent.exists()

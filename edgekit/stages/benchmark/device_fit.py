@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
-from edgekit.core.events import Listener, Noted
+from edgekit.core.events import Noted
 from edgekit.core.records.artifact import Artifact
-from edgekit.core.records.section_sizes import CodeSize
 from edgekit.devices.cost_models import flash
 from edgekit.devices.cost_models.flash import FlashEstimate
 from edgekit.devices.memory import memory_shortage
 from edgekit.devices.profile import DeviceProfile
-from edgekit.runtimes._tflite_micro_code_size import code_size
 from edgekit.runtimes.tflite_micro import RUNTIME
+from edgekit.stages.benchmark.code_size_job import CodeSizeRequest, read_code_size
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe, lifetimes_of
 from edgekit.workers.environment import Environment
@@ -44,9 +43,9 @@ def _code_beside(context: Context, artifact: Artifact) -> FlashEstimate | None:
 def estimate_code_size(context: Context, operators: Sequence[str], step: str) -> FlashEstimate | None:
     """The flash that operators and their interpreter take; None, with a note why, where that cannot be told."""
     try:
-        found: CodeSize = context.pool.call(
-            "edgekit.stages.benchmark.device_fit:code",
-            {"operators": operators},
+        found = context.pool.call(
+            read_code_size,
+            CodeSizeRequest(tuple(operators)),
             step=step,
             environment=Environment.of(RUNTIME.variables),
         )
@@ -54,8 +53,3 @@ def estimate_code_size(context: Context, operators: Sequence[str], step: str) ->
         context.emit(Noted(step, f"no size of the code: {error}"))
         return None
     return flash.estimate_flash(found)
-
-
-def code(operators: Sequence[str], *, emit: Listener) -> CodeSize:
-    """Runs inside a worker: the code that the operators and their interpreter take."""
-    return code_size(operators)

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgekit.core.environment.atomic_files import staged_folder
-from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError, StepError
-from edgekit.core.events import Listener
 from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.memory_plan import Arena, MemoryPeak, TensorLifetime, bisect_minimum, memory_peak
@@ -25,13 +23,17 @@ from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.runtimes.tflite_micro import LARGEST, RUNTIME
 from edgekit.stages.benchmark import npu
 from edgekit.stages.benchmark.device_fit import TARGET, estimate_code_size
-from edgekit.stages.benchmark.npu import NpuFit
+from edgekit.stages.benchmark.micro_job import ArenaRequest, read_allocation, try_arena
+from edgekit.stages.benchmark.npu_job import NpuFit
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe, lifetimes_of
+from edgekit.stages.validation.infer_job import InferRequest, infer
 from edgekit.stages.validation.validate import tolerances_for
 from edgekit.targets._tflite import c_array
 from edgekit.workers.environment import Environment
+from edgekit.workers.job import WorkerJob
 
+T = TypeVar("T")
 NPU_PRECISIONS = ("int8", "int16x8")
 
 
@@ -69,17 +71,6 @@ class MicroFit:
         return {"artifact": self.artifact.label, **rest, "passed": self.passed}
 
 
-def attempt(path: str, size: int, *, emit: Listener) -> str | None:
-    """Runs inside a worker: why the model does not run in an arena of that size, or None."""
-    require(RUNTIME.requires, "TensorFlow Lite Micro")
-    return RUNTIME.attempt(Path(path), size)
-
-
-def allocation(path: str, size: int, *, emit: Listener) -> Arena:
-    """Runs inside a worker: what the arena is made of."""
-    return RUNTIME.allocation(Path(path), size)
-
-
 def micro_one(context: Context, artifact: Artifact, device: tuple[str, DeviceProfile] | None) -> MicroFit:
     """Runs the artifact in TensorFlow Lite Micro.
 
@@ -93,14 +84,8 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
     told = lifetimes_of(context, artifact)
     golden = artifact.golden()
     outputs = context.pool.call(
-        "edgekit.stages.conversion.convert_job:infer",
-        {
-            "runtime": RUNTIME.name,
-            "path": path,
-            "signature": manifest.signature,
-            "inputs": golden.inputs,
-            "threads": 1,
-        },
+        infer,
+        InferRequest(RUNTIME.name, path, manifest.signature, golden.inputs),
         step=step,
         environment=Environment.of(RUNTIME.variables),
     )
@@ -125,28 +110,24 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
 def _arena(context: Context, path: str, step: str) -> Arena:
     """The smallest arena. A size that crashes the interpreter is too small, where the largest does not."""
 
-    def call(function: str, size: int) -> Any:
+    def in_worker(job: WorkerJob[ArenaRequest, T], size: int) -> T:
         return context.pool.call(
-            f"edgekit.stages.benchmark.micro:{function}",
-            {"path": path, "size": size},
-            step=step,
-            environment=Environment.of(RUNTIME.variables),
+            job, ArenaRequest(path, size), step=step, environment=Environment.of(RUNTIME.variables)
         )
 
-    reason = call("attempt", LARGEST)
+    reason = in_worker(try_arena, LARGEST)
     if reason is not None:
         raise InputError(f"{path}: TensorFlow Lite Micro does not take this file ({reason})")
 
     def runs(size: int) -> bool:
         try:
-            return call("attempt", size) is None
+            return in_worker(try_arena, size) is None
         except StepError:
             return False
 
     size = bisect_minimum(runs, LARGEST)
     assert size is not None  # the largest did
-    found: Arena = call("allocation", size)
-    return found
+    return in_worker(read_allocation, size)
 
 
 def _on(fit: MicroFit, profile: DeviceProfile, description: ModelDescription) -> MicroFit:

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from edgekit.core.errors import StepFailed
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import Counts, PrefixCounts, costs_by_operator
-from edgekit.core.records.operator_costs import Operator, OperatorCost
+from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.devices.cost_models import emulated_core
 from edgekit.devices.emulation import emulator, pins
+from edgekit.stages.benchmark.truncate_job import TruncateRequest, list_operators, truncate
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import routes
+from edgekit.stages.conversion.describe_job import FileRequest
 
 _AT_ONCE_BYTES = 512 * 10**6
 """How much the files that are cut at one time may take of the disk."""
@@ -47,12 +47,14 @@ def operator_costs(
         whole = emulator.save_optimized_model(
             guest, artifact, Path(folder, f"as_run{artifact.path.suffix}"), step, timeout_s
         )
-        call = partial(_call, context, artifact, step, target=target, path=str(whole))
-        operators: tuple[Operator, ...] = call("operators")
+        file = FileRequest(target, str(whole))
+        environment = runtime_environment(artifact.manifest.runtime)
+        operators = context.pool.call(list_operators, file, step=step, environment=environment)
         counts: list[Counts | None] = []
         for after in _portions(len(operators), whole.stat().st_size):
             with tempfile.TemporaryDirectory(dir=folder) as portion:
-                files = call("cut", after=after, folder=portion)
+                request = TruncateRequest(file, after, portion)
+                files = context.pool.call(truncate, request, step=step, environment=environment)
                 counts += emulator.count_each(guest, artifact, files, threads, step, timeout_s)
     if not counts or counts[-1] is None:
         raise StepFailed(f"{step}: the runtime does not take the model cut off after its last operator", step=step)
@@ -64,10 +66,3 @@ def _portions(operators: int, size_bytes: int) -> Iterator[tuple[int, ...]]:
     at_once = max(1, _AT_ONCE_BYTES // max(1, size_bytes))
     for start in range(0, operators, at_once):
         yield tuple(range(start, min(start + at_once, operators)))
-
-
-def _call(context: Context, artifact: Artifact, step: str, job: str, **arguments: Any) -> Any:
-    environment = runtime_environment(artifact.manifest.runtime)
-    return context.pool.call(
-        f"edgekit.stages.conversion.convert_job:{job}", arguments, step=step, environment=environment
-    )

@@ -28,7 +28,7 @@ from edgekit.core.values.quantization_recipe import RECIPE_FILE, Recipe
 from edgekit.core.values.specs import Route, Variant
 from edgekit.stages.context import Context, source_environment
 from edgekit.stages.conversion import routes
-from edgekit.stages.conversion.convert_job import ConvertAnswer, ConvertRequest
+from edgekit.stages.conversion.convert_job import ConvertAnswer, ConvertRequest, convert
 from edgekit.stages.models.model_refs import ModelSelection
 from edgekit.stages.models.train import TrainOptions, train
 from edgekit.workers.environment import Environment
@@ -220,9 +220,9 @@ def _export_by(
     with staged_folder(final) as staging:
         request, environment = conversion_request(context, item, route, settings, staging)
         request = replace(request, calibration=None if chosen is None else chosen.inputs)
-        answer: ConvertAnswer = context.pool.call(
-            "edgekit.stages.conversion.convert_job:convert",
-            {"request": request},
+        answer = context.pool.call(
+            convert,
+            request,
             step=item.step,
             environment=environment,
             listener=context.emit,
@@ -294,9 +294,9 @@ def _write_as(context: Context, item: ExportPlan, source_folder: Path, kind: str
     """The source as a file of another kind, in a source folder of its own that ends with the run."""
     folder = Path(tempfile.mkdtemp(prefix=f"{written}-", dir=context.scratch()))
     base = str(context.project.code_base(item.model))
-    answer: ConvertAnswer = context.pool.call(
-        "edgekit.stages.conversion.convert_job:convert",
-        {"request": ConvertRequest(str(source_folder), base, written, "float32", str(folder))},
+    answer = context.pool.call(
+        convert,
+        ConvertRequest(str(source_folder), base, written, "float32", str(folder)),
         step=item.step,
         environment=_environment(kind, None),
         listener=context.emit,

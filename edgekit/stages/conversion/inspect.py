@@ -12,6 +12,7 @@ from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.specs import ModelDescription, Signature
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import routes
+from edgekit.stages.conversion.describe_job import FileRequest, describe_file, read_lifetimes
 
 
 @dataclass(frozen=True)
@@ -33,27 +34,25 @@ def lifetimes_of(context: Context, artifact: Artifact) -> tuple[TensorLifetime, 
     """How long each tensor of an artifact lives; none where its format does not tell, or it cannot be read."""
     plugin = routes.load_target(artifact.manifest.target)
     try:
-        found: tuple[TensorLifetime, ...] = context.pool.call(
-            "edgekit.stages.conversion.convert_job:lives",
-            {"target": plugin.name, "path": str(artifact.path)},
+        return context.pool.call(
+            read_lifetimes,
+            FileRequest(plugin.name, str(artifact.path)),
             step=f"read {artifact.label}",
             environment=runtime_environment(plugin.runtime),
         )
     except EdgekitError:  # what is wrong with it is told by the step that runs it
         return ()
-    return found
 
 
 def describe(context: Context, target: str, path: Path, step: str) -> ModelDescription:
     """What is in a file of the target's format. Raises InputError when it is not one; StepError when reading kills."""
     plugin = routes.load_target(target)
-    description: ModelDescription = context.pool.call(
-        "edgekit.stages.conversion.convert_job:describe",
-        {"target": target, "path": str(path)},
+    return context.pool.call(
+        describe_file,
+        FileRequest(target, str(path)),
         step=step,
         environment=runtime_environment(plugin.runtime),
     )
-    return description
 
 
 def inspect(context: Context, path: Path) -> Inspection:

@@ -23,6 +23,7 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources import _given_samples
+from edgekit.workers.job import worker_job
 
 GOLDEN = 64
 CALIBRATION = 256
@@ -45,11 +46,22 @@ class ImportRequest:
     sample: str | None = None
     calibration: str | None = None
     image_range: tuple[float, float] = (0.0, 1.0)
+    folder: str = ""
 
 
-def framework_of(code: str, base: str, *, emit: Listener) -> str:
-    """`keras` or `torch`: what the user's code builds. Raises InputError when it builds something else."""
-    made = Factory.parse(code).call(Path(base))
+@dataclass(frozen=True)
+class FactoryRequest:
+    """The user's code `FILE.py:FUNCTION`, relative to a base folder."""
+
+    code: str
+    base: str
+
+
+@worker_job
+def detect_framework(request: FactoryRequest, _emit: Listener) -> str:
+    """Return `keras` or `torch`: what the user's code builds. Raises InputError when it builds something else."""
+    code = request.code
+    made = Factory.parse(code).call(Path(request.base))
     families = [cls.__module__.partition(".")[0] for cls in type(made).__mro__]
     # On the torch backend a Keras model is a torch module too: the more special family comes first.
     for family in ("keras", "torch"):
@@ -58,14 +70,15 @@ def framework_of(code: str, base: str, *, emit: Listener) -> str:
     raise InputError(f"{code}: what it makes is of type {type(made).__name__}, not a torch.nn.Module or keras.Model")
 
 
-def import_model(request: ImportRequest, folder: str, *, emit: Listener) -> SourceModel:
-    """Writes the model, its samples and its description into the folder.
+@worker_job
+def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
+    """Write the model, its samples and its description into the request's folder.
 
     Raises InputError when model, code, weights, declared inputs or samples do not fit one another.
     """
     kind = SOURCES.load(request.kind)
     require(kind.requires, f"loading {request.kind} models")
-    base, target = Path(request.base), Path(folder)
+    base, target = Path(request.base), Path(request.folder)
     arrays, labels = _sample_arrays(request)
     factory = None if request.code is None else Factory.parse(request.code)
     build = None if factory is None else lambda: factory.call(base)

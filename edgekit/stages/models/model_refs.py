@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from edgekit.core.events import Noted
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.specs import Dim, TensorSpec
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
-from edgekit.stages.models.import_job import ImportRequest
+from edgekit.stages.models.import_job import FactoryRequest, ImportRequest, detect_framework, import_user_model
 from edgekit.stages.models.train import parse_frameworks
 
 _CODE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
@@ -196,9 +196,9 @@ def import_model(context: Context, text: str, framework: str | None, own: UserMo
         raise InputError(f"--name {name}: a name has letters, digits, '_', '-' and '.'")
     request = _request(context, text, name, framework, own)
     with staged_folder(context.project.source_folder(name, request.kind)) as staging:
-        source: SourceModel = context.pool.call(
-            "edgekit.stages.models.import_job:import_model",
-            {"request": request, "folder": str(staging)},
+        source = context.pool.call(
+            import_user_model,
+            replace(request, folder=str(staging)),
             step=f"import {name}/{request.kind}",
             environment=source_environment(request.kind),
             listener=context.emit,
@@ -250,15 +250,13 @@ def from_here(text: str | None, base: Path | None = None) -> str | None:
 
 def framework_of(context: Context, code: str) -> str:
     """`keras` or `torch`: what the code builds. Raises InputError when it builds something else."""
-    arguments = {"code": code, "base": str(context.project.root)}
-    found: str = context.pool.call(
-        "edgekit.stages.models.import_job:framework_of",
-        arguments,
+    return context.pool.call(
+        detect_framework,
+        FactoryRequest(code, str(context.project.root)),
         step=f"build {code}",
         environment=source_environment("torch"),
         listener=context.emit,
     )
-    return found
 
 
 def names_of(subjects: Iterable[ModelSelection]) -> tuple[str, ...]:

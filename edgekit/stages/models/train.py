@@ -18,6 +18,7 @@ from edgekit.core.events import Noted
 from edgekit.core.numerics.metrics import format_metric
 from edgekit.core.records.source import SourceModel
 from edgekit.stages.context import FRAMEWORKS, Context, training_environment
+from edgekit.stages.models.train_job import TrainRequest, train_model
 from edgekit.training._tensorboard import TENSORBOARD
 
 TIMEOUT_S = 3600.0
@@ -74,22 +75,22 @@ def train_one(context: Context, model: str, kind: str, options: TrainOptions) ->
     if checkpoint.exists() and not options.resume:
         context.emit(Noted(step, "an earlier training was cut short; starting anew (--resume would continue it)"))
     with staged_folder(context.project.source_folder(model, kind)) as staging:
-        arguments = {
-            "model_folder": str(folder),
-            "kind": kind,
-            "data": data,
-            "overrides": options.overrides(),
-            "folder": str(staging),
-            "step": step,
-            "checkpoint": str(checkpoint),
-            "resume": options.resume,
-            "tensorboard": _tensorboard(context, model, kind, options.tensorboard),
-            "time_limit_s": options.time_limit_s,
-            "qat": options.qat,
-        }
-        source: SourceModel = context.pool.call(
-            "edgekit.stages.conversion.convert_job:train",
-            arguments,
+        request = TrainRequest(
+            model_folder=str(folder),
+            kind=kind,
+            data=data,
+            overrides=options.overrides(),
+            folder=str(staging),
+            step=step,
+            checkpoint=str(checkpoint),
+            resume=options.resume,
+            tensorboard=_tensorboard(context, model, kind, options.tensorboard),
+            time_limit_s=options.time_limit_s,
+            qat=options.qat,
+        )
+        source = context.pool.call(
+            train_model,
+            request,
             step=step,
             environment=training_environment(kind),
             timeout_s=max(TIMEOUT_S, (options.time_limit_s or 0) + TIMEOUT_S / 6),

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from edgekit import __version__
 from edgekit.core.environment.requirements import require
@@ -18,7 +18,17 @@ from edgekit.core.events import Noted, Progress
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.source import SourceModel
 from edgekit.stages.context import Context
-from edgekit.stages.tracking import mlflow_client
+from edgekit.stages.tracking import mlflow_job
+from edgekit.stages.tracking.mlflow_job import (
+    ExperimentRequest,
+    MoveRequest,
+    PageRequest,
+    WriteRequest,
+    move_run,
+    read_experiment,
+    show_page,
+    write_run,
+)
 from edgekit.stages.tracking.mlflow_mapping import artifact_run, source_run
 from edgekit.stages.tracking.settings import (
     MLFLOW,
@@ -31,6 +41,10 @@ from edgekit.stages.tracking.settings import (
     TrackingResult,
     display_uri,
 )
+from edgekit.workers.job import WorkerJob
+
+T = TypeVar("T")
+A = TypeVar("A")
 
 PAGE = "report.html"
 Render = Callable[[str, Report], str]
@@ -44,7 +58,7 @@ def track(context: Context, report: Report, chosen: Tracking, render: Render) ->
     """
     require((MLFLOW,), "tracking in MLflow")
     store = _Store(context, chosen.uri)
-    known: ExperimentState = store.ask("look", experiment=chosen.experiment)
+    known = store.call(read_experiment, ExperimentRequest(chosen.uri, chosen.experiment))
     tracker = _Tracker(store, report, chosen, render, known, _labels(context.project.root))
     for (model, kind), rows in _groups(report):
         tracker.group(model, kind, rows)
@@ -58,13 +72,9 @@ class _Store:
     context: Context
     uri: str
 
-    def ask(self, function: str, **arguments: Any) -> Any:
-        return self.context.pool.call(
-            f"edgekit.stages.tracking.mlflow_client:{function}",
-            {"uri": self.uri, **arguments},
-            step=STEP_NAME,
-            environment=mlflow_client.environment(),
-        )
+    def call(self, job: WorkerJob[T, A], request: T) -> A:
+        """Run a job of `mlflow_job`."""
+        return self.context.pool.call(job, request, step=STEP_NAME, environment=mlflow_job.environment())
 
 
 @dataclass
@@ -88,7 +98,7 @@ class _Tracker:
         seen = self.known.runs.get(above.digest)
         if seen is None or not seen.has_page or any(entry.state != "there" for entry in entries):
             page = self._page(replace(self.report, rows=tuple(rows), sources=(source,) if source else (), changes=None))
-            self.store.ask("show", run_id=parent.run_id, texts=page)
+            self.store.call(show_page, PageRequest(self.store.uri, parent.run_id, page))
 
     def _log(self, run: TrackedRun, parent: str | None, row: ReportRow | None = None) -> LoggedRun:
         digest = run.digest
@@ -96,18 +106,15 @@ class _Tracker:
         with_files = self.chosen.model_files and bool(run.model_files)
         if seen is not None and seen.finished and (seen.has_model_files or not with_files):
             if parent is not None and seen.parent != parent:  # the one that it was below is gone
-                self.store.ask("move", run_id=seen.run_id, parent=parent)
+                self.store.call(move_run, MoveRequest(self.store.uri, seen.run_id, parent))
             entry = LoggedRun(run.name, seen.run_id, "there")
         else:
             if row is not None and with_files:
                 row.artifact.verified_path()
-            run_id = self.store.ask(
-                "write",
-                experiment_id=self.known.experiment_id,
-                run=replace(run, labels=self.labels),
-                marks=RunIdentity(digest, parent, with_files),
-                seen=seen,
-            )
+            identity = RunIdentity(digest, parent, with_files)
+            labelled = replace(run, labels=self.labels)
+            request = WriteRequest(self.store.uri, self.known.experiment_id, labelled, identity, seen)
+            run_id = self.store.call(write_run, request)
             entry = LoggedRun(run.name, run_id, "new" if seen is None else "completed")
         self.logged.append(entry)
         self.store.context.emit(Progress(STEP_NAME, len(self.logged), self._total()))

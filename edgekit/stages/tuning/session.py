@@ -26,8 +26,9 @@ from edgekit.stages.benchmark.emulated_bench import emulate_one
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import export
 from edgekit.stages.conversion.export import ExportPlan, ExportSettings
+from edgekit.stages.tuning import trial_job
 from edgekit.stages.tuning.search import Judge
-from edgekit.stages.tuning.trial_job import FloatBase, Trial, TrialResult
+from edgekit.stages.tuning.trial_job import ArtifactRun, FloatBase, Trial, TrialResult, make_float_base, run_trial
 
 
 @dataclass(frozen=True)
@@ -131,19 +132,13 @@ def artifact_of(run: TuningSession, recipe: Recipe) -> Artifact:
 
 def run_artifact(run: TuningSession, artifact: Artifact) -> TrialResult:
     """Run the artifact on the selection samples and judge its outputs."""
-    outcome: TrialResult = run.context.pool.call(
-        "edgekit.stages.tuning.trial_job:run_artifact",
-        {
-            "runtime": artifact.manifest.runtime,
-            "path": str(artifact.path),
-            "signature": artifact.manifest.signature,
-            "source_folder": str(run.source_folder),
-            "tests": None,
-        },
+    manifest = artifact.manifest
+    return run.context.pool.call(
+        trial_job.run_artifact,
+        ArtifactRun(manifest.runtime, str(artifact.path), manifest.signature, str(run.source_folder)),
         step=f"{run.step}: {artifact.manifest.variant}",
-        environment=runtime_environment(artifact.manifest.runtime),
+        environment=runtime_environment(manifest.runtime),
     )
-    return outcome
 
 
 def float_base(run: TuningSession, precision: str) -> FloatBase | None:
@@ -153,14 +148,13 @@ def float_base(run: TuningSession, precision: str) -> FloatBase | None:
     for route in plan.routes:
         try:
             request, environment = export.conversion_request(run.context, plan, route, run.settings, folder)
-            base: FloatBase = run.context.pool.call(
-                "edgekit.stages.tuning.trial_job:make_base",
-                {"request": request},
+            return run.context.pool.call(
+                make_float_base,
+                request,
                 step=f"{run.step}: float file",
                 environment=environment,
                 listener=run.context.emit,
             )
-            return base
         except (InputError, MissingDependency, StepError) as error:
             run.note(f"{route} made no float file to start from: {error}", warning=True)
     return None
@@ -176,8 +170,8 @@ def trial_runner(run: TuningSession, base: FloatBase) -> Callable[[Recipe, int |
             run,
             str(recipe),
             lambda: run.context.pool.call(
-                "edgekit.stages.tuning.trial_job:run_trial",
-                {"trial": trial},
+                run_trial,
+                trial,
                 step=f"{run.step}: {recipe}",
                 environment=runtime_environment(run.target.runtime),
             ),

@@ -19,6 +19,7 @@ from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_F
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
 from edgekit.stages.conversion.convert_job import ConvertRequest, prepare_conversion
+from edgekit.workers.job import worker_job
 
 THREADS = 1
 
@@ -67,19 +68,30 @@ def _samples(folder: str, file: str) -> Samples | None:
     return _read[key]
 
 
-def make_base(request: ConvertRequest, *, emit: Listener) -> FloatBase:
-    """Writes the float file into the request's folder; in the environment of the source or the bridge."""
+@dataclass(frozen=True)
+class ArtifactRun:
+    """A file to run on the source's samples; `tests` is how many test samples, None for all. Paths are absolute."""
+
+    runtime: str
+    path: str
+    signature: Signature
+    source_folder: str
+    tests: int | None = None
+
+
+@worker_job
+def make_float_base(request: ConvertRequest, _emit: Listener) -> FloatBase:
+    """Write the float file into the request's folder; in the environment of the source or the bridge."""
     target, loaded, job = prepare_conversion(request)
     path = target.float_base(loaded, job)
     return FloatBase(str(path), target.layers(path), loaded.signature)
 
 
-def run_artifact(
-    runtime: str, path: str, signature: Signature, source_folder: str, tests: int | None, *, emit: Listener
-) -> TrialResult:
-    """What a file computes; in the environment of its runtime."""
-    plugin = RUNTIMES.load(runtime)
-    session = plugin.open(Path(path), threads=THREADS, signature=signature)
+@worker_job
+def run_artifact(request: ArtifactRun, _emit: Listener) -> TrialResult:
+    """Run a file on the source's samples; in the environment of its runtime."""
+    path, source_folder, tests = Path(request.path), request.source_folder, request.tests
+    session = RUNTIMES.load(request.runtime).open(path, threads=THREADS, signature=request.signature)
     golden, test = _samples(source_folder, GOLDEN_FILE), _samples(source_folder, TEST_FILE)
     assert golden is not None  # every source folder has some
     found = None
@@ -87,11 +99,12 @@ def run_artifact(
         found = session.infer(
             batching.select_samples(load_source(Path(source_folder)).signature, test.inputs, 0, tests)
         )
-    return TrialResult(Path(path).stat().st_size, sha256_file(Path(path)), session.infer(golden.inputs), found)
+    return TrialResult(path.stat().st_size, sha256_file(path), session.infer(golden.inputs), found)
 
 
-def run_trial(trial: Trial, *, emit: Listener) -> TrialResult:
-    """Makes the file that a recipe describes and runs it; in the environment of the target's runtime."""
+@worker_job
+def run_trial(trial: Trial, emit: Listener) -> TrialResult:
+    """Make the file that a recipe describes and run it; in the environment of the target's runtime."""
     recipe = trial.recipe
     target = TARGETS.load(recipe.target)
     pool = _samples(trial.source_folder, CALIBRATION_FILE)
@@ -102,4 +115,5 @@ def run_trial(trial: Trial, *, emit: Listener) -> TrialResult:
     job = ConversionRequest(recipe.precision, Path(trial.folder), chosen, recipe=recipe, known=Path(trial.known))
     converted = target.select(Path(trial.base.path), trial.base.signature, job)
     path = Path(trial.folder, converted.file)
-    return run_artifact(target.runtime, str(path), converted.signature, trial.source_folder, trial.tests, emit=emit)
+    request = ArtifactRun(target.runtime, str(path), converted.signature, trial.source_folder, trial.tests)
+    return run_artifact(request, emit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,9 +26,13 @@ from edgekit.stages.context import Context, runtime_environment, source_environm
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.inspect import describe
 from edgekit.stages.models import model_refs
-from edgekit.stages.validation.model_run_job import ModelRef, stamp_of
+from edgekit.stages.validation import model_run_job
+from edgekit.stages.validation.model_run_job import ModelCall, ModelRef, stamp_of
+from edgekit.workers.job import WorkerJob
 
 EQUAL, UNEQUAL, NO_EVIDENCE = "equal", "not equal", "no evidence"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -115,27 +119,35 @@ def target_of(path: Path) -> Target | None:
     return next((item for item in routes.targets().values() if path.suffix.lower() in item.suffixes), None)
 
 
-def call_worker(context: Context, function: str, item: ModelRef, inputs: Mapping[str, Array], doing: str) -> Any:
-    """What a function of `_operands` answers for a model, in the worker of its runtime or of its framework."""
+def call_worker(
+    context: Context, job: WorkerJob[ModelCall, T], model: ModelRef, inputs: Mapping[str, Array], verb: str
+) -> T:
+    """Run a job on a model, in the worker of its runtime or of its framework.
+
+    Args:
+        context: The project and the workers.
+        job: The job.
+        model: The model.
+        inputs: Samples by input name, shape (N, ...).
+        verb: What the job does with the model, for the step's name.
+    """
     return context.pool.call(
-        f"edgekit.stages.validation.model_run_job:{function}",
-        {"operand": item, "inputs": inputs},
-        step=f"{doing} {item.label}",
-        environment=runtime_environment(item.runtime) if item.runtime else source_environment(str(item.kind)),
+        job,
+        ModelCall(model, inputs),
+        step=f"{verb} {model.label}",
+        environment=runtime_environment(model.runtime) if model.runtime else source_environment(str(model.kind)),
         listener=context.emit,
     )
 
 
-def read_signature(context: Context, item: ModelRef, samples: Mapping[str, Array]) -> Signature:
-    """The model's signature. Raises InputError when it does not open, or does not take such samples."""
-    signature: Signature = call_worker(context, "look", item, samples, "open")
-    return signature
+def read_signature(context: Context, model: ModelRef, samples: Mapping[str, Array]) -> Signature:
+    """Return the model's signature. Raises InputError when it does not open, or does not take such samples."""
+    return call_worker(context, model_run_job.read_signature, model, samples, "open")
 
 
-def run_model(context: Context, item: ModelRef, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """The outputs by name for inputs by the model's own names, shape (N, ...)."""
-    outputs: dict[str, Array] = call_worker(context, "run", item, inputs, "run")
-    return outputs
+def run_model(context: Context, model: ModelRef, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the outputs by name, shape (N, ...), for inputs by the model's own names."""
+    return call_worker(context, model_run_job.run_model, model, inputs, "run")
 
 
 @dataclass(frozen=True)

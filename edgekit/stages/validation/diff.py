@@ -28,7 +28,7 @@ from edgekit.stages.validation.compare import (
     source_ref,
     specs,
 )
-from edgekit.stages.validation.model_run_job import ModelRef
+from edgekit.stages.validation.model_run_job import ModelRef, trace_model
 
 SAMPLES = 16
 """So many samples are enough to see where an error comes from, and every tensor of them is kept."""
@@ -148,7 +148,7 @@ def diff(
     signatures = [read_signature(context, item, arrays) for item in (first, second)]
     inputs = inputs_of((first, second), signatures, arrays, forced or {}, str(given) if given else "the samples")
     chosen = ((first, inputs.first), (second, inputs.second))
-    traces = [call_worker(context, "trace", item, arrays, "trace") for item, arrays in chosen]
+    traces = [call_worker(context, trace_model, item, arrays, "trace") for item, arrays in chosen]
     results = run_model(context, first, inputs.first), run_model(context, second, inputs.second)
     outputs, _, _ = pair_tensors(specs(results[0]), specs(results[1]), forced or {})
     for side, results_of_side in zip(traces, results, strict=True):

@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.runtime import RUNTIMES
+from edgekit.contracts.runtime import RUNTIMES, UnknownSignature
 from edgekit.contracts.source import SOURCES, LoadedModel, UserModel
 from edgekit.contracts.target import TARGETS
 from edgekit.core.environment.requirements import require
 from edgekit.core.environment.user_code import Factory
-from edgekit.core.errors import InputError
 from edgekit.core.events import Listener
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
@@ -22,6 +21,7 @@ from edgekit.core.numerics.rounding_error import Rounding, measure_rounding
 from edgekit.core.records.source import load_source
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.stages.models.import_job import observed_outputs
+from edgekit.workers.job import worker_job
 
 
 @dataclass(frozen=True)
@@ -66,44 +66,57 @@ class _Opened:
 _opened: dict[ModelRef, _Opened] = {}
 
 
-def read_signature(operand: ModelRef, inputs: Mapping[str, Array], *, emit: Listener) -> Signature:
-    """The model's signature. Where its file tells none, the samples in their order are its inputs.
+@dataclass(frozen=True)
+class ModelCall:
+    """A model and samples for it: real values by input name, shape (N, ...)."""
 
-    Raises InputError when the file is damaged, or does not take such samples.
-    """
-    if operand not in _opened:
+    model: ModelRef
+    inputs: Mapping[str, Array]
+
+
+def _open(call: ModelCall) -> _Opened:
+    """Open the model, or return it as it was opened before."""
+    model = call.model
+    if model not in _opened:
         while len(_opened) >= _KEPT:
             del _opened[next(iter(_opened))]
-        opener = _open_runtime if operand.runtime else _open_folder if operand.folder else _open_source
-        _opened[operand] = opener(operand, inputs)
-    return _opened[operand].signature
+        opener = _open_runtime if model.runtime else _open_folder if model.folder else _open_source
+        _opened[model] = opener(model, call.inputs)
+    return _opened[model]
 
 
-def run(operand: ModelRef, inputs: Mapping[str, Array], *, emit: Listener) -> dict[str, Array]:
-    """Real values in, real values out, by the model's own names, for samples of shape (N, ...)."""
-    if operand not in _opened:
-        read_signature(operand, inputs, emit=emit)
-    return _opened[operand].run(inputs)
+@worker_job
+def read_signature(call: ModelCall, _emit: Listener) -> Signature:
+    """Return the model's signature. Where its file has none, the samples in their order are its inputs.
 
-
-def run_exactly(
-    operand: ModelRef, inputs: Mapping[str, Array], *, emit: Listener
-) -> tuple[dict[str, Array], dict[str, Rounding]]:
-    """Outputs of a source in a folder by name, and how far float32 moves each of them on these samples."""
-    if operand not in _opened:
-        read_signature(operand, inputs, emit=emit)
-    outputs = _opened[operand].run(inputs)
-    return outputs, measure_rounding(outputs, _opened[operand].run_float64(inputs))
-
-
-def trace(operand: ModelRef, inputs: Mapping[str, Array], *, emit: Listener) -> dict[str, Array]:
-    """What is computed inside, by inner tensor in the order of computation, shape (N, 1, ...).
-
-    Raises InputError where the format does not show it.
+    Raises:
+        InputError: The file is damaged, or does not take such samples.
     """
-    if operand not in _opened:
-        read_signature(operand, inputs, emit=emit)
-    return _opened[operand].trace(inputs)
+    return _open(call).signature
+
+
+@worker_job
+def run_model(call: ModelCall, _emit: Listener) -> dict[str, Array]:
+    """Return the outputs as real values by the model's own names, shape (N, ...)."""
+    return _open(call).run(call.inputs)
+
+
+@worker_job
+def run_with_rounding(call: ModelCall, _emit: Listener) -> tuple[dict[str, Array], dict[str, Rounding]]:
+    """Return the outputs of a source, and the rounding error of float32 on these samples by output."""
+    opened = _open(call)
+    outputs = opened.run(call.inputs)
+    return outputs, measure_rounding(outputs, opened.run_float64(call.inputs))
+
+
+@worker_job
+def trace_model(call: ModelCall, _emit: Listener) -> dict[str, Array]:
+    """Return every intermediate tensor by name in the order of computation, shape (N, 1, ...).
+
+    Raises:
+        InputError: The format does not expose its intermediates.
+    """
+    return _open(call).trace(call.inputs)
 
 
 def _open_runtime(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
@@ -112,9 +125,7 @@ def _open_runtime(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
     opened = partial(runtime.open, path, threads=1)
     try:
         session = opened(signature=operand.signature)
-    except InputError as error:
-        if "does not tell its inputs" not in str(error):
-            raise
+    except UnknownSignature:
         session = opened(signature=_numbered(opened, samples))
     return _Opened(session.signature, session.infer, partial(_traced, operand, session.signature))
 

@@ -32,6 +32,8 @@ from edgekit.devices.emulation import emulator, pins
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.validation.compare import call_worker
 from edgekit.stages.validation.diff import source_beside
+from edgekit.stages.validation.infer_job import InferRequest, infer
+from edgekit.stages.validation.model_run_job import run_with_rounding
 
 THREADS = 1
 BATCHES = (2, 7)
@@ -41,21 +43,13 @@ FLIPS_FILE = "flips.npz"
 
 def _infer(context: Context, artifact: Artifact, inputs: Mapping[str, Array], batch: int = 1) -> dict[str, Array]:
     manifest = artifact.manifest
-    arguments = {
-        "runtime": manifest.runtime,
-        "path": str(artifact.verified_path()),
-        "signature": manifest.signature,
-        "inputs": inputs,
-        "threads": THREADS,
-        "batch": batch,
-    }
-    outputs: dict[str, Array] = context.pool.call(
-        "edgekit.stages.conversion.convert_job:infer",
-        arguments,
+    path = str(artifact.verified_path())
+    return context.pool.call(
+        infer,
+        InferRequest(manifest.runtime, path, manifest.signature, inputs, THREADS, batch),
         step=step_name(artifact),
         environment=runtime_environment(manifest.runtime),
     )
-    return outputs
 
 
 def step_name(artifact: Artifact) -> str:
@@ -247,7 +241,7 @@ def _stress(context: Context, artifact: Artifact) -> dict[str, Any]:
     signature = load_source(folder).signature
     judged = manifest.precision in FLOAT_PRECISIONS
     cases, inputs = stress_inputs(signature, real, outside=judged)
-    outputs, rounding = call_worker(context, "run_exactly", source, inputs, "run on stress inputs")
+    outputs, rounding = call_worker(context, run_with_rounding, source, inputs, "run on stress inputs")
     orders = tensor_layout.permutations_between(signature, manifest.signature)
     actual = _infer(context, artifact, tensor_layout.transpose_arrays(inputs, orders))
     own = own_tolerances(context, manifest.model, manifest.precision)

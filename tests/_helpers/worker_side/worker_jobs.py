@@ -12,6 +12,14 @@ from typing import Any
 
 from edgekit.core.errors import InputError
 from edgekit.core.events import Listener, Progress
+from edgekit.workers.job import worker_job
+
+
+@worker_job
+def double(number: int, emit: Listener) -> int:
+    """Return twice the number."""
+    emit(Progress("double", 1, 1))
+    return 2 * number
 
 
 def add(a: int, b: int, *, emit: Listener) -> int:

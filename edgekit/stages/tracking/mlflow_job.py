@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from edgekit.stages.tracking.settings import (
     display_uri,
 )
 from edgekit.workers.environment import Environment
+from edgekit.workers.job import worker_job
 
 DIGEST, MODEL_FILES, PAGE = "edgekit.digest", "edgekit.model_files", "edgekit.page"
 _WRITER = "edgekit.writer"
@@ -53,12 +55,51 @@ def environment() -> Environment:
     return Environment.of({name: os.environ.get(name, value) for name, value in _DEFAULTS.items()} | _QUIET)
 
 
-def read_experiment(*, uri: str, experiment: str, emit: Listener) -> ExperimentState:
-    """The experiment, made where there is none, and edgekit's runs in it.
+@dataclass(frozen=True)
+class ExperimentRequest:
+    """An experiment by name, at a tracking URI."""
+
+    uri: str
+    experiment: str
+
+
+@dataclass(frozen=True)
+class WriteRequest:
+    """A run to log into an experiment; `existing` is the incomplete run that it completes, or None."""
+
+    uri: str
+    experiment_id: str
+    run: TrackedRun
+    identity: RunIdentity
+    existing: ExistingRun | None
+
+
+@dataclass(frozen=True)
+class MoveRequest:
+    """A run to put below another one."""
+
+    uri: str
+    run_id: str
+    parent: str
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """Texts by file name to log with a run: the pages made from the runs below it."""
+
+    uri: str
+    run_id: str
+    texts: dict[str, str]
+
+
+@worker_job
+def read_experiment(request: ExperimentRequest, _emit: Listener) -> ExperimentState:
+    """Return the experiment, created where there is none, and edgekit's runs in it.
 
     Raises InputError for a URI that MLflow does not take, MissingDependency for a database without its packages, and
     StepFailed where nobody answers or the store refuses.
     """
+    uri, experiment = request.uri, request.experiment
     _check_packages(uri)
     _check_server(uri)
     client = _client(uri)
@@ -87,10 +128,10 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(mark.parents[1])
 
 
-def write_run(
-    *, uri: str, experiment_id: str, run: TrackedRun, marks: RunIdentity, seen: ExistingRun | None, emit: Listener
-) -> str:
-    """Logs a run, or completes the one that was `seen`; its id. Raises StepFailed where the store refuses."""
+@worker_job
+def write_run(request: WriteRequest, _emit: Listener) -> str:
+    """Log a run, or complete the existing one, and return its id. Raises StepFailed where the store refuses."""
+    uri, run, marks, seen = request.uri, request.run, request.identity, request.existing
     client = _client(uri)
     writer = f"{socket.gethostname()} {os.getpid()}"
     tags = {_WRITER: writer, DIGEST: marks.digest, **run.tags, **run.labels}
@@ -98,7 +139,7 @@ def write_run(
         tags[_PARENT] = marks.parent
     with _told(uri):
         if seen is None:
-            run_id: str = client.create_run(experiment_id, tags=tags, run_name=run.name).info.run_id
+            run_id: str = client.create_run(request.experiment_id, tags=tags, run_name=run.name).info.run_id
         else:
             run_id = seen.run_id
         try:
@@ -114,20 +155,22 @@ def write_run(
     return run_id
 
 
-def move_run(*, uri: str, run_id: str, parent: str, emit: Listener) -> None:
-    """Puts a run below another one."""
-    client = _client(uri)
-    with _told(uri):
-        client.set_tag(run_id, _PARENT, parent)
+@worker_job
+def move_run(request: MoveRequest, _emit: Listener) -> None:
+    """Put a run below another one."""
+    client = _client(request.uri)
+    with _told(request.uri):
+        client.set_tag(request.run_id, _PARENT, request.parent)
 
 
-def show_page(*, uri: str, run_id: str, texts: dict[str, str], emit: Listener) -> None:
-    """Writes the pages that are made from the runs below this one."""
-    client = _client(uri)
-    with _told(uri):
-        for name, text in texts.items():
-            client.log_text(run_id, text, name)
-        client.set_tag(run_id, PAGE, "yes" if texts else "no")
+@worker_job
+def show_page(request: PageRequest, _emit: Listener) -> None:
+    """Log the pages of a run."""
+    client = _client(request.uri)
+    with _told(request.uri):
+        for name, text in request.texts.items():
+            client.log_text(request.run_id, text, name)
+        client.set_tag(request.run_id, PAGE, "yes" if request.texts else "no")
 
 
 def _client(uri: str) -> Any:
