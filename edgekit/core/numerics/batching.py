@@ -1,7 +1,7 @@
-"""Samples cut into the calls that a signature allows, and the outputs of the calls put together again.
+"""Splitting samples into batches that a signature allows, and joining the outputs.
 
-An input of shape (3, ...) takes three rows a call, one whose first dimension is symbolic as many as there are, a scalar
-one value. Samples of an input are stored one after another: (N * rows, ...), scalars as (N,).
+A call takes three rows of an input of shape (3, ...), any number of rows where the first dimension is symbolic, and one
+value of a scalar. The N samples of an input are stored along axis 0: (N * rows, ...), those of a scalar as (N,).
 """
 
 from __future__ import annotations
@@ -16,21 +16,46 @@ from edgekit.core.values.specs import Signature, TensorSpec
 
 
 def samples_per_call(spec: TensorSpec, batch: int = 1) -> int:
-    """How many rows of its samples an input or output takes a call."""
+    """Return how many rows of a tensor belong to one call.
+
+    Args:
+        spec: The input or output.
+        batch: Number of rows where the first dimension is symbolic.
+
+    Returns:
+        The number of rows; 1 for a scalar.
+    """
     return (spec.fixed_batch or batch) if spec.shape else 1
 
 
 def has_symbolic_batch(signature: Signature) -> bool:
-    """Whether samples can share a call: one symbol is the first dimension of everything that goes in and comes out."""
+    """Return whether several samples can share a call.
+
+    Args:
+        signature: Inputs and outputs of the model.
+
+    Returns:
+        True where all inputs and outputs have the same symbolic first dimension.
+    """
     symbol = signature.batch
+    # Outputs too: with a fixed first dimension they cannot be assigned to samples.
     return symbol is not None and all(spec.shape[:1] == (symbol,) for spec in signature.outputs)
 
 
 def n_samples(signature: Signature, samples: Mapping[str, Array]) -> int:
-    """The number of samples N.
+    """Return the number of samples N.
 
-    Raises InputError when inputs have different numbers of them. The last one of a fixed batch need not be full.
+    Args:
+        signature: Inputs and outputs of the model.
+        samples: Arrays by input name, shape (N * rows, ...). The last fixed batch may be incomplete.
+
+    Returns:
+        The number of samples.
+
+    Raises:
+        InputError: The inputs have different numbers of samples.
     """
+    # -(-a // b) is the quotient rounded up.
     counts = {spec.name: -(-len(samples[spec.name]) // samples_per_call(spec)) for spec in signature.inputs}
     if len(set(counts.values())) > 1:
         raise InputError(
@@ -43,48 +68,71 @@ def n_samples(signature: Signature, samples: Mapping[str, Array]) -> int:
 def select_samples(
     signature: Signature, samples: Mapping[str, Array], start: int, stop: int | None
 ) -> dict[str, Array]:
-    """The samples from `start` up to `stop`, in every input."""
-    last = n_samples(signature, samples) if stop is None else stop
+    """Return a range of the samples of all inputs.
+
+    Args:
+        signature: Inputs and outputs of the model.
+        samples: Arrays by input name, shape (N * rows, ...).
+        start: Index of the first sample.
+        stop: Index behind the last sample; None for all that follow.
+
+    Returns:
+        Views of the arrays by input name.
+    """
+    end = n_samples(signature, samples) if stop is None else stop
     return {
-        spec.name: samples[spec.name][start * samples_per_call(spec) : last * samples_per_call(spec)]
+        spec.name: samples[spec.name][start * samples_per_call(spec) : end * samples_per_call(spec)]
         for spec in signature.inputs
     }
 
 
 def iter_batches(signature: Signature, samples: Mapping[str, Array], batch: int = 1) -> Iterator[list[Array]]:
-    """The inputs of each call, in the signature's order; a symbolic batch takes up to `batch` samples.
+    """Iterate over the inputs of each call.
 
-    A fixed batch that the last samples do not fill is filled up with the very last one.
+    Args:
+        signature: Inputs and outputs of the model.
+        samples: Arrays by input name, shape (N * rows, ...).
+        batch: Most samples of a call where the batch is symbolic.
+
+    Yields:
+        Contiguous arrays in the order of the signature's inputs. An incomplete fixed batch is padded with copies of the
+        last sample.
     """
-    together = batch if has_symbolic_batch(signature) else 1
-    for call in range(-(-n_samples(signature, samples) // together)):
-        yield [_part(spec, samples[spec.name], call, together) for spec in signature.inputs]
+    n_per_call = batch if has_symbolic_batch(signature) else 1
+    for call in range(-(-n_samples(signature, samples) // n_per_call)):
+        yield [_call_input(spec, samples[spec.name], call, n_per_call) for spec in signature.inputs]
 
 
-def _part(spec: TensorSpec, array: Array, call: int, batch: int) -> Array:
+def _call_input(spec: TensorSpec, array: Array, call: int, batch: int) -> Array:
     if not spec.shape:
         return np.asarray(array[call])
     size = samples_per_call(spec, batch)
-    part = array[call * size : (call + 1) * size]
-    missing = (spec.fixed_batch or len(part)) - len(part)
-    filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
-    return np.ascontiguousarray(filled)
+    rows = array[call * size : (call + 1) * size]
+    missing = (spec.fixed_batch or len(rows)) - len(rows)
+    # Padding with a real sample and not with zeros, which may be far outside the range of the data.
+    padded = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
+    return np.ascontiguousarray(padded)  # runtimes read the buffer and ignore strides
 
 
 def stack_traces(calls: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
-    """Inner tensors, of floats, call by call under the same names, as arrays of shape (calls, ...).
+    """Stack the inner tensors of several calls.
 
-    One whose shape differs from call to call, or that is not in every call, is left out.
+    Args:
+        calls: For each call, the inner tensors by name.
+
+    Returns:
+        Arrays by name, shape (calls, ...). Only floating-point tensors that are in every call with the same shape are
+        included.
     """
-    found: dict[str, list[Array]] = {}
+    traces: dict[str, list[Array]] = {}
     count = 0
     for call in calls:
         count += 1
         for name, array in call.items():
-            found.setdefault(name, []).append(array)
+            traces.setdefault(name, []).append(array)
     return {
         name: np.stack(arrays)
-        for name, arrays in found.items()
+        for name, arrays in traces.items()
         if len(arrays) == count
         and np.issubdtype(arrays[0].dtype, np.floating)
         and len({array.shape for array in arrays}) == 1
@@ -94,14 +142,23 @@ def stack_traces(calls: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
 def concat_outputs(
     signature: Signature, samples: Mapping[str, Array], calls: Sequence[Sequence[Array]]
 ) -> dict[str, Array]:
-    """The outputs of all calls by name, without what was computed for filled-up rows."""
-    wanted = len(samples[signature.inputs[0].name])
-    first = samples_per_call(signature.inputs[0])
+    """Join the outputs of all calls and drop the rows that were computed for padding.
+
+    Args:
+        signature: Inputs and outputs of the model.
+        samples: The samples that were split, by input name.
+        calls: For each call, its outputs in the order of the signature.
+
+    Returns:
+        Arrays by output name, shape (N * rows, ...); scalars as (N,).
+    """
+    n_rows = len(samples[signature.inputs[0].name])
+    input_rows = samples_per_call(signature.inputs[0])
     joined = {}
     for index, spec in enumerate(signature.outputs):
         parts = [np.asarray(call[index]) for call in calls]
         whole = np.concatenate(parts) if parts[0].ndim else np.stack(parts)
-        # Rows of the output stand for rows of the input where a call has as many of the one as of the other.
-        paired = parts[0].ndim and (spec.fixed_batch is None or spec.fixed_batch == first)
-        joined[spec.name] = whole[:wanted] if paired else whole
+        # Only where a call has as many output rows as input rows do they correspond, so that padding can be cut off.
+        has_row_per_input = parts[0].ndim and (spec.fixed_batch is None or spec.fixed_batch == input_rows)
+        joined[spec.name] = whole[:n_rows] if has_row_per_input else whole
     return joined

@@ -1,4 +1,4 @@
-"""A linter for calibration samples: what quantizers accept in silence and a device pays for in accuracy."""
+"""Checks of calibration samples for mistakes that quantizers accept silently but that cost accuracy."""
 
 from __future__ import annotations
 
@@ -9,14 +9,27 @@ import numpy as np
 
 from edgekit.core.numerics.metrics import Array
 
-FEW = 32
-_MUCH_WIDER, _MUCH_NARROWER = 1.5, 0.5  # of the width of the model's own data
-_MANY_COPIES = 0.1  # share of samples that are copies of others
+# With fewer samples, minimum and maximum of the activations depend on which samples were drawn. A rule of thumb, well
+# below the 100 to 500 samples that TensorFlow's guide to post-training quantization recommends.
+MIN_SAMPLES = 32
+# Range of the calibration data relative to that of the model's own data. A range 1.5 times as wide costs log2(1.5) =
+# 0.6 bits of resolution; half the range clips values that occur in use.
+_MAX_RELATIVE_WIDTH, _MIN_RELATIVE_WIDTH = 1.5, 0.5
+# Pixels of 0..255 where the model expects 0..1 or -1..1 are 255 or 127 times as wide; 16 is far below both, and far
+# above the variation between samples of the same kind.
+_UNSCALED_RELATIVE_WIDTH = 16
+# A few duplicates are normal in real data; above this share the samples were probably repeated to get more of them.
+_MAX_DUPLICATE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class CalibrationFinding:
-    """One thing that is wrong: its name, and a sentence with the figure."""
+    """One problem of the calibration samples.
+
+    Attributes:
+        name: Name of the check, for example `few-samples`.
+        sentence: What is wrong, with the figures.
+    """
 
     name: str
     sentence: str
@@ -31,68 +44,77 @@ def lint(
     labels: Array | None = None,
     known_labels: Array | None = None,
 ) -> tuple[CalibrationFinding, ...]:
-    """What is wrong with calibration inputs by name, shape (N, ...), beside `reference` inputs of the model's own data.
+    """Check calibration samples against the model's own data.
 
-    Findings: `few-samples`, `layout`, `constant`, `duplicates`, `not-normalised`, `range`, and `labels` where both
-    labels are at hand.
+    Args:
+        inputs: Calibration samples by input name, shape (N, ...).
+        reference: Samples of the model's own data by input name, shape (M, ...).
+        labels: Labels of the calibration samples, shape (N,), where known.
+        known_labels: Labels of the model's own data, shape (M,), where known.
+
+    Returns:
+        The findings: `few-samples`, `layout`, `constant`, `duplicates`, `not-normalised`, `range` for each input, and
+        `labels` where both sets of labels are given.
     """
-    found: list[CalibrationFinding] = []
+    findings: list[CalibrationFinding] = []
     for name, array in inputs.items():
-        found += _of_input(name, array, reference[name])
+        findings += _input_findings(name, array, reference[name])
     if labels is not None and known_labels is not None:
-        found += _of_labels(labels, known_labels)
-    return tuple(found)
+        findings += _label_findings(labels, known_labels)
+    return tuple(findings)
 
 
-def _of_input(name: str, array: Array, reference: Array) -> list[CalibrationFinding]:
+def _input_findings(name: str, array: Array, reference: Array) -> list[CalibrationFinding]:
     if array.shape[1:] != reference.shape[1:]:
-        moved = sorted(array.shape[1:]) == sorted(reference.shape[1:])
-        what = "the same dimensions in another order" if moved else "another shape"
+        # All other checks would compare unlike values, so this finding stands alone.
+        permuted = sorted(array.shape[1:]) == sorted(reference.shape[1:])
+        difference = "the same dimensions in another order" if permuted else "another shape"
         return [
             CalibrationFinding(
-                "layout", f"{name} has {what}: {array.shape[1:]} where the model takes {reference.shape[1:]}"
+                "layout", f"{name} has {difference}: {array.shape[1:]}, but the model expects {reference.shape[1:]}"
             )
         ]
-    found = []
-    if len(array) < FEW:
-        found.append(
-            CalibrationFinding("few-samples", f"{name} has {len(array)} samples; ranges from fewer than {FEW} are luck")
-        )
+    findings = []
+    if len(array) < MIN_SAMPLES:
+        sentence = f"{name} has {len(array)} samples; ranges from fewer than {MIN_SAMPLES} are unreliable"
+        findings.append(CalibrationFinding("few-samples", sentence))
     flat = array.reshape(len(array), -1)
+    # A sample of a single element is always constant, which is no finding.
     constant = int(np.sum(np.all(flat == flat[:, :1], axis=1))) if flat.shape[1] > 1 else 0
     if constant:
-        found.append(
-            CalibrationFinding("constant", f"{constant} of {len(array)} samples of {name} hold one value throughout")
-        )
-    copies = len(array) - len(np.unique(flat, axis=0))
-    if copies > _MANY_COPIES * len(array):
-        found.append(
-            CalibrationFinding("duplicates", f"{copies} of {len(array)} samples of {name} are copies of others")
-        )
-    return [*found, *_of_range(name, array, reference)]
+        sentence = f"{constant} of {len(array)} samples of {name} have the same value in all elements"
+        findings.append(CalibrationFinding("constant", sentence))
+    duplicates = len(array) - len(np.unique(flat, axis=0))
+    if duplicates > _MAX_DUPLICATE_SHARE * len(array):
+        sentence = f"{duplicates} of {len(array)} samples of {name} are duplicates of others"
+        findings.append(CalibrationFinding("duplicates", sentence))
+    return [*findings, *_range_findings(name, array, reference)]
 
 
-def _of_range(name: str, array: Array, reference: Array) -> list[CalibrationFinding]:
+def _range_findings(name: str, array: Array, reference: Array) -> list[CalibrationFinding]:
     low, high = float(array.min()), float(array.max())
-    known_low, known_high = float(reference.min()), float(reference.max())
-    width = known_high - known_low
-    where = f"{name} spans {low:.4g}..{high:.4g} where the model's own data spans {known_low:.4g}..{known_high:.4g}"
+    reference_low, reference_high = float(reference.min()), float(reference.max())
+    width = reference_high - reference_low
+    ranges = (
+        f"{name} has the range {low:.4g}..{high:.4g}, but the model's own data has"
+        f" {reference_low:.4g}..{reference_high:.4g}"
+    )
     if width <= 0:
-        return []
-    if high - low > 16 * width:
-        return [CalibrationFinding("not-normalised", f"{where}; it looks as if it was never scaled")]
-    outside = max(known_low - low, high - known_high) > (_MUCH_WIDER - 1) * width
-    if outside or high - low < _MUCH_NARROWER * width:
-        return [CalibrationFinding("range", where)]
+        return []  # constant reference data gives no scale to compare with
+    if high - low > _UNSCALED_RELATIVE_WIDTH * width:
+        return [CalibrationFinding("not-normalised", f"{ranges}; the samples are probably not normalised")]
+    outside = max(reference_low - low, high - reference_high) > (_MAX_RELATIVE_WIDTH - 1) * width
+    if outside or high - low < _MIN_RELATIVE_WIDTH * width:
+        return [CalibrationFinding("range", ranges)]
     return []
 
 
-def _of_labels(labels: Array, known_labels: Array) -> list[CalibrationFinding]:
-    """Classes that no sample stands for; only where the labels are classes."""
+def _label_findings(labels: Array, known_labels: Array) -> list[CalibrationFinding]:
+    # Labels that are not integers are targets of a regression; they have no classes to cover.
     if not np.issubdtype(known_labels.dtype, np.integer):
         return []
     missing = sorted({int(label) for label in np.unique(known_labels)} - {int(label) for label in np.unique(labels)})
     if not missing:
         return []
     listed = ", ".join(map(str, missing))
-    return [CalibrationFinding("labels", f"{len(missing)} classes are not among the samples: {listed}")]
+    return [CalibrationFinding("labels", f"{len(missing)} classes have no calibration sample: {listed}")]

@@ -1,6 +1,7 @@
-"""Figures of how far one array is from another, and how good a model is at its task. Pure numpy, float64 inside.
+"""Distances between arrays and task metrics, computed in float64 with numpy alone.
 
-Arrays that are compared have the samples along axis 0: shape (N, ...). The reference comes first.
+Compared arrays have their samples along axis 0, shape (N, ...); the reference is the first argument. All distances
+raise ValueError where the arrays differ in shape or are empty.
 """
 
 from __future__ import annotations
@@ -14,38 +15,69 @@ from numpy.typing import NDArray
 Array = NDArray[np.generic]
 
 
-def _pair(reference: Array, actual: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _as_float64(reference: Array, actual: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    # Broadcasting would hide a wrong shape: (N, 1) against (N,) yields N * N differences.
     if reference.shape != actual.shape:
         raise ValueError(f"shapes differ: {reference.shape} and {actual.shape}")
     if reference.size == 0:
         raise ValueError("nothing to compare: the arrays are empty")
+    # float64, because differences of int8 wrap around and float32 sums over millions of elements lose digits.
     return reference.astype(np.float64), actual.astype(np.float64)
 
 
 def max_abs_error(reference: Array, actual: Array) -> float:
-    """max |r - a|."""
-    r, a = _pair(reference, actual)
+    """Compute the largest absolute difference, max |r - a|.
+
+    Args:
+        reference: Expected values, any shape.
+        actual: Values to compare, same shape.
+
+    Returns:
+        The difference in the unit of the arrays.
+    """
+    r, a = _as_float64(reference, actual)
     return float(np.max(np.abs(r - a)))
 
 
 def mean_abs_error(reference: Array, actual: Array) -> float:
-    """mean |r - a|."""
-    r, a = _pair(reference, actual)
+    """Compute the mean absolute difference, mean |r - a|.
+
+    Args:
+        reference: Expected values, any shape.
+        actual: Values to compare, same shape.
+
+    Returns:
+        The difference in the unit of the arrays.
+    """
+    r, a = _as_float64(reference, actual)
     return float(np.mean(np.abs(r - a)))
 
 
 def rmse(reference: Array, actual: Array) -> float:
-    """sqrt(mean (r - a)^2)."""
-    r, a = _pair(reference, actual)
+    """Compute the root mean square difference, sqrt(mean (r - a)^2).
+
+    Args:
+        reference: Expected values, any shape.
+        actual: Values to compare, same shape.
+
+    Returns:
+        The difference in the unit of the arrays.
+    """
+    r, a = _as_float64(reference, actual)
     return float(np.sqrt(np.mean((r - a) ** 2)))
 
 
 def sqnr_db(reference: Array, actual: Array) -> float:
-    """Signal to quantization noise ratio, 10 * log10(sum r^2 / sum (r - a)^2), in dB.
+    """Compute the signal to quantization noise ratio, 10 * log10(sum r^2 / sum (r - a)^2).
 
-    Infinite when the arrays are equal; minus infinite when the reference is all zero and the other is not.
+    Args:
+        reference: Expected values, any shape.
+        actual: Values to compare, same shape.
+
+    Returns:
+        The ratio in dB: infinity for equal arrays, minus infinity where only the reference is all zeros.
     """
-    r, a = _pair(reference, actual)
+    r, a = _as_float64(reference, actual)
     noise, signal = float(np.sum((r - a) ** 2)), float(np.sum(r**2))
     if noise == 0.0:
         return float("inf")
@@ -53,118 +85,202 @@ def sqnr_db(reference: Array, actual: Array) -> float:
 
 
 def cosine(reference: Array, actual: Array) -> float:
-    """sum(r * a) / (|r| * |a|) over all elements. Two zero arrays are alike: 1; one zero array: 0."""
-    r, a = _pair(reference, actual)
+    """Compute the cosine similarity over all elements, sum(r * a) / (|r| * |a|).
+
+    Args:
+        reference: Expected values, any shape.
+        actual: Values to compare, same shape.
+
+    Returns:
+        The similarity in [-1, 1]: 1 for two arrays of zeros, 0 where only one is all zeros.
+    """
+    r, a = _as_float64(reference, actual)
     norms = float(np.linalg.norm(r.ravel()) * np.linalg.norm(a.ravel()))
     if norms == 0.0:
         return 1.0 if np.array_equal(r, a) else 0.0
+    # Rounding can push the quotient past 1 by an ulp.
     return float(np.clip(np.dot(r.ravel(), a.ravel()) / norms, -1.0, 1.0))
 
 
 def worst_sample(reference: Array, actual: Array) -> tuple[int, float]:
-    """The index along axis 0 of the sample with the largest absolute error, and that error."""
-    r, a = _pair(reference, actual)
+    """Find the sample with the largest absolute difference.
+
+    Args:
+        reference: Expected values, shape (N, ...).
+        actual: Values to compare, same shape.
+
+    Returns:
+        The index along axis 0 and its largest absolute difference; the first of several equal ones.
+    """
+    r, a = _as_float64(reference, actual)
     errors = np.abs(r - a).reshape(len(r), -1).max(axis=1)
     index = int(np.argmax(errors))
     return index, float(errors[index])
 
 
 def top1_agreement(reference: Array, actual: Array) -> float:
-    """Share of samples whose largest output stands at the same index. Shapes (N, classes)."""
-    r, a = _pair(reference, actual)
+    """Compute the share of samples for which both arrays have the same top class.
+
+    Args:
+        reference: Expected scores, shape (N, classes).
+        actual: Scores to compare, same shape.
+
+    Returns:
+        The share in [0, 1].
+    """
+    r, a = _as_float64(reference, actual)
     return float(np.mean(np.argmax(r, axis=-1) == np.argmax(a, axis=-1)))
 
 
 def accuracy(outputs: Array, labels: Array) -> float:
-    """Share of samples whose largest output stands at the label. Shapes (N, classes) and (N,)."""
+    """Compute the share of samples whose top class is the label.
+
+    Args:
+        outputs: Scores, shape (N, classes).
+        labels: Class indices, shape (N,).
+
+    Returns:
+        The share in [0, 1].
+    """
     return float(np.mean(np.argmax(outputs, axis=-1) == labels))
 
 
 def mae(outputs: Array, labels: Array) -> float:
-    """Mean absolute error of a regression. Shapes (N, 1) or (N,), and the same number of labels."""
+    """Compute the mean absolute error of a regression.
+
+    Args:
+        outputs: Predictions, shape (N, 1) or (N,).
+        labels: Targets, shape (N, 1) or (N,).
+
+    Returns:
+        The error in the unit of the labels.
+    """
+    # Flattened, since outputs (N, 1) and labels (N,) have to be compared element by element.
     return mean_abs_error(labels.reshape(-1), outputs.reshape(-1))
 
 
 def roc_auc(scores: Array, labels: Array) -> float:
-    """Area under the ROC curve: the chance that a positive (label 1) scores above a negative (label 0), ties counting
-    half. Shapes (N,) and (N,). NaN when a score is not finite.
+    """Compute the area under the ROC curve.
 
-    By ranks, (R - p (p + 1) / 2) / (p n), where R is the sum of the p positives' ranks among all p + n scores: the
-    Mann-Whitney U statistic (Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 143,
-    1982). Raises ValueError when there are no positives or no negatives.
+    This is the probability that a positive has a higher score than a negative, where ties count half. It is computed
+    from ranks as (R - p (p + 1) / 2) / (p n), with R the sum of the ranks of the p positives among all p + n scores:
+    the Mann-Whitney U statistic (Hanley and McNeil, "The meaning and use of the area under a receiver operating
+    characteristic (ROC) curve", Radiology 143, 1982).
+
+    Args:
+        scores: Scores, shape (N,).
+        labels: 1 for positives and 0 for negatives, shape (N,).
+
+    Returns:
+        The area in [0, 1]; NaN where a score is not finite.
+
+    Raises:
+        ValueError: There are no positives or no negatives.
     """
     positive = labels.astype(bool)
     positives, negatives = int(np.sum(positive)), int(np.sum(~positive))
     if not positives or not negatives:
-        raise ValueError(f"{positives} positives and {negatives} negatives: an AUC needs some of both")
+        raise ValueError(f"AUC needs positive and negative labels (got {positives} positive and {negatives} negative)")
     if not np.isfinite(scores).all():
         return float("nan")
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # equal scores share the mean of their ranks
+    _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[group]  # equal scores share the mean of their ranks
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def reconstruction_auc(outputs: Array, labels: Array, inputs: Array) -> float:
-    """ROC AUC of the mean squared reconstruction error of each sample: outputs and inputs (N, ...), labels (N,) that
-    are 0 for normal samples and 1 for anomalies."""
-    return roc_auc(_reconstruction_error(outputs, inputs), labels)
+    """Compute the ROC AUC of an anomaly detector that scores samples by their mean squared reconstruction error.
+
+    Args:
+        outputs: Reconstructions, shape (N, ...).
+        labels: 0 for normal samples and 1 for anomalies, shape (N,).
+        inputs: The inputs that were reconstructed, shape (N, ...).
+
+    Returns:
+        The area in [0, 1]; NaN where an output is not finite.
+
+    Raises:
+        ValueError: There are no anomalies or no normal samples.
+    """
+    return roc_auc(_reconstruction_errors(outputs, inputs), labels)
 
 
-def _reconstruction_error(outputs: Array, inputs: Array) -> Array:
-    """The mean squared error of each sample."""
-    r, a = _pair(inputs, outputs)
-    error: Array = np.mean((r - a).reshape(len(r), -1) ** 2, axis=1)
-    return error
+def _reconstruction_errors(outputs: Array, inputs: Array) -> Array:
+    """Return the mean squared error of each sample, shape (N,)."""
+    r, a = _as_float64(inputs, outputs)
+    errors: Array = np.mean((r - a).reshape(len(r), -1) ** 2, axis=1)
+    return errors
 
 
-def _right(outputs: Array, labels: Array) -> Array:
-    """Whether each sample is put into its class."""
-    right: Array = np.argmax(outputs, axis=-1) == labels
-    return right
+def _is_correct(outputs: Array, labels: Array) -> Array:
+    """Return for each sample whether the top class is the label, shape (N,)."""
+    correct: Array = np.argmax(outputs, axis=-1) == labels
+    return correct
 
 
-def _error(outputs: Array, labels: Array) -> Array:
-    """The absolute error of each sample."""
-    r, a = _pair(labels.reshape(len(labels), -1), outputs.reshape(len(labels), -1))
-    error: Array = np.abs(r - a).mean(axis=1)
-    return error
+def _absolute_errors(outputs: Array, labels: Array) -> Array:
+    """Return the mean absolute error of each sample, shape (N,)."""
+    r, a = _as_float64(labels.reshape(len(labels), -1), outputs.reshape(len(labels), -1))
+    errors: Array = np.abs(r - a).mean(axis=1)
+    return errors
 
 
 @dataclass(frozen=True)
 class TaskMetric:
-    """A task metric: how to compute it, and which way is better. `higher_is_better` sets the sign of drift.
+    """A metric of how well a model solves its task.
 
-    `compute` takes outputs (N, ...), labels (N,) and inputs (N, ...) of the test set, in this order: an anomaly
-    detector is judged by how well its outputs reconstruct its inputs. `per_sample` gives, for outputs and labels, one
-    value a sample whose mean is the metric. Where there is none (AUC), `scores` gives, for outputs and inputs, one
-    value a sample, and `of_scores` the metric for scores and labels, so that a bootstrap need not start over.
+    Attributes:
+        name: Name of the metric in model.toml.
+        compute: The metric of outputs (N, ...), labels (N,) and inputs (N, ...) of a test set, in this order. Anomaly
+            detectors need the inputs, which their outputs reconstruct.
+        higher_is_better: Determines the sign of drift.
+        is_share: Whether values are printed in percent and drift in percentage points.
+        per_sample: Values (N,) of outputs and labels, whose mean is the metric; None where it is not a mean (AUC).
+        scores: Where `per_sample` is None, values (N,) of outputs and inputs that a bootstrap resamples.
+        of_scores: Where `per_sample` is None, the metric of such scores and labels.
     """
 
     name: str
     compute: Callable[[Array, Array, Array], float]
     higher_is_better: bool
-    is_share: bool  # shares are printed in percent, and their drift in points
+    is_share: bool
     per_sample: Callable[[Array, Array], Array] | None = None
     scores: Callable[[Array, Array], Array] | None = None
     of_scores: Callable[[Array, Array], float] | None = None
 
     def drop(self, source: float, artifact: float) -> float:
-        """How much worse the artifact is: positive when it lost, in the metric's own unit."""
+        """Compute by how much the artifact is worse than its source.
+
+        Args:
+            source: The metric of the source model.
+            artifact: The metric of the artifact.
+
+        Returns:
+            The difference in the unit of the metric; positive where the artifact is worse.
+        """
         return source - artifact if self.higher_is_better else artifact - source
 
 
 TASK_METRICS = {
     metric.name: metric
     for metric in (
-        TaskMetric("accuracy", lambda outputs, labels, _inputs: accuracy(outputs, labels), True, True, _right),
-        TaskMetric("mae", lambda outputs, labels, _inputs: mae(outputs, labels), False, False, _error),
-        TaskMetric("auc", reconstruction_auc, True, False, None, _reconstruction_error, roc_auc),
+        TaskMetric("accuracy", lambda outputs, labels, _inputs: accuracy(outputs, labels), True, True, _is_correct),
+        TaskMetric("mae", lambda outputs, labels, _inputs: mae(outputs, labels), False, False, _absolute_errors),
+        TaskMetric("auc", reconstruction_auc, True, False, None, _reconstruction_errors, roc_auc),
     )
 }
 
 
 def format_metric(name: str | None, value: float | None) -> str:
-    """Shares in percent, others with four digits; a dash where nothing was judged."""
+    """Format the value of a task metric.
+
+    Args:
+        name: Name of the metric, or None where the model has none.
+        value: The value, or None where it was not measured.
+
+    Returns:
+        A percentage for shares, a number with four decimals for other metrics, `-` where there is no value.
+    """
     if name is None or value is None:
         return "-"
     return f"{100 * value:.2f} %" if TASK_METRICS[name].is_share else f"{value:.4f}"

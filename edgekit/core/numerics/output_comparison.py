@@ -1,4 +1,4 @@
-"""Comparing what an artifact computes with what its source computed. A failed comparison is a value, no exception."""
+"""Comparison of an artifact's outputs with those of its source; a failed comparison is a value, not an exception."""
 
 from __future__ import annotations
 
@@ -13,14 +13,23 @@ from edgekit.core.numerics import metrics
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tolerances import Tolerances
 
+# Distances have an upper limit under their own name; similarities a lower one, whose name starts with `min_`.
 _UPPER = ("max_abs_error", "mean_abs_error", "rmse")
 _LOWER = {"min_sqnr_db": "sqnr_db", "min_cosine": "cosine", "min_top1_agreement": "top1_agreement"}
+# Stands for an SQNR of minus infinity (noise on a reference of zeros), which JSON cannot hold; below any tolerance.
 _NO_SIGNAL_DB = -999.0
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure beside its tolerance: `limit` is None where there is none."""
+    """One metric of a comparison with its tolerance.
+
+    Attributes:
+        name: Name of the metric, for example `rmse`.
+        value: The value; None stands for infinity (the SQNR of equal outputs).
+        limit: The tolerance; None where there is none.
+        passed: Whether the value is within the tolerance.
+    """
 
     name: str
     value: float | None
@@ -29,20 +38,25 @@ class Figure:
 
     @property
     def limit_text(self) -> str:
-        """The tolerance as it is printed beside the figure; empty where there is none."""
+        """The tolerance with its relation, for example `>= 20`; empty where there is none."""
         if self.limit is None:
             return ""
         if self.name in _LOWER.values():
-            return f">= {self.limit:.10g}"
+            return f">= {self.limit:.10g}"  # enough digits for a cosine such as 0.9999999
         return f"<= {self.limit:.3g}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output tensor of an artifact against the source's.
+    """The comparison of one output tensor of an artifact with the source's.
 
-    `problem` is a sentence when there is nothing to measure (shape, dtype, NaN); then `figures` is empty. `evidence` is
-    false where the source's outputs could not show a difference: all samples alike.
+    Attributes:
+        output: Name of the output.
+        samples: Number of samples.
+        worst_sample: Index of the sample with the largest absolute error; None where nothing could be measured.
+        figures: The metrics with their tolerances; empty where there is a problem.
+        problem: Why nothing could be measured (shape, dtype, NaN), in one sentence; else None.
+        evidence: False where the source's outputs are the same for all samples, so that equality proves nothing.
     """
 
     output: str
@@ -54,16 +68,23 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """True when every figure keeps within its tolerance."""
+        """Whether all figures are within their tolerances and there is no problem."""
         return self.problem is None and all(figure.passed for figure in self.figures)
 
     def value(self, name: str) -> float | None:
-        """The figure of that name, or None."""
+        """Return the value of one metric.
+
+        Args:
+            name: Name of the metric.
+
+        Returns:
+            The value; None where it was not measured or is infinite.
+        """
         return next((figure.value for figure in self.figures if figure.name == name), None)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One clause for each figure out of tolerance."""
+        """One clause for each figure that is out of tolerance, or for the problem."""
         if self.problem is not None:
             return (f"output {self.output}: {self.problem}",)
         return tuple(
@@ -74,17 +95,24 @@ class Comparison:
 
 
 def format_figure(value: float | None) -> str:
-    """Three significant digits, seven just below 1; None (an infinite SQNR, JSON has no infinity) as `inf`."""
+    """Format the value of a metric.
+
+    Args:
+        value: The value; None stands for infinity, which JSON cannot hold.
+
+    Returns:
+        Three significant digits, seven decimals between 0.99 and 1, `inf` for None.
+    """
     if value is None:
         return "inf"
+    # Cosines and agreements differ in the digits behind 0.99.
     return f"{value:.7f}" if 0.99 < value < 1 else f"{value:.3g}"
 
 
 def _scale(reference: Array) -> float:
-    """What absolute tolerances are multiplied by: the largest output, where that is above one.
-
-    Rounding is relative: an output of 100 has a hundred times the error of an output of 1.
-    """
+    """Return the factor of absolute tolerances: the largest output, at least 1."""
+    # Rounding is relative: an output of 100 has a hundred times the error of an output of 1. Smaller outputs do not get
+    # a smaller tolerance, since probabilities and logits near 0 carry the errors of larger intermediate values.
     return max(1.0, float(np.max(np.abs(reference.astype(np.float64)))))
 
 
@@ -97,45 +125,55 @@ def _figure(name: str, value: float, tolerances: Tolerances, scale: float) -> Fi
     key = next(key for key, figure in _LOWER.items() if figure == name)
     limit = limits.get(key)
     passed = limit is None or value >= limit
-    if math.isinf(value):  # JSON has no infinity: equal arrays are null, noise over silence is the floor
+    if math.isinf(value):  # JSON has no infinity: null for equal arrays, a fixed value for noise without a signal
         return Figure(name, None if value > 0 else _NO_SIGNAL_DB, limit, passed)
     return Figure(name, value, limit, passed)
 
 
-def _problem(reference: Array, actual: Array) -> str | None:
-    # Converters narrow int64 to int32; the values are compared all the same.
+def _comparison_problem(reference: Array, actual: Array) -> str | None:
+    # Converters narrow int64 outputs to int32, which changes no value.
     if actual.dtype != reference.dtype and {actual.dtype.kind, reference.dtype.kind} != {"i"}:
-        return f"dtype {actual.dtype} where the source has {reference.dtype}"
+        return f"dtype is {actual.dtype}, but the source has {reference.dtype}"
     if actual.shape != reference.shape:
-        return f"shape {actual.shape} where the source has {reference.shape}"
+        return f"shape is {actual.shape}, but the source has {reference.shape}"
     if reference.size == 0:
         return "there are no samples to compare"
-    for what, array in (("artifact", actual), ("source", reference)):
+    for side, array in (("artifact", actual), ("source", reference)):
         finite = np.isfinite(array)
         if not finite.all():
             bad = np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1))
-            return (
-                f"the {what} computes NaN or infinity in {len(bad)} of {len(array)} samples, first in sample {bad[0]}"
-            )
+            return f"the {side} returns NaN or infinity in {len(bad)} of {len(array)} samples, first in sample {bad[0]}"
     return None
 
 
-def _saturated(reference: Array) -> str | None:
+def _saturation_problem(reference: Array) -> str | None:
+    # Any broken artifact that returns the same constant would pass.
     if len(reference) > 1 and np.all(reference == reference[:1]):
-        return f"the source computes the same for all {len(reference)} samples, which is no evidence of equality"
+        return f"the source returns the same output for all {len(reference)} samples, which is no evidence of equality"
     return None
 
 
 def compare_output(
     name: str, reference: Array, actual: Array, tolerances: Tolerances, *, classifier: bool
 ) -> Comparison:
-    """Compares one output, shape (N, ...), with the source's; both dequantized to the source's dtype."""
-    problem = _problem(reference, actual)
+    """Compare one output of an artifact with the source's.
+
+    Args:
+        name: Name of the output.
+        reference: Output of the source, shape (N, ...).
+        actual: Output of the artifact, shape (N, ...), dequantized to the source's dtype.
+        tolerances: Limits on the metrics; absolute ones are multiplied by the largest output where that exceeds 1.
+        classifier: Whether to compare the top classes as well; axis -1 holds the classes.
+
+    Returns:
+        The comparison.
+    """
+    problem = _comparison_problem(reference, actual)
     if problem is not None:
         return Comparison(name, len(reference), None, (), problem)
-    saturated = _saturated(reference)
-    if saturated is not None:
-        return Comparison(name, len(reference), None, (), saturated, evidence=False)
+    saturation = _saturation_problem(reference)
+    if saturation is not None:
+        return Comparison(name, len(reference), None, (), saturation, evidence=False)
     values = {
         "max_abs_error": metrics.max_abs_error(reference, actual),
         "mean_abs_error": metrics.mean_abs_error(reference, actual),
@@ -158,7 +196,17 @@ def compare_outputs(
     *,
     classifier: bool,
 ) -> tuple[Comparison, ...]:
-    """Compares every output of the source by name, within its tolerances. One that the artifact lacks is a problem."""
+    """Compare all outputs of a source with those of the same name of an artifact.
+
+    Args:
+        reference: Outputs of the source by name, shape (N, ...).
+        actual: Outputs of the artifact by name; a missing one is a problem of its comparison.
+        tolerances: Limits on the metrics by output name.
+        classifier: Whether to compare the top classes as well.
+
+    Returns:
+        One comparison for each output of the source, in its order.
+    """
     return tuple(
         compare_output(name, array, actual[name], tolerances[name], classifier=classifier)
         if name in actual
@@ -168,7 +216,14 @@ def compare_outputs(
 
 
 def comparison_from_dict(data: Mapping[str, Any]) -> Comparison:
-    """The inverse of `dataclasses.asdict` after a trip through JSON."""
+    """Rebuild a comparison from the result of `dataclasses.asdict` after a JSON round trip.
+
+    Args:
+        data: The fields of the comparison.
+
+    Returns:
+        The comparison.
+    """
     figures = tuple(Figure(**figure) for figure in data["figures"])
     return Comparison(
         data["output"], data["samples"], data["worst_sample"], figures, data["problem"], data.get("evidence", True)

@@ -1,4 +1,4 @@
-"""How far float32 arithmetic moves a network's outputs: its own, against the same network in float64."""
+"""The rounding error of a network in float32, measured against the same network in float64."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ import numpy as np
 
 from edgekit.core.numerics.metrics import Array, max_abs_error, rmse
 
-DIGITS = 3
-"""Significant digits that are kept: the order of summation depends on the machine, and the rest of them with it."""
+# Further digits depend on the order of summation, which differs between machines: records would not be reproducible.
+_SIGNIFICANT_DIGITS = 3
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """The distance of one output in float32 from the same in float64, on real samples.
+    """The difference between one output in float32 and in float64, on real samples.
 
-    `max_abs_error` and `rmse` are in the unit of the output, `scale` is the largest output. It grows with the network's
-    depth and with the length of its sums, and with how much the weights amplify an error, which neither of these tells.
+    It grows with the network's depth, the length of its sums and the gain of its weights, which is why it is measured
+    and not estimated from the graph.
+
+    Attributes:
+        max_abs_error: Largest absolute difference, in the unit of the output.
+        rmse: Root mean square difference, in the unit of the output.
+        scale: Largest absolute value of the output in float64.
+        samples: Number of samples.
     """
 
     max_abs_error: float
@@ -29,27 +35,40 @@ class Rounding:
 
 
 def measure_rounding(single: Mapping[str, Array], double: Mapping[str, Array] | None) -> dict[str, Rounding]:
-    """The rounding of each float32 output, shape (N, ...), for which `double` has the same in float64.
+    """Measure the rounding error of all outputs that are known in float32 and in float64.
 
-    An output that is no float32, or not finite, has none.
+    Args:
+        single: Outputs of the network by name, shape (N, ...).
+        double: Outputs of the same network in float64; None where it cannot be run in float64.
+
+    Returns:
+        The rounding error by output name. Outputs that are not float32, not finite, empty or missing in `double` are
+        left out.
     """
-    found = {}
+    roundings = {}
     for name, array in single.items():
         exact = None if double is None else double.get(name)
         if exact is None or array.dtype != np.float32 or exact.dtype != np.float64 or exact.shape != array.shape:
             continue
         if array.size and np.isfinite(array).all() and np.isfinite(exact).all():
             largest = float(np.max(np.abs(exact)))
-            found[name] = Rounding(
-                _short(max_abs_error(exact, array)), _short(rmse(exact, array)), _short(largest), len(array)
+            roundings[name] = Rounding(
+                _rounded(max_abs_error(exact, array)), _rounded(rmse(exact, array)), _rounded(largest), len(array)
             )
-    return found
+    return roundings
 
 
-def _short(figure: float) -> float:
-    return float(f"{figure:.{DIGITS}g}")
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
 
 
 def rounding_from_dict(data: Mapping[str, Any]) -> dict[str, Rounding]:
-    """The inverse of `dataclasses.asdict` after a trip through JSON."""
-    return {name: Rounding(**item) for name, item in data.items()}
+    """Rebuild rounding errors from the results of `dataclasses.asdict` after a JSON round trip.
+
+    Args:
+        data: The fields of the rounding error of each output, by output name.
+
+    Returns:
+        The rounding errors by output name.
+    """
+    return {name: Rounding(**fields) for name, fields in data.items()}

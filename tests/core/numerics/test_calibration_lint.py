@@ -1,3 +1,5 @@
+"""Checks of calibration samples: each mistake is found, good samples have no findings."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -24,32 +26,32 @@ def test_good_samples_have_no_findings() -> None:
         (DATA[:31], "few-samples", "31 samples"),
         (np.repeat(DATA[:1], 50, axis=0), "duplicates", "49 of 50"),
         (np.where(np.arange(64)[:, None, None, None] < 3, np.float32(0.5), DATA[:64]), "constant", "3 of 64"),
-        (DATA[:64] * 255, "not-normalised", "never scaled"),
-        (DATA[:64] * 3, "range", "spans"),
-        (DATA[:64] - 2, "range", "spans"),
-        (DATA[:64] * 0.3, "range", "spans"),
+        (DATA[:64] * 255, "not-normalised", "probably not normalised"),
+        (DATA[:64] * 3, "range", "has the range"),
+        (DATA[:64] - 2, "range", "has the range"),
+        (DATA[:64] * 0.3, "range", "has the range"),
         (DATA[:64].transpose(0, 3, 1, 2), "layout", "another order"),
         (DATA[:64, :4], "layout", "another shape"),
     ],
 )
-def test_each_mistake_is_found_by_name_with_its_figure(array: np.ndarray, name: str, figure: str) -> None:
+def test_each_mistake_is_reported_by_name_with_its_figure(array: np.ndarray, name: str, figure: str) -> None:
     (finding,) = lint({"image": array}, {"image": DATA})
     assert finding.name == name
     assert figure in finding.sentence
     assert str(finding) == f"{name}: {finding.sentence}"
 
 
-def test_classes_that_no_sample_stands_for_are_listed() -> None:
+def test_classes_without_a_sample_are_listed() -> None:
     few = LABELS < 7
     (finding,) = lint({"image": DATA[few]}, {"image": DATA}, labels=LABELS[few], known_labels=LABELS)
-    assert str(finding) == "labels: 3 classes are not among the samples: 7, 8, 9"
+    assert str(finding) == "labels: 3 classes have no calibration sample: 7, 8, 9"
 
 
-def test_the_targets_of_a_regression_are_no_classes() -> None:
+def test_targets_of_a_regression_are_not_checked_as_classes() -> None:
     targets = LABELS.astype(np.float32)
     assert names(DATA[:64], labels=targets[:1], known_labels=targets) == []
 
 
-def test_a_vector_of_one_value_is_not_taken_for_a_constant_image() -> None:
+def test_a_sample_of_one_element_is_not_reported_as_constant() -> None:
     x = RNG.random((50, 1), dtype=np.float32)
     assert lint({"x": x}, {"x": x}) == ()

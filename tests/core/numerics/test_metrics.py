@@ -1,4 +1,4 @@
-"""Metrics against hand-computed values, and what must hold for any arrays."""
+"""Metrics against values computed by hand, and properties that hold for any arrays."""
 
 import math
 
@@ -36,7 +36,7 @@ PAIRWISE = (
 )
 
 
-def test_each_figure_follows_its_formula():
+def test_each_distance_follows_its_formula():
     assert metrics.max_abs_error(REFERENCE, ACTUAL) == 2.0
     assert metrics.mean_abs_error(REFERENCE, ACTUAL) == 0.75
     assert metrics.rmse(REFERENCE, ACTUAL) == pytest.approx(math.sqrt(5 / 4))
@@ -46,16 +46,16 @@ def test_each_figure_follows_its_formula():
     assert metrics.top1_agreement(REFERENCE, ACTUAL) == 0.0
 
 
-@pytest.mark.parametrize("figure", PAIRWISE)
-def test_arrays_of_different_shape_are_refused_and_never_broadcast(figure):
+@pytest.mark.parametrize("distance", PAIRWISE)
+def test_arrays_of_different_shape_are_rejected_and_never_broadcast(distance):
     with pytest.raises(ValueError, match=r"shapes differ: \(2, 2\) and \(1, 2\)"):
-        figure(REFERENCE, ACTUAL[:1])
+        distance(REFERENCE, ACTUAL[:1])
 
 
-@pytest.mark.parametrize("figure", PAIRWISE)
-def test_empty_arrays_are_refused(figure):
+@pytest.mark.parametrize("distance", PAIRWISE)
+def test_empty_arrays_are_rejected(distance):
     with pytest.raises(ValueError, match="nothing to compare"):
-        figure(np.empty((0, 2)), np.empty((0, 2)))
+        distance(np.empty((0, 2)), np.empty((0, 2)))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
@@ -66,7 +66,7 @@ def test_differences_of_small_integers_do_not_wrap_around(dtype):
     assert metrics.mean_abs_error(low, high) == 255.0
 
 
-def test_float32_sums_are_taken_in_double_precision():
+def test_float32_sums_are_computed_in_double_precision():
     reference = np.full(10**6, 0.1, np.float32)
     assert metrics.rmse(reference, np.zeros_like(reference)) == pytest.approx(float(np.float32(0.1)), rel=1e-12)
 
@@ -74,7 +74,9 @@ def test_float32_sums_are_taken_in_double_precision():
 @SEEDED
 @given(pairs())
 def test_the_errors_are_ordered_mean_rmse_max(pair):
-    mean, rmse, highest = (figure(*pair) for figure in (metrics.mean_abs_error, metrics.rmse, metrics.max_abs_error))
+    mean, rmse, highest = (
+        distance(*pair) for distance in (metrics.mean_abs_error, metrics.rmse, metrics.max_abs_error)
+    )
     assert 0 <= mean <= rmse * (1 + 1e-9)
     assert rmse <= highest * (1 + 1e-9)
 
@@ -82,8 +84,8 @@ def test_the_errors_are_ordered_mean_rmse_max(pair):
 @SEEDED
 @given(pairs())
 def test_errors_are_symmetric(pair):
-    for figure in (metrics.max_abs_error, metrics.mean_abs_error, metrics.rmse):
-        assert figure(*pair) == figure(*pair[::-1])
+    for distance in (metrics.max_abs_error, metrics.mean_abs_error, metrics.rmse):
+        assert distance(*pair) == distance(*pair[::-1])
 
 
 @SEEDED
@@ -123,7 +125,7 @@ def test_the_worst_sample_has_the_largest_error(pair):
     assert metrics.max_abs_error(pair[0][index], pair[1][index]) == error
 
 
-def test_noise_over_silence_has_minus_infinite_sqnr():
+def test_noise_on_a_reference_of_zeros_has_minus_infinite_sqnr():
     assert metrics.sqnr_db(np.zeros(3), np.ones(3)) == -math.inf
 
 
@@ -137,13 +139,13 @@ def test_opposite_arrays_have_cosine_minus_one():
     assert metrics.cosine(REFERENCE, -REFERENCE) == pytest.approx(-1)
 
 
-def test_agreement_counts_samples_with_the_same_winner():
+def test_agreement_counts_samples_with_the_same_top_class():
     reference = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
     actual = np.array([[0.2, 0.8], [0.7, 0.3], [0.9, 0.1], [0.6, 0.4]])
     assert metrics.top1_agreement(reference, actual) == 0.75
 
 
-def test_accuracy_counts_samples_whose_winner_is_the_label():
+def test_accuracy_counts_samples_whose_top_class_is_the_label():
     outputs = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
     assert metrics.accuracy(outputs, np.array([1, 0, 0, 0])) == 0.75
 
@@ -153,7 +155,7 @@ def test_mae_does_not_broadcast_a_column_against_a_row():
     assert metrics.mae(outputs, labels) == pytest.approx(1 / 3)
 
 
-def test_every_task_metric_stands_under_its_own_name():
+def test_every_task_metric_is_registered_under_its_own_name():
     assert {"accuracy", "mae"} <= set(metrics.TASK_METRICS)
     assert all(metric.name == name for name, metric in metrics.TASK_METRICS.items())
 
@@ -175,7 +177,7 @@ SCORES = np.array([0.1, 0.4, 0.35, 0.8])
 LABELS = np.array([0, 0, 1, 1])
 
 
-def test_auc_is_the_chance_that_a_positive_scores_above_a_negative():
+def test_auc_is_the_probability_that_a_positive_scores_above_a_negative():
     assert metrics.roc_auc(SCORES, LABELS) == 0.75
     assert metrics.roc_auc(LABELS.astype(float), LABELS) == 1.0
     assert metrics.roc_auc(-LABELS.astype(float), LABELS) == 0.0
@@ -188,22 +190,22 @@ def test_ties_count_half_in_an_auc():
 
 @SEEDED
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
-def test_auc_counts_pairs(pairs_of):
-    scores, labels = np.array([s for s, _ in pairs_of], float), np.array([b for _, b in pairs_of], int)
+def test_auc_equals_the_share_of_correctly_ordered_pairs(labelled_scores):
+    scores, labels = np.array([s for s, _ in labelled_scores], float), np.array([b for _, b in labelled_scores], int)
     positives, negatives = scores[labels == 1], scores[labels == 0]
     if len(positives) == 0 or len(negatives) == 0:
-        with pytest.raises(ValueError, match="an AUC needs some of both"):
+        with pytest.raises(ValueError, match="AUC needs positive and negative labels"):
             metrics.roc_auc(scores, labels)
         return
     wins = np.mean((positives[:, None] > negatives) + 0.5 * (positives[:, None] == negatives))
     assert metrics.roc_auc(scores, labels) == pytest.approx(wins)
 
 
-def test_a_score_that_is_no_number_makes_the_auc_none():
+def test_a_score_of_nan_makes_the_auc_nan():
     assert math.isnan(metrics.roc_auc(np.array([0.1, math.nan, 0.3, 0.4]), LABELS))
 
 
-def test_an_anomaly_is_what_is_badly_reconstructed():
+def test_the_auc_of_a_detector_is_that_of_its_reconstruction_error():
     inputs = np.zeros((4, 3, 2))
     outputs = inputs.copy()
     outputs[2:, 0, 0] = 5.0

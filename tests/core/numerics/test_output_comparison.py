@@ -1,4 +1,4 @@
-"""Comparing outputs: figures, tolerances, and the problems that leave nothing to measure."""
+"""Comparing outputs: figures, tolerances, and problems that prevent a measurement."""
 
 import json
 from dataclasses import asdict
@@ -24,9 +24,9 @@ def compare(actual, tolerances=NONE, reference=REFERENCE, classifier=False):
     return compare_output("y", reference, actual, tolerances, classifier=classifier)
 
 
-def moved(sample, by):
+def shifted(sample, offset):
     actual = REFERENCE.copy()
-    actual[sample, 0] += np.float32(by)
+    actual[sample, 0] += np.float32(offset)
     return actual
 
 
@@ -41,11 +41,11 @@ def test_equal_outputs_pass_every_tolerance():
 
 def test_an_infinite_sqnr_is_null_and_passes_its_limit():
     comparison = compare(REFERENCE.copy(), Tolerances(min_sqnr_db=20.0))
-    figure = next(item for item in comparison.figures if item.name == "sqnr_db")
+    figure = next(figure for figure in comparison.figures if figure.name == "sqnr_db")
     assert (figure.value, figure.passed) == (None, True)
 
 
-def test_noise_over_silence_fails_an_sqnr_limit_and_is_still_json():
+def test_noise_on_a_reference_of_zeros_fails_an_sqnr_limit_and_is_valid_json():
     reference = np.zeros((1, 2), np.float32)
     comparison = compare(reference + 1, Tolerances(min_sqnr_db=20.0), reference)
     assert not comparison.passed
@@ -53,17 +53,17 @@ def test_noise_over_silence_fails_an_sqnr_limit_and_is_still_json():
     to_json(asdict(comparison))
 
 
-def test_the_worst_sample_is_named():
-    assert compare(moved(1, 0.25)).worst_sample == 1
+def test_the_worst_sample_is_reported():
+    assert compare(shifted(1, 0.25)).worst_sample == 1
 
 
-def test_the_value_of_a_figure_is_found_by_name():
-    comparison = compare(moved(1, 0.25))
+def test_the_value_of_a_figure_is_looked_up_by_name():
+    comparison = compare(shifted(1, 0.25))
     assert comparison.value("max_abs_error") == pytest.approx(0.25, abs=1e-6)
     assert comparison.value("nothing") is None
 
 
-def test_agreement_is_judged_on_classifiers_only():
+def test_agreement_is_compared_for_classifiers_only():
     strict = Tolerances(min_top1_agreement=1.0)
     flipped = REFERENCE[:, ::-1].copy()
     assert compare(flipped, strict, classifier=False).passed
@@ -81,8 +81,8 @@ def test_agreement_is_judged_on_classifiers_only():
         (Tolerances(min_cosine=0.99999), "cosine", ">="),
     ],
 )
-def test_a_figure_out_of_tolerance_fails_and_says_so(tolerances, name, sign):
-    comparison = compare(moved(0, 0.5), tolerances)
+def test_a_figure_out_of_tolerance_fails_with_a_clause(tolerances, name, sign):
+    comparison = compare(shifted(0, 0.5), tolerances)
     assert not comparison.passed
     (clause,) = comparison.failures
     (limit,) = tolerances.limits().values()
@@ -97,19 +97,19 @@ def test_a_figure_exactly_on_its_limit_passes():
 
 
 def test_a_figure_without_limit_has_no_limit_text():
-    assert {figure.limit_text for figure in compare(moved(0, 0.5)).figures} == {""}
+    assert {figure.limit_text for figure in compare(shifted(0, 0.5)).figures} == {""}
 
 
 @pytest.mark.parametrize(
     ("actual", "problem"),
     [
-        (REFERENCE.astype(np.float64), "dtype float64 where the source has float32"),
-        (REFERENCE[:2], "shape (2, 2) where the source has (3, 2)"),
-        (REFERENCE.reshape(3, 2, 1), "shape (3, 2, 1) where the source has (3, 2)"),
-        (REFERENCE.T.copy(), "shape (2, 3) where the source has (3, 2)"),
+        (REFERENCE.astype(np.float64), "dtype is float64, but the source has float32"),
+        (REFERENCE[:2], "shape is (2, 2), but the source has (3, 2)"),
+        (REFERENCE.reshape(3, 2, 1), "shape is (3, 2, 1), but the source has (3, 2)"),
+        (REFERENCE.T.copy(), "shape is (2, 3), but the source has (3, 2)"),
     ],
 )
-def test_another_dtype_or_shape_is_a_problem_and_nothing_is_measured(actual, problem):
+def test_a_different_dtype_or_shape_is_a_problem_without_figures(actual, problem):
     comparison = compare(actual)
     assert (comparison.problem, comparison.figures, comparison.passed) == (problem, (), False)
     assert comparison.worst_sample is None
@@ -124,25 +124,25 @@ def test_nan_and_infinity_are_counted_by_sample_and_never_pass(bad, value):
     problem = compare(actual).problem
     if any(bad):
         count = f"in {sum(bad)} of 3 samples, first in sample {bad.index(True)}"
-        assert problem == f"the artifact computes NaN or infinity {count}"
+        assert problem == f"the artifact returns NaN or infinity {count}"
     else:
         assert problem is None
 
 
-def test_a_source_that_computes_nan_is_named_as_the_culprit():
+def test_a_source_that_returns_nan_is_named_in_the_problem():
     reference = REFERENCE.copy()
     reference[2] = np.nan
     problem = compare(REFERENCE, reference=reference).problem
-    assert problem == "the source computes NaN or infinity in 1 of 3 samples, first in sample 2"
+    assert problem == "the source returns NaN or infinity in 1 of 3 samples, first in sample 2"
 
 
-def test_nan_on_both_sides_is_no_agreement():
+def test_nan_in_both_outputs_does_not_pass():
     both = np.full((2, 2), np.nan, np.float32)
     assert not compare(both, reference=both).passed
 
 
 @pytest.mark.parametrize("shape", [(0, 2), (3, 0)])
-def test_no_samples_are_no_evidence(shape):
+def test_comparing_no_samples_does_not_pass(shape):
     empty = np.empty(shape, np.float32)
     comparison = compare(empty, reference=empty)
     assert not comparison.passed
@@ -152,7 +152,7 @@ def test_no_samples_are_no_evidence(shape):
 def test_a_source_that_ignores_its_input_is_no_evidence():
     constant = np.full((4, 2), 0.5, np.float32)
     problem = compare(constant, reference=constant).problem
-    assert problem == "the source computes the same for all 4 samples, which is no evidence of equality"
+    assert problem == "the source returns the same output for all 4 samples, which is no evidence of equality"
 
 
 def test_a_single_sample_may_be_compared():
@@ -167,29 +167,29 @@ def test_integer_outputs_are_compared_too():
 
 @SEEDED
 @given(outputs, outputs)
-def test_a_comparison_survives_the_trip_through_json(reference, actual):
+def test_a_comparison_survives_a_json_round_trip(reference, actual):
     comparison = compare(actual, Tolerances(rmse=1.0, min_sqnr_db=20.0), reference, classifier=True)
     assert comparison_from_dict(json.loads(to_json(asdict(comparison)))) == comparison
 
 
 @SEEDED
 @given(outputs, st.floats(0, 10))
-def test_a_comparison_passes_exactly_when_nothing_failed(actual, limit):
+def test_a_comparison_passes_exactly_when_it_has_no_failures(actual, limit):
     comparison = compare(actual, Tolerances(max_abs_error=limit))
     assert comparison.passed == (not comparison.failures)
     assert comparison.passed == (comparison.value("max_abs_error") <= limit)
 
 
 def test_outputs_are_matched_by_name_and_not_by_order():
-    other = REFERENCE * 2
+    doubled = REFERENCE * 2
     comparisons = compare_outputs(
-        {"a": REFERENCE, "b": other},
-        {"b": other.copy(), "a": REFERENCE.copy()},
+        {"a": REFERENCE, "b": doubled},
+        {"b": doubled.copy(), "a": REFERENCE.copy()},
         {"a": NONE, "b": NONE},
         classifier=False,
     )
-    assert [item.output for item in comparisons] == ["a", "b"]
-    assert all(item.value("max_abs_error") == 0 for item in comparisons)
+    assert [comparison.output for comparison in comparisons] == ["a", "b"]
+    assert all(comparison.value("max_abs_error") == 0 for comparison in comparisons)
 
 
 def test_an_output_that_the_artifact_lacks_is_a_problem():
@@ -203,5 +203,5 @@ def test_an_output_that_the_artifact_lacks_is_a_problem():
 @pytest.mark.parametrize(
     ("value", "text"), [(None, "inf"), (0.123456, "0.123"), (0.9999123, "0.9999123"), (1.0, "1"), (1e-7, "1e-07")]
 )
-def test_a_figure_prints_with_the_digits_that_matter(value, text):
+def test_a_figure_is_formatted_with_its_significant_digits(value, text):
     assert format_figure(value) == text
