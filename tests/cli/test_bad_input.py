@@ -115,7 +115,7 @@ def copy(project: Path, tmp_path: Path) -> Path:
     [
         ("", "manifest.json: this manifest is empty"),
         ('{"schema_version": 1', "manifest.json: this manifest is not valid JSON"),
-        ("[1, 2]", "manifest.json: this manifest holds a JSON list where an object belongs"),
+        ("[1, 2]", "manifest.json: this manifest must be a JSON object (got list)"),
         ('{"schema_version": 99}', "manifest.json: schema_version is 99; this edgekit reads 1"),
         ('{"schema_version": 1, "colour": "red"}', "manifest.json: colour: unknown key; allowed: calibration, file"),
         ('{"schema_version": 1, "model": 3}', "manifest.json: model: must be a str (got 3)"),

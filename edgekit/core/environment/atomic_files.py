@@ -1,4 +1,4 @@
-"""Writing so that a killed process leaves nothing half done, and reading so that a bad file is one sentence."""
+"""Atomic writes, so that a killed process leaves no partial files, and reads that report a bad file in one line."""
 
 from __future__ import annotations
 
@@ -19,15 +19,26 @@ from typing import Any
 
 from edgekit.core.errors import DiskFull, EdgekitError, InputError
 
+# Of temporary files and folders. The dot hides them from listings and from the search for artifacts.
 STAGING_PREFIX = ".edgekit-"
+
 _umask_lock = threading.Lock()
 
 
 def os_error(error: OSError, path: Path) -> EdgekitError:
-    """The sentence for an OSError met while writing `path`."""
+    """Convert an OSError that was raised while `path` was written.
+
+    Args:
+        error: The error.
+        path: The file or folder that was to be written.
+
+    Returns:
+        DiskFull when there is no space, else an InputError that says which file cannot be read or written.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"no space left on the disk that holds {path}; nothing was changed there", step="write")
     reason = (error.strerror or str(error)).lower()
+    # The error is about another file: one that was read to write this one.
     if error.filename is not None and not Path(str(error.filename)).is_relative_to(path.parent):
         return InputError(f"cannot read {error.filename}: {reason}")
     return InputError(f"cannot write {path}: {reason}")
@@ -35,7 +46,15 @@ def os_error(error: OSError, path: Path) -> EdgekitError:
 
 @contextmanager
 def mapped_write_errors(path: Path) -> Iterator[None]:
-    """Maps the OSErrors of the block to InputError (not writable) and DiskFull."""
+    """Convert an OSError of the block.
+
+    Args:
+        path: The file or folder that the block writes.
+
+    Raises:
+        InputError: The path cannot be written.
+        DiskFull: There is no space left.
+    """
     try:
         yield
     except OSError as error:
@@ -44,16 +63,27 @@ def mapped_write_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def staged_folder(final: Path) -> Iterator[Path]:
-    """A temporary folder beside `final` that takes its place when the block ends without an error.
+    """Create a temporary folder beside `final`, which replaces `final` when the block ends without an error.
 
-    Whatever stood at `final` stays until the new folder is complete. On an error, or an interrupt, the temporary folder
-    is removed and `final` is as it was. Raises InputError when the parent cannot be written, DiskFull when it is full.
+    An existing folder stays in place until the new one is complete. On an error, or an interrupt, the temporary folder
+    and parents that were created for it are removed, and `final` is unchanged.
+
+    Args:
+        final: The folder to write.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        InputError: The parent folder cannot be written.
+        DiskFull: There is no space left.
     """
-    made = [folder for folder in final.parents if not folder.exists()]
+    created_parents = [folder for folder in final.parents if not folder.exists()]
     with mapped_write_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_files(final.parent)
         staging = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=final.parent))
+        # mkdtemp() allows only the owner; a folder has the permissions of an ordinary mkdir().
         staging.chmod(0o777 & ~_umask())
     try:
         with mapped_write_errors(final):
@@ -61,14 +91,14 @@ def staged_folder(final: Path) -> Iterator[Path]:
             _replace_folder(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        for folder in made:
-            with contextlib.suppress(OSError):  # something stands in it
+        for folder in created_parents:
+            with contextlib.suppress(OSError):  # it is not empty, as after a success
                 folder.rmdir()
 
 
 @cache
 def _own_host() -> str:
-    """Hosts, and containers, that share a folder number their processes each for themselves."""
+    """Return a digest of the host's name: process ids are unique only within a host, or a container."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
@@ -77,8 +107,13 @@ def _own_prefix() -> str:
 
 
 def remove_stale_files(folder: Path) -> None:
-    """Removes what processes of this host that were killed have left in the folder: temporary names carry their
-    maker's host and process."""
+    """Remove the temporary files and folders of killed processes of this host.
+
+    Temporary names contain the host and the process id of their creator. Those of other hosts are kept.
+
+    Args:
+        folder: The folder to clean, without its subfolders.
+    """
     own = f"{STAGING_PREFIX}{_own_host()}-"
     for path in folder.glob(f"{own}*-*"):
         pid = path.name.removeprefix(own).partition("-")[0]
@@ -90,8 +125,9 @@ def remove_stale_files(folder: Path) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether there is a process of that number."""
+    """Return whether a process with this id exists on this host."""
     try:
+        # Signal 0 only checks. PermissionError: it exists, and belongs to another user.
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
@@ -101,7 +137,9 @@ def alive(pid: int) -> bool:
 
 
 def _umask() -> int:
-    with _umask_lock:  # it can only be read by setting it, and it is all threads'
+    # The umask can only be read by setting it, and it belongs to the whole process. 0o077 is the safe choice for a file
+    # that another thread creates meanwhile.
+    with _umask_lock:
         current = os.umask(0o077)
         os.umask(current)
     return current
@@ -111,6 +149,7 @@ def _replace_folder(staging: Path, final: Path) -> None:
     if not final.exists():
         staging.rename(final)
         return
+    # POSIX rename() does not replace a folder that is not empty: move the old one away, and back if the second fails.
     old = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=final.parent))
     try:
         final.rename(old / "old")
@@ -124,7 +163,16 @@ def _replace_folder(staging: Path, final: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces the file in one step. Raises InputError or DiskFull; the old file then stands as it was."""
+    """Replace a file atomically. After an error the old file is unchanged.
+
+    Args:
+        path: The file; missing parent folders are created.
+        text: Its content, which is encoded as UTF-8.
+
+    Raises:
+        InputError: The file cannot be written.
+        DiskFull: There is no space left.
+    """
     with mapped_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=_own_prefix(), dir=path.parent)
@@ -139,17 +187,48 @@ def write_text(path: Path, text: str) -> None:
 
 
 def to_json(data: Any) -> str:
-    """JSON with stable key order and no NaN (which JSON does not have: use null)."""
+    """Format data as JSON with sorted keys and a final line feed.
+
+    Args:
+        data: Values that JSON can represent.
+
+    Returns:
+        The text.
+
+    Raises:
+        ValueError: The data contain NaN or infinity, which JSON cannot represent; use None.
+    """
     return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, data: Any) -> None:
-    """`to_json` into the file, in one step."""
+    """Replace a file atomically by data as JSON.
+
+    Args:
+        path: The file; missing parent folders are created.
+        data: Values that JSON can represent.
+
+    Raises:
+        InputError: The file cannot be written.
+        DiskFull: There is no space left.
+        ValueError: The data contain NaN or infinity.
+    """
     write_text(path, to_json(data))
 
 
 def read_bytes(path: Path, what: str) -> bytes:
-    """The content. Raises InputError when the file is missing, unreadable or empty."""
+    """Read a file that must not be empty.
+
+    Args:
+        path: The file.
+        what: What the file is, for error messages, such as "manifest".
+
+    Returns:
+        The content.
+
+    Raises:
+        InputError: The file is missing, unreadable or empty.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -162,34 +241,52 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """The JSON object in the file. Raises InputError when it is missing, empty, truncated or something else."""
+    """Read a JSON file that holds an object.
+
+    Args:
+        path: The file.
+        what: What the file is, for error messages, such as "manifest".
+
+    Returns:
+        The object.
+
+    Raises:
+        InputError: The file is missing, unreadable, empty or not valid JSON, or holds no object.
+    """
     content = read_bytes(path, what)
     try:
         data = json.loads(content)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
         raise InputError(f"{path}: this {what} is not valid JSON ({error})") from None
     if not isinstance(data, dict):
-        raise InputError(f"{path}: this {what} holds a JSON {type(data).__name__} where an object belongs")
+        raise InputError(f"{path}: this {what} must be a JSON object (got {type(data).__name__})")
     return data
 
 
 def sha256_file(path: Path) -> str:
-    """The hex digest of the file's content."""
+    """Return the sha256 of a file's content, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_path(path: Path) -> str:
-    """The hex digest of a file's content, or of a folder's: the names and digests of all files in it."""
+    """Compute the sha256 of a file or folder.
+
+    Args:
+        path: The file or folder.
+
+    Returns:
+        In hexadecimal, the digest of the file's content, or of the sorted names and digests of all files in the folder.
+    """
     if path.is_file():
         return sha256_file(path)
     hasher = hashlib.sha256()
-    for item in sorted(path.rglob("*")):
-        if item.is_file():
-            hasher.update(f"{item.relative_to(path).as_posix()} {sha256_file(item)}\n".encode())
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            hasher.update(f"{file.relative_to(path).as_posix()} {sha256_file(file)}\n".encode())
     return hasher.hexdigest()
 
 
 def size_of(path: Path) -> int:
-    """The bytes of a file, or of all files in a folder."""
-    return sum(item.stat().st_size for item in ([path] if path.is_file() else path.rglob("*")) if item.is_file())
+    """Return the size of a file, or of all files in a folder, in bytes."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())

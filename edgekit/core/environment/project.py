@@ -1,4 +1,4 @@
-"""Where things are: the project's root, its build folder, and the models and device profiles it can see."""
+"""The project folder: its build folder, models and device profiles, and those that edgekit ships."""
 
 from __future__ import annotations
 
@@ -11,20 +11,37 @@ from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
 
 _PACKAGE = Path(__file__).parents[2]
+
+# The folders that edgekit ships.
 SHIPPED = ("models", "device_profiles")
+
+# Precedes the name of a shipped file in records.
 SHIPPED_PREFIX = "edgekit's "
-"""Before the name of a file that came with edgekit."""
 
 
 def shipped(name: str) -> Path:
-    """The folder that came with edgekit: inside the package when installed, beside it in a checkout."""
+    """Return a folder that edgekit ships.
+
+    Args:
+        name: One of `SHIPPED`.
+
+    Returns:
+        The folder, which is inside the package when edgekit is installed and beside it in a checkout.
+    """
     inside = _PACKAGE / "_shipped" / name
     return inside if inside.is_dir() else _PACKAGE.parent / name
 
 
 @cache
 def portable_path(path: str) -> str:
-    """A path as records name it: what came with edgekit without where edgekit is installed."""
+    """Return a path in the form of records, which does not depend on where edgekit is installed.
+
+    Args:
+        path: A path.
+
+    Returns:
+        `edgekit's models/…` for a shipped file; any other path unchanged.
+    """
     if not Path(path).is_absolute():
         return path
     for name in SHIPPED:
@@ -36,82 +53,129 @@ def portable_path(path: str) -> str:
 
 @dataclass(frozen=True)
 class Project:
-    """A folder of the user's. Its own `models/` and `device_profiles/` come before those that edgekit ships."""
+    """A project folder. Its own `models/` and `device_profiles/` take precedence over those that edgekit ships."""
 
     root: Path
 
     @property
     def build(self) -> Path:
-        """Where all stages write."""
+        """The folder that all stages write to."""
         return self.root / "build"
 
     def _entries(self, folder: str, pattern: str) -> dict[str, Path]:
-        found: dict[str, Path] = {}
+        entries: dict[str, Path] = {}
+        # The project's own come second, so that they replace shipped ones of the same name.
         for base in (shipped(folder), self.root / folder):
-            found |= {path.parent.name if pattern.startswith("*/") else path.stem: path for path in base.glob(pattern)}
-        return dict(sorted(found.items()))
+            names = {path.parent.name if pattern.startswith("*/") else path.stem: path for path in base.glob(pattern)}
+            entries |= names
+        return dict(sorted(entries.items()))
 
     def models(self) -> dict[str, Path]:
-        """Reference model name -> its folder."""
+        """Return the reference models: name -> folder, sorted by name."""
         return {name: path.parent for name, path in self._entries("models", "*/model.toml").items()}
 
     def model_folder(self, name: str) -> Path:
-        """The model's folder. Raises InputError that lists the known models."""
+        """Return the folder of a reference model.
+
+        Args:
+            name: The model's name.
+
+        Returns:
+            The folder of its `model.toml`.
+
+        Raises:
+            InputError: There is no such model; lists the known ones.
+        """
         models = self.models()
         if name not in models:
             raise unknown_name("model", name, list(models))
         return models[name]
 
     def code_base(self, name: str) -> Path:
-        """What the code of a model's source is relative to: the reference model's folder, or this project's."""
+        """Return the folder that code references of a model's source are relative to.
+
+        Args:
+            name: The model's name.
+
+        Returns:
+            The folder of a reference model; the root of the project for any other model.
+        """
         return self.models().get(name, self.root)
 
     def imported_models(self, name: str) -> tuple[str, ...]:
-        """The kinds of a model of the user's that was taken in before; none for a reference model."""
+        """Return the source kinds under which a model of the user's was imported.
+
+        Args:
+            name: The model's name.
+
+        Returns:
+            The kinds, sorted; none for a reference model.
+        """
         if name in self.models() or not name or "/" in name:
             return ()
         return tuple(sorted(path.parent.parent.name for path in self.build.glob(f"{name}/*/source/{SOURCE_FILE}")))
 
     def device_files(self) -> dict[str, Path]:
-        """Device name -> its TOML file."""
+        """Return the device profiles: device name -> TOML file, sorted by name."""
         return self._entries("device_profiles", "*.toml")
 
     def device_file(self, name: str) -> Path:
-        """The profile's file. Raises InputError that lists the known devices."""
+        """Return the file of a device profile.
+
+        Args:
+            name: The device's name.
+
+        Returns:
+            The TOML file.
+
+        Raises:
+            InputError: There is no such device; lists the known ones.
+        """
         files = self.device_files()
         if name not in files:
             raise unknown_name("device", name, list(files))
         return files[name]
 
     def source_folder(self, model: str, kind: str) -> Path:
-        """build/<model>/<kind>/source"""
+        """Return `build/<model>/<kind>/source`."""
         return self.build / model / kind / "source"
 
     def checkpoint_folder(self, model: str, kind: str) -> Path:
-        """build/<model>/<kind>/.checkpoint: there while a training is under way, or after it was cut short."""
+        """Return `build/<model>/<kind>/.checkpoint`, which exists during a training and after it was interrupted."""
         return self.build / model / kind / ".checkpoint"
 
     def tensorboard_folder(self, model: str, kind: str) -> Path:
-        """build/<model>/<kind>/tensorboard"""
+        """Return `build/<model>/<kind>/tensorboard`."""
         return self.build / model / kind / "tensorboard"
 
     def is_trained(self, model: str, kind: str) -> bool:
-        """Whether a trained source stands there."""
+        """Return whether a trained source model exists in the build folder."""
         return (self.source_folder(model, kind) / SOURCE_FILE).is_file()
 
     def artifact_folder(self, model: str, kind: str, slug: str) -> Path:
-        """build/<model>/<kind>/<target>-<precision>"""
+        """Return `build/<model>/<kind>/<slug>`, where the slug is a variant's `<target>-<precision>`."""
         return self.build / model / kind / slug
 
     def artifact_folders(self) -> Iterator[Path]:
-        """Every artifact under build/, in order."""
+        """Yield the folders of all artifacts in the build folder, sorted."""
         for manifest in sorted(self.build.glob(f"*/*/*/{MANIFEST_FILE}")):
+            # Hidden folders are exports that have not finished.
             if not any(part.startswith(".") for part in manifest.relative_to(self.build).parts):
                 yield manifest.parent
 
 
 def open_project(root: Path) -> Project:
-    """The project at `root`. Raises InputError when that is no folder."""
+    """Open a project.
+
+    Args:
+        root: The project's folder.
+
+    Returns:
+        The project, with an absolute root.
+
+    Raises:
+        InputError: There is no such folder.
+    """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     return Project(root.resolve())

@@ -1,4 +1,4 @@
-"""Which files a Python file consists of: itself, and whatever it imports that lies beside it. Nothing is executed."""
+"""The local modules that a Python file imports, read from its syntax tree. Nothing is executed."""
 
 from __future__ import annotations
 
@@ -8,25 +8,41 @@ from pathlib import Path
 
 
 def files_of(path: Path, top: Path) -> tuple[Path, ...]:
-    """The file and every module below `top` that it imports, directly or not. One that Python cannot parse imports
-    nothing: whoever runs it will say so."""
-    found: dict[Path, None] = {}
+    """Return a Python file and all modules below a folder that it imports, directly or indirectly.
+
+    Args:
+        path: The file.
+        top: The folder of the modules.
+
+    Returns:
+        The files, `path` first; none if `path` does not exist. A file with a syntax error has no imports: running it
+        reports the error.
+    """
+    files: dict[Path, None] = {}
     queue = [path]
     while queue:
         file = queue.pop()
-        if file not in found and file.is_file():
-            found[file] = None
-            queue += _imported(file, top)
-    return tuple(found)
+        if file not in files and file.is_file():
+            files[file] = None
+            queue += _imported_files(file, top)
+    return tuple(files)
 
 
 def module_file(name: str, top: Path) -> Path | None:
-    """The file of a module below `top`, or None."""
+    """Return the file of a module.
+
+    Args:
+        name: The module's dotted name.
+        top: The folder of the modules.
+
+    Returns:
+        The module's file, a package's `__init__.py`, or None if there is neither below `top`.
+    """
     base = top.joinpath(*name.split("."))
     return next((path for path in (base.with_name(f"{base.name}.py"), base / "__init__.py") if path.is_file()), None)
 
 
-def _imported(file: Path, top: Path) -> Iterator[Path]:
+def _imported_files(file: Path, top: Path) -> Iterator[Path]:
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -34,16 +50,16 @@ def _imported(file: Path, top: Path) -> Iterator[Path]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from _modules(alias.name, top)
+                yield from _module_files(alias.name, top)
         elif isinstance(node, ast.ImportFrom):
             base = file.parents[node.level - 1] if 0 < node.level <= len(file.parents) else top
-            # What is imported from a package may be a name in it, or a module of it.
+            # `from package import name`: the name may be a module of the package.
             for name in (node.module, *(f"{node.module or ''}.{alias.name}" for alias in node.names)):
-                yield from _modules((name or "").strip("."), base)
+                yield from _module_files((name or "").strip("."), base)
 
 
-def _modules(name: str, top: Path) -> Iterator[Path]:
-    """The files of a dotted name: those of its packages, and its own."""
+def _module_files(name: str, top: Path) -> Iterator[Path]:
+    """Yield the files of a module and of the packages that contain it."""
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
         path = module_file(".".join(parts[:end]), top) if parts[0] else None

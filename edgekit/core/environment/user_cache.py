@@ -1,4 +1,4 @@
-"""The user's cache folder: what edgekit fetched or built once, for all projects."""
+"""The user's cache folder: downloads and builds that all projects share."""
 
 from __future__ import annotations
 
@@ -12,21 +12,34 @@ from edgekit.core.environment.atomic_files import mapped_write_errors
 
 
 def cache_folder() -> Path:
-    """`$EDGEKIT_CACHE`, else `$XDG_CACHE_HOME/edgekit`, else `~/.cache/edgekit`; it need not exist yet."""
-    own = os.environ.get("EDGEKIT_CACHE")
-    if own:
-        return Path(own).absolute()
-    # The XDG base directory specification: a relative path is invalid, and to be ignored.
+    """Return the cache folder, which need not exist yet.
+
+    Returns:
+        `$EDGEKIT_CACHE`, else `$XDG_CACHE_HOME/edgekit`, else `~/.cache/edgekit`, as an absolute path.
+    """
+    override = os.environ.get("EDGEKIT_CACHE")
+    if override:
+        return Path(override).absolute()
+    # The XDG base directory specification says that a relative path is invalid and must be ignored.
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "edgekit"
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time in the folder, which is made; the others wait. The lock ends with its process."""
+    """Hold a lock on a folder, which is created if it is missing. Other processes wait for the lock.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        InputError: The folder cannot be written.
+        DiskFull: There is no space left.
+    """
     with mapped_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / ".lock").open("w")
+    # The kernel releases a flock() when the file is closed, also when the process is killed.
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""Loading Python code that the user named, or that a model's folder holds."""
+"""Loading of Python code of the user's, by file or module name."""
 
 from __future__ import annotations
 
@@ -15,13 +15,23 @@ from edgekit.core.errors import InputError
 
 
 def load_function(path: Path, name: str) -> Callable[..., Any]:
-    """The function `name` of the file, which is executed as a module.
+    """Import a Python file and return one of its functions.
 
-    Raises InputError when file or function is missing, or Python cannot parse the file.
+    Args:
+        path: The file, which is executed as a module, once in a process.
+        name: The function's name.
+
+    Returns:
+        The function.
+
+    Raises:
+        InputError: The file or the function is missing, or the file has a syntax error.
+        Exception: The code of the file raised it.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such Python file")
-    # One module name a path, so that two models' data.py do not meet, and a second load gives the same classes.
+    # The module name depends on the path: `data.py` of two models do not collide, and loading a file twice returns the
+    # same classes.
     module_name = f"edgekit_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
     module = sys.modules.get(module_name)
     if module is None:
@@ -35,7 +45,7 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
         except SyntaxError as error:
             del sys.modules[module_name]
             raise InputError(f"{path}: line {error.lineno}: {error.msg}") from None
-        except BaseException:
+        except BaseException:  # a module that was executed in part must not be found by the next load
             del sys.modules[module_name]
             raise
     function = getattr(module, name, None)
@@ -47,9 +57,11 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Factory:
-    """A function that the user named: `file.py:function` or `package.module:function`.
+    """A reference to a function of the user's: `file.py:function` or `package.module:function`.
 
-    `where` is the file's path, absolute or relative to the folder that `load` is given, or the module's dotted name.
+    Attributes:
+        where: The file's path, absolute or relative to the base folder of `load`, or the module's dotted name.
+        name: The function's name.
     """
 
     where: str
@@ -57,7 +69,14 @@ class Factory:
 
     @classmethod
     def parse(cls, text: str) -> Factory:
-        """From `where:function`; without a function it is `build`."""
+        """Parse a reference.
+
+        Args:
+            text: `WHERE:FUNCTION`, or `WHERE` alone for the function `build`.
+
+        Returns:
+            The reference.
+        """
         where, _, name = text.rpartition(":")
         return cls(where, name) if where else cls(text, "build")
 
@@ -65,13 +84,22 @@ class Factory:
         return f"{self.where}:{self.name}"
 
     def file(self, base: Path) -> Path | None:
-        """The Python file, or None for a module's name."""
+        """Return the Python file below the base folder, or None if the reference names a module."""
         return base / self.where if self.where.endswith(".py") else None
 
     def load(self, base: Path) -> Callable[..., Any]:
-        """The function. What stands beside the file (for a module: in `base`) can be imported by it.
+        """Import the function.
 
-        Raises InputError when file, module or function is missing, or when importing it raises.
+        The folder of the file (for a module: `base`) is put on `sys.path`, so that the code can import its neighbours.
+
+        Args:
+            base: The folder that relative paths and modules are searched in.
+
+        Returns:
+            The function.
+
+        Raises:
+            InputError: The file, module or function is missing, or importing it raises.
         """
         path = self.file(base)
         folder = str((base if path is None else path.parent).resolve())
@@ -81,33 +109,45 @@ class Factory:
             return load_function(path, self.name) if path else _module_function(self.where, self.name)
         except InputError:
             raise
-        except (Exception, SystemExit) as error:  # whatever the user's code raises when it is imported
-            raise InputError(f"{self}: importing it raised {_told(error)}") from error
+        except (Exception, SystemExit) as error:  # the user's code may raise anything, or call sys.exit()
+            raise InputError(f"{self}: importing it raised {_error_summary(error)}") from error
 
     def call(self, base: Path, *arguments: Any) -> Any:
-        """What the function returns. Raises InputError when it cannot be loaded, or raises."""
+        """Import the function and call it.
+
+        Args:
+            base: The folder that relative paths and modules are searched in.
+            *arguments: The arguments of the function.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            InputError: The function cannot be imported, or raises.
+        """
         function = self.load(base)
         try:
             return function(*arguments)
-        except (Exception, SystemExit) as error:  # whatever the user's code raises
-            raise InputError(f"{self} raised {_told(error)}") from error
+        except (Exception, SystemExit) as error:
+            raise InputError(f"{self} raised {_error_summary(error)}") from error
 
 
 def _module_function(module: str, name: str) -> Callable[..., Any]:
     try:
-        found = importlib.import_module(module)
+        loaded_module = importlib.import_module(module)
     except ModuleNotFoundError as error:
+        # Only the module itself or a package that contains it: any other name is an import of the user's code.
         if error.name and f"{module}.".startswith(f"{error.name}."):
             raise InputError(f"{module}: there is no Python module of this name") from None
         raise
-    function = getattr(found, name, None)
+    function = getattr(loaded_module, name, None)
     if not callable(function):
         raise InputError(f"{module}: there is no function {name}() in this module")
     loaded: Callable[..., Any] = function
     return loaded
 
 
-def _told(error: BaseException) -> str:
-    """`ValueError: the first line of what it says`"""
+def _error_summary(error: BaseException) -> str:
+    """Return the type and the first line of an error, such as `ValueError: the shape is wrong`."""
     message = next(iter(str(error).splitlines()), "")[:200]
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

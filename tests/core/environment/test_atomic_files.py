@@ -1,4 +1,4 @@
-"""Files that are never half written, and bad files that become one sentence."""
+"""Atomic writes, and bad files that become one-line errors."""
 
 import errno
 import hashlib
@@ -24,7 +24,7 @@ def make_old_folder(folder):
     (folder / "old.txt").write_text("old")
 
 
-def test_a_staged_folder_appears_whole_with_missing_parents(tmp_path):
+def test_a_staged_folder_appears_complete_with_missing_parents(tmp_path):
     final = tmp_path / "a" / "b" / "artifact"
     with atomic_files.staged_folder(final) as staging:
         (staging / "model.bin").write_bytes(b"123")
@@ -54,7 +54,7 @@ def test_an_error_in_the_block_leaves_the_old_folder_as_it_was(tmp_path, error):
     assert left_over(tmp_path) == []
 
 
-def test_the_old_folder_stands_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+def test_the_old_folder_is_restored_when_the_new_one_cannot_replace_it(tmp_path, monkeypatch):
     final = tmp_path / "artifact"
     make_old_folder(final)
     rename = Path.rename
@@ -96,7 +96,7 @@ def test_a_full_disk_is_an_error_of_its_own(tmp_path, number):
     assert caught.value.exit_code == 4
 
 
-def test_text_replaces_the_file_and_makes_its_folder(tmp_path):
+def test_write_text_replaces_the_file_and_creates_its_folder(tmp_path):
     path = tmp_path / "deep" / "note.txt"
     atomic_files.write_text(path, "first")
     atomic_files.write_text(path, "zweitens: ä\n")
@@ -110,7 +110,7 @@ def test_a_written_file_has_the_permissions_of_an_ordinary_one(tmp_path):
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
-def test_text_that_cannot_take_its_place_leaves_nothing_behind(tmp_path):
+def test_a_failed_write_leaves_no_temporary_file(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(InputError, match="cannot write"):
         atomic_files.write_text(tmp_path / "taken", "text")
@@ -137,7 +137,7 @@ def test_json_has_stable_keys_and_ends_with_a_line_feed():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_json_refuses_what_json_does_not_have(value):
+def test_json_refuses_nan_and_infinity(value):
     with pytest.raises(ValueError):
         atomic_files.to_json({"x": value})
 
@@ -147,20 +147,20 @@ def test_written_json_reads_back(tmp_path):
     assert atomic_files.read_json(tmp_path / "x.json", "thing") == {"a": [1, 2.5, "ä", None]}
 
 
-def test_a_missing_file_is_one_sentence(tmp_path):
+def test_a_missing_file_is_a_one_line_error(tmp_path):
     with pytest.raises(InputError) as caught:
         atomic_files.read_bytes(tmp_path / "gone", "manifest")
     assert str(caught.value) == f"{tmp_path / 'gone'}: no such manifest"
 
 
-def test_an_empty_file_is_one_sentence(tmp_path):
+def test_an_empty_file_is_a_one_line_error(tmp_path):
     (tmp_path / "empty").touch()
     with pytest.raises(InputError) as caught:
         atomic_files.read_bytes(tmp_path / "empty", "manifest")
     assert str(caught.value) == f"{tmp_path / 'empty'}: this manifest is empty"
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_refused_as_a_file(tmp_path):
     with pytest.raises(InputError) as caught:
         atomic_files.read_bytes(tmp_path, "manifest")
     assert str(caught.value) == f"{tmp_path}: cannot read this manifest: is a directory"
@@ -171,7 +171,7 @@ def test_a_folder_is_no_file(tmp_path):
     [b'{"a": ', b"\xff\xfe\x00", b"not json", b"[" * 100_000, b'{"a": ' + b"1" * 5000 + b"}"],
     ids=["truncated", "no text", "words", "nested too deeply", "a number too long"],
 )
-def test_what_is_no_json_is_one_sentence(tmp_path, content):
+def test_invalid_json_is_a_one_line_error(tmp_path, content):
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match="this manifest is not valid JSON") as caught:
@@ -180,21 +180,21 @@ def test_what_is_no_json_is_one_sentence(tmp_path, content):
 
 
 @pytest.mark.parametrize(("data", "kind"), [([1], "list"), ("x", "str"), (3, "int"), (None, "NoneType")])
-def test_json_that_is_no_object_is_refused(tmp_path, data, kind):
+def test_json_that_is_not_an_object_is_refused(tmp_path, data, kind):
     path = tmp_path / "x.json"
     path.write_text(json.dumps(data))
     with pytest.raises(InputError) as caught:
         atomic_files.read_json(path, "manifest")
-    assert str(caught.value) == f"{path}: this manifest holds a JSON {kind} where an object belongs"
+    assert str(caught.value) == f"{path}: this manifest must be a JSON object (got {kind})"
 
 
-def test_the_digest_is_that_of_the_content(tmp_path):
+def test_the_digest_of_a_file_is_the_sha256_of_its_content(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert atomic_files.sha256_file(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
-def test_an_error_leaves_none_of_the_parents_that_were_made_for_the_folder(tmp_path, error):
+def test_an_error_removes_the_parents_that_were_created_for_the_folder(tmp_path, error):
     with (
         pytest.raises(type(error)),
         atomic_files.staged_folder(tmp_path / "build" / "net" / "torch" / "source") as staging,
@@ -204,14 +204,14 @@ def test_an_error_leaves_none_of_the_parents_that_were_made_for_the_folder(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_leaves_the_parents_that_were_there_before(tmp_path):
+def test_an_error_keeps_the_parents_that_existed_before(tmp_path):
     (tmp_path / "build").mkdir()
     with pytest.raises(RuntimeError), atomic_files.staged_folder(tmp_path / "build" / "net" / "source"):
         raise RuntimeError("broken")
     assert list(tmp_path.rglob("*")) == [tmp_path / "build"]
 
 
-def test_an_error_leaves_a_parent_that_something_else_was_written_to(tmp_path):
+def test_an_error_keeps_a_created_parent_that_is_not_empty(tmp_path):
     with pytest.raises(RuntimeError), atomic_files.staged_folder(tmp_path / "build" / "net" / "source"):
         (tmp_path / "build" / "note.txt").write_text("mine")
         raise RuntimeError("broken")
@@ -229,7 +229,7 @@ def make_tree(folder, content):
 TREE = {"saved_model.pb": b"graph", "variables/data": b"12345", "variables/index": b""}
 
 
-def test_the_digest_of_a_path_to_a_file_is_that_of_its_content(tmp_path):
+def test_sha256_path_of_a_file_is_its_sha256_file(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert atomic_files.sha256_path(tmp_path / "x") == atomic_files.sha256_file(tmp_path / "x")
     assert atomic_files.size_of(tmp_path / "x") == 3
@@ -261,8 +261,8 @@ def test_a_folder_whose_file_has_another_name_has_another_digest(tmp_path):
     assert atomic_files.sha256_path(first) != atomic_files.sha256_path(second)
 
 
-def test_what_killed_processes_left_is_swept_but_not_another_hosts(tmp_path, monkeypatch):
-    """Hosts that share a folder know nothing of one another's processes."""
+def test_files_of_killed_processes_are_removed_except_those_of_other_hosts(tmp_path, monkeypatch):
+    """Hosts that share a folder cannot see one another's processes."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     own = tmp_path / atomic_files._own_prefix().replace(str(os.getpid()), str(dead.pid))

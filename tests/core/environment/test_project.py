@@ -1,4 +1,4 @@
-"""Where things are."""
+"""The project folder, and the models and device profiles that edgekit ships."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def add_device(root, name):
     return path
 
 
-def test_what_is_no_folder_is_no_project(tmp_path):
+def test_a_path_that_is_not_a_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for root in (tmp_path / "gone", tmp_path / "file"):
         with pytest.raises(InputError) as caught:
@@ -43,7 +43,7 @@ def test_the_root_is_absolute(tmp_path, monkeypatch):
     assert open_project(Path()).root == tmp_path.resolve()
 
 
-def test_shipped_models_and_devices_are_seen_from_anywhere(project):
+def test_shipped_models_and_devices_are_listed_for_every_project(project):
     models = sorted(path.parent.name for path in (SHIPPED / "models").glob("*/model.toml"))
     devices = sorted(path.stem for path in (SHIPPED / "device_profiles").glob("*.toml"))
     assert {"linear", "simple_cnn"} <= set(models)
@@ -51,20 +51,20 @@ def test_shipped_models_and_devices_are_seen_from_anywhere(project):
     assert list(project.device_files()) == devices
 
 
-def test_a_model_of_the_project_s_own_is_listed_in_order(project):
+def test_a_model_of_the_project_is_listed_in_order(project):
     folder = add_model(project.root, "aardvark")
     assert next(iter(project.models().items())) == ("aardvark", folder)
     assert project.model_folder("aardvark") == folder
 
 
-def test_the_project_s_own_come_before_those_that_are_shipped(project):
+def test_models_and_devices_of_the_project_take_precedence_over_shipped_ones(project):
     assert project.model_folder("linear") == SHIPPED / "models" / "linear"
     folder, device = add_model(project.root, "linear"), add_device(project.root, "pixel-2")
     assert project.model_folder("linear") == folder
     assert project.device_file("pixel-2") == device
 
 
-def test_a_folder_without_model_toml_is_no_model(project):
+def test_a_folder_without_model_toml_is_not_a_model(project):
     (project.root / "models" / "empty").mkdir(parents=True)
     assert "empty" not in project.models()
 
@@ -88,7 +88,7 @@ def test_stages_write_below_build(project):
     assert project.artifact_folder("linear", "keras", "tflite-int8") == build / "linear" / "keras" / "tflite-int8"
 
 
-def test_a_model_is_trained_when_its_description_stands_there(project):
+def test_a_model_is_trained_when_its_source_json_exists(project):
     folder = project.source_folder("linear", "torch")
     folder.mkdir(parents=True)
     assert not project.is_trained("linear", "torch")
@@ -110,7 +110,7 @@ def test_artifacts_are_listed_in_order(project):
     assert list(project.artifact_folders()) == [*sorted(keras), torch]
 
 
-def test_half_done_exports_and_other_folders_are_no_artifacts(project):
+def test_unfinished_exports_and_other_folders_are_not_artifacts(project):
     add_artifact(project, "linear", "keras", ".edgekit-abc")
     add_artifact(project, ".edgekit-xyz", "keras", "tflite-int8")
     add_artifact(project, "linear", "keras", "tflite-int8", "deeper")
@@ -129,7 +129,7 @@ def test_a_project_without_build_has_no_artifacts(tmp_path):
     assert list(Project(tmp_path).artifact_folders()) == []
 
 
-def test_records_do_not_say_where_edgekit_is_installed(project):
+def test_paths_in_records_do_not_depend_on_where_edgekit_is_installed(project):
     shipped = project.model_folder("linear") / "data.py"
     assert portable_path(str(shipped)) == "edgekit's models/linear/data.py"
     assert (

@@ -1,9 +1,9 @@
-"""Which files a Python file consists of."""
+"""The local modules that a Python file imports."""
 
 from edgekit.core.environment.python_dependencies import files_of, module_file
 
 
-def made(folder, **files):
+def write_modules(folder, **files):
     for name, text in files.items():
         path = folder / (name.replace("__", "/") + ".py")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -11,8 +11,8 @@ def made(folder, **files):
     return lambda *names: {folder / name for name in names}
 
 
-def test_imports_are_followed_also_inside_functions_and_in_circles(tmp_path):
-    paths = made(
+def test_imports_inside_functions_and_circular_imports_are_followed(tmp_path):
+    paths = write_modules(
         tmp_path,
         net="import os, blocks\nfrom torch import nn",
         blocks="def build():\n    from layers import conv",
@@ -22,8 +22,8 @@ def test_imports_are_followed_also_inside_functions_and_in_circles(tmp_path):
     assert set(files_of(tmp_path / "net.py", tmp_path)) == paths("net.py", "blocks.py", "layers.py")
 
 
-def test_packages_and_relative_imports(tmp_path):
-    paths = made(
+def test_packages_and_relative_imports_are_followed(tmp_path):
+    paths = write_modules(
         tmp_path,
         net="from pack.inner import one\nimport pack.two as two",
         pack__other="",
@@ -34,18 +34,18 @@ def test_packages_and_relative_imports(tmp_path):
     for folder in ("pack", "pack/inner"):
         (tmp_path / folder / "__init__.py").write_text("")
     inits = paths("pack/__init__.py", "pack/inner/__init__.py")
-    found = set(files_of(tmp_path / "net.py", tmp_path))
-    assert found == inits | paths("net.py", "pack/two.py", "pack/three.py", "pack/inner/one.py")
+    files = set(files_of(tmp_path / "net.py", tmp_path))
+    assert files == inits | paths("net.py", "pack/two.py", "pack/three.py", "pack/inner/one.py")
 
 
-def test_what_python_cannot_parse_imports_nothing(tmp_path):
-    made(tmp_path, net="import blocks\ndef", blocks="")
+def test_a_file_with_a_syntax_error_has_no_imports(tmp_path):
+    write_modules(tmp_path, net="import blocks\ndef", blocks="")
     assert files_of(tmp_path / "net.py", tmp_path) == (tmp_path / "net.py",)
     assert files_of(tmp_path / "gone.py", tmp_path) == ()
 
 
-def test_a_module_s_file(tmp_path):
-    made(tmp_path, a__b="", c="")
+def test_module_file_finds_modules_and_packages(tmp_path):
+    write_modules(tmp_path, a__b="", c="")
     (tmp_path / "a/__init__.py").write_text("")
     assert module_file("a.b", tmp_path) == tmp_path / "a/b.py"
     assert module_file("a", tmp_path) == tmp_path / "a/__init__.py"

@@ -1,4 +1,4 @@
-"""Python files that the user named."""
+"""Loading of Python code of the user's."""
 
 import sys
 from pathlib import Path
@@ -26,20 +26,20 @@ def refusal(path, name="build"):
     return str(caught.value)
 
 
-def test_the_function_of_the_file_is_found(write):
+def test_the_function_of_a_file_is_returned(write):
     assert load_function(write("def build():\n    return 42\n"), "build")() == 42
 
 
-def test_a_class_may_stand_for_a_function(write):
+def test_a_class_is_accepted_as_a_function(write):
     assert load_function(write("class Net:\n    size = 3\n"), "Net")().size == 3
 
 
-def test_a_second_load_gives_the_same_object(write):
+def test_a_second_load_returns_the_same_object(write):
     path = write("class Net:\n    pass\n")
     assert load_function(path, "Net") is load_function(path, "Net")
 
 
-def test_two_files_of_the_same_name_do_not_meet(write, tmp_path):
+def test_two_files_of_the_same_name_do_not_collide(write, tmp_path):
     (tmp_path / "other").mkdir()
     first, second = write("def load():\n    return 1\n"), write("def load():\n    return 2\n", "other/model.py")
     assert (load_function(first, "load")(), load_function(second, "load")()) == (1, 2)
@@ -50,38 +50,38 @@ def test_dataclasses_of_the_file_work(write):
     assert load_function(write(source), "P")(3).x == 3
 
 
-def test_a_missing_file_is_one_sentence(tmp_path):
+def test_a_missing_file_is_a_one_line_error(tmp_path):
     assert refusal(tmp_path / "gone.py") == f"{tmp_path / 'gone.py'}: no such Python file"
     assert refusal(tmp_path) == f"{tmp_path}: no such Python file"
 
 
-def test_a_file_that_is_not_python_is_one_sentence(write):
+def test_a_file_that_is_not_python_is_a_one_line_error(write):
     path = write("hello", "model.txt")
     assert refusal(path) == f"{path}: this is not a Python file"
 
 
-def test_a_missing_function_is_one_sentence(write):
+def test_a_missing_function_is_a_one_line_error(write):
     path = write("def make():\n    pass\n")
     assert refusal(path) == f"{path}: there is no function build() in this file"
 
 
-def test_what_cannot_be_called_is_no_function(write):
+def test_a_name_that_is_not_callable_is_refused(write):
     path = write("build = 3\n")
     assert refusal(path) == f"{path}: there is no function build() in this file"
 
 
-def test_a_syntax_error_is_told_with_its_line(write):
+def test_a_syntax_error_is_reported_with_its_line(write):
     path = write("x = 1\ndef build(:\n    pass\n")
     assert refusal(path).startswith(f"{path}: line 2: ")
 
 
 @pytest.mark.parametrize("source", [b"x = '\xff'\n", b"x = 1\x00\n"], ids=["no UTF-8", "null byte"])
-def test_bytes_that_are_no_python_are_one_sentence(write, source):
+def test_bytes_that_are_not_python_are_a_one_line_error(write, source):
     path = write(source)
     assert refusal(path).startswith(f"{path}: ")
 
 
-def test_a_file_that_failed_is_run_again_once_it_is_mended(write):
+def test_a_file_that_raised_is_executed_again_after_it_was_fixed(write):
     path = write("raise RuntimeError('not yet')\n")
     with pytest.raises(RuntimeError, match="not yet"):
         load_function(path, "build")
@@ -89,7 +89,7 @@ def test_a_file_that_failed_is_run_again_once_it_is_mended(write):
     assert load_function(path, "build")() == "mended and longer"
 
 
-def test_a_syntax_error_that_was_mended_is_forgotten(write):
+def test_a_file_with_a_syntax_error_is_loaded_after_it_was_fixed(write):
     path = write("def build(\n")
     refusal(path)
     write("def build():\n    return 'mended'\n")
@@ -98,7 +98,7 @@ def test_a_syntax_error_that_was_mended_is_forgotten(write):
 
 @pytest.fixture
 def _own_path(monkeypatch):
-    """What a factory adds to Python's path is taken away again."""
+    """Restore `sys.path`, which a factory extends."""
     monkeypatch.setattr(sys, "path", [*sys.path])
 
 
@@ -122,14 +122,14 @@ def factory_refusal(text, base, *arguments):
         ("module", "module", "build"),
     ],
 )
-def test_a_factory_is_a_place_and_a_function(text, where, name):
+def test_a_factory_is_parsed_to_a_location_and_a_function(text, where, name):
     factory = Factory.parse(text)
     assert factory == Factory(where, name)
     assert str(factory) == f"{where}:{name}"
     assert Factory.parse(str(factory)) == factory
 
 
-def test_the_file_of_a_factory_is_found_from_the_base(tmp_path):
+def test_the_file_of_a_factory_is_relative_to_the_base(tmp_path):
     assert Factory("net.py", "build").file(tmp_path) == tmp_path / "net.py"
     assert Factory("/abs/net.py", "build").file(tmp_path) == Path("/abs/net.py")
     assert Factory("package.module", "build").file(tmp_path) is None
@@ -142,7 +142,7 @@ def test_a_factory_calls_the_function_of_a_file(write, tmp_path):
 
 
 @pytest.mark.usefixtures("_own_path")
-def test_a_file_can_import_what_stands_beside_it(write, tmp_path):
+def test_a_file_can_import_modules_beside_it(write, tmp_path):
     (tmp_path / "src").mkdir()
     write("VALUE = 7\n", "src/helper_beside_the_net.py")
     write("from helper_beside_the_net import VALUE\ndef build():\n    return VALUE\n", "src/net.py")
@@ -158,7 +158,7 @@ def test_a_factory_calls_the_function_of_a_module_in_the_base(write, tmp_path):
 
 
 @pytest.mark.usefixtures("_own_path")
-def test_a_missing_place_or_function_is_one_sentence(write, tmp_path):
+def test_a_missing_location_or_function_is_a_one_line_error(write, tmp_path):
     write("def make():\n    pass\n", "net.py")
     write("def make():\n    pass\n", "a_module_here.py")
     path = tmp_path / "net.py"
@@ -172,24 +172,24 @@ def test_a_missing_place_or_function_is_one_sentence(write, tmp_path):
 
 
 @pytest.mark.usefixtures("_own_path")
-@pytest.mark.parametrize("place", ["file", "module"])
-def test_what_importing_the_code_raises_is_told_in_one_line(write, tmp_path, place):
-    write("raise ValueError('not today\\nnor tomorrow')\n", f"raises_in_a_{place}.py")
-    where = "raises_in_a_file.py" if place == "file" else "raises_in_a_module"
+@pytest.mark.parametrize("location", ["file", "module"])
+def test_an_exception_during_the_import_is_reported_in_one_line(write, tmp_path, location):
+    write("raise ValueError('not today\\nnor tomorrow')\n", f"raises_in_a_{location}.py")
+    where = "raises_in_a_file.py" if location == "file" else "raises_in_a_module"
     expected = f"{where}:build: importing it raised ValueError: not today"
     assert factory_refusal(f"{where}:build", tmp_path) == expected
 
 
 @pytest.mark.usefixtures("_own_path")
-@pytest.mark.parametrize("place", ["file", "module"])
-def test_a_package_that_the_code_misses_is_named(write, tmp_path, place):
-    write("import a_package_that_nobody_has\n", f"needs_it_in_a_{place}.py")
-    where = "needs_it_in_a_file.py" if place == "file" else "needs_it_in_a_module"
+@pytest.mark.parametrize("location", ["file", "module"])
+def test_a_package_that_the_code_needs_is_named_in_the_error(write, tmp_path, location):
+    write("import a_package_that_nobody_has\n", f"needs_it_in_a_{location}.py")
+    where = "needs_it_in_a_file.py" if location == "file" else "needs_it_in_a_module"
     assert "No module named 'a_package_that_nobody_has'" in factory_refusal(f"{where}:build", tmp_path)
 
 
 @pytest.mark.usefixtures("_own_path")
-def test_a_package_that_the_code_misses_is_named_though_the_module_is_called_like_it(write, tmp_path):
+def test_a_package_that_the_code_needs_is_named_even_if_the_module_s_name_starts_with_it(write, tmp_path):
     write("import nobody_has\n", "nobody_has_this_net.py")
     assert "No module named 'nobody_has'" in factory_refusal("nobody_has_this_net:build", tmp_path)
 
@@ -205,19 +205,19 @@ def test_a_package_that_the_code_misses_is_named_though_the_module_is_called_lik
         (f"raise ValueError('{'x' * 999}')", f"ValueError: {'x' * 200}"),
     ],
 )
-def test_what_the_function_raises_is_told_in_one_line(write, tmp_path, body, reported):
+def test_an_exception_of_the_function_is_reported_in_one_line(write, tmp_path, body, reported):
     write(f"def build():\n    {body}\n", "net.py")
     assert factory_refusal("net.py:build", tmp_path) == f"net.py:build raised {reported}"
 
 
 @pytest.mark.usefixtures("_own_path")
-def test_a_function_that_wants_arguments_is_told_apart(write, tmp_path):
+def test_a_function_that_needs_arguments_is_a_one_line_error(write, tmp_path):
     write("def build(width):\n    pass\n", "net.py")
     sentence = factory_refusal("net.py:build", tmp_path)
     assert sentence.startswith("net.py:build raised TypeError: build() missing 1 required positional argument")
 
 
 @pytest.mark.usefixtures("_own_path")
-def test_a_syntax_error_of_a_factory_is_told_with_its_line(write, tmp_path):
+def test_a_syntax_error_of_a_factory_is_reported_with_its_line(write, tmp_path):
     path = write("x = 1\ndef build(:\n    pass\n", "net.py")
     assert factory_refusal("net.py:build", tmp_path).startswith(f"{path}: line 2: ")

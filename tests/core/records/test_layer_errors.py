@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -71,17 +72,17 @@ def test_a_reference_that_is_gone_is_no_reference(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[]", "holds a JSON list where an object belongs"),
+        ("[]", "must be a JSON object (got list)"),
         ("{", "is not valid JSON"),
-        ('{"schema_version": 9}', "not an error by layer of version 1; run the diff again"),
-        ('{"schema_version": 1, "extra": 2}', "not an error by layer of version 1"),
+        ('{"schema_version": 9}', "not an error by layer of version 2; run the diff again"),
+        ('{"schema_version": 1, "extra": 2}', "not an error by layer of version 2; run the diff again"),
         ('{"schema_version": 1}', "lacks or mistypes a key"),
     ],
 )
 def test_a_damaged_file_is_one_sentence(tmp_path, text, sentence):
     path = tmp_path / LAYERS_FILE
     path.write_text(text)
-    with pytest.raises(InputError, match=sentence) as caught:
+    with pytest.raises(InputError, match=re.escape(sentence)) as caught:
         load_layers(path)
     assert str(path) in str(caught.value)
 
