@@ -1,4 +1,4 @@
-"""Writes real inputs for the network: here bright bars on noise, seeded, where yours would be photos."""
+"""Write input samples for the network: synthetic bright bars on noise, in place of your real data."""
 
 import sys
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def bars(count: int) -> dict[str, np.ndarray]:
-    """`count` images (count, 1, 16, 16) and the third that is bright in each."""
+    """Return images `(count, 1, 16, 16)` and as labels the third of each image that is bright, 0 to 2."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, count)
     image = rng.normal(0, 0.2, (count, 1, 16, 16)).astype(np.float32)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Net(nn.Module):
-    """Input (N, 1, 16, 16), output (N, 3): logits."""
+    """A network with input `(N, 1, 16, 16)` and output `(N, 3)`, logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,6 +18,6 @@ class Net(nn.Module):
 
 
 def build() -> nn.Module:
-    """The network with the weights that it was released with (here: seeded)."""
+    """Return the network with its released weights (in this example: seeded random weights)."""
     torch.manual_seed(7)
     return Net()

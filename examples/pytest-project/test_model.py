@@ -1,4 +1,4 @@
-"""What must hold of the model that this project ships, whoever changes it."""
+"""Requirements on the model that this project releases."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory):
-    """Images of bright squares on noise; the class is the third of the image that the square stands in."""
+    """Return a file of images with a bright square on noise; the label is the third of the image with the square."""
     rng = np.random.default_rng(0)
     images = rng.normal(0, 0.2, (300, 1, 16, 16)).astype(np.float32)
     labels = rng.integers(0, 3, 300)
@@ -29,7 +29,7 @@ def int8(edgekit_export, samples):
 
 
 @pytest.mark.edgekit_slow
-def test_the_artifact_computes_what_the_network_computes(int8, samples):
+def test_the_artifact_computes_the_same_as_the_network(int8, samples):
     assert_equivalent(int8)
     assert_equivalent(int8, f"{HERE / 'net.py'}:build", samples)
 

@@ -1,4 +1,4 @@
-"""The example pipelines: every command and option in them exists, and their scripts run as they stand."""
+"""The example pipelines: every command and option in them exists, and their scripts run unchanged."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def gitlab_scripts() -> list[str]:
 
 
 def hooks() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = yaml.safe_load((REPOSITORY / ".pre-commit-hooks.yaml").read_text())
-    return found
+    parsed: list[dict[str, Any]] = yaml.safe_load((REPOSITORY / ".pre-commit-hooks.yaml").read_text())
+    return parsed
 
 
 def commands(scripts: list[str]) -> list[list[str]]:
-    """The words after `edgekit` in every line that calls it, without redirections."""
+    """Return the arguments of every `edgekit` call, without redirections."""
     lines = [line.strip() for script in scripts for line in script.splitlines()]
     return [shlex.split(line.partition(" >")[0])[1:] for line in lines if line.startswith("edgekit ")]
 
@@ -50,41 +50,43 @@ ALL = {
 }
 
 
-@pytest.mark.parametrize(("where", "words"), [(where, words) for where, found in ALL.items() for words in found])
-def test_every_command_and_option_exists(where: str, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("pipeline", "words"), [(pipeline, words) for pipeline, calls in ALL.items() for words in calls]
+)
+def test_every_command_and_option_exists(pipeline: str, words: list[str]) -> None:
     with click.Context(app) as context:
         command = app.get_command(context, words[0])
         assert command is not None, words[0]
-        command.make_context(words[0], words[1:], parent=context)  # refuses options that it does not know
+        command.make_context(words[0], words[1:], parent=context)  # raises an error for unknown options
 
 
-def test_the_pipelines_are_whole() -> None:
-    for where in ("github", "gitlab"):
-        called = {words[0] for words in ALL[where]}
-        assert called == {"export", "validate", "bench", "check", "report", "verify"}, where
+def test_the_pipelines_contain_every_stage() -> None:
+    for pipeline in ("github", "gitlab"):
+        called = {words[0] for words in ALL[pipeline]}
+        assert called == {"export", "validate", "bench", "check", "report", "verify"}, pipeline
 
 
 def test_the_extras_that_are_installed_exist() -> None:
     import tomllib
 
-    known = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    wanted = {name for path in CI.glob("*.yml") for name in re.findall(r"edgekit\[([^]]+)\]", path.read_text())}
-    assert wanted
-    assert {extra for names in wanted for extra in names.split(",")} <= set(known)
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    installed = {name for path in CI.glob("*.yml") for name in re.findall(r"edgekit\[([^]]+)\]", path.read_text())}
+    assert installed
+    assert {extra for names in installed for extra in names.split(",")} <= set(declared)
 
 
 @pytest.mark.parametrize(
     ("name", "matches"),
     [("model.tflite", True), ("a/b.onnx", True), ("net.pte", True), ("net.py", False), ("pt", False)],
 )
-def test_the_hook_is_about_model_files(name: str, matches: bool) -> None:
+def test_the_hook_matches_model_files(name: str, matches: bool) -> None:
     (hook,) = hooks()
     assert bool(re.search(hook["files"], name)) == matches
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's: a small ONNX classifier and samples for it."""
+    """Return a user's repository with a small ONNX classifier and samples for it."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -106,7 +108,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shell(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """As a runner would: bash, stopping at the first error; `edgekit` is this one."""
+    """Run a script as a CI runner does: in bash, stopping at the first error, with this `edgekit`."""
     path = folder / "bin"
     path.mkdir(exist_ok=True)
     (path / "edgekit").write_text(f'#!/bin/sh\nexec {sys.executable} -m edgekit "$@"\n')
@@ -126,17 +128,17 @@ def test_the_scripts_of_the_github_workflow_run(repository: Path) -> None:
     variables = yaml.safe_load((CI / "github.yml").read_text())["env"]
     for script in github_scripts():
         if not script.startswith("pip install"):
-            done = shell(script, repository, **variables)
-            assert done.returncode == 0, done.stdout + done.stderr
+            result = shell(script, repository, **variables)
+            assert result.returncode == 0, result.stdout + result.stderr
     assert (repository / "summary.md").read_text().startswith("# :white_check_mark: edgekit")
     assert etree.parse(repository / "junit.xml").getroot().get("failures") == "0"
     assert (repository / "report.html").stat().st_size > 20_000
-    # A pull request with the figures of main beside it, which were better.
+    # A pull request whose baseline from main has better figures.
     text = (repository / "baseline.json").read_text()
     size = re.search(r'"size_bytes": (\d+)', text)
     assert size is not None
     (repository / "baseline.json").write_text(text.replace(size[0], '"size_bytes": 10'))
     gate = next(script for script in github_scripts() if "--baseline" in script)
-    done = shell(gate, repository, **variables)
-    assert done.returncode == 1
-    assert "larger" in done.stdout
+    result = shell(gate, repository, **variables)
+    assert result.returncode == 1
+    assert "larger" in result.stdout

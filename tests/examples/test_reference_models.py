@@ -1,4 +1,4 @@
-"""examples/reference-models: it names every model that edgekit ships."""
+"""The project examples/reference-models, which lists every model that edgekit ships."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from _helpers.support import REPOSITORY, call
 from edgekit.core.environment.project import open_project
 
 
-def test_its_plan_holds_every_model_framework_and_variant(tmp_path):
+def test_its_plan_contains_every_model_framework_and_variant(tmp_path):
     root = shutil.copytree(REPOSITORY / "examples/reference-models", tmp_path / "project")
     answer = call("run", "--root", root, "--dry-run", "--json")
     assert answer.code == 0, answer.err
