@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+# Next to the test file, so that both are committed and reviewed together.
 FIGURES_FILE = "edgekit-figures.json"
 
 

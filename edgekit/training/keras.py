@@ -44,6 +44,7 @@ class KerasTrainer(Trainer):
         import tensorflow as tf
 
         keras.utils.set_random_seed(job.spec.seed)
+        # A resumed training must end in the same weights.
         tf.config.experimental.enable_op_determinism()
         run = _Run(job, job.build())
         run.train()
@@ -164,7 +165,7 @@ def _make_callback(run: _Run) -> keras.callbacks.Callback:
     tracker = run.tracker
 
     class TrackEpochs(keras.callbacks.Callback):  # type: ignore[misc]
-        """Callback that seeds each epoch, sets the learning rate of each batch and reports both to the tracker."""
+        """Callback that seeds each epoch, sets the learning rate of each batch and reports progress to the tracker."""
 
         complete = True
 

@@ -44,6 +44,7 @@ class TorchTrainer(Trainer):
         import torch
 
         torch.manual_seed(job.spec.seed)
+        # A resumed training must end in the same weights, so a nondeterministic kernel is an error.
         torch.use_deterministic_algorithms(True)
         model = job.build().train()
         run = _Run(job, model)
@@ -95,7 +96,7 @@ class _Run:
 
         inputs = torch.from_numpy(self.job.inputs)
         data = TensorDataset(inputs, self._targets(self.job.labels))
-        return DataLoader(data, sampler=Shuffled(), batch_size=None)
+        return DataLoader(data, sampler=Shuffled(), batch_size=None)  # the sampler already yields batches
 
     def _targets(self, labels: Array) -> Tensor:
         import torch
@@ -103,6 +104,7 @@ class _Run:
         targets = torch.from_numpy(labels)
         if self.job.is_classification:
             return targets
+        # (N,) -> (N, 1), the shape of the output: mse_loss would broadcast (N,) to (N, N).
         return targets.float().reshape(len(labels), -1) if labels.ndim == 1 else targets.float()
 
     def _train_epoch(self, loader: DataLoader[Any]) -> None:
@@ -124,10 +126,10 @@ class _Run:
             self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.tracker.save(self._serialize)
 
-    def _train_batch(self, inputs: Tensor, targets: Tensor, batch_learning_rate: float) -> tuple[float, float]:
+    def _train_batch(self, inputs: Tensor, targets: Tensor, learning_rate: float) -> tuple[float, float]:
         """Take one optimizer step and return the mean loss and the sum of the metric over the batch."""
         for group in self.optimizer.param_groups:
-            group["lr"] = batch_learning_rate
+            group["lr"] = learning_rate
         self.optimizer.zero_grad()
         output = self.model(inputs)
         loss = self.loss(output, targets)

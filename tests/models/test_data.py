@@ -172,13 +172,13 @@ def test_people_of_the_test_set_are_in_no_other_part(loaded, name):
     anomaly = name == "autoencoder"
     recordings = watch.load("watch")
     recordings = recordings if anomaly else watch.halve_rate(recordings)
-    normal = [item for item in recordings if not anomaly or item.exercise == code["NORMAL"]]
+    normal = [recording for recording in recordings if not anomaly or recording.exercise == code["NORMAL"]]
     parts = watch.split_recordings(normal, code["TEST_PEOPLE"], code["HELD_OUT"])
     previous = set()
     for part in PARTS:
         part_recordings = getattr(parts, part)
         if anomaly and part == "test":
-            part_recordings = [item for item in recordings if item.person in code["TEST_PEOPLE"]]
+            part_recordings = [recording for recording in recordings if recording.person in code["TEST_PEOPLE"]]
         stride = code["TRAIN_STRIDE" if part == "train" else "STRIDE"]
         windows, _ = watch.windows(part_recordings, code["LENGTH"], stride)
         expected = code["features"](windows) if anomaly else windows[..., None]
@@ -186,7 +186,7 @@ def test_people_of_the_test_set_are_in_no_other_part(loaded, name):
         if part == "train":
             samples = samples[: len(expected)]  # mirrored and rotated copies of these follow
         assert rows(samples) <= rows(expected)
-        assert {item.person in code["TEST_PEOPLE"] for item in part_recordings} == {part == "test"}
+        assert {recording.person in code["TEST_PEOPLE"] for recording in part_recordings} == {part == "test"}
         assert previous.isdisjoint(map(id, part_recordings))
         previous |= set(map(id, part_recordings))
 

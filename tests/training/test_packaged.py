@@ -66,19 +66,21 @@ def test_reading_does_not_import_the_packages(recordings):
 
 def test_the_recordings_cover_ten_people_seven_exercises_and_both_arms(recordings):
     assert len(recordings) == 140
-    assert {(item.person, item.exercise) for item in recordings} == {(p, e) for p in range(1, 11) for e in range(7)}
-    assert all(item.signal.shape[1] == 6 and item.signal.dtype == np.float32 for item in recordings)
-    assert sum(len(item.signal) for item in recordings) == 244_102
+    assert {(recording.person, recording.exercise) for recording in recordings} == {
+        (p, e) for p in range(1, 11) for e in range(7)
+    }
+    assert all(recording.signal.shape[1] == 6 and recording.signal.dtype == np.float32 for recording in recordings)
+    assert sum(len(recording.signal) for recording in recordings) == 244_102
     assert len(watch.EXERCISES) == 7
 
 
 def test_parts_are_split_by_person_and_by_recording(recordings):
     parts = watch.split_recordings(recordings, (8, 9, 10), 1)
-    assert {item.person for item in parts.test} == {8, 9, 10}
-    assert sorted(item.exercise for item in parts.golden) == list(range(7))
-    assert sorted(item.exercise for item in parts.calibration) == list(range(7))
+    assert {recording.person for recording in parts.test} == {8, 9, 10}
+    assert sorted(recording.exercise for recording in parts.golden) == list(range(7))
+    assert sorted(recording.exercise for recording in parts.calibration) == list(range(7))
     distributed = [*parts.train, *parts.calibration, *parts.golden, *parts.test]
-    assert len(distributed) == len({id(item) for item in distributed}) == 140
+    assert len(distributed) == len({id(recording) for recording in distributed}) == 140
 
 
 def test_windows_are_sections_of_the_standardised_signal(recordings):
@@ -98,9 +100,9 @@ def test_at_half_the_rate_each_sample_is_the_mean_of_two(recordings):
 
 def test_a_mirrored_left_arm_measures_gravity_like_a_right_arm(recordings):
     """In the exercise TRAP the arm hangs down: gravity is along the x axis, its sign distinguishes left and right."""
-    hanging = [item for item in recordings if watch.EXERCISES[item.exercise] == "TRAP"]
-    before = np.array([item.signal.mean(axis=0) for item in hanging])
-    after = np.array([item.signal.mean(axis=0) for item in watch.mirror(hanging)])
+    hanging = [recording for recording in recordings if watch.EXERCISES[recording.exercise] == "TRAP"]
+    before = np.array([recording.signal.mean(axis=0) for recording in hanging])
+    after = np.array([recording.signal.mean(axis=0) for recording in watch.mirror(hanging)])
     assert sorted(np.sign(before[:, 0])) == [-1.0] * 10 + [1.0] * 10
     np.testing.assert_allclose(after, before * [-1, 1, 1, 1, -1, -1], rtol=1e-4, atol=1e-6)
 
@@ -110,7 +112,7 @@ def test_rotated_copies_keep_the_lengths_of_vectors_up_to_their_scale(recordings
     for before, after in zip(recordings, copies, strict=False):
         assert (after.exercise, after.person) == (before.exercise, before.person)
         for part in (slice(0, 3), slice(3, 6)):
-            lengths = [np.linalg.norm(item.signal[:, part], axis=1) for item in (before, after)]
+            lengths = [np.linalg.norm(recording.signal[:, part], axis=1) for recording in (before, after)]
             ratio = lengths[1] / lengths[0]
             assert ratio.std() < 1e-4
             assert 0.85 <= ratio.mean() <= 1.15
