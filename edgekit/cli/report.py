@@ -25,15 +25,34 @@ if TYPE_CHECKING:
     from edgekit.stages.tracking.settings import Tracking
 
 
+DEFAULT_FORMAT = "console"
+
+
+class ReportFormatOption(click.Option):
+    """An option whose help lists the installed report formats."""
+
+    # Read when the help is shown, not at import: listing third-party formats reads a file of every distribution.
+    @property
+    def help(self) -> str:
+        from edgekit.core.environment import plugin_registry
+
+        names = plugin_registry.names("edgekit.reports")
+        return ", ".join(f"{name} (default)" if name == DEFAULT_FORMAT else name for name in names) + "."
+
+    @help.setter  # noqa: A003 - click reads the attribute by this name
+    def help(self, text: str | None) -> None:
+        """Ignore the help that click's constructor sets."""
+
+
 @click.command("report", short_help="Show all that the stages found out.")
 @selection_options
 @click.option(
     "--format",
     "format_name",
+    cls=ReportFormatOption,
     default=None,
     metavar="NAME",
     shell_complete=complete("format"),
-    help="console (default), csv, github-annotations, github-summary, gitlab-codequality, html, json, junit, markdown.",
 )
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file instead of stdout."
@@ -79,9 +98,10 @@ def command(
       edgekit report --compare main.json branch.json --format markdown
       edgekit report --mlflow http://127.0.0.1:5000 --experiment edge
     """
+    from edgekit.contracts.report import REPORTS
     from edgekit.core.environment.atomic_files import write_text
 
-    name = format_name or ("json" if session.as_json else "console")
+    name = format_name or ("json" if session.as_json else DEFAULT_FORMAT)
     report_format = REPORTS.load(name)
     color = session.color and output is None
     tracking = mlflow.tracking(session)

@@ -143,6 +143,11 @@ def test_every_format_is_named_in_the_help(name, edgekit):
     assert name in edgekit("report", "--help").out
 
 
+def test_the_help_lists_the_formats_that_are_installed(edgekit, monkeypatch):
+    monkeypatch.setattr(plugin_registry, "names", lambda package: ["console", "slides"])
+    assert "console (default), slides." in edgekit("report", "--help").out
+
+
 @pytest.mark.parametrize("name", ["console", "markdown"])
 def test_the_conclusion_counts_rules_and_failures(name, mixed):
     assert "3 rules judged on 3 artifacts: 2 FAILED" in render(name, mixed)
