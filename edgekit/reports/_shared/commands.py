@@ -1,4 +1,4 @@
-"""The command lines that make each figure of a report anew, for a shell in the project's folder."""
+"""The command lines that reproduce the figures of a report, for a shell in the project's folder."""
 
 from __future__ import annotations
 
@@ -8,50 +8,73 @@ from pathlib import PurePosixPath
 from edgekit.core.records.artifact import Manifest
 from edgekit.core.records.layer_errors import SOURCE, LayerErrors
 from edgekit.core.records.measurement import Measurement
+from edgekit.core.values.quantization_recipe import RECIPE_FILE
+from edgekit.core.values.specs import Variant
 
 _FRAMEWORKS = ("keras", "torch")  # a reference model has both; other kinds of source stand alone
 _HOST = "host"  # the device name of a bench without a profile
 
 
-def _line(command: str, model: str, kind: str, variant: str, *options: str) -> str:
+def _command(name: str, model: str, kind: str, *options: str) -> str:
     framework = ["--framework", kind] if kind in _FRAMEWORKS else []
-    return shlex.join(("edgekit", command, model, *framework, "--target", variant, *options))
+    return shlex.join(("edgekit", name, model, *framework, *options))
+
+
+def _variant_command(name: str, model: str, kind: str, variant: Variant, *options: str) -> str:
+    """Return a command that selects one variant of a model by `--target`."""
+    return _command(name, model, kind, "--target", str(variant), *options)
+
+
+def _artifact_folder(model: str, kind: str, variant_folder: str) -> PurePosixPath:
+    """Return the folder of an artifact, relative to the project's folder."""
+    return PurePosixPath("build", model, kind, variant_folder)
 
 
 def export_command(manifest: Manifest) -> str:
-    """By the same route, from as many calibration samples."""
-    options = ["--route", ",".join(manifest.route)]
-    if manifest.calibration is not None and "samples" in manifest.calibration:
-        options += ["--calibration-samples", str(manifest.calibration["samples"])]
-    return _line("export", manifest.model, manifest.source["kind"], str(manifest.variant), *options)
+    """Return the command that exports the artifact again, by the same route and from as many calibration samples.
+
+    A tuned artifact is exported from the recipe in its folder, which names target, precision and calibration itself:
+    `edgekit export` refuses `--target` and `--calibration-samples` beside `--recipe`.
+    """
+    kind, variant = manifest.source["kind"], manifest.variant
+    route = ("--route", ",".join(manifest.route))
+    if variant.tag:
+        recipe = _artifact_folder(manifest.model, kind, variant.slug) / RECIPE_FILE
+        return _command("export", manifest.model, kind, "--recipe", str(recipe), *route)
+    samples = (manifest.calibration or {}).get("samples")
+    calibration = () if samples is None else ("--calibration-samples", str(samples))
+    return _variant_command("export", manifest.model, kind, variant, *route, *calibration)
 
 
 def validate_command(manifest: Manifest, *, stress: bool = False, device: str | None = None) -> str:
-    """Return the command that validates on the golden samples and the test set; with `stress` inputs too, or on the
-    emulated core of a `device`."""
+    """Return the command that validates the artifact on the golden samples and the test set.
+
+    Args:
+        manifest: The artifact's manifest.
+        stress: Validate on stress inputs too.
+        device: Validate on the emulated core of this device.
+    """
     options = [*(["--stress"] if stress else []), *(["--device", device] if device else [])]
-    return _line("validate", manifest.model, manifest.source["kind"], str(manifest.variant), *options)
+    return _variant_command("validate", manifest.model, manifest.source["kind"], manifest.variant, *options)
 
 
 def diff_command(layers: LayerErrors) -> str:
-    """Against the source, or against the float32 artifact that it was compared with."""
-    folder = PurePosixPath("build", layers.model, layers.kind)
-    reference = [] if layers.reference == SOURCE else [str(folder / layers.reference_folder)]
-    return shlex.join(("edgekit", "diff", *reference, str(folder / layers.variant.slug)))
+    """Return the command that compares the artifact with its source, or with the same float32 artifact, by layer."""
+    names = [layers.variant.slug] if layers.reference == SOURCE else [layers.reference_folder, layers.variant.slug]
+    return shlex.join(("edgekit", "diff", *(str(_artifact_folder(layers.model, layers.kind, name)) for name in names)))
 
 
 def check_command(manifest: Manifest) -> str:
-    """Against the budgets of the model and of the devices."""
-    return _line("check", manifest.model, manifest.source["kind"], str(manifest.variant))
+    """Return the command that checks the artifact against the budgets of its model and of the devices."""
+    return _variant_command("check", manifest.model, manifest.source["kind"], manifest.variant)
 
 
 def bench_command(item: Measurement) -> str:
-    """With as many threads, in the tiers that it has.
+    """Return the command that benchmarks the artifact on the same device, in the same tiers and with as many threads.
 
-    The emulated tier knows how many were asked for; the host tier may have had to make do with fewer, and will again.
+    The emulated tier records the requested number of threads; the host tier may have been limited to fewer.
     """
     device = [] if item.device == _HOST else ["--device", item.device]
     tier = ["--tier", "emulated"] if item.emulated is not None else []
-    variant = f"{item.target}:{item.precision}"
     threads = item.threads if item.emulated is None else item.emulated.threads
-    return _line("bench", item.model, item.kind, variant, *device, *tier, "--threads", str(threads))
+    return _variant_command("bench", item.model, item.kind, item.variant, *device, *tier, "--threads", str(threads))
