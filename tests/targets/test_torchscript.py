@@ -1,4 +1,4 @@
-"""Quantizing for qnnpack: its clamps and its additions have conditions that a network need not meet."""
+"""Quantizing for qnnpack: workarounds for its clamps and additions."""
 
 from pathlib import Path
 

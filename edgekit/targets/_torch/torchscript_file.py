@@ -1,8 +1,8 @@
-"""TorchScript archives: tracing, quantizing, writing them the same way twice, and reading what is in them.
+"""TorchScript archives: tracing, quantizing, reproducible writing, and reading.
 
-`torch.jit.save` writes debug records that hold source paths of this machine, and class names with a counter of this
-process (`___torch_mangle_17`). Neither matters to inference; both are taken out, so that the same model gives the same
-bytes wherever it is exported.
+`torch.jit.save` (torch 2.13) writes debug records with source paths of the machine, and class names with a counter of
+the process (`___torch_mangle_17`). Inference needs neither. `save` removes both, so that the same model gives the same
+bytes on every machine.
 """
 
 from __future__ import annotations
@@ -26,17 +26,35 @@ from edgekit.core.numerics import batching
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, OpCount, Signature
 
+# TorchScript stores no names or shapes of inputs and outputs: an extra file of the archive holds them.
 SIGNATURE_RECORD = "edgekit.json"
-"""TorchScript has no names or shapes of inputs and outputs: an extra file of the archive holds them."""
 
+# The engine with kernels for ARM, which the lite interpreter's quantized files are for; torch defaults to x86's.
 QUANTIZED_ENGINE = "qnnpack"
+
+# Samples per call during calibration. It must not change: the histogram observer rebins per call, so the batch size
+# decides the ranges and with them the bytes of the file.
+_CALIBRATION_BATCH = 32
+
 _MANGLED = re.compile(rb"___torch_mangle_(\d+)")
-_VOLATILE = ("version", "byteorder", ".data/serialization_id")
+
+# Records that the archive writer adds by itself; copying them as well would duplicate them.
+_WRITER_RECORDS = ("version", "byteorder", ".data/serialization_id")
+
+# The names under which torch's FLOP counter counts operators of a frozen graph.
 _COUNTED_AS = {"aten::linear": "aten::addmm", "aten::conv2d": "aten::convolution"}
 
 
-def scripted(source: LoadedSource, job: ConversionRequest) -> Any:
-    """The module, quantized if asked for, traced on one sample and frozen, which folds batch norm."""
+def to_torchscript(source: LoadedSource, job: ConversionRequest) -> Any:
+    """Trace the source on one sample and freeze it, quantized if the precision is int8.
+
+    Args:
+        source: A PyTorch module, or a TorchScript module, which is frozen only.
+        job: The request; its calibration samples are used for int8.
+
+    Returns:
+        The frozen `torch.jit.ScriptModule`; freezing folds batch norms into convolutions.
+    """
     import torch
 
     module = source.model
@@ -44,121 +62,138 @@ def scripted(source: LoadedSource, job: ConversionRequest) -> Any:
         return torch.jit.freeze(module.eval())
     example = tuple(map(torch.from_numpy, source.examples(1)))
     if job.precision == "int8":
-        module = _quantized(module, example, source, job)
+        module = _quantize(module, example, source, job)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # TorchScript is deprecated as a whole: said once, elsewhere
+        # torch 2.13 deprecates TorchScript as a whole, and warns at every trace.
+        warnings.simplefilter("ignore", DeprecationWarning)
         return torch.jit.freeze(torch.jit.trace(module, example))
 
 
-def kept(module: Any, source: LoadedSource) -> Signature:
-    """The source's signature, its symbolic dimensions fixed where the traced module is good for one size only.
+def traced_signature(module: Any, source: LoadedSource) -> Signature:
+    """Return the source's signature, with symbolic dimensions fixed where the trace supports one size only.
 
-    A trace may have turned a size into a constant: each symbol is tried with another size on module and source.
+    A trace may turn a size into a constant, so module and source are run with another size of each symbol.
+
+    Args:
+        module: The traced module.
+        source: The source that was traced.
+
+    Returns:
+        The signature of the traced module.
     """
     sizes = dict(source.sizes)
     fixed: dict[str, int] = {}
     for symbol in source.signature.symbols:
-        usual = 1 if symbol == source.signature.batch else sizes[symbol]
-        if not _holds(module, source, {**sizes, source.signature.batch or "": 1, symbol: usual + 1}):
-            fixed[symbol] = usual
+        traced_size = 1 if symbol == source.signature.batch else sizes[symbol]
+        if not _shapes_agree(module, source, {**sizes, source.signature.batch or "": 1, symbol: traced_size + 1}):
+            fixed[symbol] = traced_size
     return source.signature.sized(fixed)
 
 
-def _holds(module: Any, source: LoadedSource, sizes: dict[str, int]) -> bool:
-    """Whether module and source agree on the shapes of their outputs at these sizes."""
+def _shapes_agree(module: Any, source: LoadedSource, sizes: dict[str, int]) -> bool:
+    """Return whether module and source have outputs of the same shapes at these sizes."""
     import torch
 
-    at = source.signature.sized(sizes)
-    inputs = [torch.zeros([int(dim) for dim in spec.shape], dtype=getattr(torch, spec.dtype)) for spec in at.inputs]
+    sized = source.signature.sized(sizes)
+    inputs = [torch.zeros([int(dim) for dim in spec.shape], dtype=getattr(torch, spec.dtype)) for spec in sized.inputs]
     try:
         with torch.no_grad():
-            wanted = [tuple(item.shape) for item in source.call(*inputs)]
+            expected = [tuple(output.shape) for output in source.call(*inputs)]
     except (RuntimeError, IndexError, ValueError):
-        return True  # the source has no such size itself
+        return True  # the source does not support this size either
     try:
         with torch.no_grad():
             result = module(*inputs)
     except RuntimeError:
         return False
-    return wanted == [tuple(item.shape) for item in (result if isinstance(result, (list, tuple)) else [result])]
+    outputs = result if isinstance(result, (list, tuple)) else [result]
+    return expected == [tuple(output.shape) for output in outputs]
 
 
-def _quantized(module: Any, example: tuple[Any, ...], source: LoadedSource, job: ConversionRequest) -> Any:
-    """Post-training static quantization in FX graph mode, weights per channel, for qnnpack (the ARM kernels).
-
-    qnnpack adds no tensors of different shapes: where that stops the network, additions stay in float.
-    """
-    converted = _statically_quantized(module, example, source, job, ())
+def _quantize(module: Any, example: tuple[Any, ...], source: LoadedSource, job: ConversionRequest) -> Any:
+    """Quantize for qnnpack by post-training static quantization in FX graph mode, weights per channel."""
+    converted = _quantize_static(module, example, source, job, ())
     try:
-        _try(converted, example)
+        _run(converted, example)
     except RuntimeError:
-        converted = _statically_quantized(module, example, source, job, _ADDITIONS)
-        _try(converted, example)
+        # qnnpack (torch 2.13) cannot add tensors of different shapes, or with very different scales as in an LSTM
+        # cell; such a network keeps its additions in float.
+        converted = _quantize_static(module, example, source, job, _ADDITIONS)
+        _run(converted, example)
     return converted
 
 
+# Functions of `operator`, and of `torch` where it has one of the same name.
 _ADDITIONS = ("add", "iadd")
 
 
-def _try(module: Any, example: tuple[Any, ...]) -> None:
+def _run(module: Any, example: tuple[Any, ...]) -> None:
     import torch
 
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as in quantizing it
+        warnings.simplefilter("ignore")  # the deprecation warnings of _quantize_static
         module(*example)
 
 
-def _statically_quantized(
+def _quantize_static(
     module: Any, example: tuple[Any, ...], source: LoadedSource, job: ConversionRequest, in_float: tuple[str, ...]
 ) -> Any:
+    """Quantize every supported operator but those of the names `in_float`."""
     import torch
     from torch.ao.quantization import QConfig, QConfigMapping, default_per_channel_weight_observer
     from torch.ao.quantization.observer import HistogramObserver
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
     torch.backends.quantized.engine = QUANTIZED_ENGINE
+    # Reducing the range to 7 bits avoids overflow in x86 kernels without VNNI; qnnpack accumulates without overflow.
     activation = HistogramObserver.with_args(reduce_range=False)
     mapping = QConfigMapping().set_global(QConfig(activation=activation, weight=default_per_channel_weight_observer))
     for name in in_float:
         mapping.set_object_type(getattr(operator, name), None)
         mapping.set_object_type(getattr(torch, name, torch.add), None)
-    assert job.calibration is not None  # the base has made sure
+    assert job.calibration is not None  # checked by Target.convert
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated upstream, and nothing else quantizes for the lite interpreter
+        # torch 2.13 deprecates quantize_fx, but its successors do not write files for the lite interpreter.
+        warnings.simplefilter("ignore")
         prepared = prepare_fx(copy.deepcopy(module), mapping, example)
-        for arrays in batching.iter_batches(source.signature, job.calibration, 32):
+        for arrays in batching.iter_batches(source.signature, job.calibration, _CALIBRATION_BATCH):
             prepared(*map(torch.from_numpy, arrays))
-        return _contiguous_before_clamps(convert_fx(prepared))
+        return _make_clamps_contiguous(convert_fx(prepared))
 
 
-def _contiguous_before_clamps(module: Any) -> Any:
-    """qnnpack's clamp mixes up the elements of tensors in channels-last order, which is how its convolutions return
-    them (torch 2.13): such a tensor is put into the usual order first."""
+def _make_clamps_contiguous(module: Any) -> Any:
+    """Insert `contiguous()` in front of every clamp."""
+    # qnnpack's clamp (torch 2.13) silently permutes the elements of channels-last tensors, which its convolutions
+    # return.
     import torch
     import torch.nn.functional as F
 
     modules = (torch.nn.ReLU6, torch.nn.Hardtanh)
     functions = (F.relu6, F.hardtanh, torch.clamp, torch.clip)
     graph = module.graph
-    parts = dict(module.named_modules())
+    submodules = dict(module.named_modules())
     for node in list(graph.nodes):
-        clamps = (
-            (node.op == "call_module" and isinstance(parts.get(node.target), modules))
+        is_clamp = (
+            (node.op == "call_module" and isinstance(submodules.get(node.target), modules))
             or (node.op == "call_function" and node.target in functions)
             or (node.op == "call_method" and node.target in ("clamp", "clip"))
         )
-        if clamps and node.all_input_nodes:
-            before = node.all_input_nodes[0]
+        if is_clamp and node.all_input_nodes:
+            producer = node.all_input_nodes[0]
             with graph.inserting_before(node):
-                node.replace_input_with(before, graph.call_method("contiguous", (before,)))
+                node.replace_input_with(producer, graph.call_method("contiguous", (producer,)))
     module.recompile()
     return module
 
 
 def save(module: Any, signature: Signature, path: Path) -> None:
-    """Writes the archive: the signature in it, no debug records, and names that do not depend on the process."""
+    """Write the archive with its signature, without debug records, and with names that do not depend on the process.
+
+    Args:
+        module: The frozen module.
+        signature: Inputs and outputs, which TorchScript does not store.
+        path: The file to write.
+    """
     import torch
 
     buffer = io.BytesIO()
@@ -167,36 +202,50 @@ def save(module: Any, signature: Signature, path: Path) -> None:
 
 
 def _canonical(content: bytes) -> bytes:
+    """Return the archive without debug records, its mangled class names renumbered from 0."""
     import torch
 
     reader = torch._C.PyTorchFileReader(io.BytesIO(content))
-    records = [name for name in reader.get_all_records() if name not in _VOLATILE and not name.endswith(".debug_pkl")]
+    records = [
+        name for name in reader.get_all_records() if name not in _WRITER_RECORDS and not name.endswith(".debug_pkl")
+    ]
     numbers: set[int] = set()
     for name in records:
-        text = name.encode() + (reader.get_record(name) if _holds_names(name) else b"")
+        text = name.encode() + (reader.get_record(name) if _contains_class_names(name) else b"")
         numbers |= {int(match[1]) for match in _MANGLED.finditer(text)}
-    renamed = {number: index for index, number in enumerate(sorted(numbers))}
+    new_numbers = {number: index for index, number in enumerate(sorted(numbers))}
 
     def rename(text: bytes) -> bytes:
-        return _MANGLED.sub(lambda match: b"___torch_mangle_%d" % renamed[int(match[1])], text)
+        return _MANGLED.sub(lambda match: b"___torch_mangle_%d" % new_numbers[int(match[1])], text)
 
-    out = io.BytesIO()
-    writer = torch._C.PyTorchFileWriter(out)
+    archive = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(archive)
     for name in records:
         record = reader.get_record(name)
-        # Class names stand in code, and in pickles as text that ends with a line feed: both may change their length.
-        data = rename(record) if _holds_names(name) else record
+        # A name may change its length: code is plain text, and pickles store class names up to a line feed.
+        data = rename(record) if _contains_class_names(name) else record
         writer.write_record(rename(name.encode()).decode(), data, len(data))
     writer.write_end_of_file()
-    return out.getvalue()
+    return archive.getvalue()
 
 
-def _holds_names(record: str) -> bool:
+def _contains_class_names(record: str) -> bool:
     return record.endswith((".py", ".pkl"))
 
 
 def read_record(path: Path, name: str) -> bytes | None:
-    """A record of the archive, or None. Raises InputError when the file is no such archive."""
+    """Read a record of an archive.
+
+    Args:
+        path: The archive.
+        name: The name of the record.
+
+    Returns:
+        The bytes of the record, or None if the archive has no record of that name.
+
+    Raises:
+        InputError: The file is empty, truncated or no PyTorch archive.
+    """
     import torch
 
     read_bytes(path, "model file")
@@ -208,20 +257,41 @@ def read_record(path: Path, name: str) -> bytes | None:
 
 
 def read_signature(path: Path) -> Signature | None:
-    """The signature that edgekit wrote into the archive, or None in a file of another maker."""
+    """Read the signature that `save` wrote into the archive.
+
+    Args:
+        path: The archive.
+
+    Returns:
+        The signature, or None if another tool wrote the archive.
+
+    Raises:
+        InputError: The file is empty, truncated or no PyTorch archive.
+    """
     record = read_record(path, f"extra/{SIGNATURE_RECORD}")
     return None if record is None else Signature.from_dict(json.loads(record))
 
 
 def load(path: Path) -> Any:
-    """The module. Raises InputError when the file is empty, truncated, a checkpoint, or something else."""
+    """Load the module of an archive.
+
+    Args:
+        path: The archive.
+
+    Returns:
+        The `torch.jit.ScriptModule`, on the CPU.
+
+    Raises:
+        InputError: The file is empty, truncated, a checkpoint of weights, or of another format.
+    """
     import torch
 
+    # Checkpoints of torch.save are archives too, but only torch.jit.save writes this record.
     if read_record(path, "constants.pkl") is None:
         raise malformed_file_error(
-            path, "TorchScript", "it has no code in it; a checkpoint of weights alone is not a model"
+            path, "TorchScript", "it contains no code; a checkpoint of weights alone is not a model"
         )
-    torch.backends.quantized.engine = QUANTIZED_ENGINE
+    torch.backends.quantized.engine = QUANTIZED_ENGINE  # loading packs weights for the engine that is set
     try:
         return torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError) as error:
@@ -229,7 +299,18 @@ def load(path: Path) -> Any:
 
 
 def describe(path: Path, format_name: str) -> ModelDescription:
-    """Operators, parameters and signature; multiply-accumulates where the file tells its input shapes."""
+    """Describe an archive: operators, parameters, signature and, where input shapes are known, multiply-accumulates.
+
+    Args:
+        path: The archive.
+        format_name: The name of the target, for the description.
+
+    Returns:
+        The description.
+
+    Raises:
+        InputError: The file is empty, truncated, a checkpoint of weights, or of another format.
+    """
     module = load(path)
     graph = module.inlined_graph
     signature = read_signature(path) or Signature((), ())
@@ -253,23 +334,24 @@ def describe(path: Path, format_name: str) -> ModelDescription:
 
 
 def _constants(graph: Any) -> list[tuple[tuple[int, ...], int]]:
-    """Shape and bytes an element of every learned tensor of a frozen graph, packed weights unpacked."""
+    """Return the shape and the bytes per element of every learned tensor of a frozen graph."""
     import torch
 
-    found: list[tuple[tuple[int, ...], int]] = []
+    constants: list[tuple[tuple[int, ...], int]] = []
     for node in graph.findAllNodes("prim::Constant"):
         value = node.output().toIValue()
-        if isinstance(value, torch.Tensor) and value.dim() > 0:
-            found.append((tuple(value.shape), value.element_size()))
+        if isinstance(value, torch.Tensor) and value.dim() > 0:  # scalars are arguments, not weights
+            constants.append((tuple(value.shape), value.element_size()))
+        # Quantized layers hold weight and bias in one packed object.
         elif isinstance(value, torch.ScriptObject) and hasattr(value, "unpack"):
-            found += [
+            constants += [
                 (tuple(part.shape), part.element_size()) for part in value.unpack() if isinstance(part, torch.Tensor)
             ]
-    return found
+    return constants
 
 
 def _macs(module: Any, signature: Signature) -> dict[str, int] | None:
-    """By operator, counted while the module runs one sample of zeros; None when the input shapes are not known."""
+    """Return multiply-accumulates by operator, counted on one sample of zeros, or None if input shapes are unknown."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -285,19 +367,31 @@ def _macs(module: Any, signature: Signature) -> dict[str, int] | None:
     )
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=packed) as counter:
         module(*examples)
+    # One multiply-accumulate is two floating-point operations.
     return {str(op).replace(".", "::"): flops // 2 for op, flops in counter.get_flop_counts()["Global"].items()}
 
 
 def _packed_flops(_input: Any, weights: Any, *_args: Any, out_val: Any, **_kwargs: Any) -> int:
-    """2 * outputs * weights that each output meets; packed weights are (out, in / groups, ...)."""
-    weight = weights.unpack()[0]
+    """Return 2 * outputs * weights per output."""
+    weight = weights.unpack()[0]  # (out, in / groups, ...)
     return int(2 * out_val.numel() * weight.numel() // weight.shape[0])
 
 
-_packed_flops._get_raw = True  # type: ignore[attr-defined]  # FlopCounterMode then hands over tensors, not shapes
+# FlopCounterMode then passes tensors, not shapes, and packed weights have no shape.
+_packed_flops._get_raw = True  # type: ignore[attr-defined]
 
 
-def options(source: LoadedSource, job: ConversionRequest) -> dict[str, str]:
-    """What the manifest says of how the archive was made."""
-    made = {"method": "the source's own script" if source.kind == "torchscript" else "trace", "frozen": "yes"}
-    return {**made, "quantized_engine": QUANTIZED_ENGINE, "weights": "per channel"} if job.precision == "int8" else made
+def manifest_options(source: LoadedSource, job: ConversionRequest) -> dict[str, str]:
+    """Return the conversion options for the manifest.
+
+    Args:
+        source: The source that was converted.
+        job: The request.
+
+    Returns:
+        Method, quantization engine and granularity, by name.
+    """
+    options = {"method": "the source's own script" if source.kind == "torchscript" else "trace", "frozen": "yes"}
+    if job.precision == "int8":
+        options |= {"quantized_engine": QUANTIZED_ENGINE, "weights": "per channel"}
+    return options
