@@ -1,7 +1,4 @@
-"""ONNX: by tf2onnx from Keras, by torch.onnx (dynamo) from PyTorch; precisions by ONNX Runtime's tools.
-
-Every graph is simplified by onnxslim: exporters leave shape arithmetic behind that a fixed shape makes constant.
-"""
+"""The ONNX target: tf2onnx for Keras, torch.onnx for PyTorch, onnxslim, and ONNX Runtime's quantizer."""
 
 from __future__ import annotations
 
@@ -29,13 +26,15 @@ from edgekit.targets._onnx import mixed_precision, truncate
 from edgekit.targets._onnx.graph import canonical_names, describe, expose, parse, prune_opsets, read_signature, rename
 from edgekit.targets._onnx.simplify import at_opset, opset, set_ir_version, slim
 
+# The default operator set by source kind: 18 is the newest that tf2onnx 1.17 writes, 20 the default of torch 2.13's
+# exporter. onnx's version converter reaches the others.
 OPSET = {"keras": 18, "saved-model": 18, "torch": 20}
-"""What each exporter writes unless told otherwise: tf2onnx at most 18; torch's dynamo exporter was written for 20."""
+
 _PRECISIONS = ("float32", "float16", "dynamic", "int8")
 
 
 class Onnx(Target):
-    """The batch stays symbolic; weights stay inside the file; names are the source's."""
+    """ONNX files with a symbolic batch, weights inside the file, and the source's names of inputs and outputs."""
 
     name = "onnx"
     title = "ONNX"
@@ -59,38 +58,40 @@ class Onnx(Target):
     def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         model = self._export(source, job)
         if job.precision == "float16":
-            model = _float16(model)
+            model = _to_float16(model)
         if job.precision in ("float32", "float16"):
-            return self._written(model, source.signature, job, {})
+            return self._write(model, source.signature, job, {})
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
-            return self._quantized(mixed_precision.prepare(model, Path(folder)), source.signature, job)
+            return self._quantize(mixed_precision.prepare(model, Path(folder)), source.signature, job)
 
     def _export(self, source: LoadedSource, job: ConversionRequest) -> Any:
+        """Return the simplified float32 model at the operator set of the request."""
         import onnx
 
-        wanted = job.options.get("opset")
+        opset_version = job.options.get("opset")
 
         def export() -> bytes:
-            content: bytes = slim(
-                at_opset(_EXPORTERS[source.kind](source, wanted), wanted), source.signature
-            ).SerializeToString()
+            model = _EXPORTERS[source.kind](source, opset_version)
+            # Exporters leave shape arithmetic behind, which is constant where shapes are fixed.
+            content: bytes = slim(at_opset(model, opset_version), source.signature).SerializeToString()
             return content
 
-        return onnx.ModelProto.FromString(source.cached(f"onnx, opset {wanted}", export))
+        # All precisions start from this model; bytes are cached, since callers edit the model that they get.
+        return onnx.ModelProto.FromString(source.cached(f"onnx, opset {opset_version}", export))
 
-    def _quantized(self, prepared: Path, signature: Signature, job: ConversionRequest) -> ConversionResult:
+    def _quantize(self, prepared: Path, signature: Signature, job: ConversionRequest) -> ConversionResult:
         path = job.folder / self.file_name
         mixed_precision.quantize(prepared, signature, job, path)
         model = parse(path)
         prune_opsets(model)
-        how = {"weights": "int8 per channel"} | ({"format": "QDQ"} if job.precision == "int8" else {})
-        return self._written(model, signature, job, how)
+        options = {"weights": "int8 per channel"} | ({"format": "QDQ"} if job.precision == "int8" else {})
+        return self._write(model, signature, job, options)
 
-    def _written(
-        self, model: Any, signature: Signature, job: ConversionRequest, how: Mapping[str, Any]
+    def _write(
+        self, model: Any, signature: Signature, job: ConversionRequest, precision_options: Mapping[str, Any]
     ) -> ConversionResult:
         path = job.folder / self.file_name
-        options = {"opset": opset(model), **how}
+        options = {"opset": opset(model), **precision_options}
         if "ir_version" in job.options:
             set_ir_version(model, job.options["ir_version"])
         options["ir_version"] = model.ir_version
@@ -106,7 +107,7 @@ class Onnx(Target):
         return mixed_precision.layers(base)
 
     def select(self, base: Path, signature: Signature, job: ConversionRequest) -> ConversionResult:
-        return self._quantized(base, signature, job)
+        return self._quantize(base, signature, job)
 
     def describe(self, path: Path) -> ModelDescription:
         return describe(path)
@@ -119,12 +120,13 @@ class Onnx(Target):
 
     def expose_intermediates(self, path: Path, folder: Path) -> Path:
         model = expose(parse(path))
-        made = folder / "exposed.onnx"
-        made.write_bytes(model.SerializeToString())
-        return made
+        exposed = folder / "exposed.onnx"
+        exposed.write_bytes(model.SerializeToString())
+        return exposed
 
 
 def _with_layouts(signature: Signature, source: Signature) -> Signature:
+    """Return the file's signature with the layouts of the source, which ONNX files do not record."""
     layouts = {spec.name: spec.layout for spec in (*source.inputs, *source.outputs)}
     sides = (
         tuple(type(spec)(spec.name, spec.shape, spec.dtype, layouts.get(spec.name), spec.quantization) for spec in side)
@@ -133,7 +135,7 @@ def _with_layouts(signature: Signature, source: Signature) -> Signature:
     return Signature(*sides)
 
 
-def _from_tensorflow(source: LoadedSource, wanted: int | None) -> Any:
+def _from_tensorflow(source: LoadedSource, opset_version: int | None) -> Any:
     import tensorflow as tf
     import tf2onnx
 
@@ -143,20 +145,20 @@ def _from_tensorflow(source: LoadedSource, wanted: int | None) -> Any:
         return {spec.name: value for spec, value in zip(outputs, source.call(*tensors), strict=True)}
 
     shapes = [[dim if isinstance(dim, int) else None for dim in spec.shape] for spec in inputs]
-    # TensorFlow takes fewer characters in a name than ONNX does: the names are put right afterwards.
-    plain = [re.sub(r"\W", "_", spec.name) for spec in inputs]
+    # TensorFlow allows fewer characters in a name than ONNX: inputs get their real names after the conversion.
+    tf_names = [re.sub(r"\W", "_", spec.name) for spec in inputs]
     specs = [
-        tf.TensorSpec(shape, spec.dtype, name=name) for shape, spec, name in zip(shapes, inputs, plain, strict=True)
+        tf.TensorSpec(shape, spec.dtype, name=name) for shape, spec, name in zip(shapes, inputs, tf_names, strict=True)
     ]
     function = tf.function(serve, autograph=False, input_signature=specs)
     limit = OPSET[source.kind]
-    model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=min(wanted or limit, limit))
-    rename(model, dict(zip(plain, (spec.name for spec in inputs), strict=True)))
+    model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=min(opset_version or limit, limit))
+    rename(model, dict(zip(tf_names, (spec.name for spec in inputs), strict=True)))
     canonical_names(model)
     return model
 
 
-def _from_torch(source: LoadedSource, wanted: int | None) -> Any:
+def _from_torch(source: LoadedSource, opset_version: int | None) -> Any:
     import torch
 
     signature = source.signature
@@ -166,24 +168,24 @@ def _from_torch(source: LoadedSource, wanted: int | None) -> Any:
     )
     program = torch.onnx.export(
         source.model,
-        tuple(map(torch.from_numpy, source.examples(2))),  # a batch of one would be taken for a constant
+        tuple(map(torch.from_numpy, source.examples(2))),  # torch.export specializes sizes 0 and 1
         dynamo=True,
         external_data=False,
-        opset_version=wanted or OPSET["torch"],
+        opset_version=opset_version or OPSET["torch"],
         input_names=[spec.name for spec in signature.inputs],
         output_names=[spec.name for spec in signature.outputs],
         dynamic_shapes=shapes,
         verbose=False,
     )
-    assert program is not None  # it is only where it writes a file itself
+    assert program is not None  # None is returned only if a file name is passed
     return program.model_proto
 
 
-def _from_onnx(source: LoadedSource, wanted: int | None) -> Any:
+def _from_onnx(source: LoadedSource, opset_version: int | None) -> Any:
     import onnx
 
     model = onnx.ModelProto()
-    model.CopyFrom(source.model)
+    model.CopyFrom(source.model)  # the source is also the reference of validation
     return model
 
 
@@ -195,13 +197,14 @@ _EXPORTERS = {
 }
 
 
-def _float16(model: Any) -> Any:
-    """Weights and arithmetic in half precision, inputs and outputs in float32."""
+def _to_float16(model: Any) -> Any:
+    """Return the model with weights and arithmetic in float16, inputs and outputs in float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     converted = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
-    converted.topological_sort(is_deterministic=True)  # the converter appends its casts at the end
+    # ONNX Runtime 1.32 appends its casts behind the nodes that read them, which the ONNX checker rejects.
+    converted.topological_sort(is_deterministic=True)
     return converted.model
 
 

@@ -133,7 +133,11 @@ def test_bad_options_are_refused_in_a_sentence(root, arguments, sentence):
         ({"target": "tflite", "precision": "int8", "float_layers": ["CONV_2D"]}, (), "names a layer 'CONV_2D' that"),
         ({"target": "tflite", "precision": "int8", "layers": []}, (), "layers: unknown key; allowed: "),
         ({"target": "papyrus", "precision": "int8"}, (), "unknown target 'papyrus'"),
-        ({"target": "onnx", "precision": "int8", "int16_layers": ["x"]}, (), "onnx has no layers of int16 activations"),
+        (
+            {"target": "onnx", "precision": "int8", "int16_layers": ["x"]},
+            (),
+            "onnx does not support int16_layers in a recipe; keep these layers in float_layers",
+        ),
         ({"target": "tflite", "precision": "int8"}, ("--target", "onnx"), "--recipe says target, precision"),
         ({"target": "tflite", "precision": "int8", "calibration_samples": 9999}, (), "9999 calibration samples were"),
     ],

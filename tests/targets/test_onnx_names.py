@@ -1,4 +1,4 @@
-"""What of an ONNX graph depends on the process that made it, and must not show."""
+"""Order and names of nodes in ONNX files depend on the model only, not on the process that exported it."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from edgekit.targets._onnx.graph import canonical_names
 
 
 def attention(order, counter):
-    """Three branches that could be computed in any order, joined by two nodes; `order` is that of the file."""
+    """Three independent branches, joined by two nodes; `order` is the order of the branches in the file."""
     branches, names = [], {}
     for index in order:
         count = next(counter)
@@ -28,18 +28,18 @@ def attention(order, counter):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
 
 
-def test_nodes_come_in_the_order_in_which_the_outputs_need_them():
-    found = set()
+def test_nodes_are_sorted_depth_first_from_the_outputs():
+    contents = set()
     for order in itertools.permutations(range(3)):
         model = attention(order, itertools.count(sum(order) * 10 + order[0]))
         canonical_names(model)
         onnx.checker.check_model(model)
         assert [node.name for node in model.graph.node] == ["Scale", "Scale_1", "sum", "Scale_2", "difference"]
-        found.add(model.SerializeToString())
-    assert len(found) == 1
+        contents.add(model.SerializeToString())
+    assert len(contents) == 1
 
 
-def test_what_an_inner_graph_reads_comes_before_the_node_that_holds_it():
+def test_what_a_nested_graph_reads_comes_before_the_node_that_contains_it():
     value = helper.make_tensor_value_info("inner", TensorProto.FLOAT, [1])
     branch = helper.make_graph([helper.make_node("Neg", ["outer"], ["inner"], "neg")], "branch", [], [value])
     nodes = [

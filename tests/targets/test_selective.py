@@ -148,7 +148,9 @@ def test_int16_where_there_is_none_is_refused(made):
         made(TFLITE, int16_layers=("4:HARD_SWISH",))
     with pytest.raises(InputError, match="int16_layers belong to the precision int8, not to dynamic"):
         made(TFLITE, precision="dynamic", int16_layers=("0:CONV_2D",))
-    with pytest.raises(InputError, match="onnx has no layers of int16 activations"):
+    with pytest.raises(
+        InputError, match="onnx does not support int16_layers in a recipe; keep these layers in float_layers"
+    ):
         made(ONNX, int16_layers=("x",))
 
 

@@ -1,4 +1,4 @@
-"""Reading ONNX graphs, and tidying what exporters leave behind."""
+"""Reading of ONNX graphs, and removal of what exporters leave behind."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import ONNX, require
 from edgekit.core.values.specs import Dim, ModelDescription, OpCount, Signature, TensorSpec
 
+# tf2onnx appends a counter of the process to names, such as `Transpose__26:0`.
 _COUNTER = re.compile(r"__\d+(?=$|:)")
 
 
 def tidy(model: Any, signature: Signature) -> None:
-    """Orders inputs and outputs, names the symbolic dimensions, and takes out the exporter's notes.
+    """Order inputs and outputs, name symbolic dimensions, and remove the exporter's metadata.
 
-    Those hold source code and paths.
+    Args:
+        model: The `ModelProto` to edit.
+        signature: The order and the dimensions of inputs and outputs.
     """
     specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
     _reorder(model.graph.input, [spec.name for spec in signature.inputs])
@@ -30,21 +33,25 @@ def tidy(model: Any, signature: Signature) -> None:
     for value in (*model.graph.input, *model.graph.output):
         if value.name in specs:
             _set_dims(value, specs[value.name])
-    del model.graph.value_info[:]  # inferred again, with the symbols' own names
+    del model.graph.value_info[:]  # inferred again, with the signature's names of symbolic dimensions
+    # torch 2.13 writes stack traces with source code and paths of the machine into metadata.
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
-    for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
-        item.doc_string = ""
-        del item.metadata_props[:]
+    for element in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        element.doc_string = ""
+        del element.metadata_props[:]
     model.doc_string = model.graph.doc_string = ""
+    # Builds of one release give the same bytes: `2.13.0+cpu`, and tf2onnx's unknown git revision, `1.17 None`.
     model.producer_version = model.producer_version.partition("+")[0].removesuffix(" None")
     model.graph.name = "model"
 
 
 def _reorder(values: Any, names: list[str]) -> None:
-    """TensorFlow sorts the keys of what a function returns."""
+    """Put values into the order of the names."""
+    # TensorFlow sorts the keys of the dict that a function returns. Other names are left for the caller to reject.
     if {value.name for value in values} == set(names):
         ordered = sorted(values, key=lambda value: names.index(value.name))
+        # Clearing a repeated field invalidates references to its elements.
         copies = [type(value).FromString(value.SerializeToString()) for value in ordered]
         del values[:]
         values.extend(copies)
@@ -56,72 +63,88 @@ def _set_dims(value: Any, spec: TensorSpec) -> None:
         del dims[:]
         for _ in spec.shape:
             dims.add()
-    for dim, wanted in zip(dims, spec.shape, strict=True):
+    for dim, size in zip(dims, spec.shape, strict=True):
         dim.Clear()
-        if isinstance(wanted, str):
-            dim.dim_param = wanted
+        if isinstance(size, str):
+            dim.dim_param = size
         else:
-            dim.dim_value = wanted
+            dim.dim_value = size
 
 
 def rename(model: Any, names: dict[str, str]) -> None:
-    """Gives values other names, wherever they stand."""
+    """Rename values in the graph and in all nested graphs.
+
+    Args:
+        model: The `ModelProto` to edit.
+        names: Old name -> new name; other names stay.
+    """
     for graph in _graphs(model.graph):
-        for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-            item.name = names.get(item.name, item.name)
+        for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+            value.name = names.get(value.name, value.name)
         for node in graph.node:
             node.input[:] = [names.get(name, name) for name in node.input]
             node.output[:] = [names.get(name, name) for name in node.output]
 
 
 def canonical_names(model: Any) -> None:
-    """Takes out of all inner names what depends on the process and not on the model; inputs and outputs keep theirs.
+    """Order and rename nodes and inner values so that they depend on the model only; inputs and outputs keep names.
 
-    tf2onnx counts (`Transpose__26:0`); of equal constants it keeps one, and of nodes that could come in any order it
-    puts one first, whichever comes first in a set of objects. So nodes are put into the order in which the outputs need
-    them, counters go, and a constant is called after the first node that reads it.
+    Args:
+        model: The `ModelProto` to edit.
     """
+    # tf2onnx 1.17 iterates over sets of objects: the order of independent nodes, and which of several equal constants
+    # it keeps, differ from run to run. So nodes are ordered by their use, counters are removed from names, and a
+    # constant is named after the first node that reads it.
     for graph in _graphs(model.graph):
-        _order(graph)
+        _order_nodes(graph)
     outer = [value.name for value in (*model.graph.input, *model.graph.output)]
     values, nodes = _Renaming(outer), _Renaming([])
     _name_constants(model.graph, values)
     for graph in _graphs(model.graph):
-        for item in (*graph.initializer, *graph.input, *graph.output):
-            item.name = values(item.name)
+        for value in (*graph.initializer, *graph.input, *graph.output):
+            value.name = values(value.name)
         for node in graph.node:
             node.input[:] = [values(name) for name in node.input]
             node.output[:] = [values(name) for name in node.output]
             node.name = nodes(node.name)
 
 
-def _order(graph: Any) -> None:
-    """Puts the nodes into the order in which they are met from the outputs on, each behind what it reads."""
-    writers = {name: index for index, node in enumerate(graph.node) for name in node.output}
+def _order_nodes(graph: Any) -> None:
+    """Sort the nodes topologically, depth first from the outputs; nodes that no output needs come last."""
+    producers = {name: index for index, node in enumerate(graph.node) for name in node.output}
     ordered: dict[int, None] = {}
 
+    # Not graphlib.TopologicalSorter: it returns nodes level by level, in an order that its documentation leaves open,
+    # and the order decides the bytes of the file. A stack instead of recursion, since graphs may be deeper than
+    # Python's recursion limit.
     def visit(name: str) -> None:
-        path = [writers[name]] if name in writers else []
-        while path:
-            needed = (writers[read] for read in reads(graph.node[path[-1]]) if read in writers)
-            first = next((index for index in needed if index not in ordered), None)
-            if first is None:
-                ordered[path.pop()] = None
+        stack = [producers[name]] if name in producers else []
+        while stack:
+            dependencies = (producers[read] for read in reads(graph.node[stack[-1]]) if read in producers)
+            missing = next((index for index in dependencies if index not in ordered), None)
+            if missing is None:
+                ordered[stack.pop()] = None
             else:
-                path.append(first)
+                stack.append(missing)
 
     for value in graph.output:
         visit(value.name)
-    nodes = [
-        graph.node[index] for index in (*ordered, *(index for index in range(len(graph.node)) if index not in ordered))
-    ]
+    unused = [index for index in range(len(graph.node)) if index not in ordered]
+    nodes = [graph.node[index] for index in (*ordered, *unused)]
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
 
 
 def reads(node: Any) -> Iterator[str]:
-    """What the node reads, also from within the graphs that it holds."""
+    """Iterate over the values that a node reads, including those that its nested graphs read.
+
+    Args:
+        node: The `NodeProto`.
+
+    Returns:
+        The names of the values, possibly repeated.
+    """
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
@@ -130,8 +153,8 @@ def reads(node: Any) -> Iterator[str]:
 
 
 def _name_constants(graph: Any, values: _Renaming) -> None:
-    """Constants in the order of their first use, named after node and position (`conv.1`)."""
-    constants = {item.name: item for item in graph.initializer}
+    """Order constants by their first use, and name them after node and input position (`conv.1`)."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     ordered = []
     for node in graph.node:
         for position, name in enumerate(node.input):
@@ -143,11 +166,11 @@ def _name_constants(graph: Any, values: _Renaming) -> None:
 
 
 class _Renaming:
-    """Old name -> new name without a counter, each new name given once; empty names and the kept ones stay."""
+    """A mapping from old names to unique new names without counters; reserved and empty names stay."""
 
-    def __init__(self, kept: list[str]) -> None:
-        self._renamed = {"": "", **{name: name for name in kept}}
-        self._used = set(kept)
+    def __init__(self, reserved: list[str]) -> None:
+        self._renamed = {"": "", **{name: name for name in reserved}}  # an empty name is an absent optional input
+        self._used = set(reserved)
 
     def __call__(self, name: str) -> str:
         if name not in self._renamed:
@@ -155,14 +178,19 @@ class _Renaming:
         return self._renamed[name]
 
     def rename(self, name: str, base: str) -> None:
-        """Gives `name` the new name `base`, with a count where that is taken."""
+        """Map `name` to `base`, with a suffix if that is taken.
+
+        Args:
+            name: The old name.
+            base: The new name, such as `conv.1`; suffixes give `conv.1_1`.
+        """
         candidates = (base if index == 0 else f"{base}_{index}" for index in itertools.count())
         self._renamed[name] = next(candidate for candidate in candidates if candidate not in self._used)
         self._used.add(self._renamed[name])
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
-    """The graph and every graph in its nodes' attributes."""
+    """Iterate over the graph and all graphs nested in attributes of its nodes."""
     yield graph
     for attribute in (attribute for node in graph.node for attribute in node.attribute):
         for inner in (attribute.g, *attribute.graphs):
@@ -171,27 +199,50 @@ def _graphs(graph: Any) -> Iterator[Any]:
 
 
 def prune_opsets(model: Any) -> None:
-    """Drops the operator sets that no node uses (the quantizer declares nine)."""
+    """Remove the operator sets that no node uses.
+
+    Args:
+        model: The `ModelProto` to edit.
+    """
+    # ONNX Runtime 1.32's quantizer declares nine, no matter which ones the graph uses.
     domains = {node.domain for graph in _graphs(model.graph) for node in graph.node} | {""}
-    kept = [item for item in model.opset_import if item.domain in domains]
+    used = [opset for opset in model.opset_import if opset.domain in domains]
     del model.opset_import[:]
-    model.opset_import.extend(kept)
+    model.opset_import.extend(used)
 
 
 def expose(model: Any) -> Any:
-    """The model with everything that its nodes compute among its outputs, in the order of computation."""
+    """Make every tensor that a node computes an output, in execution order.
+
+    Args:
+        model: The `ModelProto`, which is edited.
+
+    Returns:
+        The same model.
+    """
     import onnx
 
-    known = {value.name: value for value in model.graph.output}
+    typed = {value.name: value for value in model.graph.output}
     del model.graph.output[:]
-    # Types are left to the runtime, which infers them anyway.
+    # ONNX Runtime infers the types of outputs that have none.
     computed = [name for node in model.graph.node for name in node.output if name]
-    model.graph.output.extend(known.get(name) or onnx.ValueInfoProto(name=name) for name in computed)
+    model.graph.output.extend(typed.get(name) or onnx.ValueInfoProto(name=name) for name in computed)
     return model
 
 
 def parse(path: Path) -> Any:
-    """The model. Raises InputError when the file is empty, truncated, or something else."""
+    """Read an ONNX file.
+
+    Args:
+        path: The model file.
+
+    Returns:
+        The `ModelProto`.
+
+    Raises:
+        InputError: The file is empty, truncated or no ONNX model.
+        MissingDependency: The onnx package is not installed.
+    """
     require((ONNX,), "reading .onnx files")
     import onnx
     from google.protobuf.message import DecodeError
@@ -201,8 +252,9 @@ def parse(path: Path) -> Any:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise malformed_file_error(path, "ONNX") from error
+    # Many byte sequences are valid protobuf messages without any known field.
     if not model.graph.node and not model.graph.initializer:
-        raise malformed_file_error(path, "ONNX", "there is no graph in it")
+        raise malformed_file_error(path, "ONNX", "it contains no graph")
     return model
 
 
@@ -221,29 +273,41 @@ def _spec(value: Any) -> TensorSpec:
 
 
 def _signature(model: Any) -> Signature:
-    constants = {item.name for item in model.graph.initializer}
+    # Up to IR version 3, initializers are listed as inputs too.
+    constants = {tensor.name for tensor in model.graph.initializer}
     inputs = tuple(_spec(value) for value in model.graph.input if value.name not in constants)
     return Signature(inputs, tuple(_spec(value) for value in model.graph.output))
 
 
 def read_signature(path: Path) -> Signature:
-    """Inputs (without initializers) and outputs."""
+    """Read the inputs (without initializers) and outputs of an ONNX file.
+
+    Args:
+        path: The model file.
+
+    Returns:
+        The signature; layouts are unknown.
+
+    Raises:
+        InputError: The file is empty, truncated or no ONNX model.
+    """
     return _signature(parse(path))
 
 
 def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Every whole shape that inference finds for one sample: symbolic dimensions of the inputs are set to 1."""
+    """Return the fully known shapes of tensors for one sample: symbolic input dimensions are set to 1."""
     import onnx
 
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     for dim in (dim for value in fixed.graph.input for dim in value.type.tensor_type.shape.dim):
         dim.dim_value = dim.dim_value or 1
+    # Recorded shapes hold the symbols, and inference would keep them.
     del fixed.graph.value_info[:]
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
-    shapes = {item.name: tuple(item.dims) for item in model.graph.initializer}
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
         dims = value.type.tensor_type.shape.dim
         if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
@@ -252,29 +316,39 @@ def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int | None:
-    """Multiply-accumulates of one inference of one node; None for other operators, or where a shape is unknown."""
+    """Return the multiply-accumulates of a node per inference, or None for other operators and unknown shapes."""
     weight_at = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1}.get(
         node.op_type
     )
     if weight_at is None:
         return None
-    known = [shapes.get(name) for name in (node.input[0], node.input[weight_at], node.output[0])]
-    if any(shape is None for shape in known):
+    operands = [shapes.get(name) for name in (node.input[0], node.input[weight_at], node.output[0])]
+    if any(shape is None for shape in operands):
         return None
-    first, weight, output = (shape or () for shape in known)
+    first, weight, output = (shape or () for shape in operands)
     outputs = int(np.prod(output))
     if node.op_type in ("Conv", "ConvInteger"):  # weight (out, in / groups, ...)
         return outputs * int(np.prod(weight[1:]))
-    if node.op_type == "ConvTranspose":  # weight (in, out / groups, ...)
+    if node.op_type == "ConvTranspose":  # weight (in, out / groups, ...): each input value meets out / groups * kernel
         return int(np.prod(first)) * int(np.prod(weight[1:]))
     if node.op_type == "Gemm":
-        transposed = any(item.name == "transA" and item.i for item in node.attribute)
-        return outputs * first[0 if transposed else -1]
-    return outputs * first[-1]
+        transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+        return outputs * first[0 if transposed else -1]  # A is (M, K), or (K, M) if transposed
+    return outputs * first[-1]  # (..., M, K) x (..., K, N)
 
 
 def describe(path: Path) -> ModelDescription:
-    """Operators, tensors, parameters, multiply-accumulates and quantization."""
+    """Describe an ONNX file: operators, tensors, parameters, multiply-accumulates and quantization.
+
+    Args:
+        path: The model file.
+
+    Returns:
+        The description, for one sample where the batch is symbolic.
+
+    Raises:
+        InputError: The file is empty, truncated or no ONNX model.
+    """
     model = parse(path)
     shapes = _shapes(model)
     counts = Counter(node.op_type for node in model.graph.node)
@@ -287,30 +361,32 @@ def describe(path: Path) -> ModelDescription:
         elif node.op_type in ("Conv", "ConvInteger", "Gemm", "MatMul", "MatMulInteger"):
             unknown = True
     weights = list(model.graph.initializer)
-    sizes = [(int(np.prod(item.dims)), np.dtype(_dtype(item.data_type)).itemsize) for item in weights]
+    sizes = [(int(np.prod(tensor.dims)), np.dtype(_dtype(tensor.data_type)).itemsize) for tensor in weights]
     activations = {name for node in model.graph.node for name in node.output}
     return ModelDescription(
         format="onnx",
         signature=_signature(model),
         ops=tuple(OpCount(name, count, macs.get(name)) for name, count in counts.most_common()),
         tensors=len({name for node in model.graph.node for name in (*node.input, *node.output) if name}),
-        parameters=sum(count for item, (count, _) in zip(weights, sizes, strict=True) if _learned(item)),
+        parameters=sum(count for tensor, (count, _) in zip(weights, sizes, strict=True) if _is_parameter(tensor)),
         weight_bytes=sum(count * size for count, size in sizes),
         macs=None if unknown else sum(macs.values()),
+        # 4 bytes per value: activations between Q/DQ pairs are counted as float32.
         activation_bytes=None
         if not activations <= shapes.keys()
-        else 4 * sum(int(np.prod(shapes[n])) for n in activations),
+        else 4 * sum(int(np.prod(shapes[name])) for name in activations),
         quantized_tensors=counts["QuantizeLinear"] + counts["DynamicQuantizeLinear"],
         metadata={
-            "opset": ", ".join(f"{item.domain or 'ai.onnx'} {item.version}" for item in model.opset_import),
+            "opset": ", ".join(f"{opset.domain or 'ai.onnx'} {opset.version}" for opset in model.opset_import),
             "ir_version": str(model.ir_version),
             "producer": f"{model.producer_name} {model.producer_version}".strip(),
         },
     )
 
 
-def _learned(tensor: Any) -> bool:
-    """Shapes, axes and quantization parameters are no parameters of the model; a quantized bias (int32) is one."""
+def _is_parameter(tensor: Any) -> bool:
+    """Return whether a constant is a parameter of the model, not a shape, an axis or a quantization parameter."""
+    # ONNX Runtime's quantizer marks the kinds by suffixes of names; an int32 tensor is a quantized bias or a shape.
     name = tensor.name.lower()
     dtype = _dtype(tensor.data_type)
     if dtype == "int32":

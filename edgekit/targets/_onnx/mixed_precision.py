@@ -1,4 +1,4 @@
-"""Quantizing an ONNX graph by ONNX Runtime's tools: whole, or but for the nodes that a recipe keeps in float."""
+"""Quantization of ONNX graphs by ONNX Runtime's tools, with nodes that a recipe keeps in float."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from edgekit.targets._onnx.graph import parse
 
 PRECISIONS = frozenset({"dynamic", "int8"})
 CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "moving-average", "percentile", "entropy")
+
+# Names in ONNX Runtime's CalibrationMethod; a moving average is an option of its MinMax.
 _METHODS = {"minmax": "MinMax", "moving-average": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 
 
-class _Reader:
-    """Calibration samples one by one, as ONNX Runtime asks for them."""
+class _CalibrationReader:
+    """An iterator over calibration samples with the interface of ONNX Runtime's CalibrationDataReader."""
 
     def __init__(self, signature: Signature, inputs: Mapping[str, Array]) -> None:
         names = [spec.name for spec in signature.inputs]
@@ -36,35 +38,62 @@ class _Reader:
 
 
 def prepare(model: Any, folder: Path) -> Path:
-    """The float graph as the quantizer wants it, every node under a name of its own, in a file in the folder."""
+    """Preprocess a float graph for the quantizer.
+
+    Args:
+        model: The `ModelProto` in float32.
+        folder: The folder for the new file.
+
+    Returns:
+        The path of the preprocessed file.
+    """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     raw, prepared = folder / "raw.onnx", folder / "prepared.onnx"
     onnx.save(model, str(raw))
-    # Shapes are inferred already; where its own inference finds less, it leaves a file in the current folder.
+    # Shapes are inferred already, and a symbolic inference that is incomplete writes a file into the current folder.
     quant_pre_process(str(raw), str(prepared), skip_symbolic_shape=True)
     raw.unlink()
     return prepared
 
 
 def name_nodes(path: Path) -> None:
-    """Gives each node of a file a name that no other has: a recipe names them, and the quantizer looks for them so."""
+    """Give each node of a file a unique name.
+
+    Args:
+        path: The model file, which is overwritten.
+
+    Raises:
+        InputError: The file is empty, truncated or no ONNX model.
+    """
+    # Recipes and `nodes_to_exclude` (ONNX Runtime 1.32) identify nodes by name, and exporters leave names empty or
+    # use them twice.
     model = parse(path)
-    known: set[str] = set()
+    names: set[str] = set()
     for index, node in enumerate(model.graph.node):
-        if not node.name or node.name in known:
+        if not node.name or node.name in names:
             node.name = f"{node.op_type}_{index}"
-        known.add(node.name)
+        names.add(node.name)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def layers(base: Path) -> tuple[QuantizableLayer, ...]:
-    """The nodes that the quantizer quantizes."""
+    """Return the nodes that ONNX Runtime can quantize, in execution order.
+
+    Args:
+        base: A float file whose nodes have unique names.
+
+    Returns:
+        One entry per node.
+
+    Raises:
+        InputError: The file is empty, truncated or no ONNX model.
+    """
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     model = parse(base)
-    constants = {item.name: item for item in model.graph.initializer}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     return tuple(
         QuantizableLayer(
             node.name,
@@ -75,7 +104,7 @@ def layers(base: Path) -> tuple[QuantizableLayer, ...]:
             sum(
                 int(np.prod(constants[name].dims))
                 for name in node.input
-                if name in constants and _real(constants[name])
+                if name in constants and _is_float(constants[name])
             ),
         )
         for node in model.graph.node
@@ -83,38 +112,46 @@ def layers(base: Path) -> tuple[QuantizableLayer, ...]:
     )
 
 
-def _real(tensor: Any) -> bool:
+def _is_float(tensor: Any) -> bool:
     from onnx import TensorProto
 
     return bool(tensor.data_type == TensorProto.FLOAT)
 
 
 def quantize(prepared: Path, signature: Signature, job: ConversionRequest, path: Path) -> None:
-    """Writes the graph at the job's precision to `path`.
+    """Quantize a preprocessed graph at the precision of the request, by its recipe if it has one.
 
-    Raises InputError when the job's recipe names a node that is not there.
+    Args:
+        prepared: A file that `prepare` wrote.
+        signature: Inputs and outputs of the source.
+        job: The request.
+        path: The file to write.
+
+    Raises:
+        InputError: The recipe names a node that does not exist, or asks for int16 activations.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 
     recipe = job.recipe or Recipe("onnx", job.precision)
     if recipe.int16_layers:
-        raise InputError("onnx has no layers of int16 activations")
+        raise InputError("onnx does not support int16_layers in a recipe; keep these layers in float_layers")
     excluded = [layer.name for layer in _excluded(prepared, recipe)]
     if job.precision == "dynamic":
-        kept = {"nodes_to_exclude": excluded} if excluded else {}
-        quantize_dynamic(prepared, path, per_channel=True, weight_type=QuantType.QInt8, **kept)
+        exclusions = {"nodes_to_exclude": excluded} if excluded else {}
+        quantize_dynamic(prepared, path, per_channel=True, weight_type=QuantType.QInt8, **exclusions)
         return
-    assert job.calibration is not None  # the base has made sure
+    assert job.calibration is not None  # checked by Target.convert
+    # QDQ and not QOperator: execution providers fuse the pairs, and operators without an integer kernel still run.
     quantize_static(
         prepared,
         path,
-        _Reader(signature, job.calibration),
+        _CalibrationReader(signature, job.calibration),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
         nodes_to_exclude=excluded,
-        **_calibration(prepared, recipe, job),
+        **_calibration_options(prepared, recipe, job),
     )
 
 
@@ -122,18 +159,19 @@ def _excluded(prepared: Path, recipe: Recipe) -> Sequence[QuantizableLayer]:
     return named_layers(layers(prepared), recipe.float_layers) if recipe.float_layers else ()
 
 
-def _calibration(prepared: Path, recipe: Recipe, job: ConversionRequest) -> dict[str, Any]:
-    """How ranges are taken; those of a file, samples and method stay in the job's folder of known ranges."""
+def _calibration_options(prepared: Path, recipe: Recipe, job: ConversionRequest) -> dict[str, Any]:
+    """Return the arguments of quantize_static that say how ranges are taken and where they are cached."""
     from onnxruntime.quantization import CalibrationMethod
 
     if recipe.calibration is None:
         return {}
     method = recipe.calibration
-    options = {"CalibMovingAverage": True} if method == "moving-average" else {}
-    chosen = {"calibrate_method": CalibrationMethod[_METHODS[method]], "extra_options": options}
+    extra = {"CalibMovingAverage": True} if method == "moving-average" else {}
+    options = {"calibrate_method": CalibrationMethod[_METHODS[method]], "extra_options": extra}
     if job.known is None or job.calibration is None:
-        return chosen
+        return options
+    # Ranges depend on the float file, the samples and the method, not on the nodes that are excluded.
     hasher = hashlib.sha256(prepared.read_bytes() + method.encode())
     for name in sorted(job.calibration):
         hasher.update(name.encode() + job.calibration[name].tobytes())
-    return {**chosen, "calibration_cache_path": job.known / f"{hasher.hexdigest()}.json"}
+    return {**options, "calibration_cache_path": job.known / f"{hasher.hexdigest()}.json"}

@@ -1,4 +1,4 @@
-"""Making an ONNX graph what an expert would hand over: simplified, shape-inferred, at the operator set asked for."""
+"""Simplification, shape inference and version conversion of ONNX graphs."""
 
 from __future__ import annotations
 
@@ -13,49 +13,79 @@ from edgekit.targets._onnx.graph import prune_opsets, tidy
 
 
 def opset(model: Any) -> int:
-    """The version of ONNX's own operators."""
-    return next((int(item.version) for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    """Return the version of the standard operator set that the model imports, or 0 if it imports none."""
+    return next((int(imported.version) for imported in model.opset_import if imported.domain in ("", "ai.onnx")), 0)
 
 
-def at_opset(model: Any, wanted: int | None) -> Any:
-    """The model in another version of ONNX's operators; None leaves it as it is.
+# The oldest operator set that onnx's version converter supports.
+_OLDEST_OPSET = 7
 
-    Raises InputError for a version that the onnx package does not know, StepFailed when an operator cannot be carried.
+
+def at_opset(model: Any, version: int | None) -> Any:
+    """Convert the model to another version of the standard operator set.
+
+    Args:
+        model: The `ModelProto`.
+        version: The version of the operator set; None returns the model as it is.
+
+    Returns:
+        The converted model.
+
+    Raises:
+        InputError: The installed onnx package does not support the version.
+        StepFailed: An operator of the graph does not exist in that version.
     """
     import onnx
 
-    if wanted is None or wanted == opset(model):
+    if version is None or version == opset(model):
         return model
     newest = onnx.defs.onnx_opset_version()
-    if not 7 <= wanted <= newest:
-        raise InputError(f"--opset {wanted}: the onnx package here knows 7 to {newest}")
+    if not _OLDEST_OPSET <= version <= newest:
+        raise InputError(
+            f"--opset {version} is not supported: the installed onnx package supports {_OLDEST_OPSET} to {newest}"
+        )
     try:
-        return onnx.version_converter.convert_version(model, wanted)
-    except Exception as error:  # the converter raises RuntimeErrors of C++ and others
+        return onnx.version_converter.convert_version(model, version)
+    except Exception as error:  # RuntimeError of the C++ converter, and whatever its adapters raise
         reason = next(iter(str(error).splitlines()), "")[:200]
-        raise StepFailed(f"ONNX cannot carry this graph from opset {opset(model)} to {wanted} ({reason})") from error
+        raise StepFailed(f"onnx cannot convert this graph from opset {opset(model)} to {version} ({reason})") from error
 
 
-def set_ir_version(model: Any, wanted: int) -> None:
-    """Sets the version of the file format. Raises InputError when the operator sets need a newer one."""
+def set_ir_version(model: Any, version: int) -> None:
+    """Set the version of the file format.
+
+    Args:
+        model: The `ModelProto` to edit.
+        version: The IR version.
+
+    Raises:
+        InputError: The operator sets need a newer version, or the installed onnx package does not support it.
+    """
     import onnx
 
-    needed = onnx.helper.find_min_ir_version_for(model.opset_import)
-    if not needed <= wanted <= onnx.IR_VERSION:
+    oldest = onnx.helper.find_min_ir_version_for(model.opset_import)
+    if not oldest <= version <= onnx.IR_VERSION:
         raise InputError(
-            f"--ir-version {wanted}: opset {opset(model)} needs {needed}; onnx here knows {onnx.IR_VERSION}"
+            f"--ir-version {version} is not supported: opset {opset(model)} needs at least {oldest},"
+            f" and the installed onnx package supports at most {onnx.IR_VERSION}"
         )
-    model.ir_version = wanted
+    model.ir_version = version
 
 
 def slim(model: Any, signature: Signature) -> Any:
-    """The graph with constants folded, batch norm fused and shape arithmetic resolved, and with its shapes inferred.
+    """Fold constants, fuse batch norms, resolve shape arithmetic and infer shapes.
 
-    The dimensions of inputs and outputs are the signature's.
+    Args:
+        model: The `ModelProto`, which is edited.
+        signature: The inputs and outputs in their order, with the dimensions that the result gets.
+
+    Returns:
+        The simplified model.
     """
     import onnx
     import onnxslim
 
+    # Tidied twice: onnxslim folds shape arithmetic only where it knows the dimensions, and loses some of them itself.
     tidy(model, signature)
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
