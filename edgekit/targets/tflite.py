@@ -1,4 +1,4 @@
-"""TensorFlow Lite (LiteRT) flatbuffers: by TFLiteConverter from Keras, by litert-torch from PyTorch."""
+"""The TensorFlow Lite (LiteRT) target: TFLiteConverter for Keras, litert-torch for PyTorch, ai-edge-quantizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 
 
 class TFLite(Target):
-    """The batch is fixed at one: a device runs one sample, and a symbolic batch costs shape arithmetic in the graph."""
+    """TFLite flatbuffers with a batch of one."""
+
+    # `symbolic` stays False: TFLiteConverter (TensorFlow 2.21) writes shape arithmetic into the graph for a symbolic
+    # batch, and a device runs one sample at a time.
 
     name = "tflite"
     title = "TensorFlow Lite (LiteRT)"
@@ -38,21 +41,24 @@ class TFLite(Target):
 
     def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         path = job.folder / self.file_name
+        # TFLiteConverter quantizes by itself, all but int4; files of litert-torch are float and need the quantizer.
         if source.kind != "torch" and job.precision in from_keras.PRECISIONS:
             path.write_bytes(from_keras.convert(source, job))
             options = {"converter": from_keras.CONVERTER}
         else:
             require((QUANTIZER,), f"{source.kind} -> tflite:{job.precision}")
             module = from_torch if source.kind == "torch" else from_keras
-            quantizer.quantize(_float(module, source, job), job, path)
+            quantizer.quantize(_convert_float(module, source, job), job, path)
             options = {"converter": module.CONVERTER, "quantizer": quantizer.RECIPES[job.precision]}
+        # TensorFlow Lite Micro does not support weights outside of the flatbuffer, where ai-edge-quantizer 0.10 puts
+        # larger ones.
         path.write_bytes(inline_buffers(path.read_bytes()))
-        return ConversionResult(self.file_name, _in_order(read_signature(path), source.signature), options)
+        return ConversionResult(self.file_name, _reorder(read_signature(path), source.signature), options)
 
     def float_base(self, source: LoadedSource, job: ConversionRequest) -> Path:
         module = from_torch if source.kind == "torch" else from_keras
         path = job.folder / self.file_name
-        path.write_bytes(_float(module, source, job))
+        path.write_bytes(_convert_float(module, source, job))
         return path
 
     def layers(self, base: Path) -> tuple[QuantizableLayer, ...]:
@@ -61,12 +67,12 @@ class TFLite(Target):
 
     def select(self, base: Path, signature: Signature, job: ConversionRequest) -> ConversionResult:
         require((QUANTIZER,), "keeping single layers in float")
-        assert job.recipe is not None  # there is nothing to select without one
+        assert job.recipe is not None  # callers select by a recipe only
         path = job.folder / self.file_name
         mixed_precision.select(base, job.recipe, job, path)
         path.write_bytes(inline_buffers(path.read_bytes()))
         options = {"quantizer": quantizer.RECIPES[job.precision]}
-        return ConversionResult(self.file_name, _in_order(read_signature(path), signature), options)
+        return ConversionResult(self.file_name, _reorder(read_signature(path), signature), options)
 
     def describe(self, path: Path) -> ModelDescription:
         return describe(path)
@@ -81,23 +87,24 @@ class TFLite(Target):
         return tensor_lifetimes(path)
 
 
-def _float(module: Any, source: LoadedSource, job: ConversionRequest) -> bytes:
-    """The float32 flatbuffer, with which the quantizer begins."""
+def _convert_float(module: Any, source: LoadedSource, job: ConversionRequest) -> bytes:
+    """Return the float32 flatbuffer, which all variants of a source share."""
     content: bytes = source.cached("tflite float32", lambda: module.convert_float(source, job.folder))
     return content
 
 
-def _in_order(found: Signature, source: Signature) -> Signature:
-    """The file's tensors in the order of the source's, with the source's layouts."""
-    return Signature(_like(source.inputs, found.inputs), _like(source.outputs, found.outputs))
+def _reorder(signature: Signature, source: Signature) -> Signature:
+    """Return the file's tensors in the order of the source's, with the source's layouts."""
+    # TensorFlow sorts the keys of the dict that a function returns, and flatbuffers do not record layouts.
+    return Signature(_reorder_specs(signature.inputs, source.inputs), _reorder_specs(signature.outputs, source.outputs))
 
 
-def _like(source: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+def _reorder_specs(specs: Sequence[TensorSpec], source: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
     layouts = {spec.name: spec.layout for spec in source}
     order = [spec.name for spec in source]
-    ranked = sorted(found, key=lambda spec: order.index(spec.name) if spec.name in order else len(order))
+    ordered = sorted(specs, key=lambda spec: order.index(spec.name) if spec.name in order else len(order))
     return tuple(
-        TensorSpec(spec.name, spec.shape, spec.dtype, layouts.get(spec.name), spec.quantization) for spec in ranked
+        TensorSpec(spec.name, spec.shape, spec.dtype, layouts.get(spec.name), spec.quantization) for spec in ordered
     )
 
 

@@ -1,4 +1,4 @@
-"""A model as C: an array, its sizes, the scales of its tensors, and the operators that its interpreter must know."""
+"""Export of a model as C source: the flatbuffer as an array, sizes and scales, and the interpreter's operators."""
 
 from __future__ import annotations
 
@@ -8,13 +8,25 @@ from dataclasses import dataclass
 
 from edgekit.core.values.specs import Signature, TensorSpec
 
-_PER_LINE = 12
-_C_NAMES = {"BATCH_MATMUL": "BatchMatMul", "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM"}
+# As in `xxd -i`, which firmware projects use for the same purpose.
+_BYTES_PER_LINE = 12
+
+# Methods of MicroMutableOpResolver (tflite-micro) whose names do not follow from the operator's by capitalizing.
+_RESOLVER_METHODS = {"BATCH_MATMUL": "BatchMatMul", "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM"}
 
 
 @dataclass(frozen=True)
 class CModel:
-    """What is written: the file's bytes, what it needs, and what it is called (an identifier of C)."""
+    """The content of the generated files.
+
+    Attributes:
+        name: A C identifier, from which the names of files, variables and macros are derived.
+        content: The flatbuffer.
+        signature: Inputs and outputs, for the macros.
+        arena_bytes: The smallest tensor arena, in bytes.
+        operators: The operators of the model by their TFLite names, such as `CONV_2D`, possibly repeated.
+        origin: Where the model comes from, for the first line of each file.
+    """
 
     name: str
     content: bytes
@@ -25,13 +37,27 @@ class CModel:
 
 
 def identifier(text: str) -> str:
-    """A name of C that looks like the text: `simple_cnn-keras` is `simple_cnn_keras`."""
-    plain = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_").lower()
-    return plain if plain and not plain[0].isdigit() else f"model_{plain}"
+    """Derive a C identifier from a text: `simple_cnn-keras` gives `simple_cnn_keras`.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The identifier, in lower case.
+    """
+    name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_").lower()
+    return name if name and not name[0].isdigit() else f"model_{name}"  # identifiers do not start with a digit
 
 
 def files(model: CModel) -> Mapping[str, str]:
-    """The text of every file by its name: header and source in C, and the resolver of operators in C++."""
+    """Generate the source files of a model.
+
+    Args:
+        model: The content of the files.
+
+    Returns:
+        The text of each file by its name: a C header, a C source, and a C++ header with the operator resolver.
+    """
     return {
         f"{model.name}.h": _header(model),
         f"{model.name}.c": _source(model),
@@ -64,11 +90,12 @@ def _comment(text: str) -> str:
 
 
 def _tensor(prefix: str, spec: TensorSpec) -> list[str]:
-    shape = [dim if isinstance(dim, int) else 1 for dim in spec.shape]
+    shape = [dim if isinstance(dim, int) else 1 for dim in spec.shape]  # firmware runs one sample
     size = 1
     for dim in shape:
         size *= dim
     lines = [_comment(str(spec)), f"#define {prefix}_ELEMENTS {size}"]
+    # Inputs and outputs have one scale; per-channel scales do not fit into one macro.
     if spec.quantization is not None and len(spec.quantization.scale) == 1:
         lines.append("/* real = scale * (stored - zero_point) */")
         lines.append(f"#define {prefix}_SCALE {spec.quantization.scale[0]!r}f")
@@ -77,8 +104,10 @@ def _tensor(prefix: str, spec: TensorSpec) -> list[str]:
 
 
 def _source(model: CModel) -> str:
-    rows = (model.content[start : start + _PER_LINE] for start in range(0, len(model.content), _PER_LINE))
+    starts = range(0, len(model.content), _BYTES_PER_LINE)
+    rows = (model.content[start : start + _BYTES_PER_LINE] for start in starts)
     body = ",\n".join("    " + ", ".join(f"0x{byte:02x}" for byte in row) for row in rows)
+    # TensorFlow Lite Micro reads tensors in place from the array, and its kernels need an alignment of 16 bytes.
     return (
         f"{_comment(model.origin)}\n"
         f'#include "{model.name}.h"\n\n'
@@ -92,17 +121,17 @@ def _source(model: CModel) -> str:
 
 def _resolver(model: CModel) -> str:
     names = sorted({_method(name) for name in model.operators})
-    adds = "\n".join(f"  resolver.Add{name}();" for name in names)
+    calls = "\n".join(f"  resolver.Add{name}();" for name in names)
     return (
         f"{_comment(model.origin)}\n#pragma once\n\n"
         '#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"\n\n'
         "/* The operators of this model and no others: each one that is left out saves flash. */\n"
         f"inline tflite::MicroMutableOpResolver<{len(names)}> {model.name}_ops() {{\n"
-        f"  tflite::MicroMutableOpResolver<{len(names)}> resolver;\n{adds}\n  return resolver;\n}}\n"
+        f"  tflite::MicroMutableOpResolver<{len(names)}> resolver;\n{calls}\n  return resolver;\n}}\n"
     )
 
 
 def _method(operator: str) -> str:
-    """`CONV_2D` as MicroMutableOpResolver calls it: `Conv2D`."""
+    """Return the suffix of MicroMutableOpResolver's method: `Conv2D` for `CONV_2D`."""
     parts = operator.split("_")
-    return _C_NAMES.get(operator, "".join(part if part[0].isdigit() else part.capitalize() for part in parts))
+    return _RESOLVER_METHODS.get(operator, "".join(part if part[0].isdigit() else part.capitalize() for part in parts))

@@ -1,4 +1,4 @@
-"""Keras and SavedModels to TFLite by TFLiteConverter."""
+"""Conversion from Keras models and SavedModels to TFLite by TFLiteConverter."""
 
 from __future__ import annotations
 
@@ -17,34 +17,57 @@ from edgekit.core.values.specs import Signature
 CONVERTER = "TFLiteConverter"
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 INTEGER = ("int8", "int16x8")
-_CRASHES = (2, 21)
-"""The last TensorFlow whose calibration was seen to end in SIGSEGV at the loop of a recurrent layer."""
+
+# The newest TensorFlow whose calibration is known to end in SIGSEGV at the loop of a recurrent layer.
+_NEWEST_CRASHING_TENSORFLOW = (2, 21)
 
 
 def convert(source: LoadedSource, job: ConversionRequest) -> bytes:
-    """The flatbuffer at the job's precision. Raises NotImplementedError where the converter is known to crash."""
+    """Convert a Keras model or SavedModel at the precision of the request.
+
+    Args:
+        source: The loaded model.
+        job: The request.
+
+    Returns:
+        The flatbuffer.
+
+    Raises:
+        NotImplementedError: The converter is known to crash for this model.
+    """
     if job.precision in INTEGER:
-        _refuse_loops(source)
-    saved_model = source.cached("SavedModel", lambda: _saved(source))
+        _reject_recurrent_layers(source)
+    saved_model = source.cached("SavedModel", lambda: _write_saved_model(source))
     content: bytes = _converter(saved_model.name, source.signature, job).convert()
     return content
 
 
 def convert_float(source: LoadedSource, folder: Path) -> bytes:
-    """The float32 flatbuffer, for the quantizer."""
+    """Convert a Keras model or SavedModel to a float32 flatbuffer.
+
+    Args:
+        source: The loaded model.
+        folder: A folder for temporary files.
+
+    Returns:
+        The flatbuffer.
+    """
     return convert(source, ConversionRequest("float32", folder))
 
 
-def _refuse_loops(source: LoadedSource) -> None:
-    """Another route is taken at once, and the worker lives on: a new one has to import TensorFlow."""
+def _reject_recurrent_layers(source: LoadedSource) -> None:
+    """Raise NotImplementedError for layers that crash the converter, so that the export tries the next route."""
     import keras
     import tensorflow as tf
 
+    # Without this check the crash would lead to the same route, but end the worker: a new one imports TensorFlow anew.
     version = tuple(map(int, tf.__version__.split(".")[:2]))
-    if source.kind != "keras" or version > _CRASHES:
+    if source.kind != "keras" or version > _NEWEST_CRASHING_TENSORFLOW:
         return
     layers = [
-        item.name for item in source.model._flatten_layers() if isinstance(item, keras.layers.RNN) and not item.unroll
+        layer.name
+        for layer in source.model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN) and not layer.unroll  # unrolled layers have no loop
     ]
     if layers:
         raise NotImplementedError(
@@ -53,8 +76,8 @@ def _refuse_loops(source: LoadedSource) -> None:
         )
 
 
-def _saved(source: LoadedSource) -> tempfile.TemporaryDirectory[str]:
-    """A SavedModel whose one signature has the source's names, and whose variables the converter can freeze."""
+def _write_saved_model(source: LoadedSource) -> tempfile.TemporaryDirectory[str]:
+    """Write a SavedModel with one signature, which has the source's names."""
     import keras
     import tensorflow as tf
 
@@ -69,6 +92,8 @@ def _saved(source: LoadedSource) -> tempfile.TemporaryDirectory[str]:
     function.get_concrete_function(
         **{spec.name: tf.TensorSpec(spec.shape, spec.dtype, name=re.sub(r"\W", "_", spec.name)) for spec in inputs}
     )
+    # Not from_concrete_functions: with a Keras 3 model, TensorFlow 2.21 leaves the weights out of the file. The
+    # converter freezes the variables that an ExportArchive tracks.
     archive = keras.export.ExportArchive()
     archive.track(source.model)
     archive.add_endpoint("serving_default", function)
@@ -82,6 +107,7 @@ def _converter(saved_model: str, signature: Signature, job: ConversionRequest) -
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
     if job.precision == "float32":
         return converter
+    # DEFAULT alone quantizes weights to int8 and keeps float activations, which is the precision `dynamic`.
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if job.precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
@@ -92,6 +118,7 @@ def _converter(saved_model: str, signature: Signature, job: ConversionRequest) -
             "int16x8": (ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8, tf.int16),
         }
         op_set, io_type = integer[job.precision]
+        # Integer operators only, in and out as well: a microcontroller or an NPU may have no float operators.
         converter.target_spec.supported_ops = [op_set]
         converter.inference_input_type = converter.inference_output_type = io_type
         converter.representative_dataset = lambda: _calibration(signature, job)
@@ -99,7 +126,7 @@ def _converter(saved_model: str, signature: Signature, job: ConversionRequest) -
 
 
 def _calibration(signature: Signature, job: ConversionRequest) -> Iterator[dict[str, Array]]:
-    assert job.calibration is not None  # the base has made sure
+    assert job.calibration is not None  # checked by Target.convert
     names = [spec.name for spec in signature.inputs]
     for arrays in batching.iter_batches(signature, job.calibration):
         yield dict(zip(names, arrays, strict=True))

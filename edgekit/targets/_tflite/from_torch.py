@@ -1,4 +1,4 @@
-"""PyTorch to TFLite by litert-torch (torch.export, then MLIR); the model's own layout stays."""
+"""Conversion from PyTorch to TFLite by litert-torch (torch.export, then MLIR); layouts stay as in the model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,21 @@ CONVERTER = "litert-torch"
 
 
 def convert_float(source: LoadedSource, folder: Path) -> bytes:
-    """The float32 flatbuffer; inputs and outputs are named by the source's signature."""
+    """Convert a PyTorch module to a float32 flatbuffer.
+
+    Args:
+        source: The loaded module.
+        folder: A folder for temporary files.
+
+    Returns:
+        The flatbuffer, with the names of the source's signature.
+    """
     import litert_torch
     import torch
 
     inputs, outputs = _aliases(source.signature.inputs), _aliases(source.signature.outputs)
     examples = {alias: torch.from_numpy(array) for alias, array in zip(inputs, source.examples(1), strict=True)}
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports each of its passes there
+    with contextlib.redirect_stdout(io.StringIO()):  # litert-torch prints each of its passes
         model = litert_torch.convert(_named(source, list(inputs), list(outputs)), sample_kwargs=examples)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             path = Path(temporary, "float.tflite")
@@ -35,7 +43,8 @@ def convert_float(source: LoadedSource, folder: Path) -> bytes:
 
 
 def _aliases(specs: Sequence[TensorSpec]) -> dict[str, str]:
-    """Alias -> name: torch.export writes names into Python code, where `input.1` and `class` mean something else."""
+    """Return names by their aliases; a name that is a Python identifier is its own alias."""
+    # litert-torch 0.10 has torch.export write the names into Python code, where `input.1` and `class` are errors.
     return {
         spec.name if spec.name.isidentifier() and not keyword.iskeyword(spec.name) else f"tensor_{index}": spec.name
         for index, spec in enumerate(specs)
@@ -43,11 +52,11 @@ def _aliases(specs: Sequence[TensorSpec]) -> dict[str, str]:
 
 
 def _named(source: LoadedSource, inputs: list[str], outputs: list[str]) -> Any:
-    """A module with keyword inputs and a dict of outputs: litert-torch takes the names of the file from there."""
+    """Return a module with keyword inputs and a dict of outputs, from which litert-torch takes the file's names."""
     import torch
 
     class Named(torch.nn.Module):  # type: ignore[misc]
-        """The source's module."""
+        """The source's module, called by names."""
 
         def __init__(self) -> None:
             super().__init__()
