@@ -1,1 +1,1 @@
-"""Floor 1: one file a source kind: load it, run it. `bridges/` turns one kind into another."""
+"""Source kinds, one file each; `bridges/` converts one kind to another."""

@@ -1,4 +1,4 @@
-"""Loading Keras files on whichever backend Keras runs, so that nothing in them is executed."""
+"""Loading Keras files on any backend of Keras without executing code that they contain."""
 
 from __future__ import annotations
 
@@ -17,60 +17,87 @@ from edgekit.core.values.specs import TensorSpec
 
 
 def load_model(path: Path, build: Build | None, inputs: Sequence[TensorSpec], backend: str = "") -> Any:
-    """The model in inference mode: a whole file, or weights in the network that `build` makes for those inputs.
+    """Load a Keras model in inference mode.
 
-    Raises InputError when the file is damaged, holds code, or does not fit what `build` makes.
+    Args:
+        path: A whole model (`.keras`, `.h5`), or a file of weights.
+        build: Builds the network for a file of weights; None for a whole model.
+        inputs: The inputs that the network is built for; unused for a whole model.
+        backend: How error messages name the backend, such as ` on its torch backend`.
+
+    Returns:
+        The Keras model, not trainable.
+
+    Raises:
+        InputError: The file is damaged, contains code, or does not fit the network that `build` returns.
     """
-    model = _whole(path, backend) if build is None else _filled(path, build, inputs)
+    model = _load_whole_model(path, backend) if build is None else _load_weights(path, build, inputs)
+    # A user's class may define `trainable` without a setter; inference does not depend on it.
     with contextlib.suppress(AttributeError):
         model.trainable = False
     return model
 
 
 def load_source(path: Path, build: Build | None, inputs: Sequence[TensorSpec], backend: str = "") -> Any:
-    """The model of a source folder: only a file of bare weights needs the code that its description names."""
+    """Load the model of a source folder; see `load_model` for arguments and errors.
+
+    `build` is used for `.weights.h5` files only: a whole model needs no code, even if its record names some.
+    """
     return load_model(path, build if path.name.endswith(".weights.h5") else None, inputs, backend)
 
 
-def _whole(path: Path, backend: str) -> Any:
+def _load_whole_model(path: Path, backend: str) -> Any:
     import keras
 
     try:
+        # safe_mode refuses Lambda layers, whose pickled bytecode would run. compile=False: losses may be custom code.
         return keras.models.load_model(path, safe_mode=True, compile=False)
     except Exception as error:  # zip, h5 and JSON errors of many types: all mean that the file is no model
         text = str(error)
         reason = next(iter(text.splitlines()), type(error).__name__)[:200]
-        instead = "name the function that builds it instead: edgekit export FILE.py:FUNCTION --weights WEIGHTS"
+        advice = "name the function that builds it instead: edgekit export FILE.py:FUNCTION --weights WEIGHTS"
+        # Keras raises plain ValueError and TypeError; only its texts (3.x: .keras and .h5) tell the causes apart.
         if "arbitrary code execution" in text or "Could not locate function" in text:
             raise InputError(
-                f"{path}: this model holds Python code (a Lambda layer), which edgekit does not execute; if you trust"
-                f" it, {instead}"
+                f"{path}: this model contains Python code (a Lambda layer), which edgekit does not execute; if you"
+                f" trust it, {advice}"
             ) from error
-        own = re.search(r"Could not locate class '(\w+)'|Unknown layer: '?(\w+)", text)
-        if own:
-            layer = own[1] or own[2]
-            raise InputError(f"{path}: this model has a layer of its own, {layer}; {instead}") from error
+        custom = re.search(r"Could not locate class '(\w+)'|Unknown layer: '?(\w+)", text)
+        if custom:
+            layer = custom[1] or custom[2]
+            raise InputError(f"{path}: this model contains the custom layer {layer}; {advice}") from error
         raise InputError(
             f"{path}: Keras cannot load this file{backend}: it is not a Keras model, or it is damaged ({reason})"
         ) from error
 
 
-def built(build: Build, inputs: Sequence[TensorSpec]) -> Any:
-    """The model that the code makes, its variables made too. Raises InputError when it makes something else."""
+def build_model(build: Build, inputs: Sequence[TensorSpec]) -> Any:
+    """Build a model with the user's code, variables included.
+
+    Args:
+        build: The user's code.
+        inputs: The inputs that a subclassed model is called with once; symbolic dimensions become 2.
+
+    Returns:
+        The built `keras.Model`.
+
+    Raises:
+        InputError: The code returns an object of another type.
+    """
     import keras
 
     model = build()
     if not isinstance(model, keras.Model):
-        raise InputError(f"what the code makes is of type {type(model).__name__}, not a keras.Model")
-    if not model.built:  # a subclassed model makes its variables when it is first called
+        raise InputError(f"the code returns an object of type {type(model).__name__}, not a keras.Model")
+    if not model.built:  # a subclassed model creates its variables when it is first called
         call(
             model, [np.zeros([dim if isinstance(dim, int) else 2 for dim in spec.shape], spec.dtype) for spec in inputs]
         )
     return model
 
 
-def _filled(path: Path, build: Build, inputs: Sequence[TensorSpec]) -> Any:
-    model = built(build, inputs)
+def _load_weights(path: Path, build: Build, inputs: Sequence[TensorSpec]) -> Any:
+    model = build_model(build, inputs)
     try:
         model.load_weights(path)
     except Exception as error:  # h5py and Keras raise errors of many types
@@ -80,7 +107,15 @@ def _filled(path: Path, build: Build, inputs: Sequence[TensorSpec]) -> Any:
 
 
 def call(model: Any, inputs: Sequence[Any]) -> list[Any]:
-    """The outputs of a Keras model in inference mode, in order, for inputs in order, whichever structure it has."""
+    """Call a Keras model in inference mode, whatever the structure of its inputs and outputs.
+
+    Args:
+        model: The Keras model.
+        inputs: One tensor per input, in order.
+
+    Returns:
+        One tensor per output, in order.
+    """
     names = input_keys(model)
     arguments: Any = inputs[0] if len(inputs) == 1 else list(inputs)
     if names is not None:
@@ -91,41 +126,47 @@ def call(model: Any, inputs: Sequence[Any]) -> list[Any]:
 
 
 def input_keys(model: Any) -> list[str] | None:
-    """The keys of a model that takes a dict; None for every other."""
+    """Return the keys of a model that takes a dict, None for every other model."""
     structure = model.input if getattr(model, "inputs", None) else None
     return list(structure) if isinstance(structure, dict) else None
 
 
 def output_keys(model: Any) -> list[str] | None:
-    """The keys of a functional model that returns a dict; None for every other."""
+    """Return the keys of a functional model that returns a dict, None for every other model."""
     structure = model.output if getattr(model, "inputs", None) else None
     return list(structure) if isinstance(structure, dict) else None
 
 
 @contextlib.contextmanager
-def watched_layers() -> Iterator[dict[str, Array]]:
-    """What every layer without layers of its own returns while the block runs, by its path, in order."""
+def record_layers() -> Iterator[dict[str, Array]]:
+    """Record the result of every innermost layer while the block runs.
+
+    Yields:
+        A dictionary that the block fills: results by the path of the layer (`block/conv`), in the order of the calls.
+    """
     import keras
 
-    found: dict[str, Array] = {}
+    results: dict[str, Array] = {}
     path: list[str] = []
-    usual = keras.layers.Layer.__call__
+    original = keras.layers.Layer.__call__
 
-    def watching(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    def recording(layer: Any, *args: Any, **kwargs: Any) -> Any:
         path.append(layer.name)
-        before = len(found)
+        before = len(results)
         try:
-            result = usual(layer, *args, **kwargs)
+            result = original(layer, *args, **kwargs)
         finally:
-            name = "/".join(path[1:])  # the model itself is no layer of its own
+            name = "/".join(path[1:])  # path[0] is the model itself
             path.pop()
-        if name and len(found) == before and hasattr(result, "numpy") and "float" in str(result.dtype):
-            same = sum(1 for other in found if other == name or other.rpartition(" ")[0] == name)
-            found[f"{name} {same}" if same else name] = np.asarray(result)
+        # A layer that contains others has recorded their results by now: its own would repeat the last one.
+        if name and len(results) == before and hasattr(result, "numpy") and "float" in str(result.dtype):
+            calls = sum(1 for key in results if key == name or key.rpartition(" ")[0] == name)
+            results[f"{name} {calls}" if calls else name] = np.asarray(result)
         return result
 
-    keras.layers.Layer.__call__ = watching
+    # Keras has no hook on calls, and a subclassed model has no graph from which a model of inner outputs could be cut.
+    keras.layers.Layer.__call__ = recording
     try:
-        yield found
+        yield results
     finally:
-        keras.layers.Layer.__call__ = usual
+        keras.layers.Layer.__call__ = original

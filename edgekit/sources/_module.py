@@ -1,4 +1,4 @@
-"""What the kinds that are PyTorch modules in memory share: running one, wrapping it, seeing what it returns."""
+"""Running, tracing and wrapping PyTorch modules; shared by all source kinds that are modules in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.sources.bridges._functional import functional
 
 
 class LoadedTorch(LoadedModel):
-    """An nn.Module in eval mode."""
+    """A `torch.nn.Module` in eval mode."""
 
     kind = "torch"
     _traceable: Any = None
@@ -36,15 +36,16 @@ class LoadedTorch(LoadedModel):
         import torch
 
         tensors = tuple(map(torch.from_numpy, inputs))
-        if self._traceable is None:  # once for all samples, which are of one shape
+        if self._traceable is None:  # exported once: all samples have the same shape
+            # No guards: the inputs' shapes are checked against the signature, and guards are no layers to record.
             self._traceable = torch.export.export(self.model, tensors).module(check_guards=False)
-        return _watched(self._traceable, tensors)
+        return _operator_results(self._traceable, tensors)
 
     def _in_float64(self) -> Any:
         return copy.deepcopy(self.model).double()
 
     def parameters(self) -> dict[str, Array]:
-        # Batch norm counts its batches beside its weights: nothing is computed from that.
+        # Batch norm's counter of training batches has no influence on inference.
         state = {
             key: value for key, value in self.model.state_dict().items() if not key.endswith("num_batches_tracked")
         }
@@ -54,74 +55,98 @@ class LoadedTorch(LoadedModel):
         return permuted(self.model, inputs, outputs)
 
 
-def _watched(graph_module: Any, tensors: tuple[Any, ...]) -> dict[str, Array]:
-    """What every call in an exported graph returns, by the path of its module and its operator."""
+def _operator_results(graph_module: Any, tensors: tuple[Any, ...]) -> dict[str, Array]:
+    """Return the floating-point result of every call in an exported graph, by module path and operator."""
     import torch
 
-    found: dict[str, Array] = {}
+    results: dict[str, Array] = {}
 
-    class Watcher(torch.fx.Interpreter):  # type: ignore[misc]
+    class Recorder(torch.fx.Interpreter):  # type: ignore[misc]
         def run_node(self, node: Any) -> Any:
             result = super().run_node(node)
             if node.op == "call_function" and isinstance(result, torch.Tensor) and result.is_floating_point():
-                found[unused(_place(node), found)] = result.detach().clone().numpy()
+                # Cloned: an in-place operator further down would change the recorded values.
+                results[unused_name(_call_path(node), results)] = result.detach().clone().numpy()
             return result
 
     with torch.no_grad():
-        Watcher(graph_module).run(*tensors)
-    return found
+        Recorder(graph_module).run(*tensors)
+    return results
 
 
-def _place(node: Any) -> str:
-    """`features.0.conv2d`: where in the module the call stands, and what it calls."""
+def _call_path(node: Any) -> str:
+    """Return the module path and operator of a call, such as `features.0.conv2d`."""
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed(stack.values()), ("",))[0] if stack else ""
+    # Dynamo writes `L['self']._modules['features']._modules['0']` where other tracers write `features.0`.
     path = path.removeprefix("L['self']").strip(".").replace("._modules", "").replace("['", "").replace("']", "")
     operation = str(node.target).removeprefix("aten.").split(".")[0]
     return f"{path}.{operation}" if path else operation
 
 
-def unused(name: str, taken: Container[str]) -> str:
-    """The name, with a number where it is taken."""
+def unused_name(name: str, used: Container[str]) -> str:
+    """Return the name, with a numeric suffix if it is used already."""
     numbered = (f"{name}_{index}" if index else name for index in itertools.count())
-    return next(candidate for candidate in numbered if candidate not in taken)
+    return next(candidate for candidate in numbered if candidate not in used)
 
 
 def outputs_of(result: Any) -> list[Any]:
-    """The tensors that a module returned: one, a tuple, a list, or a dict (such as a data class of transformers)."""
+    """Return the tensors in a module's result: a tensor, tuple, list or dict (such as a ModelOutput of transformers).
+
+    The name of this function becomes a node's name in traced graphs: do not rename it.
+    """
     if isinstance(result, Mapping):
         return list(result.values())
     return list(result) if isinstance(result, (list, tuple)) else [result]
 
 
 def permuted(model: Any, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
-    """A module around another, with permutes before and behind it."""
+    """Return a module around another one that permutes its inputs and outputs.
+
+    Args:
+        model: The inner module.
+        inputs: A permutation per input, applied before the inner module; None leaves the input unchanged.
+        outputs: A permutation per output, applied after the inner module; None leaves the output unchanged.
+
+    Returns:
+        A `torch.fx.GraphModule` in eval mode.
+    """
     import torch
 
-    def moved(graph: Any, node: Any, order: Permutation | None) -> Any:
+    def permute(graph: Any, node: Any, order: Permutation | None) -> Any:
         return node if order is None else graph.call_function(torch.permute, (node, order))
 
-    return _around(
+    return _wrap(
         model,
         len(inputs),
         len(outputs),
-        lambda graph, nodes: [moved(graph, node, order) for node, order in zip(nodes, inputs, strict=True)],
-        lambda graph, nodes: [moved(graph, node, order) for node, order in zip(nodes, outputs, strict=True)],
+        lambda graph, nodes: [permute(graph, node, order) for node, order in zip(nodes, inputs, strict=True)],
+        lambda graph, nodes: [permute(graph, node, order) for node, order in zip(nodes, outputs, strict=True)],
     )
 
 
 def positional(model: Any, inputs: int, outputs: int) -> Any:
-    """A module around one that returns a dict: it returns the values, as converters want them."""
-    return _around(model, inputs, outputs, lambda _graph, nodes: nodes, lambda _graph, nodes: nodes)
+    """Return a module that returns the values of the dict that another module returns, as converters require.
+
+    Args:
+        model: The inner module.
+        inputs: The number of its inputs.
+        outputs: The number of its outputs.
+
+    Returns:
+        A `torch.fx.GraphModule` in eval mode.
+    """
+    return _wrap(model, inputs, outputs, lambda _graph, nodes: nodes, lambda _graph, nodes: nodes)
 
 
-Between = Callable[[Any, list[Any]], list[Any]]
+GraphEdit = Callable[[Any, list[Any]], list[Any]]
 
 
-def _around(model: Any, inputs: int, outputs: int, before: Between, behind: Between) -> Any:
-    """A module that calls another, with something in the graph before and behind it.
+def _wrap(model: Any, inputs: int, outputs: int, before: GraphEdit, after: GraphEdit) -> Any:
+    """Return a GraphModule that calls another module, with nodes inserted before and after the call.
 
-    It is built as a graph: FX, jit and export all take one with an argument an input, and FX no `*inputs`.
+    It is built as a graph because FX does not trace a forward with `*inputs`; a graph with one placeholder per input is
+    accepted by FX, jit and export alike.
     """
     import torch
 
@@ -129,7 +154,7 @@ def _around(model: Any, inputs: int, outputs: int, before: Between, behind: Betw
     arguments = before(graph, [graph.placeholder(f"input_{index}") for index in range(inputs)])
     returned = graph.call_function(outputs_of, (graph.call_module("module", tuple(arguments)),))
     results = [graph.call_function(operator.getitem, (returned, index)) for index in range(outputs)]
-    results = behind(graph, results)
+    results = after(graph, results)
     graph.output(results[0] if len(results) == 1 else tuple(results))
     root = torch.nn.Module()
     root.module = model
@@ -137,14 +162,24 @@ def _around(model: Any, inputs: int, outputs: int, before: Between, behind: Betw
 
 
 def program_module(program: Any, signature: Signature, examples: tuple[Any, ...]) -> Any:
-    """A program as a module over PyTorch's functions, which can be traced, exported and quantized again."""
+    """Return an exported program as a module over PyTorch's functions.
+
+    Args:
+        program: The `torch.export.ExportedProgram`.
+        signature: Its inputs and outputs.
+        examples: Inputs that the program accepts.
+
+    Returns:
+        A module that can be traced, exported and quantized again.
+    """
     import torch
 
     inner = program.module(check_guards=False)
-    inner._forward_pre_hooks.clear()  # they compare shapes with the example's, which a trace cannot follow
+    # The hooks compare shapes with those of the program's example, which would fail, or become constants, in a trace.
+    inner._forward_pre_hooks.clear()
 
     class Program(torch.nn.Module):  # type: ignore[misc]
-        """Takes its inputs one by one."""
+        """The program with one positional argument per input."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -157,8 +192,18 @@ def program_module(program: Any, signature: Signature, examples: tuple[Any, ...]
 
 
 def probed(module: Any, inputs: tuple[TensorSpec, ...]) -> Any:
-    """What the module returns for zeros, two for each symbolic dimension."""
+    """Return what the module returns for zeros; symbolic dimensions become 2.
+
+    Args:
+        module: The module.
+        inputs: The specs of its inputs.
+
+    Returns:
+        The result as the module returns it: a tensor, tuple, list or dict.
+    """
     import torch
+
+    # 2 rather than 1: a size of 1 broadcasts and would hide inputs that do not fit.
 
     shapes = [[dim if isinstance(dim, int) else 2 for dim in spec.shape] for spec in inputs]
     with torch.no_grad():
@@ -168,13 +213,21 @@ def probed(module: Any, inputs: tuple[TensorSpec, ...]) -> Any:
 
 
 def output_names(module: Any, inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """Outputs of which only the names are known: what a dict calls them, else numbered. The module is run once to see.
+    """Return specs with the names of a module's outputs, after one run with zeros.
 
-    Raises InputError when it does not take such inputs.
+    Args:
+        module: The module.
+        inputs: The specs of its inputs.
+
+    Returns:
+        Specs of unknown shape and dtype, named by the keys of a returned dict, else `output` or `output_INDEX`.
+
+    Raises:
+        InputError: The module does not accept such inputs.
     """
     try:
         result = probed(module, inputs)
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # the user's code may raise anything
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
         raise InputError(f"the network does not take these inputs ({'; '.join(map(str, inputs))}): {reason}") from error
     count = len(outputs_of(result))

@@ -1,4 +1,4 @@
-"""Reading .onnx files from anywhere: whole, checked, with their external weights, or refused in one sentence."""
+"""Loading and checking of .onnx files with their external weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from edgekit.core.errors import InputError
 
 
 def load_model(path: Path) -> Any:
-    """The ModelProto with all weights in memory; it passes `onnx.checker`, and its graph is in topological order.
+    """Load an ONNX model with all its weights in memory.
 
-    Raises InputError when the file is missing, empty, truncated or something else, when its graph has a cycle, and when
-    external weights are missing, too short, or would be read from outside the model's folder.
+    Args:
+        path: The `.onnx` file; external weights are read from its folder.
+
+    Returns:
+        A `onnx.ModelProto` that passes `onnx.checker`, with its nodes in topological order.
+
+    Raises:
+        InputError: The file is missing, empty, truncated or of another format; its graph has a cycle; or external
+            weights are missing, too short, or outside the model's folder.
     """
+    # Order and cycles are checked before onnx.checker, which reports both with the same sentence.
     model = _parse(path)
     _load_external_data(model, path)
     _check_order(model.graph, path)
@@ -25,12 +33,12 @@ def load_model(path: Path) -> Any:
 
 
 def label(node: Any) -> str:
-    """What to call a node in a message: its name, or its first output where it has none."""
+    """Return how a message names the node: its name, or its first output if it has none."""
     return node.name or next(iter(node.output), "")
 
 
 def subgraphs(node: Any) -> Iterator[Any]:
-    """The graphs in a node's attributes: branches, loop bodies."""
+    """Yield the graphs in a node's attributes: the branches of If, the bodies of Loop and Scan."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -47,12 +55,13 @@ def _parse(path: Path) -> Any:
     except DecodeError as error:
         raise InputError(f"{path}: this is not an ONNX model, or it is damaged") from error
     if not model.graph.output:
-        raise InputError(f"{path}: this is not an ONNX model, or it is damaged (there is no graph in it)")
+        # Protobuf skips fields that it does not know: almost any short byte sequence parses as an empty model.
+        raise InputError(f"{path}: this is not an ONNX model, or it is damaged (it contains no graph)")
     return model
 
 
 def _load_external_data(model: Any, path: Path) -> None:
-    """Weights beside the file, by onnx's own loader: it refuses to leave the folder, and to follow links."""
+    """Load external weights with onnx's own loader, which refuses to leave the folder and to follow links."""
     import onnx
     from onnx import external_data_helper as external
 
@@ -63,58 +72,63 @@ def _load_external_data(model: Any, path: Path) -> None:
         try:
             external.load_external_data_for_tensor(tensor, str(path.parent))
         except (onnx.checker.ValidationError, ValueError, OSError) as error:
-            reason = _why_not(path, location, str(error))
-            raise InputError(f"{path}: the weights of '{tensor.name}' are kept in '{location}', {reason}") from error
+            problem = _external_data_problem(path, location, str(error))
+            raise InputError(f"{path}: the weights of '{tensor.name}' are stored in '{location}', {problem}") from error
 
 
-def _why_not(path: Path, location: str, message: str) -> str:
+def _external_data_problem(path: Path, location: str, message: str) -> str:
+    """Return the clause that explains an error of onnx's loader, whose ValidationErrors differ by their text only."""
     if "absolute path" in message or "outside the directory" in message:
         return "which is outside the model's folder"
     if "symbolic link" in message or "hard link" in message:
         return "which is a link, and might lead outside the model's folder"
     if not location or not (path.parent / location).is_file():
         return "and there is no such file beside the model"
-    return "and that file does not hold them: it is too short, or its description is wrong"
+    return "and that file does not contain them: it is too short, or its offset or length is wrong"
 
 
-def _reads(node: Any) -> Iterator[str]:
-    """Every name that a node reads, those that its subgraphs take from outside included."""
+def _names_read(node: Any) -> Iterator[str]:
+    """Yield every name that a node reads, including outer names that its subgraphs read."""
+    # An empty name is an omitted optional input (ONNX IR, "Optional Inputs and Outputs").
     yield from filter(None, node.input)
     for graph in subgraphs(node):
         inside = {value.name for value in (*graph.input, *graph.initializer)}
         inside |= {name for inner in graph.node for name in inner.output}
         for inner in graph.node:
-            yield from (name for name in _reads(inner) if name not in inside)
+            yield from (name for name in _names_read(inner) if name not in inside)
         yield from (value.name for value in graph.output if value.name not in inside)
 
 
 def _check_order(graph: Any, path: Path) -> None:
-    """Refuses a node that reads what is not there yet, and says whether that is a cycle."""
-    known = {value.name for value in (*graph.input, *graph.initializer)}
-    known |= {item.values.name for item in graph.sparse_initializer}
-    makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    """Raise InputError if a node reads a name that no earlier node produces; the message tells a cycle from disorder.
+
+    The ONNX IR requires nodes in topological order ("Graphs": the nodes form an acyclic graph, sorted).
+    """
+    available = {value.name for value in (*graph.input, *graph.initializer)}
+    available |= {tensor.values.name for tensor in graph.sparse_initializer}
+    producers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     for index, node in enumerate(graph.node):
-        for name in _reads(node):
-            if name in known:
+        for name in _names_read(node):
+            if name in available:
                 continue
-            if name not in makers:
-                raise InputError(f"{path}: node '{label(node)}' reads '{name}', which nothing in the graph makes")
-            if _depends(graph, makers, makers[name], index):
+            if name not in producers:
+                raise InputError(f"{path}: node '{label(node)}' reads '{name}', which no node produces")
+            if _depends(graph, producers, producers[name], index):
                 raise InputError(f"{path}: the graph has a cycle through node '{label(node)}'")
-            raise InputError(f"{path}: node '{label(node)}' reads '{name}', which only a later node makes")
-        known.update(filter(None, node.output))
+            raise InputError(f"{path}: node '{label(node)}' reads '{name}', which only a later node produces")
+        available.update(filter(None, node.output))
 
 
-def _depends(graph: Any, makers: dict[str, int], start: int, wanted: int) -> bool:
-    """Whether node `start` needs, over any number of others, an output of node `wanted`."""
-    seen, pending = set[int](), [start]
+def _depends(graph: Any, producers: dict[str, int], start: int, target: int) -> bool:
+    """Return whether node `start` depends, directly or not, on an output of node `target`."""
+    visited, pending = set[int](), [start]
     while pending:
         index = pending.pop()
-        if index == wanted:
+        if index == target:
             return True
-        if index not in seen:
-            seen.add(index)
-            pending += [makers[name] for name in _reads(graph.node[index]) if name in makers]
+        if index not in visited:
+            visited.add(index)
+            pending += [producers[name] for name in _names_read(graph.node[index]) if name in producers]
     return False
 
 
@@ -122,7 +136,7 @@ def _check(path: Path) -> None:
     import onnx
 
     try:
-        onnx.checker.check_model(str(path))  # by path: a model in memory may not be larger than 2 GB
+        onnx.checker.check_model(str(path))  # by path: the checker cannot serialize a model in memory beyond 2 GB
     except (onnx.checker.ValidationError, ValueError) as error:
         lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
         reason = "; ".join(lines).removesuffix(".")[:300]
@@ -130,7 +144,7 @@ def _check(path: Path) -> None:
 
 
 def _check_sizes(model: Any, path: Path) -> None:
-    """Refuses weights with fewer or more bytes than their shape asks for, which the checker lets pass."""
+    """Raise InputError if weights have another size than their shape implies; onnx.checker 1.23 accepts them."""
     from onnx import external_data_helper as external
     from onnx import numpy_helper
 

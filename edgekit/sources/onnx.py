@@ -1,4 +1,4 @@
-"""ONNX models, run by ONNX Runtime."""
+"""The source kind of ONNX models, executed by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources._onnx_file import load_model
 
-_LARGEST = 2**31 - 2**20  # a protobuf message has less than 2 GB
+# The most bytes of weights that stay inside the file: protobuf messages are limited to 2 GiB, and one MiB of that is
+# left for the graph. Larger weights go to a file beside the model.
+_MAX_INLINE_BYTES = 2**31 - 2**20
 
 
 class LoadedOnnx(LoadedModel):
-    """A ModelProto with its weights, and a session that runs it."""
+    """An `onnx.ModelProto` with its weights in memory, executed by a session that is created on first use."""
 
     kind = "onnx"
 
@@ -36,10 +38,10 @@ class LoadedOnnx(LoadedModel):
     def parameters(self) -> dict[str, Array]:
         from onnx import numpy_helper
 
-        return {item.name: numpy_helper.to_array(item) for item in self.model.graph.initializer}
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer}
 
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
-        """The graph with Transpose nodes between its inputs and outputs and the inside, which is renamed there."""
+        """Return the model with Transpose nodes at its inputs and outputs; the inner tensors there are renamed."""
         import onnx
 
         model = onnx.ModelProto()
@@ -62,7 +64,7 @@ class LoadedOnnx(LoadedModel):
                 after.append(onnx.helper.make_node("Transpose", [inner[value.name]], [value.name], perm=order))
                 _reorder(value, order)
         nodes = [*before, *graph.node, *after]
-        del graph.node[:], graph.value_info[:]
+        del graph.node[:], graph.value_info[:]  # value_info may describe a renamed tensor by its old name
         graph.node.extend(nodes)
         return model
 
@@ -77,17 +79,17 @@ def _session(model: Any) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only: warnings about unused initializers would reach the user's stderr
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common base of its own
-        reason = str(error).partition("] : ")[2] or str(error)
-        raise InputError(f"ONNX Runtime does not take this model ({reason.splitlines()[0][:200]})") from error
+    except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+        reason = str(error).partition("] : ")[2] or str(error)  # after `[ONNXRuntimeError] : 1 : FAIL : `
+        raise InputError(f"ONNX Runtime rejects this model ({reason.splitlines()[0][:200]})") from error
 
 
 def _inputs(graph: Any) -> list[Any]:
-    """The inputs without those that are weights, as old files list them."""
-    constants = {item.name for item in graph.initializer}
+    """Return the inputs that are not weights; before IR version 4 every initializer had to be an input too."""
+    constants = {tensor.name for tensor in graph.initializer}
     return [value for value in graph.input if value.name not in constants]
 
 
@@ -96,7 +98,7 @@ def _spec(value: Any, path: Path) -> TensorSpec:
 
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
-        raise InputError(f"{path}: '{value.name}' is a sequence, map or optional; edgekit takes tensors")
+        raise InputError(f"{path}: '{value.name}' is a sequence, map or optional; edgekit supports tensors only")
     dims: list[Dim] = []
     for index, dim in enumerate(tensor.shape.dim):
         unnamed = "batch" if index == 0 else f"{value.name}_dim{index}"
@@ -105,7 +107,7 @@ def _spec(value: Any, path: Path) -> TensorSpec:
 
 
 class Onnx(SourceKind):
-    """Channels first, as most exporters leave it."""
+    """The kind of ONNX models; channels first, as in ONNX's own image operators."""
 
     name = "onnx"
     requires = (ONNX, ONNXRUNTIME)
@@ -116,22 +118,22 @@ class Onnx(SourceKind):
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedOnnx:
         return LoadedOnnx(load_model(path), signature)
 
-    def import_model(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
+    def import_model(self, user_model: UserModel, folder: Path) -> tuple[str, Signature]:
         import onnx
 
-        assert given.path is not None  # an ONNX model is a file
-        model = load_model(given.path)
-        large = sum(len(item.raw_data) for item in model.graph.initializer) > _LARGEST
+        assert user_model.path is not None  # an ONNX model is a file
+        model = load_model(user_model.path)
+        large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _MAX_INLINE_BYTES
         onnx.save(
             model, folder / "model.onnx", save_as_external_data=large, location="model.weights" if large else None
         )
-        found = Signature(
-            tuple(_spec(value, given.path) for value in _inputs(model.graph)),
-            tuple(_spec(value, given.path) for value in model.graph.output),
+        described = Signature(
+            tuple(_spec(value, user_model.path) for value in _inputs(model.graph)),
+            tuple(_spec(value, user_model.path) for value in model.graph.output),
         )
-        if not found.inputs:
-            raise InputError(f"{given.path}: this model has no inputs")
-        return "model.onnx", reconcile_signature(found, given, str(given.path))
+        if not described.inputs:
+            raise InputError(f"{user_model.path}: this model has no inputs")
+        return "model.onnx", reconcile_signature(described, user_model, str(user_model.path))
 
 
 SOURCE = Onnx()

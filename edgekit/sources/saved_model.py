@@ -1,4 +1,4 @@
-"""TensorFlow SavedModels: the signature `serving_default`, or the only one."""
+"""The source kind of TensorFlow SavedModels: the signature `serving_default`, or the only one."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Signature, TensorSpec
 
 _DEFAULT = "serving_default"
-# A SavedModel is a program. Operators with these names read or write files, or run Python, when the graph runs. Those
-# that restore the variables stand in every SavedModel; the signature itself may not have them either.
-_REACHING_OUT = re.compile(
+# A SavedModel is a program: TensorFlow's security guide says to run untrusted models in a sandbox only. These are the
+# operators of the kernel registry that read or write files, or call back into Python, when the graph runs. Loading a
+# SavedModel runs its initializer graphs, so the whole file is checked, and before it is loaded.
+_FILE_OR_PYTHON_OPS = re.compile(
     r"ReadFile|WriteFile|MatchingFiles|^Print|PyFunc|PySparse|Reader|Dataset|Sql|SummaryWriter|SummaryFile|Debug"
     r"|ImmutableConst|^Save$|SaveSlices|^Restore$|RestoreSlice|FileSystem|Snapshot"
 )
-_RESTORING = re.compile(r"^SaveV2$|^RestoreV2$|MergeV2Checkpoints")
+# Operators that save and restore the variables. Every SavedModel contains them, in functions of its own; they are
+# refused only in the signature that edgekit runs.
+_CHECKPOINT_OPS = re.compile(r"^SaveV2$|^RestoreV2$|MergeV2Checkpoints")
 
 
 class LoadedSavedModel(LoadedModel):
-    """A tf.Module whose `__call__` takes tensors in the signature's order and returns a list of them."""
+    """A `tf.Module` whose `__call__` takes tensors in the signature's order and returns a list of tensors."""
 
     kind = "saved-model"
 
@@ -40,25 +43,28 @@ class LoadedSavedModel(LoadedModel):
         return outputs
 
     def parameters(self) -> dict[str, Array]:
-        return {f"{index}/{item.name}": item.numpy() for index, item in enumerate(self.model.inner.variables)}
+        # The index makes names unique: TensorFlow allows several variables of one name.
+        return {
+            f"{index}/{variable.name}": variable.numpy() for index, variable in enumerate(self.model.inner.variables)
+        }
 
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         import tensorflow as tf
 
         model = self.model
 
-        class Relaid(tf.Module):  # type: ignore[misc]
-            """The model with transposes before and behind it."""
+        class PermutedModule(tf.Module):  # type: ignore[misc]
+            """The model with transposes at its inputs and outputs."""
 
             def __init__(self) -> None:
                 super().__init__()
-                self.inner = model.inner
+                self.inner = model.inner  # keeps the variables alive, and within reach of `parameters`
 
             def __call__(self, *tensors: Any) -> list[Any]:
                 arguments = [_transpose(tensor, order) for tensor, order in zip(tensors, inputs, strict=True)]
                 return [_transpose(tensor, order) for tensor, order in zip(model(*arguments), outputs, strict=True)]
 
-        return Relaid()
+        return PermutedModule()
 
 
 def _transpose(tensor: Any, order: Permutation | None) -> Any:
@@ -68,11 +74,12 @@ def _transpose(tensor: Any, order: Permutation | None) -> Any:
 
 
 class SavedModel(SourceKind):
-    """Channels last."""
+    """The kind of TensorFlow SavedModels; channels last."""
 
     name = "saved-model"
     exposes_intermediates = False
     requires = (TENSORFLOW,)
+    # As for Keras: no GPU, and no oneDNN, whose rounding depends on the CPU's instruction set.
     variables = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "TF_ENABLE_ONEDNN_OPTS": "0"}
     layout = "last"
 
@@ -83,23 +90,27 @@ class SavedModel(SourceKind):
         inner, function = _open(path)
         return LoadedSavedModel(_module(inner, function, signature), signature)
 
-    def import_model(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
-        assert given.path is not None  # a SavedModel is a folder
-        _, function = _open(given.path)
-        shutil.copytree(given.path, folder / "saved_model")
-        inputs = _specs(function.structured_input_signature[1].items(), given.path)
-        outputs = _specs(function.structured_outputs.items(), given.path)
-        return "saved_model", reconcile_signature(Signature(inputs, outputs), given, str(given.path))
+    def import_model(self, user_model: UserModel, folder: Path) -> tuple[str, Signature]:
+        assert user_model.path is not None  # a SavedModel is a folder
+        _, function = _open(user_model.path)
+        shutil.copytree(user_model.path, folder / "saved_model")
+        inputs = _specs(function.structured_input_signature[1].items(), user_model.path)
+        outputs = _specs(function.structured_outputs.items(), user_model.path)
+        return "saved_model", reconcile_signature(Signature(inputs, outputs), user_model, str(user_model.path))
 
 
 def _open(path: Path) -> tuple[Any, Any]:
-    """The SavedModel and its function. Raises InputError when it is damaged, reaches outside, or has no signature."""
+    """Return the loaded SavedModel and the function of its signature.
+
+    Raises:
+        InputError: The SavedModel is damaged, contains operators of `_FILE_OR_PYTHON_OPS`, or has no usable signature.
+    """
     import tensorflow as tf
 
-    _look_through(path)
+    _check_operators(path)
     try:
         inner = tf.saved_model.load(str(path))
-    except Exception as error:  # TensorFlow raises errors of many types: all mean that the folder is no good
+    except Exception as error:  # TensorFlow raises errors of many types: all mean that the folder is damaged
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise InputError(f"{path}: this is not a SavedModel, or it is damaged ({reason})") from error
     signatures = dict(inner.signatures)
@@ -108,42 +119,43 @@ def _open(path: Path) -> tuple[Any, Any]:
         raise InputError(f"{path}: this SavedModel has no signature '{_DEFAULT}' (its signatures: {listed})")
     function = signatures.get(_DEFAULT, next(iter(signatures.values())))
     graph = function.graph.as_graph_def()
-    nodes = [*graph.node, *(node for item in graph.library.function for node in item.node_def)]
-    _refuse({node.op for node in nodes if _RESTORING.search(node.op)}, path)
+    nodes = [*graph.node, *(node for inner_function in graph.library.function for node in inner_function.node_def)]
+    _refuse({node.op for node in nodes if _CHECKPOINT_OPS.search(node.op)}, path)
     return inner, function
 
 
-def _look_through(path: Path) -> None:
-    """Refuses graphs that read or write files, or call Python."""
+def _check_operators(path: Path) -> None:
+    """Raise InputError if a graph of the SavedModel reads or writes files, or calls Python."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
-    found = saved_model_pb2.SavedModel()
+    proto = saved_model_pb2.SavedModel()
     try:
-        found.ParseFromString((path / "saved_model.pb").read_bytes())
+        proto.ParseFromString((path / "saved_model.pb").read_bytes())
     except DecodeError as error:
         raise InputError(f"{path}: this is not a SavedModel, or it is damaged") from error
-    for graph in (item.graph_def for item in found.meta_graphs):
+    for graph in (meta_graph.graph_def for meta_graph in proto.meta_graphs):
         nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-        _refuse({node.op for node in nodes if _REACHING_OUT.search(node.op)}, path)
+        _refuse({node.op for node in nodes if _FILE_OR_PYTHON_OPS.search(node.op)}, path)
 
 
 def _refuse(operators: set[str], path: Path) -> None:
     if operators:
         raise InputError(
             f"{path}: this SavedModel reads or writes files, or calls Python, when it runs"
-            f" ({', '.join(sorted(operators))}); edgekit does not let it"
+            f" ({', '.join(sorted(operators))}); edgekit does not run such models"
         )
 
 
-def _specs(items: Iterable[tuple[str, Any]], path: Path) -> tuple[TensorSpec, ...]:
+def _specs(tensors: Iterable[tuple[str, Any]], path: Path) -> tuple[TensorSpec, ...]:
     specs = []
-    for name, item in items:
-        if item.shape.rank is None:
-            raise InputError(f"{path}: '{name}' has no shape at all in this SavedModel; export it with one")
-        symbols = ["batch", *(f"{name}_dim{index}" for index in range(1, item.shape.rank))]
-        dims = [symbol if dim is None else int(dim) for dim, symbol in zip(item.shape, symbols, strict=False)]
-        specs.append(TensorSpec(name, tuple(dims), item.dtype.name))
+    for name, tensor in tensors:
+        if tensor.shape.rank is None:
+            raise InputError(f"{path}: '{name}' has no rank in this SavedModel; export it with a shape")
+        symbols = ["batch", *(f"{name}_dim{index}" for index in range(1, tensor.shape.rank))]
+        # strict=False: a scalar has no dimensions, but `symbols` has at least the batch.
+        dims = [symbol if dim is None else int(dim) for dim, symbol in zip(tensor.shape, symbols, strict=False)]
+        specs.append(TensorSpec(name, tuple(dims), tensor.dtype.name))
     return tuple(specs)
 
 
@@ -152,18 +164,20 @@ def _module(saved: Any, function: Any, signature: Signature) -> Any:
 
     ins, outs = [spec.name for spec in signature.inputs], [spec.name for spec in signature.outputs]
 
-    class Served(tf.Module):  # type: ignore[misc]
+    class SignatureModule(tf.Module):  # type: ignore[misc]
         """One signature of the SavedModel."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.inner = saved
+            self.inner = saved  # the function holds its variables weakly
 
         def __call__(self, *tensors: Any) -> list[Any]:
-            found = function(**{name: tf.convert_to_tensor(item) for name, item in zip(ins, tensors, strict=True)})
-            return [found[name] for name in outs]
+            results = function(
+                **{name: tf.convert_to_tensor(tensor) for name, tensor in zip(ins, tensors, strict=True)}
+            )
+            return [results[name] for name in outs]
 
-    return Served()
+    return SignatureModule()
 
 
 SOURCE = SavedModel()

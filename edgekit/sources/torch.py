@@ -1,4 +1,4 @@
-"""PyTorch modules: a state dict, loaded with weights_only, in the network that code makes; or a `.pt2` program."""
+"""The source kind of PyTorch modules: `.pt2` programs, and state dicts for a network that code builds."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources._exported import load_program
 from edgekit.sources._module import LoadedTorch, output_names, positional, probed, program_module
 
-_WRAPPERS = ("state_dict", "model_state_dict")  # where training scripts put the weights in a checkpoint
+# Keys under which training scripts store the weights in a checkpoint (Lightning; PyTorch's tutorial on checkpoints).
+_WRAPPERS = ("state_dict", "model_state_dict")
 
 
 class Torch(SourceKind):
-    """Channels first."""
+    """The kind of PyTorch modules; channels first."""
 
     name = "torch"
     requires = (TORCH,)
     variables = {
         "CUDA_VISIBLE_DEVICES": "-1",
-        # Threads of OpenMP that wait spin: where other processes want the cores too, training takes ten times as long.
+        # Waiting OpenMP threads spin by default; with other processes on the same cores, training took ten times as
+        # long.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     layout = "first"
@@ -34,24 +36,24 @@ class Torch(SourceKind):
         if path.suffix == ".pt2":
             return LoadedTorch(_load_program(path, signature), signature)
         if build is None:
-            raise InputError(f"{path}: bare PyTorch weights need the code that builds the network around them")
+            raise InputError(f"{path}: bare PyTorch weights need the code that builds the network")
         module = _module(build)
         _fill(module, path, f"{path}: these weights do not fit the network that the code builds; train it again")
         return LoadedTorch(_returning_tensors(module.eval(), signature), signature)
 
-    def import_model(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
-        if given.path is not None:
-            found = _program_signature(load_program(given.path), given.path)
-            shutil.copyfile(given.path, folder / "model.pt2")
-            return "model.pt2", reconcile_signature(found, given, str(given.path))
+    def import_model(self, user_model: UserModel, folder: Path) -> tuple[str, Signature]:
+        if user_model.path is not None:
+            described = _program_signature(load_program(user_model.path), user_model.path)
+            shutil.copyfile(user_model.path, folder / "model.pt2")
+            return "model.pt2", reconcile_signature(described, user_model, str(user_model.path))
         import torch
 
-        assert given.build is not None  # a model is a file or code
-        module = _module(given.build).eval()
-        if given.weights is not None:
-            _fill(module, given.weights, "")
+        assert user_model.build is not None  # a model is a file or code
+        module = _module(user_model.build).eval()
+        if user_model.weights is not None:
+            _fill(module, user_model.weights, "")
         torch.save(module.state_dict(), folder / "weights.pt")
-        return "weights.pt", Signature(declared_inputs(given), output_names(module, declared_inputs(given)))
+        return "weights.pt", Signature(declared_inputs(user_model), output_names(module, declared_inputs(user_model)))
 
 
 def _load_program(path: Path, signature: Signature) -> Any:
@@ -60,10 +62,10 @@ def _load_program(path: Path, signature: Signature) -> Any:
 
 
 def _returning_tensors(module: Any, signature: Signature) -> Any:
-    """The module, or one around it where it returns a dict, which tracing refuses."""
+    """Return the module, wrapped if it returns a dict, which torch.jit.trace refuses."""
     try:
         returned = probed(module, signature.inputs)
-    except Exception:  # noqa: BLE001 - zeros of these sizes are nothing it takes: it says so when it is run in earnest
+    except Exception:  # noqa: BLE001 - symbolic sizes of 2 may not suit the module; a real run reports real errors
         return module
     if isinstance(returned, Mapping):
         return positional(module, len(signature.inputs), len(signature.outputs))
@@ -75,12 +77,12 @@ def _module(build: Build) -> Any:
 
     module = build()
     if not isinstance(module, torch.nn.Module):
-        raise InputError(f"what the code makes is of type {type(module).__name__}, not a torch.nn.Module")
+        raise InputError(f"the code returns an object of type {type(module).__name__}, not a torch.nn.Module")
     return module
 
 
 def _weights(path: Path) -> Mapping[str, Any]:
-    """The state dict in a checkpoint or safetensors file, without unpickling anything but tensors."""
+    """Return the state dict in a checkpoint or safetensors file; only tensors are unpickled."""
     if path.suffix == ".safetensors":
         require((SAFETENSORS,), "reading .safetensors files")
         from safetensors import SafetensorError
@@ -93,7 +95,7 @@ def _weights(path: Path) -> Mapping[str, Any]:
     import torch
 
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file of weights") from None
     except Exception as error:  # pickle, zip and runtime errors of many types: all mean the same to the user
@@ -101,38 +103,41 @@ def _weights(path: Path) -> Mapping[str, Any]:
             f"{path}: this is not a PyTorch checkpoint of plain weights, or it is damaged; edgekit does not unpickle"
             " whole modules: save module.state_dict(), and name the code that builds the module"
         ) from error
-    nested = next((found[key] for key in _WRAPPERS if isinstance(found, dict) and key in found), found)
-    if not isinstance(nested, dict) or not nested:
-        raise InputError(f"{path}: this checkpoint holds a {type(nested).__name__} where a state dict belongs")
-    return nested
+    is_dict = isinstance(checkpoint, dict)
+    weights = next((checkpoint[key] for key in _WRAPPERS if is_dict and key in checkpoint), checkpoint)
+    if not isinstance(weights, dict) or not weights:
+        raise InputError(f"{path}: this checkpoint contains a {type(weights).__name__}, not a state dict")
+    return weights
 
 
 def _fill(module: Any, path: Path, misfit: str) -> None:
-    """Loads the weights into the module. Raises InputError, `misfit` or what does not fit."""
+    """Load the weights into the module; if they do not fit, raise InputError with `misfit` or PyTorch's reason."""
     weights = _weights(path)
     try:
         module.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
+        # The first line only names the module's class; the next ones list missing, unexpected and misshapen keys.
         reason = "; ".join(line.strip() for line in str(error).splitlines()[1:3])[:300]
         raise InputError(misfit or f"{path}: these weights do not fit the network ({reason})") from error
 
 
 def _program_signature(program: Any, path: Path) -> Signature:
-    """Inputs and outputs of an exported program. Raises InputError for others than tensors."""
+    """Return the signature of an exported program; raise InputError for inputs and outputs that are not tensors."""
     nodes = {node.name: node for node in program.graph.nodes}
-    wanted = program.graph_signature
+    graph_signature = program.graph_signature
     symbols: dict[str, str] = {}
     sides = []
-    for names in (wanted.user_inputs, wanted.user_outputs):
+    for names in (graph_signature.user_inputs, graph_signature.user_outputs):
         specs = []
         for name in names:
             value = nodes[name].meta.get("val") if isinstance(name, str) and name in nodes else None
             if value is None or not hasattr(value, "shape"):
-                raise InputError(f"{path}: this program takes or returns {name!r}, which is no tensor")
+                raise InputError(f"{path}: this program takes or returns {name!r}, which is not a tensor")
             shape: list[Dim] = []
             for index, dim in enumerate(value.shape):
-                usual = "batch" if index == 0 else f"{name}_dim{index}"
-                shape.append(dim if isinstance(dim, int) else symbols.setdefault(str(dim), usual))
+                # Equal symbols (s0, s1, ...) of the program get one readable name, that of their first use.
+                default = "batch" if index == 0 else f"{name}_dim{index}"
+                shape.append(dim if isinstance(dim, int) else symbols.setdefault(str(dim), default))
             specs.append(TensorSpec(name, tuple(shape), str(value.dtype).removeprefix("torch.")))
         sides.append(tuple(specs))
     return Signature(*sides)

@@ -1,4 +1,8 @@
-"""TorchScript archives. Loading one runs its own TorchScript, which reaches PyTorch's operators and nothing else."""
+"""The source kind of TorchScript archives.
+
+Loading an archive runs its TorchScript code. The interpreter has no access to Python: the code reaches PyTorch's
+registered operators only.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +18,28 @@ from edgekit.core.errors import InputError
 from edgekit.core.values.specs import Signature
 from edgekit.sources._module import LoadedTorch, output_names
 
+# edgekit's own exports store their signature here; TorchScript itself keeps the names of inputs, but no shapes.
 _SIGNATURE_RECORD = "extra/edgekit.json"
 
 
 class LoadedTorchScript(LoadedTorch):
-    """A ScriptModule in eval mode."""
+    """A `torch.jit.ScriptModule` in eval mode."""
 
     kind = "torchscript"
 
 
 def load_script(path: Path) -> Any:
-    """The ScriptModule in eval mode. Raises InputError when the file is damaged, or no TorchScript."""
+    """Load a TorchScript archive.
+
+    Args:
+        path: The archive.
+
+    Returns:
+        The `torch.jit.ScriptModule` on the CPU, in eval mode.
+
+    Raises:
+        InputError: The file is damaged, or of another format.
+    """
     import torch
 
     try:
@@ -35,7 +50,10 @@ def load_script(path: Path) -> Any:
 
 
 class TorchScript(SourceKind):
-    """Names of inputs come from the code; shapes from the user, or from edgekit's own record in the archive."""
+    """The kind of TorchScript archives; channels first.
+
+    The shapes of the inputs come from edgekit's own record in the archive, else from the user.
+    """
 
     name = "torchscript"
     requires = (TORCH,)
@@ -46,27 +64,28 @@ class TorchScript(SourceKind):
     def recognizes(self, path: Path) -> bool:
         if not super().recognizes(path) or not zipfile.is_zipfile(path):
             return False
+        # Checkpoints share the suffixes and the zip format; only TorchScript archives have a table of constants.
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedTorchScript:
         return LoadedTorchScript(load_script(path), signature)
 
-    def import_model(self, given: UserModel, folder: Path) -> tuple[str, Signature]:
+    def import_model(self, user_model: UserModel, folder: Path) -> tuple[str, Signature]:
         import torch
 
-        assert given.path is not None  # TorchScript is a file
-        module = load_script(given.path)
-        reader = torch._C.PyTorchFileReader(str(given.path))
-        shutil.copyfile(given.path, folder / "model.pt")
+        assert user_model.path is not None  # a TorchScript archive is a file
+        module = load_script(user_model.path)
+        reader = torch._C.PyTorchFileReader(str(user_model.path))
+        shutil.copyfile(user_model.path, folder / "model.pt")
         if reader.has_record(_SIGNATURE_RECORD):
-            found = Signature.from_dict(json.loads(reader.get_record(_SIGNATURE_RECORD)))
-            return "model.pt", reconcile_signature(found, given, str(given.path))
-        inputs = declared_inputs(given)
-        wanted = [item.name for item in module.forward.schema.arguments[1:]]
-        if len(inputs) != len(wanted):
+            recorded = Signature.from_dict(json.loads(reader.get_record(_SIGNATURE_RECORD)))
+            return "model.pt", reconcile_signature(recorded, user_model, str(user_model.path))
+        inputs = declared_inputs(user_model)
+        arguments = [argument.name for argument in module.forward.schema.arguments[1:]]  # the first one is self
+        if len(inputs) != len(arguments):
             raise InputError(
-                f"{given.path}: this model takes {len(wanted)} inputs ({', '.join(wanted)});"
+                f"{user_model.path}: this model takes {len(arguments)} inputs ({', '.join(arguments)});"
                 f" {len(inputs)} were declared"
             )
         return "model.pt", Signature(inputs, output_names(module, inputs))

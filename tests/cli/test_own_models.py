@@ -386,7 +386,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "code that makes something else, as torch": (
         ("net.py:wrong", "--framework", "torch", "--input", IMAGE),
-        "what the code makes is of type list, not a torch.nn.Module",
+        "the code returns an object of type list, not a torch.nn.Module",
     ),
     "no inputs": (("net.py:build",), "this model does not describe its inputs; declare them with --input"),
     "inputs that the code does not take": (
@@ -428,7 +428,10 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
         ("malicious.pt2",),
         "data/sample_inputs/model.pt in this file is a pickle of more than plain tensors",
     ),
-    "a Keras file with code in it": (("code.keras",), "this model holds Python code (a Lambda layer), which edgekit"),
+    "a Keras file with code in it": (
+        ("code.keras",),
+        "this model contains Python code (a Lambda layer), which edgekit",
+    ),
     "a sample of another shape": (
         ("traced.pt", "--input", IMAGE, "--sample", "other_shape.npz"),
         "image has the shape (8, 1, 9, 9) where the model takes Nx1x8x8",

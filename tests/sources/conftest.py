@@ -1,4 +1,4 @@
-"""Frameworks run in workers: none is imported into the process of the tests."""
+"""Fixtures that run frameworks in workers: the process of the tests imports none of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Work = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def work(pool: WorkerPool) -> Work:
-    """`work("torch", "program", path=…)` runs `model_files.program` in a worker of that source kind."""
+    """Return a function: `work("torch", "program", path=…)` runs `model_files.program` in a worker of that kind."""
 
     def run(kind: str, name: str, /, **arguments: Any) -> Any:
         variables = plugin_registry.load("edgekit.sources", kind, "SOURCE").variables
@@ -38,7 +38,7 @@ def work(pool: WorkerPool) -> Work:
 
 @pytest.fixture(scope="session")
 def refusal(work: Work) -> Callable[..., str]:
-    """The one sentence of the InputError that the work ends with."""
+    """Return a function like `work` that expects an InputError and returns its one-sentence message."""
 
     def run(kind: str, name: str, /, **arguments: Any) -> str:
         with pytest.raises(InputError) as caught:

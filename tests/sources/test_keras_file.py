@@ -1,4 +1,4 @@
-"""Keras files are read without executing what they hold."""
+"""Loading of Keras files without executing code that they contain."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ OPT_IN = "name the function that builds it instead: edgekit export FILE.py:FUNCT
 
 
 @SUFFIXES
-def test_a_file_tells_its_inputs_and_outputs_by_name_and_in_order(work: Work, tmp_path: Path, suffix: str) -> None:
+def test_inputs_and_outputs_are_read_from_the_file_by_name_and_in_order(
+    work: Work, tmp_path: Path, suffix: str
+) -> None:
     path = tmp_path / f"net{suffix}"
     work("keras", "functional_keras", path=path)
     assert work("keras", "load_keras", path=path) == [
@@ -28,30 +30,32 @@ def test_a_file_tells_its_inputs_and_outputs_by_name_and_in_order(work: Work, tm
 
 
 @SUFFIXES
-def test_a_lambda_is_refused_with_the_way_to_opt_in_and_not_executed(
+def test_a_lambda_layer_is_refused_with_an_alternative_and_not_executed(
     work: Work, refusal: Refusal, tmp_path: Path, suffix: str
 ) -> None:
     path, marker = tmp_path / f"net{suffix}", tmp_path / "executed"
     work("keras", "lambda_keras", path=path, marker=marker)
-    expected = f"{path}: this model holds Python code (a Lambda layer), which edgekit does not execute; if you trust it"
-    assert refusal("keras", "load_keras", path=path) == f"{expected}, {OPT_IN}"
+    expected = f"{path}: this model contains Python code (a Lambda layer), which edgekit does not execute"
+    assert refusal("keras", "load_keras", path=path) == f"{expected}; if you trust it, {OPT_IN}"
     assert not marker.exists()
 
 
 @SUFFIXES
-def test_a_layer_that_only_code_knows_is_refused_with_the_way_to_bring_it(
+def test_a_custom_layer_is_refused_with_an_alternative(
     work: Work, refusal: Refusal, tmp_path: Path, suffix: str
 ) -> None:
     path = tmp_path / f"net{suffix}"
     work("keras", "custom_keras", path=path)
     sentence = refusal("keras", "load_keras", path=path)
-    assert sentence.startswith(f"{path}: this model has a layer of its own, ")
+    assert sentence.startswith(f"{path}: this model contains the custom layer ")
     assert sentence.endswith(f"; {OPT_IN}")
 
 
 @SUFFIXES
 @pytest.mark.parametrize("damage", ["empty", "start", "half", "most", "text"])
-def test_a_damaged_file_is_one_sentence(work: Work, refusal: Refusal, tmp_path: Path, suffix: str, damage: str) -> None:
+def test_a_damaged_file_is_refused_in_one_sentence(
+    work: Work, refusal: Refusal, tmp_path: Path, suffix: str, damage: str
+) -> None:
     path = tmp_path / f"net{suffix}"
     work("keras", "functional_keras", path=path)
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""ONNX files from anywhere: read whole, checked, or refused in one sentence."""
+"""Loading and checking of ONNX files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
 def model(*nodes: Any, weights: onnx.TensorProto | None = None) -> onnx.ModelProto:
-    """x (batch, 4) times w (4, 3), then the nodes, which end with y."""
+    """Return a model that multiplies x (batch, 4) by w (4, 3), followed by the nodes; the last one produces y."""
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["h"], name="first"), *nodes],
         "net",
@@ -33,7 +33,7 @@ def relu(source: str, target: str, name: str = "") -> Any:
 
 
 def external(location: str, **more: str) -> onnx.TensorProto:
-    """The weights, said to be in a file."""
+    """Return a tensor whose weights are stored in an external file."""
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=WEIGHTS.shape)
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in {"location": location, **more}.items():
@@ -41,8 +41,8 @@ def external(location: str, **more: str) -> onnx.TensorProto:
     return tensor
 
 
-def saved(path: Path, made: onnx.ModelProto) -> Path:
-    path.write_bytes(made.SerializeToString())
+def save(path: Path, proto: onnx.ModelProto) -> Path:
+    path.write_bytes(proto.SerializeToString())
     return path
 
 
@@ -56,22 +56,22 @@ def refusal(path: Path) -> str:
     return sentence.removeprefix(f"{path}: ")
 
 
-def test_a_good_model_is_read(tmp_path: Path) -> None:
-    found = load_model(saved(tmp_path / "net.onnx", model(relu("h", "y"))))
-    np.testing.assert_array_equal(numpy_helper.to_array(found.graph.initializer[0]), WEIGHTS)
+def test_a_valid_model_is_loaded(tmp_path: Path) -> None:
+    loaded = load_model(save(tmp_path / "net.onnx", model(relu("h", "y"))))
+    np.testing.assert_array_equal(numpy_helper.to_array(loaded.graph.initializer[0]), WEIGHTS)
 
 
-def test_weights_beside_the_file_are_read_into_memory(tmp_path: Path) -> None:
+def test_external_weights_are_loaded_into_memory(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "w.bin").write_bytes(b"1234" + WEIGHTS.tobytes())
     tensor = external("data/w.bin", offset="4", length="48")
-    found = load_model(saved(tmp_path / "net.onnx", model(relu("h", "y"), weights=tensor)))
-    np.testing.assert_array_equal(numpy_helper.to_array(found.graph.initializer[0]), WEIGHTS)
+    loaded = load_model(save(tmp_path / "net.onnx", model(relu("h", "y"), weights=tensor)))
+    np.testing.assert_array_equal(numpy_helper.to_array(loaded.graph.initializer[0]), WEIGHTS)
 
 
-def test_missing_weights_are_told_with_the_name_of_their_file(tmp_path: Path) -> None:
-    path = saved(tmp_path / "net.onnx", model(relu("h", "y"), weights=external("w.bin")))
-    assert refusal(path) == "the weights of 'w' are kept in 'w.bin', and there is no such file beside the model"
+def test_missing_weights_are_reported_with_their_file_name(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", model(relu("h", "y"), weights=external("w.bin")))
+    assert refusal(path) == "the weights of 'w' are stored in 'w.bin', and there is no such file beside the model"
 
 
 @pytest.mark.parametrize("location", ["../w.bin", "a/../../w.bin", "../{name}/../w.bin"])
@@ -80,29 +80,29 @@ def test_weights_outside_the_folder_are_refused(tmp_path: Path, location: str) -
     folder = tmp_path / "model"
     (folder / "a").mkdir(parents=True)
     location = location.format(name=folder.name)
-    path = saved(folder / "net.onnx", model(relu("h", "y"), weights=external(location)))
-    assert refusal(path) == f"the weights of 'w' are kept in '{location}', which is outside the model's folder"
+    path = save(folder / "net.onnx", model(relu("h", "y"), weights=external(location)))
+    assert refusal(path) == f"the weights of 'w' are stored in '{location}', which is outside the model's folder"
 
 
 def test_weights_at_an_absolute_path_are_refused(tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(WEIGHTS.tobytes())
     location = str(tmp_path / "w.bin")
-    path = saved(tmp_path / "net.onnx", model(relu("h", "y"), weights=external(location)))
-    assert refusal(path) == f"the weights of 'w' are kept in '{location}', which is outside the model's folder"
+    path = save(tmp_path / "net.onnx", model(relu("h", "y"), weights=external(location)))
+    assert refusal(path) == f"the weights of 'w' are stored in '{location}', which is outside the model's folder"
 
 
 def test_weights_behind_a_link_are_refused(tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(WEIGHTS.tobytes())
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "w.bin").symlink_to(tmp_path / "w.bin")
-    path = saved(tmp_path / "model" / "net.onnx", model(relu("h", "y"), weights=external("w.bin")))
-    assert refusal(path).startswith("the weights of 'w' are kept in 'w.bin', which is ")
+    path = save(tmp_path / "model" / "net.onnx", model(relu("h", "y"), weights=external("w.bin")))
+    assert refusal(path).startswith("the weights of 'w' are stored in 'w.bin', which is ")
 
 
 @pytest.mark.parametrize("more", [{}, {"length": "48"}, {"offset": "99999"}, {"offset": "20", "length": "48"}])
 def test_weights_that_are_too_short_are_refused(tmp_path: Path, more: dict[str, str]) -> None:
     (tmp_path / "w.bin").write_bytes(WEIGHTS.tobytes()[:40])
-    path = saved(tmp_path / "net.onnx", model(relu("h", "y"), weights=external("w.bin", **more)))
+    path = save(tmp_path / "net.onnx", model(relu("h", "y"), weights=external("w.bin", **more)))
     assert "'w'" in refusal(path)
 
 
@@ -110,45 +110,45 @@ def test_weights_in_the_file_that_do_not_fill_their_shape_are_refused(tmp_path: 
     tensor = numpy_helper.from_array(WEIGHTS, "w")
     tensor.raw_data = tensor.raw_data[:-4]
     assert "raw_data size (44 bytes) is too small" in refusal(
-        saved(tmp_path / "net.onnx", model(relu("h", "y"), weights=tensor))
+        save(tmp_path / "net.onnx", model(relu("h", "y"), weights=tensor))
     )
 
 
-def test_a_cycle_is_told_with_a_node_in_it(tmp_path: Path) -> None:
+def test_a_cycle_is_reported_with_a_node_of_it(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Add", ["h", "b"], ["a"], name="add"),
         relu("a", "b", "back"),
         relu("a", "y"),
     ]
-    assert refusal(saved(tmp_path / "net.onnx", model(*nodes))) == "the graph has a cycle through node 'add'"
+    assert refusal(save(tmp_path / "net.onnx", model(*nodes))) == "the graph has a cycle through node 'add'"
 
 
 def test_a_node_that_reads_its_own_output_is_a_cycle(tmp_path: Path) -> None:
     nodes = [helper.make_node("Add", ["h", "y"], ["y"])]
-    assert refusal(saved(tmp_path / "net.onnx", model(*nodes))) == "the graph has a cycle through node 'y'"
+    assert refusal(save(tmp_path / "net.onnx", model(*nodes))) == "the graph has a cycle through node 'y'"
 
 
-def test_nodes_out_of_order_are_no_cycle(tmp_path: Path) -> None:
+def test_nodes_out_of_order_are_not_reported_as_a_cycle(tmp_path: Path) -> None:
     nodes = [relu("later", "y", "early"), relu("h", "later")]
-    expected = "node 'early' reads 'later', which only a later node makes"
-    assert refusal(saved(tmp_path / "net.onnx", model(*nodes))) == expected
+    expected = "node 'early' reads 'later', which only a later node produces"
+    assert refusal(save(tmp_path / "net.onnx", model(*nodes))) == expected
 
 
-def test_a_name_that_nothing_makes_is_told(tmp_path: Path) -> None:
-    expected = "node 'last' reads 'nowhere', which nothing in the graph makes"
-    assert refusal(saved(tmp_path / "net.onnx", model(relu("nowhere", "y", "last")))) == expected
+def test_a_name_that_no_node_produces_is_reported(tmp_path: Path) -> None:
+    expected = "node 'last' reads 'nowhere', which no node produces"
+    assert refusal(save(tmp_path / "net.onnx", model(relu("nowhere", "y", "last")))) == expected
 
 
-def test_an_operator_that_onnx_does_not_have_is_told(tmp_path: Path) -> None:
+def test_an_operator_unknown_to_onnx_is_reported(tmp_path: Path) -> None:
     nodes = [helper.make_node("FancyRelu", ["h"], ["y"])]
-    sentence = refusal(saved(tmp_path / "net.onnx", model(*nodes)))
+    sentence = refusal(save(tmp_path / "net.onnx", model(*nodes)))
     assert sentence.startswith("this is not a valid ONNX model (")
     assert "FancyRelu" in sentence
 
 
 @pytest.mark.parametrize("keep", [1, 20, 0.5, 0.9, -1])
-def test_a_truncated_file_is_one_sentence(tmp_path: Path, keep: float) -> None:
-    path = saved(tmp_path / "net.onnx", model(relu("h", "y")))
+def test_a_truncated_file_is_refused_in_one_sentence(tmp_path: Path, keep: float) -> None:
+    path = save(tmp_path / "net.onnx", model(relu("h", "y")))
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep) if isinstance(keep, float) else keep])
     refusal(path)
@@ -159,25 +159,27 @@ def test_a_truncated_file_is_one_sentence(tmp_path: Path, keep: float) -> None:
     [
         (b"", "this model file is empty"),
         (b"Dear model, how are you?\n" * 40, "this is not an ONNX model, or it is damaged"),
-        (b"\x08\x09", "this is not an ONNX model, or it is damaged (there is no graph in it)"),
+        (b"\x08\x09", "this is not an ONNX model, or it is damaged (it contains no graph)"),
     ],
     ids=["empty", "text", "no graph"],
 )
-def test_a_file_that_is_none_is_one_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_a_file_that_is_not_an_onnx_model_is_refused_in_one_sentence(
+    tmp_path: Path, content: bytes, sentence: str
+) -> None:
     (tmp_path / "net.onnx").write_bytes(content)
     assert refusal(tmp_path / "net.onnx") == sentence
 
 
-def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     assert refusal(tmp_path / "net.onnx") == "no such model file"
 
 
-def test_a_branch_may_read_what_stands_outside_it(tmp_path: Path) -> None:
+def test_a_branch_may_read_values_from_outside_it(tmp_path: Path) -> None:
     def branch(name: str, source: str) -> Any:
         value = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
         return helper.make_graph([relu(source, name)], name, [], [value])
 
-    def chosen(source: str) -> list[Any]:
+    def if_nodes(source: str) -> list[Any]:
         condition = numpy_helper.from_array(np.array(True), "yes")
         return [
             helper.make_node("Constant", [], ["yes"], value=condition),
@@ -186,6 +188,6 @@ def test_a_branch_may_read_what_stands_outside_it(tmp_path: Path) -> None:
             ),
         ]
 
-    load_model(saved(tmp_path / "net.onnx", model(*chosen("h"))))
-    expected = "node 'if' reads 'nowhere', which nothing in the graph makes"
-    assert refusal(saved(tmp_path / "net.onnx", model(*chosen("nowhere")))) == expected
+    load_model(save(tmp_path / "net.onnx", model(*if_nodes("h"))))
+    expected = "node 'if' reads 'nowhere', which no node produces"
+    assert refusal(save(tmp_path / "net.onnx", model(*if_nodes("nowhere")))) == expected

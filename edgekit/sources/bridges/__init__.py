@@ -1,1 +1,1 @@
-"""One file a bridge, named `<from>_to_<to>.py`: its `BRIDGE` loads a source of one kind as a source of the other."""
+"""Bridges, one file each, named `SOURCE_to_TARGET.py`: `BRIDGE` loads a file of one kind as a model of another."""

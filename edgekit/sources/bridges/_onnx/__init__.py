@@ -1,1 +1,1 @@
-"""ONNX graphs as PyTorch modules: `graph.py` builds the module, `operators_*.py` hold one function an operator."""
+"""ONNX graphs as PyTorch modules: `graph.py` builds the module, `operators_*.py` implement the operators."""
