@@ -1,7 +1,7 @@
-"""A module's exported graph, written again as a PyTorch user would have: torch functions, folded constants, no casts.
+"""Rewriting of a module's exported graph into idiomatic PyTorch: torch functions, folded constants, no redundant casts.
 
-A graph that was written in another framework is full of casts to the type it has already, of weights that are permuted
-at every call, and of matmul and add where PyTorch says linear. Quantizers and delegates look for PyTorch's own forms.
+Graphs of other frameworks contain casts to the type that a tensor already has, weights that are permuted at every call,
+and matmul and add in place of linear. Quantizers and delegates match PyTorch's own forms only.
 """
 
 from __future__ import annotations
@@ -12,24 +12,36 @@ from typing import Any
 
 from edgekit.core.values.specs import Dim, Signature
 
-_NOTHING = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
+# Checks that torch.export inserts. They compute nothing, and no converter has a kernel for them.
+_ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
+# The names of folded constants' buffers; they end up in converted files.
 _FOLDED = "folded_"
+# Operators that return their input's value, provided that they do not change its type.
 _SAME_TYPE = ("to", "contiguous", "clone", "detach", "alias", "_to_copy", "dropout", "lift_fresh_copy")
 
 
 def functional(module: Any, signature: Signature, examples: tuple[Any, ...] | None = None) -> Any:
-    """The module as a torch.fx.GraphModule over the same weights. Outputs are equal up to rounding.
+    """Export a module and rewrite its graph with PyTorch's functions.
 
-    The module takes the signature's inputs one by one, as `*inputs`; what is symbolic there stays symbolic, a symbol
-    each name. `examples` are inputs that it is known to take. Raises what torch.export raises when it cannot trace the
-    module, or not for every size of a dimension.
+    Args:
+        module: A module whose forward takes `*inputs`, in the signature's order.
+        signature: The inputs and outputs; each symbolic dimension becomes one symbol of the graph.
+        examples: Inputs that the module accepts; zeros of suitable sizes by default.
+
+    Returns:
+        A `torch.fx.GraphModule` over the same weights, whose outputs are equal up to rounding.
+
+    Raises:
+        Exception: Whatever torch.export raises if it cannot trace the module, or not for every size of a dimension.
     """
     import torch
 
     examples = example_inputs(signature) if examples is None else examples
-    # The module's forward takes its inputs as *inputs: their shapes are given as one tuple.
+    # The module's forward has the single parameter *inputs, so the shapes are passed as one nested tuple.
     program = torch.export.export(module, examples, dynamic_shapes=(_dynamic_shapes(signature),))
     graph_module = program.module(check_guards=False)
+    # The order matters: casts hide constants from folding, folded matrices are what linear needs, and convolutions
+    # absorb their arithmetic before activations move across the permutes behind them.
     for rewrite in (_drop_nothing, _drop_casts, _fold_constants, _to_linear, _affine_into_convolution, _permutes_down):
         rewrite(graph_module)
         graph_module.graph.eliminate_dead_code()
@@ -38,24 +50,31 @@ def functional(module: Any, signature: Signature, examples: tuple[Any, ...] | No
     graph_module.graph.eliminate_dead_code()
     graph_module.graph.lint()
     graph_module.recompile()
+    # A new GraphModule copies only the attributes that the graph still reads: replaced weights are left behind.
     clean = torch.fx.GraphModule(graph_module, graph_module.graph)
     for part in clean.modules():
-        part.training = False  # eval() of an exported graph refuses
+        part.training = False  # exported modules override eval() with an error
     for parameter in clean.parameters():
         parameter.requires_grad_(False)
     return clean
 
 
 def example_inputs(signature: Signature) -> tuple[Any, ...]:
-    """Zeros of every input's shape, each symbolic dimension with a size of its own.
+    """Return zeros as the inputs of an export, with a different size for each symbolic dimension.
 
-    No size is 0 or 1, which torch.export takes for constants. A batch is small; elsewhere a symbol may be an image's
-    side, which has to last through all of a network's strides.
+    Args:
+        signature: The inputs.
+
+    Returns:
+        One tensor per input, in the signature's order.
     """
     import torch
 
+    # From 2 up: torch.export specializes dimensions of size 0 and 1 to constants.
     batches = (spec.shape[0] for spec in signature.inputs if spec.shape)
     sizes = {name: size for size, name in enumerate(dict.fromkeys(filter(_symbolic, batches)), start=2)}
+    # Other symbols may be the sides of an image: 64 survives the five halvings of common networks, and multiples of 32
+    # leave no remainder at any of them.
     inner = (dim for spec in signature.inputs for dim in spec.shape[1:] if _symbolic(dim) and dim not in sizes)
     sizes |= {name: 64 + 32 * index for index, name in enumerate(dict.fromkeys(inner))}
     return tuple(
@@ -71,7 +90,7 @@ def _symbolic(dim: Dim) -> bool:
 
 
 def _dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
-    """What torch.export is told of each input: which axes are free, and which of them are the same."""
+    """Return torch.export's description of each input: the dynamic axes, with one `Dim` per symbolic name."""
     import torch
 
     names = dict.fromkeys(dim for spec in signature.inputs for dim in spec.shape if isinstance(dim, str))
@@ -82,12 +101,12 @@ def _dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
 
 
 def _op(node: Any) -> str:
-    """`conv2d` of `aten.conv2d.default`; empty for anything but an aten call."""
+    """Return the operator of an aten call, `conv2d` for `aten.conv2d.default`; empty for any other node."""
     return str(node.target).split(".")[1] if node.op == "call_function" and str(node.target).startswith("aten.") else ""
 
 
 def _constant(graph_module: Any, node: Any) -> Any:
-    """The tensor of a get_attr node, or None."""
+    """Return the tensor of a get_attr node, else None."""
     if getattr(node, "op", None) != "get_attr":
         return None
     value = operator.attrgetter(node.target)(graph_module)
@@ -95,61 +114,63 @@ def _constant(graph_module: Any, node: Any) -> Any:
 
 
 def _add_constant(graph_module: Any, before: Any, tensor: Any) -> Any:
-    """A get_attr node for the tensor, placed before a node. Equal tensors, a recurrent layer's at each step, are one.
-
-    The tensor is copied: a view, kept, would take all of its storage into the file.
-    """
+    """Insert a get_attr node for the tensor before another node and return it."""
     import torch
 
+    # Equal tensors share one buffer: an unrolled recurrent layer folds the same weights at every step.
     folded = {name: buffer for name, buffer in graph_module.named_buffers() if name.startswith(_FOLDED)}
     same = (name for name, buffer in folded.items() if buffer.dtype == tensor.dtype and torch.equal(buffer, tensor))
     name = next(same, None)
     if name is None:
         name = f"{_FOLDED}{len(folded)}"
+        # Cloned: a view would bring its whole storage into the saved file.
         graph_module.register_buffer(name, tensor.detach().clone(memory_format=torch.contiguous_format))
     with graph_module.graph.inserting_before(before):
         return graph_module.graph.get_attr(name)
 
 
 def _drop_nothing(graph_module: Any) -> None:
+    """Remove the assertions that torch.export inserts."""
     for node in list(graph_module.graph.nodes):
-        if any(name in str(node.target) for name in _NOTHING):
+        if any(name in str(node.target) for name in _ASSERTIONS):
             graph_module.graph.erase_node(node)
 
 
 def _drop_casts(graph_module: Any) -> None:
-    """Casts to the type that is there already, and copies: the value is the input's."""
+    """Remove copies, and casts to the type that the input already has."""
     for node in list(graph_module.graph.nodes):
         if _op(node) in _SAME_TYPE and hasattr(node.args[0], "meta"):
             before, after = node.args[0].meta.get("val"), node.meta.get("val")
-            known = before is not None and after is not None
+            described = before is not None and after is not None
             constant = _constant(graph_module, node.args[0])
+            # The get_attr nodes that `_add_constant` inserts have no meta: the tensor itself has the type.
             before = constant if constant is not None else before
-            if (known or constant is not None) and before.dtype == after.dtype:
+            if (described or constant is not None) and before.dtype == after.dtype:
                 node.replace_all_uses_with(node.args[0])
                 graph_module.graph.erase_node(node)
 
 
 def _fold_constants(graph_module: Any) -> None:
-    """Calls whose tensors are all weights are computed now."""
+    """Compute calls whose tensors are all constants."""
     import torch
 
     for node in list(graph_module.graph.nodes):
         inputs = node.all_input_nodes
-        if not _op(node) or not inputs or any(_constant(graph_module, item) is None for item in inputs):
+        if not _op(node) or not inputs or any(_constant(graph_module, argument) is None for argument in inputs):
             continue
-        values = {item: _constant(graph_module, item) for item in inputs}
+        values = {argument: _constant(graph_module, argument) for argument in inputs}
         arguments, keywords = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
         tensor = node.target(*arguments, **keywords)
-        if not isinstance(tensor, torch.Tensor):  # chunks, say: whoever reads one of them is no call of aten
+        if not isinstance(tensor, torch.Tensor):  # such as chunk: its readers are getitem calls, which are not folded
             continue
         node.replace_all_uses_with(_add_constant(graph_module, node, tensor))
         graph_module.graph.erase_node(node)
 
 
 def _sole_add(graph_module: Any, node: Any) -> tuple[Any, Any]:
-    """The add of a constant that is the only reader of a node, and the constant; or (None, None)."""
+    """Return the add that is a node's only reader, with the constant that it adds; else (None, None)."""
     readers = list(node.users)
+    # kwargs: add(x, y, alpha=2) scales y.
     if len(readers) == 1 and _op(readers[0]) == "add" and not readers[0].kwargs:
         other = readers[0].args[1] if readers[0].args[0] is node else readers[0].args[0]
         return readers[0], _constant(graph_module, other)
@@ -157,18 +178,18 @@ def _sole_add(graph_module: Any, node: Any) -> tuple[Any, Any]:
 
 
 def _along_last(bias: Any, size: int) -> bool:
-    """Whether the constant has `size` values and all of them stand along the last axis, as a bias must."""
+    """Return whether the constant has `size` values, all along its last axis, as a bias must."""
     return bool(bias.numel() == size and bias.dim() > 0 and bias.shape[-1] == size)
 
 
 def _no_wider(bias: Any, node: Any) -> bool:
-    """Whether adding the constant leaves the node's rank: (1, 1, C) makes a row of every (N, C)."""
+    """Return whether adding the constant keeps the node's rank: (N, C) plus (1, 1, C) is (1, N, C)."""
     value = node.meta.get("val")
     return bool(bias.dim() == 1 or (value is not None and bias.dim() <= value.dim()))
 
 
 def _to_linear(graph_module: Any) -> None:
-    """matmul by a constant matrix, and the add of a constant vector behind it."""
+    """Replace matmul by a constant matrix, and the add of a constant vector behind it, by linear."""
     import torch
 
     for node in list(graph_module.graph.nodes):
@@ -178,7 +199,7 @@ def _to_linear(graph_module: Any) -> None:
         add, bias = _sole_add(graph_module, node)
         if bias is not None and not (_along_last(bias, weight.shape[1]) and _no_wider(bias, node)):
             add, bias = None, None
-        matrix = _add_constant(graph_module, node, weight.t())
+        matrix = _add_constant(graph_module, node, weight.t())  # linear takes (out, in), matmul (in, out)
         vector = None if bias is None else _add_constant(graph_module, node, bias.reshape(-1))
         with graph_module.graph.inserting_before(node):
             linear = graph_module.graph.call_function(
@@ -189,13 +210,16 @@ def _to_linear(graph_module: Any) -> None:
 
 
 def _affine_into_convolution(graph_module: Any) -> None:
-    """What is added to, subtracted from and multiplied with each channel of a convolution, permuted to channels last,
-    goes into its weights and bias: a bias that stands apart, and batch norm, which Keras writes out as arithmetic."""
+    """Fold arithmetic with one constant per channel behind a convolution and its permute into the weights and bias.
+
+    Keras's torch backend writes both this way: the bias as an add, and batch norm as a multiplication and an add.
+    """
     for node in list(graph_module.graph.nodes):
         if _op(node) not in ("conv1d", "conv2d") or len(node.users) != 1:
             continue
         last = next(iter(node.users))
         weight = _constant(graph_module, node.args[1])
+        # A permute to channels last: channels (axis 1) become the last axis, along which the constants broadcast.
         if _op(last) != "permute" or last.args[1][-1] != 1 or weight is None:
             continue
         bias = _constant(graph_module, node.args[2]) if len(node.args) > 2 else None
@@ -205,7 +229,7 @@ def _affine_into_convolution(graph_module: Any) -> None:
 
 
 def _fold_readers(graph_module: Any, node: Any, last: Any, weight: Any, bias: Any) -> None:
-    """Folds the chain of sole readers behind the permute, as long as each applies one constant a channel."""
+    """Fold the chain of sole readers behind the permute, as long as each applies one constant per channel."""
     changed = False
     while (step := _channelwise(graph_module, last, weight.shape[0])) is not None:
         reader, operation, constant = step
@@ -220,14 +244,14 @@ def _fold_readers(graph_module: Any, node: Any, last: Any, weight: Any, bias: An
 
 
 def _channelwise(graph_module: Any, node: Any, channels: int) -> tuple[Any, str, Any] | None:
-    """The only reader of a node, where it adds, subtracts or multiplies one constant a channel; what it does; it."""
+    """Return a node's only reader, its operation and its constant, if it applies one constant per channel."""
     names = {"add": "add", "sub": "sub", "subtract": "sub", "mul": "mul", "multiply": "mul"}
     readers = list(node.users)
     operation = names.get(_op(readers[0]).removesuffix("_")) if len(readers) == 1 else None
     if operation is None or readers[0].kwargs or len(readers[0].args) != 2:
         return None
     first, second = readers[0].args
-    if first is not node and operation == "sub":
+    if first is not node and operation == "sub":  # constant - x would also negate the weights
         return None
     constant = _constant(graph_module, second if first is node else first)
     if constant is None or not _along_last(constant, channels) or constant.dim() > node.meta["val"].dim():
@@ -236,6 +260,7 @@ def _channelwise(graph_module: Any, node: Any, channels: int) -> tuple[Any, str,
 
 
 def _applied(operation: str, constant: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+    """Return weight (O, ...) and bias (O,) after the operation: c * (w x + b) = (c w) x + c b."""
     if operation == "mul":
         scaled = weight * constant.reshape(-1, *[1] * (weight.dim() - 1))
         return scaled, None if bias is None else bias * constant
@@ -244,7 +269,11 @@ def _applied(operation: str, constant: Any, weight: Any, bias: Any) -> tuple[Any
 
 
 def _permutes_down(graph_module: Any) -> None:
-    """relu(permute(x)) to permute(relu(x)): the permutes of two layers then meet, and a convolution meets its relu."""
+    """Rewrite relu(permute(x)) as permute(relu(x)).
+
+    The permutes of neighbouring layers then become adjacent and cancel, and quantizers find the activation directly
+    behind its convolution.
+    """
     elementwise = (
         "relu",
         "relu6",
@@ -264,11 +293,12 @@ def _permutes_down(graph_module: Any) -> None:
         node.replace_input_with(permute, permute.args[0])
         with graph_module.graph.inserting_after(node):
             moved = graph_module.graph.call_function(permute.target, (node, permute.args[1]))
+        # All readers but the new permute, which reads the node itself; the default argument binds the loop's value.
         node.replace_all_uses_with(moved, delete_user_cb=lambda user, moved=moved: user is not moved)
 
 
 def _cancel_permutes(graph_module: Any) -> None:
-    """A permute of a permute is one; the one that changes nothing is none."""
+    """Merge permutes of permutes, and remove those that keep the order."""
     for node in list(graph_module.graph.nodes):
         if _op(node) != "permute":
             continue
@@ -282,7 +312,7 @@ def _cancel_permutes(graph_module: Any) -> None:
 
 
 def _name_functions(graph_module: Any) -> None:
-    """PyTorch's functions in place of aten's, where quantizers look for them; the rest stays as it is."""
+    """Replace aten operators by PyTorch's functions where FX quantization matches those; keep all others."""
     import torch
     import torch.nn.functional as F
 
@@ -308,9 +338,9 @@ def _name_functions(graph_module: Any) -> None:
     }
     for node in graph_module.graph.nodes:
         name = _op(node)
-        if name in names and not (name == "add" and node.kwargs):
+        if name in names and not (name == "add" and node.kwargs):  # operator.add has no alpha
             node.target = names[name]
-        if name in ("conv1d", "conv2d"):  # FX quantization packs the weights with all of these
+        if name in ("conv1d", "conv2d"):  # FX quantization packs weights only if every argument is explicit
             size = int(name[4])
             defaults = (None, [1] * size, [0] * size, [1] * size, 1)
             node.args = (*node.args, *defaults[len(node.args) - 2 :])

@@ -1,6 +1,6 @@
-"""Keras to PyTorch: Keras 3 loads the same .keras file on its torch backend, and the model is an nn.Module.
+"""The bridge from Keras to PyTorch: on its torch backend, Keras 3 loads a .keras file as a `torch.nn.Module`.
 
-The backend is chosen when Keras is imported, hence a process of its own. The module keeps Keras's layout.
+Keras selects its backend at import, so the bridge runs in a process of its own. The module keeps Keras's layout.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgekit.sources.bridges._functional import functional
 
 
 class KerasToTorch(Bridge):
-    """Every layer that Keras implements on its torch backend."""
+    """The bridge for all layers that Keras implements on its torch backend."""
 
     source = "keras"
     target = "torch"
@@ -27,12 +27,12 @@ class KerasToTorch(Bridge):
 
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedTorch:
         model = load_source(path, build, signature.inputs, " on its torch backend")
-        # In PyTorch's own functions, as quantizers and delegates look for them.
+        # Keras composes layers from primitive operators; quantizers and delegates match PyTorch's own functions.
         return LoadedTorch(functional(_positional(model).eval(), signature), signature)
 
 
 def _positional(model: Any) -> Any:
-    """A module that takes tensors one by one, as torch traces them, and returns one tensor or a tuple."""
+    """Return a module that takes one positional tensor per input and returns one tensor or a tuple."""
     import torch
 
     class KerasModule(torch.nn.Module):  # type: ignore[misc]

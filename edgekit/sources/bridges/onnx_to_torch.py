@@ -1,4 +1,7 @@
-"""ONNX to PyTorch: the graph runs node by node as an nn.Module, which is then written again in PyTorch's functions."""
+"""The bridge from ONNX to PyTorch.
+
+The graph becomes a `torch.nn.Module` that runs it node by node; `_functional` rewrites that with PyTorch's functions.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from edgekit.sources.bridges._onnx.graph import UnsupportedOperators, build
 
 
 class OnnxToTorch(Bridge):
-    """Every operator of `bridges/_onnx`; the module keeps the graph's layout."""
+    """The bridge for all operators of `bridges/_onnx`; the module keeps the graph's layout."""
 
     source = "onnx"
     target = "torch"
@@ -29,34 +32,50 @@ class OnnxToTorch(Bridge):
         module = node_by_node(path, signature)
         try:
             return LoadedTorch(functional(module, signature), signature)
-        except Exception as error:  # whatever torch.export raises: the graph may still take one sample at a time
-            alone = _one_sample(signature)
-            if alone == signature:
+        except Exception as error:  # torch.export raises errors of many types; the graph may still work for one sample
+            single = _one_sample(signature)
+            if single == signature:
                 raise _untraceable(path, error) from error
         try:
-            return LoadedTorch(functional(module, alone), alone)
-        except Exception as error:  # now it is the graph
+            return LoadedTorch(functional(module, single), single)
+        except Exception as error:  # the batch is not the cause
             raise _untraceable(path, error) from error
 
 
 def _one_sample(signature: Signature) -> Signature:
-    """The same with a batch of one: exporters write that number into reshapes, and call the dimension symbolic."""
+    """Return the signature with a batch of one.
+
+    Exporters that trace with one sample write its size into reshapes, but declare the dimension symbolic.
+    """
     batches = {spec.shape[0] for spec in signature.inputs if spec.shape and isinstance(spec.shape[0], str)}
 
-    def fixed(spec: TensorSpec) -> TensorSpec:
+    def with_batch_of_one(spec: TensorSpec) -> TensorSpec:
         return replace(spec, shape=tuple(1 if dim in batches else dim for dim in spec.shape))
 
-    return Signature(tuple(map(fixed, signature.inputs)), tuple(map(fixed, signature.outputs)))
+    return Signature(tuple(map(with_batch_of_one, signature.inputs)), tuple(map(with_batch_of_one, signature.outputs)))
 
 
 def _untraceable(path: Path, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
+    # `graph._run` adds a note with the node to every error.
     where = "; ".join(note for note in getattr(error, "__notes__", []) if note.startswith("in "))
     return InputError(f"{path}: PyTorch cannot trace this graph ({where + ': ' if where else ''}{reason})")
 
 
 def node_by_node(path: Path, signature: Signature) -> Any:
-    """The file's graph as an nn.Module. Raises InputError as `Bridge.load` does, naming every unsupported operator."""
+    """Load an ONNX file as a module that runs its graph node by node.
+
+    Args:
+        path: The `.onnx` file.
+        signature: The inputs and outputs of the module, in order.
+
+    Returns:
+        A `torch.nn.Module` in eval mode.
+
+    Raises:
+        InputError: The file is damaged, does not fit the signature, or contains unsupported operators; the message
+            names all of them.
+    """
     import onnx
 
     model = load_model(path)
@@ -66,23 +85,24 @@ def node_by_node(path: Path, signature: Signature) -> Any:
     try:
         return build(model, inputs, outputs)
     except UnsupportedOperators as error:
-        raise InputError(f"{path}: the bridge to PyTorch has no operator {', '.join(error.nodes)}") from error
+        raise InputError(f"{path}: the bridge to PyTorch does not support {', '.join(error.nodes)}") from error
 
 
 def _check_opset(model: Any, path: Path, newest: int) -> None:
-    versions = {item.domain: item.version for item in model.opset_import}
-    found = max(versions.get("", 0), versions.get("ai.onnx", 0))
-    if found > newest:
-        raise InputError(f"{path}: the model uses ai.onnx opset {found}; the newest that is known here is {newest}")
+    versions = {opset.domain: opset.version for opset in model.opset_import}
+    # The default domain has two spellings (ONNX IR, "Operator Sets").
+    version = max(versions.get("", 0), versions.get("ai.onnx", 0))
+    if version > newest:
+        raise InputError(f"{path}: the model uses ai.onnx opset {version}; the newest supported one is {newest}")
 
 
 def _check_names(graph: Any, path: Path, inputs: list[str], outputs: list[str]) -> None:
-    constants = {item.name for item in graph.initializer}
-    own = {value.name for value in graph.input} - constants
-    if own != set(inputs) or not {value.name for value in graph.output} >= set(outputs):
+    constants = {tensor.name for tensor in graph.initializer}
+    graph_inputs = {value.name for value in graph.input} - constants
+    if graph_inputs != set(inputs) or not {value.name for value in graph.output} >= set(outputs):
         raise InputError(
-            f"{path}: the graph has the inputs {', '.join(sorted(own)) or 'none'}, and its inputs and outputs were said"
-            f" to be {', '.join([*inputs, *outputs])}"
+            f"{path}: the graph has the inputs {', '.join(sorted(graph_inputs)) or 'none'}, but its signature names"
+            f" {', '.join([*inputs, *outputs])}"
         )
 
 

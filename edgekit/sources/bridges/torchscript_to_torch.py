@@ -1,4 +1,4 @@
-"""TorchScript to PyTorch: the archive's graph converted to an exported program, and that to a module."""
+"""The bridge from TorchScript to PyTorch: the archive's graph becomes an exported program, and that a module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekit.sources.torchscript import load_script
 
 
 class TorchScriptToTorch(Bridge):
-    """Float graphs without control flow that depends on values."""
+    """The bridge for float graphs without control flow that depends on values."""
 
     source = "torchscript"
     target = "torch"
@@ -26,15 +26,17 @@ class TorchScriptToTorch(Bridge):
         from torch._export.converter import TS2EPConverter
 
         script = load_script(path)
+        # 2 for symbolic dimensions: torch.export takes sizes of 0 and 1 for constants.
         examples = tuple(
             torch.zeros([dim if isinstance(dim, int) else 2 for dim in spec.shape], dtype=getattr(torch, spec.dtype))
             for spec in signature.inputs
         )
         try:
+            # Private, but the only converter: torch.export.export itself refuses ScriptModules.
             program = TS2EPConverter(script, examples).convert()
         except Exception as error:  # the converter raises errors of many types
             reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-            raise StepFailed(f"{path}: PyTorch cannot read this TorchScript as a program ({reason})") from error
+            raise StepFailed(f"{path}: PyTorch cannot convert this TorchScript to a program ({reason})") from error
         return LoadedTorch(program_module(program, signature, examples), signature)
 
 

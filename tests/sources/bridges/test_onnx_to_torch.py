@@ -1,4 +1,4 @@
-"""The bridge from ONNX to PyTorch: what it refuses and how it says so, and what comes out on the other side."""
+"""The bridge from ONNX to PyTorch: its error messages, and the results of its modules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Save = Callable[[Any], Path]
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    """Writes a model, or its text form, to a file of its own folder."""
+    """Return a function that writes a model, or its text form, to a file."""
 
     def write(model: Any) -> Path:
         path = tmp_path / "model.onnx"
@@ -62,13 +62,13 @@ def model_of(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     inferred = onnx.shape_inference.infer_shapes(model)
     for value in inferred.graph.output:
-        value.type.tensor_type.shape.SetInParent()  # required, and not always found
+        value.type.tensor_type.shape.SetInParent()  # the checker requires a shape field
     return inferred
 
 
 def load(path: Path) -> LoadedTorch:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.export deprecates parts of itself
+        warnings.simplefilter("ignore")  # torch.export emits deprecation warnings about its own code
         return BRIDGE.load(path, read_signature(path), None)
 
 
@@ -90,10 +90,10 @@ def random_inputs(signature: Signature, batch: int) -> dict[str, np.ndarray]:
 
 
 def assert_agrees(path: Path, batch: int = 5, atol: float = 1e-5) -> LoadedTorch:
-    """Node by node and rewritten, the bridge computes what ONNX Runtime computes."""
+    """Assert that the module, node by node and rewritten, agrees with ONNX Runtime."""
     signature = read_signature(path)
     inputs = random_inputs(signature, batch)
-    wanted = session(path).run(None, inputs)
+    expected = session(path).run(None, inputs)
     module = node_by_node(path, signature)
     with torch.no_grad():
         result = module(*(torch.from_numpy(array) for array in inputs.values()))
@@ -101,9 +101,9 @@ def assert_agrees(path: Path, batch: int = 5, atol: float = 1e-5) -> LoadedTorch
     loaded = load(path)
     with torch.no_grad():
         rewritten = [tensor.numpy() for tensor in loaded.call(*(torch.from_numpy(array) for array in inputs.values()))]
-    for got in (eager, rewritten):
-        for one, other in zip(got, wanted, strict=True):
-            np.testing.assert_allclose(one, other, atol=atol, rtol=1e-4)
+    for results in (eager, rewritten):
+        for actual, reference in zip(results, expected, strict=True):
+            np.testing.assert_allclose(actual, reference, atol=atol, rtol=1e-4)
     return loaded
 
 
@@ -118,7 +118,7 @@ class TestRefusals:
             node_by_node(path, read_signature(path))
         return str(caught.value)
 
-    def test_every_unsupported_operator_is_named_at_once(self, save: Save) -> None:
+    def test_all_unsupported_operators_are_named_in_one_message(self, save: Save) -> None:
         model = parser.parse_model(text("a = Relu(x) b = Foo(a) c = Bar(b) y = Foo(c)"))
         for node in model.graph.node:
             node.domain = "" if node.op_type == "Relu" else "com.example"
@@ -126,7 +126,7 @@ class TestRefusals:
         model.opset_import.append(helper.make_opsetid("com.example", 3))
         path = save(model)
         assert self.refusal(path) == (
-            f"{path}: the bridge to PyTorch has no operator Foo (node 'Foo_b', com.example opset 3),"
+            f"{path}: the bridge to PyTorch does not support Foo (node 'Foo_b', com.example opset 3),"
             " Bar (node 'Bar_c', com.example opset 3), Foo (node 'Foo_y', com.example opset 3)"
         )
 
@@ -134,7 +134,7 @@ class TestRefusals:
         body = "s = NonMaxSuppression(b, x)"
         path = save(text(body, "float[1,6,4] b, float[1,2,6] x", "int64[M,3] s"))
         assert self.refusal(path).endswith(
-            "the bridge to PyTorch has no operator NonMaxSuppression (node 's', ai.onnx opset 17)"
+            "the bridge to PyTorch does not support NonMaxSuppression (node 's', ai.onnx opset 17)"
         )
 
     def test_training_mode_is_refused_before_anything_runs(self, save: Save) -> None:
@@ -143,9 +143,9 @@ class TestRefusals:
         path = save(model_of([node], weights, {"x": ["N", 3, 4, 4]}))
         assert "BatchNormalization (node 'norm', ai.onnx opset 17) with training_mode=1" in self.refusal(path)
 
-    def test_an_opset_from_the_future_is_refused(self, save: Save) -> None:
+    def test_an_unknown_newer_opset_is_refused(self, save: Save) -> None:
         path = save(text("y = Relu(x)", opset=999))
-        assert "the model uses ai.onnx opset 999; the newest that is known here is" in self.refusal(path)
+        assert "the model uses ai.onnx opset 999; the newest supported one is" in self.refusal(path)
 
     def test_a_graph_that_cannot_be_traced_is_refused_with_the_node(self, save: Save) -> None:
         path = save(text("y = Reshape(x, shape)", inputs="float[N,3] x, int64[2] shape"))
@@ -179,26 +179,30 @@ class TestBadFiles:
         path.write_bytes(content[: int(len(content) * share)])
         assert self.refusal(path).startswith("this is not an ONNX model, or it is damaged")
 
-    def test_something_else(self, tmp_path: Path) -> None:
+    def test_another_file_format(self, tmp_path: Path) -> None:
         path = tmp_path / "model.onnx"
         path.write_text("no model at all")
         assert self.refusal(path).startswith("this is not an ONNX model, or it is damaged")
 
     def test_a_cycle(self, save: Save) -> None:
         nodes = [("Add", ["x", "b"], "a"), ("Relu", ["a"], "b"), ("Relu", ["b"], "y")]
-        made = [helper.make_node(kind, inputs, [output], name=f"make_{output}") for kind, inputs, output in nodes]
-        path = save(_unchecked(made))
+        graph_nodes = [
+            helper.make_node(kind, inputs, [output], name=f"make_{output}") for kind, inputs, output in nodes
+        ]
+        path = save(_unchecked(graph_nodes))
         assert self.refusal(path) == "the graph has a cycle through node 'make_a'"
 
     def test_nodes_out_of_order(self, save: Save) -> None:
-        made = [helper.make_node("Relu", ["a"], ["y"], name="second"), helper.make_node("Relu", ["x"], ["a"])]
-        assert self.refusal(save(_unchecked(made))) == "node 'second' reads 'a', which only a later node makes"
+        graph_nodes = [helper.make_node("Relu", ["a"], ["y"], name="second"), helper.make_node("Relu", ["x"], ["a"])]
+        assert (
+            self.refusal(save(_unchecked(graph_nodes))) == "node 'second' reads 'a', which only a later node produces"
+        )
 
-    def test_a_value_that_nothing_makes(self, save: Save) -> None:
+    def test_a_value_that_no_node_produces(self, save: Save) -> None:
         path = save(_unchecked([helper.make_node("Relu", ["ghost"], ["y"])]))
-        assert self.refusal(path) == "node 'y' reads 'ghost', which nothing in the graph makes"
+        assert self.refusal(path) == "node 'y' reads 'ghost', which no node produces"
 
-    def test_what_the_checker_finds(self, save: Save) -> None:
+    def test_an_error_of_the_checker(self, save: Save) -> None:
         path = save(_unchecked([helper.make_node("Frobnicate", ["x"], ["y"])]))
         assert self.refusal(path).startswith("this is not a valid ONNX model (No Op registered for Frobnicate")
 
@@ -206,7 +210,9 @@ class TestBadFiles:
     def test_weights_outside_the_folder(self, save: Save, tmp_path: Path, location: str) -> None:
         (tmp_path.parent / "outside.bin").write_bytes(bytes(12))
         path = save(_with_external(location))
-        assert self.refusal(path) == f"the weights of 'w' are kept in '{location}', which is outside the model's folder"
+        assert (
+            self.refusal(path) == f"the weights of 'w' are stored in '{location}', which is outside the model's folder"
+        )
 
     def test_weights_behind_a_link(self, save: Save, tmp_path: Path) -> None:
         (tmp_path.parent / "outside.bin").write_bytes(bytes(12))
@@ -218,14 +224,14 @@ class TestBadFiles:
     def test_missing_weights(self, save: Save) -> None:
         path = save(_with_external("w.bin"))
         assert (
-            self.refusal(path) == "the weights of 'w' are kept in 'w.bin', and there is no such file beside the model"
+            self.refusal(path) == "the weights of 'w' are stored in 'w.bin', and there is no such file beside the model"
         )
 
     def test_weights_that_are_too_short(self, save: Save, tmp_path: Path) -> None:
         (tmp_path / "w.bin").write_bytes(bytes(8))
         assert self.refusal(save(_with_external("w.bin"))) == "the weights of 'w' do not fill their shape 3"
 
-    def test_weights_beside_the_file_are_read(self, save: Save, tmp_path: Path) -> None:
+    def test_external_weights_are_loaded(self, save: Save, tmp_path: Path) -> None:
         (tmp_path / "w.bin").write_bytes(np.array([1, 2, 3], np.float32).tobytes())
         model = load_model(save(_with_external("w.bin")))
         np.testing.assert_array_equal(numpy_helper.to_array(model.graph.initializer[0]), [1, 2, 3])
@@ -267,12 +273,12 @@ class TestModule:
         loaded = assert_agrees(path, batch=7)
         assert "scalar_tensor" not in functions(loaded)
 
-    def test_a_fixed_batch_is_exported_as_it_is(self, save: Save) -> None:
+    def test_a_fixed_batch_stays_fixed(self, save: Save) -> None:
         path = save(text("f = Flatten(x) y = Relu(f)", "float[1,3,4] x", "float[1,12] y"))
         loaded = assert_agrees(path, batch=1)
         assert loaded.signature.inputs[0].fixed_batch == 1
 
-    def test_a_graph_that_takes_one_sample_only_is_exported_for_one(self, save: Save) -> None:
+    def test_a_graph_for_a_single_sample_is_exported_with_a_batch_of_one(self, save: Save) -> None:
         body = "shape = Constant <value_ints: ints = [1, 12]> () y = Reshape(x, shape)"
         path = save(text(body, "float[N,3,4] x", "float[1,12] y"))
         assert load(path).signature.inputs[0].fixed_batch == 1
@@ -288,13 +294,13 @@ class TestModule:
         rng = np.random.default_rng(1)
         values = {"i": rng.integers(0, 9, (3, 5)), "x": rng.standard_normal((3, 5, 4)).astype(np.float32)}
         values["factor"] = np.array(2, np.float32)
-        wanted = session(path).run(None, values)
+        expected = session(path).run(None, values)
         module = load(path).model
-        got = module(*(torch.from_numpy(np.asarray(values[name])) for name in ("i", "x", "factor")))
-        for one, other in zip(got, wanted, strict=True):
-            np.testing.assert_allclose(one.numpy(), other, atol=1e-6)
+        results = module(*(torch.from_numpy(np.asarray(values[name])) for name in ("i", "x", "factor")))
+        for actual, reference in zip(results, expected, strict=True):
+            np.testing.assert_allclose(actual.numpy(), reference, atol=1e-6)
 
-    def test_an_if_whose_condition_is_known_is_inlined(self, save: Save) -> None:
+    def test_an_if_with_a_constant_condition_is_inlined(self, save: Save) -> None:
         branches = {
             name: helper.make_graph(
                 [helper.make_node(kind, ["x"], [name])],
@@ -308,8 +314,8 @@ class TestModule:
         model = model_of(nodes, {"condition": np.array(False)}, {"x": ["N", 3]})
         assert functions(assert_agrees(save(model))) == ["neg", "abs"]
 
-    def test_a_loop_of_known_length_is_written_out(self, save: Save) -> None:
-        """As tf2onnx writes a GRU: the condition counts, the state is carried, every step's state is stacked."""
+    def test_a_loop_of_constant_length_is_unrolled(self, save: Save) -> None:
+        """The loop is what tf2onnx writes for a GRU: a counting condition, a carried state, stacked states."""
         body = parser.parse_graph(
             """body (int64 i, bool go, float[N,3] state) => (bool next, float[N,3] following, float[N,3] row)
             { one = Constant <value_int: int = 1> () last = Constant <value_int: int = 3> () count = Add(i, one)
@@ -353,7 +359,7 @@ class TestModule:
         path = save(model_of(nodes, weights, {"x": ["N", 3, 8, 8]}))
         assert functions(assert_agrees(path, atol=1e-4)) == ["conv2d", "relu"]
 
-    def test_what_does_not_stand_along_the_channels_is_not_folded(self, save: Save) -> None:
+    def test_a_factor_along_another_axis_than_the_channels_is_not_folded(self, save: Save) -> None:
         weights = {"w": np.ones((4, 4, 1, 1), np.float32), "row": np.arange(4, dtype=np.float32)}
         nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Mul", ["a", "row"], ["y"])]
         assert functions(assert_agrees(save(model_of(nodes, weights, {"x": ["N", 4, 4, 4]})))) == ["conv2d", "mul"]
@@ -363,7 +369,7 @@ class TestModule:
         nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "b"], ["y"])]
         assert functions(assert_agrees(save(model_of(nodes, weights, {"x": ["N", 3]})))) == ["linear", "add"]
 
-    def test_the_converters_trace_the_plain_module_too(self, save: Save) -> None:
+    def test_torch_also_traces_the_module_that_runs_node_by_node(self, save: Save) -> None:
         path = save(_convolutional())
         module = node_by_node(path, read_signature(path))
         x = torch.randn(2, 3, 16, 16)
@@ -371,8 +377,8 @@ class TestModule:
             warnings.simplefilter("ignore")
             traced = torch.jit.trace(module, (x,))
             exported = torch.export.export(module, (x,), strict=False).module()
-            for made in (traced, exported):
-                torch.testing.assert_close(made(x), module(x))
+            for copy in (traced, exported):
+                torch.testing.assert_close(copy(x), module(x))
 
 
 def _convolutional(second: str = "Clip") -> Any:
@@ -400,7 +406,7 @@ def _convolutional(second: str = "Clip") -> Any:
 
 
 def _recurrent(kind: str, **attributes: Any) -> Any:
-    """x (T, N, I): six steps of four inputs, five units."""
+    """Return a model with x of shape (T, N, I) = (6, N, 4) and five hidden units."""
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
     directions = 2 if attributes.get("direction") == "bidirectional" else 1
     rng = np.random.default_rng(0)
@@ -424,37 +430,37 @@ class TestRecurrent:
     def test_agrees_with_onnx_runtime(self, save: Save, kind: str, attributes: dict[str, Any], direction: str) -> None:
         path = save(_recurrent(kind, direction=direction, **attributes))
         loaded = assert_agrees_in_second_axis(path)
-        own = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn_tanh"}[kind]
+        function = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn_tanh"}[kind]
         torch_has_it = direction != "reverse" and (kind, attributes) != ("GRU", {})
-        assert (own in functions(loaded)) == torch_has_it
+        assert (function in functions(loaded)) == torch_has_it
 
-    def test_gates_are_reordered_once_and_not_at_every_run(self, save: Save) -> None:
+    def test_gates_are_reordered_at_conversion_and_not_at_every_run(self, save: Save) -> None:
         loaded = assert_agrees_in_second_axis(save(_recurrent("LSTM")))
         assert "cat" not in functions(loaded)
 
 
 def assert_agrees_in_second_axis(path: Path) -> LoadedTorch:
-    """As `assert_agrees`, for inputs whose batch is not the first axis."""
+    """Assert agreement as `assert_agrees` does, for inputs whose batch is not the first axis."""
     signature = read_signature(path)
     inputs = random_inputs(signature, 3)
-    wanted = session(path).run(None, inputs)
+    expected = session(path).run(None, inputs)
     loaded = load(path)
     with torch.no_grad():
-        got = loaded.model(*(torch.from_numpy(array) for array in inputs.values()))
-    for one, other in zip(got, wanted, strict=True):
-        np.testing.assert_allclose(one.numpy(), other, atol=1e-5)
+        results = loaded.model(*(torch.from_numpy(array) for array in inputs.values()))
+    for actual, reference in zip(results, expected, strict=True):
+        np.testing.assert_allclose(actual.numpy(), reference, atol=1e-5)
     return loaded
 
 
 def converted(loaded: LoadedTorch, target: str, precision: str, folder: Path, inputs: dict[str, np.ndarray]) -> Any:
-    """The outputs of the artifact in its own runtime."""
+    """Convert the model and return the outputs of the artifact in its runtime."""
     plugin: Target = plugin_registry.load("edgekit.targets", target, "TARGET")
     calibration = inputs if precision in plugin.calibrated else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = plugin.convert(loaded, ConversionRequest(precision, folder, calibration))
+        artifact = plugin.convert(loaded, ConversionRequest(precision, folder, calibration))
         runtime: Runtime = plugin_registry.load("edgekit.runtimes", plugin.runtime, "RUNTIME")
-        model = runtime.open(folder / made.file, threads=1, signature=made.signature)
+        model = runtime.open(folder / artifact.file, threads=1, signature=artifact.signature)
         return model.infer({name: array[:1] for name, array in inputs.items()})
 
 
@@ -468,43 +474,45 @@ class TestTargets:
             ("tflite", "float32", 1e-5),
         ],
     )
-    def test_a_small_network_arrives(
+    def test_a_small_network_agrees_after_conversion(
         self, save: Save, tmp_path: Path, target: str, precision: str, tolerance: float
     ) -> None:
-        # torch's quantized clamp mixes up the pixels of what a quantized convolution gives under qnnpack
+        # under qnnpack, torch's quantized clamp permutes the pixels of a quantized convolution's output
         path = save(_convolutional("Relu" if precision == "int8" else "Clip"))
         inputs = random_inputs(read_signature(path), 16)
-        (wanted,) = session(path).run(None, {name: array[:1] for name, array in inputs.items()})
-        got = converted(load(path), target, precision, tmp_path, inputs)["y"]
-        assert np.abs(got - wanted).max() <= tolerance * wanted.std()
+        (expected,) = session(path).run(None, {name: array[:1] for name, array in inputs.items()})
+        actual = converted(load(path), target, precision, tmp_path, inputs)["y"]
+        assert np.abs(actual - expected).max() <= tolerance * expected.std()
 
 
 class TestArchitectures:
-    """Errors are measured by how far apart the answers for two images are: an output that stays proves nothing."""
+    """Errors are relative to the distance of the outputs for two images: a constant output would prove nothing."""
 
     def answers(self, path: Path) -> tuple[np.ndarray, np.ndarray, float]:
-        """An image, ONNX Runtime's answer, and how far it is from the answer for another image."""
+        """Return an image, ONNX Runtime's output, and its distance from the output for another image."""
         image, another = light_models.images(2)[:, None]
         with_runtime = session(path)
-        (wanted,), (other,) = (with_runtime.run(None, {"image": array}) for array in (image, another))
-        distance = float(np.abs(wanted - other).max())
-        assert distance > 0.1 * wanted.std()
-        return image, wanted, distance
+        (expected,), (different,) = (with_runtime.run(None, {"image": array}) for array in (image, another))
+        distance = float(np.abs(expected - different).max())
+        assert distance > 0.1 * expected.std()
+        return image, expected, distance
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", light_models.NAMES)
     def test_agrees_with_onnx_runtime(self, save: Save, name: str) -> None:
         path = save(light_models.light_model(name))
-        image, wanted, distance = self.answers(path)
+        image, expected, distance = self.answers(path)
         with torch.no_grad():
-            got = node_by_node(path, read_signature(path))(torch.from_numpy(image)).numpy()
-        assert np.abs(got - wanted).max() <= 1e-4 * distance
+            actual = node_by_node(path, read_signature(path))(torch.from_numpy(image)).numpy()
+        assert np.abs(actual - expected).max() <= 1e-4 * distance
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "inception_v1"])
     @pytest.mark.parametrize("target", ["tflite", "executorch"])
-    def test_goes_on_to_the_devices_formats(self, save: Save, tmp_path: Path, name: str, target: str) -> None:
+    def test_agrees_after_conversion_to_device_formats(
+        self, save: Save, tmp_path: Path, name: str, target: str
+    ) -> None:
         path = save(light_models.light_model(name))
-        image, wanted, distance = self.answers(path)
-        got = converted(load(path), target, "float32", tmp_path, {"image": image})["scores"]
-        assert np.abs(got - wanted).max() <= 1e-4 * distance
+        image, expected, distance = self.answers(path)
+        actual = converted(load(path), target, "float32", tmp_path, {"image": image})["scores"]
+        assert np.abs(actual - expected).max() <= 1e-4 * distance
