@@ -1,4 +1,4 @@
-"""An ONNX graph as an nn.Module that runs it node by node."""
+"""Building of a `torch.nn.Module` that runs an ONNX graph node by node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from edgekit.sources.bridges._onnx.values import Constant, is_data, to_tensor
 
 
 class UnsupportedOperators(Exception):
-    """The graph has nodes that this package cannot run; `nodes` describes each of them."""
+    """Raised for a graph with operators that this package does not implement.
+
+    Attributes:
+        nodes: A description of each such node.
+    """
 
     def __init__(self, nodes: Sequence[str]) -> None:
         super().__init__(", ".join(nodes))
@@ -24,9 +28,18 @@ class UnsupportedOperators(Exception):
 
 
 def build(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
-    """The module; it takes tensors one by one in the order of `inputs`, and gives a tensor, or a tuple of them.
+    """Build the module of an ONNX model.
 
-    Raises UnsupportedOperators, naming all of them, before it makes anything.
+    Args:
+        model: The `onnx.ModelProto`, with its weights in memory.
+        inputs: The names of the inputs, in the order of the module's arguments.
+        outputs: The names of the outputs, in the order of the module's results.
+
+    Returns:
+        A `torch.nn.Module` in eval mode; it returns one tensor, or a tuple if there are several outputs.
+
+    Raises:
+        UnsupportedOperators: The graph contains unsupported operators; the exception names all of them.
     """
     reader = Reader(model)
     reader.read()
@@ -45,7 +58,7 @@ def _module(
     kept = {name: constant for name, constant in constants.items() if name in used}
 
     class OnnxModule(torch.nn.Module):  # type: ignore[misc]
-        """The graph; weights are its parameters, under the names that they have in the file."""
+        """The graph; its weights are parameters, named as in the file as far as they are identifiers."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -53,6 +66,7 @@ def _module(
 
         def forward(self, *tensors: Any) -> Any:
             values: dict[str, Any] = dict(zip(inputs, tensors, strict=True))
+            # setdefault: an initializer that is also an input is only its default value (ONNX IR, "Graphs").
             for name, constant in kept.items():
                 values.setdefault(name, self._constant(name, constant))
             for step in steps:
@@ -71,8 +85,9 @@ def _run(step: Step, values: dict[str, Any]) -> None:
     try:
         results = registry.run(step, tuple(values[name] if name else None for name in step.inputs))
     except Exception as error:
-        error.add_note(f"in {step}")
+        error.add_note(f"in {step}")  # `onnx_to_torch` reports the node
         raise
+    # strict=False: an operator may return optional outputs that the node does not name.
     values.update({name: result for name, result in zip(step.outputs, results, strict=False) if name})
     for name in step.last_use:
         values.pop(name, None)
@@ -85,11 +100,11 @@ def _as_tensor(value: Any) -> Any:
 
 
 def _register(module: Any, constants: dict[str, Constant]) -> dict[str, str]:
-    """Makes weights the module's own, each once; constant name -> attribute name."""
+    """Register weights as parameters and buffers; return attribute names by constant name."""
     import torch
 
     attributes: dict[str, str] = {}
-    by_array: dict[int, str] = {}
+    by_array: dict[int, str] = {}  # constants that share an array (aliases of the reader) share the parameter
     for name, constant in constants.items():
         if not is_data(constant.array):
             continue
@@ -97,7 +112,7 @@ def _register(module: Any, constants: dict[str, Constant]) -> dict[str, str]:
         if attribute is None:
             attribute = by_array[id(constant.array)] = _attribute_name(name, module)
             tensor = to_tensor(constant.array)
-            if tensor.is_floating_point():
+            if tensor.is_floating_point():  # parameters must be able to require a gradient, so integers are buffers
                 module.register_parameter(attribute, torch.nn.Parameter(tensor, requires_grad=False))
             else:
                 module.register_buffer(attribute, tensor)
@@ -106,7 +121,7 @@ def _register(module: Any, constants: dict[str, Constant]) -> dict[str, str]:
 
 
 def _attribute_name(name: str, module: Any) -> str:
-    """`conv1_weight` of `conv1.weight`: an identifier that the module does not have yet."""
+    """Return an identifier that the module does not use yet, such as `conv1_weight` for `conv1.weight`."""
     base = re.sub(r"\W", "_", name)
     base = base if base[:1].isalpha() else f"constant_{base}"
     candidate, count = base, 0

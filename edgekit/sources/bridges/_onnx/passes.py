@@ -1,4 +1,4 @@
-"""What is done to a graph before it runs: a norm behind a convolution goes into its weights, dead ends go."""
+"""Graph passes before execution: norms are folded into convolutions, unused steps dropped, last uses noted."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ Constants = dict[str, Constant]
 
 
 def fold_norms(steps: list[Step], constants: Constants, outputs: Iterable[str]) -> list[Step]:
-    """Batch norms, and factors and shifts a channel, behind a convolution that nobody else reads go into its weights.
+    """Fold batch norms, and factors and shifts per channel, into the convolutions before them.
 
-    Quantizers look for a convolution and its activation side by side, and an operator less is faster everywhere.
-    The new weights are added to the constants.
+    Quantizers match a convolution directly followed by its activation, and one operator less is faster everywhere.
+
+    Args:
+        steps: The steps in order.
+        constants: The constants by name; the folded weights are added.
+        outputs: The names of the graph's outputs.
+
+    Returns:
+        The steps; a folded one is replaced by its convolution. The original convolution is left for `needed` to drop.
     """
+    # A convolution with several readers must keep its own result; being a graph output counts as a reader.
     readers = Counter(name for step in steps for name in step.inputs)
     readers.update(outputs)
     makers = {step.outputs[0]: index for index, step in enumerate(steps)}
@@ -36,23 +44,28 @@ def fold_norms(steps: list[Step], constants: Constants, outputs: Iterable[str]) 
 
 
 def _has_weights(step: Step, constants: Constants) -> bool:
-    known = all(name in constants or not name for name in step.inputs[1:])
-    return known and step.op_type == "Conv" and not step.domain
+    """Return whether the step is a convolution with constant weights and bias."""
+    constant = all(name in constants or not name for name in step.inputs[1:])
+    return constant and step.op_type == "Conv" and not step.domain
 
 
 def _affine(step: Step, constants: Constants, weight: Host) -> tuple[Host, Host] | None:
-    """Factor and shift a channel, shape (C,), if that is all that the step does to a convolution's output."""
+    """Return the factor and shift per channel, shape (C,), that the step applies to a convolution's output.
+
+    None if the step does anything else.
+    """
     channels, rank = weight.shape[0], weight.ndim
-    known = [constants[name].array for name in step.inputs if name in constants]
-    if step.domain or len(known) != len(step.inputs) - 1 or len(step.outputs) != 1:
+    parameters = [constants[name].array for name in step.inputs if name in constants]
+    if step.domain or len(parameters) != len(step.inputs) - 1 or len(step.outputs) != 1:
         return None
     if step.op_type == "BatchNormalization" and step.inputs[0] not in constants:
-        scale, shift, mean, variance = (array.astype(np.float64) for array in known)
+        # y = (x - mean) / sqrt(variance + epsilon) * scale + shift, in float64: the fold adds one rounding only.
+        scale, shift, mean, variance = (array.astype(np.float64) for array in parameters)
         factor = scale / np.sqrt(variance + step.attributes.get("epsilon", 1e-5))
         return factor, shift - mean * factor
     if step.op_type not in ("Mul", "Add", "Sub") or (step.op_type == "Sub" and step.inputs[0] in constants):
         return None
-    values = _a_channel(known[0], channels, rank)
+    values = _per_channel(parameters[0], channels, rank)
     if values is None:
         return None
     if step.op_type == "Mul":
@@ -60,18 +73,21 @@ def _affine(step: Step, constants: Constants, weight: Host) -> tuple[Host, Host]
     return np.ones(channels), values if step.op_type == "Add" else -values
 
 
-def _a_channel(array: Host, channels: int, rank: int) -> Host | None:
-    """The constant as one value a channel, shape (C,); None where it spreads along other axes, or widens the output."""
+def _per_channel(array: Host, channels: int, rank: int) -> Host | None:
+    """Return the constant as one value per channel, shape (C,).
+
+    None if it varies along other axes than the channels, or would add an axis to the output.
+    """
     if array.ndim > rank:
         return None
-    shape = (1,) * (rank - array.ndim) + array.shape
+    shape = (1,) * (rank - array.ndim) + array.shape  # as multidirectional broadcasting aligns it: from the right
     if shape[1] not in (1, channels) or any(size != 1 for axis, size in enumerate(shape) if axis != 1):
         return None
     return np.broadcast_to(array.reshape(-1).astype(np.float64), (channels,))
 
 
 def _with_affine(convolution: Step, step: Step, constants: Constants, factor: Host, shift: Host) -> Step:
-    """The convolution with factor * w and factor * b + shift for its weights, in the step's place."""
+    """Return the convolution with weights factor * w and bias factor * b + shift, in the step's place."""
     weight = constants[convolution.inputs[1]].array
     has_bias = len(convolution.inputs) > 2 and convolution.inputs[2]
     bias = constants[convolution.inputs[2]].array if has_bias else np.zeros(len(weight))
@@ -83,20 +99,38 @@ def _with_affine(convolution: Step, step: Step, constants: Constants, factor: Ho
 
 
 def needed(steps: list[Step], outputs: Iterable[str]) -> list[Step]:
-    """The steps that some output depends on."""
-    wanted, kept = set(outputs), []
+    """Return the steps that the outputs depend on.
+
+    Args:
+        steps: The steps in topological order.
+        outputs: The names of the graph's outputs.
+
+    Returns:
+        The needed steps, in the same order.
+    """
+    names, kept = set(outputs), []
     for step in reversed(steps):
-        if wanted & set(step.outputs):
-            wanted.update(step.inputs)
+        if names & set(step.outputs):
+            names.update(step.inputs)
             kept.append(step)
     return kept[::-1]
 
 
 def with_last_use(steps: list[Step], outputs: Iterable[str]) -> list[Step]:
-    """Notes after which step a value may be let go: a large network's activations do not fit into memory together."""
-    seen, noted = set(outputs), []
+    """Note in each step the values that no later step reads, so that they can be released.
+
+    The activations of a large network do not fit into memory all at once.
+
+    Args:
+        steps: The steps in order.
+        outputs: The names of the graph's outputs, which are never released.
+
+    Returns:
+        The steps with `last_use`.
+    """
+    used_later, annotated = set(outputs), []
     for step in reversed(steps):
-        names = {name for name in (*step.inputs, *step.outputs) if name} - seen
-        noted.append(replace(step, last_use=tuple(sorted(names))))
-        seen |= names
-    return noted[::-1]
+        names = {name for name in (*step.inputs, *step.outputs) if name} - used_later
+        annotated.append(replace(step, last_use=tuple(sorted(names))))
+        used_later |= names
+    return annotated[::-1]

@@ -1,4 +1,4 @@
-"""Reading a graph: constants are computed, branches and loops that do not depend on the input are written out."""
+"""Reading of an ONNX graph into steps: constants are folded, constant branches inlined and constant loops unrolled."""
 
 from __future__ import annotations
 
@@ -14,15 +14,30 @@ from edgekit.sources.bridges._onnx import registry
 from edgekit.sources.bridges._onnx.registry import Step
 from edgekit.sources.bridges._onnx.values import Constant, Host, settled, to_host
 
-_NOT_CONSTANT = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
-_LONGEST = 4096
-"""A loop of more iterations than this would be no graph any more."""
+# Operators whose result differs at every run, even if their inputs are constants.
+_RANDOM_OPERATORS = {
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+}
+# Loops of more iterations are refused: every iteration becomes a copy of the body, and torch.export takes seconds for a
+# thousand nodes.
+_MAX_ITERATIONS = 4096
 
 
 class Reader:
-    """Goes through the nodes once: what depends on constants only is computed, the rest becomes steps.
+    """A single pass over the nodes that computes constants and turns all other nodes into steps.
 
-    `unsupported` describes every node that cannot be run. Values inside of branches and loops get names of their own.
+    Values inside branches and loops get prefixed names, since each subgraph has a scope of its own (ONNX IR, "Names
+    Within a Graph").
+
+    Attributes:
+        constants: The weights and computed constants, by name.
+        steps: The steps that depend on the inputs, in order.
+        unsupported: A description of every node that cannot be executed.
     """
 
     def __init__(self, model: Any) -> None:
@@ -35,7 +50,7 @@ class Reader:
         self.unsupported: list[str] = []
 
     def read(self) -> None:
-        """The whole model."""
+        """Read the whole model; the results are the reader's attributes."""
         self._read_weights(self._model.graph)
         self._read_nodes(self._model.graph)
 
@@ -54,7 +69,7 @@ class Reader:
 
     @contextmanager
     def _scope(self, names: Mapping[str, str]) -> Iterator[None]:
-        """Within it, these names stand for other ones, beside those of the scopes around it."""
+        """Replace names within the block, in addition to those of the outer scopes."""
         outer, self._names = self._names, {**self._names, **names}
         try:
             yield
@@ -69,12 +84,12 @@ class Reader:
             self._versions.get(_domain(node), 0),
             tuple(map(self._name, node.input)),
             tuple(map(self._name, node.output)),
-            {item.name: _attribute(item) for item in node.attribute},
+            {attribute.name: _attribute_value(attribute) for attribute in node.attribute},
         )
         if step.op_type in ("If", "Loop") and not step.domain:
             (self._read_if if step.op_type == "If" else self._read_loop)(step)
             return
-        reason = registry.unsupported(step)
+        reason = registry.unsupported_reason(step)
         if reason is not None:
             self.unsupported.append(reason)
         elif not self._folded(step):
@@ -84,9 +99,9 @@ class Reader:
         if step.inputs[0] not in self.constants:
             self.unsupported.append(f"{step} with a condition that depends on the input")
             return
-        taken = bool(self._scalar(step.inputs[0]))
-        branch = step.attributes["then_branch" if taken else "else_branch"]
-        with self._scope(_renamed(branch, step.outputs[0])):
+        condition = bool(self._scalar(step.inputs[0]))
+        branch = step.attributes["then_branch" if condition else "else_branch"]
+        with self._scope(_scoped_names(branch, step.outputs[0])):
             self._read_weights(branch)
             self._read_nodes(branch)
             results = [self._name(value.name) for value in branch.output]
@@ -94,29 +109,34 @@ class Reader:
             self._alias(step, result, output)
 
     def _read_loop(self, step: Step) -> None:
-        """Writes the body out as often as it runs; its condition has to be a constant after each time."""
+        """Unroll the loop; its condition must be constant after every iteration.
+
+        Loop has the inputs (trip count, condition, carried values) and the outputs (carried values, scan outputs); its
+        body has the inputs (iteration, condition, carried values) and the outputs (condition, carried values, scan
+        outputs). An omitted trip count means no limit, an omitted condition true.
+        """
         if any(name and name not in self.constants for name in step.inputs[:2]):
             self.unsupported.append(f"{step} with a number of iterations that depends on the input")
             return
-        trips = int(self._scalar(step.inputs[0])) if step.inputs[0] else _LONGEST + 1
-        goes_on = bool(self._scalar(step.inputs[1])) if step.inputs[1] else True
+        trips = int(self._scalar(step.inputs[0])) if step.inputs[0] else _MAX_ITERATIONS + 1
+        condition = bool(self._scalar(step.inputs[1])) if step.inputs[1] else True
         body = step.attributes["body"]
         carried, scanned = list(step.inputs[2:]), list[list[str]]()
-        with self._scope(_renamed(body, step.outputs[0])):
+        with self._scope(_scoped_names(body, step.outputs[0])):
             self._read_weights(body)
-            while goes_on and len(scanned) < trips:
-                found = self._iteration(step, body, carried, len(scanned))
-                if found is None:
+            while condition and len(scanned) < trips:
+                results = self._iteration(step, body, carried, len(scanned))
+                if results is None:
                     return
-                goes_on, carried = found[0], found[1 : 1 + len(carried)]
-                scanned.append(found[1 + len(carried) :])
+                condition, carried = results[0], results[1 : 1 + len(carried)]
+                scanned.append(results[1 + len(carried) :])
         for name, output in zip(carried, step.outputs, strict=False):
             self._alias(step, name, output)
         for index, output in enumerate(step.outputs[len(carried) :]):
             self._stack(step, [names[index] for names in scanned], output)
 
     def _iteration(self, step: Step, body: Any, carried: list[str], index: int) -> list[Any] | None:
-        """Whether the loop goes on, and the names of the body's other outputs; None where something is unsupported."""
+        """Return the condition and the names of the body's other outputs; None if something is unsupported."""
         count, before = f"{step.outputs[0]}[{index}]", len(self.unsupported)
         self.constants[count] = Constant(np.array(index, np.int64))
         self.constants[f"{count}.goes_on"] = Constant(np.array(True))
@@ -126,7 +146,7 @@ class Reader:
         with self._scope(names):
             self._read_nodes(body)
             condition, *results = (self._name(value.name) for value in body.output)
-        if index >= _LONGEST or (condition not in self.constants and len(self.unsupported) == before):
+        if index >= _MAX_ITERATIONS or (condition not in self.constants and len(self.unsupported) == before):
             self.unsupported.append(f"{step} with a number of iterations that depends on the input")
         return [bool(self._scalar(condition)), *results] if len(self.unsupported) == before else None
 
@@ -140,38 +160,41 @@ class Reader:
             self.steps.append(replace(step, op_type="Identity", inputs=(name,), outputs=(output,), attributes={}))
 
     def _stack(self, step: Step, names: list[str], output: str) -> None:
-        """One value an iteration, along a new first axis."""
+        """Add steps that stack one value per iteration along a new first axis."""
         rows = []
         for name in names:
             rows.append(f"{name}.row.{output}")
-            made = replace(step, op_type="Unsqueeze", inputs=(name,), outputs=(rows[-1],), attributes={"axes": [0]})
-            if not self._folded(made):
-                self.steps.append(made)
+            # `Call.axes` reads the axes from the attribute as well, although opset 13 made them an input.
+            row = replace(step, op_type="Unsqueeze", inputs=(name,), outputs=(rows[-1],), attributes={"axes": [0]})
+            if not self._folded(row):
+                self.steps.append(row)
         if output and rows:
             joined = replace(step, op_type="Concat", inputs=tuple(rows), outputs=(output,), attributes={"axis": 0})
             if not self._folded(joined):
                 self.steps.append(joined)
         elif output:
-            self.unsupported.append(f"{step} with no iteration at all")
+            # The shape of an empty scan output is known at run time only.
+            self.unsupported.append(f"{step} without any iteration")
 
     def _folded(self, step: Step) -> bool:
-        """Computes the step now, if all that it reads is known."""
+        """Compute the step if all its inputs are constants; return whether that succeeded."""
         import torch
 
         if step.op_type in ("Shape", "Size") and not step.domain and self._folded_shape(step):
             return True
-        if step.op_type in _NOT_CONSTANT or any(name and name not in self.constants for name in step.inputs):
+        if step.op_type in _RANDOM_OPERATORS or any(name and name not in self.constants for name in step.inputs):
             return False
         try:
             with torch.no_grad():
                 results = registry.run(step, tuple(self.constants.get(name) for name in step.inputs))
-        except Exception:  # noqa: BLE001 - whatever it is, it will come again when the step runs, if it ever does
+        except Exception:  # noqa: BLE001 - the same error recurs when the step runs, if any output needs it
             return False
         for name, result in zip(step.outputs, results, strict=False):
             self.constants[name] = result if isinstance(result, Constant) else Constant(_writable(result))
         return True
 
     def _folded_shape(self, step: Step) -> bool:
+        """Compute Shape or Size from the inferred shape of a tensor; return whether all its sizes are static."""
         shape = self._shapes.get(step.inputs[0])
         if shape is None:
             return False
@@ -183,31 +206,44 @@ class Reader:
         return True
 
 
-def _renamed(graph: Any, prefix: str) -> dict[str, str]:
-    """New names for everything that the graph itself makes: two branches may use the same, and so may two runs."""
-    own = [item.name for item in graph.initializer] + [name for node in graph.node for name in node.output]
-    return {name: f"{prefix}/{name}" for name in own if name}
+def _scoped_names(graph: Any, prefix: str) -> dict[str, str]:
+    """Return prefixed names for all values of a subgraph: both branches of an If may use the same names."""
+    names = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
+    return {name: f"{prefix}/{name}" for name in names if name}
 
 
 def inlined(model: Any) -> Any:
-    """The model without functions of its own, and with the bodies of those standard operators that are unknown here."""
+    """Return the model with its functions inlined.
+
+    Local functions are inlined, and so are the function bodies (ONNX IR, "Functions") of standard operators that this
+    package does not implement.
+
+    Args:
+        model: The `onnx.ModelProto`.
+
+    Returns:
+        The model, or an equivalent one.
+    """
     from onnx import inliner
 
-    known = registry.known()
+    supported = registry.supported_operators()
     if model.functions:
         model = inliner.inline_local_functions(model)
-    if all((_domain(node), node.op_type) in known for node in model.graph.node):
+    if all((_domain(node), node.op_type) in supported for node in model.graph.node):
         return model
     try:
-        return inliner.inline_selected_functions(model, known, exclude=True, inline_schema_functions=True)
-    except (RuntimeError, ValueError):  # a body that depends on types it cannot find: the operator stays, and is named
+        return inliner.inline_selected_functions(model, supported, exclude=True, inline_schema_functions=True)
+    except (
+        RuntimeError,
+        ValueError,
+    ):  # a body depends on types that inference cannot find: the node stays, unsupported
         return model
 
 
 def _static_shapes(model: Any) -> dict[str, tuple[int | None, ...]]:
-    """Shapes by name as inference finds them from the inputs' own; None for dimensions that vary.
+    """Return inferred shapes by name, with None for dynamic dimensions.
 
-    What the file says of inner values is not asked: it is a note, and may be stale.
+    Only the shapes of inputs are trusted: value_info and output shapes in the file are annotations and may be stale.
     """
     import onnx
 
@@ -218,7 +254,7 @@ def _static_shapes(model: Any) -> dict[str, tuple[int | None, ...]]:
         value.type.tensor_type.ClearField("shape")
     try:
         inferred = onnx.shape_inference.infer_shapes(bare)
-    except (ValueError, RuntimeError):  # larger than 2 GB, or a type that does not fit
+    except (ValueError, RuntimeError):  # larger than protobuf's 2 GB, or types that contradict each other
         return {}
     return {
         value.name: tuple(
@@ -229,12 +265,13 @@ def _static_shapes(model: Any) -> dict[str, tuple[int | None, ...]]:
     }
 
 
-def _domain(item: Any) -> str:
-    """The domain of a node or an opset import; the standard one has two spellings."""
-    return "" if item.domain == "ai.onnx" else str(item.domain)
+def _domain(proto: Any) -> str:
+    """Return the domain of a node or opset import; the default one has the spellings "" and "ai.onnx"."""
+    return "" if proto.domain == "ai.onnx" else str(proto.domain)
 
 
 def _writable(value: Any) -> Host:
+    """Return a step's result as a writable array, since tensors will share its memory."""
     array = settled(value) if isinstance(value, (np.ndarray, np.generic)) else to_host(value)
     return array if array.flags.writeable else array.copy()
 
@@ -247,14 +284,14 @@ def _array(tensor: Any) -> Host:
 
 
 def _dense(tensor: Any) -> Host:
-    """A sparse tensor with its zeros."""
+    """Return a SparseTensorProto as a dense array; its indices are flat positions (NNZ,) or coordinates (NNZ, rank)."""
     values, indices = _array(tensor.values), _array(tensor.indices)
     flat = np.zeros(int(np.prod(tensor.dims)), values.dtype)
     flat[indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), tuple(tensor.dims))] = values
     return flat.reshape(tuple(tensor.dims))
 
 
-def _attribute(attribute: Any) -> Any:
+def _attribute_value(attribute: Any) -> Any:
     from onnx import AttributeProto, helper
 
     value = helper.get_attribute_value(attribute)
@@ -265,5 +302,5 @@ def _attribute(attribute: Any) -> Any:
     if attribute.type == AttributeProto.STRING:
         return value.decode()
     if attribute.type == AttributeProto.STRINGS:
-        return [item.decode() for item in value]
+        return [string.decode() for string in value]
     return list(value) if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS) else value

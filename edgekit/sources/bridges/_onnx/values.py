@@ -1,8 +1,8 @@
-"""The two kinds of values in a running graph, and the way from one to the other.
+"""The two kinds of values in a running graph, tensors and host arrays, and their conversion.
 
-A value is a torch tensor, or it stays on the host: constants, and whatever is computed from shapes. A host value is a
-numpy array; where a dimension is symbolic, its dtype is object and its elements are torch.SymInts. Shape arithmetic
-that stays on the host gives torch.export the sizes it needs, where tensors would only give it data.
+Constants, and everything that is computed from shapes, are host values: numpy arrays whose dtype is object and whose
+elements are torch.SymInts if a dimension is symbolic. All other values are torch tensors. torch.export needs sizes as
+numbers; shape arithmetic in tensors would give it data, on which a traced reshape cannot depend.
 """
 
 from __future__ import annotations
@@ -16,26 +16,32 @@ import numpy.typing as npt
 
 Host = npt.NDArray[Any]
 
-# numpy has no such types of its own: torch reads their bits as these integers.
+# Types that numpy lacks (ml_dtypes adds them): torch.from_numpy accepts their bits as integers of the same width only.
 _BITS = {"bfloat16": "int16", **dict.fromkeys(("float8_e4m3fn", "float8_e4m3fnuz"), "uint8")}
 _BITS |= dict.fromkeys(("float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"), "uint8")
-# torch has no arithmetic, nor casts, for anything narrower than eight bits.
+# torch has neither arithmetic nor casts for types narrower than eight bits.
 _WIDER = {"int4": "int8", "int2": "int8", "uint4": "uint8", "uint2": "uint8"}
-_SMALL = 16
-"""Integer constants of more elements than this are data; fewer are a shape, axes, pads."""
+# Integer constants of up to this many elements are treated as shapes, axes or pads, longer ones as data. The longest
+# of those are the pads of a rank-8 tensor: 2 * 8.
+_MAX_SHAPE_ELEMENTS = 16
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A value that is the same in every run; `tensor` is the module's buffer for it, over the same memory, if any."""
+    """A value that is the same in every run.
+
+    Attributes:
+        array: The value on the host.
+        tensor: The module's parameter or buffer over the same memory, if there is one.
+    """
 
     array: Host
     tensor: Any = None
 
 
 def is_data(array: Host) -> bool:
-    """Whether a constant is a weight, and so belongs among the module's buffers."""
-    return array.dtype != object and (_is_floating(array) or array.size > _SMALL)
+    """Return whether a constant is data and thus becomes a parameter or buffer of the module."""
+    return array.dtype != object and (_is_floating(array) or array.size > _MAX_SHAPE_ELEMENTS)
 
 
 def _is_floating(array: Host) -> bool:
@@ -43,19 +49,37 @@ def _is_floating(array: Host) -> bool:
 
 
 def torch_dtype(element_type: int) -> Any:
-    """The torch.dtype for a number of onnx.TensorProto.DataType. Raises NotImplementedError where torch has none."""
+    """Return the torch.dtype for an element type of ONNX.
+
+    Args:
+        element_type: A number of `onnx.TensorProto.DataType`.
+
+    Returns:
+        The `torch.dtype`.
+
+    Raises:
+        NotImplementedError: PyTorch has no such type, or cannot compute with it.
+    """
     import torch
     from onnx import helper
 
     name = np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name
-    found = getattr(torch, name, None)
-    if name in _WIDER or not isinstance(found, torch.dtype):
+    dtype = getattr(torch, name, None)
+    # torch.int4 exists, but only as a storage type.
+    if name in _WIDER or not isinstance(dtype, torch.dtype):
         raise NotImplementedError(f"PyTorch has no {name}")
-    return found
+    return dtype
 
 
 def to_tensor(value: Host) -> Any:
-    """The host value as a tensor; it shares the array's memory where it can."""
+    """Return a host value as a tensor, which shares the array's memory if possible.
+
+    Args:
+        value: An array of numbers, or of torch.SymInts and torch.SymFloats.
+
+    Returns:
+        The tensor; integers narrower than eight bits become int8 or uint8.
+    """
     import torch
 
     if value.dtype == object:
@@ -69,11 +93,13 @@ def to_tensor(value: Host) -> Any:
 
 
 def _writable(value: Host) -> Host:
+    """Return a contiguous, writable array: torch.from_numpy warns about read-only memory."""
     value = value if value.flags.c_contiguous else value.copy(order="C")  # ascontiguousarray makes scalars 1-D
     return value if value.flags.writeable else value.copy()
 
 
 def _symbolic_tensor(value: Host) -> Any:
+    """Return symbolic numbers as a tensor: int64 like ONNX's Shape, float32 after a division."""
     import torch
 
     first = value.reshape(-1)[0]
@@ -83,7 +109,17 @@ def _symbolic_tensor(value: Host) -> Any:
 
 
 def to_host(tensor: Any) -> Host:
-    """A tensor's values; where torch is tracing with fake tensors, it raises what torch raises."""
+    """Return a tensor's values as an array.
+
+    Args:
+        tensor: The tensor.
+
+    Returns:
+        An array over the tensor's memory if possible.
+
+    Raises:
+        RuntimeError: The tensor has no data, because torch is tracing; torch raises the error.
+    """
     name = str(tensor.dtype).removeprefix("torch.")
     if name in _BITS:
         import ml_dtypes
@@ -96,7 +132,15 @@ def to_host(tensor: Any) -> Host:
 
 
 def host_array(items: Iterable[Any], shape: tuple[int, ...] | None = None) -> Host:
-    """An array of integers, or of objects where one of them is symbolic."""
+    """Return numbers as an int64 array, or as an array of objects if one of them is symbolic.
+
+    Args:
+        items: Integers or torch.SymInts.
+        shape: The shape of the array; one-dimensional by default.
+
+    Returns:
+        The array.
+    """
     values = list(items)
     if all(isinstance(item, (int, np.integer)) for item in values):
         array: Host = np.array(values, np.int64)
@@ -108,9 +152,17 @@ def host_array(items: Iterable[Any], shape: tuple[int, ...] | None = None) -> Ho
 
 
 def settled(value: Any) -> Host:
-    """The outcome of numpy on a host value: an array (not the bare element), of integers where none is symbolic."""
+    """Return the result of a numpy operation on a host value in normal form.
+
+    Args:
+        value: An array, or the bare element that numpy returns in place of a zero-dimensional array.
+
+    Returns:
+        An array; its dtype is int64 or bool rather than object if no element is symbolic.
+    """
     array = np.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else _scalar(value)
     if array.dtype == object and all(isinstance(item, (int, np.integer)) for item in array.reshape(-1)):
+        # bool is a subclass of int: comparisons give flags, which must not become 0 and 1.
         flags = array.size and all(isinstance(item, (bool, np.bool_)) for item in array.reshape(-1))
         return array.astype(np.bool_ if flags else np.int64)
     return array
