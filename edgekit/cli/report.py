@@ -19,7 +19,7 @@ from edgekit.cli._common import (
 )
 
 if TYPE_CHECKING:
-    from edgekit.contracts.report import REPORTS, ReportFormat
+    from edgekit.contracts.report import ReportFormat
     from edgekit.core.records.report import Report
     from edgekit.stages.context import Context
     from edgekit.stages.tracking.settings import Tracking

@@ -70,12 +70,13 @@ class ConversionResult:
     """The result of one conversion.
 
     Attributes:
-        file: The name of the model file in the folder of the request.
+        file: The name of the main model file, the one that runtimes open, in the folder of the request.
         signature: Inputs and outputs of the file.
         options: The converter options that were used, for the manifest.
         notes: Remarks for the user.
         not_reproducible_because: Why two conversions may differ in their bytes, or None if they never do.
         transposes: The number of operators that only move data, for formats where `describe` cannot see them.
+        extra_files: The paths of further files that belong to the model, below the folder, with forward slashes.
     """
 
     file: str
@@ -84,6 +85,12 @@ class ConversionResult:
     notes: tuple[str, ...] = ()
     not_reproducible_because: str | None = None
     transposes: int | None = None
+    extra_files: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file of the model, the main one first."""
+        return (self.file, *self.extra_files)
 
 
 class Target(ABC):
@@ -154,7 +161,7 @@ class Target(ABC):
             raise InputError(f"{self.name}:{job.precision} needs calibration samples")
         recipe = job.recipe if job.recipe is not None and job.recipe.selective else None
         converted = self._convert(source, job) if recipe is None else self._convert_by(recipe, source, job)
-        self._ensure(source, job.folder / converted.file, converted.signature)
+        self._ensure(source, [job.folder / file for file in converted.files], converted.signature)
         return converted
 
     @abstractmethod
@@ -219,8 +226,9 @@ class Target(ABC):
         """
         raise InputError(f"{self.name} keeps no single layers in float")
 
-    def _ensure(self, source: LoadedSource, path: Path, signature: Signature) -> None:
-        if not path.is_file() or path.stat().st_size == 0:
+    def _ensure(self, source: LoadedSource, paths: Sequence[Path], signature: Signature) -> None:
+        # Further files may be empty: a network without weights has no weights to keep beside the graph.
+        if not all(path.is_file() for path in paths) or paths[0].stat().st_size == 0:
             raise StepFailed(f"the {self.name} converter wrote no file")
         for what in ("inputs", "outputs"):
             wanted = [spec.name for spec in getattr(source.signature, what)]

@@ -15,6 +15,8 @@ from edgekit.contracts.source import SOURCES
 from edgekit.core.environment.project import Project, portable_path
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Listener, Started
+from edgekit.core.records.source import SourceModel, load_source
+from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.devices import host
 from edgekit.workers.environment import Environment
 from edgekit.workers.pool import WorkerPool
@@ -33,6 +35,7 @@ class Context:
     failures: list[EdgekitError] = field(default_factory=list)
     written: dict[tuple[str, str], Path] = field(default_factory=dict)
     """Sources that were written as a file of another kind in this run: (source folder, kind) -> source folder."""
+    _sources: dict[Path, tuple[tuple[int, int, int], SourceModel]] = field(default_factory=dict)
     _scratch: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list)
 
     def scratch(self) -> Path:
@@ -56,6 +59,22 @@ class Context:
             return None
         self.emit(Finished(step, detail(value)))
         return value
+
+    def load_source(self, folder: Path) -> SourceModel:
+        """Return the description of a source, read again only when its file has changed.
+
+        Raises:
+            InputError: The file is missing or damaged.
+        """
+        path = folder / SOURCE_FILE
+        try:
+            status = path.stat()
+        except OSError:
+            return load_source(folder)  # it says what is wrong
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if self._sources.get(path, (None,))[0] != stamp:
+            self._sources[path] = stamp, load_source(folder)
+        return self._sources[path][1]
 
     def spec(self, model: str) -> ModelSpec:
         """The model's model.toml."""

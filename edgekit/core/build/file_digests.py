@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.records import checksummed_json
 from edgekit.core.environment.atomic_files import sha256_file
+from edgekit.core.records import checksummed_json
 
 ABSENT = "absent"
 _TICK_NS = 20_000_000  # the kernel stamps files with its own clock's ticks: at most 10 ms

@@ -55,7 +55,6 @@ class StepKind(StrEnum):
         return self in (StepKind.TRAIN, StepKind.IMPORT, StepKind.EXPORT, StepKind.VALIDATE, StepKind.DIFF)
 
 
-
 @dataclass(frozen=True)
 class StepInput:
     """A file or folder that a step reads, relative to the project's root or absolute.

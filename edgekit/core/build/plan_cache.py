@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.records import checksummed_json
 from edgekit.core.build.file_digests import FileDigests
-from edgekit.core.events import Noted
 from edgekit.core.build.graph import Graph
+from edgekit.core.events import Noted
+from edgekit.core.records import checksummed_json
 
 _PACKAGE = Path(__file__).parents[2]
 

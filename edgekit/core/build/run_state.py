@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekit.core.build.file_digests import FileDigests
-from edgekit.core.errors import EXIT_OK, InputError
 from edgekit.core.build.graph import Graph, Step, StepKey, StepKind, rerun_reasons
-from edgekit.core.environment.project import portable_path
 from edgekit.core.build.step_records import StepRecords
+from edgekit.core.environment.project import portable_path
+from edgekit.core.errors import EXIT_OK, InputError
 
 DONE, UP_TO_DATE, FAILED, BLOCKED = "done", "up to date", "failed", "blocked"
 
@@ -59,7 +59,8 @@ class RunState:
         """As it stands."""
         try:
             files = {
-                portable_path(str(read)): self.digests.of_part(read.path, read.only, read.without) for read in step.reads
+                portable_path(str(read)): self.digests.of_part(read.path, read.only, read.without)
+                for read in step.reads
             }
         except OSError as error:
             raise InputError(f"cannot read {error.filename}: {(error.strerror or str(error)).lower()}") from None

@@ -12,11 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.records import checksummed_json
 from edgekit.core.build.file_digests import FileDigests
-from edgekit.core.errors import InputError
-from edgekit.core.environment.atomic_files import read_json, remove_stale_files, write_json, mapped_write_errors
 from edgekit.core.build.graph import StepKey, StepKind, StepRecord
+from edgekit.core.environment.atomic_files import mapped_write_errors, read_json, remove_stale_files, write_json
+from edgekit.core.errors import InputError
+from edgekit.core.records import checksummed_json
 
 RECORDS_SCHEMA = 1
 FOLDER = ".edgekit"

@@ -184,7 +184,7 @@ def bench_one(
     with contextlib.ExitStack() as prepared:
         with _turns.preparing():
             description = describe(context, artifact.manifest.target, artifact.verified_path(), step)
-            compressed = compressed_bytes(artifact.path)
+            compressed = sum(map(compressed_bytes, artifact.paths))
             measure = prepared.enter_context(_prepared(context, artifact, plan, options, step))
         waiting = time.perf_counter()
         with _turns.measuring():

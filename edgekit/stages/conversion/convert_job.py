@@ -19,7 +19,7 @@ from edgekit.core.events import Listener
 from edgekit.core.numerics import tensor_layout
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
-from edgekit.core.records.source import SourceModel, load_source
+from edgekit.core.records.source import SourceModel
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
 from edgekit.workers.job import worker_job
@@ -36,6 +36,7 @@ class ConvertRequest:
     """
 
     source_folder: str
+    source: SourceModel
     base: str
     target: str
     precision: str
@@ -66,7 +67,7 @@ class ConvertAnswer:
 def _source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
     """The source, over the bridge if there is one; loaded once a worker: a run exports many variants of it."""
     folder, bridge = Path(request.source_folder), request.bridge
-    source = load_source(folder)
+    source = request.source
     signature = source.signature.sized(request.sizes)
     if bridge is not None:  # a bridge keeps the batch, and carries other dimensions as the samples have them
         signature = signature.sized(source.sizes)

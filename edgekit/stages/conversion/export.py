@@ -19,9 +19,16 @@ from edgekit.core.events import Noted
 from edgekit.core.numerics import batching, calibration_lint, tensor_layout
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.records import samples
-from edgekit.core.records.artifact import Artifact, Manifest, load_artifact, write_manifest
+from edgekit.core.records.artifact import (
+    Artifact,
+    Manifest,
+    describe_files,
+    files_sha256,
+    load_artifact,
+    write_manifest,
+)
 from edgekit.core.records.samples import Samples
-from edgekit.core.records.source import SourceModel, load_source
+from edgekit.core.records.source import SourceModel
 from edgekit.core.units import format_bytes
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE
 from edgekit.core.values.quantization_recipe import RECIPE_FILE, Recipe
@@ -86,7 +93,7 @@ def feasible_plans(
     """
     for model, kind in dict.fromkeys((item.model, item.kind) for item in plans):
         if settings.sizes and context.project.is_trained(model, kind):
-            _check_sizes(load_source(context.project.source_folder(model, kind)), settings.sizes)
+            _check_sizes(context.load_source(context.project.source_folder(model, kind)), settings.sizes)
     takers = {name for item in plans for name in routes.load_target(item.variant.target).options}
     for name in settings.options:
         if name not in takers:
@@ -152,7 +159,7 @@ def train_missing(context: Context, plans: Sequence[ExportPlan]) -> tuple[Export
 def _warn_if_stale(context: Context, model: str, kind: str) -> None:
     """Says so when the code that builds the network has changed since its weights were trained."""
     try:
-        source = load_source(context.project.source_folder(model, kind))
+        source = context.load_source(context.project.source_folder(model, kind))
     except InputError:
         return  # each export that needs it will say so
     if source.code is None:
@@ -211,7 +218,7 @@ def _export_by(
 ) -> Artifact:
     project = context.project
     source_folder = project.source_folder(item.model, item.kind)
-    source = load_source(source_folder)
+    source = context.load_source(source_folder)
     _check_sizes(source, settings.sizes)
     target = routes.load_target(item.variant.target)
     chosen = None
@@ -245,6 +252,7 @@ def conversion_request(
     first, bridge = _start(context, item, route, source_folder)
     request = ConvertRequest(
         source_folder=str(first),
+        source=context.load_source(first),
         base=str(context.project.code_base(item.model)),
         target=item.variant.target,
         precision=item.variant.precision,
@@ -293,16 +301,16 @@ def _start(
 def _write_as(context: Context, item: ExportPlan, source_folder: Path, kind: str, written: str) -> Path:
     """The source as a file of another kind, in a source folder of its own that ends with the run."""
     folder = Path(tempfile.mkdtemp(prefix=f"{written}-", dir=context.scratch()))
+    source = context.load_source(source_folder)
     base = str(context.project.code_base(item.model))
     answer = context.pool.call(
         convert,
-        ConvertRequest(str(source_folder), base, written, "float32", str(folder)),
+        ConvertRequest(str(source_folder), source, base, written, "float32", str(folder)),
         step=item.step,
         environment=_environment(kind, None),
         listener=context.emit,
     )
     file = answer.converted.file
-    source = load_source(source_folder)
     replace(source, kind=written, file=file, sha256=sha256_path(folder / file), code=None, code_sha256=None).save(
         folder
     )
@@ -331,7 +339,7 @@ def _manifest(
     notes: Sequence[str],
 ) -> Manifest:
     converted = answer.converted
-    path = folder / converted.file
+    files = describe_files(folder, converted.files)
     golden = samples.load(folder / GOLDEN_FILE, "golden samples")
     return Manifest(
         model=item.model,
@@ -339,8 +347,8 @@ def _manifest(
         precision=item.variant.precision,
         runtime=routes.load_target(item.variant.target).runtime,
         file=converted.file,
-        sha256=sha256_file(path),
-        size_bytes=path.stat().st_size,
+        sha256=files_sha256(files),
+        size_bytes=sum(file.size for file in files),
         signature=converted.signature,
         source=_source_record(source, source_folder),
         route=route.steps,
@@ -351,6 +359,7 @@ def _manifest(
         notes=(*source.notes, *notes, *_layout_note(settings, answer), *converted.notes),
         reproducible=converted.not_reproducible_because is None,
         not_reproducible_because=converted.not_reproducible_because,
+        files=files,
     )
 
 
@@ -380,6 +389,7 @@ def _source_record(source: SourceModel, folder: Path) -> dict[str, Any]:
         "kind": source.kind,
         "sha256": source.sha256,
         "weights_sha256": source.training.get("weights_sha256"),
+        "code_sha256": source.code_sha256,
         "task": source.task,
         "metric": source.metric,
         "metric_value": source.metric_value,

@@ -91,6 +91,7 @@ def _artifact(artifact: Artifact) -> _Component:
         "properties": _properties(
             {
                 "file": manifest.file,
+                **{f"file:{file.path}": file.sha256 for file in manifest.files[1:]},
                 "size_bytes": manifest.size_bytes,
                 "target": manifest.target,
                 "precision": manifest.precision,

@@ -94,7 +94,7 @@ def artifact_run(row: ReportRow, source: SourceModel | None, below: str) -> Trac
         _params(own | _origin(row, source) | _conditions(validation, measured)),
         tuple(_points(figures)),
         tuple(path for pattern in patterns for path in sorted(folder.glob(pattern))),
-        tuple(path for path in (row.artifact.path, folder / GOLDEN_FILE) if path.is_file()),
+        tuple(path for path in (*row.artifact.paths, folder / GOLDEN_FILE) if path.is_file()),
         {CHECK_FILE: _verdicts(row)},
         below=below,
         folder=FOLDER,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from edgekit.core.environment.atomic_files import STAGING_PREFIX, read_json, sha256_path, size_of
 from edgekit.core.errors import InputError
@@ -16,6 +16,8 @@ from edgekit.core.records.source import SourceModel, load_source
 from edgekit.core.records.validation import load_validation
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, MANIFEST_FILE, SOURCE_FILE, TEST_FILE
+from edgekit.core.values.quantization_recipe import RECIPE_FILE
+from edgekit.core.values.specs import TUNED
 from edgekit.stages.conversion.sbom import SBOM_FILE, describes
 
 CHANGED, MISSING, DAMAGED, UNLISTED, OUTDATED = "changed", "missing", "damaged", "unlisted", "outdated"
@@ -86,12 +88,13 @@ def _artifact(folder: Path) -> Iterator[IntegrityFinding]:
         yield IntegrityFinding(folder / MANIFEST_FILE, DAMAGED, _reason(error, folder / MANIFEST_FILE))
         return
     manifest = artifact.manifest
-    yield from _hashed(artifact.path, manifest.sha256, manifest.size_bytes, MANIFEST_FILE)
+    for file in manifest.files:
+        yield from _hashed(folder / file.path, file.sha256, file.size, MANIFEST_FILE)
     yield from _golden(artifact)
     yield from _results(artifact)
     yield from _origin(artifact)
     yield from _bill(artifact)
-    yield from _unlisted(folder, {manifest.file, MANIFEST_FILE, GOLDEN_FILE, SBOM_FILE}, _RESULTS)
+    yield from _unlisted(folder, _listed_names(artifact), _RESULTS)
 
 
 def _hashed(path: Path, sha256: str, size_bytes: int | None, said_in: str) -> Iterator[IntegrityFinding]:
@@ -188,6 +191,13 @@ def _source(folder: Path) -> Iterator[IntegrityFinding]:
         return
     yield from _hashed(folder / source.file, source.sha256, None, SOURCE_FILE)
     yield from _unlisted(folder, {source.file, SOURCE_FILE, *_SAMPLES}, ())
+
+
+def _listed_names(artifact: Artifact) -> set[str]:
+    """The entries of the artifact's folder that its manifest accounts for."""
+    manifest = artifact.manifest
+    names = {MANIFEST_FILE, GOLDEN_FILE, SBOM_FILE, *(PurePosixPath(file.path).parts[0] for file in manifest.files)}
+    return names | ({RECIPE_FILE} if manifest.variant.tag == TUNED else set())
 
 
 def _unlisted(folder: Path, known: set[str], patterns: tuple[str, ...]) -> Iterator[IntegrityFinding]:

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from edgekit.core.build import file_digests
-from edgekit.core.records import checksummed_json
 from edgekit.core.build.file_digests import ABSENT, FileDigests
+from edgekit.core.records import checksummed_json
 
 
 def settle(path):

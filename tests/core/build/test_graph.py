@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from edgekit.core.errors import InputError
 from edgekit.core.build.graph import Graph, Step, StepInput, StepKey, StepKind, StepRecord, build_graph, rerun_reasons
+from edgekit.core.errors import InputError
 
 
 def step(name, *reads, output=None, folder="", after=(), kind="export"):
@@ -21,7 +21,9 @@ def names(graph):
 
 
 def test_who_reads_what_another_writes_comes_after_it():
-    graph = build_graph([step("c", "out/b"), step("b", "a/model.onnx"), step("a", output="a/m.json", folder="a")], where)
+    graph = build_graph(
+        [step("c", "out/b"), step("b", "a/model.onnx"), step("a", output="a/m.json", folder="a")], where
+    )
     assert names(graph) == ["a", "b", "c"]
     assert graph.by_name["b"].after == ("a",)
 

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
+from edgekit.core.build.graph import Step, StepInput, build_graph
 from edgekit.core.build.makefile_export import makefile
-from edgekit.core.build.graph import StepInput, Step, build_graph
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 

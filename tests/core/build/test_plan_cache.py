@@ -6,9 +6,9 @@ import pytest
 
 from edgekit.core.build import plan_cache
 from edgekit.core.build.file_digests import FileDigests
-from edgekit.core.events import Noted
-from edgekit.core.build.graph import StepInput, Step, build_graph
+from edgekit.core.build.graph import Step, StepInput, build_graph
 from edgekit.core.build.plan_cache import CachedPlan
+from edgekit.core.events import Noted
 
 HOST = "a host"
 

@@ -6,11 +6,13 @@ import threading
 
 import pytest
 
-from edgekit.core.errors import InputError
 from edgekit.core.build.graph import StepKey, StepRecord
 from edgekit.core.build.step_records import StepRecords
+from edgekit.core.errors import InputError
 
-RECORD = StepRecord("export x/onnx onnx:int8", "export", StepKey({"a": "1"}, {"o": {"x": [1]}}), {"out": "9"}, 1.5, 1, "so so")
+RECORD = StepRecord(
+    "export x/onnx onnx:int8", "export", StepKey({"a": "1"}, {"o": {"x": [1]}}), {"out": "9"}, 1.5, 1, "so so"
+)
 
 
 @pytest.fixture

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError
-from edgekit.core.records.artifact import Manifest, load_artifact, write_manifest
+from edgekit.core.records.artifact import (
+    ArtifactFile,
+    Manifest,
+    describe_files,
+    files_sha256,
+    load_artifact,
+    write_manifest,
+)
 from edgekit.core.records.samples import Samples
 from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.specs import PRECISIONS, Quantization, Signature, TensorSpec, Variant
@@ -106,10 +113,10 @@ def test_a_folder_without_manifest_is_no_artifact(tmp_path):
     assert refusal(tmp_path) == "no such manifest"
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None, True])
 def test_a_manifest_of_another_version_is_refused(folder, version):
     edit(folder, schema_version=version)
-    assert refusal(folder) == f"schema_version is {version!r}; this edgekit reads 1"
+    assert refusal(folder) == f"schema_version is {version!r}; this edgekit reads 1 to 2"
 
 
 def test_an_unknown_key_is_refused_with_the_known_ones(folder):
@@ -150,7 +157,7 @@ def test_an_unknown_precision_is_refused_with_the_known_ones(folder):
     assert refusal(folder) == f"precision: must be one of {', '.join(PRECISIONS)} (got 'int9')"
 
 
-@pytest.mark.parametrize("name", ["../model.tflite", "/etc/passwd", "a/b"])
+@pytest.mark.parametrize("name", ["../model.tflite", "/etc/passwd", "a/../b", "a//b", ".", "a\\b"])
 def test_a_file_outside_the_folder_is_refused(folder, name):
     edit(folder, file=name)
     assert refusal(folder) == f"file: must be a name in the artifact's folder (got {name!r})"
@@ -217,3 +224,80 @@ def test_a_replaced_model_file_of_the_same_size_is_told_by_its_hash(folder):
     (folder / "model.tflite").write_bytes(CONTENT[::-1])
     sentence = "the file is not the one that was exported: its sha256 differs from the manifest's"
     assert verification(folder) == sentence
+
+
+@pytest.fixture
+def several(tmp_path):
+    """An artifact of three files, one of them in a folder."""
+    (tmp_path / "weights").mkdir()
+    for name, content in (("model.xml", b"graph"), ("model.bin", b"weights!"), ("weights/a", b"")):
+        (tmp_path / name).write_bytes(content)
+    files = describe_files(tmp_path, ("model.xml", "model.bin", "weights/a"))
+    write_manifest(tmp_path, manifest(file="model.xml", sha256=files_sha256(files), size_bytes=13, files=files))
+    return tmp_path
+
+
+def test_an_artifact_of_several_files_has_a_main_one(several):
+    artifact = load_artifact(several)
+    assert artifact.verified_path() == several / "model.xml"
+    assert artifact.paths == (several / "model.xml", several / "model.bin", several / "weights/a")
+    assert artifact.manifest.size_bytes == 13
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.bin", "weights/a"])
+def test_each_of_several_files_is_verified(several, name):
+    (several / name).write_bytes(b"something else")
+    with pytest.raises(InputError, match=f"{several / name}: the file has 14 bytes where manifest.json says"):
+        load_artifact(several).verified_path()
+    (several / name).unlink()
+    with pytest.raises(InputError, match=f"{several / name}: the model file that manifest.json names is missing"):
+        load_artifact(several).verified_path()
+
+
+def test_the_hash_of_several_files_depends_on_each_name_and_content_and_not_on_their_order(several):
+    files = load_artifact(several).manifest.files
+    assert files_sha256(files) == files_sha256(files[::-1])
+    others = [ArtifactFile("b", *("1" * 64, 8)), ArtifactFile("model.bin", "1" * 64, 8)]
+    assert len({files_sha256((files[0], item, files[2])) for item in (files[1], *others)}) == 3
+
+
+def test_a_manifest_of_schema_1_is_read_as_an_artifact_of_one_file(folder):
+    expected = load_artifact(folder).manifest
+    edit(folder, schema_version=1, files=...)
+    assert load_artifact(folder).manifest == expected
+    assert expected.files == (ArtifactFile("model.tflite", sha256_file(folder / "model.tflite"), 9),)
+    edit(folder, files=[])
+    assert refusal(folder).startswith("files: unknown key")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"files": []}, "files: the first one must be the main file 'model.tflite'"),
+        ({"files": "x"}, "files: must be a list (got 'x')"),
+        ({"files": [3]}, "files.0: must have the keys path, sha256, size (got 3)"),
+        (
+            {"files": [{"path": "../x", "sha256": "", "size": 1}]},
+            "files.0.path: must be a name in the artifact's folder",
+        ),
+        (
+            {"files": [{"path": 3, "sha256": "", "size": 1}]},
+            "files.0.path: must be a name in the artifact's folder (got 3",
+        ),
+        ({"files": [{"path": "x", "sha256": 3, "size": 1}]}, "files.0.sha256: must be a str (got 3)"),
+        ({"files": [{"path": "x", "sha256": "", "size": -1}]}, "files.0.size: must be an int that is not negative"),
+        ({"files": [{"path": "x", "sha256": "", "size": True}]}, "files.0.size: must be an int that is not negative"),
+        ({"files": [{"path": "x", "sha256": "", "size": 1}]}, "files: the first one must be the main file"),
+        ({"sha256": "1" * 64}, "sha256: is not that of the listed files"),
+        ({"size_bytes": 7}, "size_bytes: is not that of the listed files"),
+    ],
+)
+def test_a_list_of_files_that_does_not_fit_is_refused(folder, changes, sentence):
+    edit(folder, **changes)
+    assert refusal(folder).startswith(sentence)
+
+
+def test_a_file_that_is_listed_twice_is_refused(several):
+    listed = json.loads((several / MANIFEST_FILE).read_text())["files"]
+    edit(several, files=[*listed, listed[1]])
+    assert refusal(several) == "files: a path is listed twice"
