@@ -51,7 +51,7 @@ class StepKind(StrEnum):
 
     @property
     def runs_elsewhere(self) -> bool:
-        """Whether another host may execute it: its result does not depend on the host, and stays in the build folder."""
+        """Whether another host may execute it: its result is the same there."""
         return self in (StepKind.TRAIN, StepKind.IMPORT, StepKind.EXPORT, StepKind.VALIDATE, StepKind.DIFF)
 
 

@@ -22,7 +22,8 @@ def test_names_with_blanks_colons_dollars_and_quotes(tmp_path):
     (tmp_path / "Makefile").write_text(makefile(graph, tmp_path, "edgekit.toml"))
     tool = tmp_path / "tool"
     tool.write_text(
-        '#!/bin/sh\necho "did $2"\nmkdir -p out\ncase "$2" in import*) :> out/first.json;; *) :> out/second.json;; esac\n'
+        '#!/bin/sh\necho "did $2"\nmkdir -p out\n'
+        'case "$2" in import*) :> out/first.json;; *) :> out/second.json;; esac\n'
     )
     tool.chmod(0o755)
 
