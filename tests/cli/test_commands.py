@@ -64,7 +64,9 @@ def test_validate_explains_each_tolerance(project: Path) -> None:
     chosen = ("--target", "tflite:float32", "--target", "onnx:int8", "--framework", "keras")
     answer = call("validate", "simple_cnn", *chosen, "--explain", "--root", project)
     assert answer.code == 0
-    assert "lies" in next(line for line in answer.out.splitlines() if "max_abs_error" in line and "float64" in line)
+    assert "differs by up to" in next(
+        line for line in answer.out.splitlines() if "max_abs_error" in line and "float64" in line
+    )
     assert "set by the model's model.toml" in answer.out  # the agreement of int8
     data = call("validate", "simple_cnn", *chosen, "--explain", "--root", project, "--json").data
     told = data["reasons"]["simple_cnn/keras tflite:float32"]["probabilities"]

@@ -1,4 +1,4 @@
-"""Inputs that real samples seldom hold: the ends of the range, silence, noise, values beyond the range, denormals."""
+"""Stress inputs, which real samples rarely contain: extremes, zeros, noise, values out of range, denormals."""
 
 from __future__ import annotations
 
@@ -10,52 +10,70 @@ from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.specs import Signature
 
-BEYOND = 8.0
-DENORMAL = 1e-40
-NOISES = 4
+# Distance of out-of-range inputs, in widths of the data's range: far enough to saturate sigmoid and tanh, yet within
+# float16 (at most 65504) for normalized data and for pixels of 0..255.
+_OUT_OF_RANGE_WIDTHS = 8.0
+# Below the smallest normal float32 (1.18e-38): kernels that flush denormals to zero differ from those that do not.
+_DENORMAL = 1e-40
+# Noise finds errors that depend on the values by chance only, so it gets several samples.
+_NOISE_CASES = 4
 _SEED = 0
 
+# Called with shape, lowest and highest real value, and a random generator.
 Generator = Callable[[tuple[int, ...], float, float, np.random.Generator], Array]
 
-WITHIN: Mapping[str, Generator] = {
+# Values within the range of the real samples.
+IN_RANGE: Mapping[str, Generator] = {
     "zeros": lambda shape, _low, _high, _rng: np.zeros(shape),
     "lowest": lambda shape, low, _high, _rng: np.full(shape, low),
     "highest": lambda shape, _low, high, _rng: np.full(shape, high),
     "alternating extremes": lambda shape, low, high, _rng: np.where(np.indices(shape).sum(0) % 2, low, high),
-    **{f"noise {index}": lambda shape, low, high, rng: rng.uniform(low, high, shape) for index in range(1, NOISES + 1)},
+    **{
+        f"noise {index}": lambda shape, low, high, rng: rng.uniform(low, high, shape)
+        for index in range(1, _NOISE_CASES + 1)
+    },
     "noise of few values": lambda shape, low, high, rng: rng.choice([low, (low + high) / 2, high], shape),
 }
-"""What lies within the range that the model's data has."""
 
-OUTSIDE: Mapping[str, Generator] = {
-    "far above": lambda shape, low, high, _rng: np.full(shape, high + BEYOND * (high - low)),
-    "far below": lambda shape, low, high, _rng: np.full(shape, low - BEYOND * (high - low)),
-    "far noise": lambda shape, low, high, rng: (low + high) / 2 + BEYOND * (high - low) * rng.standard_normal(shape),
-    "denormals": lambda shape, _low, _high, rng: DENORMAL * rng.standard_normal(shape),
+# For inputs in floating point only: quantized inputs are clipped to the calibrated range, which is no error.
+OUT_OF_RANGE: Mapping[str, Generator] = {
+    "far above": lambda shape, low, high, _rng: np.full(shape, high + _OUT_OF_RANGE_WIDTHS * (high - low)),
+    "far below": lambda shape, low, high, _rng: np.full(shape, low - _OUT_OF_RANGE_WIDTHS * (high - low)),
+    "far noise": lambda shape, low, high, rng: (
+        (low + high) / 2 + _OUT_OF_RANGE_WIDTHS * (high - low) * rng.standard_normal(shape)
+    ),
+    "denormals": lambda shape, _low, _high, rng: _DENORMAL * rng.standard_normal(shape),
 }
-"""What only float arithmetic can take: a quantized input clips it, as it should."""
 
 
 def stress_inputs(
     signature: Signature, real: Mapping[str, Array], *, outside: bool
 ) -> tuple[tuple[str, ...], dict[str, Array]]:
-    """The names of the cases, and samples of them by input name, one a case, shapes as the real samples have them.
+    """Generate one stress sample for each case.
 
-    The range of each input is that of its real samples; inputs of whole numbers (tokens, flags) stay within it.
+    Args:
+        signature: Inputs and outputs of the model.
+        real: Real samples by input name, shape (N * rows, ...); they determine shapes, dtypes and ranges.
+        outside: Whether to include values out of the range of the real samples.
+
+    Returns:
+        The names of the cases, and arrays by input name with one sample for each case. Integer inputs (tokens, flags)
+        stay within the range of the real samples.
     """
-    cases = {**WITHIN, **OUTSIDE} if outside else dict(WITHIN)
-    made: dict[str, Array] = {}
+    cases = {**IN_RANGE, **OUT_OF_RANGE} if outside else dict(IN_RANGE)
+    inputs: dict[str, Array] = {}
     for index, spec in enumerate(signature.inputs):
         array = real[spec.name]
         shape = (batching.samples_per_call(spec), *array.shape[1:]) if spec.shape else ()
         low, high = float(array.min()), float(array.max())
-        rng = np.random.default_rng([_SEED, index])
-        values = [_fitting(maker(shape, low, high, rng), low, high, array.dtype) for maker in cases.values()]
-        made[spec.name] = np.concatenate(values) if spec.shape else np.stack(values)
-    return tuple(cases), made
+        rng = np.random.default_rng([_SEED, index])  # one stream per input, so that inputs of equal shape differ
+        values = [_with_dtype(generate(shape, low, high, rng), low, high, array.dtype) for generate in cases.values()]
+        inputs[spec.name] = np.concatenate(values) if spec.shape else np.stack(values)
+    return tuple(cases), inputs
 
 
-def _fitting(values: Array, low: float, high: float, dtype: np.dtype[np.generic]) -> Array:
+def _with_dtype(values: Array, low: float, high: float, dtype: np.dtype[np.generic]) -> Array:
     if np.issubdtype(dtype, np.floating):
         return np.asarray(values).astype(dtype)
+    # An index outside the embedding table is invalid input and no stress.
     return np.clip(np.rint(np.asarray(values, np.float64)), low, high).astype(dtype)

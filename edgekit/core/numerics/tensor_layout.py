@@ -1,4 +1,4 @@
-"""Layouts of images: where the channels stand, and what it takes to put them elsewhere."""
+"""Image layouts (NCHW, NHWC) and the permutations between them."""
 
 from __future__ import annotations
 
@@ -12,53 +12,105 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.specs import Signature, TensorSpec
 
 Permutation = tuple[int, ...]
+# One letter for each dimension: batch, channels, height, width. All other ranks have no layout to choose.
 LAYOUTS = ("NCHW", "NHWC")
 
 
 def axis_permutation(old: str, new: str) -> Permutation:
-    """For each dimension of the new layout, which of the old one it is: NCHW to NHWC is (0, 2, 3, 1)."""
+    """Compute the permutation from one layout to another, as `np.transpose` takes it.
+
+    Args:
+        old: The present layout, for example `NCHW`.
+        new: The required layout with the same letters, for example `NHWC`.
+
+    Returns:
+        For each new dimension the index of the old one: (0, 2, 3, 1) from NCHW to NHWC.
+    """
     return tuple(old.index(letter) for letter in new)
 
 
 def inverse_permutation(permutation: Permutation) -> Permutation:
-    """The order that undoes it."""
+    """Compute the permutation that undoes another one.
+
+    Args:
+        permutation: For each new dimension the index of the old one.
+
+    Returns:
+        The inverse permutation.
+    """
+    # The positions that sort a permutation are its inverse.
     return tuple(int(index) for index in np.argsort(permutation))
 
 
 def permute_spec(spec: TensorSpec, permutation: Permutation, layout: str) -> TensorSpec:
-    """The tensor with its dimensions in another order."""
+    """Return a tensor with permuted dimensions.
+
+    Args:
+        spec: The tensor.
+        permutation: For each new dimension the index of the old one.
+        layout: The layout that results.
+
+    Returns:
+        The changed copy.
+    """
     return replace(spec, shape=tuple(spec.shape[index] for index in permutation), layout=layout)
 
 
 def relayout_signature(signature: Signature, layout: str) -> tuple[Signature, dict[str, Permutation]]:
-    """The signature with every image in that layout, and the order of each tensor that changes.
+    """Convert all images of a signature to one layout.
 
-    Raises InputError for an unknown layout, and when there is no image of another layout in the signature.
+    Args:
+        signature: Inputs and outputs of the model.
+        layout: The required layout.
+
+    Returns:
+        The new signature, and the permutation of each tensor that changes, by name.
+
+    Raises:
+        InputError: The layout is unknown, or the signature has no image.
     """
     if layout not in LAYOUTS:
         raise InputError(f"unknown layout '{layout}'; known: {', '.join(LAYOUTS)}")
     images = [spec for spec in (*signature.inputs, *signature.outputs) if spec.layout in LAYOUTS]
     if not images:
-        raise InputError("--layout is for images, and this model has no input or output of four dimensions")
+        raise InputError("--layout applies to images only, but this model has no input or output of four dimensions")
     orders = {spec.name: axis_permutation(str(spec.layout), layout) for spec in images if spec.layout != layout}
 
-    def moved(spec: TensorSpec) -> TensorSpec:
+    def permuted(spec: TensorSpec) -> TensorSpec:
         return permute_spec(spec, orders[spec.name], layout) if spec.name in orders else spec
 
-    return Signature(tuple(map(moved, signature.inputs)), tuple(map(moved, signature.outputs))), orders
+    return Signature(tuple(map(permuted, signature.inputs)), tuple(map(permuted, signature.outputs))), orders
 
 
 def permutations_between(old: Signature, new: Signature) -> dict[str, Permutation]:
-    """The order of each image that has another layout in the new signature."""
+    """Compute the permutations of all images whose layout differs between two signatures.
+
+    Args:
+        old: The present signature.
+        new: The required signature, with the same tensor names.
+
+    Returns:
+        Permutations by tensor name.
+    """
     layouts = {spec.name: spec.layout for spec in (*new.inputs, *new.outputs)}
     pairs = [(spec.name, spec.layout, layouts.get(spec.name)) for spec in (*old.inputs, *old.outputs)]
     return {
-        name: axis_permutation(was, now) for name, was, now in pairs if was in LAYOUTS and now in LAYOUTS and was != now
+        name: axis_permutation(before, after)
+        for name, before, after in pairs
+        if before in LAYOUTS and after in LAYOUTS and before != after
     }
 
 
 def transpose_arrays(arrays: Mapping[str, Array], orders: Mapping[str, Permutation]) -> dict[str, Array]:
-    """Samples by name, shape (N, ...), those named in `orders` with their dimensions in the new order."""
+    """Transpose samples.
+
+    Args:
+        arrays: Samples by tensor name, shape (N, ...).
+        orders: Permutations by tensor name.
+
+    Returns:
+        Contiguous transposed arrays for the tensors in `orders`, all others unchanged.
+    """
     return {
         name: np.ascontiguousarray(np.transpose(array, orders[name])) if name in orders else array
         for name, array in arrays.items()

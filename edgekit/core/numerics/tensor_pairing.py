@@ -1,4 +1,4 @@
-"""Which tensors of two models belong together: by name, else by shape and order, across layouts."""
+"""Pairing of the inputs and outputs of two models: by name, else by shape and order, across layouts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation, inverse_permutation
 from edgekit.core.values.specs import Dim, TensorSpec
 
-_TO_LAST: Permutation = (0, 2, 3, 1)
-_TO_FIRST: Permutation = (0, 3, 1, 2)
+_TO_CHANNELS_LAST: Permutation = (0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
+_TO_CHANNELS_FIRST: Permutation = (0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
 
 @dataclass(frozen=True)
 class TensorPair:
-    """A tensor of the one model and one of the other. `order` permutes the first one's dimensions into the second's,
-    `reshaped` says that they differ in dimensions of one; `by` is `name`, `shape`, or `you`."""
+    """A tensor of the first model and its counterpart in the second.
+
+    Attributes:
+        first: Tensor of the first model.
+        second: Tensor of the second model.
+        by: How they were paired: `name`, `shape` or `you` (by `--pair`).
+        order: Permutation from the first one's dimensions to the second's; None where they have the same order.
+        reshaped: Whether they differ in dimensions of size 1.
+    """
 
     first: TensorSpec
     second: TensorSpec
@@ -29,96 +36,133 @@ class TensorPair:
 
     @property
     def how(self) -> str:
-        """In words, as it is printed."""
-        words = {"name": "same name", "shape": "shape and order", "you": "as you said"}[self.by]
-        moved = "" if self.order is None else f", dimensions permuted {self.order}"
-        return words + moved + (", reshaped" if self.reshaped else "")
+        """How the tensors were paired and converted, for output to the user."""
+        method = {"name": "same name", "shape": "shape and order", "you": "set by --pair"}[self.by]
+        permuted = "" if self.order is None else f", dimensions permuted {self.order}"
+        return method + permuted + (", reshaped" if self.reshaped else "")
 
     @property
     def reverse(self) -> TensorPair:
-        """The same pair with the second one first."""
+        """The same pair with both tensors exchanged."""
         order = None if self.order is None else inverse_permutation(self.order)
         return TensorPair(self.second, self.first, self.by, order, self.reshaped)
 
     def forward(self, array: Array) -> Array:
-        """The first one's samples, shape (N, ...), as the second has them."""
-        moved = array if self.order is None else np.ascontiguousarray(np.transpose(array, self.order))
+        """Convert samples of the first tensor to the layout and shape of the second.
+
+        Args:
+            array: Samples of the first tensor, shape (N, ...).
+
+        Returns:
+            The samples for the second tensor, shape (N, ...).
+        """
+        permuted = array if self.order is None else np.ascontiguousarray(np.transpose(array, self.order))
         if not self.reshaped:
-            return moved
+            return permuted
         shape = [dim if isinstance(dim, int) else -1 for dim in self.second.shape[1:]]
-        return moved.reshape(len(moved), *shape)
+        return permuted.reshape(len(permuted), *shape)
 
 
 def match_axes(first: TensorSpec, second: TensorSpec) -> tuple[Permutation | None, bool] | None:
-    """How the first one's samples become the second's: (permutation, reshaped); None when they cannot.
+    """Find the conversion from the samples of one tensor to those of another.
 
-    The first dimension is the batch, which may differ.
+    Args:
+        first: Tensor of the first model, shape (N, ...). The batch N may differ from the second's.
+        second: Tensor of the second model, shape (N, ...).
+
+    Returns:
+        The permutation of the dimensions (None for the same order) and whether to reshape; None where the shapes are
+        incompatible.
     """
-    one, other = first.shape[1:], second.shape[1:]
-    if _alike(one, other):
+    first_dims, second_dims = first.shape[1:], second.shape[1:]
+    # The same order comes first: of a square image with as many channels every order fits.
+    if _compatible(first_dims, second_dims):
         return None, False
-    if len(one) == len(other) == 3:
-        for order in (_TO_LAST, _TO_FIRST):
-            if _alike(tuple(first.shape[index] for index in order[1:]), other):
+    if len(first_dims) == len(second_dims) == 3:
+        for order in (_TO_CHANNELS_LAST, _TO_CHANNELS_FIRST):
+            if _compatible(tuple(first.shape[index] for index in order[1:]), second_dims):
                 return order, False
-    if all(isinstance(dim, int) for dim in (*one, *other)) and _squeezed(one) == _squeezed(other):
+    if all(isinstance(dim, int) for dim in (*first_dims, *second_dims)) and _squeeze(first_dims) == _squeeze(
+        second_dims
+    ):
         return None, True
     return None
 
 
-def _alike(one: Sequence[Dim], other: Sequence[Dim]) -> bool:
-    return len(one) == len(other) and all(
-        a == b or isinstance(a, str) or isinstance(b, str) for a, b in zip(one, other, strict=True)
+def _compatible(first: Sequence[Dim], second: Sequence[Dim]) -> bool:
+    # A symbolic dimension can have any size.
+    return len(first) == len(second) and all(
+        a == b or isinstance(a, str) or isinstance(b, str) for a, b in zip(first, second, strict=True)
     )
 
 
-def _squeezed(shape: Sequence[Dim]) -> list[Dim]:
+def _squeeze(shape: Sequence[Dim]) -> list[Dim]:
     return [dim for dim in shape if dim != 1]
 
 
 def pair_tensors(
     firsts: Sequence[TensorSpec], seconds: Sequence[TensorSpec], forced: Mapping[str, str]
 ) -> tuple[tuple[TensorPair, ...], tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """The pairs in the order of the first model, and the tensors that are left on either side.
+    """Pair the tensors of two models.
 
-    `forced` maps names of the first to names of the second; they come first, then equal names, then equal shapes in
-    order. Raises InputError when forced ones do not fit each other.
+    Pairs that the user set come first, then equal names, then compatible shapes in order.
+
+    Args:
+        firsts: Inputs or outputs of the first model.
+        seconds: Inputs or outputs of the second model.
+        forced: Names of the second model by names of the first, as the user set them with `--pair`.
+
+    Returns:
+        The pairs in the order of the first model, the unpaired tensors of the first model, and those of the second.
+
+    Raises:
+        InputError: The shapes of a pair that the user set are incompatible.
     """
     by_name = {spec.name: spec for spec in seconds}
-    found: dict[str, TensorPair] = {}
-    taken: set[str] = set()
+    matches: dict[str, TensorPair] = {}
+    matched_seconds: set[str] = set()
 
-    def take(first: TensorSpec, second: TensorSpec, by: str) -> bool:
-        how = match_axes(first, second)
-        if how is None:
+    def match(first: TensorSpec, second: TensorSpec, by: str) -> bool:
+        conversion = match_axes(first, second)
+        if conversion is None:
             return False
-        found[first.name] = TensorPair(first, second, by, *how)
-        taken.add(second.name)
+        matches[first.name] = TensorPair(first, second, by, *conversion)
+        matched_seconds.add(second.name)
         return True
 
     for first in firsts:
         if first.name in forced and forced[first.name] in by_name:
             second = by_name[forced[first.name]]
-            if not take(first, second, "you"):
-                raise InputError(f"--pair {first.name}={second.name}: {first} and {second} do not fit each other")
+            if not match(first, second, "you"):
+                raise InputError(f"--pair {first.name}={second.name}: {first} and {second} have incompatible shapes")
+    # All equal names before any shape: otherwise a shape could claim the counterpart of a later name.
     for first in firsts:
-        if first.name not in found and first.name in by_name and first.name not in taken:
-            take(first, by_name[first.name], "name")
+        if first.name not in matches and first.name in by_name and first.name not in matched_seconds:
+            match(first, by_name[first.name], "name")
     for first in firsts:
-        if first.name not in found:
-            any(take(first, second, "shape") for second in seconds if second.name not in taken)
-    pairs = tuple(found[first.name] for first in firsts if first.name in found)
+        if first.name not in matches:
+            any(match(first, second, "shape") for second in seconds if second.name not in matched_seconds)
+    pairs = tuple(matches[first.name] for first in firsts if first.name in matches)
     return (
         pairs,
-        tuple(first for first in firsts if first.name not in found),
-        tuple(second for second in seconds if second.name not in taken),
+        tuple(first for first in firsts if first.name not in matches),
+        tuple(second for second in seconds if second.name not in matched_seconds),
     )
 
 
 def check_forced(forced: Mapping[str, str], firsts: Sequence[TensorSpec], seconds: Sequence[TensorSpec]) -> None:
-    """Raises InputError when a name that the user gave is of neither an input nor an output."""
+    """Raise an error where the user named a tensor that does not exist.
+
+    Args:
+        forced: Names of the second model by names of the first, as the user set them with `--pair`.
+        firsts: Inputs and outputs of the first model.
+        seconds: Inputs and outputs of the second model.
+
+    Raises:
+        InputError: A name is neither an input nor an output of its model; the message lists the names that exist.
+    """
     for side, names, specs in (("first", forced, firsts), ("second", forced.values(), seconds)):
-        known = [spec.name for spec in specs]
+        tensor_names = [spec.name for spec in specs]
         for name in names:
-            if name not in known:
-                raise InputError(f"--pair: the {side} model has no tensor {name}; it has: {', '.join(known)}")
+            if name not in tensor_names:
+                raise InputError(f"--pair: the {side} model has no tensor {name}; it has: {', '.join(tensor_names)}")

@@ -1,4 +1,4 @@
-"""The one clock. Runtimes never time themselves; they are called from here."""
+"""Timing of repeated calls. All runtimes are measured here, with the same clock, and never time themselves."""
 
 from __future__ import annotations
 
@@ -13,24 +13,43 @@ NS_PER_MS = 1e6
 
 
 @dataclass(frozen=True)
-class Stopwatch:
-    """Elapsed wall and CPU time (of all threads of this process) of one call, in nanoseconds."""
+class ElapsedTime:
+    """Wall and CPU time of one call in ns; CPU time is that of all threads of this process."""
 
     wall_ns: int
     cpu_ns: int
 
 
-def timed(call: Callable[[], object]) -> Stopwatch:
-    """Runs the call once."""
+def timed(call: Callable[[], object]) -> ElapsedTime:
+    """Time one call.
+
+    Args:
+        call: Function to call; its exceptions are passed on.
+
+    Returns:
+        Wall and CPU time in ns.
+    """
+    # The wall clock is read last before and first after the call, so that it does not include reading the CPU clock.
     cpu = time.process_time_ns()
     wall = time.perf_counter_ns()
     call()
-    return Stopwatch(time.perf_counter_ns() - wall, time.process_time_ns() - cpu)
+    return ElapsedTime(time.perf_counter_ns() - wall, time.process_time_ns() - cpu)
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Latencies of many inferences in milliseconds. `mad_ms` is the median absolute deviation from the median."""
+    """Statistics of the latencies of many inferences, in ms.
+
+    Attributes:
+        count: Number of inferences.
+        mean_ms: Arithmetic mean.
+        p50_ms: Median.
+        p90_ms: 90th percentile.
+        p99_ms: 99th percentile.
+        min_ms: Shortest latency.
+        max_ms: Longest latency.
+        mad_ms: Median absolute deviation from the median, a measure of spread that ignores outliers.
+    """
 
     count: int
     mean_ms: float
@@ -43,7 +62,14 @@ class Distribution:
 
     @classmethod
     def of(cls, nanoseconds: Sequence[int]) -> Distribution:
-        """Of at least one sample; percentiles by linear interpolation."""
+        """Compute the statistics of measured latencies.
+
+        Args:
+            nanoseconds: Latencies in ns, at least one.
+
+        Returns:
+            The statistics; percentiles are interpolated linearly.
+        """
         values = np.asarray(nanoseconds, dtype=np.float64) / NS_PER_MS
         p50, p90, p99 = (float(value) for value in np.percentile(values, (50, 90, 99)))
         return cls(
@@ -58,8 +84,19 @@ class Distribution:
         )
 
 
+# The median of a window of 10 ignores up to 4 interrupted runs. 5 % is loose on purpose: it only has to detect the end
+# of the warm-up; `is_median_stable` ensures the precision of the result.
 def is_steady(walls_ns: Sequence[int], window: int = 10, within: float = 0.05) -> bool:
-    """Whether the medians of the last two windows differ by less than `within` of the later one."""
+    """Return whether latencies have stopped changing.
+
+    Args:
+        walls_ns: Wall times in ns, in the order of the runs.
+        window: Number of runs whose medians are compared.
+        within: Largest relative difference.
+
+    Returns:
+        True where the medians of the last two windows differ by at most `within` of the later one.
+    """
     if len(walls_ns) < 2 * window:
         return False
     earlier = float(np.median(walls_ns[-2 * window : -window]))
@@ -68,7 +105,16 @@ def is_steady(walls_ns: Sequence[int], window: int = 10, within: float = 0.05) -
 
 
 def warm_up(call: Callable[[], object], *, max_seconds: float, max_runs: int = 10_000) -> int:
-    """Runs the call until it is steady, or until time or runs are used up; the number of runs."""
+    """Repeat a call until its latency is steady.
+
+    Args:
+        call: Function to call.
+        max_seconds: Time limit in s; a call that runs at that moment is completed.
+        max_runs: Largest number of runs.
+
+    Returns:
+        The number of runs, at least 1.
+    """
     deadline = time.perf_counter_ns() + int(max_seconds * 1e9)
     walls: list[int] = []
     while len(walls) < max_runs and not is_steady(walls):
@@ -79,12 +125,21 @@ def warm_up(call: Callable[[], object], *, max_seconds: float, max_runs: int = 1
 
 
 def is_median_stable(walls_ns: Sequence[int], within: float = 0.01) -> bool:
-    """Whether the 95 % confidence interval of the median reaches no further than `within` of it to either side.
+    """Return whether the 95 % confidence interval of the median is narrow.
 
-    By order statistics, whatever the distribution: the interval lies between the ranks (n -+ 1.96 sqrt(n)) / 2.
+    The interval lies between the order statistics of rank (n -+ 1.96 sqrt(n)) / 2, for any distribution: the number of
+    values below the median is binomial with p = 1/2 (Conover, "Practical Nonparametric Statistics", 3rd edition, 1999,
+    section 3.2).
+
+    Args:
+        walls_ns: Wall times in ns, in any order.
+        within: Largest relative distance of the interval's ends from the median.
+
+    Returns:
+        True where both ends are within that distance; False for too few values.
     """
     values, count = np.sort(np.asarray(walls_ns)), len(walls_ns)
-    half = 0.98 * count**0.5
+    half = 0.98 * count**0.5  # 1.96 standard deviations of sqrt(n) / 2
     low, high = int(count / 2 - half), int(np.ceil(count / 2 + half))
     if low < 0 or high >= count:
         return False
@@ -95,12 +150,19 @@ def is_median_stable(walls_ns: Sequence[int], within: float = 0.01) -> bool:
 def measure(
     call: Callable[[], object], *, min_seconds: float, max_seconds: float, min_runs: int
 ) -> tuple[array[int], array[int]]:
-    """Runs the call at least `min_runs` times and for at least `min_seconds`, and then on until the median is sure, at
-    most for `max_seconds` in all; wall and CPU time of each, in ns.
+    """Repeat a call and record its times until the median is stable.
 
-    Packed arrays: a million runs of a tiny model must not weigh on the memory and the caches that they share.
+    Args:
+        call: Function to call.
+        min_seconds: Shortest time to measure for, in s.
+        max_seconds: Longest time to measure for, in s; `min_runs` takes precedence.
+        min_runs: Smallest number of runs.
+
+    Returns:
+        Wall times and CPU times of all runs in ns.
     """
     started = time.perf_counter_ns()
+    # Packed arrays of 8 bytes a run: a million runs of a tiny model must not displace its data from the caches.
     walls, cpus = array("q"), array("q")
     until = started + int(min_seconds * 1e9)
     last = started + int(max_seconds * 1e9)
@@ -111,4 +173,5 @@ def measure(
             cpus.append(run.cpu_ns)
         if until >= last or is_median_stable(walls):
             return walls, cpus
+        # Doubling the time keeps the number of stability checks, which sort all values, logarithmic.
         until = min(last, until + max(1, until - started))

@@ -1,4 +1,4 @@
-"""What counts as equivalent, by precision. A model's `model.toml` may set its own figure for each."""
+"""Tolerances of equivalence for each precision, which `model.toml` can override."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from edgekit.core.numerics.rounding_error import Rounding
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Limits on the distance between an artifact's outputs and its source's; None does not limit.
+    """Limits on the distance between an artifact's outputs and its source's; None sets no limit.
 
-    Errors are in the unit of the output, `min_sqnr_db` in dB, `min_top1_agreement` a share between 0 and 1 that is
-    judged on classifiers only.
+    Attributes:
+        max_abs_error: Largest absolute error, in the unit of the output.
+        mean_abs_error: Largest mean absolute error, in the unit of the output.
+        rmse: Largest root mean square error, in the unit of the output.
+        min_sqnr_db: Smallest signal to quantization noise ratio, in dB.
+        min_cosine: Smallest cosine similarity, in [-1, 1].
+        min_top1_agreement: Smallest share of samples with the same top class, in [0, 1]; for classifiers only.
     """
 
     max_abs_error: float | None = None
@@ -24,7 +29,10 @@ class Tolerances:
     min_cosine: float | None = None
     min_top1_agreement: float | None = None
 
-    __pydantic_config__ = {"extra": "forbid", "strict": True}  # read by the door; plain data, so no import
+    __pydantic_config__ = {
+        "extra": "forbid",
+        "strict": True,
+    }  # read by edgekit.config; a plain dict, since core does not import pydantic
 
     def __post_init__(self) -> None:
         for name, value in self.limits().items():
@@ -40,21 +48,28 @@ class Tolerances:
             raise ValueError(f"min_top1_agreement must lie between 0 and 1 (got {self.min_top1_agreement})")
 
     def merged(self, override: Tolerances | None) -> Tolerances:
-        """These, with what `override` sets put in their place."""
+        """Return a copy in which the limits of another set replace those of this one.
+
+        Args:
+            override: Limits that take precedence where they are set, or None.
+
+        Returns:
+            The merged limits.
+        """
         if override is None:
             return self
         return replace(self, **{key: value for key, value in asdict(override).items() if value is not None})
 
     def limits(self) -> Mapping[str, float]:
-        """The limits that are set, by name."""
+        """Return the limits that are set, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
 
-# float32: the same network in another summation order. float16: 11 bits of mantissa in the weights (2^-11 = 4.9e-4
-# relative, a few layers deep). int8 and the like: 20 dB is an error of a tenth of the signal; a healthy int8 network
-# has 25-45 dB, a broken one (wrong scale, clipped range) falls below 15. int16 activations leave the int8 weights as
-# the only noise.
+# float32: only the order of summation differs. float16: the weights have 11 significant bits (relative error 2^-11 =
+# 4.9e-4), which adds up over a few layers. dynamic, int8: 20 dB is an error of a tenth of the signal; correct int8
+# networks reach 25 to 45 dB, broken ones (wrong scale, clipped range) less than 15. int16x8: only the int8 weights add
+# noise. int4: 16 levels a weight; 10 dB is an error of a third of the signal.
 DEFAULT_TOLERANCES: Mapping[str, Tolerances] = {
     "float32": Tolerances(max_abs_error=1e-5, min_cosine=0.9999999, min_top1_agreement=1.0),
     "float16": Tolerances(max_abs_error=1e-2, min_cosine=0.9999, min_top1_agreement=0.99),
@@ -65,58 +80,76 @@ DEFAULT_TOLERANCES: Mapping[str, Tolerances] = {
 }
 
 
+# The error of a float32 artifact may be this multiple of the rounding error of its source. Both deviate from the exact
+# result, each with its own order of summation and its own approximation of exp and tanh. Over the reference models the
+# largest multiple is 12 and the median 1.2 (`make matrix`): XNNPACK adds the 5,408 products of `simple_cnn`'s dense
+# layer in one sum, PyTorch in blocks. Twice the largest multiple leaves a margin for deeper networks.
 ROUNDING_FACTOR = 24.0
-"""How many times its source's own rounding a float32 artifact may be away from it.
-
-Both are as far from the exact result as float32 takes them, each in its own order of summation, with its own
-approximation of exp and tanh. Over the reference models, artifacts are at most 12 times that far, half of them 1.2
-times (`make matrix`): XNNPACK adds up the 5,408 products of `simple_cnn`'s dense layer in one go, PyTorch in blocks.
-"""
+# Lower bound of such a tolerance, times the largest output: eight units in the last place of float32 (2^-23 = 1.2e-7).
 ROUNDING_FLOOR = 1e-6
-"""What no tolerance is below, times the largest output: eight units in the last place of float32."""
 
 
 def tolerances_for_precision(
     precision: str, override: Tolerances | None = None, rounding: Rounding | None = None
 ) -> Tolerances:
-    """The default tolerances of a precision; for float32 what the source's own rounding allows, where that is known;
-    with a model's own figures in their place where it sets some."""
+    """Return the tolerances that apply to an artifact.
+
+    Args:
+        precision: One of `PRECISIONS`.
+        override: Limits of the model's `model.toml`, which take precedence.
+        rounding: Rounding error of the source in float32; where known, it determines `max_abs_error` of float32.
+
+    Returns:
+        The tolerances; absolute ones still have to be multiplied by the largest output where that exceeds 1.
+    """
     return DEFAULT_TOLERANCES[precision].merged(_from_rounding(precision, rounding)).merged(override)
 
 
 def _from_rounding(precision: str, rounding: Rounding | None) -> Tolerances | None:
-    """Absolute errors are judged times the largest output where that is above one."""
     if precision != "float32" or rounding is None:
         return None
+    # Comparisons multiply absolute tolerances by the largest output where it exceeds 1, so divide by it here.
     relative = rounding.max_abs_error / max(1.0, rounding.scale)
     return Tolerances(max_abs_error=max(ROUNDING_FLOOR, ROUNDING_FACTOR * relative))
 
 
-_WHY = {
-    "float16": "float16 keeps 11 bits of each weight (2^-11 = 4.9e-4), a few layers deep",
-    "dynamic": "20 dB is an error of a tenth of the signal; healthy int8 weights have 25 to 45 dB",
-    "int8": "20 dB is an error of a tenth of the signal; a healthy int8 network has 25 to 45 dB, a broken one below 15",
-    "int16x8": "with 16-bit activations the int8 weights are the only noise",
+# Printed by `edgekit validate --explain`.
+_REASONS = {
+    "float16": "float16 keeps 11 bits of each weight (relative error 2^-11 = 4.9e-4), added up over a few layers",
+    "dynamic": "20 dB is an error of a tenth of the signal; correct int8 weights reach 25 to 45 dB",
+    "int8": "20 dB is an error of a tenth of the signal; correct int8 networks reach 25 to 45 dB, broken ones below 15",
+    "int16x8": "with 16-bit activations only the int8 weights add noise",
     "int4": "weights of 16 levels: 10 dB is an error of a third of the signal",
 }
 
 
 def explain_limit(precision: str, name: str, override: Tolerances | None, rounding: Rounding | None) -> str:
-    """Why the limit of that name is what it is, in a sentence without a full stop."""
+    """Explain where a limit comes from.
+
+    Args:
+        precision: One of `PRECISIONS`.
+        name: Name of the limit, a field of `Tolerances`.
+        override: Limits of the model's `model.toml`.
+        rounding: Rounding error of the source in float32, where known.
+
+    Returns:
+        One sentence without a full stop.
+    """
     if override is not None and name in override.limits():
         return "set by the model's model.toml"
     if precision != "float32":
-        return f"default of {precision}: {_WHY[precision]}"
+        return f"default of {precision}: {_REASONS[precision]}"
     if name != "max_abs_error":
-        return "default of float32: the same network in another order of summation"
+        return "default of float32: only the order of summation differs"
     if rounding is None:
         return (
-            "default of float32, times the largest output: this source could not be run in float64 to see its rounding"
+            "default of float32, times the largest output: this source could not be run in float64, so its rounding"
+            " error is unknown"
         )
-    told = (
-        f"the source's own float32 lies {rounding.max_abs_error:.2g} from its float64, on {rounding.samples} samples"
-        f" with outputs up to {rounding.scale:.3g}"
+    measurement = (
+        f"in float32 the source differs by up to {rounding.max_abs_error:.2g} from its float64 outputs, on"
+        f" {rounding.samples} samples with outputs up to {rounding.scale:.3g}"
     )
     if ROUNDING_FACTOR * rounding.max_abs_error < ROUNDING_FLOOR * max(1.0, rounding.scale):
-        return f"{told}; the floor of {ROUNDING_FLOOR:g} of the largest output holds"
-    return f"{told}; another order of summation may be {ROUNDING_FACTOR:g} times as far"
+        return f"{measurement}; the floor of {ROUNDING_FLOOR:g} of the largest output applies"
+    return f"{measurement}; another order of summation may differ {ROUNDING_FACTOR:g} times as much"

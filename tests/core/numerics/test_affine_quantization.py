@@ -1,4 +1,4 @@
-"""Through scale and zero point, and back."""
+"""Quantization and dequantization of arrays."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def quantizations(draw):
 
 @SEEDED
 @given(quantizations(), st.lists(st.floats(0, 1), min_size=1, max_size=20))
-def test_inside_the_range_the_error_is_at_most_half_a_step(case, shares):
+def test_within_the_range_the_error_is_at_most_half_a_step(case, shares):
     dtype, quantization = case
     limits = np.iinfo(dtype)
     integers = limits.min + np.asarray(shares) * (limits.max - limits.min)
@@ -35,7 +35,7 @@ def test_inside_the_range_the_error_is_at_most_half_a_step(case, shares):
 
 @SEEDED
 @given(quantizations(), st.data())
-def test_integers_survive_the_trip_to_real_values_and_back(case, data):
+def test_integers_survive_a_round_trip_through_real_values(case, data):
     dtype, quantization = case
     limits = np.iinfo(dtype)
     values = st.lists(st.integers(int(limits.min), int(limits.max)), min_size=1, max_size=20)
@@ -45,7 +45,7 @@ def test_integers_survive_the_trip_to_real_values_and_back(case, data):
 
 @SEEDED
 @given(quantizations(), st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=10))
-def test_quantized_values_clip_and_never_wrap_around(case, values):
+def test_quantized_values_are_clipped_and_never_wrap_around(case, values):
     dtype, quantization = case
     real = np.sort(np.asarray(values))
     integers = quantize(real, quantization, dtype)
@@ -53,13 +53,13 @@ def test_quantized_values_clip_and_never_wrap_around(case, values):
     assert np.all(np.diff(integers.astype(np.int64)) >= 0)
 
 
-def test_the_ends_of_the_range_are_clipped():
+def test_values_beyond_the_range_are_clipped_to_its_ends():
     quantization = Quantization((0.1,), (0,))
     np.testing.assert_array_equal(quantize(np.array([-99.0, 99.0]), quantization, "int8"), [-128, 127])
     np.testing.assert_array_equal(quantize(np.array([-99.0, 99.0]), quantization, "uint8"), [0, 255])
 
 
-def test_halves_go_to_the_even_neighbour():
+def test_halves_are_rounded_to_the_even_neighbour():
     halves = np.array([-1.5, -0.5, 0.5, 1.5, 2.5])
     np.testing.assert_array_equal(quantize(halves, Quantization((1.0,), (0,)), "int8"), [-2, 0, 0, 2, 2])
 
@@ -87,7 +87,7 @@ def test_each_slice_along_the_axis_has_its_own_zero_point():
     np.testing.assert_array_equal(real, [[-4] * 3, [4] * 3])
 
 
-def test_shape_and_dtype_are_as_asked():
+def test_the_shape_is_kept_and_the_dtype_is_the_requested_one():
     real = np.zeros((2, 3, 4), np.float32)
     quantization = Quantization((0.5,), (1,))
     assert quantize(real, quantization, "int16").shape == (2, 3, 4)
@@ -115,7 +115,7 @@ def test_a_float_tensor_is_fed_and_read_unchanged():
     assert from_tensor(array, spec) is array
 
 
-def test_what_a_quantized_tensor_holds_is_read_as_real_values():
+def test_values_of_a_quantized_tensor_are_read_as_real_values():
     spec = TensorSpec("y", (1, 2), "uint8", quantization=Quantization((0.5,), (128,)))
     read = from_tensor(np.array([[128, 130]], np.uint8), spec)
     assert read.dtype == np.float32

@@ -1,4 +1,4 @@
-"""Intervals, tests and power, against values from the literature or from exact reasoning."""
+"""Intervals, tests and power against exact values and properties."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_mcnemar_is_symmetric_and_a_probability(lost, won):
     assert mcnemar_p(lost, won) == mcnemar_p(won, lost)
 
 
-def test_the_interval_of_a_mean_is_the_normal_one_for_many_samples():
+def test_the_interval_of_a_mean_approaches_the_normal_interval():
     differences = np.random.default_rng(0).normal(0.5, 1, 5000)
     interval = bootstrap_mean(differences)
     half = 1.96 * differences.std() / math.sqrt(5000)
@@ -39,19 +39,19 @@ def test_the_interval_of_a_mean_is_the_normal_one_for_many_samples():
     assert interval.high == pytest.approx(differences.mean() + half, abs=0.004)
 
 
-def test_no_difference_at_all_has_an_interval_of_nothing():
+def test_differences_of_zero_have_an_empty_interval():
     assert bootstrap_mean(np.zeros(100)) == bootstrap_mean(np.zeros(50))
 
 
-def test_both_bootstraps_tell_the_same_of_a_mean():
+def test_both_bootstraps_agree_on_a_mean():
     differences = np.random.default_rng(1).integers(-1, 2, 400).astype(float)
-    quick = bootstrap_mean(differences)
+    fast = bootstrap_mean(differences)
     general = bootstrap_drop(lambda index: (differences[index].mean(), 0.0), 400, lambda a, b: a - b)
-    assert quick.low == pytest.approx(general.low, abs=0.01)
-    assert quick.high == pytest.approx(general.high, abs=0.01)
+    assert fast.low == pytest.approx(general.low, abs=0.01)
+    assert fast.high == pytest.approx(general.high, abs=0.01)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+def test_the_interval_covers_the_true_value_as_often_as_it_claims():
     rng = np.random.default_rng(2)
     covered = 0
     for _ in range(200):
@@ -60,22 +60,22 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert 175 <= covered <= 200
 
 
-def test_more_samples_see_smaller_drops():
+def test_more_samples_detect_smaller_drops():
     drops = [detectable_drop(count, 0.02) for count in (100, 1000, 10000)]
     assert drops == sorted(drops, reverse=True)
     assert detectable_drop(1000, 0.0) == 0.003
 
 
-def test_the_nearer_the_limit_the_more_samples_decide():
+def test_a_drop_closer_to_the_limit_needs_more_samples():
     counts = [samples_to_decide(0.02, drop, 0.02, 1000) for drop in (0.0, 0.01, 0.015, 0.019)]
     assert counts == sorted(counts)
 
 
-def test_the_class_that_suffers_most_comes_first():
+def test_the_class_with_the_largest_drop_comes_first():
     labels = np.array([0, 0, 1, 1, 2, 2])
     source = np.array([True, True, True, True, True, True])
     artifact = np.array([True, True, False, False, True, False])
-    found = drift_by_class(source, artifact, labels)
-    assert [item.label for item in found] == [1, 2, 0]
-    assert [item.drop for item in found] == [1.0, 0.5, 0.0]
-    assert [item.samples for item in found] == [2, 2, 2]
+    drifts = drift_by_class(source, artifact, labels)
+    assert [drift.label for drift in drifts] == [1, 2, 0]
+    assert [drift.drop for drift in drifts] == [1.0, 0.5, 0.0]
+    assert [drift.samples for drift in drifts] == [2, 2, 2]

@@ -1,9 +1,9 @@
-"""Made-up inputs that real samples seldom hold."""
+"""Stress inputs: shapes, ranges and determinism."""
 
 import numpy as np
 import pytest
 
-from edgekit.core.numerics.stress_inputs import OUTSIDE, WITHIN, stress_inputs
+from edgekit.core.numerics.stress_inputs import IN_RANGE, OUT_OF_RANGE, stress_inputs
 from edgekit.core.values.specs import Signature, TensorSpec
 
 SIGNATURE = Signature(
@@ -26,36 +26,36 @@ REAL = {
 
 @pytest.mark.parametrize("outside", [False, True])
 def test_every_case_is_one_sample_of_every_input(outside):
-    cases, made = stress_inputs(SIGNATURE, REAL, outside=outside)
-    count = len(WITHIN) + (len(OUTSIDE) if outside else 0)
+    cases, inputs = stress_inputs(SIGNATURE, REAL, outside=outside)
+    count = len(IN_RANGE) + (len(OUT_OF_RANGE) if outside else 0)
     assert len(cases) == count
-    assert {name: array.shape for name, array in made.items()} == {
+    assert {name: array.shape for name, array in inputs.items()} == {
         "image": (count, 4, 4),
         "token": (count, 3),
         "gain": (count,),
         "pair": (2 * count, 3),
     }
-    assert all(array.dtype == REAL[name].dtype for name, array in made.items())
-    assert all(np.isfinite(array).all() for array in made.values())
+    assert all(array.dtype == REAL[name].dtype for name, array in inputs.items())
+    assert all(np.isfinite(array).all() for array in inputs.values())
 
 
-def test_whole_numbers_stay_among_those_that_the_model_knows():
-    _, made = stress_inputs(SIGNATURE, REAL, outside=True)
-    assert made["token"].min() >= 2
-    assert made["token"].max() <= 8
+def test_integers_stay_within_the_range_of_the_real_samples():
+    _, inputs = stress_inputs(SIGNATURE, REAL, outside=True)
+    assert inputs["token"].min() >= 2
+    assert inputs["token"].max() <= 8
 
 
-def test_the_cases_are_what_they_are_called():
-    cases, made = stress_inputs(SIGNATURE, REAL, outside=True)
-    images = dict(zip(cases, made["image"], strict=True))
+def test_each_case_has_the_values_of_its_name():
+    cases, inputs = stress_inputs(SIGNATURE, REAL, outside=True)
+    images = dict(zip(cases, inputs["image"], strict=True))
     low, high = REAL["image"].min(), REAL["image"].max()
     assert not images["zeros"].any()
     assert set(np.unique(images["alternating extremes"])) == {low, high}
     assert images["far above"].min() > high
     assert 0 < np.abs(images["denormals"]).max() < np.finfo(np.float32).tiny
-    assert len({array.tobytes() for array in made["image"]}) == len(cases)
+    assert len({array.tobytes() for array in inputs["image"]}) == len(cases)
 
 
-def test_they_are_the_same_every_time():
+def test_stress_inputs_are_deterministic():
     first, second = (stress_inputs(SIGNATURE, REAL, outside=True)[1] for _ in range(2))
     assert all(np.array_equal(first[name], second[name]) for name in first)

@@ -1,4 +1,4 @@
-"""Which tensors of two models belong together."""
+"""Pairing of the inputs and outputs of two models."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def spec(name, *shape):
 
 
 def names(pairs):
-    return [(item.first.name, item.second.name, item.by) for item in pairs]
+    return [(pair.first.name, pair.second.name, pair.by) for pair in pairs]
 
 
 def test_equal_names_come_before_equal_shapes():
@@ -22,30 +22,30 @@ def test_equal_names_come_before_equal_shapes():
     assert left == right == ()
 
 
-def test_what_a_person_says_comes_first():
+def test_pairs_of_the_user_come_first():
     pairs, _, _ = pair_tensors([spec("a", 1, 3), spec("b", 1, 3)], [spec("a", 1, 3), spec("b", 1, 3)], {"a": "b"})
     assert names(pairs) == [("a", "b", "you"), ("b", "a", "shape")]
 
 
-def test_what_cannot_be_paired_is_left_on_its_side():
+def test_unpaired_tensors_are_returned_for_each_model():
     pairs, left, right = pair_tensors([spec("a", 1, 3), spec("b", 1, 5)], [spec("a", 1, 3), spec("c", 1, 7)], {})
     assert names(pairs) == [("a", "a", "name")]
-    assert [item.name for item in left] == ["b"]
-    assert [item.name for item in right] == ["c"]
+    assert [tensor.name for tensor in left] == ["b"]
+    assert [tensor.name for tensor in right] == ["c"]
 
 
-def test_a_forced_pair_that_does_not_fit_is_refused():
-    with pytest.raises(InputError, match="do not fit each other"):
+def test_a_forced_pair_of_incompatible_shapes_is_rejected():
+    with pytest.raises(InputError, match="a 1x3 float32 and b 1x4 float32 have incompatible shapes"):
         pair_tensors([spec("a", 1, 3)], [spec("b", 1, 4)], {"a": "b"})
 
 
-def test_a_forced_name_that_is_none_is_refused():
+def test_a_forced_name_that_does_not_exist_is_rejected():
     with pytest.raises(InputError, match="the second model has no tensor z; it has: b"):
         check_forced({"a": "z"}, [spec("a", 1)], [spec("b", 1)])
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "how"),
+    ("first", "second", "conversion"),
     [
         ((1, 8, 8, 3), (1, 8, 8, 3), (None, False)),
         (("batch", 8, 8, 3), (1, 3, 8, 8), ((0, 3, 1, 2), False)),
@@ -56,19 +56,19 @@ def test_a_forced_name_that_is_none_is_refused():
         ((1, 8, 8, 3), (1, 8, 9, 3), None),
     ],
 )
-def test_shapes_fit_across_layouts_and_dimensions_of_one(one, other, how):
-    assert match_axes(spec("a", *one), spec("b", *other)) == how
+def test_shapes_match_across_layouts_and_dimensions_of_one(first, second, conversion):
+    assert match_axes(spec("a", *first), spec("b", *second)) == conversion
 
 
-def test_samples_go_there_and_back():
+def test_samples_survive_a_round_trip_through_a_pair():
     pairs, _, _ = pair_tensors([spec("a", "n", 8, 6, 3)], [spec("a", 1, 3, 8, 6)], {})
     array = np.random.default_rng(0).normal(size=(5, 8, 6, 3))
-    there = pairs[0].forward(array)
-    assert there.shape == (5, 3, 8, 6)
-    np.testing.assert_array_equal(pairs[0].reverse.forward(there), array)
+    converted = pairs[0].forward(array)
+    assert converted.shape == (5, 3, 8, 6)
+    np.testing.assert_array_equal(pairs[0].reverse.forward(converted), array)
 
 
-def test_a_dimension_of_one_is_taken_out():
+def test_dimensions_of_one_are_removed():
     pairs, _, _ = pair_tensors([spec("a", 1, 1, 1, 10)], [spec("b", 1, 10)], {})
     assert pairs[0].forward(np.zeros((7, 1, 1, 10))).shape == (7, 10)
     assert pairs[0].how == "shape and order, reshaped"

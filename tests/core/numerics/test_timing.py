@@ -1,4 +1,4 @@
-"""The clock, with the time made by hand."""
+"""Timing, tested with a simulated clock."""
 
 import itertools
 
@@ -33,14 +33,14 @@ class FakeTime:
 
 @pytest.fixture
 def fake(monkeypatch):
-    made = FakeTime()
-    monkeypatch.setattr(timing, "time", made)
-    return made
+    clock = FakeTime()
+    monkeypatch.setattr(timing, "time", clock)
+    return clock
 
 
-def test_wall_and_cpu_time_of_a_call_are_kept_apart(fake):
-    stopwatch = timing.timed(lambda: fake.work(300, 700))
-    assert (stopwatch.wall_ns, stopwatch.cpu_ns) == (300, 700)
+def test_wall_and_cpu_time_of_a_call_are_separate(fake):
+    elapsed = timing.timed(lambda: fake.work(300, 700))
+    assert (elapsed.wall_ns, elapsed.cpu_ns) == (300, 700)
 
 
 def test_an_error_of_the_call_is_not_swallowed():
@@ -49,27 +49,33 @@ def test_an_error_of_the_call_is_not_swallowed():
 
 
 def test_a_distribution_is_in_milliseconds():
-    found = Distribution.of([1_000_000, 2_000_000, 3_000_000, 10_000_000])
-    assert (found.count, found.mean_ms, found.p50_ms, found.min_ms, found.max_ms) == (4, 4.0, 2.5, 1.0, 10.0)
-    assert found.p90_ms == pytest.approx(7.9)
-    assert found.p99_ms == pytest.approx(9.79)
-    assert found.mad_ms == pytest.approx(1.0)
+    latencies = Distribution.of([1_000_000, 2_000_000, 3_000_000, 10_000_000])
+    assert (latencies.count, latencies.mean_ms, latencies.p50_ms, latencies.min_ms, latencies.max_ms) == (
+        4,
+        4.0,
+        2.5,
+        1.0,
+        10.0,
+    )
+    assert latencies.p90_ms == pytest.approx(7.9)
+    assert latencies.p99_ms == pytest.approx(9.79)
+    assert latencies.mad_ms == pytest.approx(1.0)
 
 
 @SEEDED
 @given(st.lists(st.integers(1, 10**12), min_size=1, max_size=50))
 def test_the_figures_of_a_distribution_are_ordered(nanoseconds):
-    found = Distribution.of(nanoseconds)
-    ordered = [found.min_ms, found.p50_ms, found.p90_ms, found.p99_ms, found.max_ms]
+    latencies = Distribution.of(nanoseconds)
+    ordered = [latencies.min_ms, latencies.p50_ms, latencies.p90_ms, latencies.p99_ms, latencies.max_ms]
     assert all(low <= high * (1 + 1e-12) for low, high in itertools.pairwise(ordered))
-    assert found.count == len(nanoseconds)
-    assert 0 <= found.mad_ms <= found.max_ms - found.min_ms + 1e-9
-    assert all(type(value) is float for value in (*ordered, found.mean_ms, found.mad_ms))
+    assert latencies.count == len(nanoseconds)
+    assert 0 <= latencies.mad_ms <= latencies.max_ms - latencies.min_ms + 1e-9
+    assert all(type(value) is float for value in (*ordered, latencies.mean_ms, latencies.mad_ms))
 
 
-def test_one_run_is_a_distribution_without_spread():
-    found = Distribution.of([2_000_000])
-    assert (found.p50_ms, found.p99_ms, found.mad_ms) == (2.0, 2.0, 0.0)
+def test_a_single_run_has_no_spread():
+    latencies = Distribution.of([2_000_000])
+    assert (latencies.p50_ms, latencies.p99_ms, latencies.mad_ms) == (2.0, 2.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -93,17 +99,17 @@ def test_warm_up_stops_as_soon_as_runs_are_steady(fake):
     assert timing.warm_up(lambda: fake.work(1000), max_seconds=1) == 20
 
 
-def test_warm_up_goes_on_while_runs_get_faster(fake):
+def test_warm_up_continues_while_runs_get_faster(fake):
     walls = iter([*np.linspace(10_000, 1000, 60).astype(int), *[1000] * 40])
     runs = timing.warm_up(lambda: fake.work(int(next(walls))), max_seconds=1)
     assert 60 < runs <= 90
 
 
-def test_warm_up_ends_when_its_time_is_used_up(fake):
+def test_warm_up_ends_at_its_time_limit(fake):
     assert timing.warm_up(lambda: fake.work(400_000_000), max_seconds=1) == 3
 
 
-def test_warm_up_ends_when_its_runs_are_used_up(fake):
+def test_warm_up_ends_at_its_limit_of_runs(fake):
     walls = (2**index for index in range(100))
     assert timing.warm_up(lambda: fake.work(next(walls)), max_seconds=1e9, max_runs=25) == 25
 
@@ -112,35 +118,35 @@ def test_warm_up_without_time_still_runs_once(fake):
     assert timing.warm_up(lambda: fake.work(1), max_seconds=0) == 1
 
 
-def test_measuring_goes_on_until_there_are_enough_runs(fake):
+def test_measuring_continues_until_there_are_enough_runs(fake):
     walls, cpus = timing.measure(lambda: fake.work(5000, 9000), min_seconds=0, max_seconds=0, min_runs=7)
     assert list(walls) == [5000] * 7
     assert list(cpus) == [9000] * 7
 
 
-def test_measuring_goes_on_until_there_was_enough_time(fake):
+def test_measuring_continues_for_the_minimum_time(fake):
     walls, cpus = timing.measure(lambda: fake.work(250_000_000), min_seconds=1, max_seconds=1, min_runs=2)
     assert len(walls) == len(cpus) == 4
 
 
-def test_a_median_is_sure_when_its_interval_is_narrow():
-    assert not timing.is_median_stable([1000] * 3)  # too few to tell
+def test_a_median_is_stable_when_its_interval_is_narrow():
+    assert not timing.is_median_stable([1000] * 3)  # too few values
     assert timing.is_median_stable([1000] * 50)
     assert not timing.is_median_stable([1000, 1100] * 25)
     assert timing.is_median_stable([1000, 1005] * 25)
-    assert timing.is_median_stable([*[1000] * 90, *[9000] * 10])  # whatever the slow ones took
+    assert timing.is_median_stable([*[1000] * 90, *[9000] * 10])  # regardless of the slow runs
 
 
 @SEEDED
 @given(st.integers(0, 2**32 - 1))
 def test_the_interval_is_that_of_the_order_statistics(seed):
-    """Of samples of a median of 1000 that spread by half, it needs some thousands to be sure to 1 %."""
+    """A median of 1000 with a standard deviation of 500 needs thousands of samples for an interval of 1 %."""
     values = np.random.default_rng(seed).normal(1000, 500, 20_000)
     assert not timing.is_median_stable(values[:200])
     assert timing.is_median_stable(values, within=0.03)
 
 
-def test_an_unsure_median_is_measured_for_longer_and_no_longer_than_allowed(fake):
+def test_an_unstable_median_is_measured_for_longer_up_to_the_limit(fake):
     steps = itertools.cycle([1_000_000, 2_000_000])
     walls, _ = timing.measure(lambda: fake.work(next(steps)), min_seconds=0.1, max_seconds=0.4, min_runs=5)
     assert sum(walls) == pytest.approx(0.4e9, rel=0.01)
@@ -148,7 +154,7 @@ def test_an_unsure_median_is_measured_for_longer_and_no_longer_than_allowed(fake
     assert sum(walls) == pytest.approx(0.1e9, rel=0.02)
 
 
-def test_a_median_that_becomes_sure_ends_it(fake):
+def test_measuring_ends_when_the_median_becomes_stable(fake):
     steps = iter([2_000_000, 1_000_000] * 67 + [1_000_000] * 10_000)
     walls, _ = timing.measure(lambda: fake.work(next(steps)), min_seconds=0.2, max_seconds=10, min_runs=5)
     assert 0.2e9 < sum(walls) < 1e9

@@ -1,4 +1,4 @@
-"""Tolerances by precision, and a model's own in their place."""
+"""Default tolerances, overrides of a model, and their explanations."""
 
 import math
 
@@ -30,32 +30,32 @@ def test_a_coarser_precision_never_has_a_stricter_default(stricter, looser):
     assert fine.min_top1_agreement >= coarse.min_top1_agreement
 
 
-def test_float32_is_held_to_the_last_digits():
+def test_float32_has_the_strictest_default():
     assert DEFAULT_TOLERANCES["float32"].max_abs_error <= 1e-5
     assert DEFAULT_TOLERANCES["float32"].min_top1_agreement == 1.0
 
 
 @pytest.mark.parametrize("name", ["max_abs_error", "mean_abs_error", "rmse"])
-def test_a_negative_error_limit_is_refused(name):
+def test_a_negative_error_limit_is_rejected(name):
     with pytest.raises(ValueError) as caught:
         Tolerances(**{name: -0.5})
     assert str(caught.value) == f"{name} must not be negative (got -0.5)"
 
 
 @pytest.mark.parametrize("name", ["max_abs_error", "mean_abs_error", "rmse"])
-def test_a_limit_of_zero_is_a_limit(name):
+def test_a_limit_of_zero_counts_as_set(name):
     assert Tolerances(**{name: 0.0}).limits() == {name: 0.0}
 
 
 @pytest.mark.parametrize("value", [-1.01, 1.01])
-def test_a_cosine_limit_out_of_range_is_refused(value):
+def test_a_cosine_limit_out_of_range_is_rejected(value):
     with pytest.raises(ValueError) as caught:
         Tolerances(min_cosine=value)
     assert str(caught.value) == f"min_cosine must lie between -1 and 1 (got {value})"
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, 99])
-def test_an_agreement_limit_out_of_range_is_refused(value):
+def test_an_agreement_limit_out_of_range_is_rejected(value):
     with pytest.raises(ValueError) as caught:
         Tolerances(min_top1_agreement=value)
     assert str(caught.value) == f"min_top1_agreement must lie between 0 and 1 (got {value})"
@@ -63,7 +63,7 @@ def test_an_agreement_limit_out_of_range_is_refused(value):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_limit_that_json_could_not_hold_is_refused(name, value):
+def test_a_limit_that_json_cannot_hold_is_rejected(name, value):
     with pytest.raises(ValueError, match=name):
         Tolerances(**{name: value})
 
@@ -78,7 +78,7 @@ def test_only_limits_that_are_set_are_listed():
     assert Tolerances(rmse=0.1, min_sqnr_db=20.0).limits() == {"rmse": 0.1, "min_sqnr_db": 20.0}
 
 
-def test_an_override_replaces_what_it_sets_and_keeps_the_rest():
+def test_an_override_replaces_the_limits_that_it_sets_and_keeps_the_rest():
     merged = Tolerances(max_abs_error=1.0, min_cosine=0.9).merged(Tolerances(max_abs_error=0.0, rmse=2.0))
     assert merged == Tolerances(max_abs_error=0.0, min_cosine=0.9, rmse=2.0)
 
@@ -89,7 +89,7 @@ def test_no_override_changes_nothing():
     assert tolerances.merged(Tolerances()) == tolerances
 
 
-def test_a_model_s_own_figures_override_the_default_of_the_precision():
+def test_limits_of_a_model_override_the_default_of_the_precision():
     tolerances = tolerances_for_precision("int8", Tolerances(min_top1_agreement=0.99))
     assert tolerances.min_top1_agreement == 0.99
     assert tolerances.min_sqnr_db == DEFAULT_TOLERANCES["int8"].min_sqnr_db
@@ -100,7 +100,7 @@ DEEP = Rounding(max_abs_error=4e-6, rmse=1e-6, scale=2.0, samples=64)
 EXACT = Rounding(max_abs_error=0.0, rmse=0.0, scale=1.0, samples=64)
 
 
-def test_a_source_s_rounding_sets_the_tolerance_of_float32_alone():
+def test_the_rounding_of_the_source_determines_the_tolerance_of_float32_only():
     # Tolerances are multiplied by the largest output when they are applied.
     assert tolerances_for_precision("float32", rounding=DEEP).max_abs_error == pytest.approx(ROUNDING_FACTOR * 2e-6)
     assert tolerances_for_precision("float32", rounding=EXACT).max_abs_error == ROUNDING_FLOOR
@@ -111,7 +111,7 @@ def test_a_source_s_rounding_sets_the_tolerance_of_float32_alone():
 @pytest.mark.parametrize(
     ("precision", "name", "override", "rounding", "words"),
     [
-        ("float32", "max_abs_error", None, DEEP, "4e-06 from its float64, on 64 samples"),
+        ("float32", "max_abs_error", None, DEEP, "4e-06 from its float64 outputs, on 64 samples"),
         ("float32", "max_abs_error", None, EXACT, "the floor"),
         ("float32", "max_abs_error", None, None, "could not be run in float64"),
         ("float32", "max_abs_error", Tolerances(max_abs_error=1e-3), DEEP, "model.toml"),
@@ -119,5 +119,5 @@ def test_a_source_s_rounding_sets_the_tolerance_of_float32_alone():
         ("int8", "min_sqnr_db", None, DEEP, "20 dB"),
     ],
 )
-def test_every_tolerance_has_a_reason(precision, name, override, rounding, words):
+def test_every_tolerance_is_explained(precision, name, override, rounding, words):
     assert words in explain_limit(precision, name, override, rounding)
