@@ -1,4 +1,4 @@
-"""Two artifacts of a model tensor by tensor: which inner tensors belong together, and where their error leaps."""
+"""Layer-wise diff of two models: pairing of their inner tensors, and the first tensor where their error diverges."""
 
 from __future__ import annotations
 
@@ -14,30 +14,52 @@ import numpy as np
 from edgekit.core.numerics import metrics
 from edgekit.core.numerics.metrics import Array
 
+# All thresholds of this file are validated by `make bench-faults`: of 73 faults planted into the ONNX files of the
+# reference models 72 are located, and no correct artifact of any format reports a divergence.
+
+# A drop of the SQNR below that of all earlier tensors that counts as a divergence. Quantization noise grows by a few dB
+# from layer to layer; a wrong operator costs tens.
 DIVERGENCE_DB = 10.0
-"""A tensor whose SQNR is so much lower than that of every tensor before it is where something broke."""
 
+# Above this SQNR a tensor is as close as its precision allows, so that a drop from there is rounding and no fault.
 CEILINGS_DB: Mapping[str, float] = {"float32": 90.0, "float16": 70.0, "int16x8": 60.0}
-"""Above this a tensor is as near as its precision can be, and the error may leap as it likes."""
+# The same for precisions of 8 bits and less.
 CEILING_DB = 45.0
-"""The same for 8 bits and less."""
-HEALTHY_DB: Mapping[str, float] = {"float32": 50.0, "float16": 35.0, "int16x8": 25.0}
-"""Below this a tensor is none to hold on to: something before it broke."""
+# Below this SQNR a pair is no anchor for pairing by order: an earlier tensor has already diverged. For 8 bits
+# and less `_MIN_COSINE` alone decides.
+ANCHORS_DB: Mapping[str, float] = {"float32": 50.0, "float16": 35.0, "int16x8": 25.0}
 
-_DECORATION = re.compile(r"_(De)?[qQ]uantize(d|Linear)(_(Input|Output))?$|_quantized$|_output_0$|:0$")
-_FIRST_DB = 15.0  # how far below the ceiling the first tensor may be, which has none before it
-_BOTTOM_DB = -140.0
-_ALIKE = 0.97  # cosine
-_NORMS = (0.8, 1.25)  # of what is alike
-_DIGITS = 7  # of a cosine
-_FEW = 4  # samples are enough to tell which tensors belong together
+# Suffixes that ONNX Runtime's quantizer (`_quantized`, `_QuantizeLinear_Input` …), exporters to ONNX (`_output_0`) and
+# TensorFlow (`:0`) add to a name.
+_SUFFIXES = re.compile(r"_(De)?[qQ]uantize(d|Linear)(_(Input|Output))?$|_quantized$|_output_0$|:0$")
+# The first tensor has none before it to compare with. It may be this far below the ceiling.
+_FIRST_MARGIN_DB = 15.0
+# Stands for an SQNR of minus infinity or NaN, so that differences stay finite; noise 10^7 times the signal.
+_LOWEST_DB = -140.0
+# Tensors compute the same where cosine and ratio of norms are within these limits: int8 noise of 12 dB and the clipping
+# of a fused activation pass, unrelated tensors do not.
+_MIN_COSINE = 0.97
+_NORM_RATIOS = (0.8, 1.25)
+# Cosines are compared with this many digits, so that pairs that differ by rounding alone count as equal.
+_COSINE_DIGITS = 7
+# Enough samples to find pairs; the error is computed on all of them.
+_PAIRING_SAMPLES = 4
 
 
 @dataclass(frozen=True)
 class TensorDiff:
-    """An inner tensor of the reference and its twin. `divergence_db` is how far its SQNR lies below all before it.
+    """An inner tensor of the reference and its counterpart.
 
-    `sqnr_db` is None where both are equal; ranges are those of all samples.
+    Attributes:
+        reference: Name in the reference.
+        actual: Name in the other model.
+        shape: Shape in the reference without the samples.
+        sqnr_db: Signal to quantization noise ratio in dB; None where both are equal.
+        cosine: Cosine similarity.
+        max_abs_error: Largest absolute difference.
+        reference_range: Smallest and largest value in the reference, over all samples.
+        actual_range: Smallest and largest value in the other model.
+        divergence_db: How far the SQNR is below that of all earlier tensors, in dB; 0 where it is not below.
     """
 
     reference: str
@@ -53,9 +75,12 @@ class TensorDiff:
 
 @dataclass(frozen=True)
 class LayerwiseDiff:
-    """Every matched tensor in the order in which it is computed, and the names that have no twin.
+    """All pairs of inner tensors of two models.
 
-    `first` is the first tensor where the error leaps, None where it never does.
+    Attributes:
+        tensors: The pairs in the order of computation.
+        only_reference: Names of the reference without a counterpart.
+        only_actual: Names of the other model without a counterpart.
     """
 
     tensors: tuple[TensorDiff, ...]
@@ -64,155 +89,205 @@ class LayerwiseDiff:
 
     @property
     def first(self) -> TensorDiff | None:
-        """The first tensor whose SQNR falls by `LEAP_DB` below that of every one before it."""
-        return next((item for item in self.tensors if item.divergence_db >= DIVERGENCE_DB), None)
+        """The first pair that diverges by `DIVERGENCE_DB` or more, or None."""
+        return next((tensor for tensor in self.tensors if tensor.divergence_db >= DIVERGENCE_DB), None)
 
 
 def normalize_name(name: str) -> str:
-    """A tensor's name without what quantizers and exporters add to it."""
+    """Remove what quantizers and exporters add to the name of a tensor.
+
+    Args:
+        name: The name in a model file. TFLite joins the names of fused operators with `;`, Keras repeats scopes.
+
+    Returns:
+        The name of the first operator, without repeated scopes and added suffixes.
+    """
     first = name.split(";", maxsplit=1)[0]
-    parts = [part for index, part in enumerate(first.split("/")) if not (index and first.split("/")[index - 1] == part)]
-    return _DECORATION.sub("", "/".join(parts))
+    scopes = first.split("/")
+    parts = [scope for index, scope in enumerate(scopes) if not (index and scopes[index - 1] == scope)]
+    return _SUFFIXES.sub("", "/".join(parts))
 
 
 def match_tensors(
     reference: Mapping[str, Array],
     actual: Mapping[str, Array],
     outputs: Sequence[tuple[str, str]] = (),
-    healthy_db: float = 0.0,
+    anchor_db: float = 0.0,
 ) -> list[tuple[str, str]]:
-    """Pairs of names, in the reference's order.
+    """Pair the inner tensors of two models.
 
-    `outputs` are the pairs that are known. Then what is called alike and computes alike; then what computes alike under
-    other names and in other layouts, since a quantizer that fuses an activation leaves the name of the tensor before
-    it; then what is only called alike. Where an output is not what it should be, something broke on the way: what is
-    left behind the last tensor that computes alike is paired by shape and order; `healthy_db` says what is alike there.
+    Tensors are paired in this order:
+
+    1. The given outputs.
+    2. Tensors with equal names and similar values.
+    3. Tensors with similar values under different names and layouts: a quantizer that fuses an activation keeps the
+       name of the tensor before it.
+    4. Tensors with equal names only.
+    5. Where an output differs, which means that the models diverge: all that follows the last similar pair, by shape
+       and order.
+
+    Args:
+        reference: Inner tensors of the reference by name, shape (N, ...), in the order of computation.
+        actual: The same of the other model.
+        outputs: Pairs of names that are known to be counterparts.
+        anchor_db: SQNR in dB from which a pair counts as similar in step 5.
+
+    Returns:
+        Pairs of names in the order of the reference.
     """
-    likeness = _Similarity(reference, actual)
-    pairs = {one: other for one, other in outputs if likeness.fits(one, other)}
-    _by_name(likeness, pairs, alike=True)
-    _by_value(likeness, pairs)
-    anchors = {one: other for one, other in pairs.items() if likeness.alike(one, other, healthy_db)}
-    _by_name(likeness, pairs, alike=False)
-    last = [one for one, _ in outputs] or list(reference)[-1:]
-    if any(one not in anchors for one in last):
-        _by_order(likeness, pairs, anchors)
+    similarity = _Similarity(reference, actual)
+    pairs = {name: counterpart for name, counterpart in outputs if similarity.is_compatible(name, counterpart)}
+    _pair_by_name(similarity, pairs, similar=True)
+    _pair_by_value(similarity, pairs)
+    anchors = {
+        name: counterpart for name, counterpart in pairs.items() if similarity.is_similar(name, counterpart, anchor_db)
+    }
+    _pair_by_name(similarity, pairs, similar=False)
+    last = [name for name, _ in outputs] or list(reference)[-1:]
+    if any(name not in anchors for name in last):
+        _pair_by_order(similarity, pairs, anchors)
     return [(name, pairs[name]) for name in reference if name in pairs]
 
 
 class _Similarity:
-    """Cosines of inner tensors, whatever the order of their dimensions, looked at on a few samples and kept."""
+    """Cached cosines between the tensors of two models on a few samples, for any layout."""
 
     def __init__(self, reference: Mapping[str, Array], actual: Mapping[str, Array]) -> None:
         self.reference, self.actual = reference, actual
-        self._sides = [{name: _Fingerprint.at(array) for name, array in side.items()} for side in (reference, actual)]
-        self._known: dict[tuple[str, str], float | None] = {}
+        self._references = {name: _Fingerprint.of(array) for name, array in reference.items()}
+        self._actuals = {name: _Fingerprint.of(array) for name, array in actual.items()}
+        self._cosines: dict[tuple[str, str], float | None] = {}
 
-    def of(self, one: str, other: str) -> float | None:
-        """The cosine; None where the shapes cannot be the same."""
-        key = (one, other)
-        if key not in self._known:
-            first, second = self._sides[0][one], self._sides[1][other]
-            order = best_permutation(first.few, second.few)
-            self._known[key] = None if order is None else metrics.cosine(first.few, np.transpose(second.few, order))
-        return self._known[key]
+    def cosine(self, name: str, counterpart: str) -> float | None:
+        """Return the cosine in the best layout; None where the shapes are incompatible."""
+        key = (name, counterpart)
+        if key not in self._cosines:
+            first, second = self._references[name], self._actuals[counterpart]
+            order = best_permutation(first.values, second.values)
+            self._cosines[key] = (
+                None if order is None else metrics.cosine(first.values, np.transpose(second.values, order))
+            )
+        return self._cosines[key]
 
-    def fits(self, one: str, other: str) -> bool:
-        """Whether both have the same dimensions, in an order that a layout can have."""
-        return self._sides[0][one].dims == self._sides[1][other].dims and self.of(one, other) is not None
+    def is_compatible(self, name: str, counterpart: str) -> bool:
+        """Return whether a layout permutation turns one shape into the other."""
+        # The sorted dimensions are compared first: computing a cosine is far more expensive.
+        same_dims = self._references[name].dims == self._actuals[counterpart].dims
+        return same_dims and self.cosine(name, counterpart) is not None
 
-    def alike(self, one: str, other: str, healthy_db: float = 0.0) -> bool:
-        """Whether both compute the same, up to quantization: of one size, and nearly parallel."""
-        first, second = self._sides[0][one], self._sides[1][other]
-        if first.dims != second.dims or not _NORMS[0] * first.norm <= second.norm <= _NORMS[1] * first.norm:
+    def is_similar(self, name: str, counterpart: str, min_sqnr_db: float = 0.0) -> bool:
+        """Return whether both tensors have the same values up to quantization noise."""
+        first, second = self._references[name], self._actuals[counterpart]
+        if first.dims != second.dims:
             return False
-        # Of nearly parallel vectors the noise is 2 * (1 - cosine) of the signal.
-        return (self.of(one, other) or 0.0) >= max(_ALIKE, 1 - 10 ** (-healthy_db / 10) / 2)
+        if not _NORM_RATIOS[0] * first.norm <= second.norm <= _NORM_RATIOS[1] * first.norm:
+            return False
+        # Vectors of equal norm: |r - a|^2 / |r|^2 = 2 * (1 - cosine), which converts the SQNR to a cosine.
+        return (self.cosine(name, counterpart) or 0.0) >= max(_MIN_COSINE, 1 - 10 ** (-min_sqnr_db / 10) / 2)
 
 
 @dataclass(frozen=True)
 class _Fingerprint:
-    """A few samples of a tensor without its dimensions of one, those dimensions sorted, and its length."""
+    """The first samples of a tensor without dimensions of 1, its sorted other dimensions, and its norm."""
 
-    few: Array
+    values: Array
     dims: tuple[int, ...]
     norm: float
 
     @classmethod
-    def at(cls, array: Array) -> _Fingerprint:
-        few = squeeze_shape(array[:_FEW])
-        return cls(few, tuple(sorted(few.shape[1:])), float(np.linalg.norm(few.astype(np.float64).ravel())))
+    def of(cls, array: Array) -> _Fingerprint:
+        values = squeeze_shape(array[:_PAIRING_SAMPLES])
+        norm = float(np.linalg.norm(values.astype(np.float64).ravel()))
+        return cls(values, tuple(sorted(values.shape[1:])), norm)
 
 
 def squeeze_shape(array: Array) -> Array:
-    """Without dimensions of one, samples (the first dimension) apart."""
+    """Remove dimensions of size 1, except for the samples.
+
+    Args:
+        array: Samples, shape (N, ...).
+
+    Returns:
+        The array without those dimensions, shape (N, ...).
+    """
     return array.reshape(len(array), *(size for size in array.shape[1:] if size != 1))
 
 
 def best_permutation(reference: Array, actual: Array) -> tuple[int, ...] | None:
-    """How the second one's dimensions stand in the first: as they are, or the channels moved to the other end.
+    """Find the layout permutation that makes two tensors most similar.
 
-    Both are squeezed, shape (N, ...). Of several that fit the most alike is taken; None where none fits. Other
-    permutations are not tried: height and width swapped are a fault, and no layout.
+    Args:
+        reference: Squeezed samples of the reference, shape (N, ...).
+        actual: Squeezed samples of the other model, shape (N, ...).
+
+    Returns:
+        The permutation of the dimensions of `actual`, either none or the one that moves the channels to the other end;
+        None where neither results in the shape of the reference.
     """
     rank = reference.ndim
-    rotated = ((0, *range(2, rank), 1), (0, rank - 1, *range(1, rank - 1))) if rank > 2 else ()
+    # Other permutations are not tried: height and width exchanged are a fault and no layout.
+    rotations = ((0, *range(2, rank), 1), (0, rank - 1, *range(1, rank - 1))) if rank > 2 else ()
     orders: list[tuple[int, ...]] = [
         order
-        for order in dict.fromkeys((tuple(range(rank)), *rotated))
+        for order in dict.fromkeys((tuple(range(rank)), *rotations))
         if rank == actual.ndim and tuple(actual.shape[index] for index in order) == reference.shape
     ]
-    if rank == 3 and len(orders) > 1:  # a square: swapping its sides is no layout either
+    if rank == 3 and len(orders) > 1:  # a square matrix: here a rotation is a transpose, which is a fault as well
         return orders[0]
-    likeness = {order: metrics.cosine(reference, np.transpose(actual, order)) for order in orders}
-    return max(likeness, key=likeness.__getitem__, default=None)
+    cosines = {order: metrics.cosine(reference, np.transpose(actual, order)) for order in orders}
+    return max(cosines, key=cosines.__getitem__, default=None)
 
 
-def _by_name(likeness: _Similarity, pairs: dict[str, str], *, alike: bool) -> None:
+def _pair_by_name(similarity: _Similarity, pairs: dict[str, str], *, similar: bool) -> None:
+    """Add pairs of equal names, exact names first; with `similar` only those of similar values."""
     for key in (str, normalize_name):
-        taken = set(pairs.values())
-        known = {key(name): name for name in likeness.actual if name not in taken}
-        for name in likeness.reference:
-            twin = known.get(key(name))
-            if name in pairs or twin is None or not likeness.fits(name, twin):
+        paired = set(pairs.values())
+        candidates = {key(name): name for name in similarity.actual if name not in paired}
+        for name in similarity.reference:
+            counterpart = candidates.get(key(name))
+            if name in pairs or counterpart is None or not similarity.is_compatible(name, counterpart):
                 continue
-            # A quantizer that fuses an activation gives it the name of what came before: that is no pair.
-            if likeness.alike(name, twin) if alike else not any(likeness.alike(other, twin) for other in pairs):
-                pairs[name] = known.pop(key(name))
+            # A quantizer that fuses an activation gives it the name of the tensor before, which is no pair.
+            belongs_to_another = any(similarity.is_similar(paired_name, counterpart) for paired_name in pairs)
+            if similarity.is_similar(name, counterpart) if similar else not belongs_to_another:
+                pairs[name] = candidates.pop(key(name))
 
 
-def _by_value(likeness: _Similarity, pairs: dict[str, str]) -> None:
-    """The most alike first: a bias changes little, and what comes before it must not take the place of what follows."""
-    taken = set(pairs.values())
-    found = [
-        (round(1 - (likeness.of(name, twin) or 0.0), _DIGITS), name, twin)
-        for name in likeness.reference
+def _pair_by_value(similarity: _Similarity, pairs: dict[str, str]) -> None:
+    """Add pairs of similar values, the most similar first."""
+    # A bias changes little, so that the tensor before it is similar to the counterparts of both.
+    paired = set(pairs.values())
+    candidates = [
+        (round(1 - (similarity.cosine(name, counterpart) or 0.0), _COSINE_DIGITS), name, counterpart)
+        for name in similarity.reference
         if name not in pairs
-        for twin in likeness.actual
-        if twin not in taken and likeness.alike(name, twin)
+        for counterpart in similarity.actual
+        if counterpart not in paired and similarity.is_similar(name, counterpart)
     ]
-    for _, name, twin in sorted(found, key=lambda item: item[0]):  # the order of computation among equals
-        if name not in pairs and twin not in taken:
-            pairs[name] = twin
-            taken.add(twin)
+    # Sorting is stable, so equally similar candidates stay in the order of computation.
+    for _, name, counterpart in sorted(candidates, key=lambda candidate: candidate[0]):
+        if name not in pairs and counterpart not in paired:
+            pairs[name] = counterpart
+            paired.add(counterpart)
 
 
-def _by_order(likeness: _Similarity, pairs: dict[str, str], anchors: Mapping[str, str]) -> None:
-    """Pairs what stands behind the last pair that computes alike, by shape and order."""
-    names, others = list(likeness.reference), list(likeness.actual)
+def _pair_by_order(similarity: _Similarity, pairs: dict[str, str], anchors: Mapping[str, str]) -> None:
+    """Add pairs behind the last anchor, by shape and order."""
+    names, counterparts = list(similarity.reference), list(similarity.actual)
     start = max((names.index(name) for name in anchors), default=-1) + 1
-    other_start = max((others.index(name) for name in anchors.values()), default=-1) + 1
-    taken = set(pairs.values())
+    counterpart_start = max((counterparts.index(name) for name in anchors.values()), default=-1) + 1
+    paired = set(pairs.values())
     left = [name for name in names[start:] if name not in pairs]
-    right = [name for name in others[other_start:] if name not in taken]
+    right = [name for name in counterparts[counterpart_start:] if name not in paired]
     shapes = [
-        [str(tuple(sorted(squeeze_shape(side[name]).shape[1:]))) for name in chosen]
-        for side, chosen in ((likeness.reference, left), (likeness.actual, right))
+        [str(tuple(sorted(squeeze_shape(tensors[name]).shape[1:]))) for name in unpaired]
+        for tensors, unpaired in ((similarity.reference, left), (similarity.actual, right))
     ]
+    # autojunk would ignore shapes that repeat often, as those of a deep network's blocks do.
     matcher = difflib.SequenceMatcher(None, shapes[0], shapes[1], autojunk=False)
     for block in matcher.get_matching_blocks():
-        twins = ((left[block.a + step], right[block.b + step]) for step in range(block.size))
-        pairs |= {one: other for one, other in twins if likeness.fits(one, other)}
+        candidates = ((left[block.a + step], right[block.b + step]) for step in range(block.size))
+        pairs |= {name: counterpart for name, counterpart in candidates if similarity.is_compatible(name, counterpart)}
 
 
 def diff_layers(
@@ -221,61 +296,69 @@ def diff_layers(
     precision: str = "int8",
     outputs: Sequence[tuple[str, str]] = (),
 ) -> LayerwiseDiff:
-    """Compares inner tensors by name, shape (N, ...), each mapping in the order of computation.
+    """Compare the inner tensors of two models.
 
-    `precision` is the coarser one of the two, and says how near they can be expected to be; `outputs` are the pairs of
-    outputs. What only repeats an earlier tensor (a dropout, a reshape) is left out.
+    Args:
+        reference: Inner tensors of the reference by name, shape (N, ...), in the order of computation.
+        actual: The same of the other model.
+        precision: The coarser precision of the two, which determines how similar they can be.
+        outputs: Pairs of names of the outputs.
+
+    Returns:
+        The pairs with their errors. Tensors that repeat an earlier one (dropout, reshape) are left out.
     """
     ceiling = CEILINGS_DB.get(precision, CEILING_DB)
     reference, actual = (
-        _distinct(side, {names[index] for names in outputs}) for index, side in enumerate((reference, actual))
+        _without_repeats(tensors, {names[index] for names in outputs})
+        for index, tensors in enumerate((reference, actual))
     )
-    pairs = match_tensors(reference, actual, outputs, HEALTHY_DB.get(precision, 0.0))
-    found: list[TensorDiff] = []
-    floor = ceiling - _FIRST_DB
-    for one, other in pairs:
-        item = _compared(one, other, reference[one], actual[other], floor)
-        known = ceiling if item.sqnr_db is None else min(item.sqnr_db, ceiling)
-        floor = known if len(found) == 0 else min(floor, known)
-        found.append(item)
-    matched = {other for _, other in pairs}
+    pairs = match_tensors(reference, actual, outputs, ANCHORS_DB.get(precision, 0.0))
+    diffs: list[TensorDiff] = []
+    floor = ceiling - _FIRST_MARGIN_DB  # the lowest SQNR so far
+    for name, counterpart in pairs:
+        diff = _diff_tensor(name, counterpart, reference[name], actual[counterpart], floor)
+        sqnr = ceiling if diff.sqnr_db is None else min(diff.sqnr_db, ceiling)
+        floor = sqnr if len(diffs) == 0 else min(floor, sqnr)
+        diffs.append(diff)
+    paired = {counterpart for _, counterpart in pairs}
     return LayerwiseDiff(
-        tuple(found),
+        tuple(diffs),
         tuple(name for name in reference if name not in dict(pairs)),
-        tuple(name for name in actual if name not in matched),
+        tuple(name for name in actual if name not in paired),
     )
 
 
-def _distinct(tensors: Mapping[str, Array], outputs: Container[str]) -> dict[str, Array]:
-    """Without those that repeat the values of an earlier one; outputs always stay."""
-    seen: set[tuple[tuple[int, ...], bytes]] = set()
-    kept = {}
+def _without_repeats(tensors: Mapping[str, Array], outputs: Container[str]) -> dict[str, Array]:
+    """Return the tensors whose values no earlier one has, and all outputs."""
+    digests: set[tuple[tuple[int, ...], bytes]] = set()
+    distinct = {}
     for name, array in tensors.items():
-        plainly = squeeze_shape(array)
-        key = (plainly.shape, hashlib.sha256(plainly.tobytes()).digest())
-        if key not in seen or name in outputs:
-            kept[name] = array
-        seen.add(key)
-    return kept
+        squeezed = squeeze_shape(array)
+        key = (squeezed.shape, hashlib.sha256(squeezed.tobytes()).digest())
+        if key not in digests or name in outputs:
+            distinct[name] = array
+        digests.add(key)
+    return distinct
 
 
-def _compared(one: str, other: str, reference: Array, actual: Array, floor: float) -> TensorDiff:
-    expected, found = squeeze_shape(reference), squeeze_shape(actual)
-    order = best_permutation(expected, found)
-    assert order is not None  # what does not fit is not paired
-    found = np.transpose(found, order)
-    sqnr = metrics.sqnr_db(expected, found)
-    known = _BOTTOM_DB if math.isnan(sqnr) else max(sqnr, _BOTTOM_DB)
+def _diff_tensor(name: str, counterpart: str, reference: Array, actual: Array, floor: float) -> TensorDiff:
+    """Compare one pair; `floor` is the lowest SQNR of all earlier pairs in dB."""
+    expected, values = squeeze_shape(reference), squeeze_shape(actual)
+    order = best_permutation(expected, values)
+    assert order is not None  # match_tensors pairs compatible shapes only
+    values = np.transpose(values, order)
+    sqnr = metrics.sqnr_db(expected, values)
+    finite_sqnr = _LOWEST_DB if math.isnan(sqnr) else max(sqnr, _LOWEST_DB)
     return TensorDiff(
-        one,
-        other,
+        name,
+        counterpart,
         reference.shape[1:],
-        None if math.isinf(sqnr) and sqnr > 0 else known,
-        metrics.cosine(expected, found),
-        metrics.max_abs_error(expected, found),
+        None if math.isinf(sqnr) and sqnr > 0 else finite_sqnr,
+        metrics.cosine(expected, values),
+        metrics.max_abs_error(expected, values),
         _range(expected),
-        _range(found),
-        max(0.0, floor - min(known, floor)),
+        _range(values),
+        max(0.0, floor - min(finite_sqnr, floor)),
     )
 
 
