@@ -258,7 +258,7 @@ def test_a_broken_budget_is_exit_1_each_time(root):
     text = call("run", "--root", root)
     assert text.code == 1
     assert "FAILED  net/onnx onnx:int8: size_bytes" in text.out
-    assert "breaks the limit 10 B, set in edgekit.toml" in text.out
+    assert "exceeds the limit 10 B, set in edgekit.toml" in text.out
 
 
 def test_a_failed_step_stops_only_what_follows_from_it(root):
@@ -651,5 +651,5 @@ def test_the_makefile_example_is_made_once(tmp_path):
     edit(folder / "edgekit.toml", '"64 KB"', '"64 B"')
     broken = make()
     assert broken.returncode == 2
-    assert "breaks the limit 64 B" in broken.stdout
+    assert "exceeds the limit 64 B" in broken.stdout
     assert make().returncode == 2  # it is not taken for done

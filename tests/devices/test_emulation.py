@@ -307,7 +307,7 @@ def test_budgets_on_the_emulated_tier_are_judged(root, benches):
     broken = call("check", *chosen, "--max-instructions", int(instructions / 2))
     assert broken.code == 1
     (verdict,) = [item for item in broken.data["verdicts"] if item["rule"] == "instructions"]
-    assert "breaks the limit" in verdict["sentence"]
+    assert "exceeds the limit" in verdict["sentence"]
     # The memory that is judged is the emulated process's.
     tight = call("check", *chosen, "--max-peak-memory", "1 B")
     (verdict,) = [item for item in tight.data["verdicts"] if item["rule"] == "peak_memory_bytes"]

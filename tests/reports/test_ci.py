@@ -17,7 +17,7 @@ def test_a_broken_limit_is_an_error_at_the_file_that_set_it():
     error, notice = annotations(replace(verdict(False), origin="models/tiny/model.toml"))
     assert error == (
         "::error file=models/tiny/model.toml,title=tiny/keras tflite%3Aint8%3A size_bytes::tiny/keras tflite:int8:"
-        " size_bytes 1.23 MB breaks the limit 400 KB, set in models/tiny/model.toml"
+        " size_bytes 1.23 MB exceeds the limit 400 KB, set in models/tiny/model.toml"
     )
     assert notice == "::notice title=edgekit::1 rules judged on 1 artifacts: 1 FAILED"
 

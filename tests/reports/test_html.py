@@ -273,7 +273,7 @@ def test_classes_have_the_names_that_the_model_gives_them():
 def test_what_failed_stands_first():
     made = mixed_report()
     text = render("html", made)
-    assert all(text.index("breaks the limit") < text.index(f'id="{name}"') for name in ("artifacts", "evidence"))
+    assert all(text.index("exceeds the limit") < text.index(f'id="{name}"') for name in ("artifacts", "evidence"))
     assert "rules judged on 3 artifacts: 2 FAILED" in text
 
 

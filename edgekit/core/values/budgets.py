@@ -141,7 +141,7 @@ class Verdict:
         subject = f"{self.model}/{self.kind} {self.variant}" + (f" on {self.device}" if self.device else "")
         if self.figure is None or self.limit is None:
             return f"{subject}: {self.rule}: {self.detail or ('passed' if self.passed else 'failed')}"
-        relation = "keeps within" if self.passed else "breaks"
+        relation = "is within" if self.passed else "exceeds"
         figure, limit = (format_rule(self.rule, value) for value in (self.figure, self.limit))
         remarks = "".join(f"; {text}" for text in (self.detail, self.undecided) if text)
         return f"{subject}: {self.rule} {figure} {relation} the limit {limit}, set in {self.origin}{remarks}"

@@ -35,7 +35,7 @@ class FileSize:
         if self.limit_bytes is None:
             return f"{self.path}: {size}, no limit covers it"
         limit = f"the limit {format_bytes(self.limit_bytes)}" + (f" of {self.pattern}" if self.pattern != "*" else "")
-        return f"{self.path}: {size} {'keeps within' if self.passed else 'breaks'} {limit}"
+        return f"{self.path}: {size} {'is within' if self.passed else 'exceeds'} {limit}"
 
 
 def parse_limit(text: str) -> Budget:

@@ -98,12 +98,12 @@ def test_a_missing_measurement_fails_and_says_what_to_do():
 
 
 def test_the_sentence_of_an_exceeded_limit_has_figure_limit_and_origin():
-    expected = "tiny/keras tflite:int8: size_bytes 1.23 MB breaks the limit 1 MB, set in model.toml"
+    expected = "tiny/keras tflite:int8: size_bytes 1.23 MB exceeds the limit 1 MB, set in model.toml"
     assert verdict_on(1_000_000, 1_234_567).sentence == expected
 
 
 def test_the_sentence_of_a_passed_limit_names_the_device():
-    expected = "tiny/keras tflite:int8 on pixel-2: latency_ms.host 500 us keeps within the limit 50 ms"
+    expected = "tiny/keras tflite:int8 on pixel-2: latency_ms.host 500 us is within the limit 50 ms"
     assert verdict_on(50, 0.5, "latency_ms.host", "pixel-2").sentence == f"{expected}, set in model.toml"
 
 

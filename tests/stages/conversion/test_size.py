@@ -61,8 +61,8 @@ def test_a_file_that_is_not_there_is_bad_input():
 def test_the_command_names_what_is_too_large(files, edgekit):
     answer = edgekit("size", *files, "--max-size", "1 KB", "--max-size", "*.tflite=100 B")
     assert answer.code == 1
-    assert "FAILED  a_int8.tflite: 1 KB breaks the limit 100 B of *.tflite\n" in answer.out
-    assert "FAILED  saved: 2 KB breaks the limit 1 KB\n" in answer.out
+    assert "FAILED  a_int8.tflite: 1 KB exceeds the limit 100 B of *.tflite\n" in answer.out
+    assert "FAILED  saved: 2 KB exceeds the limit 1 KB\n" in answer.out
     assert edgekit("size", *files, "--max-size", "1 MB").code == 0
 
 

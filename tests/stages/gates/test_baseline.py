@@ -49,7 +49,7 @@ def test_what_regressed_is_named_with_both_figures():
     found = regressions([BENCH], [with_instructions(1500)], 0.02, "main.json")
     (sentence,) = [item.sentence for item in found if not item.passed]
     assert sentence == (
-        "tiny/keras tflite:int8 on pixel-2: instructions 1.5 k breaks the limit 1.02 k, set in main.json (1 k and 2 %)"
+        "tiny/keras tflite:int8 on pixel-2: instructions 1.5 k exceeds the limit 1.02 k, set in main.json (1 k and 2 %)"
         "; bench both with --per-op to see which operators"
     )
 
