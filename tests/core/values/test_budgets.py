@@ -69,10 +69,10 @@ def test_an_empty_table_limits_nothing():
 @SEEDED
 @given(budgets)
 def test_the_strictest_budget_of_each_rule_is_the_lowest_that_covers_the_variant(table):
-    strictest_budgets = strictest(table, "tflite:int8")
+    lowest = strictest(table, "tflite:int8")
     covering = [budget for budget in table if budget.covers("tflite:int8")]
-    assert [budget.rule for budget in strictest_budgets] == sorted({budget.rule for budget in covering})
-    for budget in strictest_budgets:
+    assert [budget.rule for budget in lowest] == sorted({budget.rule for budget in covering})
+    for budget in lowest:
         assert budget.limit == min(each.limit for each in covering if each.rule == budget.rule)
         assert budget in covering
 
