@@ -31,7 +31,7 @@ class EdgekitError(Exception):
         message: One sentence for the user; also the value of `str(error)`.
     """
 
-    # Subclasses override it. 4 (a step failed) is the safe default: the user's input is not to blame.
+    # Subclasses override it; 4 (a step failed) is the default, as for any error that is not the user's.
     exit_code: ClassVar[int] = 4
 
     def __init__(self, message: str) -> None:
