@@ -152,7 +152,7 @@ def plan_of(session: CommandSession, digests: FileDigests, file: Path) -> tuple[
     """
     from edgekit.cli._progress import Watcher
     from edgekit.core.build import plan_cache
-    from edgekit.devices.host import description
+    from edgekit.devices.host_machine import description
 
     root = session.project.root
     kept = plan_cache.load(file, root, digests, description())

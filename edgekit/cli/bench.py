@@ -79,8 +79,8 @@ def command(
     """
     from dataclasses import asdict
 
+    from edgekit.config.device_profile import DeviceProfile, load_profile
     from edgekit.core.errors import unknown_name
-    from edgekit.devices.profile import DeviceProfile, load_profile
     from edgekit.reports.console import bench_tables
     from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench
     from edgekit.stages.gates.baseline import load_baseline, regressions

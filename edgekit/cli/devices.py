@@ -10,7 +10,7 @@ import click
 from edgekit.cli._common import CommandSession, common, complete
 
 if TYPE_CHECKING:
-    from edgekit.devices.profile import Core, DeviceProfile
+    from edgekit.config.device_profile import Core, DeviceProfile
     from edgekit.stages.benchmark.fit_cost_model import Fit
 
 
@@ -24,8 +24,8 @@ def command(session: CommandSession) -> int:
       edgekit devices
       edgekit devices show raspberry-pi-4b
     """
+    from edgekit.config.device_profile import load_profile
     from edgekit.core.units import format_memory
-    from edgekit.devices.profile import load_profile
     from edgekit.reports.console import table
 
     data, rows = [], []
@@ -51,7 +51,7 @@ def show(session: CommandSession, name: str) -> int:
     """
     from dataclasses import asdict
 
-    from edgekit.devices.profile import load_profile
+    from edgekit.config.device_profile import load_profile
 
     path = session.project.device_file(name)
     profile = load_profile(path)
@@ -80,9 +80,9 @@ def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
       edgekit devices setup raspberry-pi-4b
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated
     """
+    from edgekit.config.device_profile import load_profile
     from edgekit.devices.emulation import emulator
     from edgekit.devices.emulation.folders import home
-    from edgekit.devices.profile import load_profile
 
     profile = load_profile(session.project.device_file(name))
     installed = emulator.set_up(name, profile, runtimes, lambda text: _say(session, text))
@@ -111,8 +111,8 @@ def fit(session: CommandSession, name: str, measured: Path | None, dry_run: bool
     """
     from dataclasses import asdict
 
+    from edgekit.config.device_profile import load_profile
     from edgekit.core.environment.project import shipped
-    from edgekit.devices.profile import load_profile
     from edgekit.reports.console import table
     from edgekit.stages.benchmark import fit_cost_model as stage
 
@@ -150,8 +150,8 @@ def _fit_kernels(session: CommandSession, name: str, measured: Path | None, dry_
 
     import numpy as np
 
+    from edgekit.config.device_profile import load_profile
     from edgekit.core.environment.project import shipped
-    from edgekit.devices.profile import load_profile
     from edgekit.reports.console import table
     from edgekit.stages.benchmark import fit_microcontroller as stage
 
@@ -204,9 +204,9 @@ def remove(session: CommandSession, name: str) -> int:
     Example:
       edgekit devices remove raspberry-pi-4b
     """
+    from edgekit.config.device_profile import load_profile
     from edgekit.devices.emulation import setup as emulation
     from edgekit.devices.emulation.emulator import emulation_spec_of
-    from edgekit.devices.profile import load_profile
 
     profile = load_profile(session.project.device_file(name))
     removed = emulation.remove(emulation_spec_of(name, profile), profile.cores[0].count)

@@ -22,7 +22,7 @@ def command(session: CommandSession) -> int:
 
     from edgekit import __version__
     from edgekit.core.environment.requirements import install_command
-    from edgekit.devices import host
+    from edgekit.devices import host_machine
     from edgekit.devices.emulation import tools
     from edgekit.reports.console import table
     from edgekit.stages.doctor import diagnose
@@ -47,8 +47,8 @@ def command(session: CommandSession) -> int:
     data = {
         "edgekit": __version__,
         "python": platform.python_version(),
-        "host": host.description(),
-        "cpus": list(host.available_cpus()),
+        "host": host_machine.description(),
+        "cpus": list(host_machine.available_cpus()),
         "packages": packages,
         "missing_tools": absent_tools,
         "missing_extras": {item.extra: item.purpose for item in diagnosis.missing if item.extra},

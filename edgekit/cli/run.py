@@ -122,7 +122,7 @@ def _book(session: CommandSession) -> RunState:
 
 def _keep(session: CommandSession, planned: CachedPlan, book: RunState) -> None:
     from edgekit.core.build import plan_cache as plans
-    from edgekit.devices.host import description
+    from edgekit.devices.host_machine import description
 
     plans.save(book.records.plan_file, planned, session.project.root, book.digests, description())
 
@@ -146,7 +146,7 @@ def _execute(session: CommandSession, graph: Graph, book: RunState, wanted: _Run
     if all(item.state == UP_TO_DATE for item in foreseen):
         book.digests.save()
         return RunResult(foreseen, 0.0)
-    from edgekit.devices.host import available_memory_bytes
+    from edgekit.devices.host_machine import available_memory_bytes
     from edgekit.stages.concurrency import PROCESS_MEMORY_BYTES, default_parallelism
     from edgekit.stages.pipeline.scheduler import RunOptions
     from edgekit.stages.pipeline.scheduler import run_graph as carry_out

@@ -111,9 +111,9 @@ def _kind(context: Context, target: str, kinds: tuple[str, ...], model: str) -> 
 
 
 def _options(session: CommandSession, **options: Any) -> TuneOptions:
+    from edgekit.config.device_profile import load_profile
     from edgekit.core.errors import InputError
     from edgekit.core.units import parse_bytes, parse_seconds, parse_share
-    from edgekit.devices.profile import load_profile
     from edgekit.stages.benchmark.bench import HOST, BenchOptions
     from edgekit.stages.tuning.tune import TuneOptions
 

@@ -110,8 +110,8 @@ def _told(
 
 
 def _guest(session: CommandSession, name: str) -> Guest:
+    from edgekit.config.device_profile import load_profile
     from edgekit.devices.emulation.emulator import open_guest
-    from edgekit.devices.profile import load_profile
 
     return open_guest(name, load_profile(session.project.device_file(name)))
 

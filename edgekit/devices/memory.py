@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgekit.config.device_profile import DeviceProfile
 from edgekit.core.records.memory_plan import TensorLifetime, memory_peak
 from edgekit.core.units import format_bytes
 from edgekit.devices.cost_models.flash import FlashEstimate
-from edgekit.devices.profile import DeviceProfile
 
 
 def memory_shortage(

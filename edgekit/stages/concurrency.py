@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from typing import TypeVar
 
-from edgekit.devices import host
+from edgekit.devices import host_machine
 from edgekit.workers.process import stop_all
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ PROCESS_MEMORY_BYTES = 3 * 2**29
 
 def default_parallelism(memory_bytes: int) -> int:
     """As many processes as there are cores, and as memory allows."""
-    return max(1, min(len(host.available_cpus()), memory_bytes // PROCESS_MEMORY_BYTES))
+    return max(1, min(len(host_machine.available_cpus()), memory_bytes // PROCESS_MEMORY_BYTES))
 
 
 def run_concurrently(

@@ -17,7 +17,7 @@ from edgekit.core.errors import EdgekitError, InputError, MissingDependency, Ste
 from edgekit.core.events import Failed, Finished, Listener, Started
 from edgekit.core.records.source import SourceModel, load_source
 from edgekit.core.values.file_names import SOURCE_FILE
-from edgekit.devices import host
+from edgekit.devices import host_machine
 from edgekit.workers.environment import Environment
 from edgekit.workers.pool import WorkerPool
 
@@ -99,7 +99,7 @@ def source_environment(kind: str) -> Environment:
 
 def training_environment(kind: str) -> Environment:
     """The environment in which a source kind is trained: with every core, where the user does not say otherwise."""
-    threads = os.environ.get("OMP_NUM_THREADS", str(len(host.available_cpus())))
+    threads = os.environ.get("OMP_NUM_THREADS", str(len(host_machine.available_cpus())))
     return Environment.of({"OMP_NUM_THREADS": threads, **SOURCES.load(kind).variables})
 
 

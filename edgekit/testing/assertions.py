@@ -170,7 +170,7 @@ def _validate(artifact: str | Path) -> Validation:
 
 
 def _measure(artifact: str | Path, device: str | None) -> Mapping[str, float]:
-    from edgekit.devices.profile import load_profile
+    from edgekit.config.device_profile import load_profile
     from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench_one
 
     context = _session.context()

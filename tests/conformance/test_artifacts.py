@@ -18,12 +18,12 @@ from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.records.validation import load_validation
 from edgekit.core.values.specs import Variant
+from edgekit.devices.infer_job import InferRequest, infer
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.export import ExportPlan, ExportSettings, export_one
 from edgekit.stages.conversion.inspect import describe
-from edgekit.stages.validation.infer_job import InferRequest, infer
 
 CASES = [
     pytest.param(model, kind, variant, id=f"{model}-{kind}-{variant}")

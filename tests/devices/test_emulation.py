@@ -18,6 +18,7 @@ from _helpers.emulation import DEVICE, needs_emulator, one_op
 from _helpers.support import call
 
 import edgekit
+from edgekit.config.device_profile import load_profile
 from edgekit.core.environment.project import open_project
 from edgekit.core.errors import StepCrashed, StepOutOfMemory, StepTimedOut
 from edgekit.core.events import ignore
@@ -25,7 +26,6 @@ from edgekit.core.records.artifact import load_artifact
 from edgekit.core.records.emulated_measurement import emulation_file, load_emulation
 from edgekit.devices.emulation import emulator
 from edgekit.devices.emulation.folders import PLUGIN_SOURCE, home, record
-from edgekit.devices.profile import load_profile
 from edgekit.runtimes._runner import COUNTED
 from edgekit.stages.benchmark.emulated_bench import EmulationOptions, emulate_all
 from edgekit.stages.context import Context
@@ -264,7 +264,7 @@ def test_the_emulator_ends_with_the_command_that_started_it(guest, tmp_path):
     code = (
         "import sys, pathlib\n"
         "from edgekit.core.environment.project import open_project\n"
-        "from edgekit.devices.profile import load_profile\n"
+        "from edgekit.config.device_profile import load_profile\n"
         "from edgekit.devices.emulation import emulator\n"
         f"guest = emulate.guest_of({DEVICE!r}, load_profile(open_project(pathlib.Path('.')).device_file({DEVICE!r})))\n"
         "emulate.run_python(guest, 'litert', ('-c', 'import os, time; open(os.sys.argv[1], \"w\").write(str(1));"

@@ -12,12 +12,12 @@ import pytest
 from _helpers.emulation import DEVICE, one_op
 from _helpers.support import REPOSITORY, call
 
+from edgekit.config.device_profile import Core, EmulationSpec, load_profile
 from edgekit.core.environment.project import open_project
 from edgekit.core.environment.user_cache import cache_folder, locked
 from edgekit.core.errors import InputError, MissingDependency, StepFailed, StepTimedOut
 from edgekit.devices.emulation import emulator, folders, guest, pins, setup, tools
 from edgekit.devices.emulation.setup import Installed
-from edgekit.devices.profile import Core, EmulationSpec, load_profile
 
 SPEC = EmulationSpec("cortex-a72", 0xD08, ("fp", "asimd"), revision=3, l1d_ways=2)
 CORE = Core("Cortex-A72", 4, 1500, l1d_kib=32, l2_kib=1024, l2_scope="cluster")

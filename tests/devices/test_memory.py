@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.config.device_profile import load_profile
 from edgekit.core.records.memory_plan import TensorLifetime
 from edgekit.core.records.section_sizes import CodeSize, Piece
 from edgekit.devices.cost_models import flash
 from edgekit.devices.memory import memory_shortage
-from edgekit.devices.profile import load_profile
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 LIVES = (

@@ -21,7 +21,7 @@ def test_a_worker_has_one_openmp_thread_unless_a_variable_says_otherwise(monkeyp
 
 def test_training_uses_every_core(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("edgekit.devices.host.available_cpus", lambda: (0, 1, 2, 3, 4))
+    monkeypatch.setattr("edgekit.devices.host_machine.available_cpus", lambda: (0, 1, 2, 3, 4))
     assert training_environment("torch").child_variables()["OMP_NUM_THREADS"] == "5"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert training_environment("torch").child_variables()["OMP_NUM_THREADS"] == "3"

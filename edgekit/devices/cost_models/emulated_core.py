@@ -17,9 +17,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.config.device_profile import CostSpec, DeviceProfile, ThreadCost
 from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts, EmulatedLatency
 from edgekit.devices.emulation.guest import LINE_BYTES
-from edgekit.devices.profile import CostSpec, DeviceProfile, ThreadCost
 
 Floats = NDArray[np.float64]
 

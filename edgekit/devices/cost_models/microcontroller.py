@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.devices.profile import DeviceProfile, KernelSpec
+from edgekit.config.device_profile import DeviceProfile, KernelSpec
 
 PRECISION = "int8"
 """What the published networks are in; other kernels take other times."""

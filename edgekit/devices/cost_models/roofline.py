@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgekit.devices.profile import Core, DeviceProfile
+from edgekit.config.device_profile import Core, DeviceProfile
 
 _ARITHMETIC = {
     "float32": "float32",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.config.device_profile import DeviceProfile, EmulationSpec
 from edgekit.core.environment.atomic_files import mapped_write_errors, read_json, to_json, write_json
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
 from edgekit.core.numerics.metrics import Array
@@ -22,7 +23,6 @@ from edgekit.devices.cost_models import emulated_core
 from edgekit.devices.emulation import pins, setup, tools
 from edgekit.devices.emulation.guest import cache_arguments, guest_command
 from edgekit.devices.emulation.setup import Installed, Say
-from edgekit.devices.profile import DeviceProfile, EmulationSpec
 from edgekit.workers.environment import TELEMETRY_OFF, Environment
 from edgekit.workers.process import run_module
 

@@ -17,10 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edgekit.config.device_profile import EmulationSpec
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.environment.user_cache import cache_folder
 from edgekit.devices.emulation import pins
-from edgekit.devices.profile import EmulationSpec
 
 RECORD = "record.json"
 PLUGIN_SOURCE = Path(__file__).with_name("count_plugin.c")

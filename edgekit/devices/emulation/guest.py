@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import edgekit
+from edgekit.config.device_profile import Core, EmulationSpec
 from edgekit.devices.emulation import tools
 from edgekit.devices.emulation.setup import Installed
-from edgekit.devices.profile import Core, EmulationSpec
 
 _KIB = 1024
 LINE_BYTES = 64

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.config.device_profile import EmulationSpec
 from edgekit.core.environment.atomic_files import sha256_file, staged_folder, write_json
 from edgekit.core.environment.user_cache import locked
 from edgekit.core.errors import MissingDependency, StepFailed
@@ -32,7 +33,6 @@ from edgekit.devices.emulation.folders import (
     record,
     site,
 )
-from edgekit.devices.profile import EmulationSpec
 
 Say = Callable[[str], None]
 _VERSIONED = re.compile(r"python3\.\d+")

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgekit.config.device_profile import DeviceProfile
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.core.environment.atomic_files import mapped_write_errors, to_json, write_json
 from edgekit.core.environment.requirements import require
@@ -26,10 +27,9 @@ from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.file_names import GOLDEN_FILE
 from edgekit.core.values.specs import ModelDescription
-from edgekit.devices import host
+from edgekit.devices import host_machine
 from edgekit.devices.cost_models import microcontroller, roofline
 from edgekit.devices.emulation import emulator, pins
-from edgekit.devices.profile import DeviceProfile
 from edgekit.stages.benchmark import operator_costs
 from edgekit.stages.benchmark.device_fit import why_exceeds_device
 from edgekit.stages.benchmark.emulated_bench import EmulationOptions, emulate_all
@@ -77,7 +77,7 @@ def compressed_bytes(path: Path) -> int:
 
 @contextlib.contextmanager
 def _prepared(
-    context: Context, artifact: Artifact, plan: host.HostPlan, options: BenchOptions, step: str
+    context: Context, artifact: Artifact, plan: host_machine.HostPlan, options: BenchOptions, step: str
 ) -> Iterator[Callable[[], dict[str, Any]]]:
     """The host tier: the runner in a process of its own, with the runtime's library loaded; what is yielded measures.
 
@@ -180,7 +180,7 @@ def bench_one(
     Raises InputError when the artifact is damaged, MissingDependency, StepError when its process does not survive it.
     """
     step = step_name(artifact, device)
-    plan = host.plan(profile, options.threads)
+    plan = host_machine.plan(profile, options.threads)
     with contextlib.ExitStack() as prepared:
         with _turns.preparing():
             description = describe(context, artifact.manifest.target, artifact.verified_path(), step)
@@ -217,7 +217,7 @@ def bench_one(
         cpu=Distribution(**measured["cpu"]),
         threads=plan.threads,
         cpus=None if measured["cpus"] is None else tuple(measured["cpus"]),
-        host=host.description(),
+        host=host_machine.description(),
         peak_memory_load_bytes=measured["peak_memory_load_bytes"],
         peak_memory_run_bytes=measured["peak_memory_run_bytes"],
         macs=description.macs,
@@ -268,7 +268,9 @@ def bench(
 
     measured: list[Measurement | None] = [None] * len(left)
     work = [partial(one, *item) for item in left]
-    for number, future in run_concurrently(work, default_parallelism(host.available_memory_bytes()), context.pool.stop):
+    for number, future in run_concurrently(
+        work, default_parallelism(host_machine.available_memory_bytes()), context.pool.stop
+    ):
         artifact, device, _ = left[number]
         measured[number] = context.settle(step_name(artifact, device), future.result, summary)
     done = [item for item in measured if item is not None]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgekit.config.device_profile import DeviceProfile
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
 from edgekit.core.events import Noted
 from edgekit.core.records.artifact import Artifact
 from edgekit.devices.cost_models import flash
 from edgekit.devices.cost_models.flash import FlashEstimate
 from edgekit.devices.memory import memory_shortage
-from edgekit.devices.profile import DeviceProfile
 from edgekit.runtimes.tflite_micro import RUNTIME
 from edgekit.stages.benchmark.code_size_job import CodeSizeRequest, read_code_size
 from edgekit.stages.context import Context

@@ -14,7 +14,7 @@ from edgekit.core.events import Started
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import EmulationRecord, emulation_file
 from edgekit.core.units import format_count, format_ms
-from edgekit.devices import host
+from edgekit.devices import host_machine
 from edgekit.devices.emulation import emulator
 from edgekit.stages.benchmark import operator_costs
 from edgekit.stages.concurrency import default_parallelism, run_concurrently
@@ -63,7 +63,9 @@ def emulate_all(
 
     found: list[EmulationRecord | None] = [None] * len(pairs)
     work = [partial(one, artifact, guest) for artifact, guest in pairs]
-    for number, future in run_concurrently(work, default_parallelism(host.available_memory_bytes()), context.pool.stop):
+    for number, future in run_concurrently(
+        work, default_parallelism(host_machine.available_memory_bytes()), context.pool.stop
+    ):
         artifact, guest = pairs[number]
         found[number] = context.settle(step_name(artifact, guest.name), future.result, summary)
     return found

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.config.device_profile import CostSpec, DeviceProfile, load_profile
 from edgekit.core.environment.atomic_files import read_bytes, read_json, sha256_file, write_json, write_text
 from edgekit.core.environment.project import open_project
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW, versions
@@ -22,7 +23,6 @@ from edgekit.devices.cost_models.emulated_core import Prediction, TimingRow
 from edgekit.devices.emulation import emulator
 from edgekit.devices.emulation.folders import key
 from edgekit.devices.emulation.guest import cache_arguments
-from edgekit.devices.profile import CostSpec, DeviceProfile, load_profile
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export, routes

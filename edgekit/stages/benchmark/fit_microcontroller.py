@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.config.device_profile import DeviceProfile, KernelSpec
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.errors import InputError
 from edgekit.core.units import format_ms
 from edgekit.devices.cost_models import microcontroller, reference_networks
 from edgekit.devices.cost_models.microcontroller import TinyRow
-from edgekit.devices.profile import DeviceProfile, KernelSpec
 from edgekit.stages.benchmark import fit_cost_model
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe

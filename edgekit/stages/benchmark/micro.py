@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgekit.config.device_profile import DeviceProfile, load_profile
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.errors import InputError, StepError
 from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
@@ -18,8 +19,8 @@ from edgekit.core.values.specs import ModelDescription
 from edgekit.devices.cost_models import microcontroller
 from edgekit.devices.cost_models.flash import FlashEstimate
 from edgekit.devices.cost_models.microcontroller import LatencyEstimate
+from edgekit.devices.infer_job import InferRequest, infer
 from edgekit.devices.memory import memory_shortage
-from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.runtimes.tflite_micro import LARGEST, RUNTIME
 from edgekit.stages.benchmark import npu
 from edgekit.stages.benchmark.device_fit import TARGET, estimate_code_size
@@ -27,7 +28,6 @@ from edgekit.stages.benchmark.micro_job import ArenaRequest, read_allocation, tr
 from edgekit.stages.benchmark.npu_job import NpuFit
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe, lifetimes_of
-from edgekit.stages.validation.infer_job import InferRequest, infer
 from edgekit.stages.validation.validate import tolerances_for
 from edgekit.targets._tflite import c_array
 from edgekit.workers.environment import Environment

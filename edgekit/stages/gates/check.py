@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from edgekit.config.device_profile import load_profile
 from edgekit.core.errors import InputError
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.measurement import Measurement, load_measurement
 from edgekit.core.records.validation import VALIDATION_FILE, Drift, Validation, load_validation, validation_file
 from edgekit.core.values.budgets import Budget, Verdict, judge, strictest
-from edgekit.devices.profile import load_profile
 from edgekit.stages.benchmark.bench import HOST
 from edgekit.stages.context import Context, relative
 

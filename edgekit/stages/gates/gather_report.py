@@ -11,7 +11,7 @@ from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.source import load_source
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.file_names import SOURCE_FILE
-from edgekit.devices import host
+from edgekit.devices import host_machine
 from edgekit.stages.context import Context
 from edgekit.stages.gates.check import check_one, emulated_validations_of, measurements_of, validation_of
 
@@ -46,7 +46,7 @@ def assemble(context: Context, rows: Sequence[ReportRow]) -> Report:
     """The report on these artifacts. Raises InputError when a source's description is damaged."""
     folders = sorted({item.artifact.folder.parent / "source" for item in rows})
     sources = tuple(load_source(folder) for folder in folders if (folder / SOURCE_FILE).is_file())
-    return Report(__version__, host.description(), sources, tuple(rows), _class_names(context, rows))
+    return Report(__version__, host_machine.description(), sources, tuple(rows), _class_names(context, rows))
 
 
 def _class_names(context: Context, rows: Sequence[ReportRow]) -> dict[str, tuple[str, ...]]:

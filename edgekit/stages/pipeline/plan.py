@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from edgekit.config.device_profile import DeviceProfile, load_profile
 from edgekit.config.loader import SourceMapped
 from edgekit.config.project import HOST, ProjectConfig
 from edgekit.config.toml_lines import Location
@@ -19,7 +20,6 @@ from edgekit.core.records.validation import VALIDATION_FILE, validation_file
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.devices.emulation import emulator
-from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.stages.pipeline.plan_builder import PlanBuilder, host_description, to_json_values, versions, with_location
 from edgekit.stages.pipeline.plan_sources import sources
 from edgekit.stages.pipeline.plan_variants import artifact_steps, variants

@@ -21,7 +21,7 @@ from edgekit.core.environment.project import Project
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
-from edgekit.devices import host
+from edgekit.devices import host_machine
 
 
 @dataclass(frozen=True)
@@ -108,4 +108,4 @@ def code_files(builder: PlanBuilder, path: Path, top: Path) -> tuple[StepInput, 
 @cache
 def host_description() -> str:
     """This machine, told once."""
-    return host.description()
+    return host_machine.description()

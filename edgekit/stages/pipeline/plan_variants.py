@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from edgekit.config.device_profile import DeviceProfile
 from edgekit.config.project import HOST, ModelEntry
 from edgekit.config.toml_lines import Location
 from edgekit.contracts.bridge import BRIDGES
@@ -24,7 +25,6 @@ from edgekit.core.values.budgets import CHECK_FILE, Budget
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.emulation import pins
-from edgekit.devices.profile import DeviceProfile
 from edgekit.runtimes._tflite_micro_code_size import REQUIRES as CODE_SIZE_REQUIRES
 from edgekit.stages.conversion import routes
 from edgekit.stages.models.train import parse_frameworks

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from edgekit.config.device_profile import DeviceProfile, load_profile
 from edgekit.config.project import HOST, is_code_reference
 from edgekit.core.build.graph import Graph, Step, StepKind
 from edgekit.core.environment.atomic_files import write_json, write_text
@@ -20,7 +21,6 @@ from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.specs import Route, Variant
 from edgekit.devices.emulation import emulator
-from edgekit.devices.profile import DeviceProfile, load_profile
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.benchmark.bench import summary as bench_summary
 from edgekit.stages.benchmark.device_fit import why_exceeds_device

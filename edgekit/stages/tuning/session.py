@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgekit.config.device_profile import DeviceProfile
 from edgekit.contracts.target import Target
 from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import Finished, Noted, Progress, Started
@@ -20,7 +21,6 @@ from edgekit.core.records.tuning import Candidate, Constraints, LayerSensitivity
 from edgekit.core.units import format_bytes
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.devices.emulation import emulator
-from edgekit.devices.profile import DeviceProfile
 from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench_one, emulates
 from edgekit.stages.benchmark.emulated_bench import emulate_one
 from edgekit.stages.context import Context, runtime_environment

@@ -29,10 +29,10 @@ from edgekit.core.records.validation import Drift, Validation, validation_file
 from edgekit.core.values.file_names import GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.specs import FLOAT_PRECISIONS
 from edgekit.devices.emulation import emulator, pins
+from edgekit.devices.infer_job import InferRequest, infer
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.validation.compare import call_worker
 from edgekit.stages.validation.diff import source_beside
-from edgekit.stages.validation.infer_job import InferRequest, infer
 from edgekit.stages.validation.model_run_job import run_with_rounding
 
 THREADS = 1

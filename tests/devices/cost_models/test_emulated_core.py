@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgekit.config.device_profile import Core, CostSpec, DeviceProfile, MemorySpec, ThreadCost
 from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts
 from edgekit.devices.cost_models import emulated_core
 from edgekit.devices.cost_models.emulated_core import Coefficients, TimingRow
-from edgekit.devices.profile import Core, CostSpec, DeviceProfile, MemorySpec, ThreadCost
 
 PROFILE = DeviceProfile("Tiny", "board", "T1", "armv8-a", (Core("big", 4, 2000),), MemorySpec(2**30))
 TRUE = Coefficients(0.8, 8.0, {1: 5.0, 4: 9.0})

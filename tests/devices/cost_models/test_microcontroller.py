@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from edgekit.config.device_profile import load_profile
 from edgekit.core.environment.project import shipped
 from edgekit.devices.cost_models import microcontroller
 from edgekit.devices.cost_models.microcontroller import TinyRow
-from edgekit.devices.profile import load_profile
 
 CLOCK_MHZ = 100
 WORK = (("a", 1_000_000, 1_000), ("b", 10_000_000, 400_000), ("c", 3_000_000, 90_000), ("d", 500_000, 40_000))

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from edgekit.config.device_profile import Core, DeviceProfile, MemorySpec
 from edgekit.core.values.specs import PRECISIONS
 from edgekit.devices.cost_models.roofline import Roofline, roofline
-from edgekit.devices.profile import Core, DeviceProfile, MemorySpec
 
 BIG = Core("big", 4, 1000, macs_per_cycle={"float32": 4.0, "int8": 16.0})
 LITTLE = Core("little", 4, 100, macs_per_cycle={"float32": 1.0, "int8": 1.0})

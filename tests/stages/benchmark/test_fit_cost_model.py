@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from _helpers.support import call
 
+from edgekit.config.device_profile import CostSpec, ThreadCost, load_profile
 from edgekit.core.environment.project import open_project, shipped
 from edgekit.core.errors import InputError
-from edgekit.devices.profile import CostSpec, ThreadCost, load_profile
 from edgekit.stages.benchmark import fit_cost_model
 
 TABLE = shipped("device_profiles") / "measured" / fit_cost_model.MEASURED_FILE

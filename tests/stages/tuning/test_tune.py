@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from edgekit.config.device_profile import load_profile
 from edgekit.core.environment.project import open_project
 from edgekit.core.events import Noted, ignore
 from edgekit.core.values.quantization_recipe import Recipe
-from edgekit.devices.profile import load_profile
 from edgekit.stages.benchmark.bench import BenchOptions
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import routes

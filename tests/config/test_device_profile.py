@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.config.device_profile import Core, load_profile
 from edgekit.core.errors import InputError
-from edgekit.devices.profile import Core, load_profile
 
 FILES = sorted((Path(__file__).parents[2] / "device_profiles").glob("*.toml"))
 by_name = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command that finds nothing to do needs this host's name, and no profile
-    from edgekit.devices.profile import DeviceProfile
+    from edgekit.config.device_profile import DeviceProfile
 
 
 @dataclass(frozen=True)
