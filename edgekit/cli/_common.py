@@ -188,7 +188,9 @@ def failures(context: Context) -> list[dict[str, Any]]:
 
 def _names(kind: str) -> list[str]:
     """Names to complete, from the folders; a completion never fails."""
+    from edgekit.contracts.executor import EXECUTORS
     from edgekit.contracts.report import REPORTS
+    from edgekit.contracts.runtime import RUNTIMES
     from edgekit.contracts.target import TARGETS
     from edgekit.core.environment.project import Project
     from edgekit.core.values.specs import PRECISIONS
@@ -202,6 +204,8 @@ def _names(kind: str) -> list[str]:
         "device": lambda: list(project.device_files()),
         "precision": lambda: list(PRECISIONS),
         "format": REPORTS.names,
+        "runtime": RUNTIMES.names,
+        "executor": EXECUTORS.names,
     }
     return known[kind]()
 
@@ -234,6 +238,24 @@ timeout_option = click.option(
     default=600.0,
     show_default=True,
     help="Seconds that one step may take before it is stopped.",
+)
+
+
+runtime_option = click.option(
+    "--runtime",
+    metavar="NAME",
+    default="",
+    shell_complete=complete("runtime"),
+    help="Instead of each target's default runtime. See: edgekit targets",
+)
+
+executor_option = click.option(
+    "--executor",
+    "executors",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=complete("executor"),
+    help="Where to run, beside this host: a plug-in such as 'emulated'; may be repeated.",
 )
 
 

@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from edgekit.cli._common import ArtifactFilter, CommandSession, common, complete, failures, selection_options
+from edgekit.cli._common import (
+    ArtifactFilter,
+    CommandSession,
+    common,
+    complete,
+    executor_option,
+    failures,
+    runtime_option,
+    selection_options,
+)
 
 
 @click.command("bench", short_help="Measure size, latency and memory.")
@@ -27,6 +36,8 @@ from edgekit.cli._common import ArtifactFilter, CommandSession, common, complete
     multiple=True,
     help="'emulated' adds the device's core under QEMU; see: edgekit devices setup --help",
 )
+@runtime_option
+@executor_option
 @click.option("--threads", type=click.IntRange(min=1), help="Instead of the profile's (this host as it is: 1).")
 @click.option(
     "--min-duration",
@@ -50,6 +61,8 @@ def command(
     choice: ArtifactFilter,
     devices: tuple[str, ...],
     tiers: tuple[str, ...],
+    runtime: str,
+    executors: tuple[str, ...],
     threads: int | None,
     min_duration: float,
     min_runs: int,
@@ -76,16 +89,19 @@ def command(
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated --per-op
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated --baseline main.json
       edgekit bench simple_cnn --target tflite:int8 --threads 2 --json
+      edgekit bench simple_cnn --target tflite:int8 --runtime tflite-micro
     """
     from dataclasses import asdict
 
     from edgekit.config.device_profile import DeviceProfile, load_profile
     from edgekit.core.errors import unknown_name
+    from edgekit.core.values.specs import HOST
     from edgekit.reports.console import bench_tables
-    from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench
+    from edgekit.stages.benchmark.bench import BenchOptions, bench
     from edgekit.stages.gates.baseline import load_baseline, regressions
-    from edgekit.stages.selection import Selection, artifacts
+    from edgekit.stages.selection import Selection, artifacts, check_executors, with_runtime
 
+    check_executors(executors)
     allowed = _share(baseline, max_regression)
     before = load_baseline(baseline) if baseline else ()
     known = session.project.device_files()
@@ -99,12 +115,14 @@ def command(
         min_duration_s=min_duration,
         min_runs=min_runs,
         timeout_s=timeout,
-        emulated="emulated" in tiers,
+        emulated="emulated" in (*tiers, *executors),
+        runtime=runtime,
+        executors=tuple(name for name in executors if name not in ("host", "emulated")),
         emulated_timeout_s=2 * timeout,
         per_op=per_op,
     )
     with session.context() as context:
-        chosen = artifacts(context, Selection(*choice))
+        chosen = with_runtime(context, artifacts(context, Selection(*choice)), runtime)
         done = bench(context, chosen, profiles or [(HOST, None)], options)
     verdicts = regressions(before, done, allowed, str(baseline)) if baseline else ()
     broken = [verdict for verdict in verdicts if not verdict.passed]

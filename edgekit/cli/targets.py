@@ -39,13 +39,15 @@ def command(session: CommandSession) -> int:
                     "source": kind,
                     "routes": {precision: list(found[0].steps) for precision, found in reached.items()},
                     "runtime": target.runtime,
+                    "runtimes": list(routes.runtimes_of(name)),
                     "suffix": target.suffixes[0],
                     "can_export": installed,
                     "can_run": runs,
                 }
             )
             ready = "yes" if installed and runs else "see: edgekit doctor"
-            rows.append((name, kind, ", ".join(reached), target.suffixes[0], runtime.title, ready))
+            titles = ", ".join(RUNTIMES.load(runner).title for runner in routes.runtimes_of(name))
+            rows.append((name, kind, ", ".join(reached), target.suffixes[0], titles, ready))
     header = ("target", "from", "precisions", "file", "runtime", "installed")
     session.answer({"targets": data}, lambda: table(header, rows, left=6, color=session.color))
     return 0

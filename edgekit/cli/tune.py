@@ -114,7 +114,8 @@ def _options(session: CommandSession, **options: Any) -> TuneOptions:
     from edgekit.config.device_profile import load_profile
     from edgekit.core.errors import InputError
     from edgekit.core.units import parse_bytes, parse_seconds, parse_share
-    from edgekit.stages.benchmark.bench import HOST, BenchOptions
+    from edgekit.core.values.specs import HOST
+    from edgekit.stages.benchmark.bench import BenchOptions
     from edgekit.stages.tuning.tune import TuneOptions
 
     device, tier = options["device"], options["tier"]

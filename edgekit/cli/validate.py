@@ -13,16 +13,18 @@ from edgekit.cli._common import (
     RenamedOption,
     common,
     complete,
+    executor_option,
     failures,
+    runtime_option,
     selection_options,
     timeout_option,
 )
 
 if TYPE_CHECKING:
+    from edgekit.contracts.executor import Place
     from edgekit.core.numerics.output_comparison import Comparison
     from edgekit.core.numerics.tolerances import Tolerances
     from edgekit.core.records.validation import Drift, Validation
-    from edgekit.devices.emulation.emulator import Guest
 
 
 @click.command("validate", short_help="Compare artifacts with what they were made from.")
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     shell_complete=complete("device"),
     help="Run them on this device's emulated core, and compare with this host too; may be repeated.",
 )
+@runtime_option
+@executor_option
 @click.option(
     "--stress",
     cls=RenamedOption,
@@ -49,6 +53,8 @@ def command(
     session: CommandSession,
     choice: ArtifactFilter,
     devices: tuple[str, ...],
+    runtime: str,
+    executors: tuple[str, ...],
     stress: bool,
     explain: bool,
     timeout: float,
@@ -65,19 +71,30 @@ def command(
       edgekit validate simple_cnn --device raspberry-pi-4b
       edgekit validate gru --precision float32 --explain
       edgekit validate gru --stress
+      edgekit validate simple_cnn --target tflite:int8 --runtime tflite-micro
     """
     from dataclasses import asdict
 
+    from edgekit.contracts.executor import EXECUTORS, Place
+    from edgekit.core.values.specs import HOST
     from edgekit.reports.console import table
-    from edgekit.stages.selection import Selection, artifacts
-    from edgekit.stages.validation.validate import reasons_for, tolerances_for, validate, validate_emulated
+    from edgekit.stages.selection import Selection, artifacts, check_executors, with_runtime
+    from edgekit.stages.validation.validate import EMULATED, reasons_for, tolerances_for, validate, validate_elsewhere
+
+    check_executors(executors)
 
     with session.context(timeout) as context:
-        guests = [_guest(session, name) for name in devices]
-        chosen = artifacts(context, Selection(*choice))
-        done = (
-            validate_emulated(context, chosen, guests, timeout) if guests else validate(context, chosen, stress=stress)
-        )
+        places = [_place(session, name) for name in devices]
+        chosen = with_runtime(context, artifacts(context, Selection(*choice)), runtime)
+        elsewhere = [name for name in executors if name != HOST] or ([EMULATED] if places else [])
+        if EMULATED in elsewhere:
+            _check_emulation(places)
+        done: tuple[Validation, ...] = ()
+        for name in elsewhere:
+            where = places or [Place(HOST)]
+            done += validate_elsewhere(context, chosen, EXECUTORS.load(name), where, timeout, runtime)
+        if not elsewhere:
+            done = validate(context, chosen, stress=stress, runtime=runtime)
         limits = {item.label: _limits(tolerances_for(context, item)) for item in chosen}
         reasons = {item.label: reasons_for(context, item) for item in chosen} if explain else {}
     data = {
@@ -109,11 +126,23 @@ def _told(
                 yield f"  {output}: {limit} {limits[label][output][limit]:.8g}: {sentence}\n"
 
 
-def _guest(session: CommandSession, name: str) -> Guest:
+def _place(session: CommandSession, name: str) -> Place:
     from edgekit.config.device_profile import load_profile
+    from edgekit.contracts.executor import Place
+
+    return Place(name, load_profile(session.project.device_file(name)))
+
+
+def _check_emulation(places: Sequence[Place]) -> None:
+    """Raises InputError, MissingDependency, before anything is run, for a device whose emulation is not set up."""
+    from edgekit.core.errors import InputError
     from edgekit.devices.emulation.emulator import open_guest
 
-    return open_guest(name, load_profile(session.project.device_file(name)))
+    for place in places:
+        assert place.profile is not None  # _place has loaded it
+        open_guest(place.device, place.profile)
+    if not places:
+        raise InputError("the emulated core is a device's: name it with --device NAME")
 
 
 def _named_once(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
@@ -127,7 +156,7 @@ def _named_once(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
 def _rows(validations: Sequence[Validation], every: bool) -> Iterator[tuple[str, ...]]:
     """The figures that have a tolerance, beside it; all of them with -v."""
     for item in validations:
-        on = f" on {item.device}" if item.device else ""
+        on = f" on {item.place}" if item.device else ""
         name = (f"{item.model}/{item.kind}", f"{item.variant}{on}")
         yield from ((*name, *cells) for cells in _comparison_rows(item.comparisons, "", every))
         yield from ((*name, *cells) for cells in _comparison_rows(item.against_host, "to host: ", every))

@@ -18,7 +18,6 @@ from edgekit.core.errors import InputError
 PROJECT_FILE = "edgekit.toml"
 
 # The device name that stands for this machine, without a device profile.
-HOST = "host"
 
 _CODE_REFERENCE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +15,13 @@ from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.affine_quantization import from_tensor, to_tensor
 from edgekit.core.numerics.metrics import Array
+from edgekit.core.records.memory_plan import Arena
 from edgekit.core.records.operator_costs import OperatorCost
+from edgekit.core.records.section_sizes import CodeSize
 from edgekit.core.values.specs import Signature, TensorSpec
+
+# The largest arena that is tried, in bytes: more than any microcontroller has.
+MAX_ARENA_BYTES = 1 << 26
 
 
 class UnknownSignature(InputError):
@@ -76,12 +81,26 @@ class Session(ABC):
 
 
 class Runtime(ABC):
-    """What executes model files of one format. `variables` is the environment that its process is started with."""
+    """Executes model files of one format.
+
+    A target's default runtime is the one that the target names; every other runtime whose `targets` lists the target
+    runs its files too, with `--runtime NAME`.
+
+    Attributes:
+        name: The runtime's name, as `--runtime` takes it.
+        title: The runtime's name for people.
+        targets: The targets whose files it runs.
+        requires: What has to be installed.
+        variables: The environment variables that its process is started with.
+        code_size_requires: What has to be installed to tell the code size of operators.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    targets: ClassVar[tuple[str, ...]]
     requires: ClassVar[tuple[Requirement, ...]]
     variables: ClassVar[Mapping[str, str]] = {}
+    code_size_requires: ClassVar[tuple[Requirement, ...]] = ()
 
     def open(self, path: Path, *, threads: int, signature: Signature | None = None) -> Session:
         """Loads the file. `signature` is needed where the file itself has none.
@@ -135,6 +154,23 @@ class Runtime(ABC):
     def save_optimized_model(self, path: Path, to: Path) -> Path:
         """The model as the runtime runs it once it has fused what it can: written to `to`, or the file itself."""
         return path
+
+    @property
+    def has_arena(self) -> bool:
+        """Whether it runs models in one arena of a fixed size, as on a microcontroller."""
+        return type(self).try_arena is not Runtime.try_arena
+
+    def try_arena(self, path: Path, size: int) -> str | None:
+        """Return why a model does not run in an arena of that many bytes, or None. One that is too small may crash."""
+        raise InputError(f"{path}: {self.title} has no arena")
+
+    def read_allocation(self, path: Path, size: int) -> Arena:
+        """Return what an arena of that many bytes consists of."""
+        raise InputError(f"{path}: {self.title} has no arena")
+
+    def code_size(self, operators: Sequence[str]) -> CodeSize:
+        """Return the code size of operators, and of the interpreter that runs them."""
+        raise InputError(f"{self.title} does not tell the code size of operators")
 
     @abstractmethod
     def load_library(self) -> None:

@@ -1,4 +1,4 @@
-"""Running an artifact on samples; runs inside a worker."""
+"""Running a model file on samples; runs inside a worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekit.workers.job import worker_job
 
 
 @dataclass(frozen=True)
-class InferRequest:
+class RunRequest:
     """Samples for a model file.
 
     Attributes:
@@ -35,7 +35,7 @@ class InferRequest:
 
 
 @worker_job
-def infer(request: InferRequest, _emit: Listener) -> dict[str, Array]:
+def run_model(request: RunRequest, _emit: Listener) -> dict[str, Array]:
     """Return the outputs by name as real values, shape (N, ...)."""
     runtime = RUNTIMES.load(request.runtime)
     session = runtime.open(Path(request.path), threads=request.threads, signature=request.signature)

@@ -64,6 +64,7 @@ class ExecuTorchRuntime(Runtime):
 
     name = "executorch"
     title = "ExecuTorch"
+    targets = ("executorch",)
     requires = (EXECUTORCH,)
     variables = {"CUDA_VISIBLE_DEVICES": "-1"}
 

@@ -12,6 +12,7 @@ class LiteInterpreterRuntime(TorchRuntime):
 
     name = "lite-interpreter"
     title = "PyTorch lite interpreter"
+    targets = ("lite-interpreter",)
 
     def _load(self, path: str) -> Any:
         from torch.jit.mobile import _load_for_lite_interpreter

@@ -44,6 +44,7 @@ class LiteRT(Runtime):
 
     name = "litert"
     title = "LiteRT"
+    targets = ("tflite",)
     requires = (LITERT,)
 
     def load_library(self) -> None:

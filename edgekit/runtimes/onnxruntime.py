@@ -53,6 +53,7 @@ class OnnxRuntime(Runtime):
 
     name = "onnxruntime"
     title = "ONNX Runtime"
+    targets = ("onnx",)
     requires = (ONNXRUNTIME,)
 
     def load_library(self) -> None:

@@ -6,23 +6,22 @@ import os
 import re
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.runtime import Runtime, Session
+from edgekit.contracts.runtime import MAX_ARENA_BYTES, Runtime, Session
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.memory_plan import Arena
+from edgekit.core.records.section_sizes import CodeSize
 from edgekit.core.values.specs import Quantization, Signature, TensorSpec
-from edgekit.runtimes._tflite_micro_code_size import TFLITE_MICRO
-
-LARGEST = 1 << 26
-"""The largest arena that is tried, in bytes: more than any microcontroller has."""
+from edgekit.runtimes._tflite_micro_code_size import REQUIRES as CODE_SIZE_REQUIRES
+from edgekit.runtimes._tflite_micro_code_size import TFLITE_MICRO, code_size
 
 _PART = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
 _MISSING = re.compile(r"Didn't find op for builtin opcode '(\w+)'|Unresolved custom op: (\S+)")
@@ -53,18 +52,20 @@ class TFLiteMicro(Runtime):
 
     name = "tflite-micro"
     title = "TensorFlow Lite Micro"
+    targets = ("tflite",)
     requires = (TFLITE_MICRO,)
+    code_size_requires = CODE_SIZE_REQUIRES
 
     def load_library(self) -> None:
         from tflite_micro.python.tflite_micro import runtime  # noqa: F401
 
     def _open(self, path: Path, threads: int, signature: Signature | None) -> MicroSession:
-        interpreter, told = _interpreter(read_bytes(path, "model file"), LARGEST)
+        interpreter, told = _interpreter(read_bytes(path, "model file"), MAX_ARENA_BYTES)
         if interpreter is None:
             raise InputError(f"{path}: TensorFlow Lite Micro does not take this file ({_reason(told)})")
         return MicroSession(interpreter, signature or _numbered(interpreter))
 
-    def attempt(self, path: Path, size: int) -> str | None:
+    def try_arena(self, path: Path, size: int) -> str | None:
         """Why the model does not run in an arena of that many bytes, or None: it does. Too small a one may crash."""
         interpreter, told = _interpreter(read_bytes(path, "model file"), size)
         if interpreter is None:
@@ -76,7 +77,7 @@ class TFLiteMicro(Runtime):
                 return _reason([*lines, str(error)])
         return None
 
-    def allocation(self, path: Path, size: int) -> Arena:
+    def read_allocation(self, path: Path, size: int) -> Arena:
         """What an arena of that many bytes is made of."""
         interpreter, told = _interpreter(read_bytes(path, "model file"), size)
         if interpreter is None:
@@ -85,6 +86,9 @@ class TFLiteMicro(Runtime):
             interpreter.print_allocations()
         parts = {name: int(found) for name, found in _PART.findall("\n".join(lines))}
         return Arena(size, parts.get("head", 0), parts.get("tail", 0))
+
+    def code_size(self, operators: Sequence[str]) -> CodeSize:
+        return code_size(operators)
 
 
 def _interpreter(content: bytes, size: int) -> tuple[Any, list[str]]:

@@ -21,6 +21,7 @@ class TorchScriptRuntime(TorchRuntime):
 
     name = "torchscript"
     title = "TorchScript runtime"
+    targets = ("torchscript",)
 
     def _load(self, path: str) -> Any:
         import torch

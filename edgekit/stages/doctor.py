@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.contracts.bridge import BRIDGES
+from edgekit.contracts.executor import EXECUTORS
 from edgekit.contracts.report import REPORTS
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.contracts.source import SOURCES
@@ -17,7 +18,7 @@ from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError
 
-KINDS: tuple[PluginKind[Any], ...] = (SOURCES, TARGETS, RUNTIMES, BRIDGES, TRAINERS, REPORTS)
+KINDS: tuple[PluginKind[Any], ...] = (SOURCES, TARGETS, RUNTIMES, EXECUTORS, BRIDGES, TRAINERS, REPORTS)
 
 # Modules of optional features that are no plug-ins: their module-level requirements are reported too. Importing one
 # imports no framework.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.contracts.executor import EXECUTORS
+from edgekit.contracts.runtime import RUNTIMES
+from edgekit.core.environment.requirements import require
 from edgekit.core.errors import EdgekitError, InputError, unknown_name
-from edgekit.core.events import Failed
+from edgekit.core.events import Failed, Noted
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.specs import TUNED
@@ -81,3 +84,30 @@ def _load(context: Context, folder: Path) -> Artifact | None:
         context.failures.append(error)
         context.emit(Failed(f"read {folder.name}", str(error)))
         return None
+
+
+def with_runtime(context: Context, artifacts: Sequence[Artifact], runtime: str) -> tuple[Artifact, ...]:
+    """Return the artifacts that a runtime runs; the others are noted. An empty name stands for each one's default.
+
+    Raises:
+        InputError: There is no such runtime, or it runs none of them; the message lists what does.
+    """
+    if not runtime:
+        return tuple(artifacts)
+    RUNTIMES.load(runtime)
+    runtimes = {artifact.manifest.target: routes.runtimes_of(artifact.manifest.target) for artifact in artifacts}
+    chosen = tuple(artifact for artifact in artifacts if runtime in runtimes[artifact.manifest.target])
+    if not chosen:
+        listed = "; ".join(f"{target}: {', '.join(names)}" for target, names in sorted(runtimes.items()))
+        raise InputError(f"{runtime} runs none of these artifacts; runtimes: {listed}")
+    for artifact in artifacts:
+        if artifact not in chosen:
+            context.emit(Noted(artifact.label, f"left out: {runtime} does not run {artifact.manifest.target} files"))
+    return chosen
+
+
+def check_executors(names: Iterable[str]) -> None:
+    """Raise InputError for an executor that does not exist, and MissingDependency where one lacks a package."""
+    for name in names:
+        executor = EXECUTORS.load(name)
+        require(executor.requires, f"the executor {name}")

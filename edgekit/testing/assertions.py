@@ -171,7 +171,8 @@ def _validate(artifact: str | Path) -> Validation:
 
 def _measure(artifact: str | Path, device: str | None) -> Mapping[str, float]:
     from edgekit.config.device_profile import load_profile
-    from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench_one
+    from edgekit.core.values.specs import HOST
+    from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 
     context = _session.context()
     profile = None if device is None else load_profile(context.project.device_file(device))

@@ -19,6 +19,7 @@ from _helpers.support import call
 
 import edgekit
 from edgekit.config.device_profile import load_profile
+from edgekit.contracts.executor import ModelFiles
 from edgekit.core.environment.project import open_project
 from edgekit.core.errors import StepCrashed, StepOutOfMemory, StepTimedOut
 from edgekit.core.events import ignore
@@ -175,7 +176,7 @@ def test_a_count_does_not_depend_on_whether_edgekit_was_compiled_before(root, gu
     monkeypatch.setattr(edgekit, "__file__", str(copy / "__init__.py"))
     for path in open_project(root).artifact_folders():
         artifact = load_artifact(path)
-        fresh = emulator.count(guest, artifact, 4, "count", 300)
+        fresh = emulator.count(guest, ModelFiles.of(artifact), 4, "count", 300)
         before = benches[0][artifact.manifest.target]["emulated"]
         assert fresh.counts.instructions == pytest.approx(before["counts"]["instructions"], rel=0.001)
         assert fresh.inferences == before["inferences"] == COUNTED

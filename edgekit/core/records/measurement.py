@@ -19,6 +19,37 @@ _OLDER = {1: {"how": "tag"}}
 
 
 @dataclass(frozen=True)
+class Execution:
+    """What an executor beside the host and the emulated core measured. Times in ms.
+
+    Attributes:
+        executor: The executor's name.
+        tier: What its figure is worth.
+        description: The machine that it ran on.
+        latency_ms: The latency of one inference.
+        low_ms: The lower end of its interval, or None.
+        high_ms: The upper end of its interval, or None.
+        threads: The number of threads.
+        wall: The distribution of the wall-clock times, or None.
+        load_ms: The time to load the model, or None.
+        peak_memory_bytes: The peak of the memory while it ran, or None.
+        notes: Remarks for the user.
+    """
+
+    executor: str
+    tier: str
+    description: str
+    latency_ms: float
+    low_ms: float | None
+    high_ms: float | None
+    threads: int
+    wall: Distribution | None = None
+    load_ms: float | None = None
+    peak_memory_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Measurement:
     """Figures in ms and bytes. `latency_ms` is one figure a tier: the median of `wall` for `host`, a roofline for
     `analytic`, the cost model's for `emulated`. Peak memory is above what the process held once the runtime's library
@@ -51,6 +82,7 @@ class Measurement:
     tag: str = ""
     kinds: Mapping[str, int] = field(default_factory=dict)
     operators: tuple[OperatorCost, ...] = ()
+    executions: tuple[Execution, ...] = ()
     schema_version: int = BENCH_SCHEMA
 
     @property
@@ -86,9 +118,14 @@ class Measurement:
         return max(known) if known else None
 
 
-def bench_file(device: str) -> str:
-    """`bench-raspberry-pi-4b.json`"""
-    return f"bench-{device}.json"
+def bench_file(device: str, runtime: str = "") -> str:
+    """Return the name of the file: `bench-raspberry-pi-4b.json`, `bench-host-tflite-micro.json`.
+
+    Args:
+        device: The device's name.
+        runtime: The runtime, where it is not the target's default.
+    """
+    return f"bench-{device}{f'-{runtime}' if runtime else ''}.json"
 
 
 def load_measurement(path: Path) -> Measurement:
@@ -109,5 +146,11 @@ def measurement_from_dict(data: Any, path: Path) -> Measurement:
             "notes": tuple(given["notes"]),
             "operators": tuple(OperatorCost(**item) for item in given.get("operators", ())),
             "emulated": emulated_from_dict(given["emulated"]) if given.get("emulated") else None,
+            "executions": tuple(_execution(item) for item in given.get("executions", ())),
         }
         return Measurement(**{**given, **made})
+
+
+def _execution(data: Mapping[str, Any]) -> Execution:
+    wall = Distribution(**data["wall"]) if data["wall"] else None
+    return Execution(**{**data, "wall": wall, "notes": tuple(data["notes"])})

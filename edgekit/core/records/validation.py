@@ -10,16 +10,22 @@ from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.numerics.output_comparison import Comparison, comparison_from_dict, format_figure
 from edgekit.core.numerics.statistics import ClassDrift, Interval, detectable_drop, samples_to_decide
 from edgekit.core.records.versioned_json import decode_versioned
-from edgekit.core.values.specs import Variant
+from edgekit.core.values.specs import HOST, Variant
 
 VALIDATION_SCHEMA = 3
 _OLDER = {2: {"how": "tag", "hard": "stress", "hard_cases": "stress_cases"}}
 VALIDATION_FILE = "validation.json"
 
 
-def validation_file(device: str | None) -> str:
-    """`validation.json`, or `validation-raspberry-pi-4b.json` for what ran on a device's emulated core."""
-    return VALIDATION_FILE if device is None else f"validation-{device}.json"
+def validation_file(device: str | None, *, executor: str = "", runtime: str = "") -> str:
+    """Return the name of the file: `validation.json`, `validation-raspberry-pi-4b.json`.
+
+    Args:
+        device: The device on which the artifact ran; None for this host.
+        executor: The executor, where it is neither the host nor the emulated core.
+        runtime: The runtime, where it is not the target's default.
+    """
+    return "-".join(["validation", *(part for part in (device, executor, runtime) if part)]) + ".json"
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,16 @@ class Validation:
     stress_cases: tuple[str, ...] = ()
     batches: tuple[Comparison, ...] = ()
     tag: str = ""
+    executor: str = ""
     schema_version: int = VALIDATION_SCHEMA
+
+    @property
+    def place(self) -> str:
+        """Where it ran, for people: a device's name, and the executor or the runtime where they are not the usual."""
+        device = self.device or HOST
+        if self.executor:
+            return f"{device} by {self.executor}"
+        return f"{device} in {self.runtime}" if device == HOST else device
 
     @property
     def variant(self) -> Variant:

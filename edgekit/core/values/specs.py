@@ -16,6 +16,9 @@ PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 FLOAT_PRECISIONS = ("float32", "float16")
 
 # PyTorch's c10::ScalarType, the numbers of tensor types in ExecuTorch programs. 8 to 10 are complex types.
+# The device of a bench without a profile: this machine as it is.
+HOST = "host"
+
 SCALAR_TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 7: "float64"} | {
     11: "bool"
 }

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from edgekit.config.device_profile import DeviceProfile, EmulationSpec
+from edgekit.contracts.executor import ModelFiles
 from edgekit.core.environment.atomic_files import mapped_write_errors, read_json, to_json, write_json
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import Counts, EmulatedLatency, parse_marks, peak_memory_bytes
 from edgekit.core.records.samples import Samples
-from edgekit.core.values.file_names import GOLDEN_FILE
 from edgekit.devices.cost_models import emulated_core
 from edgekit.devices.emulation import pins, setup, tools
 from edgekit.devices.emulation.guest import cache_arguments, guest_command
@@ -199,19 +198,18 @@ def _infer(guest: Guest, request: Mapping[str, Any], step: str, folder: Path, ti
         return {name.removeprefix("output/"): archive[name] for name in archive.files}
 
 
-def _request(artifact: Artifact, given: Path) -> dict[str, Any]:
-    manifest = artifact.manifest
+def _request(model: ModelFiles, given: Path) -> dict[str, Any]:
     return {
-        "runtime": manifest.runtime,
-        "file": str(artifact.verified_path()),
+        "runtime": model.runtime,
+        "file": str(model.path),
         "samples": str(given),
-        "signature": asdict(manifest.signature),
+        "signature": asdict(model.signature),
         "threads": 1,  # several would spin while they wait for one another, and be counted
     }
 
 
-def _ready(guest: Guest, artifact: Artifact) -> None:
-    missing = guest.missing(artifact.manifest.runtime)
+def _ready(guest: Guest, model: ModelFiles) -> None:
+    missing = guest.missing(model.runtime)
     if missing is not None:
         raise MissingDependency(missing)
 
@@ -225,14 +223,14 @@ class Counted:
     peak_memory_bytes: int
 
 
-def count(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> Counted:
+def count(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: float) -> Counted:
     """What the artifact takes on the device's core, whose caches so many threads share.
 
     Raises MissingDependency, InputError for a runtime that is not emulated, and StepError when the guest dies.
     """
-    _ready(guest, artifact)
+    _ready(guest, model)
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
-        request = _request(artifact, artifact.folder / GOLDEN_FILE)
+        request = _request(model, model.samples)
         request |= {"mode": "count", "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
         result = _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
         marks = parse_marks(Path(folder, _MARKS).read_text())
@@ -240,13 +238,13 @@ def count(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: 
 
 
 def count_each(
-    guest: Guest, artifact: Artifact, files: Sequence[Path], threads: int, step: str, timeout_s: float
+    guest: Guest, model: ModelFiles, files: Sequence[Path], threads: int, step: str, timeout_s: float
 ) -> list[Counts | None]:
     """What one inference of each file executes, with the artifact's samples; None for one that the runtime does not
     take. Raises like `count`."""
-    _ready(guest, artifact)
+    _ready(guest, model)
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
-        request = {**_request(artifact, artifact.folder / GOLDEN_FILE), "files": [str(file) for file in files]}
+        request = {**_request(model, model.samples), "files": [str(file) for file in files]}
         request |= {"mode": "count_each", "signature": None, "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
         result = _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
         marks = parse_marks(Path(folder, _MARKS).read_text())
@@ -258,28 +256,28 @@ def count_each(
     return found
 
 
-def save_optimized_model(guest: Guest, artifact: Artifact, to: Path, step: str, timeout_s: float) -> Path:
+def save_optimized_model(guest: Guest, model: ModelFiles, to: Path, step: str, timeout_s: float) -> Path:
     """The artifact's model as its runtime runs it on the device's core, written to `to`; or its own file, where the
     runtime cannot write it. Raises like `count`."""
-    _ready(guest, artifact)
+    _ready(guest, model)
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
-        request = {**_request(artifact, artifact.folder / GOLDEN_FILE), "mode": "as_run", "to": str(to)}
+        request = {**_request(model, model.samples), "mode": "as_run", "to": str(to)}
         return Path(_run(guest, request, step, Path(folder), timeout_s)["file"])
 
 
 def infer(
-    guest: Guest, artifact: Artifact, inputs: Mapping[str, Array], step: str, timeout_s: float
+    guest: Guest, model: ModelFiles, inputs: Mapping[str, Array], step: str, timeout_s: float
 ) -> dict[str, Array]:
     """What the artifact answers on the device's core: real values by output. Raises like `count`."""
-    _ready(guest, artifact)
+    _ready(guest, model)
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
         given = Path(folder, "given.npz")
         Samples(dict(inputs), {}).save(given)
-        return _infer(guest, _request(artifact, given), step, Path(folder), timeout_s)
+        return _infer(guest, _request(model, given), step, Path(folder), timeout_s)
 
 
-def emulate(guest: Guest, artifact: Artifact, threads: int, step: str, timeout_s: float) -> EmulatedLatency:
+def emulate(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: float) -> EmulatedLatency:
     """Counts and the predicted latency for so many threads. Raises like `count`."""
-    found = count(guest, artifact, threads, step, timeout_s)
+    found = count(guest, model, threads, step, timeout_s)
     predicted = emulated_core.predict(guest.profile, guest.spec.cpu, found.counts, threads, found.inferences)
     return replace(predicted, peak_memory_bytes=found.peak_memory_bytes)

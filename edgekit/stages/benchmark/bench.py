@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import json
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from edgekit.config.device_profile import DeviceProfile
+from edgekit.contracts.executor import (
+    EXECUTORS,
+    BenchRequest,
+    BenchResult,
+    ExecutionSession,
+    ModelFiles,
+    Place,
+    PreparedBench,
+)
 from edgekit.contracts.runtime import RUNTIMES
-from edgekit.core.environment.atomic_files import mapped_write_errors, to_json, write_json
+from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted, Started
-from edgekit.core.numerics.timing import Distribution
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import EmulatedLatency
-from edgekit.core.records.measurement import Measurement, bench_file
-from edgekit.core.records.operator_costs import OperatorCost
+from edgekit.core.records.measurement import Execution, Measurement, bench_file
 from edgekit.core.units import format_bytes, format_ms
-from edgekit.core.values.file_names import GOLDEN_FILE
-from edgekit.core.values.specs import ModelDescription
+from edgekit.core.values.specs import HOST, ModelDescription
 from edgekit.devices import host_machine
 from edgekit.devices.cost_models import microcontroller, roofline
 from edgekit.devices.emulation import emulator, pins
@@ -36,13 +39,10 @@ from edgekit.stages.benchmark.emulated_bench import EmulationOptions, emulate_al
 from edgekit.stages.concurrency import default_parallelism, run_concurrently
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe
-from edgekit.workers.environment import Environment
-from edgekit.workers.gated_process import GatedProcess
 from edgekit.workers.measurement_lock import MeasurementLock
 
 _NOISE = 1.1  # a difference smaller than this is no difference on a shared machine
-_turns = MeasurementLock()
-HOST = "host"  # the device name of a bench without a profile
+_lock = MeasurementLock()
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,17 @@ class BenchOptions:
     warm_up_max_s: float = 3.0
     timeout_s: float = 300.0
     emulated: bool = False
+    runtime: str = ""
+    executors: tuple[str, ...] = ()
     emulated_timeout_s: float = emulator.TIMEOUT_S
     per_op: bool = False
+
+    @property
+    def request(self) -> BenchRequest:
+        """The part that executors read."""
+        return BenchRequest(
+            self.threads, self.min_duration_s, self.min_runs, self.warm_up_max_s, self.timeout_s, self.per_op
+        )
 
     @property
     def prediction(self) -> EmulationOptions:
@@ -75,56 +84,11 @@ def compressed_bytes(path: Path) -> int:
     return len(gzip.compress(path.read_bytes(), compresslevel=9, mtime=0))
 
 
-@contextlib.contextmanager
-def _prepared(
-    context: Context, artifact: Artifact, plan: host_machine.HostPlan, options: BenchOptions, step: str
-) -> Iterator[Callable[[], dict[str, Any]]]:
-    """The host tier: the runner in a process of its own, with the runtime's library loaded; what is yielded measures.
-
-    The process gets its cores when it measures: others may prepare beside it before.
-    """
-    runtime = RUNTIMES.load(artifact.manifest.runtime)
-    require(runtime.requires, f"the runtime {runtime.name}")
-    # OpenBLAS is numpy's, with which nothing is measured; its threads would keep the process from being copied.
-    variables = {"OMP_NUM_THREADS": str(plan.threads), "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    everything = tuple(sorted({**variables, **runtime.variables}.items()))
-    environment = Environment(everything, None, plan.memory_limit_bytes)
-    with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder:
-        request, result = Path(folder, "request.json"), Path(folder, "result.json")
-        with mapped_write_errors(request):
-            request.write_text(
-                to_json(
-                    {
-                        "runtime": artifact.manifest.runtime,
-                        "file": str(artifact.verified_path()),
-                        "samples": str(artifact.folder / GOLDEN_FILE),
-                        "signature": asdict(artifact.manifest.signature),
-                        "threads": plan.threads,
-                        "cpus": plan.cpus,
-                        "min_duration_s": options.min_duration_s,
-                        "min_runs": options.min_runs,
-                        "warm_up_max_s": options.warm_up_max_s,
-                        "per_op": options.per_op,
-                    }
-                )
-            )
-        words, about = [str(request), str(result)], [artifact.manifest.runtime]
-        start = context.pool.fork_servers.start("edgekit.runtimes._runner", about, environment, options.timeout_s)
-        with GatedProcess(start, words, environment, step=step, timeout_s=options.timeout_s) as process:
-
-            def measure() -> dict[str, Any]:
-                process.release()
-                measured: dict[str, Any] = json.loads(result.read_text())
-                return measured
-
-            yield measure
-
-
 def _latencies(
-    profile: DeviceProfile | None, artifact: Artifact, description: ModelDescription, measured: dict[str, Any]
+    profile: DeviceProfile | None, artifact: Artifact, description: ModelDescription, host_ms: float
 ) -> tuple[dict[str, float], list[str]]:
     """One figure a tier, and why a tier has none."""
-    latencies = {"host": float(measured["wall"]["p50_ms"])}
+    latencies = {"host": host_ms}
     if profile is None:
         return latencies, []
     made = microcontroller.estimate_latency(
@@ -180,25 +144,27 @@ def bench_one(
     Raises InputError when the artifact is damaged, MissingDependency, StepError when its process does not survive it.
     """
     step = step_name(artifact, device)
-    plan = host_machine.plan(profile, options.threads)
+    manifest = artifact.manifest
+    place, session = Place(device, profile), ExecutionSession(step, context.pool)
+    other_runtime = options.runtime if options.runtime != manifest.runtime else ""
     with contextlib.ExitStack() as prepared:
-        with _turns.preparing():
-            description = describe(context, artifact.manifest.target, artifact.verified_path(), step)
+        with _lock.preparing():
+            model = ModelFiles.of(artifact, options.runtime)
+            description = describe(context, manifest.target, artifact.path, step)
             compressed = sum(map(compressed_bytes, artifact.paths))
-            measure = prepared.enter_context(_prepared(context, artifact, plan, options, step))
-        waiting = time.perf_counter()
-        with _turns.measuring():
-            waited_s = time.perf_counter() - waiting
-            measured = measure()
-    context.pool.cpu_wait_s[step] = context.pool.cpu_wait_s.get(step, 0.0) + waited_s
-    latency_ms, notes = _latencies(profile, artifact, description, measured)
-    untold = _missing_operator_notes(artifact, emulated, options)
-    for note in untold:
+            measuring = EXECUTORS.load(HOST).prepare(session, model, place, options.request)
+            host_bench = prepared.enter_context(measuring)
+        host = _run_alone(context, host_bench, step)
+    executions = _execute_elsewhere(context, session, model, place, options)
+    latency_ms, notes = _latencies(profile, artifact, description, host.latency_ms)
+    operator_notes = _missing_operator_notes(artifact, emulated, options)
+    for note in operator_notes:
         context.emit(Noted(step, note))
-    notes += [_why_not_emulated(artifact, profile, options), *untold]
+    notes += [_why_not_emulated(artifact, profile, options), *operator_notes]
     if emulated is not None:
         latency_ms = {**latency_ms, "emulated": emulated.latency_ms}
-    manifest = artifact.manifest
+    latency_ms = {**{execution.tier: execution.latency_ms for execution in executions}, **latency_ms}
+    assert host.wall is not None and host.cpu is not None and host.load_ms is not None  # the host measures all of it
     measurement = Measurement(
         model=manifest.model,
         kind=manifest.source["kind"],
@@ -206,30 +172,73 @@ def bench_one(
         precision=manifest.precision,
         artifact_sha256=manifest.sha256,
         device=device,
-        runtime=manifest.runtime,
+        runtime=model.runtime,
         size_bytes=manifest.size_bytes,
         compressed_bytes=compressed,
         latency_ms=latency_ms,
-        load_ms=measured["load_ms"],
-        first_inference_ms=measured["first_inference_ms"],
-        warm_up_runs=measured["warm_up_runs"],
-        wall=Distribution(**measured["wall"]),
-        cpu=Distribution(**measured["cpu"]),
-        threads=plan.threads,
-        cpus=None if measured["cpus"] is None else tuple(measured["cpus"]),
-        host=host_machine.description(),
-        peak_memory_load_bytes=measured["peak_memory_load_bytes"],
-        peak_memory_run_bytes=measured["peak_memory_run_bytes"],
+        load_ms=host.load_ms,
+        first_inference_ms=host.first_inference_ms or 0.0,
+        warm_up_runs=host.warm_up_runs or 0,
+        wall=host.wall,
+        cpu=host.cpu,
+        threads=host.threads,
+        cpus=host.cpus,
+        host=host.description,
+        peak_memory_load_bytes=host.peak_memory_load_bytes,
+        peak_memory_run_bytes=host.peak_memory_run_bytes,
         macs=description.macs,
         weight_bytes=description.weight_bytes,
-        notes=tuple(note for note in (plan.note, *notes) if note),
+        notes=tuple(note for note in (*host.notes, *notes) if note),
         emulated=emulated,
         tag=manifest.variant.tag,
         kinds={op.name: op.count for op in description.ops},
-        operators=tuple(OperatorCost(**item) for item in measured["operators"]),
+        operators=host.operators,
+        executions=executions,
     )
-    write_json(artifact.folder / bench_file(device), asdict(measurement))
+    write_json(artifact.folder / bench_file(device, other_runtime), asdict(measurement))
     return measurement
+
+
+def _run_alone(context: Context, prepared: PreparedBench, step: str) -> BenchResult:
+    """Measure while nothing else measures or prepares; the time spent waiting is no part of the step's own."""
+    waiting = time.perf_counter()
+    with _lock.measuring():
+        waited_s = time.perf_counter() - waiting
+        result = prepared.run()
+    context.pool.cpu_wait_s[step] = context.pool.cpu_wait_s.get(step, 0.0) + waited_s
+    return result
+
+
+def _execute_elsewhere(
+    context: Context, session: ExecutionSession, model: ModelFiles, place: Place, options: BenchOptions
+) -> tuple[Execution, ...]:
+    """What the executors measure that were named beside the host; one that does not run the model is noted."""
+    executions = []
+    for name in options.executors:
+        executor = EXECUTORS.load(name)
+        reason = executor.refusal(model.runtime, place)
+        if reason:
+            context.emit(Noted(session.step, f"no figure of {name}: {reason}", warning=True))
+            continue
+        require(executor.requires, f"the executor {name}")
+        with executor.prepare(session, model, place, options.request) as prepared:
+            result = _run_alone(context, prepared, session.step) if executor.exclusive else prepared.run()
+        executions.append(
+            Execution(
+                executor=name,
+                tier=executor.tier,
+                description=result.description,
+                latency_ms=result.latency_ms,
+                low_ms=result.low_ms,
+                high_ms=result.high_ms,
+                threads=result.threads,
+                wall=result.wall,
+                load_ms=result.load_ms,
+                peak_memory_bytes=result.peak_memory_run_bytes,
+                notes=result.notes,
+            )
+        )
+    return tuple(executions)
 
 
 def bench(

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgekit.contracts.runtime import RUNTIMES
 from edgekit.core.events import Listener
 from edgekit.core.records.section_sizes import CodeSize
-from edgekit.runtimes._tflite_micro_code_size import code_size
 from edgekit.workers.job import worker_job
 
 
 @dataclass(frozen=True)
 class CodeSizeRequest:
-    """Operators by name, as the file calls them."""
+    """Operators by name, as the file calls them, and the runtime that runs them."""
 
+    runtime: str
     operators: tuple[str, ...]
 
 
 @worker_job
 def read_code_size(request: CodeSizeRequest, _emit: Listener) -> CodeSize:
     """Return the code size of the operators and of the interpreter that runs them."""
-    return code_size(request.operators)
+    return RUNTIMES.load(request.runtime).code_size(request.operators)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+from edgekit.contracts.executor import ModelFiles
 from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.events import Started
 from edgekit.core.records.artifact import Artifact
@@ -43,7 +44,7 @@ def emulate_one(
     Raises InputError for a runtime that is not emulated, MissingDependency, and StepError when the guest dies.
     """
     step, threads = step_name(artifact, guest.name), options.threads or guest.profile.run.threads
-    found = emulator.emulate(guest, artifact, threads, step, options.timeout_s)
+    found = emulator.emulate(guest, ModelFiles.of(artifact), threads, step, options.timeout_s)
     if options.per_op and not operator_costs.why_not_by_operator(artifact):
         each = operator_costs.operator_costs(context, guest, artifact, threads, step, options.timeout_s)
         found = replace(found, operators=each)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.config.device_profile import CostSpec, DeviceProfile, load_profile
+from edgekit.contracts.executor import ModelFiles
 from edgekit.core.environment.atomic_files import read_bytes, read_json, sha256_file, write_json, write_text
 from edgekit.core.environment.project import open_project
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW, versions
@@ -133,7 +134,9 @@ def counted(guest: emulator.Guest, made: Network, threads: int) -> Counts:
     path = cache_folder() / "networks" / "counts" / f"{known}.json"
     if not path.is_file():
         step = f"count {made.artifact.label} for {threads} threads of {guest.name}"
-        write_json(path, asdict(emulator.count(guest, made.artifact, threads, step, emulator.TIMEOUT_S).counts))
+        write_json(
+            path, asdict(emulator.count(guest, ModelFiles.of(made.artifact), threads, step, emulator.TIMEOUT_S).counts)
+        )
     return Counts(**read_json(path, "counts"))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekit.config.device_profile import DeviceProfile, load_profile
+from edgekit.contracts.runtime import MAX_ARENA_BYTES, Runtime
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.errors import InputError, StepError
 from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
@@ -19,15 +20,15 @@ from edgekit.core.values.specs import ModelDescription
 from edgekit.devices.cost_models import microcontroller
 from edgekit.devices.cost_models.flash import FlashEstimate
 from edgekit.devices.cost_models.microcontroller import LatencyEstimate
-from edgekit.devices.infer_job import InferRequest, infer
+from edgekit.devices.infer_job import RunRequest, run_model
 from edgekit.devices.memory import memory_shortage
-from edgekit.runtimes.tflite_micro import LARGEST, RUNTIME
 from edgekit.stages.benchmark import npu
-from edgekit.stages.benchmark.device_fit import TARGET, estimate_code_size
+from edgekit.stages.benchmark.device_fit import estimate_code_size
 from edgekit.stages.benchmark.micro_job import ArenaRequest, read_allocation, try_arena
 from edgekit.stages.benchmark.npu_job import NpuFit
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe, lifetimes_of
+from edgekit.stages.conversion.routes import arena_runtime_of
 from edgekit.stages.validation.validate import tolerances_for
 from edgekit.targets._tflite import c_array
 from edgekit.workers.environment import Environment
@@ -78,19 +79,21 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
     MissingDependency, StepError when it does not survive.
     """
     manifest = artifact.manifest
+    runtime = arena_runtime_of(manifest.target)
+    assert runtime is not None  # the caller has chosen such artifacts
     path = str(artifact.verified_path().resolve())
     step = f"micro {artifact.label}"
-    found = _arena(context, path, step)
+    found = _smallest_arena(context, runtime, path, step)
     told = lifetimes_of(context, artifact)
     golden = artifact.golden()
     outputs = context.pool.call(
-        infer,
-        InferRequest(RUNTIME.name, path, manifest.signature, golden.inputs),
+        run_model,
+        RunRequest(runtime.name, path, manifest.signature, golden.inputs),
         step=step,
-        environment=Environment.of(RUNTIME.variables),
+        environment=Environment.of(runtime.variables),
     )
     limits = tolerances_for(context, artifact)
-    description = describe(context, TARGET, artifact.path, step)
+    description = describe(context, manifest.target, artifact.path, step)
     operators = tuple(op.name for op in description.ops)
     fit = MicroFit(
         artifact,
@@ -102,22 +105,21 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
         compare_outputs(golden.outputs, outputs, limits, classifier=False),
         None if device is None else device[0],
         (),
-        code=estimate_code_size(context, operators, step),
+        code=estimate_code_size(context, runtime, operators, step),
     )
     return fit if device is None else _on(fit, device[1], description)
 
 
-def _arena(context: Context, path: str, step: str) -> Arena:
+def _smallest_arena(context: Context, runtime: Runtime, path: str, step: str) -> Arena:
     """The smallest arena. A size that crashes the interpreter is too small, where the largest does not."""
 
     def in_worker(job: WorkerJob[ArenaRequest, T], size: int) -> T:
-        return context.pool.call(
-            job, ArenaRequest(path, size), step=step, environment=Environment.of(RUNTIME.variables)
-        )
+        request = ArenaRequest(runtime.name, path, size)
+        return context.pool.call(job, request, step=step, environment=Environment.of(runtime.variables))
 
-    reason = in_worker(try_arena, LARGEST)
+    reason = in_worker(try_arena, MAX_ARENA_BYTES)
     if reason is not None:
-        raise InputError(f"{path}: TensorFlow Lite Micro does not take this file ({reason})")
+        raise InputError(f"{path}: {runtime.title} does not take this file ({reason})")
 
     def runs(size: int) -> bool:
         try:
@@ -125,7 +127,7 @@ def _arena(context: Context, path: str, step: str) -> Arena:
         except StepError:
             return False
 
-    size = bisect_minimum(runs, LARGEST)
+    size = bisect_minimum(runs, MAX_ARENA_BYTES)
     assert size is not None  # the largest did
     return in_worker(read_allocation, size)
 
@@ -133,7 +135,7 @@ def _arena(context: Context, path: str, step: str) -> Arena:
 def _on(fit: MicroFit, profile: DeviceProfile, description: ModelDescription) -> MicroFit:
     """With what keeps it from the device, and how long it takes there."""
     problems = []
-    refusal = profile.refuses(TARGET, fit.artifact.manifest.precision)
+    refusal = profile.refuses(fit.artifact.manifest.target, fit.artifact.manifest.precision)
     if refusal is not None:
         problems.append(f"{fit.device} {refusal}")
     narrow = memory_shortage(profile, fit.flash_bytes, fit.tensor_lifetimes, fit.code)
@@ -148,7 +150,7 @@ def _on(fit: MicroFit, profile: DeviceProfile, description: ModelDescription) ->
 
 def check_targets(targets: Iterable[str]) -> None:
     """Raises InputError when none of them is what a microcontroller runs."""
-    if TARGET not in targets:
+    if not any(arena_runtime_of(target) for target in targets):
         raise InputError("microcontrollers run TFLite artifacts, and none is among these")
 
 
@@ -161,7 +163,7 @@ def micro(
     """
     if device is not None and device[1].kind != "microcontroller":
         raise InputError(f"{device[0]} is a {device[1].kind}, not a microcontroller; bench measures there")
-    chosen = [item for item in artifacts if item.manifest.target == TARGET]
+    chosen = [item for item in artifacts if arena_runtime_of(item.manifest.target)]
     check_targets(item.manifest.target for item in artifacts)
     tried = (
         context.attempt(f"micro {item.label}", partial(micro_one, context, item, device), summary) for item in chosen
@@ -176,7 +178,7 @@ def on_npu(context: Context, artifacts: Sequence[Artifact], accelerator: str) ->
     """
     npu.check_accelerator(accelerator)
     chosen = [
-        item for item in artifacts if item.manifest.target == TARGET and item.manifest.precision in NPU_PRECISIONS
+        item for item in artifacts if item.manifest.target == npu.TARGET and item.manifest.precision in NPU_PRECISIONS
     ]
     if not chosen:
         raise InputError(f"Ethos-U runs TFLite artifacts in {' and '.join(NPU_PRECISIONS)}, and none is among these")
@@ -198,7 +200,7 @@ def summary(fit: MicroFit) -> str:
 def c_name(artifact: Artifact) -> str:
     """What the artifact is called in C: `simple_cnn_keras_int8`."""
     manifest = artifact.manifest
-    variant = manifest.variant.slug.removeprefix(f"{TARGET}-")
+    variant = manifest.variant.slug.removeprefix(f"{manifest.target}-")
     return c_array.identifier(f"{manifest.model}_{manifest.source['kind']}_{variant}")
 
 

@@ -8,6 +8,9 @@ from edgekit.stages.benchmark.npu_job import NpuFit, NpuRequest, compile_for_npu
 from edgekit.stages.context import Context
 from edgekit.workers.environment import Environment
 
+# The target whose files Vela reads.
+TARGET = "tflite"
+
 ACCELERATORS = (
     *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),
     *(f"ethos-u65-{macs}" for macs in (256, 512)),

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgekit.contracts.executor import ModelFiles
 from edgekit.core.errors import StepFailed
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import Counts, PrefixCounts, costs_by_operator
@@ -43,9 +44,9 @@ def operator_costs(
     `emulate.count`.
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-operators-") as folder:
-        target = artifact.manifest.target
+        target, model = artifact.manifest.target, ModelFiles.of(artifact)
         whole = emulator.save_optimized_model(
-            guest, artifact, Path(folder, f"as_run{artifact.path.suffix}"), step, timeout_s
+            guest, model, Path(folder, f"as_run{artifact.path.suffix}"), step, timeout_s
         )
         file = FileRequest(target, str(whole))
         environment = runtime_environment(artifact.manifest.runtime)
@@ -55,7 +56,7 @@ def operator_costs(
             with tempfile.TemporaryDirectory(dir=folder) as portion:
                 request = TruncateRequest(file, after, portion)
                 files = context.pool.call(truncate, request, step=step, environment=environment)
-                counts += emulator.count_each(guest, artifact, files, threads, step, timeout_s)
+                counts += emulator.count_each(guest, model, files, threads, step, timeout_s)
     if not counts or counts[-1] is None:
         raise StepFailed(f"{step}: the runtime does not take the model cut off after its last operator", step=step)
     prefixes = [PrefixCounts(operator, count) for operator, count in zip(operators, counts, strict=True)]

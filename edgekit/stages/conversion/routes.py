@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from edgekit.contracts.bridge import BRIDGES
+from edgekit.contracts.runtime import RUNTIMES, Runtime
 from edgekit.contracts.source import SOURCES
 from edgekit.contracts.target import TARGETS, Target
 from edgekit.core.errors import InputError
@@ -40,6 +41,23 @@ def targets() -> dict[str, Target]:
 def load_target(name: str) -> Target:
     """The target. Raises InputError that lists the known ones."""
     return TARGETS.load(name)
+
+
+def runtimes_of(target: str) -> tuple[str, ...]:
+    """Return the runtimes that run a target's files, the default first.
+
+    Raises:
+        InputError: There is no such target.
+    """
+    default = load_target(target).runtime
+    others = [name for name, runtime in RUNTIMES.load_all().items() if target in runtime.targets and name != default]
+    return (default, *others)
+
+
+def arena_runtime_of(target: str) -> Runtime | None:
+    """Return the runtime that runs a target's files in an arena, as on a microcontroller, or None."""
+    candidates = (RUNTIMES.load(name) for name in runtimes_of(target))
+    return next((runtime for runtime in candidates if runtime.has_arena), None)
 
 
 def find_routes(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> tuple[Route, ...]:

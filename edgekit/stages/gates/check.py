@@ -11,7 +11,7 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.measurement import Measurement, load_measurement
 from edgekit.core.records.validation import VALIDATION_FILE, Drift, Validation, load_validation, validation_file
 from edgekit.core.values.budgets import Budget, Verdict, judge, strictest
-from edgekit.stages.benchmark.bench import HOST
+from edgekit.core.values.specs import HOST
 from edgekit.stages.context import Context, relative
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgekit.config.device_profile import DeviceProfile, load_profile
 from edgekit.config.loader import SourceMapped
-from edgekit.config.project import HOST, ProjectConfig
+from edgekit.config.project import ProjectConfig
 from edgekit.config.toml_lines import Location
 from edgekit.contracts.report import REPORTS
 from edgekit.core.build.graph import Graph, Step, StepInput, StepKind, build_graph
@@ -19,6 +19,7 @@ from edgekit.core.records.measurement import bench_file
 from edgekit.core.records.validation import VALIDATION_FILE, validation_file
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.core.values.file_names import SOURCE_FILE
+from edgekit.core.values.specs import HOST
 from edgekit.devices.emulation import emulator
 from edgekit.stages.pipeline.plan_builder import PlanBuilder, host_description, to_json_values, versions, with_location
 from edgekit.stages.pipeline.plan_sources import sources

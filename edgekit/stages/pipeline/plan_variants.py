@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from edgekit.config.device_profile import DeviceProfile
-from edgekit.config.project import HOST, ModelEntry
+from edgekit.config.project import ModelEntry
 from edgekit.config.toml_lines import Location
 from edgekit.contracts.bridge import BRIDGES
 from edgekit.contracts.runtime import RUNTIMES, Runtime
@@ -23,9 +23,8 @@ from edgekit.core.records.measurement import bench_file
 from edgekit.core.records.validation import VALIDATION_FILE, validation_file
 from edgekit.core.values.budgets import CHECK_FILE, Budget
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
-from edgekit.core.values.specs import Route, Variant
+from edgekit.core.values.specs import HOST, Route, Variant
 from edgekit.devices.emulation import pins
-from edgekit.runtimes._tflite_micro_code_size import REQUIRES as CODE_SIZE_REQUIRES
 from edgekit.stages.conversion import routes
 from edgekit.stages.models.train import parse_frameworks
 from edgekit.stages.pipeline.plan_builder import (
@@ -317,7 +316,8 @@ def _bench(
     options["per_op"] = bench.per_op
     needed = (*_runtime(variant).requires, *routes.load_target(variant.target).reads_with, requirements.NUMPY)
     if profile is not None and profile.model_flash is not None:  # whether it fits is a matter of its code, too
-        needed += CODE_SIZE_REQUIRES
+        arena_runtime = routes.arena_runtime_of(variant.target)
+        needed += arena_runtime.code_size_requires if arena_runtime is not None else ()
     return Step(
         f"bench {label} {variant} on {device}",
         StepKind.BENCH,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgekit.config.device_profile import DeviceProfile, load_profile
-from edgekit.config.project import HOST, is_code_reference
+from edgekit.config.project import is_code_reference
+from edgekit.contracts.executor import EXECUTORS, Place
 from edgekit.core.build.graph import Graph, Step, StepKind
 from edgekit.core.environment.atomic_files import write_json, write_text
 from edgekit.core.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
@@ -19,7 +20,7 @@ from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.emulated_measurement import emulation_file, load_emulation
 from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Budget
-from edgekit.core.values.specs import Route, Variant
+from edgekit.core.values.specs import HOST, Route, Variant
 from edgekit.devices.emulation import emulator
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.benchmark.bench import summary as bench_summary
@@ -37,7 +38,7 @@ from edgekit.stages.tracking.settings import tracking_of
 from edgekit.stages.tracking.track import track
 from edgekit.stages.validation.diff import layers_one
 from edgekit.stages.validation.diff import summary as diff_summary
-from edgekit.stages.validation.validate import FLIPS_FILE, validate_on, validate_one
+from edgekit.stages.validation.validate import EMULATED, FLIPS_FILE, validate_on, validate_one
 from edgekit.stages.validation.validate import summary as validate_summary
 
 CHECK_SCHEMA = 1
@@ -213,8 +214,8 @@ class ValidateHandler(StepHandler):
     def execute(self, step: StepContext) -> StepOutput:
         artifact, device = step.load_artifact(), step.arguments.get("device")
         if device is not None:
-            guest = emulator.open_guest(device, step.profile(device))
-            validation = validate_on(step.context, artifact, guest, emulator.TIMEOUT_S)
+            executor, place = EXECUTORS.load(EMULATED), Place(device, step.profile(device))
+            validation = validate_on(step.context, artifact, executor, place, emulator.TIMEOUT_S)
             return StepOutput(validate_summary(validation), (step.output,))
         validation = validate_one(step.context, artifact)
         flips = artifact.folder / FLIPS_FILE

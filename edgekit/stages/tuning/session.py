@@ -20,8 +20,9 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.records.tuning import Candidate, Constraints, LayerSensitivity, Preference
 from edgekit.core.units import format_bytes
 from edgekit.core.values.quantization_recipe import Recipe
+from edgekit.core.values.specs import HOST
 from edgekit.devices.emulation import emulator
-from edgekit.stages.benchmark.bench import HOST, BenchOptions, bench_one, emulates
+from edgekit.stages.benchmark.bench import BenchOptions, bench_one, emulates
 from edgekit.stages.benchmark.emulated_bench import emulate_one
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import export

@@ -26,9 +26,8 @@ from edgekit.core.records.source import load_source
 from edgekit.core.records.tuning import Candidate, Constraints, LayerSensitivity, Tuning, best, nearest
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
-from edgekit.core.values.specs import Route, Variant
+from edgekit.core.values.specs import HOST, Route, Variant
 from edgekit.devices.emulation import emulator
-from edgekit.stages.benchmark.bench import HOST
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export, routes
 from edgekit.stages.conversion.export import ExportPlan, ExportSettings

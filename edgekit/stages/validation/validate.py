@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.contracts.executor import EXECUTORS, ExecutionSession, Executor, InferRequest, ModelFiles, Place
 from edgekit.core.environment.atomic_files import mapped_write_errors, write_json
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
@@ -27,29 +28,25 @@ from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import load_source
 from edgekit.core.records.validation import Drift, Validation, validation_file
 from edgekit.core.values.file_names import GOLDEN_FILE, TEST_FILE
-from edgekit.core.values.specs import FLOAT_PRECISIONS
-from edgekit.devices.emulation import emulator, pins
-from edgekit.devices.infer_job import InferRequest, infer
-from edgekit.stages.context import Context, runtime_environment
+from edgekit.core.values.specs import FLOAT_PRECISIONS, HOST
+from edgekit.stages.context import Context
 from edgekit.stages.validation.compare import call_worker
 from edgekit.stages.validation.diff import source_beside
 from edgekit.stages.validation.model_run_job import run_with_rounding
 
-THREADS = 1
+EMULATED = "emulated"
 BATCHES = (2, 7)
 """Sizes that a symbolic batch is tried with: any reshape that has another one built in fails on one of them."""
 FLIPS_FILE = "flips.npz"
 
 
-def _infer(context: Context, artifact: Artifact, inputs: Mapping[str, Array], batch: int = 1) -> dict[str, Array]:
-    manifest = artifact.manifest
-    path = str(artifact.verified_path())
-    return context.pool.call(
-        infer,
-        InferRequest(manifest.runtime, path, manifest.signature, inputs, THREADS, batch),
-        step=step_name(artifact),
-        environment=runtime_environment(manifest.runtime),
-    )
+def _infer(
+    context: Context, artifact: Artifact, inputs: Mapping[str, Array], batch: int = 1, runtime: str = ""
+) -> dict[str, Array]:
+    """Run samples on this host, in the artifact's default runtime or another one."""
+    session = ExecutionSession(step_name(artifact), context.pool)
+    model = ModelFiles.of(artifact, runtime)
+    return dict(EXECUTORS.load(HOST).infer(session, model, Place(HOST), InferRequest(inputs, batch)).outputs)
 
 
 def step_name(artifact: Artifact) -> str:
@@ -176,8 +173,9 @@ def _write_flips(artifact: Artifact, test: Samples, outputs: Mapping[str, Array]
         np.savez_compressed(path, **labels, **arrays)  # type: ignore[arg-type]
 
 
-def validate_one(context: Context, artifact: Artifact, *, stress: bool = False) -> Validation:
+def validate_one(context: Context, artifact: Artifact, *, stress: bool = False, runtime: str = "") -> Validation:
     """Compares one artifact and writes its validation.json; `stress` adds inputs that real samples seldom hold.
+    A `runtime` other than the default one has a result file of its own.
 
     Raises InputError when the artifact is damaged, MissingDependency, StepError when its runtime does not survive it. A
     failed comparison is in the result.
@@ -188,17 +186,21 @@ def validate_one(context: Context, artifact: Artifact, *, stress: bool = False) 
     test = _test_set(artifact)
     classifier = manifest.source.get("task") == "classification"
     on_golden = tolerances if test is None else without_agreement(tolerances)
-    actual = _infer(context, artifact, golden.inputs)
+    other_runtime = runtime if runtime != manifest.runtime else ""
+    actual = _infer(context, artifact, golden.inputs, runtime=other_runtime)
     comparisons = compare_outputs(golden.outputs, actual, on_golden, classifier=classifier)
     comparable = all(item.problem is None for item in comparisons)
     drift = None
     if test is not None and comparable:
-        outputs = _infer(context, artifact, test.inputs)
+        outputs = _infer(context, artifact, test.inputs, runtime=other_runtime)
         judged = tolerances[next(iter(test.outputs))]
         drift = drift_of(manifest.source.get("metric"), manifest.source.get("task"), test, outputs, judged)
-        if classifier:
+        if classifier and not other_runtime:
             _write_flips(artifact, test, outputs)
-    return _save_validation(artifact, comparisons, drift=drift, **(_stress(context, artifact) if stress else {}))
+    details = _stress(context, artifact, other_runtime) if stress else {}
+    if other_runtime:
+        details |= {"device": HOST, "runtime": other_runtime}
+    return _save_validation(artifact, comparisons, drift=drift, **details)
 
 
 def _save_validation(
@@ -207,9 +209,11 @@ def _save_validation(
     *,
     drift: Drift | None = None,
     device: str | None = None,
+    executor: str = "",
+    runtime: str = "",
     **more: Any,
 ) -> Validation:
-    """The verdict on an artifact, put beside it; on a device's emulated core, under the device's name."""
+    """The verdict on an artifact, put beside it; of another place or runtime, in a file of that name."""
     manifest = artifact.manifest
     validation = Validation(
         model=manifest.model,
@@ -217,18 +221,20 @@ def _save_validation(
         target=manifest.target,
         precision=manifest.precision,
         artifact_sha256=manifest.sha256,
-        runtime=manifest.runtime,
+        runtime=runtime or manifest.runtime,
         comparisons=comparisons,
         drift=drift,
         device=device,
+        executor=executor,
         tag=manifest.variant.tag,
         **more,
     )
-    write_json(artifact.folder / validation_file(device), {**asdict(validation), "passed": validation.passed})
+    file = validation_file(device, executor=executor, runtime=runtime)
+    write_json(artifact.folder / file, {**asdict(validation), "passed": validation.passed})
     return validation
 
 
-def _stress(context: Context, artifact: Artifact) -> dict[str, Any]:
+def _stress(context: Context, artifact: Artifact, runtime: str = "") -> dict[str, Any]:
     """The artifact against its source on stress inputs, within the rounding that the source has on those.
 
     What is quantized was calibrated on other inputs: it has to compute numbers, and how good they are is only told.
@@ -243,7 +249,7 @@ def _stress(context: Context, artifact: Artifact) -> dict[str, Any]:
     cases, inputs = stress_inputs(signature, real, outside=judged)
     outputs, rounding = call_worker(context, run_with_rounding, source, inputs, "run on stress inputs")
     orders = tensor_layout.permutations_between(signature, manifest.signature)
-    actual = _infer(context, artifact, tensor_layout.transpose_arrays(inputs, orders))
+    actual = _infer(context, artifact, tensor_layout.transpose_arrays(inputs, orders), runtime=runtime)
     own = own_tolerances(context, manifest.model, manifest.precision)
     limits = {
         name: tolerances_for_precision(manifest.precision, own, rounding.get(name)) if judged else Tolerances()
@@ -251,10 +257,10 @@ def _stress(context: Context, artifact: Artifact) -> dict[str, Any]:
     }
     expected = tensor_layout.transpose_arrays(outputs, orders)
     compared = compare_outputs(expected, actual, without_agreement(limits), classifier=False)
-    return {"stress": compared, "stress_cases": cases, "batches": _batches(context, artifact)}
+    return {"stress": compared, "stress_cases": cases, "batches": _batches(context, artifact, runtime)}
 
 
-def _batches(context: Context, artifact: Artifact) -> tuple[Comparison, ...]:
+def _batches(context: Context, artifact: Artifact, runtime: str = "") -> tuple[Comparison, ...]:
     """The golden samples several at a time, where the artifact takes any number, against the source as before.
 
     Ranges that are taken as it runs go over all of a batch: such an artifact's errors are only told.
@@ -267,60 +273,93 @@ def _batches(context: Context, artifact: Artifact) -> tuple[Comparison, ...]:
         limits = {name: Tolerances() for name in limits}
     found: list[Comparison] = []
     for size in BATCHES:
-        actual = _infer(context, artifact, golden.inputs, size)
+        actual = _infer(context, artifact, golden.inputs, size, runtime)
         compared = compare_outputs(golden.outputs, actual, limits, classifier=False)
         found += [replace(item, output=f"{item.output} in batches of {size}") for item in compared]
     return tuple(found)
 
 
-def validate_on(context: Context, artifact: Artifact, guest: emulator.Guest, timeout_s: float) -> Validation:
-    """Compares what the artifact computes on a device's emulated core, on its golden samples, with the source and with
-    what it computes on this host; writes its validation-<device>.json.
+def validate_on(
+    context: Context, artifact: Artifact, executor: Executor, place: Place, timeout_s: float, runtime: str = ""
+) -> Validation:
+    """Compare what an executor computes at a place, on the golden samples, with the source and with this host.
 
-    Raises InputError when the artifact is damaged or its runtime is not emulated, MissingDependency, StepError when the
-    guest or the host's runtime does not survive it.
+    The result is written into a file of its own beside the artifact.
+
+    Args:
+        context: The project and the workers.
+        artifact: The artifact.
+        executor: Runs the artifact.
+        place: The device on which it runs.
+        timeout_s: The limit in seconds.
+        runtime: The runtime; empty for the artifact's default one.
+
+    Raises:
+        InputError: The artifact is damaged, or the executor does not run its runtime there.
+        MissingDependency: Something is not installed or set up.
+        StepError: The executor or the host's runtime did not survive it.
     """
     manifest = artifact.manifest
+    other_runtime = runtime if runtime != manifest.runtime else ""
+    model = ModelFiles.of(artifact, other_runtime)
+    executor.check(model.runtime, place)
     tolerances = tolerances_for(context, artifact)
     golden = artifact.golden()
     classifier = manifest.source.get("task") == "classification"
-    actual = emulator.infer(guest, artifact, golden.inputs, f"{step_name(artifact)} on {guest.name}", timeout_s)
-    here = _infer(context, artifact, golden.inputs)
+    session = ExecutionSession(f"{step_name(artifact)} on {place.device}", context.pool)
+    actual = executor.infer(session, model, place, InferRequest(golden.inputs, timeout_s=timeout_s)).outputs
+    on_host = _infer(context, artifact, golden.inputs, runtime=other_runtime)
     limits = without_agreement(tolerances)  # the test set does not run here
     to_source, to_host = (
-        compare_outputs(expected, actual, limits, classifier=classifier) for expected in (golden.outputs, here)
+        compare_outputs(expected, actual, limits, classifier=classifier) for expected in (golden.outputs, on_host)
     )
-    return _save_validation(artifact, to_source, device=guest.name, against_host=to_host)
+    return _save_validation(
+        artifact,
+        to_source,
+        device=place.device,
+        # The emulated core is what a device's name alone stands for, in records too.
+        executor="" if executor.name == EMULATED else executor.name,
+        runtime=other_runtime,
+        against_host=to_host,
+    )
 
 
-def validate_emulated(
-    context: Context, artifacts: Sequence[Artifact], guests: Sequence[emulator.Guest], timeout_s: float
+def validate_elsewhere(
+    context: Context,
+    artifacts: Sequence[Artifact],
+    executor: Executor,
+    places: Sequence[Place],
+    timeout_s: float,
+    runtime: str = "",
 ) -> tuple[Validation, ...]:
-    """Validates each artifact on each device's emulated core; what is not emulated is noted and left out.
+    """Validate each artifact at each place; what does not run there is noted and left out.
 
-    Raises InputError when there is nothing that the devices run.
+    Raises:
+        InputError: There is nothing that runs there.
     """
     done, tried = [], 0
-    for guest in guests:
+    for place in places:
         for artifact in artifacts:
-            manifest, step = artifact.manifest, f"{step_name(artifact)} on {guest.name}"
-            refusal = guest.profile.refuses(manifest.target, manifest.precision)
-            if manifest.runtime not in pins.RUNTIMES:
-                refusal = f"the emulated core does not run {manifest.runtime}"
-            if refusal:
-                context.emit(Noted(step, f"left out: {refusal}"))
+            manifest, step = artifact.manifest, f"{step_name(artifact)} on {place.device}"
+            reason = place.profile.refuses(manifest.target, manifest.precision) if place.profile else None
+            reason = executor.refusal(runtime or manifest.runtime, place) or reason
+            if reason:
+                context.emit(Noted(step, f"left out: {reason}"))
                 continue
             tried += 1
-            result = context.attempt(step, partial(validate_on, context, artifact, guest, timeout_s), summary)
+            work = partial(validate_on, context, artifact, executor, place, timeout_s, runtime)
+            result = context.attempt(step, work, summary)
             if result is not None:
                 done.append(result)
     if not tried:
-        raise InputError(f"none of these artifacts runs on {', '.join(guest.name for guest in guests)}")
+        raise InputError(f"none of these artifacts runs on {', '.join(place.device for place in places)}")
     return tuple(done)
 
 
-def validate(context: Context, artifacts: Sequence[Artifact], *, stress: bool = False) -> tuple[Validation, ...]:
-    """Validates each, on stress inputs too where that is asked for.
+def validate(
+    context: Context, artifacts: Sequence[Artifact], *, stress: bool = False, runtime: str = ""
+) -> tuple[Validation, ...]:
+    """Validates each, on stress inputs too where that is asked for, in another `runtime` where one is named.
 
     Those that could not be compared at all are in `context.failures`.
     """
@@ -328,7 +367,9 @@ def validate(context: Context, artifacts: Sequence[Artifact], *, stress: bool = 
     results: dict[int, Validation] = {}
     for index in sorted(range(len(artifacts)), key=lambda index: artifacts[index].manifest.runtime):
         artifact = artifacts[index]
-        result = context.attempt(step_name(artifact), partial(validate_one, context, artifact, stress=stress), summary)
+        result = context.attempt(
+            step_name(artifact), partial(validate_one, context, artifact, stress=stress, runtime=runtime), summary
+        )
         if result is not None:
             results[index] = result
     return tuple(results[index] for index in sorted(results))

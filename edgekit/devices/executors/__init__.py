@@ -1,0 +1,1 @@
+"""Executors, one a file: where models run."""

@@ -1,0 +1,79 @@
+"""The device's own core under QEMU: counts what an inference executes, and predicts its latency by a cost model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from edgekit.contracts.executor import (
+    BenchRequest,
+    BenchResult,
+    ExecutionSession,
+    Executor,
+    InferRequest,
+    InferResult,
+    ModelFiles,
+    Place,
+    PreparedBench,
+)
+from edgekit.devices.emulation import emulator, pins
+
+
+@dataclass(frozen=True)
+class _EmulatedBench(PreparedBench):
+    """A model for a device whose emulation is set up."""
+
+    guest: emulator.Guest
+    model: ModelFiles
+    threads: int
+    step: str
+    timeout_s: float
+
+    def run(self) -> BenchResult:
+        emulated = emulator.emulate(self.guest, self.model, self.threads, self.step, self.timeout_s)
+        return BenchResult(
+            latency_ms=emulated.latency_ms,
+            low_ms=emulated.low_ms,
+            high_ms=emulated.high_ms,
+            threads=self.threads,
+            description=f"QEMU's {self.guest.spec.cpu}",
+            peak_memory_run_bytes=emulated.peak_memory_bytes,
+            emulated=emulated,
+        )
+
+
+class Emulated(Executor):
+    """Counts instructions and cache misses of the device's runtime under emulation; other load changes nothing."""
+
+    name = "emulated"
+    title = "the device's core under QEMU"
+    tier = "emulated"
+    exclusive = False
+
+    def refusal(self, runtime: str, place: Place) -> str:
+        if place.profile is None:
+            return "this host as it is has no emulated tier; name a device: --device NAME"
+        if place.profile.emulation is None:
+            return f"{place.device} cannot be emulated: its profile has no [emulation] table"
+        return "" if runtime in pins.RUNTIMES else f"the emulated core does not run {runtime}"
+
+    @contextmanager
+    def prepare(
+        self, session: ExecutionSession, model: ModelFiles, place: Place, request: BenchRequest
+    ) -> Iterator[PreparedBench]:
+        self.check(model.runtime, place)
+        assert place.profile is not None  # refusal said so otherwise
+        guest = emulator.open_guest(place.device, place.profile)
+        threads = request.threads or place.profile.run.threads
+        yield _EmulatedBench(guest, model, threads, session.step, request.timeout_s)
+
+    def infer(self, session: ExecutionSession, model: ModelFiles, place: Place, request: InferRequest) -> InferResult:
+        self.check(model.runtime, place)
+        assert place.profile is not None  # refusal said so otherwise
+        guest = emulator.open_guest(place.device, place.profile)
+        timeout_s = request.timeout_s or emulator.TIMEOUT_S
+        return InferResult(emulator.infer(guest, model, request.inputs, session.step, timeout_s))
+
+
+EXECUTOR = Emulated()
