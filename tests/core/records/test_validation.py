@@ -1,6 +1,6 @@
 """Drift with its statistics, and what it is worth beside a limit."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -38,6 +38,17 @@ def test_it_survives_the_trip_to_disk(tmp_path):
     whole = validation(drift())
     write_json(tmp_path / "validation.json", {**asdict(whole), "passed": True})
     assert load_validation(tmp_path / "validation.json") == whole
+
+
+def with_stress(drift):
+    return replace(validation(drift), stress=(Comparison("y", 2, 1, ()),), stress_cases=("zeros", "denormals"))
+
+
+def test_stress_cases_are_unchanged_by_the_round_trip(tmp_path):
+    write_json(tmp_path / "validation.json", {**asdict(with_stress(drift())), "passed": True})
+    loaded = load_validation(tmp_path / "validation.json")
+    assert loaded == with_stress(drift())
+    assert loaded.stress_case(loaded.stress[0]) == "denormals"
 
 
 def test_one_of_an_older_version_asks_to_validate_again(tmp_path):
