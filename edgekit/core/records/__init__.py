@@ -1,1 +1,1 @@
-"""What lies on disk as JSON or npz, one file a schema."""
+"""The records that edgekit writes to disk as JSON or npz, one module a schema."""

@@ -1,4 +1,4 @@
-"""JSON files that know when a byte of them is not what was written: their first line is the sha256 of the rest."""
+"""Checksummed JSON files: the first line is the sha256 of the second, so that damage is detected on reading."""
 
 from __future__ import annotations
 
@@ -11,13 +11,30 @@ from edgekit.core.environment.atomic_files import write_text
 
 
 def save(path: Path, data: Any) -> None:
-    """Replaces the file in one step. Raises InputError or DiskFull; the old file then stands as it was."""
+    """Replace a file atomically by data and their checksum. After an error the old file is unchanged.
+
+    Args:
+        path: The file; missing parent folders are created.
+        data: Values that JSON can represent.
+
+    Raises:
+        InputError: The file cannot be written.
+        DiskFull: There is no space left.
+        ValueError: The data contain NaN or infinity.
+    """
     body = json.dumps(data, sort_keys=True, allow_nan=False, separators=(",", ":"))
     write_text(path, f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}\n")
 
 
 def load(path: Path) -> Any:
-    """What `save` wrote; None when there is nothing, or when it is damaged."""
+    """Read data that `save` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The data, or None if the file is missing or damaged.
+    """
     try:
         digest, _, body = path.read_bytes().partition(b"\n")
         body = body.removesuffix(b"\n")

@@ -1,4 +1,4 @@
-"""What the emulated tier found out: what one inference executes on the device's core, and what that should take."""
+"""The record `emulated-<device>.json` beside an artifact: counts of one inference on a device's emulated core."""
 
 from __future__ import annotations
 
@@ -13,21 +13,35 @@ from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.records.operator_costs import JOINED, Operator, OperatorCost
 from edgekit.core.records.versioned_json import decode_versioned
 
+# The `calibration` of a device whose cost model was not fitted with published timings.
 UNCALIBRATED = "uncalibrated"
+
 EMULATION_SCHEMA = 1
+
+# The page size in which the counting plugin tracks memory.
 PAGE_BYTES = 4096
 
 
-def _step(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+def _differences(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
     return {name: value - before[name] for name, value in after.items()}
 
 
 @dataclass(frozen=True)
 class Counts:
-    """One inference, on average: A64 instructions by kind, and misses of a model of the core's data caches.
+    """The counts of one inference: A64 instructions by kind, and misses of a model of the core's data caches.
 
-    `fmla` are floating-point multiply-adds, `dot` integer dot and matrix products, `simd` all other vector and
-    floating-point arithmetic; loads and stores are of all registers. A cache that the core does not have is None.
+    Attributes:
+        instructions: All instructions.
+        loads: Loads to all registers.
+        stores: Stores from all registers.
+        branches: Branches.
+        fmla: Floating-point multiply-adds.
+        dot: Integer dot products and matrix products.
+        simd: All other vector and floating-point arithmetic.
+        other: All other instructions.
+        l1_misses: Misses of the L1 data cache, in lines of 64 bytes; None if the core has no such cache.
+        l2_misses: Misses of the L2 cache; None if the core has none.
+        l3_misses: Misses of the L3 cache; None if the core has none.
     """
 
     instructions: float
@@ -44,51 +58,86 @@ class Counts:
 
     @classmethod
     def between(cls, marks: Sequence[Mapping[str, int]], runs: int) -> Counts:
-        """From the last marks: one before and one after each of `runs` calls of nothing, then one after each of as many
-        inferences.
+        """Compute the counts of one inference from cumulative counts.
 
-        Instructions are those of the shortest inference: what a runtime does now and then, by the clock (ONNX Runtime
-        empties statistics of its calls), comes on top of it. Misses are the mean of all but the first, which finds the
-        caches as something else has left them.
+        Args:
+            marks: Cumulative counts. Only the last `2 * runs + 1` are used: one before and one after each of `runs`
+                empty calls, then one after each of `runs` inferences.
+            runs: The number of empty calls, and of inferences.
+
+        Returns:
+            The instructions of the shortest inference and the mean misses of all inferences but the first, both without
+            those of an empty call.
         """
-        steps = [_step(*pair) for pair in pairwise(marks[-(2 * runs + 1) :])]
-        empty, full = steps[:runs], steps[runs:]
-        shortest, calling = (min(part, key=lambda step: step["instructions"]) for part in (full, empty))
-        later = list(zip(full, empty, strict=True))[min(1, runs - 1) :]
-        found = {}
-        for name in (item.name for item in fields(cls) if item.name in shortest):
-            own = later if name.endswith("misses") else [(shortest, calling)]
-            differences = [after[name] - before[name] for after, before in own]
-            found[name] = max(0.0, sum(differences) / len(differences))
-        return cls(**found)
+        steps = [_differences(*pair) for pair in pairwise(marks[-(2 * runs + 1) :])]
+        empty_calls, inferences = steps[:runs], steps[runs:]
+        # The shortest, not the mean: a runtime does some work by the clock (ONNX Runtime empties statistics of its
+        # calls), which is added to some inferences.
+        shortest, shortest_call = (
+            min(part, key=lambda step: step["instructions"]) for part in (inferences, empty_calls)
+        )
+        # Without the first inference, which finds the caches in the state that other code has left.
+        warm = list(zip(inferences, empty_calls, strict=True))[min(1, runs - 1) :]
+        counts = {}
+        for name in (field.name for field in fields(cls) if field.name in shortest):
+            pairs = warm if name.endswith("misses") else [(shortest, shortest_call)]
+            differences = [inference[name] - call[name] for inference, call in pairs]
+            counts[name] = max(0.0, sum(differences) / len(differences))
+        return cls(**counts)
 
     def beyond(self, other: Counts) -> Counts:
-        """What it has more than the other, of each kind; never less than nothing."""
-        pairs = ((item.name, getattr(self, item.name), getattr(other, item.name)) for item in fields(self))
-        return Counts(**{name: max(0.0, own - less) for name, own, less in pairs if own is not None})
+        """Return by how much these counts exceed others.
+
+        Args:
+            other: The counts to subtract.
+
+        Returns:
+            The difference of each kind, or 0 where it is negative.
+        """
+        pairs = ((field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return Counts(**{name: max(0.0, count - less) for name, count, less in pairs if count is not None})
 
     @property
     def memory_misses(self) -> float:
-        """Lines of 64 bytes that come from memory: misses of the last cache that the core has; 0 without caches."""
-        known = [value for value in (self.l1_misses, self.l2_misses, self.l3_misses) if value is not None]
-        return known[-1] if known else 0.0
+        """Lines of 64 bytes that are read from memory: the misses of the core's last cache; 0 without caches."""
+        misses = [value for value in (self.l1_misses, self.l2_misses, self.l3_misses) if value is not None]
+        return misses[-1] if misses else 0.0
 
 
 def parse_marks(text: str) -> list[Mapping[str, int]]:
-    """The counting plugin's file: a JSON object a line."""
+    """Parse the file of the counting plugin.
+
+    Args:
+        text: One JSON object a line.
+
+    Returns:
+        Cumulative counts by name, one mapping a line.
+    """
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
 def peak_memory_bytes(marks: list[Mapping[str, int]]) -> int:
-    """The most data memory that loading and running took above what the first mark found: pages of 4 KiB that were read
-    or written, and not yet given back."""
-    loaded, *later = marks
-    return PAGE_BYTES * max(0, max(mark["peak_pages"] for mark in later) - loaded["pages"])
+    """Compute the peak memory of loading and running a model.
+
+    Args:
+        marks: Cumulative counts, the first one from before the model was loaded.
+
+    Returns:
+        The peak of the data memory above the first mark, in bytes: pages of 4 KiB that were read or written and not yet
+        released.
+    """
+    before_load, *later = marks
+    return PAGE_BYTES * max(0, max(mark["peak_pages"] for mark in later) - before_load["pages"])
 
 
 @dataclass(frozen=True)
 class PrefixCounts:
-    """One inference of a model that ends after `operator`; None where the runtime did not take it."""
+    """The counts of a model that is truncated after an operator.
+
+    Attributes:
+        operator: The last operator of the truncated model.
+        counts: The counts of one inference, or None if the runtime cannot run the truncated model.
+    """
 
     operator: Operator
     counts: Counts | None
@@ -97,41 +146,58 @@ class PrefixCounts:
 def costs_by_operator(
     prefixes: Sequence[PrefixCounts], latency_ms: Callable[[Counts], float]
 ) -> tuple[OperatorCost, ...]:
-    """What each operator adds to the one before it, in the order of computation; all instructions together are those of
-    the whole inference, and of misses there may be some more.
+    """Compute the cost of each operator from the counts of models that are truncated after it.
 
-    A prefix that takes less instructions than a shorter one is what a runtime does to operators that it fuses, once it
-    sees them all: these stand together, as do operators between which it cannot be cut. The call itself counts to the
-    first.
+    The cost of an operator is the difference to the model that ends one operator earlier. The cost of the call belongs
+    to the first operator. Operators that the runtime fuses, or between which the model cannot be truncated, have one
+    common cost.
+
+    Args:
+        prefixes: The truncated models, in the order of computation.
+        latency_ms: The cost model: counts -> latency in ms.
+
+    Returns:
+        The costs in the order of computation. Their instructions sum up to those of the whole inference; their misses
+        may sum up to slightly more.
     """
-    kept: list[tuple[list[Operator], Counts]] = []
-    waiting: list[Operator] = []
+    groups: list[tuple[list[Operator], Counts]] = []
+    pending: list[Operator] = []
     for prefix in prefixes:
-        waiting.append(prefix.operator)
+        pending.append(prefix.operator)
         if prefix.counts is None:
             continue
-        while kept and prefix.counts.instructions < kept[-1][1].instructions:
-            waiting = [*kept.pop()[0], *waiting]
-        kept.append((waiting, prefix.counts))
-        waiting = []
-    found: list[OperatorCost] = []
+        # A longer model that executes fewer instructions than a shorter one: the runtime fuses these operators once the
+        # model contains all of them.
+        while groups and prefix.counts.instructions < groups[-1][1].instructions:
+            pending = [*groups.pop()[0], *pending]
+        groups.append((pending, prefix.counts))
+        pending = []
+    costs: list[OperatorCost] = []
     before: Counts | None = None
-    for operators, counts in kept:
-        own = counts if before is None else counts.beyond(before)
+    for operators, counts in groups:
+        added = counts if before is None else counts.beyond(before)
         kind = JOINED.join(operator.kind for operator in operators)
-        figures = (latency_ms(own), own.instructions, own.memory_misses)
-        found.append(OperatorCost(kind, operators[-1].name, *figures))
+        cost = OperatorCost(kind, operators[-1].name, latency_ms(added), added.instructions, added.memory_misses)
+        costs.append(cost)
         before = counts
-    return tuple(found)
+    return tuple(costs)
 
 
 @dataclass(frozen=True)
 class EmulatedLatency:
-    """Counts of one thread, and the latency that the profile's cost model predicts from them for `threads` threads.
+    """The counts of one thread, and the latency that the device's cost model predicts from them.
 
-    `low_ms` and `high_ms` enclose it by the model's error against published timings; both are None, and `calibration`
-    is `uncalibrated`, where the profile has none to be fitted with. The peak memory is that of data, above what the
-    process held once the runtime's library was loaded.
+    Attributes:
+        cpu: The emulated core.
+        threads: The number of threads that the latency is predicted for.
+        inferences: The number of inferences that were counted.
+        counts: The counts of one inference.
+        latency_ms: The predicted latency, in ms.
+        low_ms: The lower end of the interval, from the model's error against published timings; None if uncalibrated.
+        high_ms: The upper end of the interval; None if uncalibrated.
+        calibration: The timings that the cost model was fitted with, or `uncalibrated`.
+        peak_memory_bytes: The peak of the data memory above that of the process with the runtime's library loaded.
+        operators: The cost of each operator, if it was asked for.
     """
 
     cpu: str
@@ -147,13 +213,20 @@ class EmulatedLatency:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the model was fitted with timings of the device."""
+        """Whether the cost model was fitted with timings of the device."""
         return self.calibration != UNCALIBRATED
 
 
 @dataclass(frozen=True)
 class EmulationRecord:
-    """What was found out about one artifact on one device's emulated core."""
+    """The content of `emulated-<device>.json`: one artifact on one device's emulated core.
+
+    Attributes:
+        artifact_sha256: The sha256 of the artifact that was run.
+        device: The name of the device profile.
+        emulated: The counts and the latency.
+        schema_version: The version of the file's format.
+    """
 
     artifact_sha256: str
     device: str
@@ -162,19 +235,40 @@ class EmulationRecord:
 
 
 def emulation_file(device: str) -> str:
-    """`emulated-raspberry-pi-4b.json`"""
+    """Return the record's file name for a device, such as `emulated-raspberry-pi-4b.json`."""
     return f"emulated-{device}.json"
 
 
 def load_emulation(path: Path) -> EmulationRecord:
-    """The emulation in the file. Raises InputError when it is damaged or of another version."""
-    data, keys = read_json(path, "result of an emulation"), {item.name for item in fields(EmulationRecord)}
+    """Read an `emulated-<device>.json`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: The file is missing, damaged or of an unknown version.
+    """
+    data, keys = read_json(path, "result of an emulation"), {field.name for field in fields(EmulationRecord)}
     again = "run the bench again"
-    with decode_versioned(data, path, "a result of an emulation", again, keys=keys, version=EMULATION_SCHEMA) as given:
-        return EmulationRecord(**{**given, "emulated": emulated_from_dict(given["emulated"])})
+    with decode_versioned(data, path, "a result of an emulation", again, keys=keys, version=EMULATION_SCHEMA) as values:
+        return EmulationRecord(**{**values, "emulated": emulated_from_dict(values["emulated"])})
 
 
 def emulated_from_dict(data: Mapping[str, Any]) -> EmulatedLatency:
-    """The inverse of `dataclasses.asdict` after a trip through JSON. Raises KeyError, TypeError."""
+    """Decode an emulated latency.
+
+    Args:
+        data: What `dataclasses.asdict` returned, after a round trip through JSON.
+
+    Returns:
+        The emulated latency.
+
+    Raises:
+        KeyError: A key is missing.
+        TypeError: A value has the wrong type.
+    """
     operators = tuple(OperatorCost(**item) for item in data.get("operators", ()))
     return EmulatedLatency(**{**data, "counts": Counts(**data["counts"]), "operators": operators})

@@ -1,4 +1,4 @@
-"""The error of an artifact layer by layer, kept beside it with what it was found on: a stale one is recognised."""
+"""The record `layers.json` beside an artifact: its error layer by layer, and the digests of the compared files."""
 
 from __future__ import annotations
 
@@ -17,17 +17,34 @@ from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.specs import Variant
 
 LAYERS_SCHEMA = 2
+
+# The keys that had another name in older versions.
 _OLDER = {1: {"how": "tag"}}
+
 LAYERS_FILE = "layers.json"
+
+# The `reference` when an artifact is compared with its source model.
 SOURCE = "source"
-"""The name of the reference that is the source which the artifact was made from."""
 
 
 @dataclass(frozen=True)
 class LayerErrors:
-    """What `edgekit diff` found out about an artifact on so many golden samples.
+    """The content of `layers.json`: the layer-wise diff of an artifact and its reference.
 
-    `reference` is `source`, or the variant of the float32 artifact beside it that it was compared with.
+    Attributes:
+        model: The model's name.
+        kind: The kind of its source.
+        target: The artifact's target.
+        precision: The artifact's precision.
+        artifact_sha256: The sha256 of the artifact that was compared.
+        reference: `source`, or the variant of the float32 artifact that it was compared with.
+        reference_sha256: The sha256 of the reference.
+        samples: The number of golden samples.
+        tensors: The error of each tensor that both have.
+        only_reference: Tensors that only the reference has.
+        only_actual: Tensors that only the artifact has.
+        tag: The tag of the variant, such as `tuned`.
+        schema_version: The version of the file's format.
     """
 
     model: str
@@ -46,40 +63,55 @@ class LayerErrors:
 
     @property
     def variant(self) -> Variant:
-        """Target and precision in one, marked where a recipe made it."""
+        """The artifact's variant."""
         return Variant(self.target, self.precision, self.tag)
 
     @property
     def reference_folder(self) -> str:
-        """The name of the folder beside the artifact's that the reference stands in."""
+        """The name of the reference's folder, which is beside the artifact's."""
         return self.reference.replace(":", "-")
 
     @property
     def first(self) -> TensorDiff | None:
-        """The first tensor where the error leaps."""
+        """The first tensor at which the artifact diverges, or None."""
         return LayerwiseDiff(self.tensors, self.only_reference, self.only_actual).first
 
     @property
     def worst(self) -> TensorDiff | None:
-        """The tensor of the lowest SQNR; None where all are equal to the reference's."""
-        known = [item for item in self.tensors if item.sqnr_db is not None]
-        return min(known, key=lambda item: item.sqnr_db or 0.0, default=None)
+        """The tensor with the lowest SQNR, or None if all are equal to the reference's."""
+        different = [tensor for tensor in self.tensors if tensor.sqnr_db is not None]
+        return min(different, key=lambda tensor: tensor.sqnr_db or 0.0, default=None)
 
 
 def layers_of(artifact: Artifact) -> LayerErrors | None:
-    """What stands beside the artifact; None where nothing does, or where it is about other files than those there are.
+    """Read the `layers.json` beside an artifact.
 
-    Raises InputError when it is damaged.
+    Args:
+        artifact: The artifact.
+
+    Returns:
+        The record, or None if there is none, or if it is stale: the artifact or the reference has changed since.
+
+    Raises:
+        InputError: The file is damaged or of an unknown version.
     """
     path = artifact.folder / LAYERS_FILE
     if not path.is_file():
         return None
-    found = load_layers(path)
-    return None if why_stale(artifact, found) else found
+    layers = load_layers(path)
+    return None if why_stale(artifact, layers) else layers
 
 
 def why_stale(artifact: Artifact, layers: LayerErrors) -> str:
-    """Why the figures are not about the artifact and the reference as they are; empty when they are."""
+    """Explain why a record does not apply to the present files.
+
+    Args:
+        artifact: The artifact.
+        layers: The record beside it.
+
+    Returns:
+        The reason, or an empty text if the record applies.
+    """
     if layers.artifact_sha256 != artifact.manifest.sha256:
         return "it is about another model file"
     return "" if layers.reference_sha256 == _reference_sha256(artifact, layers) else "it is about another reference"
@@ -92,17 +124,31 @@ def _reference_sha256(artifact: Artifact, layers: LayerErrors) -> str | None:
     try:
         return load_artifact(folder).manifest.sha256 if (folder / MANIFEST_FILE).is_file() else None
     except InputError:
-        return None  # verify tells what is wrong with it
+        return None  # `edgekit verify` reports what is wrong with it
 
 
 def to_dict(layers: LayerErrors) -> dict[str, Any]:
-    """For JSON, which has neither infinity nor NaN: null stands for them."""
-    made: dict[str, Any] = finite(asdict(layers))
-    return made
+    """Encode a record as JSON values.
+
+    Args:
+        layers: The record.
+
+    Returns:
+        The JSON values, with None in place of infinity and NaN, which JSON cannot represent.
+    """
+    values: dict[str, Any] = finite(asdict(layers))
+    return values
 
 
 def finite(data: Any) -> Any:
-    """Plain data with None in the place of numbers that JSON does not have."""
+    """Replace numbers that JSON cannot represent.
+
+    Args:
+        data: Mappings, sequences and plain values.
+
+    Returns:
+        The same data with None in place of infinity and NaN.
+    """
     if isinstance(data, Mapping):
         return {key: finite(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
@@ -111,26 +157,47 @@ def finite(data: Any) -> Any:
 
 
 def load_layers(path: Path) -> LayerErrors:
-    """The figures in the file. Raises InputError when it is damaged or of another version."""
+    """Read a `layers.json`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: The file is missing, damaged or of an unknown version.
+    """
     return layers_from_dict(read_json(path, "error by layer"), path)
 
 
 def layers_from_dict(data: Any, path: Path) -> LayerErrors:
-    """The inverse of `to_dict` after a trip through JSON. Raises InputError that names the file."""
-    keys = {item.name for item in fields(LayerErrors)}
+    """Decode a record.
+
+    Args:
+        data: What `to_dict` returned, after a round trip through JSON.
+        path: The file that the data came from, for error messages.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: The data are damaged or of an unknown version.
+    """
+    keys = {field.name for field in fields(LayerErrors)}
     with decode_versioned(
         data, path, "an error by layer", "run the diff again", keys=keys, version=LAYERS_SCHEMA, older=_OLDER
-    ) as given:
-        made: dict[str, Any] = {name: tuple(given[name]) for name in ("only_reference", "only_actual")}
-        return LayerErrors(**{**given, **made, "tensors": tuple(_tensor(item) for item in given["tensors"])})
+    ) as values:
+        names: dict[str, Any] = {name: tuple(values[name]) for name in ("only_reference", "only_actual")}
+        return LayerErrors(**{**values, **names, "tensors": tuple(_decode_tensor(item) for item in values["tensors"])})
 
 
-def _tensor(data: Mapping[str, Any]) -> TensorDiff:
-    ranges = {name: tuple(map(_restored, data[name])) for name in ("reference_range", "actual_range")}
-    figures = {name: _restored(data[name]) for name in ("cosine", "max_abs_error")}
+def _decode_tensor(data: Mapping[str, Any]) -> TensorDiff:
+    ranges = {name: tuple(map(_nan_if_none, data[name])) for name in ("reference_range", "actual_range")}
+    metrics = {name: _nan_if_none(data[name]) for name in ("cosine", "max_abs_error")}
     renamed = {("divergence_db" if key == "leap_db" else key): value for key, value in data.items()}  # schema 1
-    return TensorDiff(**{**renamed, **figures, **ranges, "shape": tuple(data["shape"])})
+    return TensorDiff(**{**renamed, **metrics, **ranges, "shape": tuple(data["shape"])})
 
 
-def _restored(value: float | None) -> float:
+def _nan_if_none(value: float | None) -> float:
     return math.nan if value is None else value

@@ -1,4 +1,4 @@
-"""What a bench found out about one artifact under one device profile."""
+"""The record `bench-<device>.json` beside an artifact: its measurement under one device profile."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from edgekit.core.records.versioned_json import decode_versioned
 from edgekit.core.values.specs import Variant
 
 BENCH_SCHEMA = 2
+
+# The keys that had another name in older versions.
 _OLDER = {1: {"how": "tag"}}
 
 
@@ -51,9 +53,41 @@ class Execution:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Figures in ms and bytes. `latency_ms` is one figure a tier: the median of `wall` for `host`, a roofline for
-    `analytic`, the cost model's for `emulated`. Peak memory is above what the process held once the runtime's library
-    was loaded. `kinds` counts the file's operators by kind; `operators` are those of this host's profiler."""
+    """The content of `bench-<device>.json`: one artifact under one device profile.
+
+    Attributes:
+        model: The model's name.
+        kind: The kind of its source.
+        target: The artifact's target.
+        precision: The artifact's precision.
+        artifact_sha256: The sha256 of the artifact that was measured.
+        device: The name of the device profile, or `host`.
+        runtime: The runtime that ran it.
+        size_bytes: The size of the model files.
+        compressed_bytes: Their size after compression.
+        latency_ms: Tier -> latency in ms: the median of `wall` for `host`, the roofline's for `analytic`, the cost
+            model's for `emulated`.
+        load_ms: The time to load the model, in ms.
+        first_inference_ms: The time of the first inference, in ms.
+        warm_up_runs: The number of inferences before the measurement.
+        wall: The distribution of wall-clock times of an inference, in ms.
+        cpu: The distribution of CPU times of an inference, in ms.
+        threads: The number of threads.
+        cpus: The cores that the process was pinned to, or None.
+        host: The machine that it ran on.
+        peak_memory_load_bytes: The peak memory while loading, above that of the process with the runtime's library
+            loaded; None where it cannot be measured.
+        peak_memory_run_bytes: The same while running.
+        macs: Multiply-accumulates of one inference, if they are known.
+        weight_bytes: The size of all weights, if it is known.
+        notes: What a reader of the values has to know.
+        emulated: The measurement on the device's emulated core.
+        tag: The tag of the variant, such as `tuned`.
+        kinds: Operator kind -> the number of such operators in the file.
+        operators: The cost of each operator from this host's profiler.
+        executions: What further executors measured.
+        schema_version: The version of the file's format.
+    """
 
     model: str
     kind: str
@@ -87,35 +121,35 @@ class Measurement:
 
     @property
     def variant(self) -> Variant:
-        """Target and precision in one, marked where a recipe made it."""
+        """The artifact's variant."""
         return Variant(self.target, self.precision, self.tag)
 
     @property
     def peak_memory_bytes(self) -> int | None:
-        """As the device sees it where its core was emulated, else this host's."""
+        """The peak memory on the device's emulated core if it was measured there, else on this host, in bytes."""
         return self.host_peak_memory_bytes if self.peak_memory_tier == "host" else self.emulated_peak_memory_bytes
 
     @property
     def peak_memory_tier(self) -> str:
-        """Where `peak_memory_bytes` was found: `emulated` or `host`."""
+        """The tier of `peak_memory_bytes`: `emulated` or `host`."""
         return "host" if self.emulated_peak_memory_bytes is None else "emulated"
 
     @property
     def operators_by_tier(self) -> dict[str, tuple[OperatorCost, ...]]:
-        """The operators of each tier that tells them: `emulated`, `host`."""
+        """Tier (`emulated`, `host`) -> the cost of each operator, for the tiers in which it was measured."""
         emulated = () if self.emulated is None else self.emulated.operators
         return {tier: items for tier, items in (("emulated", emulated), ("host", self.operators)) if items}
 
     @property
     def emulated_peak_memory_bytes(self) -> int | None:
-        """That of the emulated process."""
+        """The peak memory on the device's emulated core, in bytes."""
         return self.emulated.peak_memory_bytes if self.emulated is not None else None
 
     @property
     def host_peak_memory_bytes(self) -> int | None:
-        """The higher of the peaks of loading and of running on this host."""
-        known = [value for value in (self.peak_memory_load_bytes, self.peak_memory_run_bytes) if value is not None]
-        return max(known) if known else None
+        """The higher of the peaks of loading and of running on this host, in bytes."""
+        peaks = [value for value in (self.peak_memory_load_bytes, self.peak_memory_run_bytes) if value is not None]
+        return max(peaks) if peaks else None
 
 
 def bench_file(device: str, runtime: str = "") -> str:
@@ -129,26 +163,47 @@ def bench_file(device: str, runtime: str = "") -> str:
 
 
 def load_measurement(path: Path) -> Measurement:
-    """The measurement in the file. Raises InputError when it is damaged or of another version."""
+    """Read a `bench-<device>.json`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: The file is missing, damaged or of an unknown version.
+    """
     return measurement_from_dict(read_json(path, "bench result"), path)
 
 
 def measurement_from_dict(data: Any, path: Path) -> Measurement:
-    """The inverse of `dataclasses.asdict` after a trip through JSON. Raises InputError that names the file."""
-    keys = {item.name for item in fields(Measurement)}
+    """Decode a record.
+
+    Args:
+        data: What `dataclasses.asdict` returned, after a round trip through JSON.
+        path: The file that the data came from, for error messages.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: The data are damaged or of an unknown version.
+    """
+    keys = {field.name for field in fields(Measurement)}
     with decode_versioned(
         data, path, "a bench result", "run the bench again", keys=keys, version=BENCH_SCHEMA, older=_OLDER
-    ) as given:
-        made = {
-            "wall": Distribution(**given["wall"]),
-            "cpu": Distribution(**given["cpu"]),
-            "cpus": None if given["cpus"] is None else tuple(given["cpus"]),
-            "notes": tuple(given["notes"]),
-            "operators": tuple(OperatorCost(**item) for item in given.get("operators", ())),
-            "emulated": emulated_from_dict(given["emulated"]) if given.get("emulated") else None,
-            "executions": tuple(_execution(item) for item in given.get("executions", ())),
+    ) as values:
+        decoded = {
+            "wall": Distribution(**values["wall"]),
+            "cpu": Distribution(**values["cpu"]),
+            "cpus": None if values["cpus"] is None else tuple(values["cpus"]),
+            "notes": tuple(values["notes"]),
+            "operators": tuple(OperatorCost(**item) for item in values.get("operators", ())),
+            "emulated": emulated_from_dict(values["emulated"]) if values.get("emulated") else None,
+            "executions": tuple(_execution(item) for item in values.get("executions", ())),
         }
-        return Measurement(**{**given, **made})
+        return Measurement(**{**values, **decoded})
 
 
 def _execution(data: Mapping[str, Any]) -> Execution:

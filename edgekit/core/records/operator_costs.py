@@ -1,4 +1,4 @@
-"""What single operators of a model cost, and which of them became dearer."""
+"""The costs of single operators, which `bench-<device>.json` contains, and comparisons of them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ from dataclasses import dataclass
 
 from edgekit.core.units import format_ms
 
+# Separates the kinds of operators that a runtime fuses.
 JOINED = " + "
-"""Between operators that a runtime makes one of."""
 
-_NAMED = 3
-_WORTH_NAMING = 0.05
-"""Of what all operators lost together: less is not the reason for it."""
+# The most operators that an explanation names.
+_MAX_NAMED = 3
+
+# The smallest share of the whole slowdown that is named: a smaller one does not explain it.
+_MIN_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator of a file: what it is (`CONV_2D`), and what its first output is called."""
+    """An operator of a model file.
+
+    Attributes:
+        kind: The operator's type, such as `CONV_2D`.
+        name: The name of its first output.
+    """
 
     kind: str
     name: str
@@ -26,8 +33,15 @@ class Operator:
 
 @dataclass(frozen=True)
 class OperatorCost:
-    """One operator of an inference, or several that the runtime fused. Milliseconds are of the tier that tells them;
-    instructions and lines from memory are counted in the emulated one only."""
+    """The cost of one operator of an inference, or of several that the runtime fuses.
+
+    Attributes:
+        kind: The operator's type; the types of fused operators, separated by ` + `.
+        name: The name of the first output of the last operator.
+        latency_ms: The latency in ms, in the tier that measured it.
+        instructions: The number of instructions (emulated tier only).
+        memory_misses: Lines of 64 bytes that are read from memory (emulated tier only).
+    """
 
     kind: str
     name: str
@@ -37,48 +51,61 @@ class OperatorCost:
 
     @property
     def title(self) -> str:
-        """`CONV_2D model/conv1`"""
+        """Type and name, such as `CONV_2D model/conv1`."""
         return f"{self.kind} {self.name}".strip()
 
 
 def explain_slowdown(before: Sequence[OperatorCost], now: Sequence[OperatorCost]) -> str:
-    """The operators that make most of the difference, in words; empty where none costs more.
+    """Name the operators that account for most of a slowdown.
 
-    Operators are the same when kind and name are; of the others, those of one kind are paired in the order of
-    computation, since converters number names anew.
+    Args:
+        before: The operators of the earlier measurement.
+        now: The operators of the later one.
+
+    Returns:
+        Up to three operators with both latencies, such as `CONV_2D b 2 ms -> 5 ms`; empty if none is slower.
     """
-    pairs = _paired(before, now)
-    grown = [(new.latency_ms - (old.latency_ms if old else 0.0), old, new) for old, new in pairs]
-    lost = sorted((item for item in grown if item[0] > 0), key=lambda item: -item[0])
-    total = sum(item[0] for item in lost)
-    told = [item for item in lost if item[0] > _WORTH_NAMING * total][:_NAMED]
-    return "; ".join(_change(old, new) for _, old, new in told)
+    pairs = _pair_operators(before, now)
+    growths = [(new.latency_ms - (old.latency_ms if old else 0.0), old, new) for old, new in pairs]
+    slower = sorted((growth for growth in growths if growth[0] > 0), key=lambda growth: -growth[0])
+    total_ms = sum(growth_ms for growth_ms, _, _ in slower)
+    named = [growth for growth in slower if growth[0] > _MIN_SHARE * total_ms][:_MAX_NAMED]
+    return "; ".join(_format_change(old, new) for _, old, new in named)
 
 
-def _paired(
+def _pair_operators(
     before: Sequence[OperatorCost], now: Sequence[OperatorCost]
 ) -> list[tuple[OperatorCost | None, OperatorCost]]:
-    by_title = {item.title: item for item in before}
-    same = {item.title for item in now} & by_title.keys()
-    left: dict[str, list[OperatorCost]] = {}
-    for item in before:
-        if item.title not in same:
-            left.setdefault(item.kind, []).append(item)
+    """Pair operators by kind and name; the others by kind in the order of computation, since converters renumber."""
+    by_title = {cost.title: cost for cost in before}
+    same_titles = {cost.title for cost in now} & by_title.keys()
+    unpaired: dict[str, list[OperatorCost]] = {}
+    for cost in before:
+        if cost.title not in same_titles:
+            unpaired.setdefault(cost.kind, []).append(cost)
     pairs: list[tuple[OperatorCost | None, OperatorCost]] = []
-    for item in now:
-        others = left.get(item.kind)
-        known = by_title[item.title] if item.title in same else (others.pop(0) if others else None)
-        pairs.append((known, item))
+    for cost in now:
+        candidates = unpaired.get(cost.kind)
+        counterpart = by_title[cost.title] if cost.title in same_titles else (candidates.pop(0) if candidates else None)
+        pairs.append((counterpart, cost))
     return pairs
 
 
-def _change(old: OperatorCost | None, new: OperatorCost) -> str:
+def _format_change(old: OperatorCost | None, new: OperatorCost) -> str:
     if old is None:
         return f"{new.title} is new ({format_ms(new.latency_ms)})"
     return f"{new.title} {format_ms(old.latency_ms)} -> {format_ms(new.latency_ms)}"
 
 
 def operator_count_changes(before: Mapping[str, int], now: Mapping[str, int]) -> str:
-    """How the numbers of operators by kind differ, in words: `TRANSPOSE 0 -> 2`; empty where they do not."""
+    """Describe how the numbers of operators differ.
+
+    Args:
+        before: Operator kind -> number, in the earlier file.
+        now: The same, in the later file.
+
+    Returns:
+        The kinds that differ, such as `TRANSPOSE 0 -> 2`; empty if none does.
+    """
     old, new = Counter(before), Counter(now)
     return ", ".join(f"{kind} {old[kind]} -> {new[kind]}" for kind in sorted(old | new) if old[kind] != new[kind])

@@ -1,4 +1,4 @@
-"""What changed between two runs: one figure of one artifact, before and now."""
+"""The changes between two runs, which the JSON report contains under `changes`: one value of one artifact each."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from dataclasses import dataclass
 
 BETTER, WORSE, ALLOWED, SAME, NEW, REMOVED = "better", "worse", "allowed", "same", "new", "gone"
 INCOMPARABLE = "not comparable"
+_STATES_BY_SEVERITY = (WORSE, REMOVED, ALLOWED, BETTER, NEW, INCOMPARABLE)
 
 
 @dataclass(frozen=True)
 class RegressionThresholds:
-    """How much worse a figure may be before it counts as worse.
+    """How much worse a value may become before a gate reports it.
 
-    `share` is relative, for figures that repeat: size, instructions, the analytic and the emulated tier. `noisy` is the
-    same for what is measured on a host: latency of the host tier, peak memory. `metric` is a loss in the metric's own
-    unit: 0.01 is a point of accuracy.
+    Attributes:
+        share: The relative threshold of values that are reproducible: size, instructions, analytic and emulated tier.
+        noisy: The relative threshold of values that are measured on a host: latency of the host tier, peak memory.
+        metric: The absolute threshold of the task metric, in its own unit: 0.01 is one point of accuracy.
     """
 
     share: float = 0.02
@@ -22,28 +24,47 @@ class RegressionThresholds:
     metric: float = 0.01
 
     def of(self, rule: str) -> float:
-        """The allowance for a rule; absolute for `metric`, relative for the others."""
+        """Return the threshold of a rule.
+
+        Args:
+            rule: A rule, as in `MetricChange.rule`.
+
+        Returns:
+            The absolute threshold for `metric`, the relative one for any other rule.
+        """
         if rule == "metric":
             return self.metric
         return self.noisy if rule in NOISY else self.share
 
 
+# Rule -> the words for worse and for better; any other rule is a latency.
 _WORDS = {
     "size_bytes": ("larger", "smaller"),
     "instructions": ("more", "fewer"),
     "peak_memory_bytes": ("more", "less"),
     "metric": ("less accurate", "more accurate"),
 }
+
+# The rules whose values vary from run to run, because they are measured on a host.
 NOISY = ("latency_ms.host", "peak_memory_bytes")
 
 
 @dataclass(frozen=True)
 class MetricChange:
-    """One figure of an artifact in two runs; `before` or `after` is None where a run does not have it.
+    """One value of an artifact in two runs.
 
-    `rule` is a budget's rule (`size_bytes`, `latency_ms.host` …), `metric` for the task metric named `metric`,
-    `artifact` for the whole of it, or `verdict:<rule>` for a rule that was judged otherwise (1 passed, 0 failed).
-    `state` is one of the words above; `note` says why something cannot be compared.
+    Attributes:
+        model: The model's name.
+        kind: The kind of its source.
+        variant: The artifact's variant.
+        rule: A budget's rule (`size_bytes`, `latency_ms.host`, …), `metric` for the task metric, `artifact` for the
+            artifact itself, or `verdict:<rule>` for a rule with another verdict (1 passed, 0 failed).
+        before: The value in the earlier run, or None.
+        after: The value in the later run, or None.
+        state: `better`, `worse`, `allowed`, `same`, `new`, `gone` or `not comparable`.
+        device: The device profile, for values that depend on it.
+        metric: The name of the task metric, for the rule `metric`.
+        note: Why the values cannot be compared.
     """
 
     model: str
@@ -59,14 +80,14 @@ class MetricChange:
 
     @property
     def relative(self) -> float | None:
-        """(now - before) / before; None where it is not defined."""
+        """`(after - before) / before`, or None if it is not defined."""
         if self.before is None or self.after is None or self.before == 0:
             return None
         return (self.after - self.before) / self.before
 
     @property
     def word(self) -> str:
-        """The state as one says it of this figure: larger, slower, less accurate …"""
+        """The state in the words of the rule, such as larger, slower or less accurate."""
         if self.state not in (WORSE, ALLOWED, BETTER) or self.rule.startswith("verdict:"):
             return self.state
         worse, better = _WORDS.get(self.rule, ("slower", "faster"))
@@ -74,13 +95,19 @@ class MetricChange:
 
     @property
     def broken(self) -> bool:
-        """Whether a gate says no: it is worse by more than is allowed, or there no more."""
+        """Whether a gate fails: the value is worse by more than the threshold, or the artifact was removed."""
         return self.state in (WORSE, REMOVED)
 
 
 @dataclass(frozen=True)
 class ChangeReport:
-    """Two runs, by the names of their files, and every figure that was looked at."""
+    """The comparison of two runs.
+
+    Attributes:
+        old: The name of the earlier run's report file.
+        new: The name of the later run's.
+        items: All values that were compared.
+    """
 
     old: str
     new: str
@@ -88,31 +115,38 @@ class ChangeReport:
 
     @property
     def reported(self) -> tuple[MetricChange, ...]:
-        """All but what stayed as it was, the worst first."""
-        order = (WORSE, REMOVED, ALLOWED, BETTER, NEW, INCOMPARABLE)
-        kept = (item for item in self.items if item.state != SAME)
-        return tuple(sorted(kept, key=lambda item: order.index(item.state)))
+        """The changes without unchanged values, the worst first."""
+        different = (change for change in self.items if change.state != SAME)
+        return tuple(sorted(different, key=lambda change: _STATES_BY_SEVERITY.index(change.state)))
 
     @property
     def broken(self) -> tuple[MetricChange, ...]:
-        """What a gate says no to."""
-        return tuple(item for item in self.items if item.broken)
+        """The changes that fail a gate."""
+        return tuple(change for change in self.items if change.broken)
 
     def count(self, state: str) -> int:
-        """How many are in that state."""
-        return sum(item.state == state for item in self.items)
+        """Return the number of values in a state."""
+        return sum(change.state == state for change in self.items)
 
     @property
     def sentence(self) -> str:
-        """How many figures are in which state."""
-        words = (WORSE, REMOVED, ALLOWED, BETTER, NEW, INCOMPARABLE)
-        counted = [f"{count} {word}" for word in words if (count := self.count(word))]
-        return f"{len(self.items)} figures compared: " + (", ".join(counted) if counted else "nothing changed")
+        """The number of values in each state, in words."""
+        counts = [f"{count} {state}" for state in _STATES_BY_SEVERITY if (count := self.count(state))]
+        return f"{len(self.items)} figures compared: " + (", ".join(counts) if counts else "nothing changed")
 
 
 def classify_change(before: float, after: float, allowed: float, noise: float) -> str:
-    """The state of a figure of which less is better. Both limits are in its own unit: up to `allowed` it may grow, and
-    within `noise` it has not moved at all."""
+    """Classify the change of a value of which less is better.
+
+    Args:
+        before: The value in the earlier run.
+        after: The value in the later run.
+        allowed: The growth up to which the change is allowed, in the value's own unit.
+        noise: The difference up to which the values are the same, in the value's own unit.
+
+    Returns:
+        `SAME`, `BETTER`, `ALLOWED` or `WORSE`.
+    """
     if abs(after - before) <= noise:
         return SAME
     if after < before:

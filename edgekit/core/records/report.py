@@ -1,4 +1,4 @@
-"""What the reports are made of: one row an artifact, one line a bench, and the verdicts."""
+"""The data of a report, which `edgekit report --format json` writes: one row an artifact, with all its records."""
 
 from __future__ import annotations
 
@@ -22,9 +22,15 @@ REPORT_SCHEMA = 1
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One artifact and what the stages found out about it; None and empty where a stage has not run.
+    """One artifact and the records of all stages; a record is None or empty if its stage has not run.
 
-    `emulated` are the validations on devices' emulated cores, one a device; `layers` is the error by layer.
+    Attributes:
+        artifact: The artifact.
+        validation: The validation on this host.
+        measurements: One measurement a device.
+        verdicts: The verdicts of the budgets.
+        emulated: The validations on emulated cores, one a device.
+        layers: The error by layer.
     """
 
     artifact: Artifact
@@ -36,16 +42,21 @@ class ReportRow:
 
     @property
     def passed(self) -> bool:
-        """Whether no verdict on it failed."""
+        """Whether all verdicts passed."""
         return all(verdict.passed for verdict in self.verdicts)
 
 
 @dataclass(frozen=True)
 class Report:
-    """The whole build folder. `edgekit` is the version that wrote it, `host` the machine that it ran on.
+    """The records of a whole build folder.
 
-    `class_names` are those of a model's classes, where edgekit knows the model and it says; `changes` is what differs
-    from a baseline, where one was given.
+    Attributes:
+        edgekit: The version of edgekit that wrote the report.
+        host: The machine that it ran on.
+        sources: The source models.
+        rows: The artifacts.
+        class_names: Model -> the names of its classes, for the reference models that define them.
+        changes: The changes from a baseline, if one was given.
     """
 
     edgekit: str
@@ -57,30 +68,41 @@ class Report:
 
     @property
     def failed(self) -> tuple[Verdict, ...]:
-        """Every verdict that failed."""
+        """The verdicts that failed."""
         return tuple(verdict for row in self.rows for verdict in row.verdicts if not verdict.passed)
 
     @property
     def verdict_count(self) -> int:
-        """How many rules were judged."""
+        """The number of all verdicts."""
         return sum(len(row.verdicts) for row in self.rows)
 
 
 def load_report(path: Path) -> Report:
-    """What `edgekit report --format json` wrote, without the sources. Raises InputError when it is something else."""
+    """Read a report that `edgekit report --format json` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The report, without its source models.
+
+    Raises:
+        InputError: The file is missing, or is not a report of this version.
+    """
     data = read_json(path, "report")
     if data.get("schema_version") != REPORT_SCHEMA or not isinstance(data.get("artifacts"), list):
-        how = "write one with: edgekit report --format json --output FILE"
-        raise InputError(f"{path}: not a report of version {REPORT_SCHEMA}; {how}")
+        hint = "write one with: edgekit report --format json --output FILE"
+        raise InputError(f"{path}: not a report of version {REPORT_SCHEMA}; {hint}")
     try:
-        rows = tuple(_row(item, path) for item in data["artifacts"])
+        rows = tuple(_decode_row(row, path) for row in data["artifacts"])
         return Report(str(data["edgekit"]), str(data["host"]), (), rows)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: this report lacks or mistypes a key ({error})") from None
 
 
-def _row(data: dict[str, Any], path: Path) -> ReportRow:
+def _decode_row(data: dict[str, Any], path: Path) -> ReportRow:
     validation = data["validation"]
+    # "sentence" is derived from the other keys, for readers of the JSON.
     verdicts = ({key: value for key, value in item.items() if key != "sentence"} for item in data["verdicts"])
     return ReportRow(
         Artifact(Path(data["folder"]), manifest_from_dict(data["manifest"], path)),

@@ -1,4 +1,4 @@
-"""Samples on disk: npz files of named inputs and outputs, the same bytes for the same arrays."""
+"""The record `golden.npz` and other npz files of samples: named inputs, outputs and labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ Arrays = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs by name, shape (N, ...); the source's outputs for them by name; labels, shape (N,), or None."""
+    """N samples.
+
+    Attributes:
+        inputs: Input name -> array of shape `(N, ...)`.
+        outputs: Output name -> the source model's output for these inputs, of shape `(N, ...)`.
+        labels: Labels of shape `(N,)`, or None.
+    """
 
     inputs: Arrays
     outputs: Arrays
@@ -30,7 +36,16 @@ class Samples:
         return len(next(iter(self.inputs.values()), ()))
 
     def save(self, path: Path) -> None:
-        """As a compressed npz, which numpy writes with a fixed timestamp. Raises InputError or DiskFull."""
+        """Write the samples as a compressed npz. The same arrays give the same bytes.
+
+        Args:
+            path: The file.
+
+        Raises:
+            InputError: The file cannot be written.
+            DiskFull: There is no space left.
+        """
+        # numpy writes zip entries with a fixed timestamp. The prefixes keep names apart from numpy's own parameters.
         arrays = {f"input/{name}": array for name, array in self.inputs.items()}
         arrays |= {f"output/{name}": array for name, array in self.outputs.items()}
         if self.labels is not None:
@@ -39,7 +54,11 @@ class Samples:
             np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
     def digest(self) -> str:
-        """sha256 over names, dtypes, shapes and values."""
+        """Compute the sha256 of names, dtypes, shapes and values.
+
+        Returns:
+            The digest in hexadecimal, which does not depend on the order of names or on the memory layout.
+        """
         hasher = hashlib.sha256()
         labels = {} if self.labels is None else {"": self.labels}
         for kind, arrays in (("input", self.inputs), ("output", self.outputs), ("labels", labels)):
@@ -51,18 +70,29 @@ class Samples:
 
 
 def load(path: Path, what: str) -> Samples:
-    """The samples in the npz. Raises InputError when it is missing, damaged or something else. Never unpickles."""
+    """Read samples from an npz file, without unpickling objects.
+
+    Args:
+        path: The file.
+        what: What the file holds, for error messages, such as "golden samples".
+
+    Returns:
+        The samples.
+
+    Raises:
+        InputError: The file is missing or damaged, or is not an npz file of samples.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file of {what}")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except Exception:  # noqa: BLE001 - zip, zlib, npy headers: a damaged byte raises errors of any type
+    except Exception:  # noqa: BLE001 - zip, zlib and the npy reader raise many types for a damaged byte
         arrays = {}
     if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise InputError(f"{path}: this is not an npz file of {what}, or it is damaged")
-    inputs = {name[6:]: array for name, array in arrays.items() if name.startswith("input/")}
-    outputs = {name[7:]: array for name, array in arrays.items() if name.startswith("output/")}
+    inputs = {name.removeprefix("input/"): array for name, array in arrays.items() if name.startswith("input/")}
+    outputs = {name.removeprefix("output/"): array for name, array in arrays.items() if name.startswith("output/")}
     if not inputs:
         raise InputError(f"{path}: this npz file holds no {what}: there is no array named input/NAME")
     return Samples(inputs, outputs, arrays.get("labels"))

@@ -1,4 +1,4 @@
-"""How much code a model needs beside itself: that of its interpreter and of its operators."""
+"""The code that a model needs on a microcontroller: interpreter and operators (`micro --json`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Piece:
-    """What a linker keeps: bytes of instructions, bytes of constants (strings and tables), and pointers in tables."""
+    """The sizes of the sections that a linker keeps.
+
+    Attributes:
+        instructions: The size of the instructions, in bytes.
+        constants: The size of the constants (strings and tables), in bytes.
+        pointers: The number of pointers in tables.
+    """
 
     instructions: int
     constants: int
@@ -21,8 +27,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class CodeSize:
-    """Of one model: the interpreter, each operator as what it adds to an interpreter that has no other, and all
-    together, where what several share is counted once. `missing` are operators whose code was not found.
+    """The code that one model needs.
+
+    Attributes:
+        interpreter: The interpreter without operators.
+        operators: Each operator's name, and what it adds to an interpreter without other operators.
+        together: The interpreter with all operators; code that several operators share is counted once.
+        missing: The operators whose code was not found.
     """
 
     interpreter: Piece

@@ -1,4 +1,4 @@
-"""The trained model as it stands in `build/<model>/<framework>/source/`."""
+"""The record `source.json` in `build/<model>/<kind>/source/`: the trained or imported model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,29 @@ SOURCE_SCHEMA = 1
 
 @dataclass(frozen=True)
 class SourceModel:
-    """What the user trained, and how well it does.
+    """The content of `source.json`.
 
-    `kind` is that of a source: keras, torch, onnx … `file` is the model or weights file (or folder) in this folder,
-    `code` the function that builds the network around bare weights, as `Factory` writes it, relative to the model's
-    folder (a user's model: to the project's root); None where the file is whole by itself. Task and metric are None
-    where nobody said what the outputs mean. `sizes` has the size in the samples of each symbolic dimension that is not
-    the batch. `rounding` is how far float32 moves each output on the golden samples, where that could be measured.
+    Attributes:
+        name: The model's name.
+        kind: The source kind: `keras`, `torch`, `onnx`, …
+        file: The model or weights file (or folder) beside `source.json`.
+        sha256: The digest of `file`, by `sha256_path`.
+        signature: The inputs and outputs.
+        task: The task, or None if it is unknown.
+        metric: The task metric, or None if it is unknown.
+        metric_value: The metric's value on the test set.
+        parameters: The number of parameters.
+        code: The function that builds the network for a file of bare weights, as `Factory` writes it, relative to the
+            folder of a reference model or else to the project's root; None if the file contains the network.
+        code_sha256: The digest of this code.
+        sizes: Symbolic dimension -> its size in the samples, for all dimensions but the batch.
+        notes: What a reader of the record has to know.
+        data: The data set and its splits.
+        training: The hyperparameters.
+        history: Metric -> its value after each epoch.
+        rounding: Output -> the float32 rounding error on the golden samples, where it could be measured.
+        versions: Package -> version.
+        schema_version: The version of the file's format.
     """
 
     name: str
@@ -50,11 +66,29 @@ class SourceModel:
     schema_version: int = SOURCE_SCHEMA
 
     def save(self, folder: Path) -> None:
-        """Writes source.json."""
+        """Write `source.json`.
+
+        Args:
+            folder: The source's folder.
+
+        Raises:
+            InputError: The file cannot be written.
+            DiskFull: There is no space left.
+        """
         write_json(folder / SOURCE_FILE, asdict(self))
 
     def weights_path(self, folder: Path) -> Path:
-        """The model's file or folder. Raises InputError when it is missing or its hash is not the recorded one."""
+        """Return the model's file or folder after checking its digest.
+
+        Args:
+            folder: The source's folder.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: The file is missing, or differs from the recorded one.
+        """
         path = folder / self.file
         if not path.exists():
             raise InputError(f"{path}: the trained model is missing; run: edgekit train {self.name}")
@@ -66,27 +100,41 @@ class SourceModel:
 
 
 def load_source(folder: Path) -> SourceModel:
-    """The source model in the folder. Raises InputError when source.json is missing, damaged or of another version."""
+    """Read the `source.json` of a folder.
+
+    Args:
+        folder: The source's folder.
+
+    Returns:
+        The source model.
+
+    Raises:
+        InputError: The file is missing, damaged or of an unknown version.
+    """
     path = folder / SOURCE_FILE
     data = read_json(path, "source model description")
-    known = {item.name for item in fields(SourceModel)}
-    if data.get("schema_version") != SOURCE_SCHEMA or set(data) - known:
+    allowed = {field.name for field in fields(SourceModel)}
+    if data.get("schema_version") != SOURCE_SCHEMA or set(data) - allowed:
         raise InputError(f"{path}: not a source model description of version {SOURCE_SCHEMA}; train the model again")
     try:
-        made = {
+        decoded = {
             "signature": Signature.from_dict(data["signature"]),
             "notes": tuple(data.get("notes", ())),
             "rounding": rounding_from_dict(data.get("rounding", {})),
         }
-        return SourceModel(**{**data, **made})
+        return SourceModel(**{**data, **decoded})
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: this source model description lacks or mistypes a key ({error})") from None
 
 
 class LoadedSource(Protocol):
-    """A source model in memory, in the process of its framework. What `edgekit.sources` makes and targets convert.
+    """A source model in the memory of its framework's process, which sources load and targets convert.
 
-    `model` is the framework's own object. `run` takes inputs by name, shape (N, ...), and returns outputs by name.
+    Attributes:
+        kind: The source kind.
+        model: The framework's object.
+        signature: The inputs and outputs.
+        sizes: Symbolic dimension -> its size in the samples, for all dimensions but the batch.
     """
 
     kind: str
@@ -95,18 +143,46 @@ class LoadedSource(Protocol):
     sizes: Mapping[str, int]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs for N samples."""
+        """Run the model on N samples.
+
+        Args:
+            inputs: Input name -> array of shape `(N, ...)`.
+
+        Returns:
+            Output name -> array of shape `(N, ...)`.
+        """
         ...
 
     def examples(self, batch: int) -> tuple[Array, ...]:
-        """Zeros in the shapes of one call with that batch, in the signature's order."""
+        """Return example inputs for a converter.
+
+        Args:
+            batch: The batch size.
+
+        Returns:
+            Arrays of zeros in the signature's order.
+        """
         ...
 
     def call(self, *tensors: Any) -> list[Any]:
-        """The outputs in order for the framework's own tensors in order, as a converter traces it."""
+        """Call the model with the framework's own tensors, as a converter traces it.
+
+        Args:
+            *tensors: The inputs in the signature's order.
+
+        Returns:
+            The outputs in the signature's order.
+        """
         ...
 
     def cached(self, what: str, make: Callable[[], T]) -> T:
-        """What `make` returns, made once for this model under this signature: conversions to several precisions begin
-        alike. Nobody may change it."""
+        """Return a value that is computed once for this model and signature: conversions share their first steps.
+
+        Args:
+            what: The name of the value.
+            make: Computes the value.
+
+        Returns:
+            The value of the first call. It must not be modified.
+        """
         ...

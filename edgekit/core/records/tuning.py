@@ -1,4 +1,4 @@
-"""What a precision search judges by: constraints, candidates, the front of those that nothing beats, and blame."""
+"""The result of a precision search (`tune --json`): constraints, candidates, Pareto front and layer sensitivity."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.quantization_recipe import Recipe
 
 Preference = Literal["latency", "size", "accuracy"]
+
+# Latencies that differ by less than this factor are equal: on a shared machine they vary as much.
 NOISE = 1.1
-"""Latencies on a shared machine that lie within this factor are no difference."""
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """What the winner must keep within; None does not limit.
+    """The limits that the winner must meet.
 
-    `max_drop` is in the unit of `Candidate.drop`, `drop_name` says what that is, `drop_factor` and `drop_unit` how it
-    is printed. `max_latency_ms` is of the search's tier, `max_float_share` what part of the weights layers may keep in
-    float.
+    Attributes:
+        max_drop: The largest `Candidate.drop`, in its unit.
+        drop_name: What the drop measures, for messages.
+        drop_factor: The factor by which the drop is multiplied for messages.
+        drop_unit: The unit of the multiplied drop.
+        max_size_bytes: The largest size, or None.
+        max_latency_ms: The largest latency in ms in the tier of the search, or None.
+        max_float_share: The largest share of the weights that layers may keep in float.
     """
 
     max_drop: float
@@ -34,17 +40,25 @@ class Constraints:
     max_float_share: float = 0.25
 
     def format_drop(self, drop: float) -> str:
-        """`0.0131` of accuracy is `1.31 points`."""
+        """Format a drop in its unit: `0.0131` of accuracy is `1.31 points`."""
         return f"{self.drop_factor * drop:.4g} {self.drop_unit}".strip()
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One variant that was made and run.
+    """A variant that the search converted and measured.
 
-    `drop` is that of the task metric on the test set where there are labels, else the relative error of the outputs,
-    10^(-SQNR / 20). `sqnr_db` is that of the worst output on the golden samples, None where all are equal. `failures`
-    are the tolerances of the precision that it breaks. `float_share` is the share of weights that layers keep in float.
+    Attributes:
+        recipe: The recipe that it was converted with.
+        size_bytes: The size of the model files.
+        sha256: The digest of the model file.
+        sqnr_db: The SQNR of the worst output on the golden samples, in dB; None if all outputs are equal.
+        drop: The drop of the task metric on the test set if there are labels, else the relative error of the outputs,
+            `10^(-SQNR / 20)`.
+        drift: The drift with its statistics, if there are labels.
+        failures: One clause for each tolerance of its precision that is exceeded.
+        float_share: The share of the weights that layers keep in float.
+        latency_ms: The latency in ms, if it was measured.
     """
 
     recipe: Recipe
@@ -58,84 +72,123 @@ class Candidate:
     latency_ms: float | None = None
 
     def accurate(self, constraints: Constraints) -> bool:
-        """Whether its outputs are good enough, whatever its size and speed."""
+        """Return whether its outputs are within the limits, regardless of size and latency."""
         return not self.failures and self.drop <= constraints.max_drop
 
     def breaks(self, constraints: Constraints) -> tuple[str, ...]:
-        """The names of the constraints that it breaks; `outputs` are the tolerances of its precision."""
+        """Return the names of the violated constraints.
+
+        Args:
+            constraints: The limits.
+
+        Returns:
+            Some of `drop`, `outputs` (a tolerance of its precision), `size` and `latency`.
+        """
         size, latency = constraints.max_size_bytes, constraints.max_latency_ms
-        found = {
+        is_violated = {
             "drop": self.drop > constraints.max_drop,
             "outputs": bool(self.failures),
             "size": size is not None and self.size_bytes > size,
             "latency": latency is not None and self.latency_ms is not None and self.latency_ms > latency,
         }
-        return tuple(name for name, is_broken in found.items() if is_broken)
+        return tuple(name for name, violated in is_violated.items() if violated)
 
     def broken(self, constraints: Constraints) -> tuple[str, ...]:
-        """One clause for each constraint that it breaks, and by how much."""
-        found = list(self.failures)
+        """Describe the violated constraints.
+
+        Args:
+            constraints: The limits.
+
+        Returns:
+            One clause for each, which says by how much it is exceeded.
+        """
+        clauses = list(self.failures)
         if self.drop > constraints.max_drop:
-            told, over = (constraints.format_drop(drop) for drop in (self.drop, self.drop - constraints.max_drop))
-            found.append(f"{constraints.drop_name} {told} is {over} too much")
-        limit = constraints.max_size_bytes
-        if limit is not None and self.size_bytes > limit:
-            found.append(f"size {format_bytes(self.size_bytes)} is {format_bytes(self.size_bytes - limit)} too large")
-        slow = constraints.max_latency_ms
-        if slow is not None and self.latency_ms is not None and self.latency_ms > slow:
-            found.append(f"latency {format_ms(self.latency_ms)} is {format_ms(self.latency_ms - slow)} too long")
-        return tuple(found)
+            drop, excess = (constraints.format_drop(value) for value in (self.drop, self.drop - constraints.max_drop))
+            clauses.append(f"{constraints.drop_name} {drop} is {excess} too much")
+        max_size = constraints.max_size_bytes
+        if max_size is not None and self.size_bytes > max_size:
+            excess = format_bytes(self.size_bytes - max_size)
+            clauses.append(f"size {format_bytes(self.size_bytes)} is {excess} too large")
+        max_latency = constraints.max_latency_ms
+        if max_latency is not None and self.latency_ms is not None and self.latency_ms > max_latency:
+            excess = format_ms(self.latency_ms - max_latency)
+            clauses.append(f"latency {format_ms(self.latency_ms)} is {excess} too long")
+        return tuple(clauses)
 
     def meets(self, constraints: Constraints) -> bool:
-        """Whether it keeps within all of them; a latency that was not measured is not within a limit."""
+        """Return whether all constraints are met. A latency that was not measured does not meet a limit."""
         unknown = constraints.max_latency_ms is not None and self.latency_ms is None
         return not unknown and not self.breaks(constraints)
 
 
-def dominates(one: Candidate, other: Candidate) -> bool:
-    """Whether one is nowhere worse and somewhere better than the other, in the figures that both have: size, drop,
-    latency."""
-    pairs = [(float(one.size_bytes), float(other.size_bytes)), (one.drop, other.drop)]
-    if one.latency_ms is not None and other.latency_ms is not None:
-        pairs.append((one.latency_ms, other.latency_ms))
+def dominates(left: Candidate, right: Candidate) -> bool:
+    """Return whether a candidate dominates another one (Pareto).
+
+    Args:
+        left: The candidate that may dominate.
+        right: The candidate that may be dominated.
+
+    Returns:
+        True if `left` is not worse than `right` in size, drop and latency, and better in at least one of them. The
+        latency counts only if both have one.
+    """
+    pairs = [(float(left.size_bytes), float(right.size_bytes)), (left.drop, right.drop)]
+    if left.latency_ms is not None and right.latency_ms is not None:
+        pairs.append((left.latency_ms, right.latency_ms))
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """The Pareto front: those that no other beats."""
-    return tuple(item for item in candidates if not any(dominates(other, item) for other in candidates))
+    """Return the Pareto front: the candidates that no other dominates."""
+    return tuple(candidate for candidate in candidates if not any(dominates(rival, candidate) for rival in candidates))
 
 
 def best(candidates: Iterable[Candidate], preference: Preference) -> Candidate | None:
-    """The one to ship of those that meet the constraints; None where there is none.
+    """Return the best candidate by a preference.
 
-    By latency: of those within `NOISE` of the fastest the smallest, then the most accurate. By size and by accuracy:
-    what is equal is decided by the other two.
+    Args:
+        candidates: Candidates that meet the constraints.
+        preference: `latency`: the smallest of those within a factor of `NOISE` of the fastest. `size`: the smallest.
+            `accuracy`: the one with the smallest drop. Ties are decided by the other criteria.
+
+    Returns:
+        The best candidate, or None if there is none.
     """
-    known = list(candidates)
-    if preference == "latency" and all(item.latency_ms is not None for item in known):
-        fastest = min((item.latency_ms or 0.0 for item in known), default=0.0)
-        known = [item for item in known if (item.latency_ms or 0.0) <= NOISE * fastest]
+    eligible = list(candidates)
+    if preference == "latency" and all(candidate.latency_ms is not None for candidate in eligible):
+        fastest_ms = min((candidate.latency_ms or 0.0 for candidate in eligible), default=0.0)
+        eligible = [candidate for candidate in eligible if (candidate.latency_ms or 0.0) <= NOISE * fastest_ms]
     size_first = preference != "accuracy"
-    return min(known, key=lambda item: _rank(item, size_first=size_first), default=None)
+    return min(eligible, key=lambda candidate: _rank(candidate, size_first=size_first), default=None)
 
 
-def _rank(item: Candidate, *, size_first: bool) -> tuple[float, ...]:
-    noise = -math.inf if item.sqnr_db is None else -item.sqnr_db
-    slow = math.inf if item.latency_ms is None else item.latency_ms
-    return (item.size_bytes, item.drop, noise, slow) if size_first else (item.drop, noise, item.size_bytes, slow)
+def _rank(candidate: Candidate, *, size_first: bool) -> tuple[float, ...]:
+    """Return a sort key: smaller is better."""
+    size, drop = candidate.size_bytes, candidate.drop
+    error = -math.inf if candidate.sqnr_db is None else -candidate.sqnr_db
+    latency_ms = math.inf if candidate.latency_ms is None else candidate.latency_ms
+    return (size, drop, error, latency_ms) if size_first else (drop, error, size, latency_ms)
 
 
 def nearest(candidates: Sequence[Candidate], constraints: Constraints) -> Candidate:
-    """Of candidates that all break constraints the one that breaks the fewest, and those by the smallest factor."""
+    """Return the candidate that is nearest to meeting the constraints.
 
-    def excess(item: Candidate) -> tuple[float, float]:
-        ratios = [_ratio(item.drop, constraints.max_drop)]
+    Args:
+        candidates: Candidates that all violate a constraint.
+        constraints: The limits.
+
+    Returns:
+        The candidate that violates the fewest constraints; of several, the one with the smallest excess as a factor.
+    """
+
+    def excess(candidate: Candidate) -> tuple[float, float]:
+        ratios = [_ratio(candidate.drop, constraints.max_drop)]
         if constraints.max_size_bytes is not None:
-            ratios.append(_ratio(item.size_bytes, constraints.max_size_bytes))
+            ratios.append(_ratio(candidate.size_bytes, constraints.max_size_bytes))
         if constraints.max_latency_ms is not None:
-            ratios.append(_ratio(item.latency_ms or 0.0, constraints.max_latency_ms))
-        return sum(ratio > 1 for ratio in ratios) + bool(item.failures), max(ratios)
+            ratios.append(_ratio(candidate.latency_ms or 0.0, constraints.max_latency_ms))
+        return sum(ratio > 1 for ratio in ratios) + bool(candidate.failures), max(ratios)
 
     return min(candidates, key=excess)
 
@@ -148,7 +201,13 @@ def _ratio(value: float, limit: float) -> float:
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """Layers that are put back into float together, by name; `weights` is how many numbers they have learned."""
+    """Layers that the search returns to float together.
+
+    Attributes:
+        names: The names of the layers.
+        title: The name of the group, for reports.
+        weights: The number of their weights.
+    """
 
     names: tuple[str, ...]
     title: str
@@ -157,11 +216,14 @@ class LayerGroup:
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """What it gains at the output to keep a unit of layers in float and nothing else.
+    """The effect on the outputs of keeping one group of layers in float.
 
-    `gain_db` is the SQNR that this adds on the golden samples, `metric_gain` what it takes off the drop on the test
-    samples (None without labels), `share` the unit's part of all weights. `alone_db`, where it was looked at, is the
-    SQNR when this unit is quantized and all the rest is float.
+    Attributes:
+        unit: The group.
+        gain_db: The increase of the SQNR on the golden samples when only this group is in float, in dB.
+        share: The group's share of all weights.
+        metric_gain: The decrease of the drop on the test samples, or None without labels.
+        alone_db: The SQNR when only this group is quantized, in dB, if it was measured.
     """
 
     unit: LayerGroup
@@ -173,9 +235,24 @@ class LayerSensitivity:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a search found out. `winner` is among the candidates; None where none meets the constraints.
+    """The result of a precision search.
 
-    `tier` is that of the latencies, `judged_by` says what the drop is, `stopped` that the time limit ended the search.
+    Attributes:
+        model: The model's name.
+        kind: The kind of its source.
+        target: The target.
+        constraints: The limits.
+        preference: What the best candidate is chosen by.
+        candidates: All variants that were converted and measured.
+        sensitivities: The sensitivity of each group of layers that was tested.
+        winner: The best candidate that meets the constraints, or None.
+        nearest: The winner, or else the candidate that is nearest to meeting the constraints.
+        judged_by: What the drop measures.
+        device: The device of the latencies.
+        tier: The tier of the latencies.
+        stopped: Whether the time limit ended the search.
+        seconds: The duration of the search.
+        notes: What a reader of the result has to know.
     """
 
     model: str
@@ -196,5 +273,5 @@ class Tuning:
 
     @property
     def front(self) -> tuple[Candidate, ...]:
-        """The candidates that no other beats."""
+        """The Pareto front of the candidates."""
         return pareto_front(self.candidates)

@@ -1,4 +1,4 @@
-"""The verdict on whether an artifact computes what its source computes, and what that costs at the task."""
+"""The record `validation.json` beside an artifact: its outputs and its task metric, compared with its source's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from edgekit.core.records.versioned_json import decode_versioned
 from edgekit.core.values.specs import HOST, Variant
 
 VALIDATION_SCHEMA = 3
+
+# The keys that had another name in older versions.
 _OLDER = {2: {"how": "tag", "hard": "stress", "hard_cases": "stress_cases"}}
+
 VALIDATION_FILE = "validation.json"
 
 
@@ -30,12 +33,22 @@ def validation_file(device: str | None, *, executor: str = "", runtime: str = ""
 
 @dataclass(frozen=True)
 class Drift:
-    """The task metric of source and artifact on the same test set. `drop` is positive when the artifact is worse.
+    """The task metric of source and artifact on the same test set.
 
-    `top1_agreement` (classifiers) is the share of test samples that both put into the same class. `interval` holds the
-    drop with 95 % confidence (paired bootstrap), `variance` is that of one sample's drop, None where the metric is no
-    mean. For classifiers, `lost` samples are right in the source and wrong in the artifact, `won` the other way round,
-    `p_value` is McNemar's, and `classes` has the drift of each class, the one that suffers most first.
+    Attributes:
+        metric: The name of the task metric.
+        source: The source's value.
+        artifact: The artifact's value.
+        drop: The difference in the metric's unit, positive if the artifact is worse.
+        samples: The number of test samples.
+        top1_agreement: The share of the samples that both assign to the same class (classifiers only).
+        min_top1_agreement: The tolerance of `top1_agreement`.
+        interval: The 95 % confidence interval of the drop (paired bootstrap).
+        variance: The variance of the drop of one sample; None if the metric is not a mean over samples.
+        lost: The number of samples that only the source classifies correctly (classifiers only).
+        won: The number of samples that only the artifact classifies correctly (classifiers only).
+        p_value: The p-value of McNemar's test (classifiers only).
+        classes: The drift of each class, the largest drop first (classifiers only).
     """
 
     metric: str
@@ -54,31 +67,58 @@ class Drift:
 
     @property
     def detectable(self) -> float | None:
-        """The smallest drop that this test set shows with a power of 80 %."""
+        """The smallest drop that this test set detects with a power of 80 %, or None if the variance is unknown."""
         return None if self.variance is None else detectable_drop(self.samples, self.variance)
 
     def decided(self, limit: float) -> bool:
-        """Whether the interval lies on one side of the limit, so that another test set would hardly judge otherwise."""
+        """Return whether the drop's interval lies on one side of a limit.
+
+        Args:
+            limit: The limit of the drop.
+
+        Returns:
+            False if the limit is inside the interval, so that another test set may give another verdict.
+        """
         return self.interval is None or self.interval.high <= limit or self.interval.low > limit
 
     def needed(self, limit: float) -> int | None:
-        """How many samples would decide, were the drop what it was measured as."""
+        """Estimate the number of samples at which the interval would lie on one side of a limit.
+
+        Args:
+            limit: The limit of the drop.
+
+        Returns:
+            The number of samples, assuming that the drop is the measured one; None if it cannot be estimated.
+        """
         return None if self.variance is None else samples_to_decide(limit, self.drop, self.variance, self.samples)
 
     @property
     def passed(self) -> bool:
-        """Whether the agreement keeps within its tolerance; drift itself is judged by a budget."""
+        """Whether the top-1 agreement is within its tolerance; the drop itself is limited by a budget."""
         agreement, limit = self.top1_agreement, self.min_top1_agreement
         return agreement is None or limit is None or agreement >= limit
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Golden samples compared output by output; the drift where the test set is at hand.
+    """The content of `validation.json` or `validation-<device>.json`.
 
-    `device` says on whose emulated core the artifact ran; `against_host` then compares with what it computes on this
-    host. `stress` compares on synthetic inputs, one a name in `stress_cases`, and `batches` on the golden samples in
-    batches, each output once for each size.
+    Attributes:
+        model: The model's name.
+        kind: The kind of its source.
+        target: The artifact's target.
+        precision: The artifact's precision.
+        artifact_sha256: The sha256 of the artifact that was validated.
+        runtime: The runtime that ran it.
+        comparisons: One comparison an output, on the golden samples.
+        drift: The change of the task metric, if the test set is available.
+        device: The device on whose emulated core the artifact ran, or None for this host.
+        against_host: One comparison an output with the artifact's outputs on this host, for a device.
+        stress: One comparison an output on the stress inputs.
+        stress_cases: The names of the stress inputs, in the order of the samples.
+        batches: One comparison an output and batch size, on the golden samples in batches.
+        tag: The tag of the variant, such as `tuned`.
+        schema_version: The version of the file's format.
     """
 
     model: str
@@ -108,62 +148,97 @@ class Validation:
 
     @property
     def variant(self) -> Variant:
-        """Target and precision in one, marked where a recipe made it."""
+        """The artifact's variant."""
         return Variant(self.target, self.precision, self.tag)
 
     @property
     def passed(self) -> bool:
-        """Whether every figure keeps within its tolerance."""
+        """Whether every value is within its tolerance."""
         compared = (*self.comparisons, *self.against_host, *self.stress, *self.batches)
         return all(item.passed for item in compared) and (self.drift is None or self.drift.passed)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One clause for each thing that is out of tolerance."""
-        found = [clause for item in self.comparisons for clause in item.failures]
-        found += [f"against this host: {clause}" for item in self.against_host for clause in item.failures]
-        found += [f"on {self.stress_case(item)}: {clause}" for item in self.stress for clause in item.failures]
-        found += [clause for item in self.batches for clause in item.failures]
+        """One clause for each value that exceeds its tolerance."""
+        clauses = [clause for item in self.comparisons for clause in item.failures]
+        clauses += [f"against this host: {clause}" for item in self.against_host for clause in item.failures]
+        clauses += [f"on {self.stress_case(item)}: {clause}" for item in self.stress for clause in item.failures]
+        clauses += [clause for item in self.batches for clause in item.failures]
         if self.drift is not None and not self.drift.passed:
             agreement, limit = (
                 format_figure(value) for value in (self.drift.top1_agreement, self.drift.min_top1_agreement)
             )
-            found.append(f"top1_agreement {agreement} on {self.drift.samples} test samples is outside {limit}")
-        return tuple(found)
+            clauses.append(f"top1_agreement {agreement} on {self.drift.samples} test samples is outside {limit}")
+        return tuple(clauses)
 
     def stress_case(self, comparison: Comparison) -> str:
-        """The hard input that an output is furthest away on."""
+        """Return the name of the stress input on which an output differs most.
+
+        Args:
+            comparison: One of `stress`.
+
+        Returns:
+            The name, or "stress inputs" if no sample is the worst.
+        """
         return "stress inputs" if comparison.worst_sample is None else self.stress_cases[comparison.worst_sample]
 
     def worst(self, figure: str) -> float | None:
-        """The largest value of a figure over the outputs, or None where there is none."""
+        """Return the largest value of a metric over all outputs.
+
+        Args:
+            figure: The name of the metric, such as `max_abs_error`.
+
+        Returns:
+            The largest value, or None if no output has one.
+        """
         values = [value for item in self.comparisons if (value := item.value(figure)) is not None]
         return max(values) if values else None
 
 
-def _drift(data: dict[str, Any]) -> Drift:
+def _decode_drift(data: dict[str, Any]) -> Drift:
     interval = None if data["interval"] is None else Interval(**data["interval"])
     return Drift(**{**data, "interval": interval, "classes": tuple(ClassDrift(**item) for item in data["classes"])})
 
 
 def load_validation(path: Path) -> Validation:
-    """The validation in the file. Raises InputError when it is damaged or of another version."""
+    """Read a `validation.json` or `validation-<device>.json`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: The file is missing, damaged or of an unknown version.
+    """
     return validation_from_dict(read_json(path, "validation result"), path)
 
 
 def validation_from_dict(data: dict[str, Any], path: Path) -> Validation:
-    """The inverse of `dataclasses.asdict` after a trip through JSON. Raises InputError that names the file."""
+    """Decode a record.
+
+    Args:
+        data: What `dataclasses.asdict` returned, after a round trip through JSON. The key `passed` is ignored.
+        path: The file that the data came from, for error messages.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: The data are damaged or of an unknown version.
+    """
     keys = {field.name for field in fields(Validation)} | {"passed"}
     with decode_versioned(
         data, path, "a validation result", "validate again", keys=keys, version=VALIDATION_SCHEMA, older=_OLDER
-    ) as given:
-        made = {
-            "comparisons": tuple(comparison_from_dict(item) for item in given["comparisons"]),
-            "against_host": tuple(comparison_from_dict(item) for item in given.get("against_host", ())),
-            "stress": tuple(comparison_from_dict(item) for item in given.get("stress", ())),
-            "stress_cases": tuple(given.get("stress_cases", ())),
-            "batches": tuple(comparison_from_dict(item) for item in given.get("batches", ())),
-            "drift": None if given["drift"] is None else _drift(given["drift"]),
+    ) as values:
+        decoded = {
+            "comparisons": tuple(comparison_from_dict(item) for item in values["comparisons"]),
+            "against_host": tuple(comparison_from_dict(item) for item in values.get("against_host", ())),
+            "stress": tuple(comparison_from_dict(item) for item in values.get("stress", ())),
+            "stress_cases": tuple(values.get("stress_cases", ())),
+            "batches": tuple(comparison_from_dict(item) for item in values.get("batches", ())),
+            "drift": None if values["drift"] is None else _decode_drift(values["drift"]),
         }
-        rest = {key: value for key, value in given.items() if key != "passed"}
-        return Validation(**{**rest, **made})
+        rest = {key: value for key, value in values.items() if key != "passed"}
+        return Validation(**{**rest, **decoded})

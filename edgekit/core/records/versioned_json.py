@@ -1,4 +1,4 @@
-"""Reading back what a stage wrote as JSON: records of this version, and of older ones whose keys had other names."""
+"""Decoding of versioned JSON records: of the current version, and of older ones whose keys had other names."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ def decode_versioned(
     version: int,
     older: Mapping[int, Mapping[str, str]] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Check a record's version and keys, and yield its data to the block that builds the object from it.
+    """Check a record's version and keys, and yield its values to the block that builds the object.
 
     Args:
         data: The parsed JSON.
-        path: The file that it came from, for messages.
+        path: The file that it came from, for error messages.
         what: What the record is, with its article, such as "a bench result".
-        again: What the user does to write the record anew.
-        keys: The keys that this version knows.
-        version: This version's number.
-        older: For each older version that can still be read, the keys that had another name: old name -> this
-            version's name.
+        again: What the user has to do to write the record again.
+        keys: The keys of the current version.
+        version: The number of the current version.
+        older: Older version that can still be read -> the keys that had another name: old name -> current name.
+
+    Yields:
+        The values under their current names, with the current `schema_version`.
 
     Raises:
-        InputError: The data is no object of a readable version, has an unknown key, or the block misses a key or finds
-            another type (KeyError, TypeError).
+        InputError: The data are not an object of a readable version, or a key is unknown, missing or of the wrong type
+            (the block raises KeyError or TypeError).
     """
     if not isinstance(data, dict):
         raise InputError(f"{path}: not {what}")
     readable = {version: {}, **(older or {})}
-    found = data.get("schema_version")
-    if not isinstance(found, int) or found not in readable:
+    data_version = data.get("schema_version")
+    if not isinstance(data_version, int) or data_version not in readable:
         raise InputError(f"{path}: not {what} of version {version}; {again}")
-    renamed = readable[found]
+    renamed = readable[data_version]
     decoded = {renamed.get(key, key): value for key, value in data.items()}
     if set(decoded) - set(keys):
         raise InputError(f"{path}: not {what} of version {version}; {again}")

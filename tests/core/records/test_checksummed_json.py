@@ -1,4 +1,4 @@
-"""JSON that knows when it was damaged."""
+"""Checksummed JSON."""
 
 import pytest
 
@@ -7,16 +7,16 @@ from edgekit.core.records import checksummed_json
 DATA = {"a": [1, 2.5, None, "ä"], "b": {"c": True}}
 
 
-def test_it_comes_back_as_it_was(tmp_path):
+def test_data_are_unchanged_by_the_round_trip(tmp_path):
     checksummed_json.save(tmp_path / "x.json", DATA)
     assert checksummed_json.load(tmp_path / "x.json") == DATA
 
 
-def test_no_flipped_bit_goes_unseen(tmp_path):
+def test_every_flipped_bit_is_detected(tmp_path):
     path = tmp_path / "x.json"
     checksummed_json.save(path, DATA)
     good = path.read_bytes()
-    for position in range(len(good) - 1):  # but for the line feed at the end, which is no part of it
+    for position in range(len(good) - 1):  # without the final line feed, which the checksum does not cover
         for bit in range(8):
             flipped = bytearray(good)
             flipped[position] ^= 1 << bit
@@ -25,7 +25,7 @@ def test_no_flipped_bit_goes_unseen(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"{}", b"\xff\xfe\n{}"])
-def test_something_else_is_nothing(tmp_path, content):
+def test_another_or_missing_file_is_none(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
     assert checksummed_json.load(tmp_path / "x.json") is None
     assert checksummed_json.load(tmp_path / "gone.json") is None

@@ -1,4 +1,4 @@
-"""The error by layer as it is kept: whole after a trip through JSON, and recognised when it is about other files."""
+"""The record layers.json: the round trip through JSON, and stale records."""
 
 import json
 import math
@@ -15,33 +15,33 @@ from edgekit.core.records.artifact import load_artifact, write_manifest
 from edgekit.core.records.layer_errors import LAYERS_FILE, layers_of, load_layers, to_dict, why_stale
 
 
-def beside(tmp_path, layers, variant="tflite:int8"):
-    """An artifact with its layers.json, and its float32 twin with another file."""
+def write_artifacts(tmp_path, layers, variant="tflite:int8"):
+    """Write an artifact with its layers.json, and its float32 counterpart with another file."""
     for name, sha256 in ((variant, "0" * 64), ("tflite:float32", "f" * 64)):
-        made = artifact(name, "tiny")
-        folder = tmp_path / "tiny/keras" / made.manifest.variant.slug
+        sample = artifact(name, "tiny")
+        folder = tmp_path / "tiny/keras" / sample.manifest.variant.slug
         folder.mkdir(parents=True)
-        write_manifest(folder, replace(made.manifest, sha256=sha256, source={"kind": "keras", "sha256": "5" * 64}))
+        write_manifest(folder, replace(sample.manifest, sha256=sha256, source={"kind": "keras", "sha256": "5" * 64}))
     folder = tmp_path / "tiny/keras/tflite-int8"
     write_json(folder / LAYERS_FILE, to_dict(layers))
     return load_artifact(folder)
 
 
-def test_what_is_kept_comes_back(tmp_path):
+def test_a_record_is_unchanged_by_the_round_trip(tmp_path):
     layers = by_layer()
-    assert layers_of(beside(tmp_path, layers)) == layers
+    assert layers_of(write_artifacts(tmp_path, layers)) == layers
     assert layers.first.reference == "dense"
     assert layers.worst.reference == "dense"
 
 
-def test_what_json_has_no_number_for_is_null(tmp_path):
+def test_nan_and_infinity_are_stored_as_null(tmp_path):
     odd = replace(by_layer().tensors[0], cosine=math.nan, max_abs_error=math.inf, actual_range=(-math.inf, 1.0))
     path = tmp_path / LAYERS_FILE
     write_json(path, to_dict(replace(by_layer(), tensors=(odd,))))
-    (found,) = load_layers(path).tensors
-    assert math.isnan(found.cosine)
-    assert math.isnan(found.max_abs_error)
-    assert (found.actual_range[1], found.sqnr_db) == (1.0, odd.sqnr_db)
+    (tensor,) = load_layers(path).tensors
+    assert math.isnan(tensor.cosine)
+    assert math.isnan(tensor.max_abs_error)
+    assert (tensor.actual_range[1], tensor.sqnr_db) == (1.0, odd.sqnr_db)
 
 
 @pytest.mark.parametrize(
@@ -55,18 +55,18 @@ def test_what_json_has_no_number_for_is_null(tmp_path):
         ({"reference": "onnx:float32", "reference_sha256": "f" * 64}, "it is about another reference"),
     ],
 )
-def test_figures_of_other_files_are_recognised_and_not_taken(tmp_path, changes, reason):
+def test_a_record_about_other_files_is_stale_and_not_used(tmp_path, changes, reason):
     layers = replace(by_layer(), **changes)
-    found = beside(tmp_path, layers)
-    assert why_stale(found, layers) == reason
-    assert layers_of(found) == (None if reason else layers)
+    int8 = write_artifacts(tmp_path, layers)
+    assert why_stale(int8, layers) == reason
+    assert layers_of(int8) == (None if reason else layers)
 
 
-def test_a_reference_that_is_gone_is_no_reference(tmp_path):
+def test_a_record_whose_reference_was_removed_is_stale(tmp_path):
     layers = replace(by_layer(), reference="tflite:float32", reference_sha256="f" * 64)
-    found = beside(tmp_path, layers)
+    int8 = write_artifacts(tmp_path, layers)
     shutil.rmtree(tmp_path / "tiny/keras/tflite-float32")
-    assert layers_of(found) is None
+    assert layers_of(int8) is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_reference_that_is_gone_is_no_reference(tmp_path):
         ('{"schema_version": 1}', "lacks or mistypes a key"),
     ],
 )
-def test_a_damaged_file_is_one_sentence(tmp_path, text, sentence):
+def test_a_damaged_file_is_a_one_line_error(tmp_path, text, sentence):
     path = tmp_path / LAYERS_FILE
     path.write_text(text)
     with pytest.raises(InputError, match=re.escape(sentence)) as caught:
@@ -87,10 +87,21 @@ def test_a_damaged_file_is_one_sentence(tmp_path, text, sentence):
     assert str(path) in str(caught.value)
 
 
-def test_a_tensor_without_a_key_is_one_sentence(tmp_path):
+def test_a_tensor_without_a_key_is_a_one_line_error(tmp_path):
     data = to_dict(by_layer())
     del data["tensors"][0]["cosine"]
     path = tmp_path / LAYERS_FILE
     path.write_text(json.dumps(data))
     with pytest.raises(InputError, match="lacks or mistypes a key"):
         load_layers(path)
+
+
+def test_a_file_of_version_1_is_read(tmp_path):
+    """Version 1 had other names for two keys."""
+    data = to_dict(by_layer())
+    data["how"] = data.pop("tag")
+    for tensor in data["tensors"]:
+        tensor["leap_db"] = tensor.pop("divergence_db")
+    path = tmp_path / LAYERS_FILE
+    path.write_text(json.dumps({**data, "schema_version": 1}))
+    assert load_layers(path) == by_layer()

@@ -1,4 +1,4 @@
-"""What single operators cost, from counts of beginnings of a model; and which of them became dearer."""
+"""The costs of single operators, from counts of truncated models, and explanations of slowdowns."""
 
 import pytest
 from hypothesis import given
@@ -12,8 +12,8 @@ def counts(instructions, misses=0.0):
     return Counts(instructions, 0, 0, 0, 0, 0, 0, 0, misses)
 
 
-def ms(found):
-    return found.instructions / 1000 + (found.l1_misses or 0.0)
+def latency_ms(counts):
+    return counts.instructions / 1000 + (counts.l1_misses or 0.0)
 
 
 def prefixes(*totals):
@@ -25,46 +25,46 @@ def prefixes(*totals):
 
 
 def costs(*totals):
-    return [(item.kind, item.name, item.instructions) for item in costs_by_operator(prefixes(*totals), ms)]
+    return [(item.kind, item.name, item.instructions) for item in costs_by_operator(prefixes(*totals), latency_ms)]
 
 
-def test_each_operator_costs_what_it_adds():
+def test_the_cost_of_an_operator_is_what_it_adds():
     assert costs(100, 300, 350) == [("A", "a", 100), ("B", "b", 200), ("C", "c", 50)]
 
 
-def test_operators_that_cost_less_together_are_fused():
+def test_operators_that_cost_less_together_have_one_cost():
     assert costs(100, 500, 300) == [("A", "a", 100), ("B + C", "c", 200)]
     assert costs(100, 500, 50, 60) == [("A + B + C", "c", 50), ("D", "d", 10)]
 
 
-def test_an_operator_behind_which_there_is_no_cut_stands_with_the_next():
+def test_an_operator_after_which_the_model_cannot_be_truncated_is_joined_with_the_next():
     assert costs(None, 300, None, 350) == [("A + B", "b", 300), ("C + D", "d", 50)]
 
 
-def test_misses_that_another_cut_happens_to_have_less_of_are_no_reason_to_join():
+def test_fewer_misses_alone_do_not_join_operators():
     first, second = (
         PrefixCounts(Operator("A", "a"), counts(100, 5.0)),
         PrefixCounts(Operator("B", "b"), counts(300, 4.0)),
     )
-    found = costs_by_operator([first, second], ms)
-    assert [(item.kind, item.latency_ms) for item in found] == [("A", 5.1), ("B", 0.2)]
+    costs = costs_by_operator([first, second], latency_ms)
+    assert [(cost.kind, cost.latency_ms) for cost in costs] == [("A", 5.1), ("B", 0.2)]
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(1, 10**6)), max_size=20), st.integers(1, 10**6))
-def test_all_together_are_the_whole_and_nothing_costs_less_than_nothing(totals, last):
-    found = costs_by_operator(prefixes(*totals, last), ms)
-    assert sum(item.latency_ms for item in found) == pytest.approx(last / 1000)
-    assert sum(item.instructions for item in found) == pytest.approx(last)
-    assert all(item.latency_ms >= 0 for item in found)
-    kinds = [kind for item in found for kind in item.kind.split(" + ")]
-    assert kinds == [item.operator.kind for item in prefixes(*totals, last)]
+def test_costs_sum_up_to_the_whole_and_are_never_negative(totals, last):
+    costs = costs_by_operator(prefixes(*totals, last), latency_ms)
+    assert sum(cost.latency_ms for cost in costs) == pytest.approx(last / 1000)
+    assert sum(cost.instructions for cost in costs) == pytest.approx(last)
+    assert all(cost.latency_ms >= 0 for cost in costs)
+    kinds = [kind for cost in costs for kind in cost.kind.split(" + ")]
+    assert kinds == [prefix.operator.kind for prefix in prefixes(*totals, last)]
 
 
 def cost(kind, name, latency_ms):
     return OperatorCost(kind, name, latency_ms)
 
 
-def test_the_operators_that_make_the_difference_are_named_with_both_figures():
+def test_the_operators_that_are_slower_are_named_with_both_latencies():
     before = [cost("CONV_2D", "a", 1.0), cost("CONV_2D", "b", 2.0), cost("SOFTMAX", "c", 1.0)]
     now = [cost("CONV_2D", "a", 1.01), cost("CONV_2D", "b", 5.0), cost("SOFTMAX", "c", 0.5)]
     assert explain_slowdown(before, now) == "CONV_2D b 2 ms -> 5 ms"
@@ -75,17 +75,17 @@ def test_new_operators_are_named_as_such():
     assert explain_slowdown([cost("CONV_2D", "a", 1.0)], now) == "TRANSPOSE t is new (500 us)"
 
 
-def test_operators_of_other_names_are_paired_by_kind_in_order():
+def test_renamed_operators_are_paired_by_kind_in_order():
     before = [cost("CONV_2D", "conv_1", 1.0), cost("CONV_2D", "conv_2", 2.0)]
     now = [cost("CONV_2D", "conv_7", 1.0), cost("CONV_2D", "conv_8", 4.0)]
     assert explain_slowdown(before, now) == "CONV_2D conv_8 2 ms -> 4 ms"
 
 
-def test_nothing_is_named_where_nothing_costs_more():
+def test_no_operator_is_named_if_none_is_slower():
     assert explain_slowdown([cost("CONV_2D", "a", 1.0)], [cost("CONV_2D", "a", 0.9)]) == ""
 
 
-def test_other_numbers_of_operators_are_told_by_kind():
+def test_different_numbers_of_operators_are_listed_by_kind():
     assert (
         operator_count_changes({"CONV_2D": 2, "PAD": 1}, {"CONV_2D": 2, "TRANSPOSE": 2})
         == "PAD 1 -> 0, TRANSPOSE 0 -> 2"

@@ -1,4 +1,4 @@
-"""Samples on disk."""
+"""Samples in npz files."""
 
 import gc
 import io
@@ -23,27 +23,27 @@ def some_samples():
 
 
 def assert_same(left, right):
-    for mine, other in ((left.inputs, right.inputs), (left.outputs, right.outputs)):
-        assert mine.keys() == other.keys()
-        for name, array in mine.items():
-            assert array.dtype == other[name].dtype
-            np.testing.assert_array_equal(array, other[name])
+    for actual, expected in ((left.inputs, right.inputs), (left.outputs, right.outputs)):
+        assert actual.keys() == expected.keys()
+        for name, array in actual.items():
+            assert array.dtype == expected[name].dtype
+            np.testing.assert_array_equal(array, expected[name])
 
 
-def saved(tmp_path):
+def save_samples(tmp_path):
     path = tmp_path / "golden.npz"
     some_samples().save(path)
     return path
 
 
-def test_samples_survive_the_trip_to_disk(tmp_path):
-    back = samples.load(saved(tmp_path), "golden samples")
+def test_samples_are_unchanged_by_the_round_trip(tmp_path):
+    back = samples.load(save_samples(tmp_path), "golden samples")
     assert_same(back, some_samples())
     np.testing.assert_array_equal(back.labels, [3, 1, 0, 2])
     assert back.digest() == some_samples().digest()
 
 
-def test_samples_without_labels_have_none_after_the_trip(tmp_path):
+def test_samples_without_labels_have_none_after_the_round_trip(tmp_path):
     Samples({"x": np.zeros((2, 1))}, {}).save(tmp_path / "x.npz")
     assert samples.load(tmp_path / "x.npz", "samples").labels is None
 
@@ -67,14 +67,14 @@ def test_names_such_as_file_do_not_collide_with_numpy_s_arguments(tmp_path):
     assert back.labels is None
 
 
-def test_saving_below_a_file_is_one_sentence(tmp_path):
+def test_saving_below_a_file_is_a_one_line_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
         some_samples().save(tmp_path / "file" / "x.npz")
 
 
 @pytest.mark.parametrize(
-    "other",
+    "different",
     [
         Samples({"x": np.zeros((2, 3))}, {}),
         Samples({"y": np.zeros((2, 2))}, {}),
@@ -86,8 +86,8 @@ def test_saving_below_a_file_is_one_sentence(tmp_path):
     ],
     ids=["size", "name", "shape", "dtype", "value", "outputs", "labels"],
 )
-def test_the_digest_tells_different_samples_apart(other):
-    assert other.digest() != Samples({"x": np.zeros((2, 2))}, {}).digest()
+def test_different_samples_have_different_digests(different):
+    assert different.digest() != Samples({"x": np.zeros((2, 2))}, {}).digest()
 
 
 def test_the_digest_does_not_depend_on_order_or_memory_layout():
@@ -97,7 +97,7 @@ def test_the_digest_does_not_depend_on_order_or_memory_layout():
     assert left.digest() == right.digest()
 
 
-def test_a_missing_file_is_one_sentence(tmp_path):
+def test_a_missing_file_is_a_one_line_error(tmp_path):
     with pytest.raises(InputError) as caught:
         samples.load(tmp_path / "gone.npz", "golden samples")
     assert str(caught.value) == f"{tmp_path / 'gone.npz'}: no such file of golden samples"
@@ -111,20 +111,20 @@ def assert_refused(path):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x93NUMPY"])
-def test_what_is_no_npz_is_one_sentence(tmp_path, content):
+def test_a_file_that_is_not_an_npz_is_a_one_line_error(tmp_path, content):
     path = tmp_path / "x.npz"
     path.write_bytes(content)
     assert_refused(path)
 
 
-def test_a_single_array_is_no_npz(tmp_path):
+def test_a_single_array_is_refused(tmp_path):
     stream = io.BytesIO()
     np.save(stream, np.zeros(3))
     (tmp_path / "x.npz").write_bytes(stream.getvalue())
     assert_refused(tmp_path / "x.npz")
 
 
-def test_a_zip_of_something_else_holds_no_samples(tmp_path):
+def test_a_zip_without_arrays_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("input/x.txt", "no array")
     with pytest.raises(InputError):
@@ -144,13 +144,13 @@ def test_pickled_objects_are_never_loaded(tmp_path):
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_file_is_refused(tmp_path, keep):
-    path = saved(tmp_path)
+    path = save_samples(tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
     assert_refused(path)
 
 
-def test_a_refused_file_is_closed_again(tmp_path):
+def test_a_refused_file_is_closed(tmp_path):
     path = tmp_path / "x.npz"
     path.write_bytes(b"PK\x03\x04" + bytes(100))
     with warnings.catch_warnings(record=True) as caught:
@@ -164,7 +164,7 @@ def test_a_refused_file_is_closed_again(tmp_path):
 @SEEDED
 @given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_a_damaged_byte_is_refused_or_changes_nothing(tmp_path_factory, position, flip):
-    path = saved(tmp_path_factory.mktemp("damaged"))
+    path = save_samples(tmp_path_factory.mktemp("damaged"))
     content = bytearray(path.read_bytes())
     content[int(position * len(content))] ^= flip
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The trained model's description."""
+"""The record source.json."""
 
 import json
 from dataclasses import replace
@@ -16,9 +16,9 @@ SIGNATURE = Signature((TensorSpec("x", ("batch", 1), "float32"),), (TensorSpec("
 
 @pytest.fixture
 def source(tmp_path):
-    """A description, written beside its weights."""
+    """A source model, written beside its weights."""
     (tmp_path / "weights.pt").write_bytes(b"weights")
-    made = SourceModel(
+    model = SourceModel(
         name="linear",
         kind="torch",
         file="weights.pt",
@@ -32,8 +32,8 @@ def source(tmp_path):
         history={"loss": [1.0, 0.5]},
         versions={"torch": "2.13"},
     )
-    made.save(tmp_path)
-    return made
+    model.save(tmp_path)
+    return model
 
 
 def edit(folder, change):
@@ -43,7 +43,7 @@ def edit(folder, change):
     path.write_text(json.dumps(data))
 
 
-def test_a_description_survives_the_trip_to_disk(source, tmp_path):
+def test_a_record_is_unchanged_by_the_round_trip(source, tmp_path):
     assert load_source(tmp_path) == source
 
 
@@ -51,7 +51,7 @@ def test_the_weights_are_found_beside_it(source, tmp_path):
     assert source.weights_path(tmp_path) == tmp_path / "weights.pt"
 
 
-def test_missing_weights_tell_the_command_that_makes_them(source, tmp_path):
+def test_missing_weights_name_the_command_that_creates_them(source, tmp_path):
     (tmp_path / "weights.pt").unlink()
     with pytest.raises(InputError) as caught:
         source.weights_path(tmp_path)
@@ -64,7 +64,7 @@ def test_weights_with_another_hash_are_refused(source, tmp_path):
         replace(source, sha256="0" * 64).weights_path(tmp_path)
 
 
-def test_a_folder_without_description_is_one_sentence(tmp_path):
+def test_a_folder_without_the_record_is_a_one_line_error(tmp_path):
     with pytest.raises(InputError) as caught:
         load_source(tmp_path)
     assert str(caught.value) == f"{tmp_path / SOURCE_FILE}: no such source model description"
@@ -87,7 +87,7 @@ def test_a_missing_key_is_named(source, tmp_path, key):
 
 
 @pytest.mark.parametrize("value", [None, 3, {"inputs": []}, {"inputs": [3], "outputs": []}])
-def test_a_mistyped_signature_is_one_sentence(source, tmp_path, value):
+def test_a_signature_of_a_wrong_type_is_a_one_line_error(source, tmp_path, value):
     edit(tmp_path, lambda data: data.update(signature=value))
     with pytest.raises(InputError, match="lacks or mistypes a key"):
         load_source(tmp_path)

@@ -1,4 +1,4 @@
-"""Which candidates meet limits, which nothing beats, and which is best."""
+"""Candidates of a precision search: constraints, Pareto front and the best one."""
 
 from dataclasses import replace
 
@@ -19,35 +19,35 @@ INT4 = candidate("int4", 60, 0.3, 2.0, 5.0)
 LIMITS = Constraints(0.03, drop_name="accuracy drop")
 
 
-def test_the_front_is_what_nothing_beats():
+def test_the_front_is_what_no_candidate_dominates():
     slow = candidate("dynamic", 101, 0.02, 1.5)
     assert pareto_front([FLOAT, HALF, INT8, INT4, slow]) == (FLOAT, HALF, INT8, INT4)
     assert pareto_front([FLOAT, replace(HALF, latency_ms=4.0)]) == (replace(HALF, latency_ms=4.0),)
 
 
-def test_a_latency_that_one_lacks_does_not_count():
+def test_a_latency_counts_only_if_both_candidates_have_one():
     assert pareto_front([INT8, replace(INT8, size_bytes=101, latency_ms=None)]) == (INT8,)
 
 
-def test_two_that_are_alike_are_both_on_the_front():
+def test_two_equal_candidates_are_both_on_the_front():
     assert len(pareto_front([INT8, replace(INT8, sha256="other")])) == 2
 
 
 @pytest.mark.parametrize(("preference", "expected"), [("latency", INT8), ("size", INT8), ("accuracy", FLOAT)])
-def test_the_best_by_preference(preference, expected):
+def test_the_best_candidate_depends_on_the_preference(preference, expected):
     assert best([FLOAT, HALF, INT8], preference) == expected
 
 
-def test_of_equally_fast_ones_the_smallest_is_best():
+def test_the_smallest_of_equally_fast_candidates_is_best():
     assert best([FLOAT, HALF, replace(INT8, latency_ms=4.2)], "latency") == replace(INT8, latency_ms=4.2)
     assert best([FLOAT, HALF, replace(INT8, latency_ms=4.6)], "latency") == HALF
 
 
-def test_of_none_none_is_best():
+def test_there_is_no_best_of_no_candidates():
     assert best([], "latency") is None
 
 
-def test_limits_are_met_or_broken_by_name_and_by_how_much():
+def test_violated_limits_are_named_with_their_excess():
     limits = replace(LIMITS, max_size_bytes=150, max_latency_ms=1.5)
     assert INT8.meets(limits)
     assert INT4.breaks(limits) == ("drop", "latency")
@@ -63,14 +63,14 @@ def test_a_latency_that_was_not_measured_does_not_meet_a_limit():
     assert replace(INT8, latency_ms=None).meets(LIMITS)
 
 
-def test_one_that_validate_would_fail_meets_nothing():
-    bad = replace(INT8, failures=("output y: sqnr_db 5, tolerance >= 20",))
-    assert not bad.meets(LIMITS)
-    assert bad.breaks(LIMITS) == ("outputs",)
-    assert bad.broken(LIMITS) == bad.failures
+def test_a_candidate_that_exceeds_a_tolerance_meets_no_constraints():
+    inaccurate = replace(INT8, failures=("output y: sqnr_db 5, tolerance >= 20",))
+    assert not inaccurate.meets(LIMITS)
+    assert inaccurate.breaks(LIMITS) == ("outputs",)
+    assert inaccurate.broken(LIMITS) == inaccurate.failures
 
 
-def test_the_nearest_breaks_the_fewest_limits_by_the_least():
+def test_the_nearest_candidate_violates_the_fewest_limits_by_the_least():
     limits = replace(LIMITS, max_drop=0.01, max_size_bytes=90)
     assert nearest([FLOAT, HALF, INT8, INT4], limits) == HALF  # one limit, by a factor of 2.2
     assert nearest([FLOAT, INT4], limits) == FLOAT  # by 4.4, where INT4 drops thirty times too much

@@ -1,4 +1,4 @@
-"""Drift with its statistics, and what it is worth beside a limit."""
+"""The record validation.json, and the statistics of the drift."""
 
 from dataclasses import asdict, replace
 
@@ -30,18 +30,18 @@ def drift(**changes):
     return Drift(**{**base, **changes})
 
 
-def validation(found):
-    return Validation("net", "torch", "tflite", "int8", "0" * 64, "litert", (Comparison("y", 64, 3, ()),), found)
-
-
-def test_it_survives_the_trip_to_disk(tmp_path):
-    whole = validation(drift())
-    write_json(tmp_path / "validation.json", {**asdict(whole), "passed": True})
-    assert load_validation(tmp_path / "validation.json") == whole
+def validation(drift):
+    return Validation("net", "torch", "tflite", "int8", "0" * 64, "litert", (Comparison("y", 64, 3, ()),), drift)
 
 
 def with_stress(drift):
     return replace(validation(drift), stress=(Comparison("y", 2, 1, ()),), stress_cases=("zeros", "denormals"))
+
+
+def test_a_record_is_unchanged_by_the_round_trip(tmp_path):
+    whole = validation(drift())
+    write_json(tmp_path / "validation.json", {**asdict(whole), "passed": True})
+    assert load_validation(tmp_path / "validation.json") == whole
 
 
 def test_stress_cases_are_unchanged_by_the_round_trip(tmp_path):
@@ -51,7 +51,16 @@ def test_stress_cases_are_unchanged_by_the_round_trip(tmp_path):
     assert loaded.stress_case(loaded.stress[0]) == "denormals"
 
 
-def test_one_of_an_older_version_asks_to_validate_again(tmp_path):
+def test_a_file_of_version_2_is_read(tmp_path):
+    """Version 2 had other names for three keys."""
+    data = {**asdict(with_stress(None)), "passed": True, "schema_version": 2}
+    for old, new in (("how", "tag"), ("hard", "stress"), ("hard_cases", "stress_cases")):
+        data[old] = data.pop(new)
+    write_json(tmp_path / "validation.json", data)
+    assert load_validation(tmp_path / "validation.json") == with_stress(None)
+
+
+def test_a_file_of_an_unreadable_version_asks_to_validate_again(tmp_path):
     write_json(tmp_path / "validation.json", {**asdict(validation(None)), "schema_version": 1})
     with pytest.raises(InputError, match="validate again"):
         load_validation(tmp_path / "validation.json")
@@ -64,16 +73,16 @@ def test_a_limit_inside_the_interval_is_undecided(limit, decided):
     assert drift().decided(limit) is decided
 
 
-def test_a_nearer_limit_needs_more_samples():
+def test_a_limit_nearer_to_the_drop_needs_more_samples():
     assert drift().needed(0.011) > drift().needed(0.02) > 0
 
 
-def test_what_has_no_variance_tells_neither_power_nor_samples():
+def test_without_a_variance_there_is_no_detectable_drop_and_no_sample_count():
     plain = drift(variance=None, interval=None)
     assert plain.detectable is None
     assert plain.needed(0.02) is None
     assert plain.decided(0.01)
 
 
-def test_a_thousand_samples_do_not_show_a_drop_of_half_a_point():
+def test_a_thousand_samples_do_not_detect_a_drop_of_half_a_point():
     assert 0.005 < drift().detectable < 0.02

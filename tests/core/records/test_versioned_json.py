@@ -1,4 +1,4 @@
-"""What a stage wrote is read back whole, or refused with the file's name."""
+"""Decoding of versioned records, and refusals that name the file."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ PATH = Path("build/it.json")
 
 @pytest.mark.parametrize("read", [layers_from_dict, measurement_from_dict, validation_from_dict])
 @pytest.mark.parametrize("data", [[], None, "text", 3])
-def test_what_is_no_object_is_refused(read, data):
+def test_data_that_are_not_an_object_are_refused(read, data):
     with pytest.raises(InputError, match=r"^build/it\.json: not an? "):
         read(data, PATH)
 
@@ -30,11 +30,11 @@ def test_what_is_no_object_is_refused(read, data):
         ({"schema_version": 1, "size": None}, "this bench result lacks or mistypes a key"),
     ],
 )
-def test_every_key_is_there_known_and_of_its_type(data, sentence):
+def test_a_missing_unknown_or_mistyped_key_is_refused(data, sentence):
     keys = ("schema_version", "size")
     with (
         pytest.raises(InputError) as caught,
-        decode_versioned(data, PATH, "a bench result", "run the bench again", keys=keys, version=1) as given,
+        decode_versioned(data, PATH, "a bench result", "run the bench again", keys=keys, version=1) as values,
     ):
-        assert given["size"] + 1
+        assert values["size"] + 1
     assert str(caught.value).startswith(f"{PATH}: {sentence}")
