@@ -53,7 +53,7 @@ def _answer(connection: Connection, step: str, job: str, request: object) -> Non
         connection.send(("value", answer))
     except Exception as error:  # noqa: BLE001 - foreign errors are mapped here and nowhere else
         traceback.print_exc()  # the parent keeps stderr and attaches its tail to the error
-        # As a dictionary: exceptions with own constructors do not unpickle.
+        # As a dictionary: exceptions whose constructors need more than a message do not unpickle.
         connection.send(("error", map_error(error, step).to_dict()))
 
 

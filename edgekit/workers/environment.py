@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# ONNX Runtime's telemetry would report the use of a user's model, and its thread would run beside what is measured.
+# ONNX Runtime's telemetry would report the use of a user's model, and its thread would disturb measurements.
 TELEMETRY_OFF = {"ORT_DISABLE_TELEMETRY": "1"}
 
 

@@ -82,7 +82,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
     with mapped_write_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_files(final.parent)
-        staging = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=final.parent))
+        staging = Path(tempfile.mkdtemp(prefix=_temporary_prefix(), dir=final.parent))
         # mkdtemp() allows only the owner; a folder has the permissions of an ordinary mkdir().
         staging.chmod(0o777 & ~_umask())
     try:
@@ -97,13 +97,13 @@ def staged_folder(final: Path) -> Iterator[Path]:
 
 
 @cache
-def _own_host() -> str:
+def _host_digest() -> str:
     """Return a digest of the host's name: process ids are unique only within a host, or a container."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
-def _own_prefix() -> str:
-    return f"{STAGING_PREFIX}{_own_host()}-{os.getpid()}-"
+def _temporary_prefix() -> str:
+    return f"{STAGING_PREFIX}{_host_digest()}-{os.getpid()}-"
 
 
 def remove_stale_files(folder: Path) -> None:
@@ -114,9 +114,9 @@ def remove_stale_files(folder: Path) -> None:
     Args:
         folder: The folder to clean, without its subfolders.
     """
-    own = f"{STAGING_PREFIX}{_own_host()}-"
-    for path in folder.glob(f"{own}*-*"):
-        pid = path.name.removeprefix(own).partition("-")[0]
+    host_prefix = f"{STAGING_PREFIX}{_host_digest()}-"
+    for path in folder.glob(f"{host_prefix}*-*"):
+        pid = path.name.removeprefix(host_prefix).partition("-")[0]
         if pid.isdigit() and not alive(int(pid)):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -150,7 +150,7 @@ def _replace_folder(staging: Path, final: Path) -> None:
         staging.rename(final)
         return
     # POSIX rename() does not replace a folder that is not empty: move the old one away, and back if the second fails.
-    old = Path(tempfile.mkdtemp(prefix=_own_prefix(), dir=final.parent))
+    old = Path(tempfile.mkdtemp(prefix=_temporary_prefix(), dir=final.parent))
     try:
         final.rename(old / "old")
         try:
@@ -175,7 +175,7 @@ def write_text(path: Path, text: str) -> None:
     """
     with mapped_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_own_prefix(), dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_temporary_prefix(), dir=path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 stream.write(text)

@@ -155,15 +155,15 @@ class Validation:
     def passed(self) -> bool:
         """Whether every value is within its tolerance."""
         compared = (*self.comparisons, *self.against_host, *self.stress, *self.batches)
-        return all(item.passed for item in compared) and (self.drift is None or self.drift.passed)
+        return all(comparison.passed for comparison in compared) and (self.drift is None or self.drift.passed)
 
     @property
     def failures(self) -> tuple[str, ...]:
         """One clause for each value that exceeds its tolerance."""
-        clauses = [clause for item in self.comparisons for clause in item.failures]
-        clauses += [f"against this host: {clause}" for item in self.against_host for clause in item.failures]
-        clauses += [f"on {self.stress_case(item)}: {clause}" for item in self.stress for clause in item.failures]
-        clauses += [clause for item in self.batches for clause in item.failures]
+        clauses = [clause for output in self.comparisons for clause in output.failures]
+        clauses += [f"against this host: {clause}" for output in self.against_host for clause in output.failures]
+        clauses += [f"on {self.stress_case(output)}: {clause}" for output in self.stress for clause in output.failures]
+        clauses += [clause for output in self.batches for clause in output.failures]
         if self.drift is not None and not self.drift.passed:
             agreement, limit = (
                 format_figure(value) for value in (self.drift.top1_agreement, self.drift.min_top1_agreement)
@@ -191,7 +191,7 @@ class Validation:
         Returns:
             The largest value, or None if no output has one.
         """
-        values = [value for item in self.comparisons if (value := item.value(figure)) is not None]
+        values = [value for output in self.comparisons if (value := output.value(figure)) is not None]
         return max(values) if values else None
 
 

@@ -265,11 +265,11 @@ def test_files_of_killed_processes_are_removed_except_those_of_other_hosts(tmp_p
     """Hosts that share a folder cannot see one another's processes."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    own = tmp_path / atomic_files._own_prefix().replace(str(os.getpid()), str(dead.pid))
-    monkeypatch.setattr(atomic_files, "_own_host", lambda: "another")
-    other = tmp_path / atomic_files._own_prefix().replace(str(os.getpid()), str(dead.pid))
-    alive = tmp_path / atomic_files._own_prefix()
-    for folder in (own, other, alive):
+    other_host = tmp_path / atomic_files._temporary_prefix().replace(str(os.getpid()), str(dead.pid))
+    monkeypatch.setattr(atomic_files, "_host_digest", lambda: "another")
+    stale = tmp_path / atomic_files._temporary_prefix().replace(str(os.getpid()), str(dead.pid))
+    in_use = tmp_path / atomic_files._temporary_prefix()
+    for folder in (other_host, stale, in_use):
         folder.mkdir()
     atomic_files.remove_stale_files(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([own, alive])
+    assert sorted(tmp_path.iterdir()) == sorted([other_host, in_use])
