@@ -36,9 +36,8 @@ def fresh_process(module: str, environment: Environment) -> Start:
 class GatedProcess:
     """A process that has prepared itself and waits to be released.
 
-    It receives two more words than given: the number of a file descriptor to which it writes one byte when it is ready,
-    and of one from which it reads one byte before it continues. `timeout_s` bounds each of the two parts. Use it in a
-    `with` block: leaving the block ends the process.
+    Its last two arguments are the numbers of file descriptors: it writes one byte to the first when it is ready, and
+    reads one byte from the second before it continues. Use it in a `with` block: leaving the block ends the process.
     """
 
     def __init__(
