@@ -21,7 +21,9 @@ def write_artifacts(tmp_path, layers, variant="tflite:int8"):
         sample = artifact(name, "tiny")
         folder = tmp_path / "tiny/keras" / sample.manifest.variant.slug
         folder.mkdir(parents=True)
-        write_manifest(folder, replace(sample.manifest, sha256=sha256, source={"kind": "keras", "sha256": "5" * 64}))
+        source = {"kind": "keras", "sha256": "5" * 64}
+        # Without files, the manifest lists its main file with the new hash.
+        write_manifest(folder, replace(sample.manifest, sha256=sha256, source=source, files=()))
     folder = tmp_path / "tiny/keras/tflite-int8"
     write_json(folder / LAYERS_FILE, to_dict(layers))
     return load_artifact(folder)
