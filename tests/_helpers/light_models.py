@@ -1,8 +1,8 @@
-"""ONNX's own test architectures, with weights that make their outputs depend on their inputs.
+"""ONNX's own test architectures, with random weights that make their outputs depend on their inputs.
 
-They come without weights, to be small: ConstantOfShape fills them, and every image gives the same answer. Here they are
-random, of the scale that keeps activations alive (He et al., https://arxiv.org/abs/1502.01852), and what a closing
-softmax would saturate is looked at before it.
+To be small, they come without weights: ConstantOfShape fills them, and every image gives the same output. Here weights
+are random, of a scale that preserves the variance of activations (He et al., https://arxiv.org/abs/1502.01852), and a
+final softmax, which would saturate, is removed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ NAMES = sorted(path.stem.removeprefix("light_") for path in FOLDER.glob("*.onnx"
 
 
 def light_model(name: str) -> Any:
-    """The architecture with seeded random weights; its input is called image, its output scores."""
+    """Return the architecture with seeded random weights, the input `image` and the output `scores`."""
     model = onnx.load(FOLDER / f"light_{name}.onnx")
-    model.ir_version = 8  # from 4 on, weights need not be inputs as well
+    model.ir_version = 8  # since IR version 4, initializers need not be inputs as well
     graph = model.graph
     weights = {item.name for item in graph.initializer}
     _randomize(graph, np.random.default_rng(0))
@@ -39,20 +39,21 @@ def light_model(name: str) -> Any:
 
 
 def _shape(model: Any, name: str) -> Any:
-    asked = onnx.ModelProto()
-    asked.CopyFrom(model)
-    asked.graph.output.append(helper.make_empty_tensor_value_info(name))
-    inferred = onnx.shape_inference.infer_shapes(asked).graph
-    found = (value for value in (*inferred.output, *inferred.value_info) if value.name == name)
-    return next(value.type.tensor_type.shape.dim for value in found if value.type.tensor_type.HasField("shape"))
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.append(helper.make_empty_tensor_value_info(name))
+    inferred = onnx.shape_inference.infer_shapes(probe).graph
+    candidates = (value for value in (*inferred.output, *inferred.value_info) if value.name == name)
+    return next(value.type.tensor_type.shape.dim for value in candidates if value.type.tensor_type.HasField("shape"))
 
 
 def _randomize(graph: Any, rng: np.random.Generator) -> None:
-    known = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
     fillers = [node for node in graph.node if node.op_type == "ConstantOfShape"]
-    shapes = {node.output[0]: tuple(known[node.input[0]].tolist()) for node in fillers}
-    shapes |= {name: array.shape for name, array in known.items() if array.dtype == np.float32}
+    shapes = {node.output[0]: tuple(constants[node.input[0]].tolist()) for node in fillers}
+    shapes |= {name: array.shape for name, array in constants.items() if array.dtype == np.float32}
     nodes = [node for node in graph.node if node.op_type != "ConstantOfShape"]
+    # Scales and variances (inputs 1 and 4 of batch norm), and unsqueezed scales, must be positive.
     factors = {node.input[index] for node in nodes if node.op_type == "BatchNormalization" for index in (1, 4)}
     factors |= {name for node in nodes if node.op_type == "Unsqueeze" for name in node.input}
     weights = [numpy_helper.from_array(_values(shape, name in factors, rng), name) for name, shape in shapes.items()]
@@ -72,7 +73,7 @@ def _values(shape: tuple[int, ...], factor: bool, rng: np.random.Generator) -> n
 
 
 def images(count: int) -> np.ndarray:
-    """Patterns of 32 x 32 blocks, (count, 3, 224, 224); noise of single pixels would average out."""
+    """Return random patterns of 32 x 32 blocks, (count, 3, 224, 224); noise of single pixels would average out."""
     coarse = np.random.default_rng(1).standard_normal((count, 3, 7, 7), np.float32)
     return np.kron(coarse, np.ones((1, 1, 32, 32), np.float32))
 

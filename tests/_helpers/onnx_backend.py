@@ -1,6 +1,6 @@
-"""ONNX's own backend node tests, run through the bridge's module: small graphs, inputs, and what must come out.
+"""ONNX's own backend node tests, run through the bridge's module: small graphs with inputs and expected outputs.
 
-All inputs of such a graph are runtime values, weights and shapes included. So the module runs them eagerly.
+All inputs of such a graph are runtime values, weights and shapes included, so the module runs eagerly.
 """
 
 from __future__ import annotations
@@ -26,18 +26,25 @@ CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 
 @dataclass(frozen=True)
 class Result:
-    """One test. It counts when it has a float input or output and an opset of OPSETS."""
+    """The result of one test.
+
+    Attributes:
+        name: The name of the test.
+        operator: The operator that it tests.
+        counts: Whether it has a float input or output and an opset of `OPSETS`.
+        outcome: `passed`, `failed`, or `unsupported` if the graph was refused before it ran.
+        why: The reason of another outcome than `passed`.
+    """
 
     name: str
     operator: str
     counts: bool
     outcome: str
-    """passed, failed (with why), or unsupported: the graph was refused before it ran."""
     why: str = ""
 
 
 def run_all() -> list[Result]:
-    """Every test outside the training, sequence, string, optional and control-flow groups."""
+    """Run all tests except the training, sequence, string, optional and control-flow groups."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tests divide by zero on purpose
         from onnx.backend.test.loader import load_node_model_tests
@@ -48,7 +55,7 @@ def run_all() -> list[Result]:
 
 
 def is_selected(case: Any) -> bool:
-    """Whether the test is of ordinary tensors and operators of the standard domain, in inference."""
+    """Return whether the test uses tensors and operators of the standard domain only, in inference."""
     values = (*case.model.graph.input, *case.model.graph.output)
     tensors = all(
         value.type.HasField("tensor_type") and value.type.tensor_type.elem_type != TensorProto.STRING
@@ -60,21 +67,21 @@ def is_selected(case: Any) -> bool:
 
 
 def counts(case: Any) -> bool:
-    """Whether the test is one of the float tests that the figure is about."""
+    """Return whether the test is one of the float tests that the pass rate counts."""
     version = next(item.version for item in case.model.opset_import if item.domain == "")
     values = (*case.model.graph.input, *case.model.graph.output)
     return version in OPSETS and any(value.type.tensor_type.elem_type in FLOATS for value in values)
 
 
 def _result(case: Any, operators: dict[str, str]) -> Result:
-    plain = re.sub(r"_expanded(_ver\d+)?$", "", case.name)  # the operator's body in place of the operator
+    plain = re.sub(r"_expanded(_ver\d+)?$", "", case.name)  # a test of the operator's function body
     operator = operators.get(plain, operators[case.name])
     try:
-        for got, wanted in _outputs(case):
-            _compare(got, wanted, case.rtol, case.atol)
+        for actual, expected in _outputs(case):
+            _compare(actual, expected, case.rtol, case.atol)
     except UnsupportedOperators as error:
         return Result(case.name, operator, counts(case), "unsupported", str(error))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the test has failed
+    except Exception as error:  # noqa: BLE001 - any error fails the test
         return Result(case.name, operator, counts(case), "failed", " ".join(str(error).split())[:300])
     return Result(case.name, operator, counts(case), "passed")
 
@@ -86,17 +93,19 @@ def _outputs(case: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         with torch.no_grad():
             result = module(*(to_tensor(_array(value)) for value in inputs))
         results = result if isinstance(result, tuple) else (result,)
-        for got, wanted in zip(results, outputs, strict=True):
-            yield to_host(got), _array(wanted)
+        for actual, expected in zip(results, outputs, strict=True):
+            yield to_host(actual), _array(expected)
 
 
 def _array(value: Any) -> np.ndarray:
     return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.array(value)
 
 
-def _compare(got: np.ndarray, wanted: np.ndarray, rtol: float, atol: float) -> None:
-    assert got.shape == wanted.shape, f"the shape is {got.shape} and not {wanted.shape}"
-    assert got.dtype == wanted.dtype, f"the type is {got.dtype} and not {wanted.dtype}"
-    if got.dtype.kind == "V" or got.dtype.isbuiltin != 1:  # numpy has no arithmetic of its own for these
-        got, wanted = got.astype(np.float32), wanted.astype(np.float32)
-    np.testing.assert_allclose(got, wanted, rtol=rtol, atol=atol)
+def _compare(actual: np.ndarray, expected: np.ndarray, rtol: float, atol: float) -> None:
+    assert actual.shape == expected.shape, f"the shape is {actual.shape}, expected {expected.shape}"
+    assert actual.dtype == expected.dtype, f"the type is {actual.dtype}, expected {expected.dtype}"
+    if (
+        actual.dtype.kind == "V" or actual.dtype.isbuiltin != 1
+    ):  # ml_dtypes' types, which assert_allclose does not support
+        actual, expected = actual.astype(np.float32), expected.astype(np.float32)
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)

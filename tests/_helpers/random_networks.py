@@ -1,4 +1,4 @@
-"""Small random networks over the operators that the targets share, and whether a target computes what they compute."""
+"""Small random networks over the operators that all targets support, and their comparison with converted models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ _CLASSES = 5
 
 @dataclass(frozen=True)
 class Network:
-    """An input shape without the batch (channels first), the layers (name and numbers), and a seed of the weights."""
+    """The description of a random network.
+
+    Attributes:
+        shape: The input shape without the batch, channels first.
+        layers: The layers, each a name and its numbers.
+        softmax: Whether a softmax follows the classifier.
+        seed: The seed of the weights and samples.
+    """
 
     shape: tuple[int, ...]
     layers: tuple[tuple[Any, ...], ...]
@@ -65,7 +72,7 @@ _row_layers = st.one_of(
 
 
 def networks() -> st.SearchStrategy[Network]:
-    """Convolutional networks, and networks on rows of features; they shrink to few layers."""
+    """Return a strategy for convolutional networks and networks on rows of features; it shrinks to few layers."""
     images = st.tuples(st.sampled_from([1, 3, 4]), st.sampled_from([8, 9, 12]), st.sampled_from([8, 11]))
     rows = st.tuples(st.sampled_from([5, 8]), st.sampled_from([6, 12]))
     return st.one_of(
@@ -75,7 +82,7 @@ def networks() -> st.SearchStrategy[Network]:
 
 
 class Attention(nn.Module):
-    """One head over the rows."""
+    """Single-head self-attention over the rows."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -87,7 +94,7 @@ class Attention(nn.Module):
 
 
 class Around(nn.Module):
-    """A function around layers of its own: what it computes with its input and with theirs."""
+    """A function of the input, or of the input and the output of an inner module."""
 
     def __init__(self, inner: nn.Module | None, function: Any) -> None:
         super().__init__()
@@ -98,7 +105,7 @@ class Around(nn.Module):
 
 
 class Scale(nn.Module):
-    """A learned factor and shift for each channel."""
+    """A factor and shift per channel."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -119,10 +126,10 @@ def _convolution(shape: tuple[int, ...], out: int, kernel: int, stride: int, sam
 
 
 def _normalization(shape: tuple[int, ...]) -> nn.Module:
-    made = nn.BatchNorm2d(shape[0], eps=1e-3)
-    nn.init.uniform_(made.running_mean, -1, 1)
-    nn.init.uniform_(made.running_var, 0.3, 2)
-    return made
+    norm = nn.BatchNorm2d(shape[0], eps=1e-3)
+    nn.init.uniform_(norm.running_mean, -1, 1)
+    nn.init.uniform_(norm.running_var, 0.3, 2)
+    return norm
 
 
 def _pooling(shape: tuple[int, ...], kind: str, kernel: int, padded: bool) -> nn.Module | None:
@@ -134,11 +141,11 @@ def _pooling(shape: tuple[int, ...], kind: str, kernel: int, padded: bool) -> nn
     return nn.AvgPool2d(kernel, 2, padding, count_include_pad=False)
 
 
-def _upsampling(shape: tuple[int, ...], how: str) -> nn.Module | None:
+def _upsampling(shape: tuple[int, ...], mode: str) -> nn.Module | None:
     options = {"corners": {"mode": "bilinear", "align_corners": True}, "bilinear": {"mode": "bilinear"}}
-    chosen = options.get(how, {"mode": "nearest"})
+    arguments = options.get(mode, {"mode": "nearest"})
     too_large = shape[1] * shape[2] > 200
-    return None if too_large else Around(None, lambda x: F.interpolate(x, scale_factor=2.0, **chosen))
+    return None if too_large else Around(None, lambda x: F.interpolate(x, scale_factor=2.0, **arguments))
 
 
 def _gate(shape: tuple[int, ...]) -> nn.Module:
@@ -165,8 +172,10 @@ _IMAGE: dict[str, Callable[..., nn.Module | None]] = {
 
 
 def _along_rows(shape: tuple[int, ...], kernel: int) -> nn.Module:
-    made = nn.Conv1d(shape[-1], shape[-1], kernel, padding=kernel // 2)
-    return nn.Sequential(Around(None, lambda x: x.transpose(1, 2)), made, Around(None, lambda x: x.transpose(1, 2)))
+    convolution = nn.Conv1d(shape[-1], shape[-1], kernel, padding=kernel // 2)
+    return nn.Sequential(
+        Around(None, lambda x: x.transpose(1, 2)), convolution, Around(None, lambda x: x.transpose(1, 2))
+    )
 
 
 _ROW: dict[str, Callable[..., nn.Module | None]] = {
@@ -181,15 +190,15 @@ _ROW: dict[str, Callable[..., nn.Module | None]] = {
 
 
 def build(network: Network) -> nn.Module:
-    """The network with seeded weights, in eval mode; layers that do not fit are left out."""
+    """Build the network with seeded weights, in eval mode; layers that do not fit the shape are skipped."""
     torch.manual_seed(network.seed)
     layers: list[nn.Module] = []
     x = torch.zeros(2, *network.shape)
     for layer in network.layers:
         shape = tuple(x.shape[1:])
-        made = (_IMAGE if len(shape) == 3 else _ROW)[layer[0]](shape, *layer[1:])
-        if made is not None:
-            layers.append(made.eval())
+        module = (_IMAGE if len(shape) == 3 else _ROW)[layer[0]](shape, *layer[1:])
+        if module is not None:
+            layers.append(module.eval())
             with torch.no_grad():
                 x = layers[-1](x)
     axes = (2, 3) if x.ndim == 4 else (1,)
@@ -201,7 +210,7 @@ def build(network: Network) -> nn.Module:
 
 
 def compared(network: Network) -> dict[str, Comparison]:
-    """Each target's file against the network, within what the network's own rounding allows."""
+    """Convert the network to each target and compare, within tolerances from the network's own rounding error."""
     signature = Signature(
         (TensorSpec("x", ("batch", *network.shape), "float32"),), (TensorSpec("y", ("batch", _CLASSES), "float32"),)
     )
@@ -210,15 +219,17 @@ def compared(network: Network) -> dict[str, Comparison]:
     reference = source.run(inputs)
     rounding = measure_rounding(reference, source.run_float64(inputs)).get("y")
     tolerances = tolerances_for_precision("float32", rounding=rounding)
-    found = {}
+    comparisons = {}
     for name in TARGETS:
         target = plugin_registry.load("edgekit.targets", name, "TARGET")
         runtime = plugin_registry.load("edgekit.runtimes", target.runtime, "RUNTIME")
         fixed = signature if target.symbolic else signature.sized({"batch": 1})
         with tempfile.TemporaryDirectory() as folder:
-            made = target.convert(source.at(fixed, {}), ConversionRequest("float32", Path(folder)))
-            session = runtime.open(Path(folder, made.file), threads=1, signature=made.signature)
+            artifact = target.convert(source.at(fixed, {}), ConversionRequest("float32", Path(folder)))
+            session = runtime.open(Path(folder, artifact.file), threads=1, signature=artifact.signature)
             names = [spec.name for spec in session.signature.inputs]
             outputs = session.infer(dict(zip(names, inputs.values(), strict=True)))
-        found[name] = compare_output(name, reference["y"], next(iter(outputs.values())), tolerances, classifier=False)
-    return found
+        comparisons[name] = compare_output(
+            name, reference["y"], next(iter(outputs.values())), tolerances, classifier=False
+        )
+    return comparisons

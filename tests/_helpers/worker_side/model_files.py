@@ -1,4 +1,4 @@
-"""Functions that the tests of sources send to workers: what makes files, and what plants attacks in them."""
+"""Functions that the tests of sources run in workers: they write model files, and manipulate them into attacks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 from edgekit.core.events import Listener
 
-_WRITTEN_BY_THE_WRITER = (".data/version", "version", "byteorder", ".data/serialization_id")
+# Records that PyTorchFileWriter adds itself; writing them again would be an error.
+_WRITER_RECORDS = (".data/version", "version", "byteorder", ".data/serialization_id")
 
 
 class Touch:
-    """Whoever unpickles this makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, marker: str) -> None:
         self.command = f"touch '{marker}'"
@@ -24,7 +25,7 @@ class Touch:
 
 
 def program(path: str, *, emit: Listener) -> list[str]:
-    """An exported program with a dynamic batch, a scale and a sum of sizes; the names of its records."""
+    """Save an exported program with a dynamic batch, a buffer and shape arithmetic; return the names of its records."""
     import torch
 
     class Net(torch.nn.Module):
@@ -38,8 +39,8 @@ def program(path: str, *, emit: Listener) -> list[str]:
 
     torch.manual_seed(0)
     batch = torch.export.Dim("batch")
-    made = torch.export.export(Net().eval(), (torch.zeros(2, 4),), dynamic_shapes=({0: batch},))
-    torch.export.save(made, path)
+    exported = torch.export.export(Net().eval(), (torch.zeros(2, 4),), dynamic_shapes=({0: batch},))
+    torch.export.save(exported, path)
     return list(_records(path))
 
 
@@ -47,7 +48,7 @@ def _records(path: str) -> dict[str, bytes]:
     import torch
 
     reader = torch._C.PyTorchFileReader(path)
-    return {name: reader.get_record(name) for name in reader.get_all_records() if name not in _WRITTEN_BY_THE_WRITER}
+    return {name: reader.get_record(name) for name in reader.get_all_records() if name not in _WRITER_RECORDS}
 
 
 def _write(path: str, records: dict[str, bytes]) -> None:
@@ -60,7 +61,7 @@ def _write(path: str, records: dict[str, bytes]) -> None:
 
 
 def plant_pickle(source: str, path: str, record: str, marker: str, plain: bool, *, emit: Listener) -> None:
-    """Puts a pickle that makes a file into a record: in PyTorch's zip format, or plain."""
+    """Replace a record by a pickle that creates a file when loaded, in PyTorch's zip format or plain."""
     import io
 
     import torch
@@ -72,7 +73,7 @@ def plant_pickle(source: str, path: str, record: str, marker: str, plain: bool, 
 
 
 def plant_constant(source: str, path: str, file: str, marker: str, *, emit: Listener) -> None:
-    """The same as a constant of the program, in the file that its table of constants names."""
+    """Add such a pickle as a constant of the program, in the file that its table of constants names."""
     records = _records(source)
     table = next(name for name in records if name.endswith("_constants_config.json"))
     config = json.loads(records[table])
@@ -83,14 +84,14 @@ def plant_constant(source: str, path: str, file: str, marker: str, *, emit: List
 
 
 def plant_record(source: str, path: str, record: str, content: bytes, *, emit: Listener) -> None:
-    """Puts a record of that content into the file."""
+    """Add or replace a record."""
     _write(path, {**_records(source), record: content})
 
 
 def plant_text(source: str, path: str, key: str, text: str, *, emit: Listener) -> None:
-    """Puts a text into the graph, at the first place of that key."""
+    """Replace the first string under the key in the graph."""
     records = _records(source)
-    name = next(item for item in records if item.startswith("models/"))
+    name = next(record for record in records if record.startswith("models/"))
     graph = json.loads(records[name])
     assert _replace_first(graph, key, text), f"there is no {key} in the graph"
     records[name] = json.dumps(graph).encode()
@@ -98,9 +99,9 @@ def plant_text(source: str, path: str, key: str, text: str, *, emit: Listener) -
 
 
 def plant_argument(source: str, path: str, text: str, *, emit: Listener) -> None:
-    """Hands the first operator of the graph a function as its first argument."""
+    """Replace the first argument of the graph's first operator by a function."""
     records = _records(source)
-    name = next(item for item in records if item.startswith("models/"))
+    name = next(record for record in records if record.startswith("models/"))
     graph = json.loads(records[name])
     graph["graph_module"]["graph"]["nodes"][0]["inputs"][0]["arg"] = {"as_operator": text}
     records[name] = json.dumps(graph).encode()
@@ -112,12 +113,12 @@ def _replace_first(value: Any, key: str, text: str) -> bool:
         if isinstance(value.get(key), str):
             value[key] = text
             return True
-        return any(_replace_first(item, key, text) for item in value.values())
-    return isinstance(value, list) and any(_replace_first(item, key, text) for item in value)
+        return any(_replace_first(child, key, text) for child in value.values())
+    return isinstance(value, list) and any(_replace_first(child, key, text) for child in value)
 
 
 def load_program(path: str, *, emit: Listener) -> list[list[float]]:
-    """What the program in the file computes for ones of batch 3."""
+    """Return the program's output for a batch of 3 samples of ones."""
     import torch
 
     from edgekit.sources._exported import load_program as load
@@ -127,14 +128,14 @@ def load_program(path: str, *, emit: Listener) -> list[list[float]]:
 
 
 def load_unguarded(path: str, *, emit: Listener) -> None:
-    """What PyTorch itself does with the file."""
+    """Load the file with PyTorch's own loader, without edgekit's checks."""
     import torch
 
     torch.export.load(path)
 
 
 def functional_keras(path: str, *, emit: Listener) -> None:
-    """Two inputs, two outputs."""
+    """Save a functional model with two inputs and two outputs."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -145,17 +146,17 @@ def functional_keras(path: str, *, emit: Listener) -> None:
 
 
 def lambda_keras(path: str, marker: str, *, emit: Listener) -> None:
-    """A model whose layer makes a file when it runs."""
+    """Save a model with a Lambda layer that creates a file when it runs."""
     import keras
 
     x = keras.Input((4,), name="x")
     touch = lambda tensor: (__import__("os").system(f"touch '{marker}'"), tensor * 2)[1]  # noqa: E731
     keras.Model(x, keras.layers.Lambda(touch, output_shape=(4,))(x)).save(path)
-    Path(marker).unlink(missing_ok=True)
+    Path(marker).unlink(missing_ok=True)  # Keras ran the layer once, to build the model
 
 
 def custom_keras(path: str, *, emit: Listener) -> None:
-    """A model with a layer that only its code knows."""
+    """Save a model with a custom layer."""
     import keras
 
     class Twice(keras.layers.Layer):
@@ -167,7 +168,11 @@ def custom_keras(path: str, *, emit: Listener) -> None:
 
 
 def saved_model(folder: str, kind: str, file: str = "", *, emit: Listener) -> None:
-    """A SavedModel: `plain`, `other` (one signature of another name), `several`, `none`, or one that reaches out."""
+    """Save a SavedModel.
+
+    `kind` is `plain`, `other` (one signature of another name), `several`, `none` (no signature), or the name of a body
+    that accesses a file.
+    """
     import tensorflow as tf
 
     net = tf.Module()
@@ -187,7 +192,7 @@ def saved_model(folder: str, kind: str, file: str = "", *, emit: Listener) -> No
         "lines": lambda x: x + tf.data.TextLineDataset(file).reduce(0.0, lambda total, line: total + 1.0),
     }
     several = {"double": "double", "triple": "triple"}
-    wanted = {
+    signatures = {
         "plain": {"serving_default": "double", "triple": "triple"},
         "other": {"double": "double"},
         "several": several,
@@ -198,22 +203,22 @@ def saved_model(folder: str, kind: str, file: str = "", *, emit: Listener) -> No
     def served(body: Any) -> Any:
         return tf.function(lambda x: {"y": body(x)}, input_signature=signature, autograph=False)
 
-    functions = {name: served(bodies[body]) for name, body in wanted.items()}
+    functions = {name: served(bodies[body]) for name, body in signatures.items()}
     tf.saved_model.save(net, folder, signatures=functions or None)
 
 
 def load_keras(path: str, *, emit: Listener) -> list[str]:
-    """The names of a Keras file's inputs and outputs."""
+    """Return the inputs and outputs of a Keras file."""
     from edgekit.sources._keras_file import load_model
     from edgekit.sources.keras import signature
 
-    found = signature(load_model(Path(path), None, ()))
-    assert found is not None
-    return [str(spec) for spec in (*found.inputs, *found.outputs)]
+    described = signature(load_model(Path(path), None, ()))
+    assert described is not None
+    return [str(spec) for spec in (*described.inputs, *described.outputs)]
 
 
 def run_saved_model(path: str, folder: str, *, emit: Listener) -> dict[str, Any]:
-    """What a SavedModel computes for ones, once it is taken in."""
+    """Import a SavedModel and return its outputs for ones."""
     import numpy as np
 
     from edgekit.contracts.source import UserModel
@@ -225,9 +230,9 @@ def run_saved_model(path: str, folder: str, *, emit: Listener) -> dict[str, Any]
 
 
 def plant_call(source: str, path: str, marker: str, *, emit: Listener) -> None:
-    """Makes the last operator a higher-order one, with an argument whose name is Python code."""
+    """Turn the last operator into a higher-order one with an argument whose name is Python code."""
     records = _records(source)
-    name = next(item for item in records if item.startswith("models/"))
+    name = next(record for record in records if record.startswith("models/"))
     graph = json.loads(records[name])
     node = graph["graph_module"]["graph"]["nodes"][-1]
     code = f"a = __import__('os').system('touch {marker}'), b"

@@ -1,4 +1,4 @@
-"""Convolutions and poolings. Layout (N, C, *spatial), as in torch."""
+"""Operators for convolution and pooling; tensors have the layout (N, C, *spatial), as in torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from edgekit.sources.bridges._onnx.windows import Window, window, with_ceil
 
 
 def _spatial(sides: tuple[tuple[Any, Any], ...]) -> dict[int, tuple[Any, Any]]:
+    """Return the pads by axis of the tensor: the spatial axes follow N and C."""
     return {axis + 2: pair for axis, pair in enumerate(sides)}
 
 
@@ -20,10 +21,21 @@ def _conv(call: Call) -> Any:
 
 
 def convolve(call: Call, x: Any, weight: Any, bias: Any) -> Any:
-    """The convolution that the node describes, of these tensors."""
+    """Compute the convolution that a node describes.
+
+    Args:
+        call: The call, for its attributes only: quantized operators pass tensors of their own.
+        x: The input, (N, C, *spatial).
+        weight: The weights, (M, C / group, *kernel).
+        bias: The bias, (M,), or None.
+
+    Returns:
+        The output, (N, M, *spatial).
+    """
     import torch.nn.functional as F
 
     found = window(call, list(x.shape[2:]), list(weight.shape[2:]))
+    # torch's convolutions pad both sides of an axis alike; other pads become a pad operator of their own.
     padding = found.padding if found.symmetric else [0] * len(found.pads)
     x = x if found.symmetric else pad_constant(x, _spatial(found.pads), 0.0)
     function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(found.kernel)]
@@ -39,12 +51,15 @@ def _conv_transpose(call: Call) -> Any:
     found = window(call, list(x.shape[2:]), list(weight.shape[2:]))
     extra = call.attribute("output_padding") or [0] * rank
     pads = _transpose_pads(call, found, list(x.shape[2:]), extra)
+    # torch takes equal pads on both sides only, and an output_padding below the stride or the dilation. Otherwise the
+    # full output is computed, and its sides are cropped or extended.
     function = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[rank]
     torch_takes = all(before == after >= 0 for before, after in pads) and all(
         size < max(stride, dilation)
         for size, stride, dilation in zip(extra, found.strides, found.dilations, strict=True)
     )
     padding, more = ([before for before, _ in pads], extra) if torch_takes else ([0] * rank, [0] * rank)
+    # The bias is added at the end: the elements that output_padding adds have a bias, too.
     group = call.attribute("group", 1)
     if torch_takes:
         return function(x, weight, bias, found.strides, padding, more, group, found.dilations)
@@ -55,17 +70,23 @@ def _conv_transpose(call: Call) -> Any:
 
 
 def _transpose_pads(call: Call, found: Window, sizes: list[Any], extra: list[int]) -> tuple[tuple[Any, Any], ...]:
-    """What is cut off the output's sides: given, or such that it gets the size that is given."""
+    """Return what is cropped from the output's sides: the pads, or what `output_shape` or SAME_* imply.
+
+    ConvTranspose: total_padding = stride * (input_size - 1) + output_padding + ((kernel - 1) * dilation + 1)
+    - output_size.
+    """
     mode, wanted = call.attribute("auto_pad", "NOTSET"), call.attribute("output_shape")
     if mode in ("NOTSET", "VALID") and not wanted:
         return found.pads
     wanted = wanted or [size * stride for size, stride in zip(sizes, found.strides, strict=True)]
     pads = []
+    # output_shape may include N and C: only the last, spatial sizes count.
     for size, stride, reach, more, want in zip(
         sizes, found.strides, found.reach, extra, wanted[-len(sizes) :], strict=True
     ):
         total = stride * (size - 1) + more + reach - want
         half = total // 2
+        # The standard puts an odd element after the axis for SAME_UPPER, and before it in all other cases.
         pads.append((half, total - half) if mode == "SAME_UPPER" else (total - half, half))
     return tuple(pads)
 
@@ -80,26 +101,32 @@ def _max_pool(call: Call) -> Any:
     found = window(call, sizes, call.attribute("kernel_shape"))
     rank = len(found.kernel)
     function = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[rank]
+    # torch's max pooling requires equal pads of at most half the kernel; its ceil_mode agrees with ONNX's since opset
+    # 22 only, and not all of its kernels take integers.
     exact = found.symmetric and all(2 * p <= k for p, k in zip(found.padding, found.kernel, strict=True))
     exact = exact and not call.attribute("ceil_mode", 0) and x.is_floating_point()
     offset = [0] * rank
     padded, padding = x, found.padding
     if not exact:
         found = with_ceil(found, sizes) if call.attribute("ceil_mode", 0) else found
-        wide = x if x.is_floating_point() else x.to(torch.float64)
+        wide = x if x.is_floating_point() else x.to(torch.float64)  # -inf as padding needs a floating-point type
         padded, padding = pad_constant(wide, _spatial(found.pads), -math.inf), [0] * rank
         offset = [before for before, _ in found.pads]
     arguments = (padded, list(found.kernel), list(found.strides), padding, list(found.dilations))
     if not call.wants(1):
         return function(*arguments).to(x.dtype)
     values, indices = function(*arguments, return_indices=True)
+    # ONNX counts positions in the whole tensor (N * C planes), torch within each plane.
     places = _unpadded(indices, list(padded.shape[2:]), sizes, offset, bool(call.attribute("storage_order", 0)))
     planes = torch.arange(x.shape[0] * x.shape[1]).reshape(x.shape[0], x.shape[1], *[1] * rank)
     return values.to(x.dtype), places + planes * math.prod(sizes)
 
 
 def _unpadded(indices: Any, padded: list[int], sizes: list[int], offset: list[int], column_major: bool) -> Any:
-    """Flat positions in a padded plane as flat positions in the plane itself."""
+    """Convert flat positions in a padded plane to flat positions in the plane itself.
+
+    `column_major` is `storage_order` = 1 of MaxPool: positions are numbered along the columns.
+    """
     coordinates: list[Any] = []
     for axis in range(len(sizes) - 1, -1, -1):
         coordinates.insert(0, indices % padded[axis] - offset[axis])
@@ -122,7 +149,7 @@ def _max_unpool(call: Call) -> Any:
         (size - 1) * stride - pads[i] - pads[i + len(kernel)] + reach
         for i, (size, stride, reach) in enumerate(zip(x.shape[2:], strides, kernel, strict=True))
     ]
-    own = [*x.shape[:2], *plane]
+    own = [*x.shape[:2], *plane]  # the shape without `output_shape`: the indices refer to it in any case
     shape = call.numbers(2) if call.has(2) else own
     flat = torch.zeros(math.prod(own), dtype=x.dtype).scatter(0, indices.reshape(-1), x.reshape(-1)).reshape(own)
     return pad_constant(flat, {i: (0, want - have) for i, (want, have) in enumerate(zip(shape, own, strict=True))}, 0.0)
@@ -138,12 +165,14 @@ def _average_pool(call: Call) -> Any:
     found = window(call, sizes, call.attribute("kernel_shape"))
     rank, counts_pads = len(found.kernel), bool(call.attribute("count_include_pad", 0))
     function = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[rank]
+    # torch's average pooling has no dilations, and its ceil_mode counts pads differently.
     small = found.symmetric and all(2 * p <= k for p, k in zip(found.padding, found.kernel, strict=True))
     if small and set(found.dilations) == {1} and not call.attribute("ceil_mode", 0):
         return function(x, list(found.kernel), list(found.strides), found.padding, False, counts_pads)
     wider = with_ceil(found, sizes) if call.attribute("ceil_mode", 0) else found
+    # The divisor of each window is the sum of a plane in which counted elements are 1, padded like x.
     ones = torch.ones_like(x[:1, :1])
-    if counts_pads:  # but not what ceil_mode adds
+    if counts_pads:  # count_include_pad counts explicit pads, not the elements that ceil_mode adds
         ones = pad_constant(ones, _spatial(found.pads), 1.0)
         rest = tuple((0, w[1] - f[1]) for w, f in zip(wider.pads, found.pads, strict=True))
         ones = pad_constant(ones, _spatial(rest), 0.0)
@@ -153,7 +182,7 @@ def _average_pool(call: Call) -> Any:
 
 
 def _window_sums(x: Any, found: Window) -> Any:
-    """The sum of every window, of an input that is padded already."""
+    """Return the sum of every window of an input that is already padded: a convolution of each plane with ones."""
     import torch
     import torch.nn.functional as F
 
@@ -178,7 +207,7 @@ def _global_average_pool(call: Call) -> Any:
     import torch.nn.functional as F
 
     x = call.tensor(0)
-    if x.dim() == 4:
+    if x.dim() == 4:  # quantizers match the pooling function, not a mean
         return F.adaptive_avg_pool2d(x, 1)
     return x.mean(dim=list(range(2, x.dim())), keepdim=True)
 
@@ -197,7 +226,7 @@ def _global_lp_pool(call: Call) -> Any:
 
 @operator("Col2Im")
 def _col2im(call: Call) -> Any:
-    """Each column is a window's content; where windows overlap, they add up."""
+    """Add the columns, each the content of one window, into the image; overlapping windows add up."""
     import torch
 
     x, image, block = call.tensor(0), call.numbers(1), call.numbers(2)
@@ -206,6 +235,7 @@ def _col2im(call: Call) -> Any:
     n, channels = x.shape[0], x.shape[1] // math.prod(block)
     padded = [size + sum(pair) for size, pair in zip(image, found.pads, strict=True)]
     counts = [(p - r) // s + 1 for p, r, s in zip(padded, found.reach, found.strides, strict=True)]
+    # place: the flat position in the padded image of each element (first `rank` axes) of each window (last ones).
     place: Any = 0
     for axis in range(rank):
         inside = torch.arange(block[axis]) * found.dilations[axis]
@@ -221,7 +251,10 @@ def _col2im(call: Call) -> Any:
 
 @operator("ConvInteger")
 def _conv_integer(call: Call) -> Any:
-    """In float64, which holds every sum of products of eight bits."""
+    """Compute in float64, which represents every sum of products of eight-bit integers exactly.
+
+    float32 would not: a product has 16 bits, its mantissa 24, so 256 terms may overflow it.
+    """
     x, weight = call.tensor(0).double(), call.tensor(1).double()
     if call.has(2):
         x = x - call.tensor(2).double()
@@ -233,7 +266,7 @@ def _conv_integer(call: Call) -> Any:
 
 @operator("DeformConv")
 def _deform_conv(call: Call) -> Any:
-    """Every window's elements are sampled where the offsets move them, and then multiplied as a matrix."""
+    """Sample the elements of every window where the offsets move them, and multiply them by the weights as a matrix."""
     import torch
     import torch.nn.functional as F
 
@@ -245,6 +278,7 @@ def _deform_conv(call: Call) -> Any:
     taps = math.prod(found.kernel)
     offset = offset.reshape(n, moved, taps, 2, rows, columns)
     place = _taps(found, rows, columns) + offset.movedim(3, -1)  # (N, G, taps, rows, columns, 2), y before x
+    # grid_sample takes x before y, in -1..1 from the centre of the first pixel to that of the last (align_corners).
     scale = torch.tensor([2 / max(height - 1, 1), 2 / max(width - 1, 1)])
     grid = (place * scale - 1).flip(-1).reshape(n * moved, taps * rows, columns, 2)
     parts = x.reshape(n * moved, channels // moved, height, width)
@@ -258,7 +292,7 @@ def _deform_conv(call: Call) -> Any:
 
 
 def _taps(found: Window, rows: int, columns: int) -> Any:
-    """Where each element of each window lies: (taps, rows, columns, 2)."""
+    """Return the position (y, x) of each element of each window, (taps, rows, columns, 2)."""
     import torch
 
     ys, xs = (
@@ -272,5 +306,5 @@ def _taps(found: Window, rows: int, columns: int) -> Any:
 
 @refuses("Conv", "ConvTranspose")
 def _refuse_conv(step: Step) -> str | None:
-    rank = len(step.attributes.get("kernel_shape", ()))
+    rank = len(step.attributes.get("kernel_shape", ()))  # torch has convolutions of one to three dimensions
     return f"a kernel of {rank} dimensions" if rank > 3 else None

@@ -1,6 +1,7 @@
-"""What is computed on the host: arithmetic on shapes, of integers and torch.SymInts in numpy arrays.
+"""Operators on the host: shape arithmetic with integers and torch.SymInts in numpy arrays.
 
-Each function here stands beside one for tensors. It gives NotImplemented where the outcome is data rather than a shape.
+Every function here, Shape and Size excepted, has a counterpart for tensors. It returns NotImplemented if its result is
+data rather than a shape; the counterpart runs then.
 """
 
 from __future__ import annotations
@@ -14,20 +15,25 @@ import numpy as np
 from edgekit.sources.bridges._onnx.registry import Call, on_host, operator
 from edgekit.sources.bridges._onnx.values import Host, host_array, settled
 
-_LARGEST = 64
-"""More elements than these are data: they are made as tensors, where the converter sees one operator for them."""
+# Results of more elements are data: as tensors, converters see one operator rather than a constant. Shapes, axes and
+# pads have at most 2 * rank elements.
+_MAX_SHAPE_ELEMENTS = 64
 
+# Types between which numpy's casts agree with torch's.
 _NUMBERS = {"int32", "int64", "float32", "float64", "bool"}
 
 
 def _host(call: Call, index: int) -> Host:
     array = call.host(index)
-    assert array is not None  # the registry has made sure
+    assert array is not None  # the registry calls host operators only if all inputs are on the host
     return array
 
 
 def _elementwise(function: Callable[..., Any], *arrays: Host) -> Host:
-    """The function of every element: numpy's own would ask a symbolic number for a definite answer."""
+    """Apply the function to every element.
+
+    numpy's own functions would convert the result of a symbolic comparison to bool, which adds a guard to the trace.
+    """
     spread = np.broadcast_arrays(*arrays)
     results = [function(*items) for items in zip(*(array.reshape(-1) for array in spread), strict=True)]
     outcome = np.empty(len(results), object)
@@ -37,6 +43,8 @@ def _elementwise(function: Callable[..., Any], *arrays: Host) -> Host:
 
 
 def _binary(symbolic: Callable[..., Any], numeric: Callable[..., Any]) -> Callable[[Call], Any]:
+    """Return an operator that applies `symbolic` to arrays with torch.SymInts, else `numeric`."""
+
     def compute(call: Call) -> Any:
         left, right = _host(call, 0), _host(call, 1)
         if object in (left.dtype, right.dtype):
@@ -47,7 +55,7 @@ def _binary(symbolic: Callable[..., Any], numeric: Callable[..., Any]) -> Callab
 
 
 def _truncating(left: Host, right: Host) -> Host:
-    """Division as ONNX has it: of integers, towards zero."""
+    """Divide as ONNX's Div does: the quotient of integers is truncated towards zero, numpy's is floored."""
     if left.dtype.kind == "f":
         with np.errstate(all="ignore"):
             return np.asarray(np.divide(left, right))
@@ -58,6 +66,7 @@ def _truncating(left: Host, right: Host) -> Host:
 def _symbolic_division(left: Any, right: Any) -> Any:
     import torch
 
+    # Floor equals truncation here: sizes are not negative.
     whole = (int, np.integer, torch.SymInt)
     return left // right if isinstance(left, whole) and isinstance(right, whole) else left / right
 
@@ -121,7 +130,7 @@ def _cast(call: Call) -> Any:
 
     array = _host(call, 0)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(call.attribute("to")))
-    if array.dtype != object:  # torch's casts know more types
+    if array.dtype != object:  # torch covers types (bfloat16, float8) and rules (saturation) that numpy lacks
         return array.astype(dtype) if {array.dtype.name, dtype.name} <= _NUMBERS else NotImplemented
     if dtype.kind == "f":
         return _elementwise(torch.sym_float, array)
@@ -159,6 +168,7 @@ def _concat(call: Call) -> Any:
 @on_host("Slice")
 def _slice(call: Call) -> Any:
     array = _host(call, 0)
+    # Before opset 10, starts and ends are attributes; such graphs compute no shapes worth the code.
     if any(call.has(i) and _host(call, i).dtype == object for i in range(1, 5)) or call.version < 10:
         return NotImplemented
     starts, ends = call.numbers(1), call.numbers(2)
@@ -166,6 +176,7 @@ def _slice(call: Call) -> Any:
     steps = call.numbers(4) if call.has(4) else [1] * len(starts)
     index = [slice(None)] * array.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        # Backwards, an end below -size means "including element 0", which Python's slices express as None.
         index[axis] = slice(start, None if step < 0 and end < -array.shape[axis] else end, step)
     return settled(array[tuple(index)])
 
@@ -186,6 +197,7 @@ def _reshape(call: Call) -> Any:
     array, target = _host(call, 0), _host(call, 1)
     if target.dtype == object or call.attribute("allowzero"):
         return NotImplemented
+    # A size of 0 copies the input's size (Reshape, unless allowzero is set).
     return array.reshape([array.shape[i] if size == 0 else size for i, size in enumerate(target.tolist())])
 
 
@@ -199,13 +211,14 @@ def _where(call: Call) -> Any:
     arrays = [_host(call, index) for index in range(3)]
     if all(array.dtype != object for array in arrays):
         return np.where(*arrays)
+    # A symbolic condition is decided here: the trace gets a guard, since either shape alone can be traced.
     return _elementwise(lambda condition, yes, no: yes if condition else no, *arrays)
 
 
 @on_host("Expand")
 def _expand(call: Call) -> Any:
     target = _host(call, 1)
-    if target.dtype == object or np.prod(target) > _LARGEST:
+    if target.dtype == object or np.prod(target) > _MAX_SHAPE_ELEMENTS:
         return NotImplemented
     array = _host(call, 0)
     return np.broadcast_to(array, np.broadcast_shapes(array.shape, tuple(target.tolist())))
@@ -214,9 +227,9 @@ def _expand(call: Call) -> Any:
 @on_host("ConstantOfShape")
 def _constant_of_shape(call: Call) -> Any:
     shape = _host(call, 0)
-    if shape.dtype == object or np.prod(shape) > _LARGEST:
+    if shape.dtype == object or np.prod(shape) > _MAX_SHAPE_ELEMENTS:
         return NotImplemented
-    value = call.attribute("value", np.zeros(1, np.float32))
+    value = call.attribute("value", np.zeros(1, np.float32))  # the standard's default: float32 zero
     return np.full(tuple(shape.tolist()), value.reshape(-1)[0], value.dtype)
 
 
@@ -226,7 +239,7 @@ def _range(call: Call) -> Any:
     if any(bound.dtype.kind not in "iu" for bound in bounds):
         return NotImplemented
     array = np.arange(*(bound.reshape(-1)[0] for bound in bounds), dtype=bounds[0].dtype)
-    return array if array.size <= _LARGEST else NotImplemented
+    return array if array.size <= _MAX_SHAPE_ELEMENTS else NotImplemented
 
 
 @on_host("ReduceProd", "ReduceSum", "ReduceMax", "ReduceMin")
@@ -234,6 +247,7 @@ def _reduce(call: Call) -> Any:
     import torch
 
     array, axes = _host(call, 0), call.axes(1)
+    # Shapes are vectors: every axis is axis 0, unless the attribute turns the node into the identity.
     if array.ndim != 1 or (axes is None and call.attribute("noop_with_empty_axes")):
         return NotImplemented
     functions: dict[str, Callable[..., Any]] = {

@@ -1,4 +1,4 @@
-"""Gathering and scattering."""
+"""Operators for gathering and scattering."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekit.sources.bridges._onnx.values import to_tensor
 
 
 def _positive(index: Any, size: Any) -> Any:
-    """Negative indices count from the end."""
+    """Return indices from 0 on: ONNX counts negative ones from the end, torch's index functions refuse them."""
     import torch
 
     return torch.where(index < 0, index + size, index)
@@ -21,6 +21,7 @@ def _positive(index: Any, size: Any) -> Any:
 def _gather(call: Call) -> Any:
     x, axis = call.tensor(0), call.attribute("axis", 0) % max(call.tensor(0).dim(), 1)
     known = call.host(1)
+    # Constant indices are normalized here, which leaves a plain index_select or embedding in the graph.
     if known is None or known.dtype == object:
         index = _positive(call.tensor(1).long(), x.shape[axis])
         return _pick(x, axis, index)
@@ -34,8 +35,10 @@ def _gather(call: Call) -> Any:
 
 
 def _pick(x: Any, axis: int, index: Any) -> Any:
+    """Gather along an axis; the result's shape is x's with the axis replaced by the shape of the indices."""
     import torch.nn.functional as F
 
+    # Converters and quantizers have a kernel for an embedding.
     if axis == 0 and x.dim() == 2 and x.is_floating_point():
         return F.embedding(index, x)
     if index.dim() == 1:
@@ -57,6 +60,7 @@ def _gather_nd(call: Call) -> Any:
     x, index, batch = call.tensor(0), call.tensor(1).long(), call.attribute("batch_dims", 0)
     last = index.shape[-1]
     parts = [_positive(index[..., i], x.shape[batch + i]) for i in range(last)]
+    # Batch dimensions are indexed by their own position.
     grids = []
     for axis in range(batch):
         shape = [1] * (index.dim() - 1)
@@ -69,18 +73,19 @@ def _gather_nd(call: Call) -> Any:
 def _scatter_elements(call: Call) -> Any:
     x, updates, axis = call.tensor(0), call.tensor(2), call.attribute("axis", 0)
     index = _positive(call.tensor(1).long(), x.shape[axis])
-    reduction = call.attribute("reduction", "none")
+    reduction = call.attribute("reduction", "none")  # add and mul since opset 16, max and min since 18
     if reduction == "none":
         return x.scatter(axis, index, updates)
     return x.scatter_reduce(axis, index, updates, _REDUCTIONS[reduction], include_self=True)
 
 
+# ONNX's names of reductions and torch's.
 _REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
 @operator("ScatterND")
 def _scatter_nd(call: Call) -> Any:
-    """Every index names a place of x's first axes; all of them are flattened to one."""
+    """Write updates to places of x's first axes, which are flattened to one."""
     x, index, updates = call.tensor(0), call.tensor(1).long(), call.tensor(2)
     depth = index.shape[-1]
     flat: Any = 0
@@ -98,7 +103,7 @@ def _scatter_nd(call: Call) -> Any:
 
 @operator("TensorScatter")
 def _tensor_scatter(call: Call) -> Any:
-    """A key-value cache: updates go along the axis from each sample's own position on."""
+    """Write updates into a key-value cache, along the axis from each sample's own position on."""
     import torch
 
     cache, update = call.tensor(0), call.tensor(1)
@@ -106,7 +111,7 @@ def _tensor_scatter(call: Call) -> Any:
     starts = call.tensor(2) if call.has(2) else torch.zeros(cache.shape[0], dtype=torch.int64)
     steps = torch.arange(update.shape[axis])
     places = starts.unsqueeze(1) + steps
-    if call.attribute("mode", "linear") == "circular":
+    if call.attribute("mode", "linear") == "circular":  # positions wrap around the end of the cache
         places = places % cache.shape[axis]
     shape = [1] * cache.dim()
     shape[0], shape[axis] = places.shape[0], places.shape[1]
@@ -139,7 +144,10 @@ def _compress(call: Call) -> Any:
 
 @operator("Unique")
 def _unique(call: Call) -> Any:
-    """Sorted, or in the order of first occurrence; with first positions, the way back, and counts."""
+    """Return the unique values, their first positions, the inverse indices, and the counts.
+
+    The values are sorted, or in the order of first occurrence, which torch.unique does not offer.
+    """
     axis, array = call.attribute("axis"), call.tensor(0).numpy()
     values, first, back, counts = np.unique(array, True, True, True, axis=axis)
     back = back.reshape(-1)

@@ -1,4 +1,4 @@
-"""Matrix products: MatMul, Gemm, Einsum, and their integer kin."""
+"""Operators for matrix products."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from edgekit.sources.bridges._onnx.registry import Call, operator
 @operator("MatMul")
 def _matmul(call: Call) -> Any:
     left, right = call.tensors()
-    if not left.is_floating_point() and left.dtype.itemsize < 4:
+    if not left.is_floating_point() and left.dtype.itemsize < 4:  # sums of 8- and 16-bit products wrap at the end only
         return (left.int() @ right.int()).to(left.dtype)
     return left @ right
 
 
 @operator("Gemm")
 def _gemm(call: Call) -> Any:
-    """alpha * A' * B' + beta * C: torch's linear where there is nothing but that to it."""
+    """Compute alpha * A' * B' + beta * C, with torch's linear where possible: converters have a kernel for it."""
     import torch.nn.functional as F
 
     a, b, bias = call.tensor(0), call.tensor(1), call.maybe(2)
@@ -28,12 +28,13 @@ def _gemm(call: Call) -> Any:
         result = (alpha * (a @ weight.t())).to(a.dtype)
         return result if bias is None else (result + beta * bias).to(a.dtype)
     if alpha != 1.0:
-        weight = weight * alpha
+        weight = weight * alpha  # on the weights: folded at conversion
     if bias is None:
         return F.linear(a, weight)
     bias = bias if beta == 1.0 else bias * beta
     if bias.dim() == 1 and bias.shape[0] == weight.shape[0]:
         return F.linear(a, weight, bias)
+    # A row (1, M) is a bias as well; only of a constant is the shape certain in every run.
     if bias.dim() == 2 and bias.shape[0] == 1 and bias.shape[1] == weight.shape[0] and call.host(2) is not None:
         return F.linear(a, weight, bias.reshape(-1))
     return F.linear(a, weight) + bias
@@ -43,16 +44,18 @@ def _gemm(call: Call) -> Any:
 def _einsum(call: Call) -> Any:
     import torch
 
+    # ONNX allows blanks anywhere in the equation.
     return torch.einsum(call.attribute("equation").replace(" ", ""), *call.tensors())
 
 
 @operator("MatMulInteger")
 def _matmul_integer(call: Call) -> Any:
+    # Zero points: one per row of A, one per column of B.
     return (_shifted(call, 0, 2, -1) @ _shifted(call, 1, 3, 0)).int()
 
 
 def _shifted(call: Call, index: int, zero_index: int, axis: int) -> Any:
-    """Input `index` less its zero point, which is one number, or one a row or column."""
+    """Return input `index` minus its zero point, which is a scalar or has one value per row or column."""
     x, zero = call.tensor(index).int(), call.maybe(zero_index)
     if zero is None:
         return x

@@ -1,4 +1,4 @@
-"""Losses: they stand in exported training graphs, and at times in evaluation."""
+"""Operators for losses, which occur in exported training and evaluation graphs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def _nll_loss(call: Call) -> Any:
 def _nll(call: Call, x: Any) -> Any:
     import torch.nn.functional as F
 
+    # -100 matches no class: torch's default, where ONNX has none.
     target, ignored = call.tensor(1).long(), call.attribute("ignore_index", -100)
     flat = x.reshape(x.shape[0], x.shape[1], -1)  # (N, C, ...) -> (N, C, rest)
     reduction = call.attribute("reduction", "mean")

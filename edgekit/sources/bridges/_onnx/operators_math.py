@@ -1,4 +1,4 @@
-"""Elementwise operators: arithmetic, comparisons, logic, activations, casts."""
+"""Elementwise operators: arithmetic, comparisons, logic, activations and casts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from edgekit.sources.bridges._onnx.registry import Call, Step, operator, refuses
 from edgekit.sources.bridges._onnx.values import torch_dtype
 
+# Operators that PyTorch has with the same arguments, by ONNX's name. Det is not elementwise, but belongs here too.
 _NAMES = {
     **{name: name.lower() for name in ("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos")},
     **{name: name.lower() for name in ("Cosh", "Erf", "Exp", "Floor", "Log", "Reciprocal", "Relu", "Round", "Sigmoid")},
@@ -31,10 +32,11 @@ _NAMES = {
     "LessOrEqual": "le",
     "Where": "where",
 }
-"""Operators that PyTorch has under some name with the same arguments."""
 
 
 def _plain(name: str) -> Callable[[Call], Any]:
+    """Return an operator that calls torch's function of that name."""
+
     def compute(call: Call) -> Any:
         import torch
 
@@ -44,15 +46,16 @@ def _plain(name: str) -> Callable[[Call], Any]:
 
 
 def _computable(tensors: list[Any]) -> list[Any]:
-    """Types that torch can hold, but not compute with, as wider ones."""
+    """Convert unsigned integers, which torch can store, but not compute with, to wider signed ones."""
     import torch
 
+    # uint64 has no wider type: values from 2^63 on wrap.
     wider = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
     return [tensor.to(wider[tensor.dtype]) if tensor.dtype in wider else tensor for tensor in tensors]
 
 
 def _same_type(function: Callable[[Call], Any]) -> Callable[[Call], Any]:
-    """The outcome in the first input's type, which a wider computation left."""
+    """Convert the operator's result to the type of its first input, which ONNX keeps and `_computable` may widen."""
 
     def compute(call: Call) -> Any:
         result = function(call)
@@ -62,6 +65,7 @@ def _same_type(function: Callable[[Call], Any]) -> Callable[[Call], Any]:
     return compute
 
 
+# Operators whose result has another type than their first input.
 _PREDICATES = {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "Where"}
 for _op_type, _name in _NAMES.items():
     operator(_op_type)(_plain(_name) if _op_type in _PREDICATES else _same_type(_plain(_name)))
@@ -72,6 +76,7 @@ for _op_type, _name in _NAMES.items():
 def _div(call: Call) -> Any:
     import torch
 
+    # Integer division truncates towards zero (stated since opset 14).
     left, right = _computable(call.tensors())
     return left / right if left.is_floating_point() else torch.div(left, right, rounding_mode="trunc")
 
@@ -81,6 +86,7 @@ def _div(call: Call) -> Any:
 def _mod(call: Call) -> Any:
     import torch
 
+    # fmod=1: the sign of the dividend, as in C; fmod=0: the sign of the divisor, as in Python.
     left, right = _computable(call.tensors())
     return torch.fmod(left, right) if call.attribute("fmod", 0) else torch.remainder(left, right)
 
@@ -92,7 +98,7 @@ def _pow(call: Call) -> Any:
 
     exponent = call.host(1)
     if exponent is not None and exponent.size == 1 and exponent.ndim == 0:
-        return call.tensor(0) ** exponent.item()  # converters look for a square, and not for a tensor of twos
+        return call.tensor(0) ** exponent.item()  # converters recognize a square by its scalar exponent
     return torch.pow(*call.tensors())
 
 
@@ -134,6 +140,7 @@ def _identity(call: Call) -> Any:
 def _constant(call: Call) -> Any:
     import numpy as np
 
+    # Exactly one attribute holds the value: `value`, a tensor, or a typed shorthand (since opset 12).
     ((name, value),) = call.step.attributes.items()
     types = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
     return np.array(value, types[name]) if name in types else value
@@ -145,14 +152,16 @@ def _clip(call: Call) -> Any:
     import torch.nn.functional as F
 
     x = call.tensor(0)
-    if call.version < 11:
+    if call.version < 11:  # bounds are attributes until opset 10, optional inputs from 11 on
         low, high = call.attribute("min"), call.attribute("max")
     elif any(call.has(index) and call.host(index) is None for index in (1, 2)):
         return _clip_by_tensors(x, call.maybe(1), call.maybe(2))
     else:
         low, high = call.number(1), call.number(2)
+    # Activations by their own names, which quantizers fuse with the operator before them; clamp is not among these.
     if (low, high) == (0, 6):
         return F.relu6(x)
+    # hardtanh refuses crossed bounds, for which ONNX (since opset 13) wants the upper one everywhere; clamp gives that.
     if low is not None and high is not None and low <= high and x.is_floating_point():
         return F.hardtanh(x, float(low), float(high))
     if low is None and high is None:
@@ -161,6 +170,7 @@ def _clip(call: Call) -> Any:
 
 
 def _clip_by_tensors(x: Any, low: Any, high: Any) -> Any:
+    """Clip to bounds that are known at run time only."""
     import torch
 
     x = _computable([x])[0]
@@ -177,6 +187,7 @@ def _leaky_relu(call: Call) -> Any:
 
 @operator("PRelu")
 def _prelu(call: Call) -> Any:
+    # Not F.prelu: its slope has one value per channel, ONNX's broadcasts from the right.
     x, slope = call.tensors()
     return x.clamp(min=0) + slope * x.clamp(max=0)
 
@@ -197,6 +208,7 @@ def _celu(call: Call) -> Any:
 
 @operator("Selu")
 def _selu(call: Call) -> Any:
+    # The standard's defaults are the float32 neighbours of the paper's constants; torch.selu uses doubles.
     alpha = call.attribute("alpha", 1.67326319217681884765625)
     x = call.tensor(0)
     return call.attribute("gamma", 1.05070102214813232421875) * (x.clamp(min=0) + alpha * (x.clamp(max=0).exp() - 1))
@@ -214,6 +226,7 @@ def _hard_sigmoid(call: Call) -> Any:
     import torch.nn.functional as F
 
     alpha, beta = call.attribute("alpha", 0.2), call.attribute("beta", 0.5)
+    # Exporters write 1/6 as a float32; converters have a kernel for torch's own slope.
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
         return F.hardsigmoid(call.tensor(0))
     return (call.tensor(0) * alpha + beta).clamp(0, 1)
@@ -288,7 +301,7 @@ def _is_inf(call: Call) -> Any:
 def _dropout(call: Call) -> Any:
     import torch
 
-    if call.has(2) and call.number(2):
+    if call.has(2) and call.number(2):  # training_mode, an input since opset 12
         raise NotImplementedError("Dropout in training mode")
     x = call.tensor(0)
     return x, torch.ones_like(x, dtype=torch.bool)
@@ -314,11 +327,11 @@ def _cast_like(call: Call) -> Any:
 
 
 def _converted(x: Any, dtype: Any, saturate: bool) -> Any:
-    """Beyond a float8's largest number: that number when saturating, else what the type has for it."""
+    """Convert to a type; `saturate` clamps numbers beyond a float8's largest one to it (Cast since opset 19)."""
     import torch
 
     if not str(dtype).startswith("torch.float8") or not x.is_floating_point():
-        return x if x.dtype == dtype else x.to(dtype)
+        return x if x.dtype == dtype else x.to(dtype)  # no cast node where nothing changes
     wide = x.to(torch.float32)
     limit = torch.finfo(dtype).max
     if saturate:

@@ -1,4 +1,4 @@
-"""Normalizations."""
+"""Operators for normalization."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _group_norm(call: Call) -> Any:
 
     x, scale, shift = call.tensors()
     groups = call.attribute("num_groups")
-    if call.version < 21:  # one scale a group; later one a channel
+    if call.version < 21:  # opset 18 has one scale and bias per group, 21 one per channel
         scale, shift = (item.repeat_interleave(x.shape[1] // groups) for item in (scale, shift))
     return F.group_norm(x, groups, scale, shift, call.attribute("epsilon", 1e-5))
 
@@ -47,6 +47,7 @@ def _layer_norm(call: Call) -> Any:
     x, scale, shift = call.tensor(0), call.tensor(1), call.maybe(2)
     axis, epsilon = call.attribute("axis", -1) % x.dim(), call.attribute("epsilon", 1e-5)
     shape = list(x.shape[axis:])
+    # torch's layer_norm wants the normalized shape exactly; ONNX's scale and bias only have to broadcast.
     fits = [item is None or list(item.shape) == shape for item in (scale, shift)]
     if all(fits):
         y = F.layer_norm(x, shape, scale, shift, epsilon)
@@ -55,6 +56,7 @@ def _layer_norm(call: Call) -> Any:
         y = y if shift is None else y + shift
     if not call.wants(1) and not call.wants(2):
         return y
+    # The optional outputs, in float32 (stash_type 1, the default).
     axes = list(range(axis, x.dim()))
     mean = x.float().mean(dim=axes, keepdim=True)
     variance = ((x.float() - mean) ** 2).mean(dim=axes, keepdim=True)
@@ -67,6 +69,7 @@ def _rms_norm(call: Call) -> Any:
 
     x, scale = call.tensors()
     axes = list(range(call.attribute("axis", -1) % x.dim(), x.dim()))
+    # RMSNormalization computes in float32 (stash_type 1) and multiplies by the scale in the input's type.
     wide = x.float() if x.dtype.itemsize < 4 else x
     root = torch.rsqrt((wide * wide).mean(dim=axes, keepdim=True) + call.attribute("epsilon", 1e-5))
     return (wide * root).to(x.dtype) * scale
@@ -74,11 +77,11 @@ def _rms_norm(call: Call) -> Any:
 
 @operator("LRN")
 def _local_response_norm(call: Call) -> Any:
-    """x / (bias + alpha / size * sum of squares over `size` neighbouring channels) ** beta."""
+    """Compute x / (bias + alpha / size * sum of squares over `size` neighbouring channels) ** beta."""
     import torch.nn.functional as F
 
     x, size = call.tensor(0), call.attribute("size")
-    before = (size - 1) // 2
+    before = (size - 1) // 2  # LRN: floor((size - 1) / 2) channels before, ceil((size - 1) / 2) after
     squares = F.pad((x * x).flatten(2).movedim(1, -1), [before, size - 1 - before])  # (N, spatial, C + size - 1)
     sums = F.avg_pool1d(squares, size, 1).movedim(-1, 1).reshape(x.shape)
     return x / (call.attribute("bias", 1.0) + call.attribute("alpha", 1e-4) * sums) ** call.attribute("beta", 0.75)
@@ -86,6 +89,7 @@ def _local_response_norm(call: Call) -> Any:
 
 @operator("MeanVarianceNormalization")
 def _mean_variance_norm(call: Call) -> Any:
+    # Formula and the constant 1e-9 as in the function body of the standard.
     x = call.tensor(0)
     axes = call.attribute("axes", [0, 2, 3])
     mean = x.mean(dim=axes, keepdim=True)

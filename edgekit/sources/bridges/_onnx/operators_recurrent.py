@@ -1,6 +1,7 @@
-"""LSTM, GRU and RNN: torch's own where its equations are the same, else step by step.
+"""The operators LSTM, GRU and RNN: torch's own functions where the equations agree, else an unrolled computation.
 
-Shapes: x (T, N, I), W (D, gates * H, I), R (D, gates * H, H), B (D, 2 * gates * H), states (D, N, H), D directions.
+Shapes: x (T, N, I), W (D, gates * H, I), R (D, gates * H, H), B (D, 2 * gates * H), states (D, N, H), with T steps, N
+samples, I inputs, H hidden units and D directions.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from typing import Any
 
 from edgekit.sources.bridges._onnx.registry import Call, operator
 
+# The indices of ONNX's gates in torch's order. LSTM: ONNX has i, o, f, c, torch i, f, g, o (g is c). GRU: ONNX has z,
+# r, h, torch r, z, n (n is h).
 _TORCH_ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
-"""ONNX orders gates iofc, zrh; torch ifgo, rzn."""
 
+# The default activations, f, g and h of the standard's equations.
 _DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 
 
 @operator("LSTM", "GRU", "RNN")
 def _recurrent(call: Call) -> Any:
     x = call.tensor(0)
-    if call.attribute("layout", 0):
+    if call.attribute("layout", 0):  # since opset 14: 1 puts the batch first
         x = x.transpose(0, 1)
     states = _states(call, x)
     y, finals = _by_torch(call, x, states) if _torch_can(call, x) else _step_by_step(call, x, states)
@@ -34,7 +37,7 @@ def _directions(call: Call) -> int:
 
 
 def _states(call: Call, x: Any) -> list[Any]:
-    """The first hidden state, and the LSTM's cell: (D, N, H)."""
+    """Return the initial hidden state and, for an LSTM, the initial cell state, (D, N, H) each."""
     count = 2 if call.step.op_type == "LSTM" else 1
     states = [call.maybe(5 + index) for index in range(count)]
     if call.attribute("layout", 0):
@@ -48,7 +51,7 @@ def _activations(call: Call) -> list[str]:
 
 
 def _whole(call: Call, x: Any) -> bool:
-    """Whether every sequence is as long as the input."""
+    """Return whether every sequence is as long as the input, so that `sequence_lens` has no effect."""
     if not call.has(4):
         return True
     lengths = call.host(4)
@@ -56,6 +59,11 @@ def _whole(call: Call, x: Any) -> bool:
 
 
 def _torch_can(call: Call, x: Any) -> bool:
+    """Return whether torch's function computes what the node describes.
+
+    torch has no single reverse direction, clipping, peepholes (input 7) or coupled input and forget gates, and its GRU
+    applies the reset gate after the matrix product only (`linear_before_reset` = 1).
+    """
     op_type = call.step.op_type
     if call.attribute("direction", "forward") == "reverse" or call.attribute("clip") or call.has(7):
         return False
@@ -66,7 +74,10 @@ def _torch_can(call: Call, x: Any) -> bool:
 
 
 def _in_torch_order(tensor: Any, op_type: str) -> Any:
-    """The gates, along the first axis, as torch orders them. Slices of weights are folded; chunks would not be."""
+    """Return the gates, along the first axis, in torch's order.
+
+    Slices rather than chunk(): chunk returns a tuple, which `_functional._fold_constants` does not fold.
+    """
     import torch
 
     order = _TORCH_ORDER[op_type]
@@ -88,6 +99,7 @@ def _by_torch(call: Call, x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
         weights += [_in_torch_order(part, op_type) for part in parts]
     relu = _activations(call)[0] == "Relu"
     function = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN": torch.rnn_relu if relu else torch.rnn_tanh}[op_type]
+    # Positional arguments: has_biases, num_layers, dropout, train, bidirectional, batch_first.
     start = states if op_type == "LSTM" else states[0]
     y, *finals = function(x, start, weights, call.has(3), 1, 0.0, False, directions == 2, False)
     steps, batch = x.shape[0], x.shape[1]
@@ -97,7 +109,19 @@ def _by_torch(call: Call, x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
 
 @dataclass(frozen=True)
 class _Cell:
-    """One direction of the node: its weights, and its functions with their parameters."""
+    """One direction of a recurrent node.
+
+    Attributes:
+        weight: W of the direction, (gates * H, I).
+        recurrent: R of the direction, (gates * H, H).
+        bias: The bias of the input, (gates * H,).
+        recurrent_bias: The bias of the recurrence, (gates * H,).
+        peepholes: The LSTM's peephole weights i, o and f, (H,) each, or None.
+        functions: The activations f, g and h.
+        clip: The limit of the gates before their activation, or None.
+        reset_after: Whether a GRU applies the reset gate after the matrix product.
+        input_forget: Whether an LSTM's forget gate is 1 minus its input gate.
+    """
 
     weight: Any
     recurrent: Any
@@ -110,7 +134,7 @@ class _Cell:
     input_forget: bool
 
     def clipped(self, x: Any) -> Any:
-        """Gates are cut off at this before their activation."""
+        """Return a gate clipped to [-clip, clip], as ONNX does before the activation."""
         return x if self.clip is None else x.clamp(-self.clip, self.clip)
 
 
@@ -133,11 +157,13 @@ def _cell(call: Call, direction: int) -> _Cell:
 
 
 def _activation(call: Call, index: int) -> Callable[[Any], Any]:
+    """Return the activation at an index of `activations`, with its alpha and beta."""
     import torch
     import torch.nn.functional as F
 
-    name = _activations(call)[index].lower()
+    name = _activations(call)[index].lower()  # names are case-insensitive in the standard
     alphas, betas = call.attribute("activation_alpha") or [], call.attribute("activation_beta") or []
+    # The standard's defaults, those of the operators of the same names.
     defaults = {"leakyrelu": (0.01, 0), "hardsigmoid": (0.2, 0.5), "elu": (1.0, 0), "thresholdedrelu": (1.0, 0)}
     alpha, beta = defaults.get(name, (1.0, 0.0))
     alpha = alphas[index] if index < len(alphas) else alpha
@@ -158,6 +184,8 @@ def _activation(call: Call, index: int) -> Callable[[Any], Any]:
     return functions[name]
 
 
+# The steps below take x after its projection, W x + Wb, (N, gates * H), and return the new states, (N, H) each. The
+# equations are those of the operators' documentation.
 def _rnn_step(cell: _Cell, x: Any, states: list[Any]) -> list[Any]:
     total = x + states[0] @ cell.recurrent.t() + cell.recurrent_bias
     return [cell.functions[0](cell.clipped(total))]
@@ -178,6 +206,7 @@ def _gru_step(cell: _Cell, x: Any, states: list[Any]) -> list[Any]:
 def _lstm_step(cell: _Cell, x: Any, states: list[Any]) -> list[Any]:
     hidden, memory = states
     f, g, h = cell.functions
+    # Peepholes see the previous cell state in i and f, and the new one in o.
     i, o, forget, c = (x + hidden @ cell.recurrent.t() + cell.recurrent_bias).chunk(4, dim=-1)
     pi, po, pf = cell.peepholes if cell.peepholes is not None else (0.0, 0.0, 0.0)
     i = f(cell.clipped(i + pi * memory))
@@ -202,12 +231,15 @@ def _step_by_step(call: Call, x: Any, states: list[Any]) -> tuple[Any, list[Any]
 
 
 def _one_direction(call: Call, x: Any, states: list[Any], direction: int, backward: bool) -> tuple[Any, list[Any]]:
-    """Outputs (T, N, H) and final states (N, H). What lies beyond a sequence's length is zero, and changes no state."""
+    """Return outputs (T, N, H) and final states (N, H) of one direction.
+
+    Beyond a sequence's length, outputs are zero and states keep their values.
+    """
     import torch
     import torch.nn.functional as F
 
     cell = _cell(call, direction)
-    projected = F.linear(x, cell.weight, cell.bias)
+    projected = F.linear(x, cell.weight, cell.bias)  # one product for all steps
     lengths = None if _whole(call, x) else call.tensor(4)
     outputs: list[Any] = [None] * x.shape[0]
     for at in reversed(range(x.shape[0])) if backward else range(x.shape[0]):

@@ -1,4 +1,4 @@
-"""Reductions, and what runs along one axis: softmax, cumulative sums, the largest and where it stands."""
+"""Operators that reduce axes or run along one: sums, softmax, cumulative sums, arg max, top k."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from edgekit.sources.bridges._onnx.registry import Call, operator
 
 
 def _axes(call: Call, x: Any) -> list[int] | None:
-    """The axes to reduce, from the first on; None where the node asks for nothing to be done."""
+    """Return the axes to reduce, ascending and non-negative; None if nothing is reduced.
+
+    Without axes all are reduced, unless `noop_with_empty_axes` (since opset 13 or 18) is set.
+    """
     axes = call.axes(1)
     if not axes:
         return None if call.attribute("noop_with_empty_axes", 0) else list(range(x.dim()))
@@ -25,13 +28,13 @@ def _sum(x: Any, axes: list[int], keep: bool) -> Any:
 
 
 def _mean(x: Any, axes: list[int], keep: bool) -> Any:
-    if not x.is_floating_point():
+    if not x.is_floating_point():  # torch.mean takes floating-point types only; the caller converts back
         return x.double().mean(dim=axes, keepdim=keep) if axes else x
     return x.mean(dim=axes, keepdim=keep) if axes else x
 
 
 def _prod(x: Any, axes: list[int], keep: bool) -> Any:
-    for axis in reversed(axes):
+    for axis in reversed(axes):  # torch.prod takes one axis; from the last one, earlier ones keep their position
         x = x.prod(dim=axis, keepdim=keep)
     return x
 
@@ -39,7 +42,7 @@ def _prod(x: Any, axes: list[int], keep: bool) -> Any:
 def _extreme(x: Any, axes: list[int], keep: bool, largest: bool) -> Any:
     if not axes:
         return x
-    if _empty(x, axes):  # the neutral element: torch refuses
+    if _empty(x, axes):  # the neutral element, as ReduceMax and ReduceMin define it; torch refuses empty reductions
         import torch
 
         limits = torch.finfo(x.dtype) if x.is_floating_point() else torch.iinfo(x.dtype)
@@ -58,7 +61,7 @@ def _min(x: Any, axes: list[int], keep: bool) -> Any:
 
 
 def _log_sum_exp(x: Any, axes: list[int], keep: bool) -> Any:
-    if _empty(x, axes) or not x.is_floating_point():
+    if _empty(x, axes) or not x.is_floating_point():  # torch.logsumexp takes neither
         return _sum(x.double().exp(), axes, keep).log()
     return x.logsumexp(dim=axes, keepdim=keep)
 
@@ -87,7 +90,7 @@ def _reduce(call: Call) -> Any:
 
     x = call.tensor(0)
     axes = _axes(call, x)
-    # Nothing is reduced then, but what is done to each element still is.
+    # Without axes nothing is reduced, but the elementwise part (the square, say) remains: ReduceSumSquare, opset 18.
     dims = [] if axes is None else axes
     wide = x.to(torch.uint8) if x.dtype == torch.bool else x
     return _REDUCTIONS[call.step.op_type](wide, dims, bool(call.attribute("keepdims", 1))).to(x.dtype)
@@ -96,12 +99,13 @@ def _reduce(call: Call) -> Any:
 @operator("Softmax", "LogSoftmax", "Hardmax")
 def _softmax(call: Call) -> Any:
     x = call.tensor(0)
-    if call.version >= 13:
+    if call.version >= 13:  # one axis, -1 by default
         return _along(call, x, call.attribute("axis", -1))
+    # Until opset 12, all axes from `axis` on are coerced to one: the input is seen as a matrix.
     axis = call.attribute("axis", 1) % max(x.dim(), 1)
     if axis == x.dim() - 1:
         return _along(call, x, -1)
-    return _along(call, x.flatten(axis), -1).reshape(x.shape)  # older ones see everything from the axis on as one
+    return _along(call, x.flatten(axis), -1).reshape(x.shape)
 
 
 def _along(call: Call, x: Any, axis: int) -> Any:
@@ -119,7 +123,7 @@ def _arg(call: Call) -> Any:
 
     x, axis, keep = call.tensor(0), call.attribute("axis", 0), bool(call.attribute("keepdims", 1))
     find = torch.argmax if call.step.op_type == "ArgMax" else torch.argmin
-    if call.attribute("select_last_index", 0):
+    if call.attribute("select_last_index", 0):  # since opset 12; torch takes the first of equal values
         return x.shape[axis] - 1 - find(x.flip(axis), dim=axis, keepdim=keep)
     return find(x, dim=axis, keepdim=keep)
 
@@ -132,7 +136,7 @@ def _cumulative(call: Call) -> Any:
     if call.attribute("reverse", 0):
         x = x.flip(axis)
     result = (x.cumsum(axis) if call.step.op_type == "CumSum" else x.cumprod(axis)).to(x.dtype)
-    if call.attribute("exclusive", 0):
+    if call.attribute("exclusive", 0):  # element i excludes x[i]: shifted by one, from the neutral element on
         first = torch.zeros_like if call.step.op_type == "CumSum" else torch.ones_like
         result = torch.cat([first(x.narrow(axis, 0, 1)), result.narrow(axis, 0, x.shape[axis] - 1)], dim=axis)
     return result.flip(axis) if call.attribute("reverse", 0) else result
@@ -141,9 +145,10 @@ def _cumulative(call: Call) -> Any:
 @operator("TopK")
 def _top_k(call: Call) -> Any:
     x, axis = call.tensor(0), call.attribute("axis", -1)
-    count = call.number(1) if call.has(1) else call.attribute("k")
+    count = call.number(1) if call.has(1) else call.attribute("k")  # an input since opset 10
     largest = bool(call.attribute("largest", 1))
-    # A stable sort: of equal values ONNX takes the first, torch.topk any. Sorted is also right where any order is.
+    # A stable sort: of equal values ONNX takes the lower index first (TopK since opset 11), torch.topk any. A sorted
+    # result is also valid for sorted=0.
     values, indices = x.sort(dim=axis, descending=largest, stable=True)
     return values.narrow(axis, 0, count), indices.narrow(axis, 0, count)
 
@@ -152,4 +157,4 @@ def _top_k(call: Call) -> Any:
 def _lp_normalization(call: Call) -> Any:
     x, axis, p = call.tensor(0), call.attribute("axis", -1), call.attribute("p", 2)
     norm = x.abs().sum(axis, keepdim=True) if p == 1 else (x * x).sum(axis, keepdim=True).sqrt()
-    return (x / norm).where(norm != 0, norm)
+    return (x / norm).where(norm != 0, norm)  # a zero vector stays zero

@@ -1,7 +1,7 @@
-"""Sampling images elsewhere than on their grid: Resize, GridSample, AffineGrid, RoiAlign.
+"""Operators that sample images between their pixels: Resize, GridSample, AffineGrid, RoiAlign.
 
-PyTorch's interpolation where it means the same, since every converter knows it; else each axis is multiplied by the
-matrix of its weights, which covers all that ONNX can say.
+Resize uses PyTorch's interpolation where the meaning agrees, since every converter supports it. Otherwise each axis is
+multiplied by the matrix of its interpolation weights, which covers every combination of Resize's attributes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from edgekit.sources.bridges._onnx.values import Host, to_tensor
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis that is resized: `size` to `target`, with `scale` (not always their ratio), inside `roi`."""
+    """One axis to resize.
+
+    Attributes:
+        axis: The position of the axis.
+        size: Its size.
+        target: Its new size.
+        scale: The factor for coordinates; not always target / size, since given scales round the target down.
+        roi: The start and end of the region of interest, relative to the size.
+    """
 
     axis: int
     size: Any
@@ -29,13 +37,15 @@ class _Axis:
 
     @property
     def exact(self) -> bool:
-        """Whether the scale is the ratio of the sizes, as torch takes it to be."""
+        """Whether the scale is the ratio of the sizes, which torch assumes."""
+        # 1e-6: scales are float32, with a relative precision of 6e-8.
         return bool(abs(self.scale * self.size - self.target) < 1e-6 * self.target)
 
 
 @operator("Resize", "Upsample")
 def _resize(call: Call) -> Any:
     x = call.tensor(0)
+    # `is`: a symbolic size must not be compared, which would add a guard to the trace.
     axes = [item for item in _axes(call, x) if item.target is not item.size]
     axes = [item for item in axes if item.target != item.size or item.scale != 1.0 or _crops(call)]
     if not axes:
@@ -59,6 +69,7 @@ def _axes(call: Call, x: Any) -> list[_Axis]:
         scales, targets = _with_policy(call, sizes, targets)
     if targets is None:
         targets = [_target(size, scale) for size, scale in zip(sizes, scales, strict=True)]
+    # roi lists all starts, then all ends.
     roi = call.numbers(1) if _crops(call) else [0.0] * len(chosen) + [1.0] * len(chosen)
     return [
         _Axis(axis, sizes[i], targets[i], scales[i], (roi[i], roi[i + len(chosen)])) for i, axis in enumerate(chosen)
@@ -66,7 +77,11 @@ def _axes(call: Call, x: Any) -> list[_Axis]:
 
 
 def _scales(call: Call) -> list[float] | None:
-    """Input 1 until opset 10, then input 2; an empty one is as good as none."""
+    """Return the scales, None if the node gives sizes.
+
+    Upsample has an attribute until opset 8 and input 1 from 9 on; Resize has input 1 in opset 10 and input 2 from 11
+    on, where exporters pass an empty tensor to omit it.
+    """
     if call.step.op_type == "Upsample" and call.version < 9:
         return list(call.attribute("scales"))
     index = 1 if call.version < 11 else 2
@@ -77,20 +92,24 @@ def _scales(call: Call) -> list[float] | None:
 def _target(size: Any, scale: float) -> Any:
     if scale == 1.0:
         return size
-    return int(np.floor(np.float32(size) * np.float32(scale)))  # in single precision, as ONNX Runtime has it
+    # floor(size * scale) in single precision, as ONNX Runtime computes it: 3 times the float32 nearest 5/3 is 5 in single
+    # precision, but 4.9999999 in double.
+    return int(np.floor(np.float32(size) * np.float32(scale)))
 
 
 def _with_policy(call: Call, sizes: list[Any], targets: list[Any]) -> tuple[list[float], list[Any]]:
+    """Return scales and targets for given sizes, by `keep_aspect_ratio_policy` (since opset 18)."""
     policy = call.attribute("keep_aspect_ratio_policy", "stretch")
     scales = [1.0 if target is size else target / size for size, target in zip(sizes, targets, strict=True)]
     if policy == "stretch":
         return scales, targets
     one = min(scales) if policy == "not_larger" else max(scales)
-    return [one] * len(sizes), [math.floor(one * size + 0.5) for size in sizes]
+    return [one] * len(sizes), [math.floor(one * size + 0.5) for size in sizes]  # round_int of the standard: half up
 
 
 def _torch_mode(call: Call, x: Any, axes: list[_Axis]) -> tuple[str, bool | None] | None:
-    """The mode of torch.nn.functional.interpolate, and its align_corners; None where there is none."""
+    """Return the mode and align_corners of an equivalent torch.nn.functional.interpolate, None if there is none."""
+    # interpolate resizes the spatial axes of (N, C, ...) only.
     fits = x.dim() in (3, 4, 5) and all(item.axis >= 2 and item.exact for item in axes) and x.is_floating_point()
     if not fits or call.attribute("antialias", 0) or call.attribute("exclude_outside", 0):
         return None
@@ -99,15 +118,21 @@ def _torch_mode(call: Call, x: Any, axes: list[_Axis]) -> tuple[str, bool | None
     if mode == "nearest":
         return ("nearest", None) if _nearest_is_torchs(call, where, axes) else None
     corners = {"align_corners": True, "half_pixel": False, "pytorch_half_pixel": False}.get(where)
+    # pytorch_half_pixel maps a single output to coordinate 0, torch's interpolate to the centre of the axis.
     if corners is None or (where == "pytorch_half_pixel" and any(item.target == 1 for item in axes)):
         return None
     if mode == "linear":
         return {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()], corners
+    # torch's bicubic has the fixed coefficient -0.75, and takes images only.
     return ("bicubic", corners) if x.dim() == 4 and call.attribute("cubic_coeff_a", -0.75) == -0.75 else None
 
 
 def _nearest_is_torchs(call: Call, where: str, axes: list[_Axis]) -> bool:
-    """Torch takes floor(i / scale); centres of pixels are nearest to the same ones when the scale is whole."""
+    """Return whether torch's nearest, floor(i / scale), selects the same pixels as the node.
+
+    Rounded half-pixel coordinates agree with it if the scale is an integer.
+    """
+    # Before opset 11, Resize and Upsample take the floor, without an attribute.
     rounding = call.attribute("nearest_mode", "round_prefer_floor" if call.version >= 11 else "floor")
     if where == "asymmetric" and rounding == "floor":
         return True
@@ -125,7 +150,7 @@ def _interpolated(x: Any, axes: list[_Axis], mode: str, corners: bool | None) ->
 
 
 def _sampled(call: Call, x: Any, axes: list[_Axis]) -> Any:
-    """Axis by axis, by index or by matrix; in the end, what lies outside the region gets its own value."""
+    """Resize axis by axis, by index or by matrix; then set elements from outside the region to extrapolation_value."""
     result, dtype = x, x.dtype
     nearest = call.attribute("mode", "nearest") == "nearest"
     outside = []
@@ -145,7 +170,10 @@ def _sampled(call: Call, x: Any, axes: list[_Axis]) -> Any:
 
 
 def _places(call: Call, item: _Axis) -> Host:
-    """Where each element of the output lies on the input's axis."""
+    """Return the position of each output element on the input's axis.
+
+    The formulas are those of the attribute coordinate_transformation_mode in Resize's documentation.
+    """
     at = np.arange(item.target, dtype=np.float64)
     where = _coordinates(call)
     last, steps = item.size - 1, max(item.target - 1, 1)
@@ -181,9 +209,11 @@ def _nearest(call: Call, places: Host, size: int) -> Host:
 
 
 def _matrix(call: Call, item: _Axis, places: Host) -> Host:
-    """(target, size): the weight of each element of the input for each of the output."""
+    """Return the weight of each input element for each output element, (target, size)."""
     cubic = call.attribute("mode") == "cubic"
+    # antialias (since opset 18) stretches the filter when an axis shrinks.
     shrink = min(item.scale, 1.0) if call.attribute("antialias", 0) else 1.0
+    # The linear filter spans one element to either side, the cubic one two; one more covers the fraction of a position.
     reach = math.ceil((2 if cubic else 1) / shrink) + 1
     base = np.floor(places).astype(np.int64)
     matrix = np.zeros((item.target, item.size))
@@ -193,12 +223,13 @@ def _matrix(call: Call, item: _Axis, places: Host) -> Host:
         index = base + shift
         if call.attribute("exclude_outside", 0):
             weights = np.where((index < 0) | (index >= item.size), 0, weights)
+        # Elements beyond the ends repeat the border, so several weights may add to one element: add.at, not +=.
         np.add.at(matrix, (np.arange(item.target), index.clip(0, item.size - 1)), weights)
     return np.asarray(matrix / matrix.sum(axis=1, keepdims=True))
 
 
 def _cubic(distance: Host, a: float) -> Host:
-    """Keys' convolution kernel, https://doi.org/10.1109/TASSP.1981.1163711."""
+    """Return the weights of Keys' cubic convolution kernel (https://doi.org/10.1109/TASSP.1981.1163711)."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((distance - 5) * distance + 8) * distance * a - 4 * a
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
@@ -208,6 +239,7 @@ def _cubic(distance: Host, a: float) -> Host:
 def _grid_sample(call: Call) -> Any:
     import torch.nn.functional as F
 
+    # Opset 16 has torch's names of the modes (bilinear, bicubic), opset 20 renamed them to linear and cubic.
     mode = {"linear": "bilinear", "cubic": "bicubic"}.get(call.attribute("mode", "linear"), call.attribute("mode"))
     return F.grid_sample(
         call.tensor(0),
@@ -234,23 +266,27 @@ def _roi_align(call: Call) -> Any:
 
 
 def _region(call: Call, image: Any, roi: Any) -> Any:
-    """(C, H, W) and (4,) -> (C, rows, columns): the mean, or the maximum, of the samples in each cell."""
+    """Return the mean, or the maximum, of the samples in each cell: (C, H, W) and (4,) -> (C, rows, columns)."""
+    # Opset 10 has no half-pixel shift; opset 16 made it the default.
     half = call.version >= 16 and call.attribute("coordinate_transformation_mode", "half_pixel") == "half_pixel"
     left, top, right, bottom = (roi * call.attribute("spatial_scale", 1.0) - (0.5 if half else 0.0)).unbind()
     cells = call.attribute("output_height", 1), call.attribute("output_width", 1)
     taps, places = [], []
     for start, end, count in ((top, bottom, cells[0]), (left, right, cells[1])):
+        # Without the shift, regions are at least one pixel wide; a sampling_ratio of 0 means ceil(length / count).
         length = end - start if half else (end - start).clamp(min=1.0)
         taps.append(call.attribute("sampling_ratio", 0) or math.ceil(float(length) / count))
         places.append(_cell_places(start, length / count, count, taps[-1]))
     samples = _corners(image, *places)  # (4, C, rows * taps, columns * taps)
     samples = samples.reshape(4, image.shape[0], cells[0], taps[0], cells[1], taps[1])
+    # max takes the largest weighted corner rather than the largest interpolated value, as the standard's tests do.
     if call.attribute("mode", "avg") == "max":
         return samples.amax(dim=(0, 3, 5))
     return samples.sum(dim=0).mean(dim=(2, 4))
 
 
 def _cell_places(start: Any, size: Any, count: int, taps: int) -> Any:
+    """Return the positions of `taps` evenly spaced samples in each of `count` cells, (count * taps,)."""
     import torch
 
     inner = (torch.arange(taps) + 0.5) / taps
@@ -258,7 +294,10 @@ def _cell_places(start: Any, size: Any, count: int, taps: int) -> Any:
 
 
 def _corners(image: Any, ys: Any, xs: Any) -> Any:
-    """The four neighbours of each place with their bilinear weights; nothing more than one pixel outside."""
+    """Return the four neighbours of each place times their bilinear weights, (4, C, len(ys), len(xs)).
+
+    Places more than one pixel outside the image contribute zero.
+    """
     import torch
 
     height, width = image.shape[1:]

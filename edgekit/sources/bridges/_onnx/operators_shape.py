@@ -1,4 +1,4 @@
-"""Operators that move, repeat, cut and join: the data stays what it is."""
+"""Operators that move, repeat, cut and join data without computing with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from edgekit.sources.bridges._onnx.values import to_tensor
 @operator("Reshape")
 def _reshape(call: Call) -> Any:
     x = call.tensor(0)
-    target = call.numbers(1) if call.has(1) else call.attribute("shape")
+    target = call.numbers(1) if call.has(1) else call.attribute("shape")  # an attribute until opset 4
+    # A size of 0 copies the input's, unless allowzero (since opset 14) is set. Symbolic sizes are not compared.
     copies = not call.attribute("allowzero", 0)
     sizes = [x.shape[i] if copies and isinstance(size, int) and size == 0 else size for i, size in enumerate(target)]
     return x.reshape(sizes)
@@ -24,17 +25,20 @@ def _flatten(call: Call) -> Any:
     x = call.tensor(0)
     axis = call.attribute("axis", 1)
     axis = axis + x.dim() if axis < 0 else axis
+    # The result is always a matrix: (product of the axes before `axis`, product of the rest).
     if axis == 1 and x.dim() >= 2:
         return x.flatten(1)
     rows: Any = 1
     for size in x.shape[:axis]:
         rows = rows * size
+    # -1 is ambiguous for a tensor without elements.
     return x.reshape(rows, -1) if x.numel() else x.reshape(rows, int(np.prod(x.shape[axis:])))
 
 
 @operator("Transpose")
 def _transpose(call: Call) -> Any:
     x = call.tensor(0)
+    # Without perm the axes are reversed.
     return x.permute(call.attribute("perm") or list(range(x.dim()))[::-1])
 
 
@@ -47,7 +51,7 @@ def _squeeze(call: Call) -> Any:
 @operator("Unsqueeze")
 def _unsqueeze(call: Call) -> Any:
     x, axes = call.tensor(0), call.axes(1) or []
-    rank = x.dim() + len(axes)
+    rank = x.dim() + len(axes)  # axes refer to the result
     for axis in sorted(axis % rank for axis in axes):
         x = x.unsqueeze(axis)
     return x
@@ -66,7 +70,8 @@ def _expand(call: Call) -> Any:
     missing = x.dim() - len(target)
     target = [1] * missing + target
     sizes = list(target)
-    for at in range(1, x.dim() + 1):  # from the right; a size of one gives way, on either side
+    # Expand broadcasts both ways: from the right, a size of 1 on either side yields to the other.
+    for at in range(1, x.dim() + 1):
         if isinstance(target[-at], int) and target[-at] == 1:
             sizes[-at] = x.shape[-at]
     return x.expand(sizes)
@@ -80,8 +85,8 @@ def _tile(call: Call) -> Any:
 @operator("Split")
 def _split(call: Call) -> Any:
     x, axis = call.tensor(0), call.attribute("axis", 0)
-    sizes = call.numbers(1) if call.has(1) else call.attribute("split")
-    if sizes is None:
+    sizes = call.numbers(1) if call.has(1) else call.attribute("split")  # an attribute until opset 12
+    if sizes is None:  # equal parts, the last one smaller (num_outputs, since opset 18)
         parts = call.attribute("num_outputs", call.outputs)
         size = -(-x.shape[axis] // parts)
         sizes = [size] * (parts - 1) + [x.shape[axis] - size * (parts - 1)]
@@ -91,7 +96,7 @@ def _split(call: Call) -> Any:
 @operator("Slice")
 def _slice(call: Call) -> Any:
     x = call.tensor(0)
-    if call.version < 10:
+    if call.version < 10:  # attributes until opset 9, inputs from 10 on
         starts, ends = call.attribute("starts"), call.attribute("ends")
         axes, steps = call.attribute("axes"), None
     else:
@@ -105,10 +110,11 @@ def _slice(call: Call) -> Any:
 
 
 def _cut(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
-    """x[start:end:step] along an axis; torch has no negative steps."""
+    """Return x[start:end:step] along an axis; torch has no negative steps."""
     import torch
 
     if step > 0:
+        # aten's slice rather than Python's: it takes symbolic bounds and clamps them as ONNX does.
         return torch.ops.aten.slice.Tensor(x, axis, start, end, step) if (start, step) != (0, 1) or end < _FAR else x
     size = x.shape[axis]
     first = min(start + size if start < 0 else start, size - 1)
@@ -117,15 +123,16 @@ def _cut(x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     return torch.ops.aten.slice.Tensor(x.flip(axis), axis, size - 1 - first, max(size - 1 - last, 0), -step)
 
 
+# Exporters write the largest int32 or int64 for "to the end of the axis".
 _FAR = 2**31 - 1
-"""An end at or beyond this is the end of the axis."""
 
 
 @operator("Pad")
 def _pad(call: Call) -> Any:
     x = call.tensor(0)
-    pads = list(call.numbers(1) if call.has(1) else call.attribute("pads"))
+    pads = list(call.numbers(1) if call.has(1) else call.attribute("pads"))  # an attribute until opset 10
     value = call.number(2, call.attribute("value", 0.0))
+    # axes: an input since opset 18. pads lists all sizes before the axes, then all sizes behind them.
     axes = [int(axis) % x.dim() for axis in call.numbers(3)] if call.has(3) else list(range(x.dim()))
     sides = {axis: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
     mode = call.attribute("mode", "constant")
@@ -133,9 +140,19 @@ def _pad(call: Call) -> Any:
 
 
 def pad_constant(x: Any, sides: dict[int, tuple[Any, Any]], value: Any) -> Any:
-    """`sides` is (before, after) by axis; a negative number cuts off."""
+    """Pad a tensor with a constant.
+
+    Args:
+        x: The tensor.
+        sides: (before, after) by axis; negative numbers crop.
+        value: The constant.
+
+    Returns:
+        The padded tensor; x itself if all sides are zero.
+    """
     import torch.nn.functional as F
 
+    # torch lists the last axis first; trailing zeros are left out, since converters support short lists better.
     flat = [size for axis in range(x.dim() - 1, -1, -1) for size in sides.get(axis, (0, 0))]
     while flat and isinstance(flat[-1], int) and isinstance(flat[-2], int) and not flat[-1] and not flat[-2]:
         flat = flat[:-2]
@@ -143,9 +160,10 @@ def pad_constant(x: Any, sides: dict[int, tuple[Any, Any]], value: Any) -> Any:
 
 
 def _pad_by_index(x: Any, sides: dict[int, tuple[Any, Any]], mode: str) -> Any:
-    """reflect, edge, wrap: each axis is gathered; torch's own take neither every rank nor every width."""
+    """Pad by the modes reflect, edge and wrap: with torch where it supports rank and width, else by gathering."""
     import torch.nn.functional as F
 
+    # torch pads the spatial axes of (N, C, L) and (N, C, H, W), by less than the size of the axis.
     spatial = x.dim() in (3, 4) and all(sides.get(axis, (0, 0)) == (0, 0) for axis in (0, 1))
     if spatial and mode in ("reflect", "edge") and min(min(pair) for pair in sides.values()) >= 0:
         flat = [size for axis in range(x.dim() - 1, 1, -1) for size in sides.get(axis, (0, 0))]
@@ -160,11 +178,12 @@ def _pad_by_index(x: Any, sides: dict[int, tuple[Any, Any]], mode: str) -> Any:
 
 
 def _source(places: Any, size: int, mode: str) -> Any:
-    """Which element of an axis stands at a place beyond its ends."""
+    """Return the index of the element that appears at each place, which may lie beyond the axis."""
     if mode == "edge":
         return places.clip(0, size - 1)
     if mode == "wrap":
         return places % size
+    # reflect does not repeat the border: 0 1 2 1 0 1 2 has the period 2 * (size - 1).
     period = max(2 * (size - 1), 1)
     return (size - 1) - np.abs(places % period - (size - 1))
 
@@ -176,6 +195,7 @@ def _depth_to_space(call: Call) -> Any:
     x, block = call.tensor(0), call.attribute("blocksize")
     if call.attribute("mode", "DCR") == "CRD":
         return F.pixel_shuffle(x, block)
+    # DCR (depth, column, row) puts the block's axes before the channels, CRD, torch's pixel_shuffle, behind them.
     n, c, h, w = x.shape
     x = x.reshape(n, block, block, c // block**2, h, w).permute(0, 3, 4, 1, 5, 2)
     return x.reshape(n, c // block**2, h * block, w * block)
@@ -203,6 +223,7 @@ def _center_crop_pad(call: Call) -> Any:
     axes = call.attribute("axes") or list(range(len(sizes)))
     for axis, size in zip(axes, sizes, strict=True):
         have = x.shape[axis]
+        # An odd element is cropped from, or padded to, the end.
         if size < have:
             x = x.narrow(axis, (have - size) // 2, size)
         else:
@@ -226,7 +247,7 @@ def _reverse_sequence(call: Call) -> Any:
 def _constant_of_shape(call: Call) -> Any:
     import torch
 
-    value = call.attribute("value", np.zeros(1, np.float32))
+    value = call.attribute("value", np.zeros(1, np.float32))  # the standard's default: float32 zero
     return torch.full(call.numbers(0), value.reshape(-1)[0].item(), dtype=to_tensor(value).dtype)
 
 
@@ -235,6 +256,7 @@ def _range(call: Call) -> Any:
     import torch
 
     known = call.host(0)
+    # A symbolic start is a size, int64 like the output of Shape.
     dtype = call.tensor(0).dtype if known is None or known.dtype != object else torch.int64
     return torch.arange(call.number(0), call.number(1), call.number(2), dtype=dtype)
 

@@ -1,4 +1,4 @@
-"""Signal processing: windows, Fourier transforms, mel weights. Complex numbers are pairs along the last axis."""
+"""Operators for signals: windows, Fourier transforms, mel weights; complex numbers are pairs along the last axis."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from edgekit.sources.bridges._onnx.registry import Call, operator
 from edgekit.sources.bridges._onnx.values import torch_dtype
 
+# The coefficients a, b, c of a - b cos(t) + c cos(2 t). Hamming's are 25/46 and 21/46 in the standard, not the rounded
+# 0.54 and 0.46 of torch.hamming_window.
 _COSINES = {
     "HannWindow": (0.5, 0.5, 0.0),
     "HammingWindow": (25 / 46, 21 / 46, 0.0),
@@ -30,7 +32,7 @@ def _window(call: Call) -> Any:
 
 
 def _complex(x: Any) -> Any:
-    """(..., 1 or 2) -> (...)."""
+    """Return pairs as complex numbers and single numbers as they are: (..., 1 or 2) -> (...)."""
     import torch
 
     return torch.view_as_complex(x.contiguous()) if x.shape[-1] == 2 else x.squeeze(-1)
@@ -38,6 +40,7 @@ def _complex(x: Any) -> Any:
 
 @operator("DFT")
 def _dft(call: Call) -> Any:
+    # In float64: torch has no Fourier transform of float16 on the CPU, and the standard's tolerances are narrow.
     dtype = call.tensor(0).dtype
     return _transformed(call, _complex(call.tensor(0).double())).to(dtype)
 
@@ -45,8 +48,9 @@ def _dft(call: Call) -> Any:
 def _transformed(call: Call, x: Any) -> Any:
     import torch
 
+    # The axis is an attribute in opset 17 (default 1) and an input from 20 on (default -2).
     axis = call.number(2, -2) if call.version >= 20 else call.attribute("axis", 1)
-    axis = axis % (x.dim() + 1)
+    axis = axis % (x.dim() + 1)  # it refers to the input with its last axis of pairs
     one_sided = bool(call.attribute("onesided", 0))
     inverse = bool(call.attribute("inverse", 0))
     own = 2 * (x.shape[axis] - 1) if one_sided and inverse else x.shape[axis]
@@ -73,7 +77,10 @@ def _stft(call: Call) -> Any:
 
 @operator("MelWeightMatrix")
 def _mel_weights(call: Call) -> Any:
-    """Triangles between neighbouring points that lie evenly on the mel scale, 2595 * log10(1 + f / 700)."""
+    """Return triangular filters between points that are evenly spaced on the mel scale.
+
+    mel(f) = 2595 * log10(1 + f / 700), as in the operator's reference implementation.
+    """
     import torch
 
     bands, length, rate, low, high = (call.number(index) for index in range(5))
@@ -83,7 +90,7 @@ def _mel_weights(call: Call) -> Any:
     matrix = np.zeros((length // 2 + 1, bands))
     for band in range(bands):
         below, centre, above = bins[band : band + 3]
-        if centre == below:
+        if centre == below:  # a triangle narrower than one bin
             matrix[centre, band] = 1
         else:
             matrix[below : centre + 1, band] = np.arange(centre - below + 1) / (centre - below)
