@@ -161,8 +161,8 @@ def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _strings(item, name)
+        for name, child in value.items():
+            yield from _strings(child, name)
     elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item, key)
+        for child in value:
+            yield from _strings(child, key)

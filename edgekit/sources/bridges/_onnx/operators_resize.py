@@ -92,8 +92,8 @@ def _scales(call: Call) -> list[float] | None:
 def _target(size: Any, scale: float) -> Any:
     if scale == 1.0:
         return size
-    # floor(size * scale) in single precision, as ONNX Runtime computes it: 3 times the float32 nearest 5/3 is 5 in single
-    # precision, but 4.9999999 in double.
+    # floor(size * scale) in single precision, as ONNX Runtime computes it: 3 times float32(5/3) is 5 there, but
+    # 4.9999999 in double precision.
     return int(np.floor(np.float32(size) * np.float32(scale)))
 
 

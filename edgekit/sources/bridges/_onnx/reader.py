@@ -42,7 +42,7 @@ class Reader:
 
     def __init__(self, model: Any) -> None:
         self._model = inlined(model)
-        self._versions = {_domain(item): item.version for item in self._model.opset_import}
+        self._versions = {_domain(opset): opset.version for opset in self._model.opset_import}
         self._shapes = _static_shapes(self._model)
         self._names: Mapping[str, str] = {}
         self.constants: dict[str, Constant] = {}
