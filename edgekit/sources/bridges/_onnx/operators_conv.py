@@ -101,8 +101,8 @@ def _max_pool(call: Call) -> Any:
     found = window(call, sizes, call.attribute("kernel_shape"))
     rank = len(found.kernel)
     function = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[rank]
-    # torch's max pooling requires equal pads of at most half the kernel; its ceil_mode agrees with ONNX's since opset
-    # 22 only, and not all of its kernels take integers.
+    # torch's max pooling requires equal pads of at most half the kernel, and not all of its kernels take integers.
+    # Everything else, ceil_mode included, becomes explicit padding by -inf.
     exact = found.symmetric and all(2 * p <= k for p, k in zip(found.padding, found.kernel, strict=True))
     exact = exact and not call.attribute("ceil_mode", 0) and x.is_floating_point()
     offset = [0] * rank
@@ -165,7 +165,7 @@ def _average_pool(call: Call) -> Any:
     found = window(call, sizes, call.attribute("kernel_shape"))
     rank, counts_pads = len(found.kernel), bool(call.attribute("count_include_pad", 0))
     function = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[rank]
-    # torch's average pooling has no dilations, and its ceil_mode counts pads differently.
+    # torch's average pooling has no dilations; these and ceil_mode are computed as sums of windows.
     small = found.symmetric and all(2 * p <= k for p, k in zip(found.padding, found.kernel, strict=True))
     if small and set(found.dilations) == {1} and not call.attribute("ceil_mode", 0):
         return function(x, list(found.kernel), list(found.strides), found.padding, False, counts_pads)
