@@ -12,18 +12,45 @@ from edgekit.core.records.report import Report
 
 
 class ReportFormat(ABC):
-    """One format. `color` is for terminals; other formats leave it."""
+    """A format that renders a report as text.
+
+    A plug-in is one instance, named `REPORT`, in a module of `edgekit/reports` or behind an entry point of the group
+    `edgekit.reports`.
+
+    Attributes:
+        name: The value of `edgekit report --format` that selects the format.
+        suffix: The usual file suffix, with its dot.
+    """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
 
     @abstractmethod
     def render(self, report: Report, *, color: bool = False) -> str:
-        """The whole report as text that ends with a line feed."""
+        """Return the whole report as text.
+
+        Args:
+            report: The report.
+            color: Whether the text goes to a terminal that shows colors; formats for files ignore it.
+
+        Returns:
+            Text that ends with one line feed. The same report gives the same text.
+        """
 
     def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
-        """What two runs differ in, as text that ends with a line feed. Raises InputError where the format cannot."""
-        raise InputError(f"the format {self.name} does not show what changed between two runs")
+        """Return the differences between two reports as text.
+
+        Args:
+            changes: The differences.
+            color: As for `render`.
+
+        Returns:
+            Text that ends with one line feed.
+
+        Raises:
+            InputError: The format cannot show differences, which is the default.
+        """
+        raise InputError(f"the format {self.name} cannot show the changes between two reports; use another --format")
 
 
 REPORTS: PluginKind[ReportFormat] = PluginKind("edgekit.reports", "REPORT", ReportFormat)  # type: ignore[type-abstract]

@@ -1,1 +1,1 @@
-"""Floor 3: one file a format. A `Report` in, text out."""
+"""Report formats, one per file: each renders a `Report` as text."""

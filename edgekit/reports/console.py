@@ -1,4 +1,4 @@
-"""Tables that fit a terminal of 100 columns."""
+"""Plain-text tables for a terminal of 100 columns."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from edgekit.reports._shared.cells import (
     BENCH_HEADER,
     EMULATED_HEADER,
     LEFT,
+    NOTHING,
     OPERATORS_HEADER,
     OPERATORS_LEFT,
     VALIDATED_HEADER,
@@ -34,82 +35,100 @@ from edgekit.reports._shared.cells import (
 )
 
 WIDTH = 100
-BLAMED, NOTHING_DB = 10, 0.05
-"""So many layers are listed, as far as they gain that much."""
+# The sensitivity table lists at most ten layer groups, and none whose gain rounds to 0.0 dB.
+MAX_SENSITIVITIES, MIN_GAIN_DB = 10, 0.05
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]], *, left: int, color: bool = False) -> str:
-    """A table as text, its first `left` columns flush left, the others right; failures in red."""
+    """Return a table as text, at most WIDTH columns wide.
+
+    Args:
+        header: The names of the columns.
+        rows: The cells of each row, one per column.
+        left: The number of leading columns that are aligned left; the others are aligned right.
+        color: Whether to emit terminal colors; failures are then red.
+
+    Returns:
+        Lines without trailing blanks, each ended by a line feed.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    rendered = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(header):
-        drawn.add_column(name, justify="left" if index < left else "right", overflow="fold")
+        rendered.add_column(name, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(
+        rendered.add_row(
             *(Text(cell, style="bold red" if cell in ("FAIL", "FAILED", "NOT EQUAL") else "") for cell in row)
         )
     stream = io.StringIO()
-    Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color, highlight=False).print(drawn)
+    Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color, highlight=False).print(rendered)
     lines = [line.rstrip() for line in stream.getvalue().splitlines()]
     return "\n".join(line for line in lines if line) + "\n"
 
 
 def bench_tables(benches: Mapping[str, Sequence[Measurement]], color: bool) -> str:
-    """One table a device."""
+    """Return the tables of each device (host and analytic tier, emulated tier, operators), then notes on the tiers.
+
+    Args:
+        benches: The benches of each device.
+        color: As for `table`.
+    """
     parts = []
-    for device, items in benches.items():
-        parts.append(f"\n{device}\n{table(BENCH_HEADER, map(bench_cells, items), left=LEFT, color=color)}")
-        emulated = [cells for item in items if (cells := emulated_cells(item))]
+    for device, device_benches in benches.items():
+        parts.append(f"\n{device}\n{table(BENCH_HEADER, map(bench_cells, device_benches), left=LEFT, color=color)}")
+        emulated = [cells for bench in device_benches if (cells := emulated_cells(bench))]
         if emulated:
-            parts.append(f"{table(EMULATED_HEADER, emulated, left=LEFT, color=color)}{emulated_note(items)}\n")
-        for item in items:
-            parts += [_operators(item, tier, found, color) for tier, found in item.operators_by_tier.items()]
-    hosts = dict.fromkeys(item.host for items in benches.values() for item in items)
+            emulated_table = table(EMULATED_HEADER, emulated, left=LEFT, color=color)
+            parts.append(f"{emulated_table}{emulated_note(device_benches)}\n")
+        for bench in device_benches:
+            by_tier = bench.operators_by_tier.items()
+            parts += [_operators_table(bench, tier, operators, color) for tier, operators in by_tier]
+    hosts = dict.fromkeys(bench.host for device_benches in benches.values() for bench in device_benches)
     return "".join([*parts, *(f"{tier_note(host)}\n" for host in hosts)])
 
 
-def _operators(item: Measurement, tier: str, found: Sequence[OperatorCost], color: bool) -> str:
-    """What each operator of one artifact costs in one tier."""
-    title = f"operators of {item.model}/{item.kind} {item.variant} ({tier})"
-    return f"\n{title}\n{table(OPERATORS_HEADER, operator_rows(found), left=OPERATORS_LEFT, color=color)}"
+def _operators_table(bench: Measurement, tier: str, operators: Sequence[OperatorCost], color: bool) -> str:
+    """Return the cost of each operator of one artifact in one tier."""
+    title = f"operators of {bench.model}/{bench.kind} {bench.variant} ({tier})"
+    return f"\n{title}\n{table(OPERATORS_HEADER, operator_rows(operators), left=OPERATORS_LEFT, color=color)}"
 
 
-_CHANGES = ("model", "variant", "figure", "before", "now", "change", "verdict")
+_CHANGES_HEADER = ("model", "variant", "figure", "before", "now", "change", "verdict")
 
 
-def _change(item: MetricChange) -> tuple[str, ...]:
-    """One change with its device beside its figure: a terminal has no room for a column of devices."""
-    model, variant, device, figure, *rest, _note = change_cells(item)
-    return model, variant, f"{figure}, {device}" if item.device else figure, *rest
+def _change_cells(change: MetricChange) -> tuple[str, ...]:
+    """Return the cells of a change with the device in the figure's column: 100 columns have no space for one more."""
+    model, variant, device, figure, *rest, _note = change_cells(change)
+    return model, variant, f"{figure}, {device}" if change.device else figure, *rest
 
 
 def changes_table(changes: ChangeReport, color: bool) -> str:
-    """What changed, the worst first; what could not be compared is counted below, with the reason."""
+    """Return the changes, the worst first, then the number of figures that cannot be compared for each reason."""
     compared = [item for item in changes.reported if item.state != INCOMPARABLE]
-    text = table(_CHANGES, map(_change, compared), left=3, color=color) if compared else ""
+    text = table(_CHANGES_HEADER, map(_change_cells, compared), left=3, color=color) if compared else ""
     reasons = Counter(item.note for item in changes.reported if item.state == INCOMPARABLE)
     notes = (f"{count} not comparable: {reason}\n" for reason, count in reasons.items())
     return "".join([text, *notes, f"{changes.sentence}\n"])
 
 
 class ConsoleReport(ReportFormat):
-    """What `edgekit report` prints."""
+    """The format that `edgekit report` prints by default."""
 
     name = "console"
     suffix = ".txt"
 
     def render(self, report: Report, *, color: bool = False) -> str:
         parts = [table(ARTIFACT_HEADER, map(artifact_cells, report.rows), left=LEFT, color=color)]
-        validated = [validated_cells(item) for row in report.rows for item in row.emulated]
+        validated = [validated_cells(validation) for row in report.rows for validation in row.emulated]
         if validated:
-            parts.append(f"\non emulated cores\n{table(VALIDATED_HEADER, validated, left=VALIDATED_LEFT, color=color)}")
+            validations = table(VALIDATED_HEADER, validated, left=VALIDATED_LEFT, color=color)
+            parts.append(f"\nvalidation on emulated cores\n{validations}")
         parts.append(bench_tables(benches_by_device(report), color))
         if report.changes is not None:
-            parts.append(f"\nagainst {report.changes.old}\n{changes_table(report.changes, color)}\n")
+            parts.append(f"\nchanges against {report.changes.old}\n{changes_table(report.changes, color)}\n")
         parts += [f"FAILED {verdict.sentence}\n" for verdict in report.failed]
         return "".join([*parts, conclusion(report), "\n"])
 
@@ -121,20 +140,27 @@ REPORT = ConsoleReport()
 
 
 def sensitivity_table(sensitivities: Sequence[LayerSensitivity], factor: float, color: bool) -> str:
-    """What it gains to keep single layers in float; `factor` turns the metric's gain into its unit."""
-    alone = any(item.alone_db is not None for item in sensitivities)
+    """Return how much accuracy is gained by keeping single groups of layers in float.
+
+    Args:
+        sensitivities: The groups of layers, the most sensitive first.
+        factor: Multiplied with the gain of the task metric, so that it is printed in the metric's unit.
+        color: As for `table`.
+    """
+    has_alone = any(item.alone_db is not None for item in sensitivities)
     rows = [
         (
             item.unit.title,
             str(len(item.unit.names)),
             f"{item.gain_db:+.1f} dB",
-            "-" if item.metric_gain is None else f"{factor * item.metric_gain:+.4g}",
+            NOTHING if item.metric_gain is None else f"{factor * item.metric_gain:+.4g}",
             f"{100 * item.share:.1f}%",
-            *(() if not alone else ("-" if item.alone_db is None else f"{item.alone_db:.1f} dB",)),
+            *(() if not has_alone else (NOTHING if item.alone_db is None else f"{item.alone_db:.1f} dB",)),
         )
-        for item in sensitivities[:BLAMED]
-        if item.gain_db >= NOTHING_DB or item.alone_db is not None
+        for item in sensitivities[:MAX_SENSITIVITIES]
+        if item.gain_db >= MIN_GAIN_DB or item.alone_db is not None
     ]
-    header = ("to blame: kept in float", "layers", "gains", "wins back", "of weights", *(("alone",) if alone else ()))
-    left_out = len(sensitivities) - len(rows)
-    return table(header, rows, left=1, color=color) + (f"and {left_out} others gain less\n" if left_out else "")
+    alone = ("quantized alone",) if has_alone else ()
+    header = ("layers kept in float", "count", "SQNR gain", "metric gain", "of weights", *alone)
+    omitted = len(sensitivities) - len(rows)
+    return table(header, rows, left=1, color=color) + (f"and {omitted} others with smaller gains\n" if omitted else "")

@@ -1,4 +1,4 @@
-"""The summary of a GitHub Actions step: edgekit report --format github-summary >> "$GITHUB_STEP_SUMMARY"."""
+"""The job summary of GitHub Actions: edgekit report --format github-summary >> "$GITHUB_STEP_SUMMARY"."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
 from edgekit.reports._shared.markdown import changes_section, report_text
 
+# GitHub rejects a larger summary of a step ("Step isolation and limits" of job summaries).
 LIMIT_BYTES = 1024 * 1024
-"""GitHub refuses the summary of a step that is larger."""
-_CUT = "\n\nThis summary was cut at GitHub's limit of 1 MiB.\n"
+_TRUNCATED = "\n\nThis summary was truncated to GitHub's limit of 1 MiB.\n"
 
 
-def _within(text: str) -> str:
-    """The text, cut at the end of a line where it is larger than GitHub takes."""
+def _truncated(text: str) -> str:
+    """Return the text, truncated at the end of a line if it exceeds GitHub's limit."""
     raw = text.encode()
     if len(raw) <= LIMIT_BYTES:
         return text
-    kept = raw[: LIMIT_BYTES - len(_CUT)].decode(errors="ignore")
-    return kept[: kept.rindex("\n")] + _CUT
+    kept = raw[: LIMIT_BYTES - len(_TRUNCATED)].decode(errors="ignore")
+    return kept[: kept.rindex("\n")] + _TRUNCATED
 
 
 class GithubSummary(ReportFormat):
-    """For the page of a workflow run: the same as Markdown, under a mark that is seen from afar."""
+    """Markdown for the page of a workflow run, with a pass or fail mark in its title."""
 
     name = "github-summary"
     suffix = ".md"
 
     def render(self, report: Report, *, color: bool = False) -> str:
-        return _within(report_text(report, f"{':x:' if report.failed else ':white_check_mark:'} edgekit"))
+        return _truncated(report_text(report, f"{':x:' if report.failed else ':white_check_mark:'} edgekit"))
 
     def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
         mark = ":x:" if changes.broken else ":white_check_mark:"
-        return _within(f"# {mark} edgekit: {changes.old} against {changes.new}\n\n{changes_section(changes)}")
+        return _truncated(f"# {mark} edgekit: {changes.old} against {changes.new}\n\n{changes_section(changes)}")
 
 
 REPORT = GithubSummary()

@@ -1,4 +1,4 @@
-"""GitLab's Code Quality report: a JSON list of what failed, for `artifacts: reports: codequality:`."""
+"""GitLab's Code Quality report: a JSON list of failed and undecided rules, for `artifacts: reports: codequality:`."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from edgekit.reports._shared.cells import limit_file
 
 
 def _finding(verdict: Verdict, severity: str) -> dict[str, Any]:
-    """`fingerprint` is the same as long as the same rule is broken by the same artifact: GitLab tells new from old by
-    it. The place is the file where the limit was set; GitLab asks for one, so that the others name the manifest."""
-    where = limit_file(verdict) or MANIFEST_FILE
+    """Return one finding; GitLab tells new findings from known ones by `fingerprint`, so it depends on no figure."""
+    # GitLab requires a path: limits that no file of the project sets point to the manifest.
+    path = limit_file(verdict) or MANIFEST_FILE
     identity = "\n".join((verdict.model, verdict.kind, verdict.variant, verdict.rule, verdict.device or ""))
     return {
         "description": verdict.sentence,
         "check_name": verdict.rule,
         "fingerprint": hashlib.sha256(identity.encode()).hexdigest(),
         "severity": severity,
-        "location": {"path": where, "lines": {"begin": 1}},
+        "location": {"path": path, "lines": {"begin": 1}},
     }
 
 
 class GitlabCodequality(ReportFormat):
-    """For the widget of a merge request."""
+    """Findings for the widget of a merge request."""
 
     name = "gitlab-codequality"
     suffix = ".json"
 
     def render(self, report: Report, *, color: bool = False) -> str:
-        found = [
+        findings = [
             _finding(verdict, "minor" if verdict.passed else "major")
             for row in report.rows
             for verdict in row.verdicts
             if not verdict.passed or verdict.undecided
         ]
-        return json.dumps(found, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        return json.dumps(findings, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 REPORT = GitlabCodequality()

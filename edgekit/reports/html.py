@@ -1,4 +1,4 @@
-"""One self-contained HTML page: nothing is fetched, every chart has its figures as a table, and it prints."""
+"""One self-contained HTML page: it loads nothing, has a table for every chart, and can be printed."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ def _page(**parts: Any) -> str:
 
 
 def _aligned(text: str) -> str:
-    """With a rule for each column of figures: a table's classes tell which of its columns those are."""
-    classes = {name for found in re.findall(r'class="figures((?: n\d+)*)"', text) for name in found.split()}
+    """Return the page with a CSS rule for each numeric column; the class `n3` of a table marks its third column."""
+    classes = {name for names in re.findall(r'class="figures((?: n\d+)*)"', text) for name in names.split()}
     columns = sorted(int(name[1:]) for name in classes)
     rules = "".join(f".n{index} :is(td,th):nth-child({index}){{text-align:right}}\n" for index in columns)
     return text.replace("</style>", f"{rules}</style>", 1)
 
 
 def _shared_styles(text: str) -> str:
-    """The styles of the charts' elements as classes: there are some dozens, each used thousands of times."""
+    """Return the page with the inline styles of charts as classes: a few dozen styles are used thousands of times."""
     names: dict[str, str] = {}
 
-    def name(found: re.Match[str]) -> str:
-        return f'class="{names.setdefault(found[1], f"y{len(names)}")}"'
+    def as_class(match: re.Match[str]) -> str:
+        return f'class="{names.setdefault(match[1], f"y{len(names)}")}"'
 
-    text = re.sub(r'style="((?:fill|stroke|font-size)[^"]*)"', name, text)
+    text = re.sub(r'style="((?:fill|stroke|font-size)[^"]*)"', as_class, text)
     rules = "".join(f".{name}{{{style}}}\n" for style, name in names.items())
     return text.replace("</style>", f"{rules}</style>", 1)
 
@@ -72,13 +72,13 @@ def _facts(report: Report, benches: list[Measurement]) -> list[tuple[str, str]]:
         ("models", str(len(models))),
         ("artifacts", str(len(report.rows))),
         ("rules judged", str(report.verdict_count)),
-        ("rules broken", str(len(report.failed))),
+        ("rules failed", str(len(report.failed))),
         ("devices", str(len(devices))),
     ]
 
 
 class HtmlReport(ReportFormat):
-    """For people who look at it, and show it to others."""
+    """An HTML page with charts, sortable tables and the evidence for each figure."""
 
     name = "html"
     suffix = ".html"
@@ -122,7 +122,7 @@ class HtmlReport(ReportFormat):
 
         table = tables.changes(changes)
         return _page(
-            title="edgekit: what changed",
+            title="edgekit: changes",
             sentence=changes.sentence,
             passed=not changes.broken,
             facts=[],

@@ -1,4 +1,4 @@
-"""One JSON document with a schema version. Units stand in the keys."""
+"""One JSON document with a schema version; keys name their units."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgekit.core.records.report import REPORT_SCHEMA, Report, ReportRow
 from edgekit.core.records.validation import Validation
 
 
-def _validation(validation: Validation) -> dict[str, Any]:
+def _validation_data(validation: Validation) -> dict[str, Any]:
     return {**asdict(validation), "passed": validation.passed}
 
 
-def _row(row: ReportRow) -> dict[str, Any]:
+def _row_data(row: ReportRow) -> dict[str, Any]:
     manifest = row.artifact.manifest
     return {
         "model": manifest.model,
@@ -26,40 +26,40 @@ def _row(row: ReportRow) -> dict[str, Any]:
         "folder": str(row.artifact.folder),
         "passed": row.passed,
         "manifest": asdict(manifest),
-        "validation": None if row.validation is None else _validation(row.validation),
-        "emulated_validations": [_validation(item) for item in row.emulated],
+        "validation": None if row.validation is None else _validation_data(row.validation),
+        "emulated_validations": [_validation_data(validation) for validation in row.emulated],
         "layers": None if row.layers is None else to_dict(row.layers),
-        "measurements": [asdict(item) for item in row.measurements],
+        "measurements": [asdict(bench) for bench in row.measurements],
         "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in row.verdicts],
     }
 
 
 def to_data(report: Report) -> dict[str, Any]:
-    """The report as plain data."""
+    """Return the report as plain data, in the schema REPORT_SCHEMA."""
     return {
         "schema_version": REPORT_SCHEMA,
         "edgekit": report.edgekit,
         "host": report.host,
         "passed": not report.failed,
         "sources": [asdict(source) for source in report.sources],
-        "artifacts": [_row(row) for row in report.rows],
+        "artifacts": [_row_data(row) for row in report.rows],
         **({"changes": changes_data(report.changes)} if report.changes is not None else {}),
     }
 
 
 def changes_data(changes: ChangeReport) -> dict[str, Any]:
-    """What two runs differ in, as plain data."""
+    """Return the differences between two reports as plain data."""
     return {
         "old": changes.old,
         "new": changes.new,
         "passed": not changes.broken,
         "sentence": changes.sentence,
-        "changes": [{**asdict(item), "relative": item.relative} for item in changes.items],
+        "changes": [{**asdict(change), "relative": change.relative} for change in changes.items],
     }
 
 
 class JsonReport(ReportFormat):
-    """For programs."""
+    """JSON for programs; `edgekit report --baseline` and `--compare` read it back."""
 
     name = "json"
     suffix = ".json"

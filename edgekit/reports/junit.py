@@ -1,7 +1,7 @@
-"""JUnit XML as CI systems read it: a suite an artifact, a test case a rule.
+"""JUnit XML for CI systems: one test suite per artifact, one test case per rule.
 
-Names and attributes are those of the schema of Jenkins's xUnit plugin (junit-10). There are no times of day and no host
-names: the same report gives the same bytes.
+Names and attributes follow the schema of Jenkins's xUnit plugin (junit-10). Timestamps and host names are left out, so
+that the same report gives the same bytes.
 """
 
 from __future__ import annotations
@@ -16,30 +16,32 @@ from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.values.budgets import Verdict
 from edgekit.reports._shared.cells import change_cells
 
+# The characters that XML 1.0 cannot represent (section 2.2, production `Char`).
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def _text(text: str) -> str:
-    """Without what XML 1.0 has no character for."""
+def _xml_text(text: str) -> str:
+    """Return the text with characters that XML cannot represent replaced by U+FFFD."""
     return _NOT_XML.sub("\ufffd", text)
 
 
 def _suite(name: str, cases: int, failures: int) -> ET.Element:
     counts = {"tests": str(cases), "failures": str(failures), "errors": "0", "skipped": "0", "time": "0"}
-    return ET.Element("testsuite", {"name": _text(name), **counts})
+    return ET.Element("testsuite", {"name": _xml_text(name), **counts})
 
 
 def _case(suite: ET.Element, classname: str, name: str, failure: tuple[str, str] | None, output: str = "") -> None:
-    """`failure` is its type and its sentence."""
-    case = ET.SubElement(suite, "testcase", {"classname": _text(classname), "name": _text(name), "time": "0"})
+    """Append a test case; `failure` is its type and its sentence."""
+    case = ET.SubElement(suite, "testcase", {"classname": _xml_text(classname), "name": _xml_text(name), "time": "0"})
     if failure is not None:
-        kind, sentence = map(_text, failure)
+        kind, sentence = map(_xml_text, failure)
         ET.SubElement(case, "failure", {"type": kind, "message": sentence}).text = sentence
     if output:
-        ET.SubElement(case, "system-out").text = _text(output)
+        ET.SubElement(case, "system-out").text = _xml_text(output)
 
 
-def _judged(verdict: Verdict) -> tuple[str, tuple[str, str] | None, str]:
+def _verdict_case(verdict: Verdict) -> tuple[str, tuple[str, str] | None, str]:
+    """Return name, failure and output of a verdict's test case."""
     name = f"{verdict.rule} on {verdict.device}" if verdict.device else verdict.rule
     return (
         name,
@@ -48,7 +50,7 @@ def _judged(verdict: Verdict) -> tuple[str, tuple[str, str] | None, str]:
     )
 
 
-def _artifact(row: ReportRow) -> ET.Element:
+def _artifact_suite(row: ReportRow) -> ET.Element:
     manifest = row.artifact.manifest
     failures = sum(not verdict.passed for verdict in row.verdicts)
     suite = _suite(row.artifact.label, len(row.verdicts), failures)
@@ -57,25 +59,25 @@ def _artifact(row: ReportRow) -> ET.Element:
         ET.SubElement(properties, "property", {"name": name, "value": value})
     classname = f"{manifest.model}.{manifest.source['kind']}.{manifest.variant.slug}"
     for verdict in row.verdicts:
-        _case(suite, classname, *_judged(verdict))
+        _case(suite, classname, *_verdict_case(verdict))
     return suite
 
 
-def _changed(changes: ChangeReport) -> ET.Element:
+def _changes_suite(changes: ChangeReport) -> ET.Element:
     suite = _suite(f"{changes.old} against {changes.new}", len(changes.items), len(changes.broken))
-    for item in changes.items:
-        name = f"{item.metric or item.rule} on {item.device}" if item.device else item.metric or item.rule
-        classname = f"{item.model}.{item.kind}.{item.variant.replace(':', '-')}"
-        sentence = _sentence(item)
-        _case(
-            suite, classname, name, ("regression", sentence) if item.broken else None, "" if item.broken else sentence
-        )
+    for change in changes.items:
+        figure = change.metric or change.rule
+        name = f"{figure} on {change.device}" if change.device else figure
+        classname = f"{change.model}.{change.kind}.{change.variant.replace(':', '-')}"
+        sentence = _change_sentence(change)
+        failure, output = (("regression", sentence), "") if change.broken else (None, sentence)
+        _case(suite, classname, name, failure, output)
     return suite
 
 
-def _sentence(item: MetricChange) -> str:
-    *_, before, after, by, word, note = change_cells(item)
-    return f"{before} -> {after} ({by}): {word}" + (f"; {note}" if note else "")
+def _change_sentence(change: MetricChange) -> str:
+    *_, before, after, difference, word, note = change_cells(change)
+    return f"{before} -> {after} ({difference}): {word}" + (f"; {note}" if note else "")
 
 
 def _document(suites: Sequence[ET.Element]) -> str:
@@ -87,17 +89,17 @@ def _document(suites: Sequence[ET.Element]) -> str:
 
 
 class JunitReport(ReportFormat):
-    """For CI systems that show test results."""
+    """JUnit XML for CI systems that show test results."""
 
     name = "junit"
     suffix = ".xml"
 
     def render(self, report: Report, *, color: bool = False) -> str:
-        suites = [_artifact(row) for row in report.rows]
-        return _document(suites if report.changes is None else [*suites, _changed(report.changes)])
+        suites = [_artifact_suite(row) for row in report.rows]
+        return _document(suites if report.changes is None else [*suites, _changes_suite(report.changes)])
 
     def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
-        return _document([_changed(changes)])
+        return _document([_changes_suite(changes)])
 
 
 REPORT = JunitReport()

@@ -9,7 +9,7 @@ from edgekit.reports._shared.markdown import changes_section, report_text
 
 
 class MarkdownReport(ReportFormat):
-    """For people who read it elsewhere."""
+    """Markdown for pull requests, issues and READMEs."""
 
     name = "markdown"
     suffix = ".md"

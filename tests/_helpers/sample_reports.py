@@ -1,4 +1,4 @@
-"""A small report, made by hand: artifacts, validations, benches and verdicts of a model that nobody trained."""
+"""A small synthetic report: artifacts, validations, benches and verdicts of a model that does not exist."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -51,39 +51,39 @@ def validation(*comparisons, metric="accuracy"):
 
 
 def on_core(device="raspberry-pi-4b", equal=True):
-    """A validation on a device's emulated core, where it computes what the host does, or something else."""
+    """A validation on a device's emulated core, whose outputs equal the host's or differ from them."""
     figure = Figure("max_abs_error", 0.0 if equal else 0.75, 0.1, equal)
-    made = validation(comparison())
-    return replace(made, drift=None, device=device, against_host=(Comparison("y", 64, 3, (figure,)),))
+    checked = validation(comparison())
+    return replace(checked, drift=None, device=device, against_host=(Comparison("y", 64, 3, (figure,)),))
 
 
 def measurement(device="pixel-2", **changes):
     latency = {"host": 1.2, "analytic": 0.0125}
-    known = Measurement(
+    bench = Measurement(
         "tiny", "keras", "tflite", "int8", "0" * 64, device, "litert", 1_234_567, 1_000_000, latency, 12.5, 1.9, 20,
         WALL, WALL, 1, (1,), HOST, 5_000_000, 4_000_000, 569, 1000,
     )  # fmt: skip
-    return replace(known, **changes)
+    return replace(bench, **changes)
 
 
 def verdict(passed, rule="size_bytes", figure=1_234_567.0, limit=400_000.0, device=None):
     return Verdict("tiny", "keras", "tflite:int8", rule, figure, limit, passed, "model.toml", device)
 
 
-def by_layer(variant="tflite:int8", model="tiny", count=4, leap=True):
-    """The error of an artifact layer by layer: `dense`, the last but one, leaps."""
+def by_layer(variant="tflite:int8", model="tiny", count=4, diverges=True):
+    """The error of an artifact by layer; with `diverges` it diverges at `dense`, the last layer but one."""
     target, precision, tag = parts(variant)
     names = [*(f"conv{index}" for index in range(count - 2)), "dense", "probabilities"]
-    falls = {"dense": 15.0} if leap else {}
+    losses = {"dense": 15.0} if diverges else {}
     tensors = tuple(
         TensorDiff(
-            name, f"{name}_1", (8,), None if index == 0 else 44.0 - falls.get(name, index / count), 0.9999,
-            0.004 * index, (0.0, 1.0), (0.0, 0.9), 16.0 if name in falls else 0.0,
+            name, f"{name}_1", (8,), None if index == 0 else 44.0 - losses.get(name, index / count), 0.9999,
+            0.004 * index, (0.0, 1.0), (0.0, 0.9), 16.0 if name in losses else 0.0,
         )
         for index, name in enumerate(names)
     )  # fmt: skip
-    known = "0" * 64, "source", "5" * 64, 16
-    return LayerErrors(model, "keras", target, precision, *known, tensors, (), ("Quantize",), tag)
+    provenance = "0" * 64, "source", "5" * 64, 16
+    return LayerErrors(model, "keras", target, precision, *provenance, tensors, (), ("Quantize",), tag)
 
 
 def row(variant="tflite:int8", model="tiny", checked=None, measurements=(), verdicts=(), emulated=(), layers=None):
@@ -99,7 +99,7 @@ def report(*rows):
 
 
 def mixed_report():
-    """A good row with two benches, a failing one, and a bare one."""
+    """An artifact that passes with two benches, one that fails, and one without any results."""
     benches = [measurement("raspberry-pi-4b"), measurement("pixel-2")]
     unmeasured = replace(verdict(False, "drift", None), detail="no drift was measured; run: edgekit validate")
     return report(
@@ -115,5 +115,5 @@ EMULATED = EmulatedLatency(
 )  # fmt: skip
 
 
-def render(name, made, **options):
-    return plugin_registry.load("edgekit.reports", name, "REPORT").render(made, **options)
+def render(name, document, **options):
+    return plugin_registry.load("edgekit.reports", name, "REPORT").render(document, **options)

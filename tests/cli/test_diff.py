@@ -129,7 +129,7 @@ def test_layers_are_blamed_by_what_it_gains_to_keep_them_in_float(project: Path)
     assert gains == sorted(gains, reverse=True)
     assert gains[0] > 0
     assert any("dense" in name for item in answer.data["sensitivities"] for name in item["unit"]["names"])
-    assert "to blame: kept in float" in call("diff", artifact, "--sensitivity", "--root", project).out
+    assert "layers kept in float" in call("diff", artifact, "--sensitivity", "--root", project).out
 
 
 @pytest.mark.parametrize(

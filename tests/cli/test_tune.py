@@ -92,7 +92,7 @@ def test_what_was_tried_who_is_to_blame_and_how_to_make_it_again_are_printed(roo
     answer = call("tune", "broken", "--target", "onnx", "--max-drop", "2%", "--prefer", "size", "--root", root)
     assert answer.code == 0, answer.err
     assert "drop: accuracy on 580 test samples" in answer.out
-    assert "to blame: kept in float" in answer.out
+    assert "layers kept in float" in answer.out
     assert "BEST" in answer.out
     assert "drop outputs" in answer.out
     assert "made again by: edgekit export broken --recipe " in answer.out

@@ -1,4 +1,4 @@
-"""What GitHub and GitLab read: annotations, the summary of a step, the code quality report."""
+"""The formats for GitHub and GitLab: annotations, the summary of a step, the code quality report."""
 
 import json
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 from _helpers.sample_reports import mixed_report, render, report, row, verdict
 
 from edgekit.reports import github_summary
-from edgekit.reports.github_annotations import SHOWN
+from edgekit.reports.github_annotations import MAX_ANNOTATIONS
 
 
 def annotations(*verdicts):
@@ -32,38 +32,38 @@ def test_percent_signs_and_line_ends_are_escaped():
     assert error.endswith("100 %25%0D%0Aof it, or more")
 
 
-def test_what_is_undecided_is_a_warning():
+def test_an_undecided_rule_is_a_warning():
     warning, _ = annotations(replace(verdict(True, limit=2e6), undecided="undecided: who knows"))
     assert warning.startswith("::warning ")
     assert warning.endswith("; undecided: who knows")
 
 
-def test_more_than_github_shows_is_counted():
+def test_annotations_beyond_the_limit_of_github_are_counted():
     lines = annotations(*[verdict(False)] * 14)
-    assert len(lines) == SHOWN + 1
-    assert lines[SHOWN - 1] == "::error title=edgekit::5 more; see the report"
-    assert len(annotations(*[verdict(False)] * SHOWN)) == SHOWN + 1
+    assert len(lines) == MAX_ANNOTATIONS + 1
+    assert lines[MAX_ANNOTATIONS - 1] == "::error title=edgekit::5 more; see the report"
+    assert len(annotations(*[verdict(False)] * MAX_ANNOTATIONS)) == MAX_ANNOTATIONS + 1
 
 
-def test_the_summary_says_at_a_glance_whether_it_passed():
+def test_the_title_of_the_summary_marks_passed_and_failed():
     assert render("github-summary", mixed_report()).startswith("# :x: edgekit\n")
     assert render("github-summary", report(row())).startswith("# :white_check_mark: edgekit\n")
 
 
-def test_the_summary_is_cut_at_what_github_takes(monkeypatch):
+def test_the_summary_is_truncated_to_the_limit_of_github(monkeypatch):
     monkeypatch.setattr(github_summary, "LIMIT_BYTES", 600)
     text = render("github-summary", mixed_report())
     assert len(text.encode()) <= 600
-    assert text.endswith("This summary was cut at GitHub's limit of 1 MiB.\n")
+    assert text.endswith("This summary was truncated to GitHub's limit of 1 MiB.\n")
 
 
-def test_long_tables_are_folded_away():
+def test_long_tables_are_collapsed():
     text = render("markdown", report(*[row()] * 21))
     assert "<summary>21 artifacts</summary>" in text
     assert "<details>" not in render("markdown", report(*[row()] * 20))
 
 
-def test_code_quality_has_what_gitlab_asks_for():
+def test_code_quality_has_the_keys_that_gitlab_requires():
     made = report(row(verdicts=[verdict(True, limit=2e6), replace(verdict(False), origin="models/tiny/model.toml")]))
     (finding,) = json.loads(render("gitlab-codequality", made))
     assert finding == {

@@ -1,4 +1,4 @@
-"""One line a figure, read back by the csv module."""
+"""CSV with one line per figure, read back by the csv module."""
 
 import csv
 import io
@@ -17,8 +17,8 @@ from _helpers.sample_reports import (
 )
 
 
-def lines(made):
-    return list(csv.DictReader(io.StringIO(render("csv", made))))
+def lines(document):
+    return list(csv.DictReader(io.StringIO(render("csv", document))))
 
 
 def figure(found, name, **where):
@@ -38,7 +38,7 @@ def test_figures_are_not_rounded():
     assert (size["value"], size["model"], size["kind"], size["target"]) == ("1234567", "tiny", "keras", "tflite")
 
 
-def test_a_tuned_artifact_is_told_from_the_untuned_one():
+def test_a_tuned_artifact_is_distinguished_from_the_untuned_one():
     found = lines(report(row("tflite:int8"), row("tflite:int8-tuned")))
     assert [(item["precision"], item["variant"]) for item in figure(found, "size_bytes")] == [
         ("int8", "tflite:int8"),
@@ -46,7 +46,7 @@ def test_a_tuned_artifact_is_told_from_the_untuned_one():
     ]
 
 
-def test_a_latency_stands_beside_its_tier():
+def test_a_latency_has_its_tier():
     bench = measurement(emulated=EMULATED, latency_ms={"host": 1.2, "analytic": 0.0125, "emulated": 3.21})
     found = lines(report(row(measurements=[bench])))
     latencies = {(item["device"], item["tier"]): float(item["value"]) for item in figure(found, "latency_ms")}
@@ -57,7 +57,7 @@ def test_a_latency_stands_beside_its_tier():
     assert all(item["tier"] for item in found if item["device"])
 
 
-def test_a_figure_stands_beside_its_limit():
+def test_a_figure_has_its_limit():
     found = lines(report(row(checked=validation(comparison()))))
     (noise,) = figure(found, "sqnr_db")
     assert (noise["value"], noise["limit"], noise["passed"], noise["output"]) == ("31.4", "20.0", "True", "y")
@@ -70,7 +70,7 @@ def test_equal_outputs_have_an_infinite_sqnr():
     assert figure(found, "sqnr_db")[0]["value"] == "inf"
 
 
-def test_what_an_emulated_core_computes_stands_beside_its_device():
+def test_a_validation_on_an_emulated_core_has_its_device():
     found = lines(report(row(emulated=[on_core(), on_core("pixel-2", equal=False)])))
     equal = figure(found, "equal", tier="emulated")
     assert [(item["device"], item["value"], item["passed"]) for item in equal] == [
@@ -83,7 +83,7 @@ def test_what_an_emulated_core_computes_stands_beside_its_device():
     assert (error["value"], error["limit"], error["passed"]) == ("0.75", "0.1", "False")
 
 
-def test_a_broken_rule_is_told():
+def test_a_failed_rule_has_a_line():
     rules = figure(lines(mixed_report()), "rule_size_bytes")
     assert [(item["value"], item["limit"], item["passed"]) for item in rules] == [
         ("1234567.0", "2000000.0", "True"),
@@ -91,7 +91,7 @@ def test_a_broken_rule_is_told():
     ]
 
 
-def test_hard_inputs_have_figures_of_their_own():
+def test_stress_inputs_have_figures_of_their_own():
     checked = replace(validation(comparison()), stress=(comparison(sqnr=21.5),), stress_cases=("zeros",))
     found = lines(report(row(checked=checked)))
     assert [item["value"] for item in figure(found, "stress_sqnr_db")] == ["21.5"]

@@ -1,4 +1,4 @@
-"""Every report format on the same report: a passing artifact, a failing one, and one that nobody judged."""
+"""Every report format on the same report: an artifact that passes, one that fails, and one without verdicts."""
 
 import json
 import math
@@ -36,23 +36,23 @@ def mixed():
 
 @pytest.mark.parametrize("name", ["console", "markdown"])
 @pytest.mark.parametrize(
-    ("changes", "within", "note"),
+    ("changes", "interval", "note"),
     [({}, "3 ms .. 3.4 ms", "4 timings"),
      ({"low_ms": None, "high_ms": None, "calibration": UNCALIBRATED}, "uncalibrated", "uncalibrated")],
 )  # fmt: skip
-def test_the_emulated_tier_has_a_table_of_its_own(name, changes, within, note):
+def test_the_emulated_tier_has_a_table_of_its_own(name, changes, interval, note):
     emulated = replace(EMULATED, **changes)
     bench = measurement(emulated=emulated, latency_ms={"host": 1.2, "emulated": 3.21})
     text = render(name, report(row(measurements=[bench, measurement("pixel-3a")])))
     (line,) = [line for line in text.splitlines() if "3.21 ms" in line]
-    for cell in (within, "2.5 M", "12.3 k", "7.5 MB"):
+    for cell in (interval, "2.5 M", "12.3 k", "7.5 MB"):
         assert cell in line
     assert f"emulated: counted on one thread of QEMU's cortex-a72, predicted for 4; {note}" in text
     assert text.count("instructions") == 1
 
 
 @pytest.mark.parametrize("name", ["console", "markdown", "github-summary"])
-def test_what_emulated_cores_compute_has_a_table_of_its_own(name):
+def test_validations_on_emulated_cores_have_a_table_of_their_own(name):
     rows = row(emulated=[on_core()]), row("onnx:int8", emulated=[on_core("pixel-2", equal=False)]), row("onnx:int4")
     lines = render(name, report(*rows)).splitlines()
     (equal,) = [line for line in lines if "raspberry-pi-4b" in line]
@@ -62,7 +62,7 @@ def test_what_emulated_cores_compute_has_a_table_of_its_own(name):
     assert "emulated cores" not in render(name, report(row()))
 
 
-def test_what_emulated_cores_compute_is_in_the_json_and_comes_back(tmp_path):
+def test_validations_on_emulated_cores_are_in_the_json_and_come_back(tmp_path):
     made = report(row(emulated=[on_core(), on_core("pixel-2", equal=False)]))
     data = json.loads(render("json", made))["artifacts"][0]["emulated_validations"]
     assert [(item["device"], item["passed"]) for item in data] == [("raspberry-pi-4b", True), ("pixel-2", False)]
@@ -70,8 +70,8 @@ def test_what_emulated_cores_compute_is_in_the_json_and_comes_back(tmp_path):
     assert load_report(tmp_path / "report.json").rows[0].emulated == made.rows[0].emulated
 
 
-def test_markdown_tells_where_the_error_comes_from():
-    rows = row(layers=by_layer()), row("onnx:int8", layers=by_layer("onnx:int8", leap=False)), row("onnx:int4")
+def test_markdown_summarizes_the_error_by_layer():
+    rows = row(layers=by_layer()), row("onnx:int8", layers=by_layer("onnx:int8", diverges=False)), row("onnx:int4")
     tables = markdown_tables(render("markdown", report(*rows)))
     (found,) = [table for table in tables if "lowest SQNR" in "".join(table[0])]
     assert [[cell.strip() for cell in line[1:]] for line in found[2:]] == [
@@ -93,7 +93,7 @@ def test_error_by_layer_is_in_the_json_and_comes_back(tmp_path):
     assert [item.layers for item in load_report(tmp_path / "report.json").rows] == [by_layer(), None]
 
 
-def test_a_report_from_before_there_were_validations_on_cores_is_read(tmp_path):
+def test_an_older_report_without_validations_on_emulated_cores_is_read(tmp_path):
     data = json.loads(render("json", report(row())))
     del data["artifacts"][0]["emulated_validations"]
     (tmp_path / "report.json").write_text(json.dumps(data))
@@ -114,7 +114,7 @@ def markdown_tables(text):
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("rows", [(), (row(),), (row(checked=validation()),)], ids=["none", "bare", "no outputs"])
-def test_a_report_on_little_or_nothing_still_renders(name, rows):
+def test_an_empty_or_sparse_report_renders(name, rows):
     assert render(name, report(*rows)).endswith("\n")
 
 
@@ -191,7 +191,7 @@ def test_the_worst_output_is_shown():
     assert cells.startswith("1.23 MB 5.0e-01 12 dB ")
 
 
-def test_each_device_has_a_table_and_a_bound_is_told_from_a_measurement(mixed):
+def test_each_device_has_a_table_and_tiers_are_explained(mixed):
     text = render("console", mixed)
     assert text.index("\npixel-2\n") < text.index("\nraspberry-pi-4b\n")
     assert text.count(" 12.5 us") == 2
@@ -250,7 +250,7 @@ def test_json_is_one_document_with_a_schema_version(mixed):
     assert [item["name"] for item in data["sources"]] == ["tiny"]
 
 
-def test_json_holds_what_the_stages_found(mixed):
+def test_json_holds_the_results_of_all_stages(mixed):
     first, _, bare = json.loads(render("json", mixed))["artifacts"]
     assert first["manifest"]["size_bytes"] == 1_234_567
     assert first["validation"]["passed"] is True

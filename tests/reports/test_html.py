@@ -1,4 +1,4 @@
-"""The HTML page as text: whole by itself, safe against what names hold, true to tiers."""
+"""The HTML page as text: self-contained, escaped, and without a mixture of tiers."""
 
 import re
 from dataclasses import replace
@@ -38,7 +38,7 @@ def emulated(**changes):
 
 
 def full(models=2, variants=("tflite:int8", "tflite:float32", "onnx:int8"), layers=4):
-    """A report with everything in it, figures all different; so many layers in what is int8."""
+    """A report with all sections and distinct figures; int8 artifacts have a layer-wise diff of `layers` layers."""
     rows = []
     for model in range(models):
         for place, variant in enumerate(variants):
@@ -48,9 +48,9 @@ def full(models=2, variants=("tflite:int8", "tflite:float32", "onnx:int8"), laye
             rules = [("size_bytes", None), *((rule, item.device) for item in benches for rule in RULES)]
             verdicts = [verdict(True, rule, limit=9e6, device=device) for rule, device in rules]
             name = f"model{model}"
-            inside = by_layer(variant, name, layers) if variant.endswith("int8") else None
-            judged = replace(checked, drift=drift)
-            rows.append(row(variant, name, judged, benches, verdicts, [on_core()], inside))
+            diff = by_layer(variant, name, layers) if variant.endswith("int8") else None
+            measured = replace(checked, drift=drift)
+            rows.append(row(variant, name, measured, benches, verdicts, [on_core()], diff))
     return report(*rows)
 
 
@@ -63,23 +63,23 @@ def section(text, name):
     return text.partition(f'id="{name}"')[2].partition("</section>")[0]
 
 
-def test_nothing_is_fetched(page):
+def test_the_page_loads_nothing(page):
     assert re.findall(r"[a-z]+://[^\s\"'<>)]+", page) == []
     assert not re.search(r"<(script|img|iframe|link)[^>]+(src|href)=\"(?!data:)", page)
     assert "default-src 'none'" in page
 
 
-def test_every_id_is_there_once_and_every_reference_leads_somewhere(page):
+def test_ids_are_unique_and_every_reference_has_a_target(page):
     ids = re.findall(r"\bid=\"([^\"]+)\"", page)
     assert len(ids) == len(set(ids))
-    wanted = {*re.findall(r"href=\"#([^\"]+)\"", page), *re.findall(r"url\(#([^)]+)\)", page)}
-    assert wanted <= set(ids)
+    references = {*re.findall(r"href=\"#([^\"]+)\"", page), *re.findall(r"url\(#([^)]+)\)", page)}
+    assert references <= set(ids)
 
 
 def test_names_are_text_and_never_markup():
-    nasty = "<script>alert(1)</script>\"'&"
-    rows = full().rows[0]
-    named = replace(rows, artifact=replace(rows.artifact, manifest=replace(rows.artifact.manifest, model=nasty)))
+    name = "<script>alert(1)</script>\"'&"
+    first = full().rows[0]
+    named = replace(first, artifact=replace(first.artifact, manifest=replace(first.artifact.manifest, model=name)))
     text = render("html", report(named))
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
@@ -99,18 +99,18 @@ def test_no_chart_shows_two_tiers(page):
     assert all(sum(f"tier {tier}" in label for tier in TIERS) == 1 for label in labels)
 
 
-def test_no_trade_off_rests_on_the_analytic_bound(page):
+def test_no_trade_off_uses_the_analytic_bound(page):
     assert "tier analytic" not in section(page, "tradeoffs")
 
 
-def test_every_latency_of_the_tables_stands_beside_its_tier(page):
+def test_every_latency_of_the_tables_has_its_tier(page):
     for name in ("t-side-by-side", "t-tradeoffs"):
         rows = page.partition(f'id="{name}"')[2].partition("<tbody>")[2].partition("</table>")[0].split("<tr")[1:]
         assert len(rows) > 6
         assert all(sum(f">{tier}<" in item for tier in TIERS) == 1 for item in rows)
 
 
-def test_the_emulated_tier_has_its_interval_or_says_that_nobody_calibrated_it():
+def test_the_emulated_tier_has_its_interval_or_is_marked_uncalibrated():
     assert "3.21 ms (3 ms .. 3.4 ms)" in render("html", report(row(measurements=[emulated()])))
     bare = emulated(low_ms=None, high_ms=None, calibration="uncalibrated")
     assert "3.21 ms (uncalibrated)" in render("html", report(row(measurements=[bare])))
@@ -120,13 +120,13 @@ def test_every_tier_is_explained():
     assert set(TIER_WORDS) == set(TIERS)
 
 
-def test_the_evidence_has_tolerances_and_the_commands_that_make_the_figures(page):
+def test_the_evidence_has_tolerances_and_the_commands_that_reproduce_the_figures(page):
     text = section(page, "evidence")
     assert "&gt;= 20" in text
     for command in (
         "edgekit export model0 --framework keras --target tflite:int8 --route keras,tflite",
         "edgekit validate model0 --framework keras --target tflite:int8",
-        # the emulated tier was asked for with four threads, of which the host had one
+        # four threads were requested for the emulated tier; the host had one
         "edgekit bench tiny --framework keras --target tflite:int8"
         " --device raspberry-pi-4b --tier emulated --threads 4",
         "edgekit bench tiny --framework keras --target tflite:int8 --device pixel-2 --threads 1",
@@ -134,10 +134,10 @@ def test_the_evidence_has_tolerances_and_the_commands_that_make_the_figures(page
         assert f"<dd>{command}\n" in text
 
 
-def test_hard_inputs_are_named_where_they_were_tried():
+def test_the_stress_input_with_the_largest_error_is_named():
     checked = replace(validation(comparison()), stress=(comparison(sqnr=21.5),), stress_cases=("a", "b", "c", "zeros"))
     text = render("html", report(row(checked=checked)))
-    assert "output y, stress inputs, furthest on zeros" in text
+    assert "output y, stress inputs, largest error on zeros" in text
     assert "<dd>edgekit validate tiny --framework keras --target tflite:int8 --stress\n" in text
 
 
@@ -157,18 +157,18 @@ def test_the_verdict_of_an_emulated_core_has_a_column_and_its_evidence():
 
 
 def test_error_by_layer_has_a_chart_a_table_and_its_command():
-    twin = replace(by_layer("onnx:int8", leap=False), reference="onnx:float32", only_actual=tuple("abcde"))
-    text = render("html", report(row(layers=by_layer()), row("onnx:int8", layers=twin), row("onnx:int4")))
-    leaping, sound, bare = section(text, "evidence").split('<details class="evidence"')[1:]
+    counterpart = replace(by_layer("onnx:int8", diverges=False), reference="onnx:float32", only_actual=tuple("abcde"))
+    text = render("html", report(row(layers=by_layer()), row("onnx:int8", layers=counterpart), row("onnx:int4")))
+    diverging, sound, bare = section(text, "evidence").split('<details class="evidence"')[1:]
     assert re.search(
-        r'<svg [^>]*aria-label="tiny/keras tflite:int8: SQNR of 4 layers [^"]*the error leaps at dense"', leaping
+        r'<svg [^>]*aria-label="tiny/keras tflite:int8: SQNR of 4 layers [^"]*divergence at dense"', diverging
     )
-    assert 'golden samples: <span class="bad">the error leaps at dense</span>' in leaping
-    assert "<tr><th>1 conv0<td>exact<td>0.99990<td>0\n" in leaping
-    assert '<tr class="bad"><th>3 dense<td>29.0 dB<td>0.99990<td>0.008\n' in leaping
-    assert "Only in the artifact: Quantize<" in leaping
-    assert "<dd>edgekit diff build/tiny/keras/tflite-int8\n" in leaping
-    assert "against onnx:float32, 16 golden samples: <span>the error leaps nowhere</span>" in sound
+    assert 'golden samples: <span class="bad">divergence at dense</span>' in diverging
+    assert "<tr><th>1 conv0<td>exact<td>0.99990<td>0\n" in diverging
+    assert '<tr class="bad"><th>3 dense<td>29.0 dB<td>0.99990<td>0.008\n' in diverging
+    assert "Only in the artifact: Quantize<" in diverging
+    assert "<dd>edgekit diff build/tiny/keras/tflite-int8\n" in diverging
+    assert "against onnx:float32, 16 golden samples: <span>no divergence</span>" in sound
     assert "Only in the artifact: a, b, c and 2 more<" in sound
     assert "<dd>edgekit diff build/tiny/keras/onnx-float32 build/tiny/keras/onnx-int8\n" in sound
     assert "by-layer" not in bare
@@ -200,9 +200,9 @@ def test_a_tuned_variant_has_a_column_of_its_own_beside_the_untuned_one():
 
 def test_a_size_is_compared_with_the_untuned_float32_file_of_the_target():
     def sized(variant, size_bytes):
-        made = row(variant)
-        manifest = replace(made.artifact.manifest, size_bytes=size_bytes)
-        return replace(made, artifact=replace(made.artifact, manifest=manifest))
+        artifact_row = row(variant)
+        manifest = replace(artifact_row.artifact.manifest, size_bytes=size_bytes)
+        return replace(artifact_row, artifact=replace(artifact_row.artifact, manifest=manifest))
 
     rows = sized("tflite:float32", 4000), sized("tflite:int8", 1000), sized("tflite:float32-tuned", 2000)
     table = section(render("html", report(*rows)), "t-artifacts")
@@ -237,7 +237,7 @@ def test_a_chart_names_the_tuned_variant_as_such():
         ("1.23 MB", 1_234_567, None),
         ("12.4 us", 0.01242, None),
         ("1,000", 1000, None),
-        ("28 %", 0.2842, "0.2842"),  # what is seen says less than the figure
+        ("28 %", 0.2842, "0.2842"),  # the text is rounded more than the figure
         ("+0.12", 0.0012, "0.0012"),  # points
         ("-0.5 .. +0.3", 0.003, "0.003"),
         ("3.21 ms (3 ms .. 3.4 ms)", 3.21, None),
@@ -247,11 +247,11 @@ def test_a_chart_names_the_tuned_variant_as_such():
         ("passed 3", 0, "0"),
     ],
 )
-def test_the_page_is_told_what_to_sort_by_only_where_the_text_does_not_say_it(text, sort, key):
+def test_a_cell_has_a_sort_value_only_if_the_page_cannot_read_it_from_the_text(text, sort, key):
     assert Cell(text, sort).sort_key(Column("figure", True)) == key
 
 
-def test_what_was_not_done_is_left_out():
+def test_sections_without_figures_are_omitted():
     text = render("html", report(row(checked=validation(comparison()))))
     assert 'id="devices"' not in text
     assert 'id="classes"' not in text
@@ -261,7 +261,7 @@ def test_what_was_not_done_is_left_out():
 
 def test_a_model_without_a_task_metric_is_named():
     rows = [*full(1).rows, row(model="own", checked=replace(validation(comparison()), drift=None))]
-    assert "without a task metric on a test set: own/keras" in render("html", report(*rows))
+    assert "Not shown, since they have no task metric on a test set: own/keras." in render("html", report(*rows))
 
 
 def test_classes_have_the_names_that_the_model_gives_them():
@@ -270,14 +270,13 @@ def test_classes_have_the_names_that_the_model_gives_them():
     assert ">+10.0\n" in section(render("html", full(1)), "classes")
 
 
-def test_what_failed_stands_first():
-    made = mixed_report()
-    text = render("html", made)
+def test_failed_rules_come_first():
+    text = render("html", mixed_report())
     assert all(text.index("exceeds the limit") < text.index(f'id="{name}"') for name in ("artifacts", "evidence"))
     assert "rules judged on 3 artifacts: 2 FAILED" in text
 
 
-def test_precisions_and_targets_can_be_told_apart():
+def test_each_precision_has_a_color_and_each_target_a_marker_of_its_own():
     assert len({color_of(name) for name in PRECISIONS}) == len(PRECISIONS)
     targets = ("executorch", "lite-interpreter", "onnx", "tflite", "torchscript")
     assert len({marker_of(name, targets) for name in targets}) == len(targets)
@@ -291,7 +290,7 @@ def test_a_report_on_all_reference_models_and_two_devices_stays_small():
     assert len(render("html", full(20, variants, 20)).encode()) < LIMIT_BYTES
 
 
-def test_without_its_packages_it_says_what_to_install(monkeypatch):
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr(Requirement, "installed", lambda self: False)
     with pytest.raises(
         MissingDependency, match=r"format html needs matplotlib, jinja2; .*pip install 'edgekit\[report\]'"

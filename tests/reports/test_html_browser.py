@@ -1,4 +1,4 @@
-"""The HTML page in a real browser: drawn, sorted, filtered, dark, narrow, on paper, by keyboard."""
+"""The HTML page in a real browser: charts, sorting, filters, dark mode, narrow screens, print, keyboard."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The pages that are looked at, written once."""
+    """The pages that the tests open, written once."""
     folder = tmp_path_factory.mktemp("pages")
     changed = report(*full().rows, *mixed_report().rows, row(model="bare"))
     for name, made in (("full", changed), ("empty", report())):
@@ -56,13 +56,13 @@ def files(tmp_path_factory):
 
 
 def sized(size_bytes: int) -> Any:
-    made = row(model=f"of{size_bytes}")
-    manifest = replace(made.artifact.manifest, size_bytes=size_bytes)
-    return replace(made, artifact=replace(made.artifact, manifest=manifest))
+    artifact_row = row(model=f"of{size_bytes}")
+    manifest = replace(artifact_row.artifact.manifest, size_bytes=size_bytes)
+    return replace(artifact_row, artifact=replace(artifact_row.artifact, manifest=manifest))
 
 
 class Page:
-    """A page, and what went wrong on it."""
+    """A page with its console errors and its requests."""
 
     def __init__(self, page: Any, file: Path) -> None:
         self.page = page
@@ -91,7 +91,7 @@ class Page:
 
 @pytest.fixture
 def look(browser, files):
-    """Opens a page; at the end there was no error on it, and nothing was fetched but the page."""
+    """Opens a page; checks at the end that it had no errors and loaded nothing else."""
     opened: list[Page] = []
 
     def opener(name: str = "full", **options: Any) -> Page:
@@ -173,7 +173,7 @@ def test_sizes_sort_by_bytes_and_not_by_text(look):
     assert first.index("1 ms") < first.index("3 ms")
 
 
-def test_quantities_sort_by_what_they_are_in_any_unit(look):
+def test_quantities_sort_by_value_across_units(look):
     page = look("sizes")
     button = page.head("t-artifacts", "size").get_by_role("button")
     button.click()
@@ -190,7 +190,7 @@ def test_only_one_column_is_the_sorted_one(look):
     assert sorted_ones.all_inner_texts() == ["model"]
 
 
-def test_the_keyboard_sorts_and_its_focus_is_seen(look):
+def test_the_keyboard_sorts_with_a_visible_focus(look):
     page = look()
     page.head("t-artifacts", "size").get_by_role("button").focus()
     page.page.keyboard.press("Tab")
@@ -224,7 +224,7 @@ def test_filters_narrow_one_another_down_and_can_be_lifted(look):
     assert page.page.locator("#shown").inner_text() == ""
 
 
-def test_what_failed_can_be_shown_alone(look):
+def test_failed_artifacts_can_be_shown_alone(look):
     page = look()
     page.page.locator("#by-verdict").select_option("failed")
     assert page.column("t-artifacts", "rules") == ["FAILED 2 of 2"]
@@ -288,7 +288,7 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(look):
     assert page.page.locator("#t-artifacts").is_visible()
 
 
-def test_a_variant_leads_to_its_evidence_and_opens_it(look):
+def test_a_variant_links_to_its_evidence_and_opens_it(look):
     page = look()
     page.page.locator("#t-artifacts").get_by_role("link", name="onnx:int8").first.click()
     opened = page.page.locator("#evidence details[open]")
@@ -296,7 +296,7 @@ def test_a_variant_leads_to_its_evidence_and_opens_it(look):
     assert "edgekit export model0 --framework keras --target onnx:int8" in opened.inner_text()
 
 
-def test_every_tables_variants_lead_to_their_evidence(look):
+def test_the_variants_of_every_table_link_to_their_evidence(look):
     page = look()
     links = page.page.locator("table.figures tbody th a")
     rows = page.page.locator("table.figures tbody tr:has(th)").count()
@@ -311,8 +311,8 @@ def test_the_evidence_is_a_table_to_a_screen_reader(look):
     opened = page.page.locator("#evidence details.evidence[open]")
     assert opened.get_by_role("rowheader", name="sqnr_db").count() == 2  # here, and on the emulated core
     assert opened.get_by_role("columnheader").all_inner_texts() == ["figure", "value", "tolerance", "verdict"]
-    assert opened.get_by_role("img", name="the error leaps at dense").bounding_box()["height"] > 60
-    opened.locator("summary", has_text="Layer by layer").click()
+    assert opened.get_by_role("img", name="divergence at dense").bounding_box()["height"] > 60
+    opened.locator("summary", has_text="Table of all layers").click()
     assert opened.get_by_role("rowheader", name="3 dense").count() == 1
     assert opened.get_by_role("columnheader").all_inner_texts()[4:] == ["layer", "SQNR", "cosine", "max error"]
     color = "item => getComputedStyle(item).color"
@@ -320,7 +320,7 @@ def test_the_evidence_is_a_table_to_a_screen_reader(look):
     assert passed == page.page.locator("p.verdict, .good").last.evaluate(color)
 
 
-def test_paper_is_light_and_has_all_the_evidence(look):
+def test_print_is_light_and_shows_all_the_evidence(look):
     page = look(color_scheme="dark")
     page.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     page.page.emulate_media(media="print")

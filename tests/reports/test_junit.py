@@ -1,4 +1,4 @@
-"""JUnit XML, against the schema that Jenkins's xUnit plugin reads it by."""
+"""JUnit XML, validated against the schema of Jenkins's xUnit plugin."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def test_the_document_is_valid(made):
     parsed(made)
 
 
-def test_a_suite_an_artifact_and_a_case_a_rule():
+def test_each_artifact_is_a_suite_and_each_rule_a_case():
     document = parsed(mixed_report())
     assert [suite.get("name") for suite in document] == [
         "tiny/keras tflite:int8",
@@ -45,7 +45,7 @@ def test_a_case_on_a_device_says_so():
     assert [case.get("name") for case in parsed(made).iter("testcase")] == ["peak_memory_bytes on pixel-2"]
 
 
-def test_what_xml_has_no_character_for_is_replaced():
+def test_characters_that_xml_cannot_represent_are_replaced():
     broken = replace(verdict(False, figure=None), detail="it wrote \x00 \x1b[31m <&> \ud800")
     (failure,) = parsed(report(row(verdicts=[broken]))).iter("failure")
     assert failure.get("message").endswith("it wrote \ufffd \ufffd[31m <&> \ufffd")

@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn by matplotlib: small, printable, the same bytes for the same figures."""
+"""Charts as SVG, drawn by matplotlib: small, printable, and the same bytes for the same figures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from edgekit.reports._html.svg import TIP, element
 
 INK, FAINT, GRID = "#1b1f24", "#5c6570", "#d9dde2"
 DIVERGENCE = "#b3261e"
+# Distinguishable with color blindness (after Okabe and Ito, Color Universal Design, 2008), with a contrast of at least
+# 3:1 to the page's background (WCAG 2.2, 1.4.11). In the page they are the CSS variables --s0 to --s5.
 SERIES = ("#0a66b0", "#3d9bdc", "#b86e00", "#00805a", "#a8457f", "#c4451c")
-"""In the page: --s0 to --s5. Told apart by the colour-blind (after Okabe and Ito), 4.5:1 on the page's ground."""
 
+# Each color of a drawing becomes the CSS variable of the page, so that one drawing serves light and dark.
 _VARIABLES = {
     DIVERGENCE: "--bad",
     INK: "--ink",
@@ -26,13 +28,13 @@ _VARIABLES = {
 }
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE = {
-    "svg.hashsalt": "edgekit",
+    "svg.hashsalt": "edgekit",  # a fixed salt: the same ids in every run
     "path.simplify": False,
     "svg.fonttype": "none",
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "text.color": INK,
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "text.parse_math": False,  # names may contain dollar signs
     "axes.edgecolor": FAINT,
     "axes.labelcolor": FAINT,
     "axes.linewidth": 0.6,
@@ -47,20 +49,21 @@ _STYLE = {
     "ytick.color": FAINT,
     "xtick.labelcolor": FAINT,
     "ytick.labelcolor": INK,
-    "xtick.major.size": 0,  # the grid says where
+    "xtick.major.size": 0,  # the grid marks the places
     "ytick.major.size": 0,
     "xtick.major.pad": 6,
     "ytick.major.pad": 6,
     "xtick.minor.visible": False,
 }
-_LOG_FROM = 8  # the largest over the smallest: from here on an axis is logarithmic
+# An axis is logarithmic if its largest value is at least this many times the smallest one.
+_LOG_RATIO = 8
 
 Format = Callable[[float], str]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows, and how its numbers are written."""
+    """The label of an axis, and the format of its numbers."""
 
     label: str
     format: Format
@@ -68,7 +71,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """One artifact in a scatter; on its front it is filled and named."""
+    """One artifact in a scatter plot; on the Pareto front it is filled and named."""
 
     name: str
     target: str
@@ -80,7 +83,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Span:
-    """One line of a chart of ranges: a dot at `middle`, a thick line over `inner`, a thin one over `outer`."""
+    """One row of a range chart: a dot at `middle`, a thick line over `inner`, a thin line over `outer`."""
 
     middle: float
     inner: tuple[float, float] | None = None
@@ -88,24 +91,24 @@ class Span:
 
 
 def color_of(precision: str) -> str:
-    """The colour of a precision."""
+    """Return the color of a precision."""
     return SERIES[PRECISIONS.index(precision) % len(SERIES)]
 
 
 def marker_of(target: str, targets: Sequence[str]) -> str:
-    """The marker of a target among all targets of the page."""
+    """Return the marker of a target among all targets of the page."""
     return _MARKERS[list(targets).index(target) % len(_MARKERS)]
 
 
 @contextmanager
-def _figure(width: float, height: float, fitted: bool = True) -> Iterator[Any]:
-    """A matplotlib figure of so many inches, its axes `fitted` into it."""
+def _figure(width: float, height: float, fit_axes: bool = True) -> Iterator[Any]:
+    """Yield a matplotlib figure; width and height in inches."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained" if fitted else None)
+        figure = Figure(figsize=(width, height), layout="constrained" if fit_axes else None)
         FigureCanvasSVG(figure)
         yield figure
 
@@ -115,13 +118,14 @@ def _svg(figure: Any, title: str) -> str:
 
 
 def _scale(axis: Any, which: str, values: Sequence[float], format_: Format) -> None:
-    """Logarithmic where the values span much, linear where they do not; labels in the values' own unit."""
+    """Make the axis logarithmic if the values span a wide range, linear otherwise; labels are in the values' unit."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     line = getattr(axis, f"{which}axis")
     low, high = min(values), max(values)
-    if low > 0 and high / low >= _LOG_FROM:
+    if low > 0 and high / low >= _LOG_RATIO:
         getattr(axis, f"set_{which}scale")("log")
+        # more ticks per decade the narrower the range, so that an axis has about four to eight labels
         steps = (1.0, 2.0, 5.0) if high / low < 40 else (1.0, 3.0) if high / low < 400 else (1.0,)
         line.set_major_locator(LogLocator(subs=steps, numticks=12))
         line.set_minor_locator(NullLocator())
@@ -149,7 +153,7 @@ def _marker(axes: Any, point: Point, targets: Sequence[str], tip: str) -> None:
 
 
 def _step(points: Sequence[Point], less_is_better: bool) -> tuple[list[float], list[float]]:
-    """The line that the front draws: from each point on it sideways, then to the level of the next."""
+    """Return the staircase through the points on the Pareto front."""
     front = sorted((point.x, point.y if less_is_better else -point.y) for point in points if point.on_front)
     xs, ys = [front[0][0]], [front[0][1]]
     for (_, level), (x, y) in pairwise(front):
@@ -169,8 +173,18 @@ def scatter(
     less_is_better: bool,
     margin: float,
 ) -> str:
-    """Artifacts by a cost and a metric. `level` is the source's metric, a dashed line; `margin` the least distance of
-    the metric's ends from the frame, in its own unit."""
+    """Return a scatter plot of artifacts by a cost and a metric, with their Pareto front.
+
+    Args:
+        title: The text alternative of the chart.
+        points: The artifacts.
+        x: The axis of the cost.
+        y: The axis of the metric.
+        targets: All targets of the page, which share their markers.
+        level: The metric of the source model, drawn as a dashed line.
+        less_is_better: Whether a lower metric is better.
+        margin: The least distance of the metrics from the frame, in the unit of the metric.
+    """
     with _figure(4.3, 3.1) as figure:
         axes = figure.add_subplot()
         _scale(axes, "x", [point.x for point in points], x.format)
@@ -191,16 +205,17 @@ def scatter(
 
 
 def _name(figure: Any, axes: Any, points: Sequence[Point], *, below: bool) -> None:
-    """Writes the names of the points beside them, on the side that has room, one above the other where they meet."""
+    """Annotate the points with their names: above, or `below`, shifted where two names would overlap."""
     figure.draw_without_rendering()
     left, right = axes.bbox.x0, axes.bbox.x1
-    taken: list[tuple[float, float]] = []
+    placed: list[tuple[float, float]] = []
     for point in sorted(points, key=lambda item: item.x):
         px, py = axes.transData.transform((point.x, point.y))
+        # offsets in pixels: the marker's radius and the text's height; a name is about 110 wide and 11 high
         rise = -13 if below else 8
-        while any(abs(px - x) < 110 and abs(py + rise - y) < 11 for x, y in taken):
+        while any(abs(px - x) < 110 and abs(py + rise - y) < 11 for x, y in placed):
             rise += -11 if below else 11
-        taken.append((px, py + rise))
+        placed.append((px, py + rise))
         share = (px - left) / (right - left)
         axes.annotate(
             point.name,
@@ -220,16 +235,24 @@ def ranges(
     colors: Sequence[str],
     x: Axis,
 ) -> str:
-    """A line for each row and series, on one axis; None where a series has nothing for a row."""
+    """Return a range chart: for each row one line per series, all on one axis.
+
+    Args:
+        title: The text alternative of the chart.
+        rows: The names of the rows.
+        series: The spans of each series, one per row; None leaves the line out.
+        colors: The color of each series.
+        x: The axis of the values.
+    """
     count = len(series)
     with _figure(5.6, 0.62 + len(rows) * max(0.21, 0.13 * count + 0.06)) as figure:
         axes = figure.add_subplot()
-        spans = [span for found in series.values() for span in found if span is not None]
+        spans = [span for spans_of_rows in series.values() for span in spans_of_rows if span is not None]
         _scale(axes, "x", [end for span in spans for end in _ends(span)], x.format)
         placed = [
             (place + (index - (count - 1) / 2) * 0.7 / max(count, 2), place, span, colors[index])
-            for index, found in enumerate(series.values())
-            for place, span in enumerate(found)
+            for index, spans_of_rows in enumerate(series.values())
+            for place, span in enumerate(spans_of_rows)
             if span is not None
         ]
         _lines(axes, [(height, span.outer, color) for height, _, span, color in placed], 1.0)
@@ -250,64 +273,68 @@ def _ends(span: Span) -> tuple[float, ...]:
     return (span.middle, *(span.inner or ()), *(span.outer or ()))
 
 
-def layers(title: str, values: Sequence[float | None], leap: int) -> str:
-    """SQNR in dB of layers in the order of computation, None where one is exact: those stand above all others.
+def layers(title: str, values: Sequence[float | None], divergence: int) -> str:
+    """Return a line chart of the SQNR by layer.
 
-    `leap` is the place, counted from 1, where the error leaps; 0 where it does nowhere.
+    Args:
+        title: The text alternative of the chart.
+        values: The SQNR of each layer in dB, in the order of computation; None, drawn above all others, for exact ones.
+        divergence: The number of the layer where the error diverges, counted from 1; 0 if it diverges nowhere.
     """
     from matplotlib.ticker import MaxNLocator
 
-    known = [value for value in values if value is not None]
-    low, high = min(known, default=0.0), max(known, default=0.0)
-    top = high + max(3.0, 0.15 * (high - low)) if len(known) < len(values) else high
+    finite = [value for value in values if value is not None]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    top = high + max(3.0, 0.15 * (high - low)) if len(finite) < len(values) else high
     places = list(range(1, len(values) + 1))
     heights = [top if value is None else value for value in values]
-    with _figure(5.6, 1.75, fitted=False) as figure:
-        axes = figure.add_axes((0.115, 0.2, 0.87, 0.74))  # fitting it takes longer than drawing it
-        if leap:
-            axes.axvline(leap, color=DIVERGENCE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    with _figure(5.6, 1.75, fit_axes=False) as figure:
+        axes = figure.add_axes((0.115, 0.2, 0.87, 0.74))  # constrained layout takes longer than drawing
+        if divergence:
+            axes.axvline(divergence, color=DIVERGENCE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         axes.plot(places, heights, color=SERIES[0], linewidth=1, zorder=2)
         _dots(axes, places, heights, SERIES[0])
-        if leap:
-            _dots(axes, places[leap - 1 : leap], heights[leap - 1 : leap], DIVERGENCE)
+        if divergence:
+            _dots(axes, places[divergence - 1 : divergence], heights[divergence - 1 : divergence], DIVERGENCE)
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.yaxis.set_major_formatter(lambda value, _place: f"{value:.0f} dB")
         axes.set_xlim(0.5, len(values) + 0.5)
-        axes.set_ylim(*_room(low, top))
+        axes.set_ylim(*_padded(low, top))
         axes.set_xlabel("layer, in the order of computation", labelpad=1)
         axes.grid(visible=False, axis="x")
         return _svg(figure, title)
 
 
-def _room(low: float, high: float) -> tuple[float, float]:
-    """Ends of an axis that leave the ends of what it shows some room."""
+def _padded(low: float, high: float) -> tuple[float, float]:
+    """Return the limits of an axis in dB with a margin at both ends."""
     pad = max(2.0, 0.12 * (high - low))
     return low - pad, high + pad
 
 
 def _dots(axes: Any, xs: Sequence[float], ys: Sequence[float], color: str) -> None:
-    """Dots in one path: lines of no length with round ends."""
+    """Draw all dots as one path, lines of zero length with round caps: a fraction of the bytes of single markers."""
     ends = [(x, x, math.nan) for x in xs], [(y, y, math.nan) for y in ys]
     flat = ([value for item in side for value in item] for side in ends)
     axes.plot(*flat, color=color, linewidth=4.5, solid_capstyle="round", zorder=3)
 
 
 def _lines(axes: Any, spans: Sequence[tuple[float, tuple[float, float] | None, str]], width: float) -> None:
-    """Sideways lines, (height, ends, colour) each; those of one colour are one path."""
+    """Draw horizontal lines, (height, ends, color) each; those of one color are one path."""
     for color in dict.fromkeys(color for _, ends, color in spans if ends is not None):
         xs: list[float] = []
         ys: list[float] = []
-        for height, ends, own in spans:
-            if ends is not None and own == color:
+        for height, ends, line_color in spans:
+            if ends is not None and line_color == color:
                 xs += [*ends, math.nan]
                 ys += [height, height, math.nan]
         axes.plot(xs, ys, color=color, linewidth=width, alpha=0.55, solid_capstyle="butt")
 
 
 def key_of(names: Sequence[tuple[str, str, str]], title: str) -> str:
-    """A legend: (text, marker, colour) of each entry, in one line."""
-    with _figure(0.25 + sum(0.34 + 0.078 * len(name) for name, _, _ in names), 0.24, fitted=False) as figure:
+    """Return a legend in one line; an entry is (text, marker, color)."""
+    # widths in inches: 0.34 for marker and gap, 0.078 for a character of 9 pt
+    with _figure(0.25 + sum(0.34 + 0.078 * len(name) for name, _, _ in names), 0.24, fit_axes=False) as figure:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set_xlim(0, figure.get_figwidth())
@@ -321,10 +348,10 @@ def key_of(names: Sequence[tuple[str, str, str]], title: str) -> str:
 
 
 def target_key(targets: Sequence[str]) -> str:
-    """The markers."""
+    """Return the legend of the markers."""
     return key_of([(name, marker_of(name, targets), FAINT) for name in targets], "Markers: " + ", ".join(targets))
 
 
 def color_key(names: Sequence[tuple[str, str]], title: str) -> str:
-    """(name, colour) as dots."""
+    """Return a legend of colors; an entry is (name, color)."""
     return key_of([(name, "o", color) for name, color in names], title)

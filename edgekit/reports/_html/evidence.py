@@ -1,4 +1,4 @@
-"""Each figure of an artifact beside its tolerance, its tier, and the command that makes it anew."""
+"""The section Evidence: each figure of an artifact with its tolerance, its tier and the command that reproduces it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,15 @@ EXPORT, VALIDATE, DIFF, CHECK = "export", "validate", "diff", "check"
 
 @dataclass(frozen=True)
 class Fact:
-    """One figure: where it stands (an output, the test set, a device with its tier), and which command makes it."""
+    """One figure of an artifact.
+
+    Attributes:
+        figure: The name of the figure.
+        limit: Its tolerance or budget as text.
+        where: What the figure belongs to: an output, the test set, or a tier.
+        command: The name of the command that reproduces it, as in `Evidence.commands`.
+        verdict: `passed`, `FAILED`, with `, undecided` where that applies; empty for a figure without a limit.
+    """
 
     figure: str
     value: str
@@ -49,13 +57,13 @@ class Fact:
 
     @property
     def mark(self) -> str:
-        """`bad` or `doubt`; what passed needs none."""
+        """The CSS class: `bad`, `doubt`, or empty for what passed."""
         return "bad" if "FAILED" in self.verdict else "doubt" if "undecided" in self.verdict else ""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Facts of the same place that the same command makes."""
+    """Figures of one place that the same command reproduces."""
 
     command: str
     where: str
@@ -64,7 +72,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is known about one artifact. `commands` are named as the groups name them."""
+    """Everything that the report holds on one artifact; `commands` maps the names that groups use to command lines."""
 
     key: str
     subject: str
@@ -80,7 +88,7 @@ class Evidence:
 
 
 def evidence(row: ReportRow) -> Evidence:
-    """What the report has on one artifact."""
+    """Return everything that the report holds on one artifact."""
     manifest = row.artifact.manifest
     stress = row.validation is not None and bool(row.validation.stress)
     benches = tuple((f"bench {item.device}", bench_command(item)) for item in row.measurements)
@@ -91,7 +99,7 @@ def evidence(row: ReportRow) -> Evidence:
         manifest.target,
         manifest.precision,
         verdict_of(row),
-        tuple(_about(row)),
+        tuple(_properties(row)),
         _grouped([*_exported(row), *_validated(row), *_emulated(row), *_benched(row), *_checked(row)]),
         tuple(verdict.sentence for verdict in row.verdicts if not verdict.passed),
         (
@@ -108,10 +116,10 @@ def evidence(row: ReportRow) -> Evidence:
 
 def _grouped(facts: Sequence[Fact]) -> tuple[Group, ...]:
     runs = groupby(facts, key=lambda fact: (fact.command, fact.where))
-    return tuple(Group(command, where, tuple(found)) for (command, where), found in runs)
+    return tuple(Group(command, where, tuple(group)) for (command, where), group in runs)
 
 
-def _about(row: ReportRow) -> Iterator[tuple[str, str]]:
+def _properties(row: ReportRow) -> Iterator[tuple[str, str]]:
     manifest = row.artifact.manifest
     yield "file", manifest.file
     yield "sha256", manifest.sha256
@@ -119,7 +127,7 @@ def _about(row: ReportRow) -> Iterator[tuple[str, str]]:
     yield "runtime", manifest.runtime
     if manifest.versions:
         yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
-    yield "same bytes again", "yes" if manifest.reproducible else f"no: {manifest.not_reproducible_because}"
+    yield "reproducible", "yes" if manifest.reproducible else f"no: {manifest.not_reproducible_because}"
     for note in manifest.notes:
         yield "note", note
 
@@ -129,7 +137,7 @@ def _exported(row: ReportRow) -> Iterator[Fact]:
     if row.measurements:
         compressed = row.measurements[0].compressed_bytes
         yield Fact(
-            "size under gzip -9", format_bytes(compressed), NOTHING, "model file", f"bench {row.measurements[0].device}"
+            "size after gzip -9", format_bytes(compressed), NOTHING, "model file", f"bench {row.measurements[0].device}"
         )
 
 
@@ -139,7 +147,7 @@ def _validated(row: ReportRow) -> Iterator[Fact]:
     for item in row.validation.comparisons:
         yield from _compared(item, f"output {item.output}, {item.samples} golden samples", VALIDATE)
     for item in row.validation.stress:
-        where = f"output {item.output}, stress inputs, furthest on {row.validation.stress_case(item)}"
+        where = f"output {item.output}, stress inputs, largest error on {row.validation.stress_case(item)}"
         yield from _compared(item, where, VALIDATE)
     for item in row.validation.batches:
         yield from _compared(item, f"output {item.output}, {item.samples} golden samples", VALIDATE)
@@ -148,18 +156,19 @@ def _validated(row: ReportRow) -> Iterator[Fact]:
 
 
 def _emulated(row: ReportRow) -> Iterator[Fact]:
-    """What it computes on devices' emulated cores, against the source and against this host."""
+    """Yield the comparisons of outputs on emulated cores with those of the source, and of this host."""
     for validation in row.emulated:
-        for to, compared in (("the source", validation.comparisons), ("the host", validation.against_host)):
-            for item in compared:
-                where = f"output {item.output}, emulated, against {to}"
-                yield from _compared(_told(item), where, f"{VALIDATE} {validation.device}")
+        references = (("the source", validation.comparisons), ("the host", validation.against_host))
+        for reference, comparisons in references:
+            for comparison in comparisons:
+                where = f"output {comparison.output}, emulated, against {reference}"
+                yield from _compared(_main_figures(comparison), where, f"{VALIDATE} {validation.device}")
 
 
-def _told(item: Comparison) -> Comparison:
-    """With the largest error, and what is judged: the rest is much as it is on the host."""
-    figures = tuple(figure for figure in item.figures if figure.limit is not None or figure.name == "max_abs_error")
-    return replace(item, figures=figures)
+def _main_figures(comparison: Comparison) -> Comparison:
+    """Return the comparison with the largest error and the figures that have a limit; the host has all others."""
+    figures = (figure for figure in comparison.figures if figure.limit is not None or figure.name == "max_abs_error")
+    return replace(comparison, figures=tuple(figures))
 
 
 def _compared(item: Comparison, where: str, command: str) -> Iterator[Fact]:
@@ -178,12 +187,12 @@ def _drifted(drift: Drift) -> Iterator[Fact]:
     yield Fact(f"{drift.metric}, artifact", metric_text(drift, drift.artifact), NOTHING, where, VALIDATE)
     yield Fact("drop", drop_text(drift, drift.drop), NOTHING, where, VALIDATE)
     if drift.interval is not None:
-        yield Fact("drop, 95 % between", interval_text(drift), NOTHING, where, VALIDATE)
+        yield Fact("drop, 95 % interval", interval_text(drift), NOTHING, where, VALIDATE)
     if drift.detectable is not None:
-        yield Fact("drops below this go unseen", drop_text(drift, drift.detectable), NOTHING, where, VALIDATE)
+        yield Fact("smallest detectable drop", drop_text(drift, drift.detectable), NOTHING, where, VALIDATE)
     if drift.lost is not None:
         p_value = "" if drift.p_value is None else f", p {drift.p_value:.3g}"
-        yield Fact("samples lost, won", f"{drift.lost}, {drift.won}{p_value}", NOTHING, where, VALIDATE)
+        yield Fact("newly wrong, newly right", f"{drift.lost}, {drift.won}{p_value}", NOTHING, where, VALIDATE)
     if drift.top1_agreement is not None:
         limit = drift.min_top1_agreement
         verdict = "" if limit is None else _word(drift.passed)
@@ -201,14 +210,14 @@ def _benched(row: ReportRow) -> Iterator[Fact]:
             threads = threads_of(item, tier)
             if threads is not None:
                 yield Fact("threads", str(threads), NOTHING, where, command)
-            for name, text in _beside(item, tier):
+            for name, text in _tier_figures(item, tier):
                 yield Fact(name, text, NOTHING, where, command)
         for note in item.notes:
             yield Fact("note", note, NOTHING, "", command)
 
 
-def _beside(item: Measurement, tier: str) -> Iterator[tuple[str, str]]:
-    """What else was found out in the tier."""
+def _tier_figures(item: Measurement, tier: str) -> Iterator[tuple[str, str]]:
+    """Yield the figures of a tier beside its latency and threads."""
     if tier == "host":
         yield "load", format_ms(item.load_ms)
         yield "first inference", format_ms(item.first_inference_ms)
@@ -216,7 +225,7 @@ def _beside(item: Measurement, tier: str) -> Iterator[tuple[str, str]]:
             yield "peak memory", format_bytes(item.host_peak_memory_bytes)
     if tier == "emulated" and item.emulated is not None:
         yield f"instructions, {item.emulated.cpu}", format_count(item.emulated.counts.instructions)
-        yield "lines from memory", format_count(item.emulated.counts.memory_misses)
+        yield "cache misses", format_count(item.emulated.counts.memory_misses)
         if item.emulated.peak_memory_bytes is not None:
             yield "peak memory", format_bytes(item.emulated.peak_memory_bytes)
 

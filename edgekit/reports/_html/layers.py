@@ -1,4 +1,4 @@
-"""The error of an artifact layer by layer: its chart, and the table of the same figures."""
+"""The error of an artifact by layer: a chart, and a table of the same figures."""
 
 from __future__ import annotations
 
@@ -9,39 +9,47 @@ from edgekit.core.records.layer_errors import SOURCE, LayerErrors
 from edgekit.reports._html import charts
 from edgekit.reports._shared.cells import layer_cells
 
+# The names of unmatched layers that are listed; quantizers add dozens, and `edgekit diff` lists them all.
 _LISTED = 3
 
 
 @dataclass(frozen=True)
 class ByLayer:
-    """The chart, what it shows, a line for each layer (name, SQNR, cosine, max error), and which of them leaps."""
+    """The error of an artifact by layer.
+
+    Attributes:
+        svg: The chart.
+        caption: The caption of chart and table.
+        lines: Name, SQNR, cosine similarity and largest error of each layer, in the order of computation.
+        divergence: The layer where the error diverges, in words.
+        divergence_at: The number of that layer, counted from 1; 0 if the error diverges nowhere.
+        unmatched: The side, and the names of its layers that have no counterpart on the other side.
+    """
 
     svg: str
     caption: str
     lines: tuple[tuple[str, str, str, str], ...]
-    leap: str
-    leap_at: int
-    """Counted from 1; 0 where the error leaps nowhere."""
+    divergence: str
+    divergence_at: int
     unmatched: tuple[tuple[str, str], ...]
 
 
 def by_layer(layers: LayerErrors) -> ByLayer:
-    """As the page shows it."""
+    """Return chart, caption and table of a layer-wise diff."""
     first = layers.first
     at = 0 if first is None else layers.tensors.index(first) + 1
     name = f"{layers.model}/{layers.kind} {layers.variant}"
-    leap = "the error leaps nowhere" if first is None else f"the error leaps at {first.reference}"
+    divergence = "no divergence" if first is None else f"divergence at {first.reference}"
     caption = f"Error by layer against {_against(layers)}, {layers.samples} golden samples"
-    title = f"{name}: SQNR of {len(layers.tensors)} layers against {_against(layers)}; {leap}"
+    title = f"{name}: SQNR of {len(layers.tensors)} layers against {_against(layers)}; {divergence}"
     lines = tuple((item.reference, *layer_cells(item)) for item in layers.tensors)
     sides = (("the reference", layers.only_reference), ("the artifact", layers.only_actual))
-    unmatched = tuple((side, _some(names)) for side, names in sides if names)
+    unmatched = tuple((side, _abbreviated(names)) for side, names in sides if names)
     svg = charts.layers(title, [item.sqnr_db for item in layers.tensors], at)
-    return ByLayer(svg, caption, lines, leap, at, unmatched)
+    return ByLayer(svg, caption, lines, divergence, at, unmatched)
 
 
-def _some(names: Sequence[str]) -> str:
-    """A quantizer adds dozens: a few say which, and the diff lists all."""
+def _abbreviated(names: Sequence[str]) -> str:
     listed = ", ".join(names[:_LISTED])
     return listed if len(names) <= _LISTED else f"{listed} and {len(names) - _LISTED} more"
 

@@ -1,4 +1,4 @@
-"""The overview of the HTML page: a line a model, a column a variant, in each cell size, error and verdict."""
+"""The overview of the HTML page: one row per model, one column per variant; cells hold size, error and verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARKS = {"passed": "good", "failed": "bad", "not judged": "doubt"}
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """One artifact. `error` is the largest difference from the source's outputs; `verdict` is of all its rules."""
+    """One artifact; `error` is the largest difference from the source's outputs, `verdict` is on all of its rules."""
 
     size: str
     error: str
@@ -27,14 +27,19 @@ class MatrixCell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """`targets` have their precisions in order; a line has a cell for each of them all, None where nothing was made."""
+    """The overview.
+
+    Attributes:
+        targets: Each target with the names of its columns: precision, with the tag of a tuned variant.
+        lines: Each model with one cell per column; None where the model has no such artifact.
+    """
 
     targets: tuple[tuple[str, tuple[str, ...]], ...]
     lines: tuple[tuple[str, tuple[MatrixCell | None, ...]], ...]
 
 
 def matrix(report: Report) -> Matrix:
-    """Every artifact of the report in its place."""
+    """Return the overview of all artifacts of the report."""
     variants = sorted({row.artifact.manifest.variant for row in report.rows}, key=_column_order)
     targets = tuple(
         (target, tuple(_column_name(variant) for variant in columns))

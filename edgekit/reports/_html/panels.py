@@ -1,4 +1,4 @@
-"""Which charts the HTML page has: for each model its trade-offs, its latency distributions, its devices."""
+"""The charts of the HTML page: for each model trade-offs, latency by device and latency distributions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from edgekit.reports._html.charts import Axis, Point, Span
 from edgekit.reports._html.tables import NAMES, Cell, Column, Line, Table, line, metric_text, subject_of, tiers_of
 
 _HOST = "host"  # the device name of a bench without a profile
+# The least margin above and below accuracies: differences too small for a test set must not fill a chart's height.
 _SHARE_MARGIN = 0.004
-"""Accuracies that differ by less than a test set can show must not fill the whole height of a chart."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart; its caption leaves out the model, under whose heading it stands."""
+    """One chart of a model; the page puts it below a heading with the model's name."""
 
     svg: str
     caption: str
@@ -34,7 +34,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Panels:
-    """Charts of one kind, the keys to their colours and markers, and the table of the same figures."""
+    """Charts of one kind, their legends, the table of the same figures, and notes on what is missing."""
 
     panels: tuple[Panel, ...] = ()
     keys: tuple[str, ...] = ()
@@ -43,22 +43,22 @@ class Panels:
 
     @property
     def by_model(self) -> dict[str, list[Panel]]:
-        """The panels of each model, in order."""
-        found: dict[str, list[Panel]] = {}
+        """The charts of each model, in order."""
+        panels: dict[str, list[Panel]] = {}
         for panel in self.panels:
-            found.setdefault(panel.model, []).append(panel)
-        return found
+            panels.setdefault(panel.model, []).append(panel)
+        return panels
 
 
 def _drift(row: ReportRow) -> Drift | None:
     return row.validation.drift if row.validation else None
 
 
-def _subjects(report: Report) -> dict[str, list[ReportRow]]:
-    found: dict[str, list[ReportRow]] = {}
+def _rows_by_subject(report: Report) -> dict[str, list[ReportRow]]:
+    rows: dict[str, list[ReportRow]] = {}
     for row in report.rows:
-        found.setdefault(subject_of(row), []).append(row)
-    return found
+        rows.setdefault(subject_of(row), []).append(row)
+    return rows
 
 
 def _targets(report: Report) -> tuple[str, ...]:
@@ -66,52 +66,55 @@ def _targets(report: Report) -> tuple[str, ...]:
 
 
 def _costs(rows: Sequence[ReportRow]) -> Iterator[tuple[str, str, str, dict[int, float]]]:
-    """What an artifact costs: (name, device, tier, row index -> figure): its size, then each device's latency by tier.
+    """Yield the costs of the artifacts: size, then the latency of each device and tier.
 
-    The analytic tier is left out: a bound says nothing about which of two artifacts is faster.
+    The analytic tier is left out: a bound does not tell which of two artifacts is faster.
+
+    Yields:
+        Name, device and tier of the cost, and its value by index into `rows`: bytes, or ms.
     """
     yield "size", "", "", {index: float(row.artifact.manifest.size_bytes) for index, row in enumerate(rows)}
     devices = sorted({item.device for row in rows for item in row.measurements})
     for device in devices:
         for tier in (tier for tier in reversed(TIERS) if tier != "analytic"):
-            found = {
+            latencies = {
                 index: item.latency_ms[tier]
                 for index, row in enumerate(rows)
                 for item in row.measurements
                 if item.device == device and tier in item.latency_ms
             }
-            if found:
-                yield "latency", device, tier, found
+            if latencies:
+                yield "latency", device, tier, latencies
 
 
 def tradeoffs(report: Report) -> Panels:
-    """Size and latency against the task metric; models without one are named."""
+    """Return the charts of size and of latency against the task metric; a note names the models without a metric."""
     panels: list[Panel] = []
-    unjudged = []
-    for subject, rows in _subjects(report).items():
+    without_metric = []
+    for subject, rows in _rows_by_subject(report).items():
         judged = [row for row in rows if _drift(row) is not None]
         if not judged:
-            unjudged.append(subject)
+            without_metric.append(subject)
             continue
         panels += [_tradeoff(report, subject, judged, *cost) for cost in _costs(judged) if len(cost[3]) > 1]
     targets = _targets(report)
     keys = (charts.target_key(targets), _precision_key(report)) if panels else ()
-    what = ", ".join(unjudged)
-    notes = (f"No trade-off without a task metric on a test set: {what}.",) if unjudged else ()
+    names = ", ".join(without_metric)
+    notes = (f"Not shown, since they have no task metric on a test set: {names}.",) if without_metric else ()
     return Panels(tuple(panels), keys, _tradeoff_table(report), notes)
 
 
 def _precision_key(report: Report) -> str:
     present = {row.artifact.manifest.precision for row in report.rows}
-    known = [name for name in PRECISIONS if name in present]
-    return charts.color_key([(name, charts.color_of(name)) for name in known], "Colours: " + ", ".join(known))
+    names = [name for name in PRECISIONS if name in present]
+    return charts.color_key([(name, charts.color_of(name)) for name in names], "Colors: " + ", ".join(names))
 
 
 def _tradeoff(
     report: Report, subject: str, rows: Sequence[ReportRow], name: str, device: str, tier: str, costs: dict[int, float]
 ) -> Panel:
     first = _drift(rows[0])
-    assert first is not None  # the caller has looked
+    assert first is not None  # the caller passes rows with a metric only
     metric = TASK_METRICS[first.metric]
     values = {index: drift.artifact for index in costs if (drift := _drift(rows[index])) is not None}
     sign = -1.0 if metric.higher_is_better else 1.0
@@ -128,9 +131,9 @@ def _tradeoff(
         for index, best in zip(costs, on_front, strict=True)
     ]
     where = f", {device}, tier {tier}" if device else ""
-    better = "" if metric.higher_is_better else ", less is better"
+    better = "" if metric.higher_is_better else ", lower is better"
     names = ", ".join(point.name for point in points if point.on_front)
-    title = f"{subject}: {metric.name} against {name}{where}. On the front: {names}"
+    title = f"{subject}: {metric.name} against {name}{where}. Pareto front: {names}"
     svg = charts.scatter(
         title,
         points,
@@ -145,7 +148,7 @@ def _tradeoff(
 
 
 def _tradeoff_table(report: Report) -> Table:
-    """Every artifact that has a metric, with each latency; `front` is of size, metric and that latency together."""
+    """Return size, metric and each latency of the artifacts that have a metric, with the Pareto front of all three."""
     columns = (
         *NAMES,
         Column("size", True),
@@ -153,30 +156,28 @@ def _tradeoff_table(report: Report) -> Table:
         Column("device"),
         Column("tier"),
         Column("latency", True),
-        Column("front", False, "no other artifact of the model is as small, as good and as fast, and better in one"),
+        Column("front", False, "on the Pareto front of size, metric and latency of the model's artifacts"),
     )
     lines = []
-    for rows in _subjects(report).values():
+    for rows in _rows_by_subject(report).values():
         judged = [row for row in rows if _drift(row) is not None]
         costs = list(_costs(judged))
-        for _, device, tier, found in costs[1:] or costs:
-            marks = pareto_front([_coordinates(judged[index], found[index]) for index in found])
-            for index, best in zip(found, marks, strict=True):
-                lines.append(_tradeoff_cells(judged[index], device, tier, found[index], best))
-    return Table(
-        "tradeoffs", "Size, task metric and latency, and which artifacts no other beats", columns, tuple(lines)
-    )
+        for _, device, tier, values in costs[1:] or costs:
+            marks = pareto_front([_coordinates(judged[index], values[index]) for index in values])
+            for index, best in zip(values, marks, strict=True):
+                lines.append(_tradeoff_line(judged[index], device, tier, values[index], best))
+    return Table("tradeoffs", "Size, task metric and latency, and the Pareto front of the three", columns, tuple(lines))
 
 
 def _coordinates(row: ReportRow, cost: float) -> tuple[float, float, float]:
     drift = _drift(row)
-    assert drift is not None  # the caller has looked
+    assert drift is not None  # the caller passes rows with a metric only
     return float(row.artifact.manifest.size_bytes), drift.drop, cost
 
 
-def _tradeoff_cells(row: ReportRow, device: str, tier: str, cost: float, best: bool) -> Line:
+def _tradeoff_line(row: ReportRow, device: str, tier: str, cost: float, best: bool) -> Line:
     drift, size = _drift(row), row.artifact.manifest.size_bytes
-    assert drift is not None  # the caller has looked
+    assert drift is not None  # the caller passes rows with a metric only
     return line(
         row,
         Cell(format_bytes(size), size),
@@ -184,28 +185,28 @@ def _tradeoff_cells(row: ReportRow, device: str, tier: str, cost: float, best: b
         Cell(device or "-"),
         Cell(tier or "-"),
         Cell(format_ms(cost), cost) if device else Cell("-"),
-        Cell("on it" if best else "", 0 if best else 1, "good" if best else ""),
+        Cell("on front" if best else "", 0 if best else 1, "good" if best else ""),
     )
 
 
 def distributions(report: Report) -> Panels:
-    """Wall times by model, device beside device: median, up to the 90th percentile, from the fastest to the 99th."""
+    """Return the charts of wall times by model: median, 90th percentile, and the range from minimum to the 99th."""
     names = _device_names(report)
     panels = []
-    for subject, rows in _subjects(report).items():
+    for subject, rows in _rows_by_subject(report).items():
         if any(row.measurements for row in rows):
-            used = [name for name in names if any(_on(row, name) for row in rows)]
-            caption = f"on the host, {_under(used)}"
+            used = [name for name in names if any(_bench_on(row, name) for row in rows)]
+            caption = f"on the host, {_conditions(used)}"
             title = f"{subject}: wall time of one inference {caption}"
             svg = _by_device(title, rows, names, _wall, Axis("wall time, host tier", format_ms))
             panels.append(Panel(svg, caption, subject))
     return Panels(tuple(panels), _device_key(names))
 
 
-def _under(devices: Sequence[str]) -> str:
+def _conditions(devices: Sequence[str]) -> str:
     profiles = [name for name in devices if name != _HOST]
-    words = ["as it is"] if _HOST in devices else []
-    return " and ".join([*words, *([f"under the profile of {', '.join(profiles)}"] if profiles else [])])
+    without = ["without a profile"] if _HOST in devices else []
+    return " and ".join([*without, *([f"with the profile of {', '.join(profiles)}"] if profiles else [])])
 
 
 def _wall(item: Measurement) -> Span:
@@ -214,10 +215,10 @@ def _wall(item: Measurement) -> Span:
 
 
 def devices(report: Report) -> Panels:
-    """For each model and tier the latency on every device, side by side."""
+    """Return one chart for each model and tier: the latency of every device."""
     panels = []
     names = _device_names(report)
-    for subject, rows in _subjects(report).items():
+    for subject, rows in _rows_by_subject(report).items():
         tiers = {tier for row in rows for item in row.measurements for tier in tiers_of(item)}
         for tier in (tier for tier in reversed(TIERS) if tier in tiers):
             title = f"{subject}: latency by device, tier {tier}"
@@ -231,40 +232,41 @@ def _device_names(report: Report) -> list[str]:
     return sorted({item.device for row in report.rows for item in row.measurements})
 
 
-_FAR_APART = (0, 2, 3, 4, 5, 1)  # the first two series are both blue
+# The first two series are both blue: the second one comes last.
+_DISTINCT_ORDER = (0, 2, 3, 4, 5, 1)
 
 
 def _device_color(names: Sequence[str], name: str) -> str:
-    return charts.SERIES[_FAR_APART[names.index(name) % len(_FAR_APART)]]
+    return charts.SERIES[_DISTINCT_ORDER[names.index(name) % len(_DISTINCT_ORDER)]]
 
 
 def _device_key(names: Sequence[str]) -> tuple[str, ...]:
     colored = [(name, _device_color(names, name)) for name in names]
-    return (charts.color_key(colored, "Colours: " + ", ".join(names)),) if names else ()
+    return (charts.color_key(colored, "Colors: " + ", ".join(names)),) if names else ()
 
 
-def _on(row: ReportRow, device: str) -> Measurement | None:
+def _bench_on(row: ReportRow, device: str) -> Measurement | None:
     return next((item for item in row.measurements if item.device == device), None)
 
 
 def _by_device(
     title: str, rows: Sequence[ReportRow], names: Sequence[str], span: Callable[[Measurement], Span | None], axis: Axis
 ) -> str:
-    """A line for each artifact and device of which `span` tells something."""
-    found = [
-        (row, [None if (item := _on(row, name)) is None else span(item) for name in names])
+    """Return a chart with a line for each artifact and device for which `span` returns a value."""
+    spans_by_row = [
+        (row, [None if (item := _bench_on(row, name)) is None else span(item) for name in names])
         for row in rows
     ]  # fmt: skip
-    shown = [(row, spans) for row, spans in found if any(spans)]
+    shown = [(row, spans) for row, spans in spans_by_row if any(spans)]
     series = {name: [spans[index] for _, spans in shown] for index, name in enumerate(names)}
-    kept = {name: spans for name, spans in series.items() if any(spans)}
+    nonempty = {name: spans for name, spans in series.items() if any(spans)}
     variants = [str(row.artifact.manifest.variant) for row, _ in shown]
-    return charts.ranges(title, variants, kept, [_device_color(names, name) for name in kept], axis)
+    return charts.ranges(title, variants, nonempty, [_device_color(names, name) for name in nonempty], axis)
 
 
 def _latency(item: Measurement, tier: str) -> Span | None:
     if tier not in item.latency_ms:
         return None
     low, high = (item.emulated.low_ms, item.emulated.high_ms) if tier == "emulated" and item.emulated else (None, None)
-    known = low is not None and high is not None
-    return Span(item.latency_ms[tier], None, (low or 0.0, high or 0.0) if known else None)
+    interval = None if low is None or high is None else (low, high)
+    return Span(item.latency_ms[tier], None, interval)

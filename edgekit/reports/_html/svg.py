@@ -1,6 +1,6 @@
-"""A matplotlib figure as a small SVG element of the page: short paths, one path for lines of one style, no clips.
+"""Converts a matplotlib figure to a small SVG element: short paths, one path per style, no clip paths.
 
-Colours are CSS variables of the page around it, so that one drawing serves light and dark; text stays text.
+Colors become CSS variables of the surrounding page, so that one drawing serves light and dark; text stays text.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ _DROPPED = (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style", _CLIP)
 _NUMBERS = ("x", "y", "transform")
 _COMMAND = re.compile(r"([MLCQz])([^MLCQz]*)")
 _MARKER = re.compile(r'<defs>((?:<path id="m[0-9a-f]{8}" d="[^"]*"/>)+)</defs>')
+# The rest of an artist's gid after this prefix becomes the tooltip of its element.
 TIP = "tip:"
-"""An artist whose gid begins so gets the rest as the title that a mouse shows."""
 
 
 def element(figure: Any, title: str, variables: Mapping[str, str]) -> str:
-    """The figure as an element for a page: named for screen readers, ids only of markers, by their outline.
+    """Return the figure as an `<svg>` element for an HTML page.
 
-    Nothing in it may need clipping. `variables` are the CSS variables that stand in the place of colours.
+    Args:
+        figure: The matplotlib figure; clip paths are removed, so it must draw nothing outside its axes.
+        title: The name for screen readers.
+        variables: The CSS variable that replaces each color, as in `{"#1b1f24": "--ink"}`.
     """
     stream = StringIO()
     empty = {"Creator": None, "Date": None, "Format": None, "Type": None}
     figure.savefig(stream, format="svg", transparent=True, metadata=empty)
     root = ET.fromstring(stream.getvalue())  # noqa: S314 - our own drawing
     _share_markers(root)
-    for item in list(root.iter()):
-        _clean(item)
+    for node in list(root.iter()):
+        _clean(node)
     _flatten(root)
     width, height = (root.attrib.pop(name) for name in ("width", "height"))
     root.attrib = {
@@ -44,50 +47,50 @@ def element(figure: Any, title: str, variables: Mapping[str, str]) -> str:
         "aria-label": title,
         "style": f"max-width:{width};aspect-ratio:{width[:-2]}/{height[:-2]}",
     }
-    return _written(root, variables)
+    return _serialize(root, variables)
 
 
 def shared_markers(page: str) -> tuple[str, str]:
-    """The markers of all charts of a page, each once, under short names, and the page without them."""
+    """Return the definitions of the markers of all charts, each once with a short id, and the page without them."""
     outlines: dict[str, str] = {}
 
-    def taken(match: re.Match[str]) -> str:
+    def collect(match: re.Match[str]) -> str:
         outlines.update(re.findall(r'id="(\w+)" d="([^"]*)"', match[1]))
         return ""
 
-    page = _MARKER.sub(taken, page)
+    page = _MARKER.sub(collect, page)
     names = {name: f"m{index}" for index, name in enumerate(outlines)}
-    page = re.sub(r'<use href="#(\w+)"', lambda found: f'<use href="#{names[found[1]]}"', page)
+    page = re.sub(r'<use href="#(\w+)"', lambda match: f'<use href="#{names[match[1]]}"', page)
     return "".join(f'<path id="{names[name]}" d="{outline}"/>' for name, outline in outlines.items()), page
 
 
-def _written(root: ET.Element, variables: Mapping[str, str]) -> str:
-    for item in root.iter():
-        item.tag = item.tag.removeprefix(f"{{{_SVG}}}")  # inside HTML the vocabulary goes without saying
-        item.tail = None
+def _serialize(root: ET.Element, variables: Mapping[str, str]) -> str:
+    for node in root.iter():
+        node.tag = node.tag.removeprefix(f"{{{_SVG}}}")  # inside HTML an <svg> needs no namespace
+        node.tail = None
     text = ET.tostring(root, encoding="unicode").replace(" />", "/>")
-    return re.sub("|".join(variables), lambda found: f"var({variables[found[0]]})", text)
+    return re.sub("|".join(variables), lambda match: f"var({variables[match[0]]})", text)
 
 
 def _share_markers(root: ET.Element) -> None:
-    """Markers of one outline have one id, in every chart, and take their colours from where they are used."""
+    """Give markers of the same outline the same id in every chart; their colors come from where they are used."""
     names: dict[str, str] = {}
-    known: set[str] = set()
+    defined: set[str] = set()
     for parent in list(root.iter(_DEFS)):
         for path in list(parent.iter(_PATH)):
             outline = _short(path.attrib["d"])
             new = f"m{hashlib.sha256(outline.encode()).hexdigest()[:8]}"
             names[f"#{path.attrib['id']}"] = f"#{new}"
-            if new in known:
+            if new in defined:
                 parent.remove(path)
-            known.add(new)
+            defined.add(new)
             path.attrib = {"id": new, "d": path.attrib["d"]}
     for use in root.iter(_USE):
         use.attrib = {"href": names[use.attrib.pop(f"{{{_XLINK}}}href")], **use.attrib}
 
 
 def _clean(item: ET.Element) -> None:
-    """Drops what says nothing, makes a `tip:` id the title that a mouse shows, leaves the font to the page."""
+    """Remove metadata, ids, clip paths and fonts from an element, and turn a `tip:` id into its tooltip."""
     for child in [child for child in item if child.tag in _DROPPED]:
         item.remove(child)
     item.attrib.pop("clip-path", None)
@@ -111,8 +114,8 @@ def _clean(item: ET.Element) -> None:
 
 
 def _rounded(text: str) -> str:
-    """Its numbers to a tenth of a point."""
-    return re.sub(r"-?\d+\.\d+", lambda found: _number(float(found[0])), text)
+    """Return the text with its numbers rounded to a tenth of a point."""
+    return re.sub(r"-?\d+\.\d+", lambda match: _number(float(match[0])), text)
 
 
 def _number(value: float) -> str:
@@ -120,31 +123,31 @@ def _number(value: float) -> str:
 
 
 def _short(path: str) -> str:
-    """The path in as few characters as tell it to a tenth of a point."""
-    made, here = [], ("", "")
+    """Return the path rounded to a tenth of a point, with H and V in place of L where that is shorter."""
+    commands, here = [], ("", "")
     for letter, rest in _COMMAND.findall(path):
         numbers = [_number(float(text)) for text in rest.split()]
         there = (numbers[-2], numbers[-1]) if numbers else here
         if letter == "L" and there[1] == here[1]:
-            made.append(f"H{there[0]}")
+            commands.append(f"H{there[0]}")
         elif letter == "L" and there[0] == here[0]:
-            made.append(f"V{there[1]}")
+            commands.append(f"V{there[1]}")
         else:
-            made.append(letter + " ".join(numbers))
+            commands.append(letter + " ".join(numbers))
         here = there
-    return "".join(made)
+    return "".join(commands)
 
 
 def _flatten(item: ET.Element) -> None:
-    """Puts the children of groups that say nothing in their groups' place, and drops what draws nothing."""
-    kept: list[ET.Element] = []
+    """Replace groups without attributes by their children, remove invisible paths and join paths of one style."""
+    children: list[ET.Element] = []
     for child in list(item):
         _flatten(child)
-        parts = _tipped(list(child)) if child.tag == _GROUP and not child.attrib else [child]
+        parts = _with_tooltip(list(child)) if child.tag == _GROUP and not child.attrib else [child]
         for part in parts:
-            if not (_draws_nothing(part) or _joined(kept, part)):
-                kept.append(part)
-    item[:] = kept
+            if not (_draws_nothing(part) or _joined(children, part)):
+                children.append(part)
+    item[:] = children
 
 
 def _draws_nothing(item: ET.Element) -> bool:
@@ -156,7 +159,7 @@ def _draws_nothing(item: ET.Element) -> bool:
 
 
 def _joined(before: list[ET.Element], path: ET.Element) -> bool:
-    """Whether the path could be added to one of the same style before it, with nothing but text between them."""
+    """Append the path to an earlier one of the same style if only text is between them, and return whether it was."""
     last = next((item for item in reversed(before) if item.tag != _TEXT), None)
     if path.tag != _PATH or last is None or last.tag != _PATH or last.get("style") != path.get("style"):
         return False
@@ -166,8 +169,8 @@ def _joined(before: list[ET.Element], path: ET.Element) -> bool:
     return True
 
 
-def _tipped(children: list[ET.Element]) -> list[ET.Element]:
-    """What a group held; its title moves into the one marker that it names."""
+def _with_tooltip(children: list[ET.Element]) -> list[ET.Element]:
+    """Return the children of a group; a tooltip moves into the marker that it names."""
     markers = [child for child in children if child.tag == _USE]
     if len(markers) != 1 or children[0].tag != _TITLE:
         return children

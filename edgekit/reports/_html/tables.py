@@ -1,4 +1,4 @@
-"""Tables as the HTML page shows them: cells that know by what they sort, lines that know what they are about."""
+"""The tables of the HTML page, whose cells carry the value that the page sorts by."""
 
 from __future__ import annotations
 
@@ -18,21 +18,27 @@ from edgekit.core.values.budgets import TIERS, format_rule
 from edgekit.core.values.specs import Variant
 from edgekit.reports._shared.cells import NOTHING, artifact_cells, change_cells, equality, operator_cells
 
+# How a latency of each tier is obtained, and how far it can be relied on.
 TIER_WORDS = {
-    "device": "measured on the device itself.",
-    "emulated": "predicted from the instructions and cache misses counted on the device's core under QEMU, by a cost"
-    " model fitted to published timings; the interval is that model's error. Uncalibrated where nobody published any.",
-    "host": "measured on the machine that ran the bench, with the profile's threads and memory limit: no figure of the"
-    " device.",
-    "analytic": "the device's roofline, multiply-accumulates over the peak rate or bytes over the bandwidth: a rough"
-    " bound, no prediction.",
+    "device": "Measured on the device itself.",
+    "emulated": "Predicted from the instructions and cache misses counted on the device's core under QEMU, by a cost"
+    " model fitted to published timings. The interval is the error of that model. A core without published timings is"
+    " uncalibrated: its figure has no interval.",
+    "host": "Measured on the machine that ran the bench, with the threads and the memory limit of the device profile."
+    " It says nothing about the device's own speed.",
+    "analytic": "The roofline of the device: multiply-accumulates over the peak rate, or bytes over the memory"
+    " bandwidth. A rough bound, not a prediction.",
 }
-"""By how much a figure of the tier is worth."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """`numeric` ones are flush right and sort by value; `hint` says what the figure is."""
+    """A column of a table.
+
+    Attributes:
+        numeric: Whether the column is aligned right and sorted by value.
+        hint: What the figure is; the page shows it as the tooltip of the column's heading.
+    """
 
     name: str
     numeric: bool = False
@@ -41,7 +47,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """`sort` is the value that it sorts by (None: after all others); `mark` is good, bad, doubt or empty."""
+    """A cell of a table.
+
+    Attributes:
+        sort: The value that the cell is sorted by; None puts it after all others.
+        mark: The CSS class: `good`, `bad`, `doubt`, `lost`, `lost-much`, `won`, `won-much` or empty.
+        link: The id of the element that the cell links to.
+    """
 
     text: str
     sort: float | None = None
@@ -49,34 +61,34 @@ class Cell:
     link: str = ""
 
     def sort_key(self, column: Column) -> str | None:
-        """What the page has to be told to sort it by; None where its text says it, units brought to ms and bytes."""
-        read = _read(self.text) if column.numeric else None
+        """Return the value of the attribute `data-sort`; None if the page can read the sort value from the text."""
+        quantity = _parse_quantity(self.text) if column.numeric else None
         if self.sort is None:
-            return None if read is None else ""
-        if read is not None and math.isclose(read, self.sort, rel_tol=_SEEN):
+            return None if quantity is None else ""
+        if quantity is not None and math.isclose(quantity, self.sort, rel_tol=_ROUNDING):
             return None
         return f"{self.sort:.7g}"
 
 
+# Quantities in text are read in ms, bytes and dB; page.js has the same table.
 _UNITS = {
     "": 1.0, "%": 0.01, "ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3, "B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9,
     "TB": 1e12, "dB": 1.0,
 }  # fmt: skip
-"""As in page.js."""
 _QUANTITY = re.compile(rf"([+-]?[\d,]+(?:\.\d+)?(?:e[+-]\d+)?) ?({'|'.join(_UNITS)})(?: \(.*)?", re.ASCII)
-_SEEN = 0.006
-"""Three digits are seen: what differs by less sorts as what it looks like."""
+# Text has three significant digits, so it is off by at most 0.5 %; a smaller difference does not need `data-sort`.
+_ROUNDING = 0.006
 
 
-def _read(text: str) -> float | None:
-    """The quantity that a text says, as the page reads it."""
-    found = _QUANTITY.fullmatch(text)
-    return None if found is None else float(found[1].replace(",", "")) * _UNITS[found[2]]
+def _parse_quantity(text: str) -> float | None:
+    """Return the quantity in the text, in ms, bytes or dB, as page.js reads it; None if there is none."""
+    match = _QUANTITY.fullmatch(text)
+    return None if match is None else float(match[1].replace(",", "")) * _UNITS[match[2]]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row: its first two cells name model and variant."""
+    """A row of a table; its first two cells name model and variant, by which the page filters."""
 
     cells: tuple[Cell, ...]
     model: str
@@ -86,7 +98,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """`key` makes its id."""
+    """A table; `key` is the suffix of its element ids."""
 
     key: str
     caption: str
@@ -95,18 +107,18 @@ class Table:
 
 
 def subject_of(row: ReportRow) -> str:
-    """`simple_cnn/keras`"""
+    """Return the model and the kind of its source: `simple_cnn/keras`."""
     return f"{row.artifact.manifest.model}/{row.artifact.manifest.source['kind']}"
 
 
 def evidence_key(row: ReportRow) -> str:
-    """The id of the artifact's part of the evidence."""
+    """Return the id of the artifact's entry in the section Evidence."""
     manifest = row.artifact.manifest
     return f"of-{manifest.model}-{manifest.source['kind']}-{manifest.variant.slug}"
 
 
 def line(row: ReportRow, *cells: Cell, link: bool = False) -> Line:
-    """A row about one artifact, which begins with its name; the page itself links all but the first table's."""
+    """Return a row about one artifact; `link` links its variant, which page.js does for all other tables."""
     manifest = row.artifact.manifest
     named = (Cell(subject_of(row)), Cell(str(manifest.variant), link=evidence_key(row) if link else ""))
     return Line((*named, *cells), subject_of(row), manifest.target, manifest.precision)
@@ -116,31 +128,31 @@ NAMES = (Column("model"), Column("variant"))
 
 
 def verdict_of(row: ReportRow) -> str:
-    """`passed`, `failed`, or `not judged`."""
+    """Return `passed`, `failed`, or `not judged` where no rule applied."""
     if not row.verdicts:
         return "not judged"
     return "passed" if row.passed else "failed"
 
 
 def metric_text(drift: Drift, value: float) -> str:
-    """The task metric in its own unit."""
+    """Return a value of the task metric in its own unit, shares in percent."""
     return f"{100 * value:.2f} %" if TASK_METRICS[drift.metric].is_share else f"{value:.4g}"
 
 
 def drop_text(drift: Drift, value: float) -> str:
-    """A drop in points where the metric is a share, else in its own unit; always signed."""
+    """Return a signed drop of the metric: in percentage points for shares, else in the metric's unit."""
     return f"{100 * value:+.2f}" if TASK_METRICS[drift.metric].is_share else f"{value:+.4f}"
 
 
 def interval_text(drift: Drift) -> str:
-    """The drop's 95 % interval."""
+    """Return the 95 % confidence interval of the drop."""
     if drift.interval is None:
         return NOTHING
     return f"{drop_text(drift, drift.interval.low)} .. {drop_text(drift, drift.interval.high)}"
 
 
-def judged(row: ReportRow) -> Cell:
-    """The verdict on all rules, and how many broke."""
+def _verdict_cell(row: ReportRow) -> Cell:
+    """Return the verdict on all rules, with the number of rules that failed or passed."""
     word = verdict_of(row)
     if word == "not judged":
         return Cell(word, 1, "doubt")
@@ -151,20 +163,20 @@ def judged(row: ReportRow) -> Cell:
 
 
 def artifacts(report: Report) -> Table:
-    """Model by variant, with a column for each device on whose emulated core something was validated."""
+    """Return one row per artifact, with a column for each device on whose emulated core an artifact was validated."""
     devices = sorted({str(item.device) for row in report.rows for item in row.emulated})
     columns = (
         *NAMES,
-        Column("size", True, "of the model file"),
-        Column("of float32", True, "size against the same target's float32 file"),
-        Column("max error", True, "largest difference from the source's outputs on the golden samples"),
-        Column("SQNR", True, "signal to quantization noise of the worst output"),
-        Column("top-1", True, "share of the test set that source and artifact put into the same class"),
-        Column("metric", True, "task metric on the test set"),
-        Column("drop", True, "how much worse than the source's: points for shares, else the metric's unit"),
-        Column("95 % between", True, "paired bootstrap over the test set"),
+        Column("size", True, "size of the model file"),
+        Column("of float32", True, "size relative to the float32 file of the same target"),
+        Column("max error", True, "largest absolute difference from the source's outputs on the golden samples"),
+        Column("SQNR", True, "signal-to-quantization-noise ratio of the worst output on the golden samples"),
+        Column("top-1", True, "share of test samples that source and artifact assign to the same class"),
+        Column("metric", True, "task metric of the artifact on the test set"),
+        Column("drop", True, "loss of the task metric against the source: percentage points, or the metric's unit"),
+        Column("95 % interval", True, "confidence interval of the drop: paired bootstrap over the test set"),
         *(Column(f"on {name}", False, _EQUAL_HINT) for name in devices),
-        Column("rules", False, "tolerances and budgets"),
+        Column("rules", False, "verdict on tolerances and budgets"),
     )
     floats = {
         (subject_of(row), row.artifact.manifest.target): row.artifact.manifest.size_bytes
@@ -179,22 +191,23 @@ def artifacts(report: Report) -> Table:
     )
 
 
-_EQUAL_HINT = "whether the device's emulated core computes what the source and this host compute, within the tolerances"
+_EQUAL_HINT = "whether outputs on the device's emulated core equal those of source and host within the tolerances"
 
 
 def _equal(row: ReportRow, device: str) -> Cell:
-    found = next((item for item in row.emulated if item.device == device), None)
-    if found is None:
+    validation = next((validation for validation in row.emulated if validation.device == device), None)
+    if validation is None:
         return Cell(NOTHING, 2)
-    return Cell(equality(found), 0 if found.passed else 1, "good" if found.passed else "bad")
+    return Cell(equality(validation), 0 if validation.passed else 1, "good" if validation.passed else "bad")
 
 
 def _artifact(row: ReportRow, floats: dict[tuple[str, str], int], devices: Sequence[str]) -> Line:
     manifest, validation = row.artifact.manifest, row.validation
     drift = validation.drift if validation else None
-    whole = floats.get((subject_of(row), manifest.target))
-    share = None if not whole else manifest.size_bytes / whole
+    float_size = floats.get((subject_of(row), manifest.target))
+    share = None if not float_size else manifest.size_bytes / float_size
     _, _, size, error, sqnr, top1, metric, drop, _ = artifact_cells(row)
+    # outputs without any error sort above every SQNR
     noise = float(sqnr.split()[0]) if sqnr.endswith("dB") else (9999.0 if sqnr == "exact" else None)
     return line(
         row,
@@ -207,18 +220,18 @@ def _artifact(row: ReportRow, floats: dict[tuple[str, str], int], devices: Seque
         Cell(drop, drift.drop if drift else None),
         Cell(interval_text(drift) if drift else NOTHING, drift.interval.high if drift and drift.interval else None),
         *(_equal(row, name) for name in devices),
-        judged(row),
+        _verdict_cell(row),
         link=True,
     )
 
 
 def tiers_of(item: Measurement) -> list[str]:
-    """Its tiers, the most trustworthy first."""
+    """Return the tiers of a bench, the most reliable one first."""
     return [tier for tier in reversed(TIERS) if tier in item.latency_ms]
 
 
 def spread(item: Measurement, tier: str) -> str:
-    """What is known of how far the tier's figure can be off."""
+    """Return the spread of the tier's latency: percentiles, an interval, or why there is none."""
     if tier == "host":
         return f"p90 {format_ms(item.wall.p90_ms)}, p99 {format_ms(item.wall.p99_ms)}"
     if tier == "emulated" and item.emulated is not None:
@@ -228,14 +241,14 @@ def spread(item: Measurement, tier: str) -> str:
 
 
 def threads_of(item: Measurement, tier: str) -> int | None:
-    """The threads that the tier's figure is for; None for the roofline, whose profile a bench does not keep."""
+    """Return the threads that the tier's latency is for; None for the roofline: a bench does not record its profile."""
     if tier == "emulated" and item.emulated is not None:
         return item.emulated.threads
     return item.threads if tier == "host" else None
 
 
 def side_by_side(report: Report) -> Table:
-    """Latency and memory with a column for each device; a row holds one figure in one tier."""
+    """Return latency and peak memory with a column for each device; a row holds one figure in one tier."""
     names = sorted({item.device for row in report.rows for item in row.measurements})
     columns = (*NAMES, Column("figure"), Column("tier"), *(Column(name, True) for name in names))
     lines = []
@@ -248,7 +261,7 @@ def side_by_side(report: Report) -> Table:
             if any(peak(item) is not None for item in benches.values()):
                 cells = [_memory(peak(benches[name]) if name in benches else None) for name in names]
                 lines.append(line(row, Cell("peak memory"), Cell(tier), *cells))
-    caption = "Latency of one inference and peak memory by device; intervals where there are any"
+    caption = "Latency of one inference and peak memory by device, with the interval where there is one"
     return Table("side-by-side", caption, columns, tuple(lines))
 
 
@@ -269,17 +282,25 @@ def _memory(memory: int | None) -> Cell:
     return Cell(NOTHING) if memory is None else Cell(format_bytes(memory), memory)
 
 
+_STATISTICS = {
+    "p50": "median",
+    "p90": "90th percentile",
+    "p99": "99th percentile",
+    "MAD": "median absolute deviation",
+}
+
+
 def distributions(report: Report) -> Table:
-    """What each bench measured on its host, run by run."""
+    """Return the statistics of the wall times that each bench measured on its host."""
     names = ("min", "p50", "p90", "p99", "max", "mean", "MAD")
     columns = (
         *NAMES,
         Column("device"),
-        *(Column(name, True) for name in names),
-        Column("CPU p50", True, "of all threads together"),
-        Column("runs", True),
-        Column("load", True, "opening the file, library already imported"),
-        Column("first", True, "the first inference"),
+        *(Column(name, True, _STATISTICS.get(name, "")) for name in names),
+        Column("CPU p50", True, "median CPU time, summed over all threads"),
+        Column("runs", True, "measured inferences"),
+        Column("load", True, "time to open the model file, with the runtime already imported"),
+        Column("first", True, "wall time of the first inference"),
     )
     lines = [
         line(
@@ -299,56 +320,55 @@ def distributions(report: Report) -> Table:
         for row in report.rows
         for item in row.measurements
     ]  # fmt: skip
-    return Table("distributions", "Wall time of one inference, host tier", columns, tuple(lines))
+    return Table("distributions", "Wall time of one inference, tier host", columns, tuple(lines))
 
 
 def operators(report: Report) -> Table | None:
-    """What each operator costs, where a bench was asked for it."""
+    """Return the cost of each operator; None if no bench was run with --per-op."""
     columns = (
         *NAMES,
         Column("device"),
         Column("tier"),
-        Column("no.", True, "in the order of computation"),
-        Column("operator", False, "joined by + where the runtime makes one of several"),
-        Column("output"),
-        Column("latency", True, "of one inference"),
-        Column("share", True, "of all operators"),
-        Column("instructions", True, "of one inference"),
-        Column("lines", True, "of 64 bytes that come from memory"),
+        Column("no.", True, "place in the order of computation"),
+        Column("operator", False, "kind of operator; kinds that the runtime fuses are joined by +"),
+        Column("output", False, "name of the operator's output"),
+        Column("latency", True, "latency per inference"),
+        Column("share", True, "share of the latency of all operators"),
+        Column("instructions", True, "instructions per inference"),
+        Column("cache misses", True, "lines of 64 bytes read from memory per inference"),
     )
     lines = [
-        line(row, Cell(item.device), Cell(tier), *_operator(number, operator, found))
+        line(row, Cell(item.device), Cell(tier), *_operator_cells(number, operator, costs))
         for row in report.rows
         for item in row.measurements
-        for tier, found in item.operators_by_tier.items()
-        for number, operator in enumerate(found, 1)
+        for tier, costs in item.operators_by_tier.items()
+        for number, operator in enumerate(costs, 1)
     ]
     return Table("operators", "Latency by operator", columns, tuple(lines)) if lines else None
 
 
-def _operator(number: int, item: OperatorCost, found: Sequence[OperatorCost]) -> list[Cell]:
-    total = sum(operator.latency_ms for operator in found)
-    texts = operator_cells(str(number), item, total)
-    share = item.latency_ms / total if total else None
-    sorts = (float(number), None, None, item.latency_ms, share, item.instructions, item.memory_misses)
+def _operator_cells(number: int, operator: OperatorCost, operators: Sequence[OperatorCost]) -> list[Cell]:
+    total = sum(item.latency_ms for item in operators)
+    texts = operator_cells(str(number), operator, total)
+    share = operator.latency_ms / total if total else None
+    sorts = (float(number), None, None, operator.latency_ms, share, operator.instructions, operator.memory_misses)
     return [Cell(text, sort) for text, sort in zip(texts, sorts, strict=True)]
 
 
 def classes(report: Report) -> tuple[Table, ...]:
-    """Drift by class for each model: only variants in which some class drifts."""
+    """Return the drift by class, one table per model, with the variants in which the accuracy of a class changes."""
     tables = []
     for subject in dict.fromkeys(map(subject_of, report.rows)):
         rows = [row for row in report.rows if subject_of(row) == subject and _class_drops(row)]
         labels = sorted({label for row in rows for label in _class_drops(row)})
-        moved = [row for row in rows if any(_class_drops(row).values())]
-        if moved:
-            names = report.class_names.get(moved[0].artifact.manifest.model, ())
+        changed = [row for row in rows if any(_class_drops(row).values())]
+        if changed:
+            names = report.class_names.get(changed[0].artifact.manifest.model, ())
             columns = (*NAMES, *(Column(_class_name(label, names), True) for label in labels))
-            lines = tuple(line(row, *(_class_cell(row, label) for label in labels)) for row in moved)
-            still = (
-                f"; no class changes in the other {len(rows) - len(moved)} variants" if len(rows) > len(moved) else ""
-            )
-            caption = f"{subject}: accuracy lost by class, in points{still}"
+            lines = tuple(line(row, *(_class_cell(row, label) for label in labels)) for row in changed)
+            unchanged = len(rows) - len(changed)
+            others = f"; no class changes in the other {unchanged} variants" if unchanged else ""
+            caption = f"{subject}: accuracy lost by class, in percentage points{others}"
             tables.append(Table(f"classes-{subject.replace('/', '-')}", caption, columns, lines))
     return tuple(tables)
 
@@ -366,6 +386,7 @@ def _class_cell(row: ReportRow, label: int) -> Cell:
     drop = _class_drops(row).get(label)
     if drop is None:
         return Cell(NOTHING)
+    # two percentage points and more are shaded more strongly
     mark = "" if drop == 0 else ("lost" if drop > 0 else "won") + ("-much" if abs(drop) >= 0.02 else "")
     return Cell("0" if drop == 0 else f"{100 * drop:+.1f}", drop, mark)
 
@@ -373,8 +394,8 @@ def _class_cell(row: ReportRow, label: int) -> Cell:
 _MARKS = {WORSE: "bad", REMOVED: "bad", ALLOWED: "doubt", NEW: "doubt", INCOMPARABLE: "doubt"}
 
 
-def changes(found: ChangeReport) -> Table:
-    """What two runs differ in."""
+def changes(report: ChangeReport) -> Table:
+    """Return the differences between two reports, the worst first."""
     columns = (
         *NAMES,
         Column("device"),
@@ -385,22 +406,22 @@ def changes(found: ChangeReport) -> Table:
         Column("verdict"),
         Column("note"),
     )
-    return Table("changes", f"{found.old} against {found.new}", columns, tuple(map(_change, found.reported)))
+    return Table("changes", f"{report.old} against {report.new}", columns, tuple(map(_change_line, report.reported)))
 
 
-def _change(item: MetricChange) -> Line:
-    texts = change_cells(item)
-    sorts: tuple[float | None, ...] = (None, None, None, None, item.before, item.after, item.relative, None, None)
-    mark = _MARKS.get(item.state, "good")
+def _change_line(change: MetricChange) -> Line:
+    texts = change_cells(change)
+    sorts = (None, None, None, None, change.before, change.after, change.relative, None, None)
+    mark = _MARKS.get(change.state, "good")
     cells = tuple(
         Cell(text, sort, mark if index == 7 else "")
         for index, (text, sort) in enumerate(zip(texts, sorts, strict=True))
     )
-    target, _, name = item.variant.partition(":")
+    target, _, name = change.variant.partition(":")
     precision, _, _tag = name.partition("-")
-    return Line(cells, f"{item.model}/{item.kind}", target, precision)
+    return Line(cells, f"{change.model}/{change.kind}", target, precision)
 
 
 def rule_text(rule: str, value: float | None) -> str:
-    """A verdict's figure or limit in the unit of its rule."""
+    """Return a figure or limit of a verdict in the unit of its rule."""
     return NOTHING if value is None else format_rule(rule, value)

@@ -1,1 +1,1 @@
-"""What several report formats share."""
+"""Table cells, Markdown and command lines that several report formats use."""

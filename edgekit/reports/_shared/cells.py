@@ -17,16 +17,17 @@ from edgekit.core.records.validation import Validation
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.core.values.budgets import Verdict, format_rule
 
+# The text of a cell without a figure.
 NOTHING = "-"
 
 ARTIFACT_HEADER = ("model", "variant", "size", "max err", "SQNR", "top-1", "metric", "drop", "check")
 BENCH_HEADER = ("model", "variant", "host p50", "host p99", "analytic", "load", "memory")
+# The leading columns of both tables that hold names; the others hold figures.
 LEFT = 2
-"""How many columns of both hold names."""
 
 
 def artifact_cells(row: ReportRow) -> tuple[str, ...]:
-    """One artifact, in the order of ARTIFACT_HEADER."""
+    """Return the cells of an artifact, in the order of ARTIFACT_HEADER."""
     manifest, validation = row.artifact.manifest, row.validation
     error = validation.worst("max_abs_error") if validation else None
     return (
@@ -41,15 +42,15 @@ def artifact_cells(row: ReportRow) -> tuple[str, ...]:
 
 
 def _sqnr(row: ReportRow) -> str:
-    if row.validation is None or any(item.problem for item in row.validation.comparisons):
+    if row.validation is None or any(comparison.problem for comparison in row.validation.comparisons):
         return NOTHING
-    values = [item.value("sqnr_db") for item in row.validation.comparisons]
+    values = [comparison.value("sqnr_db") for comparison in row.validation.comparisons]
     finite = [value for value in values if value is not None]
     return f"{min(finite):.0f} dB" if finite else "exact"
 
 
 def _task(row: ReportRow) -> tuple[str, str, str]:
-    """Agreement, metric and drop on the test set."""
+    """Return agreement, metric and drop on the test set."""
     drift = row.validation.drift if row.validation else None
     if drift is None:
         return NOTHING, NOTHING, NOTHING
@@ -59,175 +60,190 @@ def _task(row: ReportRow) -> tuple[str, str, str]:
     return agreement, f"{drift.artifact:.4f}", f"{drift.drop:+.4f}"
 
 
-def bench_cells(item: Measurement) -> tuple[str, ...]:
-    """One bench, in the order of BENCH_HEADER; each latency stands under its tier."""
-    bound = item.latency_ms.get("analytic")
-    memory = item.host_peak_memory_bytes
+def bench_cells(bench: Measurement) -> tuple[str, ...]:
+    """Return the cells of a bench, in the order of BENCH_HEADER; each latency is in the column of its tier."""
+    bound = bench.latency_ms.get("analytic")
+    memory = bench.host_peak_memory_bytes
     return (
-        f"{item.model}/{item.kind}",
-        str(item.variant),
-        format_ms(item.wall.p50_ms),
-        format_ms(item.wall.p99_ms),
+        f"{bench.model}/{bench.kind}",
+        str(bench.variant),
+        format_ms(bench.wall.p50_ms),
+        format_ms(bench.wall.p99_ms),
         NOTHING if bound is None else format_ms(bound),
-        format_ms(item.load_ms),
+        format_ms(bench.load_ms),
         NOTHING if memory is None else format_bytes(memory),
     )
 
 
-EMULATED_HEADER = ("model", "variant", "emulated", "within", "instructions", "lines", "memory")
-"""Counts are of one inference; `lines` of 64 bytes come from memory: the misses of the core's last cache.
-`memory` is the peak of the emulated process's data."""
+# Counts are per inference. Cache misses are those of the core's last level: lines of 64 bytes that come from memory.
+# Memory is the peak of the emulated process's data.
+EMULATED_HEADER = ("model", "variant", "emulated", "interval", "instructions", "cache misses", "memory")
 
 
-def emulated_cells(item: Measurement) -> tuple[str, ...] | None:
-    """The emulated tier of one bench, in the order of EMULATED_HEADER; None where there is none."""
-    found = item.emulated
-    if found is None:
+def emulated_cells(bench: Measurement) -> tuple[str, ...] | None:
+    """Return the cells of a bench's emulated tier, in the order of EMULATED_HEADER; None if the bench has none."""
+    emulated = bench.emulated
+    if emulated is None:
         return None
-    counts = found.counts
-    known = found.low_ms is not None and found.high_ms is not None
+    counts = emulated.counts
+    calibrated = emulated.low_ms is not None and emulated.high_ms is not None
+    interval = f"{format_ms(emulated.low_ms or 0)} .. {format_ms(emulated.high_ms or 0)}"
     return (
-        f"{item.model}/{item.kind}",
-        str(item.variant),
-        format_ms(found.latency_ms),
-        f"{format_ms(found.low_ms or 0)} .. {format_ms(found.high_ms or 0)}" if known else found.calibration,
+        f"{bench.model}/{bench.kind}",
+        str(bench.variant),
+        format_ms(emulated.latency_ms),
+        interval if calibrated else emulated.calibration,
         format_count(counts.instructions),
         NOTHING if counts.l1_misses is None else format_count(counts.memory_misses),
-        NOTHING if found.peak_memory_bytes is None else format_bytes(found.peak_memory_bytes),
+        NOTHING if emulated.peak_memory_bytes is None else format_bytes(emulated.peak_memory_bytes),
     )
 
 
-def emulated_note(items: Iterable[Measurement]) -> str:
-    """How the emulated figures came about, in a line for each cost model."""
-    found = dict.fromkeys(
-        (item.emulated.cpu, item.emulated.threads, item.emulated.calibration)
-        for item in items
-        if item.emulated is not None
+def emulated_note(benches: Iterable[Measurement]) -> str:
+    """Return how the emulated figures were obtained, one line for each core, number of threads and cost model."""
+    methods = dict.fromkeys(
+        (bench.emulated.cpu, bench.emulated.threads, bench.emulated.calibration)
+        for bench in benches
+        if bench.emulated is not None
     )
     return "\n".join(
         f"emulated: counted on one thread of QEMU's {cpu}, predicted for {threads}; {calibration}"
-        for cpu, threads, calibration in found
+        for cpu, threads, calibration in methods
     )
 
 
-OPERATORS_HEADER = ("", "operator", "output", "latency", "share", "instructions", "lines")
+OPERATORS_HEADER = ("", "operator", "output", "latency", "share", "instructions", "cache misses")
 OPERATORS_LEFT = 3
-_DEAREST, _NAME_WIDTH = 15, 28
+# With 15 operators a table fits one screen; with names of 28 characters it fits 100 columns.
+_SLOWEST, _NAME_WIDTH = 15, 28
 
 
-def operator_rows(items: Sequence[OperatorCost]) -> list[tuple[str, ...]]:
-    """The dearest operators in the order of OPERATORS_HEADER, numbered in the order of computation; the rest in one."""
-    ranked = sorted(enumerate(items, 1), key=lambda item: -item[1].latency_ms)
-    total = sum(item.latency_ms for item in items)
-    kept, rest = ranked[:_DEAREST], [item for _, item in ranked[_DEAREST:]]
-    rows = [operator_cells(str(number), item, total) for number, item in sorted(kept)]
+def operator_rows(operators: Sequence[OperatorCost]) -> list[tuple[str, ...]]:
+    """Return the slowest operators in the order of computation, and all others summed up in a last row.
+
+    Args:
+        operators: The operators of one artifact in one tier, in the order of computation.
+
+    Returns:
+        Rows in the order of OPERATORS_HEADER.
+    """
+    ranked = sorted(enumerate(operators, 1), key=lambda numbered: -numbered[1].latency_ms)
+    total = sum(operator.latency_ms for operator in operators)
+    slowest, rest = ranked[:_SLOWEST], [operator for _, operator in ranked[_SLOWEST:]]
+    rows = [operator_cells(str(number), operator, total) for number, operator in sorted(slowest)]
     if rest:
-        counted = [item.instructions for item in rest if item.instructions is not None]
+        counted = [operator.instructions for operator in rest if operator.instructions is not None]
         instructions = sum(counted) if len(counted) == len(rest) else None
         others = OperatorCost(f"{len(rest)} others", "", sum(item.latency_ms for item in rest), instructions)
         rows.append(operator_cells("", others, total))
     return rows
 
 
-def operator_cells(number: str, item: OperatorCost, total_ms: float) -> tuple[str, ...]:
-    """One operator in the order of OPERATORS_HEADER."""
-    name = item.name if len(item.name) <= _NAME_WIDTH else f"…{item.name[1 - _NAME_WIDTH :]}"
+def operator_cells(number: str, operator: OperatorCost, total_ms: float) -> tuple[str, ...]:
+    """Return the cells of an operator, in the order of OPERATORS_HEADER.
+
+    Args:
+        number: The operator's place in the order of computation.
+        operator: The operator.
+        total_ms: The latency of all operators of the artifact, of which the cell `share` is a part.
+    """
+    name = operator.name if len(operator.name) <= _NAME_WIDTH else f"…{operator.name[1 - _NAME_WIDTH :]}"
     return (
         number,
-        item.kind,
+        operator.kind,
         name,
-        format_ms(item.latency_ms),
-        f"{100 * item.latency_ms / total_ms:.1f} %" if total_ms else NOTHING,
-        NOTHING if item.instructions is None else format_count(item.instructions),
-        NOTHING if item.memory_misses is None else format_count(item.memory_misses),
+        format_ms(operator.latency_ms),
+        f"{100 * operator.latency_ms / total_ms:.1f} %" if total_ms else NOTHING,
+        NOTHING if operator.instructions is None else format_count(operator.instructions),
+        NOTHING if operator.memory_misses is None else format_count(operator.memory_misses),
     )
 
 
-VALIDATED_HEADER = ("model", "variant", "on", "to source", "to host", "verdict")
+VALIDATED_HEADER = ("model", "variant", "device", "error to source", "error to host", "verdict")
 VALIDATED_LEFT = 3
 
 
-def validated_cells(item: Validation) -> tuple[str, ...]:
-    """One validation on a device's emulated core, in the order of VALIDATED_HEADER; errors are the largest ones."""
+def validated_cells(validation: Validation) -> tuple[str, ...]:
+    """Return the cells of a validation on a device's emulated core, in the order of VALIDATED_HEADER."""
     return (
-        f"{item.model}/{item.kind}",
-        str(item.variant),
-        str(item.device),
-        *(_largest(compared) for compared in (item.comparisons, item.against_host)),
-        equality(item),
+        f"{validation.model}/{validation.kind}",
+        str(validation.variant),
+        str(validation.device),
+        *(_largest_error(compared) for compared in (validation.comparisons, validation.against_host)),
+        equality(validation),
     )
 
 
-def _largest(compared: Sequence[Comparison]) -> str:
-    values = [value for item in compared if (value := item.value("max_abs_error")) is not None]
-    return f"{max(values):.1e}" if values else NOTHING
+def _largest_error(comparisons: Sequence[Comparison]) -> str:
+    errors = [error for comparison in comparisons if (error := comparison.value("max_abs_error")) is not None]
+    return f"{max(errors):.1e}" if errors else NOTHING
 
 
-def equality(item: Validation) -> str:
-    """The verdict on a validation in words."""
-    return "equal" if item.passed else "NOT EQUAL"
+def equality(validation: Validation) -> str:
+    """Return `equal` or `NOT EQUAL`, the verdict on a validation on an emulated core."""
+    return "equal" if validation.passed else "NOT EQUAL"
 
 
 CHANGE_HEADER = ("model", "variant", "device", "figure", "before", "now", "change", "verdict", "note")
 CHANGE_LEFT = 4
 
 
-def change_cells(item: MetricChange) -> tuple[str, ...]:
-    """One change, in the order of CHANGE_HEADER."""
-    before, after = (NOTHING if value is None else _changed(item, value) for value in (item.before, item.after))
+def change_cells(change: MetricChange) -> tuple[str, ...]:
+    """Return the cells of a change, in the order of CHANGE_HEADER."""
+    before, after = (NOTHING if value is None else _value(change, value) for value in (change.before, change.after))
     return (
-        f"{item.model}/{item.kind}",
-        item.variant,
-        item.device or NOTHING,
-        item.metric or _figure(item.rule),
+        f"{change.model}/{change.kind}",
+        change.variant,
+        change.device or NOTHING,
+        change.metric or _figure_name(change.rule),
         before,
         after,
-        _by_how_much(item),
-        item.word,
-        item.note,
+        _difference(change),
+        change.word,
+        change.note,
     )
 
 
-def _figure(rule: str) -> str:
-    """A rule as one says it: `latency_ms.host` is the host latency."""
+def _figure_name(rule: str) -> str:
+    """Return the name of a rule's figure: `host latency` for `latency_ms.host`."""
     if rule.startswith("latency_ms."):
         return f"{rule.removeprefix('latency_ms.')} latency"
     return rule.replace("verdict:", "rule ").removesuffix("_bytes").replace("_", " ")
 
 
-def _changed(item: MetricChange, value: float) -> str:
-    if item.rule.startswith("verdict:"):
+def _value(change: MetricChange, value: float) -> str:
+    if change.rule.startswith("verdict:"):
         return "passed" if value else "FAILED"
-    if item.metric is not None:
-        return format_metric(item.metric, value)
-    return format_rule(item.rule, value)
+    if change.metric is not None:
+        return format_metric(change.metric, value)
+    return format_rule(change.rule, value)
 
 
-def _by_how_much(item: MetricChange) -> str:
-    if item.before is None or item.after is None or item.rule.startswith("verdict:") or item.note:
+def _difference(change: MetricChange) -> str:
+    if change.before is None or change.after is None or change.rule.startswith("verdict:") or change.note:
         return NOTHING
-    if item.metric is not None:
-        share = TASK_METRICS[item.metric].is_share
-        return f"{100 * (item.after - item.before):+.2f}" if share else f"{item.after - item.before:+.4f}"
-    return NOTHING if item.relative is None else f"{100 * item.relative:+.1f} %"
+    if change.metric is not None:
+        difference = change.after - change.before
+        return f"{100 * difference:+.2f}" if TASK_METRICS[change.metric].is_share else f"{difference:+.4f}"
+    return NOTHING if change.relative is None else f"{100 * change.relative:+.1f} %"
 
 
-LAYERS_HEADER = ("model", "variant", "against", "lowest SQNR", "of", "leaps at")
+LAYERS_HEADER = ("model", "variant", "reference", "lowest SQNR", "compared", "divergence at")
 LAYERS_LEFT = 3
 
 
-def layer_cells(item: TensorDiff) -> tuple[str, str, str]:
-    """SQNR, cosine and largest error."""
-    return sqnr_text(item), f"{item.cosine:.5f}", f"{item.max_abs_error:.2g}"
+def layer_cells(diff: TensorDiff) -> tuple[str, str, str]:
+    """Return SQNR, cosine similarity and largest error of one layer's output."""
+    return sqnr_text(diff), f"{diff.cosine:.5f}", f"{diff.max_abs_error:.2g}"
 
 
-def sqnr_text(item: TensorDiff) -> str:
-    """`43.3 dB`, or `exact`."""
-    return "exact" if item.sqnr_db is None else f"{item.sqnr_db:.1f} dB"
+def sqnr_text(diff: TensorDiff) -> str:
+    """Return the SQNR as `43.3 dB`, or `exact` where both tensors are equal."""
+    return "exact" if diff.sqnr_db is None else f"{diff.sqnr_db:.1f} dB"
 
 
 def summary_cells(layers: LayerErrors) -> tuple[str, ...]:
-    """All layers in one line, in the order of LAYERS_HEADER."""
+    """Return the summary of a layer-wise diff, in the order of LAYERS_HEADER."""
     first, worst = layers.first, layers.worst
     return (
         f"{layers.model}/{layers.kind}",
@@ -240,26 +256,27 @@ def summary_cells(layers: LayerErrors) -> tuple[str, ...]:
 
 
 def benches_by_device(report: Report) -> dict[str, list[Measurement]]:
-    """Device -> its benches, in the order of the rows."""
-    found: dict[str, list[Measurement]] = {}
-    for item in (item for row in report.rows for item in row.measurements):
-        found.setdefault(item.device, []).append(item)
-    return dict(sorted(found.items()))
+    """Return the benches of each device, devices sorted by name, benches in the order of the report's rows."""
+    benches: dict[str, list[Measurement]] = {}
+    for bench in (bench for row in report.rows for bench in row.measurements):
+        benches.setdefault(bench.device, []).append(bench)
+    return dict(sorted(benches.items()))
 
 
 def limit_file(verdict: Verdict) -> str | None:
-    """The project's file that set the limit; None where that is the command line, or came with edgekit."""
+    """Return the project's file that sets the limit; None if the command line or a file of edgekit sets it."""
     origin = verdict.origin
     return origin if origin.endswith(".toml") and not origin.startswith(("/", SHIPPED_PREFIX)) else None
 
 
 def tier_note(host: str) -> str:
-    """What the tiers in a bench table are, in lines of at most 100 columns."""
+    """Return what the tiers of a bench table mean, in lines of at most 100 columns."""
+    # "host: measured on " takes 18 columns
     return f"host: measured on {host[:80]}\nanalytic: the device's roofline, rough, not a prediction"
 
 
 def conclusion(report: Report) -> str:
-    """One sentence."""
+    """Return the number of rules, of artifacts and of failures in one sentence without a full stop."""
     failed = len(report.failed)
     return f"{report.verdict_count} rules judged on {len(report.rows)} artifacts: " + (
         "all passed" if not failed else f"{failed} FAILED"

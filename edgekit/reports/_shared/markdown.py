@@ -1,4 +1,4 @@
-"""A report as Markdown: what needs a look first, long tables folded away."""
+"""A report as Markdown: failures and changes first, long tables collapsed."""
 
 from __future__ import annotations
 
@@ -29,89 +29,94 @@ from edgekit.reports._shared.cells import (
     validated_cells,
 )
 
-_FOLD_FROM = 20
-"""A table of more lines is folded away: a comment on a pull request is read, not scrolled through."""
+# Longer tables are collapsed, so that a comment on a pull request fits a screen.
+_MAX_VISIBLE_ROWS = 20
 
 
-def _line(cells: Iterable[str]) -> str:
+def _table_line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
 
 
 def markdown_table(header: tuple[str, ...], rows: Iterable[Iterable[str]], *, left: int = LEFT) -> str:
-    """A table whose first `left` columns are flush left, the others right."""
+    """Return a Markdown table.
+
+    Args:
+        header: The names of the columns.
+        rows: The cells of each row, one per column.
+        left: The number of leading columns that are aligned left; the others are aligned right.
+    """
     rule = ["---" if index < left else "---:" for index in range(len(header))]
-    return "".join([_line(header), _line(rule), *map(_line, rows)])
+    return "".join([_table_line(header), _table_line(rule), *map(_table_line, rows)])
 
 
-def folded(title: str, text: str) -> str:
-    """The text behind a line that opens it, as Markdown hosts show it."""
+def collapsed(title: str, text: str) -> str:
+    """Return the text as a collapsed section: HTML that GitHub and GitLab render inside Markdown."""
     return f"<details>\n<summary>{title}</summary>\n\n{text}\n</details>\n"
 
 
-def _long(title: str, rows: Sequence[object], text: str) -> str:
-    return text if len(rows) <= _FOLD_FROM else folded(title, text)
+def _collapsed_if_long(title: str, rows: Sequence[object], text: str) -> str:
+    return text if len(rows) <= _MAX_VISIBLE_ROWS else collapsed(title, text)
 
 
 def changes_section(changes: ChangeReport) -> str:
-    """The changes in one table, the worst first."""
+    """Return the changes in one table, the worst first."""
     if not changes.reported:
         return f"{changes.sentence}.\n"
     table = markdown_table(CHANGE_HEADER, map(change_cells, changes.reported), left=CHANGE_LEFT)
-    return f"{changes.sentence}.\n\n{_long(f'{len(changes.reported)} changes', changes.reported, table)}"
+    return f"{changes.sentence}.\n\n{_collapsed_if_long(f'{len(changes.reported)} changes', changes.reported, table)}"
 
 
 def _failed(report: Report) -> str:
-    """Who broke which rule, by how much."""
+    """Return the sentence of each failed rule."""
     if not report.failed:
         return ""
     return "\n## Failed\n\n" + "".join(f"- {verdict.sentence}\n" for verdict in report.failed)
 
 
 def _undecided(report: Report) -> str:
-    found = [verdict for row in report.rows for verdict in row.verdicts if verdict.undecided and verdict.passed]
-    return "\n## Undecided\n\n" + "".join(f"- {verdict.sentence}\n" for verdict in found) if found else ""
+    undecided = [verdict for row in report.rows for verdict in row.verdicts if verdict.undecided and verdict.passed]
+    return "\n## Undecided\n\n" + "".join(f"- {verdict.sentence}\n" for verdict in undecided) if undecided else ""
 
 
 def _benches(report: Report) -> str:
     parts = []
-    for device, items in benches_by_device(report).items():
-        table = markdown_table(BENCH_HEADER, map(bench_cells, items))
-        text = f"{table}\n{_lines(tier_note(items[0].host))}\n"
-        emulated = [cells for item in items if (cells := emulated_cells(item))]
+    for device, benches in benches_by_device(report).items():
+        table = markdown_table(BENCH_HEADER, map(bench_cells, benches))
+        text = f"{table}\n{_with_line_breaks(tier_note(benches[0].host))}\n"
+        emulated = [cells for bench in benches if (cells := emulated_cells(bench))]
         if emulated:
-            text += f"\n{markdown_table(EMULATED_HEADER, emulated)}\n{_lines(emulated_note(items))}\n"
-        parts.append(f"\n## {device}\n\n{_long(f'{len(items)} benches', items, text)}")
+            text += f"\n{markdown_table(EMULATED_HEADER, emulated)}\n{_with_line_breaks(emulated_note(benches))}\n"
+        parts.append(f"\n## {device}\n\n{_collapsed_if_long(f'{len(benches)} benches', benches, text)}")
     return "".join(parts)
 
 
 def _emulated(report: Report) -> str:
-    """The verdicts on emulated cores."""
-    found = [item for row in report.rows for item in row.emulated]
-    if not found:
+    validations = [validation for row in report.rows for validation in row.emulated]
+    if not validations:
         return ""
-    table = markdown_table(VALIDATED_HEADER, map(validated_cells, found), left=VALIDATED_LEFT)
-    return f"\n## On emulated cores\n\n{_long(f'{len(found)} validations', found, table)}"
+    table = markdown_table(VALIDATED_HEADER, map(validated_cells, validations), left=VALIDATED_LEFT)
+    text = _collapsed_if_long(f"{len(validations)} validations", validations, table)
+    return f"\n## Validation on emulated cores\n\n{text}"
 
 
 def _layers(report: Report) -> str:
-    """Where the error comes from."""
-    found = [row.layers for row in report.rows if row.layers is not None]
-    if not found:
+    diffs = [row.layers for row in report.rows if row.layers is not None]
+    if not diffs:
         return ""
-    table = markdown_table(LAYERS_HEADER, map(summary_cells, found), left=LAYERS_LEFT)
-    return f"\n## Error by layer\n\n{_long(f'{len(found)} artifacts', found, table)}"
+    table = markdown_table(LAYERS_HEADER, map(summary_cells, diffs), left=LAYERS_LEFT)
+    return f"\n## Error by layer\n\n{_collapsed_if_long(f'{len(diffs)} artifacts', diffs, table)}"
 
 
-def _lines(text: str) -> str:
-    """Each line on a line of its own: Markdown joins those that follow one another."""
+def _with_line_breaks(text: str) -> str:
+    """Return the text with hard line breaks: Markdown joins consecutive lines otherwise."""
     return text.replace("\n", "  \n")
 
 
 def report_text(report: Report, title: str) -> str:
-    """The whole report: verdict, what failed, what changed, then all artifacts and benches."""
+    """Return the whole report under a title: conclusion, failures, changes, then all artifacts and benches."""
     table = markdown_table(ARTIFACT_HEADER, map(artifact_cells, report.rows))
     parts = [f"# {title}\n\n{conclusion(report)}.\n", _failed(report), _undecided(report)]
     if report.changes is not None:
         parts.append(f"\n## Changes against {report.changes.old}\n\n{changes_section(report.changes)}")
-    parts.append(f"\n## Artifacts\n\n{_long(f'{len(report.rows)} artifacts', report.rows, table)}")
+    parts.append(f"\n## Artifacts\n\n{_collapsed_if_long(f'{len(report.rows)} artifacts', report.rows, table)}")
     return "".join([*parts, _layers(report), _emulated(report), _benches(report)])

@@ -1,4 +1,4 @@
-"""A model card: as lines for the console, and as Markdown after Mitchell et al., Model Cards, arXiv 1810.03993."""
+"""Model cards as plain text and as Markdown, after Mitchell et al., "Model Cards for Model Reporting" (2019)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edgekit.core.units import format_count, format_seconds
 from edgekit.core.values.budgets import format_rule
 from edgekit.reports._shared.markdown import markdown_table
 
+# Both columns of a property table are text.
 _LEFT = 2
 
 
@@ -22,13 +23,13 @@ def _shape(shape: Iterable[int]) -> str:
 
 
 def _input(spec: ModelSpec) -> list[tuple[str, str]]:
-    given = spec.input
-    layout = f" {given.layout}" if given.layout else ""
-    rows = [("input", f"{given.name}: {_shape(given.shape)}{layout} {given.dtype}")]
-    if given.range:
-        rows.append(("input range", f"{given.range[0]:g} to {given.range[1]:g}"))
-    if given.normalisation:
-        rows.append(("normalisation", given.normalisation))
+    tensor = spec.input
+    layout = f" {tensor.layout}" if tensor.layout else ""
+    rows = [("input", f"{tensor.name}: {_shape(tensor.shape)}{layout} {tensor.dtype}")]
+    if tensor.range:
+        rows.append(("input range", f"{tensor.range[0]:g} to {tensor.range[1]:g}"))
+    if tensor.normalisation:
+        rows.append(("normalisation", tensor.normalisation))
     return rows
 
 
@@ -45,7 +46,7 @@ def _data(card: Card) -> list[tuple[str, str]]:
 
 def _identity(card: Card) -> list[tuple[str, str]]:
     spec = card.spec
-    rows = [("task", f"{spec.task}, judged by {spec.metric}"), *_input(spec)]
+    rows = [("task", f"{spec.task}, evaluated by {spec.metric}"), *_input(spec)]
     rows.append(("output", f"{spec.output.name}: {_shape(spec.output.shape)}"))
     if spec.output.classes:
         rows.append(("classes", f"{len(spec.output.classes)}: {', '.join(spec.output.classes)}"))
@@ -79,13 +80,13 @@ def _metric(source: SourceModel) -> str:
 def _result(card: Card, source: SourceModel) -> list[tuple[str, str]]:
     training = source.training
     macs = card.macs.get(source.kind)
-    seconds, done = training.get("seconds"), training.get("epochs_done", training.get("epochs"))
+    seconds, epochs = training.get("seconds"), training.get("epochs_done", training.get("epochs"))
     stopped = f", stopped by {training['stopped']}" if training.get("stopped") else ""
     rows = [
         ("result", _metric(source)),
         ("parameters", f"{source.parameters:,}"),
-        ("multiply-accumulates", f"{macs:,} ({format_count(macs)})" if macs is not None else "not known: not exported"),
-        ("epochs", f"{done} of {training.get('epochs')}{stopped}"),
+        ("multiply-accumulates", f"{macs:,} ({format_count(macs)})" if macs is not None else "unknown until exported"),
+        ("epochs", f"{epochs} of {training.get('epochs')}{stopped}"),
         ("training time", format_seconds(seconds) if isinstance(seconds, (int, float)) else "not recorded"),
         ("quantization-aware", _qat(training.get("qat"))),
         ("batch size", str(training.get("batch_size"))),
@@ -103,12 +104,12 @@ def _qat(record: Any) -> str:
 
 
 def _tolerances(spec: ModelSpec) -> list[tuple[str, str]]:
-    own = {str(precision) for precision in spec.tolerances}
+    overridden = {str(precision) for precision in spec.tolerances}
     return [
         (
             precision,
             ", ".join(f"{name} {limit:.8g}" for name, limit in spec.tolerances_for(precision).limits().items())
-            + (" (its own)" if precision in own else ""),
+            + (" (set by the model)" if precision in overridden else ""),
         )
         for precision in DEFAULT_TOLERANCES
     ]
@@ -119,9 +120,9 @@ def _budgets(spec: ModelSpec) -> list[tuple[str, str]]:
 
 
 def console(card: Card) -> str:
-    """Facts, one a line, under the part that they belong to."""
+    """Return the card as plain text: one property per line, grouped by subject."""
     parts: list[tuple[str, list[tuple[str, str]]]] = [
-        ("", [("title", card.spec.title), ("folder", str(card.folder)), *_identity(card), *_words(card.spec)]),
+        ("", [("title", card.spec.title), ("folder", str(card.folder)), *_identity(card), *_usage(card.spec)]),
         ("hyperparameters", _hyperparameters(card.spec)),
         ("tolerances", _tolerances(card.spec)),
         ("budgets", _budgets(card.spec)),
@@ -135,23 +136,23 @@ def console(card: Card) -> str:
     return "".join(texts)
 
 
-def _words(spec: ModelSpec) -> list[tuple[str, str]]:
+def _usage(spec: ModelSpec) -> list[tuple[str, str]]:
     rows = [("intended use", spec.card.intended_use)] if spec.card.intended_use else []
     rows += [("limitation", text) for text in spec.card.limitations]
     return rows + [("reference", text) for text in spec.card.references]
 
 
 def markdown(card: Card) -> str:
-    """The card as a page."""
+    """Return the card as a Markdown document."""
     spec = card.spec
     text = f"# {card.name}\n\n{spec.title}.\n\n"
     if spec.card.intended_use:
         text += f"## Intended use\n\n{spec.card.intended_use}\n\n"
     if spec.card.limitations:
         text += f"## Limitations\n\n{_list(spec.card.limitations)}\n"
-    text += f"## Model and data\n\n{_facts(_identity(card))}\n## Results\n\n{_results(card)}\n"
-    text += f"## Hyperparameters of model.toml\n\n{_facts(_hyperparameters(spec))}\n"
-    text += "## Tolerances\n\nWhat an artifact's outputs may differ from its source's, by precision.\n\n"
+    text += f"## Model and data\n\n{_property_table(_identity(card))}\n## Results\n\n{_results(card)}\n"
+    text += f"## Hyperparameters of model.toml\n\n{_property_table(_hyperparameters(spec))}\n"
+    text += "## Tolerances\n\nHow far the outputs of an artifact may differ from those of its source, by precision.\n\n"
     text += markdown_table(("precision", "limits"), _tolerances(spec), left=_LEFT)
     if spec.budgets:
         text += f"\n## Budgets\n\n{markdown_table(('variant', 'limit'), _budgets(spec), left=_LEFT)}"
@@ -161,22 +162,22 @@ def markdown(card: Card) -> str:
 
 
 def _results(card: Card) -> str:
-    """One column a framework."""
+    """Return the training results, one column per framework."""
     missing = "".join(f"{kind}: {_not_trained(card, kind)}\n" for kind in card.untrained)
     if not card.trained:
         return missing
     columns = [dict(_result(card, source)) for source in card.trained]
     names = dict.fromkeys(name for column in columns for name in column)
     rows = [(name, *(column.get(name, "no") for column in columns)) for name in names]
-    found = markdown_table(("", *(source.kind for source in card.trained)), rows, left=len(columns) + 1)
-    return f"{found}\n{missing}" if missing else found
+    results = markdown_table(("", *(source.kind for source in card.trained)), rows, left=len(columns) + 1)
+    return f"{results}\n{missing}" if missing else results
 
 
 def _not_trained(card: Card, kind: str) -> str:
     return f"not trained yet; run: edgekit train {card.name} --framework {kind}"
 
 
-def _facts(rows: list[tuple[str, str]]) -> str:
+def _property_table(rows: list[tuple[str, str]]) -> str:
     return markdown_table(("", ""), rows, left=_LEFT)
 
 

@@ -246,7 +246,10 @@ def test_a_console_table_of_changes_fits_100_columns(edgekit, two):
     [
         (("tiny", "--compare", "old.json", "new.json"), "--compare is about two files"),
         (("--compare", "old.json", "no.json"), "no.json: no such report"),
-        (("--compare", "old.json", "new.json", "--format", "csv"), "the format csv does not show what changed"),
+        (
+            ("--compare", "old.json", "new.json", "--format", "csv"),
+            "the format csv cannot show the changes between two reports; use another --format",
+        ),
         (("--baseline", "no.json"), "no.json: no such report"),
     ],
 )

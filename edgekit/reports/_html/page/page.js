@@ -12,11 +12,11 @@
       if (theme) localStorage.setItem("edgekit-theme", theme);
       return localStorage.getItem("edgekit-theme");
     } catch {
-      return null; // a page from a file may have no storage
+      return null; // a page opened from a file may have no storage
     }
   };
-  const known = remember();
-  if (known === "dark" || known === "light") root.dataset.theme = known;
+  const stored = remember();
+  if (stored === "dark" || stored === "light") root.dataset.theme = stored;
   toggle.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
     remember(root.dataset.theme);
@@ -25,7 +25,7 @@
   system.addEventListener("change", show);
   show();
 
-  // Sorting: by data-sort where a cell has it, else by the quantity or the text that it shows; cells without a figure
+  // Sort by data-sort where a cell has it, otherwise by the quantity or the text of the cell; cells without a figure
   // always come last.
   const collator = new Intl.Collator("en", { numeric: true });
   const units = { "%": 0.01, ns: 1e-6, us: 1e-3, s: 1e3, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };
@@ -35,8 +35,8 @@
     if (cell.dataset.sort !== undefined) return Number(cell.dataset.sort);
     const text = cell.textContent.trim();
     if (!numeric) return text;
-    const found = text.match(/^([+-]?[\d,]+(?:\.\d+)?(?:e[+-]\d+)?) ?(%|[A-Za-z]*)(?: \(|$)/);
-    return found && Number(found[1].replaceAll(",", "")) * (units[found[2]] ?? 1);
+    const match = text.match(/^([+-]?[\d,]+(?:\.\d+)?(?:e[+-]\d+)?) ?(%|[A-Za-z]*)(?: \(|$)/);
+    return match && Number(match[1].replaceAll(",", "")) * (units[match[2]] ?? 1);
   };
   const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b));
   const sort = (table, heading) => {
@@ -57,7 +57,7 @@
     }
   }
 
-  // One filter for all tables, charts and evidence. A thing without a property is not asked for it.
+  // One filter for all tables, charts and evidence; an element without a property passes the filter on it.
   const form = document.getElementById("filter");
   const search = document.getElementById("search");
   const selects = [...form.querySelectorAll("select")];
@@ -67,19 +67,19 @@
     const [target, name] = variant.split(":");
     return [target, name.split("-")[0]];
   };
-  const named = ([model, variant]) => `${model.textContent.trim()} ${variant.textContent.trim()}`;
-  const of = new Map();
+  const nameOf = ([model, variant]) => `${model.textContent.trim()} ${variant.textContent.trim()}`;
+  const evidenceOf = new Map();
   for (const item of document.querySelectorAll("details.evidence")) {
     const [name, verdict] = item.querySelector("summary").children;
     const [target, precision] = parts(name.lastElementChild.textContent);
     const model = name.firstChild.textContent.trim();
     Object.assign(item.dataset, { model, target, precision, verdict: verdict.textContent });
-    of.set(name.textContent, item);
+    evidenceOf.set(name.textContent, item);
   }
   for (const row of document.querySelectorAll("table.figures tbody tr")) {
     const [target, precision] = parts(row.cells[1].textContent.trim());
     Object.assign(row.dataset, { model: row.cells[0].textContent.trim(), target, precision });
-    const evidence = of.get(named(row.cells));
+    const evidence = evidenceOf.get(nameOf(row.cells));
     if (evidence === undefined) continue;
     row.dataset.verdict = evidence.dataset.verdict;
     if (row.cells[1].querySelector("a") === null) {
@@ -89,25 +89,25 @@
       row.cells[1].append(link);
     }
   }
-  const things = [...document.querySelectorAll("main [data-model], table.figures tbody tr")];
+  const filtered = [...document.querySelectorAll("main [data-model], table.figures tbody tr")];
   const counted = document.querySelectorAll("#t-artifacts tbody tr, #t-changes tbody tr");
-  const fits = (thing) => {
+  const matches = (element) => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const named = thing.matches(".figures tr, details"); // charts and the overview are about whole models
-    const text = named ? thing.textContent.toLowerCase() : "";
+    const searchable = element.matches(".figures tr, details"); // charts and the overview are about whole models
+    const text = searchable ? element.textContent.toLowerCase() : "";
     const has = ({ value, dataset }) =>
-      !value || thing.dataset[dataset.by] === undefined || thing.dataset[dataset.by] === value;
-    return selects.every(has) && (!named || words.every((word) => text.includes(word)));
+      !value || element.dataset[dataset.by] === undefined || element.dataset[dataset.by] === value;
+    return selects.every(has) && (!searchable || words.every((word) => text.includes(word)));
   };
   const filter = () => {
-    for (const thing of things) thing.hidden = !fits(thing);
+    for (const element of filtered) element.hidden = !matches(element);
     const visible = [...counted].filter((row) => !row.hidden).length;
     shown.textContent = visible === counted.length ? "" : `${visible} of ${counted.length} rows`;
   };
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());
 
-  // A link into the evidence opens it; on paper everything is open.
+  // A link to an entry of the evidence opens it; in print all entries are open.
   const open = () => {
     const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (target && target.tagName === "DETAILS") {
