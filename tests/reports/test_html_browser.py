@@ -282,9 +282,19 @@ def test_colours_have_enough_contrast(look, scheme):
         assert (high + 0.05) / (low + 0.05) >= least, name
 
 
+def test_the_main_table_fits_a_usual_screen(look):
+    box = "item => [item.scrollWidth, item.clientWidth]"
+    content, visible = look().page.locator("[aria-labelledby=c-artifacts]").evaluate(box)
+    assert content <= visible
+
+
 def test_a_narrow_screen_needs_no_sideways_scrolling(look):
     page = look(viewport={"width": 380, "height": 800})
+    page.page.locator("#evidence summary").first.click()
     assert page.page.evaluate("document.documentElement.scrollWidth") <= 380
+    commands = page.page.locator("#evidence details[open] .commands dd")
+    heights = commands.evaluate_all("items => items.map(item => item.getBoundingClientRect().height)")
+    assert max(heights) < 40  # one line and its scroll bar: no option is split at its hyphens
     assert page.page.locator("#t-artifacts").is_visible()
 
 

@@ -406,7 +406,9 @@ def changes(report: ChangeReport) -> Table:
         Column("verdict"),
         Column("note"),
     )
-    return Table("changes", f"{report.old} against {report.new}", columns, tuple(map(_change_line, report.reported)))
+    return Table(
+        "changes", f"Changes from {report.old} to {report.new}", columns, tuple(map(_change_line, report.reported))
+    )
 
 
 def _change_line(change: MetricChange) -> Line:
