@@ -17,8 +17,8 @@ def _truncated(text: str) -> str:
     raw = text.encode()
     if len(raw) <= LIMIT_BYTES:
         return text
-    kept = raw[: LIMIT_BYTES - len(_TRUNCATED)].decode(errors="ignore")
-    return kept[: kept.rindex("\n")] + _TRUNCATED
+    start = raw[: LIMIT_BYTES - len(_TRUNCATED)].decode(errors="ignore")
+    return start[: start.rindex("\n")] + _TRUNCATED
 
 
 class GithubSummary(ReportFormat):

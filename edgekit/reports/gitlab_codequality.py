@@ -14,7 +14,7 @@ from edgekit.reports._shared.cells import limit_file
 
 
 def _finding(verdict: Verdict, severity: str) -> dict[str, Any]:
-    """Return one finding; GitLab tells new findings from known ones by `fingerprint`, so it depends on no figure."""
+    """Return one finding; GitLab recognizes a known finding by its `fingerprint`, which depends on no figure."""
     # GitLab requires a path: limits that no file of the project sets point to the manifest.
     path = limit_file(verdict) or MANIFEST_FILE
     identity = "\n".join((verdict.model, verdict.kind, verdict.variant, verdict.rule, verdict.device or ""))

@@ -43,7 +43,7 @@ def test_a_card_has_what_model_toml_says_and_what_came_of_it(trained: Path) -> N
     lines = answer.out.splitlines()
     assert lines[0] == "# linear"
     for line in (
-        "| task | regression, judged by mae |",
+        "| task | regression, evaluated by mae |",
         "| input range | -1 to 1 |",
         "| data licence | made by the model's own data.py |",
         f"| data sha256 | {'b' * 64} (line) |",
@@ -51,7 +51,7 @@ def test_a_card_has_what_model_toml_says_and_what_came_of_it(trained: Path) -> N
         "|  | torch |",
         "| result | mae 0.0812 on 1000 unseen samples |",
         "| parameters | 2 |",
-        "| multiply-accumulates | not known: not exported |",
+        "| multiply-accumulates | unknown until exported |",
         "| epochs | 12 of 30, stopped by time limit |",
         "| training time | 2 m 5 s |",
         "| seed | 7 |",

@@ -12,6 +12,7 @@ from typing import Any
 from edgekit.core.values.specs import PRECISIONS
 from edgekit.reports._html.svg import TIP, element
 
+# Text, secondary text, grid lines; and the layer where an error diverges.
 INK, FAINT, GRID = "#1b1f24", "#5c6570", "#d9dde2"
 DIVERGENCE = "#b3261e"
 # Distinguishable with color blindness (after Okabe and Ito, Color Universal Design, 2008), with a contrast of at least

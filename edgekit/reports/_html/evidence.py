@@ -171,10 +171,10 @@ def _main_figures(comparison: Comparison) -> Comparison:
     return replace(comparison, figures=tuple(figures))
 
 
-def _compared(item: Comparison, where: str, command: str) -> Iterator[Fact]:
-    if item.problem is not None:
-        yield Fact("comparison", item.problem, NOTHING, where, command, "FAILED")
-    for figure in item.figures:
+def _compared(comparison: Comparison, where: str, command: str) -> Iterator[Fact]:
+    if comparison.problem is not None:
+        yield Fact("comparison", comparison.problem, NOTHING, where, command, "FAILED")
+    for figure in comparison.figures:
         exact = figure.value is None and figure.name == "sqnr_db"
         value = "exact" if exact else format_figure(figure.value)
         verdict = "" if figure.limit is None else _word(figure.passed)
@@ -201,33 +201,33 @@ def _drifted(drift: Drift) -> Iterator[Fact]:
 
 
 def _benched(row: ReportRow) -> Iterator[Fact]:
-    for item in row.measurements:
-        command = f"bench {item.device}"
-        for tier in tiers_of(item):
+    for bench in row.measurements:
+        command = f"bench {bench.device}"
+        for tier in tiers_of(bench):
             where = f"tier {tier}"
-            value = f"{format_ms(item.latency_ms[tier])} ({spread(item, tier)})"
+            value = f"{format_ms(bench.latency_ms[tier])} ({spread(bench, tier)})"
             yield Fact("latency", value, NOTHING, where, command)
-            threads = threads_of(item, tier)
+            threads = threads_of(bench, tier)
             if threads is not None:
                 yield Fact("threads", str(threads), NOTHING, where, command)
-            for name, text in _tier_figures(item, tier):
+            for name, text in _tier_figures(bench, tier):
                 yield Fact(name, text, NOTHING, where, command)
-        for note in item.notes:
+        for note in bench.notes:
             yield Fact("note", note, NOTHING, "", command)
 
 
-def _tier_figures(item: Measurement, tier: str) -> Iterator[tuple[str, str]]:
+def _tier_figures(bench: Measurement, tier: str) -> Iterator[tuple[str, str]]:
     """Yield the figures of a tier beside its latency and threads."""
     if tier == "host":
-        yield "load", format_ms(item.load_ms)
-        yield "first inference", format_ms(item.first_inference_ms)
-        if item.host_peak_memory_bytes is not None:
-            yield "peak memory", format_bytes(item.host_peak_memory_bytes)
-    if tier == "emulated" and item.emulated is not None:
-        yield f"instructions, {item.emulated.cpu}", format_count(item.emulated.counts.instructions)
-        yield "cache misses", format_count(item.emulated.counts.memory_misses)
-        if item.emulated.peak_memory_bytes is not None:
-            yield "peak memory", format_bytes(item.emulated.peak_memory_bytes)
+        yield "load", format_ms(bench.load_ms)
+        yield "first inference", format_ms(bench.first_inference_ms)
+        if bench.host_peak_memory_bytes is not None:
+            yield "peak memory", format_bytes(bench.host_peak_memory_bytes)
+    if tier == "emulated" and bench.emulated is not None:
+        yield f"instructions, {bench.emulated.cpu}", format_count(bench.emulated.counts.instructions)
+        yield "cache misses", format_count(bench.emulated.counts.memory_misses)
+        if bench.emulated.peak_memory_bytes is not None:
+            yield "peak memory", format_bytes(bench.emulated.peak_memory_bytes)
 
 
 def _checked(row: ReportRow) -> Iterator[Fact]:

@@ -74,14 +74,14 @@ def _costs(rows: Sequence[ReportRow]) -> Iterator[tuple[str, str, str, dict[int,
         Name, device and tier of the cost, and its value by index into `rows`: bytes, or ms.
     """
     yield "size", "", "", {index: float(row.artifact.manifest.size_bytes) for index, row in enumerate(rows)}
-    devices = sorted({item.device for row in rows for item in row.measurements})
+    devices = sorted({bench.device for row in rows for bench in row.measurements})
     for device in devices:
         for tier in (tier for tier in reversed(TIERS) if tier != "analytic"):
             latencies = {
-                index: item.latency_ms[tier]
+                index: bench.latency_ms[tier]
                 for index, row in enumerate(rows)
-                for item in row.measurements
-                if item.device == device and tier in item.latency_ms
+                for bench in row.measurements
+                if bench.device == device and tier in bench.latency_ms
             }
             if latencies:
                 yield "latency", device, tier, latencies
@@ -92,11 +92,11 @@ def tradeoffs(report: Report) -> Panels:
     panels: list[Panel] = []
     without_metric = []
     for subject, rows in _rows_by_subject(report).items():
-        judged = [row for row in rows if _drift(row) is not None]
-        if not judged:
+        with_metric = [row for row in rows if _drift(row) is not None]
+        if not with_metric:
             without_metric.append(subject)
             continue
-        panels += [_tradeoff(report, subject, judged, *cost) for cost in _costs(judged) if len(cost[3]) > 1]
+        panels += [_tradeoff(report, subject, with_metric, *cost) for cost in _costs(with_metric) if len(cost[3]) > 1]
     targets = _targets(report)
     keys = (charts.target_key(targets), _precision_key(report)) if panels else ()
     names = ", ".join(without_metric)
@@ -160,12 +160,12 @@ def _tradeoff_table(report: Report) -> Table:
     )
     lines = []
     for rows in _rows_by_subject(report).values():
-        judged = [row for row in rows if _drift(row) is not None]
-        costs = list(_costs(judged))
+        with_metric = [row for row in rows if _drift(row) is not None]
+        costs = list(_costs(with_metric))
         for _, device, tier, values in costs[1:] or costs:
-            marks = pareto_front([_coordinates(judged[index], values[index]) for index in values])
+            marks = pareto_front([_coordinates(with_metric[index], values[index]) for index in values])
             for index, best in zip(values, marks, strict=True):
-                lines.append(_tradeoff_line(judged[index], device, tier, values[index], best))
+                lines.append(_tradeoff_line(with_metric[index], device, tier, values[index], best))
     return Table("tradeoffs", "Size, task metric and latency, and the Pareto front of the three", columns, tuple(lines))
 
 
@@ -209,8 +209,8 @@ def _conditions(devices: Sequence[str]) -> str:
     return " and ".join([*without, *([f"with the profile of {', '.join(profiles)}"] if profiles else [])])
 
 
-def _wall(item: Measurement) -> Span:
-    wall = item.wall
+def _wall(bench: Measurement) -> Span:
+    wall = bench.wall
     return Span(wall.p50_ms, (wall.p50_ms, wall.p90_ms), (wall.min_ms, wall.p99_ms))
 
 
@@ -219,7 +219,7 @@ def devices(report: Report) -> Panels:
     panels = []
     names = _device_names(report)
     for subject, rows in _rows_by_subject(report).items():
-        tiers = {tier for row in rows for item in row.measurements for tier in tiers_of(item)}
+        tiers = {tier for row in rows for bench in row.measurements for tier in tiers_of(bench)}
         for tier in (tier for tier in reversed(TIERS) if tier in tiers):
             title = f"{subject}: latency by device, tier {tier}"
             axis = Axis(f"latency, tier {tier}", format_ms)
@@ -229,7 +229,7 @@ def devices(report: Report) -> Panels:
 
 
 def _device_names(report: Report) -> list[str]:
-    return sorted({item.device for row in report.rows for item in row.measurements})
+    return sorted({bench.device for row in report.rows for bench in row.measurements})
 
 
 # The first two series are both blue: the second one comes last.
@@ -246,7 +246,7 @@ def _device_key(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _bench_on(row: ReportRow, device: str) -> Measurement | None:
-    return next((item for item in row.measurements if item.device == device), None)
+    return next((bench for bench in row.measurements if bench.device == device), None)
 
 
 def _by_device(
@@ -254,7 +254,7 @@ def _by_device(
 ) -> str:
     """Return a chart with a line for each artifact and device for which `span` returns a value."""
     spans_by_row = [
-        (row, [None if (item := _bench_on(row, name)) is None else span(item) for name in names])
+        (row, [None if (bench := _bench_on(row, name)) is None else span(bench) for name in names])
         for row in rows
     ]  # fmt: skip
     shown = [(row, spans) for row, spans in spans_by_row if any(spans)]
@@ -264,9 +264,11 @@ def _by_device(
     return charts.ranges(title, variants, nonempty, [_device_color(names, name) for name in nonempty], axis)
 
 
-def _latency(item: Measurement, tier: str) -> Span | None:
-    if tier not in item.latency_ms:
+def _latency(bench: Measurement, tier: str) -> Span | None:
+    if tier not in bench.latency_ms:
         return None
-    low, high = (item.emulated.low_ms, item.emulated.high_ms) if tier == "emulated" and item.emulated else (None, None)
+    low, high = (
+        (bench.emulated.low_ms, bench.emulated.high_ms) if tier == "emulated" and bench.emulated else (None, None)
+    )
     interval = None if low is None or high is None else (low, high)
-    return Span(item.latency_ms[tier], None, interval)
+    return Span(bench.latency_ms[tier], None, interval)

@@ -164,7 +164,7 @@ def _verdict_cell(row: ReportRow) -> Cell:
 
 def artifacts(report: Report) -> Table:
     """Return one row per artifact, with a column for each device on whose emulated core an artifact was validated."""
-    devices = sorted({str(item.device) for row in report.rows for item in row.emulated})
+    devices = sorted({str(validation.device) for row in report.rows for validation in row.emulated})
     columns = (
         *NAMES,
         Column("size", True, "size of the model file"),
@@ -225,51 +225,51 @@ def _artifact(row: ReportRow, floats: dict[tuple[str, str], int], devices: Seque
     )
 
 
-def tiers_of(item: Measurement) -> list[str]:
+def tiers_of(bench: Measurement) -> list[str]:
     """Return the tiers of a bench, the most reliable one first."""
-    return [tier for tier in reversed(TIERS) if tier in item.latency_ms]
+    return [tier for tier in reversed(TIERS) if tier in bench.latency_ms]
 
 
-def spread(item: Measurement, tier: str) -> str:
+def spread(bench: Measurement, tier: str) -> str:
     """Return the spread of the tier's latency: percentiles, an interval, or why there is none."""
     if tier == "host":
-        return f"p90 {format_ms(item.wall.p90_ms)}, p99 {format_ms(item.wall.p99_ms)}"
-    if tier == "emulated" and item.emulated is not None:
-        low, high = item.emulated.low_ms, item.emulated.high_ms
-        return item.emulated.calibration if low is None or high is None else f"{format_ms(low)} .. {format_ms(high)}"
+        return f"p90 {format_ms(bench.wall.p90_ms)}, p99 {format_ms(bench.wall.p99_ms)}"
+    if tier == "emulated" and bench.emulated is not None:
+        low, high = bench.emulated.low_ms, bench.emulated.high_ms
+        return bench.emulated.calibration if low is None or high is None else f"{format_ms(low)} .. {format_ms(high)}"
     return "rough" if tier == "analytic" else NOTHING
 
 
-def threads_of(item: Measurement, tier: str) -> int | None:
+def threads_of(bench: Measurement, tier: str) -> int | None:
     """Return the threads that the tier's latency is for; None for the roofline: a bench does not record its profile."""
-    if tier == "emulated" and item.emulated is not None:
-        return item.emulated.threads
-    return item.threads if tier == "host" else None
+    if tier == "emulated" and bench.emulated is not None:
+        return bench.emulated.threads
+    return bench.threads if tier == "host" else None
 
 
 def side_by_side(report: Report) -> Table:
     """Return latency and peak memory with a column for each device; a row holds one figure in one tier."""
-    names = sorted({item.device for row in report.rows for item in row.measurements})
+    names = sorted({bench.device for row in report.rows for bench in row.measurements})
     columns = (*NAMES, Column("figure"), Column("tier"), *(Column(name, True) for name in names))
     lines = []
     for row in report.rows:
-        benches = {item.device: item for item in row.measurements}
-        for tier in (tier for tier in reversed(TIERS) if any(tier in item.latency_ms for item in benches.values())):
+        benches = {bench.device: bench for bench in row.measurements}
+        for tier in (tier for tier in reversed(TIERS) if any(tier in bench.latency_ms for bench in benches.values())):
             cells = [_latency(benches.get(name), tier) for name in names]
             lines.append(line(row, Cell("latency"), Cell(tier), *cells))
         for tier, peak in _PEAKS.items():
-            if any(peak(item) is not None for item in benches.values()):
+            if any(peak(bench) is not None for bench in benches.values()):
                 cells = [_memory(peak(benches[name]) if name in benches else None) for name in names]
                 lines.append(line(row, Cell("peak memory"), Cell(tier), *cells))
     caption = "Latency of one inference and peak memory by device, with the interval where there is one"
     return Table("side-by-side", caption, columns, tuple(lines))
 
 
-def _latency(item: Measurement | None, tier: str) -> Cell:
-    if item is None or tier not in item.latency_ms:
+def _latency(bench: Measurement | None, tier: str) -> Cell:
+    if bench is None or tier not in bench.latency_ms:
         return Cell(NOTHING)
-    value = item.latency_ms[tier]
-    return Cell(format_ms(value) + (f" ({spread(item, tier)})" if tier == "emulated" else ""), value)
+    value = bench.latency_ms[tier]
+    return Cell(format_ms(value) + (f" ({spread(bench, tier)})" if tier == "emulated" else ""), value)
 
 
 _PEAKS: dict[str, Callable[[Measurement], int | None]] = {
@@ -305,20 +305,20 @@ def distributions(report: Report) -> Table:
     lines = [
         line(
             row,
-            Cell(item.device),
+            Cell(bench.device),
             *(
                 Cell(format_ms(value), value)
                 for value in (
-                    item.wall.min_ms, item.wall.p50_ms, item.wall.p90_ms, item.wall.p99_ms, item.wall.max_ms,
-                    item.wall.mean_ms, item.wall.mad_ms, item.cpu.p50_ms,
+                    bench.wall.min_ms, bench.wall.p50_ms, bench.wall.p90_ms, bench.wall.p99_ms, bench.wall.max_ms,
+                    bench.wall.mean_ms, bench.wall.mad_ms, bench.cpu.p50_ms,
                 )
             ),
-            Cell(f"{item.wall.count:,}", item.wall.count),
-            Cell(format_ms(item.load_ms), item.load_ms),
-            Cell(format_ms(item.first_inference_ms), item.first_inference_ms),
+            Cell(f"{bench.wall.count:,}", bench.wall.count),
+            Cell(format_ms(bench.load_ms), bench.load_ms),
+            Cell(format_ms(bench.first_inference_ms), bench.first_inference_ms),
         )
         for row in report.rows
-        for item in row.measurements
+        for bench in row.measurements
     ]  # fmt: skip
     return Table("distributions", "Wall time of one inference, tier host", columns, tuple(lines))
 
@@ -338,10 +338,10 @@ def operators(report: Report) -> Table | None:
         Column("cache misses", True, "lines of 64 bytes read from memory per inference"),
     )
     lines = [
-        line(row, Cell(item.device), Cell(tier), *_operator_cells(number, operator, costs))
+        line(row, Cell(bench.device), Cell(tier), *_operator_cells(number, operator, costs))
         for row in report.rows
-        for item in row.measurements
-        for tier, costs in item.operators_by_tier.items()
+        for bench in row.measurements
+        for tier, costs in bench.operators_by_tier.items()
         for number, operator in enumerate(costs, 1)
     ]
     return Table("operators", "Latency by operator", columns, tuple(lines)) if lines else None

@@ -11,7 +11,7 @@ from edgekit.core.records.measurement import Measurement
 from edgekit.core.values.quantization_recipe import RECIPE_FILE
 from edgekit.core.values.specs import Variant
 
-_FRAMEWORKS = ("keras", "torch")  # a reference model has both; other kinds of source stand alone
+_FRAMEWORKS = ("keras", "torch")  # the values of --framework; other source kinds are selected by the model alone
 _HOST = "host"  # the device name of a bench without a profile
 
 
