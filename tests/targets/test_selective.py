@@ -144,9 +144,9 @@ def test_int16_activations_of_chosen_layers_keep_int8_weights(made, golden):
 
 
 def test_int16_where_there_is_none_is_refused(made):
-    with pytest.raises(InputError, match="int16 activations for 4:HARD_SWISH, which TFLite does not have"):
+    with pytest.raises(InputError, match="int16 activations of 4:HARD_SWISH, which TFLite does not support"):
         made(TFLITE, int16_layers=("4:HARD_SWISH",))
-    with pytest.raises(InputError, match="int16_layers belong to the precision int8, not to dynamic"):
+    with pytest.raises(InputError, match="int16_layers are supported at the precision int8 only, not at dynamic"):
         made(TFLITE, precision="dynamic", int16_layers=("0:CONV_2D",))
     with pytest.raises(
         InputError, match="onnx does not support int16_layers in a recipe; keep these layers in float_layers"

@@ -1,9 +1,10 @@
-"""Selective quantization of a float .tflite: which operators stay in float or take int16 activations, by recipe.
+"""Mixed-precision quantization of float flatbuffers: a recipe names operators that stay float or get int16 activations.
 
-ai-edge-quantizer decides operator by operator: of the recipe entries whose regular expression is found in the
-operator's scope (the names of its output tensors, each with a semicolon behind it) and whose operation is its own or
-all, the last counts. The inputs and the outputs of the file are operators too, INPUT and OUTPUT, since a full-integer
-file quantizes there. OUTPUT has the scope of the operator before it, so entries name the operation as well.
+ai-edge-quantizer 0.10 matches each operator against the entries of a recipe, and the last match decides. An entry
+matches if its operation is the operator's or all, and if its regular expression is found in the operator's scope: the
+names of its output tensors, each followed by a semicolon. The inputs and outputs of the file are the operators INPUT
+and OUTPUT, since a full-integer file quantizes there. OUTPUT has the scope of the operator before it, so entries name
+the operation too.
 """
 
 from __future__ import annotations
@@ -24,26 +25,30 @@ from edgekit.targets._tflite.quantizer import RECIPES, ranges
 PRECISIONS = frozenset({"dynamic", "int8", "int16x8", "int4"})
 CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "moving-average")
 _IO = ("INPUT", "OUTPUT")
-_TITLE = 34
+
+# Characters; keeps the table rows of `tune` and `diff` on one line of a terminal.
+_TITLE_LENGTH = 34
+
+# Calibration ranges of this process, by a digest of what they depend on.
 _ranges: dict[str, dict[str, Any]] = {}
 
 
 def _operators(model: Any) -> list[tuple[str, Any, str, Any]]:
-    """(name of the layer, operation, scope, operator) of the main graph, in the order of computation.
+    """Return (layer name, operation, scope, operator) of the main graph's operators, in execution order.
 
-    Operators that the quantizer does not know are left out: they stay in float whatever a recipe says.
+    Operators that the quantizer does not support are left out: no recipe can quantize them.
     """
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils as utils
 
     graph = model.subgraphs[0]
     first, last = utils.get_subgraph_input_output_operators(graph)
-    found = []
+    supported = []
     for index, op in enumerate(graph.operators):
         operation = utils.TFL_OP_CODE_TO_NAME.get(model.operatorCodes[op.opcodeIndex].builtinCode)
         if operation is not None:
-            found.append((f"{index}:{operation.value}", operation, op))
-    whole = [("INPUT", first.op_key, first), *found, ("OUTPUT", last.op_key, last)]
-    return [(name, operation, utils.get_op_scope(op, graph.tensors), op) for name, operation, op in whole]
+            supported.append((f"{index}:{operation.value}", operation, op))
+    operators = [("INPUT", first.op_key, first), *supported, ("OUTPUT", last.op_key, last)]
+    return [(name, operation, utils.get_op_scope(op, graph.tensors), op) for name, operation, op in operators]
 
 
 def _read(base: Path) -> Any:
@@ -53,16 +58,23 @@ def _read(base: Path) -> Any:
 
 
 def layers(base: Path) -> tuple[QuantizableLayer, ...]:
-    """The operators of a float file that int8 quantizes, its inputs and its outputs."""
+    """Return the operators that int8 quantizes, with the inputs and outputs of the file, in execution order.
+
+    Args:
+        base: The float file.
+
+    Returns:
+        One entry per operator.
+    """
     model = _read(base)
-    narrow, wide = (_manager(RECIPES[precision]) for precision in ("int8", "int16x8"))
+    int8, int16x8 = (_recipe_manager(RECIPES[precision]) for precision in ("int8", "int16x8"))
     graph = model.subgraphs[0]
-    made = []
+    quantizable = []
     for name, operation, scope, op in _operators(model):
-        if _quantizes(narrow, operation, scope):
-            tensors = [graph.tensors[index] for index in op.inputs if index >= 0]
+        if _quantizes(int8, operation, scope):
+            tensors = [graph.tensors[index] for index in op.inputs if index >= 0]  # -1 is an absent optional input
             constant = [tensor for tensor in tensors if _is_constant(model, tensor)]
-            made.append(
+            quantizable.append(
                 QuantizableLayer(
                     name,
                     operation.value,
@@ -70,13 +82,13 @@ def layers(base: Path) -> tuple[QuantizableLayer, ...]:
                     tuple(_name(tensor) for tensor in tensors if not _is_constant(model, tensor)),
                     tuple(_name(graph.tensors[index]) for index in op.outputs),
                     sum(_elements(tensor) for tensor in constant if tensor.type == 0),  # FLOAT32: shapes are integers
-                    name not in _IO and _quantizes(wide, operation, scope),
+                    name not in _IO and _quantizes(int16x8, operation, scope),
                 )
             )
-    return tuple(made)
+    return tuple(quantizable)
 
 
-def _manager(name: str) -> Any:
+def _recipe_manager(name: str) -> Any:
     from ai_edge_quantizer import recipe, recipe_manager
 
     manager = recipe_manager.RecipeManager()
@@ -85,7 +97,8 @@ def _manager(name: str) -> Any:
 
 
 def _quantizes(manager: Any, operation: Any, scope: str) -> bool:
-    """Whether a recipe says anything of the operator: what it does not support is left in float without a word."""
+    """Return whether a recipe quantizes the operator."""
+    # The quantizer silently skips entries that an operator does not support, and leaves it in float.
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
     algorithm, _ = manager.get_quantization_configs(operation, scope)
@@ -109,57 +122,68 @@ def _name(tensor: Any) -> str:
 
 
 def _title(scope: str, operation: str) -> str:
-    """`simple_cnn_1/dense_9_1/MatMul;…` is `dense_9_1/MatMul`; module paths lose their packages.
-
-    The tensors of the file's outputs are called after the call that returns them: the operation says more.
-    """
+    """Return a short title: `dense_9_1/MatMul` for `simple_cnn_1/dense_9_1/MatMul;…`."""
+    # TensorFlow names the tensors of inputs and outputs after the function, which says nothing about the operator.
     if scope.startswith(("StatefulPartitionedCall", "serving_default")):
         return operation
+    # litert-torch writes module paths with dots; their last component is the module's own name.
     parts = [part.rpartition(".")[2] for part in scope.split(";", maxsplit=1)[0].split("/")]
-    text = "/".join(parts[-2:])
-    return text if len(text) <= _TITLE else f"…{text[1 - _TITLE :]}"
+    title = "/".join(parts[-2:])
+    return title if len(title) <= _TITLE_LENGTH else f"…{title[1 - _TITLE_LENGTH :]}"
 
 
 def select(base: Path, recipe: Recipe, job: ConversionRequest, path: Path) -> None:
-    """Writes the flatbuffer that the recipe describes to `path`.
+    """Write the flatbuffer that a recipe describes.
 
-    Raises InputError when it names a layer that is not there, or int16 where there is none.
+    Args:
+        base: The float file.
+        recipe: The precision, the exceptions by layer, and how ranges are taken.
+        job: The request with calibration samples.
+        path: The file to write.
+
+    Raises:
+        InputError: The recipe names a layer that does not exist, or int16 activations where they are not supported.
     """
     from ai_edge_quantizer import quantizer
     from ai_edge_quantizer import recipe as recipes
 
     content = base.read_bytes()
-    made = quantizer.Quantizer(content, getattr(recipes, RECIPES[recipe.precision])())
+    builder = quantizer.Quantizer(content, getattr(recipes, RECIPES[recipe.precision])())
     operators = {name: (operation, scope) for name, operation, scope, _ in _operators(_read(base))}
-    known = layers(base)
-    for layer in _int16(known, recipe):
+    quantizable = layers(base)
+    # The last matching entry decides, so exceptions come after the entries of the whole recipe.
+    for layer in _int16_layers(quantizable, recipe):
         operation, scope = operators[layer.name]
-        made.add_static_config(_exactly(scope), operation, activation_num_bits=16, weight_num_bits=8)
-    for layer in named_layers(known, recipe.float_layers):
+        builder.add_static_config(_exact_pattern(scope), operation, activation_num_bits=16, weight_num_bits=8)
+    for layer in named_layers(quantizable, recipe.float_layers):
         operation, scope = operators[layer.name]
-        made.update_quantization_recipe(_exactly(scope), operation, algorithm_key="no_quantize")
-    with contextlib.redirect_stdout(io.StringIO()):
-        found = _known_ranges(base, content, recipe, job) if job.calibration and made.need_calibration else None
-        path.write_bytes(made.quantize(found, enable_progress_report=False).quantized_model)
+        builder.update_quantization_recipe(_exact_pattern(scope), operation, algorithm_key="no_quantize")
+    with contextlib.redirect_stdout(io.StringIO()):  # ai-edge-quantizer prints its progress
+        calibration = (
+            _cached_ranges(base, content, recipe, job) if job.calibration and builder.need_calibration else None
+        )
+        path.write_bytes(builder.quantize(calibration, enable_progress_report=False).quantized_model)
 
 
-def _exactly(scope: str) -> str:
+def _exact_pattern(scope: str) -> str:
+    # Unanchored, `dense` would match `dense_1` as well.
     return f"^{re.escape(scope)}$"
 
 
-def _int16(known: Sequence[QuantizableLayer], recipe: Recipe) -> list[QuantizableLayer]:
-    chosen = named_layers(known, recipe.int16_layers)
-    if chosen and recipe.precision != "int8":
-        raise InputError(f"int16_layers belong to the precision int8, not to {recipe.precision}")
-    for layer in chosen:
-        if not layer.int16:  # the quantizer would make it int8 without a word
-            raise InputError(f"the recipe wants int16 activations for {layer.name}, which TFLite does not have")
-    return chosen
+def _int16_layers(quantizable: Sequence[QuantizableLayer], recipe: Recipe) -> list[QuantizableLayer]:
+    selected = named_layers(quantizable, recipe.int16_layers)
+    if selected and recipe.precision != "int8":
+        raise InputError(f"int16_layers are supported at the precision int8 only, not at {recipe.precision}")
+    for layer in selected:
+        if not layer.int16:  # the quantizer would silently use int8 activations
+            raise InputError(f"the recipe asks for int16 activations of {layer.name}, which TFLite does not support")
+    return selected
 
 
-def _known_ranges(base: Path, content: bytes, recipe: Recipe, job: ConversionRequest) -> dict[str, Any]:
-    """Taken once for a float file, samples and method: they do not depend on which layers are quantized."""
-    assert job.calibration is not None  # the base has made sure
+def _cached_ranges(base: Path, content: bytes, recipe: Recipe, job: ConversionRequest) -> dict[str, Any]:
+    """Return the calibration ranges, measured once per float file, samples and method."""
+    # Ranges do not depend on which layers are quantized, and a search converts the same file many times.
+    assert job.calibration is not None  # checked by the caller
     hasher = hashlib.sha256(content)
     hasher.update(str(recipe.calibration).encode())
     for name in sorted(job.calibration):

@@ -1,4 +1,4 @@
-"""Cutting a .tflite off after an operator: what a part of a model costs is found by running it."""
+"""Truncation of flatbuffers, used to measure the cost of single operators."""
 
 from __future__ import annotations
 
@@ -12,92 +12,117 @@ from edgekit.targets._tflite.graph import main_graph, op_name, pack, parse, text
 
 
 def operators(path: Path) -> tuple[Operator, ...]:
-    """Those of the main graph that compute with the inputs, in the order of computation; a loop is one.
+    """Return the operators of the main graph that depend on the inputs, in execution order; a loop counts as one.
 
-    What computes with weights alone, as where float16 ones are widened, is part of whatever reads it.
+    An operator that depends on weights only, such as the dequantization of float16 weights, belongs to its readers.
+
+    Args:
+        path: The model file.
+
+    Returns:
+        One entry per operator.
+
+    Raises:
+        InputError: The file is empty, truncated or no flatbuffer of TFLite.
     """
     model = parse(path)
     graph = main_graph(model)
     return tuple(
         Operator(op_name(model, op), text(graph.tensors[op.outputs[0]].name) if len(op.outputs) else "")
-        for op in _split(graph)[0]
+        for op in _split_operators(graph)[0]
     )
 
 
-def _split(graph: Any) -> tuple[list[Any], list[Any]]:
-    """The operators that compute with the inputs, and those that compute with weights alone."""
-    variable = set(map(int, graph.inputs))
+def _split_operators(graph: Any) -> tuple[list[Any], list[Any]]:
+    """Return the operators that depend on the inputs, and those that depend on weights only."""
+    dependent = set(map(int, graph.inputs))
     computing, constant = [], []
     for op in graph.operators or []:
-        if variable & set(map(int, op.inputs)) or all(index < 0 for index in op.inputs):
+        # An operator without inputs (index -1 is an absent one) has its own state or randomness.
+        if dependent & set(map(int, op.inputs)) or all(index < 0 for index in op.inputs):
             computing.append(op)
-            variable |= set(map(int, op.outputs))
+            dependent |= set(map(int, op.outputs))
         else:
             constant.append(op)
     return computing, constant
 
 
 def truncate_after(path: Path, after: Iterable[int], folder: Path) -> tuple[Path, ...]:
-    """A file for each of these operators (from 0) that ends behind it, `<index>.tflite`, with the same inputs.
+    """Write one file per index that ends after that operator, with the inputs of the whole model.
 
-    Its outputs are what the rest of the model would have read.
+    The outputs of a file are the tensors that the removed operators would have read.
+
+    Args:
+        path: The model file.
+        after: Indices into `operators(path)`.
+        folder: The folder for the files, which are named `<index>.tflite`.
+
+    Returns:
+        The paths of the files, in the order of `after`.
+
+    Raises:
+        InputError: The file is empty, truncated or no flatbuffer of TFLite.
     """
     model = parse(path)
     files = []
     for index in after:
         files.append(folder / f"{index}{path.suffix}")
-        files[-1].write_bytes(pack(_beginning(model, index)))
+        files[-1].write_bytes(pack(_truncate(model, index)))
     return tuple(files)
 
 
-def _beginning(model: Any, last: int) -> Any:
-    """A copy of the model's tables, up to the operator; weights that only the rest uses are left out."""
+def _truncate(model: Any, last: int) -> Any:
+    """Return a copy of the model up to operator `last`, without the weights that only later operators read."""
     whole = main_graph(model)
-    computing, constant = _split(whole)
+    computing, constant = _split_operators(whole)
+    # Shallow copies: tables that do not change are shared with the whole model, which is packed once per file.
     graph = copy.copy(whole)
-    graph.outputs = _handed_over(whole, computing, last)
-    graph.operators = _with_weights(computing[: last + 1], constant, whole.operators)
-    cut = copy.copy(model)
-    cut.subgraphs = [graph if item is whole else item for item in model.subgraphs]
-    cut.signatureDefs = [_signature(model.signatureDefs[0], graph.outputs)] if model.signatureDefs else None
+    graph.outputs = _cut_tensors(whole, computing, last)
+    graph.operators = _with_weight_operators(computing[: last + 1], constant, whole.operators)
+    truncated = copy.copy(model)
+    truncated.subgraphs = [graph if subgraph is whole else subgraph for subgraph in model.subgraphs]
+    truncated.signatureDefs = [_signature(model.signatureDefs[0], graph.outputs)] if model.signatureDefs else None
     used = {graph.tensors[index].buffer for op in graph.operators for index in op.inputs if index >= 0}
-    used |= {tensor.buffer for item in cut.subgraphs if item is not graph for tensor in item.tensors}
-    cut.buffers = [item if index in used else _emptied(item) for index, item in enumerate(model.buffers)]
-    cut.metadata = cut.metadataBuffer = None  # they are about the whole, and point at buffers
-    return cut
+    used |= {tensor.buffer for subgraph in truncated.subgraphs if subgraph is not graph for tensor in subgraph.tensors}
+    # Buffers are emptied and not removed, since tensors refer to them by index.
+    truncated.buffers = [buffer if index in used else _empty_copy(buffer) for index, buffer in enumerate(model.buffers)]
+    truncated.metadata = truncated.metadataBuffer = None  # it describes the whole model, and refers to buffers
+    return truncated
 
 
-def _with_weights(kept: list[Any], constant: list[Any], order: list[Any]) -> list[Any]:
-    """The operators with those that compute the weights that they read, in the order of the file."""
-    read = {int(index) for op in kept for index in op.inputs}
-    needed = list(kept)
+def _with_weight_operators(computing: list[Any], constant: list[Any], order: list[Any]) -> list[Any]:
+    """Return the operators and those that compute the weights that they read, in the order of the file."""
+    read = {int(index) for op in computing for index in op.inputs}
+    needed = list(computing)
+    # Backwards, since the operators of weights may depend on one another.
     for op in reversed(constant):
         if read & set(map(int, op.outputs)):
             needed.append(op)
             read |= set(map(int, op.inputs))
-    return [op for op in order if any(op is other for other in needed)]
+    return [op for op in order if any(op is needed_op for needed_op in needed)]
 
 
-def _handed_over(graph: Any, computing: list[Any], last: int) -> list[int]:
-    """The tensors that are computed up to the operator, and read after it or outputs of the whole."""
+def _cut_tensors(graph: Any, computing: list[Any], last: int) -> list[int]:
+    """Return the tensors that are computed up to operator `last`, and are read later or outputs of the whole."""
     computed = [int(index) for op in computing[: last + 1] for index in op.outputs if index >= 0]
-    later = {int(index) for op in computing[last + 1 :] for index in op.inputs} | set(map(int, graph.outputs))
-    wanted = [index for index in dict.fromkeys(computed) if index in later]
-    return wanted or [int(index) for index in computing[last].outputs]
+    read_later = {int(index) for op in computing[last + 1 :] for index in op.inputs} | set(map(int, graph.outputs))
+    outputs = [index for index in dict.fromkeys(computed) if index in read_later]
+    # A model needs an output, also if nothing reads the last operator's.
+    return outputs or [int(index) for index in computing[last].outputs]
 
 
 def _signature(whole: Any, outputs: list[int]) -> Any:
-    """The signature with these outputs, whose names are numbers: the whole's own may not be among them."""
+    """Return the signature with these outputs, named by their number."""
     signature = copy.copy(whole)
     signature.outputs = []
     for number, index in enumerate(outputs):
-        item = copy.copy(whole.outputs[0])
-        item.name, item.tensorIndex = f"output_{number}", index
-        signature.outputs.append(item)
+        output = copy.copy(whole.outputs[0])
+        output.name, output.tensorIndex = f"output_{number}", index
+        signature.outputs.append(output)
     return signature
 
 
-def _emptied(buffer: Any) -> Any:
+def _empty_copy(buffer: Any) -> Any:
     empty = copy.copy(buffer)
     empty.data = None
     empty.offset = empty.size = 0
