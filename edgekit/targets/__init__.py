@@ -1,1 +1,1 @@
-"""Floor 1: one file a target: which sources and precisions it takes, how it converts, what is in its files."""
+"""Targets: one module per deployable format, which converts sources to it and reads its files."""

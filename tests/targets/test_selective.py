@@ -1,4 +1,4 @@
-"""Keeping single layers in float: real float files, the real quantizers, files that run."""
+"""Recipes that keep single layers in float: real float files, the real quantizers, files that run."""
 
 from pathlib import Path
 
@@ -59,12 +59,12 @@ def graph(broken: Path, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def made(flatbuffer, graph, source, calibration, tmp_path):
-    """`made(TFLITE, precision="int8", ...)` is the path of the file."""
+def convert(flatbuffer, graph, source, calibration, tmp_path):
+    """`convert(TFLITE, precision="int8", ...)` returns the path of the file."""
 
-    def make(target, known=None, **recipe):
-        chosen = Recipe(target.name, **{"precision": "int8", **recipe})
-        job = ConversionRequest(chosen.precision, tmp_path, calibration, recipe=chosen, known=known)
+    def convert(target, known=None, **options):
+        recipe = Recipe(target.name, **{"precision": "int8", **options})
+        job = ConversionRequest(recipe.precision, tmp_path, calibration, recipe=recipe, known=known)
         base, signature = (
             (graph, source.signature)
             if target is ONNX
@@ -76,7 +76,7 @@ def made(flatbuffer, graph, source, calibration, tmp_path):
         converted = target.select(base, signature, job)
         return (tmp_path / converted.file).rename(tmp_path / f"{len(list(tmp_path.iterdir()))}-{converted.file}")
 
-    return make
+    return convert
 
 
 def quality(runtime, path, golden):
@@ -89,13 +89,13 @@ def weight_types(path):
     model = parse(path)
     graph = model.subgraphs[0]
     codes = {0: "float32", 9: "int8", 17: "int4"}
-    found = [
+    types = [
         codes[graph.tensors[op.inputs[1]].type]
         for op in graph.operators
         if model.operatorCodes[op.opcodeIndex].builtinCode in (3, 9)  # CONV_2D, FULLY_CONNECTED
     ]
-    assert len(found) == 4
-    return found
+    assert len(types) == 4
+    return types
 
 
 def test_the_layers_of_a_flatbuffer_are_its_operators_its_inputs_and_its_outputs(flatbuffer):
@@ -119,77 +119,77 @@ def test_the_layers_of_a_flatbuffer_are_its_operators_its_inputs_and_its_outputs
     assert [layer.name for layer in layers if not layer.int16] == ["INPUT", "4:HARD_SWISH", "OUTPUT"]
 
 
-def test_layers_stay_in_float_and_the_others_do_not(made, golden):
-    whole, kept = made(TFLITE, calibration="minmax"), made(TFLITE, calibration="minmax", float_layers=WIDE)
-    assert weight_types(whole) == ["int8"] * 4
-    assert weight_types(kept) == ["float32", "float32", "int8", "int8"]
-    assert quality(litert, whole, golden) < 5
-    assert quality(litert, kept, golden) > 35
+def test_layers_stay_in_float_and_the_others_do_not(convert, golden):
+    int8, mixed = convert(TFLITE, calibration="minmax"), convert(TFLITE, calibration="minmax", float_layers=WIDE)
+    assert weight_types(int8) == ["int8"] * 4
+    assert weight_types(mixed) == ["float32", "float32", "int8", "int8"]
+    assert quality(litert, int8, golden) < 5
+    assert quality(litert, mixed, golden) > 35
 
 
 @pytest.mark.parametrize(
     ("layer", "expected"),
     [("INPUT", ["float32", "int8"]), ("OUTPUT", ["int8", "float32"]), ("6:SOFTMAX", ["int8"] * 2)],
 )
-def test_inputs_and_outputs_are_layers_of_their_own(made, layer, expected):
-    session = litert.RUNTIME.open(made(TFLITE, float_layers=(layer,)), threads=1)
+def test_inputs_and_outputs_are_layers_of_their_own(convert, layer, expected):
+    session = litert.RUNTIME.open(convert(TFLITE, float_layers=(layer,)), threads=1)
     assert [spec.dtype for spec in (*session.signature.inputs, *session.signature.outputs)] == expected
 
 
-def test_int16_activations_of_chosen_layers_keep_int8_weights(made, golden):
-    path = made(TFLITE, int16_layers=WIDE)
+def test_layers_with_int16_activations_keep_int8_weights(convert, golden):
+    path = convert(TFLITE, int16_layers=WIDE)
     assert weight_types(path) == ["int8"] * 4
     assert any(tensor.type == 7 for tensor in parse(path).subgraphs[0].tensors)  # INT16
     assert quality(litert, path, golden) > 25
 
 
-def test_int16_where_there_is_none_is_refused(made):
+def test_int16_activations_are_rejected_where_they_are_not_supported(convert):
     with pytest.raises(InputError, match="int16 activations of 4:HARD_SWISH, which TFLite does not support"):
-        made(TFLITE, int16_layers=("4:HARD_SWISH",))
+        convert(TFLITE, int16_layers=("4:HARD_SWISH",))
     with pytest.raises(InputError, match="int16_layers are supported at the precision int8 only, not at dynamic"):
-        made(TFLITE, precision="dynamic", int16_layers=("0:CONV_2D",))
+        convert(TFLITE, precision="dynamic", int16_layers=("0:CONV_2D",))
     with pytest.raises(
         InputError, match="onnx does not support int16_layers in a recipe; keep these layers in float_layers"
     ):
-        made(ONNX, int16_layers=("x",))
+        convert(ONNX, int16_layers=("x",))
 
 
-def test_dynamic_and_int4_keep_layers_in_float_too(made, golden):
+def test_dynamic_and_int4_keep_layers_in_float_too(convert, golden):
     for precision in ("dynamic", "int4"):
-        assert "float32" in weight_types(made(TFLITE, precision=precision, float_layers=WIDE))
-    assert quality(litert, made(TFLITE, precision="dynamic", float_layers=WIDE), golden) > 30
+        assert "float32" in weight_types(convert(TFLITE, precision=precision, float_layers=WIDE))
+    assert quality(litert, convert(TFLITE, precision="dynamic", float_layers=WIDE), golden) > 30
 
 
 @pytest.mark.parametrize("target", [TFLITE, ONNX], ids=["tflite", "onnx"])
-def test_a_layer_that_is_not_there_is_refused_with_what_is_near(made, target):
+def test_an_unknown_layer_is_rejected_with_similar_names(convert, target):
     with pytest.raises(InputError, match="a layer '0:CONV_3D' that this model does not have; near: "):
-        made(target, float_layers=("0:CONV_3D",))
+        convert(target, float_layers=("0:CONV_3D",))
 
 
 @pytest.mark.parametrize("target", [TFLITE, ONNX], ids=["tflite", "onnx"])
-def test_the_way_of_taking_ranges_changes_the_file_and_repeats(made, target):
-    contents = {method: made(target, calibration=method).read_bytes() for method in target.calibrations}
-    again = {method: made(target, calibration=method).read_bytes() for method in target.calibrations}
+def test_each_calibration_method_gives_its_own_file_and_repeats(convert, target):
+    contents = {method: convert(target, calibration=method).read_bytes() for method in target.calibrations}
+    again = {method: convert(target, calibration=method).read_bytes() for method in target.calibrations}
     assert again == contents
     assert contents["minmax"] != contents["moving-average"]
 
 
-def test_the_nodes_of_an_onnx_graph_have_names_of_their_own(graph, source):
+def test_the_nodes_of_an_onnx_graph_have_unique_names(graph, source):
     names = [layer.name for layer in ONNX.layers(graph)]
     assert len(set(names)) == len(names) > 5
     assert 0 <= sum(layer.weights for layer in ONNX.layers(graph)) - source.parameters < 10  # hard-swish's constants
 
 
-def test_nodes_stay_in_float_and_ranges_that_are_known_make_the_same_file(made, graph, golden, tmp_path):
+def test_nodes_stay_in_float_and_cached_ranges_give_the_same_file(convert, graph, golden, tmp_path):
     convolutions = [layer.name for layer in ONNX.layers(graph) if layer.operator == "Conv"]
-    known = tmp_path / "known"
-    known.mkdir()
+    cache = tmp_path / "cache"
+    cache.mkdir()
     recipe = {"calibration": "minmax", "float_layers": tuple(convolutions)}
-    fresh, first, second = (made(ONNX, known=folder, **recipe) for folder in (None, known, known))
+    fresh, first, second = (convert(ONNX, known=folder, **recipe) for folder in (None, cache, cache))
     assert fresh.read_bytes() == first.read_bytes() == second.read_bytes()
-    assert len(list(known.iterdir())) == 1
+    assert len(list(cache.iterdir())) == 1
     assert quality(onnxruntime, fresh, golden) > 35
-    assert quality(onnxruntime, made(ONNX, calibration="minmax"), golden) < 5
+    assert quality(onnxruntime, convert(ONNX, calibration="minmax"), golden) < 5
 
 
 def test_a_node_without_a_name_is_given_one(tmp_path):
@@ -201,7 +201,7 @@ def test_a_node_without_a_name_is_given_one(tmp_path):
     assert [node.name for node in onnx.load(path).graph.node] == ["Relu_0", "Relu_1"]
 
 
-def test_other_targets_refuse_a_recipe_with_a_sentence(tmp_path):
+def test_other_targets_reject_a_recipe_with_an_explanation(tmp_path):
     signature = Signature((TensorSpec("x", ("batch", 4), "float32"),), (TensorSpec("y", ("batch", 2), "float32"),))
     source = LoadedTorch(torch.nn.Linear(4, 2).eval(), signature)
     inputs = {"x": np.zeros((4, 4), np.float32)}
@@ -211,7 +211,7 @@ def test_other_targets_refuse_a_recipe_with_a_sentence(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_precision_or_a_way_of_taking_ranges_that_a_target_lacks_is_refused():
+def test_a_precision_or_a_calibration_method_that_a_target_lacks_is_rejected():
     with pytest.raises(InputError, match="onnx keeps single layers in float at dynamic, int8 only"):
         ONNX._check_recipe(Recipe("onnx", "float16", ("x",)))
     with pytest.raises(InputError, match="tflite takes ranges by minmax, moving-average, not by entropy"):

@@ -1,4 +1,4 @@
-"""What conversions to several precisions share is done once for a model, and never for another."""
+"""Conversions of one source to several precisions share intermediate results; conversions of others do not."""
 
 import pytest
 import torch
@@ -19,12 +19,12 @@ def loaded(seed=0):
     return LoadedTorch(torch.nn.Sequential(torch.nn.Linear(8, 4)).eval(), SIGNATURE)
 
 
-def test_it_is_made_once_for_a_signature_and_its_sizes():
-    source, made = loaded(), []
+def test_a_result_is_computed_once_per_signature_and_sizes():
+    source, results = loaded(), []
 
     def make():
-        made.append(len(made))
-        return made[-1]
+        results.append(len(results))
+        return results[-1]
 
     one = SIGNATURE.sized({"batch": 1})
     assert [source.cached("a", make), source.cached("a", make), source.cached("b", make)] == [0, 0, 1]
@@ -45,10 +45,10 @@ def test_it_is_made_once_for_a_signature_and_its_sizes():
     ],
     ids=["tflite", "onnx"],
 )
-def test_variants_of_one_source_begin_with_the_same_conversion(
+def test_variants_of_one_source_start_from_the_same_conversion(
     target, module, function, precisions, tmp_path, monkeypatch
 ):
-    """Made once for all of them; the files are those of a source that was loaded for each alone, in any order."""
+    """It runs once, and the files are the same as those of a source that is loaded for each variant, in any order."""
     original, calls = getattr(module, function), []
 
     def counted(*arguments):
@@ -69,7 +69,7 @@ def test_variants_of_one_source_begin_with_the_same_conversion(
     calls.clear()
     for order in (precisions, precisions[::-1]):
         source = loaded()
-        together = {item: convert(source, item, f"{order[0]}-{item}") for item in order}
+        together = {precision: convert(source, precision, f"{order[0]}-{precision}") for precision in order}
         assert together == alone
     assert len(calls) == 2
     other = ConversionRequest("float32", tmp_path / "other")

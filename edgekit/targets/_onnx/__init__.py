@@ -1,1 +1,1 @@
-"""What the ONNX target's conversions share."""
+"""Shared code of the ONNX target."""

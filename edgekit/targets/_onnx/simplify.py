@@ -47,7 +47,7 @@ def at_opset(model: Any, version: int | None) -> Any:
     try:
         return onnx.version_converter.convert_version(model, version)
     except Exception as error:  # RuntimeError of the C++ converter, and whatever its adapters raise
-        reason = next(iter(str(error).splitlines()), "")[:200]
+        reason = next(iter(str(error).splitlines()), "")[:200]  # the C++ assertion; the stack follows in other lines
         raise StepFailed(f"onnx cannot convert this graph from opset {opset(model)} to {version} ({reason})") from error
 
 
@@ -92,4 +92,5 @@ def slim(model: Any, signature: Signature) -> Any:
         simplified = onnxslim.slim(model)
     tidy(simplified, signature)
     prune_opsets(simplified)
+    # Data propagation resolves shapes that the graph computes from other shapes.
     return onnx.shape_inference.infer_shapes(simplified, data_prop=True)

@@ -44,6 +44,7 @@ def truncate_after(path: Path, after: Iterable[int], folder: Path) -> tuple[Path
     import onnx
 
     whole = parse(path)
+    # Protobuf messages cannot share parts, so each file starts from a copy of the whole model.
     files = []
     for index in after:
         model = onnx.ModelProto()
@@ -67,6 +68,7 @@ def _truncate(graph: Any, last: int) -> None:
     outputs = outputs or [name for name in graph.node[last].output if name][:1]
     del graph.node[last + 1 :]
     read = {name for node in graph.node for name in reads(node)}
+    # Unused weights would count in the memory that the runtime needs to load the file.
     weights = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:], graph.output[:], graph.value_info[:]
     graph.initializer.extend(weights)

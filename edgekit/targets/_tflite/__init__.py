@@ -1,1 +1,1 @@
-"""What the TFLite target's conversions share."""
+"""Shared code of the TFLite target."""

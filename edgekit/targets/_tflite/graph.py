@@ -1,4 +1,4 @@
-"""Reading a .tflite flatbuffer without running it."""
+"""Reading of TFLite flatbuffers without running them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edgekit.core.environment.requirements import LITERT, require
 from edgekit.core.records.memory_plan import TensorLifetime
 from edgekit.core.values.specs import Dim, ModelDescription, OpCount, Quantization, Signature, TensorSpec
 
+# Names of the schema's TensorType: numpy's name, and bytes per element.
 _DTYPES = {
     "FLOAT32": ("float32", 4.0),
     "FLOAT16": ("float16", 2.0),
@@ -42,8 +43,20 @@ def _enum_names(cls: Any) -> dict[int, str]:
 
 
 def parse(path: Path) -> Any:
-    """The flatbuffer as the schema's object tree. Raises InputError when it is empty, truncated or something else."""
+    """Read a flatbuffer.
+
+    Args:
+        path: The model file.
+
+    Returns:
+        The `ModelT` of the schema's object API.
+
+    Raises:
+        InputError: The file is empty, truncated or no flatbuffer of TFLite.
+        MissingDependency: The LiteRT package, which brings the schema, is not installed.
+    """
     content = read_bytes(path, "model file")
+    # A flatbuffer has its identifier at byte 4.
     if content[4:8] != b"TFL3":
         raise malformed_file_error(path, "TensorFlow Lite", "the identifier TFL3 is missing")
     schema = _schema()
@@ -56,50 +69,75 @@ def parse(path: Path) -> Any:
 
 
 def _check_complete(model: Any, size: int) -> None:
-    """A file cut off in the middle may still unpack: the tables stand before the weights."""
+    """Raise ValueError if weights are missing."""
+    # A truncated file may still unpack, since the tables come before the weights.
     if not model.subgraphs or not model.subgraphs[0].tensors:
         raise ValueError("no graph")
     for buffer in model.buffers:
+        # Offsets 0 and 1 mark a buffer inside the flatbuffer (schema, `Buffer.offset`).
         if buffer.offset and buffer.size and buffer.offset > 1 and buffer.offset + buffer.size > size:
             raise ValueError("buffer outside the file")
     for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
         data = model.buffers[tensor.buffer].data
-        wanted = _elements(tensor) * _dtype(tensor)[1]
-        if data is not None and len(data) and len(data) < int(wanted) and tensor.sparsity is None:
+        size_bytes = int(_elements(tensor) * _dtype(tensor)[1])
+        # A sparse tensor stores fewer values than its shape has.
+        if data is not None and len(data) and len(data) < size_bytes and tensor.sparsity is None:
             raise ValueError("buffer too short")
 
 
 def rename_signature(content: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> bytes:
-    """The flatbuffer with other names of its signature's inputs and outputs: old name -> new name."""
+    """Rename the inputs and outputs in the signatures of a flatbuffer.
+
+    Args:
+        content: The flatbuffer.
+        inputs: Old name -> new name of inputs; other names stay.
+        outputs: The same for outputs.
+
+    Returns:
+        The new flatbuffer.
+    """
     model = _schema().ModelT.InitFromPackedBuf(content, 0)
     for definition in model.signatureDefs:
-        for items, names in ((definition.inputs, inputs), (definition.outputs, outputs)):
-            for item in items:
-                item.name = names.get(text(item.name), text(item.name))
+        for tensor_maps, names in ((definition.inputs, inputs), (definition.outputs, outputs)):
+            for tensor_map in tensor_maps:
+                tensor_map.name = names.get(text(tensor_map.name), text(tensor_map.name))
     return pack(model)
 
 
 def pack(model: Any) -> bytes:
-    """The flatbuffer of the schema's object tree."""
+    """Serialize a model of the schema's object API.
+
+    Args:
+        model: The `ModelT`.
+
+    Returns:
+        The flatbuffer.
+    """
     import flatbuffers
 
-    builder = flatbuffers.Builder(1 << 20)
+    builder = flatbuffers.Builder(1 << 20)  # bytes; it doubles when it is full
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
 def inline_buffers(content: bytes) -> bytes:
-    """The flatbuffer with its weights inside.
+    """Move weights that are stored behind the flatbuffer into it.
 
-    Buffers may stand behind the flatbuffer, by offset and size: that is how files of more than 2 GB are made, and how
-    some tools write any file. LiteRT reads them; TensorFlow Lite Micro takes such weights for tensors to be computed,
-    and runs on whatever lies in the arena.
+    Args:
+        content: The file: a flatbuffer, possibly followed by weights.
+
+    Returns:
+        The flatbuffer with all weights, or `content` itself if nothing is to be moved or the file is too large.
     """
+    # The schema allows buffers behind the flatbuffer, by offset and size, for files over 2 GiB; ai-edge-quantizer 0.10
+    # writes them for smaller files too. TensorFlow Lite Micro (2026-10) ignores the offset, takes such a weight for a
+    # tensor that is computed, and silently reads the arena's previous contents.
     model = _schema().ModelT.InitFromPackedBuf(content, 0)
-    outside = [buffer for buffer in model.buffers if buffer.offset and buffer.offset > 1]
-    if not outside or len(content) >= 1 << 31:
+    external = [buffer for buffer in model.buffers if buffer.offset and buffer.offset > 1]
+    # Flatbuffers address their content by signed 32-bit offsets.
+    if not external or len(content) >= 1 << 31:
         return content
-    for buffer in outside:
+    for buffer in external:
         buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
         buffer.offset = buffer.size = 0
     return pack(model)
@@ -116,24 +154,32 @@ def _elements(tensor: Any) -> int:
 
 
 def _spec(tensor: Any, name: str) -> TensorSpec:
+    # A tensor with dynamic dimensions has -1 for them in `shapeSignature`, and 1 in `shape`.
     symbolic = tensor.shapeSignature is not None and len(tensor.shapeSignature) > 0
-    found = tensor.shapeSignature if symbolic else tensor.shape
+    shape = tensor.shapeSignature if symbolic else tensor.shape
     dims: tuple[Dim, ...] = tuple(
         int(dim) if dim >= 0 else ("batch" if index == 0 else f"dim{index}")
-        for index, dim in enumerate([] if found is None else found)
+        for index, dim in enumerate([] if shape is None else shape)
     )
     quantization = None
     parameters = tensor.quantization
     if parameters is not None and parameters.scale is not None and len(parameters.scale):
         axis = int(parameters.quantizedDimension) if len(parameters.scale) > 1 else None
-        found_zeros = parameters.zeroPoint if parameters.zeroPoint is not None else [0] * len(parameters.scale)
-        zero_points = tuple(int(zero) for zero in found_zeros)
+        stored_zeros = parameters.zeroPoint if parameters.zeroPoint is not None else [0] * len(parameters.scale)
+        zero_points = tuple(int(zero) for zero in stored_zeros)
         quantization = Quantization(tuple(float(scale) for scale in parameters.scale), zero_points, axis)
     return TensorSpec(name, dims, _dtype(tensor)[0], None, quantization)
 
 
 def text(value: Any) -> str:
-    """A string of the flatbuffer."""
+    """Decode a string of a flatbuffer; the object API returns strings as bytes.
+
+    Args:
+        value: The string, as bytes or text.
+
+    Returns:
+        The text; bytes that are no UTF-8 are replaced.
+    """
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
@@ -143,8 +189,8 @@ def _signature(model: Any) -> Signature:
         first = model.signatureDefs[0]
         graph = model.subgraphs[first.subgraphIndex]
         return Signature(
-            tuple(_spec(graph.tensors[item.tensorIndex], text(item.name)) for item in first.inputs),
-            tuple(_spec(graph.tensors[item.tensorIndex], text(item.name)) for item in first.outputs),
+            tuple(_spec(graph.tensors[entry.tensorIndex], text(entry.name)) for entry in first.inputs),
+            tuple(_spec(graph.tensors[entry.tensorIndex], text(entry.name)) for entry in first.outputs),
         )
     return Signature(
         tuple(_spec(graph.tensors[index], text(graph.tensors[index].name)) for index in graph.inputs),
@@ -153,12 +199,25 @@ def _signature(model: Any) -> Signature:
 
 
 def read_signature(path: Path) -> Signature:
-    """Inputs and outputs of the file's first signature, by the names that it gives them."""
+    """Read the inputs and outputs of the file's first signature, or of its first subgraph if it has no signature.
+
+    Args:
+        path: The model file.
+
+    Returns:
+        The signature; layouts are unknown.
+
+    Raises:
+        InputError: The file is empty, truncated or no flatbuffer of TFLite.
+    """
     return _signature(parse(path))
 
 
 def _macs(name: str, op: Any, graph: Any) -> int | None:
-    """Multiply-accumulates of one inference of one operator; None for operators that multiply nothing by weights."""
+    """Return the multiply-accumulates of one execution of an operator, or None for operators without a matrix product.
+
+    Shapes follow TFLite's operator reference.
+    """
     tensors: list[Any] = [graph.tensors[index] if index >= 0 else None for index in op.inputs]
     output = _elements(graph.tensors[op.outputs[0]]) if len(op.outputs) else 0
     if name in ("CONV_2D", "CONV_3D"):  # filter (out, kh, kw, in): each output sums over kh * kw * in
@@ -171,35 +230,45 @@ def _macs(name: str, op: Any, graph: Any) -> int | None:
         return output * int(tensors[1].shape[-1])
     if name == "BATCH_MATMUL":
         transposed = bool(op.builtinOptions and op.builtinOptions.adjX)
-        return output * int(tensors[0].shape[-2 if transposed else -1])
+        return output * int(tensors[0].shape[-2 if transposed else -1])  # (..., M, K), or (..., K, M) if transposed
     return None
 
 
 def op_name(model: Any, op: Any) -> str:
-    """`CONV_2D`; the custom code of an operator that is not TFLite's own."""
+    """Return the name of an operator.
+
+    Args:
+        model: The `ModelT`.
+        op: The `OperatorT`.
+
+    Returns:
+        The builtin name, such as `CONV_2D`, or the custom code of an operator that is not built in.
+    """
     code = model.operatorCodes[op.opcodeIndex]
     if code.customCode:
         return text(code.customCode)
-    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)  # schema 3a moved the field when it grew
+    # Schema 3a replaced the one-byte field, which files may still use for codes below 127.
+    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
     return _enum_names(_schema().BuiltinOperator).get(builtin, str(builtin))
 
 
-def _runs(model: Any) -> dict[int, int | None]:
-    """How often each subgraph runs in one inference: once, or as often as its loop goes round; None where unknown."""
-    runs: dict[int, int | None] = dict.fromkeys(range(len(model.subgraphs)), 1)
-    for index, graph in enumerate(model.subgraphs):  # a loop's subgraphs stand behind the one that holds it
+def _execution_counts(model: Any) -> dict[int, int | None]:
+    """Return how often each subgraph runs per inference, or None for a loop whose iterations are unknown."""
+    counts: dict[int, int | None] = dict.fromkeys(range(len(model.subgraphs)), 1)
+    # The converter numbers the subgraphs of a loop after the one that contains it, so one pass in order suffices.
+    for index, graph in enumerate(model.subgraphs):
         for op in graph.operators or []:
             if op_name(model, op) == "WHILE":
-                around = _rounds(model, graph, op)
-                outer = runs[index]
-                times = None if around is None or outer is None else around * outer
-                runs[int(op.builtinOptions.condSubgraphIndex)] = times
-                runs[int(op.builtinOptions.bodySubgraphIndex)] = times
-    return runs
+                iterations = _iterations(model, graph, op)
+                outer = counts[index]
+                count = None if iterations is None or outer is None else iterations * outer
+                counts[int(op.builtinOptions.condSubgraphIndex)] = count
+                counts[int(op.builtinOptions.bodySubgraphIndex)] = count
+    return counts
 
 
-def _rounds(model: Any, graph: Any, loop: Any) -> int | None:
-    """The rounds of a loop that counts from 0 while it is less than a constant, as recurrent layers are written."""
+def _iterations(model: Any, graph: Any, loop: Any) -> int | None:
+    """Return the iterations of a loop that counts from 0 up to a constant, as recurrent layers do, else None."""
     condition = model.subgraphs[int(loop.builtinOptions.condSubgraphIndex)]
     limits = []
     for op in condition.operators or []:
@@ -210,13 +279,13 @@ def _rounds(model: Any, graph: Any, loop: Any) -> int | None:
             if start != 0 or limit is None:
                 return None
             limits.append(limit)
-        elif name != "LOGICAL_AND":
+        elif name != "LOGICAL_AND":  # tf.while_loop joins `maximum_iterations` by it
             return None
     return min(limits, default=None)
 
 
 def _scalar(model: Any, tensor: Any) -> int | None:
-    """The value of a constant of one int32."""
+    """Return the value of a constant of one int32, or None for other tensors."""
     data = model.buffers[tensor.buffer].data
     if data is None or len(data) != 4 or _dtype(tensor)[0] != "int32":
         return None
@@ -224,32 +293,41 @@ def _scalar(model: Any, tensor: Any) -> int | None:
 
 
 def describe(path: Path) -> ModelDescription:
-    """Operators, tensors, parameters, multiply-accumulates and quantization of all subgraphs.
+    """Describe a flatbuffer: operators, tensors, parameters, multiply-accumulates and quantization of all subgraphs.
 
-    Multiply-accumulates of a loop's body count as often as it runs; where that is not known, they are not.
+    The multiply-accumulates of a loop's body are multiplied by its iterations; if these are unknown, so is the total.
+
+    Args:
+        path: The model file.
+
+    Returns:
+        The description.
+
+    Raises:
+        InputError: The file is empty, truncated or no flatbuffer of TFLite.
     """
     model = parse(path)
-    counts: Counter[str] = Counter()
+    op_counts: Counter[str] = Counter()
     macs: dict[str, int] = {}
-    written = 0
+    mac_outputs = 0
     unknown = False
-    runs = _runs(model)
+    executions = _execution_counts(model)
     for index, graph in enumerate(model.subgraphs):
         for op in graph.operators or []:
             name = op_name(model, op)
-            counts[name] += 1
-            count, times = _macs(name, op, graph), runs[index]
-            unknown = unknown or (count is not None and times is None)
-            if count is not None and times is not None:
-                macs[name] = macs.get(name, 0) + count * times
-                written += _elements(graph.tensors[op.outputs[0]]) * times
+            op_counts[name] += 1
+            op_macs, times = _macs(name, op, graph), executions[index]
+            unknown = unknown or (op_macs is not None and times is None)
+            if op_macs is not None and times is not None:
+                macs[name] = macs.get(name, 0) + op_macs * times
+                mac_outputs += _elements(graph.tensors[op.outputs[0]]) * times
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
     weights = [tensor for tensor in tensors if _is_weight(model, tensor)]
     activations = [tensor for tensor in tensors if model.buffers[tensor.buffer].data is None]
     return ModelDescription(
         format="tflite",
         signature=_signature(model),
-        ops=tuple(OpCount(name, count, macs.get(name)) for name, count in counts.most_common()),
+        ops=tuple(OpCount(name, count, macs.get(name)) for name, count in op_counts.most_common()),
         tensors=len(tensors),
         parameters=sum(_elements(tensor) for tensor in weights),
         weight_bytes=int(sum(_elements(tensor) * _dtype(tensor)[1] for tensor in weights)),
@@ -257,12 +335,13 @@ def describe(path: Path) -> ModelDescription:
         activation_bytes=int(sum(_elements(tensor) * _dtype(tensor)[1] for tensor in activations)),
         quantized_tensors=sum(_spec(tensor, "").quantization is not None for tensor in tensors),
         metadata={"description": text(model.description or ""), "version": str(model.version)},
-        mac_outputs=None if unknown else written,
+        mac_outputs=None if unknown else mac_outputs,
     )
 
 
 def _is_weight(model: Any, tensor: Any) -> bool:
-    """A constant that was learned, and not a shape or an axis: those are integers without a scale."""
+    """Return whether a tensor is a learned constant."""
+    # Shapes and axes are constants too, but integers without a scale.
     buffer = model.buffers[tensor.buffer]
     constant = (buffer.data is not None and len(buffer.data) > 0) or bool(buffer.offset and buffer.offset > 1)
     quantized = tensor.quantization is not None and tensor.quantization.scale is not None
@@ -270,14 +349,30 @@ def _is_weight(model: Any, tensor: Any) -> bool:
 
 
 def main_graph(model: Any) -> Any:
-    """The subgraph that an inference runs: that of the first signature."""
+    """Return the subgraph that an inference runs.
+
+    Args:
+        model: The `ModelT`.
+
+    Returns:
+        The subgraph of the first signature, or the first one if there is no signature.
+    """
     return model.subgraphs[model.signatureDefs[0].subgraphIndex if model.signatureDefs else 0]
 
 
 def tensor_lifetimes(path: Path) -> tuple[TensorLifetime, ...]:
-    """When each tensor of the main graph is computed and last read: inputs from the start, outputs to the end.
+    """Return when each tensor of the main graph is computed and last read, by indices of operators.
 
-    A loop's own tensors live within its operator and are not among them.
+    Inputs exist from the first operator on, outputs up to the last one. Tensors inside of a loop are not listed.
+
+    Args:
+        path: The model file.
+
+    Returns:
+        Size in bytes and lifetime of each tensor, in the order of computation.
+
+    Raises:
+        InputError: The file is empty, truncated or no flatbuffer of TFLite.
     """
     graph = main_graph(parse(path))
     operators = graph.operators or []
@@ -288,7 +383,7 @@ def tensor_lifetimes(path: Path) -> tuple[TensorLifetime, ...]:
             first.setdefault(int(index), step)
             last[int(index)] = step
         for index in op.inputs:
-            if int(index) in first:
+            if int(index) in first:  # constants are in no list, and take no memory of the arena
                 last[int(index)] = step
     for index in graph.outputs:
         last[int(index)] = len(operators) - 1

@@ -1,1 +1,1 @@
-"""What the targets that start from PyTorch share."""
+"""Shared code of the targets that convert from PyTorch."""

@@ -1,4 +1,4 @@
-"""A model as C files, taken by a real compiler."""
+"""Export of a model as C files, which a real compiler accepts."""
 
 import shutil
 import subprocess
@@ -33,7 +33,7 @@ int main(void) {
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 @pytest.mark.parametrize("standard", ["c99", "c11", "c++11"])
-def test_a_compiler_takes_it_and_the_program_holds_the_same_bytes(tmp_path: Path, standard):
+def test_a_compiler_accepts_the_files_and_the_program_contains_the_same_bytes(tmp_path: Path, standard):
     for name, text in files(MODEL).items():
         (tmp_path / name).write_text(text)
     (tmp_path / "main.c").write_text(PROGRAM)
@@ -44,8 +44,8 @@ def test_a_compiler_takes_it_and_the_program_holds_the_same_bytes(tmp_path: Path
     program = tmp_path / "program"
     warnings = ["-Wall", "-Wextra", "-Werror", "-pedantic-errors"]
     subprocess.run([*compiler, f"-std={standard}", *warnings, *sources, "-o", str(program)], check=True)
-    told = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout.split()
-    assert told == [CONTENT.hex(), "4321", "6", "0.25", "-128", "4", "0"]
+    output = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout.split()
+    assert output == [CONTENT.hex(), "4321", "6", "0.25", "-128", "4", "0"]
 
 
 LONG_NAME = CModel(
@@ -142,7 +142,7 @@ def test_the_resolver_has_each_operator_once():
 
 
 @pytest.mark.parametrize(
-    ("text", "name"), [("simple_cnn-keras int8", "simple_cnn_keras_int8"), ("1x1", "model_1x1"), ("é", "model_")]
+    ("text", "expected"), [("simple_cnn-keras int8", "simple_cnn_keras_int8"), ("1x1", "model_1x1"), ("é", "model_")]
 )
-def test_names_are_identifiers(text, name):
-    assert identifier(text) == name
+def test_names_are_identifiers(text, expected):
+    assert identifier(text) == expected

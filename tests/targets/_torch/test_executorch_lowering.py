@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # torch and torchao deprecate
 
 
 class Internals:
-    """The attributes that each patch replaces, and their values when this was made."""
+    """The attributes that each patch replaces, and the original values."""
 
     def __init__(self):
         from executorch.backends.xnnpack.quantizer import xnnpack_quantizer_utils
