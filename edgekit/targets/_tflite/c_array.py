@@ -69,7 +69,7 @@ def _header(model: CModel) -> str:
     guard, upper = f"{model.name.upper()}_H_", model.name.upper()
     lines = [_comment(model.origin), f"#ifndef {guard}", f"#define {guard}", "", "#include <stddef.h>", ""]
     lines += ['#ifdef __cplusplus\nextern "C" {\n#endif', ""]
-    lines += ["/* The flatbuffer, aligned as TensorFlow Lite Micro wants it. */"]
+    lines += ["/* The flatbuffer, aligned to 16 bytes for TensorFlow Lite Micro. */"]
     lines += [f"extern const unsigned char {model.name}[];", f"extern const size_t {model.name}_size;", ""]
     lines += [
         "/* The smallest arena in bytes, found by bisection with the reference kernels on a 64-bit host.",
@@ -125,7 +125,7 @@ def _resolver(model: CModel) -> str:
     return (
         f"{_comment(model.origin)}\n#pragma once\n\n"
         '#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"\n\n'
-        "/* The operators of this model and no others: each one that is left out saves flash. */\n"
+        "/* Registers the operators of this model only, since each registered operator takes flash. */\n"
         f"inline tflite::MicroMutableOpResolver<{len(names)}> {model.name}_ops() {{\n"
         f"  tflite::MicroMutableOpResolver<{len(names)}> resolver;\n{calls}\n  return resolver;\n}}\n"
     )

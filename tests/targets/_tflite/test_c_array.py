@@ -77,7 +77,7 @@ HEADER = """\
 extern "C" {
 #endif
 
-/* The flatbuffer, aligned as TensorFlow Lite Micro wants it. */
+/* The flatbuffer, aligned to 16 bytes for TensorFlow Lite Micro. */
 extern const unsigned char keyword_spotting_ds_cnn_keras_int8_tuned[];
 extern const size_t keyword_spotting_ds_cnn_keras_int8_tuned_size;
 
