@@ -18,7 +18,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all help env lock train export validate bench check report matrix test lint format bench-litert bench-export bench-faults bench-seeds random-networks onnx-operators clean distclean
+.PHONY: all help env lock train export validate bench check report matrix test docs lint format bench-litert bench-export bench-faults bench-seeds random-networks onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -73,6 +73,9 @@ matrix: train  ## Every trained model (or MODELS) to every variant, each proven 
 
 test: $(STAMP)  ## The tests, in JOBS processes
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+docs: $(STAMP)  ## Build the documentation site into build/site; fails on broken links and on what is undocumented
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 lint: $(STAMP)  ## Format, rules, floors, types
 	$(BIN)/ruff format --check .

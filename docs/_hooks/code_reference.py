@@ -1,0 +1,206 @@
+"""Sections of the site that are read off the code: exit codes, environment variables, layers, tolerances, plug-ins."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from undocumented import Undocumented
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGE = REPOSITORY / "edgekit"
+API_FUNCTIONS = ("export", "validate", "compare", "bench", "check", "load_artifact")
+
+_CODES = {
+    0: "Success.",
+    1: "A check failed: equivalence, drift, a budget or a baseline.",
+    2: "Wrong usage, or bad input: an argument, a file or a folder.",
+    3: "A package or a tool is not installed; the message gives the command that installs it.",
+    4: "A step crashed, timed out or ran out of memory, or the disk is full.",
+    130: "Interrupted by Ctrl-C or SIGTERM; nothing half-written is left behind.",
+}
+
+_VARIABLES = {
+    "EDGEKIT_CACHE": "Folder of what `edgekit devices setup` fetches and builds. Default: `$XDG_CACHE_HOME/edgekit`.",
+    "XDG_CACHE_HOME": "Base of the cache folder where `EDGEKIT_CACHE` is not set. Default: `~/.cache`; a relative"
+    " path is ignored.",
+    "OMP_NUM_THREADS": "Threads of OpenMP in workers. Default: 1 in workers that convert and validate, all cores in"
+    " those that train. Two workers with two threads each on two cores wait for one another at every barrier.",
+}
+"""Variables that edgekit reads, and what they do."""
+
+_FOR_WORKERS = {
+    "ORT_DISABLE_TELEMETRY": "ONNX Runtime reports nothing to its makers.",
+    "PYTHONDONTWRITEBYTECODE": "No `.pyc` file is left in a model's folder.",
+    "PYTHONFAULTHANDLER": "A crash in native code leaves a Python traceback on stderr.",
+    "PYTHONHASHSEED": "Converters write graphs in the order of their sets: a fixed seed gives the same bytes.",
+    "PYTHONUNBUFFERED": "What a worker wrote before it crashed is kept.",
+}
+"""Variables that every worker process is started with."""
+
+_NOT_A_SETTING = {"TMPDIR", "TORCH_FORCE_WEIGHTS_ONLY_LOAD"}
+"""Written by edgekit for its own processes, never read."""
+
+
+def exit_codes() -> str:
+    """The table of exit codes, each with the errors that cause it. Raises Undocumented for a code without a text."""
+    from edgekit.core import errors
+
+    classes = [item for item in vars(errors).values() if inspect.isclass(item) and hasattr(item, "exit_code")]
+    causes: dict[int, list[type]] = {}
+    for cls in classes:
+        causes.setdefault(cls.exit_code, []).append(cls)
+    unknown = sorted(set(causes) - set(_CODES))
+    if unknown:
+        raise Undocumented(f"exit codes without a description in docs/_hooks/code_reference.py: {unknown}")
+    lines = ["| exit code | meaning | errors (`type` in `--json`) |", "| --- | --- | --- |"]
+    for code, meaning in _CODES.items():
+        names = ", ".join(f"`{cls.__name__}`" for cls in causes.get(code, ()) if cls is not errors.EdgekitError)
+        lines.append(f"| {code} | {meaning} | {names or '-'} |")
+    lines += ["", "## Error types", "", "| type | exit code | meaning |", "| --- | --- | --- |"]
+    for cls in classes:
+        if cls is not errors.EdgekitError:
+            lines.append(f"| `{cls.__name__}` | {cls.exit_code} | {_first_line(cls.__doc__)} |")
+    return "\n".join(lines)
+
+
+def _first_line(doc: str | None) -> str:
+    return " ".join(inspect.cleandoc(doc or "").split("\n\n")[0].split())
+
+
+def environment() -> str:
+    """The environment variables. Raises Undocumented when the code and this list differ."""
+    read = set(_variables_read())
+    unknown = sorted(read - set(_VARIABLES) - _NOT_A_SETTING)
+    stale = sorted(set(_VARIABLES) - read)
+    if unknown or stale:
+        raise Undocumented(
+            "docs/_hooks/code_reference.py: environment variables that the code reads and nothing describes:"
+            f" {unknown or 'none'}; described and not read: {stale or 'none'}"
+        )
+    from edgekit.workers.environment import Environment
+
+    given = Environment().child_variables()
+    missing = sorted(name for name in _FOR_WORKERS if name not in given)
+    if missing:
+        raise Undocumented(f"workers are no longer started with: {', '.join(missing)}")
+    lines = [
+        "| variable | meaning |",
+        "| --- | --- |",
+        *(f"| `{name}` | {text} |" for name, text in _VARIABLES.items()),
+    ]
+    lines += ["", "## Set for worker processes", "", "| variable | value | why |", "| --- | --- | --- |"]
+    lines += [f"| `{name}` | `{given[name]}` | {text} |" for name, text in _FOR_WORKERS.items()]
+    return "\n".join(lines)
+
+
+def _variables_read() -> Iterator[str]:
+    """Names in `os.environ.get("NAME")` and `os.environ["NAME"]` all over the package."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            argument: ast.AST | None = None
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("os.environ.get", "os.getenv") and node.args:
+                argument = node.args[0]
+            elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
+                argument = node.slice
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                yield argument.value
+
+
+def layers() -> str:
+    """The contracts of import-linter, as pyproject.toml holds them."""
+    with (REPOSITORY / "pyproject.toml").open("rb") as stream:
+        contracts = tomllib.load(stream)["tool"]["importlinter"]["contracts"]
+    lines = []
+    for contract in contracts:
+        lines += [f"**{contract['name']}**", ""]
+        if contract["type"] == "layers":
+            container = contract.get("containers", [""])[0]
+            prefix = f"{container}." if container else ""
+            lines += ["| | packages |", "| --- | --- |"]
+            count = len(contract["layers"])
+            lines += [
+                f"| {count - index} | {', '.join(f'`{prefix}{name.strip()}`' for name in layer.split('|'))} |"
+                for index, layer in enumerate(contract["layers"])
+            ]
+        elif contract["type"] == "forbidden":
+            source = ", ".join(f"`{name}`" for name in contract["source_modules"])
+            forbidden = ", ".join(f"`{name}`" for name in contract["forbidden_modules"])
+            lines.append(f"{source} may not import {forbidden}, directly or through others.")
+        else:
+            lines.append(f"None of these imports another: {', '.join(f'`{name}`' for name in contract['modules'])}.")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def tolerances() -> str:
+    """The default tolerances by precision."""
+    from dataclasses import fields
+
+    from edgekit.core.numerics.tolerances import DEFAULT_TOLERANCES, Tolerances
+
+    names = [field.name for field in fields(Tolerances)]
+    used = [name for name in names if any(name in item.limits() for item in DEFAULT_TOLERANCES.values())]
+    lines = [f"| precision | {' | '.join(f'`{name}`' for name in used)} |", f"| --- |{' --- |' * len(used)}"]
+    for precision, item in DEFAULT_TOLERANCES.items():
+        cells = [f"{item.limits()[name]:g}" if name in item.limits() else "-" for name in used]
+        if "min_cosine" in used and "min_cosine" in item.limits():
+            cells[used.index("min_cosine")] = str(item.limits()["min_cosine"])
+        lines.append(f"| `{precision}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+_GROUPS = {
+    "edgekit.targets": ("TARGET", "a deployable format"),
+    "edgekit.runtimes": ("RUNTIME", "what executes model files"),
+    "edgekit.sources": ("SOURCE", "a kind of source model"),
+    "edgekit.sources.bridges": ("BRIDGE", "a way from one source kind to another"),
+    "edgekit.reports": ("REPORT", "a report format"),
+    "edgekit.training": ("TRAINER", "a framework's training loop"),
+}
+
+
+def plugin_groups() -> str:
+    """The entry-point groups, their attribute, and the plug-ins that edgekit brings itself."""
+    lines = ["| entry-point group | attribute | what it is | part of edgekit |", "| --- | --- | --- | --- |"]
+    for group, (attribute, purpose) in _GROUPS.items():
+        folder = REPOSITORY.joinpath(*group.split("."))
+        files = [path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
+        for path in files:
+            if f"\n{attribute} = " not in path.read_text(encoding="utf-8") and f"\n{attribute}: " not in path.read_text(
+                encoding="utf-8"
+            ):
+                raise Undocumented(
+                    f"{path.relative_to(REPOSITORY)} has no {attribute}: mend docs/_hooks/code_reference.py"
+                )
+        names = ", ".join(f"`{path.stem.replace('_', '-')}`" for path in files)
+        lines.append(f"| `{group}` | `{attribute}` | {purpose} | {names} |")
+    return "\n".join(lines)
+
+
+def python_api() -> str:
+    """Directives for mkdocstrings: one for each function of `edgekit.api`.
+
+    Without the module there is a note in its place. With it, each of API_FUNCTIONS has to be there.
+    """
+    path = PACKAGE / "api.py"
+    if not path.is_file():
+        return (
+            "!!! note\n\n    This edgekit has no module `edgekit.api` yet. Call the command line with `--json`, or use"
+            " [`edgekit.testing`](testing.md)."
+        )
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    public = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    missing = [name for name in API_FUNCTIONS if name not in public and not _imports(tree, name)]
+    if missing:
+        raise Undocumented(f"edgekit.api has no {', '.join(missing)}")
+    shown = [*API_FUNCTIONS, *(name for name in public if not name.startswith("_") and name not in API_FUNCTIONS)]
+    return "\n\n".join(f"::: edgekit.api.{name}" for name in shown)
+
+
+def _imports(tree: ast.Module, name: str) -> bool:
+    nodes = (node for node in tree.body if isinstance(node, ast.ImportFrom))
+    return any(name in (alias.asname or alias.name) for node in nodes for alias in node.names)
