@@ -153,32 +153,38 @@ def tolerances() -> str:
     return "\n".join(lines)
 
 
-_GROUPS = {
-    "edgekit.targets": ("TARGET", "a deployable format"),
-    "edgekit.runtimes": ("RUNTIME", "what executes model files"),
-    "edgekit.sources": ("SOURCE", "a kind of source model"),
-    "edgekit.sources.bridges": ("BRIDGE", "a way from one source kind to another"),
-    "edgekit.reports": ("REPORT", "a report format"),
-    "edgekit.training": ("TRAINER", "a framework's training loop"),
-}
-
-
 def plugin_groups() -> str:
-    """The entry-point groups, their attribute, and the plug-ins that edgekit brings itself."""
-    lines = ["| entry-point group | attribute | what it is | part of edgekit |", "| --- | --- | --- | --- |"]
-    for group, (attribute, purpose) in _GROUPS.items():
-        folder = REPOSITORY.joinpath(*group.split("."))
-        files = [path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
-        for path in files:
-            if f"\n{attribute} = " not in path.read_text(encoding="utf-8") and f"\n{attribute}: " not in path.read_text(
-                encoding="utf-8"
-            ):
-                raise Undocumented(
-                    f"{path.relative_to(REPOSITORY)} has no {attribute}: mend docs/_hooks/code_reference.py"
-                )
-        names = ", ".join(f"`{path.stem.replace('_', '-')}`" for path in files)
-        lines.append(f"| `{group}` | `{attribute}` | {purpose} | {names} |")
+    """The kinds of plug-ins: entry-point group, attribute, contract, and the plug-ins that edgekit brings itself."""
+    from edgekit.stages.doctor import KINDS
+
+    lines = ["| entry-point group | attribute | contract | part of edgekit |", "| --- | --- | --- | --- |"]
+    for kind in KINDS:
+        own = [name for name in kind.names() if name not in kind.third_party_names()]
+        contract = f"`{kind.base.__module__}.{kind.base.__name__}`"
+        names = ", ".join(f"`{name}`" for name in own)
+        lines.append(f"| `{kind.group or kind.package}` | `{kind.attribute}` | {contract} | {names} |")
     return "\n".join(lines)
+
+
+def extras() -> str:
+    """What can be installed beside edgekit. Raises Undocumented for an extra without a description."""
+    from edgekit.core.environment.requirements import EXTRAS
+
+    with (REPOSITORY / "pyproject.toml").open("rb") as stream:
+        declared = tomllib.load(stream)["project"]["optional-dependencies"]
+    texts = {**EXTRAS, **_OTHER_EXTRAS}
+    unknown = sorted(set(declared) - set(texts))
+    if unknown:
+        raise Undocumented(f"extras of pyproject.toml without a description: {', '.join(unknown)}")
+    lines = ["| extra | adds |", "| --- | --- |", *(f"| `{name}` | {texts[name]} |" for name in declared)]
+    return "\n".join(lines)
+
+
+_OTHER_EXTRAS = {
+    "all": "everything above",
+    "docs": "what builds this site (`make docs`)",
+    "dev": "everything for work on edgekit itself: tests, linters, types",
+}
 
 
 def python_api() -> str:
