@@ -146,7 +146,7 @@ def _option_table(name: str, options: list[click.Option]) -> str:
 
 def _signature(option: click.Option, flags: list[str]) -> str:
     value = "" if option.is_flag or option.count else f" {_value_name(option)}"
-    return "<br>".join(f"`{flag}{value}`" for flag in flags).replace("|", "\\|")
+    return "<br>".join(f"`{flag}{value}`" for flag in flags)
 
 
 def _value_name(option: click.Option) -> str:

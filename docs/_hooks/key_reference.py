@@ -132,9 +132,7 @@ def _describe(path: str, key: Schema, file: str, used: set[str]) -> str:
 def _cell(text: str) -> str:
     """Text in a cell of a Markdown table: between backticks as it is, elsewhere without Markdown's own characters."""
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    return "".join(
-        part if part.startswith("`") else part.replace("*", "\\*").replace("_", "\\_") for part in parts
-    ).replace("|", "\\|")
+    return "".join(part if part.startswith("`") else re.sub(r"([*_|])", r"\\\1", part) for part in parts)
 
 
 def _type(key: Schema, definitions: Schema) -> str:
