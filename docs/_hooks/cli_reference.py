@@ -120,7 +120,7 @@ def _section(name: str, command: click.Command, level: int) -> str:
 
 
 def _options(command: click.Command) -> list[click.Option]:
-    context = click.Context(command)
+    context = click.Context(command, help_option_names=app.context_settings["help_option_names"])
     return [item for item in command.get_params(context) if isinstance(item, click.Option) and not item.hidden]
 
 
