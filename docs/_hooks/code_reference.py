@@ -166,6 +166,16 @@ def plugin_groups() -> str:
     return "\n".join(lines)
 
 
+def contracts() -> str:
+    """Directives for mkdocstrings: one for each contract of a kind of plug-in; of report formats the class alone."""
+    from edgekit.contracts.report import ReportFormat
+    from edgekit.stages.doctor import KINDS
+
+    bases = [kind.base for kind in KINDS]
+    paths = [f"{base.__module__}.{base.__name__}" if base is ReportFormat else base.__module__ for base in bases]
+    return "\n\n".join(f"::: {path}" for path in paths)
+
+
 def extras() -> str:
     """What can be installed beside edgekit. Raises Undocumented for an extra without a description."""
     from edgekit.core.environment.requirements import EXTRAS

@@ -34,6 +34,7 @@ _SECTIONS: dict[str, Callable[[], str]] = {
     "layers": code_reference.layers,
     "tolerances": code_reference.tolerances,
     "plug-in groups": code_reference.plugin_groups,
+    "contracts": code_reference.contracts,
     "extras": code_reference.extras,
     "python api": code_reference.python_api,
 }

@@ -100,5 +100,6 @@ def test_every_extra_is_described() -> None:
 def test_sections_that_are_read_off_the_code_have_content() -> None:
     assert "`edgekit.core`" in code_reference.layers()
     assert "`edgekit.targets`" in code_reference.plugin_groups()
+    assert "::: edgekit.contracts.target" in code_reference.contracts()
     assert "| `int8` |" in code_reference.tolerances()
     assert code_reference.python_api()
