@@ -160,7 +160,7 @@ def plugin_groups() -> str:
     lines = ["| entry-point group | attribute | contract | part of edgekit |", "| --- | --- | --- | --- |"]
     for kind in KINDS:
         own = [name for name in kind.names() if name not in kind.third_party_names()]
-        contract = f"`{kind.base.__module__}.{kind.base.__name__}`"
+        contract = f"[`{kind.base.__name__}`][{kind.base.__module__}.{kind.base.__name__}]"
         names = ", ".join(f"`{name}`" for name in own)
         lines.append(f"| `{kind.group or kind.package}` | `{kind.attribute}` | {contract} | {names} |")
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from undocumented import Undocumented  # noqa: E402
 _CLI_FOLDER = "reference/cli/"
 _API_PAGE = "reference/python-api.md"
 _PLACEHOLDER = re.compile(r"^<!-- generated: ([\w. -]+) -->$", re.MULTILINE)
+_TABLE_ROW = re.compile(r"^\| .*", re.MULTILINE)
 
 _SECTIONS: dict[str, Callable[[], str]] = {
     "edgekit.toml": lambda: key_reference.keys("edgekit.toml"),
@@ -62,8 +63,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Replace `<!-- generated: NAME -->` by the section of that name."""
-    return _PLACEHOLDER.sub(lambda match: _section(match[1], page.file.src_uri), markdown)
+    """Replace `<!-- generated: NAME -->` by the section of that name, and keep figures and their units together."""
+    text = _PLACEHOLDER.sub(lambda match: _section(match[1], page.file.src_uri), markdown)
+    return _TABLE_ROW.sub(lambda match: re.sub(r"(?<=\d) (?=%|KB|MB|ms|s\b)", "\u00a0", match[0]), text)
 
 
 def _section(name: str, page: str) -> str:

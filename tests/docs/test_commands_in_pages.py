@@ -76,6 +76,7 @@ def test_a_marked_block_runs_as_the_page_shows(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # it trains a network
 @pytest.mark.parametrize("block", [block for block in MARKED if block.where == "example"], ids=lambda block: block.id)
 def test_the_example_of_the_readme_runs_in_an_empty_folder(
     block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
