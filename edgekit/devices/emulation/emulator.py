@@ -13,6 +13,7 @@ import numpy as np
 
 from edgekit.config.device_profile import DeviceProfile, EmulationSpec
 from edgekit.contracts.executor import ModelFiles
+from edgekit.contracts.runner import read_outputs, runner_arguments, write_request
 from edgekit.core.environment.atomic_files import mapped_write_errors, read_json, to_json, write_json
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
 from edgekit.core.numerics.metrics import Array
@@ -170,12 +171,11 @@ def _run(
 ) -> dict[str, Any]:
     """The runner's result in the guest; its files are in the folder afterwards. Raises like `run_python`."""
     path, result = folder / "request.json", folder / "result.json"
-    with mapped_write_errors(path):
-        path.write_text(to_json(request))
+    write_request(path, dict(request))
     run_python(
         guest,
         request["runtime"],
-        ("-m", "edgekit.runtimes._runner", str(path), str(result)),
+        runner_arguments(path, result),
         step=step,
         folder=folder,
         timeout_s=timeout_s,
@@ -194,8 +194,7 @@ def _plugin(guest: Guest, threads: int, folder: Path) -> list[str]:
 def _infer(guest: Guest, request: Mapping[str, Any], step: str, folder: Path, timeout_s: float) -> dict[str, Array]:
     outputs = folder / "outputs.npz"
     _run(guest, {**request, "mode": "infer", "outputs": str(outputs)}, step, folder, timeout_s)
-    with np.load(outputs, allow_pickle=False) as archive:
-        return {name.removeprefix("output/"): archive[name] for name in archive.files}
+    return read_outputs(outputs)
 
 
 def _request(model: ModelFiles, given: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,14 @@ from edgekit.contracts.executor import (
     Place,
     PreparedBench,
 )
+from edgekit.contracts.runner import RUNNER_MODULE, measure_request, read_measurement, write_request
 from edgekit.contracts.runtime import RUNTIMES
-from edgekit.core.environment.atomic_files import mapped_write_errors, to_json
 from edgekit.core.environment.requirements import require
-from edgekit.core.numerics.timing import Distribution
-from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.devices import host_machine
 from edgekit.devices.host_machine import HostPlan
 from edgekit.devices.infer_job import RunRequest, run_model
 from edgekit.workers.environment import Environment
 from edgekit.workers.gated_process import GatedProcess
-
-# The module that measures. It is named and not imported: it runs in a process of its own.
-_RUNNER = "edgekit.runtimes._runner"
 
 
 @dataclass(frozen=True)
@@ -47,22 +42,8 @@ class _GatedBench(PreparedBench):
     def run(self) -> BenchResult:
         self.process.release()
         measured: dict[str, Any] = json.loads(self.result.read_text())
-        wall = Distribution(**measured["wall"])
-        return BenchResult(
-            latency_ms=wall.p50_ms,
-            threads=self.plan.threads,
-            description=host_machine.description(),
-            wall=wall,
-            cpu=Distribution(**measured["cpu"]),
-            load_ms=measured["load_ms"],
-            first_inference_ms=measured["first_inference_ms"],
-            warm_up_runs=measured["warm_up_runs"],
-            cpus=None if measured["cpus"] is None else tuple(measured["cpus"]),
-            peak_memory_load_bytes=measured["peak_memory_load_bytes"],
-            peak_memory_run_bytes=measured["peak_memory_run_bytes"],
-            operators=tuple(OperatorCost(**operator) for operator in measured["operators"]),
-            notes=(self.plan.note,) if self.plan.note else (),
-        )
+        notes = (self.plan.note,) if self.plan.note else ()
+        return read_measurement(measured, host_machine.description(), notes)
 
 
 class Host(Executor):
@@ -89,9 +70,8 @@ class Host(Executor):
         environment = Environment(settings, None, plan.memory_limit_bytes)
         with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder:
             request_file, result = Path(folder, "request.json"), Path(folder, "result.json")
-            with mapped_write_errors(request_file):
-                request_file.write_text(to_json(_runner_request(model, plan, request)))
-            start = session.pool.fork_servers.start(_RUNNER, [model.runtime], environment, request.timeout_s)
+            write_request(request_file, measure_request(model, request, plan.threads, plan.cpus))
+            start = session.pool.fork_servers.start(RUNNER_MODULE, [model.runtime], environment, request.timeout_s)
             words = [str(request_file), str(result)]
             with GatedProcess(start, words, environment, step=session.step, timeout_s=request.timeout_s) as process:
                 yield _GatedBench(process, result, plan)
@@ -106,21 +86,6 @@ class Host(Executor):
             timeout_s=request.timeout_s,
         )
         return InferResult(outputs)
-
-
-def _runner_request(model: ModelFiles, plan: HostPlan, request: BenchRequest) -> dict[str, Any]:
-    return {
-        "runtime": model.runtime,
-        "file": str(model.path),
-        "samples": str(model.samples),
-        "signature": asdict(model.signature),
-        "threads": plan.threads,
-        "cpus": plan.cpus,
-        "min_duration_s": request.min_duration_s,
-        "min_runs": request.min_runs,
-        "warm_up_max_s": request.warm_up_max_s,
-        "per_op": request.per_operator,
-    }
 
 
 EXECUTOR = Host()
