@@ -1,0 +1,1 @@
+"""Plug-ins for edgekit, as another package writes them."""
