@@ -92,7 +92,8 @@ class _Contract:
     """What the suites share: worker processes, and an artifact of the example model."""
 
     @pytest.fixture(scope="class")
-    def pool(self) -> Iterator[WorkerPool]:
+    @classmethod
+    def pool(cls) -> Iterator[WorkerPool]:
         """Worker processes for the tests of one class."""
         with WorkerPool(timeout_s=300) as workers:
             yield workers

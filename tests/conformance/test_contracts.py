@@ -54,8 +54,8 @@ class TestEmulated(ExecutorContract):
 @pytest.mark.parametrize("name", REPORTS.names())
 class TestReports(ReportContract):
     @pytest.fixture(autouse=True)
-    def report_format(self, name):
-        return REPORTS.load(name)
+    def _of_that_name(self, name, monkeypatch):
+        monkeypatch.setattr(type(self), "report_format", REPORTS.load(name), raising=False)
 
     @pytest.fixture
     def report(self):
