@@ -193,16 +193,16 @@ def _names(kind: str) -> list[str]:
     from edgekit.contracts.runtime import RUNTIMES
     from edgekit.contracts.target import TARGETS
     from edgekit.core.environment.project import Project
-    from edgekit.core.values.specs import PRECISIONS
+    from edgekit.core.values.precisions import precision_names
 
     project = Project(Path.cwd())
     if kind == "target":
         targets = TARGETS.names()
-        return [*targets, *(f"{target}:{precision}" for target in targets for precision in PRECISIONS)]
+        return [*targets, *(f"{target}:{precision}" for target in targets for precision in precision_names())]
     known: dict[str, Callable[[], list[str]]] = {
         "model": lambda: list(project.models()),
         "device": lambda: list(project.device_files()),
-        "precision": lambda: list(PRECISIONS),
+        "precision": lambda: list(precision_names()),
         "format": REPORTS.names,
         "runtime": RUNTIMES.names,
         "executor": EXECUTORS.names,

@@ -50,7 +50,7 @@ def command(
     """
     from dataclasses import asdict
 
-    from edgekit.core.values.specs import parse_precision
+    from edgekit.core.values.precisions import parse_precision
     from edgekit.stages.validation.compare import EQUAL, compare
 
     forced = forced_pairs(pairs)

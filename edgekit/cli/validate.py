@@ -23,8 +23,8 @@ from edgekit.cli._common import (
 if TYPE_CHECKING:
     from edgekit.contracts.executor import Place
     from edgekit.core.numerics.output_comparison import Comparison
-    from edgekit.core.numerics.tolerances import Tolerances
     from edgekit.core.records.validation import Drift, Validation
+    from edgekit.core.values.tolerances import Tolerances
 
 
 @click.command("validate", short_help="Compare artifacts with what they were made from.")

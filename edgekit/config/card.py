@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.config.model import ModelSpec
-from edgekit.core.numerics.tolerances import DEFAULT_TOLERANCES
 from edgekit.core.records.source import SourceModel
+from edgekit.core.values.precisions import precision_names
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Card:
         Returns:
             The card, with all tolerances that apply: the defaults, overridden by the model's own.
         """
-        tolerances = {precision: dict(self.spec.tolerances_for(precision).limits()) for precision in DEFAULT_TOLERANCES}
+        tolerances = {precision: dict(self.spec.tolerances_for(precision).limits()) for precision in precision_names()}
         return {
             "name": self.name,
             "folder": str(self.folder),

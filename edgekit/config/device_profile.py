@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import edgekit.contracts.target  # noqa: F401  # a profile may name precisions that targets of other packages define
 from edgekit.config.loader import STRICT, read_toml
-from edgekit.config.types import Budgets, NotNegative, NotNegativeInt, Positive, PositiveInt, Precision, Size
+from edgekit.config.types import Budgets, NotNegative, NotNegativeInt, Positive, PositiveInt, PrecisionName, Size
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class DeviceProfile:
     run: RunSpec = field(default_factory=RunSpec)
     budgets: Budgets = field(default_factory=Budgets)
     targets: tuple[str, ...] | None = None
-    precisions: tuple[Precision, ...] | None = None
+    precisions: tuple[PrecisionName, ...] | None = None
     emulation: EmulationSpec | None = None
     cost: CostSpec | None = None
     published: PublishedSpec | None = None

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from edgekit.config.loader import STRICT, read_toml
-from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt, Precision, Share
+from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt, PrecisionName, Share
 from edgekit.core.numerics.rounding_error import Rounding
-from edgekit.core.numerics.tolerances import Tolerances, tolerances_for_precision
+from edgekit.core.numerics.tolerances import tolerances_for_precision
 from edgekit.core.values.budgets import Budget
+from edgekit.core.values.tolerances import Tolerances
 
 MODEL_FILE = "model.toml"
 
@@ -203,7 +204,7 @@ class ModelSpec:
     output: OutputSpec
     data: DataSpec
     training: TrainingSpec
-    tolerances: dict[Precision, Tolerances] = field(default_factory=dict)
+    tolerances: dict[PrecisionName, Tolerances] = field(default_factory=dict)
     budgets: tuple[Budgets, ...] = ()
     card: CardSpec = CardSpec()
 
@@ -211,7 +212,7 @@ class ModelSpec:
 
     def own_tolerances(self, precision: str) -> Tolerances | None:
         """Return the tolerances that the file sets for a precision, or None."""
-        return {str(key): value for key, value in self.tolerances.items()}.get(precision)
+        return self.tolerances.get(precision)
 
     def tolerances_for(self, precision: str, rounding: Rounding | None = None) -> Tolerances:
         """Return the tolerances that apply to an artifact.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from edgekit.config.loader import STRICT
 from edgekit.core.units import parse_bytes
 from edgekit.core.values.budgets import BudgetTable, Tier
+from edgekit.core.values.precisions import PRECISIONS, is_precision, precision_names
 
 
 def _parse_size(value: Any) -> int:
@@ -31,7 +33,24 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 NotNegativeInt = Annotated[int, Field(ge=0)]
-Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "int4"]
+
+
+def _parse_precision(value: Any) -> str:
+    if isinstance(value, str) and is_precision(value):
+        return value
+    # The error of a `Literal`, which cannot be used: targets of other packages register precisions at run time.
+    quoted = [f"'{name}'" for name in precision_names()]
+    raise PydanticCustomError(
+        "literal_error", "Input should be {expected}", {"expected": f"{', '.join(quoted[:-1])} or {quoted[-1]}"}
+    )
+
+
+# The name of a precision. The schema lists the built-in ones.
+PrecisionName = Annotated[
+    str,
+    PlainValidator(_parse_precision),
+    WithJsonSchema({"enum": [precision.name for precision in PRECISIONS], "type": "string"}),
+]
 
 
 @dataclass(frozen=True)

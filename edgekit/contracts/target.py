@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import tempfile
 from abc import ABC, abstractmethod
@@ -17,6 +18,7 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.memory_plan import TensorLifetime
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
+from edgekit.core.values.precisions import PRECISIONS, Precision, add_precision_provider, register_precision
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.core.values.specs import ModelDescription, Signature
 
@@ -105,6 +107,7 @@ class Target(ABC):
         requires: For each of these source kinds, the packages that the conversion needs.
         reads_with: The packages that `describe` needs.
         calibrated: The precisions that need real inputs.
+        extra_precisions: Precisions that edgekit does not have; they are registered when the target is loaded.
         symbolic: Whether files keep symbolic dimensions; other targets receive sources with fixed dimensions.
         options: Names of numeric options that the user can set.
         describe_tells_precision: Whether `describe` reads the types of the weights; a delegate may hide them.
@@ -120,7 +123,8 @@ class Target(ABC):
     routes: ClassVar[Mapping[str, tuple[str, ...]]]
     requires: ClassVar[Mapping[str, tuple[Requirement, ...]]]
     reads_with: ClassVar[tuple[Requirement, ...]]
-    calibrated: ClassVar[frozenset[str]] = frozenset({"int8", "int16x8"})
+    calibrated: ClassVar[frozenset[str]] = frozenset(item.name for item in PRECISIONS if item.needs_calibration)
+    extra_precisions: ClassVar[tuple[Precision, ...]] = ()
     symbolic: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ()
     describe_tells_precision: ClassVar[bool] = True
@@ -350,4 +354,32 @@ def malformed_file_error(path: Path, format_name: str, reason: str = "") -> Inpu
     )
 
 
-TARGETS: PluginKind[Target] = PluginKind("edgekit.targets", "TARGET", Target)  # type: ignore[type-abstract]
+def _register_precisions(target: Target) -> None:
+    """Add the target's own precisions to the table."""
+    owner = f"the target '{target.name}'"
+    for precision in target.extra_precisions:
+        if precision.needs_calibration and precision.name not in target.calibrated:
+            raise InputError(
+                f"{owner} defines the precision '{precision.name}' with integer activations, which need real inputs;"
+                " add it to `calibrated`"
+            )
+        register_precision(precision, owner)
+
+
+TARGETS: PluginKind[Target] = PluginKind(
+    "edgekit.targets",
+    "TARGET",
+    Target,  # type: ignore[type-abstract]
+    on_load=_register_precisions,
+)
+
+
+def _load_third_party_targets() -> None:
+    """Load the targets of other packages, so that they register their precisions."""
+    for name in TARGETS.third_party_names():
+        with contextlib.suppress(InputError):  # `edgekit doctor` reports a target that cannot be loaded
+            TARGETS.load(name)
+
+
+# The table of precisions belongs to the core, which does not import targets.
+add_precision_provider(_load_third_party_targets)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import edgekit.contracts.target  # noqa: F401  # records may name precisions that targets of other packages define
 from edgekit.config.model import ModelSpec, load_model_spec
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.contracts.source import SOURCES

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def _artifact(model: str | Path) -> Artifact:
+    import edgekit.contracts.target  # noqa: F401  # the artifact may have a precision of another package
     from edgekit.core.records.artifact import load_artifact
 
     path = Path(model)

@@ -6,8 +6,8 @@ import pytest
 
 from edgekit.config.model import load_model_spec
 from edgekit.core.errors import InputError
-from edgekit.core.numerics.tolerances import DEFAULT_TOLERANCES
 from edgekit.core.values.budgets import Budget
+from edgekit.core.values.precisions import find_precision
 
 MODELS = Path(__file__).parents[2] / "models"
 GOOD = """
@@ -86,8 +86,8 @@ def test_budgets_are_parsed_to_bytes_and_tiers_and_keep_their_variant(tmp_path):
 def test_tolerances_override_the_defaults_of_their_precision_only(tmp_path):
     spec = load(tmp_path)
     assert spec.tolerances_for("int8").min_sqnr_db == 33.0
-    assert spec.tolerances_for("int8").min_cosine == DEFAULT_TOLERANCES["int8"].min_cosine
-    assert spec.tolerances_for("dynamic") == DEFAULT_TOLERANCES["dynamic"]
+    assert spec.tolerances_for("int8").min_cosine == find_precision("int8").tolerances.min_cosine
+    assert spec.tolerances_for("dynamic") == find_precision("dynamic").tolerances
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from edgekit.contracts.runtime import Runtime
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.errors import InputError
-from edgekit.core.numerics.tolerances import DEFAULT_TOLERANCES
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.records.validation import load_validation
+from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import Variant
 from edgekit.devices.infer_job import InferRequest, infer
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
@@ -88,7 +88,7 @@ class TestArtifact:
             assert error is not None
             assert error <= limit
         else:
-            floor = DEFAULT_TOLERANCES[variant.precision].min_sqnr_db
+            floor = find_precision(variant.precision).tolerances.min_sqnr_db
             figure = comparison.value("sqnr_db")
             assert floor is not None
             assert figure is None or figure >= floor

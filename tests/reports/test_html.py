@@ -24,7 +24,7 @@ from edgekit.core.errors import MissingDependency
 from edgekit.core.numerics.statistics import ClassDrift
 from edgekit.core.records.regressions import BETTER, WORSE, ChangeReport, MetricChange
 from edgekit.core.values.budgets import TIERS
-from edgekit.core.values.specs import PRECISIONS
+from edgekit.core.values.precisions import precision_names
 from edgekit.reports._html.charts import color_of, marker_of
 from edgekit.reports._html.tables import TIER_WORDS, Cell, Column
 
@@ -277,7 +277,7 @@ def test_failed_rules_come_first():
 
 
 def test_each_precision_has_a_color_and_each_target_a_marker_of_its_own():
-    assert len({color_of(name) for name in PRECISIONS}) == len(PRECISIONS)
+    assert len({color_of(name) for name in precision_names()}) == len(precision_names())
     targets = ("executorch", "lite-interpreter", "onnx", "tflite", "torchscript")
     assert len({marker_of(name, targets) for name in targets}) == len(targets)
 
@@ -285,7 +285,7 @@ def test_each_precision_has_a_color_and_each_target_a_marker_of_its_own():
 @pytest.mark.slow
 def test_a_report_on_all_reference_models_and_two_devices_stays_small():
     targets = {"tflite": 6, "onnx": 4, "executorch": 2, "lite-interpreter": 2, "torchscript": 2}
-    variants = [f"{target}:{name}" for target, count in targets.items() for name in PRECISIONS[:count]]
+    variants = [f"{target}:{name}" for target, count in targets.items() for name in precision_names()[:count]]
     assert len(variants) == 16
     assert len(render("html", full(20, variants, 20)).encode()) < LIMIT_BYTES
 

@@ -31,12 +31,14 @@ class PluginKind(Generic[T]):
         attribute: The module attribute that holds the plug-in object.
         base: The class that the object must be an instance of.
         group: The entry-point group of third parties' plug-ins; empty: the package's name.
+        on_load: Called with each plug-in that `load` returns, for what a plug-in registers elsewhere.
     """
 
     package: str
     attribute: str
     base: type[T]
     group: str = ""
+    on_load: Callable[[T], None] | None = None
 
     @property
     def noun(self) -> str:
@@ -56,7 +58,7 @@ class PluginKind(Generic[T]):
 
         Raises:
             InputError: There is none of that name, or the one of another package cannot be imported, is not an instance
-                of `base`, or calls itself by another name.
+                of `base`, calls itself by another name, or registers something that cannot be registered.
         """
         plugin = load(self.package, name, self.attribute, self.group)
         if not isinstance(plugin, self.base):
@@ -64,6 +66,8 @@ class PluginKind(Generic[T]):
         own_name = getattr(plugin, "name", name)
         if own_name != name:
             raise InputError(f"the {self.noun} '{name}' of another package calls itself '{own_name}'")
+        if self.on_load is not None:
+            self.on_load(plugin)
         return plugin
 
     def load_all(self) -> dict[str, T]:

@@ -13,21 +13,15 @@ import numpy as np
 
 from edgekit.core.numerics import metrics
 from edgekit.core.numerics.metrics import Array
+from edgekit.core.values.precisions import find_precision
 
-# All thresholds of this file are validated by `make bench-faults`: of 73 faults planted into the ONNX files of the
-# reference models 72 are located, and no correct artifact of any format reports a divergence.
+# All thresholds of this file, and `ceiling_db` and `anchor_db` of the precisions, are validated by `make bench-faults`:
+# of 73 faults planted into the ONNX files of the reference models 72 are located, and no correct artifact of any format
+# reports a divergence.
 
 # A drop of the SQNR below that of all earlier tensors that counts as a divergence. Quantization noise grows by a few dB
 # from layer to layer; a wrong operator costs tens.
 DIVERGENCE_DB = 10.0
-
-# Above this SQNR a tensor is as close as its precision allows, so that a drop from there is rounding and no fault.
-CEILINGS_DB: Mapping[str, float] = {"float32": 90.0, "float16": 70.0, "int16x8": 60.0}
-# The same for precisions of 8 bits and less.
-CEILING_DB = 45.0
-# Below this SQNR a pair is no anchor for pairing by order: an earlier tensor has already diverged. For 8 bits
-# and less `_MIN_COSINE` alone decides.
-ANCHORS_DB: Mapping[str, float] = {"float32": 50.0, "float16": 35.0, "int16x8": 25.0}
 
 # Suffixes that ONNX Runtime's quantizer (`_quantized`, `_QuantizeLinear_Input` …), exporters to ONNX (`_output_0`) and
 # TensorFlow (`:0`) add to a name.
@@ -307,12 +301,13 @@ def diff_layers(
     Returns:
         The pairs with their errors. Tensors that repeat an earlier one (dropout, reshape) are left out.
     """
-    ceiling = CEILINGS_DB.get(precision, CEILING_DB)
+    row = find_precision(precision)
+    ceiling = row.ceiling_db
     reference, actual = (
         _without_repeats(tensors, {names[index] for names in outputs})
         for index, tensors in enumerate((reference, actual))
     )
-    pairs = match_tensors(reference, actual, outputs, ANCHORS_DB.get(precision, 0.0))
+    pairs = match_tensors(reference, actual, outputs, row.anchor_db)
     diffs: list[TensorDiff] = []
     floor = ceiling - _FIRST_MARGIN_DB  # the lowest SQNR so far
     for name, counterpart in pairs:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgekit.core.numerics import metrics
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.numerics.tolerances import Tolerances
+from edgekit.core.values.tolerances import Tolerances
 
 # Distances have an upper limit under their own name; similarities a lower one, whose name starts with `min_`.
 _UPPER = ("max_abs_error", "mean_abs_error", "rmse")

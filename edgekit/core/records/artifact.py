@@ -13,7 +13,8 @@ from edgekit.core.errors import InputError
 from edgekit.core.records import samples
 from edgekit.core.records.samples import Samples
 from edgekit.core.values.file_names import GOLDEN_FILE, MANIFEST_FILE
-from edgekit.core.values.specs import PRECISIONS, TUNED, Signature, Variant
+from edgekit.core.values.precisions import is_precision, precision_names
+from edgekit.core.values.specs import TUNED, Signature, Variant
 
 MANIFEST_SCHEMA = 2
 
@@ -218,8 +219,10 @@ def _check_types(path: Path, data: Mapping[str, Any]) -> None:
             raise InputError(f"{path}: {key}: must be a {kind.__name__} (got {value!r})")
     if not isinstance(data["source"].get("kind"), str):
         raise InputError(f"{path}: source.kind: must be a str (got {data['source'].get('kind')!r})")
-    if data["precision"] not in PRECISIONS:
-        raise InputError(f"{path}: precision: must be one of {', '.join(PRECISIONS)} (got {data['precision']!r})")
+    if not is_precision(data["precision"]):
+        raise InputError(
+            f"{path}: precision: must be one of {', '.join(precision_names())} (got {data['precision']!r})"
+        )
     if not _stays_inside(data["file"]):
         raise InputError(f"{path}: file: must be a name in the artifact's folder (got {data['file']!r})")
     if data["size_bytes"] < 0:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from edgekit.core.values.specs import PRECISIONS, TUNED, Variant
+from edgekit.core.values.precisions import is_precision, precision_names
+from edgekit.core.values.specs import TUNED, Variant
 
 # Copy of the recipe in the folder of an artifact that was converted with one.
 RECIPE_FILE = "recipe.json"
@@ -42,8 +43,8 @@ class Recipe:
     }  # read by edgekit.config; a plain dict, since core does not import pydantic
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)} (got {self.precision!r})")
+        if not is_precision(self.precision):
+            raise ValueError(f"precision must be one of {', '.join(precision_names())} (got {self.precision!r})")
         if self.calibration_samples is not None and self.calibration_samples < 1:
             raise ValueError(f"calibration_samples must be at least 1 (got {self.calibration_samples})")
         duplicates = sorted({*self.float_layers} & {*self.int16_layers})

@@ -1,4 +1,4 @@
-"""Precisions, variants, tensors, signatures, routes and model descriptions as values."""
+"""Variants, tensors, signatures, routes and model descriptions as values."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edgekit.core.errors import InputError, unknown_name
-
-# float32, float16: type of the stored weights. dynamic: int8 weights, float activations. int8: full integer.
-# int16x8: int16 activations, int8 weights. int4: int4 weights, float activations.
-PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
-
-# Precisions without quantization scales: their inputs are not clipped to a calibrated range.
-FLOAT_PRECISIONS = ("float32", "float16")
+from edgekit.core.errors import InputError
+from edgekit.core.values.precisions import parse_precision
 
 # PyTorch's c10::ScalarType, the numbers of tensor types in ExecuTorch programs. 8 to 10 are complex types.
 # The device of a bench without a profile: this machine as it is.
@@ -27,23 +21,6 @@ SCALAR_TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "f
 Dim = int | str
 
 
-def parse_precision(text: str) -> str:
-    """Return the precision unchanged where it is a known one.
-
-    Args:
-        text: The precision as the user typed it.
-
-    Returns:
-        The precision.
-
-    Raises:
-        InputError: The precision is unknown; the message lists the known ones.
-    """
-    if text not in PRECISIONS:
-        raise unknown_name("precision", text, PRECISIONS)
-    return text
-
-
 # Tag of a variant that was converted with a recipe, from `edgekit tune` or from a user.
 TUNED = "tuned"
 
@@ -54,7 +31,7 @@ class Variant:
 
     Attributes:
         target: Name of the target.
-        precision: One of `PRECISIONS`.
+        precision: Name of the precision.
         tag: Marks a variant that was not converted with the default options: `tflite:int8-tuned`.
     """
 

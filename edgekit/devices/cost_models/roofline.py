@@ -9,16 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekit.config.device_profile import Core, DeviceProfile
-
-_ARITHMETIC = {
-    "float32": "float32",
-    "float16": "float32",
-    "dynamic": "int8",
-    "int8": "int8",
-    "int4": "int8",
-    "int16x8": "int16",
-}
-"""What a precision computes in on a CPU: float16 weights are unpacked to float32, int4 weights to int8."""
+from edgekit.core.values.precisions import find_precision
 
 # Multiply-accumulates a cycle that the instruction set allows a core of one vector unit: a 128-bit FMLA has 4 lanes of
 # float32, SMLAL 8 of int8 or 4 of int16, SDOT 16 products of int8; SMLAD of the DSP extension makes 2 products.
@@ -57,7 +48,7 @@ def roofline(profile: DeviceProfile, precision: str, *, macs: int | None, weight
     core = profile.cores[0]
     if macs is None:
         return Roofline(None, None, "the file does not tell its multiply-accumulates")
-    rate, assumed = _rate(core, _ARITHMETIC.get(precision, precision))
+    rate, assumed = _rate(core, find_precision(precision).arithmetic)
     if rate is None:
         return Roofline(None, None, f"the profile has no {core.name} rate for {precision}")
     seconds = {"compute": macs / (rate * threads * core.clock_mhz * 1e6)}

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from edgekit.core.values.specs import PRECISIONS
+from edgekit.core.values.precisions import PRECISIONS, find_precision
 from edgekit.reports._html.svg import TIP, element
 
 # Text, secondary text, grid lines; and the layer where an error diverges.
 INK, FAINT, GRID = "#1b1f24", "#5c6570", "#d9dde2"
 DIVERGENCE = "#b3261e"
-# Distinguishable with color blindness (after Okabe and Ito, Color Universal Design, 2008), with a contrast of at least
-# 3:1 to the page's background (WCAG 2.2, 1.4.11). In the page they are the CSS variables --s0 to --s5.
-SERIES = ("#0a66b0", "#3d9bdc", "#b86e00", "#00805a", "#a8457f", "#c4451c")
+# The colors of the built-in precisions; page.css has their dark counterparts, --s0 to --s5.
+SERIES = tuple(precision.color for precision in PRECISIONS)
 
 # Each color of a drawing becomes the CSS variable of the page, so that one drawing serves light and dark.
 _VARIABLES = {
@@ -93,7 +92,7 @@ class Span:
 
 def color_of(precision: str) -> str:
     """Return the color of a precision."""
-    return SERIES[PRECISIONS.index(precision) % len(SERIES)]
+    return find_precision(precision).color
 
 
 def marker_of(target: str, targets: Sequence[str]) -> str:

@@ -7,7 +7,8 @@ from itertools import groupby
 
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.units import format_bytes
-from edgekit.core.values.specs import PRECISIONS, Variant
+from edgekit.core.values.precisions import precision_names
+from edgekit.core.values.specs import Variant
 from edgekit.reports._html.tables import evidence_key, subject_of, verdict_of
 from edgekit.reports._shared.cells import NOTHING
 
@@ -54,7 +55,7 @@ def matrix(report: Report) -> Matrix:
 
 
 def _column_order(variant: Variant) -> tuple[str, int, str]:
-    return variant.target, PRECISIONS.index(variant.precision), variant.tag
+    return variant.target, precision_names().index(variant.precision), variant.tag
 
 
 def _column_name(variant: Variant) -> str:

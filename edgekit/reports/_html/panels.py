@@ -13,7 +13,7 @@ from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.budgets import TIERS
-from edgekit.core.values.specs import PRECISIONS
+from edgekit.core.values.precisions import precision_names
 from edgekit.reports._html import charts
 from edgekit.reports._html.charts import Axis, Point, Span
 from edgekit.reports._html.tables import NAMES, Cell, Column, Line, Table, line, metric_text, subject_of, tiers_of
@@ -106,7 +106,7 @@ def tradeoffs(report: Report) -> Panels:
 
 def _precision_key(report: Report) -> str:
     present = {row.artifact.manifest.precision for row in report.rows}
-    names = [name for name in PRECISIONS if name in present]
+    names = [name for name in precision_names() if name in present]
     return charts.color_key([(name, charts.color_of(name)) for name in names], "Colors: " + ", ".join(names))
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from edgekit.config.card import Card
 from edgekit.config.model import ModelSpec
 from edgekit.core.numerics.metrics import format_metric
-from edgekit.core.numerics.tolerances import DEFAULT_TOLERANCES
 from edgekit.core.records.source import SourceModel
 from edgekit.core.units import format_count, format_seconds
 from edgekit.core.values.budgets import format_rule
+from edgekit.core.values.precisions import precision_names
 from edgekit.reports._shared.markdown import markdown_table
 
 # Both columns of a property table are text.
@@ -111,7 +111,7 @@ def _tolerances(spec: ModelSpec) -> list[tuple[str, str]]:
             ", ".join(f"{name} {limit:.8g}" for name, limit in spec.tolerances_for(precision).limits().items())
             + (" (set by the model)" if precision in overridden else ""),
         )
-        for precision in DEFAULT_TOLERANCES
+        for precision in precision_names()
     ]
 
 

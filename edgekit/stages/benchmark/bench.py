@@ -29,7 +29,8 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import EmulatedLatency
 from edgekit.core.records.measurement import Execution, Measurement, bench_file
 from edgekit.core.units import format_bytes, format_ms
-from edgekit.core.values.specs import HOST, ModelDescription
+from edgekit.core.values.precisions import find_precision
+from edgekit.core.values.specs import HOST, ModelDescription, Variant
 from edgekit.devices import host_machine
 from edgekit.devices.cost_models import microcontroller, roofline
 from edgekit.devices.emulation import emulator, pins
@@ -310,10 +311,10 @@ def _guests(devices: Sequence[tuple[str, DeviceProfile | None]]) -> dict[str, em
 
 def _warn_of_losses(context: Context, done: Sequence[Measurement]) -> None:
     """Says so where a quantized artifact is larger, or slower on this host, than the float32 one beside it."""
-    floats = {(item.model, item.kind, item.target, item.device): item for item in done if item.precision == "float32"}
+    measurements = {(item.model, item.kind, item.variant, item.device): item for item in done}
     for item in done:
-        reference = floats.get((item.model, item.kind, item.target, item.device))
-        if reference is None or item.precision in ("float32", "float16"):
+        reference = measurements.get((item.model, item.kind, Variant(item.target, "float32"), item.device))
+        if reference is None or find_precision(item.precision).is_float:
             continue
         losses = []
         if item.size_bytes > reference.size_bytes:

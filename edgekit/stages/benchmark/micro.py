@@ -16,6 +16,7 @@ from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.memory_plan import Arena, MemoryPeak, TensorLifetime, bisect_minimum, memory_peak
 from edgekit.core.units import format_bytes
+from edgekit.core.values.precisions import PRECISIONS
 from edgekit.core.values.specs import ModelDescription
 from edgekit.devices.cost_models import microcontroller
 from edgekit.devices.cost_models.flash import FlashEstimate
@@ -35,7 +36,8 @@ from edgekit.workers.environment import Environment
 from edgekit.workers.job import WorkerJob
 
 T = TypeVar("T")
-NPU_PRECISIONS = ("int8", "int16x8")
+# Ethos-U computes 8-bit weights with 8-bit or 16-bit activations.
+NPU_PRECISIONS = tuple(item.name for item in PRECISIONS if item.weight_bits == 8 and item.activation_bits in (8, 16))
 
 
 @dataclass(frozen=True)

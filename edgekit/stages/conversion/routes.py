@@ -9,7 +9,8 @@ from edgekit.contracts.runtime import RUNTIMES, Runtime
 from edgekit.contracts.source import SOURCES
 from edgekit.contracts.target import TARGETS, Target
 from edgekit.core.errors import InputError
-from edgekit.core.values.specs import Route, Variant, parse_precision
+from edgekit.core.values.precisions import parse_precision
+from edgekit.core.values.specs import Route, Variant
 
 Edge = tuple[str, str]
 

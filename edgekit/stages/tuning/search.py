@@ -19,11 +19,11 @@ from edgekit.contracts.target import QuantizableLayer
 from edgekit.core.numerics import metrics
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
 from edgekit.core.numerics.output_comparison import compare_outputs
-from edgekit.core.numerics.tolerances import Tolerances
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.tuning import Candidate, Constraints, LayerGroup, LayerSensitivity
 from edgekit.core.values.quantization_recipe import Recipe
+from edgekit.core.values.tolerances import Tolerances
 from edgekit.stages.tuning.trial_job import TrialResult
 from edgekit.stages.validation.validate import drift_of, without_agreement
 

@@ -25,6 +25,7 @@ from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.records.tuning import Candidate, Constraints, LayerSensitivity, Tuning, best, nearest
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
+from edgekit.core.values.precisions import find_precision, precisions
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.core.values.specs import HOST, Route, Variant
 from edgekit.devices.emulation import emulator
@@ -46,8 +47,6 @@ from edgekit.stages.validation.validate import own_tolerances, validate_one
 
 __all__ = ["TuneOptions", "tune"]
 
-REFINED = ("int8", "dynamic", "int4")
-"""The precisions of which single layers are put back into float, in this order."""
 _COUNTS = (50, export.DEFAULT_CALIBRATION_SAMPLES)
 _CLEAR_DB = 1.0
 _MEASURED = 8
@@ -68,7 +67,7 @@ def tune(
             _whole(run, precision)
     if not run.tried:
         raise InputError(f"{target.name} made nothing of {model}/{kind} that could be judged: {'; '.join(run.notes)}")
-    for precision in REFINED:
+    for precision in _refinement_order():
         if precision in run.plans and not run.late and _worth_refining(run, precision):
             _refine(run, precision)
     _measure(run)
@@ -197,7 +196,13 @@ def _whole(run: TuningSession, precision: str) -> None:
     recipe = Recipe(run.target.name, precision)
     outcome = try_candidate(run, str(recipe), lambda: run_artifact(run, artifact_of(run, recipe)))
     if outcome is not None:
-        run.add(run.judge.candidate(recipe, outcome, 1.0 if precision in ("float32", "float16") else 0.0))
+        run.add(run.judge.candidate(recipe, outcome, 1.0 if find_precision(precision).is_float else 0.0))
+
+
+def _refinement_order() -> list[str]:
+    """Return the precisions of which single layers are kept in float, in the order in which they are tried."""
+    ranks = {item.name: item.refine_rank for item in precisions() if item.refine_rank is not None}
+    return sorted(ranks, key=lambda name: ranks[name])
 
 
 def _worth_refining(run: TuningSession, precision: str) -> bool:
@@ -213,7 +218,7 @@ def _worth_refining(run: TuningSession, precision: str) -> bool:
             f"{run.target.name} keeps no single layers in float at {precision}: only whole precisions are compared"
         )
         return False
-    return precision == REFINED[0] or not any(item.accurate(run.constraints) for item in small)
+    return precision == _refinement_order()[0] or not any(item.accurate(run.constraints) for item in small)
 
 
 def _refine(run: TuningSession, precision: str) -> None:

@@ -20,7 +20,8 @@ from edgekit.core.numerics.tolerances import tolerances_for_precision
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
-from edgekit.core.values.specs import PRECISIONS, Signature, TensorSpec
+from edgekit.core.values.precisions import precision_names
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._given_samples import fitted, read_arrays
 from edgekit.stages.context import Context, runtime_environment, source_environment
 from edgekit.stages.conversion import routes
@@ -249,7 +250,7 @@ def precision_of(context: Context, item: ModelRef) -> str:
 def coarser_precision(context: Context, operands: Sequence[ModelRef]) -> str:
     """The precision of the file that has the less of it."""
     found = [precision_of(context, item) for item in operands]
-    return next((name for name in reversed(PRECISIONS) if name in found), "float32")
+    return next((name for name in reversed(precision_names()) if name in found), "float32")
 
 
 def compare(

@@ -21,14 +21,16 @@ from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
 from edgekit.core.numerics.rounding_error import rounding_from_dict
 from edgekit.core.numerics.statistics import bootstrap_drop, bootstrap_mean, drift_by_class, mcnemar_p
 from edgekit.core.numerics.stress_inputs import stress_inputs
-from edgekit.core.numerics.tolerances import Tolerances, explain_limit, tolerances_for_precision
+from edgekit.core.numerics.tolerances import explain_limit, tolerances_for_precision
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import load_source
 from edgekit.core.records.validation import Drift, Validation, validation_file
 from edgekit.core.values.file_names import GOLDEN_FILE, TEST_FILE
-from edgekit.core.values.specs import FLOAT_PRECISIONS, HOST
+from edgekit.core.values.precisions import find_precision
+from edgekit.core.values.specs import HOST
+from edgekit.core.values.tolerances import Tolerances
 from edgekit.stages.context import Context
 from edgekit.stages.validation.compare import call_worker
 from edgekit.stages.validation.diff import source_beside
@@ -245,7 +247,7 @@ def _stress(context: Context, artifact: Artifact, runtime: str = "") -> dict[str
     folder = Path(str(source.folder))
     real = samples.load(folder / GOLDEN_FILE, "golden samples").inputs
     signature = load_source(folder).signature
-    judged = manifest.precision in FLOAT_PRECISIONS
+    judged = find_precision(manifest.precision).is_float
     cases, inputs = stress_inputs(signature, real, outside=judged)
     outputs, rounding = call_worker(context, run_with_rounding, source, inputs, "run on stress inputs")
     orders = tensor_layout.permutations_between(signature, manifest.signature)
@@ -269,7 +271,7 @@ def _batches(context: Context, artifact: Artifact, runtime: str = "") -> tuple[C
     if not batching.has_symbolic_batch(manifest.signature):
         return ()
     limits = without_agreement(tolerances_for(context, artifact))
-    if manifest.precision == "dynamic":
+    if find_precision(manifest.precision).dynamic_ranges:
         limits = {name: Tolerances() for name in limits}
     found: list[Comparison] = []
     for size in BATCHES:

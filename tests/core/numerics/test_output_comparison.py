@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgekit.core.environment.atomic_files import to_json
 from edgekit.core.numerics.output_comparison import compare_output, compare_outputs, comparison_from_dict, format_figure
-from edgekit.core.numerics.tolerances import Tolerances
+from edgekit.core.values.tolerances import Tolerances
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
 NONE = Tolerances()

@@ -6,33 +6,31 @@ import pytest
 
 from edgekit.core.numerics.rounding_error import Rounding
 from edgekit.core.numerics.tolerances import (
-    DEFAULT_TOLERANCES,
     ROUNDING_FACTOR,
     ROUNDING_FLOOR,
-    Tolerances,
     explain_limit,
     tolerances_for_precision,
 )
-from edgekit.core.values.specs import PRECISIONS
+from edgekit.core.values.precisions import PRECISIONS, find_precision
+from edgekit.core.values.tolerances import Tolerances
 
 NAMES = ("max_abs_error", "mean_abs_error", "rmse", "min_sqnr_db", "min_cosine", "min_top1_agreement")
 
 
 def test_every_precision_has_defaults_that_limit_something():
-    assert set(DEFAULT_TOLERANCES) == set(PRECISIONS)
-    assert all(tolerances.limits() for tolerances in DEFAULT_TOLERANCES.values())
+    assert all(precision.tolerances.limits() for precision in PRECISIONS)
 
 
 @pytest.mark.parametrize(("stricter", "looser"), [("float32", "float16"), ("float16", "int8"), ("int16x8", "int4")])
 def test_a_coarser_precision_never_has_a_stricter_default(stricter, looser):
-    fine, coarse = DEFAULT_TOLERANCES[stricter], DEFAULT_TOLERANCES[looser]
+    fine, coarse = find_precision(stricter).tolerances, find_precision(looser).tolerances
     assert fine.min_cosine >= coarse.min_cosine
     assert fine.min_top1_agreement >= coarse.min_top1_agreement
 
 
 def test_float32_has_the_strictest_default():
-    assert DEFAULT_TOLERANCES["float32"].max_abs_error <= 1e-5
-    assert DEFAULT_TOLERANCES["float32"].min_top1_agreement == 1.0
+    assert find_precision("float32").tolerances.max_abs_error <= 1e-5
+    assert find_precision("float32").tolerances.min_top1_agreement == 1.0
 
 
 @pytest.mark.parametrize("name", ["max_abs_error", "mean_abs_error", "rmse"])
@@ -92,8 +90,8 @@ def test_no_override_changes_nothing():
 def test_limits_of_a_model_override_the_default_of_the_precision():
     tolerances = tolerances_for_precision("int8", Tolerances(min_top1_agreement=0.99))
     assert tolerances.min_top1_agreement == 0.99
-    assert tolerances.min_sqnr_db == DEFAULT_TOLERANCES["int8"].min_sqnr_db
-    assert tolerances_for_precision("int8") == DEFAULT_TOLERANCES["int8"]
+    assert tolerances.min_sqnr_db == find_precision("int8").tolerances.min_sqnr_db
+    assert tolerances_for_precision("int8") == find_precision("int8").tolerances
 
 
 DEEP = Rounding(max_abs_error=4e-6, rmse=1e-6, scale=2.0, samples=64)
@@ -105,7 +103,7 @@ def test_the_rounding_of_the_source_determines_the_tolerance_of_float32_only():
     assert tolerances_for_precision("float32", rounding=DEEP).max_abs_error == pytest.approx(ROUNDING_FACTOR * 2e-6)
     assert tolerances_for_precision("float32", rounding=EXACT).max_abs_error == ROUNDING_FLOOR
     assert tolerances_for_precision("float32", Tolerances(max_abs_error=3e-5), DEEP).max_abs_error == 3e-5
-    assert tolerances_for_precision("int8", rounding=DEEP) == DEFAULT_TOLERANCES["int8"]
+    assert tolerances_for_precision("int8", rounding=DEEP) == find_precision("int8").tolerances
 
 
 @pytest.mark.parametrize(

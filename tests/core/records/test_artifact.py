@@ -19,7 +19,8 @@ from edgekit.core.records.artifact import (
 )
 from edgekit.core.records.samples import Samples
 from edgekit.core.values.file_names import MANIFEST_FILE
-from edgekit.core.values.specs import PRECISIONS, Quantization, Signature, TensorSpec, Variant
+from edgekit.core.values.precisions import precision_names
+from edgekit.core.values.specs import Quantization, Signature, TensorSpec, Variant
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=30)
 CONTENT = b"the model"
@@ -74,7 +75,7 @@ def refusal(folder):
 
 @SEEDED
 @given(
-    precision=st.sampled_from(PRECISIONS),
+    precision=st.sampled_from(precision_names()),
     source=mappings.map(lambda found: {**found, "kind": "keras"}),
     options=mappings,
     calibration=st.none() | mappings,
@@ -154,7 +155,7 @@ def test_a_negative_size_is_refused(folder):
 
 def test_an_unknown_precision_is_refused_with_the_known_ones(folder):
     edit(folder, precision="int9")
-    assert refusal(folder) == f"precision: must be one of {', '.join(PRECISIONS)} (got 'int9')"
+    assert refusal(folder) == f"precision: must be one of {', '.join(precision_names())} (got 'int9')"
 
 
 @pytest.mark.parametrize("name", ["../model.tflite", "/etc/passwd", "a/../b", "a//b", ".", "a\\b"])

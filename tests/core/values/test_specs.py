@@ -8,14 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.core.errors import InputError
+from edgekit.core.values.precisions import precision_names
 from edgekit.core.values.specs import (
-    PRECISIONS,
     Quantization,
     Route,
     Signature,
     TensorSpec,
     Variant,
-    parse_precision,
 )
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
@@ -47,21 +46,7 @@ def test_a_signature_survives_a_json_round_trip(signature):
     assert Signature.from_dict(json.loads(json.dumps(asdict(signature)))) == signature
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_precision_parses_to_itself(precision):
-    assert parse_precision(precision) == precision
-
-
-@pytest.mark.parametrize("text", ["fp16", "INT8", "", " int8", "int8 "])
-def test_a_precision_that_is_not_spelt_exactly_is_rejected_with_the_list(text):
-    with pytest.raises(InputError) as caught:
-        parse_precision(text)
-    assert str(caught.value).startswith(f"unknown precision '{text}'; known: ")
-    assert all(precision in str(caught.value) for precision in PRECISIONS)
-    assert caught.value.exit_code == 2
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", precision_names())
 def test_a_variant_prints_as_it_is_written(precision):
     text = f"lite-interpreter:{precision}"
     variant = Variant.parse(text)

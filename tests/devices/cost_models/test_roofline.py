@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from edgekit.config.device_profile import Core, DeviceProfile, MemorySpec
-from edgekit.core.values.specs import PRECISIONS
+from edgekit.core.values.precisions import precision_names
 from edgekit.devices.cost_models.roofline import Roofline, roofline
 
 BIG = Core("big", 4, 1000, macs_per_cycle={"float32": 4.0, "int8": 16.0})
@@ -48,7 +48,9 @@ def test_without_macs_there_is_no_bound_and_a_reason():
     assert bound(macs=None) == Roofline(None, None, "the file does not tell its multiply-accumulates")
 
 
-@pytest.mark.parametrize("precision", sorted(set(PRECISIONS) - {"float32", "float16", "dynamic", "int8", "int4"}))
+@pytest.mark.parametrize(
+    "precision", sorted(set(precision_names()) - {"float32", "float16", "dynamic", "int8", "int4"})
+)
 def test_a_precision_without_a_rate_has_no_bound_and_a_reason(precision):
     assert bound(precision) == Roofline(None, None, f"the profile has no big rate for {precision}")
 

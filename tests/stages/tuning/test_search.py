@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from edgekit.contracts.target import QuantizableLayer
-from edgekit.core.numerics.tolerances import Tolerances
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.tuning import Constraints
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
+from edgekit.core.values.tolerances import Tolerances
 from edgekit.stages.tuning.search import Judge, Search, layer_groups
 from edgekit.stages.tuning.trial_job import TrialResult
 
