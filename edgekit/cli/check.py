@@ -185,11 +185,11 @@ def _budgets(
 
 def _latency(text: str) -> tuple[str, float]:
     from edgekit.core.errors import InputError, unknown_name
-    from edgekit.core.values.budgets import TIERS
+    from edgekit.core.values.tiers import TIER_NAMES
 
     tier, _, figure = text.partition("=")
-    if tier not in TIERS:
-        raise unknown_name("tier", tier, TIERS)
+    if tier not in TIER_NAMES:
+        raise unknown_name("tier", tier, TIER_NAMES)
     try:
         limit = float(figure)
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -10,8 +11,9 @@ from pydantic_core import PydanticCustomError
 
 from edgekit.config.loader import STRICT
 from edgekit.core.units import parse_bytes
-from edgekit.core.values.budgets import BudgetTable, Tier
+from edgekit.core.values.budgets import BudgetTable
 from edgekit.core.values.precisions import PRECISIONS, is_precision, precision_names
+from edgekit.core.values.tiers import TIER_NAMES
 
 
 def _parse_size(value: Any) -> int:
@@ -35,17 +37,30 @@ PositiveInt = Annotated[int, Field(gt=0)]
 NotNegativeInt = Annotated[int, Field(ge=0)]
 
 
-def _parse_precision(value: Any) -> str:
-    if isinstance(value, str) and is_precision(value):
-        return value
-    # The error of a `Literal`, which cannot be used: targets of other packages register precisions at run time.
-    quoted = [f"'{name}'" for name in precision_names()]
-    raise PydanticCustomError(
+def _literal_error(names: Sequence[str]) -> PydanticCustomError:
+    """Return the error of a `Literal`, for names that stand in a table and not in a type."""
+    quoted = [f"'{name}'" for name in names]
+    return PydanticCustomError(
         "literal_error", "Input should be {expected}", {"expected": f"{', '.join(quoted[:-1])} or {quoted[-1]}"}
     )
 
 
-# The name of a precision. The schema lists the built-in ones.
+def _parse_tier(value: Any) -> str:
+    if isinstance(value, str) and value in TIER_NAMES:
+        return value
+    raise _literal_error(TIER_NAMES)
+
+
+def _parse_precision(value: Any) -> str:
+    if isinstance(value, str) and is_precision(value):
+        return value
+    raise _literal_error(precision_names())
+
+
+# The name of a tier.
+TierName = Annotated[str, PlainValidator(_parse_tier), WithJsonSchema({"enum": list(TIER_NAMES), "type": "string"})]
+# The name of a precision. Targets of other packages register further ones at run time; the schema lists the built-in
+# ones.
 PrecisionName = Annotated[
     str,
     PlainValidator(_parse_precision),
@@ -70,7 +85,7 @@ class Budgets:
     size: Size | None = None
     peak_memory: Size | None = None
     drift: NotNegative | None = None
-    latency_ms: dict[Tier, Positive] = field(default_factory=dict)
+    latency_ms: dict[TierName, Positive] = field(default_factory=dict)
     instructions: PositiveInt | None = None
 
     __pydantic_config__ = STRICT

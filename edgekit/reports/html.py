@@ -12,8 +12,8 @@ from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
+from edgekit.core.values.tiers import TIERS
 from edgekit.reports._html.svg import shared_markers
-from edgekit.reports._html.tables import TIER_WORDS
 from edgekit.reports._shared.cells import NOTHING, conclusion
 
 JINJA2 = Requirement("jinja2", "jinja2", "report")
@@ -111,7 +111,7 @@ class HtmlReport(ReportFormat):
             operators=tables.operators(report),
             classes=tables.classes(report),
             evidence=[evidence.evidence(row) for row in report.rows],
-            tiers=TIER_WORDS,
+            tiers={tier.name: tier.worth for tier in reversed(TIERS)},
             hosts=hosts,
             edgekit=report.edgekit,
             host=report.host,

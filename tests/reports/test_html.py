@@ -1,5 +1,6 @@
 """The HTML page as text: self-contained, escaped, and without a mixture of tiers."""
 
+import html
 import re
 from dataclasses import replace
 
@@ -23,10 +24,10 @@ from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import MissingDependency
 from edgekit.core.numerics.statistics import ClassDrift
 from edgekit.core.records.regressions import BETTER, WORSE, ChangeReport, MetricChange
-from edgekit.core.values.budgets import TIERS
 from edgekit.core.values.precisions import precision_names
+from edgekit.core.values.tiers import TIER_NAMES, TIERS
 from edgekit.reports._html.charts import color_of, marker_of
-from edgekit.reports._html.tables import TIER_WORDS, Cell, Column
+from edgekit.reports._html.tables import Cell, Column
 
 LIMIT_BYTES = 3_000_000
 RULES = ("size_bytes", "peak_memory_bytes", "latency_ms.host", "latency_ms.analytic")
@@ -95,8 +96,12 @@ def test_each_table_has_a_caption_and_each_chart_an_alternative(page):
 
 def test_no_chart_shows_two_tiers(page):
     labels = re.findall(r'aria-label="([^"]*tier [^"]*)"', page)
-    assert {tier for label in labels for tier in TIERS if f"tier {tier}" in label} == {"host", "analytic", "emulated"}
-    assert all(sum(f"tier {tier}" in label for tier in TIERS) == 1 for label in labels)
+    assert {tier for label in labels for tier in TIER_NAMES if f"tier {tier}" in label} == {
+        "host",
+        "analytic",
+        "emulated",
+    }
+    assert all(sum(f"tier {tier}" in label for tier in TIER_NAMES) == 1 for label in labels)
 
 
 def test_no_trade_off_uses_the_analytic_bound(page):
@@ -107,7 +112,7 @@ def test_every_latency_of_the_tables_has_its_tier(page):
     for name in ("t-side-by-side", "t-tradeoffs"):
         rows = page.partition(f'id="{name}"')[2].partition("<tbody>")[2].partition("</table>")[0].split("<tr")[1:]
         assert len(rows) > 6
-        assert all(sum(f">{tier}<" in item for tier in TIERS) == 1 for item in rows)
+        assert all(sum(f">{tier}<" in item for tier in TIER_NAMES) == 1 for item in rows)
 
 
 def test_the_emulated_tier_has_its_interval_or_is_marked_uncalibrated():
@@ -116,8 +121,11 @@ def test_the_emulated_tier_has_its_interval_or_is_marked_uncalibrated():
     assert "3.21 ms (uncalibrated)" in render("html", report(row(measurements=[bare])))
 
 
-def test_every_tier_is_explained():
-    assert set(TIER_WORDS) == set(TIERS)
+def test_every_tier_is_explained_the_most_exact_first(page):
+    explained = re.findall(r"<dt>(.*)</dt><dd>(.*)</dd>", section(page, "tiers"))
+    assert [(name, html.unescape(text)) for name, text in explained] == [
+        (tier.name, tier.worth) for tier in reversed(TIERS)
+    ]
 
 
 def test_the_evidence_has_tolerances_and_the_commands_that_reproduce_the_figures(page):

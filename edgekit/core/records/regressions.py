@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgekit.core.values.tiers import is_repeatable
+
 BETTER, WORSE, ALLOWED, SAME, NEW, REMOVED = "better", "worse", "allowed", "same", "new", "gone"
 INCOMPARABLE = "not comparable"
 _STATES_BY_SEVERITY = (WORSE, REMOVED, ALLOWED, BETTER, NEW, INCOMPARABLE)
@@ -14,7 +16,7 @@ class RegressionThresholds:
     """How much worse a value may become before a gate reports it.
 
     Attributes:
-        share: The relative threshold of values that are reproducible: size, instructions, analytic and emulated tier.
+        share: The relative threshold of values that are reproducible: size, instructions, latency of repeatable tiers.
         noisy: The relative threshold of values that are measured on a host: latency of the host tier, peak memory.
         metric: The absolute threshold of the task metric, in its own unit: 0.01 is one point of accuracy.
     """
@@ -34,7 +36,7 @@ class RegressionThresholds:
         """
         if rule == "metric":
             return self.metric
-        return self.noisy if rule in NOISY else self.share
+        return self.share if is_repeatable(rule) else self.noisy
 
 
 # Rule -> the words for worse and for better; any other rule is a latency.
@@ -44,9 +46,6 @@ _WORDS = {
     "peak_memory_bytes": ("more", "less"),
     "metric": ("less accurate", "more accurate"),
 }
-
-# The rules whose values vary from run to run, because they are measured on a host.
-NOISY = ("latency_ms.host", "peak_memory_bytes")
 
 
 @dataclass(frozen=True)

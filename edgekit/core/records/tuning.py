@@ -10,11 +10,9 @@ from typing import Literal
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.quantization_recipe import Recipe
+from edgekit.core.values.tiers import find_tier
 
 Preference = Literal["latency", "size", "accuracy"]
-
-# Latencies that differ by less than this factor are equal: on a shared machine they vary as much.
-NOISE = 1.1
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def best(candidates: Iterable[Candidate], preference: Preference) -> Candidate |
 
     Args:
         candidates: Candidates that meet the constraints.
-        preference: `latency`: the smallest of those within a factor of `NOISE` of the fastest. `size`: the smallest.
+        preference: `latency`: the smallest of those within the host tier's noise of the fastest. `size`: the smallest.
             `accuracy`: the one with the smallest drop. Ties are decided by the other criteria.
 
     Returns:
@@ -158,7 +156,7 @@ def best(candidates: Iterable[Candidate], preference: Preference) -> Candidate |
     eligible = list(candidates)
     if preference == "latency" and all(candidate.latency_ms is not None for candidate in eligible):
         fastest_ms = min((candidate.latency_ms or 0.0 for candidate in eligible), default=0.0)
-        eligible = [candidate for candidate in eligible if (candidate.latency_ms or 0.0) <= NOISE * fastest_ms]
+        eligible = [candidate for candidate in eligible if (candidate.latency_ms or 0.0) <= (1 + find_tier("host").noise) * fastest_ms]
     size_first = preference != "accuracy"
     return min(eligible, key=lambda candidate: _rank(candidate, size_first=size_first), default=None)
 

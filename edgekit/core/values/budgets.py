@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
 
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.core.values.specs import TUNED
 
 # `edgekit run` writes the verdicts on an artifact to this file, in the artifact's folder.
 CHECK_FILE = "check.json"
-
-# From rough to exact; reports list them in this order.
-TIERS = ("analytic", "host", "emulated", "device")
-Tier = Literal["analytic", "host", "emulated", "device"]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
-from edgekit.core.values.budgets import TIERS
 from edgekit.core.values.precisions import precision_names
+from edgekit.core.values.tiers import TIER_NAMES, TIERS
 from edgekit.reports._html import charts
 from edgekit.reports._html.charts import Axis, Point, Span
 from edgekit.reports._html.tables import NAMES, Cell, Column, Line, Table, line, metric_text, subject_of, tiers_of
@@ -68,7 +68,7 @@ def _targets(report: Report) -> tuple[str, ...]:
 def _costs(rows: Sequence[ReportRow]) -> Iterator[tuple[str, str, str, dict[int, float]]]:
     """Yield the costs of the artifacts: size, then the latency of each device and tier.
 
-    The analytic tier is left out: a bound does not tell which of two artifacts is faster.
+    Tiers of bounds are left out: a bound does not tell which of two artifacts is faster.
 
     Yields:
         Name, device and tier of the cost, and its value by index into `rows`: bytes, or ms.
@@ -76,7 +76,7 @@ def _costs(rows: Sequence[ReportRow]) -> Iterator[tuple[str, str, str, dict[int,
     yield "size", "", "", {index: float(row.artifact.manifest.size_bytes) for index, row in enumerate(rows)}
     devices = sorted({bench.device for row in rows for bench in row.measurements})
     for device in devices:
-        for tier in (tier for tier in reversed(TIERS) if tier != "analytic"):
+        for tier in (tier.name for tier in reversed(TIERS) if not tier.is_bound):
             latencies = {
                 index: bench.latency_ms[tier]
                 for index, row in enumerate(rows)
@@ -220,7 +220,7 @@ def devices(report: Report) -> Panels:
     names = _device_names(report)
     for subject, rows in _rows_by_subject(report).items():
         tiers = {tier for row in rows for bench in row.measurements for tier in tiers_of(bench)}
-        for tier in (tier for tier in reversed(TIERS) if tier in tiers):
+        for tier in (tier for tier in reversed(TIER_NAMES) if tier in tiers):
             title = f"{subject}: latency by device, tier {tier}"
             axis = Axis(f"latency, tier {tier}", format_ms)
             svg = _by_device(title, rows, names, partial(_latency, tier=tier), axis)

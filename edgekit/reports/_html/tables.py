@@ -14,21 +14,10 @@ from edgekit.core.records.regressions import ALLOWED, INCOMPARABLE, NEW, REMOVED
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
-from edgekit.core.values.budgets import TIERS, format_rule
+from edgekit.core.values.budgets import format_rule
 from edgekit.core.values.specs import Variant
+from edgekit.core.values.tiers import TIER_NAMES, find_tier
 from edgekit.reports._shared.cells import NOTHING, artifact_cells, change_cells, equality, operator_cells
-
-# How a latency of each tier is obtained, and how far it can be relied on.
-TIER_WORDS = {
-    "device": "Measured on the device itself.",
-    "emulated": "Predicted from the instructions and cache misses counted on the device's core under QEMU, by a cost"
-    " model fitted to published timings. The interval is the error of that model. A core without published timings is"
-    " uncalibrated: its figure has no interval.",
-    "host": "Measured on the machine that ran the bench, with the threads and the memory limit of the device profile."
-    " It says nothing about the device's own speed.",
-    "analytic": "The roofline of the device: multiply-accumulates over the peak rate, or bytes over the memory"
-    " bandwidth. A rough bound, not a prediction.",
-}
 
 
 @dataclass(frozen=True)
@@ -227,7 +216,7 @@ def _artifact(row: ReportRow, floats: dict[tuple[str, str], int], devices: Seque
 
 def tiers_of(bench: Measurement) -> list[str]:
     """Return the tiers of a bench, the most reliable one first."""
-    return [tier for tier in reversed(TIERS) if tier in bench.latency_ms]
+    return [tier for tier in reversed(TIER_NAMES) if tier in bench.latency_ms]
 
 
 def spread(bench: Measurement, tier: str) -> str:
@@ -237,7 +226,7 @@ def spread(bench: Measurement, tier: str) -> str:
     if tier == "emulated" and bench.emulated is not None:
         low, high = bench.emulated.low_ms, bench.emulated.high_ms
         return bench.emulated.calibration if low is None or high is None else f"{format_ms(low)} .. {format_ms(high)}"
-    return "rough" if tier == "analytic" else NOTHING
+    return "rough" if find_tier(tier).is_bound else NOTHING
 
 
 def threads_of(bench: Measurement, tier: str) -> int | None:
@@ -254,7 +243,7 @@ def side_by_side(report: Report) -> Table:
     lines = []
     for row in report.rows:
         benches = {bench.device: bench for bench in row.measurements}
-        for tier in (tier for tier in reversed(TIERS) if any(tier in bench.latency_ms for bench in benches.values())):
+        for tier in (tier for tier in reversed(TIER_NAMES) if any(tier in bench.latency_ms for bench in benches.values())):
             cells = [_latency(benches.get(name), tier) for name in names]
             lines.append(line(row, Cell("latency"), Cell(tier), *cells))
         for tier, peak in _PEAKS.items():

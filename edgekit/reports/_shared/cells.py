@@ -16,6 +16,7 @@ from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Validation
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.core.values.budgets import Verdict, format_rule
+from edgekit.core.values.tiers import find_tier
 
 # The text of a cell without a figure.
 NOTHING = "-"
@@ -272,7 +273,7 @@ def limit_file(verdict: Verdict) -> str | None:
 def tier_note(host: str) -> str:
     """Return what the tiers of a bench table mean, in lines of at most 100 columns."""
     # "host: measured on " takes 18 columns
-    return f"host: measured on {host[:80]}\nanalytic: the device's roofline, rough, not a prediction"
+    return f"host: measured on {host[:80]}\nanalytic: {find_tier('analytic').title}"
 
 
 def conclusion(report: Report) -> str:

@@ -31,6 +31,7 @@ from edgekit.core.records.measurement import Execution, Measurement, bench_file
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import HOST, ModelDescription, Variant
+from edgekit.core.values.tiers import find_tier
 from edgekit.devices import host_machine
 from edgekit.devices.cost_models import microcontroller, roofline
 from edgekit.devices.emulation import emulator, pins
@@ -42,7 +43,6 @@ from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe
 from edgekit.workers.measurement_lock import MeasurementLock
 
-_NOISE = 1.1  # a difference smaller than this is no difference on a shared machine
 _lock = MeasurementLock()
 
 
@@ -320,7 +320,7 @@ def _warn_of_losses(context: Context, done: Sequence[Measurement]) -> None:
         if item.size_bytes > reference.size_bytes:
             losses.append(f"larger ({format_bytes(item.size_bytes)} against {format_bytes(reference.size_bytes)})")
         now, before = item.latency_ms["host"], reference.latency_ms["host"]
-        if now > _NOISE * before:
+        if now > (1 + find_tier("host").noise) * before:
             losses.append(f"slower on this host ({format_ms(now)} against {format_ms(before)})")
         if losses:
             step = f"bench {item.model}/{item.kind} {item.variant} on {item.device}"

@@ -12,7 +12,6 @@ from edgekit.core.records.regressions import (
     BETTER,
     INCOMPARABLE,
     NEW,
-    NOISY,
     REMOVED,
     WORSE,
     ChangeReport,
@@ -22,11 +21,10 @@ from edgekit.core.records.regressions import (
 )
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Drift
+from edgekit.core.values.tiers import is_repeatable, tier_of_rule
 from edgekit.stages.gates.baseline import figures_of
 from edgekit.stages.selection import Selection
 
-_REPEATS = 1e-3
-"""Counts under emulation repeat within 0.1 %: what moves by less has not moved."""
 _METRIC_NOISE = 1e-6
 
 _Key = tuple[str, str, str]
@@ -109,11 +107,9 @@ def _figure(
     key: _Key, rule: str, before: float, after: float, device: str | None, allowance: RegressionThresholds
 ) -> MetricChange:
     allowed = abs(before) * allowance.of(rule)
-    noise = allowed if rule in NOISY else abs(before) * _REPEATS if rule in _COUNTED else 0.0
+    tier = tier_of_rule(rule)
+    noise = allowed if not is_repeatable(rule) else abs(before) * tier.noise if tier is not None else 0.0
     return MetricChange(*key, rule, before, after, classify_change(before, after, allowed, noise), device)
-
-
-_COUNTED = ("instructions", "latency_ms.emulated")
 
 
 def _metric(key: _Key, old: ReportRow, new: ReportRow, allowance: RegressionThresholds) -> Iterator[MetricChange]:
@@ -161,11 +157,12 @@ def _measured(item: Measurement) -> dict[str, float]:
 
 def _incomparable(rule: str, old: Measurement, new: Measurement) -> str:
     """Why the two figures are not about the same; empty when they are."""
-    if rule in NOISY:
+    if not is_repeatable(rule):
         if old.host != new.host:
             return f"measured on {old.host} before, on {new.host} now"
         return "" if old.threads == new.threads else f"with {old.threads} threads before, with {new.threads} now"
-    if rule in _COUNTED and old.emulated is not None and new.emulated is not None:
+    tier = tier_of_rule(rule)
+    if tier is not None and tier.name == "emulated" and old.emulated is not None and new.emulated is not None:
         if old.emulated.cpu != new.emulated.cpu:
             return f"counted on {old.emulated.cpu} before, on {new.emulated.cpu} now"
         if rule == "latency_ms.emulated" and old.emulated.threads != new.emulated.threads:

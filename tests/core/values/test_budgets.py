@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.core.environment.atomic_files import to_json
-from edgekit.core.values.budgets import TIERS, Budget, BudgetTable, Verdict, format_rule, judge, strictest
+from edgekit.core.values.budgets import Budget, BudgetTable, Verdict, format_rule, judge, strictest
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=80)
 
@@ -126,7 +126,3 @@ def test_a_verdict_survives_a_json_round_trip(verdict):
 )  # fmt: skip
 def test_a_value_is_formatted_with_the_unit_of_its_rule(rule, value, text):
     assert format_rule(rule, value) == text
-
-
-def test_the_tiers_are_ordered_from_rough_to_exact():
-    assert TIERS == ("analytic", "host", "emulated", "device")
