@@ -22,7 +22,6 @@ from edgekit.core.numerics.timing import Distribution
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import EmulatedLatency
 from edgekit.core.records.operator_costs import OperatorCost
-from edgekit.core.values.budgets import Tier
 from edgekit.core.values.file_names import GOLDEN_FILE
 from edgekit.core.values.specs import Signature
 from edgekit.workers.pool import WorkerPool
@@ -201,14 +200,14 @@ class Executor(ABC):
     Attributes:
         name: The executor's name, as `--executor` takes it.
         title: The executor's name for people.
-        tier: What its figures are worth: `host`, `emulated` or `device`.
+        tier: The tier of its figures, a name of `edgekit.core.values.tiers`.
         requires: What has to be installed.
         exclusive: Whether a bench must run alone on this machine, because other load would change its figures.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    tier: ClassVar[Tier]
+    tier: ClassVar[str]
     requires: ClassVar[tuple[Requirement, ...]] = ()
     exclusive: ClassVar[bool] = True
 

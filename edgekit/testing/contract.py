@@ -42,7 +42,9 @@ from edgekit.core.events import ignore
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.report import Report
-from edgekit.core.values.specs import HOST, PRECISIONS, Variant
+from edgekit.core.values.precisions import is_precision
+from edgekit.core.values.specs import HOST, Variant
+from edgekit.core.values.tiers import TIER_NAMES
 from edgekit.devices import infer_job
 from edgekit.devices.infer_job import RunRequest
 from edgekit.stages.context import Context, runtime_environment
@@ -160,7 +162,7 @@ class TargetContract(_Contract):
         assert set(target.requires) == set(target.routes)
         for precisions in target.routes.values():
             assert precisions
-            assert set(precisions) <= set(PRECISIONS)
+            assert all(map(is_precision, precisions))
         for requirements in (*target.requires.values(), target.reads_with):
             _check_requirements(requirements)
 
@@ -319,7 +321,7 @@ class ExecutorContract(_Contract):
         assert _NAME.fullmatch(self.executor.name)
         assert EXECUTORS.load(self.executor.name) is self.executor
         assert self.executor.title
-        assert self.executor.tier in ("host", "emulated", "device")
+        assert self.executor.tier in TIER_NAMES
         _check_requirements(self.executor.requires)
 
     def test_it_runs_the_model_at_the_place(self, model: ModelFiles, place: Place) -> None:

@@ -156,7 +156,11 @@ def best(candidates: Iterable[Candidate], preference: Preference) -> Candidate |
     eligible = list(candidates)
     if preference == "latency" and all(candidate.latency_ms is not None for candidate in eligible):
         fastest_ms = min((candidate.latency_ms or 0.0 for candidate in eligible), default=0.0)
-        eligible = [candidate for candidate in eligible if (candidate.latency_ms or 0.0) <= (1 + find_tier("host").noise) * fastest_ms]
+        eligible = [
+            candidate
+            for candidate in eligible
+            if (candidate.latency_ms or 0.0) <= (1 + find_tier("host").noise) * fastest_ms
+        ]
     size_first = preference != "accuracy"
     return min(eligible, key=lambda candidate: _rank(candidate, size_first=size_first), default=None)
 

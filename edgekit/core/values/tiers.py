@@ -36,8 +36,8 @@ TIERS: tuple[Tier, ...] = (
     Tier(
         "analytic",
         "the device's roofline, rough, not a prediction",
-        "The roofline of the device: multiply-accumulates over the peak rate, or bytes over the memory bandwidth. A rough"
-        " bound, not a prediction.",
+        "The roofline of the device: multiply-accumulates over the peak rate, or bytes over the memory bandwidth. A"
+        " rough bound, not a prediction.",
         noise=0.0,
         repeatable=True,
         measured=False,
@@ -46,8 +46,8 @@ TIERS: tuple[Tier, ...] = (
     Tier(
         "host",
         "measured on this machine",
-        "Measured on the machine that ran the bench, with the threads and the memory limit of the device profile. It says"
-        " nothing about the device's own speed.",
+        "Measured on the machine that ran the bench, with the threads and the memory limit of the device profile. It"
+        " says nothing about the device's own speed.",
         # Medians on a shared machine differ by that much from run to run.
         noise=0.1,
         repeatable=False,
@@ -56,8 +56,8 @@ TIERS: tuple[Tier, ...] = (
     Tier(
         "emulated",
         "predicted from counts on the device's emulated core",
-        "Predicted from the instructions and cache misses counted on the device's core under QEMU, by a cost model fitted"
-        " to published timings. The interval is the error of that model. A core without published timings is"
+        "Predicted from the instructions and cache misses counted on the device's core under QEMU, by a cost model"
+        " fitted to published timings. The interval is the error of that model. A core without published timings is"
         " uncalibrated: its figure has no interval.",
         # Counts under emulation repeat within 0.1 %.
         noise=1e-3,

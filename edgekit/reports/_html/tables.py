@@ -243,7 +243,9 @@ def side_by_side(report: Report) -> Table:
     lines = []
     for row in report.rows:
         benches = {bench.device: bench for bench in row.measurements}
-        for tier in (tier for tier in reversed(TIER_NAMES) if any(tier in bench.latency_ms for bench in benches.values())):
+        for tier in (
+            tier for tier in reversed(TIER_NAMES) if any(tier in bench.latency_ms for bench in benches.values())
+        ):
             cells = [_latency(benches.get(name), tier) for name in names]
             lines.append(line(row, Cell("latency"), Cell(tier), *cells))
         for tier, peak in _PEAKS.items():
