@@ -1,3 +1,3 @@
 """edgekit takes a trained network to the devices it must run on, and proves that it arrived whole."""
 
-__version__ = "0.1.0"
+from edgekit._version import __version__ as __version__

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgekit import __version__
+from edgekit._version import __version__
 from edgekit.core.build.graph import Graph
 from edgekit.core.environment.atomic_files import os_error, sha256_file
 from edgekit.core.environment.project import Project

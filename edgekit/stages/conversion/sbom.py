@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit import __version__
+from edgekit._version import __version__
 from edgekit.core.environment.atomic_files import to_json, write_json
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.source import SourceModel, load_source

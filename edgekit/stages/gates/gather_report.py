@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit import __version__
+from edgekit._version import __version__
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.layer_errors import layers_of
 from edgekit.core.records.report import Report, ReportRow

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgekit import __version__
+from edgekit._version import __version__
 from edgekit.config.loader import SourceMapped
 from edgekit.config.project import ModelEntry, ProjectConfig
 from edgekit.config.toml_lines import Location

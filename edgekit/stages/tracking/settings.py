@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from edgekit import __version__
+from edgekit._version import __version__
 from edgekit.core.build.graph import Graph, Step, StepInput, StepKind
 from edgekit.core.environment.atomic_files import sha256_file, to_json
 from edgekit.core.environment.requirements import Requirement

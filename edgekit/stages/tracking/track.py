@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from edgekit import __version__
+from edgekit._version import __version__
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import MissingDependency
 from edgekit.core.events import Noted, Progress
