@@ -93,23 +93,15 @@ def command(
     """
     from dataclasses import asdict
 
-    from edgekit.config.device_profile import DeviceProfile, load_profile
-    from edgekit.core.errors import unknown_name
-    from edgekit.core.values.specs import HOST
     from edgekit.reports.console import bench_tables
-    from edgekit.stages.benchmark.bench import BenchOptions, bench
+    from edgekit.stages.benchmark.bench import BenchOptions, bench, load_devices
     from edgekit.stages.gates.baseline import load_baseline, regressions
     from edgekit.stages.selection import Selection, artifacts, check_executors, with_runtime
 
     check_executors(executors)
     allowed = _share(baseline, max_regression)
     before = load_baseline(baseline) if baseline else ()
-    known = session.project.device_files()
-    wanted = tuple(known) if "all" in devices else devices
-    for name in wanted:
-        if name not in known:
-            raise unknown_name("device", name, [*known, "all"])
-    profiles: list[tuple[str, DeviceProfile | None]] = [(name, load_profile(known[name])) for name in wanted]
+    profiles = load_devices(session.project, devices)
     options = BenchOptions(
         threads=threads,
         min_duration_s=min_duration,
@@ -123,7 +115,7 @@ def command(
     )
     with session.context() as context:
         chosen = with_runtime(context, artifacts(context, Selection(*choice)), runtime)
-        done = bench(context, chosen, profiles or [(HOST, None)], options)
+        done = bench(context, chosen, profiles, options)
     verdicts = regressions(before, done, allowed, str(baseline)) if baseline else ()
     broken = [verdict for verdict in verdicts if not verdict.passed]
     data: dict[str, Any] = {"measurements": [asdict(item) for item in done], "failures": failures(context)}

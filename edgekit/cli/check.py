@@ -10,12 +10,8 @@ import click
 from edgekit.cli._common import ArtifactFilter, CommandSession, common, complete, failures, selection_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from edgekit.core.records.artifact import Artifact
     from edgekit.core.records.regressions import ChangeReport, RegressionThresholds
     from edgekit.core.values.budgets import Budget
-    from edgekit.stages.context import Context
 
 
 @click.command("check", short_help="Judge the figures against the budgets.")
@@ -86,51 +82,28 @@ def command(
     """
     from dataclasses import asdict
 
-    from edgekit.stages.gates.check import check
-    from edgekit.stages.selection import Selection, artifacts
-
-    own = _budgets(max_size, max_peak_memory, max_drift, max_instructions, latencies)
-    allowance = _allowance(baseline, **thresholds)
-    with session.context() as context:
-        chosen = artifacts(context, Selection(*choice))
-        verdicts = check(context, chosen, own, devices)
-        changes = _changes(context, chosen, choice, devices, baseline, allowance) if baseline else None
-    failed = [verdict for verdict in verdicts if not verdict.passed]
-    worse = changes.broken if changes else ()
-    data = {
-        "passed": not failed and not worse and not context.failures,
-        "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in verdicts],
-        "failures": failures(context),
-    }
-    if changes:
-        from edgekit.reports.json import changes_data
-
-        data["changes"] = changes_data(changes)
-    told = verdicts if session.verbosity > 0 else [item for item in verdicts if not item.passed or item.undecided]
-    lines = [f"{'passed' if verdict.passed else 'FAILED'}  {verdict.sentence}\n" for verdict in told]
-    count = f"{len(verdicts)} rules judged on {len(chosen)} artifacts: "
-    conclusion = "all passed\n" if not failed else f"{len(failed)} FAILED\n"
-    session.answer(data, lambda: "".join([*lines, _changed(changes, session.color), count, conclusion]))
-    return max(context.exit_code, 1 if failed or worse else 0)
-
-
-def _changes(
-    context: Context,
-    chosen: Sequence[Artifact],
-    choice: ArtifactFilter,
-    devices: tuple[str, ...],
-    baseline: Path,
-    allowance: RegressionThresholds,
-) -> ChangeReport | None:
-    from edgekit.core.records.report import load_report
-    from edgekit.stages.gates.gather_report import gather
-    from edgekit.stages.gates.regressions import compare_with_baseline
+    from edgekit.stages.gates.gate import gate
     from edgekit.stages.selection import Selection
 
-    before = load_report(baseline)
-    return compare_with_baseline(
-        gather(context, chosen), before, str(baseline), Selection(*choice), devices, allowance
-    ).changes
+    budgets = _budgets(max_size, max_peak_memory, max_drift, max_instructions, latencies)
+    allowance = _allowance(baseline, **thresholds)
+    with session.context() as context:
+        result = gate(context, Selection(*choice), budgets, devices, baseline, allowance)
+    data = {
+        "passed": result.passed and not context.failures,
+        "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in result.verdicts],
+        "failures": failures(context),
+    }
+    if result.changes:
+        from edgekit.reports.json import changes_data
+
+        data["changes"] = changes_data(result.changes)
+    shown = [item for item in result.verdicts if session.verbosity > 0 or not item.passed or item.undecided]
+    lines = [f"{'passed' if verdict.passed else 'FAILED'}  {verdict.sentence}\n" for verdict in shown]
+    count = f"{len(result.verdicts)} rules judged on {len(result.artifacts)} artifacts: "
+    conclusion = f"{len(result.failed)} FAILED\n" if result.failed else "all passed\n"
+    session.answer(data, lambda: "".join([*lines, _changed(result.changes, session.color), count, conclusion]))
+    return max(context.exit_code, 0 if result.passed else 1)
 
 
 def _changed(changes: ChangeReport | None, color: bool) -> str:
@@ -171,16 +144,16 @@ def _allowance(
 def _budgets(
     size: str | None, memory: str | None, drift: float | None, instructions: int | None, latencies: tuple[str, ...]
 ) -> tuple[Budget, ...]:
-    from edgekit.core.errors import InputError
-    from edgekit.core.units import parse_bytes
-    from edgekit.core.values.budgets import BudgetTable
+    from edgekit.stages.gates.gate import user_budgets
 
-    try:
-        sizes = [None if text is None else parse_bytes(text) for text in (size, memory)]
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    latency_ms = tuple(_latency(text) for text in latencies)
-    return BudgetTable("*", sizes[0], sizes[1], drift, latency_ms, instructions).budgets("the command line")
+    return user_budgets(
+        "the command line",
+        size=size,
+        peak_memory=memory,
+        drift=drift,
+        instructions=instructions,
+        latency_ms=tuple(map(_latency, latencies)),
+    )
 
 
 def _latency(text: str) -> tuple[str, float]:

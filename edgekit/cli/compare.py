@@ -50,12 +50,9 @@ def command(
     """
     from dataclasses import asdict
 
-    from edgekit.core.values.precisions import parse_precision
     from edgekit.stages.validation.compare import EQUAL, compare
 
     forced = forced_pairs(pairs)
-    if precision is not None:
-        parse_precision(precision)
     with session.context(timeout) as context:
         found = compare(context, (first, second), samples, labels=labels, forced=forced, precision=precision)
     session.answer(asdict(found), lambda: _text(found, session))

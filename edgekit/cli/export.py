@@ -22,7 +22,6 @@ from edgekit.cli._common import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgekit.core.values.quantization_recipe import Recipe
     from edgekit.stages.conversion.export import ExportPlan
 
 
@@ -71,36 +70,29 @@ def command(
       edgekit export net.py:build --weights net.safetensors --input image:1x3x96x96 --target executorch
     """
     from edgekit.stages.benchmark.micro import check_targets, emit_beside
-    from edgekit.stages.conversion import export, routes
+    from edgekit.stages.conversion.export import export
+    from edgekit.stages.conversion.export_request import export_request, plan_exports
     from edgekit.stages.conversion.sbom import write_sbom
-    from edgekit.stages.models import model_refs
 
-    recipe, choice = _by_recipe(options["recipe"], choice, options["calibration_samples"])
-    selection = routes.parse_selection(choice.targets, choice.precision)
-    own = own_model(options)
-    settings = export.ExportSettings(
-        options["calibration_samples"],
-        own.sizes or {},
-        options["layout"],
-        {key: options[key] for key in ("opset", "ir_version") if options[key] is not None},
-        recipe,
+    request = export_request(
+        choice.names,
+        framework=choice.framework,
+        targets=choice.targets,
+        precision=choice.precision,
+        model_options=own_model(options),
+        calibration_samples=options["calibration_samples"],
+        layout=options["layout"],
+        options={key: options[key] for key in ("opset", "ir_version") if options[key] is not None},
+        recipe=options["recipe"],
+        route=route,
     )
     with session.context(timeout) as context:
-        plans = tuple(
-            item
-            for group in model_refs.resolve(context, choice.names, choice.framework, own)
-            for item in export.plan(group, selection, targets_named=bool(choice.targets))
-        )
-        plans = export.feasible_plans(context, plans, settings, targets_named=bool(choice.targets))
-        if recipe is not None:
-            plans = export.with_recipe(plans, recipe)
-        if route is not None:
-            plans = export.pin_route(plans, routes.parse_route(route))
+        plans = plan_exports(context, request)
         if options["emit"]:
             check_targets(item.variant.target for item in plans)
         if explain:
             return _explain(session, plans)
-        made = export.export(context, plans, settings)
+        made = export(context, plans, request.settings)
         bills = [write_sbom(item) for item in made] if options["sbom"] else []
         sources = emit_beside(context, made) if options["emit"] and made else ()
         code = context.exit_code
@@ -114,20 +106,6 @@ def command(
         "".join(f"{folder}\n" for folder in (*(item.folder for item in made), *sources)),
     )
     return code
-
-
-def _by_recipe(path: Path | None, choice: ArtifactFilter, samples: int | None) -> tuple[Recipe | None, ArtifactFilter]:
-    """The recipe in the file, and its variant in place of a choice of targets."""
-    from edgekit.config.recipe import read_recipe
-    from edgekit.core.errors import InputError
-    from edgekit.core.values.specs import Variant
-
-    if path is None:
-        return None, choice
-    if choice.targets or choice.precision or samples:
-        raise InputError("--recipe says target, precision and calibration samples; leave out what names them again")
-    recipe = read_recipe(path)
-    return recipe, choice._replace(targets=(str(Variant(recipe.target, recipe.precision)),))
 
 
 def _explain(session: CommandSession, plans: Sequence[ExportPlan]) -> int:

@@ -78,23 +78,12 @@ def command(
     from edgekit.contracts.executor import EXECUTORS, Place
     from edgekit.core.values.specs import HOST
     from edgekit.reports.console import table
-    from edgekit.stages.selection import Selection, artifacts, check_executors, with_runtime
-    from edgekit.stages.validation.validate import EMULATED, reasons_for, tolerances_for, validate, validate_elsewhere
-
-    check_executors(executors)
+    from edgekit.stages.selection import Selection, artifacts, with_runtime
+    from edgekit.stages.validation.validate import reasons_for, tolerances_for, validate_at
 
     with session.context(timeout) as context:
-        places = [_place(session, name) for name in devices]
         chosen = with_runtime(context, artifacts(context, Selection(*choice)), runtime)
-        elsewhere = [name for name in executors if name != HOST] or ([EMULATED] if places else [])
-        if EMULATED in elsewhere:
-            _check_emulation(places)
-        done: tuple[Validation, ...] = ()
-        for name in elsewhere:
-            where = places or [Place(HOST)]
-            done += validate_elsewhere(context, chosen, EXECUTORS.load(name), where, timeout, runtime)
-        if not elsewhere:
-            done = validate(context, chosen, stress=stress, runtime=runtime)
+        done = validate_at(context, chosen, devices, executors, runtime=runtime, stress=stress, timeout_s=timeout)
         limits = {item.label: _limits(tolerances_for(context, item)) for item in chosen}
         reasons = {item.label: reasons_for(context, item) for item in chosen} if explain else {}
     data = {
@@ -124,25 +113,6 @@ def _told(
         for output, told in outputs.items():
             for limit, sentence in told.items():
                 yield f"  {output}: {limit} {limits[label][output][limit]:.8g}: {sentence}\n"
-
-
-def _place(session: CommandSession, name: str) -> Place:
-    from edgekit.config.device_profile import load_profile
-    from edgekit.contracts.executor import Place
-
-    return Place(name, load_profile(session.project.device_file(name)))
-
-
-def _check_emulation(places: Sequence[Place]) -> None:
-    """Raises InputError, MissingDependency, before anything is run, for a device whose emulation is not set up."""
-    from edgekit.core.errors import InputError
-    from edgekit.devices.emulation.emulator import open_guest
-
-    for place in places:
-        assert place.profile is not None  # _place has loaded it
-        open_guest(place.device, place.profile)
-    if not places:
-        raise InputError("the emulated core is a device's: name it with --device NAME")
 
 
 def _named_once(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:

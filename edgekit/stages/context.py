@@ -87,6 +87,20 @@ class Context:
             self._scratch.pop().cleanup()
         self.written.clear()
 
+    def raise_failures(self) -> None:
+        """Raise the most severe failure, if any; notes on it name the other ones.
+
+        Raises:
+            EdgekitError: A step failed.
+        """
+        if not self.failures:
+            return
+        error = max(self.failures, key=lambda failure: failure.exit_code)
+        for other in self.failures:
+            if other is not error:
+                error.add_note(f"also failed: {other}")
+        raise error
+
     @property
     def exit_code(self) -> int:
         """0, or that of the worst failure: a crash before a missing package before bad input."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from edgekit.config.device_profile import DeviceProfile
+from edgekit.config.device_profile import DeviceProfile, load_profile
 from edgekit.contracts.executor import (
     EXECUTORS,
     BenchRequest,
@@ -22,8 +22,9 @@ from edgekit.contracts.executor import (
 )
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.core.environment.atomic_files import write_json
+from edgekit.core.environment.project import Project
 from edgekit.core.environment.requirements import require
-from edgekit.core.errors import InputError
+from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import Noted, Started
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import EmulatedLatency
@@ -73,6 +74,27 @@ class BenchOptions:
     def prediction(self) -> EmulationOptions:
         """What of it is about the emulated tier."""
         return EmulationOptions(self.threads, self.per_op, self.emulated_timeout_s)
+
+
+def load_devices(project: Project, names: Sequence[str]) -> tuple[tuple[str, DeviceProfile | None], ...]:
+    """Return the devices that a user names, with their profiles.
+
+    Args:
+        project: The project.
+        names: Names of devices, or `all`; none stands for this host without a profile.
+
+    Returns:
+        Pairs of name and profile.
+
+    Raises:
+        InputError: A device is unknown, or a profile is invalid.
+    """
+    files = project.device_files()
+    selected = tuple(files) if "all" in names else names
+    for name in selected:
+        if name not in files:
+            raise unknown_name("device", name, [*files, "all"])
+    return tuple((name, load_profile(files[name])) for name in selected) or ((HOST, None),)
 
 
 def step_name(artifact: Artifact, device: str) -> str:

@@ -20,7 +20,7 @@ from edgekit.core.numerics.tolerances import tolerances_for_precision
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
-from edgekit.core.values.precisions import precision_names
+from edgekit.core.values.precisions import parse_precision, precision_names
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._given_samples import fitted, read_arrays
 from edgekit.stages.context import Context, runtime_environment, source_environment
@@ -268,6 +268,8 @@ def compare(
     `precision` chooses the tolerances; None takes the coarser one of the two files'. Raises InputError (bad file, bad
     samples, inputs that do not fit), MissingDependency, StepError when a file kills its interpreter.
     """
+    if precision is not None:
+        parse_precision(precision)
     first, second = (model_ref(context, text) for text in texts)
     what = str(samples) if isinstance(samples, Path) else "the samples"
     arrays = read_arrays(samples) if isinstance(samples, Path) else dict(samples)

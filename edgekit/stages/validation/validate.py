@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.config.device_profile import load_profile
+from edgekit.core.environment.requirements import require
+from edgekit.devices.emulation import emulator
 from edgekit.contracts.executor import EXECUTORS, ExecutionSession, Executor, InferRequest, ModelFiles, Place
 from edgekit.core.environment.atomic_files import mapped_write_errors, write_json
+from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
 from edgekit.core.numerics import batching, tensor_layout
@@ -356,6 +360,59 @@ def validate_elsewhere(
     if not tried:
         raise InputError(f"none of these artifacts runs on {', '.join(place.device for place in places)}")
     return tuple(done)
+
+
+def validate_at(
+    context: Context,
+    artifacts: Sequence[Artifact],
+    devices: Sequence[str],
+    executors: Sequence[str] = (),
+    *,
+    runtime: str = "",
+    stress: bool = False,
+    timeout_s: float = 600.0,
+) -> tuple[Validation, ...]:
+    """Validate artifacts on this host, or where devices and executors say.
+
+    Args:
+        context: The project and the workers.
+        artifacts: The artifacts.
+        devices: Names of device profiles; without an executor they stand for the devices' emulated cores.
+        executors: Names of executors.
+        runtime: The runtime; empty for each artifact's default one.
+        stress: Whether to add stress inputs, on this host.
+        timeout_s: The limit in seconds of one run.
+
+    Returns:
+        The results, executor by executor.
+
+    Raises:
+        InputError: A device or executor is unknown, cannot be emulated, or runs none of the artifacts.
+        MissingDependency: Something is not installed or set up.
+    """
+    places = [Place(name, load_profile(context.project.device_file(name))) for name in devices]
+    elsewhere = [name for name in executors if name != HOST] or ([EMULATED] if places else [])
+    for name in elsewhere:
+        executor = EXECUTORS.load(name)
+        require(executor.requires, f"the executor {name}")
+    if EMULATED in elsewhere:
+        _check_emulation(places)
+    if not elsewhere:
+        return validate(context, artifacts, stress=stress, runtime=runtime)
+    where = places or [Place(HOST)]
+    done: tuple[Validation, ...] = ()
+    for name in elsewhere:
+        done += validate_elsewhere(context, artifacts, EXECUTORS.load(name), where, timeout_s, runtime)
+    return done
+
+
+def _check_emulation(places: Sequence[Place]) -> None:
+    """Raise InputError or MissingDependency, before anything runs, for a device whose emulation is not set up."""
+    if not places:
+        raise InputError("the emulated core is a device's: name it with --device NAME")
+    for place in places:
+        assert place.profile is not None  # it was loaded for its name
+        emulator.open_guest(place.device, place.profile)
 
 
 def validate(
