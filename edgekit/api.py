@@ -53,8 +53,9 @@ _TIMEOUT_S = 600.0
 class Session:
     """Worker processes that several calls share, which saves the seconds that importing a framework takes.
 
-    The methods have the arguments, results and errors of the functions with the same names. Leaving the `with` block
-    ends the workers; without a block, call `close`. Several threads may use a session.
+    The methods have the arguments, results and errors of the functions with the same names; without a `root` they work
+    in the session's project. Leaving the `with` block ends the workers; without a block, call `close`. Several threads
+    may use a session.
 
     Example:
         ```python
@@ -165,13 +166,14 @@ class Session:
         recipe: str | Path | None = None,
         route: str | None = None,
         name: str | None = None,
+        root: str | Path | None = None,
     ) -> tuple[Artifact, ...]:
         """Convert a model, as `edgekit.export` does."""
         from edgekit.stages.conversion.export import export
         from edgekit.stages.conversion.export_request import export_request, plan_exports
         from edgekit.stages.models.model_refs import UserModelOptions
 
-        with self.context() as context:
+        with self.context(root) as context:
             model_options = UserModelOptions(
                 name,
                 None if weights is None else Path(weights),
@@ -204,12 +206,13 @@ class Session:
         precision: str | None = None,
         device: str | Sequence[str] = (),
         stress: bool = False,
+        root: str | Path | None = None,
     ) -> tuple[Validation, ...]:
         """Compare artifacts with their sources, as `edgekit.validate` does."""
         from edgekit.stages.selection import artifacts
         from edgekit.stages.validation.validate import open_guests, validate, validate_emulated
 
-        with self.context() as context:
+        with self.context(root) as context:
             guests = open_guests(context.project, _texts(device))
             chosen = artifacts(context, _selection(models, framework, target, precision))
             if guests:
@@ -225,11 +228,12 @@ class Session:
         labels: str | Path | Array | None = None,
         pairs: Mapping[str, str] | None = None,
         precision: str | None = None,
+        root: str | Path | None = None,
     ) -> Equivalence:
         """Compare any two models, as `edgekit.compare` does."""
         from edgekit.stages.validation.compare import compare
 
-        with self.context() as context:
+        with self.context(root) as context:
             return compare(
                 context,
                 (_name(first), _name(second)),
@@ -253,6 +257,7 @@ class Session:
         min_runs: int = 50,
         per_op: bool = False,
         timeout_s: float = 300.0,
+        root: str | Path | None = None,
     ) -> tuple[Measurement, ...]:
         """Measure artifacts, as `edgekit.bench` does."""
         from edgekit.stages.benchmark.bench import BenchOptions, bench, load_devices
@@ -272,7 +277,7 @@ class Session:
             emulated_timeout_s=2 * timeout_s,
             per_op=per_op,
         )
-        with self.context() as context:
+        with self.context(root) as context:
             devices = load_devices(context.project, _texts(device))
             chosen = artifacts(context, _selection(models, framework, target, precision))
             return bench(context, chosen, devices, options)
@@ -294,11 +299,12 @@ class Session:
         max_regression: float | None = None,
         max_host_regression: float | None = None,
         max_metric_loss: float | None = None,
+        root: str | Path | None = None,
     ) -> CheckResult:
         """Judge artifacts against budgets, as `edgekit.check` does."""
         from edgekit.stages.gates.gate import gate
 
-        with self.context() as context:
+        with self.context(root) as context:
             budgets = _budgets(max_size, max_peak_memory, max_drift, max_instructions, max_latency_ms or {})
             thresholds = _thresholds(baseline, max_regression, max_host_regression, max_metric_loss)
             return gate(

@@ -5,11 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.environment.project import Project
-from edgekit.core.events import ignore
-from edgekit.stages.context import Context
-from edgekit.stages.conversion import export, routes
-from edgekit.stages.models import model_refs
 from edgekit.testing import _session
 
 
@@ -41,22 +36,8 @@ class Exporter:
         return self._folders[key]
 
     def _export(self, model: str, variant: str, **options: Any) -> Path:
-        outer = _session.context()
-        context = Context(Project(self._root / str(len(self._folders))), outer.pool, ignore)
-        context.project.root.mkdir()
-        sizes = dict(options.pop("dims", {}))
-        settings = export.ExportSettings(
-            options.pop("calibration_samples", None), sizes, options.pop("layout", None), options.pop("options", {})
-        )
-        paths = {key: Path(options.pop(key)).resolve() for key in ("weights", "sample") if options.get(key)}
-        user_options = model_refs.UserModelOptions(sizes=sizes, **{**options, **paths})
-        try:
-            groups = model_refs.resolve(context, (model,), None, user_options)
-            plans = [
-                plan
-                for group in groups
-                for plan in export.plan(group, routes.parse_selection((variant,), None), targets_named=True)
-            ]
-            return export.export_one(context, plans[0], settings).folder
-        finally:
-            context.close()
+        # A folder of its own: two exports of one model with different options would have the same artifact folder.
+        root = self._root / str(len(self._folders))
+        root.mkdir()
+        artifacts = _session.session().export(model, target=variant, root=root, **options)
+        return artifacts[0].folder

@@ -1,36 +1,29 @@
-"""The warm workers that all assertions of a test session share; started by the first one that needs them."""
+"""The session that all assertions of a test session share; its workers are started by the first one that needs them."""
 
 from __future__ import annotations
 
-import atexit
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgekit.stages.context import Context
+    from edgekit.api import Session
 
-# At most one context; a list, so that functions can replace it.
-_open: list[Context] = []
+# At most one session; a list, so that functions can replace it.
+_open: list[Session] = []
 
 
-def context() -> Context:
-    """Return the context of the project in the current folder; its workers run until `close`."""
-    from edgekit.core.environment.project import open_project
-    from edgekit.core.events import ignore
-    from edgekit.stages.context import Context
-    from edgekit.workers.pool import WorkerPool
+def session() -> Session:
+    """Return the session of the project in the current folder; its workers run until `close`."""
+    from edgekit.api import Session
 
-    if _open and _open[0].project.root != Path.cwd().resolve():
+    if _open and _open[0].root != Path.cwd():
         close()
     if not _open:
-        _open.append(Context(open_project(Path.cwd()), WorkerPool(), ignore))
-        atexit.register(close)
+        _open.append(Session(Path.cwd()))
     return _open[0]
 
 
 def close() -> None:
     """Stop the workers."""
     while _open:
-        context = _open.pop()
-        context.pool.close()
-        context.close()
+        _open.pop().close()

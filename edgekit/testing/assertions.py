@@ -14,17 +14,7 @@ from edgekit.testing import _session
 
 if TYPE_CHECKING:
     from edgekit.core.numerics.metrics import Array
-    from edgekit.core.records.artifact import Artifact
     from edgekit.core.records.validation import Validation
-    from edgekit.stages.validation.compare import Equivalence
-
-
-def _artifact(model: str | Path) -> Artifact:
-    import edgekit.contracts.target  # noqa: F401  # the artifact may have a precision of another package
-    from edgekit.core.records.artifact import load_artifact
-
-    path = Path(model)
-    return load_artifact(path if path.is_dir() else path.parent)
 
 
 def assert_equivalent(
@@ -57,7 +47,7 @@ def assert_equivalent(
         return
     if samples is None:
         raise TypeError("assert_equivalent requires samples when a source is given")
-    equivalence = _compare(source, artifact, samples, precision=precision)
+    equivalence = _session.session().compare(source, artifact, samples=samples, precision=precision)
     failures = [clause for comparison in equivalence.comparisons for clause in comparison.failures]
     missing = [f"not compared: {name}" for name in equivalence.unpaired]
     assert equivalence.verdict == "equal", _list_below(
@@ -98,7 +88,7 @@ def assert_accuracy_drift(
     else:
         if samples is None or labels is None:
             raise TypeError("assert_accuracy_drift requires samples and labels when a source is given")
-        task = _compare(source, artifact, samples, labels=labels).task
+        task = _session.session().compare(source, artifact, samples=samples, labels=labels).task
         assert task is not None  # computed whenever labels are given
         before, after, metric, count = task.first_accuracy, task.second_accuracy, "accuracy", None
         drop = before - after
@@ -121,13 +111,14 @@ def assert_size_budget(model: str | Path, budget: str | int) -> None:
         EdgekitError: The artifact is damaged, or the budget is not a size.
     """
     __tracebackhide__ = True
+    from edgekit.api import load_artifact
     from edgekit.core.environment.atomic_files import size_of
     from edgekit.core.units import format_bytes, parse_bytes
     from edgekit.core.values.file_names import MANIFEST_FILE
 
     path = Path(model)
     if (path / MANIFEST_FILE).is_file():
-        path = _artifact(path).verified_path()
+        path = load_artifact(path).verified_path()
     limit = budget if isinstance(budget, int) else parse_bytes(budget)
     size = size_of(path)
     assert size <= limit, f"{model}: {format_bytes(size)} ({size} bytes), allowed {format_bytes(limit)} ({limit} bytes)"
@@ -165,35 +156,18 @@ def assert_latency_budget(
 
 
 def _validate(artifact: str | Path) -> Validation:
-    from edgekit.stages.validation.validate import validate_one
+    from edgekit.api import load_artifact
 
-    return validate_one(_session.context(), _artifact(artifact))
+    (validation,) = _session.session().validate(load_artifact(artifact))
+    return validation
 
 
 def _measure(artifact: str | Path, device: str | None) -> Mapping[str, float]:
-    from edgekit.config.device_profile import load_profile
-    from edgekit.core.values.specs import HOST
-    from edgekit.stages.benchmark.bench import BenchOptions, bench_one
+    from edgekit.api import load_artifact
 
-    context = _session.context()
-    profile = None if device is None else load_profile(context.project.device_file(device))
-    options = BenchOptions(min_duration_s=0.3)
-    return bench_one(context, _artifact(artifact), device or HOST, profile, options).latency_ms
-
-
-def _compare(
-    source: str | Path,
-    artifact: str | Path,
-    samples: str | Path | Mapping[str, Array],
-    *,
-    labels: str | Path | Array | None = None,
-    precision: str | None = None,
-) -> Equivalence:
-    from edgekit.stages.validation.compare import compare
-
-    inputs = Path(samples) if isinstance(samples, (str, Path)) else samples
-    targets = Path(labels) if isinstance(labels, (str, Path)) else labels
-    return compare(_session.context(), (str(source), str(artifact)), inputs, labels=targets, precision=precision)
+    devices = () if device is None else device
+    (measurement,) = _session.session().bench(load_artifact(artifact), device=devices, min_duration_s=0.3)
+    return measurement.latency_ms
 
 
 def _list_below(head: str, clauses: list[str] | tuple[str, ...]) -> str:
