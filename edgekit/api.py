@@ -205,19 +205,26 @@ class Session:
         target: str | Sequence[str] = (),
         precision: str | None = None,
         device: str | Sequence[str] = (),
+        executor: str | Sequence[str] = (),
+        runtime: str = "",
         stress: bool = False,
         root: str | Path | None = None,
     ) -> tuple[Validation, ...]:
         """Compare artifacts with their sources, as `edgekit.validate` does."""
-        from edgekit.stages.selection import artifacts
-        from edgekit.stages.validation.validate import open_guests, validate, validate_emulated
+        from edgekit.stages.selection import artifacts, with_runtime
+        from edgekit.stages.validation.validate import validate_at
 
         with self.context(root) as context:
-            guests = open_guests(context.project, _texts(device))
-            chosen = artifacts(context, _selection(models, framework, target, precision))
-            if guests:
-                return validate_emulated(context, chosen, guests, self._timeout_s)
-            return validate(context, chosen, stress=stress)
+            selected = artifacts(context, _selection(models, framework, target, precision))
+            return validate_at(
+                context,
+                with_runtime(context, selected, runtime),
+                _texts(device),
+                _texts(executor),
+                runtime=runtime,
+                stress=stress,
+                timeout_s=self._timeout_s,
+            )
 
     def compare(
         self,
@@ -251,6 +258,8 @@ class Session:
         target: str | Sequence[str] = (),
         precision: str | None = None,
         device: str | Sequence[str] = (),
+        executor: str | Sequence[str] = (),
+        runtime: str = "",
         emulated: bool = False,
         threads: int | None = None,
         min_duration_s: float = 0.25,
@@ -261,8 +270,10 @@ class Session:
     ) -> tuple[Measurement, ...]:
         """Measure artifacts, as `edgekit.bench` does."""
         from edgekit.stages.benchmark.bench import BenchOptions, bench, load_devices
-        from edgekit.stages.selection import artifacts
+        from edgekit.stages.selection import artifacts, check_executors, with_runtime
 
+        executors = _texts(executor)
+        check_executors(executors)
         _check_positive("timeout_s", timeout_s)
         _check_minimum("min_duration_s", min_duration_s, 0)
         _check_minimum("min_runs", min_runs, 1)
@@ -272,15 +283,17 @@ class Session:
             min_duration_s=min_duration_s,
             min_runs=min_runs,
             timeout_s=timeout_s,
-            emulated=emulated,
+            emulated=emulated or "emulated" in executors,
+            runtime=runtime,
+            executors=tuple(name for name in executors if name not in ("host", "emulated")),
             # The emulation is slower than the host.
             emulated_timeout_s=2 * timeout_s,
             per_op=per_op,
         )
         with self.context(root) as context:
             devices = load_devices(context.project, _texts(device))
-            chosen = artifacts(context, _selection(models, framework, target, precision))
-            return bench(context, chosen, devices, options)
+            selected = artifacts(context, _selection(models, framework, target, precision))
+            return bench(context, with_runtime(context, selected, runtime), devices, options)
 
     def check(
         self,
@@ -410,6 +423,8 @@ def validate(
     target: str | Sequence[str] = (),
     precision: str | None = None,
     device: str | Sequence[str] = (),
+    executor: str | Sequence[str] = (),
+    runtime: str = "",
     stress: bool = False,
     root: str | Path = ".",
     timeout_s: float = _TIMEOUT_S,
@@ -425,6 +440,8 @@ def validate(
         target: Only these targets or variants; none stands for all.
         precision: Only this precision; None for all.
         device: Devices on whose emulated cores the artifacts run; none stands for this host.
+        executor: Executors that run the artifacts on the devices, instead of the emulated core.
+        runtime: Runtime that runs the artifacts, instead of each target's default one.
         stress: Whether to add stress inputs: zeros, extremes, noise, denormals, batches.
         root: The project's folder.
         timeout_s: Seconds that one step may take.
@@ -446,7 +463,14 @@ def validate(
     """
     with Session(root, timeout_s=timeout_s, on_event=on_event) as session:
         return session.validate(
-            models, framework=framework, target=target, precision=precision, device=device, stress=stress
+            models,
+            framework=framework,
+            target=target,
+            precision=precision,
+            device=device,
+            executor=executor,
+            runtime=runtime,
+            stress=stress,
         )
 
 
@@ -501,6 +525,8 @@ def bench(
     target: str | Sequence[str] = (),
     precision: str | None = None,
     device: str | Sequence[str] = (),
+    executor: str | Sequence[str] = (),
+    runtime: str = "",
     emulated: bool = False,
     threads: int | None = None,
     min_duration_s: float = 0.25,
@@ -520,6 +546,8 @@ def bench(
         target: Only these targets or variants; none stands for all.
         precision: Only this precision; None for all.
         device: Device profiles, or `all`; none stands for this host as it is.
+        executor: Executors that measure the artifacts too, beside this host.
+        runtime: Runtime that runs the artifacts, instead of each target's default one.
         emulated: Whether to add the tier `emulated` on the devices' emulated cores.
         threads: Number of threads; None for the profile's, and 1 for this host.
         min_duration_s: Seconds to measure for at least.
@@ -550,6 +578,8 @@ def bench(
             target=target,
             precision=precision,
             device=device,
+            executor=executor,
+            runtime=runtime,
             emulated=emulated,
             threads=threads,
             min_duration_s=min_duration_s,
@@ -725,12 +755,12 @@ def _budgets(
     instructions: int | None,
     latency_ms: Mapping[str, float],
 ) -> tuple[Budget, ...]:
-    from edgekit.core.values.budgets import TIERS
+    from edgekit.core.values.tiers import TIER_NAMES
     from edgekit.stages.gates.gate import user_budgets
 
     for tier, limit in latency_ms.items():
-        if tier not in TIERS:
-            raise unknown_name("tier", tier, TIERS)
+        if tier not in TIER_NAMES:
+            raise unknown_name("tier", tier, TIER_NAMES)
         _check_positive(f"max_latency_ms: {tier}", limit)
     _check_minimum("max_drift", drift, 0)
     _check_minimum("max_instructions", instructions, 1)

@@ -10,7 +10,7 @@ import os
 
 import click
 
-from edgekit import __version__
+from edgekit._version import __version__
 
 _FOLDER = os.path.dirname(__file__)  # noqa: PTH120 - pathlib costs a tenth of the start-up time
 

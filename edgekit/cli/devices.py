@@ -24,13 +24,12 @@ def command(session: CommandSession) -> int:
       edgekit devices
       edgekit devices show raspberry-pi-4b
     """
-    from edgekit.config.device_profile import load_profile
     from edgekit.core.units import format_memory
     from edgekit.reports.console import table
 
     data, rows = [], []
     for name, path in session.project.device_files().items():
-        profile = load_profile(path)
+        profile = _load_profile(path)
         data.append({"name": name, "title": profile.title, "kind": profile.kind, "soc": profile.soc, "file": str(path)})
         cores = " + ".join(f"{core.count}x {core.name}" for core in profile.cores)
         rows.append((name, profile.kind, profile.soc, cores, format_memory(profile.memory.ram)))
@@ -51,10 +50,8 @@ def show(session: CommandSession, name: str) -> int:
     """
     from dataclasses import asdict
 
-    from edgekit.config.device_profile import load_profile
-
     path = session.project.device_file(name)
-    profile = load_profile(path)
+    profile = _load_profile(path)
     session.answer({"name": name, "file": str(path), **asdict(profile)}, lambda: _text(name, profile))
     return 0
 
@@ -80,11 +77,10 @@ def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
       edgekit devices setup raspberry-pi-4b
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated
     """
-    from edgekit.config.device_profile import load_profile
     from edgekit.devices.emulation import emulator
     from edgekit.devices.emulation.folders import home
 
-    profile = load_profile(session.project.device_file(name))
+    profile = _load_profile(session.project.device_file(name))
     installed = emulator.set_up(name, profile, runtimes, lambda text: _say(session, text))
     data = {"device": name, "folder": str(home()), "python": installed.python, "made": list(installed.made)}
     done = "set up" if installed.made else "was set up before: nothing to do"
@@ -111,17 +107,16 @@ def fit(session: CommandSession, name: str, measured: Path | None, dry_run: bool
     """
     from dataclasses import asdict
 
-    from edgekit.config.device_profile import load_profile
     from edgekit.core.environment.project import shipped
     from edgekit.reports.console import table
     from edgekit.stages.benchmark import fit_cost_model as stage
 
     path = session.project.device_file(name)
-    if load_profile(path).kind == "microcontroller":
+    if _load_profile(path).kind == "microcontroller":
         return _fit_kernels(session, name, measured, dry_run)
     timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
     with session.context() as context:
-        found = stage.fit(context, name, load_profile(path), timings)
+        found = stage.fit(context, name, _load_profile(path), timings)
     target = path if dry_run else _own_profile(session, path)
     if not dry_run:
         stage.write_cost(target, found.spec)
@@ -150,7 +145,6 @@ def _fit_kernels(session: CommandSession, name: str, measured: Path | None, dry_
 
     import numpy as np
 
-    from edgekit.config.device_profile import load_profile
     from edgekit.core.environment.project import shipped
     from edgekit.reports.console import table
     from edgekit.stages.benchmark import fit_microcontroller as stage
@@ -158,7 +152,7 @@ def _fit_kernels(session: CommandSession, name: str, measured: Path | None, dry_
     path = session.project.device_file(name)
     timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
     with session.context() as context:
-        found = stage.fit_kernels(context, name, load_profile(path), timings)
+        found = stage.fit_kernels(context, name, _load_profile(path), timings)
     target = path if dry_run else _own_profile(session, path)
     if not dry_run:
         stage.write_kernels(target, found.spec)
@@ -204,11 +198,10 @@ def remove(session: CommandSession, name: str) -> int:
     Example:
       edgekit devices remove raspberry-pi-4b
     """
-    from edgekit.config.device_profile import load_profile
     from edgekit.devices.emulation import setup as emulation
     from edgekit.devices.emulation.emulator import emulation_spec_of
 
-    profile = load_profile(session.project.device_file(name))
+    profile = _load_profile(session.project.device_file(name))
     removed = emulation.remove(emulation_spec_of(name, profile), profile.cores[0].count)
     lines = "".join(f"removed {path}\n" for path in removed)
     session.answer({"device": name, "removed": list(map(str, removed))}, lines or f"{name} was not set up\n")
@@ -275,3 +268,11 @@ def _core(core: Core) -> str:
     rates = [f"{rate:g} {precision} MACs/cycle" for precision, rate in core.macs_per_cycle.items()]
     parts = [f"{core.count}x {core.name} {core.clock_mhz} MHz", *caches, *rates, " ".join(core.features)]
     return ", ".join(part for part in parts if part)
+
+
+def _load_profile(path: Path) -> DeviceProfile:
+    # A profile may name precisions that the targets of other packages define; this module looks for them.
+    import edgekit.contracts.target  # noqa: F401
+    from edgekit.config.device_profile import load_profile
+
+    return load_profile(path)

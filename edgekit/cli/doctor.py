@@ -20,7 +20,7 @@ def command(session: CommandSession) -> int:
     """
     import platform
 
-    from edgekit import __version__
+    from edgekit._version import __version__
     from edgekit.core.environment.requirements import install_command
     from edgekit.devices import host_machine
     from edgekit.devices.emulation import tools

@@ -21,7 +21,6 @@ from edgekit.cli._common import (
 )
 
 if TYPE_CHECKING:
-    from edgekit.contracts.executor import Place
     from edgekit.core.numerics.output_comparison import Comparison
     from edgekit.core.records.validation import Drift, Validation
     from edgekit.core.values.tolerances import Tolerances
@@ -75,8 +74,6 @@ def command(
     """
     from dataclasses import asdict
 
-    from edgekit.contracts.executor import EXECUTORS, Place
-    from edgekit.core.values.specs import HOST
     from edgekit.reports.console import table
     from edgekit.stages.selection import Selection, artifacts, with_runtime
     from edgekit.stages.validation.validate import reasons_for, tolerances_for, validate_at

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import edgekit.contracts.target  # noqa: F401  # a profile may name precisions that targets of other packages define
 from edgekit.config.loader import STRICT, read_toml
 from edgekit.config.types import Budgets, NotNegative, NotNegativeInt, Positive, PositiveInt, PrecisionName, Size
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import edgekit
+from edgekit import _version
 from edgekit.config.device_profile import Core, EmulationSpec
 from edgekit.devices.emulation import tools
 from edgekit.devices.emulation.setup import Installed
@@ -70,7 +70,7 @@ def guest_command(
     seen = library / "edgekit"
     if not seen.exists():
         uncompiled = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(Path(edgekit.__file__).parent, seen, ignore=uncompiled, copy_function=os.symlink)
+        shutil.copytree(Path(_version.__file__).parent, seen, ignore=uncompiled, copy_function=os.symlink)
     sysroot = installed.folders.sysroot
     sites = [installed.sites[wheel_set], *(path for name, path in installed.sites.items() if name != wheel_set)]
     words = [str(installed.folders.plugin), *plugin]

@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.config.device_profile import load_profile
-from edgekit.core.environment.requirements import require
-from edgekit.devices.emulation import emulator
 from edgekit.contracts.executor import EXECUTORS, ExecutionSession, Executor, InferRequest, ModelFiles, Place
 from edgekit.core.environment.atomic_files import mapped_write_errors, write_json
-from edgekit.core.environment.project import Project
+from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
 from edgekit.core.numerics import batching, tensor_layout
@@ -35,6 +33,7 @@ from edgekit.core.values.file_names import GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import HOST
 from edgekit.core.values.tolerances import Tolerances
+from edgekit.devices.emulation import emulator
 from edgekit.stages.context import Context
 from edgekit.stages.validation.compare import call_worker
 from edgekit.stages.validation.diff import source_beside
