@@ -1,13 +1,15 @@
-# The pipeline, stage by stage. `make` runs all of it; `make help` lists the rest.
+# The pipeline, stage by stage. `make` runs all of it on two models; `make help` lists the rest.
 #
 #   make                      train, export, validate, bench, check, report
+#   make all-models           the same on all ten reference models: some half an hour on two cores
 #   make bench DEVICE=pixel-3a MODELS=simple_cnn
 #
 # A Makefile of your own can call `edgekit` in the same way: every stage is one command with an exit code.
 
 PYTHON  ?= python3.11
 VENV    ?= .venv
-MODELS  ?=
+# Two small models: a first result within minutes. An empty value means all models.
+MODELS  ?= linear simple_cnn
 DEVICE  ?= raspberry-pi-4b
 REPORT  ?= build/report
 # Processes of the tests: the cores, and no more than the memory of a small machine bears.
@@ -18,11 +20,14 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all help env lock train export validate bench check report matrix test docs lint format bench-litert bench-export bench-faults bench-seeds random-networks onnx-operators clean distclean
+.PHONY: all all-models help env lock train export validate bench check report matrix test test-fast docs lint format bench-litert bench-export bench-faults bench-seeds random-networks onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
-all: train export validate bench check report  ## The main job: every stage on every reference model
+all: train export validate bench check report  ## The main job: every stage on MODELS (linear and simple_cnn)
+
+all-models:  ## The main job on all ten reference models
+	$(MAKE) all MODELS=
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -58,7 +63,7 @@ validate: $(STAMP)  ## Compare every artifact with its source
 bench: $(STAMP)  ## Measure size, latency and memory under DEVICE
 	$(EDGEKIT) bench $(MODELS) --device $(DEVICE)
 
-check: $(STAMP)  ## Judge the figures against the budgets
+check: $(STAMP)  ## Compare the figures with the budgets
 	$(EDGEKIT) check $(MODELS)
 
 report: $(STAMP)  ## Write the report and print its table
@@ -66,43 +71,46 @@ report: $(STAMP)  ## Write the report and print its table
 	@$(EDGEKIT) report $(MODELS) --format markdown --output $(REPORT).md
 	@$(EDGEKIT) report $(MODELS) --format html --output $(REPORT).html
 	@$(EDGEKIT) report $(MODELS)
-	@echo "the report lies in $(REPORT).html, $(REPORT).md and $(REPORT).json"
+	@echo "wrote $(REPORT).html, $(REPORT).md and $(REPORT).json"
 
-matrix: train  ## Every trained model (or MODELS) to every variant, each proven or explained
+matrix: train  ## Convert MODELS to every variant; validate each, or say why it cannot be made
 	$(EDGEKIT) matrix $(MODELS)
 
 test: $(STAMP)  ## The tests, in JOBS processes
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
+test-fast: $(STAMP)  ## The tests that train and convert nothing, for the work at hand
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow"
+
 docs: $(STAMP)  ## Build the documentation site into build/site; fails on broken links and on what is undocumented
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-lint: $(STAMP)  ## Format, rules, floors, types
+lint: $(STAMP)  ## Format, rules, layers of imports, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
-format: $(STAMP)  ## Put the code into shape
+format: $(STAMP)  ## Format the code and apply the fixes of the linter
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 bench-litert: $(STAMP)  ## edgekit's latency against LiteRT's own benchmark tool, side by side
 	$(BIN)/python tests/benchmarks/litert_agreement.py
 
-bench-export: $(STAMP)  ## What `edgekit export` costs over the bare converter calls that it makes
+bench-export: $(STAMP)  ## The overhead of `edgekit export` over the converter calls that it makes
 	$(BIN)/python tests/benchmarks/export_overhead.py
 
 onnx-operators: $(STAMP)  ## How many of ONNX's own operator tests the bridge to PyTorch passes
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/onnx_operators.py
 
-bench-faults: $(STAMP)  ## How many faults, planted into the ONNX artifacts in build/ (or MODELS), `edgekit diff` locates
+bench-faults: $(STAMP)  ## How many faults, planted into the ONNX artifacts of MODELS, `edgekit diff` locates
 	$(BIN)/python tests/benchmarks/located_faults.py $(MODELS)
 
-random-networks: $(STAMP)  ## Compare COUNT (500) random networks, from SEED (0), with what every target makes of them
+random-networks: $(STAMP)  ## Convert COUNT (500) random networks, from SEED (0), to every target and compare
 	EDGEKIT_RANDOM_NETWORKS=$(or $(COUNT),500) $(BIN)/python -m pytest -q --hypothesis-seed=$(or $(SEED),0) -k random_network tests/conformance/test_random_networks.py
 
-bench-seeds: $(STAMP)  ## Train the reference models (or MODELS) in both frameworks from seeds 1, 2 and 3
+bench-seeds: $(STAMP)  ## Train MODELS (empty: all) in both frameworks from seeds 1, 2 and 3
 	$(BIN)/python tests/benchmarks/seeds.py $(MODELS)
 
 clean:  ## Remove what the stages wrote

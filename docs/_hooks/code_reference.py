@@ -140,16 +140,19 @@ def tolerances() -> str:
     """The default tolerances by precision."""
     from dataclasses import fields
 
-    from edgekit.core.numerics.tolerances import DEFAULT_TOLERANCES, Tolerances
+    from edgekit.core.values.precisions import PRECISIONS
+    from edgekit.core.values.tolerances import Tolerances
 
     names = [field.name for field in fields(Tolerances)]
-    used = [name for name in names if any(name in item.limits() for item in DEFAULT_TOLERANCES.values())]
-    lines = [f"| precision | {' | '.join(f'`{name}`' for name in used)} |", f"| --- |{' --- |' * len(used)}"]
-    for precision, item in DEFAULT_TOLERANCES.items():
-        cells = [f"{item.limits()[name]:g}" if name in item.limits() else "-" for name in used]
-        if "min_cosine" in used and "min_cosine" in item.limits():
-            cells[used.index("min_cosine")] = str(item.limits()["min_cosine"])
-        lines.append(f"| `{precision}` | {' | '.join(cells)} |")
+    used = [name for name in names if any(name in row.tolerances.limits() for row in PRECISIONS)]
+    lines = [f"| precision | {' | '.join(f'`{name}`' for name in used)} | because |", f"| --- |{' --- |' * len(used)} --- |"]
+    for row in PRECISIONS:
+        limits = row.tolerances.limits()
+        cells = [
+            "-" if name not in limits else str(limits[name]) if name == "min_cosine" else f"{limits[name]:g}"
+            for name in used
+        ]
+        lines.append(f"| `{row.name}` | {' | '.join(cells)} | {row.tolerance_reason} |")
     return "\n".join(lines)
 
 

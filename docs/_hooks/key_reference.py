@@ -19,7 +19,7 @@ _KEYS = Path(__file__).with_name("keys.toml")
 
 
 def _files() -> dict[str, type]:
-    from edgekit.devices.profile import DeviceProfile
+    from edgekit.config.device_profile import DeviceProfile
 
     from edgekit.config.model import ModelSpec
     from edgekit.config.project import ProjectConfig

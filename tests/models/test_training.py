@@ -63,7 +63,7 @@ def test_the_hyperparameters_of_the_command_line_are_recorded(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SHARED_MODELS])
 def test_every_model_trains_in_both_frameworks_and_learns_something(tmp_path: Path, name: str) -> None:
-    """Train one epoch only: `make bench-seeds` measures how well the models learn."""
+    """Train one epoch only: `make bench-seeds MODELS=` measures how well the models learn."""
     spec = load_model_spec(MODELS / name)
     answer = call("train", name, "--framework", "both", "--epochs", "1", "--root", tmp_path, "--json")
     assert answer.code == 0, answer.err
