@@ -132,7 +132,7 @@ class Graph:
         """The inverse of `to_dict` after a trip through JSON."""
         return cls(tuple(_step(item) for item in data))
 
-    def find(self, kind: StepKind, **arguments: Any) -> Step | None:
+    def find(self, kind: StepKind, /, **arguments: Any) -> Step | None:
         """Return the step of that kind that has these arguments, or None."""
         matches = (step for step in self.steps if step.kind is kind)
         return next(

@@ -66,6 +66,12 @@ def test_a_step_is_found_by_its_kind_and_arguments():
     assert graph.find(StepKind.CHECK, model="a") is None
 
 
+def test_a_step_is_found_by_an_argument_named_like_the_parameter():
+    exports = Step("export a", "export", "a", arguments={"kind": "onnx"})
+    assert Graph((exports,)).find(StepKind.EXPORT, kind="onnx") is exports
+    assert Graph((exports,)).find(StepKind.EXPORT, kind="keras") is None
+
+
 def test_a_kind_that_is_none_is_refused():
     with pytest.raises(ValueError, match="'exprot' is not a valid StepKind"):
         Step("a", "exprot", "out/a")
