@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _helpers.support import REPOSITORY
+from _helpers.support import REPOSITORY, processes_with
 
 import edgekit as package
 from edgekit import api
@@ -321,17 +321,6 @@ INTERRUPTED = """import sys
 import edgekit
 edgekit.export("simple_cnn", framework="torch", target="torchscript:float32", root=sys.argv[1])
 """
-
-
-def processes_with(marker: str) -> list[int]:
-    pids = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and marker.encode() in (entry / "environ").read_bytes():
-                pids.append(int(entry.name))
-        except OSError:
-            continue
-    return pids
 
 
 def test_ctrl_c_leaves_no_half_written_file_and_no_process(tmp_path: Path) -> None:

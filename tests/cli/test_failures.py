@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from _helpers.support import call, spawn
+from _helpers.support import call, processes_with, spawn
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -20,18 +20,6 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 def leftovers(root: Path) -> list[str]:
     """Temporary names of edgekit's below a folder."""
     return [str(path) for path in root.rglob(".edgekit-*")]
-
-
-def processes_with(marker: str) -> list[int]:
-    """Processes that were started with this text in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and marker.encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
 
 
 def linear_sources(project: Path, root: Path) -> None:
