@@ -181,7 +181,7 @@ def test_hosts_that_share_no_folder_pass_files_through_a_store(tmp_path, cluster
     again = ("run", "--root", root, "--dask", cluster, "--store", store.as_uri(), "validate net/torch onnx*")
     (root / "build/net/torch/onnx-float32/validation.json").unlink()
     code, _, err = ended(spawn(*again))
-    assert (code, "is damaged; it was removed there: run it again" in err) == (4, True), err
+    assert (code, "was damaged and has been removed; run the command again" in err) == (4, True), err
     assert ended(spawn(*again))[0] == 0
 
 
@@ -217,7 +217,7 @@ def test_a_step_that_kills_each_worker_is_one_sentence(tmp_path):
     with made_cluster(tmp_path, 2, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as (address, _):
         code, out, err = ended(spawn("run", "--root", root, "--dask", address))
     assert code == 4
-    assert "import net/torch: each Dask worker that began it died" in err
+    assert "import net/torch: every Dask worker that started this step died" in err
     assert "11 of 21 steps done, 1 failed, 9 not begun" in out
 
 
@@ -225,10 +225,14 @@ def test_a_step_that_kills_each_worker_is_one_sentence(tmp_path):
     ("arguments", "code", "sentence"),
     [
         (("--dask", "tcp://127.0.0.1:9"), 4, "no Dask scheduler answers at tcp://127.0.0.1:9"),
-        (("--dask", "pigeon://roof"), 2, "'pigeon://roof' is no address of a Dask scheduler"),
+        (("--dask", "pigeon://roof"), 2, "'pigeon://roof' is not a valid Dask scheduler address"),
         (("--store", "file:///tmp/x"), 2, "--store goes with --dask"),
-        (("--dask", "CLUSTER", "--store", "pigeon://roof"), 2, "pigeon://roof: this is no store"),
-        (("--dask", "CLUSTER", "--store", "abfs://box/x"), 3, "the store abfs://box/x needs another package"),
+        (("--dask", "CLUSTER", "--store", "pigeon://roof"), 2, "pigeon://roof: not a valid store URL"),
+        (
+            ("--dask", "CLUSTER", "--store", "abfs://box/x"),
+            3,
+            "the store abfs://box/x needs a package that is not installed",
+        ),
         (("--dask", "CLUSTER", "--store", "file:///proc/nowhere"), 2, "cannot write to the store file:///proc/nowhere"),
     ],
 )

@@ -408,7 +408,7 @@ def test_a_run_whose_server_is_gone_keeps_its_work_and_logs_the_next_time(pipeli
     ("uri", "sentence"),
     [
         ("localhost:5000", "the MLflow URI 'localhost:5000' has no scheme"),
-        ("http://somebody:secret@host", "a password does not belong into this file: set MLFLOW_TRACKING_USERNAME"),
+        ("http://somebody:secret@host", "do not store a password in this file; set MLFLOW_TRACKING_USERNAME"),
     ],
 )
 def test_a_bad_uri_in_the_file_has_its_line(pipeline: Path, uri: str, sentence: str) -> None:

@@ -345,7 +345,7 @@ REFUSED = {
     "format": ('"json"', '"jsno"', "line 16: reports.0.format: unknown report format 'jsno'; known: "),
     "unwritable": ('"build/report.json"', '"net.onnx/r.json"', "line 17: reports.0.path: cannot write "),
     "folder": ('"build/report.json"', '"device_profiles"', "device_profiles: it is a folder"),
-    "itself": ('"build/report.json"', '"edgekit.toml"', "this file is what the report is made by"),
+    "itself": ('"build/report.json"', '"edgekit.toml"', "it is the project file itself"),
     "inside": ('"build/report.json"', f'"{FOLDER}/model.onnx"', f"{FOLDER} is the folder of a step"),
     "circle": (
         '"build/report.json"',
@@ -355,7 +355,7 @@ REFUSED = {
     "twice": (
         "[bench]",
         '[[models]]\npath = "net.onnx"\nsample = "inputs.npz"\n[bench]',
-        "import net/onnx is in this file twice; give the model another name",
+        "the step import net/onnx is defined twice; give one of the models another name",
     ),
     "the same report": (
         'path = "build/report.json"',
@@ -375,7 +375,7 @@ REFUSED = {
     "calibration": (
         'sample = "inputs.npz"',
         "",
-        "line 1: variants.1: onnx:int8 of net takes its ranges from real inputs",
+        "line 1: variants.1: onnx:int8 of net needs calibration samples",
     ),
 }
 

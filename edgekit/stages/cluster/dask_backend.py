@@ -1,8 +1,8 @@
 """Steps of the pipeline on a Dask cluster.
 
-What measures, judges and reports stays here: a latency belongs to the host that its record names. The others are sent
-to the cluster's workers, which share this project's folder or pass files through a store. A worker that dies has its
-steps done again by another: each writes all or nothing.
+Steps that measure, evaluate budgets or write reports run on this host, since a latency record names the host it was
+measured on. All other steps are sent to the cluster's workers, which share the project folder or exchange files through
+a store. If a worker dies, another one repeats its steps; this is safe because every step writes atomically.
 """
 
 from __future__ import annotations
@@ -34,19 +34,31 @@ from edgekit.stages.pipeline.step_handlers import StepOutput
 
 DASK = Requirement("distributed", "distributed", "dask")
 
+# Seconds to wait for the scheduler's answer, and then for a first worker.
 CONNECT_S = 15.0
+# Seconds that steps wait for a new worker when none is left: time to restart a worker that died.
 DESERTED_S = 60.0
-"""How long steps wait for a worker to come when there is none left."""
-_SEEN_S = 10.0  # network file systems show what another host wrote after some seconds
+# Network file systems show another host's writes only after some seconds (NFS caches attributes for 3 s by default).
+_VISIBILITY_TIMEOUT_S = 10.0
+# Seconds between two checks that the cluster is still there; also how long the number of slots is cached.
 _POLL_S = 2.0
 
 
 @dataclass
 class DaskCluster:
-    """A Dask scheduler and its workers. Use it in a `with`.
+    """Context manager for the workers of a Dask scheduler, as a backend of the step scheduler.
 
-    Entering raises MissingDependency, InputError (an address or a store that is none), StepTimedOut or StepFailed (no
-    scheduler, no worker, or one that cannot do these steps).
+    Entering it raises MissingDependency, InputError (invalid address or store), StepTimedOut (no scheduler or no worker
+    answers) or StepFailed (a worker cannot execute the steps).
+
+    Attributes:
+        address: The scheduler's address, such as `tcp://host:8786`.
+        context: The project, the local workers and the event listener.
+        graph: The graph whose steps are executed.
+        book: The run's state: step records and file digests.
+        store_url: The URL of the store that files are exchanged through; empty where workers share the folder.
+        timeout_s: The time limit of a worker job, in seconds.
+        run: The identifier of this run, unique among the runs of a cluster.
     """
 
     address: str
@@ -66,13 +78,13 @@ class DaskCluster:
         require((DASK,), "--dask")
         if self.store is not None:
             self.store.probe()
-        self._client = self._connected()
+        self._client = self._connect()
         try:
             if self.store is None:
                 with mapped_write_errors(self._token):
                     self._token.touch()
-            self._look_at_workers()
-            self._client.subscribe_topic(self.run, self._heard)
+            self._check_workers()
+            self._client.subscribe_topic(self.run, self._forward_event)
         except BaseException:
             self._close()
             raise
@@ -87,7 +99,7 @@ class DaskCluster:
 
     @cached_property
     def store(self) -> ContentStore | None:
-        """Where files are passed on; None where the workers share the folder."""
+        """The store that files are exchanged through, or None where the workers share the project folder."""
         return ContentStore(self.store_url) if self.store_url else None
 
     @property
@@ -98,21 +110,21 @@ class DaskCluster:
     def _root(self) -> Path:
         return self.context.project.root
 
-    def _connected(self) -> Any:
+    def _connect(self) -> Any:
         import distributed
 
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it would say is said in our own sentences
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # its failures are raised as edgekit errors below
         try:
-            distributed.comm.get_address_host(self.address)  # a client that fails on it complains once more at its end
+            distributed.comm.get_address_host(self.address)  # Client would log an invalid address again at exit
             return distributed.Client(self.address, timeout=CONNECT_S, set_as_default=False, name=self.run)
         except OSError as error:
             reason = str(error).partition("\n")[0] or "no answer"
             raise StepTimedOut(f"no Dask scheduler answers at {self.address}: {reason}", step="dask") from None
         except (ValueError, TypeError) as error:
-            raise InputError(f"'{self.address}' is no address of a Dask scheduler: {error}") from None
+            raise InputError(f"'{self.address}' is not a valid Dask scheduler address: {error}") from None
 
-    def _look_at_workers(self) -> None:
-        """Refuses, before anything is done, workers that could not do it."""
+    def _check_workers(self) -> None:
+        """Raise StepFailed, before any step runs, if a worker cannot execute the steps."""
         try:
             self._client.wait_for_workers(1, timeout=CONNECT_S)
         except TimeoutError:
@@ -133,35 +145,52 @@ class DaskCluster:
         return str(self._token.relative_to(self._root))
 
     def slots(self) -> int:
-        """How many steps the workers take at a time: one for each of their threads. Asked anew after some seconds."""
+        """Return how many steps the workers execute at a time: one per thread, refreshed after some seconds."""
         now = time.monotonic()
         if now > self._slots_until:
-            with contextlib.suppress(OSError, TimeoutError):  # whoever waits for a step finds out what is wrong
+            with contextlib.suppress(OSError, TimeoutError):  # `_watch` reports a lost cluster to the waiting step
                 self._slots = max(1, sum(self._client.nthreads().values()))
             self._slots_until = now + _POLL_S
         return self._slots
 
     def takes(self, step: Step) -> bool:
-        """Whether the step is sent. A store passes on what lies below the root; what is installed is there already.
+        """Return whether the step is sent to the cluster.
 
-        Emulated cores are set up here, and perhaps not where the workers are.
+        Steps on an emulated core stay on this host, since the emulation may not be set up on the workers. With a store,
+        so do steps that read files outside the project and the installed packages: a store holds only project files.
+
+        Args:
+            step: A step of the graph.
+
+        Returns:
+            True if a worker of the cluster executes the step.
         """
         if not step.kind.runs_elsewhere or "device" in step.arguments:
             return False
-        return self.store is None or not self._outside(step)
+        return self.store is None or not self._paths_outside(step)
 
-    def _outside(self, step: Step) -> list[str]:
+    def _paths_outside(self, step: Step) -> list[str]:
         installed = (Path(sys.prefix), shipped("models"), shipped("device_profiles"))
-        found = [path for read in step.reads if (path := Path(read.path)).is_absolute()]
-        return [str(path) for path in found if not any(path.is_relative_to(folder) for folder in installed)]
+        paths = [path for read in step.reads if (path := Path(read.path)).is_absolute()]
+        return [str(path) for path in paths if not any(path.is_relative_to(folder) for folder in installed)]
 
     def execute_step(self, step: Step) -> StepOutput:
-        """Has the step done by a worker; its files stand in the project when it returns.
+        """Execute the step on a worker and make its files available in the project folder.
 
-        Raises what the step raised there; StepCrashed when it took several workers down, or the cluster is lost.
+        Args:
+            step: A step that the backend takes.
+
+        Returns:
+            The step's result, with the time that it took on the worker.
+
+        Raises:
+            StepCrashed: Several workers died while executing the step, or the connection to the cluster was lost.
+            StepTimedOut: The cluster has had no workers for `DESERTED_S`.
+            StepFailed: The worker's files are not visible on this host.
+            EdgekitError: Any error that the step raised on the worker.
         """
-        files = self._sent(step) if self.store is not None else {}
-        errand = remote_step.RemoteStep(
+        files = self._upload_inputs(step) if self.store is not None else {}
+        request = remote_step.RemoteStep(
             self.run,
             asdict(step),
             str(self._root),
@@ -170,22 +199,22 @@ class DaskCluster:
             files,
             self.timeout_s,
         )
-        answer = self._answer(step, errand)
+        answer = self._submit(step, request)
         if "error" in answer:
             raise from_dict(answer["error"])
         written = tuple(self._root / name for name in answer["files"])
         if self.store is None:
-            self._seen(step, answer["files"])
+            self._wait_until_visible(step, answer["files"])
         else:
             self._fetch(step, answer["files"])
         return StepOutput(answer["detail"], written, answer["code"], answer["seconds"], answer["waited_s"])
 
-    def _answer(self, step: Step, errand: remote_step.RemoteStep) -> dict[str, Any]:
+    def _submit(self, step: Step, request: remote_step.RemoteStep) -> dict[str, Any]:
         from distributed import KilledWorker
 
         key = f"{step.name} {self.run}"
         future = self._futures[step.name] = self._client.submit(
-            remote_step.execute, errand.to_dict(), key=key, pure=False
+            remote_step.execute, request.to_dict(), key=key, pure=False
         )
         try:
             while True:
@@ -197,25 +226,29 @@ class DaskCluster:
         except KilledWorker as error:
             worker = getattr(error.last_worker, "address", "")
             raise StepCrashed(
-                f"{step.name}: each Dask worker that began it died, at last {worker}: is there too little memory?",
+                f"{step.name}: every Dask worker that started this step died, the last one at {worker};"
+                " check that the workers have enough memory",
                 step=step.name,
             ) from None
         except CancelledError:
-            raise StepCrashed(f"{step.name}: the Dask cluster at {self.address} was lost", step=step.name) from None
+            raise self._lost(step) from None
         finally:
             del self._futures[step.name]
             with contextlib.suppress(Exception):
                 future.release()
 
+    def _lost(self, step: Step) -> StepCrashed:
+        return StepCrashed(f"{step.name}: lost the connection to the Dask cluster at {self.address}", step=step.name)
+
     def _watch(self, step: Step) -> None:
-        """Raises when the scheduler is gone, or no worker has been there for some time."""
+        """Raise StepCrashed if the scheduler is gone, StepTimedOut if there was no worker for some time."""
         if self._client.status != "running":
-            raise StepCrashed(f"{step.name}: the Dask cluster at {self.address} was lost", step=step.name)
+            raise self._lost(step)
         try:
-            there = bool(self._client.nthreads())
+            has_workers = bool(self._client.nthreads())
         except (OSError, TimeoutError):
-            return  # it reconnects, or gives up and says so in its status
-        if there:
+            return  # the client reconnects, or its status changes
+        if has_workers:
             self._deserted_since = None
             return
         now = time.monotonic()
@@ -223,37 +256,37 @@ class DaskCluster:
         if now - self._deserted_since > DESERTED_S:
             raise StepTimedOut(f"{step.name}: the Dask cluster at {self.address} has no workers left", step=step.name)
 
-    def _sent(self, step: Step) -> dict[str, str]:
-        """Puts into the store what a process that starts with nothing needs for the step."""
+    def _upload_inputs(self, step: Step) -> dict[str, str]:
+        """Upload the files that a worker without the project folder needs for the step; return path -> sha256."""
         assert self.store is not None
-        found: dict[str, str] = {}
-        for path in self._needed(step):
-            found |= {str(item.relative_to(self._root)): "" for item in _files_in(path)}
-        for name in found:
-            found[name] = self.book.digests.of(name)
-            self.store.put(self._root / name, found[name])
-        return found
+        digests: dict[str, str] = {}
+        for path in self._input_paths(step):
+            digests |= {str(file.relative_to(self._root)): "" for file in _files_in(path)}
+        for name in digests:
+            digests[name] = self.book.digests.of(name)
+            self.store.put(self._root / name, digests[name])
+        return digests
 
-    def _needed(self, step: Step) -> Iterable[Path]:
-        """What the step reads, what those before it wrote, and the folder of its model."""
+    def _input_paths(self, step: Step) -> Iterable[Path]:
+        """The files that the step reads, the outputs of the steps before it, and the folder of its model."""
         yield from (self._root / read.path for read in step.reads if not PurePath(read.path).is_absolute())
         folder = self.context.project.models().get(str(step.arguments.get("model", "")))
         if folder is not None and folder.is_relative_to(self._root):
             yield folder
-        for name in self._before(step):
+        for name in self._ancestors(step):
             record = self.book.records.load(name)
             yield from (
                 self._root / path for path in (record.outputs if record else ()) if not Path(path).is_absolute()
             )
 
-    def _before(self, step: Step) -> list[str]:
-        waiting, found = list(step.after), dict[str, None]()
+    def _ancestors(self, step: Step) -> list[str]:
+        waiting, ancestors = list(step.after), dict[str, None]()
         while waiting:
             name = waiting.pop()
-            if name not in found and name in self.graph.by_name:
-                found[name] = None
+            if name not in ancestors and name in self.graph.by_name:
+                ancestors[name] = None
                 waiting += self.graph.by_name[name].after
-        return list(found)
+        return list(ancestors)
 
     def _fetch(self, step: Step, files: Mapping[str, str]) -> None:
         assert self.store is not None
@@ -265,25 +298,25 @@ class DaskCluster:
             for name, digest in files.items():
                 self.store.get(digest, staging / PurePath(name).relative_to(step.folder))
 
-    def _seen(self, step: Step, files: Mapping[str, str]) -> None:
-        """Waits until what the worker wrote is seen here as it wrote it."""
-        until = time.monotonic() + _SEEN_S
+    def _wait_until_visible(self, step: Step, files: Mapping[str, str]) -> None:
+        """Wait until this host sees the shared files with the digests that the worker reported."""
+        until = time.monotonic() + _VISIBILITY_TIMEOUT_S
         while different := [name for name, digest in files.items() if self.book.digests.of(name) != digest]:
             if time.monotonic() > until:
                 raise StepFailed(
-                    f"{step.name}: {different[0]} is not here as the Dask worker wrote it: is {self._root} the same"
-                    " folder there?",
+                    f"{step.name}: {different[0]} on this host differs from what the Dask worker wrote;"
+                    f" check that {self._root} is the same shared folder on the worker",
                     step=step.name,
                 )
             time.sleep(0.2)
 
-    def _heard(self, event: tuple[float, Mapping[str, Any]]) -> None:
-        """Passes on what a worker told."""
+    def _forward_event(self, event: tuple[float, Mapping[str, Any]]) -> None:
+        """Emit an event that a worker sent."""
         kind: Callable[..., events.Event] = getattr(events, event[1]["event"])
         self.context.emit(kind(**event[1]["fields"]))
 
     def stop(self) -> None:
-        """Ends what the workers do for this run, and what waits for them."""
+        """Cancel the steps of this run on the workers and release the threads that wait for them."""
         with contextlib.suppress(Exception):
             self._client.cancel(list(self._futures.values()), asynchronous=False, force=True)
             self._client.run(remote_step.stop, self.run, on_error="ignore", wait=False)
@@ -296,5 +329,5 @@ class DaskCluster:
 
 def _files_in(path: Path) -> list[Path]:
     if path.is_dir():
-        return [item for item in path.rglob("*") if item.is_file() and "__pycache__" not in item.parts]
+        return [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
     return [path] if path.is_file() else []

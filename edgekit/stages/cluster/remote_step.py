@@ -1,6 +1,6 @@
-"""A step done elsewhere: what a process of a cluster is handed, and what it hands back. Plain data both ways.
+"""Executes a step in a worker process of a cluster; request and answer are plain data.
 
-The process needs nothing but edgekit and the packages that the step names, in the versions that it names.
+The process needs edgekit and the packages that the step names, in the versions that it names.
 """
 
 from __future__ import annotations
@@ -28,18 +28,27 @@ from edgekit.stages.context import Context
 from edgekit.stages.pipeline.step_handlers import StepContext, execute_step
 from edgekit.workers.pool import WorkerPool
 
+# Seconds that a cluster process keeps warm workers for a run without a request; they hold memory that others may need.
 IDLE_S = 60.0
-"""How long a process of the cluster keeps warm workers for a run that asks it for nothing."""
+# Seconds between two progress events of a training; every event passes through the Dask scheduler.
 _PROGRESS_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
 class RemoteStep:
-    """A step of a run.
+    """Request to execute one step of a run.
 
-    With a `store` (a URL) the process works in a folder of its own, to which it fetches `files` (path below the root ->
-    sha256); without one it works in `root`, which it shares with whoever sent the errand: `token` is a file that stands
-    there.
+    With a store, the process works in a temporary folder to which it downloads `files`. Without one, it works in
+    `root`, a folder that it shares with the host that sent the request.
+
+    Attributes:
+        run: The identifier of the run.
+        step: The step, as a dictionary.
+        root: The project folder, absolute.
+        token: A file below `root` that proves that both hosts see the same folder.
+        store: The store's URL, or an empty string.
+        files: The step's inputs: path below the root -> sha256.
+        timeout_s: The time limit of a worker job, in seconds.
     """
 
     run: str
@@ -51,18 +60,29 @@ class RemoteStep:
     timeout_s: float
 
     def to_dict(self) -> dict[str, Any]:
-        """What travels."""
+        """Return the request as plain data."""
         return asdict(self)
 
 
 def incompatibility(root: str, token: str, versions: Mapping[str, str]) -> str:
-    """Why a step cannot be done in this process; nothing when it can. `root` is empty where no folder is shared."""
+    """Explain why this process cannot execute a run's steps.
+
+    Args:
+        root: The shared project folder; empty where no folder is shared.
+        token: A file below `root` that the run has created.
+        versions: The package versions of the run, by distribution.
+
+    Returns:
+        The reason, as the predicate of a sentence about this worker; an empty string where it can execute them.
+    """
     if root and not Path(root, token).is_file():
-        return f"does not see {root}: share that folder with it under the same path, or name a store (--store)"
-    for name, wanted in versions.items():
-        found = _version(name)
-        if found != wanted:
-            return f"has {name} {found or 'not at all'} where this run has {wanted}"
+        return f"cannot see {root}; share that folder with the worker under the same path, or pass --store URL"
+    for name, required in versions.items():
+        installed = _version(name)
+        if installed is None:
+            return f"needs {name} {required}, but it is not installed there"
+        if installed != required:
+            return f"needs {name} {required}, but {installed} is installed there"
     return ""
 
 
@@ -76,32 +96,53 @@ def _version(name: str) -> str | None:
 
 
 def execute(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Carries out an errand: `detail`, `code`, `files` (path below the root -> sha256), `seconds` that it took, of
-    which `waited_s` without a core; or `error`."""
-    errand = RemoteStep(**data)
+    """Execute a step.
+
+    Args:
+        data: The fields of a `RemoteStep`.
+
+    Returns:
+        Plain data: `detail`, `code`, `files` (path below the root -> sha256), `seconds` (duration) and `waited_s` (the
+        seconds of it without a core); or only `error`, an EdgekitError as a dictionary.
+    """
+    request = RemoteStep(**data)
     started = time.perf_counter()
     try:
-        with _place(errand) as place:
-            return {**place.execute_step(errand), "seconds": time.perf_counter() - started}
+        with _open_session(request) as session:
+            return {**session.execute_step(request), "seconds": time.perf_counter() - started}
     except EdgekitError as error:
         return {"error": error.to_dict()}
     except OSError as error:
-        return {"error": os_error(error, Path(errand.root) / str(errand.step["output"])).to_dict()}
+        return {"error": os_error(error, Path(request.root) / str(request.step["output"])).to_dict()}
     except Interrupted:
-        return {"error": StepFailed(f"{errand.step['name']} was stopped").to_dict()}
+        return {"error": StepFailed(f"{request.step['name']} was stopped").to_dict()}
 
 
 def stop(run: str) -> None:
-    """Ends what is done for the run in this process."""
-    place = _places.pop(run, None)
-    if place is not None:
-        place.context.pool.stop()
-        place.close()
+    """Stop the steps of a run in this process and close its session.
+
+    Args:
+        run: The identifier of the run.
+    """
+    session = _sessions.pop(run, None)
+    if session is not None:
+        session.context.pool.stop()
+        session.close()
 
 
 @dataclass
 class WorkerSession:
-    """Where the errands of one run are done: a project and warm workers, for as long as errands come."""
+    """A project and warm workers for the steps of one run, kept until no request has come for `IDLE_S`.
+
+    Attributes:
+        context: The project and its workers.
+        store: The store, or None where the project folder is shared.
+        folder: The temporary project folder, or None where the project folder is shared.
+        busy: The number of steps that are being executed.
+        timer: Closes the session when it expires.
+        fetched: The files in the temporary folder: path below the root -> sha256.
+        lock: Held while files are downloaded.
+    """
 
     context: Context
     store: ContentStore | None
@@ -111,106 +152,122 @@ class WorkerSession:
     fetched: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def execute_step(self, errand: RemoteStep) -> dict[str, Any]:
+    def execute_step(self, request: RemoteStep) -> dict[str, Any]:
+        """Execute the request's step and upload its files.
+
+        Returns:
+            `detail`, `code`, `files` and `waited_s` of the answer of `execute`.
+
+        Raises:
+            EdgekitError: Any error of the step.
+        """
         root = self.context.project.root
-        step = Graph.from_dict([errand.step]).steps[0]
-        self.fetch(errand.files)
-        done = execute_step(StepContext(self.context, Graph((step,)), step, (), _no_report))
-        files = {str(path.relative_to(root)): sha256_file(path) for path in done.files}
+        step = Graph.from_dict([request.step]).steps[0]
+        self.fetch(request.files)
+        output = execute_step(StepContext(self.context, Graph((step,)), step, (), _no_report))
+        files = {str(path.relative_to(root)): sha256_file(path) for path in output.files}
         if self.store is not None:
             for name, digest in files.items():
                 self.store.put(root / name, digest)
                 self.fetched[name] = digest
         waited_s = self.context.pool.cpu_wait_s.pop(step.name, 0.0)
-        return {"detail": done.detail, "code": done.code, "files": files, "waited_s": waited_s}
+        return {"detail": output.detail, "code": output.code, "files": files, "waited_s": waited_s}
 
     def fetch(self, files: Mapping[str, str]) -> None:
-        """What is not here already. Nothing is left over from other errands that the step could take for its own."""
+        """Download the files that the temporary folder does not have in this version.
+
+        Raises:
+            StepFailed: The store does not have a file, or its copy is damaged.
+            InputError: The store cannot be read.
+        """
         if self.store is None:
             return
         root = self.context.project.root
-        with self.lock:  # two errands at once may need the same file
+        with self.lock:  # two steps at once may need the same file
             for name, digest in files.items():
                 if self.fetched.get(name) != digest or not (root / name).is_file():
                     self.store.get(digest, root / name)
                     self.fetched[name] = digest
 
     def close(self) -> None:
+        """Stop the workers and remove the temporary folder."""
         self.context.pool.close()
         self.context.close()
         if self.folder is not None:
             self.folder.cleanup()
 
 
-_places: dict[str, WorkerSession] = {}
-_places_lock = threading.Lock()
+_sessions: dict[str, WorkerSession] = {}
+_sessions_lock = threading.Lock()
 
 
 @contextmanager
-def _place(errand: RemoteStep) -> Iterator[WorkerSession]:
-    root = "" if errand.store else errand.root
-    problem = incompatibility(root, errand.token, errand.step["values"].get("versions", {}))
+def _open_session(request: RemoteStep) -> Iterator[WorkerSession]:
+    root = "" if request.store else request.root
+    problem = incompatibility(root, request.token, request.step["values"].get("versions", {}))
     if problem:
-        raise StepFailed(f"{errand.step['name']}: {platform.node()} {problem}")
-    with _places_lock:
-        place = _places.get(errand.run)
-        if place is None:
-            place = _places[errand.run] = _made(errand)
-        place.busy += 1
-        if place.timer is not None:
-            place.timer.cancel()
+        raise StepFailed(f"{request.step['name']}: {platform.node()} {problem}")
+    with _sessions_lock:
+        session = _sessions.get(request.run)
+        if session is None:
+            session = _sessions[request.run] = _new_session(request)
+        session.busy += 1
+        if session.timer is not None:
+            session.timer.cancel()
     try:
-        yield place
+        yield session
     finally:
-        with _places_lock:
-            place.busy -= 1
-            if not place.busy and errand.run in _places:
-                place.timer = threading.Timer(IDLE_S, _end, (errand.run,))
-                place.timer.daemon = True
-                place.timer.start()
+        with _sessions_lock:
+            session.busy -= 1
+            if not session.busy and request.run in _sessions:
+                session.timer = threading.Timer(IDLE_S, _close_if_idle, (request.run,))
+                session.timer.daemon = True
+                session.timer.start()
 
 
-def _end(run: str) -> None:
-    with _places_lock:
-        place = _places.get(run)
-        if place is None or place.busy:
+def _close_if_idle(run: str) -> None:
+    with _sessions_lock:
+        session = _sessions.get(run)
+        if session is None or session.busy:
             return
-        del _places[run]
-    place.close()
+        del _sessions[run]
+    session.close()
 
 
-def _made(errand: RemoteStep) -> WorkerSession:
-    folder = tempfile.TemporaryDirectory(prefix="edgekit-errand-") if errand.store else None
-    root = Path(folder.name if folder else errand.root).resolve()
-    store = ContentStore(errand.store) if errand.store else None
-    context = Context(Project(root), WorkerPool(timeout_s=errand.timeout_s, limit=_limit()), _listener(errand.run))
+def _new_session(request: RemoteStep) -> WorkerSession:
+    folder = tempfile.TemporaryDirectory(prefix="edgekit-remote-step-") if request.store else None
+    root = Path(folder.name if folder else request.root).resolve()
+    store = ContentStore(request.store) if request.store else None
+    context = Context(
+        Project(root), WorkerPool(timeout_s=request.timeout_s, limit=_worker_limit()), _listener(request.run)
+    )
     return WorkerSession(context, store, folder)
 
 
-def _limit() -> int:
-    """Warm workers of other environments than the current step's would take the memory that it needs."""
+def _worker_limit() -> int:
+    """The number of warm workers: more, for other environments than the current steps', would take memory from them."""
     from distributed import get_worker
 
     return int(get_worker().state.nthreads) + 1
 
 
 def _listener(topic: str) -> Listener:
-    """Sends events to whoever started the run; of a training's progress only some."""
+    """Return a listener that sends events to the host that started the run, and throttles a training's progress."""
     from distributed import get_worker
 
     worker = get_worker()
     latest: dict[str, float] = {}
 
-    def tell(event: Event) -> None:
+    def forward(event: Event) -> None:
         now = time.monotonic()
         if isinstance(event, Progress):
             if now - latest.get(event.step, 0.0) < _PROGRESS_EVERY_S and event.done < event.total:
                 return
             latest[event.step] = now
-        with contextlib.suppress(Exception):  # a cluster that is going down is told of elsewhere
+        with contextlib.suppress(Exception):  # a lost cluster is reported by the host that started the run
             worker.log_event(topic, {"event": type(event).__name__, "fields": asdict(event)})
 
-    return tell
+    return forward
 
 
 def _no_report(name: str, report: object) -> str:

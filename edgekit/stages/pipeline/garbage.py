@@ -1,4 +1,4 @@
-"""What the pipeline made and no step of the present `edgekit.toml` needs."""
+"""Finds and removes files of earlier runs that no step of the current `edgekit.toml` produces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from edgekit.core.environment.project import Project
 
 @dataclass(frozen=True)
 class Garbage:
-    """Files to remove, those that were changed since and stay, and the records of the steps that wrote them."""
+    """The outputs of steps that are no longer in the graph.
+
+    Attributes:
+        records: The records of these steps.
+        files: The files to remove, relative to the project's root.
+        changed: Files that were edited since the step wrote them; they are kept.
+        size_bytes: The size of the files to remove.
+    """
 
     records: tuple[StepRecord, ...]
     files: tuple[str, ...]
@@ -30,9 +37,18 @@ class Garbage:
 
 
 def find(project: Project, graph: Graph, records: StepRecords, digests: FileDigests) -> Garbage:
-    """Files that a step wrote that is no longer in the graph, unless one that is there wrote them too.
+    """Find the files of steps that are no longer in the graph, unless a current step writes them too.
 
-    What was made by other commands has no record, and is left alone.
+    Files of other commands have no step record and are never listed.
+
+    Args:
+        project: The project.
+        graph: The graph of the current `edgekit.toml`.
+        records: The records of all steps that have run.
+        digests: The current digests of the project's files.
+
+    Returns:
+        The records and files that can be removed.
     """
     unneeded: list[StepRecord] = []
     files: dict[str, None] = {}
@@ -43,16 +59,25 @@ def find(project: Project, graph: Graph, records: StepRecords, digests: FileDige
             continue
         unneeded.append(record)
         for path, digest in record.outputs.items():
-            now = digests.of(path)
-            if path in kept or now == ABSENT:
+            current = digests.of(path)
+            if path in kept or current == ABSENT:
                 continue
-            (files if now == digest else changed)[path] = None
+            (files if current == digest else changed)[path] = None
     size = sum((project.root / path).stat().st_size for path in files)
     return Garbage(tuple(unneeded), tuple(files), tuple(changed), size)
 
 
 def remove(project: Project, garbage: Garbage, records: StepRecords) -> None:
-    """Removes it, with the folders that it leaves empty and what killed runs left. Raises InputError when it cannot."""
+    """Remove the files, the folders that become empty, and temporary files of killed runs.
+
+    Args:
+        project: The project.
+        garbage: The result of `find`.
+        records: The step records, of which those of the garbage are removed.
+
+    Raises:
+        InputError: A file cannot be removed.
+    """
     for name in garbage.files:
         path = project.root / name
         with mapped_write_errors(path):
@@ -71,6 +96,6 @@ def remove(project: Project, garbage: Garbage, records: StepRecords) -> None:
 
 def _remove_empty(folder: Path, top: Path) -> None:
     while folder != top and folder.is_relative_to(top):
-        with contextlib.suppress(OSError):  # something stands in it, or it is gone
+        with contextlib.suppress(OSError):  # the folder is not empty, or does not exist
             folder.rmdir()
         folder = folder.parent

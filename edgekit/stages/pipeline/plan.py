@@ -1,4 +1,4 @@
-"""From `edgekit.toml` to the step graph: every name looked up, every route found, every file that is read named."""
+"""Builds the step graph of `edgekit.toml`: resolves names, selects routes and lists the files that each step reads."""
 
 from __future__ import annotations
 
@@ -28,89 +28,103 @@ from edgekit.stages.tracking.settings import tracking, tracking_step, without_pa
 
 
 def plan(project: Project, file: SourceMapped[ProjectConfig]) -> CachedPlan:
-    """The graph that the file describes. What it does not name and cannot be made is noted and left out.
+    """Build the step graph that the file describes.
 
-    Raises InputError, with file and line, for a name that is none, a file that is not there, a variant that no route
-    reaches, a report that cannot be written, and steps that would wait for one another.
+    Variants that only a pattern selects and that cannot be exported are left out, with a note.
+
+    Args:
+        project: The project.
+        file: Its `edgekit.toml`.
+
+    Returns:
+        The graph, the notes, and the files whose change makes the plan outdated.
+
+    Raises:
+        InputError: With file and line: an unknown name, a missing file, a variant that no route reaches, a report that
+            cannot be written, or steps that depend on each other.
     """
     builder = PlanBuilder(project, file)
-    devices, emulated = _devices(builder), _emulated(builder)
+    devices, emulated = _bench_devices(builder), _emulated_devices(builder)
     for index, entry in enumerate(builder.config.models):
         at: Location = ("models", index)
         for source in sources(builder, at, entry):
-            for variant, found in variants(builder, at, entry, source):
-                artifact_steps(builder, source, variant, found, (devices, emulated))
+            for variant, variant_routes in variants(builder, at, entry, source):
+                artifact_steps(builder, source, variant, variant_routes, (devices, emulated))
     _reports(builder)
     _tracking(builder)
     graph = build_graph(builder.steps, builder.where)
     _check_files(builder, graph)
-    return CachedPlan(graph, tuple(builder.notes), _looked_at(builder, graph))
+    return CachedPlan(graph, tuple(builder.notes), _plan_inputs(builder, graph))
 
 
-def _looked_at(builder: PlanBuilder, graph: Graph) -> tuple[str, ...]:
-    """Files whose content or presence the plan depends on: what no step writes, and what would come before a model or
-    device that edgekit ships, or would take a data set's name."""
+def _plan_inputs(builder: PlanBuilder, graph: Graph) -> tuple[str, ...]:
+    """The files whose content or presence the plan depends on.
+
+    They are the inputs that no step writes, and files that would shadow a model, device or data set of edgekit.
+    """
     root, models = builder.project.root, builder.config.models
-    found = [read.path for step in graph.steps for read in step.reads if graph.writer(read.path) is None]
-    found += [f"models/{entry.name}/model.toml" for entry in models if entry.path is None]
-    found += [f"device_profiles/{name}.toml" for name in (builder.config.bench.devices if builder.config.bench else ())]
-    found += [entry.training.data for entry in models if entry.training is not None and entry.training.data]
+    paths = [read.path for step in graph.steps for read in step.reads if graph.writer(read.path) is None]
+    paths += [f"models/{entry.name}/model.toml" for entry in models if entry.path is None]
+    paths += [f"device_profiles/{name}.toml" for name in (builder.config.bench.devices if builder.config.bench else ())]
+    paths += [entry.training.data for entry in models if entry.training is not None and entry.training.data]
     return tuple(
-        dict.fromkeys((builder.relative(builder.file.path), *(builder.relative(root / path) for path in found)))
+        dict.fromkeys((builder.relative(builder.file.path), *(builder.relative(root / path) for path in paths)))
     )
 
 
-def _devices(builder: PlanBuilder) -> dict[str, DeviceProfile | None]:
-    """The devices of the bench by name; None for this host as it is."""
+def _bench_devices(builder: PlanBuilder) -> dict[str, DeviceProfile | None]:
+    """The profiles of the bench's devices by name; None for this host without a profile."""
     bench = builder.config.bench
-    known = builder.project.device_files()
-    found: dict[str, DeviceProfile | None] = {}
+    available = builder.project.device_files()
+    profiles: dict[str, DeviceProfile | None] = {}
     for index, name in enumerate(bench.devices if bench else ()):
-        if name != HOST and name not in known:
-            raise builder.file.error(("bench", "devices", index), str(unknown_name("device", name, [*known, HOST])))
-        found[name] = None if name == HOST else load_profile(known[name])
-    if bench and "emulated" in bench.tiers and not any(item and item.emulation for item in found.values()):
-        raise builder.file.error(("bench", "tiers"), "none of these devices can be emulated; see: edgekit devices")
-    return found
+        if name != HOST and name not in available:
+            raise builder.file.error(("bench", "devices", index), str(unknown_name("device", name, [*available, HOST])))
+        profiles[name] = None if name == HOST else load_profile(available[name])
+    if bench and "emulated" in bench.tiers and not any(profile and profile.emulation for profile in profiles.values()):
+        raise builder.file.error(
+            ("bench", "tiers"), "none of these devices can be emulated; to list those that can, run: edgekit devices"
+        )
+    return profiles
 
 
-def _emulated(builder: PlanBuilder) -> dict[str, DeviceProfile]:
-    """The devices on whose emulated core artifacts are validated, by name."""
-    known = builder.project.device_files()
-    found: dict[str, DeviceProfile] = {}
+def _emulated_devices(builder: PlanBuilder) -> dict[str, DeviceProfile]:
+    """The profiles, by name, of the devices on whose emulated core artifacts are validated."""
+    available = builder.project.device_files()
+    profiles: dict[str, DeviceProfile] = {}
     for index, name in enumerate(builder.config.validate_on):
         at: Location = ("validate_on", index)
-        if name not in known:
-            raise builder.file.error(at, str(unknown_name("device", name, list(known))))
-        found[name] = load_profile(known[name])
-        with_location(builder, at, emulator.emulation_spec_of, name, found[name])
-    return found
+        if name not in available:
+            raise builder.file.error(at, str(unknown_name("device", name, list(available))))
+        profiles[name] = load_profile(available[name])
+        with_location(builder, at, emulator.emulation_spec_of, name, profiles[name])
+    return profiles
 
 
 def _reports(builder: PlanBuilder) -> None:
-    known = REPORTS.names()
+    available = REPORTS.names()
     for index, entry in enumerate(builder.config.reports):
         at: Location = ("reports", index)
-        if entry.format not in known:
-            raise builder.file.error((*at, "format"), str(unknown_name("report format", entry.format, known)))
-        path = builder.given(entry.path)
-        problem = _taken(builder, path) or _unwritable(path)
+        if entry.format not in available:
+            raise builder.file.error((*at, "format"), str(unknown_name("report format", entry.format, available)))
+        path = builder.resolve(entry.path)
+        problem = _overwrite_problem(builder, path) or _write_problem(path)
         if problem:
             raise builder.file.error((*at, "path"), f"cannot write {path}: {problem}")
         where = f"{builder.file.where((*at, 'path'))}: reports.{index}.path"
-        builder.add((*at, "path"), _report(builder, entry.format, builder.relative(path), where))
+        builder.add((*at, "path"), _report_step(builder, entry.format, builder.relative(path), where))
 
 
-def _taken(builder: PlanBuilder, path: Path) -> str:
-    """Why a report would overwrite something else."""
+def _overwrite_problem(builder: PlanBuilder, path: Path) -> str:
+    """Explain why a report at this path would overwrite another file; empty if it would not."""
     if path == builder.file.path:
-        return "this file is what the report is made by"
-    inside = next((step.folder for step in builder.steps if step.folder and step.writes(builder.relative(path))), "")
-    return f"{inside} is the folder of a step" if inside else ""
+        return "it is the project file itself"
+    folder = next((step.folder for step in builder.steps if step.folder and step.writes(builder.relative(path))), "")
+    return f"{folder} is the folder of a step" if folder else ""
 
 
-def _unwritable(path: Path) -> str:
-    """Why a file cannot be written there, as far as that can be seen beforehand."""
+def _write_problem(path: Path) -> str:
+    """Explain why a file cannot be written, as far as that is known before writing; empty if it can."""
     if path.is_dir():
         return "it is a folder"
     folder = next(parent for parent in path.parents if parent.exists())
@@ -120,14 +134,14 @@ def _unwritable(path: Path) -> str:
     return "" if writable else "permission denied"
 
 
-def _report(builder: PlanBuilder, format_name: str, path: str, where: str) -> Step:
+def _report_step(builder: PlanBuilder, format_name: str, path: str, where: str) -> Step:
     files = ["manifest.json", VALIDATION_FILE, CHECK_FILE]
     reads: list[StepInput] = []
-    for item in builder.artifacts:
-        of_devices = [*map(validation_file, item["emulated"]), *map(bench_file, item["devices"])]
-        layers = [LAYERS_FILE] if item["layers"] else []
-        reads += [StepInput(f"{item['folder']}/{file}") for file in (*files, *of_devices, *layers)]
-        reads.append(StepInput(f"{Path(item['folder']).parent}/source/{SOURCE_FILE}"))
+    for artifact in builder.artifacts:
+        device_files = [*map(validation_file, artifact["emulated"]), *map(bench_file, artifact["devices"])]
+        layers = [LAYERS_FILE] if artifact["layers"] else []
+        reads += [StepInput(f"{artifact['folder']}/{file}") for file in (*files, *device_files, *layers)]
+        reads.append(StepInput(f"{Path(artifact['folder']).parent}/source/{SOURCE_FILE}"))
     return Step(
         f"report {format_name} {path}",
         StepKind.REPORT,
@@ -144,17 +158,17 @@ def _tracking(builder: PlanBuilder) -> None:
     if entry is None:
         return
     try:
-        chosen = tracking(entry.uri, entry.experiment, root, root, model_files=entry.model_files)
+        settings = tracking(entry.uri, entry.experiment, root, root, model_files=entry.model_files)
     except InputError as error:
         raise builder.file.error(("mlflow", "uri"), str(error)) from None
-    if without_password(entry.uri) != entry.uri:  # build/ would keep it too
-        advice = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or give the URI to --mlflow"
-        raise builder.file.error(("mlflow", "uri"), f"a password does not belong into this file: {advice}")
-    builder.add(("mlflow",), tracking_step(builder.steps, chosen))
+    if without_password(entry.uri) != entry.uri:  # the step's record in build/ would contain it as well
+        advice = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or pass the URI with --mlflow"
+        raise builder.file.error(("mlflow", "uri"), f"do not store a password in this file; {advice}")
+    builder.add(("mlflow",), tracking_step(builder.steps, settings))
 
 
 def _check_files(builder: PlanBuilder, graph: Graph) -> None:
-    """Raises InputError for a file that the user named, that is not there, and that no step writes."""
+    """Raise InputError for a file that an import step reads, that does not exist and that no step writes."""
     for step in graph.steps:
         if step.kind is not StepKind.IMPORT:
             continue

@@ -1,4 +1,4 @@
-"""What a plan is made of while it is made: steps, where each stands in the file, and what it leaves out."""
+"""Collects the steps of a plan, the position of each in `edgekit.toml`, and the notes about what was left out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,16 @@ from edgekit.devices import host_machine
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """A source that exports start from, and the step that makes it. `code` are the files that build it."""
+    """A source model that exports start from.
+
+    Attributes:
+        model: The model's name.
+        kind: The kind of source, such as `keras` or `onnx`.
+        step: The name of the step that trains or imports it.
+        entry: Its entry in `edgekit.toml`.
+        at: The position of the entry.
+        code: The Python files that build the model.
+    """
 
     model: str
     kind: str
@@ -37,12 +46,22 @@ class PlannedSource:
 
     @property
     def label(self) -> str:
+        """`model/kind`, as in step names."""
         return f"{self.model}/{self.kind}"
 
 
 @dataclass
 class PlanBuilder:
-    """The steps as they are found, and where in the file each comes from."""
+    """Accumulates the parts of a plan.
+
+    Attributes:
+        project: The project.
+        file: Its `edgekit.toml`.
+        steps: The steps, in the order in which they were added.
+        origins: The position in the file of each step, by name.
+        artifacts: What reports need to know of each artifact.
+        notes: What was left out, and why.
+    """
 
     project: Project
     file: SourceMapped[ProjectConfig]
@@ -53,28 +72,39 @@ class PlanBuilder:
 
     @property
     def config(self) -> ProjectConfig:
+        """The file's content."""
         return self.file.value
 
     def relative(self, path: Path) -> str:
-        """From the project's root, or absolute outside it."""
+        """Return the path relative to the project's root, or absolute if it is outside it."""
         return str(path.relative_to(self.project.root)) if path.is_relative_to(self.project.root) else str(path)
 
-    def given(self, text: str) -> Path:
-        """A path of the file."""
+    def resolve(self, text: str) -> Path:
+        """Return a path of the file as an absolute path."""
         return Path(os.path.normpath(self.project.root / Path(text).expanduser()))
 
     def where(self, step: str) -> str:
+        """Return `file: line` of the entry that a step comes from."""
         return self.file.where(self.origins.get(step, ()))
 
     def add(self, at: Location, step: Step) -> None:
+        """Add a step.
+
+        Args:
+            at: The position in the file that the step comes from.
+            step: The step.
+
+        Raises:
+            InputError: A step with this name was added before.
+        """
         if step.name in self.origins:
-            raise self.file.error(at, f"{step.name} is in this file twice; give the model another name")
+            raise self.file.error(at, f"the step {step.name} is defined twice; give one of the models another name")
         self.origins[step.name] = at
         self.steps.append(step)
 
 
 def to_json_values(values: Mapping[str, Any]) -> Any:
-    """As it comes back from JSON: so that a value and its record are equal when they are the same."""
+    """Return the values as JSON would return them (tuples as lists), so that they compare equal to a stored record."""
     return json.loads(json.dumps(values))
 
 
@@ -84,14 +114,34 @@ def _version(requirement: Requirement) -> str | None:
 
 
 def versions(needed: Iterable[Requirement]) -> dict[str, str]:
-    """edgekit's own version, Python's, and those of the packages that are installed."""
-    own = {"edgekit": __version__, "python": platform.python_version()}
-    found = {item.distribution: _version(item) for item in dict.fromkeys(needed)}
-    return own | {name: version for name, version in sorted(found.items()) if version is not None}
+    """Return the versions that a step's result depends on.
+
+    Args:
+        needed: The packages that the step uses.
+
+    Returns:
+        Version by distribution: edgekit, Python, and those of the packages that are installed.
+    """
+    base = {"edgekit": __version__, "python": platform.python_version()}
+    packages = {requirement.distribution: _version(requirement) for requirement in dict.fromkeys(needed)}
+    return base | {name: version for name, version in sorted(packages.items()) if version is not None}
 
 
 def with_location(builder: PlanBuilder, at: Location, check: Any, *arguments: Any) -> Any:
-    """What `check` returns; its InputError gets the place in the file."""
+    """Call a function and prefix the message of its InputError with a position in the file.
+
+    Args:
+        builder: The plan's builder.
+        at: The position.
+        check: The function.
+        *arguments: Its arguments.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        InputError: The function raised one.
+    """
     try:
         return check(*arguments)
     except InputError as error:
@@ -99,13 +149,22 @@ def with_location(builder: PlanBuilder, at: Location, check: Any, *arguments: An
 
 
 def code_files(builder: PlanBuilder, path: Path, top: Path) -> tuple[StepInput, ...]:
-    """A Python file and what it imports from beside it."""
-    return tuple(StepInput(builder.relative(item)) for item in python_dependencies.files_of(path, top)) or (
+    """List a Python file and the modules that it imports from its own project.
+
+    Args:
+        builder: The plan's builder.
+        path: The Python file.
+        top: The folder whose modules are followed.
+
+    Returns:
+        The files as inputs of a step.
+    """
+    return tuple(StepInput(builder.relative(file)) for file in python_dependencies.files_of(path, top)) or (
         StepInput(builder.relative(path)),
     )
 
 
 @cache
 def host_description() -> str:
-    """This machine, told once."""
+    """Return the description of this machine; cached, since it reads /proc."""
     return host_machine.description()

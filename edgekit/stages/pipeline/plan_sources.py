@@ -1,4 +1,4 @@
-"""From the models of `edgekit.toml` to the steps that make their sources: trained, or taken in."""
+"""Plans the steps that train or import the models of `edgekit.toml`."""
 
 from __future__ import annotations
 
@@ -30,28 +30,41 @@ from edgekit.stages.pipeline.plan_builder import (
     with_location,
 )
 
+# The tables of a model.toml that a training depends on: a changed budget or tolerance does not retrain the model.
 _TRAINED_FROM = ("task", "metric", "input", "output", "data", "training")
-_EXTERNAL = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
+# A serialized StringStringEntryProto with the key `location` (onnx.proto: field 1, 8 bytes; then field 2, its length).
+_EXTERNAL_LOCATION = re.compile(rb"\x0a\x08location\x12(.)", re.DOTALL)
 
 
 def sources(builder: PlanBuilder, at: Location, entry: ModelEntry) -> Iterator[PlannedSource]:
-    """An entry's sources, whose steps are added: one, or both twins of a reference model. Raises InputError with the
-    place in the file."""
+    """Add the train or import steps of an entry.
+
+    Args:
+        builder: The plan's builder.
+        at: The position of the entry in the file.
+        entry: The entry.
+
+    Yields:
+        The sources: one of a user's model, one per framework of a reference model.
+
+    Raises:
+        InputError: With file and line: an unknown model, a missing file or an invalid option.
+    """
     if entry.path is not None:
-        yield _taken_in(builder, at, entry, entry.path)
+        yield _import_source(builder, at, entry, entry.path)
         return
-    name, known = str(entry.name), builder.project.models()
-    if name not in known:
-        sentence = f"{unknown_name('model', name, list(known))}; a model of your own has a path"
-        raise builder.file.error((*at, "name"), sentence)
+    name, folders = str(entry.name), builder.project.models()
+    if name not in folders:
+        message = f"{unknown_name('model', name, list(folders))}; for a model of your own, set path"
+        raise builder.file.error((*at, "name"), message)
     for kind in parse_frameworks(entry.framework):
-        yield _trained(builder, at, entry, known[name], kind)
+        yield _train_source(builder, at, entry, folders[name], kind)
 
 
-def _trained(builder: PlanBuilder, at: Location, entry: ModelEntry, folder: Path, kind: str) -> PlannedSource:
+def _train_source(builder: PlanBuilder, at: Location, entry: ModelEntry, folder: Path, kind: str) -> PlannedSource:
     trainer = TRAINERS.load(kind)
-    chosen = entry.training
-    options = {} if chosen is None else {key: value for key, value in asdict(chosen).items() if value is not None}
+    training = entry.training
+    options = {} if training is None else {key: value for key, value in asdict(training).items() if value is not None}
     if options.get("qat") and trainer.no_qat:
         raise builder.file.error((*at, "training", "qat"), trainer.no_qat)
     model = folder.name
@@ -61,8 +74,8 @@ def _trained(builder: PlanBuilder, at: Location, entry: ModelEntry, folder: Path
         *code_files(builder, folder / "data.py", folder),
     ]
     reads += [StepInput(builder.relative(path)) for path in sorted(folder.iterdir()) if _may_be_data(path)]
-    if "data" in options and builder.given(options["data"]).exists():
-        reads.append(StepInput(builder.relative(builder.given(options["data"]))))
+    if "data" in options and builder.resolve(options["data"]).exists():
+        reads.append(StepInput(builder.relative(builder.resolve(options["data"]))))
     needed = (*trainer.requires, *(trainer.qat_requires if options.get("qat") else ()))
     source = builder.relative(builder.project.source_folder(model, kind))
     step = Step(
@@ -79,14 +92,14 @@ def _trained(builder: PlanBuilder, at: Location, entry: ModelEntry, folder: Path
 
 
 def _may_be_data(path: Path) -> bool:
-    """Whether a model's data.py may read it: what is in the folder beside code, description and words."""
+    """Return whether a model's data.py may read the file: it is not code, configuration, documentation or hidden."""
     return path.name != "__pycache__" and path.suffix not in (".py", ".toml", ".md") and path.name[0] != "."
 
 
-def _taken_in(builder: PlanBuilder, at: Location, entry: ModelEntry, path: str) -> PlannedSource:
+def _import_source(builder: PlanBuilder, at: Location, entry: ModelEntry, path: str) -> PlannedSource:
     name = entry.name or model_refs.default_name(path)
     if name in builder.project.models():
-        raise builder.file.error(at, f"{name} is the name of a reference model; give yours another name")
+        raise builder.file.error(at, f"{name} is the name of a reference model; choose another name")
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise builder.file.error((*at, "name"), f"'{name}': a name has letters, digits, '_', '-' and '.'")
     for index, text in enumerate(entry.inputs):
@@ -95,13 +108,13 @@ def _taken_in(builder: PlanBuilder, at: Location, entry: ModelEntry, path: str) 
     source_kind = SOURCES.load(kind)
     code = _code(builder, path) if entry.is_code else ()
     reads = [*code, *_model_files(builder, entry, path)]
-    named = [text for text in (entry.weights, entry.sample, *entry.reads) if text]
-    reads += [StepInput(builder.relative(builder.given(text))) for text in named]
+    extra_files = [text for text in (entry.weights, entry.sample, *entry.reads) if text]
+    reads += [StepInput(builder.relative(builder.resolve(text))) for text in extra_files]
     if entry.calibration:
         reads += _code(builder, entry.calibration) if is_code_reference(entry.calibration) else [
-            StepInput(builder.relative(builder.given(entry.calibration)))
+            StepInput(builder.relative(builder.resolve(entry.calibration)))
         ]  # fmt: skip
-    given = ("inputs", "dims", "image_range", "path", "weights", "sample", "calibration")
+    option_keys = ("inputs", "dims", "image_range", "path", "weights", "sample", "calibration")
     source = builder.relative(builder.project.source_folder(name, kind))
     step = Step(
         f"import {name}/{kind}",
@@ -111,7 +124,7 @@ def _taken_in(builder: PlanBuilder, at: Location, entry: ModelEntry, path: str) 
         reads=tuple(dict.fromkeys(reads)),
         values=to_json_values(
             {
-                "options": {key: value for key in given if (value := getattr(entry, key)) is not None},
+                "options": {key: value for key in option_keys if (value := getattr(entry, key)) is not None},
                 "versions": versions((*source_kind.requires, ONNX, SAFETENSORS)),
             }
         ),
@@ -122,33 +135,33 @@ def _taken_in(builder: PlanBuilder, at: Location, entry: ModelEntry, path: str) 
 
 
 def _kind(builder: PlanBuilder, at: Location, path: str) -> str:
-    """The kind of a model file; of one that another step is still to write, by how its name ends."""
-    where = builder.given(path)
-    if where.exists():
-        kind: str = with_location(builder, (*at, "path"), model_refs.kind_of, where)
+    """The kind of a model file; if another step has yet to write the file, the kind is derived from its suffix."""
+    file = builder.resolve(path)
+    if file.exists():
+        kind: str = with_location(builder, (*at, "path"), model_refs.kind_of, file)
         return kind
     kinds: list[SourceKind] = [SOURCES.load(name) for name in SOURCES.names()]
-    fitting = [kind.name for kind in kinds if where.suffix.lower() in kind.suffixes]
-    if not fitting or not where.is_relative_to(builder.project.build):
+    matches = [kind.name for kind in kinds if file.suffix.lower() in kind.suffixes]
+    if not matches or not file.is_relative_to(builder.project.build):
         raise builder.file.error((*at, "path"), f"{path}: no such file or folder")
-    return fitting[0]
+    return matches[0]
 
 
 def _code(builder: PlanBuilder, text: str) -> tuple[StepInput, ...]:
-    """The files behind `file.py:function` or `package.module:function`."""
+    """The files that `file.py:function` or `package.module:function` depends on."""
     factory = Factory.parse(text)
     root = builder.project.root
     if factory.where.endswith(".py"):
-        path = builder.given(factory.where)
+        path = builder.resolve(factory.where)
         return code_files(builder, path, path.parent)
     path_of_module = python_dependencies.module_file(factory.where, root)
     if path_of_module is not None:
-        inside = [python_dependencies.module_file(part, root) for part in _packages(factory.where)]
-        files = [read for path in (*inside, path_of_module) if path for read in code_files(builder, path, root)]
+        packages = [python_dependencies.module_file(part, root) for part in _packages(factory.where)]
+        files = [read for path in (*packages, path_of_module) if path for read in code_files(builder, path, root)]
         return tuple(dict.fromkeys(files))
     spec = find_spec(factory.where.partition(".")[0])
     if spec is None or spec.origin is None:
-        return ()  # taking it in will say that there is no such module
+        return ()  # the import step reports the missing module
     origin = Path(spec.origin)
     return (StepInput(str(origin.parent if origin.name == "__init__.py" else origin)),)
 
@@ -159,21 +172,21 @@ def _packages(module: str) -> list[str]:
 
 
 def _model_files(builder: PlanBuilder, entry: ModelEntry, path: str) -> list[StepInput]:
-    """The model's file, and the files that an ONNX model keeps its weights in."""
+    """The model's file, and the external data files of an ONNX model."""
     if entry.is_code:
         return []
-    where = builder.given(path)
-    beside = [where.parent / name for name in _external_files(where)] if where.suffix.lower() == ".onnx" else []
-    return [StepInput(builder.relative(item)) for item in (where, *beside)]
+    file = builder.resolve(path)
+    data_files = [file.parent / name for name in _external_files(file)] if file.suffix.lower() == ".onnx" else []
+    return [StepInput(builder.relative(part)) for part in (file, *data_files)]
 
 
 def _external_files(path: Path) -> tuple[str, ...]:
-    """The names of external data in an ONNX file: entries `location` of its tensors, found without parsing it."""
+    """The external data files of an ONNX file: the `location` entries of its tensors, found without parsing it."""
     if not path.is_file() or path.stat().st_size == 0:
         return ()
     names: dict[str, None] = {}
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for match in _EXTERNAL.finditer(content):
+        for match in _EXTERNAL_LOCATION.finditer(content):
             name = content[match.end() : match.end() + match[1][0]].decode("utf-8", "replace")
             names[name] = None
     return tuple(name for name in names if name.isprintable() and not Path(name).is_absolute())

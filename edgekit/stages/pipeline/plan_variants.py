@@ -1,4 +1,4 @@
-"""From a source to the steps of each of its variants: export, validate, diff, emulate, bench, check."""
+"""Plans the steps of each variant of a source: export, validate, diff, emulate, bench, check."""
 
 from __future__ import annotations
 
@@ -37,64 +37,84 @@ from edgekit.stages.pipeline.plan_builder import (
 )
 
 # What a training writes of its course differs from run to run, and no later step reads it.
-_COURSE = ("history", "training.seconds")
+_TRAINING_LOG_KEYS = ("history", "training.seconds")
 
 
 def variants(
     builder: PlanBuilder, at: Location, entry: ModelEntry, source: PlannedSource
 ) -> Iterator[tuple[Variant, tuple[Route, ...]]]:
-    """What the source is exported to, each with its routes. Raises InputError with the place in the file."""
+    """Select the variants that a source is exported to.
+
+    Args:
+        builder: The plan's builder, which receives a note for every variant that is left out.
+        at: The position of the entry in the file.
+        entry: The model's entry.
+        source: The source.
+
+    Yields:
+        Each variant with its routes.
+
+    Raises:
+        InputError: With file and line: no variants, an invalid pattern, or a named variant that cannot be exported.
+    """
     base = (*at, "variants") if entry.variants is not None else ("variants",)
     texts = builder.config.variants if entry.variants is None else entry.variants
     if not texts:
-        raise builder.file.error(at, "there are no variants to export it to; set variants, here or for the whole file")
-    found: dict[Variant, tuple[Route, ...]] = {}
-    named = entry.framework not in (None, "both") or entry.path is not None
+        raise builder.file.error(
+            at, "no variants to export; set variants in this entry, or at the top of the file for all models"
+        )
+    selected: dict[Variant, tuple[Route, ...]] = {}
+    kind_named = entry.framework not in (None, "both") or entry.path is not None
     for index, text in enumerate(texts):
-        chosen = with_location(builder, (*base, index), routes.parse_selection, (text,), None)
-        reached = _reached(builder, (*base, index), chosen, source, named)
-        unfit = [item for item in reached if _lacks_calibration(entry, item)]
-        if unfit and ":" in text:
-            sentence = f"{text} of {source.model} takes its ranges from real inputs: set calibration or sample"
-            raise builder.file.error((*base, index), sentence)
-        if unfit:
-            left = ", ".join(map(str, unfit))
-            detail = f"left out {left}: no calibration samples; set calibration or sample"
+        selection = with_location(builder, (*base, index), routes.parse_selection, (text,), None)
+        reachable = _reachable_variants(builder, (*base, index), selection, source, kind_named)
+        uncalibrated = [variant for variant in reachable if _lacks_calibration(entry, variant)]
+        if uncalibrated and ":" in text:
+            message = f"{text} of {source.model} needs calibration samples; set calibration or sample"
+            raise builder.file.error((*base, index), message)
+        if uncalibrated:
+            names = ", ".join(map(str, uncalibrated))
+            detail = f"left out {names}: no calibration samples; set calibration or sample"
             builder.notes.append(Noted(f"export {source.label}", detail, warning=True))
-        found |= {item: ways for item, ways in reached.items() if item not in unfit}
-    yield from found.items()
+        selected |= {variant: ways for variant, ways in reachable.items() if variant not in uncalibrated}
+    yield from selected.items()
 
 
-def _reached(
-    builder: PlanBuilder, at: Location, chosen: Any, source: PlannedSource, named: bool
+def _reachable_variants(
+    builder: PlanBuilder, at: Location, selection: Any, source: PlannedSource, kind_named: bool
 ) -> dict[Variant, tuple[Route, ...]]:
-    """Of reference models, a variant that only one twin reaches is no error while the twins are not named."""
-    kinds = (source.kind,) if named else parse_frameworks(None)
+    """The selected variants of the source; if no framework is named, one framework that reaches a variant is enough."""
+    kinds = (source.kind,) if kind_named else parse_frameworks(None)
     ways = with_location(
-        builder, at, lambda: routes.select_variants(kinds, chosen, kinds_named=named, targets_named=True)
+        builder, at, lambda: routes.select_variants(kinds, selection, kinds_named=kind_named, targets_named=True)
     )
-    return {variant: found for kind, variant, found in ways if kind == source.kind}
+    return {variant: variant_routes for kind, variant, variant_routes in ways if kind == source.kind}
 
 
 def _lacks_calibration(entry: ModelEntry, variant: Variant) -> bool:
-    own = entry.path is not None and not (entry.sample or entry.calibration)
-    return own and variant.precision in routes.load_target(variant.target).calibrated
+    without_samples = entry.path is not None and not (entry.sample or entry.calibration)
+    return without_samples and variant.precision in routes.load_target(variant.target).calibrated
 
 
 def artifact_steps(
     builder: PlanBuilder,
     source: PlannedSource,
     variant: Variant,
-    found: tuple[Route, ...],
-    where: tuple[Mapping[str, DeviceProfile | None], Mapping[str, DeviceProfile]],
+    variant_routes: tuple[Route, ...],
+    profiles: tuple[Mapping[str, DeviceProfile | None], Mapping[str, DeviceProfile]],
 ) -> None:
-    """The steps of one variant: export, validate here and on each emulated core, bench on each device, check.
+    """Add the steps of one variant: export, validate, diff, emulate, bench and check.
 
-    `where` are the devices of the bench, and those on whose emulated core it is validated.
+    Args:
+        builder: The plan's builder.
+        source: The source.
+        variant: The variant.
+        variant_routes: The routes that lead from the source to the variant.
+        profiles: The devices of the bench, and those on whose emulated core the variant is validated.
     """
-    devices, emulated = where
+    devices, emulated = profiles
     folder = builder.relative(builder.project.artifact_folder(source.model, source.kind, variant.slug))
-    export = _export(builder, source, variant, found, folder)
+    export = _export(builder, source, variant, variant_routes, folder)
     identity = {"folder": folder, "variant": str(variant), "model": source.model, "kind": source.kind}
     validate = _validate(builder, source, variant, folder, identity)
     validated = {
@@ -109,29 +129,32 @@ def artifact_steps(
         _bench(builder, variant, folder, name, profile, {**identity, "counted": name in counted})
         for name, profile in benched.items()
     ]
-    diffs = [_diff(builder, source, variant, folder, identity)] if _followed(builder, source, variant) else []
-    everywhere = {**identity, "devices": list(benched), "emulated": list(validated), "layers": bool(diffs)}
-    check = _check(builder, source, variant, folder, everywhere)
+    diffs = [_diff(builder, source, variant, folder, identity)] if _has_layer_errors(builder, source, variant) else []
+    artifact = {**identity, "devices": list(benched), "emulated": list(validated), "layers": bool(diffs)}
+    check = _check(builder, source, variant, folder, artifact)
     steps = (export, validate, *validated.values(), *diffs, *emulations, *benches, check)
     for step in steps:
         builder.add(source.at, step)
-    builder.artifacts.append({**everywhere, "steps": [source.step, *(step.name for step in steps)]})
+    builder.artifacts.append({**artifact, "steps": [source.step, *(step.name for step in steps)]})
 
 
 def _source_reads(builder: PlanBuilder, source: PlannedSource, *files: str) -> list[StepInput]:
     folder = builder.relative(builder.project.source_folder(source.model, source.kind))
-    return [StepInput(f"{folder}/{SOURCE_FILE}", without=_COURSE), *(StepInput(f"{folder}/{file}") for file in files)]
+    return [
+        StepInput(f"{folder}/{SOURCE_FILE}", without=_TRAINING_LOG_KEYS),
+        *(StepInput(f"{folder}/{file}") for file in files),
+    ]
 
 
-def _told(builder: PlanBuilder, source: PlannedSource, part: str) -> list[StepInput]:
-    """A part of a reference model's model.toml; a model of one's own has none."""
+def _model_table(builder: PlanBuilder, source: PlannedSource, table: str) -> list[StepInput]:
+    """A table of a reference model's model.toml; users' models have no such file."""
     if source.entry.path is not None:
         return []
-    return [StepInput(builder.relative(builder.project.model_folder(source.model) / "model.toml"), only=(part,))]
+    return [StepInput(builder.relative(builder.project.model_folder(source.model) / "model.toml"), only=(table,))]
 
 
 def _export(
-    builder: PlanBuilder, source: PlannedSource, variant: Variant, found: tuple[Route, ...], folder: str
+    builder: PlanBuilder, source: PlannedSource, variant: Variant, variant_routes: tuple[Route, ...], folder: str
 ) -> Step:
     target = routes.load_target(variant.target)
     options = builder.config.export_options(source.model, str(variant))
@@ -142,7 +165,7 @@ def _export(
     if not calibrated:
         options.pop("calibration_samples", None)
     needed: list[Requirement] = []
-    for route in found:
+    for route in variant_routes:
         needed += target.requires[route.converter_kind]
         for kind in route.steps[:-1]:
             needed += SOURCES.load(kind).requires
@@ -160,7 +183,7 @@ def _export(
         values=to_json_values(
             {
                 "options": {**options, "dims": source.entry.dims},
-                "routes": [route.steps for route in found],
+                "routes": [route.steps for route in variant_routes],
                 "versions": versions(needed),
             }
         ),
@@ -180,7 +203,7 @@ def _validate(
         StepInput(f"{folder}/{GOLDEN_FILE}"),
         *_source_reads(builder, source, TEST_FILE),
     ]
-    reads += _told(builder, source, "tolerances")
+    reads += _model_table(builder, source, "tolerances")
     return Step(
         f"validate {source.label} {variant}",
         StepKind.VALIDATE,
@@ -193,7 +216,7 @@ def _validate(
 
 
 def _validate_on(builder: PlanBuilder, validate: Step, device: str) -> Step:
-    """The same on a device's emulated core."""
+    """The same step on a device's emulated core."""
     file = builder.relative(builder.project.device_file(device))
     return replace(
         validate,
@@ -204,23 +227,23 @@ def _validate_on(builder: PlanBuilder, validate: Step, device: str) -> Step:
     )
 
 
-def _followed(builder: PlanBuilder, source: PlannedSource, variant: Variant) -> bool:
-    """Whether the error of the variant is asked for layer by layer, and can be told."""
+def _has_layer_errors(builder: PlanBuilder, source: PlannedSource, variant: Variant) -> bool:
+    """Return whether the layer-wise diff of the variant is configured, and source and runtime support it."""
     if not any(fnmatchcase(str(variant), pattern) for pattern in builder.config.layers):
         return False
     kind = SOURCES.load(source.kind)
     runtime = _runtime(variant)
-    blind = [what.name for what in (kind, runtime) if not what.exposes_intermediates]
-    if blind:
-        detail = f"left out: {blind[0]} does not show what is computed inside"
+    unsupported = [plugin.name for plugin in (kind, runtime) if not plugin.exposes_intermediates]
+    if unsupported:
+        detail = f"left out: {unsupported[0]} does not expose intermediate tensors"
         builder.notes.append(Noted(f"diff {source.label} {variant}", detail))
-    return not blind
+    return not unsupported
 
 
 def _diff(
     builder: PlanBuilder, source: PlannedSource, variant: Variant, folder: str, identity: Mapping[str, Any]
 ) -> Step:
-    """The error of an artifact, layer by layer, against its source."""
+    """The layer-wise diff of an artifact against its source."""
     kind = SOURCES.load(source.kind)
     needed = (*kind.requires, *_runtime(variant).requires, *routes.load_target(variant.target).reads_with)
     reads = [
@@ -243,6 +266,8 @@ def _runs_emulated(
     builder: PlanBuilder, source: PlannedSource, variant: Variant, name: str, profile: DeviceProfile
 ) -> bool:
     refusal = profile.refuses(variant.target, variant.precision)
+    if refusal:
+        refusal = f"{name} {refusal}"
     if _runtime(variant).name not in pins.RUNTIMES:
         refusal = f"the emulated core does not run {_runtime(variant).name}"
     if refusal:
@@ -260,13 +285,13 @@ def _runs(
 
 
 def _counted(builder: PlanBuilder, variant: Variant, profile: DeviceProfile | None) -> bool:
-    """Whether an inference on the device's emulated core is part of the bench."""
-    asked = builder.config.bench is not None and "emulated" in builder.config.bench.tiers
-    return asked and profile is not None and profile.emulation is not None and _runtime(variant).name in pins.RUNTIMES
+    """Return whether the bench includes a counted inference on the device's emulated core."""
+    enabled = builder.config.bench is not None and "emulated" in builder.config.bench.tiers
+    return enabled and profile is not None and profile.emulation is not None and _runtime(variant).name in pins.RUNTIMES
 
 
 def _device_reads(builder: PlanBuilder, folder: str, device: str) -> list[StepInput]:
-    """What a figure of an artifact under a profile depends on."""
+    """The files that a measurement of an artifact under a profile depends on."""
     reads = [StepInput(f"{folder}/manifest.json"), StepInput(f"{folder}/{GOLDEN_FILE}")]
     if device != HOST:
         file = builder.relative(builder.project.device_file(device))
@@ -276,7 +301,7 @@ def _device_reads(builder: PlanBuilder, folder: str, device: str) -> list[StepIn
 
 def _emulate(builder: PlanBuilder, variant: Variant, folder: str, device: str, identity: Mapping[str, Any]) -> Step:
     bench = builder.config.bench
-    assert bench is not None  # it asks for the tier
+    assert bench is not None  # the tier is listed in [bench]
     label = f"{identity['model']}/{identity['kind']}"
     emulation = {"wheels": pins.WHEELS[pins.wheel_set(_runtime(variant).name)], "layout": pins.LAYOUT}
     return Step(
@@ -305,7 +330,7 @@ def _bench(
     identity: Mapping[str, Any],
 ) -> Step:
     bench = builder.config.bench
-    assert bench is not None  # there are devices
+    assert bench is not None  # the devices are listed in [bench]
     label = f"{identity['model']}/{identity['kind']}"
     reads, after = _device_reads(builder, folder, device), [f"export {label} {variant}"]
     if identity["counted"]:
@@ -315,7 +340,7 @@ def _bench(
     options["emulated"] = "emulated" in bench.tiers and profile is not None and profile.emulation is not None
     options["per_op"] = bench.per_op
     needed = (*_runtime(variant).requires, *routes.load_target(variant.target).reads_with, requirements.NUMPY)
-    if profile is not None and profile.model_flash is not None:  # whether it fits is a matter of its code, too
+    if profile is not None and profile.model_flash is not None:  # the device fit includes the size of the code
         arena_runtime = routes.arena_runtime_of(variant.target)
         needed += arena_runtime.code_size_requires if arena_runtime is not None else ()
     return Step(
@@ -347,15 +372,17 @@ def _check(
         reads.append(StepInput(f"{folder}/{bench_file(device)}"))
         if device != HOST:
             reads.append(StepInput(builder.relative(builder.project.device_file(device)), only=("budgets",)))
-    reads += _told(builder, source, "budgets")
-    # Of a pattern that covers it, the key keeps that it does, and not how it is written.
-    own = [replace(budget, variant="*") for budget in _budgets(builder, source.model) if budget.covers(str(variant))]
+    reads += _model_table(builder, source, "budgets")
+    # The pattern itself is not part of the key: rewriting a pattern that still matches does not repeat the check.
+    budgets = [
+        replace(budget, variant="*") for budget in _budgets(builder, source.model) if budget.covers(str(variant))
+    ]
     return Step(
         f"check {source.label} {variant}",
         StepKind.CHECK,
         f"{folder}/{CHECK_FILE}",
         after=(f"validate {source.label} {variant}",),
         reads=tuple(reads),
-        values=to_json_values({"budgets": [asdict(budget) for budget in own], "versions": versions(())}),
+        values=to_json_values({"budgets": [asdict(budget) for budget in budgets], "versions": versions(())}),
         arguments=identity,
     )

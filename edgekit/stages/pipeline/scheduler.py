@@ -1,4 +1,4 @@
-"""Carrying out the step graph: in parallel, nothing that is up to date, and each failure for itself."""
+"""Executes a step graph in parallel; up-to-date steps are skipped, and a failure blocks only its dependents."""
 
 from __future__ import annotations
 
@@ -20,21 +20,25 @@ from edgekit.stages.context import Context
 from edgekit.stages.pipeline.step_handlers import Render, StepContext, StepOutput, execute_step
 from edgekit.workers.process import stop_all
 
+# A conversion needs several times the model's size in addition to the framework: it holds the model in several forms.
 _MODEL_FACTOR = 6
-"""A model takes several times its size on top of what its process does."""
 
 
 class StepBackend(Protocol):
     """Executes steps elsewhere than on this host, such as on the workers of a cluster."""
 
     def takes(self, step: Step) -> bool:
-        """Whether the backend executes the step."""
+        """Return whether the backend executes the step."""
 
     def slots(self) -> int:
-        """How many steps it executes at the same time."""
+        """Return how many steps it executes at the same time."""
 
     def execute_step(self, step: Step) -> StepOutput:
-        """Execute the step and wait for its result. Raises what the step raises."""
+        """Execute the step and wait for its result.
+
+        Raises:
+            EdgekitError: Any error of the step.
+        """
 
     def stop(self) -> None:
         """Stop what runs there."""
@@ -42,8 +46,15 @@ class StepBackend(Protocol):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Up to so many steps at once, within so much memory; `forced` takes nothing for up to date; `render` turns a
-    report into text of a format; `cluster` takes steps off this host."""
+    """How a graph is executed.
+
+    Attributes:
+        jobs: The largest number of steps that run on this host at the same time.
+        memory_bytes: The memory that these steps may use together, by estimate.
+        forced: Whether steps run even when they are up to date.
+        render: Turns a report into the text of a format.
+        cluster: Executes steps elsewhere, or None.
+    """
 
     jobs: int
     memory_bytes: int
@@ -53,9 +64,19 @@ class RunOptions:
 
 
 def run_graph(context: Context, graph: Graph, book: RunState, options: RunOptions) -> RunResult:
-    """Carries out what is not up to date. Errors of steps are in the outcomes.
+    """Execute the steps that are not up to date.
 
-    Raises Interrupted (Ctrl-C); what was done by then is kept.
+    Args:
+        context: The project, the workers and the event listener.
+        graph: The graph.
+        book: The state of earlier runs, which is updated.
+        options: How the graph is executed.
+
+    Returns:
+        The result of every step in the order of the graph; errors of steps are part of it.
+
+    Raises:
+        Interrupted: The user pressed Ctrl-C. Steps that were completed are recorded.
     """
     started = time.monotonic()
     runner = _Runner(context, graph, book, options)
@@ -69,7 +90,15 @@ def run_graph(context: Context, graph: Graph, book: RunState, options: RunOption
 
 @dataclass
 class RunningStep:
-    """A step that has to run: why, and how much memory it may take. `thread` is set once it runs."""
+    """A step that has to run.
+
+    Attributes:
+        step: The step.
+        key: Its key: the digest of everything that its result depends on.
+        reasons: Why it is not up to date.
+        memory_bytes: The memory that it may take on this host, by estimate.
+        thread: The thread that executes it, once it was started.
+    """
 
     step: Step
     key: StepKey
@@ -80,7 +109,7 @@ class RunningStep:
 
 @dataclass
 class _Runner:
-    """The main thread starts steps and takes their results; each step has a thread, and its work happens in workers."""
+    """Starts steps and collects their results in the main thread; each step has a thread that waits for its worker."""
 
     context: Context
     graph: Graph
@@ -90,36 +119,36 @@ class _Runner:
     ready: dict[str, RunningStep] = field(default_factory=dict)
     running: dict[str, RunningStep] = field(default_factory=dict)
     results: SimpleQueue[tuple[str, StepOutput | BaseException, float]] = field(default_factory=SimpleQueue)
-    latest: str = ""
-    """The subject of the step that ended last."""
+    latest: str = ""  # the subject of the step that ended last
 
     def run(self) -> None:
         try:
             while len(self.ended) < len(self.graph.steps):
                 self._settle()
                 self._start()
-                self._tell()
+                self._emit_overview()
                 if self.running:
-                    self._end(*self.results.get())
+                    self._finish(*self.results.get())
         except BaseException:
             self._stop()
             raise
 
     def _settle(self) -> None:
-        """Finds out which of the steps whose turn has come have to run. Steps are in order: one pass sees all."""
+        """Decide which steps must run, of those whose dependencies have ended; one pass suffices in graph order."""
         for step in self.graph.steps:
             if step.name in self.ended or step.name in self.ready or step.name in self.running:
                 continue
             if any(name not in self.ended for name in step.after if name in self.graph.by_name):
                 continue
-            bad = self._failed(step.after)
-            if bad and not step.kind.runs_last:
-                self.ended[step.name] = StepResult(step.name, step.kind, BLOCKED, (f"{bad[0]} did not get done",))
+            failed = self._failed(step.after)
+            if failed and not step.kind.runs_last:
+                self.ended[step.name] = StepResult(step.name, step.kind, BLOCKED, (f"{failed[0]} did not complete",))
                 continue
             key = self.book.key(step)
-            why = self.book.reasons(step, key, self.options.forced) or tuple(f"{name} did not get done" for name in bad)
-            if why:
-                self.ready[step.name] = RunningStep(step, key, why, self._memory(step))
+            reasons = self.book.reasons(step, key, self.options.forced)
+            reasons = reasons or tuple(f"{name} did not complete" for name in failed)
+            if reasons:
+                self.ready[step.name] = RunningStep(step, key, reasons, self._memory(step))
             else:
                 self.ended[step.name] = self.book.up_to_date(step)
 
@@ -127,27 +156,28 @@ class _Runner:
         return [name for name in names if name in self.ended and self.ended[name].state in (FAILED, BLOCKED)]
 
     def _memory(self, step: Step) -> int:
-        """A rough figure of what it takes of this host's: a framework, and the model several times."""
-        if not step.kind.loads_framework or self._sent(step):
+        """Estimate the step's memory on this host: that of a framework, and several times the model's size."""
+        if not step.kind.loads_framework or self._is_remote(step):
             return 0
         sizes = [_size(self.context.project.root / read.path) for read in step.reads]
         return PROCESS_MEMORY_BYTES + _MODEL_FACTOR * max(sizes, default=0)
 
     def _start(self) -> None:
-        """Starts what fits beside what runs."""
+        """Start the ready steps that the limits allow beside the running ones."""
         while (name := self._next()) is not None:
-            begun = self.running[name] = self.ready.pop(name)
+            running_step = self.running[name] = self.ready.pop(name)
             self.context.emit(Started(name))
-            begun.thread = threading.Thread(target=self._work, args=(begun.step,), name=name, daemon=True)
-            begun.thread.start()
+            running_step.thread = threading.Thread(target=self._work, args=(running_step.step,), name=name, daemon=True)
+            running_step.thread.start()
 
     def _next(self) -> str | None:
-        """What to start now. What measures waits until there is nothing else to do.
+        """Return the name of the step to start now, or None.
 
-        Of the others, first what is about the source that a step has just ended with, whose worker has it loaded, and
-        with it all that its variants share; else what is about one that no running step has.
+        Steps that measure wait until no other step can run. Of the others, those of the source whose step ended last
+        come first, since a worker has that source and its shared intermediate models loaded; then those of sources that
+        no running step uses.
         """
-        busy = {begun.step.subject for begun in self.running.values()}
+        busy = {running_step.step.subject for running_step in self.running.values()}
 
         def rank(name: str) -> tuple[bool, bool, bool]:
             step = self.ready[name].step
@@ -155,26 +185,29 @@ class _Runner:
 
         return next((name for name in sorted(self.ready, key=rank) if self._fits(self.ready[name])), None)
 
-    def _sent(self, step: Step) -> bool:
+    def _is_remote(self, step: Step) -> bool:
         return self.options.cluster is not None and self.options.cluster.takes(step)
 
-    def _fits(self, begun: RunningStep) -> bool:
+    def _fits(self, running_step: RunningStep) -> bool:
         if not self.running:
             return True
-        # Also when the others are sent: the cluster's workers may be on this host.
-        if any(other.step.kind.measures != begun.step.kind.measures for other in self.running.values()):
+        # This includes remote steps, since the cluster's workers may be on this host.
+        if any(other.step.kind.measures != running_step.step.kind.measures for other in self.running.values()):
             return False
-        sent = sum(self._sent(other.step) for other in self.running.values())
-        if self.options.cluster is not None and self._sent(begun.step):
-            return sent < self.options.cluster.slots()
-        taken = sum(other.memory_bytes for other in self.running.values())
-        return len(self.running) - sent < self.options.jobs and taken + begun.memory_bytes <= self.options.memory_bytes
+        n_remote = sum(self._is_remote(other.step) for other in self.running.values())
+        if self.options.cluster is not None and self._is_remote(running_step.step):
+            return n_remote < self.options.cluster.slots()
+        used_bytes = sum(other.memory_bytes for other in self.running.values())
+        return (
+            len(self.running) - n_remote < self.options.jobs
+            and used_bytes + running_step.memory_bytes <= self.options.memory_bytes
+        )
 
     def _work(self, step: Step) -> None:
         started = time.perf_counter()
         result: StepOutput | BaseException
         try:
-            if self.options.cluster is not None and self._sent(step):
+            if self.options.cluster is not None and self._is_remote(step):
                 result = self.options.cluster.execute_step(step)
             else:
                 result = execute_step(
@@ -182,58 +215,62 @@ class _Runner:
                 )
         except OSError as error:
             result = os_error(error, self.context.project.root / step.output)
-        except BaseException as error:  # noqa: BLE001 - the main thread decides what becomes of it
+        except BaseException as error:  # noqa: BLE001 - the main thread handles it
             result = error
         self.results.put((step.name, result, time.perf_counter() - started))
 
-    def _end(self, name: str, result: StepOutput | BaseException, seconds: float) -> None:
-        begun = self.running.pop(name)
-        self.latest = begun.step.subject
+    def _finish(self, name: str, result: StepOutput | BaseException, seconds: float) -> None:
+        running_step = self.running.pop(name)
+        self.latest = running_step.step.subject
         if isinstance(result, StepOutput):
-            self.ended[name] = self._kept(begun, result, seconds)
+            self.ended[name] = self._record(running_step, result, seconds)
             self.context.emit(Finished(name, result.detail))
         elif isinstance(result, (InputError, MissingDependency, StepError)):
             self.context.failures.append(result)
             code = result.exit_code
-            self.ended[name] = StepResult(name, begun.step.kind, FAILED, begun.reasons, seconds, code, str(result))
+            self.ended[name] = StepResult(
+                name, running_step.step.kind, FAILED, running_step.reasons, seconds, code, str(result)
+            )
             self.context.emit(Failed(name, str(result), getattr(result, "stderr_tail", "")))
         else:
             raise result
 
-    def _kept(self, begun: RunningStep, done: StepOutput, seconds: float) -> StepResult:
-        """Writes the record of a step that was carried out."""
-        root, step = self.context.project.root, begun.step
-        seconds = seconds if done.seconds is None else done.seconds
-        outputs = {str(path.relative_to(root) if path.is_relative_to(root) else path): path for path in done.files}
+    def _record(self, running_step: RunningStep, output: StepOutput, seconds: float) -> StepResult:
+        """Write the record of an executed step and return its result."""
+        root, step = self.context.project.root, running_step.step
+        seconds = seconds if output.seconds is None else output.seconds
+        outputs = {str(path.relative_to(root) if path.is_relative_to(root) else path): path for path in output.files}
         record = StepRecord(
             step.name,
             step.kind,
-            begun.key,
+            running_step.key,
             {name: self.book.digests.of(name) for name in outputs},
             seconds,
-            done.code,
-            done.detail,
+            output.code,
+            output.detail,
             tuple(self._failed(step.after)),
             step.arguments,
         )
         self.book.records.save(record)
-        waited_s = self.context.pool.cpu_wait_s.get(step.name, done.cpu_wait_s)
-        return StepResult(step.name, step.kind, DONE, begun.reasons, seconds, done.code, done.detail, waited_s)
+        waited_s = self.context.pool.cpu_wait_s.get(step.name, output.cpu_wait_s)
+        return StepResult(
+            step.name, step.kind, DONE, running_step.reasons, seconds, output.code, output.detail, waited_s
+        )
 
-    def _tell(self) -> None:
+    def _emit_overview(self) -> None:
         waiting = [step.name for step in self.graph.steps if step.name not in self.ended | self.running]
         counts = len(self.ended), len(self.graph.steps)
         self.context.emit(Overview("", *counts, tuple(self.running), tuple(waiting)))
 
     def _stop(self) -> None:
-        """Ends what runs and waits for its threads: they remove what is half written."""
+        """Stop all running steps and wait for their threads, which remove partial files."""
         self.context.pool.stop()
         if self.options.cluster is not None:
             self.options.cluster.stop()
-        for begun in self.running.values():
-            while begun.thread is not None and begun.thread.is_alive():
-                stop_all()  # again: a thread may have been about to start a process
-                begun.thread.join(0.05)
+        for running_step in self.running.values():
+            while running_step.thread is not None and running_step.thread.is_alive():
+                stop_all()  # repeated, since a thread may have been about to start a process
+                running_step.thread.join(0.05)
 
 
 def _size(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Executing one step of the graph: one handler a kind calls the stage's function with the step's values."""
+"""Executes single steps: the handler of a step's kind calls the stage's function with the step's values."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ from edgekit.stages.validation.diff import summary as diff_summary
 from edgekit.stages.validation.validate import EMULATED, FLIPS_FILE, validate_on, validate_one
 from edgekit.stages.validation.validate import summary as validate_summary
 
+# The `schema_version` of check.json.
 CHECK_SCHEMA = 1
 Render = Callable[[str, Report], str]
 
@@ -53,8 +54,8 @@ class StepOutput:
         detail: The result in a few words.
         files: The files that the step wrote.
         code: 1 where a check failed, else 0.
-        seconds: Of a step that another host executed: how long it took there.
-        cpu_wait_s: Of such a step: how many of these seconds it was ready to run and had no core.
+        seconds: For a remote step: its duration on the other host.
+        cpu_wait_s: For a remote step: the part of these seconds in which it was ready to run but had no core.
     """
 
     detail: str
@@ -83,12 +84,12 @@ class StepContext:
     render: Render
 
     def path(self, text: str) -> Path:
-        """Resolve a path of the graph, or of edgekit.toml."""
+        """Return a path of the graph or of edgekit.toml as an absolute path."""
         return self.context.project.root / Path(text).expanduser()
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """What the step's result depends on beside files."""
+        """The values that the step's result depends on, beside files."""
         return self.step.values
 
     @property
@@ -98,12 +99,12 @@ class StepContext:
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """What the execution needs and the result does not depend on."""
+        """The values that the execution needs and the result does not depend on."""
         return self.step.arguments
 
     @property
     def output(self) -> Path:
-        """The file that is there when the step is done."""
+        """The file that exists once the step is completed."""
         return self.path(self.step.output)
 
     @property
@@ -112,11 +113,19 @@ class StepContext:
         return tuple(sorted(path for path in self.path(self.step.folder).rglob("*") if path.is_file()))
 
     def load_artifact(self) -> Artifact:
-        """Load the artifact that the step is about."""
+        """Load the artifact that the step processes.
+
+        Raises:
+            InputError: The artifact is missing or damaged.
+        """
         return load_artifact(self.path(self.arguments["folder"]))
 
     def profile(self, device: str) -> DeviceProfile:
-        """Load a device's profile."""
+        """Load a device's profile.
+
+        Raises:
+            InputError: The device is unknown, or its profile is invalid.
+        """
         return load_profile(self.context.project.device_file(device))
 
 
@@ -127,11 +136,15 @@ class StepHandler(ABC):
 
     @abstractmethod
     def execute(self, step: StepContext) -> StepOutput:
-        """Execute the step. Raises what its stage raises."""
+        """Execute the step.
+
+        Raises:
+            EdgekitError: Any error of the stage.
+        """
 
 
 class TrainHandler(StepHandler):
-    """Trains a reference model, from its latest checkpoint where there is a usable one."""
+    """Trains a reference model, and resumes from its latest checkpoint if that is usable."""
 
     kind = StepKind.TRAIN
 
@@ -146,8 +159,8 @@ class TrainHandler(StepHandler):
         if step.context.project.checkpoint_folder(model, framework).exists():
             try:
                 source = train(train_options(resume=True))
-            except InputError as error:  # the checkpoint is damaged, or of other options or code
-                step.context.emit(Noted(step.step.name, f"starting anew: {error}"))
+            except InputError as error:  # the checkpoint is damaged, or was written with other options or code
+                step.context.emit(Noted(step.step.name, f"starting from scratch: {error}"))
                 source = train(train_options())
         else:
             source = train(train_options())
@@ -176,7 +189,7 @@ class ImportHandler(StepHandler):
 
 
 def _from_root(step: StepContext, text: str) -> str:
-    """A path, alone or before `:function`, resolved from the root; the name of a module as it is."""
+    """Resolve a path, alone or before `:function`, from the project's root; leave the name of a module unchanged."""
     path, _, function = text.rpartition(":")
     if path.endswith(".py"):
         return f"{step.path(path)}:{function}"
@@ -242,7 +255,7 @@ class EmulateHandler(StepHandler):
         device, options = step.arguments["device"], EmulationOptions(**step.options)
         profile, artifact = step.profile(device), step.load_artifact()
         shortage = why_exceeds_device(step.context, artifact, profile)
-        if shortage is not None:  # nothing is counted, and the bench makes the run fail
+        if shortage is not None:  # nothing is counted here; the bench step fails the run
             return StepOutput(f"{artifact.label} does not fit {device}: {shortage}", ())
         record = emulate_one(step.context, artifact, emulator.open_guest(device, profile), options)
         return StepOutput(emulation_summary(record), (step.output,))
@@ -258,9 +271,7 @@ class BenchHandler(StepHandler):
         profile = None if device == HOST else step.profile(device)
         artifact = step.load_artifact()
         shortage = why_exceeds_device(step.context, artifact, profile)
-        if (
-            shortage is not None
-        ):  # known before it is run: nothing is measured, and the run reports that it does not fit
+        if shortage is not None:  # nothing is measured: a model that does not fit the device fails the run
             return StepOutput(f"{artifact.label} does not fit {device}: {shortage}", (), EXIT_CHECK_FAILED)
         counted = step.arguments["counted"]
         emulated = load_emulation(artifact.folder / emulation_file(device)).emulated if counted else None
@@ -269,7 +280,7 @@ class BenchHandler(StepHandler):
 
 
 class CheckHandler(StepHandler):
-    """Judges an artifact's results by the budgets."""
+    """Evaluates an artifact's results against the budgets."""
 
     kind = StepKind.CHECK
 
@@ -284,12 +295,12 @@ class CheckHandler(StepHandler):
             "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in verdicts],
         }
         write_json(step.output, data)
-        detail = "; ".join(verdict.sentence for verdict in failed) or f"{len(verdicts)} rules kept"
+        detail = "; ".join(verdict.sentence for verdict in failed) or f"{len(verdicts)} rules passed"
         return StepOutput(detail, (step.output,), EXIT_CHECK_FAILED if failed else EXIT_OK)
 
 
 class ReportHandler(StepHandler):
-    """Writes a report of what the steps before it found."""
+    """Writes a report of the results of the steps before it."""
 
     kind = StepKind.REPORT
 
@@ -315,14 +326,14 @@ class TrackHandler(StepHandler):
 
 
 def _gather(step: StepContext) -> Report:
-    """The report of the artifacts whose exports did not fail."""
+    """Gather the report of the artifacts whose export did not fail."""
     rows = []
     for entry in step.arguments["artifacts"]:
         identity = {key: entry[key] for key in ("model", "kind", "variant")}
         export_step, check_step = (step.graph.find(kind, **identity) for kind in (StepKind.EXPORT, StepKind.CHECK))
         if export_step is not None and export_step.name in step.failed:
             continue
-        # Without a check step there are no budgets: the user may have asked for some of the steps only.
+        # Without a check step there are no budgets: the user may have selected only some of the steps.
         budgets = [Budget(**budget) for budget in check_step.values["budgets"]] if check_step else []
         artifact = load_artifact(step.path(entry["folder"]))
         rows.append(
@@ -351,7 +362,17 @@ STEP_HANDLERS: Mapping[StepKind, StepHandler] = {
 
 
 def execute_step(step: StepContext) -> StepOutput:
-    """Execute the step by the handler of its kind. Raises what its stage raises."""
+    """Execute the step with the handler of its kind.
+
+    Args:
+        step: The step with its context.
+
+    Returns:
+        The step's result.
+
+    Raises:
+        EdgekitError: Any error of the stage.
+    """
     if not step.step.folder:
-        step.output.unlink(missing_ok=True)  # what an earlier run left is not this run's result
+        step.output.unlink(missing_ok=True)  # an output of an earlier run must not count as this run's result
     return STEP_HANDLERS[step.step.kind].execute(step)

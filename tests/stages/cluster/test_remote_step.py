@@ -1,4 +1,4 @@
-"""What a process of a cluster refuses to do."""
+"""Which requests a worker process of a cluster rejects, and how the content store handles damaged files."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from edgekit.stages.cluster import remote_step
 from edgekit.stages.cluster.content_store import ContentStore
 
 
-def test_a_folder_that_is_not_shared_is_told(tmp_path):
-    assert "does not see" in remote_step.incompatibility(str(tmp_path), "build/.edgekit/x.token", {})
+def test_a_folder_that_is_not_shared_is_reported(tmp_path):
+    assert f"cannot see {tmp_path}" in remote_step.incompatibility(str(tmp_path), "build/.edgekit/x.token", {})
     (tmp_path / "x.token").touch()
     assert remote_step.incompatibility(str(tmp_path), "x.token", {"numpy": np.__version__}) == ""
     assert remote_step.incompatibility("", "x.token", {}) == ""
 
 
 def test_other_versions_are_refused():
-    """A figure would be filed under versions that it was not made with."""
-    assert remote_step.incompatibility("", "", {"numpy": "0.1"}) == f"has numpy {np.__version__} where this run has 0.1"
+    """Otherwise a result would be recorded with versions that did not produce it."""
+    assert (
+        remote_step.incompatibility("", "", {"numpy": "0.1"})
+        == f"needs numpy 0.1, but {np.__version__} is installed there"
+    )
     assert (
         remote_step.incompatibility("", "", {"nothing-like-it": "1"})
-        == "has nothing-like-it not at all where this run has 1"
+        == "needs nothing-like-it 1, but it is not installed there"
     )
-    assert "has python" in remote_step.incompatibility("", "", {"python": "2.7"})
+    assert "needs python 2.7, but" in remote_step.incompatibility("", "", {"python": "2.7"})
 
 
-def test_a_store_hands_out_what_was_put_there(tmp_path):
+def test_a_store_returns_what_was_put_there(tmp_path):
     store = ContentStore((tmp_path / "store").as_uri())
     store.probe()
     path = tmp_path / "a.bin"
@@ -38,24 +41,24 @@ def test_a_store_hands_out_what_was_put_there(tmp_path):
         store.put(path, digest)
     store.get(digest, tmp_path / "deep/b.bin")
     assert (tmp_path / "deep/b.bin").read_bytes() == b"some bytes"
-    assert len([item for item in (tmp_path / "store").rglob("*") if item.is_file()]) == 1
+    assert len([path for path in (tmp_path / "store").rglob("*") if path.is_file()]) == 1
 
 
-def test_a_store_hands_out_nothing_damaged_or_gone(tmp_path):
+def test_a_store_reports_damaged_and_missing_files(tmp_path):
     store = ContentStore(str(tmp_path / "store"))
     path = tmp_path / "a.bin"
     path.write_bytes(b"some bytes")
     digest = sha256_file(path)
     store.put(path, digest)
-    kept = next(item for item in (tmp_path / "store").rglob("*") if item.is_file())
-    kept.write_bytes(b"some bytez")
-    for sentence in ("is damaged", "any more"):
-        with pytest.raises(StepFailed, match=sentence):
+    stored = next(path for path in (tmp_path / "store").rglob("*") if path.is_file())
+    stored.write_bytes(b"some bytez")
+    for message in ("was damaged", "no longer has"):
+        with pytest.raises(StepFailed, match=message):
             store.get(digest, tmp_path / "b.bin")
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["a.bin", "store"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "store"]
 
 
-def test_a_store_that_cannot_be_written_is_told(tmp_path):
+def test_a_store_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     store = ContentStore(str(tmp_path / "file"))
     with pytest.raises(InputError, match="cannot write to the store"):

@@ -1,6 +1,6 @@
-"""From edgekit.toml to keys: each thing that is said, and each file that is named, is in the keys of the right steps.
+"""From edgekit.toml to step keys: every setting and every named file is part of the keys of the right steps.
 
-Nothing is carried out: what a run does follows from the keys.
+No step is executed: the keys decide which steps a run executes.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def keys(root):
     return {step.name: book.key(step).digest for step in graph.steps}
 
 
-def changed(root, change):
+def changed_keys(root, change):
     before = keys(root)
     change(root)
     after = keys(root)
@@ -136,10 +136,10 @@ FILES = {
 
 @pytest.mark.parametrize(("name", "expected"), FILES.items(), ids=FILES)
 def test_a_flipped_bit_of_a_file_is_in_the_keys_of_the_steps_that_read_it(root, name, expected):
-    assert changed(root, flip(name)) == expected
+    assert changed_keys(root, flip(name)) == expected
 
 
-SAID = {
+SETTINGS = {
     "inputs": ('"x:batch,8:float32"', '"x:batch,9:float32"', {"import net/torch"}),
     "image_range": ("[0.0, 1.0]", "[0.0, 2.0]", {"import net/torch"}),
     "dims": ("batch = 1", "batch = 2", {"import net/torch"} | EXPORTS),
@@ -157,9 +157,9 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize(("old", "new", "expected"), SAID.values(), ids=SAID)
-def test_what_is_said_is_in_the_keys_of_the_steps_that_it_is_about(root, old, new, expected):
-    assert changed(root, edit(old, new)) == expected
+@pytest.mark.parametrize(("old", "new", "expected"), SETTINGS.values(), ids=SETTINGS)
+def test_a_setting_is_in_the_keys_of_the_steps_that_depend_on_it(root, old, new, expected):
+    assert changed_keys(root, edit(old, new)) == expected
 
 
 DEVICE = {
@@ -170,18 +170,18 @@ DEVICE = {
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), DEVICE.values(), ids=DEVICE)
-def test_what_a_device_s_profile_says_is_in_the_keys_of_bench_or_check(root, old, new, expected):
-    assert changed(root, edit(old, new, "device_profiles/board.toml")) == expected
+def test_a_device_profile_is_in_the_keys_of_bench_or_check(root, old, new, expected):
+    assert changed_keys(root, edit(old, new, "device_profiles/board.toml")) == expected
 
 
 ON_BOARD = {f"validate {name} on board" for name in (*NET, SECOND)}
 
 
-def test_validating_on_a_core_is_a_step_of_each_artifact_that_check_and_report_read(root):
-    asked = edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "onnx:int8"]\nvalidate_on = ["board"]')
+def test_validation_on_an_emulated_core_is_a_step_per_artifact_that_check_and_report_read(root):
+    enable = edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "onnx:int8"]\nvalidate_on = ["board"]')
     checks = {f"check {name}" for name in (*NET, SECOND)}
-    assert changed(root, asked) == ON_BOARD | checks | {"report json r.json"}
-    assert changed(root, edit("clock_mhz = 1500", "clock_mhz = 1600", "device_profiles/board.toml")) == {
+    assert changed_keys(root, enable) == ON_BOARD | checks | {"report json r.json"}
+    assert changed_keys(root, edit("clock_mhz = 1500", "clock_mhz = 1600", "device_profiles/board.toml")) == {
         *(name for name in BENCHES if name.endswith("board")),
         *ON_BOARD,
     }
@@ -191,71 +191,73 @@ def test_validating_on_a_core_is_a_step_of_each_artifact_that_check_and_report_r
     assert f"export {SECOND}" in step.after
 
 
-def test_counting_on_a_core_is_a_step_of_its_own_before_the_bench_that_takes_it_up(root):
-    asked = edit("threads = 1", 'threads = 1\ntiers = ["host", "emulated"]')
+def test_counting_on_an_emulated_core_is_a_step_before_the_bench_that_reads_it(root):
+    enable = edit("threads = 1", 'threads = 1\ntiers = ["host", "emulated"]')
     counted = {f"emulate {name} on board" for name in (*NET, SECOND)}
     on_board = {name for name in BENCHES if name.endswith("board")}
     after = {f"check {name}" for name in (*NET, SECOND)} | {"report json r.json"}
-    found = changed(root, asked)
-    assert counted | on_board <= found <= counted | on_board | after
+    names = changed_keys(root, enable)
+    assert counted | on_board <= names <= counted | on_board | after
     graph = plan(Project(root), load_project(root)).graph
     step, bench = graph.by_name[f"emulate {SECOND} on board"], graph.by_name[f"bench {SECOND} on board"]
     assert (step.output, step.kind.measures) == ("build/second/keras/onnx-float32/emulated-board.json", False)
     assert (step.name in bench.after, bench.kind.measures) == (True, True)
-    assert changed(root, edit("min_runs = 50", "min_runs = 60")) == BENCHES  # and nothing is counted anew
-    assert changed(root, edit("threads = 1", "threads = 2")) == counted | BENCHES
-    assert changed(root, edit("clock_mhz = 1500", "clock_mhz = 1600", "device_profiles/board.toml")) == (
+    assert changed_keys(root, edit("min_runs = 50", "min_runs = 60")) == BENCHES  # and no inference is counted again
+    assert changed_keys(root, edit("threads = 1", "threads = 2")) == counted | BENCHES
+    assert changed_keys(root, edit("clock_mhz = 1500", "clock_mhz = 1600", "device_profiles/board.toml")) == (
         counted | on_board
     )
 
 
-def test_error_by_layer_is_a_step_of_what_is_asked_for_that_reports_read(root):
-    asked = edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "onnx:int8"]\nlayers = ["*:int8"]')
-    assert changed(root, asked) == {f"diff {NET[1]}", "report json r.json"}
+def test_layer_errors_are_a_step_of_the_selected_variants_that_reports_read(root):
+    enable = edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "onnx:int8"]\nlayers = ["*:int8"]')
+    assert changed_keys(root, enable) == {f"diff {NET[1]}", "report json r.json"}
     graph = plan(Project(root), load_project(root)).graph
     step = graph.by_name[f"diff {NET[1]}"]
     assert step.output == "build/net/torch/onnx-int8/layers.json"
     assert {f"export {NET[1]}", "import net/torch"} <= set(step.after)
-    assert changed(root, flip("code/net.py")) >= {f"diff {NET[1]}"}
-    assert changed(root, edit('layers = ["*:int8"]', 'layers = ["onnx:i*"]')) == set()
+    assert changed_keys(root, flip("code/net.py")) >= {f"diff {NET[1]}"}
+    assert changed_keys(root, edit('layers = ["*:int8"]', 'layers = ["onnx:i*"]')) == set()
 
 
-def test_what_does_not_show_its_inside_is_noted_and_left_out(root):
+def test_variants_that_do_not_expose_intermediates_are_noted_and_left_out(root):
     edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "executorch"]\nlayers = ["*:float32"]')(root)
-    made = plan(Project(root), load_project(root))
-    diffs = {step.name for step in made.graph.steps if step.kind == "diff"}
+    cached_plan = plan(Project(root), load_project(root))
+    diffs = {step.name for step in cached_plan.graph.steps if step.kind == "diff"}
     assert diffs == {f"diff {NET[0]}", f"diff {SECOND}"}
-    told = {note.step: note.detail for note in made.notes}
-    assert told["diff net/torch executorch:float32"] == "left out: executorch does not show what is computed inside"
+    details = {note.step: note.detail for note in cached_plan.notes}
+    assert details["diff net/torch executorch:float32"] == "left out: executorch does not expose intermediate tensors"
 
 
-def test_what_no_core_runs_is_noted_and_left_out(root):
+def test_variants_without_an_emulated_runtime_are_noted_and_left_out(root):
     edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "executorch:float32"]\nvalidate_on = ["board"]')(root)
-    made = plan(Project(root), load_project(root))
-    assert "left out: the emulated core does not run executorch" in [note.detail for note in made.notes]
-    on_board = {step.name for step in made.graph.steps if step.kind == "validate" and step.name.endswith(" on board")}
+    cached_plan = plan(Project(root), load_project(root))
+    assert "left out: the emulated core does not run executorch" in [note.detail for note in cached_plan.notes]
+    on_board = {
+        step.name for step in cached_plan.graph.steps if step.kind == "validate" and step.name.endswith(" on board")
+    }
     assert on_board == {f"validate {NET[0]} on board", f"validate {SECOND} on board"}
 
 
-def test_one_variant_more_or_less_changes_no_other(root):
-    more = changed(root, edit('"onnx:int8"]', '"onnx:int8", "onnx:float16"]'))
+def test_adding_or_removing_a_variant_does_not_change_the_keys_of_the_others(root):
+    more = changed_keys(root, edit('"onnx:int8"]', '"onnx:int8", "onnx:float16"]'))
     assert {name for name in more if "float16" not in name} == {"report json r.json"}
-    less = changed(root, edit('"onnx:int8", "onnx:float16"]', '"onnx:int8"]'))
+    less = changed_keys(root, edit('"onnx:int8", "onnx:float16"]', '"onnx:int8"]'))
     assert more == less
 
 
 def test_each_step_comes_after_those_whose_files_it_reads(root):
     graph = plan(Project(root), load_project(root)).graph
-    seen: set[str] = set()
+    earlier: set[str] = set()
     for step in graph.steps:
-        assert {writer.name for read in step.reads if (writer := graph.writer(read.path))} <= set(step.after) <= seen
-        seen.add(step.name)
+        assert {writer.name for read in step.reads if (writer := graph.writer(read.path))} <= set(step.after) <= earlier
+        earlier.add(step.name)
     assert graph.by_name[f"bench {NET[0]} on host"].kind.measures
     assert graph.steps[-1].kind.runs_last
 
 
-def test_what_a_device_does_not_run_is_noted_and_left_out(root):
+def test_variants_that_a_device_does_not_run_are_noted_and_left_out(root):
     edit('devices = ["board", "host"]', 'devices = ["stm32l4r5-nucleo"]')(root)
-    made = plan(Project(root), load_project(root))
-    assert not [step for step in made.graph.steps if step.kind == "bench"]
-    assert "left out: stm32l4r5-nucleo runs tflite only" in [note.detail for note in made.notes]
+    cached_plan = plan(Project(root), load_project(root))
+    assert not [step for step in cached_plan.graph.steps if step.kind == "bench"]
+    assert "left out: stm32l4r5-nucleo runs tflite only" in [note.detail for note in cached_plan.notes]

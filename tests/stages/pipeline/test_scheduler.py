@@ -1,4 +1,4 @@
-"""The scheduler, with steps that only wait: what runs beside what, and what becomes of the others when one fails."""
+"""The scheduler, with steps that only wait: which steps run concurrently, and which run after a failure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def step(name, *reads, kind="export"):
 
 
 class Stage:
-    """Carries out steps as a test says, and keeps what ran beside what."""
+    """Stand-in for `execute_step`: runs a test's actions and records which steps ran concurrently."""
 
     def __init__(self, root):
         self.root = root
@@ -65,24 +65,24 @@ def stage(tmp_path, monkeypatch):
 
 @pytest.fixture
 def go(tmp_path, stage, events: list[Event]):
-    def carry(*steps, jobs=2, memory=2**40):
+    def run(*steps, jobs=2, memory=2**40):
         graph = build_graph(steps, lambda name: name)
         records = StepRecords(tmp_path / "build")
         with WorkerPool() as pool, records.locked(lambda _process: None):
             context = Context(Project(tmp_path), pool, events.append)
             book = RunState(records, records.digests(tmp_path))
             ran = running.run_graph(context, graph, book, RunOptions(jobs, memory, False, lambda _name, _report: ""))
-        return {item.step: item for item in ran.outcomes}, ran
+        return {outcome.step: outcome for outcome in ran.outcomes}, ran
 
-    return carry
+    return run
 
 
 def states(outcomes):
-    return {name: item.state for name, item in outcomes.items()}
+    return {name: outcome.state for name, outcome in outcomes.items()}
 
 
 def meeting(count):
-    """An action that ends only when so many steps run at a time."""
+    """Return an action that ends only when `count` steps run at the same time."""
     barrier = threading.Barrier(count)
     return lambda: barrier.wait(20)
 
@@ -91,11 +91,11 @@ def about(name, model):
     return replace(step(name), arguments={"model": model, "kind": "keras"})
 
 
-def test_steps_about_one_source_follow_one_another_beside_those_of_another(stage, go):
-    """So that a worker loads a source once, and does once what its variants share."""
+def test_steps_of_one_source_run_one_after_another_and_beside_those_of_another_source(stage, go):
+    """A worker then loads a source once, and computes once what its variants share."""
     steps = [about(f"{model}{number}", model) for model in "abc" for number in range(4)]
-    for item in steps:
-        stage.actions[item.name] = lambda: time.sleep(0.02)
+    for each in steps:
+        stage.actions[each.name] = lambda: time.sleep(0.02)
     go(*steps)
     first, second = stage.ran[0][0], stage.ran[1][0]
     assert {first, second} == {"a", "b"}
@@ -104,7 +104,7 @@ def test_steps_about_one_source_follow_one_another_beside_those_of_another(stage
         assert {other[0] for other in stage.beside[name]} <= {"a", "b"} - {name[0]}
 
 
-def test_steps_run_beside_one_another_up_to_the_number_of_jobs(stage, go):
+def test_steps_run_concurrently_up_to_the_number_of_jobs(stage, go):
     stage.actions = dict.fromkeys(("a", "b"), meeting(2))
     outcomes, _ = go(step("a"), step("b"), step("c"), step("d"), jobs=2)
     assert set(states(outcomes).values()) == {DONE}
@@ -115,14 +115,14 @@ def test_steps_run_beside_one_another_up_to_the_number_of_jobs(stage, go):
     assert all(not others for others in stage.beside.values())
 
 
-def test_memory_bounds_what_runs_beside_one_another(stage, go, tmp_path):
+def test_memory_limits_which_steps_run_concurrently(stage, go, tmp_path):
     stage.actions = dict.fromkeys("ab", lambda: time.sleep(0.05))
     go(step("a"), step("b"), memory=PROCESS_MEMORY_BYTES)
     assert stage.beside == {"a": set(), "b": set()}
 
 
-def test_what_measures_runs_after_what_else_can_run_and_beside_nothing_else(stage, go):
-    """Beside one another they may: they take turns."""
+def test_measuring_steps_run_last_and_only_beside_other_measuring_steps(stage, go):
+    """They may run concurrently, since the measurement lock makes them take turns."""
     stage.actions = dict.fromkeys("xyz", lambda: time.sleep(0.02)) | dict.fromkeys(("m1", "m2"), meeting(2))
     measures = [step(name, "out/x", kind="bench") for name in ("m1", "m2")]
     go(*measures, step("x"), step("y"), step("z", "out/y"), jobs=4)
@@ -130,7 +130,7 @@ def test_what_measures_runs_after_what_else_can_run_and_beside_nothing_else(stag
     assert set(stage.ran[-2:]) == {"m1", "m2"}
 
 
-def test_a_failure_stops_only_what_follows_and_the_code_is_the_gravest(stage, go, events):
+def test_a_failure_blocks_only_the_steps_after_it_and_the_exit_code_is_the_most_severe(stage, go, events):
     def crash():
         raise StepCrashed("a: it crashed", step="a")
 
@@ -156,17 +156,17 @@ def test_a_failure_stops_only_what_follows_and_the_code_is_the_gravest(stage, go
         "after c": DONE,
         "r": DONE,
     }
-    assert outcomes["far"].reasons == ("after a did not get done",)
+    assert outcomes["far"].reasons == ("after a did not complete",)
     assert ran.exit_code == 4
     assert {event.step for event in events if isinstance(event, Failed)} == {"a", "b"}
     stage.actions.clear()
     again, ran = go(*chain, Step("r", "report", "out/r", after=("far", "after c")))
-    assert {name for name, item in again.items() if item.state == DONE} == {"a", "after a", "far", "b", "r"}
+    assert {name for name, outcome in again.items() if outcome.state == DONE} == {"a", "after a", "far", "b", "r"}
     assert again["r"].reasons == ("far had failed",)
     assert ran.exit_code == 0
 
 
-def test_a_step_that_writes_the_same_again_stops_the_wave(stage, go, tmp_path):
+def test_a_step_that_reproduces_its_output_does_not_cause_its_dependents_to_run(stage, go, tmp_path):
     (tmp_path / "in").write_text("1")
     steps = step("a", "in"), step("b", "out/a"), step("c", "out/b")
     go(*steps)
@@ -177,34 +177,35 @@ def test_a_step_that_writes_the_same_again_stops_the_wave(stage, go, tmp_path):
     assert states(outcomes) == {"a": DONE, "b": UP_TO_DATE, "c": UP_TO_DATE}
 
 
-def test_a_dry_run_names_what_may_follow(stage, go, tmp_path):
+def test_a_dry_run_names_the_steps_that_may_have_to_run(stage, go, tmp_path):
     (tmp_path / "in").write_text("1")
     steps = step("a", "in"), step("b", "out/a"), step("c")
     go(*steps)
     (tmp_path / "in").write_text("2")
     records = StepRecords(tmp_path / "build")
-    found = dry_run(build_graph(steps, lambda name: name), RunState(records, records.digests(tmp_path)), False)
-    assert {item.step: item.reasons for item in found} == {
+    outcomes = dry_run(build_graph(steps, lambda name: name), RunState(records, records.digests(tmp_path)), False)
+    assert {outcome.step: outcome.reasons for outcome in outcomes} == {
         "a": ("in changed",),
         "c": (),
         "b": ("a runs before it, and may write something else",),
     }
 
 
-def test_an_error_that_nobody_foresaw_stops_the_run_and_keeps_what_was_done(stage, go, tmp_path):
-    def stumble():
+def test_an_unexpected_error_stops_the_run_and_keeps_completed_steps(stage, go, tmp_path):
+    def fail():
         raise ZeroDivisionError("a bug")
 
-    stage.actions = {"b": stumble}
+    stage.actions = {"b": fail}
     with pytest.raises(ZeroDivisionError):
         go(step("a"), step("b", "out/a"))
     assert StepRecords(tmp_path / "build").load("a") is not None
     assert StepRecords(tmp_path / "build").load("b") is None
 
 
-def test_events_tell_what_runs_and_what_waits(go, events):
+def test_events_report_running_and_waiting_steps(go, events):
     go(step("a"), step("b", "out/a"))
-    seen = [event for event in events if isinstance(event, Overview)]
-    assert (seen[0].done, seen[0].total, seen[0].running, seen[0].waiting) == (0, 2, ("a",), ("b",))
-    assert (seen[-1].done, seen[-1].waiting) == (1, ())
+    overviews = [event for event in events if isinstance(event, Overview)]
+    first, last = overviews[0], overviews[-1]
+    assert (first.done, first.total, first.running, first.waiting) == (0, 2, ("a",), ("b",))
+    assert (last.done, last.waiting) == (1, ())
     assert [event.step for event in events if isinstance(event, Finished)] == ["a", "b"]
