@@ -120,7 +120,7 @@ def _options(session: CommandSession, **options: Any) -> TuneOptions:
 
     device, tier = options["device"], options["tier"]
     if tier == "emulated" and device is None:
-        raise InputError("this host as it is has no emulated tier; name a device: --device NAME")
+        raise InputError("the emulated tier needs a device; pass --device NAME")
     latency_s = _parsed("--max-latency", options["max_latency"], parse_seconds)
     return TuneOptions(
         max_drop=_parsed("--max-drop", options["max_drop"], parse_share) or 0.0,

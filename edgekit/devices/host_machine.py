@@ -1,4 +1,4 @@
-"""The `host` tier: this machine, constrained as far as it can be. Exact for this host only."""
+"""The `host` tier: this machine with the threads and memory limit of a device profile."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the command that finds nothing to do needs this host's name, and no profile
+if TYPE_CHECKING:  # a run with nothing to do needs this host's name only; the import of profiles costs time
     from edgekit.config.device_profile import DeviceProfile
 
 
 @dataclass(frozen=True)
 class HostPlan:
-    """Cores and threads that a bench gets. `note` says what the profile wanted and this host does not have."""
+    """The resources of a bench on this host.
+
+    Attributes:
+        cpus: The cores that the process is pinned to; None where the system cannot pin.
+        threads: The number of threads.
+        memory_limit_bytes: The limit of the process's memory, or None.
+        note: Where this host has fewer cores than requested: a sentence that says so.
+    """
 
     cpus: tuple[int, ...] | None
     threads: int
@@ -24,23 +31,29 @@ class HostPlan:
 
 
 def available_cpus() -> tuple[int, ...]:
-    """The cores that this process may use."""
+    """Return the numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
 
 
 def plan(profile: DeviceProfile | None, threads: int | None) -> HostPlan:
-    """Threads as asked for, else as the profile says, but no more than there are cores: more would spin, not compute.
+    """Choose cores, threads and the memory limit of a bench.
 
-    One core is taken for each thread, from the end: interrupts gather on the first ones. The memory limit is the
-    profile's, except for microcontrollers, whose memory would not hold this host's runtime.
+    Args:
+        profile: The device profile, or None for this host without one.
+        threads: The requested number of threads; None for the profile's, or 1 without a profile.
+
+    Returns:
+        The plan. It has at most as many threads as there are cores, since additional threads would only spin.
     """
     cpus = available_cpus()
-    wanted = threads or (profile.run.threads if profile else 1)
-    count = min(wanted, len(cpus))
-    note = f"{wanted} threads were asked for; this host has {_cores(len(cpus))}" if count < wanted else ""
+    requested = threads or (profile.run.threads if profile else 1)
+    count = min(requested, len(cpus))
+    note = f"{requested} threads were requested, but this host has {_cores(len(cpus))}" if count < requested else ""
+    # A microcontroller's memory would not even hold this host's runtime.
     limit = profile.run.memory_limit if profile is not None and profile.kind != "microcontroller" else None
+    # The last cores: the kernel handles most interrupts on the first ones.
     return HostPlan(cpus[-count:] if hasattr(os, "sched_setaffinity") else None, count, limit, note)
 
 
@@ -49,23 +62,23 @@ def _cores(count: int) -> str:
 
 
 def available_memory_bytes() -> int:
-    """What can be taken without pushing anything out: the system's figure, or this control group's where it is less."""
-    found = []
+    """Return the memory that is available without swapping: the system's, or the control group's if that is less."""
+    limits = []
     with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
         line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-        found.append(1024 * int(line.split()[1]))
+        limits.append(1024 * int(line.split()[1]))
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
-        with contextlib.suppress(OSError, ValueError):  # not limited ("max"), or another kind of control group
+        with contextlib.suppress(OSError, ValueError):  # no limit ("max"), or the other version of control groups
             bounds = [int(Path("/sys/fs/cgroup", name).read_text()) for name in (limit, used)]
-            found.append(max(0, bounds[0] - bounds[1]))
-    return min(found, default=2**31)
+            limits.append(max(0, bounds[0] - bounds[1]))
+    return min(limits, default=2**31)  # 2 GiB where the system reports nothing
 
 
 def description() -> str:
-    """This host in a few words: the CPU's name and the number of cores."""
+    """Return the CPU's name and the number of cores that this process may use, as one phrase."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

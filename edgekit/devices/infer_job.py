@@ -1,4 +1,4 @@
-"""Running a model file on samples; runs inside a worker."""
+"""Worker job that runs a model file on samples."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from edgekit.workers.job import worker_job
 
 @dataclass(frozen=True)
 class RunRequest:
-    """Samples for a model file.
+    """Request to run samples through a model file.
 
     Attributes:
         runtime: The runtime's name.
         path: The model file, absolute.
         signature: The file's inputs and outputs.
-        inputs: Real values by input name, shape (N, ...).
+        inputs: Real values by input name, each of shape (N, ...).
         threads: The number of threads.
-        batch: Samples a call, where the batch is symbolic.
+        batch: Samples per call, where the batch dimension is symbolic.
     """
 
     runtime: str
@@ -36,7 +36,17 @@ class RunRequest:
 
 @worker_job
 def run_model(request: RunRequest, _emit: Listener) -> dict[str, Array]:
-    """Return the outputs by name as real values, shape (N, ...)."""
+    """Run a model file on samples.
+
+    Args:
+        request: The file, its runtime and the samples.
+
+    Returns:
+        Real values by output name, each of shape (N, ...).
+
+    Raises:
+        InputError: The runtime cannot load the file, or the inputs do not match its signature.
+    """
     runtime = RUNTIMES.load(request.runtime)
     session = runtime.open(Path(request.path), threads=request.threads, signature=request.signature)
     return session.infer(request.inputs, request.batch)

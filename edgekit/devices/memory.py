@@ -1,4 +1,4 @@
-"""Whether a network has room on a device: what it needs at the least, against what the profile says is there."""
+"""Checks whether a model fits into the memory and flash of a device profile."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ def memory_shortage(
     tensor_lifetimes: Sequence[TensorLifetime],
     code: FlashEstimate | None = None,
 ) -> str | None:
-    """Why a model file of that size, whose tensors live so long, cannot run there, or None.
+    """Explain why a model does not fit a device.
 
-    A lower bound: a microcontroller reads the weights from its flash, where the code is that runs them, another device
-    has them in RAM beside the tensors that are alive at the same time. What the system keeps for itself is not there
-    for them, where the profile tells it.
+    The requirement is a lower bound. A microcontroller reads the weights from flash, which also holds the code. Any
+    other device has them in RAM, beside the tensors that are alive at the same time.
+
+    Args:
+        profile: The device. Memory that its system reserves is subtracted, if the profile states it.
+        size_bytes: The size of the model file.
+        tensor_lifetimes: The model's tensors; empty where the format does not tell them.
+        code: The estimated size of the code that runs the model, or None if unknown.
+
+    Returns:
+        The reason with the required and the available bytes, or None if no shortage is known.
     """
     memory, flash = profile.memory, profile.model_flash
     if flash is not None and size_bytes > flash:
@@ -32,12 +40,12 @@ def memory_shortage(
         )
     if not tensor_lifetimes:
         return None
-    most = memory_peak(tensor_lifetimes)
-    needed, room = most.size_bytes + (size_bytes if flash is None else 0), memory.ram - (memory.system or 0)
-    if needed <= room:
+    peak = memory_peak(tensor_lifetimes)
+    needed, available = peak.size_bytes + (size_bytes if flash is None else 0), memory.ram - (memory.system or 0)
+    if needed <= available:
         return None
-    largest = most.tensors[0]
+    largest = peak.tensors[0]
     return (
-        f"it needs at least {format_bytes(needed)} of {format_bytes(room)} RAM; the largest tensor at the peak is"
+        f"it needs at least {format_bytes(needed)} of {format_bytes(available)} RAM; the largest tensor at the peak is"
         f" {largest.name} with {format_bytes(largest.size_bytes)}"
     )

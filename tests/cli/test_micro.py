@@ -46,7 +46,7 @@ def test_int8_models_have_the_latency_that_published_timings_allow(project: Path
     shown = call(*chosen, "stm32l4r5-nucleo")
     assert "ms +-5 %" in shown.out
     assert (
-        "latency: analytic, 3.56 cycles a multiply-accumulate and 38 an output, fitted with 4 MLPerf Tiny" in shown.out
+        "latency: analytic, 3.56 cycles per multiply-accumulate and 38 per output, fitted to 4 MLPerf Tiny" in shown.out
     )
     assert "uncalibrated" in call(*chosen, "stm32h7a3-nucleo").out
     measured = call("bench", *chosen[1:], "stm32l4r5-nucleo", "--json").data["measurements"][0]

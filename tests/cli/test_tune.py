@@ -115,7 +115,7 @@ def test_when_nothing_meets_the_limits_it_says_which_by_how_much_and_fails(root)
         (("broken", "--max-latency", "fast"), "--max-latency: 'fast' is not a duration"),
         (("broken", "--device", "abacus"), "unknown device 'abacus'"),
         (("broken", "--target", "papyrus"), "unknown target 'papyrus'"),
-        (("broken", "--tier", "emulated"), "name a device: --device NAME"),
+        (("broken", "--tier", "emulated"), "the emulated tier needs a device; pass --device NAME"),
         (("borken",), "unknown model 'borken'"),
         (("broken", "--framework", "torch"), "broken was not imported as a torch model, but as: keras"),
     ],

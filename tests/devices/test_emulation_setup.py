@@ -248,7 +248,7 @@ def test_the_host_as_it_is_has_no_emulated_tier(tmp_path):
     one_op(tmp_path)
     answer = call("bench", "one_op", "--tier", "emulated", "--root", tmp_path)
     assert answer.code == 2
-    assert "name a device: --device NAME" in answer.err
+    assert "the emulated tier needs a device; pass --device NAME" in answer.err
 
 
 def test_the_doctor_says_what_the_emulated_tier_lacks(monkeypatch):

@@ -1,4 +1,4 @@
-"""What a bench gets of this host."""
+"""The cores, threads and memory limit that a bench gets on this host."""
 
 import os
 
@@ -14,7 +14,7 @@ def profile(threads=2, kind="board"):
 
 @pytest.fixture
 def cpus(monkeypatch):
-    """Makes the host have the given cores."""
+    """Return a function that sets the cores of this host."""
 
     def install(*available):
         monkeypatch.setattr(host_machine, "available_cpus", lambda: available)
@@ -22,13 +22,13 @@ def cpus(monkeypatch):
     return install
 
 
-def test_the_profile_says_how_many_threads_and_how_much_memory(cpus):
+def test_threads_and_memory_limit_come_from_the_profile(cpus):
     cpus(0, 1, 2, 3)
     plan = host_machine.plan(profile(), None)
     assert (plan.threads, plan.memory_limit_bytes, plan.note) == (2, 2**29, "")
 
 
-def test_what_is_asked_for_goes_before_the_profile(cpus):
+def test_requested_threads_take_precedence_over_the_profile(cpus):
     cpus(0, 1, 2, 3)
     assert host_machine.plan(profile(threads=2), 3).threads == 3
 
@@ -45,11 +45,11 @@ def test_without_a_profile_one_thread_runs_without_a_memory_limit(cpus):
     assert (plan.cpus, plan.threads, plan.memory_limit_bytes, plan.note) == ((1,), 1, None, "")
 
 
-def test_there_are_never_more_threads_than_cores_and_the_plan_says_so(cpus):
+def test_there_are_never_more_threads_than_cores_and_the_plan_notes_it(cpus):
     cpus(0, 1)
     plan = host_machine.plan(profile(threads=4), None)
     assert (plan.cpus, plan.threads) == ((0, 1), 2)
-    assert plan.note == "4 threads were asked for; this host has 2 cores"
+    assert plan.note == "4 threads were requested, but this host has 2 cores"
 
 
 def test_a_microcontroller_s_memory_does_not_limit_this_host_s_runtime(cpus):

@@ -1,7 +1,7 @@
-"""The `analytic` tier: a roofline. Rough, always there, and never a prediction of what a device will show.
+"""The `analytic` tier: a roofline, which is a rough lower bound of the latency and available for every device.
 
 Williams, Waterman, Patterson: Roofline, CACM 52(4), 2009: time >= max(work / peak rate, bytes / peak bandwidth). The
-bytes are those of the weights: on a device with nothing in its caches each is read once.
+bytes are those of the weights, each of which is read once when nothing is in the caches.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from edgekit.config.device_profile import Core, DeviceProfile
 from edgekit.core.values.precisions import find_precision
 
-# Multiply-accumulates a cycle that the instruction set allows a core of one vector unit: a 128-bit FMLA has 4 lanes of
+# Multiply-accumulates per cycle that the instruction set allows with one vector unit: a 128-bit FMLA has 4 lanes of
 # float32, SMLAL 8 of int8 or 4 of int16, SDOT 16 products of int8; SMLAD of the DSP extension makes 2 products.
-_BY_ISA = {
+_ISA_MACS_PER_CYCLE = {
     "neon": {"float32": 4.0, "int8": 8.0, "int16": 4.0},
     "dotprod": {"int8": 16.0},
     "dsp": {"int8": 2.0, "int16": 2.0},
@@ -22,10 +22,14 @@ _BY_ISA = {
 
 @dataclass(frozen=True)
 class Roofline:
-    """The latency in ms and which side of the roof it is on (`compute`, `memory`); or None and why.
+    """A lower bound of the latency.
 
-    `assumed` says that the profile has no sourced rate for the core, and the instruction set's was taken: a core with
-    several vector units is then faster than the roof.
+    Attributes:
+        latency_ms: The bound, or None if it cannot be computed.
+        bound_by: The limiting resource, `compute` or `memory`, or None.
+        reason: Why there is no bound.
+        assumed: Whether the profile has no sourced rate for the core, so that the instruction set's is used. A core
+            with several vector units may then be faster than the bound.
     """
 
     latency_ms: float | None
@@ -35,22 +39,37 @@ class Roofline:
 
 
 def _rate(core: Core, arithmetic: str) -> tuple[float | None, bool]:
-    """Multiply-accumulates a cycle of one core, and whether that is the instruction set's and not the profile's."""
-    known = {str(key): rate for key, rate in core.macs_per_cycle.items()}
-    if arithmetic in known:
-        return known[arithmetic], False
-    rates = [_BY_ISA[feature][arithmetic] for feature in core.features if arithmetic in _BY_ISA.get(feature, {})]
+    """Multiply-accumulates per cycle of one core, and whether they are derived from the instruction set."""
+    sourced = {str(key): rate for key, rate in core.macs_per_cycle.items()}
+    if arithmetic in sourced:
+        return sourced[arithmetic], False
+    rates = [
+        _ISA_MACS_PER_CYCLE[feature][arithmetic]
+        for feature in core.features
+        if arithmetic in _ISA_MACS_PER_CYCLE.get(feature, {})
+    ]
     return (max(rates), True) if rates else (None, False)
 
 
 def roofline(profile: DeviceProfile, precision: str, *, macs: int | None, weight_bytes: int, threads: int) -> Roofline:
-    """The roof over one inference on `threads` cores of the device's first cluster."""
+    """Compute the bound of one inference on cores of the device's first cluster.
+
+    Args:
+        profile: The device.
+        precision: The precision of the model.
+        macs: The multiply-accumulates of one inference, or None if unknown.
+        weight_bytes: The size of the weights.
+        threads: The number of cores.
+
+    Returns:
+        The bound, or the reason why there is none.
+    """
     core = profile.cores[0]
     if macs is None:
-        return Roofline(None, None, "the file does not tell its multiply-accumulates")
+        return Roofline(None, None, "the multiply-accumulates of the model are unknown")
     rate, assumed = _rate(core, find_precision(precision).arithmetic)
     if rate is None:
-        return Roofline(None, None, f"the profile has no {core.name} rate for {precision}")
+        return Roofline(None, None, f"the profile has no {precision} rate for the core {core.name}")
     seconds = {"compute": macs / (rate * threads * core.clock_mhz * 1e6)}
     if profile.memory.bandwidth_gb_per_s is not None:
         seconds["memory"] = weight_bytes / (profile.memory.bandwidth_gb_per_s * 1e9)

@@ -1,4 +1,4 @@
-"""The device's own core under QEMU: counts what an inference executes, and predicts its latency by a cost model."""
+"""Runs models on a device's core under QEMU: counts instructions and predicts the latency with a cost model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edgekit.devices.emulation import emulator, pins
 
 @dataclass(frozen=True)
 class _EmulatedBench(PreparedBench):
-    """A model for a device whose emulation is set up."""
+    """A bench on a device whose emulation is set up."""
 
     guest: emulator.Guest
     model: ModelFiles
@@ -44,7 +44,7 @@ class _EmulatedBench(PreparedBench):
 
 
 class Emulated(Executor):
-    """Counts instructions and cache misses of the device's runtime under emulation; other load changes nothing."""
+    """Counts instructions and cache misses of the runtime under emulation; other load on this host has no influence."""
 
     name = "emulated"
     title = "the device's core under QEMU"
@@ -53,7 +53,7 @@ class Emulated(Executor):
 
     def refusal(self, runtime: str, place: Place) -> str:
         if place.profile is None:
-            return "this host as it is has no emulated tier; name a device: --device NAME"
+            return "the emulated tier needs a device; pass --device NAME"
         if place.profile.emulation is None:
             return f"{place.device} cannot be emulated: its profile has no [emulation] table"
         return "" if runtime in pins.RUNTIMES else f"the emulated core does not run {runtime}"
@@ -63,14 +63,14 @@ class Emulated(Executor):
         self, session: ExecutionSession, model: ModelFiles, place: Place, request: BenchRequest
     ) -> Iterator[PreparedBench]:
         self.check(model.runtime, place)
-        assert place.profile is not None  # refusal said so otherwise
+        assert place.profile is not None  # `check` refuses a place without a profile
         guest = emulator.open_guest(place.device, place.profile)
         threads = request.threads or place.profile.run.threads
         yield _EmulatedBench(guest, model, threads, session.step, request.timeout_s)
 
     def infer(self, session: ExecutionSession, model: ModelFiles, place: Place, request: InferRequest) -> InferResult:
         self.check(model.runtime, place)
-        assert place.profile is not None  # refusal said so otherwise
+        assert place.profile is not None  # `check` refuses a place without a profile
         guest = emulator.open_guest(place.device, place.profile)
         timeout_s = request.timeout_s or emulator.TIMEOUT_S
         return InferResult(emulator.infer(guest, model, request.inputs, session.step, timeout_s))

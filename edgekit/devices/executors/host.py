@@ -1,4 +1,4 @@
-"""This machine, with the threads and the memory limit of a device profile. Exact for this host only."""
+"""Runs models on this machine, with the threads and the memory limit of a device profile."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from edgekit.workers.gated_process import GatedProcess
 
 @dataclass(frozen=True)
 class _GatedBench(PreparedBench):
-    """The runner in a process that has loaded the runtime's library and waits."""
+    """A runner process that has loaded the runtime's library and waits for its start signal."""
 
     process: GatedProcess
     result: Path
@@ -47,7 +47,7 @@ class _GatedBench(PreparedBench):
 
 
 class Host(Executor):
-    """Measures in a process of its own, pinned to cores; infers in a warm worker."""
+    """Measures in a separate process that is pinned to cores; infers in a warm worker."""
 
     name = "host"
     title = "this machine"
@@ -57,14 +57,14 @@ class Host(Executor):
     def prepare(
         self, session: ExecutionSession, model: ModelFiles, place: Place, request: BenchRequest
     ) -> Iterator[PreparedBench]:
-        """Start the measuring process, which loads the runtime's library and waits.
+        """Start the runner process, which loads the runtime's library and waits.
 
-        The process gets its cores when it measures: others may prepare beside it before.
+        The process is pinned to its cores only when it measures, so that several can be prepared concurrently.
         """
         runtime = RUNTIMES.load(model.runtime)
         require(runtime.requires, f"the runtime {runtime.name}")
         plan = host_machine.plan(place.profile, request.threads)
-        # OpenBLAS is numpy's, with which nothing is measured; its threads would keep the process from being copied.
+        # Only numpy uses OpenBLAS, and no measured code uses numpy; a process with its threads could not be forked.
         variables = {"OMP_NUM_THREADS": str(plan.threads), "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
         settings = tuple(sorted({**variables, **runtime.variables}.items()))
         environment = Environment(settings, None, plan.memory_limit_bytes)
@@ -77,7 +77,7 @@ class Host(Executor):
                 yield _GatedBench(process, result, plan)
 
     def infer(self, session: ExecutionSession, model: ModelFiles, place: Place, request: InferRequest) -> InferResult:
-        """Run samples in a warm worker: loading a runtime's library takes longer than most validations."""
+        """Run samples in a warm worker, since loading a runtime's library takes longer than most validations."""
         outputs = session.pool.call(
             run_model,
             RunRequest(model.runtime, str(model.path), model.signature, request.inputs, 1, request.batch),

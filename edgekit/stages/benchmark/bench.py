@@ -326,7 +326,7 @@ def _guests(devices: Sequence[tuple[str, DeviceProfile | None]]) -> dict[str, em
     """The emulation of each device that has one: of several, those that do not are measured without."""
     named = [(device, profile) for device, profile in devices if profile is not None]
     if not named:
-        raise InputError("this host as it is has no emulated tier; name a device: --device NAME")
+        raise InputError("the emulated tier needs a device; pass --device NAME")
     able = [(device, profile) for device, profile in named if profile.emulation or len(named) == 1]
     return {device: emulator.open_guest(device, profile) for device, profile in able}
 

@@ -36,7 +36,7 @@ from edgekit.stages.pipeline.plan_builder import (
     with_location,
 )
 
-# What a training writes of its course differs from run to run, and no later step reads it.
+# The training log differs between identical trainings, and no later step reads it.
 _TRAINING_LOG_KEYS = ("history", "training.seconds")
 
 

@@ -1,4 +1,4 @@
-"""The cost model: what it computes, what a fit finds again, and what is said of a device that has no timings."""
+"""The cost model of the emulated tier: its formula, its fit, and devices without timings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def row(instructions, lines, threads=1, factor=1.0, precision="float32"):
 ROWS = [row(2e8, 1e6), row(1.2e8, 9e5), row(2e8, 1.5e6, 4), row(1.2e8, 1.2e6, 4)]
 
 
-def test_latency_is_instructions_at_the_clock_and_lines_at_their_price():
+def test_latency_is_the_cycles_at_the_clock_plus_the_cost_of_cache_lines():
     # (0.8 * 2e8 + 8 * 2e6) / 2e9 s = 88 ms; 1e6 lines * 5 ns = 5 ms; four threads share the cycles, not the lines.
     assert TRUE.latency_ms(counts(2e8, 1e6), 1, 2000) == pytest.approx(93)
     assert TRUE.latency_ms(counts(2e8, 1e6), 4, 2000) == pytest.approx(22 + 9)
@@ -40,7 +40,7 @@ def test_lines_come_from_the_last_cache_that_the_core_has():
     assert Counts(1, 0, 0, 0, 0, 0, 0, 1, 5, 3, 2).memory_misses == 2
 
 
-def test_a_fit_finds_the_coefficients_that_made_the_timings():
+def test_a_fit_recovers_the_coefficients_of_the_timings():
     found = emulated_core.fit(ROWS, PROFILE)
     assert found.cycles_per_instruction == pytest.approx(0.8, rel=0.05)
     assert found.line_ns == {1: pytest.approx(5, rel=0.2), 4: pytest.approx(9, rel=0.2)}
@@ -57,7 +57,7 @@ def test_each_row_is_predicted_from_the_others_alone():
 
 
 def test_coefficients_are_never_negative():
-    # The network with more lines is the faster one: least squares alone would pay for lines.
+    # The network with more lines is the faster one: plain least squares would give lines a negative cost.
     found = emulated_core.fit([row(2e8, 1e6, factor=2.0), row(1.9e8, 9e6, factor=0.5)], PROFILE)
     assert found.cycles_per_instruction >= 0
     assert min(found.line_ns.values()) >= 0
@@ -71,8 +71,8 @@ def test_a_single_row_is_fitted_and_predicts_nothing():
     assert made.latency_ms(ROWS[0].counts, 1, 2000) == pytest.approx(ROWS[0].latency_ms, rel=0.01)
 
 
-def test_nothing_to_fit_with_is_an_error():
-    with pytest.raises(ValueError, match="nothing to fit"):
+def test_a_fit_without_timings_is_an_error():
+    with pytest.raises(ValueError, match="no timings to fit"):
         emulated_core.fit([], PROFILE)
 
 
@@ -103,7 +103,7 @@ def test_a_calibrated_figure_has_an_interval_of_the_largest_error():
     made = emulated_core.predict(replace(PROFILE, cost=spec()), "cortex-a72", counts(2e8, 1e6), 1, 4)
     assert made.calibrated
     assert (made.low_ms, made.latency_ms, made.high_ms) == tuple(map(pytest.approx, (93 * 0.92, 93, 93 * 1.08)))
-    assert made.calibration == "2 timings; 2 rows of 1 threads, mean error 3.0 %"
+    assert made.calibration == "2 timings; 2 timings at 1 thread, mean error 3.0 %"
 
 
 def test_no_interval_is_narrower_than_5_percent():
@@ -122,8 +122,8 @@ def test_without_timings_of_so_many_threads_a_figure_is_uncalibrated(profile, th
 OTHERS = dict.fromkeys(("stores", "branches", "fmla", "dot", "simd", "other"), 0)
 
 
-def marked(*steps):
-    """The marks between which so much happens: (instructions, loads, misses)."""
+def marks_between(*steps):
+    """Return marks that are (instructions, loads, misses) apart."""
     marks = [{"instructions": 1000, "loads": 10, "l1_misses": 4, **OTHERS}]
     for instructions, loads, misses in steps:
         last = marks[-1]
@@ -134,18 +134,18 @@ def marked(*steps):
 
 def test_counts_between_marks_leave_out_what_calling_costs():
     before, empty, full = (10**6, 10**6, 10**6), (25, 2, 1), (1025, 12, 4)
-    found = Counts.between(marked(before, *[empty] * 4, *[full] * 4), 4)
+    found = Counts.between(marks_between(before, *[empty] * 4, *[full] * 4), 4)
     assert (found.instructions, found.loads, found.l1_misses, found.l2_misses) == (1000, 10, 3, None)
 
 
-def test_what_happens_in_some_inferences_only_is_left_out():
+def test_work_of_single_inferences_is_not_counted():
     """Except for misses, of which there are some more or less each time, and none that counts in the first."""
     empty, full, once, after = (25, 2, 0), (1025, 12, 4), (9000, 90, 8), (1100, 13, 4)
     for some in ((full, once, after, full), (once, after, once, full), (full, full, full, once)):
-        found = Counts.between(marked(*[empty] * 4, *some), 4)
+        found = Counts.between(marks_between(*[empty] * 4, *some), 4)
         assert (found.instructions, found.loads) == (1000, 10)
         assert found.l1_misses == sum(misses for _, _, misses in some[1:]) / 3
 
 
 def test_calling_cannot_cost_more_than_the_inference():
-    assert Counts.between(marked((25, 2, 3), (20, 1, 1)), 1).instructions == 0
+    assert Counts.between(marks_between((25, 2, 3), (20, 1, 1)), 1).instructions == 0

@@ -1,4 +1,4 @@
-"""The cost model of microcontrollers on timings whose coefficients are known."""
+"""The cost model of microcontrollers on timings that were computed from known coefficients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_latency_is_cycles_at_the_clock():
     assert microcontroller.latency_ms((2.0, 10.0), 1_000_000, 50_000, 100) == pytest.approx(25.0)
 
 
-def test_a_fit_finds_the_coefficients_that_made_the_timings():
+def test_a_fit_recovers_the_coefficients_of_the_timings():
     assert microcontroller.fit(rows(), CLOCK_MHZ) == pytest.approx((3.0, 20.0))
     assert microcontroller.leave_one_out(rows(), CLOCK_MHZ) == pytest.approx([0.0] * 4, abs=1e-9)
 
@@ -41,34 +41,34 @@ def test_each_row_is_predicted_from_the_others_alone():
 
 
 def test_coefficients_are_never_negative():
-    made = [replace(row, latency_ms=row.macs / 1e5 - row.outputs / 1e5) for row in rows()]
-    per_mac, per_output = microcontroller.fit(made, CLOCK_MHZ)
+    timings = [replace(row, latency_ms=row.macs / 1e5 - row.outputs / 1e5) for row in rows()]
+    per_mac, per_output = microcontroller.fit(timings, CLOCK_MHZ)
     assert per_mac > 0
     assert per_output == 0
 
 
-def test_two_timings_are_too_few_to_tell_an_error():
-    with pytest.raises(ValueError, match="three timings"):
+def test_two_timings_are_too_few_to_estimate_an_error():
+    with pytest.raises(ValueError, match="at least three timings, not 2"):
         microcontroller.kernel_spec(rows()[:2], CLOCK_MHZ, "two")
-    with pytest.raises(ValueError, match="nothing to fit"):
+    with pytest.raises(ValueError, match="no timings to fit"):
         microcontroller.fit([], CLOCK_MHZ)
 
 
 def test_an_estimate_has_the_interval_of_the_largest_error():
     profile = load_profile(shipped("device_profiles") / "stm32l4r5-nucleo.toml")
     assert profile.kernels is not None
-    found = microcontroller.estimate_latency(profile, "int8", 12_000_000, 0)
-    assert found is not None
-    assert found.latency_ms == pytest.approx(profile.kernels.cycles_per_mac * 12e6 / 120e3)
-    assert found.high_ms / found.latency_ms - 1 == pytest.approx(profile.kernels.max_error)
-    assert 1 - found.low_ms / found.latency_ms == pytest.approx(profile.kernels.max_error)
-    assert "4 MLPerf Tiny v1.0 timings of NUCLEO-L4R5ZI (CMSIS-NN, called by microTVM)" in found.text
+    estimate = microcontroller.estimate_latency(profile, "int8", 12_000_000, 0)
+    assert estimate is not None
+    assert estimate.latency_ms == pytest.approx(profile.kernels.cycles_per_mac * 12e6 / 120e3)
+    assert estimate.high_ms / estimate.latency_ms - 1 == pytest.approx(profile.kernels.max_error)
+    assert 1 - estimate.low_ms / estimate.latency_ms == pytest.approx(profile.kernels.max_error)
+    assert "4 MLPerf Tiny v1.0 timings of NUCLEO-L4R5ZI (CMSIS-NN, called by microTVM)" in estimate.text
 
 
 @pytest.mark.parametrize(
     ("precision", "macs", "outputs"), [("float32", 1, 1), ("int8", None, 1), ("int8", 1, None), ("int16x8", 1, 1)]
 )
-def test_what_no_timing_is_of_has_no_estimate(precision, macs, outputs):
+def test_there_is_no_estimate_without_matching_timings(precision, macs, outputs):
     profile = load_profile(shipped("device_profiles") / "stm32l4r5-nucleo.toml")
     assert microcontroller.estimate_latency(profile, precision, macs, outputs) is None
     assert microcontroller.estimate_latency(replace(profile, kernels=None), "int8", 1, 1) is None

@@ -45,19 +45,19 @@ def test_without_a_bandwidth_the_bound_is_the_compute_s():
 
 
 def test_without_macs_there_is_no_bound_and_a_reason():
-    assert bound(macs=None) == Roofline(None, None, "the file does not tell its multiply-accumulates")
+    assert bound(macs=None) == Roofline(None, None, "the multiply-accumulates of the model are unknown")
 
 
 @pytest.mark.parametrize(
     "precision", sorted(set(precision_names()) - {"float32", "float16", "dynamic", "int8", "int4"})
 )
 def test_a_precision_without_a_rate_has_no_bound_and_a_reason(precision):
-    assert bound(precision) == Roofline(None, None, f"the profile has no big rate for {precision}")
+    assert bound(precision) == Roofline(None, None, f"the profile has no {precision} rate for the core big")
 
 
 def test_a_core_without_rates_has_no_bound_even_when_another_cluster_has_some():
     profile = replace(PROFILE, cores=(replace(BIG, macs_per_cycle={"int8": 16.0}), LITTLE))
-    assert bound(profile=profile) == Roofline(None, None, "the profile has no big rate for float32")
+    assert bound(profile=profile) == Roofline(None, None, "the profile has no float32 rate for the core big")
     assert bound("int8", profile).latency_ms == pytest.approx(0.5)
 
 
@@ -72,13 +72,13 @@ def test_a_core_without_rates_has_no_bound_even_when_another_cluster_has_some():
         (("dsp",), "int16x8", 2),
     ],
 )
-def test_a_core_without_a_published_rate_gets_its_instruction_set_s_and_says_so(features, precision, rate):
+def test_a_core_without_a_published_rate_gets_that_of_its_instruction_set_marked_as_assumed(features, precision, rate):
     core = replace(BIG, macs_per_cycle={}, features=features)
-    found = bound(precision, replace(PROFILE, cores=(core,)))
-    assert found == Roofline(pytest.approx(8 / rate), "compute", assumed=True)
+    result = bound(precision, replace(PROFILE, cores=(core,)))
+    assert result == Roofline(pytest.approx(8 / rate), "compute", assumed=True)
 
 
 def test_a_published_rate_comes_before_the_instruction_set_s():
     core = replace(BIG, features=("neon", "dotprod"), macs_per_cycle={"int8": 32.0})
-    found = bound("int8", replace(PROFILE, cores=(core,)))
-    assert (found.latency_ms, found.assumed) == (pytest.approx(8 / 32), False)
+    result = bound("int8", replace(PROFILE, cores=(core,)))
+    assert (result.latency_ms, result.assumed) == (pytest.approx(8 / 32), False)
