@@ -1,6 +1,6 @@
-"""The emulated tier for real: set up once in the user's cache folder, then counted, compared, crashed and gated.
+"""The emulated tier with a real QEMU: set-up in the user's cache folder, counts, outputs, crashes and gates.
 
-Skipped where QEMU, a compiler or apt is not installed. The first run fetches some 65 MB.
+Skipped where QEMU, a compiler or apt is not installed. The first run downloads some 65 MB.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def benches(root):
 
 @pytest.fixture(scope="module")
 def per_op(root, benches):
-    """Two benches that tell the operators apart."""
+    """Two benches with costs per operator."""
     return [bench(root, "--per-op") for _ in range(2)]
 
 
@@ -79,7 +79,7 @@ def test_setting_up_again_does_nothing(root):
     assert {path: path.stat().st_mtime_ns for path in home().iterdir()} == before
 
 
-def test_what_was_fetched_is_recorded_with_its_hashes(root, guest):
+def test_downloads_are_recorded_with_their_hashes(root, guest):
     packages = record(guest.installed.folders.root)["packages"]
     assert any(name.startswith("python3.") and name.endswith("_arm64.deb") for name in packages)
     wheels = record(guest.installed.sites["base"].parent)["wheels"]
@@ -91,10 +91,10 @@ def test_the_guest_sees_the_device_s_cores_and_not_this_host_s(guest, tmp_path):
     code = "import os, pathlib; print(open('/proc/cpuinfo').read(), os.uname().machine, file=open(os.sys.argv[1], 'w'))"
     out = tmp_path / "out"
     emulator.run_python(guest, "litert", ("-c", code, str(out)), step="look", folder=tmp_path, timeout_s=120)
-    seen = out.read_text()
-    assert seen.endswith("aarch64\n")
-    assert "CPU part\t: 0xd08" in seen
-    assert seen.count("processor\t") == 4
+    cpuinfo = out.read_text()
+    assert cpuinfo.endswith("aarch64\n")
+    assert "CPU part\t: 0xd08" in cpuinfo
+    assert cpuinfo.count("processor\t") == 4
 
 
 def test_the_guest_s_packages_are_the_guest_s_own(guest, tmp_path):
@@ -157,14 +157,16 @@ def test_a_regression_names_the_operators(root, per_op, tmp_path):
     assert "operators of one_op/keras tflite:float32 (emulated)" in answer.out
 
 
-def test_what_is_counted_at_once_is_counted_as_alone(root, guest, benches):
+def test_concurrent_counts_equal_sequential_counts(root, guest, benches):
     """Both artifacts twice, on as many emulators as there are cores."""
-    found = [load_artifact(path) for path in open_project(root).artifact_folders()]
+    artifacts = [load_artifact(path) for path in open_project(root).artifact_folders()]
     context = Context(open_project(root), WorkerPool(timeout_s=120), ignore)
-    together = emulate_all(context, [(artifact, guest) for artifact in (*found, *found)], EmulationOptions(threads=4))
+    together = emulate_all(
+        context, [(artifact, guest) for artifact in (*artifacts, *artifacts)], EmulationOptions(threads=4)
+    )
     context.pool.close()
     alone = {item["target"]: item["emulated"]["counts"]["instructions"] for item in benches[0].values()}
-    for artifact, item in zip((*found, *found), together, strict=True):
+    for artifact, item in zip((*artifacts, *artifacts), together, strict=True):
         assert item.emulated.counts.instructions == pytest.approx(alone[artifact.manifest.target], rel=0.001)
         assert load_emulation(artifact.folder / emulation_file(DEVICE)).emulated.threads == 4
 
@@ -201,15 +203,15 @@ def test_outputs_of_the_guest_are_compared_with_the_source_and_with_this_host(ro
     assert json.loads(file.read_text())["device"] == DEVICE
 
 
-def test_check_judges_what_the_guest_computes_and_junit_tells(root):
+def test_check_evaluates_the_guest_s_outputs_and_junit_reports_them(root):
     assert call("validate", "one_op", "--device", DEVICE, "--root", root).code == 0
     call("validate", "one_op", "--root", root)
     answer = call("check", "one_op", "--target", "tflite", "--root", root, "--json")
     judged = {(item["rule"], item["device"]): item["passed"] for item in answer.data["verdicts"]}
     assert judged["equivalence", None] is judged["equivalence", DEVICE] is True
     file = root / "build/one_op/keras/tflite-float32" / f"validation-{DEVICE}.json"
-    told = call("report", "--format", "junit", "--root", root).out
-    assert f'name="equivalence on {DEVICE}"' in told
+    report = call("report", "--format", "junit", "--root", root).out
+    assert f'name="equivalence on {DEVICE}"' in report
     kept = file.read_text()
     try:
         file.write_text(json.dumps({**json.loads(kept), "artifact_sha256": "0" * 64}))
@@ -251,7 +253,7 @@ CRASHES = {
 
 
 @pytest.mark.parametrize("code", CRASHES)
-def test_a_guest_that_dies_or_hangs_is_one_sentence(guest, tmp_path, code):
+def test_a_guest_that_crashes_or_hangs_is_reported_in_one_sentence(guest, tmp_path, code):
     error, sentence = CRASHES[code]
     limit = 10 if error is StepTimedOut else 120
     with pytest.raises(error) as caught:
@@ -261,14 +263,15 @@ def test_a_guest_that_dies_or_hangs_is_one_sentence(guest, tmp_path, code):
 
 
 def test_the_emulator_ends_with_the_command_that_started_it(guest, tmp_path):
-    """However it ends: here by SIGKILL, which nobody can catch."""
+    """Even if that is ended by SIGKILL, which no process can catch."""
     code = (
         "import sys, pathlib\n"
         "from edgekit.core.environment.project import open_project\n"
         "from edgekit.config.device_profile import load_profile\n"
         "from edgekit.devices.emulation import emulator\n"
-        f"guest = emulate.guest_of({DEVICE!r}, load_profile(open_project(pathlib.Path('.')).device_file({DEVICE!r})))\n"
-        "emulate.run_python(guest, 'litert', ('-c', 'import os, time; open(os.sys.argv[1], \"w\").write(str(1));"
+        f"profile = load_profile(open_project(pathlib.Path('.')).device_file({DEVICE!r}))\n"
+        f"guest = emulator.open_guest({DEVICE!r}, profile)\n"
+        "emulator.run_python(guest, 'litert', ('-c', 'import os, time; open(os.sys.argv[1], \"w\").write(str(1));"
         " time.sleep(600)', sys.argv[1]), step='wait', folder=pathlib.Path(sys.argv[2]), timeout_s=600)\n"
     )
     started = tmp_path / "started"
@@ -285,19 +288,19 @@ def test_the_emulator_ends_with_the_command_that_started_it(guest, tmp_path):
 
 
 def emulators(folder):
-    """Emulators whose command line names the folder."""
-    found = []
+    """Return the process ids of emulators whose command line names the folder."""
+    pids = []
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
         except OSError:
             continue
         if b"qemu-aarch64" in words.split(b"\0")[0] and str(folder).encode() in words:
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids
 
 
-def test_budgets_on_the_emulated_tier_are_judged(root, benches):
+def test_budgets_on_the_emulated_tier_are_evaluated(root, benches):
     instructions = benches[-1]["tflite"]["emulated"]["counts"]["instructions"]
     bench(root, "--target", "tflite")
     call("validate", "one_op", "--root", root)
@@ -309,7 +312,7 @@ def test_budgets_on_the_emulated_tier_are_judged(root, benches):
     assert broken.code == 1
     (verdict,) = [item for item in broken.data["verdicts"] if item["rule"] == "instructions"]
     assert "exceeds the limit" in verdict["sentence"]
-    # The memory that is judged is the emulated process's.
+    # The memory that the budget limits is that of the emulated process.
     tight = call("check", *chosen, "--max-peak-memory", "1 B")
     (verdict,) = [item for item in tight.data["verdicts"] if item["rule"] == "peak_memory_bytes"]
     measured = json.loads(next(root.glob(f"build/one_op/keras/tflite*/bench-{DEVICE}.json")).read_text())

@@ -1,4 +1,4 @@
-"""What is said where the emulation is not set up or cannot be, and what its folders depend on. Needs no QEMU."""
+"""Messages where the emulation is not set up or not possible, and what its folders depend on. Needs no QEMU."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def cache(tmp_path, monkeypatch):
 
 
 def pretend_set_up(spec, cores, sets=("base",)):
-    """Empty folders with the records of a device that is set up."""
-    where = folders.folders(spec, cores)
-    made = [where.root, where.device, where.plugin_folder, *(folders.site(name, "3.11") for name in sets)]
-    for folder in made:
+    """Create empty folders with the records of a device that is set up."""
+    device = folders.folders(spec, cores)
+    created = [device.root, device.device, device.plugin_folder, *(folders.site(name, "3.11") for name in sets)]
+    for folder in created:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / folders.RECORD).write_text(json.dumps({"python": "3.11"}))
-    return made
+    return created
 
 
 def test_the_cache_folder_is_the_user_s_choice(monkeypatch, tmp_path):
@@ -50,7 +50,7 @@ def test_the_cache_folder_is_the_user_s_choice(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / ".cache" / "edgekit"
 
 
-def test_a_cache_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+def test_a_cache_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"), locked(tmp_path / "file" / "below"):
         pass
@@ -86,7 +86,7 @@ def test_other_pins_have_another_folder(monkeypatch):
 
 
 def test_the_guest_s_runtimes_are_those_of_this_project():
-    """Figures of host and guest are compared: of the same versions. torch is pinned by what is built without CUDA."""
+    """Results of host and guest are compared, so versions must be equal; torch is pinned to a build without CUDA."""
     locked_pins = (REPOSITORY / "requirements.lock").read_text().splitlines()
     assert [pin for pin in pins.BASE_WHEELS if pin not in locked_pins] == []
 
@@ -94,26 +94,26 @@ def test_the_guest_s_runtimes_are_those_of_this_project():
 def test_a_shared_cache_is_divided_by_the_root_of_the_threads():
     assert guest.cache_arguments(SPEC, CORE, 1) == ["l1=32768:2", "l2=1048576:16"]
     assert guest.cache_arguments(SPEC, CORE, 4) == ["l1=32768:2", "l2=524288:16"]
-    own = replace(CORE, l2_scope="core", l3_kib=2048)
-    assert guest.cache_arguments(SPEC, own, 4) == ["l1=32768:2", "l2=1048576:16", "l3=1048576:16"]
-    assert guest.cache_arguments(SPEC, own, 2)[2] == "l3=1482752:16"  # whole sets
+    private_l2 = replace(CORE, l2_scope="core", l3_kib=2048)
+    assert guest.cache_arguments(SPEC, private_l2, 4) == ["l1=32768:2", "l2=1048576:16", "l3=1048576:16"]
+    assert guest.cache_arguments(SPEC, private_l2, 2)[2] == "l3=1482752:16"  # whole sets
     assert guest.cache_arguments(SPEC, replace(CORE, l1d_kib=None), 1) == []
 
 
-def test_the_guest_is_given_its_own_packages_and_no_variables_of_this_host(tmp_path, monkeypatch):
+def test_the_guest_has_its_own_packages_and_no_variables_of_this_host(tmp_path, monkeypatch):
     monkeypatch.setenv("LD_LIBRARY_PATH", "/of/this/host")
     where = folders.folders(SPEC, 4)
     installed = Installed(where, "3.11", {"torch": Path("/t/site"), "base": Path("/b/site")})
-    made = guest.guest_command(installed, "base", SPEC, ("-m", "x"), scratch=tmp_path, plugin=("out=a,b", "l1=1:1"))
-    assert made.variables["PYTHONPATH"] == f"{tmp_path}/lib:/b/site:/t/site"
-    assert "LD_LIBRARY_PATH" not in made.variables
-    assert f"{where.plugin},out=a,,b,l1=1:1" in made.command  # QEMU reads two commas as one that is meant
-    assert made.command[-4:] == (str(where.sysroot / "usr/bin/python3.11"), "-sP", "-m", "x")
+    command = guest.guest_command(installed, "base", SPEC, ("-m", "x"), scratch=tmp_path, plugin=("out=a,b", "l1=1:1"))
+    assert command.variables["PYTHONPATH"] == f"{tmp_path}/lib:/b/site:/t/site"
+    assert "LD_LIBRARY_PATH" not in command.variables
+    assert f"{where.plugin},out=a,,b,l1=1:1" in command.command  # QEMU reads two commas as a literal one
+    assert command.command[-4:] == (str(where.sysroot / "usr/bin/python3.11"), "-sP", "-m", "x")
     assert [path.name for path in (tmp_path / "lib").iterdir()] == ["edgekit"]
 
 
 @pytest.mark.parametrize("command", [("bench", "--tier", "emulated"), ("validate",)])
-def test_what_is_not_set_up_is_exit_3_and_says_what_to_run(tmp_path, command):
+def test_an_emulation_that_is_not_set_up_is_exit_3_with_the_command_to_run(tmp_path, command):
     one_op(tmp_path)
     answer = call(command[0], "one_op", "--device", DEVICE, *command[1:], "--root", tmp_path)
     assert answer.code == 3
@@ -121,9 +121,9 @@ def test_what_is_not_set_up_is_exit_3_and_says_what_to_run(tmp_path, command):
 
 
 def test_a_folder_without_a_record_is_not_set_up():
-    made = pretend_set_up(SPEC, 4)
+    created = pretend_set_up(SPEC, 4)
     assert setup.find(SPEC, 4, ("base",)) is not None
-    for folder in made:
+    for folder in created:
         (folder / folders.RECORD).write_text("{")
         assert setup.find(SPEC, 4, ("base",)) is None
         (folder / folders.RECORD).write_text('{"python": "3.11"}')
@@ -141,17 +141,18 @@ def test_a_missing_program_is_exit_3_with_the_apt_line(tmp_path, monkeypatch, mi
 
 
 @pytest.mark.parametrize(
-    ("text", "reported"), [("qemu-aarch64 version 9.2.1 (Debian)", "is 9.2"), ("gibberish", "is an unknown version")]
+    ("text", "reported"),
+    [("qemu-aarch64 version 9.2.1 (Debian)", "is version 9.2"), ("gibberish", "is of an unknown version")],
 )
-def test_a_qemu_that_does_not_take_the_plugin_is_exit_3(monkeypatch, text, reported):
+def test_a_qemu_that_does_not_load_the_plugin_is_exit_3(monkeypatch, text, reported):
     monkeypatch.setattr(tools.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(tools, "run", lambda *words, **options: text)
-    with pytest.raises(MissingDependency, match=f"QEMU 4 to 8 have; /usr/bin/qemu-aarch64 {reported}"):
+    with pytest.raises(MissingDependency, match=rf"needs QEMU 4 to 8 \(.*\), but /usr/bin/qemu-aarch64 {reported}"):
         tools.require_plugin_api()
 
 
 @pytest.mark.parametrize("text", ["qemu-aarch64 version 7.2.22 (Debian 1:7.2)", "qemu-aarch64 version 8.2.2"])
-def test_a_qemu_that_takes_the_plugin_passes(monkeypatch, text):
+def test_a_qemu_that_loads_the_plugin_passes(monkeypatch, text):
     monkeypatch.setattr(tools.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(tools, "run", lambda *words, **options: text)
     tools.require_plugin_api()
@@ -170,7 +171,7 @@ def test_a_fetch_that_fails_leaves_nothing_behind(cache, monkeypatch):
     assert [path.name for path in folders.home().iterdir()] == [".lock"]
 
 
-def test_two_that_set_up_at_once_take_turns_and_make_it_once(monkeypatch):
+def test_concurrent_set_ups_wait_for_each_other_and_build_each_part_once(monkeypatch):
     made = []
 
     def build(name):
@@ -187,13 +188,13 @@ def test_two_that_set_up_at_once_take_turns_and_make_it_once(monkeypatch):
     for name in ("_compile", "_fetch_root", "_describe"):
         monkeypatch.setattr(setup, name, build(name))
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda _: setup.set_up(SPEC, 4, ("base",), lambda text: None), range(2)))
+        results = list(pool.map(lambda _: setup.set_up(SPEC, 4, ("base",), lambda text: None), range(2)))
     assert sorted(made) == ["_compile", "_describe", "_fetch_root", "wheels"]
-    assert sorted(len(item.made) for item in found) == [0, 4]
-    assert found[0].folders == found[1].folders
+    assert sorted(len(installed.made) for installed in results) == [0, 4]
+    assert results[0].folders == results[1].folders
 
 
-def test_what_was_set_up_and_not_checked_is_checked_the_next_time(tmp_path, monkeypatch):
+def test_a_set_up_that_was_not_checked_is_checked_the_next_time(tmp_path, monkeypatch):
     profile = load_profile(open_project(tmp_path).device_file(DEVICE))
     pretend_set_up(profile.emulation, profile.cores[0].count)
     checked = []
@@ -210,16 +211,16 @@ def test_what_was_set_up_and_not_checked_is_checked_the_next_time(tmp_path, monk
     assert checked == [DEVICE, DEVICE]
 
 
-def test_a_command_that_fails_is_told_with_its_own_words():
+def test_a_command_that_fails_is_reported_with_its_error_line():
     with pytest.raises(StepFailed, match=r"try: sh failed \(E: no such package\)"):
         tools.run(["sh", "-c", "echo one >&2; echo 'E: no such package' >&2; echo two >&2; exit 100"], "try")
     with pytest.raises(StepFailed, match=r"try: no-such-program cannot be started"):
         tools.run(["no-such-program"], "try")
-    with pytest.raises(StepTimedOut, match=r"try: no end after 0\.2 s"):
+    with pytest.raises(StepTimedOut, match=r"try: timed out after 0\.2 s"):
         tools.run(["sleep", "10"], "try", timeout_s=0.2)
 
 
-def test_removing_takes_the_shared_parts_with_the_last_device(tmp_path):
+def test_removing_the_last_device_removes_the_shared_parts(tmp_path):
     names = (DEVICE, "raspberry-pi-5")
     for name in names:
         profile = load_profile(open_project(tmp_path).device_file(name))
@@ -241,17 +242,17 @@ def test_a_device_without_an_emulation_table_is_refused(tmp_path):
 def test_a_runtime_that_is_not_emulated_is_refused(tmp_path):
     answer = call("devices", "setup", DEVICE, "--runtime", "executorch", "--root", tmp_path)
     assert answer.code == 2
-    assert "these do: litert, onnxruntime, torchscript" in answer.err
+    assert "available runtimes: litert, onnxruntime, torchscript" in answer.err
 
 
-def test_the_host_as_it_is_has_no_emulated_tier(tmp_path):
+def test_the_emulated_tier_needs_a_device(tmp_path):
     one_op(tmp_path)
     answer = call("bench", "one_op", "--tier", "emulated", "--root", tmp_path)
     assert answer.code == 2
     assert "the emulated tier needs a device; pass --device NAME" in answer.err
 
 
-def test_the_doctor_says_what_the_emulated_tier_lacks(monkeypatch):
+def test_the_doctor_lists_what_the_emulated_tier_needs(monkeypatch):
     monkeypatch.setattr(tools.shutil, "which", lambda name: None if name == "qemu-aarch64" else f"/usr/bin/{name}")
     assert "missing: the emulated tier; install with: apt-get install qemu-user" in call("doctor").out
     assert call("doctor", "--json").data["missing_tools"] == ["qemu-user"]

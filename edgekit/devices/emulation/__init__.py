@@ -1,1 +1,1 @@
-"""The `emulated` tier: the real arm64 runtime runs an artifact under QEMU, which counts what the core would execute."""
+"""The `emulated` tier: the arm64 build of a runtime runs an artifact under QEMU, which counts its instructions."""

@@ -1,6 +1,6 @@
-"""Runs one command and dies as it died: `python -m edgekit.devices.emulation._guest_main SPEC.json`.
+"""Runs one command and ends with its exit code or signal: `python -m edgekit.devices.emulation._guest_main SPEC.json`.
 
-Between a worker's first code, which limits the process and ties it to its parent, and the emulator, which is no Python.
+The worker's start-up code limits this Python process and ties it to its parent, which it cannot do with the emulator.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ import subprocess
 import sys
 from pathlib import Path
 
-_ADDR_NO_RANDOMIZE = 0x0040000  # linux/personality.h
+# From linux/personality.h: turns address space layout randomization off.
+_ADDR_NO_RANDOMIZE = 0x0040000
 
 
-def _same_addresses() -> None:
-    """The sets of a cache are chosen by address: the same ones give the same misses. A container may refuse it."""
+def _disable_aslr() -> None:
+    """Turn address randomization off, since addresses select cache sets and change misses; containers may refuse."""
     libc = ctypes.CDLL(None)
     libc.personality(libc.personality(0xFFFFFFFF) | _ADDR_NO_RANDOMIZE)
 
 
 def main() -> None:
-    """The command, its environment; then its exit code, or its signal."""
+    """Run the command of the JSON file and end with its exit code, or with the signal that ended it."""
     spec = json.loads(Path(sys.argv[1]).read_text())
-    _same_addresses()
-    done = subprocess.run(spec["command"], env=spec["variables"], stdin=subprocess.DEVNULL, check=False)  # noqa: S603
-    if done.returncode < 0:
-        number = signal.Signals(-done.returncode)
+    _disable_aslr()
+    process = subprocess.run(spec["command"], env=spec["variables"], stdin=subprocess.DEVNULL, check=False)  # noqa: S603
+    if process.returncode < 0:
+        number = signal.Signals(-process.returncode)
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    sys.exit(done.returncode)
+    sys.exit(process.returncode)
 
 
 if __name__ == "__main__":

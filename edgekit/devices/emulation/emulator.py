@@ -1,4 +1,4 @@
-"""The emulated tier: artifacts on the device's core under QEMU, counted or compared; and setting that up."""
+"""Sets up a device's emulation, and counts or runs inferences of artifacts on its core under QEMU."""
 
 from __future__ import annotations
 
@@ -26,29 +26,50 @@ from edgekit.devices.emulation.setup import Installed, Say
 from edgekit.workers.environment import TELEMETRY_OFF, Environment
 from edgekit.workers.process import run_module
 
+# Default time limit of one guest process, in seconds.
 TIMEOUT_S = 600.0
+# Minimum numbers of warm-up and counted inferences; the runner uses more for small models.
 WARM_UP_RUNS = 2
 RUNS = 4
-"""At least: the runner warms small models up for longer, and counts more of their inferences."""
+# Memory of the emulator itself, beside the guest's: its buffer of translated code, and the plugin's records.
 _QEMU_OVERHEAD_BYTES = 2**30
-"""What the emulator itself may take beside the guest: its buffer of translated code, and the plugin's records."""
 
-_MARKS = "marks.jsonl"
-_CHECKED = "checked.json"
+# The file that the counting plugin writes its marks to.
+_MARKS_FILE = "marks.jsonl"
+# The record, in the device's folder, of the parts that have passed the check after set-up.
+_CHECKED_FILE = "checked.json"
+# A model with one operator for each runtime that the check runs.
 _ONE_OP = {"litert": "one_op.tflite", "onnxruntime": "one_op.onnx"}
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A device whose emulation is set up."""
+    """A device whose emulation is set up.
+
+    Attributes:
+        name: The device's name.
+        profile: Its profile.
+        spec: How its core is emulated.
+        installed: The folders of its emulation.
+    """
 
     name: str
     profile: DeviceProfile
     spec: EmulationSpec
     installed: Installed
 
-    def missing(self, runtime: str) -> str | None:
-        """What to do first, where the runtime's wheels are not there."""
+    def setup_problem(self, runtime: str) -> str | None:
+        """Explain what to set up before a runtime can be used.
+
+        Args:
+            runtime: The runtime's name.
+
+        Returns:
+            A sentence with the command to run, or None if the runtime's wheels are installed.
+
+        Raises:
+            InputError: The runtime does not run on emulated cores.
+        """
         wheel_set = pins.wheel_set(runtime)
         if wheel_set in self.installed.sites:
             return None
@@ -56,14 +77,37 @@ class Guest:
 
 
 def emulation_spec_of(name: str, profile: DeviceProfile) -> EmulationSpec:
-    """How the device is emulated. Raises InputError when its profile does not say."""
+    """Return how a device is emulated.
+
+    Args:
+        name: The device's name.
+        profile: Its profile.
+
+    Returns:
+        The profile's `[emulation]` table.
+
+    Raises:
+        InputError: The profile has no such table.
+    """
     if profile.emulation is None:
         raise InputError(f"{name} cannot be emulated: its profile has no [emulation] table")
     return profile.emulation
 
 
 def open_guest(name: str, profile: DeviceProfile) -> Guest:
-    """The device's emulation as it stands. Raises MissingDependency when it is not set up, or QEMU is gone."""
+    """Open the emulation of a device, without setting anything up.
+
+    Args:
+        name: The device's name.
+        profile: Its profile.
+
+    Returns:
+        The device's emulation.
+
+    Raises:
+        MissingDependency: The emulation is not set up, or QEMU is not installed.
+        InputError: The device cannot be emulated.
+    """
     spec = emulation_spec_of(name, profile)
     base = setup.find(spec, profile.cores[0].count, ("base",))
     if base is None:
@@ -73,26 +117,39 @@ def open_guest(name: str, profile: DeviceProfile) -> Guest:
 
 
 def set_up(name: str, profile: DeviceProfile, runtimes: Sequence[str], say: Say) -> Installed:
-    """Fetches and builds what is missing, and runs a model of one operator on each runtime.
+    """Download and build the missing parts of an emulation, and check each runtime with a one-operator model.
 
-    What was checked is remembered: the next time there is nothing to do, unless the check was interrupted or failed.
-    Raises MissingDependency, and StepError when something cannot be fetched or does not run.
+    Parts that have passed the check are recorded and not checked again.
+
+    Args:
+        name: The device's name.
+        profile: Its profile.
+        runtimes: The runtimes that are needed.
+        say: Receives a line about each part of the work.
+
+    Returns:
+        The folders of the emulation.
+
+    Raises:
+        MissingDependency: A program that the set-up needs is not installed.
+        StepError: A part cannot be downloaded or built, or the check fails.
+        InputError: The device or a runtime cannot be emulated.
     """
     spec = emulation_spec_of(name, profile)
     wheel_sets = tuple(dict.fromkeys(("base", *(pins.wheel_set(runtime) for runtime in runtimes))))
     installed = setup.set_up(spec, profile.cores[0].count, wheel_sets, say)
-    remembered = installed.folders.device / _CHECKED
+    checked = installed.folders.device / _CHECKED_FILE
     used = (installed.folders.plugin_folder, *(path.parent for path in installed.sites.values()))
     parts = sorted(path.name for path in used)
-    if not remembered.is_file() or not set(parts) <= set(read_json(remembered, "record of checks")["parts"]):
+    if not checked.is_file() or not set(parts) <= set(read_json(checked, "record of checks")["parts"]):
         _check(Guest(name, profile, spec, installed), say)
-        write_json(remembered, {"parts": parts})
+        write_json(checked, {"parts": parts})
     return installed
 
 
 def _check(guest: Guest, say: Say) -> None:
     for runtime in _ONE_OP:
-        say(f"running a model of one operator on {runtime}")
+        say(f"running a one-operator model on {runtime}")
         _check_one_op(guest, runtime)
     if "torch" in guest.installed.sites:
         say("importing torch")
@@ -100,26 +157,26 @@ def _check(guest: Guest, say: Say) -> None:
 
 
 def _check_one_op(guest: Guest, runtime: str) -> None:
-    """A product with a matrix of ones: every output is the sum of the inputs.
+    """Check a product with a matrix of ones, whose outputs are all the sum of the inputs.
 
-    These runs also leave the guest's compiled Python files in the cache folder.
+    These runs also write the guest's compiled Python files to the cache folder.
     """
     step = f"check the emulation of {guest.name}"
     inputs = np.arange(8, dtype=np.float32).reshape(1, 8)
     file = Path(setup.__file__).with_name(_ONE_OP[runtime])
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
-        given = Path(folder, "given.npz")
-        Samples({"x": inputs}, {}).save(given)
-        request: dict[str, Any] = {"mode": "count", "runtime": runtime, "file": str(file), "samples": str(given)}
+        samples = Path(folder, "samples.npz")
+        Samples({"x": inputs}, {}).save(samples)
+        request: dict[str, Any] = {"mode": "count", "runtime": runtime, "file": str(file), "samples": str(samples)}
         request |= {"signature": None, "threads": 1, "warm_up_runs": 1, "runs": 1, "keep_bytecode": True}
         _run(guest, request, step, Path(folder), TIMEOUT_S, plugin=_plugin(guest, 1, Path(folder)))
         outputs = _infer(guest, request, step, Path(folder), TIMEOUT_S)
     if any(not np.array_equal(array, np.full((1, 4), inputs.sum())) for array in outputs.values()):
-        raise StepFailed(f"{step}: {runtime} computes a product wrong under this QEMU", step=step)
+        raise StepFailed(f"{step}: {runtime} computes a wrong matrix product under this version of QEMU", step=step)
 
 
 def _check_torch(guest: Guest) -> None:
-    """Adds two tensors; this also leaves torch's compiled Python files in the cache folder, which takes a minute."""
+    """Check an addition; this also writes torch's compiled Python files to the cache folder, which takes a minute."""
     code = "import torch; assert (torch.ones(4) + torch.ones(4)).sum() == 8"
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
         run_python(
@@ -144,9 +201,22 @@ def run_python(
     plugin: Sequence[str] = (),
     keep_bytecode: bool = False,
 ) -> None:
-    """Python in the guest, with a runtime's wheels, to its end; `folder` is its scratch.
+    """Run Python in the guest, with a runtime's wheels, and wait for its end.
 
-    Raises StepCrashed, StepOutOfMemory or StepTimedOut.
+    Args:
+        guest: The device's emulation.
+        runtime: The runtime whose wheels are on the module path.
+        arguments: The arguments of Python.
+        step: The name of the step, for errors.
+        folder: The guest's scratch folder.
+        timeout_s: The time limit in seconds.
+        plugin: The arguments of the counting plugin; empty to run without it.
+        keep_bytecode: Whether the guest writes compiled Python files.
+
+    Raises:
+        StepCrashed: The process crashed or ended with an error.
+        StepOutOfMemory: It exceeded the device's memory limit.
+        StepTimedOut: It exceeded the time limit.
     """
     spec_path = folder / "spec.json"
     variables = {**TELEMETRY_OFF, **({} if keep_bytecode else {"PYTHONDONTWRITEBYTECODE": "1"})}
@@ -169,7 +239,7 @@ def run_python(
 def _run(
     guest: Guest, request: Mapping[str, Any], step: str, folder: Path, timeout_s: float, plugin: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The runner's result in the guest; its files are in the folder afterwards. Raises like `run_python`."""
+    """Run the runner in the guest and return its result; its files are left in the folder."""
     path, result = folder / "request.json", folder / "result.json"
     write_request(path, dict(request))
     run_python(
@@ -182,13 +252,13 @@ def _run(
         plugin=plugin,
         keep_bytecode=request.get("keep_bytecode", False),
     )
-    found: dict[str, Any] = json.loads(result.read_text())
-    return found
+    answer: dict[str, Any] = json.loads(result.read_text())
+    return answer
 
 
 def _plugin(guest: Guest, threads: int, folder: Path) -> list[str]:
-    """The counting plugin's arguments: where the marks go, and the caches as one of so many threads has them."""
-    return [f"out={folder / _MARKS}", *cache_arguments(guest.spec, guest.profile.cores[0], threads)]
+    """The arguments of the counting plugin: the file of the marks, and the caches of one of `threads` threads."""
+    return [f"out={folder / _MARKS_FILE}", *cache_arguments(guest.spec, guest.profile.cores[0], threads)]
 
 
 def _infer(guest: Guest, request: Mapping[str, Any], step: str, folder: Path, timeout_s: float) -> dict[str, Array]:
@@ -197,25 +267,31 @@ def _infer(guest: Guest, request: Mapping[str, Any], step: str, folder: Path, ti
     return read_outputs(outputs)
 
 
-def _request(model: ModelFiles, given: Path) -> dict[str, Any]:
+def _request(model: ModelFiles, samples: Path) -> dict[str, Any]:
     return {
         "runtime": model.runtime,
         "file": str(model.path),
-        "samples": str(given),
+        "samples": str(samples),
         "signature": asdict(model.signature),
-        "threads": 1,  # several would spin while they wait for one another, and be counted
+        "threads": 1,  # several would spin while they wait, and these instructions would be counted
     }
 
 
-def _ready(guest: Guest, model: ModelFiles) -> None:
-    missing = guest.missing(model.runtime)
-    if missing is not None:
-        raise MissingDependency(missing)
+def _require_runtime(guest: Guest, model: ModelFiles) -> None:
+    problem = guest.setup_problem(model.runtime)
+    if problem is not None:
+        raise MissingDependency(problem)
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What one inference executes, found from so many, and the peak of the process's memory."""
+    """The result of counting.
+
+    Attributes:
+        counts: What one inference executes.
+        inferences: The number of inferences that were counted.
+        peak_memory_bytes: The peak of the guest's memory.
+    """
 
     counts: Counts
     inferences: int
@@ -223,42 +299,86 @@ class Counted:
 
 
 def count(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: float) -> Counted:
-    """What the artifact takes on the device's core, whose caches so many threads share.
+    """Count what an inference executes on a device's core.
 
-    Raises MissingDependency, InputError for a runtime that is not emulated, and StepError when the guest dies.
+    Args:
+        guest: The device's emulation.
+        model: The model file, its runtime and its samples.
+        threads: The number of threads that share the caches; one of them is counted.
+        step: The name of the step, for errors.
+        timeout_s: The time limit in seconds.
+
+    Returns:
+        The counts.
+
+    Raises:
+        MissingDependency: The runtime's wheels are not set up.
+        InputError: The runtime does not run on emulated cores.
+        StepError: The guest crashed, ran out of memory or exceeded the time limit.
     """
-    _ready(guest, model)
+    _require_runtime(guest, model)
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
         request = _request(model, model.samples)
         request |= {"mode": "count", "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
         result = _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
-        marks = parse_marks(Path(folder, _MARKS).read_text())
+        marks = parse_marks(Path(folder, _MARKS_FILE).read_text())
     return Counted(Counts.between(marks, result["runs"]), result["runs"], peak_memory_bytes(marks))
 
 
 def count_each(
     guest: Guest, model: ModelFiles, files: Sequence[Path], threads: int, step: str, timeout_s: float
 ) -> list[Counts | None]:
-    """What one inference of each file executes, with the artifact's samples; None for one that the runtime does not
-    take. Raises like `count`."""
-    _ready(guest, model)
+    """Count what an inference of each of several files executes.
+
+    Args:
+        guest: The device's emulation.
+        model: The model that the files are parts of; its runtime and samples are used.
+        files: The model files.
+        threads: The number of threads that share the caches; one of them is counted.
+        step: The name of the step, for errors.
+        timeout_s: The time limit in seconds.
+
+    Returns:
+        The counts of each file, or None for a file that the runtime cannot load.
+
+    Raises:
+        MissingDependency: The runtime's wheels are not set up.
+        InputError: The runtime does not run on emulated cores.
+        StepError: The guest crashed, ran out of memory or exceeded the time limit.
+    """
+    _require_runtime(guest, model)
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
         request = {**_request(model, model.samples), "files": [str(file) for file in files]}
         request |= {"mode": "count_each", "signature": None, "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
         result = _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
-        marks = parse_marks(Path(folder, _MARKS).read_text())
-    found: list[Counts | None] = []
+        marks = parse_marks(Path(folder, _MARKS_FILE).read_text())
+    counts: list[Counts | None] = []
     for runs in result["runs"]:
         size = 2 * runs + 1 if runs else 0
-        found.append(Counts.between(marks[:size], runs) if runs else None)
+        counts.append(Counts.between(marks[:size], runs) if runs else None)
         marks = marks[size:]
-    return found
+    return counts
 
 
 def save_optimized_model(guest: Guest, model: ModelFiles, to: Path, step: str, timeout_s: float) -> Path:
-    """The artifact's model as its runtime runs it on the device's core, written to `to`; or its own file, where the
-    runtime cannot write it. Raises like `count`."""
-    _ready(guest, model)
+    """Write the model as its runtime optimizes it for a device's core.
+
+    Args:
+        guest: The device's emulation.
+        model: The model.
+        to: The file to write.
+        step: The name of the step, for errors.
+        timeout_s: The time limit in seconds.
+
+    Returns:
+        The written file, or the model's own file if the runtime cannot write an optimized model.
+
+    Raises:
+        MissingDependency: The runtime's wheels are not set up.
+        InputError: The runtime does not run on emulated cores.
+        StepError: The guest crashed, ran out of memory or exceeded the time limit.
+    """
+    _require_runtime(guest, model)
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
         request = {**_request(model, model.samples), "mode": "as_run", "to": str(to)}
         return Path(_run(guest, request, step, Path(folder), timeout_s)["file"])
@@ -267,16 +387,48 @@ def save_optimized_model(guest: Guest, model: ModelFiles, to: Path, step: str, t
 def infer(
     guest: Guest, model: ModelFiles, inputs: Mapping[str, Array], step: str, timeout_s: float
 ) -> dict[str, Array]:
-    """What the artifact answers on the device's core: real values by output. Raises like `count`."""
-    _ready(guest, model)
+    """Run samples through a model on a device's core.
+
+    Args:
+        guest: The device's emulation.
+        model: The model.
+        inputs: Real values by input name, each of shape (N, ...).
+        step: The name of the step, for errors.
+        timeout_s: The time limit in seconds.
+
+    Returns:
+        Real values by output name, each of shape (N, ...).
+
+    Raises:
+        MissingDependency: The runtime's wheels are not set up.
+        InputError: The runtime does not run on emulated cores.
+        StepError: The guest crashed, ran out of memory or exceeded the time limit.
+    """
+    _require_runtime(guest, model)
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
-        given = Path(folder, "given.npz")
-        Samples(dict(inputs), {}).save(given)
-        return _infer(guest, _request(model, given), step, Path(folder), timeout_s)
+        samples = Path(folder, "samples.npz")
+        Samples(dict(inputs), {}).save(samples)
+        return _infer(guest, _request(model, samples), step, Path(folder), timeout_s)
 
 
 def emulate(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: float) -> EmulatedLatency:
-    """Counts and the predicted latency for so many threads. Raises like `count`."""
-    found = count(guest, model, threads, step, timeout_s)
-    predicted = emulated_core.predict(guest.profile, guest.spec.cpu, found.counts, threads, found.inferences)
-    return replace(predicted, peak_memory_bytes=found.peak_memory_bytes)
+    """Count an inference on a device's core and predict its latency.
+
+    Args:
+        guest: The device's emulation.
+        model: The model.
+        threads: The number of threads.
+        step: The name of the step, for errors.
+        timeout_s: The time limit in seconds.
+
+    Returns:
+        The counts, the predicted latency in ms, and the peak of the guest's memory.
+
+    Raises:
+        MissingDependency: The runtime's wheels are not set up.
+        InputError: The runtime does not run on emulated cores.
+        StepError: The guest crashed, ran out of memory or exceeded the time limit.
+    """
+    counted = count(guest, model, threads, step, timeout_s)
+    predicted = emulated_core.predict(guest.profile, guest.spec.cpu, counted.counts, threads, counted.inferences)
+    return replace(predicted, peak_memory_bytes=counted.peak_memory_bytes)

@@ -1,11 +1,11 @@
-"""What stands in the cache folder for the emulation, by content: the same pins, the same source, the same folder.
+"""The folders of the emulation in the user's cache, named by the digest of what they are made from.
 
     emulation/wheels-<key>/    site/ (unpacked arm64 wheels)           one for each set of wheels
     emulation/root-<key>/      root/ (unpacked arm64 Debian packages)  the guest's Python and C library
     emulation/plugin-<key>/    count_plugin.so
     emulation/device-<key>/    root/ with the device's own proc and sys; the rest links into root-<key>
 
-Each holds a record.json of what it was made from, and comes into being in one step: a folder that is there is whole.
+Each has a record.json that says what it was made from, and is created atomically: a folder that exists is complete.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.environment.user_cache import cache_folder
 from edgekit.devices.emulation import pins
 
+# The file, in each folder, that says what it was made from.
 RECORD = "record.json"
 PLUGIN_SOURCE = Path(__file__).with_name("count_plugin.c")
 PLUGIN_FLAGS = ("-O2", "-std=c11", "-shared", "-fPIC", "-fvisibility=hidden")
 
 
 def key(*parts: Any) -> str:
-    """Twelve hex digits of the parts."""
+    """Return the first twelve hex digits of the sha256 of the parts as JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def home() -> Path:
-    """The folder of them all."""
+    """Return the folder that contains all others of this module."""
     return cache_folder() / "emulation"
 
 
@@ -44,7 +45,13 @@ def _plugin_key() -> str:
 
 @dataclass(frozen=True)
 class DeviceFolders:
-    """Where the parts of one device's emulation are, or would be."""
+    """The folders of one device's emulation, whether they exist or not.
+
+    Attributes:
+        root: The unpacked arm64 packages, shared by devices.
+        device: The device's own files.
+        plugin_folder: The compiled counting plugin, shared by devices.
+    """
 
     root: Path
     device: Path
@@ -52,29 +59,37 @@ class DeviceFolders:
 
     @property
     def plugin(self) -> Path:
-        """The counting plugin."""
+        """The shared library of the counting plugin."""
         return self.plugin_folder / "count_plugin.so"
 
     @property
     def sysroot(self) -> Path:
-        """What the guest sees as its root folder."""
+        """The folder that is the guest's root folder."""
         return self.device / "root"
 
 
 def folders(spec: EmulationSpec, cores: int) -> DeviceFolders:
-    """Those of a device with so many cores."""
+    """Return the folders of a device.
+
+    Args:
+        spec: How the device's core is emulated.
+        cores: The number of its cores.
+
+    Returns:
+        The folders.
+    """
     root = home() / f"root-{key(pins.LAYOUT, pins.PYTHON_PACKAGE, pins.LIBRARIES)}"
     device = home() / f"device-{key(pins.LAYOUT, root.name, spec.cpuinfo(cores), cores)}"
     return DeviceFolders(root, device, home() / f"plugin-{_plugin_key()}")
 
 
 def site(wheel_set: str, python: str) -> Path:
-    """Where a set of wheels for a version of Python is, or would be."""
+    """Return the folder of a set of wheels (a key of `pins.WHEELS`) for a version of Python, such as `3.11`."""
     return home() / f"wheels-{key(pins.LAYOUT, pins.WHEELS[wheel_set], python)}"
 
 
 def record(folder: Path) -> dict[str, Any] | None:
-    """What the folder was made from; None when it is not there, or not whole."""
+    """Read what a folder was made from; None if the folder does not exist or is incomplete."""
     try:
         data = json.loads((folder / RECORD).read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The command line of the emulator: which core, which caches, which Python, what it finds where."""
+"""Builds the command line of the emulator: core, caches, Python and its module path."""
 
 from __future__ import annotations
 
@@ -15,24 +15,38 @@ from edgekit.devices.emulation import tools
 from edgekit.devices.emulation.setup import Installed
 
 _KIB = 1024
+# Bytes of a cache line, as the counting plugin simulates it.
 LINE_BYTES = 64
 
 
 @dataclass(frozen=True)
 class GuestCommand:
-    """What starts the guest: words, and the whole environment."""
+    """The command that starts the guest.
+
+    Attributes:
+        command: The program and its arguments.
+        variables: The complete environment: nothing is inherited from this host.
+    """
 
     command: tuple[str, ...]
     variables: Mapping[str, str]
 
 
 def cache_arguments(spec: EmulationSpec, core: Core, threads: int) -> list[str]:
-    """The plugin's cache levels: the core's sizes with the emulation's ways. Without a first level there are none.
+    """Return the counting plugin's arguments for the cache levels.
 
-    The one thread that is counted stands for one of several. Threads of one layer read the same weights and write rows
-    of their own: of a cache that they share each is given neither all nor its equal part but what lies between, the
-    size divided by the root of their number, rounded down to whole sets. Of the divisors tried (1, the root, the
-    number), this one predicts the published timings of several threads best.
+    One counted thread stands for each of `threads` threads. Threads that compute one layer read the same weights but
+    write different rows, so that each has neither the whole of a shared cache nor only its equal share: its size is
+    divided by the square root of the number of threads and rounded down to whole sets. Of the divisors 1, the root and
+    the number itself, the root predicts the published timings of several threads best.
+
+    Args:
+        spec: The associativity of the emulated caches.
+        core: The core, with the cache sizes.
+        threads: The number of threads.
+
+    Returns:
+        `l<level>=<bytes>:<ways>` for each level up to the first one of unknown size.
     """
     root = math.sqrt(threads)
     l2_divisor = root if core.l2_scope == "cluster" else 1.0
@@ -41,13 +55,13 @@ def cache_arguments(spec: EmulationSpec, core: Core, threads: int) -> list[str]:
         (core.l2_kib, spec.l2_ways, l2_divisor),
         (core.l3_kib, spec.l3_ways, root),
     )
-    known = []
+    sizes = []
     for kib, ways, divisor in levels:
         if kib is None:
             break
         set_bytes = ways * LINE_BYTES
-        known.append((max(1, int(kib * _KIB / divisor) // set_bytes) * set_bytes, ways))
-    return [f"l{index}={size}:{ways}" for index, (size, ways) in enumerate(known, start=1)]
+        sizes.append((max(1, int(kib * _KIB / divisor) // set_bytes) * set_bytes, ways))
+    return [f"l{index}={size}:{ways}" for index, (size, ways) in enumerate(sizes, start=1)]
 
 
 def guest_command(
@@ -60,26 +74,37 @@ def guest_command(
     plugin: Sequence[str] = (),
     variables: Mapping[str, str] | None = None,
 ) -> GuestCommand:
-    """Python on the emulated core with the runtime's wheels and edgekit; `plugin` are the counting plugin's arguments.
+    """Build the command that runs Python on the emulated core, with a runtime's wheels and edgekit on the module path.
 
-    The guest sees edgekit through links in `scratch`: this host's own packages must not come with it. It compiles what
-    it needs of it each time: memory that was used for compiling is laid out otherwise, and counts of small models with
-    it.
+    Args:
+        installed: The folders of the device's emulation.
+        wheel_set: The set of wheels that comes first on the module path.
+        spec: The emulated core.
+        arguments: The arguments of Python.
+        scratch: The guest's scratch folder, which also receives links to edgekit's files.
+        plugin: The arguments of the counting plugin; empty to run without it.
+        variables: Additional environment variables.
+
+    Returns:
+        The command and its environment.
     """
     library = scratch / "lib"
-    seen = library / "edgekit"
-    if not seen.exists():
+    guest_edgekit = library / "edgekit"
+    if not guest_edgekit.exists():
+        # Links to edgekit alone, since this host's other packages must not be importable in the guest. Without compiled
+        # files the guest always compiles: compiling changes its memory layout, and thereby counts of small models.
         uncompiled = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(Path(_version.__file__).parent, seen, ignore=uncompiled, copy_function=os.symlink)
+        shutil.copytree(Path(_version.__file__).parent, guest_edgekit, ignore=uncompiled, copy_function=os.symlink)
     sysroot = installed.folders.sysroot
     sites = [installed.sites[wheel_set], *(path for name, path in installed.sites.items() if name != wheel_set)]
     words = [str(installed.folders.plugin), *plugin]
+    # QEMU separates a plugin's arguments by commas, and reads two commas as one literal comma.
     counting = ("-plugin", ",".join(word.replace(",", ",,") for word in words)) if plugin else ()
     command = (
         *(str(tools.QEMU.path()), "-cpu", spec.cpu, "-L", str(sysroot), *counting),
         *(str(sysroot / "usr" / "bin" / f"python{installed.python}"), "-sP", *arguments),
     )
-    own = {
+    environment = {
         "HOME": str(scratch),
         "TMPDIR": str(scratch),
         "LANG": "C.UTF-8",
@@ -91,4 +116,4 @@ def guest_command(
         "TF_CPP_MIN_LOG_LEVEL": "2",
         **(variables or {}),
     }
-    return GuestCommand(command, own)
+    return GuestCommand(command, environment)

@@ -1,23 +1,24 @@
-"""What the arm64 root folder is made of. Wheels are pinned: what a figure was counted with must not change unseen.
+"""The packages of the emulated arm64 system; wheels are pinned, so that counts do not change unnoticed.
 
-The Debian packages are those that the machine's own distribution offers for arm64, with what they depend on; their
-versions and hashes are written into the folder's record.
+The Debian packages and their dependencies are those that this machine's distribution offers for arm64. Their versions
+and hashes are written to the folder's record.
 """
 
 from __future__ import annotations
 
 from edgekit.core.errors import InputError
 
+# Part of every folder's name; increase it when the same pins result in different folders.
 LAYOUT = 1
-"""Raised whenever the same pins give other folders."""
 
+# Depends on the versioned package of the distribution's Python, such as python3.11-minimal.
 PYTHON_PACKAGE = "python3-minimal"
-"""Depends on the versioned package of the distribution's Python, such as python3.11-minimal."""
 
+# The shared libraries that the wheels and Python link to, beside the C library.
 LIBRARIES = ("libstdc++6", "libgcc-s1", "zlib1g")
 
+# Without further dependencies: the two runtimes import nothing else, although their metadata lists more.
 BASE_WHEELS = ("ai-edge-litert==2.3.0", "numpy==2.3.5", "onnxruntime==1.32.0")
-"""The two runtimes import nothing else, unlike what their metadata asks for."""
 
 # The newest torch whose arm64 wheel is a CPU build: later ones bring CUDA.
 TORCH_WHEELS = (
@@ -32,17 +33,27 @@ TORCH_WHEELS = (
     "typing-extensions==4.15.0",
 )
 
+# The sets of wheels by name; each set has a folder of its own.
 WHEELS = {"base": BASE_WHEELS, "torch": TORCH_WHEELS}
-"""Sets of wheels, each in a folder of its own."""
 
-_SET_OF = {"litert": "base", "onnxruntime": "base", "torchscript": "torch"}
+_WHEEL_SET_BY_RUNTIME = {"litert": "base", "onnxruntime": "base", "torchscript": "torch"}
 
-RUNTIMES = tuple(_SET_OF)
-"""The runtimes that can run on the emulated core."""
+# The runtimes that can run on an emulated core.
+RUNTIMES = tuple(_WHEEL_SET_BY_RUNTIME)
 
 
 def wheel_set(runtime: str) -> str:
-    """Which wheels a runtime needs. Raises InputError for one that the emulation does not run."""
-    if runtime not in _SET_OF:
-        raise InputError(f"the runtime {runtime} does not run on the emulated core; these do: {', '.join(RUNTIMES)}")
-    return _SET_OF[runtime]
+    """Return the set of wheels that a runtime needs.
+
+    Args:
+        runtime: The runtime's name.
+
+    Returns:
+        A key of `WHEELS`.
+
+    Raises:
+        InputError: The runtime does not run on emulated cores.
+    """
+    if runtime not in _WHEEL_SET_BY_RUNTIME:
+        raise InputError(f"the emulated core does not run {runtime}; available runtimes: {', '.join(RUNTIMES)}")
+    return _WHEEL_SET_BY_RUNTIME[runtime]

@@ -1,7 +1,7 @@
-"""Fetching and building what the emulation needs, as an ordinary user, into the cache folder.
+"""Downloads and builds the parts of an emulation into the user's cache folder, without root permissions.
 
-The packages come from where this machine's apt and pip are configured to look; nothing of the machine is changed: apt
-works with a state of its own in a temporary folder.
+Packages are downloaded from the sources that this machine's apt and pip are configured with. The machine itself is not
+changed: apt works with a separate state in a temporary folder.
 """
 
 from __future__ import annotations
@@ -35,12 +35,20 @@ from edgekit.devices.emulation.folders import (
 )
 
 Say = Callable[[str], None]
-_VERSIONED = re.compile(r"python3\.\d+")
+# The versioned package that python3-minimal depends on.
+_PYTHON_VERSION = re.compile(r"python3\.\d+")
 
 
 @dataclass(frozen=True)
 class Installed:
-    """What a device's emulation runs with. `made` names what this set-up had to make: nothing, when it all stood."""
+    """The parts of a device's emulation.
+
+    Attributes:
+        folders: The device's folders.
+        python: The guest's Python version, such as `3.11`.
+        sites: The folder of each set of wheels, by name.
+        made: What this set-up had to download or build; empty if everything existed.
+    """
 
     folders: DeviceFolders
     python: str
@@ -49,26 +57,50 @@ class Installed:
 
 
 def find(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str]) -> Installed | None:
-    """What stands in the cache folder, or None when a part of it is missing."""
-    where = folders(spec, cores)
-    root = record(where.root)
-    if root is None or record(where.device) is None or record(where.plugin_folder) is None:
+    """Find the parts of an emulation in the cache folder.
+
+    Args:
+        spec: How the device's core is emulated.
+        cores: The number of its cores.
+        wheel_sets: The sets of wheels that are needed.
+
+    Returns:
+        The parts, or None if one of them is missing.
+    """
+    device_folders = folders(spec, cores)
+    root = record(device_folders.root)
+    if root is None or record(device_folders.device) is None or record(device_folders.plugin_folder) is None:
         return None
     sites = {name: site(name, root["python"]) for name in wheel_sets}
     if any(record(folder) is None for folder in sites.values()):
         return None
-    return Installed(where, root["python"], {name: folder / "site" for name, folder in sites.items()})
+    return Installed(device_folders, root["python"], {name: folder / "site" for name, folder in sites.items()})
 
 
 def set_up(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str], say: Say) -> Installed:
-    """Makes what is missing; two processes take turns. Raises MissingDependency, StepFailed, DiskFull."""
-    chosen = tuple(wheel_sets)
-    found = find(spec, cores, chosen)
-    if found is not None:
-        return found
+    """Download and build the missing parts of an emulation; concurrent processes wait for each other.
+
+    Args:
+        spec: How the device's core is emulated.
+        cores: The number of its cores.
+        wheel_sets: The sets of wheels that are needed.
+        say: Receives a line about each part.
+
+    Returns:
+        The parts.
+
+    Raises:
+        MissingDependency: A program that the set-up needs is not installed.
+        StepFailed: A part cannot be downloaded or built.
+        DiskFull: The disk is full.
+    """
+    names = tuple(wheel_sets)
+    installed = find(spec, cores, names)
+    if installed is not None:
+        return installed
     tools.require_tools(tools.ALL, "the emulation")
     tools.require_plugin_api()
-    where, made = folders(spec, cores), []
+    device_folders, made = folders(spec, cores), []
 
     def make(folder: Path, what: str, build: Callable[[Path], dict[str, Any]]) -> None:
         if record(folder) is None:
@@ -78,25 +110,37 @@ def set_up(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str], say: Say)
             made.append(what)
 
     with locked(home()):
-        make(where.plugin_folder, "compiling the counting plugin", _compile)
-        make(where.root, "fetching the arm64 root folder", _fetch_root)
-        python = str((record(where.root) or {})["python"])
-        sites = {name: site(name, python) for name in chosen}
+        make(device_folders.plugin_folder, "compiling the counting plugin", _compile)
+        make(device_folders.root, "downloading the arm64 root folder", _fetch_root)
+        python = str((record(device_folders.root) or {})["python"])
+        sites = {name: site(name, python) for name in names}
         for name, folder in sites.items():
-            make(folder, f"fetching arm64 wheels: {', '.join(pins.WHEELS[name])}", _wheels_into(name, python))
-        make(where.device, f"describing the core {spec.cpu}", lambda staging: _describe(staging, where, spec, cores))
-    return Installed(where, python, {name: folder / "site" for name, folder in sites.items()}, tuple(made))
+            make(folder, f"downloading arm64 wheels: {', '.join(pins.WHEELS[name])}", _wheels_into(name, python))
+        make(
+            device_folders.device,
+            f"describing the core {spec.cpu}",
+            lambda staging: _describe(staging, device_folders, spec, cores),
+        )
+    return Installed(device_folders, python, {name: folder / "site" for name, folder in sites.items()}, tuple(made))
 
 
 def remove(spec: EmulationSpec, cores: int) -> list[Path]:
-    """Removes the device's folder, and all the rest with the last device; what was removed."""
-    where, removed = folders(spec, cores), []
+    """Remove a device's folder; with the last device, remove the shared parts as well.
+
+    Args:
+        spec: How the device's core is emulated.
+        cores: The number of its cores.
+
+    Returns:
+        The folders that were removed.
+    """
+    device_folders, removed = folders(spec, cores), []
     if not home().is_dir():
         return []
     with locked(home()):
-        if where.device.exists():
-            removed.append(where.device)
-            shutil.rmtree(where.device)
+        if device_folders.device.exists():
+            removed.append(device_folders.device)
+            shutil.rmtree(device_folders.device)
         if not any(home().glob("device-*")):
             for folder in [path for path in sorted(home().iterdir()) if path.is_dir()]:
                 removed.append(folder)
@@ -112,7 +156,7 @@ def _compile(staging: Path) -> dict[str, Any]:
 
 
 class _PrivateApt:
-    """apt-get for arm64 with lists, status and cache of its own; sources and keys are the machine's."""
+    """apt-get for arm64 with separate lists, status and cache; sources and keys are those of this machine."""
 
     def __init__(self, folder: Path) -> None:
         for name in ("lists/partial", "cache/archives/partial", "state"):
@@ -123,7 +167,7 @@ class _PrivateApt:
             "APT::Architecture": "arm64",
             "APT::Architectures::": "arm64",
             "APT::Install-Recommends": "false",
-            "APT::Sandbox::User": "root",  # the sandbox's user cannot write here; other users have no sandbox
+            "APT::Sandbox::User": "root",  # apt's sandbox user cannot write to this folder; only root has a sandbox
             "Acquire::Languages": "none",
             "Debug::NoLocking": "true",
             "Dir::State": str(folder / "state"),
@@ -134,7 +178,7 @@ class _PrivateApt:
         self._options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
 
     def __call__(self, program: str, *arguments: str) -> str:
-        return tools.run([program, *self._options, *arguments], "fetching the arm64 root folder")
+        return tools.run([program, *self._options, *arguments], "downloading the arm64 root folder")
 
 
 def _fetch_root(staging: Path) -> dict[str, Any]:
@@ -143,11 +187,11 @@ def _fetch_root(staging: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="apt-", dir=staging) as scratch:
         apt = _PrivateApt(Path(scratch))
         apt("apt-get", "-qq", "update")
-        version = _VERSIONED.search(apt("apt-cache", "depends", pins.PYTHON_PACKAGE))
+        version = _PYTHON_VERSION.search(apt("apt-cache", "depends", pins.PYTHON_PACKAGE))
         if version is None:
-            raise StepFailed("this machine's apt sources offer no Python for arm64", step="fetching")
-        wanted = (f"{version[0]}-minimal", f"lib{version[0]}-stdlib", *pins.LIBRARIES)
-        apt("apt-get", "-qq", "-y", "--download-only", "install", *wanted)
+            raise StepFailed("the apt sources of this machine have no Python for arm64", step="downloading")
+        packages_needed = (f"{version[0]}-minimal", f"lib{version[0]}-stdlib", *pins.LIBRARIES)
+        apt("apt-get", "-qq", "-y", "--download-only", "install", *packages_needed)
         archives = sorted(apt.archives.glob("*.deb"))
         for archive in archives:
             tools.run([str(tools.UNPACKER.path()), "-x", str(archive), str(root)], f"unpacking {archive.name}")
@@ -157,7 +201,7 @@ def _fetch_root(staging: Path) -> dict[str, Any]:
 
 
 def _complete(root: Path) -> None:
-    """What the packages leave to others: the links of a merged /usr; and their manuals are not needed."""
+    """Add the links of a merged /usr, which no package contains, and remove the manuals."""
     for name in ("lib", "bin", "sbin"):
         if not (root / name).exists():
             (root / name).symlink_to(f"usr/{name}")
@@ -167,7 +211,7 @@ def _complete(root: Path) -> None:
 def _wheels_into(wheel_set: str, python: str) -> Callable[[Path], dict[str, Any]]:
     def build(staging: Path) -> dict[str, Any]:
         if importlib.util.find_spec("pip") is None:
-            raise MissingDependency("fetching arm64 wheels needs pip; install it with: python -m ensurepip")
+            raise MissingDependency("downloading arm64 wheels needs pip; install it with: python -m ensurepip")
         with tempfile.TemporaryDirectory(prefix="pip-", dir=staging) as scratch:
             _download(wheel_set, python, Path(scratch))
             wheels = sorted(Path(scratch).glob("*.whl"))
@@ -181,7 +225,7 @@ def _wheels_into(wheel_set: str, python: str) -> Callable[[Path], dict[str, Any]
 
 def _download(wheel_set: str, python: str, folder: Path) -> None:
     tag = "cp" + python.replace(".", "")
-    # pip takes the tags as they are given, and no older ones along with them. Debian 12 has the C library 2.36.
+    # pip download does not add older platform tags to the given ones. The newest is that of Debian 12, glibc 2.36.
     platforms = [f"manylinux_2_{minor}_aarch64" for minor in range(36, 16, -1)] + ["manylinux2014_aarch64"]
     tools.run(
         [
@@ -191,20 +235,20 @@ def _download(wheel_set: str, python: str, folder: Path) -> None:
             *(word for platform in platforms for word in ("--platform", platform)),
             *pins.WHEELS[wheel_set],
         ],
-        "fetching arm64 wheels",
+        "downloading arm64 wheels",
     )
 
 
-def _describe(staging: Path, where: DeviceFolders, spec: EmulationSpec, cores: int) -> dict[str, Any]:
-    """The guest's root folder: the shared one by links, with a proc and a sys that show the device's cores."""
+def _describe(staging: Path, device_folders: DeviceFolders, spec: EmulationSpec, cores: int) -> dict[str, Any]:
+    """Create the guest's root folder: links into the shared one, and a /proc and /sys that show the device's cores."""
     sysroot = staging / "root"
     sysroot.mkdir()
-    for entry in sorted((where.root / "root").iterdir()):
-        (sysroot / entry.name).symlink_to(Path(os.pardir, os.pardir, where.root.name, "root", entry.name))
+    for entry in sorted((device_folders.root / "root").iterdir()):
+        (sysroot / entry.name).symlink_to(Path(os.pardir, os.pardir, device_folders.root.name, "root", entry.name))
     (sysroot / "proc").mkdir()
     (sysroot / "proc" / "cpuinfo").write_text(spec.cpuinfo(cores))
-    listed = sysroot / "sys" / "devices" / "system" / "cpu"
-    listed.mkdir(parents=True)
+    cpu_folder = sysroot / "sys" / "devices" / "system" / "cpu"
+    cpu_folder.mkdir(parents=True)
     for name in ("possible", "present", "online"):
-        (listed / name).write_text(f"0-{cores - 1}\n" if cores > 1 else "0\n")
-    return {"cpu": spec.cpu, "cores": cores, "root": where.root.name}
+        (cpu_folder / name).write_text(f"0-{cores - 1}\n" if cores > 1 else "0\n")
+    return {"cpu": spec.cpu, "cores": cores, "root": device_folders.root.name}
