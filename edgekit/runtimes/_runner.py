@@ -1,9 +1,10 @@
-"""The measuring process: one artifact, one runtime, and nothing else.
+"""The runner: a process that loads one model with one runtime, and measures it or runs samples through it.
 
-`python -m edgekit.runtimes._runner REQUEST.json RESULT.json [READY_FD GO_FD]`. Needs the standard library, numpy,
-`edgekit.core` and the one runtime, so that the same code runs on this host, under an emulator and on a board. The
-request's `mode` says what is asked for: `measure` times, `count` and `count_each` mark where a counting emulator is to
-look, `infer` answers samples, `as_run` writes the model as the runtime runs it.
+`python -m edgekit.runtimes._runner REQUEST.json RESULT.json [READY_FD GO_FD]`. It needs the standard library, numpy,
+`edgekit.core` and the one runtime, so that the same code runs on this host, under an emulator and on a board.
+
+The request's `mode` selects the work: `measure` times inferences, `count` and `count_each` mark the calls that a
+counting emulator evaluates, `infer` runs samples, and `as_run` writes the model as the runtime optimizes it.
 """
 
 from __future__ import annotations
@@ -29,26 +30,27 @@ from edgekit.core.numerics.timing import NS_PER_MS, Distribution
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.values.specs import Signature
 
+# A measurement may take this many times its minimum duration as long as its median is uncertain.
 PATIENCE = 2
-"""So many times as long as it has to be, a measurement may take while its median is not sure."""
 
+# Invalid file descriptors; the counting plugin recognizes an attempt to close the first one as a mark.
 MARK, _NO_MARK = -4242, -4241
-"""File descriptors that nobody has: closing the first is what a counting emulator waits for."""
 
+# Warm-up calls of a small model, and counted calls of a part of a model: Python 3.11 specializes the bytecode of a
+# function at its eighth call and during some calls after it.
 STEADY = 16
-"""So many calls of a small model pass before it is counted, and so many of a part of one are counted."""
 
+# Counted calls of a small model: enough that the cheapest of them contains nothing but the inference.
 COUNTED = 4 * STEADY
-"""So many calls of a small model are counted: the shortest of them is one that nothing else came on top of."""
 
+# CPU time after which the warm-up of a large model ends early.
 _WARM_UP_CPU_NS = 10**9
-"""Of a large one there are fewer: they end after so much time."""
 
 
 class Memory:
     """Peak resident memory above a baseline, from /proc (Linux); None elsewhere.
 
-    `ru_maxrss` would not do: a process inherits its parent's. Writing 5 to clear_refs sets VmHWM back to VmRSS.
+    `ru_maxrss` is not usable: a process inherits it from its parent. Writing 5 to clear_refs resets VmHWM to VmRSS.
     """
 
     def __init__(self) -> None:
@@ -70,7 +72,7 @@ class Memory:
         return self._status("VmRSS")
 
     def peak_bytes(self) -> int | None:
-        """The peak since the last call (or the start) above the baseline."""
+        """Return the peak in bytes above the baseline since the last call, or since the start; None without /proc."""
         peak = self._status("VmHWM")
         above = None if self._baseline is None or peak is None else max(0, peak - self._baseline)
         if self._baseline is not None:
@@ -79,7 +81,7 @@ class Memory:
 
 
 def _raw_inputs(session: Session, samples: dict[str, Array]) -> dict[str, Array]:
-    """The first call that the samples are good for, as the model's own tensors."""
+    """The raw tensors of the first call that the samples allow."""
     first = next(batching.iter_batches(session.signature, samples))
     pairs = zip(session.signature.inputs, first, strict=True)
     return {spec.name: np.ascontiguousarray(to_tensor(array, spec)) for spec, array in pairs}
@@ -90,7 +92,11 @@ def _runtime(request: dict[str, Any]) -> Runtime:
 
 
 def preload(name: str) -> None:
-    """Loads a runtime's library, for a process that is copied for each request."""
+    """Load a runtime's library in a process that is forked for each request.
+
+    Args:
+        name: The runtime's name.
+    """
     _runtime({"runtime": name}).load_library()
 
 
@@ -108,9 +114,16 @@ def _open(runtime: Runtime, request: dict[str, Any]) -> Session:
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Opens the artifact, runs it, and returns figures in ms and bytes."""
+    """Load the model and measure its inferences.
+
+    Args:
+        request: The request, as `contracts.runner.measure_request` builds it.
+
+    Returns:
+        The latencies in ms, the peaks of memory in bytes, and the cores and threads of the measurement.
+    """
     runtime, samples = _runtime(request), _samples(request)
-    gc.disable()  # it would look through a library's objects again and again while they are made
+    gc.disable()  # repeated collections while a library creates its objects cost time
     runtime.load_library()
     gc.freeze()
     gc.enable()
@@ -123,14 +136,14 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     call = session.bind(_raw_inputs(session, samples))
     first = timing.timed(call)
     warm_up_runs = timing.warm_up(call, max_seconds=request["warm_up_max_s"])
-    run_peak = memory.peak_bytes()  # before the timed runs, whose record takes memory itself
-    least_s = request["min_duration_s"]
+    run_peak = memory.peak_bytes()  # before the timed runs, since their record takes memory as well
+    min_seconds = request["min_duration_s"]
     walls, cpus = timing.measure(
-        call, min_seconds=least_s, max_seconds=PATIENCE * least_s, min_runs=request["min_runs"]
+        call, min_seconds=min_seconds, max_seconds=PATIENCE * min_seconds, min_runs=request["min_runs"]
     )
     operators = _profile(runtime, request, session, samples) if request.get("per_op") and runtime.profiles else ()
     return {
-        "operators": [asdict(item) for item in operators],
+        "operators": [asdict(operator) for operator in operators],
         "load_ms": load.wall_ns / NS_PER_MS,
         "first_inference_ms": first.wall_ns / NS_PER_MS,
         "warm_up_runs": warm_up_runs,
@@ -144,13 +157,13 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wait(request: dict[str, Any]) -> None:
-    """Says that the library is loaded, waits for its turn, and takes the cores that it is measured on."""
+    """Report that the library is loaded, wait for the start signal, and pin the process to its cores."""
     if "turn" in request:
         ready, go = request["turn"]
         os.write(ready, b"1")
         os.read(go, 1)
     if request.get("cpus") and hasattr(os, "sched_setaffinity"):
-        with contextlib.suppress(OSError):  # a container may forbid it; the figure then says what it ran on
+        with contextlib.suppress(OSError):  # a container may forbid it; the result lists the cores in any case
             os.sched_setaffinity(0, request["cpus"])
 
 
@@ -163,43 +176,48 @@ def _profile(
 
 
 def _mark(number: int = MARK) -> None:
-    """Tells a counting emulator "here" by a system call that fails and does nothing else."""
+    """Send a mark to the counting emulator, by a system call that fails without side effects."""
     with contextlib.suppress(OSError):
         os.close(number)
 
 
 def _marked(call: Callable[[], object], runs: int, number: int = MARK) -> None:
-    """The calls, and a mark after each."""
+    """Call repeatedly and send a mark after each call."""
     for _ in range(runs):
         call()
         _mark(number)
 
 
 def _nothing() -> None:
-    """What is called to find out what calling costs."""
+    """Empty function whose count is the overhead of a call."""
 
 
 def count(request: dict[str, Any]) -> dict[str, Any]:
-    """Marks a moment when the library is loaded, and after the warm-up each of so many calls of nothing, whose cost is
-    that of the calling, and each of as many inferences. Says how many.
+    """Mark inferences for the counting emulator.
 
-    The first inference prepares what later ones keep, so that it is no measure of them.
+    The first mark is sent when the library is loaded. After the warm-up, there is a mark after each of N calls of an
+    empty function, which count the overhead of a call, and after each of N inferences.
+
+    Args:
+        request: The request.
+
+    Returns:
+        N as `runs`.
     """
     runtime, samples = _runtime(request), _samples(request)
     runtime.load_library()
     gc.collect()
     _mark()
-    return {"runs": _count(*_warmed(runtime, request, samples, COUNTED))}
+    return {"runs": _count(*_warm_up(runtime, request, samples, COUNTED))}
 
 
-def _warmed(
-    runtime: Runtime, request: dict[str, Any], samples: dict[str, Array], of_small: int
+def _warm_up(
+    runtime: Runtime, request: dict[str, Any], samples: dict[str, Array], small_model_runs: int
 ) -> tuple[Callable[[], object], int]:
-    """The inference, after as many as it takes until calling it costs the same every time; and how many to count,
-    `of_small` where it is that of a small model.
+    """Run inferences until each costs the same; return the call, and how many to count.
 
-    Python 3.11 writes the code of a function anew at its eighth call and for some calls more, thousands of
-    instructions each time. They are nothing beside a large model's millions, whose inference takes seconds here.
+    Python 3.11 rewrites the bytecode of a function at its eighth call and in some later ones, which costs thousands of
+    instructions. That is negligible beside the millions of a large model, whose emulated inference takes seconds.
     """
     session = _open(runtime, request)
     call = session.bind(_raw_inputs(session, samples))
@@ -208,11 +226,11 @@ def _warmed(
         spent_ns += timing.timed(call).cpu_ns
         if spent_ns > _WARM_UP_CPU_NS and done >= request["warm_up_runs"]:
             return call, request["runs"]
-    return call, max(of_small, request["runs"])
+    return call, max(small_model_runs, request["runs"])
 
 
 def _count(call: Callable[[], object], runs: int) -> int:
-    """A mark, one after each of so many calls of nothing, and one after each of as many inferences."""
+    """Send a mark, one after each of `runs` empty calls, and one after each of `runs` inferences."""
     gc.collect()
     gc.disable()
     _marked(_nothing, 2 * STEADY, _NO_MARK)
@@ -224,28 +242,48 @@ def _count(call: Callable[[], object], runs: int) -> int:
 
 
 def count_each(request: dict[str, Any]) -> dict[str, Any]:
-    """The marks of `count` after the warm-up for each of the request's `files`; says how many inferences of each, 0
-    where the runtime does not take it."""
+    """Mark inferences of several files for the counting emulator.
+
+    Args:
+        request: The request, with the paths in `files`.
+
+    Returns:
+        The number of marked inferences of each file as `runs`; 0 for a file that the runtime cannot load.
+    """
     runtime, samples = _runtime(request), _samples(request)
     runtime.load_library()
     counted = []
     for file in request["files"]:
         try:
-            warmed = _warmed(runtime, {**request, "file": file}, samples, STEADY)
-        except (EdgekitError, RuntimeError, ValueError):  # a part of a model need not be a model
+            warmed_up = _warm_up(runtime, {**request, "file": file}, samples, STEADY)
+        except (EdgekitError, RuntimeError, ValueError):  # a part of a model is not always a valid model
             counted.append(0)
             continue
-        counted.append(_count(*warmed))
+        counted.append(_count(*warmed_up))
     return {"runs": counted}
 
 
 def as_run(request: dict[str, Any]) -> dict[str, Any]:
-    """The model as the runtime runs it, and where it is."""
+    """Write the model as the runtime optimizes it.
+
+    Args:
+        request: The request, with the path to write in `to`.
+
+    Returns:
+        The written file, or the model's own, as `file`.
+    """
     return {"file": str(_runtime(request).save_optimized_model(Path(request["file"]), Path(request["to"])))}
 
 
 def infer(request: dict[str, Any]) -> dict[str, Any]:
-    """Answers all samples: real values, by output, written to the request's `outputs` (.npz)."""
+    """Run all samples and write the real values by output name to the request's `outputs` (.npz).
+
+    Args:
+        request: The request, as `contracts.runner.infer_request` builds it.
+
+    Returns:
+        The names of the outputs as `outputs`.
+    """
     outputs = _open(_runtime(request), request).infer(_samples(request))
     arrays: dict[str, Any] = {f"output/{name}": array for name, array in outputs.items()}
     np.savez(request["outputs"], **arrays)
@@ -262,7 +300,7 @@ _MODES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Reads the request, writes the result in one step."""
+    """Execute the request of the first argument and write the result to the second one, atomically."""
     request_path, result_path = Path(sys.argv[1]), Path(sys.argv[2])
     request = json.loads(request_path.read_text())
     if sys.argv[3:]:
@@ -271,7 +309,7 @@ def main() -> None:
     partial = result_path.with_suffix(".partial")
     partial.write_text(json.dumps(result, allow_nan=False))
     partial.rename(result_path)
-    if "turn" in request:  # others wait for theirs: taking a library apart in good order takes a third of a second
+    if "turn" in request:  # others wait for the lock, and an orderly shutdown of a library takes 0.3 s
         sys.stderr.flush()
         os._exit(0)
 

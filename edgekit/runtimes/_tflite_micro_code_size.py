@@ -1,4 +1,4 @@
-"""Which code of TensorFlow Lite Micro a model's operators need, by the library that its wheel brings."""
+"""Measures the code of TensorFlow Lite Micro that a model's operators need, in the library of its wheel."""
 
 from __future__ import annotations
 
@@ -19,50 +19,62 @@ CAPSTONE = Requirement("capstone", "capstone", "micro")
 
 REQUIRES = (TFLITE_MICRO, ELFTOOLS, CAPSTONE)
 
-_NAMED = r"^_ZN6tflite5micro(?:11tflm_signal)?\d+"
-_REGISTERS = re.compile(_NAMED + r"Register_([A-Z0-9_]+)Ev$")
-_PARSES = re.compile(_NAMED + r"Parse[A-Z]")
+# Mangled C++ names of functions in tflite::micro and its namespace for signal processing.
+_MICRO_PREFIX = r"^_ZN6tflite5micro(?:11tflm_signal)?\d+"
+_REGISTRATION = re.compile(_MICRO_PREFIX + r"Register_([A-Z0-9_]+)Ev$")
+_PARSER = re.compile(_MICRO_PREFIX + r"Parse[A-Z]")
 _RESOLVER = re.compile(r"^_ZN6tflite17PythonOpsResolverC[12]")
 _INTERPRETER = re.compile(
     r"^_ZN6tflite5micro16MicroInterpreter(C[12]EPKNS_5Model\w+Phm|15AllocateTensorsEv|6InvokeEv|5inputEm|6outputEm)"
     r"|^_ZNK?6tflite5micro22MicroMutableOpResolverILj\d+EE(10AddBuiltin|9AddCustom|6FindOp|15GetOpDataParser)"
 )
-# The wheel is built with weights that may be compressed, the library of microcontrollers by default without.
-_LEFT_OUT = re.compile(r"[dD]ecompress|[cC]ompress(ed|ion)")
+# The wheel is built with support for compressed weights; microcontroller builds have none by default.
+_COMPRESSION = re.compile(r"[dD]ecompress|[cC]ompress(ed|ion)")
+# Pooling operators share one parser.
 _POOL = re.compile(r"POOL_2D$")
 
 
 def code_size(operators: Sequence[str]) -> CodeSize:
-    """What these operators (their names in TFLite's schema) and their interpreter take, on x86-64.
+    """Measure the x86-64 code of operators and of the interpreter.
 
-    Raises MissingDependency; InputError where the wheel is not for x86-64 or its library is not as it was.
+    Args:
+        operators: The names of the operators in TFLite's schema.
+
+    Returns:
+        The sizes of the interpreter, of each operator in addition to it, and of all together.
+
+    Raises:
+        MissingDependency: tflite-micro or a package that reads its library is not installed.
+        InputError: The wheel is not for x86-64, or its library has an unknown structure.
     """
     require(REQUIRES, "the size of TensorFlow Lite Micro's code")
     path = _library()
     library = _read(path)
-    without = frozenset(address for name, address in library.addresses.items() if _LEFT_OUT.search(name))
+    without = frozenset(address for name, address in library.addresses.items() if _COMPRESSION.search(name))
     roots = [address for name, address in library.addresses.items() if _INTERPRETER.match(name)]
-    registered = _registered(library)
-    if not roots or not registered:
-        raise InputError(f"{path}: its interpreter or its operators are not where they were")
+    registrations = _registrations(library)
+    if not roots or not registrations:
+        raise InputError(
+            f"{path}: cannot find the interpreter or the operators; this version of tflite-micro is not supported"
+        )
     base = library.reached(roots, without)
     interpreter = library.measured(base)
-    known = {name: library.reached(registered[name], without) for name in operators if name in registered}
-    alone = {name: library.measured(base | reached) - interpreter for name, reached in known.items()}
+    reached = {name: library.reached(registrations[name], without) for name in operators if name in registrations}
+    alone = {name: library.measured(base | addresses) - interpreter for name, addresses in reached.items()}
     return CodeSize(
         interpreter,
         tuple(sorted(alone.items(), key=lambda item: -item[1].instructions)),
-        library.measured(base.union(*known.values())),
-        tuple(name for name in operators if name not in registered),
+        library.measured(base.union(*reached.values())),
+        tuple(name for name in operators if name not in registrations),
     )
 
 
 def _library() -> Path:
-    """The wheel's library, found without importing it."""
-    found = importlib.util.find_spec("tflite_micro.python.tflite_micro._runtime")
-    if found is None or found.origin is None:
-        raise InputError("the package tflite-micro has no library where it was")
-    return Path(found.origin)
+    """Find the wheel's native library without importing it."""
+    spec = importlib.util.find_spec("tflite_micro.python.tflite_micro._runtime")
+    if spec is None or spec.origin is None:
+        raise InputError("cannot find the native library of tflite-micro; this version is not supported")
+    return Path(spec.origin)
 
 
 @cache
@@ -70,21 +82,21 @@ def _read(path: Path) -> Library:
     return Library(path)
 
 
-def _registered(library: Library) -> dict[str, list[int]]:
-    """Each operator's registration and parser, from the code that tells the wheel's resolver of all of them, one after
-    another."""
-    named = {address: match[1] for name, address in library.addresses.items() if (match := _REGISTERS.match(name))}
-    parsers = {address for name, address in library.addresses.items() if _PARSES.match(name)}
+def _registrations(library: Library) -> dict[str, list[int]]:
+    """The registration and parser of each operator, from the constructor that adds them one by one to the resolver."""
+    named = {address: match[1] for name, address in library.addresses.items() if (match := _REGISTRATION.match(name))}
+    parsers = {address for name, address in library.addresses.items() if _PARSER.match(name)}
     resolver = next((address for name, address in library.addresses.items() if _RESOLVER.match(name)), None)
-    found: dict[str, list[int]] = {}
+    registrations: dict[str, list[int]] = {}
     current = ""
-    for item in () if resolver is None else library.references(resolver):
-        if item in named:
-            current = named[item]
-            found[current] = [item]
-        elif current and item in parsers:
-            found[current].append(item)
-    for name, roots in found.items():  # one parser serves all pools, and its address stays in a register
+    for address in () if resolver is None else library.references(resolver):
+        if address in named:
+            current = named[address]
+            registrations[current] = [address]
+        elif current and address in parsers:
+            registrations[current].append(address)
+    # The address of the shared parser stays in a register, so that later pooling operators do not reference it again.
+    for name, roots in registrations.items():
         if _POOL.search(name) and len(roots) == 1:
-            found[name] = roots + found.get("AVERAGE_POOL_2D", [])[1:]
-    return found
+            registrations[name] = roots + registrations.get("AVERAGE_POOL_2D", [])[1:]
+    return registrations

@@ -1,4 +1,4 @@
-"""What TorchScript and the lite interpreter share: torch tensors in and out, and a signature from outside the graph."""
+"""Base classes of the TorchScript and lite interpreter runtimes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.values.specs import Signature
 
-_UNSTEADY = 5
-"""Inferences before those that are told of: TorchScript optimises its graph in the first ones."""
+# Inferences before the profiled ones: TorchScript optimizes its graph in the first ones.
+_WARM_UP_RUNS = 5
 
+# The record of the archive in which edgekit stores the signature, which the graph does not contain.
 _SIGNATURE_RECORD = "extra/edgekit.json"
 
 
 class TorchSession(Session):
-    """A callable module."""
+    """A session with a torch module."""
 
     def __init__(self, module: Any, signature: Signature) -> None:
         super().__init__(signature)
@@ -53,7 +54,7 @@ class TorchSession(Session):
 
 
 class TorchRuntime(Runtime):
-    """Opens an archive; the subclass says how."""
+    """Runs archives of torch; a subclass loads its format."""
 
     requires = (TORCH,)
     variables = {"CUDA_VISIBLE_DEVICES": "-1"}
@@ -69,15 +70,17 @@ class TorchRuntime(Runtime):
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         if "qnnpack" in torch.backends.quantized.supported_engines:
-            torch.backends.quantized.engine = "qnnpack"  # what the weights were packed for
+            torch.backends.quantized.engine = "qnnpack"  # the engine that the exporter packs quantized weights for
         try:
             module = self._load(str(path))
             signature = signature or _read_signature(path)
         except (RuntimeError, ValueError) as error:
             reason = next(iter(str(error).splitlines()), "")[:200]
-            raise InputError(f"{path}: the {self.title} does not take this file ({reason})") from error
+            raise InputError(f"{path}: the {self.title} cannot load this file ({reason})") from error
         if signature is None:
-            raise UnknownSignature(f"{path}: this file does not tell its inputs and outputs, and none were given")
+            raise UnknownSignature(
+                f"{path}: this file does not record its inputs and outputs, and no signature was passed"
+            )
         return TorchSession(module, signature)
 
     def _profile(
@@ -86,22 +89,22 @@ class TorchRuntime(Runtime):
         import torch
 
         call = self._open(path, threads, signature).bind(inputs)
-        for _ in range(_UNSTEADY):
+        for _ in range(_WARM_UP_RUNS):
             call()
-        found: list[list[OperatorCost]] = []
+        profiles: list[list[OperatorCost]] = []
         for _ in range(runs):
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
                 call()
-            found.append(_outermost(profiler.events()))
-        return _medians(found)
+            profiles.append(_outermost(profiler.events()))
+        return _medians(profiles)
 
     @abstractmethod
     def _load(self, path: str) -> Any:
-        """The module in the file."""
+        """Load the module of a file."""
 
 
 def _outermost(events: Any) -> list[OperatorCost]:
-    """The operators that the graph calls, without those that they call in turn; the profiler counts microseconds."""
+    """The operators that the graph calls itself, without nested ones; the profiler's times are in microseconds."""
     operators = [event for event in events if event.name.partition("::")[2] and not _within_operator(event)]
     ordered = sorted(operators, key=lambda event: event.time_range.start)
     return [OperatorCost(event.name, "", event.cpu_time_total / 1000) for event in ordered]
@@ -113,16 +116,16 @@ def _within_operator(event: Any) -> bool:
 
 
 def _medians(runs: list[list[OperatorCost]]) -> tuple[OperatorCost, ...]:
-    """Of the runs that called the same operators as the last one: the interpreter may still optimise in the first."""
-    kinds = [item.kind for item in runs[-1]]
-    alike = [run for run in runs if [item.kind for item in run] == kinds]
-    times = np.median([[item.latency_ms for item in run] for run in alike], axis=0) if kinds else ()
+    """Median times over the runs with the operators of the last run; earlier runs may precede an optimization."""
+    kinds = [cost.kind for cost in runs[-1]]
+    alike = [run for run in runs if [cost.kind for cost in run] == kinds]
+    times = np.median([[cost.latency_ms for cost in run] for run in alike], axis=0) if kinds else ()
     counts = Counter[str]()
-    found = []
+    costs = []
     for kind, ms in zip(kinds, times, strict=True):
-        found.append(OperatorCost(kind, str(counts[kind]), float(ms)))
+        costs.append(OperatorCost(kind, str(counts[kind]), float(ms)))
         counts[kind] += 1
-    return tuple(found)
+    return tuple(costs)
 
 
 def _read_signature(path: Path) -> Signature | None:

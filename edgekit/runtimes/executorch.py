@@ -18,16 +18,16 @@ from edgekit.core.values.specs import SCALAR_TYPES, Signature, TensorSpec
 
 
 def _library() -> Any:
-    """The module executorch.runtime.
+    """Import executorch.runtime without the exporter, which takes four fifths of the time of the import.
 
-    Its bindings take one class of warnings from executorch.exir, and with it, in its __init__, the whole exporter: four
-    fifths of the time that importing them takes. That __init__ is left out here, and left to whoever converts.
+    The bindings need one class of warnings from executorch.exir, whose __init__ imports the whole exporter. During
+    the import, an empty module replaces that package; it is removed afterwards, so that a conversion can import it.
     """
     exporter = "executorch.exir"
     if "executorch.runtime" not in sys.modules and exporter not in sys.modules:
-        found = importlib.util.find_spec(exporter)
-        if found is not None:
-            sys.modules[exporter] = importlib.util.module_from_spec(found)
+        spec = importlib.util.find_spec(exporter)
+        if spec is not None:
+            sys.modules[exporter] = importlib.util.module_from_spec(spec)
             try:
                 import executorch.runtime
             finally:
@@ -38,7 +38,7 @@ def _library() -> Any:
 
 
 class ExecuTorchSession(Session):
-    """One loaded method `forward`."""
+    """A session with the loaded method `forward` of a program."""
 
     def __init__(self, method: Any, program: Any, signature: Signature) -> None:
         super().__init__(signature)
@@ -71,29 +71,30 @@ class ExecuTorchRuntime(Runtime):
     def load_library(self) -> None:
         import torch
 
-        torch.zeros(1) + 1
+        torch.zeros(1) + 1  # the first operator starts thread pools and registers kernels
         _library().Runtime.get()
 
     def _open(self, path: Path, threads: int, signature: Signature | None) -> ExecuTorchSession:
         executor = _library().Runtime.get()
         from executorch.extension.pybindings import portable_lib
 
-        # The pool is as large as the machine, whatever the process may use; there is no other way to size it.
+        # By default the pool has a thread for each core of the machine, also for those that the process may not use;
+        # there is no public way to change its size.
         portable_lib._unsafe_reset_threadpool(threads)
         try:
             program = executor.load_program(path)
             method = program.load_method("forward")
-            signature = signature or _numbered(program.metadata("forward"))
+            signature = signature or _numbered_signature(program.metadata("forward"))
         except (RuntimeError, ValueError) as error:
             reason = next(iter(str(error).splitlines()), "")[:200]
-            raise InputError(f"{path}: ExecuTorch does not take this file ({reason})") from error
+            raise InputError(f"{path}: ExecuTorch cannot load this file ({reason})") from error
         if method is None:
-            raise InputError(f"{path}: ExecuTorch does not take this file (it has no method forward)")
+            raise InputError(f"{path}: ExecuTorch cannot load this file (it has no method forward)")
         return ExecuTorchSession(method, program, signature)
 
 
-def _numbered(metadata: Any) -> Signature:
-    """The shapes and types that the file tells; it has no names."""
+def _numbered_signature(metadata: Any) -> Signature:
+    """The signature with the file's shapes and types; tensors are numbered, since the file has no names."""
     inputs = [_spec(f"input_{i}", metadata.input_tensor_meta(i)) for i in range(metadata.num_inputs())]
     outputs = [_spec(f"output_{i}", metadata.output_tensor_meta(i)) for i in range(metadata.num_outputs())]
     return Signature(tuple(inputs), tuple(outputs))

@@ -1,4 +1,4 @@
-"""The PyTorch Mobile lite interpreter: the same bytecode interpreter as on the phone."""
+"""The PyTorch Mobile lite interpreter, the same bytecode interpreter as on phones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LiteRT, the TensorFlow Lite interpreter, with XNNPACK as it comes."""
+"""LiteRT, the TensorFlow Lite interpreter, with its default delegate XNNPACK."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgekit.core.values.specs import Dim, Quantization, Signature, TensorSpec
 
 
 class LiteRTSession(Session):
-    """One interpreter. Tensors are addressed by index, named as the file's signature names them."""
+    """A session with one interpreter; tensors have an index there, and the names of the file's signature outside."""
 
     def __init__(self, interpreter: Any, signature: Signature, inputs: list[int], outputs: list[int]) -> None:
         super().__init__(signature)
@@ -58,18 +58,21 @@ class LiteRT(Runtime):
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-            raise InputError(f"{path}: LiteRT does not take this file ({reason})") from error
-        inputs, outputs = _named(interpreter)
-        found = Signature(
+            raise InputError(f"{path}: LiteRT cannot load this file ({reason})") from error
+        inputs, outputs = _named_details(interpreter)
+        file_signature = Signature(
             tuple(_spec(name, detail) for name, detail in inputs),
             tuple(_spec(name, detail) for name, detail in outputs),
         )
         return LiteRTSession(
-            interpreter, found, [detail["index"] for _, detail in inputs], [detail["index"] for _, detail in outputs]
+            interpreter,
+            file_signature,
+            [detail["index"] for _, detail in inputs],
+            [detail["index"] for _, detail in outputs],
         )
 
     def _trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None) -> dict[str, Array]:
-        """By the reference kernels of TFLite: XNNPACK takes whole subgraphs, and keeps no tensor between."""
+        """Trace with TFLite's built-in kernels, since XNNPACK replaces whole subgraphs and keeps no inner tensors."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         interpreter = Interpreter(
@@ -79,38 +82,40 @@ class LiteRT(Runtime):
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )
         interpreter.allocate_tensors()
-        details = {item["index"]: item for item in interpreter.get_tensor_details()}
-        wanted = [
+        details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+        computed = [
             index for op in interpreter._get_ops_details() for index in op["outputs"] if index >= 0 and index in details
         ]
-        inputs, outputs = _named(interpreter)
-        taken = Signature(tuple(_spec(name, item) for name, item in inputs), ())
-        names = {item["index"]: name for name, item in outputs}
-        specs = {index: _spec(names.get(index, details[index]["name"]), details[index]) for index in wanted}
+        inputs, outputs = _named_details(interpreter)
+        input_signature = Signature(tuple(_spec(name, detail) for name, detail in inputs), ())
+        names = {detail["index"]: name for name, detail in outputs}
+        specs = {index: _spec(names.get(index, details[index]["name"]), details[index]) for index in computed}
 
         def values(call: list[Array]) -> dict[str, Array]:
-            for (_, item), spec, array in zip(inputs, taken.inputs, call, strict=True):
-                interpreter.set_tensor(item["index"], to_tensor(array, spec))
+            for (_, detail), spec, array in zip(inputs, input_signature.inputs, call, strict=True):
+                interpreter.set_tensor(detail["index"], to_tensor(array, spec))
             interpreter.invoke()
             return {spec.name: from_tensor(interpreter.get_tensor(index), spec) for index, spec in specs.items()}
 
-        return batching.stack_traces(values(call) for call in batching.iter_batches(taken, samples))
+        return batching.stack_traces(values(call) for call in batching.iter_batches(input_signature, samples))
 
 
-def _named(interpreter: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
-    """Details of inputs and outputs with their names; those of the first signature where the file has one."""
+def _named_details(interpreter: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+    """Details of inputs and outputs by name; names are those of the first signature, if the file has one."""
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     signatures = interpreter._get_full_signature_list()
     names: dict[str, dict[str, int]] = next(iter(signatures.values()), {"inputs": {}, "outputs": {}})
     by_index = {side: {index: name for name, index in names[side].items()} for side in ("inputs", "outputs")}
     return (
-        [(by_index["inputs"].get(item["index"], item["name"]), item) for item in inputs],
-        [(by_index["outputs"].get(item["index"], item["name"]), item) for item in outputs],
+        [(by_index["inputs"].get(detail["index"], detail["name"]), detail) for detail in inputs],
+        [(by_index["outputs"].get(detail["index"], detail["name"]), detail) for detail in outputs],
     )
 
 
 def _spec(name: str, detail: Any) -> TensorSpec:
-    shape: tuple[Dim, ...] = tuple(int(dim) for dim in detail["shape"])  # what is allocated, not what could be
+    shape: tuple[Dim, ...] = tuple(
+        int(dim) for dim in detail["shape"]
+    )  # the allocated shape; `shape_signature` would contain dynamic dimensions
     parameters = detail["quantization_parameters"]
     quantization = None
     if len(parameters["scales"]):

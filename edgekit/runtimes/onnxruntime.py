@@ -26,9 +26,10 @@ _DTYPES = {
     **{f"tensor({kind}{bits})": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
 
+# The suffix of profiler events that contain a node's time in its kernel.
 _KERNEL = "_kernel_time"
-_UNSTEADY = 5
-"""Inferences before those that are told of: the first ones allocate."""
+# Inferences before the profiled ones: the first ones allocate memory.
+_WARM_UP_RUNS = 5
 
 # The kernels for x86 without AVX-VNNI add pairs of uint8 x int8 products in 16 bits, which saturate: an int8 file that
 # shows 44 dB elsewhere can show 20 dB there. With this option the session keeps int8 weights as uint8, whose kernels
@@ -37,7 +38,7 @@ _AVOID_SATURATION = "session.x64quantprecision"
 
 
 class OnnxSession(Session):
-    """One InferenceSession."""
+    """A session with one InferenceSession."""
 
     def __init__(self, session: Any, signature: Signature) -> None:
         super().__init__(signature)
@@ -54,7 +55,7 @@ class OnnxSession(Session):
 
 
 class OnnxRuntime(Runtime):
-    """Runs .onnx files with the CPU execution provider, graph optimisations on."""
+    """Runs .onnx files with the CPU execution provider and all graph optimizations."""
 
     name = "onnxruntime"
     title = "ONNX Runtime"
@@ -88,22 +89,21 @@ class OnnxRuntime(Runtime):
         try:
             try:
                 session = create()
-            except Exception:  # noqa: BLE001  # its errors have no common base; a second failure is reported
+            except Exception:  # noqa: BLE001  # its errors have no common base class; a second failure is reported
                 # The rewriting of weights to uint8 fails for some files (ONNX Runtime 1.32).
                 options.add_session_config_entry(_AVOID_SATURATION, "0")
                 session = create()
-        except Exception as error:  # onnxruntime's errors have no common base of its own
+        except Exception as error:  # its errors have no common base class
             reason = str(error).partition("] : ")[2] or str(error)
-            raise InputError(
-                f"{path}: ONNX Runtime does not take this file ({reason.splitlines()[0][:200]})"
-            ) from error
-        found = Signature(
-            tuple(_spec(item) for item in session.get_inputs()), tuple(_spec(item) for item in session.get_outputs())
+            raise InputError(f"{path}: ONNX Runtime cannot load this file ({reason.splitlines()[0][:200]})") from error
+        signature = Signature(
+            tuple(_spec(argument) for argument in session.get_inputs()),
+            tuple(_spec(argument) for argument in session.get_outputs()),
         )
-        return OnnxSession(session, found)
+        return OnnxSession(session, signature)
 
     def _trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None) -> dict[str, Array]:
-        """Of a file whose inner tensors are outputs."""
+        """Trace a file whose inner tensors were added to its outputs."""
         session = self._open(path, 1, None)
         inputs = Signature(session.signature.inputs, ())
         names = [spec.name for spec in session.signature.outputs]
@@ -120,9 +120,9 @@ class OnnxRuntime(Runtime):
             options.profile_file_prefix = str(Path(folder, "profile"))
             session = self._session(path, options)
             call = session.bind(inputs)
-            for _ in range(_UNSTEADY + runs):
+            for _ in range(_WARM_UP_RUNS + runs):
                 call()
-            return _times(json.loads(Path(session._session.end_profiling()).read_text()), _UNSTEADY)
+            return _node_costs(json.loads(Path(session._session.end_profiling()).read_text()), _WARM_UP_RUNS)
 
     def save_optimized_model(self, path: Path, to: Path) -> Path:
         options = self._options(1)
@@ -131,8 +131,8 @@ class OnnxRuntime(Runtime):
         return to
 
 
-def _times(events: list[dict[str, Any]], skipped: int) -> tuple[OperatorCost, ...]:
-    """From the profiler's events, which are in microseconds: the median of each node, the first runs left out."""
+def _node_costs(events: list[dict[str, Any]], skipped: int) -> tuple[OperatorCost, ...]:
+    """The median time of each node without the first `skipped` runs; the profiler's durations are in microseconds."""
     nodes: dict[str, list[float]] = {}
     kinds: dict[str, str] = {}
     for event in events:
@@ -143,9 +143,11 @@ def _times(events: list[dict[str, Any]], skipped: int) -> tuple[OperatorCost, ..
     return tuple(OperatorCost(kinds[name], name, float(np.median(ms[skipped:]))) for name, ms in nodes.items())
 
 
-def _spec(item: Any) -> TensorSpec:
-    shape: list[Dim] = [dim if isinstance(dim, (int, str)) else f"dim{index}" for index, dim in enumerate(item.shape)]
-    return TensorSpec(item.name, tuple(shape), _DTYPES.get(item.type, item.type))
+def _spec(argument: Any) -> TensorSpec:
+    shape: list[Dim] = [
+        dim if isinstance(dim, (int, str)) else f"dim{index}" for index, dim in enumerate(argument.shape)
+    ]
+    return TensorSpec(argument.name, tuple(shape), _DTYPES.get(argument.type, argument.type))
 
 
 RUNTIME = OnnxRuntime()

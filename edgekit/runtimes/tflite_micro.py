@@ -1,4 +1,4 @@
-"""TensorFlow Lite Micro: the interpreter and the reference kernels of microcontrollers, on this host."""
+"""TensorFlow Lite Micro: the interpreter and reference kernels for microcontrollers, built for this host."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from edgekit.core.values.specs import Quantization, Signature, TensorSpec
 from edgekit.runtimes._tflite_micro_code_size import REQUIRES as CODE_SIZE_REQUIRES
 from edgekit.runtimes._tflite_micro_code_size import TFLITE_MICRO, code_size
 
-_PART = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
-_MISSING = re.compile(r"Didn't find op for builtin opcode '(\w+)'|Unresolved custom op: (\S+)")
+# The parts of the arena, and an operator that the interpreter does not have; both are reported only in its log.
+_ARENA_PART = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
+_MISSING_OPERATOR = re.compile(r"Didn't find op for builtin opcode '(\w+)'|Unresolved custom op: (\S+)")
 
 
 class MicroSession(Session):
-    """One interpreter with an arena of its own."""
+    """A session with one interpreter, which has a separate arena."""
 
     def __init__(self, interpreter: Any, signature: Signature) -> None:
         super().__init__(signature)
@@ -48,7 +49,7 @@ class MicroSession(Session):
 
 
 class TFLiteMicro(Runtime):
-    """Runs .tflite files as a microcontroller would; one thread, tensors in one arena."""
+    """Runs .tflite files as on a microcontroller: one thread, and all tensors in one arena."""
 
     name = "tflite-micro"
     title = "TensorFlow Lite Micro"
@@ -60,95 +61,115 @@ class TFLiteMicro(Runtime):
         from tflite_micro.python.tflite_micro import runtime  # noqa: F401
 
     def _open(self, path: Path, threads: int, signature: Signature | None) -> MicroSession:
-        interpreter, told = _interpreter(read_bytes(path, "model file"), MAX_ARENA_BYTES)
+        interpreter, log = _open_interpreter(read_bytes(path, "model file"), MAX_ARENA_BYTES)
         if interpreter is None:
-            raise InputError(f"{path}: TensorFlow Lite Micro does not take this file ({_reason(told)})")
-        return MicroSession(interpreter, signature or _numbered(interpreter))
+            raise InputError(f"{path}: TensorFlow Lite Micro cannot load this file ({_failure_reason(log)})")
+        return MicroSession(interpreter, signature or _numbered_signature(interpreter))
 
     def try_arena(self, path: Path, size: int) -> str | None:
-        """Why the model does not run in an arena of that many bytes, or None: it does. Too small a one may crash."""
-        interpreter, told = _interpreter(read_bytes(path, "model file"), size)
+        """Try to run a model in an arena of a fixed size. The process may crash if the arena is too small.
+
+        Args:
+            path: The model file.
+            size: The arena's size in bytes.
+
+        Returns:
+            The reason why the model does not run, or None if it does.
+        """
+        interpreter, log = _open_interpreter(read_bytes(path, "model file"), size)
         if interpreter is None:
-            return _reason(told)
-        with _told() as lines:
+            return _failure_reason(log)
+        with _captured_stderr() as lines:
             try:
                 interpreter.invoke()
             except RuntimeError as error:
-                return _reason([*lines, str(error)])
+                return _failure_reason([*lines, str(error)])
         return None
 
     def read_allocation(self, path: Path, size: int) -> Arena:
-        """What an arena of that many bytes is made of."""
-        interpreter, told = _interpreter(read_bytes(path, "model file"), size)
+        """Read how an arena is divided.
+
+        Args:
+            path: The model file.
+            size: The arena's size in bytes, in which the model runs.
+
+        Returns:
+            The size of the arena and of its parts.
+
+        Raises:
+            InputError: The model does not run in the arena.
+        """
+        interpreter, log = _open_interpreter(read_bytes(path, "model file"), size)
         if interpreter is None:
-            raise InputError(f"{path}: {_reason(told)}")
-        with _told() as lines:
+            raise InputError(f"{path}: {_failure_reason(log)}")
+        with _captured_stderr() as lines:
             interpreter.print_allocations()
-        parts = {name: int(found) for name, found in _PART.findall("\n".join(lines))}
+        parts = {name: int(part_bytes) for name, part_bytes in _ARENA_PART.findall("\n".join(lines))}
         return Arena(size, parts.get("head", 0), parts.get("tail", 0))
 
     def code_size(self, operators: Sequence[str]) -> CodeSize:
+        """Measure the x86-64 code of operators and of the interpreter."""
         return code_size(operators)
 
 
-def _interpreter(content: bytes, size: int) -> tuple[Any, list[str]]:
-    """The interpreter with an arena of that many bytes, or None; and what it told of the attempt."""
+def _open_interpreter(content: bytes, size: int) -> tuple[Any, list[str]]:
+    """Create an interpreter with an arena of `size` bytes; return it, or None if that fails, and its log."""
     from tflite_micro.python.tflite_micro import runtime
 
-    with _told() as lines:
+    with _captured_stderr() as lines:
         try:
             return runtime.Interpreter.from_bytes(content, arena_size=size), lines
-        except (RuntimeError, ValueError, struct.error) as error:  # the last of a truncated file
-            failed = str(error)
-    return None, [*lines, failed]
+        except (RuntimeError, ValueError, struct.error) as error:  # struct.error: the file is truncated
+            failure = str(error)
+    return None, [*lines, failure]
 
 
 @contextmanager
-def _told() -> Iterator[list[str]]:
-    """The lines that native code writes to stderr while the block runs; they are there once it is over."""
+def _captured_stderr() -> Iterator[list[str]]:
+    """Capture what native code writes to stderr during the block; the list is filled when the block ends."""
     lines: list[str] = []
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as written:
-        os.dup2(written.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as capture:
+        os.dup2(capture.fileno(), 2)
         try:
             yield lines
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            written.seek(0)
-            lines += written.read().decode("utf-8", "replace").splitlines()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            capture.seek(0)
+            lines += capture.read().decode("utf-8", "replace").splitlines()
 
 
-def _reason(lines: list[str]) -> str:
-    found = _MISSING.search("\n".join(lines))
-    if found:
-        return f"it has no operator {found[1] or found[2]}"
-    return next((line for line in lines if line.strip()), "no reason given")[:200]
+def _failure_reason(log: list[str]) -> str:
+    missing = _MISSING_OPERATOR.search("\n".join(log))
+    if missing:
+        return f"the operator {missing[1] or missing[2]} is not supported"
+    return next((line for line in log if line.strip()), "no reason given")[:200]
 
 
-def _numbered(interpreter: Any) -> Signature:
-    """The file's tensors; it is not asked for their names."""
+def _numbered_signature(interpreter: Any) -> Signature:
+    """The signature of the file's tensors, which are numbered: the interpreter does not return names."""
     sides = {}
-    for side, ask in (("input", interpreter.get_input_details), ("output", interpreter.get_output_details)):
+    for side, get_details in (("input", interpreter.get_input_details), ("output", interpreter.get_output_details)):
         specs: list[TensorSpec] = []
-        while (details := _details(ask, len(specs))) is not None:
+        while (details := _details(get_details, len(specs))) is not None:
             specs.append(_spec(f"{side}_{len(specs)}", details))
         sides[side] = tuple(specs)
     return Signature(sides["input"], sides["output"])
 
 
-def _details(ask: Callable[[int], dict[str, Any]], index: int) -> dict[str, Any] | None:
-    with _told():
+def _details(get_details: Callable[[int], dict[str, Any]], index: int) -> dict[str, Any] | None:
+    with _captured_stderr():
         try:
-            return ask(index)
+            return get_details(index)
         except (RuntimeError, IndexError, ValueError):
             return None
 
 
 def _spec(name: str, details: dict[str, Any]) -> TensorSpec:
-    given = details["quantization_parameters"]
-    scales = tuple(float(scale) for scale in given["scales"])
-    quantization = Quantization(scales, tuple(int(zero) for zero in given["zero_points"])) if scales else None
+    parameters = details["quantization_parameters"]
+    scales = tuple(float(scale) for scale in parameters["scales"])
+    quantization = Quantization(scales, tuple(int(zero) for zero in parameters["zero_points"])) if scales else None
     return TensorSpec(
         name, tuple(int(dim) for dim in details["shape"]), np.dtype(details["dtype"]).name, None, quantization
     )

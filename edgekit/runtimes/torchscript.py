@@ -31,22 +31,22 @@ class TorchScriptRuntime(TorchRuntime):
     def _trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None) -> dict[str, Array]:
         session = self._open(path, 1, signature)
         try:
-            function, names = _exposed(session._module)
+            function, names = _traced_function(session._module)
         except RuntimeError as error:
             reason = next(iter(str(error).splitlines()), "")[:200]
-            raise InputError(f"{path}: this TorchScript does not show what it computes inside ({reason})") from error
+            raise InputError(f"{path}: cannot trace the operators of this TorchScript model ({reason})") from error
         inputs = Signature(session.signature.inputs, ())
         return batching.stack_traces(_values(function, names, call) for call in batching.iter_batches(inputs, samples))
 
 
-def _exposed(module: Any) -> tuple[Callable[..., Any], list[str]]:
-    """A function that returns what every operator of the module computes, and names for it: operator and number."""
+def _traced_function(module: Any) -> tuple[Callable[..., Any], list[str]]:
+    """Return a function with the outputs of all operators of the module, and their names: operator and number."""
     import torch
 
     graph = module.forward.graph.copy()
     torch._C._jit_pass_inline(graph)
     graph, weights = torch._C._jit_pass_lower_graph(graph, module._c)
-    found, names, counts = [], [], Counter[str]()
+    copies, names, counts = [], [], Counter[str]()
     for node in list(graph.nodes()):
         operation = node.kind().partition("::")[2]
         if operation in ("Constant", "If", "Loop"):
@@ -55,9 +55,9 @@ def _exposed(module: Any) -> tuple[Callable[..., Any], list[str]]:
             if output.type().kind() == "TensorType":
                 names.append(f"{operation}_{counts[operation]}" if counts[operation] else operation)
                 counts[operation] += 1
-                found.append(_kept(graph, node, output))
-    bundle = graph.create("prim::TupleConstruct", found)
-    bundle.output().setType(torch._C.TupleType([value.type() for value in found]))
+                copies.append(_insert_copy(graph, node, output))
+    bundle = graph.create("prim::TupleConstruct", copies)
+    bundle.output().setType(torch._C.TupleType([value.type() for value in copies]))
     graph.appendNode(bundle)
     for index in reversed(range(len(list(graph.outputs())))):
         graph.eraseOutput(index)
@@ -66,13 +66,13 @@ def _exposed(module: Any) -> tuple[Callable[..., Any], list[str]]:
     return lambda *tensors: function(*tensors, *weights), names
 
 
-def _kept(graph: Any, node: Any, output: Any) -> Any:
-    """A copy of the value, made at once: an operator that works in place would overwrite it."""
+def _insert_copy(graph: Any, node: Any, output: Any) -> Any:
+    """Copy a value directly after the node that computes it, since a later in-place operator may overwrite it."""
     copy = graph.create("aten::clone", [output, graph.insertConstant(None)])
     copy.insertAfter(node)
     copy.output().setType(output.type())
-    nothing = list(copy.inputs())[1].node()
-    nothing.moveBefore(copy)
+    none = list(copy.inputs())[1].node()
+    none.moveBefore(copy)
     return copy.output()
 
 
@@ -81,11 +81,11 @@ def _values(function: Callable[..., Any], names: list[str], inputs: list[Array])
 
     with torch.no_grad():
         results = function(*map(torch.from_numpy, inputs))
-    real = (
+    tensors = (
         (name, tensor.dequantize() if tensor.is_quantized else tensor)
         for name, tensor in zip(names, results, strict=True)
     )
-    return {name: np.asarray(tensor.numpy()) for name, tensor in real if tensor.is_floating_point()}
+    return {name: np.asarray(tensor.numpy()) for name, tensor in tensors if tensor.is_floating_point()}
 
 
 RUNTIME = TorchScriptRuntime()

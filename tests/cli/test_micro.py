@@ -56,7 +56,7 @@ def test_int8_models_have_the_latency_that_published_timings_allow(project: Path
 
 def test_float_activations_with_int8_weights_are_refused_in_a_sentence(fits):
     assert fits.code != 0
-    assert "TensorFlow Lite Micro does not take this file" in fits.err
+    assert "TensorFlow Lite Micro cannot load this file" in fits.err
     assert "Traceback" not in fits.err
 
 

@@ -192,7 +192,7 @@ class TestRuntime:
         path = tmp_path / artifact.manifest.file
         path.write_bytes(artifact.path.read_bytes()[:400])
         broken = dataclasses.replace(artifact, folder=tmp_path)
-        with pytest.raises(InputError, match="does not take this file"):
+        with pytest.raises(InputError, match="cannot load this file"):
             self.infer(context, broken, dict(artifact.golden().inputs))
 
     def test_is_measured_in_a_process_of_its_own(self, context: Context, runtime: str, tmp_path: Path) -> None:

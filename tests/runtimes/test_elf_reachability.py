@@ -1,4 +1,4 @@
-"""What a linker would keep of a library, against what one keeps."""
+"""The computed reachability of code, compared with what a linker keeps."""
 
 import platform
 import shutil
@@ -53,23 +53,23 @@ def library(built):
 
 def reached(library, *roots, without=()):
     names = {address: name for name, address in library.addresses.items()}
-    gone = frozenset(library.addresses[name] for name in without)
-    found = library.reached([library.addresses[name] for name in roots], gone)
-    return {names[address] for address in found if address in names}, library.measured(found)
+    excluded = frozenset(library.addresses[name] for name in without)
+    addresses = library.reached([library.addresses[name] for name in roots], excluded)
+    return {names[address] for address in addresses if address in names}, library.measured(addresses)
 
 
 def kept(path):
-    """The functions and objects of ours that the linker left, and the bytes of the functions."""
+    """Return the names of the source that the linker kept, and the bytes of the functions among them."""
     names = {"doubled", "squared", "unused", "hidden", "entry", "recursive", "steps", "others", "numbers"}
     with path.open("rb") as file:
         table = elffile.ELFFile(file).get_section_by_name(".symtab")
-        found = {item.name: item for item in table.iter_symbols() if item.name in names}
-        code = sum(item["st_size"] for item in found.values() if item["st_info"]["type"] == "STT_FUNC")
-    return set(found), code
+        symbols = {symbol.name: symbol for symbol in table.iter_symbols() if symbol.name in names}
+        code = sum(symbol["st_size"] for symbol in symbols.values() if symbol["st_info"]["type"] == "STT_FUNC")
+    return set(symbols), code
 
 
 @pytest.mark.parametrize("root", ["entry", "recursive", "doubled"])
-def test_it_keeps_what_a_linker_keeps(built, library, root):
+def test_the_same_code_is_reached_as_a_linker_keeps(built, library, root):
     linked = built(f"{root}.so", "-shared", "-fPIC", "-fvisibility=hidden", f"-Wl,--gc-sections,-u,{root},-e,{root}")
     names, size = reached(library, root)
     linked_names, linked_code = kept(linked)
@@ -77,23 +77,23 @@ def test_it_keeps_what_a_linker_keeps(built, library, root):
     assert size.instructions == linked_code
 
 
-def test_tables_strings_and_pointers_are_told_apart(library):
+def test_tables_strings_and_pointers_are_distinguished(library):
     names, size = reached(library, "entry")
     assert names == {"entry", "hidden", "steps", "doubled", "squared", "numbers"}
     assert size == Piece(size.instructions, 4 * 4 + len("a message of twenty-six") + 1, 2)
 
 
-def test_what_is_left_out_is_not_followed(library):
+def test_excluded_functions_are_not_followed(library):
     names, _ = reached(library, "recursive", without=["unused"])
     assert names == {"recursive"}
 
 
-def test_what_is_no_such_library_is_refused(built, tmp_path):
+def test_other_files_are_refused(built, tmp_path):
     text = tmp_path / "text"
     text.write_text("no ELF")
-    with pytest.raises(InputError, match="no ELF file"):
+    with pytest.raises(InputError, match="not an ELF file"):
         Library(text)
-    with pytest.raises(InputError, match="no library for x86-64 with its symbols"):
+    with pytest.raises(InputError, match="not an x86-64 library with a symbol table"):
         Library(built("stripped.so", "-shared", "-fPIC", "-s"))
     with pytest.raises(InputError):
         Library(tmp_path / "nowhere")

@@ -17,5 +17,5 @@ RUNTIME.load_library()
 """
 
 
-def test_the_runtime_leaves_the_exporter_out_and_spoils_nothing_for_it():
+def test_importing_the_runtime_does_not_import_the_exporter_and_leaves_it_importable():
     subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT], check=True, capture_output=True)

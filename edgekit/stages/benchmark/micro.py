@@ -121,7 +121,7 @@ def _smallest_arena(context: Context, runtime: Runtime, path: str, step: str) ->
 
     reason = in_worker(try_arena, MAX_ARENA_BYTES)
     if reason is not None:
-        raise InputError(f"{path}: {runtime.title} does not take this file ({reason})")
+        raise InputError(f"{path}: {runtime.title} cannot load this file ({reason})")
 
     def runs(size: int) -> bool:
         try:

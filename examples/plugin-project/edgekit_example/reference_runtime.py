@@ -55,7 +55,7 @@ class OnnxReference(Runtime):
             onnx.checker.check_model(model)
         except (DecodeError, OSError, onnx.checker.ValidationError) as error:
             reason = str(error).partition("\n")[0][:200]
-            raise InputError(f"{path}: the ONNX reference evaluator does not take this file ({reason})") from None
+            raise InputError(f"{path}: the ONNX reference evaluator cannot load this file ({reason})") from None
         return ReferenceSession(ReferenceEvaluator(model), signature)
 
 
