@@ -1,1 +1,1 @@
-"""Floor 2: device profiles, constraining a process like a device, and the cost models."""
+"""Floor 2: executors, the emulation of devices, resource limits of this host, and cost models."""

@@ -24,7 +24,7 @@ def memory_shortage(
     Args:
         profile: The device. Memory that its system reserves is subtracted, if the profile states it.
         size_bytes: The size of the model file.
-        tensor_lifetimes: The model's tensors; empty where the format does not tell them.
+        tensor_lifetimes: The model's tensors; empty where the format does not define them.
         code: The estimated size of the code that runs the model, or None if unknown.
 
     Returns:

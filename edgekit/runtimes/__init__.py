@@ -1,1 +1,1 @@
-"""Floor 1: one file a runtime: open an artifact, run it. Needs the standard library, numpy, `edgekit.core`, itself."""
+"""Floor 1: runtimes, one per file, that run artifacts. They import the standard library, numpy and `edgekit.core`."""

@@ -131,8 +131,8 @@ def harness(tmp_path_factory):
     subprocess.run([*command, "-o", folder / "harness", folder / "harness.c"], check=True)
 
     def run(*words, script=""):
-        made = subprocess.run([folder / "harness", *words], check=True, capture_output=True, text=True, input=script)
-        return made.stdout.split()
+        process = subprocess.run([folder / "harness", *words], check=True, capture_output=True, text=True, input=script)
+        return process.stdout.split()
 
     return run
 
@@ -144,8 +144,8 @@ def test_the_plugin_compiles_without_a_warning(tmp_path):
 
 @pytest.mark.parametrize("kind", WORDS)
 def test_each_instruction_is_of_its_kind(harness, kind):
-    found = harness(*(f"{word:08x}" for word in WORDS[kind].values()))
-    assert dict(zip(WORDS[kind], found, strict=True)) == dict.fromkeys(WORDS[kind], kind)
+    kinds = harness(*(f"{word:08x}" for word in WORDS[kind].values()))
+    assert dict(zip(WORDS[kind], kinds, strict=True)) == dict.fromkeys(WORDS[kind], kind)
 
 
 def misses(harness, *accesses, levels=("l1=128:1", "l2=256:2")):
@@ -217,6 +217,6 @@ def system_call(number, result, *arguments):
     ],
 )
 def test_pages_are_held_from_when_they_are_touched_until_they_are_given_back(harness, events, pages):
-    *found, peak = map(int, harness("memory", script="\n".join(events)))
-    assert found == pages
+    *held, peak = map(int, harness("memory", script="\n".join(events)))
+    assert held == pages
     assert peak == max(pages)

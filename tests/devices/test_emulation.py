@@ -69,7 +69,7 @@ def bench(root, *arguments):
         *arguments, "--root", root, "--json",
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    return {item["target"]: item for item in answer.data["measurements"]}
+    return {measurement["target"]: measurement for measurement in answer.data["measurements"]}
 
 
 def test_setting_up_again_does_nothing(root):
@@ -131,11 +131,11 @@ def test_a_bench_holds_the_emulated_tier_beside_the_others(benches, target):
 @pytest.mark.parametrize("target", ["tflite", "onnx"])
 def test_operators_make_up_the_whole_and_repeat(per_op, benches, target):
     first, second = (bench[target]["emulated"] for bench in per_op)
-    (kind,) = {item["kind"] for item in first["operators"]}
+    (kind,) = {operator["kind"] for operator in first["operators"]}
     assert kind == {"tflite": "FULLY_CONNECTED", "onnx": "MatMul"}[target]
-    counted = sum(item["instructions"] for item in first["operators"])
+    counted = sum(operator["instructions"] for operator in first["operators"])
     assert counted == pytest.approx(first["counts"]["instructions"], rel=0.05)  # of so little, calling is a part
-    assert counted == pytest.approx(sum(item["instructions"] for item in second["operators"]), rel=0.001)
+    assert counted == pytest.approx(sum(operator["instructions"] for operator in second["operators"]), rel=0.001)
     assert benches[0][target]["emulated"]["operators"] == []
 
 
@@ -165,9 +165,9 @@ def test_concurrent_counts_equal_sequential_counts(root, guest, benches):
         context, [(artifact, guest) for artifact in (*artifacts, *artifacts)], EmulationOptions(threads=4)
     )
     context.pool.close()
-    alone = {item["target"]: item["emulated"]["counts"]["instructions"] for item in benches[0].values()}
-    for artifact, item in zip((*artifacts, *artifacts), together, strict=True):
-        assert item.emulated.counts.instructions == pytest.approx(alone[artifact.manifest.target], rel=0.001)
+    alone = {name: bench["emulated"]["counts"]["instructions"] for name, bench in benches[0].items()}
+    for artifact, emulation in zip((*artifacts, *artifacts), together, strict=True):
+        assert emulation.emulated.counts.instructions == pytest.approx(alone[artifact.manifest.target], rel=0.001)
         assert load_emulation(artifact.folder / emulation_file(DEVICE)).emulated.threads == 4
 
 
@@ -196,9 +196,9 @@ def test_a_bench_without_the_tier_has_no_emulated_figure(root, benches):
 def test_outputs_of_the_guest_are_compared_with_the_source_and_with_this_host(root):
     answer = call("validate", "one_op", "--device", DEVICE, "--root", root, "--json")
     assert answer.code == 0, answer.err
-    for item in answer.data["validations"]:
-        assert (item["device"], item["passed"]) == (DEVICE, True)
-        assert len(item["comparisons"]) == len(item["against_host"]) == 1
+    for validation in answer.data["validations"]:
+        assert (validation["device"], validation["passed"]) == (DEVICE, True)
+        assert len(validation["comparisons"]) == len(validation["against_host"]) == 1
     file = root / "build/one_op/keras/tflite-float32" / f"validation-{DEVICE}.json"
     assert json.loads(file.read_text())["device"] == DEVICE
 
@@ -207,19 +207,19 @@ def test_check_evaluates_the_guest_s_outputs_and_junit_reports_them(root):
     assert call("validate", "one_op", "--device", DEVICE, "--root", root).code == 0
     call("validate", "one_op", "--root", root)
     answer = call("check", "one_op", "--target", "tflite", "--root", root, "--json")
-    judged = {(item["rule"], item["device"]): item["passed"] for item in answer.data["verdicts"]}
-    assert judged["equivalence", None] is judged["equivalence", DEVICE] is True
+    passed = {(verdict["rule"], verdict["device"]): verdict["passed"] for verdict in answer.data["verdicts"]}
+    assert passed["equivalence", None] is passed["equivalence", DEVICE] is True
     file = root / "build/one_op/keras/tflite-float32" / f"validation-{DEVICE}.json"
     report = call("report", "--format", "junit", "--root", root).out
     assert f'name="equivalence on {DEVICE}"' in report
-    kept = file.read_text()
+    original = file.read_text()
     try:
-        file.write_text(json.dumps({**json.loads(kept), "artifact_sha256": "0" * 64}))
+        file.write_text(json.dumps({**json.loads(original), "artifact_sha256": "0" * 64}))
         stale = call("check", "one_op", "--target", "tflite", "--root", root)
         assert stale.code == 1
         assert f"the validation is of another file; run: edgekit validate --device {DEVICE}" in stale.out
     finally:
-        file.write_text(kept)
+        file.write_text(original)
 
 
 def test_a_run_validates_on_the_cores_that_its_file_names_and_only_once(root, tmp_path):
@@ -237,8 +237,10 @@ def test_a_run_validates_on_the_cores_that_its_file_names_and_only_once(root, tm
 
 
 def test_a_wrong_answer_in_the_guest_fails_the_validation(root, monkeypatch):
-    right = emulator.infer
-    monkeypatch.setattr(emulator, "infer", lambda *given: {name: array + 1 for name, array in right(*given).items()})
+    infer = emulator.infer
+    monkeypatch.setattr(
+        emulator, "infer", lambda *arguments: {name: array + 1 for name, array in infer(*arguments).items()}
+    )
     answer = call("validate", "one_op", "--target", "tflite", "--device", DEVICE, "--root", root)
     assert answer.code == 1
     assert "against this host: output y: max_abs_error 1" in answer.err
@@ -304,16 +306,16 @@ def test_budgets_on_the_emulated_tier_are_evaluated(root, benches):
     instructions = benches[-1]["tflite"]["emulated"]["counts"]["instructions"]
     bench(root, "--target", "tflite")
     call("validate", "one_op", "--root", root)
-    chosen = ("one_op", "--target", "tflite", "--device", DEVICE, "--root", root, "--json")
-    kept = call("check", *chosen, "--max-instructions", int(2 * instructions), "--max-latency", "emulated=1000")
-    rules = {item["rule"]: item["passed"] for item in kept.data["verdicts"]}
+    selection = ("one_op", "--target", "tflite", "--device", DEVICE, "--root", root, "--json")
+    loose = call("check", *selection, "--max-instructions", int(2 * instructions), "--max-latency", "emulated=1000")
+    rules = {item["rule"]: item["passed"] for item in loose.data["verdicts"]}
     assert (rules["instructions"], rules["latency_ms.emulated"]) == (True, True)
-    broken = call("check", *chosen, "--max-instructions", int(instructions / 2))
+    broken = call("check", *selection, "--max-instructions", int(instructions / 2))
     assert broken.code == 1
     (verdict,) = [item for item in broken.data["verdicts"] if item["rule"] == "instructions"]
     assert "exceeds the limit" in verdict["sentence"]
     # The memory that the budget limits is that of the emulated process.
-    tight = call("check", *chosen, "--max-peak-memory", "1 B")
+    tight = call("check", *selection, "--max-peak-memory", "1 B")
     (verdict,) = [item for item in tight.data["verdicts"] if item["rule"] == "peak_memory_bytes"]
     measured = json.loads(next(root.glob(f"build/one_op/keras/tflite*/bench-{DEVICE}.json")).read_text())
     assert (tight.code, verdict["figure"]) == (1, measured["emulated"]["peak_memory_bytes"])

@@ -172,11 +172,11 @@ def test_a_fetch_that_fails_leaves_nothing_behind(cache, monkeypatch):
 
 
 def test_concurrent_set_ups_wait_for_each_other_and_build_each_part_once(monkeypatch):
-    made = []
+    built = []
 
     def build(name):
         def make(staging, *_):
-            made.append(name)
+            built.append(name)
             time.sleep(0.05)
             return {"python": "3.11"}
 
@@ -189,7 +189,7 @@ def test_concurrent_set_ups_wait_for_each_other_and_build_each_part_once(monkeyp
         monkeypatch.setattr(setup, name, build(name))
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda _: setup.set_up(SPEC, 4, ("base",), lambda text: None), range(2)))
-    assert sorted(made) == ["_compile", "_describe", "_fetch_root", "wheels"]
+    assert sorted(built) == ["_compile", "_describe", "_fetch_root", "wheels"]
     assert sorted(len(installed.made) for installed in results) == [0, 4]
     assert results[0].folders == results[1].folders
 

@@ -58,7 +58,7 @@ def reached(library, *roots, without=()):
     return {names[address] for address in addresses if address in names}, library.measured(addresses)
 
 
-def kept(path):
+def linked_symbols(path):
     """Return the names of the source that the linker kept, and the bytes of the functions among them."""
     names = {"doubled", "squared", "unused", "hidden", "entry", "recursive", "steps", "others", "numbers"}
     with path.open("rb") as file:
@@ -72,7 +72,7 @@ def kept(path):
 def test_the_same_code_is_reached_as_a_linker_keeps(built, library, root):
     linked = built(f"{root}.so", "-shared", "-fPIC", "-fvisibility=hidden", f"-Wl,--gc-sections,-u,{root},-e,{root}")
     names, size = reached(library, root)
-    linked_names, linked_code = kept(linked)
+    linked_names, linked_code = linked_symbols(linked)
     assert names == linked_names
     assert size.instructions == linked_code
 

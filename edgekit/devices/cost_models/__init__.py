@@ -1,1 +1,1 @@
-"""From counted work to milliseconds and bytes: roofline, emulated core, microcontroller, flash."""
+"""Cost models that turn counted work into milliseconds and bytes: roofline, emulated core, microcontroller, flash."""

@@ -103,7 +103,14 @@ class Prediction:
 
 
 def typical_line_ns(profile: DeviceProfile) -> float:
-    """Return the ns that a cache line takes at the profile's peak bandwidth, or at a typical one."""
+    """Return the cost of a cache line from memory without measurements.
+
+    Args:
+        profile: The device.
+
+    Returns:
+        The time in ns that `LINE_BYTES` take at the profile's peak bandwidth, or at a typical one if that is unknown.
+    """
     return LINE_BYTES / (profile.memory.bandwidth_gb_per_s or _TYPICAL_GB_PER_S)
 
 
@@ -202,7 +209,14 @@ def predict_by_ratio(rows: Sequence[TimingRow], figure: Callable[[TimingRow], fl
 
 
 def errors(predictions: Sequence[Prediction]) -> tuple[float, float] | None:
-    """Return the mean and the maximum of the absolute relative errors, or None if nothing was predicted."""
+    """Summarize the errors of predictions.
+
+    Args:
+        predictions: The predictions.
+
+    Returns:
+        The mean and the maximum of the absolute relative errors, or None if no prediction has an error.
+    """
     absolute = [abs(prediction.error) for prediction in predictions if prediction.error is not None]
     return (float(np.mean(absolute)), max(absolute)) if absolute else None
 

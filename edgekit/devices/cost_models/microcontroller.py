@@ -121,7 +121,15 @@ def leave_one_out(
 
 
 def by_macs(rows: Sequence[TinyRow], clock_mhz: float) -> tuple[float, float]:
-    """Return the mean cycles per multiply-accumulate and 0: the baseline that the fit is compared with."""
+    """Fit multiply-accumulates alone, as a baseline that the cost model is compared with.
+
+    Args:
+        rows: The timings.
+        clock_mhz: The core's clock.
+
+    Returns:
+        `(cycles_per_mac, 0.0)`, with the mean over the timings.
+    """
     return float(np.mean([row.latency_ms * clock_mhz * 1e3 / row.macs for row in rows])), 0.0
 
 

@@ -84,12 +84,27 @@ def folders(spec: EmulationSpec, cores: int) -> DeviceFolders:
 
 
 def site(wheel_set: str, python: str) -> Path:
-    """Return the folder of a set of wheels (a key of `pins.WHEELS`) for a version of Python, such as `3.11`."""
+    """Return the folder of a set of wheels.
+
+    Args:
+        wheel_set: A key of `pins.WHEELS`.
+        python: The version of Python, such as `3.11`.
+
+    Returns:
+        The folder, whether it exists or not.
+    """
     return home() / f"wheels-{key(pins.LAYOUT, pins.WHEELS[wheel_set], python)}"
 
 
 def record(folder: Path) -> dict[str, Any] | None:
-    """Read what a folder was made from; None if the folder does not exist or is incomplete."""
+    """Read what a folder was made from.
+
+    Args:
+        folder: A folder of this module.
+
+    Returns:
+        The content of its record.json, or None if the folder does not exist or is incomplete.
+    """
     try:
         data = json.loads((folder / RECORD).read_text())
     except (OSError, ValueError):

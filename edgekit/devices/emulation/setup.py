@@ -100,14 +100,14 @@ def set_up(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str], say: Say)
         return installed
     tools.require_tools(tools.ALL, "the emulation")
     tools.require_plugin_api()
-    device_folders, made = folders(spec, cores), []
+    device_folders, built = folders(spec, cores), []
 
     def make(folder: Path, what: str, build: Callable[[Path], dict[str, Any]]) -> None:
         if record(folder) is None:
             say(what)
             with staged_folder(folder) as staging:
                 write_json(staging / RECORD, build(staging))
-            made.append(what)
+            built.append(what)
 
     with locked(home()):
         make(device_folders.plugin_folder, "compiling the counting plugin", _compile)
@@ -121,7 +121,7 @@ def set_up(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str], say: Say)
             f"describing the core {spec.cpu}",
             lambda staging: _describe(staging, device_folders, spec, cores),
         )
-    return Installed(device_folders, python, {name: folder / "site" for name, folder in sites.items()}, tuple(made))
+    return Installed(device_folders, python, {name: folder / "site" for name, folder in sites.items()}, tuple(built))
 
 
 def remove(spec: EmulationSpec, cores: int) -> list[Path]:

@@ -1,1 +1,1 @@
-"""Executors, one a file: where models run."""
+"""Executors, one per file: they run models on this host or on an emulated device."""

@@ -60,6 +60,19 @@ class Host(Executor):
         """Start the runner process, which loads the runtime's library and waits.
 
         The process is pinned to its cores only when it measures, so that several can be prepared concurrently.
+
+        Args:
+            session: The workers and fork servers, and the name of the step.
+            model: The model.
+            place: This host, with a device profile or without.
+            request: How to measure.
+
+        Yields:
+            The waiting process.
+
+        Raises:
+            MissingDependency: The runtime is not installed.
+            StepError: The process crashed, ran out of memory or exceeded the time limit.
         """
         runtime = RUNTIMES.load(model.runtime)
         require(runtime.requires, f"the runtime {runtime.name}")
@@ -77,7 +90,21 @@ class Host(Executor):
                 yield _GatedBench(process, result, plan)
 
     def infer(self, session: ExecutionSession, model: ModelFiles, place: Place, request: InferRequest) -> InferResult:
-        """Run samples in a warm worker, since loading a runtime's library takes longer than most validations."""
+        """Run samples in a warm worker, since loading a runtime's library takes longer than most validations.
+
+        Args:
+            session: The workers and the name of the step.
+            model: The model.
+            place: This host, with a device profile or without; it has no influence on the outputs.
+            request: The samples.
+
+        Returns:
+            Real values by output name.
+
+        Raises:
+            InputError: The runtime cannot load the model.
+            StepError: The worker crashed, ran out of memory or exceeded the time limit.
+        """
         outputs = session.pool.call(
             run_model,
             RunRequest(model.runtime, str(model.path), model.signature, request.inputs, 1, request.batch),

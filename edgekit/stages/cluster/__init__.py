@@ -1,1 +1,1 @@
-"""Steps of a run on the workers of a Dask cluster."""
+"""Executes the steps of a run on the workers of a Dask cluster."""

@@ -155,6 +155,9 @@ class WorkerSession:
     def execute_step(self, request: RemoteStep) -> dict[str, Any]:
         """Execute the request's step and upload its files.
 
+        Args:
+            request: The request.
+
         Returns:
             `detail`, `code`, `files` and `waited_s` of the answer of `execute`.
 
@@ -175,6 +178,9 @@ class WorkerSession:
 
     def fetch(self, files: Mapping[str, str]) -> None:
         """Download the files that the temporary folder does not have in this version.
+
+        Args:
+            files: Path below the root -> sha256.
 
         Raises:
             StepFailed: The store does not have a file, or its copy is damaged.

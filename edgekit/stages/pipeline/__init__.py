@@ -1,1 +1,1 @@
-"""`edgekit run`: planning the step graph of edgekit.toml, scheduling it, executing its steps."""
+"""`edgekit run`: plans the step graph of edgekit.toml, schedules its steps and executes them."""

@@ -104,7 +104,14 @@ class PlanBuilder:
 
 
 def to_json_values(values: Mapping[str, Any]) -> Any:
-    """Return the values as JSON would return them (tuples as lists), so that they compare equal to a stored record."""
+    """Convert values to what JSON returns, such as lists for tuples, so that they compare equal to a stored record.
+
+    Args:
+        values: The values of a step.
+
+    Returns:
+        The converted values.
+    """
     return json.loads(json.dumps(values))
 
 

@@ -36,6 +36,12 @@ class StepBackend(Protocol):
     def execute_step(self, step: Step) -> StepOutput:
         """Execute the step and wait for its result.
 
+        Args:
+            step: A step that the backend takes.
+
+        Returns:
+            The step's result.
+
         Raises:
             EdgekitError: Any error of the step.
         """

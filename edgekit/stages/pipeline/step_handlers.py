@@ -115,6 +115,9 @@ class StepContext:
     def load_artifact(self) -> Artifact:
         """Load the artifact that the step processes.
 
+        Returns:
+            The artifact.
+
         Raises:
             InputError: The artifact is missing or damaged.
         """
@@ -122,6 +125,12 @@ class StepContext:
 
     def profile(self, device: str) -> DeviceProfile:
         """Load a device's profile.
+
+        Args:
+            device: The device's name.
+
+        Returns:
+            The profile.
 
         Raises:
             InputError: The device is unknown, or its profile is invalid.
@@ -137,6 +146,12 @@ class StepHandler(ABC):
     @abstractmethod
     def execute(self, step: StepContext) -> StepOutput:
         """Execute the step.
+
+        Args:
+            step: The step with its context.
+
+        Returns:
+            The step's result.
 
         Raises:
             EdgekitError: Any error of the stage.

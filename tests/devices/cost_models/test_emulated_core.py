@@ -21,8 +21,8 @@ def counts(instructions, lines):
 
 
 def row(instructions, lines, threads=1, factor=1.0, precision="float32"):
-    made = counts(instructions, lines)
-    return TimingRow("net", precision, threads, made, factor * TRUE.latency_ms(made, threads, 2000))
+    row_counts = counts(instructions, lines)
+    return TimingRow("net", precision, threads, row_counts, factor * TRUE.latency_ms(row_counts, threads, 2000))
 
 
 ROWS = [row(2e8, 1e6), row(1.2e8, 9e5), row(2e8, 1.5e6, 4), row(1.2e8, 1.2e6, 4)]
@@ -41,34 +41,36 @@ def test_lines_come_from_the_last_cache_that_the_core_has():
 
 
 def test_a_fit_recovers_the_coefficients_of_the_timings():
-    found = emulated_core.fit(ROWS, PROFILE)
-    assert found.cycles_per_instruction == pytest.approx(0.8, rel=0.05)
-    assert found.line_ns == {1: pytest.approx(5, rel=0.2), 4: pytest.approx(9, rel=0.2)}
-    for item in ROWS:
-        assert found.latency_ms(item.counts, item.threads, 2000) == pytest.approx(item.latency_ms, rel=0.01)
+    coefficients = emulated_core.fit(ROWS, PROFILE)
+    assert coefficients.cycles_per_instruction == pytest.approx(0.8, rel=0.05)
+    assert coefficients.line_ns == {1: pytest.approx(5, rel=0.2), 4: pytest.approx(9, rel=0.2)}
+    for timing in ROWS:
+        assert coefficients.latency_ms(timing.counts, timing.threads, 2000) == pytest.approx(
+            timing.latency_ms, rel=0.01
+        )
 
 
 def test_each_row_is_predicted_from_the_others_alone():
-    found = emulated_core.leave_one_out(ROWS, PROFILE)
-    assert [item.row for item in found] == ROWS
-    assert all(abs(item.error) < 0.06 for item in found)
+    predictions = emulated_core.leave_one_out(ROWS, PROFILE)
+    assert [prediction.row for prediction in predictions] == ROWS
+    assert all(abs(prediction.error) < 0.06 for prediction in predictions)
     off = [*ROWS[:1], replace(ROWS[1], latency_ms=2 * ROWS[1].latency_ms), *ROWS[2:]]
     assert emulated_core.leave_one_out(off, PROFILE)[1].error == pytest.approx(-0.5, abs=0.04)
 
 
 def test_coefficients_are_never_negative():
     # The network with more lines is the faster one: plain least squares would give lines a negative cost.
-    found = emulated_core.fit([row(2e8, 1e6, factor=2.0), row(1.9e8, 9e6, factor=0.5)], PROFILE)
-    assert found.cycles_per_instruction >= 0
-    assert min(found.line_ns.values()) >= 0
+    coefficients = emulated_core.fit([row(2e8, 1e6, factor=2.0), row(1.9e8, 9e6, factor=0.5)], PROFILE)
+    assert coefficients.cycles_per_instruction >= 0
+    assert min(coefficients.line_ns.values()) >= 0
 
 
 def test_a_single_row_is_fitted_and_predicts_nothing():
     (left_out,) = emulated_core.leave_one_out(ROWS[:1], PROFILE)
     assert left_out.error is None
     assert emulated_core.errors([left_out]) is None
-    made = emulated_core.fit(ROWS[:1], PROFILE)
-    assert made.latency_ms(ROWS[0].counts, 1, 2000) == pytest.approx(ROWS[0].latency_ms, rel=0.01)
+    coefficients = emulated_core.fit(ROWS[:1], PROFILE)
+    assert coefficients.latency_ms(ROWS[0].counts, 1, 2000) == pytest.approx(ROWS[0].latency_ms, rel=0.01)
 
 
 def test_a_fit_without_timings_is_an_error():
@@ -77,12 +79,12 @@ def test_a_fit_without_timings_is_an_error():
 
 
 def test_a_constant_is_taken_from_the_other_rows_of_the_same_threads_and_precision():
-    rows = [replace(item, latency_ms=ms) for item, ms in zip(ROWS, (10.0, 5.0, 4.0, 3.0), strict=True)]
-    found = emulated_core.predict_by_ratio(rows, lambda item: item.counts.instructions)
-    assert found[0].predicted_ms == pytest.approx(2e8 * 5.0 / 1.2e8)
-    assert found[2].predicted_ms == pytest.approx(2e8 * 3.0 / 1.2e8)
+    rows = [replace(timing, latency_ms=ms) for timing, ms in zip(ROWS, (10.0, 5.0, 4.0, 3.0), strict=True)]
+    predictions = emulated_core.predict_by_ratio(rows, lambda timing: timing.counts.instructions)
+    assert predictions[0].predicted_ms == pytest.approx(2e8 * 5.0 / 1.2e8)
+    assert predictions[2].predicted_ms == pytest.approx(2e8 * 3.0 / 1.2e8)
     alone = emulated_core.predict_by_ratio(
-        [*rows[:2], replace(rows[2], precision="int8")], lambda item: item.counts.instructions
+        [*rows[:2], replace(rows[2], precision="int8")], lambda timing: timing.counts.instructions
     )
     assert alone[2].predicted_ms is None
 
@@ -91,8 +93,8 @@ def test_the_profile_s_table_has_an_error_for_each_number_of_threads():
     spec = emulated_core.cost_spec(
         emulated_core.fit(ROWS, PROFILE), emulated_core.leave_one_out(ROWS, PROFILE), "4 timings"
     )
-    assert [(item.count, item.rows) for item in spec.threads] == [(1, 2), (4, 2)]
-    assert all(0 <= item.mean_error <= item.max_error < 0.06 for item in spec.threads)
+    assert [(cost.count, cost.rows) for cost in spec.threads] == [(1, 2), (4, 2)]
+    assert all(0 <= cost.mean_error <= cost.max_error < 0.06 for cost in spec.threads)
 
 
 def spec(max_error=0.08):
@@ -100,23 +102,25 @@ def spec(max_error=0.08):
 
 
 def test_a_calibrated_figure_has_an_interval_of_the_largest_error():
-    made = emulated_core.predict(replace(PROFILE, cost=spec()), "cortex-a72", counts(2e8, 1e6), 1, 4)
-    assert made.calibrated
-    assert (made.low_ms, made.latency_ms, made.high_ms) == tuple(map(pytest.approx, (93 * 0.92, 93, 93 * 1.08)))
-    assert made.calibration == "2 timings; 2 timings at 1 thread, mean error 3.0 %"
+    latency = emulated_core.predict(replace(PROFILE, cost=spec()), "cortex-a72", counts(2e8, 1e6), 1, 4)
+    assert latency.calibrated
+    assert (latency.low_ms, latency.latency_ms, latency.high_ms) == tuple(
+        map(pytest.approx, (93 * 0.92, 93, 93 * 1.08))
+    )
+    assert latency.calibration == "2 timings; 2 timings at 1 thread, mean error 3.0 %"
 
 
 def test_no_interval_is_narrower_than_5_percent():
-    made = emulated_core.predict(replace(PROFILE, cost=spec(0.001)), "cortex-a72", counts(2e8, 1e6), 1, 4)
-    assert made.high_ms == pytest.approx(93 * 1.05)
+    latency = emulated_core.predict(replace(PROFILE, cost=spec(0.001)), "cortex-a72", counts(2e8, 1e6), 1, 4)
+    assert latency.high_ms == pytest.approx(93 * 1.05)
 
 
 @pytest.mark.parametrize(("profile", "threads"), [(PROFILE, 1), (replace(PROFILE, cost=spec()), 4)])
 def test_without_timings_of_so_many_threads_a_figure_is_uncalibrated(profile, threads):
-    made = emulated_core.predict(profile, "cortex-a72", counts(2e8, 1e6), threads, 4)
-    assert (made.calibration, made.low_ms, made.high_ms) == (UNCALIBRATED, None, None)
-    assert not made.calibrated
-    assert np.isfinite(made.latency_ms)
+    latency = emulated_core.predict(profile, "cortex-a72", counts(2e8, 1e6), threads, 4)
+    assert (latency.calibration, latency.low_ms, latency.high_ms) == (UNCALIBRATED, None, None)
+    assert not latency.calibrated
+    assert np.isfinite(latency.latency_ms)
 
 
 OTHERS = dict.fromkeys(("stores", "branches", "fmla", "dot", "simd", "other"), 0)
@@ -134,17 +138,22 @@ def marks_between(*steps):
 
 def test_counts_between_marks_leave_out_what_calling_costs():
     before, empty, full = (10**6, 10**6, 10**6), (25, 2, 1), (1025, 12, 4)
-    found = Counts.between(marks_between(before, *[empty] * 4, *[full] * 4), 4)
-    assert (found.instructions, found.loads, found.l1_misses, found.l2_misses) == (1000, 10, 3, None)
+    difference = Counts.between(marks_between(before, *[empty] * 4, *[full] * 4), 4)
+    assert (difference.instructions, difference.loads, difference.l1_misses, difference.l2_misses) == (
+        1000,
+        10,
+        3,
+        None,
+    )
 
 
 def test_work_of_single_inferences_is_not_counted():
     """Except for misses, of which there are some more or less each time, and none that counts in the first."""
     empty, full, once, after = (25, 2, 0), (1025, 12, 4), (9000, 90, 8), (1100, 13, 4)
     for some in ((full, once, after, full), (once, after, once, full), (full, full, full, once)):
-        found = Counts.between(marks_between(*[empty] * 4, *some), 4)
-        assert (found.instructions, found.loads) == (1000, 10)
-        assert found.l1_misses == sum(misses for _, _, misses in some[1:]) / 3
+        difference = Counts.between(marks_between(*[empty] * 4, *some), 4)
+        assert (difference.instructions, difference.loads) == (1000, 10)
+        assert difference.l1_misses == sum(misses for _, _, misses in some[1:]) / 3
 
 
 def test_calling_cannot_cost_more_than_the_inference():
