@@ -128,7 +128,10 @@ class DaskCluster:
         try:
             self._client.wait_for_workers(1, timeout=CONNECT_S)
         except TimeoutError:
-            raise StepTimedOut(f"the Dask cluster at {self.address} has no workers", step="dask") from None
+            raise StepTimedOut(
+                f"the Dask cluster at {self.address} has no workers; start one with: dask worker {self.address}",
+                step="dask",
+            ) from None
         versions: dict[str, str] = {}
         for step in self.graph.steps:
             if step.kind.runs_elsewhere:
