@@ -151,7 +151,7 @@ def test_what_a_device_does_not_run_is_left_out(small: Path, project: Path) -> N
     answer = call(*BENCH, "--device", "stm32l4r5-nucleo", "--root", small, "--json")
     assert answer.code == 0
     assert [item["target"] for item in answer.data["measurements"]] == ["tflite"]
-    assert "bench linear/torch onnx:int8 on stm32l4r5-nucleo: left out: stm32l4r5-nucleo runs tflite only" in answer.err
+    assert "bench linear/torch onnx:int8 on stm32l4r5-nucleo: skipped: stm32l4r5-nucleo runs tflite only" in answer.err
     only = call(*BENCH, "--target", "onnx", "--device", "stm32l4r5-nucleo", "--root", small)
     assert only.code == 2
     assert "none of these artifacts runs on stm32l4r5-nucleo" in only.err

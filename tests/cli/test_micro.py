@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from _helpers.support import call
 
+from edgekit.contracts.runtime import RUNTIMES
 from edgekit.core.errors import MissingDependency
 from edgekit.stages.benchmark.device_fit import estimate_code_size
 
@@ -73,7 +74,7 @@ def test_what_does_not_fit_is_told_with_the_tensor_that_breaks_it(project: Path,
     assert call("micro", *chosen).code == 1
     answer = call("bench", *chosen)
     assert answer.code == 2
-    assert "left out: it needs at least 27 KB of 20.5 KB RAM" in answer.err
+    assert "skipped: it needs at least 27 KB of 20.5 KB RAM" in answer.err
 
 
 def test_the_code_that_the_operators_take_is_counted(project: Path, tmp_path: Path):
@@ -96,7 +97,7 @@ def test_the_code_that_the_operators_take_is_counted(project: Path, tmp_path: Pa
     assert "by estimate, are larger than" in full.err
     unmeasured = call("bench", *chosen[1:], "--device", "tiny", "--root", tmp_path)
     assert unmeasured.code == 2
-    assert "left out: its file of" in unmeasured.err
+    assert "skipped: its file of" in unmeasured.err
     assert "by estimate, are larger than" in unmeasured.err
 
 
@@ -107,9 +108,9 @@ def test_without_the_packages_that_count_code_a_note_says_so():
 
     told = []
     context = SimpleNamespace(pool=Lacking(), emit=told.append)
-    assert estimate_code_size(context, ("CONV_2D",), "micro it") is None
+    assert estimate_code_size(context, RUNTIMES.load("tflite-micro"), ("CONV_2D",), "micro it") is None
     (note,) = told
-    assert note.detail == "no size of the code: the size of code needs capstone: pip install 'edgekit[micro]'"
+    assert note.detail == "code size is unknown: the size of code needs capstone: pip install 'edgekit[micro]'"
 
 
 def test_c_files_are_written_for_each(project: Path, tmp_path: Path):
@@ -137,7 +138,7 @@ def test_an_export_writes_c_files_beside_the_artifact(project: Path, tmp_path: P
     refused = call("export", "linear", *other, "--emit", "c")
     assert refused.code == 2
     assert not (tmp_path / "build/linear/keras/onnx-float16").exists()
-    assert "microcontrollers run TFLite artifacts" in refused.err
+    assert "no TFLite artifact is selected: microcontrollers run TFLite only" in refused.err
 
 
 def test_lives_are_shown(project: Path):
@@ -151,7 +152,7 @@ def test_lives_are_shown(project: Path):
     ("arguments", "sentence"),
     [
         (("--target", "tflite:int8", "--device", "pixel-3a"), "not a microcontroller"),
-        (("--target", "onnx:int8"), "microcontrollers run TFLite artifacts"),
+        (("--target", "onnx:int8"), "no TFLite artifact is selected: microcontrollers run TFLite only"),
         (("--device", "stm32"), "stm32"),
     ],
 )

@@ -77,7 +77,7 @@ def test_an_executor_that_does_not_run_there_says_why(installed: dict[str, str],
     bench = ("bench", "example", "--executor", "command", "--min-duration", "0", "--min-runs", "2", *root)
     code, _, err = command(installed, *bench, EDGEKIT_COMMAND="")
     assert code == 0, err
-    assert "no figure of command: set EDGEKIT_COMMAND, for example to 'ssh board'" in err
+    assert "not measured by executor command: set EDGEKIT_COMMAND, for example to 'ssh board'" in err
     code, _, err = command(installed, "bench", "example", "--executor", "nothing", *root)
     assert code == 2
     assert "unknown executor 'nothing'; known: command, emulated, host" in err

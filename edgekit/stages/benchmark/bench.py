@@ -1,4 +1,4 @@
-"""The bench stage: size, latency and memory of artifacts under a device profile, each in a pinned process."""
+"""The bench stage: measures size, latency and memory of artifacts under a device profile, each in a pinned process."""
 
 from __future__ import annotations
 
@@ -44,13 +44,26 @@ from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe
 from edgekit.workers.measurement_lock import MeasurementLock
 
+# One for the whole process: timings are only comparable while nothing else of edgekit uses the processor.
 _lock = MeasurementLock()
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """`threads` None: the profile's, else 1. Durations in seconds; the emulation has a time-out of its own.
-    `per_op` asks for each operator too."""
+    """The options of a bench.
+
+    Attributes:
+        threads: The number of threads; None for the profile's, or 1 without a profile.
+        min_duration_s: The shortest duration of the measurement in seconds.
+        min_runs: The smallest number of timed inferences.
+        warm_up_max_s: The longest duration of the warm-up in seconds.
+        timeout_s: The time-out of one measurement in seconds, without emulation.
+        emulated: Whether to count instructions on the device's emulated core as well.
+        runtime: The runtime to use; empty for the target's default.
+        executors: The executors that measure in addition to the host.
+        emulated_timeout_s: The time-out of one emulated run in seconds.
+        per_op: Whether to measure single operators as well.
+    """
 
     threads: int | None = None
     min_duration_s: float = 0.25
@@ -65,23 +78,23 @@ class BenchOptions:
 
     @property
     def request(self) -> BenchRequest:
-        """The part that executors read."""
+        """The options that executors read."""
         return BenchRequest(
             self.threads, self.min_duration_s, self.min_runs, self.warm_up_max_s, self.timeout_s, self.per_op
         )
 
     @property
     def prediction(self) -> EmulationOptions:
-        """What of it is about the emulated tier."""
+        """The options of the emulated tier."""
         return EmulationOptions(self.threads, self.per_op, self.emulated_timeout_s)
 
 
 def load_devices(project: Project, names: Sequence[str]) -> tuple[tuple[str, DeviceProfile | None], ...]:
-    """Return the devices that a user names, with their profiles.
+    """Load the profiles of the devices that a user names.
 
     Args:
         project: The project.
-        names: Names of devices, or `all`; none stands for this host without a profile.
+        names: Names of devices, or `all`; empty for this host without a profile.
 
     Returns:
         Pairs of name and profile.
@@ -98,27 +111,27 @@ def load_devices(project: Project, names: Sequence[str]) -> tuple[tuple[str, Dev
 
 
 def step_name(artifact: Artifact, device: str) -> str:
-    """`bench simple_cnn/keras tflite:int8 on raspberry-pi-4b`."""
+    """Return the name of a bench step, such as `bench simple_cnn/keras tflite:int8 on raspberry-pi-4b`."""
     return f"bench {artifact.label} on {device}"
 
 
 def compressed_bytes(path: Path) -> int:
-    """The size under gzip -9: what a download or an app bundle carries."""
+    """Return the size of a file in bytes after `gzip -9`, which approximates its share of an app bundle."""
     return len(gzip.compress(path.read_bytes(), compresslevel=9, mtime=0))
 
 
 def _latencies(
     profile: DeviceProfile | None, artifact: Artifact, description: ModelDescription, host_ms: float
 ) -> tuple[dict[str, float], list[str]]:
-    """One figure a tier, and why a tier has none."""
+    """Return the latency in ms by tier, and notes about the analytic tier."""
     latencies = {"host": host_ms}
     if profile is None:
         return latencies, []
-    made = microcontroller.estimate_latency(
+    estimate = microcontroller.estimate_latency(
         profile, artifact.manifest.precision, description.macs, description.mac_outputs
     )
-    if made is not None:
-        return {**latencies, "analytic": made.latency_ms}, [f"analytic: {made.text}"]
+    if estimate is not None:
+        return {**latencies, "analytic": estimate.latency_ms}, [f"analytic: {estimate.text}"]
     bound = roofline.roofline(
         profile,
         artifact.manifest.precision,
@@ -127,31 +140,31 @@ def _latencies(
         threads=profile.run.threads,
     )
     if bound.latency_ms is None:
-        return latencies, [f"no analytic figure: {bound.reason}"]
-    rate = "the instruction set's rate, the core's is not published" if bound.assumed else "the profile's rate"
+        return latencies, [f"no analytic latency: {bound.reason}"]
+    rate = "the rate of the instruction set: the core's is not published" if bound.assumed else "the profile's rate"
     return {**latencies, "analytic": bound.latency_ms}, [f"analytic: {bound.bound_by}-bound, at {rate}"]
 
 
-def _why_not_emulated(artifact: Artifact, profile: DeviceProfile | None, options: BenchOptions) -> str:
-    """Why there is no emulated figure where one was asked for."""
+def _emulation_gap_note(artifact: Artifact, profile: DeviceProfile | None, options: BenchOptions) -> str:
+    """Return why a requested emulated latency is missing; empty if it is not."""
     if not options.emulated or profile is None or profile.emulation is None or emulates(artifact):
         return ""
-    return f"no emulated figure: the emulated core does not run {artifact.manifest.runtime}"
+    return f"no emulated latency: the emulated core does not run {artifact.manifest.runtime}"
 
 
 def emulates(artifact: Artifact) -> bool:
-    """Whether its runtime runs on emulated cores."""
+    """Return whether the artifact's runtime is available on emulated cores."""
     return artifact.manifest.runtime in pins.RUNTIMES
 
 
 def _missing_operator_notes(artifact: Artifact, emulated: EmulatedLatency | None, options: BenchOptions) -> list[str]:
-    """Which tier does not tell the operators apart, and why."""
+    """Return a note for each tier that has no latency by operator although it was requested."""
     if not options.per_op:
         return []
     runtime = RUNTIMES.load(artifact.manifest.runtime)
-    notes = [] if runtime.profiles else [f"no host time by operator: {runtime.title} for Python has no profiler"]
-    uncut = "" if emulated is None else operator_costs.why_not_by_operator(artifact)
-    return [*notes, *([f"no emulated figures by operator: {uncut}"] if uncut else [])]
+    notes = [] if runtime.profiles else [f"no host latency by operator: {runtime.title} for Python has no profiler"]
+    reason = "" if emulated is None else operator_costs.unsupported_reason(artifact)
+    return [*notes, *([f"no emulated latency by operator: {reason}"] if reason else [])]
 
 
 def bench_one(
@@ -162,9 +175,23 @@ def bench_one(
     options: BenchOptions,
     emulated: EmulatedLatency | None = None,
 ) -> Measurement:
-    """Measures one artifact and writes its bench-<device>.json, with the emulated tier where that was found before.
+    """Measure one artifact and write its bench-<device>.json.
 
-    Raises InputError when the artifact is damaged, MissingDependency, StepError when its process does not survive it.
+    Args:
+        context: The project and its workers.
+        artifact: The artifact.
+        device: The name of the device, or `host`.
+        profile: The device's profile; None for this host.
+        options: The options of the bench.
+        emulated: The result of the emulated tier, if it was run before.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        InputError: The artifact is damaged.
+        MissingDependency: A package of the runtime or of an executor is not installed.
+        StepError: The process that measures fails or exceeds its time-out.
     """
     step = step_name(artifact, device)
     manifest = artifact.manifest
@@ -183,11 +210,11 @@ def bench_one(
     operator_notes = _missing_operator_notes(artifact, emulated, options)
     for note in operator_notes:
         context.emit(Noted(step, note))
-    notes += [_why_not_emulated(artifact, profile, options), *operator_notes]
+    notes += [_emulation_gap_note(artifact, profile, options), *operator_notes]
     if emulated is not None:
         latency_ms = {**latency_ms, "emulated": emulated.latency_ms}
     latency_ms = {**{execution.tier: execution.latency_ms for execution in executions}, **latency_ms}
-    assert host.wall is not None and host.cpu is not None and host.load_ms is not None  # the host measures all of it
+    assert host.wall is not None and host.cpu is not None and host.load_ms is not None  # the host measures all three
     measurement = Measurement(
         model=manifest.model,
         kind=manifest.source["kind"],
@@ -223,10 +250,10 @@ def bench_one(
 
 
 def _run_alone(context: Context, prepared: PreparedBench, step: str) -> BenchResult:
-    """Measure while nothing else measures or prepares; the time spent waiting is no part of the step's own."""
-    waiting = time.perf_counter()
+    """Measure while nothing else measures or prepares; record the waiting time, which is not the step's own."""
+    wait_start = time.perf_counter()
     with _lock.measuring():
-        waited_s = time.perf_counter() - waiting
+        waited_s = time.perf_counter() - wait_start
         result = prepared.run()
     context.pool.cpu_wait_s[step] = context.pool.cpu_wait_s.get(step, 0.0) + waited_s
     return result
@@ -235,13 +262,13 @@ def _run_alone(context: Context, prepared: PreparedBench, step: str) -> BenchRes
 def _execute_elsewhere(
     context: Context, session: ExecutionSession, model: ModelFiles, place: Place, options: BenchOptions
 ) -> tuple[Execution, ...]:
-    """What the executors measure that were named beside the host; one that does not run the model is noted."""
+    """Measure with the additional executors; one that cannot run the model is skipped with a warning."""
     executions = []
     for name in options.executors:
         executor = EXECUTORS.load(name)
         reason = executor.refusal(model.runtime, place)
         if reason:
-            context.emit(Noted(session.step, f"no figure of {name}: {reason}", warning=True))
+            context.emit(Noted(session.step, f"not measured by executor {name}: {reason}", warning=True))
             continue
         require(executor.requires, f"the executor {name}")
         with executor.prepare(session, model, place, options.request) as prepared:
@@ -270,11 +297,23 @@ def bench(
     devices: Sequence[tuple[str, DeviceProfile | None]],
     options: BenchOptions,
 ) -> tuple[Measurement, ...]:
-    """Measures each artifact under each profile, one after another, while the next ones get ready together; what is
-    emulated is emulated before, several at once. What a device does not run is noted and left out.
+    """Measure artifacts under device profiles.
 
-    Raises InputError when no artifact runs on any of the devices, MissingDependency when one is to be emulated and is
-    not set up.
+    Emulated runs come first and in parallel, since they count instructions. Then one artifact is measured at a time
+    while others are being prepared. An artifact that a device does not run is skipped with a note.
+
+    Args:
+        context: The project and its workers; measurements that fail go to its failures.
+        artifacts: The artifacts.
+        devices: Pairs of name and profile, as returned by `load_devices`.
+        options: The options of the bench.
+
+    Returns:
+        The measurements that succeeded.
+
+    Raises:
+        InputError: No artifact runs on any of the devices.
+        MissingDependency: The emulation of a device is not set up.
     """
     guests = _guests(devices) if options.emulated else {}
     fitting = [
@@ -285,72 +324,73 @@ def bench(
     ]
     if not fitting:
         raise InputError(f"none of these artifacts runs on {', '.join(name for name, _ in devices)}")
-    counted = [(artifact, device) for artifact, device, _ in fitting if device in guests and emulates(artifact)]
-    found = emulate_all(context, [(artifact, guests[device]) for artifact, device in counted], options.prediction)
-    emulations = {(artifact.folder, device): item for (artifact, device), item in zip(counted, found, strict=True)}
-    left = [
-        item for item in fitting if emulations.get((item[0].folder, item[1]), item) is not None
-    ]  # failures are told
+    emulable = [(artifact, device) for artifact, device, _ in fitting if device in guests and emulates(artifact)]
+    records = emulate_all(context, [(artifact, guests[device]) for artifact, device in emulable], options.prediction)
+    emulations = {
+        (artifact.folder, device): record for (artifact, device), record in zip(emulable, records, strict=True)
+    }
+    # A failed emulation is None here: it is already among the failures, so its bench is skipped.
+    remaining = [job for job in fitting if emulations.get((job[0].folder, job[1]), job) is not None]
 
-    def one(artifact: Artifact, device: str, profile: DeviceProfile | None) -> Measurement:
+    def measure(artifact: Artifact, device: str, profile: DeviceProfile | None) -> Measurement:
         context.emit(Started(step_name(artifact, device)))
         emulation = emulations.get((artifact.folder, device))
         emulated = None if emulation is None else emulation.emulated
         return bench_one(context, artifact, device, profile, options, emulated)
 
-    measured: list[Measurement | None] = [None] * len(left)
-    work = [partial(one, *item) for item in left]
+    results: list[Measurement | None] = [None] * len(remaining)
+    work = [partial(measure, *job) for job in remaining]
     for number, future in run_concurrently(
         work, default_parallelism(host_machine.available_memory_bytes()), context.pool.stop
     ):
-        artifact, device, _ = left[number]
-        measured[number] = context.settle(step_name(artifact, device), future.result, summary)
-    done = [item for item in measured if item is not None]
-    _warn_of_losses(context, done)
-    return tuple(done)
+        artifact, device, _ = remaining[number]
+        results[number] = context.settle(step_name(artifact, device), future.result, summary)
+    measurements = [measurement for measurement in results if measurement is not None]
+    _warn_of_losses(context, measurements)
+    return tuple(measurements)
 
 
 def _fits(context: Context, artifact: Artifact, device: str, profile: DeviceProfile | None) -> bool:
-    """Whether the device runs it; if not, it is told why."""
+    """Return whether the device runs the artifact; emit a note with the reason if not."""
     refusal = profile.refuses(artifact.manifest.target, artifact.manifest.precision) if profile else None
     if refusal:
-        context.emit(Noted(step_name(artifact, device), f"left out: {device} {refusal}"))
+        context.emit(Noted(step_name(artifact, device), f"skipped: {device} {refusal}"))
         return False
-    narrow = why_exceeds_device(context, artifact, profile)
-    if narrow:
-        context.emit(Noted(step_name(artifact, device), f"left out: {narrow}", warning=True))
-    return not narrow
+    shortage = why_exceeds_device(context, artifact, profile)
+    if shortage:
+        context.emit(Noted(step_name(artifact, device), f"skipped: {shortage}", warning=True))
+    return not shortage
 
 
 def _guests(devices: Sequence[tuple[str, DeviceProfile | None]]) -> dict[str, emulator.Guest]:
-    """The emulation of each device that has one: of several, those that do not are measured without."""
-    named = [(device, profile) for device, profile in devices if profile is not None]
-    if not named:
+    """Open the emulation of each device that has one; a single device without one is an error."""
+    profiles = [(device, profile) for device, profile in devices if profile is not None]
+    if not profiles:
         raise InputError("the emulated tier needs a device; pass --device NAME")
-    able = [(device, profile) for device, profile in named if profile.emulation or len(named) == 1]
-    return {device: emulator.open_guest(device, profile) for device, profile in able}
+    emulable = [(device, profile) for device, profile in profiles if profile.emulation or len(profiles) == 1]
+    return {device: emulator.open_guest(device, profile) for device, profile in emulable}
 
 
-def _warn_of_losses(context: Context, done: Sequence[Measurement]) -> None:
-    """Says so where a quantized artifact is larger, or slower on this host, than the float32 one beside it."""
-    measurements = {(item.model, item.kind, item.variant, item.device): item for item in done}
-    for item in done:
-        reference = measurements.get((item.model, item.kind, Variant(item.target, "float32"), item.device))
-        if reference is None or find_precision(item.precision).is_float:
+def _warn_of_losses(context: Context, measurements: Sequence[Measurement]) -> None:
+    """Warn of each quantized artifact that is larger, or slower on this host, than its float32 counterpart."""
+    by_key = {(entry.model, entry.kind, entry.variant, entry.device): entry for entry in measurements}
+    for entry in measurements:
+        reference = by_key.get((entry.model, entry.kind, Variant(entry.target, "float32"), entry.device))
+        if reference is None or find_precision(entry.precision).is_float:
             continue
         losses = []
-        if item.size_bytes > reference.size_bytes:
-            losses.append(f"larger ({format_bytes(item.size_bytes)} against {format_bytes(reference.size_bytes)})")
-        now, before = item.latency_ms["host"], reference.latency_ms["host"]
-        if now > (1 + find_tier("host").noise) * before:
-            losses.append(f"slower on this host ({format_ms(now)} against {format_ms(before)})")
+        if entry.size_bytes > reference.size_bytes:
+            losses.append(f"larger ({format_bytes(entry.size_bytes)} against {format_bytes(reference.size_bytes)})")
+        latency_ms, reference_ms = entry.latency_ms["host"], reference.latency_ms["host"]
+        if latency_ms > (1 + find_tier("host").noise) * reference_ms:
+            losses.append(f"slower on this host ({format_ms(latency_ms)} against {format_ms(reference_ms)})")
         if losses:
-            step = f"bench {item.model}/{item.kind} {item.variant} on {item.device}"
-            context.emit(Noted(step, f"{' and '.join(losses)} than {item.target}:float32", warning=True))
+            step = f"bench {entry.model}/{entry.kind} {entry.variant} on {entry.device}"
+            context.emit(Noted(step, f"{' and '.join(losses)} than {entry.target}:float32", warning=True))
 
 
 def summary(measurement: Measurement) -> str:
-    """The result in a few words, each latency with its tier."""
+    """Return the measurement in one line, each latency with its tier."""
     emulated = measurement.emulated
     marks = {"emulated": "" if emulated is None or emulated.calibrated else f", {emulated.calibration}"}
     figures = sorted(measurement.latency_ms.items(), reverse=True)

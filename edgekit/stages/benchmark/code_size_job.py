@@ -1,4 +1,4 @@
-"""The code size of operators; runs inside a worker, since disassembling a library takes memory."""
+"""The worker job that computes the code size of operators: disassembling a library takes much memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from edgekit.workers.job import worker_job
 
 @dataclass(frozen=True)
 class CodeSizeRequest:
-    """Operators by name, as the file calls them, and the runtime that runs them."""
+    """A request for the code size of operators.
+
+    Attributes:
+        runtime: The name of the runtime.
+        operators: The names of the operators, as in the model file.
+    """
 
     runtime: str
     operators: tuple[str, ...]
@@ -20,5 +25,12 @@ class CodeSizeRequest:
 
 @worker_job
 def read_code_size(request: CodeSizeRequest, _emit: Listener) -> CodeSize:
-    """Return the code size of the operators and of the interpreter that runs them."""
+    """Return the code size of the operators and of their interpreter.
+
+    Args:
+        request: The operators and their runtime.
+
+    Returns:
+        The code size in bytes, by section.
+    """
     return RUNTIMES.load(request.runtime).code_size(request.operators)

@@ -1,4 +1,4 @@
-"""Whether an artifact fits a device, as far as that is known before it runs there."""
+"""Checks whether an artifact fits into a device's memory, without running it there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,19 @@ from edgekit.workers.environment import Environment
 
 
 def why_exceeds_device(context: Context, artifact: Artifact, profile: DeviceProfile | None) -> str | None:
-    """Return why the artifact does not fit the device, with the tensor that exceeds it, or None."""
+    """Return why an artifact does not fit into a device's memory.
+
+    Args:
+        context: The project and its workers.
+        artifact: The artifact.
+        profile: The device's profile; None for this host, which has no limits.
+
+    Returns:
+        The shortage, with the tensor at which memory is exceeded; None if the artifact fits.
+
+    Raises:
+        InputError: The artifact is damaged.
+    """
     if profile is None:
         return None
     code = _code_size_of(context, artifact) if profile.model_flash is not None else None
@@ -28,7 +40,7 @@ def why_exceeds_device(context: Context, artifact: Artifact, profile: DeviceProf
 
 
 def _code_size_of(context: Context, artifact: Artifact) -> FlashEstimate | None:
-    """The flash that the artifact's operators take, or None where its target has no runtime for microcontrollers."""
+    """Return the flash that the artifact's operators take, or None if it does not run on microcontrollers."""
     runtime = arena_runtime_of(artifact.manifest.target)
     if runtime is None:
         return None
@@ -41,7 +53,17 @@ def _code_size_of(context: Context, artifact: Artifact) -> FlashEstimate | None:
 
 
 def estimate_code_size(context: Context, runtime: Runtime, operators: Sequence[str], step: str) -> FlashEstimate | None:
-    """Return the flash that operators and their interpreter take; None, with a note, where it is not known."""
+    """Estimate the flash that operators and their interpreter take.
+
+    Args:
+        context: The project and its workers.
+        runtime: The runtime for microcontrollers.
+        operators: The names of the operators, as in the model file.
+        step: The step that the note is about.
+
+    Returns:
+        The estimate; None, with a note, if it cannot be computed.
+    """
     try:
         code_size = context.pool.call(
             read_code_size,
@@ -50,6 +72,6 @@ def estimate_code_size(context: Context, runtime: Runtime, operators: Sequence[s
             environment=Environment.of(runtime.variables),
         )
     except (InputError, MissingDependency, StepError) as error:
-        context.emit(Noted(step, f"no size of the code: {error}"))
+        context.emit(Noted(step, f"code size is unknown: {error}"))
         return None
     return flash.estimate_flash(code_size)

@@ -1,6 +1,6 @@
-"""The emulated tier of a bench: artifacts on the emulated cores of devices, as many at once as there are cores here.
+"""The emulated tier of a bench: counts instructions on emulated cores, several artifacts in parallel.
 
-Instructions are counted, not timed: what runs beside them does not change them.
+Instruction counts do not depend on the load of this machine, so runs need not be exclusive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from edgekit.stages.context import Context
 
 @dataclass(frozen=True)
 class EmulationOptions:
-    """`threads` None: the profile's. `per_op` adds what each operator costs, where the format can be cut."""
+    """The options of the emulated tier.
+
+    Attributes:
+        threads: The number of threads; None for the profile's.
+        per_op: Whether to add the cost of each operator, for formats that can be truncated.
+        timeout_s: The time-out of one emulated run in seconds.
+    """
 
     threads: int | None = None
     per_op: bool = False
@@ -32,48 +38,70 @@ class EmulationOptions:
 
 
 def step_name(artifact: Artifact, device: str) -> str:
-    """`emulate simple_cnn/keras tflite:int8 on raspberry-pi-4b`."""
+    """Return the name of an emulation step, such as `emulate simple_cnn/keras tflite:int8 on raspberry-pi-4b`."""
     return f"emulate {artifact.label} on {device}"
 
 
 def emulate_one(
     context: Context, artifact: Artifact, guest: emulator.Guest, options: EmulationOptions
 ) -> EmulationRecord:
-    """Counts one artifact's inference on the device's core and writes its emulated-<device>.json.
+    """Count the instructions of one inference on an emulated core and write emulated-<device>.json.
 
-    Raises InputError for a runtime that is not emulated, MissingDependency, and StepError when the guest dies.
+    Args:
+        context: The project and its workers.
+        artifact: The artifact.
+        guest: The emulated device.
+        options: The options of the emulated tier.
+
+    Returns:
+        The record that was written.
+
+    Raises:
+        InputError: The runtime is not available on emulated cores.
+        MissingDependency: The emulation is not set up.
+        StepError: The emulated process fails or exceeds its time-out.
     """
     step, threads = step_name(artifact, guest.name), options.threads or guest.profile.run.threads
-    found = emulator.emulate(guest, ModelFiles.of(artifact), threads, step, options.timeout_s)
-    if options.per_op and not operator_costs.why_not_by_operator(artifact):
-        each = operator_costs.operator_costs(context, guest, artifact, threads, step, options.timeout_s)
-        found = replace(found, operators=each)
-    emulation = EmulationRecord(artifact.manifest.sha256, guest.name, found)
-    write_json(artifact.folder / emulation_file(guest.name), asdict(emulation))
-    return emulation
+    latency = emulator.emulate(guest, ModelFiles.of(artifact), threads, step, options.timeout_s)
+    if options.per_op and not operator_costs.unsupported_reason(artifact):
+        costs = operator_costs.operator_costs(context, guest, artifact, threads, step, options.timeout_s)
+        latency = replace(latency, operators=costs)
+    record = EmulationRecord(artifact.manifest.sha256, guest.name, latency)
+    write_json(artifact.folder / emulation_file(guest.name), asdict(record))
+    return record
 
 
 def emulate_all(
     context: Context, pairs: Sequence[tuple[Artifact, emulator.Guest]], options: EmulationOptions
 ) -> list[EmulationRecord | None]:
-    """Of each pair in turn what `predict_one` found; None for one that failed, which the context keeps."""
+    """Run `emulate_one` on several pairs in parallel.
 
-    def one(artifact: Artifact, guest: emulator.Guest) -> EmulationRecord:
+    Args:
+        context: The project and its workers; runs that fail go to its failures.
+        pairs: Artifacts and the emulated devices to run them on.
+        options: The options of the emulated tier.
+
+    Returns:
+        One record for each pair, in order; None for a run that failed.
+    """
+
+    def emulate(artifact: Artifact, guest: emulator.Guest) -> EmulationRecord:
         context.emit(Started(step_name(artifact, guest.name)))
         return emulate_one(context, artifact, guest, options)
 
-    found: list[EmulationRecord | None] = [None] * len(pairs)
-    work = [partial(one, artifact, guest) for artifact, guest in pairs]
+    records: list[EmulationRecord | None] = [None] * len(pairs)
+    work = [partial(emulate, artifact, guest) for artifact, guest in pairs]
     for number, future in run_concurrently(
         work, default_parallelism(host_machine.available_memory_bytes()), context.pool.stop
     ):
         artifact, guest = pairs[number]
-        found[number] = context.settle(step_name(artifact, guest.name), future.result, summary)
-    return found
+        records[number] = context.settle(step_name(artifact, guest.name), future.result, summary)
+    return records
 
 
-def summary(emulation: EmulationRecord) -> str:
-    """The result in a few words."""
-    found = emulation.emulated
-    mark = "" if found.calibrated else f", {found.calibration}"
-    return f"{format_count(found.counts.instructions)} instructions, {format_ms(found.latency_ms)} (emulated{mark})"
+def summary(record: EmulationRecord) -> str:
+    """Return the record in one line."""
+    latency = record.emulated
+    mark = "" if latency.calibrated else f", {latency.calibration}"
+    instructions = format_count(latency.counts.instructions)
+    return f"{instructions} instructions, {format_ms(latency.latency_ms)} (emulated{mark})"

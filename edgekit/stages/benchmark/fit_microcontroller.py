@@ -1,4 +1,4 @@
-"""Fitting a microcontroller's kernels: MLPerf Tiny's networks made, their work counted, beside published timings."""
+"""Fits the kernel costs of a microcontroller to published MLPerf Tiny timings."""
 
 from __future__ import annotations
 
@@ -17,12 +17,22 @@ from edgekit.stages.benchmark import fit_cost_model
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe
 
+# The table of published timings in device_profiles/measured/.
 MEASURED_FILE = "mlperf_tiny.csv"
 
 
 @dataclass(frozen=True)
 class TinyFit:
-    """The fitted kernels; the relative error of each row left out, by this model and by multiply-accumulates alone."""
+    """Fitted kernel costs.
+
+    Attributes:
+        device: The name of the device.
+        clock_mhz: The clock of the device.
+        spec: The fitted coefficients.
+        rows: The timings.
+        left_out: The relative leave-one-out error of each row.
+        by_macs: The relative leave-one-out error of each row by a baseline that uses multiply-accumulates only.
+    """
 
     device: str
     clock_mhz: float
@@ -33,67 +43,105 @@ class TinyFit:
 
 
 def timings(path: Path, device: str, profile: DeviceProfile) -> tuple[dict[str, float], str]:
-    """The device's published milliseconds by benchmark, and what they are.
+    """Read a device's timings from the published table.
 
-    Raises InputError when the table is damaged, has none of this device, or was taken at another clock.
+    Args:
+        path: The table, a CSV file.
+        device: The name of the device, for messages.
+        profile: The device's profile, which names its rows.
+
+    Returns:
+        The latency in ms by benchmark, and a description of the timings.
+
+    Raises:
+        InputError: The table is damaged, has no timing of the device, or was measured at another clock.
     """
-    own = profile.published
-    found: dict[str, float] = {}
+    published = profile.published
+    latencies: dict[str, float] = {}
     kernels_used = ""
     for number, row in enumerate(csv.DictReader(read_bytes(path, "table of timings").decode().splitlines()), start=2):
         try:
-            if own is None or (row["board"], row["round"], row["runtime"]) != (own.board, own.round, own.runtime):
+            columns = (row["board"], row["round"], row["runtime"])
+            if published is None or columns != (published.board, published.round, published.runtime):
                 continue
             clock_mhz, rate = float(row["mhz"]), float(row["inferences_per_second"])
-            found[row["benchmark"]] = 1000 / rate
+            latencies[row["benchmark"]] = 1000 / rate
             kernels_used = row["kernels"]
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise InputError(f"{path}: line {number} lacks or mistypes a column ({error})") from None
         if clock_mhz != profile.cores[0].clock_mhz:
             raise InputError(
-                f"{path}: line {number} was taken at {clock_mhz:g} MHz, and {device} runs at"
+                f"{path}: line {number} was measured at {clock_mhz:g} MHz, but {device} runs at"
                 f" {profile.cores[0].clock_mhz} MHz"
             )
-    if own is None or not found:
-        raise InputError(f"{path}: there is no timing of {device} to fit with; its figures stay uncalibrated")
+    if published is None or not latencies:
+        raise InputError(f"{path}: no timing of {device} to fit its cost model; its latencies stay uncalibrated")
     return (
-        found,
-        f"{len(found)} MLPerf Tiny {own.round} timings of {own.board} ({kernels_used}, called by {own.runtime})",
+        latencies,
+        f"{len(latencies)} MLPerf Tiny {published.round} timings of {published.board}"
+        f" ({kernels_used}, called by {published.runtime})",
     )
 
 
-def network(context: Context, benchmark: str) -> tuple[int, int]:
-    """Multiply-accumulates and outputs of the benchmark's network. Raises what an export raises."""
-    artifact = fit_cost_model.made(context, reference_networks.TINY[benchmark], (microcontroller.PRECISION,))
+def count_work(context: Context, benchmark: str) -> tuple[int, int]:
+    """Count the work of one inference of a benchmark's network.
+
+    Args:
+        context: The project and its workers.
+        benchmark: The name of the benchmark in the published table.
+
+    Returns:
+        The multiply-accumulates, and the outputs that they are accumulated into.
+
+    Raises:
+        EdgekitError: The network cannot be exported.
+    """
+    artifact = fit_cost_model.export_network(context, reference_networks.TINY[benchmark], (microcontroller.PRECISION,))
     description = describe(context, "tflite", artifact.verified_path(), f"inspect {artifact.label}")
-    assert description.macs is not None  # no loops
+    assert description.macs is not None  # these networks have no loops, whose MACs would be unknown
     assert description.mac_outputs is not None
     return description.macs, description.mac_outputs
 
 
 def fit_kernels(context: Context, device: str, profile: DeviceProfile, table: Path) -> TinyFit:
-    """Fits the device's kernels to its rows of the table.
+    """Fit a device's kernel costs to its published timings.
 
-    Raises InputError without rows, StepError when a network cannot be made.
+    Args:
+        context: The project and its workers.
+        device: The name of the device.
+        profile: The device's profile.
+        table: The table of published timings, a CSV file.
+
+    Returns:
+        The fitted kernel costs.
+
+    Raises:
+        InputError: The table is damaged, or does not have enough timings of the device.
+        StepError: A network cannot be exported.
     """
     published, text = timings(table, device, profile)
     clock_mhz = profile.cores[0].clock_mhz
-    known = {name: latency for name, latency in published.items() if name in reference_networks.TINY}
-    rows = [TinyRow(name, *network(context, name), latency) for name, latency in known.items()]
+    supported = {name: latency for name, latency in published.items() if name in reference_networks.TINY}
+    rows = [TinyRow(name, *count_work(context, name), latency) for name, latency in supported.items()]
     try:
         spec = microcontroller.kernel_spec(rows, clock_mhz, text)
     except ValueError as error:
         raise InputError(f"{table}: {device}: {error}") from None
-    plain = microcontroller.leave_one_out(rows, clock_mhz, microcontroller.by_macs)
+    by_macs = microcontroller.leave_one_out(rows, clock_mhz, microcontroller.by_macs)
     return TinyFit(
-        device, clock_mhz, spec, tuple(rows), tuple(microcontroller.leave_one_out(rows, clock_mhz)), tuple(plain)
+        device, clock_mhz, spec, tuple(rows), tuple(microcontroller.leave_one_out(rows, clock_mhz)), tuple(by_macs)
     )
 
 
 def write_kernels(path: Path, spec: KernelSpec) -> None:
-    """Puts the [kernels] table into the profile, in place of the one that was there; the rest stays as it is.
+    """Write the [kernels] table of a device profile, in place of an existing one.
 
-    Raises InputError when the profile cannot be written, or would not be read again.
+    Args:
+        path: The profile.
+        spec: The coefficients.
+
+    Raises:
+        InputError: The profile cannot be written, or would be invalid afterwards; it is then left as it was.
     """
     lines = [
         "[kernels]                         # written by: edgekit devices fit",
@@ -107,22 +155,22 @@ def write_kernels(path: Path, spec: KernelSpec) -> None:
     fit_cost_model.write_table(path, "kernels", "\n".join(lines) + "\n")
 
 
-def rows_of(found: TinyFit) -> list[dict[str, Any]]:
-    """The fit row by row, for --json."""
-    per_mac, per_output = found.spec.cycles_per_mac, found.spec.cycles_per_output
+def rows_of(fit: TinyFit) -> list[dict[str, Any]]:
+    """Return the rows of a fit for `--json`, one entry for each timing."""
+    per_mac, per_output = fit.spec.cycles_per_mac, fit.spec.cycles_per_output
     return [
         {
             **asdict(row),
-            "fitted_ms": microcontroller.latency_ms((per_mac, per_output), row.macs, row.outputs, found.clock_mhz),
+            "fitted_ms": microcontroller.latency_ms((per_mac, per_output), row.macs, row.outputs, fit.clock_mhz),
             "left_out_error": left_out,
-            "by_macs_left_out_error": plain,
+            "by_macs_left_out_error": by_macs,
         }
-        for row, left_out, plain in zip(found.rows, found.left_out, found.by_macs, strict=True)
+        for row, left_out, by_macs in zip(fit.rows, fit.left_out, fit.by_macs, strict=True)
     ]
 
 
-def table_rows(found: TinyFit) -> list[tuple[str, ...]]:
-    """The fit for a table."""
+def table_rows(fit: TinyFit) -> list[tuple[str, ...]]:
+    """Return the rows of a fit as table cells: network, work, published and fitted latency, and the errors."""
     return [
         (
             f"{reference_networks.TINY[row['network']]} ({row['network']})",
@@ -133,5 +181,5 @@ def table_rows(found: TinyFit) -> list[tuple[str, ...]]:
             f"{100 * row['left_out_error']:+.1f} %",
             f"{100 * row['by_macs_left_out_error']:+.1f} %",
         )
-        for row in rows_of(found)
+        for row in rows_of(fit)
     ]

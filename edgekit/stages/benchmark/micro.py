@@ -1,4 +1,4 @@
-"""The micro stage: does a TFLite artifact run on a microcontroller, in how much memory, and as which C files?"""
+"""The micro stage: runs TFLite artifacts in TensorFlow Lite Micro, measures their memory and writes them as C files."""
 
 from __future__ import annotations
 
@@ -37,18 +37,27 @@ from edgekit.workers.job import WorkerJob
 
 T = TypeVar("T")
 # Ethos-U computes 8-bit weights with 8-bit or 16-bit activations.
-NPU_PRECISIONS = tuple(item.name for item in PRECISIONS if item.weight_bits == 8 and item.activation_bits in (8, 16))
+NPU_PRECISIONS = tuple(
+    precision.name for precision in PRECISIONS if precision.weight_bits == 8 and precision.activation_bits in (8, 16)
+)
 
 
 @dataclass(frozen=True)
 class MicroFit:
-    """What an artifact takes on a microcontroller.
+    """The memory, outputs and estimated latency of an artifact on a microcontroller.
 
-    `arena` is the smallest that it runs in, `peak` what no planner can do without; `flash_bytes` is the model's file,
-    and `code` what its operators and their interpreter take beside it, where that could be found. `operators` are those
-    that its interpreter must know. `comparisons` are its outputs there against its source's. `problems` says what keeps
-    it from the device, if there is one, and `latency` what it takes there, where the device's kernels were fitted to
-    published timings.
+    Attributes:
+        artifact: The artifact.
+        arena: The smallest arena in which the artifact runs.
+        peak: The lower bound of the arena: the largest sum of tensors that are alive at the same time.
+        tensor_lifetimes: The lifetime of each tensor.
+        flash_bytes: The size of the model file.
+        operators: The operators that the interpreter must register.
+        comparisons: The outputs, compared with those of the source model.
+        device: The name of the device, or None.
+        problems: The reasons why the artifact does not run on the device.
+        latency: The estimated latency; None unless the device's kernels were fitted to published timings.
+        code: The flash that operators and interpreter take; None if it is unknown.
     """
 
     artifact: Artifact
@@ -65,28 +74,38 @@ class MicroFit:
 
     @property
     def passed(self) -> bool:
-        """Whether it computes what its source computes, and fits the device that was named."""
-        return not self.problems and all(item.passed for item in self.comparisons)
+        """Whether the outputs are equivalent to the source model's and the artifact fits the device."""
+        return not self.problems and all(comparison.passed for comparison in self.comparisons)
 
     def data(self) -> dict[str, Any]:
-        """For --json."""
+        """Return the entry of this artifact in `micro --json`."""
         rest = {key: value for key, value in asdict(self).items() if key != "artifact"}
         return {"artifact": self.artifact.label, **rest, "passed": self.passed}
 
 
 def micro_one(context: Context, artifact: Artifact, device: tuple[str, DeviceProfile] | None) -> MicroFit:
-    """Runs the artifact in TensorFlow Lite Micro.
+    """Run one artifact in TensorFlow Lite Micro.
 
-    Raises InputError when that does not take it (an operator is missing, weights are float beside int8 ones),
-    MissingDependency, StepError when it does not survive.
+    Args:
+        context: The project and its workers.
+        artifact: The TFLite artifact.
+        device: Name and profile of the microcontroller; None to skip the checks that depend on the device.
+
+    Returns:
+        The memory, outputs and estimated latency.
+
+    Raises:
+        InputError: TensorFlow Lite Micro rejects the artifact, for example because an operator is missing.
+        MissingDependency: TensorFlow Lite Micro is not installed.
+        StepError: The process that runs the artifact fails.
     """
     manifest = artifact.manifest
     runtime = arena_runtime_of(manifest.target)
-    assert runtime is not None  # the caller has chosen such artifacts
+    assert runtime is not None  # `micro` selects such artifacts only
     path = str(artifact.verified_path().resolve())
     step = f"micro {artifact.label}"
-    found = _smallest_arena(context, runtime, path, step)
-    told = lifetimes_of(context, artifact)
+    arena = _find_smallest_arena(context, runtime, path, step)
+    lifetimes = lifetimes_of(context, artifact)
     golden = artifact.golden()
     outputs = context.pool.call(
         run_model,
@@ -99,9 +118,9 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
     operators = tuple(op.name for op in description.ops)
     fit = MicroFit(
         artifact,
-        found,
-        memory_peak(told),
-        told,
+        arena,
+        memory_peak(lifetimes),
+        lifetimes,
         manifest.size_bytes,
         operators,
         compare_outputs(golden.outputs, outputs, limits, classifier=False),
@@ -109,90 +128,126 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
         (),
         code=estimate_code_size(context, runtime, operators, step),
     )
-    return fit if device is None else _on(fit, device[1], description)
+    return fit if device is None else _check_device(fit, device[1], description)
 
 
-def _smallest_arena(context: Context, runtime: Runtime, path: str, step: str) -> Arena:
-    """The smallest arena. A size that crashes the interpreter is too small, where the largest does not."""
+def _find_smallest_arena(context: Context, runtime: Runtime, path: str, step: str) -> Arena:
+    """Find the smallest arena by bisection; a crash of the interpreter counts as "too small"."""
 
-    def in_worker(job: WorkerJob[ArenaRequest, T], size: int) -> T:
+    def call_worker(job: WorkerJob[ArenaRequest, T], size: int) -> T:
         request = ArenaRequest(runtime.name, path, size)
         return context.pool.call(job, request, step=step, environment=Environment.of(runtime.variables))
 
-    reason = in_worker(try_arena, MAX_ARENA_BYTES)
+    # The largest arena runs first: only if it succeeds does a crash in a smaller one mean that it is too small.
+    reason = call_worker(try_arena, MAX_ARENA_BYTES)
     if reason is not None:
         raise InputError(f"{path}: {runtime.title} cannot load this file ({reason})")
 
     def runs(size: int) -> bool:
         try:
-            return in_worker(try_arena, size) is None
+            return call_worker(try_arena, size) is None
         except StepError:
             return False
 
     size = bisect_minimum(runs, MAX_ARENA_BYTES)
-    assert size is not None  # the largest did
-    return in_worker(read_allocation, size)
+    assert size is not None  # the largest arena succeeded above
+    return call_worker(read_allocation, size)
 
 
-def _on(fit: MicroFit, profile: DeviceProfile, description: ModelDescription) -> MicroFit:
-    """With what keeps it from the device, and how long it takes there."""
+def _check_device(fit: MicroFit, profile: DeviceProfile, description: ModelDescription) -> MicroFit:
+    """Return the fit with the problems and the estimated latency on a device."""
     problems = []
     refusal = profile.refuses(fit.artifact.manifest.target, fit.artifact.manifest.precision)
     if refusal is not None:
         problems.append(f"{fit.device} {refusal}")
-    narrow = memory_shortage(profile, fit.flash_bytes, fit.tensor_lifetimes, fit.code)
-    if narrow is None and fit.arena.total_bytes > profile.memory.ram:
-        narrow = f"its arena of {format_bytes(fit.arena.total_bytes)} is larger than {format_bytes(profile.memory.ram)}"
-    if narrow is not None:
-        problems.append(narrow)
+    shortage = memory_shortage(profile, fit.flash_bytes, fit.tensor_lifetimes, fit.code)
+    if shortage is None and fit.arena.total_bytes > profile.memory.ram:
+        arena, ram = format_bytes(fit.arena.total_bytes), format_bytes(profile.memory.ram)
+        shortage = f"its arena of {arena} is larger than the RAM of {ram}"
+    if shortage is not None:
+        problems.append(shortage)
     precision = fit.artifact.manifest.precision
     latency = microcontroller.estimate_latency(profile, precision, description.macs, description.mac_outputs)
     return replace(fit, problems=tuple(problems), latency=latency)
 
 
 def check_targets(targets: Iterable[str]) -> None:
-    """Raises InputError when none of them is what a microcontroller runs."""
+    """Raise an error unless at least one target runs on microcontrollers.
+
+    Args:
+        targets: The names of the targets.
+
+    Raises:
+        InputError: None of the targets runs on microcontrollers.
+    """
     if not any(arena_runtime_of(target) for target in targets):
-        raise InputError("microcontrollers run TFLite artifacts, and none is among these")
+        raise InputError("no TFLite artifact is selected: microcontrollers run TFLite only; use: --target tflite")
 
 
 def micro(
     context: Context, artifacts: Sequence[Artifact], device: tuple[str, DeviceProfile] | None
 ) -> tuple[MicroFit, ...]:
-    """Tries each TFLite artifact; those that could not be run at all are in `context.failures`.
+    """Run the artifacts of targets for microcontrollers in TensorFlow Lite Micro.
 
-    Raises InputError when there is no TFLite artifact among them, or the device is no microcontroller.
+    Args:
+        context: The project and its workers; artifacts that cannot be run go to its failures.
+        artifacts: The artifacts; those of other targets are ignored.
+        device: Name and profile of the microcontroller, or None.
+
+    Returns:
+        One result for each artifact that runs.
+
+    Raises:
+        InputError: No artifact runs on microcontrollers, or the device is not a microcontroller.
     """
     if device is not None and device[1].kind != "microcontroller":
-        raise InputError(f"{device[0]} is a {device[1].kind}, not a microcontroller; bench measures there")
-    chosen = [item for item in artifacts if arena_runtime_of(item.manifest.target)]
-    check_targets(item.manifest.target for item in artifacts)
-    tried = (
-        context.attempt(f"micro {item.label}", partial(micro_one, context, item, device), summary) for item in chosen
+        raise InputError(
+            f"{device[0]} is a {device[1].kind}, not a microcontroller; run: edgekit bench --device {device[0]}"
+        )
+    runnable = [artifact for artifact in artifacts if arena_runtime_of(artifact.manifest.target)]
+    check_targets(artifact.manifest.target for artifact in artifacts)
+    fits = (
+        context.attempt(f"micro {artifact.label}", partial(micro_one, context, artifact, device), summary)
+        for artifact in runnable
     )
-    return tuple(item for item in tried if item is not None)
+    return tuple(fit for fit in fits if fit is not None)
 
 
 def on_npu(context: Context, artifacts: Sequence[Artifact], accelerator: str) -> tuple[NpuFit, ...]:
-    """What Vela makes of each int8 TFLite artifact; those that it does not take are in `context.failures`.
+    """Compile the artifacts that Ethos-U supports with Vela.
 
-    Raises InputError when there is none, or no such accelerator.
+    Args:
+        context: The project and its workers; artifacts that Vela rejects go to its failures.
+        artifacts: The artifacts; those of other targets and precisions are ignored.
+        accelerator: The name of the accelerator, such as `ethos-u55-128`.
+
+    Returns:
+        One estimate for each artifact that Vela accepts.
+
+    Raises:
+        InputError: The accelerator is unknown, or no artifact has a target and precision that Ethos-U supports.
     """
     npu.check_accelerator(accelerator)
-    chosen = [
-        item for item in artifacts if item.manifest.target == npu.TARGET and item.manifest.precision in NPU_PRECISIONS
+    supported = [
+        artifact
+        for artifact in artifacts
+        if artifact.manifest.target == npu.TARGET and artifact.manifest.precision in NPU_PRECISIONS
     ]
-    if not chosen:
-        raise InputError(f"Ethos-U runs TFLite artifacts in {' and '.join(NPU_PRECISIONS)}, and none is among these")
-    tried = (
-        context.attempt(f"{accelerator} {item.label}", partial(npu.npu_one, context, item, accelerator), npu.summary)
-        for item in chosen
+    if not supported:
+        raise InputError(
+            f"no artifact for Ethos-U is selected: it runs {npu.TARGET} at {' and '.join(NPU_PRECISIONS)} only"
+        )
+    fits = (
+        context.attempt(
+            f"{accelerator} {artifact.label}", partial(npu.npu_one, context, artifact, accelerator), npu.summary
+        )
+        for artifact in supported
     )
-    return tuple(item for item in tried if item is not None)
+    return tuple(fit for fit in fits if fit is not None)
 
 
 def summary(fit: MicroFit) -> str:
-    """The result in a few words."""
+    """Return the memory in one line, with the problems."""
     needs = f"arena {format_bytes(fit.arena.total_bytes)}, model {format_bytes(fit.flash_bytes)}"
     if fit.code is not None:
         needs += f", code about {format_bytes(fit.code.code_bytes)}"
@@ -200,16 +255,25 @@ def summary(fit: MicroFit) -> str:
 
 
 def c_name(artifact: Artifact) -> str:
-    """What the artifact is called in C: `simple_cnn_keras_int8`."""
+    """Return the C identifier of an artifact, such as `simple_cnn_keras_int8`."""
     manifest = artifact.manifest
     variant = manifest.variant.slug.removeprefix(f"{manifest.target}-")
     return c_array.identifier(f"{manifest.model}_{manifest.source['kind']}_{variant}")
 
 
 def emit_c(fit: MicroFit, final: Path) -> Path:
-    """Writes the artifact as C files into that folder, which it replaces; returns it.
+    """Write an artifact as C files.
 
-    Raises InputError when the folder cannot be written, DiskFull.
+    Args:
+        fit: The artifact with the size of its arena and its operators.
+        final: The folder, which is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: The artifact is damaged, or the folder cannot be written.
+        DiskFull: The disk is full.
     """
     manifest = fit.artifact.manifest
     model = c_array.CModel(
@@ -227,15 +291,34 @@ def emit_c(fit: MicroFit, final: Path) -> Path:
 
 
 def emit_beside(context: Context, artifacts: Sequence[Artifact]) -> tuple[Path, ...]:
-    """Writes TFLite artifacts as C files into `tflite-int8-c` and the like beside them; the folders.
+    """Write TFLite artifacts as C files into folders next to them, such as `tflite-int8-c`.
 
-    Those that TensorFlow Lite Micro does not take are in `context.failures`. Raises InputError when there is no TFLite
-    artifact.
+    Args:
+        context: The project and its workers; artifacts that cannot be run go to its failures.
+        artifacts: The artifacts.
+
+    Returns:
+        The folders that were written.
+
+    Raises:
+        InputError: No artifact runs on microcontrollers, or a folder cannot be written.
+        DiskFull: The disk is full.
     """
     fits = micro(context, artifacts, None)
     return tuple(emit_c(fit, fit.artifact.folder.with_name(f"{fit.artifact.folder.name}-c")) for fit in fits)
 
 
 def device_of(context: Context, name: str) -> tuple[str, DeviceProfile]:
-    """The profile of that name. Raises InputError when there is none."""
+    """Load a device profile.
+
+    Args:
+        context: The project.
+        name: The name of the device.
+
+    Returns:
+        The name and the profile.
+
+    Raises:
+        InputError: The device is unknown, or its profile is invalid.
+    """
     return name, load_profile(context.project.device_file(name))

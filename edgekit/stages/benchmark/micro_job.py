@@ -1,4 +1,4 @@
-"""Trying arenas of a microcontroller's runtime; runs inside a worker: an arena that is too small may crash it."""
+"""The worker jobs that try arena sizes: an arena that is too small may crash the process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from edgekit.workers.job import worker_job
 
 @dataclass(frozen=True)
 class ArenaRequest:
-    """A model file, absolute, its runtime, and the size of an arena in bytes."""
+    """A model to run in an arena.
+
+    Attributes:
+        runtime: The name of the runtime.
+        path: The model file, absolute.
+        size: The size of the arena in bytes.
+    """
 
     runtime: str
     path: str
@@ -23,7 +29,17 @@ class ArenaRequest:
 
 @worker_job
 def try_arena(request: ArenaRequest, _emit: Listener) -> str | None:
-    """Return why the model does not run in an arena of that size, or None."""
+    """Try to run a model in an arena of a given size.
+
+    Args:
+        request: The model and the size of the arena.
+
+    Returns:
+        Why the model does not run, or None if it runs.
+
+    Raises:
+        MissingDependency: The runtime is not installed.
+    """
     runtime = RUNTIMES.load(request.runtime)
     require(runtime.requires, runtime.title)
     return runtime.try_arena(Path(request.path), request.size)
@@ -31,5 +47,12 @@ def try_arena(request: ArenaRequest, _emit: Listener) -> str | None:
 
 @worker_job
 def read_allocation(request: ArenaRequest, _emit: Listener) -> Arena:
-    """Return what the arena consists of."""
+    """Return how the arena is divided.
+
+    Args:
+        request: The model and the size of the arena.
+
+    Returns:
+        The parts of the arena in bytes.
+    """
     return RUNTIMES.load(request.runtime).read_allocation(Path(request.path), request.size)

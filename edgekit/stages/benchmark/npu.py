@@ -1,8 +1,8 @@
-"""Arm's Ethos-U: what its compiler Vela makes of a TFLite artifact, and the cycles that it estimates."""
+"""Compiles TFLite artifacts for Arm's Ethos-U with Vela and returns its cycle estimates."""
 
 from __future__ import annotations
 
-from edgekit.core.errors import InputError
+from edgekit.core.errors import unknown_name
 from edgekit.core.records.artifact import Artifact
 from edgekit.stages.benchmark.npu_job import NpuFit, NpuRequest, compile_for_npu
 from edgekit.stages.context import Context
@@ -11,22 +11,37 @@ from edgekit.workers.environment import Environment
 # The target whose files Vela reads.
 TARGET = "tflite"
 
+# The accelerators that Vela supports, as it names them; the number is MACs per cycle.
 ACCELERATORS = (
     *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),
     *(f"ethos-u65-{macs}" for macs in (256, 512)),
     *(f"ethos-u85-{macs}" for macs in (128, 256, 512, 1024, 2048)),
 )
-"""Accelerator and its multiply-accumulates a cycle, as Vela calls them."""
 
 
 def check_accelerator(name: str) -> None:
-    """Raises InputError that lists the accelerators when it is none of them."""
+    """Raise an error unless Vela supports the accelerator.
+
+    Args:
+        name: The name of the accelerator, such as `ethos-u55-128`.
+
+    Raises:
+        InputError: The accelerator is unknown; the message lists the supported ones.
+    """
     if name not in ACCELERATORS:
-        raise InputError(f"there is no accelerator {name}; Vela knows: {', '.join(ACCELERATORS)}")
+        raise unknown_name("accelerator", name, ACCELERATORS)
 
 
 def npu_one(context: Context, artifact: Artifact, accelerator: str) -> NpuFit:
     """Compile an artifact for an accelerator.
+
+    Args:
+        context: The project and its workers.
+        artifact: The TFLite artifact.
+        accelerator: The name of the accelerator.
+
+    Returns:
+        Vela's estimates.
 
     Raises:
         InputError: The artifact is damaged.
@@ -42,5 +57,5 @@ def npu_one(context: Context, artifact: Artifact, accelerator: str) -> NpuFit:
 
 
 def summary(fit: NpuFit) -> str:
-    """The result in a few words."""
+    """Return the estimate in one line."""
     return f"{fit.cycles:,} cycles by Vela's estimate, {fit.on_npu:.0%} of the operators on the NPU"

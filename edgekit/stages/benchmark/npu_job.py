@@ -1,4 +1,4 @@
-"""Compiling a TFLite file for Arm's Ethos-U with Vela; runs inside a worker."""
+"""The worker job that compiles a TFLite file for Arm's Ethos-U with Vela."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ VELA = Requirement("ethosu.vela", "ethos-u-vela", "micro")
 
 @dataclass(frozen=True)
 class NpuLayer:
-    """One operator as Vela schedules it: on the NPU, or left to the processor; its cycles and its memory in bytes."""
+    """One operator as Vela schedules it.
+
+    Attributes:
+        name: The name of the operator's output tensor.
+        operator: The type of the operator.
+        on_npu: Whether it runs on the NPU; otherwise it runs on the CPU.
+        cycles: The estimated cycles.
+        sram_bytes: The SRAM that it needs.
+    """
 
     name: str
     operator: str
@@ -30,9 +38,17 @@ class NpuLayer:
 
 @dataclass(frozen=True)
 class NpuFit:
-    """Vela's estimate of one inference. Nothing was measured: these are cycles of its model of the accelerator.
+    """Vela's estimate of one inference, from its model of the accelerator rather than a measurement.
 
-    `sram_bytes` and `flash_bytes` are what the compiled network takes.
+    Attributes:
+        artifact: The label of the artifact.
+        accelerator: The name of the accelerator.
+        cycles: The estimated cycles.
+        latency_ms: The estimated latency.
+        clock_mhz: The clock that the estimate assumes.
+        sram_bytes: The SRAM that the compiled network needs.
+        flash_bytes: The flash that the compiled network needs.
+        layers: The operators in the order of Vela's report.
     """
 
     artifact: str
@@ -52,7 +68,13 @@ class NpuFit:
 
 @dataclass(frozen=True)
 class NpuRequest:
-    """A .tflite file, absolute, what to call it, and the accelerator as Vela calls it."""
+    """A file to compile.
+
+    Attributes:
+        path: The .tflite file, absolute.
+        label: The artifact's name in messages.
+        accelerator: The accelerator, as Vela names it.
+    """
 
     path: str
     label: str
@@ -61,24 +83,30 @@ class NpuRequest:
 
 @worker_job
 def compile_for_npu(request: NpuRequest, _emit: Listener) -> NpuFit:
-    """Compile the file with Vela and return its estimates.
+    """Compile a file with Vela.
+
+    Args:
+        request: The file and the accelerator.
+
+    Returns:
+        Vela's estimates.
 
     Raises:
         MissingDependency: Vela is not installed.
-        StepFailed: Vela does not accept the file; the message has its last line.
+        StepFailed: Vela does not accept the file; the message contains the last line of its output.
     """
     require((VELA,), "Ethos-U")
     with tempfile.TemporaryDirectory(prefix="edgekit-vela-") as folder:
         command = [sys.executable, "-m", "ethosu.vela", request.path, "--accelerator-config", request.accelerator]
-        done = subprocess.run(  # noqa: S603 - our own interpreter, no shell
+        process = subprocess.run(  # noqa: S603 - our own interpreter, no shell
             [*command, "--output-dir", folder, "--verbose-performance"], capture_output=True, text=True, check=False
         )
         summaries = sorted(Path(folder).glob("*_summary_*.csv"))
-        if done.returncode or not summaries:
-            lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            raise StepFailed(f"Vela does not take {request.label}: {lines[-1][:200] if lines else 'no reason given'}")
-        (summary,) = _rows(summaries[0])
-        layers = [row for found in Path(folder).glob("*_per-layer.csv") for row in _rows(found)]
+        if process.returncode or not summaries:
+            lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]
+            raise StepFailed(f"Vela rejects {request.label}: {lines[-1][:200] if lines else 'it prints no reason'}")
+        (summary,) = _read_csv(summaries[0])
+        layers = [row for path in Path(folder).glob("*_per-layer.csv") for row in _read_csv(path)]
     clock = float(summary["core_clock"])
     seconds = float(summary["inference_time"])
     return NpuFit(
@@ -91,16 +119,16 @@ def compile_for_npu(request: NpuRequest, _emit: Listener) -> NpuFit:
         flash_bytes=round(
             1024 * (float(summary["off_chip_flash_memory_used"]) + float(summary["on_chip_flash_memory_used"]))
         ),
-        layers=tuple(_layer(row) for row in layers),
+        layers=tuple(_parse_layer(row) for row in layers),
     )
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
-def _layer(row: dict[str, str]) -> NpuLayer:
+def _parse_layer(row: dict[str, str]) -> NpuLayer:
     return NpuLayer(
         row["Name"],
         row["NNG Operator"],

@@ -1,8 +1,9 @@
-"""What each operator of an artifact costs on the emulated core: its file cut off after one operator more at a time.
+"""Computes the cost of each operator on an emulated core from truncated copies of the model.
 
-Runtimes run fused and delegated operators that their files do not show, and the time that passes under an emulator is
-no measure. So the beginnings of the model are run, up to each operator, and counted: what a beginning takes more than
-the one before it is the operator's. The counts repeat, so that even a small difference is one.
+Runtimes fuse and delegate operators, so their time cannot be read from the model file, and time under an emulator is
+meaningless. The model is therefore truncated after each operator, each prefix is run and its instructions are counted.
+The difference between two consecutive prefixes is the cost of one operator. Counts are repeatable, so small
+differences are significant.
 """
 
 from __future__ import annotations
@@ -23,25 +24,46 @@ from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.describe_job import FileRequest
 
-_AT_ONCE_BYTES = 512 * 10**6
-"""How much the files that are cut at one time may take of the disk."""
+# The disk space that the truncated files of one portion may take: all prefixes of a large model would fill the disk.
+_PORTION_BYTES = 512 * 10**6
 
 
-def why_not_by_operator(artifact: Artifact) -> str:
-    """Why the emulated tier cannot tell the operators of the artifact apart; empty where it can."""
+def unsupported_reason(artifact: Artifact) -> str:
+    """Return why the emulated tier has no costs by operator for an artifact.
+
+    Args:
+        artifact: The artifact.
+
+    Returns:
+        The reason; empty if costs by operator are supported.
+    """
     target, runtime = routes.load_target(artifact.manifest.target), artifact.manifest.runtime
     if runtime not in pins.RUNTIMES:
         return f"the emulated core does not run {runtime}"
-    return "" if target.can_truncate else f"{target.title} files cannot be cut off after an operator"
+    return "" if target.can_truncate else f"{target.title} files cannot be truncated after an operator"
 
 
 def operator_costs(
     context: Context, guest: emulator.Guest, artifact: Artifact, threads: int, step: str, timeout_s: float
 ) -> tuple[OperatorCost, ...]:
-    """The operators in the order of computation, with the cost model's milliseconds for so many threads.
+    """Compute the cost of each operator of an artifact.
 
-    `timeout_s` is for each process that counts. Raises InputError for a format that is not cut, and like
-    `emulate.count`.
+    Args:
+        context: The project and its workers.
+        guest: The emulated device.
+        artifact: The artifact.
+        threads: The number of threads.
+        step: The step that events are about.
+        timeout_s: The time-out of each emulated process in seconds.
+
+    Returns:
+        The operators in execution order, with their latency in ms by the device's cost model.
+
+    Raises:
+        InputError: The format cannot be truncated.
+        MissingDependency: The emulation is not set up.
+        StepFailed: The runtime rejects the model truncated after its last operator.
+        StepError: An emulated process fails or exceeds its time-out.
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-operators-") as folder:
         target, model = artifact.manifest.target, ModelFiles.of(artifact)
@@ -58,12 +80,13 @@ def operator_costs(
                 files = context.pool.call(truncate, request, step=step, environment=environment)
                 counts += emulator.count_each(guest, model, files, threads, step, timeout_s)
     if not counts or counts[-1] is None:
-        raise StepFailed(f"{step}: the runtime does not take the model cut off after its last operator", step=step)
+        raise StepFailed(f"{step}: the runtime rejects the model truncated after its last operator", step=step)
     prefixes = [PrefixCounts(operator, count) for operator, count in zip(operators, counts, strict=True)]
-    return costs_by_operator(prefixes, lambda found: emulated_core.latency_ms(guest.profile, found, threads))
+    return costs_by_operator(prefixes, lambda counts: emulated_core.latency_ms(guest.profile, counts, threads))
 
 
 def _portions(operators: int, size_bytes: int) -> Iterator[tuple[int, ...]]:
-    at_once = max(1, _AT_ONCE_BYTES // max(1, size_bytes))
-    for start in range(0, operators, at_once):
-        yield tuple(range(start, min(start + at_once, operators)))
+    """Yield the indices of operators whose truncated files fit into `_PORTION_BYTES` together."""
+    files_per_portion = max(1, _PORTION_BYTES // max(1, size_bytes))
+    for start in range(0, operators, files_per_portion):
+        yield tuple(range(start, min(start + files_per_portion, operators)))

@@ -1,4 +1,4 @@
-"""Truncating a model file after its operators; runs inside a worker."""
+"""The worker jobs that truncate a model file after its operators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from edgekit.workers.job import worker_job
 
 @dataclass(frozen=True)
 class TruncateRequest:
-    """A file to truncate after each of some operators, counted from 0, into files in a folder."""
+    """A request to truncate a model file after each of some operators.
+
+    Attributes:
+        file: The model file.
+        after: The indices of the operators, from 0.
+        folder: The folder for the truncated files, absolute.
+    """
 
     file: FileRequest
     after: tuple[int, ...]
@@ -22,13 +28,27 @@ class TruncateRequest:
 
 @worker_job
 def list_operators(request: FileRequest, _emit: Listener) -> tuple[Operator, ...]:
-    """Return the operators after which the file can be truncated."""
+    """Return the operators of a model file.
+
+    Args:
+        request: The model file.
+
+    Returns:
+        The operators after which the file can be truncated, in execution order.
+    """
     target, path = open_target(request)
     return target.operators(path)
 
 
 @worker_job
 def truncate(request: TruncateRequest, _emit: Listener) -> tuple[Path, ...]:
-    """Write the files that end after these operators."""
+    """Write one truncated file for each requested operator.
+
+    Args:
+        request: The model file, the operators and the folder.
+
+    Returns:
+        The truncated files, in the order of the operators.
+    """
     target, path = open_target(request.file)
     return target.truncate_after(path, request.after, Path(request.folder))

@@ -1,4 +1,4 @@
-"""Warnings about artifacts that lost by quantization."""
+"""Tests of the warnings about quantized artifacts that are larger or slower than their float32 counterpart."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fitting without an emulator: which timings are a device's, and what is written into its profile."""
+"""Tests of fitting without an emulator: the timings of a device, and the table written into its profile."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ def profile(tmp_path):
 
 def test_the_shipped_table_has_timings_of_each_device_that_is_published(tmp_path):
     for name, path in open_project(tmp_path).device_files().items():
-        made = load_profile(path)
-        if made.emulation and made.emulation.published_as:
-            found = fit_cost_model.timings(TABLE, name, made)
-            assert len(found) == 4
-            assert all(item.latency_ms > 0 and item.source for item in found)
+        device = load_profile(path)
+        if device.emulation and device.emulation.published_as:
+            timings = fit_cost_model.timings(TABLE, name, device)
+            assert len(timings) == 4
+            assert all(timing.latency_ms > 0 and timing.source for timing in timings)
 
 
 def test_a_device_without_timings_stays_uncalibrated(tmp_path):
-    made = load_profile(open_project(tmp_path).device_file("raspberry-pi-5"))
-    with pytest.raises(InputError, match="no timing of raspberry-pi-5 to fit with; its figures stay uncalibrated"):
-        fit_cost_model.timings(TABLE, "raspberry-pi-5", made)
+    device = load_profile(open_project(tmp_path).device_file("raspberry-pi-5"))
+    message = "no timing of raspberry-pi-5 to fit its cost model; its latencies stay uncalibrated"
+    with pytest.raises(InputError, match=message):
+        fit_cost_model.timings(TABLE, "raspberry-pi-5", device)
 
 
-def test_a_timing_that_is_no_number_is_told_with_its_line(tmp_path, profile):
+def test_a_timing_that_is_not_a_number_is_reported_with_its_line(tmp_path, profile):
     text = TABLE.read_text().replace("1x224x224x3,86,", "1x224x224x3,fast,")
     (tmp_path / "table.csv").write_text(text)
     with pytest.raises(InputError, match=r"table\.csv: line 4 lacks or mistypes a column"):
@@ -83,7 +84,7 @@ def test_fitting_what_is_not_set_up_is_exit_3(tmp_path, monkeypatch):
     assert "run: edgekit devices setup pixel-2" in answer.err
 
 
-def test_a_device_s_text_says_what_its_emulated_figures_are_worth(tmp_path, profile):
+def test_the_description_of_a_device_shows_the_errors_of_its_cost_model(tmp_path, profile):
     fit_cost_model.write_cost(profile, COST)
     (tmp_path / "device_profiles").mkdir()
     Path(profile).rename(tmp_path / "device_profiles" / "pixel-2.toml")

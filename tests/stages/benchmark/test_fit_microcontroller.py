@@ -1,4 +1,4 @@
-"""Fitting microcontrollers: the real networks of MLPerf Tiny, and the shipped table of timings."""
+"""Tests of fitting microcontrollers: the real networks of MLPerf Tiny and the shipped table of timings."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ def profile_of(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FITTED)
 def test_the_shipped_coefficients_are_what_a_fit_finds(tmp_path, monkeypatch, name, tmp_path_factory):
-    """The networks are made in a cache that these tests share, and their work is counted from the .tflite files."""
+    """The networks are exported into a cache that these tests share; their work is counted from the .tflite files."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache-of-networks"))
     answer = call("devices", "fit", name, "--root", tmp_path, "--json")
     assert answer.code == 0, answer.err
-    known = profile_of(name).kernels
-    assert known is not None
-    assert answer.data["kernels"] == pytest.approx(vars(known))
+    shipped_kernels = profile_of(name).kernels
+    assert shipped_kernels is not None
+    assert answer.data["kernels"] == pytest.approx(vars(shipped_kernels))
     assert {row["network"]: row["macs"] for row in answer.data["rows"]} == MACS
-    assert max(abs(row["left_out_error"]) for row in answer.data["rows"]) == pytest.approx(known.max_error, abs=1e-4)
+    assert max(abs(row["left_out_error"]) for row in answer.data["rows"]) == pytest.approx(
+        shipped_kernels.max_error, abs=1e-4
+    )
     written = load_profile(tmp_path / f"device_profiles/{name}.toml")
     assert written == profile_of(name)
 
@@ -48,13 +50,14 @@ def test_there_are_devices_to_fit():
 
 @pytest.mark.parametrize("name", FITTED)
 def test_the_table_has_four_timings_of_each_device_that_is_published(name):
-    found, text = fit_microcontroller.timings(TABLE, name, profile_of(name))
-    assert set(found) == set(MACS)
+    latencies, text = fit_microcontroller.timings(TABLE, name, profile_of(name))
+    assert set(latencies) == set(MACS)
     assert text.startswith("4 MLPerf Tiny v")
 
 
 def test_a_device_without_timings_stays_uncalibrated():
-    with pytest.raises(InputError, match="no timing of stm32h7a3-nucleo to fit with; its figures stay uncalibrated"):
+    message = "no timing of stm32h7a3-nucleo to fit its cost model; its latencies stay uncalibrated"
+    with pytest.raises(InputError, match=message):
         fit_microcontroller.timings(TABLE, "stm32h7a3-nucleo", profile_of("stm32h7a3-nucleo"))
 
 
@@ -66,11 +69,11 @@ def test_a_device_without_timings_stays_uncalibrated():
         (
             "NUCLEO-L4R5ZI,Cortex-M4,120,v1.0",
             "NUCLEO-L4R5ZI,Cortex-M4,80,v1.0",
-            "taken at 80 MHz, and stm32l4r5-nucleo",
+            "measured at 80 MHz, but stm32l4r5-nucleo",
         ),
     ],
 )
-def test_a_damaged_table_is_told_with_its_line(tmp_path, old, new, sentence):
+def test_a_damaged_table_is_reported_with_its_line(tmp_path, old, new, sentence):
     text = TABLE.read_text()
     assert old in text
     (tmp_path / "table.csv").write_text(text.replace(old, new))
