@@ -173,8 +173,8 @@ def test_a_budget_without_a_figure_is_broken(small: Path) -> None:
     (small / "build/linear/keras/tflite-int8/validation.json").unlink(missing_ok=True)
     answer = call("check", "--max-latency", "host=1000", "--root", small)
     assert answer.code == 1
-    assert "it was not validated; run: edgekit validate" in answer.out
-    assert "nothing was measured; run: edgekit bench" in answer.out
+    assert "equivalence: not validated; run: edgekit validate" in answer.out
+    assert "latency_ms.host: not measured; run: edgekit bench" in answer.out
 
 
 def test_a_latency_budget_is_judged_tier_by_tier(small: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_latency_budget_is_judged_tier_by_tier(small: Path) -> None:
     assert call("check", "--max-latency", "host=0.000001", "--root", small).code == 1
     missing = call("check", "--max-latency", "emulated=1000", "--root", small)
     assert missing.code == 1
-    assert "no figure of tier emulated was measured" in missing.out
+    assert "latency_ms.emulated: tier emulated was not measured" in missing.out
 
 
 def test_a_second_export_throws_away_what_was_said_of_the_first(small: Path) -> None:

@@ -217,7 +217,7 @@ def test_check_evaluates_the_guest_s_outputs_and_junit_reports_them(root):
         file.write_text(json.dumps({**json.loads(original), "artifact_sha256": "0" * 64}))
         stale = call("check", "one_op", "--target", "tflite", "--root", root)
         assert stale.code == 1
-        assert f"the validation is of another file; run: edgekit validate --device {DEVICE}" in stale.out
+        assert f"the validation is of an earlier model file; run: edgekit validate --device {DEVICE}" in stale.out
     finally:
         file.write_text(original)
 

@@ -1,4 +1,4 @@
-"""A bench against an earlier one: what got worse by more than is allowed."""
+"""Compares a bench with an earlier one and reports regressions beyond the allowed share."""
 
 from __future__ import annotations
 
@@ -15,78 +15,119 @@ from edgekit.core.values.tiers import is_repeatable
 
 
 def load_baseline(path: Path) -> tuple[Measurement, ...]:
-    """The benches in the file: a bench-<device>.json, or what `edgekit bench --json` or `edgekit report` wrote.
+    """Read the measurements of a baseline.
 
-    Raises InputError when it is none of these, or damaged.
+    Args:
+        path: A bench-<device>.json, or the output of `edgekit bench --json` or `edgekit report --format json`.
+
+    Returns:
+        The measurements.
+
+    Raises:
+        InputError: The file has no measurements, or is damaged.
     """
     data = read_json(path, "baseline")
     if "artifacts" in data:
-        items: Any = [item for row in data["artifacts"] for item in row.get("measurements", ())]
+        entries: Any = [entry for row in data["artifacts"] for entry in row.get("measurements", ())]
     else:
-        items = data.get("measurements", [data])
-    found = tuple(measurement_from_dict(item, path) for item in items)
-    if not found:
-        raise InputError(f"{path}: there is no bench in this baseline")
-    return found
+        entries = data.get("measurements", [data])
+    measurements = tuple(measurement_from_dict(entry, path) for entry in entries)
+    if not measurements:
+        raise InputError(f"{path}: this baseline has no measurements; write one with: edgekit bench --json")
+    return measurements
 
 
-def figures_of(item: Measurement) -> dict[str, float]:
-    """What is compared, by rule."""
-    found = {"size_bytes": float(item.size_bytes), **{f"latency_ms.{name}": ms for name, ms in item.latency_ms.items()}}
-    if item.emulated is not None:
-        found["instructions"] = item.emulated.counts.instructions
-    return found
+def figures_of(measurement: Measurement) -> dict[str, float]:
+    """Return the values of a measurement that are compared with a baseline.
+
+    Args:
+        measurement: The measurement.
+
+    Returns:
+        The values by rule: `size_bytes`, `latency_ms.<tier>` and `instructions`.
+    """
+    figures = {f"latency_ms.{tier}": latency for tier, latency in measurement.latency_ms.items()}
+    figures = {"size_bytes": float(measurement.size_bytes), **figures}
+    if measurement.emulated is not None:
+        figures["instructions"] = measurement.emulated.counts.instructions
+    return figures
 
 
-def _key(item: Measurement) -> tuple[str, ...]:
-    return (item.model, item.kind, str(item.variant), item.device)
+def _key(measurement: Measurement) -> tuple[str, ...]:
+    return (measurement.model, measurement.kind, str(measurement.variant), measurement.device)
 
 
 def regressions(
-    baseline: Sequence[Measurement], done: Sequence[Measurement], allowed: float, origin: str
+    baseline: Sequence[Measurement], current: Sequence[Measurement], allowed: float, origin: str
 ) -> tuple[Verdict, ...]:
-    """A verdict for each figure that both benches have; one that only the baseline has is broken.
+    """Judge measurements against those of a baseline.
 
-    `allowed` is relative: 0.02 lets a figure be 2 % higher. Raises InputError when the baseline is about nothing that
-    was benched.
+    Args:
+        baseline: The measurements of the baseline.
+        current: The measurements to judge; those without a counterpart in the baseline are ignored.
+        allowed: The allowed relative increase; 0.02 allows 2 %.
+        origin: The name of the baseline, for messages.
+
+    Returns:
+        A verdict for each value of the baseline; a value that is missing now counts as a failure.
+
+    Raises:
+        InputError: No artifact is in both, or the emulated tiers differ in their number of threads.
     """
-    before = {_key(item): item for item in baseline}
-    pairs = [(before[_key(item)], item) for item in done if _key(item) in before]
-    if done and not pairs:
-        raise InputError(f"{origin}: this baseline has none of the artifacts that were benched")
-    return tuple(verdict for old, new in pairs for verdict in _judged(old, new, allowed, origin))
+    before = {_key(measurement): measurement for measurement in baseline}
+    pairs = [(before[_key(measurement)], measurement) for measurement in current if _key(measurement) in before]
+    if current and not pairs:
+        raise InputError(f"{origin}: this baseline contains none of the benched artifacts")
+    return tuple(verdict for old, new in pairs for verdict in _judge_pair(old, new, allowed, origin))
 
 
-def _judged(old: Measurement, new: Measurement, allowed: float, origin: str) -> list[Verdict]:
-    known, now = figures_of(old), figures_of(new)
-    if "instructions" in known or "instructions" in now:
-        # A measured latency changes by more from run to run than most changes of a model do.
-        known = {rule: figure for rule, figure in known.items() if is_repeatable(rule)}
-    same_threads = old.emulated is None or new.emulated is None or old.emulated.threads == new.emulated.threads
-    if not same_threads:
-        raise InputError(f"{origin}: this baseline was predicted for another number of threads")
-    reason = _dearer(old, new)
-    return [_verdict(new, rule, known[rule], now, allowed, origin, reason) for rule in sorted(known)]
+def _judge_pair(old: Measurement, new: Measurement, allowed: float, origin: str) -> list[Verdict]:
+    before, now = figures_of(old), figures_of(new)
+    if "instructions" in before or "instructions" in now:
+        # Host latencies vary more from run to run than most changes of a model do: prefer what repeats.
+        before = {rule: figure for rule, figure in before.items() if is_repeatable(rule)}
+    if old.emulated is not None and new.emulated is not None and old.emulated.threads != new.emulated.threads:
+        raise InputError(
+            f"{origin}: this baseline was predicted for {old.emulated.threads} threads, not {new.emulated.threads};"
+            f" use: --threads {old.emulated.threads}"
+        )
+    explanation = _explain_regression(old, new)
+    return [_verdict(new, rule, before[rule], now, allowed, origin, explanation) for rule in sorted(before)]
 
 
-def _dearer(old: Measurement, new: Measurement) -> str:
-    """The operators that make the difference: those that cost more, or else how many there are of each kind now."""
+def _explain_regression(old: Measurement, new: Measurement) -> str:
+    """Return the operators that became slower, or else the changes in the number of operators of each kind."""
     before, now = old.operators_by_tier, new.operators_by_tier
     tier = next((tier for tier in before if tier in now), None)
     if tier is not None:
         return explain_slowdown(before[tier], now[tier])
     kinds = operator_count_changes(old.kinds, new.kinds) if old.kinds else ""
-    return kinds or "bench both with --per-op to see which operators"
+    return kinds or "to see which operators, bench both with: --per-op"
 
 
 def _verdict(
-    item: Measurement, rule: str, before: float, now: Mapping[str, float], allowed: float, origin: str, reason: str
+    measurement: Measurement,
+    rule: str,
+    before: float,
+    now: Mapping[str, float],
+    allowed: float,
+    origin: str,
+    explanation: str,
 ) -> Verdict:
     figure, limit = now.get(rule), before * (1 + allowed)
     passed = figure is not None and figure <= limit
-    detail = "the baseline has this figure, and this bench has not" if figure is None else ""
+    detail = "the baseline has a value, but this bench has none" if figure is None else ""
     if figure is not None and not passed and rule != "size_bytes":
-        detail = reason
-    text = f"{origin} ({format_rule(rule, before)} and {100 * allowed:g} %)"
-    variant = str(item.variant)
-    return Verdict(item.model, item.kind, variant, rule, figure, limit, passed, text, item.device, detail)
+        detail = explanation
+    return Verdict(
+        measurement.model,
+        measurement.kind,
+        str(measurement.variant),
+        rule,
+        figure,
+        limit,
+        passed,
+        f"{origin} ({format_rule(rule, before)} and {100 * allowed:g} %)",
+        measurement.device,
+        detail,
+    )

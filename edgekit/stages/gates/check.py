@@ -1,4 +1,4 @@
-"""The check stage: the JSON of the other stages and the budgets in, a verdict for each rule out."""
+"""The check stage: judges the recorded results of an artifact against its budgets, one verdict for each rule."""
 
 from __future__ import annotations
 
@@ -16,26 +16,68 @@ from edgekit.stages.context import Context, relative
 
 
 def validation_of(artifact: Artifact) -> Validation | None:
-    """The artifact's validation, or None. Raises InputError when the file is damaged."""
+    """Read the validation of an artifact.
+
+    Args:
+        artifact: The artifact.
+
+    Returns:
+        The validation, or None if there is none.
+
+    Raises:
+        InputError: The file is damaged.
+    """
     path = artifact.folder / VALIDATION_FILE
     return load_validation(path) if path.is_file() else None
 
 
 def emulated_validations_of(artifact: Artifact, devices: Sequence[str] | None = None) -> tuple[Validation, ...]:
-    """The artifact's validations on emulated cores by device, or those on some devices. Raises InputError when a file
-    is damaged."""
-    found = (load_validation(path) for path in sorted(artifact.folder.glob(validation_file("*"))))
-    return tuple(item for item in found if devices is None or item.device in devices)
+    """Read the validations of an artifact on emulated cores.
+
+    Args:
+        artifact: The artifact.
+        devices: The names of the devices; None for all.
+
+    Returns:
+        The validations, sorted by file name.
+
+    Raises:
+        InputError: A file is damaged.
+    """
+    validations = (load_validation(path) for path in sorted(artifact.folder.glob(validation_file("*"))))
+    return tuple(validation for validation in validations if devices is None or validation.device in devices)
 
 
 def measurements_of(artifact: Artifact, devices: Sequence[str] | None = None) -> tuple[Measurement, ...]:
-    """The artifact's bench results by device, or those of some devices. Raises InputError when a file is damaged."""
-    found = (load_measurement(path) for path in sorted(artifact.folder.glob("bench-*.json")))
-    return tuple(item for item in found if devices is None or item.device in devices)
+    """Read the measurements of an artifact.
+
+    Args:
+        artifact: The artifact.
+        devices: The names of the devices; None for all.
+
+    Returns:
+        The measurements, sorted by file name.
+
+    Raises:
+        InputError: A file is damaged.
+    """
+    measurements = (load_measurement(path) for path in sorted(artifact.folder.glob("bench-*.json")))
+    return tuple(measurement for measurement in measurements if devices is None or measurement.device in devices)
 
 
 def model_budgets(context: Context, model: str) -> tuple[Budget, ...]:
-    """Those of the model's model.toml; none for a model that edgekit does not know."""
+    """Read the budgets of a model.
+
+    Args:
+        context: The project.
+        model: The name of the model.
+
+    Returns:
+        The budgets in its model.toml; none for an imported model, which has no model.toml.
+
+    Raises:
+        InputError: The model.toml is invalid.
+    """
     if model not in context.project.models():
         return ()
     path = context.project.model_folder(model) / "model.toml"
@@ -43,7 +85,18 @@ def model_budgets(context: Context, model: str) -> tuple[Budget, ...]:
 
 
 def device_budgets(context: Context, device: str) -> tuple[Budget, ...]:
-    """Those of the device's profile; none for the plain host. Raises InputError when the profile is gone or bad."""
+    """Read the budgets of a device.
+
+    Args:
+        context: The project.
+        device: The name of the device.
+
+    Returns:
+        The budgets in its profile; none for this host.
+
+    Raises:
+        InputError: The profile is missing or invalid.
+    """
     if device == HOST:
         return ()
     path = context.project.device_file(device)
@@ -57,55 +110,65 @@ def check_one(
     devices: Sequence[str] | None = None,
     emulated: Sequence[str] | None = None,
 ) -> tuple[Verdict, ...]:
-    """Every verdict on one artifact: equivalence, then the strictest budget for each figure, device by device.
+    """Judge one artifact: its equivalence, then the strictest budget for each rule, device by device.
 
-    No `devices` stands for all that were benched, no `emulated` for all on whose emulated core it was validated.
+    Args:
+        context: The project.
+        artifact: The artifact.
+        own: Budgets of the user, in addition to those of the model and the devices.
+        devices: The devices whose measurements are judged; None for all.
+        emulated: The devices whose emulated validations are judged; None for all.
+
+    Returns:
+        The verdicts.
+
+    Raises:
+        InputError: A file of an earlier stage, a model.toml or a profile is invalid.
     """
     validation = validation_of(artifact)
     measurements = measurements_of(artifact, devices)
     budgets = (*model_budgets(context, artifact.manifest.model), *own)
-    verdicts = [_equivalence(artifact, validation)]
-    verdicts += [_equivalence(artifact, item) for item in emulated_validations_of(artifact, emulated)]
+    verdicts = [_judge_equivalence(artifact, validation)]
+    verdicts += [_judge_equivalence(artifact, validation) for validation in emulated_validations_of(artifact, emulated)]
     for budget in strictest(budgets, str(artifact.manifest.variant)):
         if budget.rule == "size_bytes":
-            verdicts.append(_judged(artifact, budget, float(artifact.manifest.size_bytes), None, ""))
+            verdicts.append(_judge_budget(artifact, budget, float(artifact.manifest.size_bytes), None, ""))
         elif budget.rule == "drift":
-            verdicts.append(_drift(artifact, budget, validation.drift if validation else None))
+            verdicts.append(_judge_drift(artifact, budget, validation.drift if validation else None))
         elif not measurements:
-            verdicts.append(_judged(artifact, budget, None, None, "nothing was measured; run: edgekit bench"))
+            verdicts.append(_judge_budget(artifact, budget, None, None, "not measured; run: edgekit bench"))
     for measurement in measurements:
-        verdicts += _on_device(context, artifact, measurement, budgets)
+        verdicts += _judge_measurement(context, artifact, measurement, budgets)
     return tuple(verdicts)
 
 
-def _drift(artifact: Artifact, budget: Budget, drift: Drift | None) -> Verdict:
-    """By the drop as it was measured; where its interval holds the limit, the verdict says that it is undecided."""
-    verdict = _judged(
-        artifact, budget, None if drift is None else drift.drop, None, "there is no drift figure; run: edgekit validate"
-    )
+def _judge_drift(artifact: Artifact, budget: Budget, drift: Drift | None) -> Verdict:
+    """Judge the measured drop; the verdict is undecided if the limit is inside the confidence interval of the drop."""
+    drop = None if drift is None else drift.drop
+    verdict = _judge_budget(artifact, budget, drop, None, "drift was not measured; run: edgekit validate")
     if drift is None or drift.interval is None or drift.decided(budget.limit):
         return verdict
     low, high, needed = drift.interval.low, drift.interval.high, drift.needed(budget.limit)
-    doubt = f"undecided: the drop lies between {low:+.4f} and {high:+.4f} (95 %, {drift.samples} samples)"
-    return replace(verdict, undecided=doubt + (f"; about {needed:,} samples would decide" if needed else ""))
+    text = f"undecided: the drop lies between {low:+.4f} and {high:+.4f} (95 %, {drift.samples} samples)"
+    return replace(verdict, undecided=text + (f"; about {needed:,} samples are needed to decide" if needed else ""))
 
 
-def _on_device(
+def _judge_measurement(
     context: Context, artifact: Artifact, measurement: Measurement, budgets: Sequence[Budget]
 ) -> list[Verdict]:
-    """Memory, latency and instructions under all budgets; size under the device's own."""
-    own = device_budgets(context, measurement.device)
+    """Judge memory, latency and instructions by all budgets, and the size by those of the device."""
+    of_device = device_budgets(context, measurement.device)
     dynamic = [budget for budget in budgets if budget.rule not in ("size_bytes", "drift")]
     verdicts = []
-    for budget in strictest((*own, *dynamic), str(artifact.manifest.variant)):
+    for budget in strictest((*of_device, *dynamic), str(artifact.manifest.variant)):
         figure = _figure(measurement, budget.rule)
         tier = budget.rule.removeprefix("latency_ms.")
         if figure is None and budget.rule == "latency_ms.analytic":
-            continue  # the bench has said why the profile gives no roofline
-        missing = f"no figure of tier {tier} was measured" if tier != budget.rule else "it was not measured"
+            continue  # the notes of the bench say why the profile has no roofline
+        missing = f"tier {tier} was not measured" if tier != budget.rule else "not measured"
         if budget.rule in ("instructions", "latency_ms.emulated"):
             missing += f"; run: edgekit bench --device {measurement.device} --tier emulated"
-        verdicts.append(_judged(artifact, budget, figure, measurement.device, missing))
+        verdicts.append(_judge_budget(artifact, budget, figure, measurement.device, missing))
     return verdicts
 
 
@@ -119,13 +182,13 @@ def _figure(measurement: Measurement, rule: str) -> float | None:
     return measurement.latency_ms.get(rule.removeprefix("latency_ms."))
 
 
-def _equivalence(artifact: Artifact, validation: Validation | None) -> Verdict:
+def _judge_equivalence(artifact: Artifact, validation: Validation | None) -> Verdict:
     manifest = artifact.manifest
     if validation is None:
-        passed, detail = False, "it was not validated; run: edgekit validate"
+        passed, detail = False, "not validated; run: edgekit validate"
     elif validation.artifact_sha256 != manifest.sha256:
         option = f" --device {validation.device}" if validation.device else ""
-        passed, detail = False, f"the validation is of another file; run: edgekit validate{option}"
+        passed, detail = False, f"the validation is of an earlier model file; run: edgekit validate{option}"
     else:
         passed, detail = validation.passed, "; ".join(validation.failures)
     return Verdict(
@@ -142,7 +205,9 @@ def _equivalence(artifact: Artifact, validation: Validation | None) -> Verdict:
     )
 
 
-def _judged(artifact: Artifact, budget: Budget, figure: float | None, device: str | None, missing: str) -> Verdict:
+def _judge_budget(
+    artifact: Artifact, budget: Budget, figure: float | None, device: str | None, missing: str
+) -> Verdict:
     manifest = artifact.manifest
     return judge(
         budget,
@@ -158,14 +223,26 @@ def _judged(artifact: Artifact, budget: Budget, figure: float | None, device: st
 def check(
     context: Context, artifacts: Sequence[Artifact], own: Sequence[Budget], devices: Sequence[str] = ()
 ) -> tuple[Verdict, ...]:
-    """Every verdict on every artifact; `own` are the command line's budgets. No devices: all that there is.
+    """Judge several artifacts.
 
-    Raises InputError when a device is named for which nothing was benched or validated.
+    Args:
+        context: The project.
+        artifacts: The artifacts.
+        own: Budgets of the user, in addition to those of models and devices.
+        devices: The devices whose results are judged; empty for all.
+
+    Returns:
+        The verdicts on each artifact in turn.
+
+    Raises:
+        InputError: There are no results of a device, or a file is damaged.
     """
-    known = {item.device for artifact in artifacts for item in measurements_of(artifact)}
-    known |= {str(item.device) for artifact in artifacts for item in emulated_validations_of(artifact)}
+    with_results = {measurement.device for artifact in artifacts for measurement in measurements_of(artifact)}
+    with_results |= {
+        str(validation.device) for artifact in artifacts for validation in emulated_validations_of(artifact)
+    }
     for device in devices:
-        if device not in known:
-            raise InputError(f"nothing was benched for {device}; run: edgekit bench --device {device}")
-    chosen = devices or None
-    return tuple(verdict for artifact in artifacts for verdict in check_one(context, artifact, own, chosen, chosen))
+        if device not in with_results:
+            raise InputError(f"there are no results of {device}; run: edgekit bench --device {device}")
+    filtered = devices or None
+    return tuple(verdict for artifact in artifacts for verdict in check_one(context, artifact, own, filtered, filtered))

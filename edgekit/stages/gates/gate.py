@@ -1,4 +1,4 @@
-"""The gate over a selection of artifacts: budgets, and a comparison with a baseline."""
+"""Gates a release: judges a selection of artifacts by budgets and by a comparison with a baseline."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def user_budgets(
     instructions: int | None,
     latency_ms: Iterable[tuple[str, float]],
 ) -> tuple[Budget, ...]:
-    """Return the budgets that a user sets for all artifacts of a check.
+    """Build the budgets that a user sets for all artifacts of a check.
 
     Args:
-        origin: Where the user sets them, for the verdicts.
+        origin: Where the budgets are set, for the verdicts.
         size: Largest size of the model files: bytes, or text such as `500 KB`.
         peak_memory: Largest peak memory, likewise.
         drift: Largest loss in the unit of the task metric.
@@ -41,7 +41,7 @@ def user_budgets(
         One budget for each limit that is set.
 
     Raises:
-        InputError: A text is not a size.
+        InputError: A size cannot be parsed.
     """
     try:
         size_bytes, memory_bytes = (
@@ -66,9 +66,9 @@ def gate(
         context: The project; artifacts that cannot be read go to its failures.
         selection: The artifacts.
         budgets: Budgets of the user, in addition to those of models and devices.
-        devices: Devices whose measurements are judged; none stands for all.
+        devices: Devices whose measurements are judged; empty for all.
         baseline: Report of an earlier run, written by `edgekit report --format json`.
-        thresholds: How much worse than the baseline a figure may be; None for the defaults.
+        thresholds: How much worse than the baseline a value may be; None for the defaults.
 
     Returns:
         The verdicts and the changes.
@@ -76,13 +76,13 @@ def gate(
     Raises:
         InputError: The selection is empty, a device was not measured, or a file is damaged.
     """
-    chosen = artifacts(context, selection)
-    verdicts = check(context, chosen, budgets, devices)
+    selected = artifacts(context, selection)
+    verdicts = check(context, selected, budgets, devices)
     if baseline is None:
-        return CheckResult(chosen, verdicts)
+        return CheckResult(selected, verdicts)
     earlier = load_report(baseline)
-    current = gather(context, chosen)
+    current = gather(context, selected)
     report = compare_with_baseline(
         current, earlier, str(baseline), selection, devices, thresholds or RegressionThresholds()
     )
-    return CheckResult(chosen, verdicts, report.changes)
+    return CheckResult(selected, verdicts, report.changes)

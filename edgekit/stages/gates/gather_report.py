@@ -1,4 +1,4 @@
-"""The report stage: everything under build/, gathered."""
+"""Gathers the recorded results of artifacts into a report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,19 @@ from edgekit.stages.gates.check import check_one, emulated_validations_of, measu
 
 
 def gather(context: Context, artifacts: Sequence[Artifact], own: Sequence[Budget] = ()) -> Report:
-    """Raises InputError when a file of an earlier stage is damaged."""
+    """Gather the report on several artifacts.
+
+    Args:
+        context: The project.
+        artifacts: The artifacts.
+        own: Budgets of the user, in addition to those of models and devices.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: A file of an earlier stage is damaged.
+    """
     return assemble(context, [row(context, artifact, own) for artifact in artifacts])
 
 
@@ -30,10 +42,21 @@ def row(
     *,
     layers: bool = True,
 ) -> ReportRow:
-    """What is known of one artifact; of its benches, and of its validations on emulated cores, those on some devices;
-    its error by layer where `layers` asks for it and it is not stale.
+    """Gather the results of one artifact.
 
-    Raises InputError like `gather`.
+    Args:
+        context: The project.
+        artifact: The artifact.
+        own: Budgets of the user, in addition to those of the model and the devices.
+        devices: The devices whose measurements are included; None for all.
+        emulated: The devices whose emulated validations are included; None for all.
+        layers: Whether to include the error by layer, unless it is stale.
+
+    Returns:
+        The row of the report.
+
+    Raises:
+        InputError: A file of an earlier stage is damaged.
     """
     measurements, validations = measurements_of(artifact, devices), emulated_validations_of(artifact, emulated)
     verdicts = check_one(context, artifact, own, devices, emulated)
@@ -43,13 +66,24 @@ def row(
 
 
 def assemble(context: Context, rows: Sequence[ReportRow]) -> Report:
-    """The report on these artifacts. Raises InputError when a source's description is damaged."""
-    folders = sorted({item.artifact.folder.parent / "source" for item in rows})
+    """Assemble a report from its rows.
+
+    Args:
+        context: The project.
+        rows: The rows, as returned by `row`.
+
+    Returns:
+        The report, with the sources of the artifacts and the description of this host.
+
+    Raises:
+        InputError: The description of a source model is damaged.
+    """
+    folders = sorted({row.artifact.folder.parent / "source" for row in rows})
     sources = tuple(load_source(folder) for folder in folders if (folder / SOURCE_FILE).is_file())
     return Report(__version__, host_machine.description(), sources, tuple(rows), _class_names(context, rows))
 
 
 def _class_names(context: Context, rows: Sequence[ReportRow]) -> dict[str, tuple[str, ...]]:
-    """The names of the classes of the models that edgekit knows and that give them."""
-    known = {item.artifact.manifest.model for item in rows} & context.project.models().keys()
-    return {model: names for model in sorted(known) if (names := tuple(context.spec(model).output.classes))}
+    """Return the class names by model, for models whose model.toml has them."""
+    models = {row.artifact.manifest.model for row in rows} & context.project.models().keys()
+    return {model: names for model in sorted(models) if (names := tuple(context.spec(model).output.classes))}

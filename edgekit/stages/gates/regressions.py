@@ -1,4 +1,4 @@
-"""Two runs side by side: what became larger, slower, less accurate, what is new and what is gone."""
+"""Compares two reports: which artifacts became larger, slower or less accurate, and which were added or removed."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from edgekit.core.values.tiers import is_repeatable, tier_of_rule
 from edgekit.stages.gates.baseline import figures_of
 from edgekit.stages.selection import Selection
 
+# A change of the task metric below this is rounding: the smallest real step is one sample of a large test set.
 _METRIC_NOISE = 1e-6
 
 _Key = tuple[str, str, str]
@@ -32,20 +33,30 @@ _DEFAULT = RegressionThresholds()
 
 
 def compare_reports(old: Report, new: Report, names: tuple[str, str], allowance: RegressionThresholds) -> ChangeReport:
-    """Every figure that either run has. `names` are what the runs are called.
+    """Compare two reports.
 
-    Raises InputError when they have no artifact in common.
+    Args:
+        old: The earlier report.
+        new: The later report.
+        names: The names of the reports, for messages.
+        allowance: How much worse a value may be.
+
+    Returns:
+        One change for each value that either report has.
+
+    Raises:
+        InputError: The reports have no artifact in common.
     """
     before, after = ({_key(row): row for row in report.rows} for report in (old, new))
     if not before.keys() & after.keys():
-        raise InputError(f"{names[0]} and {names[1]} have no artifact in common: there is nothing to compare")
-    items: list[MetricChange] = []
+        raise InputError(f"{names[0]} and {names[1]} have no artifact in common")
+    changes: list[MetricChange] = []
     for key in sorted(before.keys() | after.keys()):
         if key in before and key in after:
-            items += _both(before[key], after[key], allowance)
+            changes += _compare_rows(before[key], after[key], allowance)
         else:
-            items.append(_one_sided(key, "artifact", None, is_new=key in after))
-    return ChangeReport(*names, tuple(items))
+            changes.append(_one_sided(key, "artifact", None, is_new=key in after))
+    return ChangeReport(*names, tuple(changes))
 
 
 def compare_with_baseline(
@@ -56,28 +67,40 @@ def compare_with_baseline(
     devices: Collection[str] = (),
     allowance: RegressionThresholds = _DEFAULT,
 ) -> Report:
-    """The report with what changed since the baseline; of that, what the selection and the devices are about.
+    """Add the changes since a baseline to a report.
 
-    Raises InputError when they have no artifact in common.
+    Args:
+        report: The current report.
+        baseline: The earlier report; its rows outside the selection are ignored.
+        name: The name of the baseline, for messages.
+        selection: The selection that the current report was made from.
+        devices: The devices to compare; empty for all.
+        allowance: How much worse a value may be.
+
+    Returns:
+        The current report with its changes.
+
+    Raises:
+        InputError: The reports have no artifact in common.
     """
     models = {row.artifact.manifest.model for row in report.rows} if selection.names else None
     kept = [
-        _only(row, devices)
+        _filter_devices(row, devices)
         for row in baseline.rows
         if selection.covers(row.artifact) and (models is None or row.artifact.manifest.model in models)
     ]
-    now = replace(report, rows=tuple(_only(row, devices) for row in report.rows))
+    now = replace(report, rows=tuple(_filter_devices(row, devices) for row in report.rows))
     changes = compare_reports(replace(baseline, rows=tuple(kept)), now, (name, "this run"), allowance)
     return replace(report, changes=changes)
 
 
-def _only(row: ReportRow, devices: Collection[str]) -> ReportRow:
+def _filter_devices(row: ReportRow, devices: Collection[str]) -> ReportRow:
     if not devices:
         return row
-    benches = tuple(item for item in row.measurements if item.device in devices)
+    measurements = tuple(measurement for measurement in row.measurements if measurement.device in devices)
     verdicts = tuple(verdict for verdict in row.verdicts if verdict.device is None or verdict.device in devices)
-    emulated = tuple(item for item in row.emulated if item.device in devices)
-    return replace(row, measurements=benches, verdicts=verdicts, emulated=emulated)
+    emulated = tuple(validation for validation in row.emulated if validation.device in devices)
+    return replace(row, measurements=measurements, verdicts=verdicts, emulated=emulated)
 
 
 def _key(row: ReportRow) -> _Key:
@@ -89,21 +112,21 @@ def _one_sided(key: _Key, rule: str, device: str | None, *, is_new: bool) -> Met
     return MetricChange(*key, rule, None, None, NEW if is_new else REMOVED, device)
 
 
-def _both(old: ReportRow, new: ReportRow, allowance: RegressionThresholds) -> Iterator[MetricChange]:
+def _compare_rows(old: ReportRow, new: ReportRow, allowance: RegressionThresholds) -> Iterator[MetricChange]:
     key = _key(new)
     sizes = [float(row.artifact.manifest.size_bytes) for row in (old, new)]
-    yield _figure(key, "size_bytes", sizes[0], sizes[1], None, allowance)
-    yield from _metric(key, old, new, allowance)
-    before, after = ({item.device: item for item in row.measurements} for row in (old, new))
+    yield _compare_figure(key, "size_bytes", sizes[0], sizes[1], None, allowance)
+    yield from _compare_metric(key, old, new, allowance)
+    before, after = ({entry.device: entry for entry in row.measurements} for row in (old, new))
     for device in sorted(before.keys() | after.keys()):
         if device in before and device in after:
-            yield from _bench(key, before[device], after[device], allowance)
+            yield from _compare_measurements(key, before[device], after[device], allowance)
         else:
             yield _one_sided(key, "bench", device, is_new=device in after)
-    yield from _verdicts(key, old, new)
+    yield from _compare_verdicts(key, old, new)
 
 
-def _figure(
+def _compare_figure(
     key: _Key, rule: str, before: float, after: float, device: str | None, allowance: RegressionThresholds
 ) -> MetricChange:
     allowed = abs(before) * allowance.of(rule)
@@ -112,8 +135,10 @@ def _figure(
     return MetricChange(*key, rule, before, after, classify_change(before, after, allowed, noise), device)
 
 
-def _metric(key: _Key, old: ReportRow, new: ReportRow, allowance: RegressionThresholds) -> Iterator[MetricChange]:
-    """The task metric of the artifact, where both runs judged it on as many samples."""
+def _compare_metric(
+    key: _Key, old: ReportRow, new: ReportRow, allowance: RegressionThresholds
+) -> Iterator[MetricChange]:
+    """Compare the task metric; it is comparable only if both runs used the same metric on as many samples."""
     before, after = (_drift(row) for row in (old, new))
     if before is None and after is None:
         return
@@ -122,9 +147,9 @@ def _metric(key: _Key, old: ReportRow, new: ReportRow, allowance: RegressionThre
         return
     change = MetricChange(*key, "metric", before.artifact, after.artifact, INCOMPARABLE, metric=after.metric)
     if before.metric != after.metric:
-        yield replace(change, before=None, note=f"judged by {before.metric} before, by {after.metric} now")
+        yield replace(change, before=None, note=f"measured by {before.metric} before, by {after.metric} now")
     elif before.samples != after.samples:
-        yield replace(change, note=f"judged on {before.samples} test samples before, on {after.samples} now")
+        yield replace(change, note=f"measured on {before.samples} test samples before, on {after.samples} now")
     else:
         loss = TASK_METRICS[after.metric].drop(before.artifact, after.artifact)
         yield replace(change, state=classify_change(0.0, loss, allowance.metric, _METRIC_NOISE))
@@ -134,29 +159,31 @@ def _drift(row: ReportRow) -> Drift | None:
     return row.validation.drift if row.validation else None
 
 
-def _bench(key: _Key, old: Measurement, new: Measurement, allowance: RegressionThresholds) -> Iterator[MetricChange]:
-    known, now = _measured(old), _measured(new)
-    for rule in sorted(known.keys() | now.keys()):
-        before, after = known.get(rule), now.get(rule)
+def _compare_measurements(
+    key: _Key, old: Measurement, new: Measurement, allowance: RegressionThresholds
+) -> Iterator[MetricChange]:
+    old_figures, new_figures = _measured_figures(old), _measured_figures(new)
+    for rule in sorted(old_figures.keys() | new_figures.keys()):
+        before, after = old_figures.get(rule), new_figures.get(rule)
         if before is None or after is None:
             yield _one_sided(key, rule, new.device, is_new=before is None)
             continue
-        reason = _incomparable(rule, old, new)
+        reason = _incomparable_reason(rule, old, new)
         if reason:
             yield MetricChange(*key, rule, before, after, INCOMPARABLE, new.device, note=reason)
         else:
-            yield _figure(key, rule, before, after, new.device, allowance)
+            yield _compare_figure(key, rule, before, after, new.device, allowance)
 
 
-def _measured(item: Measurement) -> dict[str, float]:
-    """What a bench adds to the artifact's size."""
-    found = {rule: value for rule, value in figures_of(item).items() if rule != "size_bytes"}
-    memory = item.host_peak_memory_bytes
-    return found if memory is None else {**found, "peak_memory_bytes": float(memory)}
+def _measured_figures(measurement: Measurement) -> dict[str, float]:
+    """Return latency, instructions and peak memory by rule."""
+    figures = {rule: value for rule, value in figures_of(measurement).items() if rule != "size_bytes"}
+    memory = measurement.host_peak_memory_bytes
+    return figures if memory is None else {**figures, "peak_memory_bytes": float(memory)}
 
 
-def _incomparable(rule: str, old: Measurement, new: Measurement) -> str:
-    """Why the two figures are not about the same; empty when they are."""
+def _incomparable_reason(rule: str, old: Measurement, new: Measurement) -> str:
+    """Return why two values cannot be compared; empty if they can."""
     if not is_repeatable(rule):
         if old.host != new.host:
             return f"measured on {old.host} before, on {new.host} now"
@@ -172,11 +199,11 @@ def _incomparable(rule: str, old: Measurement, new: Measurement) -> str:
     return ""
 
 
-def _verdicts(key: _Key, old: ReportRow, new: ReportRow) -> Iterator[MetricChange]:
-    """Rules that were judged otherwise; that a rule came or went is no change of the artifact."""
-    before, after = ({(item.rule, item.device): item.passed for item in row.verdicts} for row in (old, new))
+def _compare_verdicts(key: _Key, old: ReportRow, new: ReportRow) -> Iterator[MetricChange]:
+    """Compare the rules that both runs judged; an added or removed rule does not change the artifact."""
+    before, after = ({(verdict.rule, verdict.device): verdict.passed for verdict in row.verdicts} for row in (old, new))
     for rule, device in after:
-        was, passed = before.get((rule, device)), after[rule, device]
-        if was is not None and was != passed:
+        passed_before, passed = before.get((rule, device)), after[rule, device]
+        if passed_before is not None and passed_before != passed:
             state = BETTER if passed else WORSE
-            yield MetricChange(*key, f"verdict:{rule}", float(was), float(passed), state, device)
+            yield MetricChange(*key, f"verdict:{rule}", float(passed_before), float(passed), state, device)

@@ -1,4 +1,4 @@
-"""A bench against an earlier one."""
+"""Tests of comparing a bench with an earlier one."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ def with_instructions(count):
     return replace(BENCH, emulated=replace(EMULATED, counts=replace(COUNTS, instructions=count)))
 
 
-def broken(baseline, done, allowed=0.02):
-    return [item.rule for item in regressions([baseline], [done], allowed, "main.json") if not item.passed]
+def broken(baseline, current, allowed=0.02):
+    verdicts = regressions([baseline], [current], allowed, "main.json")
+    return [verdict.rule for verdict in verdicts if not verdict.passed]
 
 
-def test_the_same_figures_are_no_regression():
-    found = regressions([BENCH], [BENCH], 0.0, "main.json")
-    assert all(item.passed for item in found)
-    assert {item.rule for item in found} == {"size_bytes", "latency_ms.analytic", "latency_ms.emulated", "instructions"}
+def test_the_same_figures_are_not_a_regression():
+    verdicts = regressions([BENCH], [BENCH], 0.0, "main.json")
+    rules = {"size_bytes", "latency_ms.analytic", "latency_ms.emulated", "instructions"}
+    assert all(verdict.passed for verdict in verdicts)
+    assert {verdict.rule for verdict in verdicts} == rules
 
 
 @pytest.mark.parametrize(("count", "rules"), [(1020, []), (1021, ["instructions"]), (500, [])])
@@ -45,41 +47,41 @@ def test_a_figure_may_be_worse_by_as_much_as_is_allowed(count, rules):
     assert broken(BENCH, with_instructions(count)) == rules
 
 
-def test_what_regressed_is_named_with_both_figures():
-    found = regressions([BENCH], [with_instructions(1500)], 0.02, "main.json")
-    (sentence,) = [item.sentence for item in found if not item.passed]
+def test_a_regression_is_reported_with_both_figures():
+    verdicts = regressions([BENCH], [with_instructions(1500)], 0.02, "main.json")
+    (sentence,) = [verdict.sentence for verdict in verdicts if not verdict.passed]
     assert sentence == (
         "tiny/keras tflite:int8 on pixel-2: instructions 1.5 k exceeds the limit 1.02 k, set in main.json (1 k and 2 %)"
-        "; bench both with --per-op to see which operators"
+        "; to see which operators, bench both with: --per-op"
     )
 
 
 def slower(bench, **changes):
     (verdict,) = [
-        item
-        for item in regressions([bench], [replace(with_instructions(1500), **changes)], 0.02, "main.json")
-        if not item.passed
+        verdict
+        for verdict in regressions([bench], [replace(with_instructions(1500), **changes)], 0.02, "main.json")
+        if not verdict.passed
     ]
     return verdict.detail
 
 
-def test_the_operators_that_became_dearer_are_named():
+def test_the_operators_that_became_slower_are_named():
     conv, pool = OperatorCost("CONV_2D", "conv", 6.0, 600), OperatorCost("MAX_POOL_2D", "pool", 4.0, 400)
     before = replace(BENCH, emulated=replace(EMULATED, operators=(conv, pool)))
     now = replace(with_instructions(1500).emulated, operators=(replace(conv, latency_ms=11.0), pool))
     assert slower(before, emulated=now) == "CONV_2D conv 6 ms -> 11 ms"
 
 
-def test_without_operators_other_kinds_of_them_are_named():
+def test_without_operator_latencies_the_changed_operator_counts_are_named():
     assert slower(replace(BENCH, kinds={"PAD": 1}), kinds={"PAD": 1, "TRANSPOSE": 2}) == "TRANSPOSE 0 -> 2"
 
 
-def test_a_larger_file_is_not_put_down_to_operators():
-    found = regressions([replace(BENCH, kinds={"PAD": 1})], [replace(BENCH, size_bytes=2000)], 0.02, "main.json")
-    assert [(item.rule, item.detail) for item in found if not item.passed] == [("size_bytes", "")]
+def test_a_larger_file_is_not_explained_by_operators():
+    verdicts = regressions([replace(BENCH, kinds={"PAD": 1})], [replace(BENCH, size_bytes=2000)], 0.02, "main.json")
+    assert [(verdict.rule, verdict.detail) for verdict in verdicts if not verdict.passed] == [("size_bytes", "")]
 
 
-def test_operators_survive_the_file(tmp_path):
+def test_operators_are_read_back_as_they_were_written(tmp_path):
     operators = (OperatorCost("CONV_2D", "conv", 6.0, 600, 3), OperatorCost("PAD + CONV_2D", "next", 4.0, 400, 2))
     bench = replace(BENCH, kinds={"PAD": 1}, operators=operators, emulated=replace(EMULATED, operators=operators))
     (tmp_path / "bench.json").write_text(to_json(asdict(bench)))
@@ -93,22 +95,23 @@ def test_host_latency_counts_only_without_the_emulated_tier():
     assert broken(PLAIN, replace(BENCH, latency_ms=slow)) == []
 
 
-def test_a_figure_that_only_the_baseline_has_is_broken():
+def test_a_figure_that_only_the_baseline_has_is_a_failure():
     assert broken(BENCH, PLAIN) == ["instructions", "latency_ms.analytic", "latency_ms.emulated"]
 
 
-def test_an_artifact_that_the_baseline_has_not_is_left_out():
-    other = replace(BENCH, precision="float32")
-    assert {item.variant for item in regressions([BENCH], [BENCH, other], 0.02, "main.json")} == {"tflite:int8"}
+def test_an_artifact_that_the_baseline_does_not_have_is_ignored():
+    added = replace(BENCH, precision="float32")
+    verdicts = regressions([BENCH], [BENCH, added], 0.02, "main.json")
+    assert {verdict.variant for verdict in verdicts} == {"tflite:int8"}
 
 
 def test_a_baseline_of_other_artifacts_is_an_error():
-    with pytest.raises(InputError, match=r"main\.json: this baseline has none of the artifacts"):
+    with pytest.raises(InputError, match=r"main\.json: this baseline contains none of the benched artifacts"):
         regressions([BENCH], [replace(BENCH, model="other")], 0.02, "main.json")
 
 
 def test_a_baseline_for_another_number_of_threads_is_an_error():
-    with pytest.raises(InputError, match="another number of threads"):
+    with pytest.raises(InputError, match="this baseline was predicted for 4 threads, not 1; use: --threads 4"):
         regressions([BENCH], [replace(BENCH, emulated=replace(EMULATED, threads=1))], 0.02, "main.json")
 
 
@@ -130,14 +133,14 @@ def test_every_document_with_benches_is_a_baseline(tmp_path, wrapped):
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"measurements": []}', '{"measurements": [3]}', '{"measurements": [{}]}']
 )
-def test_what_is_no_baseline_is_one_sentence(tmp_path, text):
+def test_an_invalid_baseline_is_reported_in_one_sentence(tmp_path, text):
     path = tmp_path / "main.json"
     path.write_text(text)
     with pytest.raises(InputError, match=str(path)):
         load_baseline(path)
 
 
-def test_a_bench_of_before_the_emulated_tier_is_read(tmp_path):
+def test_a_measurement_from_before_the_emulated_tier_is_read(tmp_path):
     data = json.loads(to_json(asdict(PLAIN)))
     del data["emulated"]
     (tmp_path / "main.json").write_text(json.dumps(data))

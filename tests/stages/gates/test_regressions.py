@@ -1,4 +1,4 @@
-"""Two runs side by side: what counts as worse, what cannot be compared, what a gate says."""
+"""Tests of comparing two runs: what counts as worse, what cannot be compared, and the verdict of a gate."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ BENCH = measurement(emulated=EMULATED, latency_ms=LATENCY)
 def run(bench=BENCH, size=1_234_567, accuracy=0.9698, samples=1000, verdicts=()):
     checked = validation(comparison())
     checked = replace(checked, drift=replace(checked.drift, artifact=accuracy, samples=samples))
-    made = row(checked=checked, measurements=() if bench is None else (bench,), verdicts=verdicts)
-    manifest = replace(made.artifact.manifest, size_bytes=size)
-    return report(replace(made, artifact=replace(made.artifact, manifest=manifest)))
+    entry = row(checked=checked, measurements=() if bench is None else (bench,), verdicts=verdicts)
+    manifest = entry.artifact.manifest
+    files = (replace(manifest.files[0], size=size), *manifest.files[1:])
+    manifest = replace(manifest, size_bytes=size, files=files)
+    return report(replace(entry, artifact=replace(entry.artifact, manifest=manifest)))
 
 
 def latency(**figures):
@@ -45,15 +47,15 @@ def instructions(count):
 
 
 def states(old, new, allowance=None):
-    """Rule -> state, of what did not stay as it was."""
-    found = compare_reports(old, new, NAMES, allowance or RegressionThresholds())
-    return {item.rule: item.state for item in found.reported}
+    """Return the state by rule of each reported change."""
+    changes = compare_reports(old, new, NAMES, allowance or RegressionThresholds())
+    return {change.rule: change.state for change in changes.reported}
 
 
-def test_the_same_run_twice_has_not_changed():
-    found = compare_reports(run(), run(), NAMES, RegressionThresholds(0, 0, 0))
-    assert {item.state for item in found.items} == {SAME}
-    assert {item.rule for item in found.items} == {
+def test_the_same_run_twice_has_no_changes():
+    changes = compare_reports(run(), run(), NAMES, RegressionThresholds(0, 0, 0))
+    assert {change.state for change in changes.items} == {SAME}
+    assert {change.rule for change in changes.items} == {
         "size_bytes",
         "metric",
         "instructions",
@@ -62,7 +64,7 @@ def test_the_same_run_twice_has_not_changed():
         "latency_ms.host",
         "peak_memory_bytes",
     }
-    assert found.sentence == "7 figures compared: nothing changed"
+    assert changes.sentence == "7 figures compared: nothing changed"
 
 
 @pytest.mark.parametrize(
@@ -83,18 +85,18 @@ def test_the_same_run_twice_has_not_changed():
         (run(replace(BENCH, peak_memory_load_bytes=7_000_000)), "peak_memory_bytes", WORSE),
     ],
 )
-def test_what_moved_is_named(new, rule, state):
+def test_a_change_is_reported_by_its_rule(new, rule, state):
     assert states(run(), new) == {rule: state}
 
 
 @pytest.mark.parametrize(
     "bench", [latency(host=1.4), latency(host=1.0), instructions(2.501e6), latency(emulated=3.212)]
 )
-def test_what_does_not_repeat_better_has_not_moved(bench):
+def test_a_difference_within_the_noise_is_not_a_change(bench):
     assert states(run(), run(bench)) == {}
 
 
-def test_what_is_allowed_can_be_set():
+def test_the_thresholds_can_be_set():
     assert states(run(), run(size=1_300_000), RegressionThresholds(share=0.1)) == {"size_bytes": ALLOWED}
     assert states(run(), run(latency(host=1.4)), RegressionThresholds(noisy=0.1)) == {"latency_ms.host": WORSE}
     assert states(run(), run(accuracy=0.9688), RegressionThresholds(metric=0.0005)) == {"metric": WORSE}
@@ -102,10 +104,10 @@ def test_what_is_allowed_can_be_set():
 
 def test_an_error_that_grows_is_a_loss_where_less_is_better():
     def with_mae(value):
-        made = run(bench=None)
-        (only,) = made.rows
-        drift = replace(only.validation.drift, metric="mae", artifact=value)
-        return replace(made, rows=(replace(only, validation=replace(only.validation, drift=drift)),))
+        base = run(bench=None)
+        (entry,) = base.rows
+        drift = replace(entry.validation.drift, metric="mae", artifact=value)
+        return replace(base, rows=(replace(entry, validation=replace(entry.validation, drift=drift)),))
 
     assert states(with_mae(0.08), with_mae(0.1)) == {"metric": WORSE}
     assert states(with_mae(0.1), with_mae(0.08)) == {"metric": BETTER}
@@ -131,15 +133,15 @@ def test_an_error_that_grows_is_a_loss_where_less_is_better():
             {"latency_ms.emulated"},
             "predicted by another cost model: 4 timings before, 5 timings now",
         ),
-        (run(samples=200), {"metric"}, "judged on 1000 test samples before, on 200 now"),
+        (run(samples=200), {"metric"}, "measured on 1000 test samples before, on 200 now"),
     ],
 )
-def test_what_is_not_about_the_same_is_not_compared(new, rules, note):
-    found = compare_reports(run(), new, NAMES, RegressionThresholds()).reported
-    assert {item.rule for item in found} == rules
-    assert {item.state for item in found} == {INCOMPARABLE}
-    assert all(item.note.endswith(note) for item in found)
-    assert not any(item.broken for item in found)
+def test_values_from_different_conditions_are_not_compared(new, rules, note):
+    changes = compare_reports(run(), new, NAMES, RegressionThresholds()).reported
+    assert {change.rule for change in changes} == rules
+    assert {change.state for change in changes} == {INCOMPARABLE}
+    assert all(change.note.endswith(note) for change in changes)
+    assert not any(change.broken for change in changes)
 
 
 def test_a_tier_is_never_compared_with_another():
@@ -148,28 +150,29 @@ def test_a_tier_is_never_compared_with_another():
     assert states(run(plain), run())["latency_ms.emulated"] == NEW
 
 
-def test_new_and_vanished_artifacts_and_benches_are_told():
+def test_added_and_removed_artifacts_and_benches_are_reported():
     old, new = report(row(), row("onnx:int8")), report(row(), row("onnx:float32"))
-    found = compare_reports(old, new, NAMES, RegressionThresholds())
-    assert [(item.variant, item.rule, item.state) for item in found.reported] == [
+    changes = compare_reports(old, new, NAMES, RegressionThresholds())
+    assert [(change.variant, change.rule, change.state) for change in changes.reported] == [
         ("onnx:int8", "artifact", REMOVED),
         ("onnx:float32", "artifact", NEW),
     ]
-    assert [item.state for item in found.broken] == [REMOVED]
+    assert [change.state for change in changes.broken] == [REMOVED]
     assert states(run(), run(bench=None)) == {"bench": REMOVED}
 
 
-def test_a_verdict_that_changed_is_told():
+def test_a_changed_verdict_is_reported():
     good, bad = run(verdicts=[verdict(True)]), run(verdicts=[verdict(False)])
     assert states(good, bad) == {"verdict:size_bytes": WORSE}
     assert states(bad, good) == {"verdict:size_bytes": BETTER}
     assert states(run(), bad) == {}
 
 
-def test_the_worst_stands_first():
-    found = compare_reports(run(), run(latency(emulated=3.0, host=9.0), size=1_240_000), NAMES, RegressionThresholds())
-    assert [item.state for item in found.reported] == [WORSE, ALLOWED, BETTER]
-    assert found.sentence == "7 figures compared: 1 worse, 1 allowed, 1 better"
+def test_the_worst_change_comes_first():
+    new = run(latency(emulated=3.0, host=9.0), size=1_240_000)
+    changes = compare_reports(run(), new, NAMES, RegressionThresholds())
+    assert [change.state for change in changes.reported] == [WORSE, ALLOWED, BETTER]
+    assert changes.sentence == "7 figures compared: 1 worse, 1 allowed, 1 better"
 
 
 def test_runs_with_nothing_in_common_are_bad_input():
@@ -177,7 +180,7 @@ def test_runs_with_nothing_in_common_are_bad_input():
         compare_reports(report(row()), report(row("onnx:int8")), NAMES, RegressionThresholds())
 
 
-def test_a_narrower_run_does_not_miss_what_it_is_not_about():
+def test_artifacts_outside_the_selection_are_not_reported_as_removed():
     old = report(row(), row("onnx:int8"), row(model="other"))
     now = report(row())
     assert len(compare_with_baseline(now, old, "main.json", Selection()).changes.broken) == 2
@@ -186,7 +189,7 @@ def test_a_narrower_run_does_not_miss_what_it_is_not_about():
     assert compare_with_baseline(now, old, "main.json", Selection(("tiny",), targets=("tflite",))).changes.broken == ()
 
 
-def test_a_device_can_be_singled_out():
+def test_a_comparison_can_be_limited_to_one_device():
     old = run(latency(host=0.1))
     changed = compare_with_baseline(run(), old, "main.json", Selection(), devices=("pixel-3a",)).changes
     assert changed.broken == ()
@@ -194,16 +197,16 @@ def test_a_device_can_be_singled_out():
 
 
 def test_a_report_is_read_back_as_it_was_written(tmp_path):
-    made = run(verdicts=[verdict(False)])
+    written = run(verdicts=[verdict(False)])
     path = tmp_path / "report.json"
-    path.write_text(render("json", made))
-    assert load_report(path) == replace(made, sources=())
+    path.write_text(render("json", written))
+    assert load_report(path) == replace(written, sources=())
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"schema_version": 1}', '{"schema_version": 1, "artifacts": [3]}', '{"artifacts": []}']
 )
-def test_what_is_no_report_is_one_sentence(tmp_path, text):
+def test_an_invalid_report_is_reported_in_one_sentence(tmp_path, text):
     path = tmp_path / "report.json"
     path.write_text(text)
     with pytest.raises(InputError, match=str(path)):
@@ -212,11 +215,11 @@ def test_what_is_no_report_is_one_sentence(tmp_path, text):
 
 @pytest.fixture
 def two(tmp_path):
-    """The files of two runs: smaller, slower, less accurate."""
+    """The files of two runs; the second is smaller, slower and less accurate."""
     paths = []
-    for name, made in (("old", run()), ("new", run(latency(emulated=4.0), size=1_000_000, accuracy=0.9))):
+    for name, content in (("old", run()), ("new", run(latency(emulated=4.0), size=1_000_000, accuracy=0.9))):
         paths.append(tmp_path / f"{name}.json")
-        paths[-1].write_text(render("json", made))
+        paths[-1].write_text(render("json", content))
     return paths
 
 
@@ -253,7 +256,7 @@ def test_a_console_table_of_changes_fits_100_columns(edgekit, two):
         (("--baseline", "no.json"), "no.json: no such report"),
     ],
 )
-def test_what_cannot_be_compared_is_bad_input(edgekit, two, monkeypatch, arguments, sentence):
+def test_a_comparison_that_is_impossible_is_bad_input(edgekit, two, monkeypatch, arguments, sentence):
     monkeypatch.chdir(two[0].parent)
     answer = edgekit("report", *arguments)
     assert answer.code == 2
@@ -269,7 +272,7 @@ def test_what_cannot_be_compared_is_bad_input(edgekit, two, monkeypatch, argumen
         (("--baseline", "x.json", "--max-metric-loss", "0", "--max-regression", "q"), "--max-regression: 'q' is not"),
     ],
 )
-def test_thresholds_are_checked_before_anything_is_done(edgekit, tmp_path, arguments, sentence):
+def test_thresholds_are_validated_before_anything_is_run(edgekit, tmp_path, arguments, sentence):
     answer = edgekit("check", "--root", tmp_path, *arguments)
     assert answer.code == 2
     assert sentence in answer.err
@@ -283,6 +286,7 @@ def test_a_baseline_gates_a_change(edgekit, project, tmp_path):
     assert (same.code, same.data["changes"]["passed"]) == (0, True)
     data = json.loads(before.read_text())
     data["artifacts"][0]["manifest"]["size_bytes"] -= 100
+    data["artifacts"][0]["manifest"]["files"][0]["size"] -= 100
     before.write_text(json.dumps(data))
     worse = edgekit("check", *chosen, "--root", project, "--baseline", before)
     assert worse.code == 1
