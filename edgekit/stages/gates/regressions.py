@@ -25,7 +25,7 @@ from edgekit.core.values.tiers import is_repeatable, tier_of_rule
 from edgekit.stages.gates.baseline import figures_of
 from edgekit.stages.selection import Selection
 
-# A change of the task metric below this is rounding: the smallest real step is one sample of a large test set.
+# Below this, a change of the task metric counts as floating-point rounding.
 _METRIC_NOISE = 1e-6
 
 _Key = tuple[str, str, str]

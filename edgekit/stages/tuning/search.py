@@ -1,9 +1,9 @@
-"""Which layers to keep in float: put back one unit at a time, by what that gains at the output, then greedily.
+"""Searches for the layers to keep in float: a greedy search over groups of layers, by noise removed at the output.
 
-The noise that quantized layers leave at the output adds up in power, so units are compared by the noise power that they
-take away, and a gain that was measured before others were put back is still a good guess afterwards: only the best
-guesses are measured again. Where a network is so far gone that no single unit gains anything, because the others drown
-it out, each is quantized alone in a float network instead, and the noisiest goes first.
+The quantization noise of independent layers adds up in power at the output. Layer groups are therefore ranked by the
+noise power that they remove when they are kept in float. A gain measured earlier remains a good estimate after other
+groups were moved to float, so only the best candidates are measured again. In a network where no single group gains
+anything, because the noise of the others dominates, each group is quantized alone and the noisiest one goes first.
 """
 
 from __future__ import annotations
@@ -27,21 +27,35 @@ from edgekit.core.values.tolerances import Tolerances
 from edgekit.stages.tuning.trial_job import TrialResult
 from edgekit.stages.validation.validate import drift_of, without_agreement
 
+# The test samples for the sensitivity of one layer group: enough for a ranking; candidates run on all samples.
 PROBE_TESTS = 200
-"""So many test samples tell what a unit does to the metric; candidates run all of them."""
-_ROUNDS = 12
+# The largest number of layer groups to move to float, which bounds the duration of a search.
+_MAX_ROUNDS = 12
+# The longest title of the first and last layer of a group, in characters, so that a table row stays on one line.
 _HALF_TITLE = 24
-_LOOKS = 8  # units that are measured again before one is taken
-_USELESS_DB = 0.5
-_FREE_DB = 1.0  # a layer whose float gains less than this at the output goes back
+# The largest number of groups to measure again per round, which bounds the number of trials.
+_MAX_REMEASUREMENTS = 8
+# A group that reduces the noise by less than this is not the cause: other noise dominates it.
+_MIN_GAIN_DB = 0.5
+# A layer is quantized again if keeping it in float gains less than this at the output.
+_PRUNE_TOLERANCE_DB = 1.0
+# The SQNR that an exact result counts as: float32 against itself, where the true value is infinite.
+_EXACT_DB = 140.0
 
+# Converts and runs a recipe on a number of test samples (None for all); returns None if that fails.
 Attempt = Callable[[Recipe, int | None], TrialResult | None]
-"""Makes and runs a recipe's file, on so many test samples; None where that failed."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What candidates are judged by: the source's own outputs for golden and test samples."""
+    """The reference that candidates are compared with.
+
+    Attributes:
+        source: The source model.
+        golden: The golden samples, with the source's outputs.
+        test: The test samples, with the source's outputs; None if there are none.
+        tolerances: A function that returns the tolerances by output for a precision.
+    """
 
     source: SourceModel
     golden: Samples
@@ -50,21 +64,35 @@ class Judge:
 
     @property
     def labelled(self) -> bool:
-        """Whether there is a task metric to judge by."""
+        """Whether candidates can be judged by a task metric."""
         return self.source.metric in TASK_METRICS and self.test is not None and self.test.labels is not None
 
     def sqnr_db(self, outcome: TrialResult) -> float:
-        """Of the worst output on the golden samples; minus infinity where it is not even comparable."""
-        found = []
+        """Return the SQNR of the worst output on the golden samples.
+
+        Args:
+            outcome: The outputs of a candidate.
+
+        Returns:
+            The SQNR in dB; minus infinity for an output that is missing, of another shape, or not finite.
+        """
+        values = []
         for name, reference in self.golden.outputs.items():
             actual = outcome.golden.get(name)
             if actual is None or actual.shape != reference.shape or not np.isfinite(actual.astype(np.float64)).all():
                 return -math.inf
-            found.append(metrics.sqnr_db(reference, actual))
-        return min(found)
+            values.append(metrics.sqnr_db(reference, actual))
+        return min(values)
 
     def drop(self, outputs: Mapping[str, Array]) -> float | None:
-        """The drop of the task metric on as many of the test samples as there are outputs."""
+        """Compute the drop of the task metric on the first test samples.
+
+        Args:
+            outputs: The outputs by name, each of shape (N, ...) for the first N test samples.
+
+        Returns:
+            The drop in the unit of the metric; None without a task metric, or if it is undefined for these samples.
+        """
         if not self.labelled:
             return None
         assert self.test is not None
@@ -74,24 +102,33 @@ class Judge:
         count = len(outputs[name])
         labels = self.test.labels[:count]
         if metric.per_sample is None and len(np.unique(labels)) < 2:
-            return None  # an AUC needs both kinds
+            return None  # an AUC is undefined unless both classes occur
         pair = (self.test.outputs[name][:count], outputs[name])
         before, after = (metric.compute(array, labels, inputs[:count]) for array in pair)
         return metric.drop(before, after)
 
     def candidate(self, recipe: Recipe, outcome: TrialResult, float_share: float = 0.0) -> Candidate:
-        """The verdict on a file that ran on everything."""
+        """Judge a file by its outputs on all samples.
+
+        Args:
+            recipe: The recipe that the file was made by.
+            outcome: Its size and outputs.
+            float_share: The share of the weights in float, from 0 to 1.
+
+        Returns:
+            The candidate.
+        """
         tolerances = self.tolerances(recipe.precision)
         classifier = self.source.task == "classification"
         limits = tolerances if self.test is None else without_agreement(tolerances)
         compared = compare_outputs(self.golden.outputs, outcome.golden, limits, classifier=classifier)
-        failures = [clause for item in compared for clause in item.failures]
+        failures = [failure for comparison in compared for failure in comparison.failures]
         sqnr = self.sqnr_db(outcome)
         drift = None
-        if self.labelled and outcome.test is not None and all(item.problem is None for item in compared):
+        if self.labelled and outcome.test is not None and all(comparison.problem is None for comparison in compared):
             assert self.test is not None
-            judged = tolerances[next(iter(self.test.outputs))]
-            drift = drift_of(self.source.metric, self.source.task, self.test, outcome.test, judged)
+            tolerance = tolerances[next(iter(self.test.outputs))]
+            drift = drift_of(self.source.metric, self.source.task, self.test, outcome.test, tolerance)
         if drift is not None and not drift.passed:
             failures.append(f"top-1 agreement {drift.top1_agreement:.4f}, tolerance >= {drift.min_top1_agreement:g}")
         return Candidate(
@@ -107,52 +144,60 @@ class Judge:
 
 
 def _relative_error(sqnr_db: float) -> float:
-    """Noise over signal, as amplitudes: 10^(-SQNR / 20); 40 dB is one per cent."""
+    """Return noise over signal as amplitudes, 10^(-SQNR / 20); 40 dB is 1 %."""
     return float(10 ** (-max(sqnr_db, -999.0) / 20)) if math.isfinite(sqnr_db) else (0.0 if sqnr_db > 0 else 1e9)
 
 
 def layer_groups(layers: Sequence[QuantizableLayer]) -> tuple[LayerGroup, ...]:
-    """What is put back into float at a time: each layer, and each tensor's producer with its readers.
+    """Group the layers that are moved to float together: each layer, and each tensor's producer with its consumers.
 
-    A tensor between two quantized layers stays quantized while one of them is. Layers without weights that only pass
-    one tensor on (activations, reshapes, pools) belong to the tensor: their neighbours join them.
+    A tensor between two layers stays quantized while either of them is. A layer without weights that has one input and
+    one output (an activation, reshape or pooling) belongs to the tensor, so the group extends beyond it.
+
+    Args:
+        layers: The quantizable layers in execution order.
+
+    Returns:
+        The groups, without duplicates.
     """
     by_name = {layer.name: layer for layer in layers}
-    makers = {tensor: layer.name for layer in layers for tensor in layer.outputs}
+    producers = {tensor: layer.name for layer in layers for tensor in layer.outputs}
     readers: dict[str, list[str]] = {}
     for layer in layers:
         for tensor in layer.inputs:
             readers.setdefault(tensor, []).append(layer.name)
-    passing = {layer.name for layer in layers if not layer.weights and len(layer.inputs) == len(layer.outputs) == 1}
+    pass_through = {
+        layer.name for layer in layers if not layer.weights and len(layer.inputs) == len(layer.outputs) == 1
+    }
     groups: list[tuple[str, ...]] = [(layer.name,) for layer in layers]
-    for tensor in makers:
-        groups.append(_around(tensor, by_name, makers, readers, passing))
+    for tensor in producers:
+        groups.append(_tensor_neighbours(tensor, by_name, producers, readers, pass_through))
     unique = dict.fromkeys(group for group in groups if group)
     return tuple(
         LayerGroup(group, _title(group, by_name), sum(by_name[name].weights for name in group)) for group in unique
     )
 
 
-def _around(
+def _tensor_neighbours(
     tensor: str,
     by_name: Mapping[str, QuantizableLayer],
-    makers: Mapping[str, str],
+    producers: Mapping[str, str],
     readers: Mapping[str, Sequence[str]],
-    passing: set[str],
+    pass_through: set[str],
 ) -> tuple[str, ...]:
-    """The names of the layers that touch a tensor, and those beyond what only passes it on, in their order."""
-    found: set[str] = set()
-    tensors, seen = [tensor], {tensor}
+    """Return the layers that write or read a tensor, directly or through pass-through layers, in execution order."""
+    neighbours: set[str] = set()
+    tensors, visited = [tensor], {tensor}
     while tensors:
         current = tensors.pop()
-        touching = {makers[current]} if current in makers else set()
+        touching = {producers[current]} if current in producers else set()
         for name in touching | set(readers.get(current, ())):
-            found.add(name)
-            if name in passing:
-                onward = {*by_name[name].inputs, *by_name[name].outputs} - seen
-                seen |= onward
+            neighbours.add(name)
+            if name in pass_through:
+                onward = {*by_name[name].inputs, *by_name[name].outputs} - visited
+                visited |= onward
                 tensors += sorted(onward)
-    return tuple(name for name in by_name if name in found)
+    return tuple(name for name in by_name if name in neighbours)
 
 
 def _title(group: Sequence[str], by_name: Mapping[str, QuantizableLayer]) -> str:
@@ -166,7 +211,18 @@ def _title(group: Sequence[str], by_name: Mapping[str, QuantizableLayer]) -> str
 
 @dataclass
 class Search:
-    """One search for the layers of one precision. `deadline_s` is on the monotonic clock; None never comes."""
+    """A search for the layers to keep in float at one precision.
+
+    Attributes:
+        attempt: The function that converts and runs a recipe.
+        judge: The reference that candidates are compared with.
+        constraints: The limits of the user.
+        layers: The quantizable layers in execution order.
+        progress: A callback with the phase, the number of completed trials and their total.
+        note: A callback for notes.
+        deadline_s: The end of the search on the monotonic clock in seconds; None for no limit.
+        sensitivities: The sensitivity of each layer group, the largest gain first; filled by the search.
+    """
 
     attempt: Attempt
     judge: Judge
@@ -180,183 +236,228 @@ class Search:
 
     @property
     def late(self) -> bool:
-        """Whether the time is up."""
+        """Whether the deadline has passed."""
         return self.deadline_s is not None and time.monotonic() >= self.deadline_s
 
     def share(self, names: Iterable[str]) -> float:
-        """The part of all weights that these layers hold."""
-        wanted = set(names)
-        whole = sum(layer.weights for layer in self.layers)
-        return sum(layer.weights for layer in self.layers if layer.name in wanted) / whole if whole else 0.0
+        """Return the share of all weights that some layers hold, from 0 to 1."""
+        selected = set(names)
+        total = sum(layer.weights for layer in self.layers)
+        return sum(layer.weights for layer in self.layers if layer.name in selected) / total if total else 0.0
 
     def candidate(self, recipe: Recipe) -> Candidate | None:
-        """A recipe made, run on everything and judged."""
+        """Convert a recipe, run it on all samples and judge it.
+
+        Args:
+            recipe: The recipe.
+
+        Returns:
+            The candidate, or None if the conversion fails.
+        """
         outcome = self.attempt(recipe, None)
         return None if outcome is None else self.judge.candidate(recipe, outcome, self.share(recipe.float_layers))
 
     def grow(self, start: Recipe) -> list[Candidate]:
-        """Candidates with more and more layers in float, until one is accurate or nothing more may be put back."""
+        """Move one layer group after another to float.
+
+        Args:
+            start: The recipe without layers in float.
+
+        Returns:
+            The candidates, each with more layers in float, up to the first one that is accurate enough; empty if the
+            start cannot be converted.
+        """
         base = self.attempt(start, PROBE_TESTS)
         if base is None:
             return []
-        every = layer_groups(self.layers)
-        noise = _noise(self.judge.sqnr_db(base))
-        gains = self._measure_sensitivity(start, every, base)
-        found: list[Candidate] = []
+        groups = layer_groups(self.layers)
+        noise = _noise_power(self.judge.sqnr_db(base))
+        gains = self._measure_sensitivity(start, groups, base)
+        candidates: list[Candidate] = []
         kept: frozenset[str] = frozenset()
-        for _ in range(_ROUNDS):
-            unit = None if self.late else self._next(start, every, kept, noise, gains)
-            if unit is None:
+        for _ in range(_MAX_ROUNDS):
+            group = None if self.late else self._next_group(start, groups, kept, noise, gains)
+            if group is None:
                 break
-            kept = kept | set(unit.names)
-            item = self.candidate(self._with(start, kept))
-            if item is None:
+            kept = kept | set(group.names)
+            candidate = self.candidate(self._with_float(start, kept))
+            if candidate is None:
                 break
-            left = _noise(math.inf if item.sqnr_db is None else item.sqnr_db)
-            if not found or left < noise or item.accurate(self.constraints):
-                found.append(item)
-            noise = left
-            if item.accurate(self.constraints):
-                return found
-        self._note_heavy(gains, noise)
-        return found
+            remaining = _noise_power(math.inf if candidate.sqnr_db is None else candidate.sqnr_db)
+            accurate = candidate.accurate(self.constraints)
+            if not candidates or remaining < noise or accurate:
+                candidates.append(candidate)
+            noise = remaining
+            if accurate:
+                return candidates
+        self._note_heavy_groups(gains, noise)
+        return candidates
 
     def measure_sensitivity(self, start: Recipe) -> list[LayerSensitivity]:
-        """What each unit gains when it alone is kept in float, the greatest gain first."""
+        """Measure the gain of each layer group when it alone is kept in float.
+
+        Args:
+            start: The recipe without layers in float.
+
+        Returns:
+            The sensitivities, the largest gain first; empty if the start cannot be converted.
+        """
         base = self.attempt(start, PROBE_TESTS)
         if base is not None:
             self._measure_sensitivity(start, layer_groups(self.layers), base)
         return self.sensitivities
 
-    def _note_heavy(self, gains: Mapping[LayerGroup, float], noise: float) -> None:
-        """Says so where layers would gain that are too heavy to stay in float."""
-        heavy = [unit for unit, gain in gains.items() if gain > noise / 4 and self.share(unit.names) > self._limit]
+    def _note_heavy_groups(self, gains: Mapping[LayerGroup, float], noise: float) -> None:
+        """Emit a note about layers that would help in float but have too many weights."""
+        # A quarter of the remaining noise is 1.2 dB at the output.
+        heavy = [group for group, gain in gains.items() if gain > noise / 4 and self.share(group.names) > self._limit]
         if heavy:
-            lightest = min(heavy, key=lambda unit: unit.weights)
+            lightest = min(heavy, key=lambda group: group.weights)
             self.note(
-                f"{lightest.title} would gain too, but holds {self.share(lightest.names):.0%} of the weights:"
-                f" more than --max-float {self._limit:.0%}"
+                f"{lightest.title} would also reduce the error in float, but holds {self.share(lightest.names):.0%} of"
+                f" the weights: more than --max-float {self._limit:.0%}"
             )
 
     @property
     def _limit(self) -> float:
         return self.constraints.max_float_share
 
-    def _with(self, recipe: Recipe, names: Iterable[str]) -> Recipe:
-        """The recipe with these layers in float, in the order of computation."""
-        wanted = set(names)
-        return replace(recipe, float_layers=tuple(layer.name for layer in self.layers if layer.name in wanted))
+    def _with_float(self, recipe: Recipe, names: Iterable[str]) -> Recipe:
+        """Return the recipe with these layers in float, in execution order."""
+        selected = set(names)
+        return replace(recipe, float_layers=tuple(layer.name for layer in self.layers if layer.name in selected))
 
     def _measure_sensitivity(
-        self, start: Recipe, every: Sequence[LayerGroup], base: TrialResult
+        self, start: Recipe, groups: Sequence[LayerGroup], base: TrialResult
     ) -> dict[LayerGroup, float]:
-        """Puts back each unit alone: the noise power that it takes away. Fills `blames`, the greatest gain first."""
+        """Return the noise power that each group alone removes in float; fill `sensitivities`."""
         before_db = self.judge.sqnr_db(base)
         before_drop = None if base.test is None else self.judge.drop(base.test)
         gains: dict[LayerGroup, float] = {}
-        found = []
-        for index, unit in enumerate(every):
+        sensitivities = []
+        for index, group in enumerate(groups):
             if self.late:
                 break
-            self.progress("sensitivity", index, len(every))
-            outcome = self.attempt(self._with(start, unit.names), PROBE_TESTS)
+            self.progress("sensitivity", index, len(groups))
+            outcome = self.attempt(self._with_float(start, group.names), PROBE_TESTS)
             if outcome is None:
                 continue
             sqnr = self.judge.sqnr_db(outcome)
-            gains[unit] = _noise(before_db) - _noise(sqnr)
+            gains[group] = _noise_power(before_db) - _noise_power(sqnr)
             drop = None if outcome.test is None else self.judge.drop(outcome.test)
-            gained = None if drop is None or before_drop is None else before_drop - drop
-            found.append(LayerSensitivity(unit, _difference(sqnr, before_db), self.share(unit.names), gained))
-        self.sensitivities = sorted(found, key=lambda item: (-item.gain_db, item.share))
+            metric_gain = None if drop is None or before_drop is None else before_drop - drop
+            gain_db = _clamped_difference_db(sqnr, before_db)
+            sensitivities.append(LayerSensitivity(group, gain_db, self.share(group.names), metric_gain))
+        self.sensitivities = sorted(sensitivities, key=lambda sensitivity: (-sensitivity.gain_db, sensitivity.share))
         return gains
 
-    def _next(
+    def _next_group(
         self,
         start: Recipe,
-        every: Sequence[LayerGroup],
+        groups: Sequence[LayerGroup],
         kept: frozenset[str],
         noise: float,
         gains: dict[LayerGroup, float],
     ) -> LayerGroup | None:
-        """The unit that takes away most of the noise that is left, of those that may still go back."""
-        open_units = [unit for unit in every if unit in gains and self._may(unit, kept)]
-        looked: dict[LayerGroup, float] = {}
-        for _ in range(_LOOKS):
-            ranked = sorted(open_units, key=lambda unit: (-looked.get(unit, gains[unit]), unit.weights))
+        """Return the group that removes most of the remaining noise within the limit of weights in float."""
+        open_groups = [group for group in groups if group in gains and self._may_add(group, kept)]
+        remeasured: dict[LayerGroup, float] = {}
+        for _ in range(_MAX_REMEASUREMENTS):
+            ranked = sorted(open_groups, key=lambda group: (-remeasured.get(group, gains[group]), group.weights))
             if not ranked or self.late:
                 return None
-            if ranked[0] in looked or not kept:
-                break  # measured as things stand now, and still the best
-            outcome = self.attempt(self._with(start, {*kept, *ranked[0].names}), 0)
-            looked[ranked[0]] = -math.inf if outcome is None else noise - _noise(self.judge.sqnr_db(outcome))
-        gains |= looked
-        gain_db = _db(noise) - _db(noise - gains[ranked[0]])
-        return ranked[0] if gain_db >= _USELESS_DB else self._noisiest(start, every, open_units)
+            if ranked[0] in remeasured or not kept:
+                break  # its gain is up to date, and it is still the best
+            outcome = self.attempt(self._with_float(start, {*kept, *ranked[0].names}), 0)
+            gain = -math.inf if outcome is None else noise - _noise_power(self.judge.sqnr_db(outcome))
+            remeasured[ranked[0]] = gain
+        gains |= remeasured
+        gain_db = _power_db(noise) - _power_db(noise - gains[ranked[0]])
+        return ranked[0] if gain_db >= _MIN_GAIN_DB else self._noisiest_group(start, groups, open_groups)
 
-    def _may(self, unit: LayerGroup, kept: frozenset[str]) -> bool:
-        names = {*kept, *unit.names}
+    def _may_add(self, group: LayerGroup, kept: frozenset[str]) -> bool:
+        names = {*kept, *group.names}
         return names != kept and self.share(names) <= self._limit
 
-    def _noisiest(
-        self, start: Recipe, every: Sequence[LayerGroup], open_units: Sequence[LayerGroup]
+    def _noisiest_group(
+        self, start: Recipe, groups: Sequence[LayerGroup], open_groups: Sequence[LayerGroup]
     ) -> LayerGroup | None:
-        """The unit that leaves most noise when it alone is quantized."""
+        """Return the open group that causes the most noise when it alone is quantized."""
         if not self._alone:
             names = [layer.name for layer in self.layers]
-            for index, unit in enumerate(every):
+            for index, group in enumerate(groups):
                 if self.late:
                     break
-                self.progress("alone", index, len(every))
-                outcome = self.attempt(self._with(start, set(names) - set(unit.names)), 0)
+                self.progress("alone", index, len(groups))
+                outcome = self.attempt(self._with_float(start, set(names) - set(group.names)), 0)
                 if outcome is not None:
-                    self._alone[unit] = self.judge.sqnr_db(outcome)
-            self.sensitivities = [replace(item, alone_db=self._alone.get(item.unit)) for item in self.sensitivities]
-        known = [unit for unit in open_units if unit in self._alone]
-        return min(known, key=lambda unit: (self._alone[unit], unit.weights), default=None)
+                    self._alone[group] = self.judge.sqnr_db(outcome)
+            self.sensitivities = [
+                replace(sensitivity, alone_db=self._alone.get(sensitivity.unit)) for sensitivity in self.sensitivities
+            ]
+        measured = [group for group in open_groups if group in self._alone]
+        return min(measured, key=lambda group: (self._alone[group], group.weights), default=None)
 
     def prune(self, accurate: Candidate) -> Candidate:
-        """The candidate without the layers in float that gain nothing, the heaviest tried first."""
+        """Quantize the layers again that gain nothing in float, those with most weights first.
+
+        Args:
+            accurate: A candidate that is accurate enough.
+
+        Returns:
+            The candidate with the fewest layers in float that is still about as accurate.
+        """
         weights = {layer.name: layer.weights for layer in self.layers}
         best = accurate
         for name in sorted(accurate.recipe.float_layers, key=lambda name: -weights[name]):
             if self.late or len(best.recipe.float_layers) == 1:
                 break
-            item = self.candidate(self._with(best.recipe, set(best.recipe.float_layers) - {name}))
-            if item is not None and item.accurate(self.constraints) and self._no_worse(item, accurate):
-                best = item
+            candidate = self.candidate(self._with_float(best.recipe, set(best.recipe.float_layers) - {name}))
+            if candidate is None or not candidate.accurate(self.constraints):
+                continue
+            if self._about_as_accurate(candidate, accurate):
+                best = candidate
         return best
 
-    def _no_worse(self, item: Candidate, before: Candidate) -> bool:
-        if item.drop > before.drop and self.judge.labelled:
+    def _about_as_accurate(self, candidate: Candidate, before: Candidate) -> bool:
+        if candidate.drop > before.drop and self.judge.labelled:
             return False
-        one, other = (140.0 if sqnr is None else sqnr for sqnr in (item.sqnr_db, before.sqnr_db))
-        return one >= other - _FREE_DB
+        sqnr, sqnr_before = (_EXACT_DB if sqnr is None else sqnr for sqnr in (candidate.sqnr_db, before.sqnr_db))
+        return sqnr >= sqnr_before - _PRUNE_TOLERANCE_DB
 
     def narrow(self, accurate: Candidate) -> Candidate | None:
-        """The candidate with int16 activations and int8 weights where they do instead of float; None where nowhere."""
-        able = {layer.name for layer in self.layers if layer.int16}
+        """Replace float by int16 activations with int8 weights, layer by layer, where the result stays accurate.
+
+        Args:
+            accurate: A candidate that is accurate enough.
+
+        Returns:
+            The candidate with the most int16 layers, or None if no layer can be replaced.
+        """
+        supported = {layer.name for layer in self.layers if layer.int16}
         best: Candidate | None = None
         recipe = accurate.recipe
         for name in accurate.recipe.float_layers:
-            if name not in able or self.late:
+            if name not in supported or self.late:
                 continue
-            moved = tuple(layer.name for layer in self.layers if layer.name in {*recipe.int16_layers, name})
-            item = self.candidate(replace(self._with(recipe, set(recipe.float_layers) - {name}), int16_layers=moved))
-            if item is not None and item.accurate(self.constraints):
-                best, recipe = item, item.recipe
+            int16_layers = tuple(layer.name for layer in self.layers if layer.name in {*recipe.int16_layers, name})
+            narrowed = self._with_float(recipe, set(recipe.float_layers) - {name})
+            candidate = self.candidate(replace(narrowed, int16_layers=int16_layers))
+            if candidate is not None and candidate.accurate(self.constraints):
+                best, recipe = candidate, candidate.recipe
         return best
 
 
-def _noise(sqnr_db: float) -> float:
-    """Noise power over signal power."""
+def _noise_power(sqnr_db: float) -> float:
+    """Return noise power over signal power, 10^(-SQNR / 10)."""
     return 0.0 if sqnr_db == math.inf else float(10 ** (-max(sqnr_db, -300.0) / 10))
 
 
-def _db(noise: float) -> float:
-    return 10 * math.log10(max(noise, 1e-30))
+def _power_db(power: float) -> float:
+    return 10 * math.log10(max(power, 1e-30))
 
 
-def _difference(after: float, before: float) -> float:
-    """In dB; what became exact counts as 140 dB, float32 against itself."""
-    one, other = (min(max(value, -300.0), 140.0) for value in (after, before))
-    return one - other
+def _clamped_difference_db(after_db: float, before_db: float) -> float:
+    """Return the difference of two SQNRs in dB, each limited to a finite range."""
+    after_db, before_db = (min(max(value, -300.0), _EXACT_DB) for value in (after_db, before_db))
+    return after_db - before_db

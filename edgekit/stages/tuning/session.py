@@ -1,6 +1,6 @@
-"""One precision search under way: what it works on, and what it has workers do.
+"""The state of a running precision search, and the operations that it runs in workers.
 
-Everything is made in a scratch folder that ends with the command.
+All files are written to a scratch folder that is deleted when the command ends.
 """
 
 from __future__ import annotations
@@ -34,10 +34,21 @@ from edgekit.stages.tuning.trial_job import ArtifactRun, FloatBase, Trial, Trial
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """`max_drop` is a share: of the metric's own unit where that is one (accuracy, AUC), else of the source's value.
+    """The options of a precision search.
 
-    `device` None is this host as it is. `tier` is whose latencies count. `keep_best` writes the best candidate also
-    where none meets the constraints.
+    Attributes:
+        max_drop: The largest drop of the task metric: absolute for a metric that is a share (accuracy, AUC), otherwise
+            relative to the value of the source model.
+        max_size_bytes: The largest size of the model file; None for no limit.
+        max_latency_ms: The largest latency; None for no limit.
+        max_float_share: The largest share of the weights in layers kept in float, from 0 to 1.
+        device: The name of the device, or `host`.
+        profile: The device's profile; None for this host.
+        tier: The tier whose latencies are compared.
+        preference: Which of the accurate candidates to choose, by `latency` or by `size`.
+        time_limit_s: The time limit of the search in seconds; None for no limit.
+        keep_best: Whether to write the best candidate even if none meets the constraints.
+        bench: The options of the latency measurements.
     """
 
     max_drop: float = 0.01
@@ -55,7 +66,27 @@ class TuneOptions:
 
 @dataclass
 class TuningSession:
-    """One search under way; `tried` are its candidates, `folders` the artifacts of those that have one by now."""
+    """A running precision search.
+
+    Attributes:
+        context: The project and its workers.
+        source: The source model.
+        source_folder: The folder of the source model.
+        target: The target.
+        plans: The export plan by precision.
+        settings: The settings of the exports.
+        options: The options of the search.
+        constraints: The limits that candidates are judged by.
+        judge: The reference that candidates are compared with.
+        scratch: The scratch folder.
+        guest: The emulated device, if the emulated tier is compared.
+        deadline_s: The end of the search on the monotonic clock in seconds; None for no limit.
+        tried: The candidates so far.
+        folders: The folders of exported candidates, by recipe.
+        sensitivities: The sensitivity of each layer group, the largest gain first.
+        notes: The notes of the search.
+        stopped: Whether the time limit ended the search.
+    """
 
     context: Context
     source: SourceModel
@@ -77,52 +108,89 @@ class TuningSession:
 
     @property
     def step(self) -> str:
-        """`tune simple_cnn/keras tflite`."""
+        """The name of the step, such as `tune simple_cnn/keras tflite`."""
         return f"tune {self.source.name}/{self.source.kind} {self.target.name}"
 
     @property
     def late(self) -> bool:
-        """Whether the time is up; told once."""
+        """Whether the time limit is reached; a note is emitted the first time."""
         if self.deadline_s is not None and time.monotonic() >= self.deadline_s and not self.stopped:
             self.stopped = True
-            self.note("the time limit ended the search; what was not tried is not judged")
+            self.note("the time limit ended the search: the remaining candidates were not tried")
         return self.stopped
 
     def note(self, text: str, *, warning: bool = False) -> None:
-        """Tells something, and keeps it for the answer."""
+        """Emit a note and keep it for the result.
+
+        Args:
+            text: The note.
+            warning: Whether it is a warning.
+        """
         self.notes.append(text)
         self.context.emit(Noted(self.step, text, warning=warning))
 
-    def add(self, item: Candidate) -> Candidate:
-        """Keeps a candidate and tells it; what two recipes make alike stays one candidate."""
-        known = next((other for other in self.tried if other.sha256 == item.sha256), None)
-        if known is not None:
-            return known
-        self.tried.append(item)
-        detail = (
-            f"{format_bytes(item.size_bytes)}, {self.constraints.drop_name} {self.constraints.format_drop(item.drop)}"
-        )
-        self.context.emit(Finished(f"{self.step}: {item.recipe}", detail))
-        return item
+    def add(self, candidate: Candidate) -> Candidate:
+        """Add a candidate to those that were tried.
 
-    def progress(self, what: str, done: int, total: int) -> None:
-        """One more of a round of trials."""
+        Args:
+            candidate: The candidate.
+
+        Returns:
+            The candidate; the earlier one if another recipe already produced the same file.
+        """
+        duplicate = next((earlier for earlier in self.tried if earlier.sha256 == candidate.sha256), None)
+        if duplicate is not None:
+            return duplicate
+        self.tried.append(candidate)
+        drop = f"{self.constraints.drop_name} {self.constraints.format_drop(candidate.drop)}"
+        detail = f"{format_bytes(candidate.size_bytes)}, {drop}"
+        self.context.emit(Finished(f"{self.step}: {candidate.recipe}", detail))
+        return candidate
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Emit the progress of a phase of the search.
+
+        Args:
+            phase: The name of the phase.
+            done: The number of completed trials.
+            total: The number of all trials.
+        """
         if done == 0:
-            self.context.emit(Started(f"{self.step}: {what}"))
-        self.context.emit(Progress(f"{self.step}: {what}", done, total))
+            self.context.emit(Started(f"{self.step}: {phase}"))
+        self.context.emit(Progress(f"{self.step}: {phase}", done, total))
 
 
-def try_candidate(run: TuningSession, what: str, work: Callable[[], TrialResult]) -> TrialResult | None:
-    """A trial that may fail: it is told, and the others go on."""
+def try_candidate(run: TuningSession, label: str, work: Callable[[], TrialResult]) -> TrialResult | None:
+    """Run a trial that may fail.
+
+    Args:
+        run: The search.
+        label: The name of the trial, for the warning.
+        work: The trial.
+
+    Returns:
+        The result; None, with a warning, if the trial fails.
+    """
     try:
         return work()
     except (InputError, MissingDependency, StepError) as error:
-        run.note(f"{what} could not be made: {error}", warning=True)
+        run.note(f"{label} could not be converted: {error}", warning=True)
         return None
 
 
 def artifact_of(run: TuningSession, recipe: Recipe) -> Artifact:
-    """The recipe's artifact in the scratch folder, made once."""
+    """Export a recipe to the scratch folder on first use.
+
+    Args:
+        run: The search.
+        recipe: The recipe.
+
+    Returns:
+        The artifact.
+
+    Raises:
+        EdgekitError: The recipe cannot be exported.
+    """
     if recipe not in run.folders:
         (plan,) = export.with_recipe((run.plans[recipe.precision],), recipe)
         folder = run.scratch / f"{len(run.folders)}-{recipe.precision}"
@@ -132,7 +200,18 @@ def artifact_of(run: TuningSession, recipe: Recipe) -> Artifact:
 
 
 def run_artifact(run: TuningSession, artifact: Artifact) -> TrialResult:
-    """Run the artifact on the selection samples and judge its outputs."""
+    """Run an artifact on the golden and test samples in a worker.
+
+    Args:
+        run: The search.
+        artifact: The artifact.
+
+    Returns:
+        Its size and outputs.
+
+    Raises:
+        StepError: The process that runs the artifact fails.
+    """
     manifest = artifact.manifest
     return run.context.pool.call(
         trial_job.run_artifact,
@@ -143,7 +222,15 @@ def run_artifact(run: TuningSession, artifact: Artifact) -> TrialResult:
 
 
 def float_base(run: TuningSession, precision: str) -> FloatBase | None:
-    """The float file, by the first route that can make it."""
+    """Convert the float file that recipes start from, by the first route that works.
+
+    Args:
+        run: The search.
+        precision: The precision whose routes are tried.
+
+    Returns:
+        The float file; None, with a warning for each route, if no route works.
+    """
     plan = run.plans[precision]
     folder = Path(tempfile.mkdtemp(prefix="base-", dir=run.scratch))
     for route in plan.routes:
@@ -157,16 +244,24 @@ def float_base(run: TuningSession, precision: str) -> FloatBase | None:
                 listener=run.context.emit,
             )
         except (InputError, MissingDependency, StepError) as error:
-            run.note(f"{route} made no float file to start from: {error}", warning=True)
+            run.note(f"the float model could not be converted by {route}: {error}", warning=True)
     return None
 
 
 def trial_runner(run: TuningSession, base: FloatBase) -> Callable[[Recipe, int | None], TrialResult | None]:
-    """Return a function that quantizes the float file by a recipe and judges the result."""
-    folder, known = (Path(tempfile.mkdtemp(prefix=prefix, dir=run.scratch)) for prefix in ("trial-", "known-"))
+    """Return a function that quantizes the float file by a recipe and runs the result.
+
+    Args:
+        run: The search.
+        base: The float file.
+
+    Returns:
+        A function of a recipe and a number of test samples (None for all), as `Search` expects it.
+    """
+    folder, cache = (Path(tempfile.mkdtemp(prefix=prefix, dir=run.scratch)) for prefix in ("trial-", "cache-"))
 
     def attempt(recipe: Recipe, tests: int | None) -> TrialResult | None:
-        trial = Trial(base, recipe, str(run.source_folder), str(folder), str(known), tests)
+        trial = Trial(base, recipe, str(run.source_folder), str(folder), str(cache), tests)
         return try_candidate(
             run,
             str(recipe),
@@ -181,20 +276,28 @@ def trial_runner(run: TuningSession, base: FloatBase) -> Callable[[Recipe, int |
     return attempt
 
 
-def latency_of(run: TuningSession, item: Candidate) -> float | None:
-    """Of the search's tier; None where there is none, which is told."""
-    what = f"{item.recipe} on {run.options.device}"
-    run.context.emit(Started(f"{run.step}: measure {what}"))
+def latency_of(run: TuningSession, candidate: Candidate) -> float | None:
+    """Measure the latency of a candidate on the device of the search.
+
+    Args:
+        run: The search.
+        candidate: The candidate.
+
+    Returns:
+        The latency in ms of the tier of the search; None if it cannot be measured.
+    """
+    label = f"{candidate.recipe} on {run.options.device}"
+    run.context.emit(Started(f"{run.step}: measure {label}"))
     try:
-        artifact = artifact_of(run, item.recipe)
-        if artifact.manifest.sha256 != item.sha256:
-            run.note(f"{item.recipe}: the export made other bytes than the trial", warning=True)
+        artifact = artifact_of(run, candidate.recipe)
+        if artifact.manifest.sha256 != candidate.sha256:
+            run.note(f"{candidate.recipe}: the exported file differs from the one that was tried", warning=True)
         options = run.options
         emulated = None
         if run.guest is not None and emulates(artifact):
             emulated = emulate_one(run.context, artifact, run.guest, options.bench.prediction).emulated
-        measured = bench_one(run.context, artifact, options.device, options.profile, options.bench, emulated)
+        measurement = bench_one(run.context, artifact, options.device, options.profile, options.bench, emulated)
     except (InputError, StepError) as error:
-        run.note(f"{what} could not be measured: {error}", warning=True)
+        run.note(f"{label} could not be measured: {error}", warning=True)
         return None
-    return measured.latency_ms.get(run.options.tier)
+    return measurement.latency_ms.get(run.options.tier)

@@ -1,4 +1,4 @@
-"""What a precision search runs inside workers: the float file once, then one quantized file after another."""
+"""The worker jobs of a precision search: convert the float file once, then quantize and run one recipe at a time."""
 
 from __future__ import annotations
 
@@ -21,12 +21,19 @@ from edgekit.core.values.specs import Signature
 from edgekit.stages.conversion.convert_job import ConvertRequest, prepare_conversion
 from edgekit.workers.job import worker_job
 
+# Trials compare outputs, not latencies, so one thread suffices.
 THREADS = 1
 
 
 @dataclass(frozen=True)
 class FloatBase:
-    """A float file that recipes start from, the layers that they can name, and the source's signature."""
+    """The float file that recipes start from.
+
+    Attributes:
+        path: The file, absolute.
+        layers: The layers that recipes can name.
+        signature: The signature of the source model.
+    """
 
     path: str
     layers: tuple[QuantizableLayer, ...]
@@ -35,7 +42,16 @@ class FloatBase:
 
 @dataclass(frozen=True)
 class Trial:
-    """A recipe to try. `tests` is how many test samples to run, None all of them; folders are absolute."""
+    """A recipe to try.
+
+    Attributes:
+        base: The float file.
+        recipe: The recipe.
+        source_folder: The folder of the source model, absolute.
+        folder: The folder of the quantized file, absolute; it is overwritten by each trial.
+        known: The folder of intermediate results that trials share, absolute.
+        tests: The number of test samples to run; None for all.
+    """
 
     base: FloatBase
     recipe: Recipe
@@ -47,7 +63,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """A file and what it computes: outputs by name for the golden samples, and for test samples where there are any."""
+    """A quantized file and its outputs.
+
+    Attributes:
+        size_bytes: The size of the file.
+        sha256: The digest of the file.
+        golden: The outputs by name for the golden samples.
+        test: The outputs by name for the test samples; None if there are none.
+    """
 
     size_bytes: int
     sha256: str
@@ -55,22 +78,31 @@ class TrialResult:
     test: Mapping[str, Array] | None
 
 
-_read: dict[tuple[str, str], Samples] = {}
+# Hundreds of trials in one worker use the same samples, so each file is read once per process.
+_samples_cache: dict[tuple[str, str], Samples] = {}
 
 
-def _samples(folder: str, file: str) -> Samples | None:
-    """The source's samples, read once a worker: hundreds of trials look at them."""
+def _load_samples(folder: str, file: str) -> Samples | None:
+    """Return the samples in a file of the source model, or None if there is no such file."""
     key = (folder, file)
     if not Path(folder, file).is_file():
         return None
-    if key not in _read:
-        _read[key] = samples.load(Path(folder, file), "samples")
-    return _read[key]
+    if key not in _samples_cache:
+        _samples_cache[key] = samples.load(Path(folder, file), "samples")
+    return _samples_cache[key]
 
 
 @dataclass(frozen=True)
 class ArtifactRun:
-    """A file to run on the source's samples; `tests` is how many test samples, None for all. Paths are absolute."""
+    """A model file to run on the samples of the source model.
+
+    Attributes:
+        runtime: The name of the runtime.
+        path: The model file, absolute.
+        signature: The signature of the file.
+        source_folder: The folder of the source model, absolute.
+        tests: The number of test samples to run; None for all.
+    """
 
     runtime: str
     path: str
@@ -81,7 +113,14 @@ class ArtifactRun:
 
 @worker_job
 def make_float_base(request: ConvertRequest, _emit: Listener) -> FloatBase:
-    """Write the float file into the request's folder; in the environment of the source or the bridge."""
+    """Convert the float file; runs in the environment of the source or the bridge.
+
+    Args:
+        request: The conversion.
+
+    Returns:
+        The float file in the request's folder.
+    """
     target, loaded, job = prepare_conversion(request)
     path = target.float_base(loaded, job)
     return FloatBase(str(path), target.layers(path), loaded.signature)
@@ -89,30 +128,44 @@ def make_float_base(request: ConvertRequest, _emit: Listener) -> FloatBase:
 
 @worker_job
 def run_artifact(request: ArtifactRun, _emit: Listener) -> TrialResult:
-    """Run a file on the source's samples; in the environment of its runtime."""
+    """Run a file on the samples of the source model; runs in the environment of its runtime.
+
+    Args:
+        request: The file and the samples.
+
+    Returns:
+        Its size and outputs.
+    """
     path, source_folder, tests = Path(request.path), request.source_folder, request.tests
     session = RUNTIMES.load(request.runtime).open(path, threads=THREADS, signature=request.signature)
-    golden, test = _samples(source_folder, GOLDEN_FILE), _samples(source_folder, TEST_FILE)
-    assert golden is not None  # every source folder has some
-    found = None
+    golden, test = _load_samples(source_folder, GOLDEN_FILE), _load_samples(source_folder, TEST_FILE)
+    assert golden is not None  # every source folder has golden samples
+    test_outputs = None
     if test is not None and tests != 0:
-        found = session.infer(
-            batching.select_samples(load_source(Path(source_folder)).signature, test.inputs, 0, tests)
-        )
-    return TrialResult(path.stat().st_size, sha256_file(path), session.infer(golden.inputs), found)
+        signature = load_source(Path(source_folder)).signature
+        test_outputs = session.infer(batching.select_samples(signature, test.inputs, 0, tests))
+    return TrialResult(path.stat().st_size, sha256_file(path), session.infer(golden.inputs), test_outputs)
 
 
 @worker_job
 def run_trial(trial: Trial, emit: Listener) -> TrialResult:
-    """Make the file that a recipe describes and run it; in the environment of the target's runtime."""
+    """Quantize the float file by a recipe and run the result; runs in the environment of the target's runtime.
+
+    Args:
+        trial: The recipe and the float file.
+        emit: The listener for events.
+
+    Returns:
+        The size and outputs of the quantized file.
+    """
     recipe = trial.recipe
     target = TARGETS.load(recipe.target)
-    pool = _samples(trial.source_folder, CALIBRATION_FILE)
+    pool = _load_samples(trial.source_folder, CALIBRATION_FILE)
     signature = load_source(Path(trial.source_folder)).signature
-    chosen = None
+    calibration = None
     if recipe.precision in target.calibrated and pool is not None:
-        chosen = batching.select_samples(signature, pool.inputs, 0, recipe.calibration_samples)
-    job = ConversionRequest(recipe.precision, Path(trial.folder), chosen, recipe=recipe, known=Path(trial.known))
+        calibration = batching.select_samples(signature, pool.inputs, 0, recipe.calibration_samples)
+    job = ConversionRequest(recipe.precision, Path(trial.folder), calibration, recipe=recipe, known=Path(trial.known))
     converted = target.select(Path(trial.base.path), trial.base.signature, job)
     path = Path(trial.folder, converted.file)
     request = ArtifactRun(target.runtime, str(path), converted.signature, trial.source_folder, trial.tests)

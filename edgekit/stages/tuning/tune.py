@@ -1,9 +1,10 @@
-"""The tune stage: of everything that a target can make of a source, what meets the constraints best.
+"""The tune stage: finds the variant of a source model that best meets limits on accuracy, size and latency.
 
-Whole precisions first. Where a precision is small enough and not accurate enough: the way and the number of samples
-that its ranges are taken from, then single layers back in float (`_search.py`), then int16 activations in their place.
-Only what is small and accurate enough is measured. Everything is tried in a scratch folder (`_tuning.py`); the winner
-alone is put into the project, as the artifact that `edgekit export --recipe` would write.
+Whole precisions are tried first. If a precision is small enough but not accurate enough, the calibration method and
+the number of calibration samples are varied, then single layers are kept in float (`search.py`), then int16
+activations replace float where possible. Latency is measured only for candidates that are small and accurate enough.
+All candidates are written to a scratch folder (`session.py`). Only the winner is written to the project, as the
+artifact that `edgekit export --recipe` would write.
 """
 
 from __future__ import annotations
@@ -47,31 +48,47 @@ from edgekit.stages.validation.validate import own_tolerances, validate_one
 
 __all__ = ["TuneOptions", "tune"]
 
-_COUNTS = (50, export.DEFAULT_CALIBRATION_SAMPLES)
-_CLEAR_DB = 1.0
-_MEASURED = 8
-"""So many candidates are measured at most, the smallest ones."""
+# The numbers of calibration samples to try, in addition to all samples.
+_SAMPLE_COUNTS = (50, export.DEFAULT_CALIBRATION_SAMPLES)
+# A calibration is better than another one if it gains at least this much: smaller differences are chance.
+_CLEAR_GAIN_DB = 1.0
+# The largest number of candidates to measure, the smallest files first: a measurement takes seconds.
+_MAX_MEASURED = 8
 
 
 def tune(
     context: Context, model: str, kind: str, target: Target, settings: ExportSettings, options: TuneOptions
 ) -> tuple[Tuning, Artifact | None]:
-    """Searches, and writes the winner as an artifact of its own; a source that is not there is trained first.
+    """Search for the best variant and write it as an artifact; train the source model first if it is missing.
 
-    Raises InputError when nothing of the target can be made of the source, MissingDependency, StepError.
+    Args:
+        context: The project and its workers.
+        model: The name of the model.
+        kind: The kind of the source model, such as `keras`.
+        target: The target.
+        settings: The settings of the exports.
+        options: The options of the search.
+
+    Returns:
+        The result of the search, and the artifact that was written, or None.
+
+    Raises:
+        InputError: No variant of the target can be converted from the source model.
+        MissingDependency: A package or the emulation of the device is missing.
+        StepError: Training or the export of the winner fails.
     """
     started = time.monotonic()
     run = _prepare(context, model, kind, target, settings, options)
     for precision in run.plans:
-        if not run.tried or not run.late:  # there is something to choose from whatever the limit
-            _whole(run, precision)
+        if not run.tried or not run.late:  # at least one candidate, even with a very short time limit
+            _try_whole_precision(run, precision)
     if not run.tried:
-        raise InputError(f"{target.name} made nothing of {model}/{kind} that could be judged: {'; '.join(run.notes)}")
+        raise InputError(f"{model}/{kind} could not be converted to {target.name}: {'; '.join(run.notes)}")
     for precision in _refinement_order():
         if precision in run.plans and not run.late and _worth_refining(run, precision):
             _refine(run, precision)
     _measure(run)
-    winner = best((item for item in run.tried if item.meets(run.constraints)), options.preference)
+    winner = best((candidate for candidate in run.tried if candidate.meets(run.constraints)), options.preference)
     close = winner or nearest(run.tried, run.constraints)
     tuning = Tuning(
         model=model,
@@ -83,33 +100,44 @@ def tune(
         sensitivities=tuple(run.sensitivities),
         winner=winner,
         nearest=close,
-        judged_by=_judged_by(run),
+        judged_by=_criterion_text(run),
         device=options.device,
         tier=options.tier,
         stopped=run.stopped,
         seconds=time.monotonic() - started,
         notes=tuple(run.notes),
     )
-    return tuning, _write(run, close) if winner is not None or options.keep_best else None
+    return tuning, _write_artifact(run, close) if winner is not None or options.keep_best else None
 
 
 def measure_sensitivity(context: Context, artifact: Artifact) -> tuple[LayerSensitivity, ...]:
-    """Which layers of a quantized artifact contribute most to its output's error: each is put back into float alone.
+    """Measure how much each layer of a quantized artifact contributes to the error of its outputs.
 
-    It is made anew from its source for that, as `edgekit export` makes it. Raises InputError when its target keeps no
-    single layers in float, or its source is gone; MissingDependency, StepError.
+    The artifact is converted again from its source model, with each layer group in float in turn.
+
+    Args:
+        context: The project and its workers.
+        artifact: The quantized artifact.
+
+    Returns:
+        The sensitivities, the largest gain first.
+
+    Raises:
+        InputError: The target cannot keep single layers in float, or the source model is missing.
+        MissingDependency: A package of the source or the target is missing.
+        StepError: A worker fails.
     """
     manifest = artifact.manifest
     target = routes.load_target(manifest.target)
     if manifest.precision not in target.selective:
-        able = ", ".join(target.selective) or "no precision"
-        raise InputError(f"{manifest.variant}: {target.name} keeps single layers in float at {able}")
+        supported = ", ".join(target.selective) or "no precision"
+        raise InputError(f"{manifest.variant}: {target.name} keeps single layers in float at {supported}")
     count = (manifest.calibration or {}).get("samples")
     settings = ExportSettings(calibration_samples=count)
     run = _prepare(context, manifest.model, manifest.source["kind"], target, settings, TuneOptions())
     base = float_base(run, manifest.precision)
     if base is None:
-        raise InputError(f"{artifact.label}: its float32 twin could not be made: {'; '.join(run.notes)}")
+        raise InputError(f"{artifact.label}: its float32 counterpart could not be converted: {'; '.join(run.notes)}")
     attempt = trial_runner(run, base)
     search = Search(attempt, run.judge, run.constraints, base.layers, run.progress, run.note)
     return tuple(search.measure_sensitivity(Recipe(target.name, manifest.precision)))
@@ -121,22 +149,26 @@ def _prepare(
     guest = None
     if options.tier == "emulated" and options.profile is not None:
         guest = emulator.open_guest(options.device, options.profile)
-    chosen = [(Variant(target.name, precision), found) for precision, found in _reached(kind, target, options)]
-    if not chosen:
-        raise InputError(f"{options.device} runs nothing that {target.name} makes of {kind} models")
-    plans = [ExportPlan(model, kind, variant, found) for variant, found in chosen]
-    there = export.train_missing(context, plans)
-    if not there:
+    plans = [
+        ExportPlan(model, kind, Variant(target.name, precision), precision_routes)
+        for precision, precision_routes in _supported_routes(kind, target, options)
+    ]
+    if not plans:
+        raise InputError(f"{options.device} runs no precision of {target.name} that {kind} models convert to")
+    trained = export.train_missing(context, plans)
+    if not trained:
         raise InputError(f"{model}/{kind} could not be trained")
-    there = export.feasible_plans(context, there, settings, targets_named=False)
+    feasible = export.feasible_plans(context, trained, settings, targets_named=False)
     folder = context.project.source_folder(model, kind)
     source = load_source(folder)
     golden = samples.load(folder / GOLDEN_FILE, "golden samples")
     test = samples.load(folder / TEST_FILE, "test samples") if (folder / TEST_FILE).is_file() else None
 
     def tolerances(precision: str) -> dict[str, object]:
-        own = own_tolerances(context, model, precision)
-        return {name: tolerances_for_precision(precision, own, source.rounding.get(name)) for name in golden.outputs}
+        of_model = own_tolerances(context, model, precision)
+        return {
+            name: tolerances_for_precision(precision, of_model, source.rounding.get(name)) for name in golden.outputs
+        }
 
     judge = Judge(source, golden, test, tolerances)  # type: ignore[arg-type]
     limit = options.time_limit_s
@@ -145,7 +177,7 @@ def _prepare(
         source,
         folder,
         target,
-        {item.variant.precision: item for item in there},
+        {plan.variant.precision: plan for plan in feasible},
         settings,
         options,
         _constraints(judge, options),
@@ -156,14 +188,16 @@ def _prepare(
     )
 
 
-def _reached(kind: str, target: Target, options: TuneOptions) -> Iterable[tuple[str, tuple[Route, ...]]]:
+def _supported_routes(kind: str, target: Target, options: TuneOptions) -> Iterable[tuple[str, tuple[Route, ...]]]:
+    """Yield the precisions that the device runs, with their routes."""
     profile = options.profile
-    for precision, found in routes.routes_by_precision(kind, target, routes.edges()).items():
+    for precision, precision_routes in routes.routes_by_precision(kind, target, routes.edges()).items():
         if profile is None or not profile.refuses(target.name, precision):
-            yield precision, found
+            yield precision, precision_routes
 
 
 def _constraints(judge: Judge, options: TuneOptions) -> Constraints:
+    """Return the limits, with the drop in the unit of the task metric or else as the relative error of the outputs."""
     limits = Constraints(
         options.max_drop,
         max_size_bytes=options.max_size_bytes,
@@ -182,7 +216,8 @@ def _constraints(judge: Judge, options: TuneOptions) -> Constraints:
     return replace(limits, max_drop=options.max_drop * value, drop_factor=1.0, drop_unit="")
 
 
-def _judged_by(run: TuningSession) -> str:
+def _criterion_text(run: TuningSession) -> str:
+    """Return what candidates are judged by and on which samples."""
     if run.judge.labelled and run.judge.test is not None:
         return f"{run.source.metric} on {run.judge.test.count} test samples"
     return (
@@ -191,8 +226,8 @@ def _judged_by(run: TuningSession) -> str:
     )
 
 
-def _whole(run: TuningSession, precision: str) -> None:
-    """The variant as every export makes it, but with its recipe beside it."""
+def _try_whole_precision(run: TuningSession, precision: str) -> None:
+    """Try a precision with the default recipe, as a plain export does."""
     recipe = Recipe(run.target.name, precision)
     outcome = try_candidate(run, str(recipe), lambda: run_artifact(run, artifact_of(run, recipe)))
     if outcome is not None:
@@ -200,25 +235,28 @@ def _whole(run: TuningSession, precision: str) -> None:
 
 
 def _refinement_order() -> list[str]:
-    """Return the precisions of which single layers are kept in float, in the order in which they are tried."""
-    ranks = {item.name: item.refine_rank for item in precisions() if item.refine_rank is not None}
+    """Return the precisions that are refined by layers in float, in the order in which they are tried."""
+    ranks = {precision.name: precision.refine_rank for precision in precisions() if precision.refine_rank is not None}
     return sorted(ranks, key=lambda name: ranks[name])
 
 
 def _worth_refining(run: TuningSession, precision: str) -> bool:
-    """Whether keeping layers in float can help: the whole precision is not accurate, but not too large either, and
-    there is nothing yet that is both."""
+    """Return whether layers in float can help.
+
+    They can if the whole precision is small but not accurate enough, and no candidate yet is both. The first precision
+    of the refinement order is refined in any case, since it has the smallest files.
+    """
     limit = run.constraints.max_size_bytes
-    small = [item for item in run.tried if limit is None or item.size_bytes <= limit]
-    own = next((item for item in run.tried if item.recipe == Recipe(run.target.name, precision)), None)
-    if own is None or own.accurate(run.constraints) or own not in small:
+    small = [candidate for candidate in run.tried if limit is None or candidate.size_bytes <= limit]
+    whole = next((entry for entry in run.tried if entry.recipe == Recipe(run.target.name, precision)), None)
+    if whole is None or whole.accurate(run.constraints) or whole not in small:
         return False
     if precision not in run.target.selective:
         run.note(
             f"{run.target.name} keeps no single layers in float at {precision}: only whole precisions are compared"
         )
         return False
-    return precision == _refinement_order()[0] or not any(item.accurate(run.constraints) for item in small)
+    return precision == _refinement_order()[0] or not any(entry.accurate(run.constraints) for entry in small)
 
 
 def _refine(run: TuningSession, precision: str) -> None:
@@ -227,91 +265,95 @@ def _refine(run: TuningSession, precision: str) -> None:
         return
     attempt = trial_runner(run, base)
     search = Search(attempt, run.judge, run.constraints, base.layers, run.progress, run.note, run.deadline_s)
-    start = _calibrated(run, search, precision)
+    start = _best_calibration(run, search, precision)
     if start is None or start.accurate(run.constraints):
         return
-    grown = [run.add(item) for item in search.grow(start.recipe)]
+    grown = [run.add(candidate) for candidate in search.grow(start.recipe)]
     run.sensitivities = run.sensitivities or search.sensitivities
     if not grown:
         return
-    chosen = _recalibrated(run, search, grown[-1])
-    if chosen.accurate(run.constraints):
-        chosen = run.add(search.prune(chosen))
-    narrowed = search.narrow(chosen) if precision == "int8" else None
+    refined = _recalibrate(run, search, grown[-1])
+    if refined.accurate(run.constraints):
+        refined = run.add(search.prune(refined))
+    narrowed = search.narrow(refined) if precision == "int8" else None
     if narrowed is not None:
         run.add(narrowed)
 
 
-def _recalibrated(run: TuningSession, search: Search, item: Candidate) -> Candidate:
-    """The candidate with the way of taking ranges that serves it best: what helped while the worst layers were
-    quantized need not help without them."""
-    found = [item]
-    for method in run.target.calibrations if item.recipe.calibration else ():
-        other = None
-        if method != item.recipe.calibration and not run.late:
-            other = search.candidate(replace(item.recipe, calibration=method))
-        if other is not None:
-            found.append(run.add(other))
-    return max(
-        found, key=lambda one: (one.accurate(run.constraints), _sqnr(one) - (_CLEAR_DB if one is not item else 0))
-    )
+def _recalibrate(run: TuningSession, search: Search, candidate: Candidate) -> Candidate:
+    """Try the other calibration methods again: with the worst layers in float, another one may be the best."""
+    candidates = [candidate]
+    for method in run.target.calibrations if candidate.recipe.calibration else ():
+        alternative = None
+        if method != candidate.recipe.calibration and not run.late:
+            alternative = search.candidate(replace(candidate.recipe, calibration=method))
+        if alternative is not None:
+            candidates.append(run.add(alternative))
+
+    def rank(entry: Candidate) -> tuple[bool, float]:
+        handicap_db = _CLEAR_GAIN_DB if entry is not candidate else 0
+        return entry.accurate(run.constraints), _sqnr_db(entry) - handicap_db
+
+    return max(candidates, key=rank)
 
 
-def _calibrated(run: TuningSession, search: Search, precision: str) -> Candidate | None:
-    """The precision with the ranges that serve it best on the golden samples, by way of taking them and by number."""
+def _best_calibration(run: TuningSession, search: Search, precision: str) -> Candidate | None:
+    """Return the candidate with the best calibration method and number of samples, by SQNR on the golden samples."""
     recipe = Recipe(run.target.name, precision)
     if precision not in run.target.calibrated:
-        return next((item for item in run.tried if item.recipe == recipe), None)
+        return next((candidate for candidate in run.tried if candidate.recipe == recipe), None)
     pool = samples.load(run.source_folder / CALIBRATION_FILE, "calibration samples")
-    usual = min(export.DEFAULT_CALIBRATION_SAMPLES, pool.count)
-    found: list[Candidate] = []
+    default_count = min(export.DEFAULT_CALIBRATION_SAMPLES, pool.count)
+    candidates: list[Candidate] = []
 
-    def look(method: Calibration, count: int) -> None:
-        item = None if run.late else search.candidate(replace(recipe, calibration=method, calibration_samples=count))
-        if item is not None:
-            run.add(item)
-            found.append(item)  # also where a whole precision is the same file
+    def try_calibration(method: Calibration, count: int) -> None:
+        calibrated = replace(recipe, calibration=method, calibration_samples=count)
+        candidate = None if run.late else search.candidate(calibrated)
+        if candidate is not None:
+            run.add(candidate)
+            candidates.append(candidate)  # even if a whole precision produced the same file: the recipe matters here
 
     for method in run.target.calibrations:
-        look(method, usual)
-    if not found:
+        try_calibration(method, default_count)
+    if not candidates:
         return None
-    chosen = _clearly_best(found)
-    for count in sorted({min(count, pool.count) for count in (*_COUNTS, pool.count)} - {usual}):
-        look(chosen.recipe.calibration or "minmax", count)
-    same = [item for item in found if item.recipe.calibration == chosen.recipe.calibration]
-    return _clearly_best([chosen, *same])
+    best_method = _clearly_best(candidates)
+    for count in sorted({min(count, pool.count) for count in (*_SAMPLE_COUNTS, pool.count)} - {default_count}):
+        try_calibration(best_method.recipe.calibration or "minmax", count)
+    same_method = [entry for entry in candidates if entry.recipe.calibration == best_method.recipe.calibration]
+    return _clearly_best([best_method, *same_method])
 
 
-def _clearly_best(found: Sequence[Candidate]) -> Candidate:
-    """The one with the least noise, or the first where that is not clearly less: in a broken network it is luck."""
-    best_one = max(found, key=_sqnr)
-    return best_one if _sqnr(best_one) > _sqnr(found[0]) + _CLEAR_DB else found[0]
+def _clearly_best(candidates: Sequence[Candidate]) -> Candidate:
+    """Return the candidate with the highest SQNR, or the first one if the difference is small enough to be chance."""
+    highest = max(candidates, key=_sqnr_db)
+    return highest if _sqnr_db(highest) > _sqnr_db(candidates[0]) + _CLEAR_GAIN_DB else candidates[0]
 
 
-def _sqnr(item: Candidate) -> float:
-    return float("inf") if item.sqnr_db is None else item.sqnr_db
+def _sqnr_db(candidate: Candidate) -> float:
+    return float("inf") if candidate.sqnr_db is None else candidate.sqnr_db
 
 
 def _measure(run: TuningSession) -> None:
-    """Latencies of what meets all other constraints, where they decide anything; the smallest first."""
+    """Measure the candidates that meet all other limits, the smallest first, if latency matters for the choice."""
     if run.options.preference != "latency" and run.options.max_latency_ms is None and run.options.device == HOST:
         return
-    others = replace(run.constraints, max_latency_ms=None)
-    able = sorted((item for item in run.tried if item.meets(others)), key=lambda item: item.size_bytes)
-    if len(able) > _MEASURED:
-        run.note(f"only the {_MEASURED} smallest of {len(able)} candidates that are accurate enough were measured")
-    for item in able[:_MEASURED]:
-        latency = latency_of(run, item)
-        run.tried[run.tried.index(item)] = replace(item, latency_ms=latency)
+    without_latency = replace(run.constraints, max_latency_ms=None)
+    eligible = [candidate for candidate in run.tried if candidate.meets(without_latency)]
+    eligible.sort(key=lambda candidate: candidate.size_bytes)
+    if len(eligible) > _MAX_MEASURED:
+        run.note(f"measured only the {_MAX_MEASURED} smallest of {len(eligible)} candidates that meet the other limits")
+    for candidate in eligible[:_MAX_MEASURED]:
+        latency = latency_of(run, candidate)
+        run.tried[run.tried.index(candidate)] = replace(candidate, latency_ms=latency)
 
 
-def _write(run: TuningSession, item: Candidate) -> Artifact:
-    """Puts the candidate's artifact into the project, and validates it there."""
-    made = artifact_of(run, item.recipe)
-    final = run.context.project.artifact_folder(run.source.name, run.source.kind, item.recipe.variant.slug)
+def _write_artifact(run: TuningSession, candidate: Candidate) -> Artifact:
+    """Write a candidate's artifact to the project and validate it there."""
+    scratch = artifact_of(run, candidate.recipe)
+    final = run.context.project.artifact_folder(run.source.name, run.source.kind, candidate.recipe.variant.slug)
     with staged_folder(final) as staging:
-        shutil.copytree(made.folder, staging, dirs_exist_ok=True)
+        shutil.copytree(scratch.folder, staging, dirs_exist_ok=True)
     artifact = load_artifact(final)
     validate_one(run.context, artifact)
     return artifact

@@ -1,4 +1,4 @@
-"""The search for layers to blame, on networks whose noise is known: no framework, no conversion."""
+"""Tests of the search for layers to keep in float, on simulated networks whose noise is known."""
 
 import math
 
@@ -21,7 +21,7 @@ START = Recipe("tflite", "int8")
 
 
 def chain(*weights, operator="CONV", int16=False):
-    """Layers a, b, c … one after another."""
+    """Return layers a, b, c, ... in sequence."""
     names = "abcdefgh"[: len(weights)]
     return tuple(
         QuantizableLayer(name, operator, name, (f"t{index}",), (f"t{index + 1}",), weight, int16)
@@ -30,7 +30,7 @@ def chain(*weights, operator="CONV", int16=False):
 
 
 class Network:
-    """Every broken set of layers adds its noise to the output while one of them is quantized, up to a ceiling."""
+    """A network in which each set of sensitive layers adds noise while one of them is quantized, up to a ceiling."""
 
     def __init__(self, layers, noises, ceiling=math.inf):
         self.layers = layers
@@ -59,29 +59,29 @@ class Network:
         return Search(self.attempt, judge, constraints, self.layers, lambda *_: None, self.notes.append)
 
 
-def floats(items):
-    return [item.recipe.float_layers for item in items]
+def floats(candidates):
+    return [candidate.recipe.float_layers for candidate in candidates]
 
 
-def test_units_are_layers_and_the_neighbours_of_each_tensor():
-    assert [unit.names for unit in layer_groups(chain(1, 2, 3))] == [("a",), ("b",), ("c",), ("a", "b"), ("b", "c")]
-    assert [unit.weights for unit in layer_groups(chain(1, 2, 3))] == [1, 2, 3, 3, 5]
+def test_groups_are_layers_and_the_neighbours_of_each_tensor():
+    assert [group.names for group in layer_groups(chain(1, 2, 3))] == [("a",), ("b",), ("c",), ("a", "b"), ("b", "c")]
+    assert [group.weights for group in layer_groups(chain(1, 2, 3))] == [1, 2, 3, 3, 5]
 
 
-def test_what_only_passes_a_tensor_on_joins_its_neighbours():
-    assert [unit.names for unit in layer_groups(chain(1, 0, 0, 2))][4:] == [("a", "b", "c", "d")]
+def test_a_group_extends_beyond_pass_through_layers():
+    assert [group.names for group in layer_groups(chain(1, 0, 0, 2))][4:] == [("a", "b", "c", "d")]
 
 
 def test_an_addition_ends_the_chain():
     first, second = chain(1, 1)
     add = QuantizableLayer("add", "ADD", "add", ("t1", "t2"), ("t3",), 0)
     last = QuantizableLayer("last", "CONV", "last", ("t3",), ("t4",), 1)
-    groups = {unit.names for unit in layer_groups((first, second, add, last))}
+    groups = {group.names for group in layer_groups((first, second, add, last))}
     assert {("a", "b", "add"), ("b", "add"), ("add", "last")} <= groups
     assert not any({"a", "last"} <= set(group) for group in groups)
 
 
-def test_the_one_tensor_to_blame_is_found_and_nothing_else_is_kept():
+def test_the_one_sensitive_tensor_is_found_and_no_other_layer_is_kept():
     network = Network(chain(10, 10, 10, 10, 10), [("bc", 1.0), ("e", 1e-4)])
     search = network.search()
     grown = search.grow(START)
@@ -91,40 +91,43 @@ def test_the_one_tensor_to_blame_is_found_and_nothing_else_is_kept():
     assert search.sensitivities[0].gain_db == pytest.approx(40, abs=1)
 
 
-def test_several_are_put_back_by_the_noise_that_they_take_away():
+def test_several_groups_are_kept_in_float_in_the_order_of_the_noise_that_they_remove():
     network = Network(chain(*[10] * 8), [("ab", 0.2), ("e", 1.0), ("g", 0.05)])
     search = network.search()
     grown = search.grow(START)
     assert floats(grown) == [("e",), ("a", "b", "e"), ("a", "b", "e", "g")]
-    assert [item.accurate(search.constraints) for item in grown] == [False, False, True]
+    assert [candidate.accurate(search.constraints) for candidate in grown] == [False, False, True]
 
 
-def test_layers_that_drown_one_another_out_are_looked_at_alone():
+def test_layers_whose_noise_hides_that_of_others_are_measured_alone():
     network = Network(chain(*[10] * 6), [("b", 40.0), ("e", 40.0)], ceiling=20.0)
     search = network.search()
     grown = search.grow(START)
     assert grown[-1].accurate(search.constraints)
     assert set(grown[-1].recipe.float_layers) >= {"b", "e"}
     assert search.prune(grown[-1]).recipe.float_layers == ("b", "e")
-    alone = {item.unit.names: item.alone_db for item in search.sensitivities}
+    alone = {sensitivity.unit.names: sensitivity.alone_db for sensitivity in search.sensitivities}
     assert alone["b",] < 0 < 60 < alone["a",]
 
 
-def test_a_layer_that_is_too_heavy_to_stay_in_float_is_told():
+def test_a_layer_with_too_many_weights_for_float_is_noted():
     network = Network(chain(10, 90), [("b", 1.0)])
     search = network.search(max_float_share=0.25)
     assert all("b" not in kept for kept in floats(search.grow(START)))
-    assert network.notes == ["b would gain too, but holds 90% of the weights: more than --max-float 25%"]
+    assert network.notes == [
+        "b would also reduce the error in float, but holds 90% of the weights: more than --max-float 25%"
+    ]
 
 
-def test_what_gains_nothing_is_pruned():
+def test_layers_that_gain_nothing_are_pruned():
     network = Network(chain(10, 10, 10), [("b", 1.0)])
     search = network.search()
-    (start,) = [item for item in [search.candidate(Recipe("tflite", "int8", ("a", "b", "c")))] if item]
+    start = search.candidate(Recipe("tflite", "int8", ("a", "b", "c")))
+    assert start
     assert search.prune(start).recipe.float_layers == ("b",)
 
 
-def test_int16_takes_the_place_of_float_where_it_does():
+def test_int16_replaces_float_where_it_is_accurate_enough():
     network = Network(chain(10, 10, 10, int16=True), [("b", 1.0)])
     search = network.search()
     (accurate,) = search.grow(START)
@@ -133,7 +136,7 @@ def test_int16_takes_the_place_of_float_where_it_does():
     assert Network(chain(10, 10, 10), [("b", 1.0)]).search().narrow(accurate) is None
 
 
-def test_a_deadline_ends_it_with_what_there_is():
+def test_a_deadline_ends_the_search_with_the_candidates_so_far():
     network = Network(chain(10, 10), [("a", 1.0)])
     search = network.search()
     search.deadline_s = 0.0
@@ -141,18 +144,18 @@ def test_a_deadline_ends_it_with_what_there_is():
     assert len(network.tried) == 1
 
 
-def test_trials_that_fail_are_no_candidates():
+def test_trials_that_fail_are_not_candidates():
     network = Network(chain(10, 10), [("a", 1.0)])
     search = network.search()
-    whole = search.attempt
-    search.attempt = lambda recipe, tests: None if "a" in recipe.float_layers else whole(recipe, tests)
+    attempt = search.attempt
+    search.attempt = lambda recipe, tests: None if "a" in recipe.float_layers else attempt(recipe, tests)
     assert not any("a" in kept for kept in floats(search.grow(START)))
 
 
-def test_outputs_that_are_not_finite_are_the_worst_there_is():
+def test_outputs_that_are_not_finite_have_the_worst_sqnr():
     search = Network(chain(10), []).search()
     outcome = TrialResult(1, "s", {"y": np.full_like(REFERENCE, np.nan)}, None)
     assert search.judge.sqnr_db(outcome) == -math.inf
-    item = search.judge.candidate(START, outcome)
-    assert item.breaks(search.constraints) == ("drop", "outputs")
-    assert "NaN" in item.failures[0]
+    candidate = search.judge.candidate(START, outcome)
+    assert candidate.breaks(search.constraints) == ("drop", "outputs")
+    assert "NaN" in candidate.failures[0]
