@@ -327,7 +327,7 @@ def test_a_folder_that_cannot_be_made(root: Path) -> None:
 def test_a_database_without_its_packages_is_exit_3(root: Path) -> None:
     answer = call("report", "--root", root, "--mlflow", f"sqlite:///{root.parent}/x.db")
     assert answer.code == 3
-    assert "MLflow in a database (sqlite) needs all of MLflow; install it with: pip install mlflow" in answer.err
+    assert "MLflow in a database (sqlite) needs the full MLflow package; run: pip install mlflow" in answer.err
 
 
 def test_without_mlflow_it_is_exit_3_with_the_pip_command(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""What talks to MLflow, in a worker of its own: it imports much, and retries for minutes unless it is told not to."""
+"""The worker jobs that call MLflow: it imports many packages and by default retries for minutes."""
 
 from __future__ import annotations
 
@@ -32,32 +32,39 @@ from edgekit.stages.tracking.settings import (
 from edgekit.workers.environment import Environment
 from edgekit.workers.job import worker_job
 
+# Tags of a run: the digest of its content, whether its model files and its page are logged.
 DIGEST, MODEL_FILES, PAGE = "edgekit.digest", "edgekit.model_files", "edgekit.page"
+# The tag with host and process that writes the run, by which an interrupted run is recognized.
 _WRITER = "edgekit.writer"
+# MLflow's own tag for nested runs.
 _PARENT = "mlflow.parentRunId"
-_CONNECT_S = 5.0
-_DATA_DIGEST = 36  # characters that MLflow has room for
-_METRICS_AT_ONCE, _PARAMS_AT_ONCE = 800, 100
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-"""Nobody asked MLflow to tell its makers what it is used for."""
+# The time-out of the connection test in seconds; MLflow's own retries would take minutes.
+_CONNECT_TIMEOUT_S = 5.0
+# MLflow limits the digest of a data set to 36 characters.
+_DATASET_DIGEST_CHARS = 36
+# MLflow limits a batch to 1000 entries in total and 100 parameters.
+_METRICS_PER_BATCH, _PARAMS_PER_BATCH = 800, 100
+# MLflow's usage reports are disabled, whatever the user's environment says.
+_NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+# Defaults that the user's environment overrides.
 _DEFAULTS = {
-    "MLFLOW_ALLOW_FILE_STORE": "true",  # MLflow 3 refuses folders, which it no longer extends, unless it is told to
+    "MLFLOW_ALLOW_FILE_STORE": "true",  # MLflow 3 rejects folders without this
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "GIT_PYTHON_REFRESH": "quiet",  # git need not be installed
+    "GIT_PYTHON_REFRESH": "quiet",  # no warning where git is not installed
 }
 
 
 def environment() -> Environment:
-    """The worker's: what the user set goes before edgekit's own choice."""
-    return Environment.of({name: os.environ.get(name, value) for name, value in _DEFAULTS.items()} | _QUIET)
+    """Return the environment of the worker, in which the user's variables override edgekit's defaults."""
+    return Environment.of({name: os.environ.get(name, value) for name, value in _DEFAULTS.items()} | _NO_TELEMETRY)
 
 
 @dataclass(frozen=True)
 class ExperimentRequest:
-    """An experiment by name, at a tracking URI."""
+    """A request for an experiment by name, at a tracking URI."""
 
     uri: str
     experiment: str
@@ -65,7 +72,15 @@ class ExperimentRequest:
 
 @dataclass(frozen=True)
 class WriteRequest:
-    """A run to log into an experiment; `existing` is the incomplete run that it completes, or None."""
+    """A run to log into an experiment.
+
+    Attributes:
+        uri: The tracking URI.
+        experiment_id: The id of the experiment.
+        run: The content of the run.
+        identity: The identity of the run.
+        existing: The incomplete run to complete, or None.
+    """
 
     uri: str
     experiment_id: str
@@ -76,7 +91,7 @@ class WriteRequest:
 
 @dataclass(frozen=True)
 class MoveRequest:
-    """A run to put below another one."""
+    """A run to move below another parent run."""
 
     uri: str
     run_id: str
@@ -85,7 +100,13 @@ class MoveRequest:
 
 @dataclass(frozen=True)
 class PageRequest:
-    """Texts by file name to log with a run: the pages made from the runs below it."""
+    """Pages to log with a run.
+
+    Attributes:
+        uri: The tracking URI.
+        run_id: The id of the run.
+        texts: The pages by file name.
+    """
 
     uri: str
     run_id: str
@@ -94,61 +115,79 @@ class PageRequest:
 
 @worker_job
 def read_experiment(request: ExperimentRequest, _emit: Listener) -> ExperimentState:
-    """Return the experiment, created where there is none, and edgekit's runs in it.
+    """Read an experiment and edgekit's runs in it; create the experiment if it does not exist.
 
-    Raises InputError for a URI that MLflow does not take, MissingDependency for a database without its packages, and
-    StepFailed where nobody answers or the store refuses.
+    Args:
+        request: The experiment.
+
+    Returns:
+        The experiment and its runs.
+
+    Raises:
+        InputError: MLflow does not accept the URI, or the experiment was deleted.
+        MissingDependency: A package for databases is missing.
+        StepFailed: The server cannot be reached, or the store fails.
     """
     uri, experiment = request.uri, request.experiment
     _check_packages(uri)
     _check_server(uri)
-    client = _client(uri)
-    with _told(uri):
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+    client = _open_client(uri)
+    with _map_errors(uri):
+        entry = client.get_experiment_by_name(experiment)
+        if entry is None:
             return ExperimentState(client.create_experiment(experiment), {})
-        if found.lifecycle_stage != "active":
+        if entry.lifecycle_stage != "active":
             raise InputError(
-                f"the experiment '{experiment}' was deleted in MLflow at {display_uri(uri)}:"
-                " restore it, or name another one"
+                f"the experiment '{experiment}' was deleted in MLflow at {display_uri(uri)};"
+                " restore it or choose another name"
             )
         if uri.startswith("file:"):
-            _sweep(Path(display_uri(uri)) / found.experiment_id)
-        return ExperimentState(found.experiment_id, dict(_runs(client, found.experiment_id)))
+            _remove_interrupted_runs(Path(display_uri(uri)) / entry.experiment_id)
+        return ExperimentState(entry.experiment_id, dict(_existing_runs(client, entry.experiment_id)))
 
 
-def _sweep(folder: Path) -> None:
-    """Removes runs whose process was killed while it wrote them: an empty file among theirs stops MLflow's search."""
-    for mark in folder.glob(f"*/tags/{DIGEST}"):
-        writer = mark.with_name(_WRITER)
-        if mark.with_name(MODEL_FILES).exists() or not writer.is_file():
-            continue  # MODEL_FILES is written last
+def _remove_interrupted_runs(folder: Path) -> None:
+    """Remove runs whose process was killed while writing: MLflow's search fails at an empty file among theirs."""
+    for digest_tag in folder.glob(f"*/tags/{DIGEST}"):
+        writer = digest_tag.with_name(_WRITER)
+        if digest_tag.with_name(MODEL_FILES).exists() or not writer.is_file():
+            continue  # complete, since MODEL_FILES is written last, or not ours
         host, _, process = writer.read_text().rpartition(" ")
         if host == socket.gethostname() and process.isdigit() and not alive(int(process)):
-            shutil.rmtree(mark.parents[1])
+            shutil.rmtree(digest_tag.parents[1])
 
 
 @worker_job
 def write_run(request: WriteRequest, _emit: Listener) -> str:
-    """Log a run, or complete the existing one, and return its id. Raises StepFailed where the store refuses."""
-    uri, run, marks, seen = request.uri, request.run, request.identity, request.existing
-    client = _client(uri)
+    """Log a run, or complete the existing one.
+
+    Args:
+        request: The run.
+
+    Returns:
+        The id of the run.
+
+    Raises:
+        StepFailed: The store fails.
+    """
+    uri, run, identity, existing = request.uri, request.run, request.identity, request.existing
+    client = _open_client(uri)
     writer = f"{socket.gethostname()} {os.getpid()}"
-    tags = {_WRITER: writer, DIGEST: marks.digest, **run.tags, **run.labels}
-    if marks.parent:
-        tags[_PARENT] = marks.parent
-    with _told(uri):
-        if seen is None:
+    tags = {_WRITER: writer, DIGEST: identity.digest, **run.tags, **run.labels}
+    if identity.parent:
+        tags[_PARENT] = identity.parent
+    with _map_errors(uri):
+        if existing is None:
             run_id: str = client.create_run(request.experiment_id, tags=tags, run_name=run.name).info.run_id
         else:
-            run_id = seen.run_id
+            run_id = existing.run_id
         try:
-            _log(client, run_id, run, () if seen is None else _points(client, run_id))
-            for path in (*run.files, *(run.model_files if marks.model_files else ())):
+            _log_content(client, run_id, run, () if existing is None else _logged_points(client, run_id))
+            for path in (*run.files, *(run.model_files if identity.model_files else ())):
                 client.log_artifact(run_id, str(path), run.folder)
-            client.set_tag(run_id, MODEL_FILES, "yes" if marks.model_files else "no")
+            client.set_tag(run_id, MODEL_FILES, "yes" if identity.model_files else "no")
         except BaseException:
-            with contextlib.suppress(Exception):  # the next time completes it, whatever MLflow calls it till then
+            with contextlib.suppress(Exception):  # the status is for the user; the next command completes the run
                 client.set_terminated(run_id, "FAILED")
             raise
         client.set_terminated(run_id, "FINISHED")
@@ -157,43 +196,57 @@ def write_run(request: WriteRequest, _emit: Listener) -> str:
 
 @worker_job
 def move_run(request: MoveRequest, _emit: Listener) -> None:
-    """Put a run below another one."""
-    client = _client(request.uri)
-    with _told(request.uri):
+    """Move a run below another parent run.
+
+    Args:
+        request: The run and its new parent.
+
+    Raises:
+        StepFailed: The store fails.
+    """
+    client = _open_client(request.uri)
+    with _map_errors(request.uri):
         client.set_tag(request.run_id, _PARENT, request.parent)
 
 
 @worker_job
 def show_page(request: PageRequest, _emit: Listener) -> None:
-    """Log the pages of a run."""
-    client = _client(request.uri)
-    with _told(request.uri):
+    """Log the pages of a run.
+
+    Args:
+        request: The run and the pages.
+
+    Raises:
+        StepFailed: The store fails.
+    """
+    client = _open_client(request.uri)
+    with _map_errors(request.uri):
         for name, text in request.texts.items():
             client.log_text(request.run_id, text, name)
         client.set_tag(request.run_id, PAGE, "yes" if request.texts else "no")
 
 
-def _client(uri: str) -> Any:
+def _open_client(uri: str) -> Any:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    with _told(uri):
+    with _map_errors(uri):
         try:
             return MlflowClient(uri)
         except MlflowException as error:
-            raise InputError(f"MLflow does not take {display_uri(uri)}: {_sentence(error, uri)}") from None
+            raise InputError(f"MLflow rejects the URI {display_uri(uri)}: {_first_line(error, uri)}") from None
 
 
 def _check_packages(uri: str) -> None:
     scheme = urlsplit(uri).scheme.partition("+")[0]
     if scheme in DATABASES and not (find_spec("sqlalchemy") and find_spec("alembic")):
         raise MissingDependency(
-            f"MLflow in a database ({scheme}) needs all of MLflow; install it with: pip install mlflow"
+            f"MLflow in a database ({scheme}) needs the full MLflow package; run: pip install mlflow"
         )
 
 
 def _check_server(uri: str) -> None:
-    """Finds out in seconds that nobody is there; behind a proxy only a request can tell."""
+    """Raise an error within seconds if a server cannot be reached; behind a proxy only a request can find out."""
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https") or parts.hostname is None:
         return
@@ -201,7 +254,7 @@ def _check_server(uri: str) -> None:
         return
     try:
         socket.create_connection(
-            (parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]), _CONNECT_S
+            (parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]), _CONNECT_TIMEOUT_S
         ).close()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -209,33 +262,33 @@ def _check_server(uri: str) -> None:
 
 
 @contextmanager
-def _told(uri: str) -> Iterator[None]:
-    """Errors of MLflow and of what it stores with become one sentence that holds no password."""
+def _map_errors(uri: str) -> Iterator[None]:
+    """Map errors of MLflow and its storage to edgekit's, in one sentence without the password."""
     try:
         yield
     except EdgekitError:
         raise
     except (MemoryError, ModuleNotFoundError):
-        raise  # a package that the store needs: the worker knows sentences for these
+        raise  # for example a missing database driver: the worker has messages for these
     except Exception as error:
         if isinstance(error, OSError) and uri.startswith("file:"):
             raise os_error(error, Path(display_uri(uri))) from error
-        raise StepFailed(f"MLflow at {display_uri(uri)}: {_sentence(error, uri)}") from error
+        raise StepFailed(f"MLflow at {display_uri(uri)}: {_first_line(error, uri)}") from error
 
 
-def _sentence(error: Exception, uri: str) -> str:
-    """The first line, without what the URI says that must not be told."""
+def _first_line(error: Exception, uri: str) -> str:
+    """Return the first line of an error's message, without the credentials in the URI."""
     lines = [line.strip() for line in str(error).replace(uri, display_uri(uri)).splitlines() if line.strip()]
-    secret = urlsplit(uri).netloc.rpartition("@")[0]
+    credentials = urlsplit(uri).netloc.rpartition("@")[0]
     line = lines[0] if lines else type(error).__name__
-    line = line.replace(f"{secret}@", "") if secret else line
+    line = line.replace(f"{credentials}@", "") if credentials else line
     return line if len(line) <= 300 else line[:297] + "..."
 
 
-def _runs(client: Any, experiment_id: str) -> Iterator[tuple[str, ExistingRun]]:
-    """By digest; of several that are the same, a finished one, and of these the first."""
+def _existing_runs(client: Any, experiment_id: str) -> Iterator[tuple[str, ExistingRun]]:
+    """Yield the runs by digest; of several with the same digest the first finished one, or else the first."""
     token: str | None = None
-    found: dict[str, ExistingRun] = {}
+    runs: dict[str, ExistingRun] = {}
     while True:
         page = client.search_runs(
             [experiment_id],
@@ -247,46 +300,47 @@ def _runs(client: Any, experiment_id: str) -> Iterator[tuple[str, ExistingRun]]:
         for run in page:
             tags = run.data.tags
             finished = run.info.status == "FINISHED"
-            if tags[DIGEST] not in found or (finished and not found[tags[DIGEST]].finished):
-                found[tags[DIGEST]] = _seen(run)
+            if tags[DIGEST] not in runs or (finished and not runs[tags[DIGEST]].finished):
+                runs[tags[DIGEST]] = _parse_run(run)
         token = page.token
         if not token:
-            yield from found.items()
+            yield from runs.items()
             return
 
 
-def _seen(run: Any) -> ExistingRun:
+def _parse_run(run: Any) -> ExistingRun:
     tags = run.data.tags
     finished = run.info.status == "FINISHED"
     return ExistingRun(run.info.run_id, finished, tags.get(_PARENT), tags.get(MODEL_FILES) == "yes", PAGE in tags)
 
 
-def _points(client: Any, run_id: str) -> list[tuple[str, int]]:
-    """Names and steps of the metrics that a run has."""
+def _logged_points(client: Any, run_id: str) -> list[tuple[str, int]]:
+    """Return names and steps of the metrics that a run already has."""
     names = client.get_run(run_id).data.metrics
-    return [(item.key, item.step) for name in names for item in client.get_metric_history(run_id, name)]
+    return [(metric.key, metric.step) for name in names for metric in client.get_metric_history(run_id, name)]
 
 
-def _log(client: Any, run_id: str, run: TrackedRun, there: Sequence[tuple[str, int]]) -> None:
+def _log_content(client: Any, run_id: str, run: TrackedRun, logged: Sequence[tuple[str, int]]) -> None:
+    """Log metrics, parameters, texts and training data; MLflow would store a metric twice if it were logged again."""
     from mlflow.entities import Metric, Param
 
     now_ms = time.time_ns() // 1_000_000
-    missing: list[Point] = [item for item in run.metrics if (item.name, item.step) not in set(there)]
-    metrics = [Metric(item.name, item.value, now_ms, item.step) for item in missing]
+    missing: list[Point] = [point for point in run.metrics if (point.name, point.step) not in set(logged)]
+    metrics = [Metric(point.name, point.value, now_ms, point.step) for point in missing]
     params = [Param(name, value) for name, value in run.params.items()]
-    for start in range(0, len(metrics), _METRICS_AT_ONCE):
-        client.log_batch(run_id, metrics=metrics[start : start + _METRICS_AT_ONCE])
-    for start in range(0, len(params), _PARAMS_AT_ONCE):
-        client.log_batch(run_id, params=params[start : start + _PARAMS_AT_ONCE])
+    for start in range(0, len(metrics), _METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
+    for start in range(0, len(params), _PARAMS_PER_BATCH):
+        client.log_batch(run_id, params=params[start : start + _PARAMS_PER_BATCH])
     for name, text in run.texts.items():
         client.log_text(run_id, text, name)
     if run.data is not None:
-        client.log_inputs(run_id, [_data(*run.data)])
+        client.log_inputs(run_id, [_dataset_input(*run.data)])
 
 
-def _data(name: str, sha256: str) -> Any:
-    """The training data, for MLflow's own column of data sets."""
+def _dataset_input(name: str, sha256: str) -> Any:
+    """Return the training data for MLflow's column of data sets."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    data = Dataset(name, sha256[:_DATA_DIGEST], "code", json.dumps({"name": name, "sha256": sha256}))
+    data = Dataset(name, sha256[:_DATASET_DIGEST_CHARS], "code", json.dumps({"name": name, "sha256": sha256}))
     return DatasetInput(data, [InputTag("mlflow.data.context", "training")])

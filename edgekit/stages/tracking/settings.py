@@ -1,4 +1,4 @@
-"""Experiment tracking as plain data: where runs are kept, what a run is made of, and the step that sends them there."""
+"""The plain data of experiment tracking: settings, the content of runs, and the step that logs them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,34 @@ from edgekit.core.errors import InputError
 MLFLOW = Requirement("mlflow", "mlflow-skinny", "mlflow")
 
 STEP_NAME = "track mlflow"
+# The record of what a tracking step has logged.
 RECEIPT_FILE = "build/mlflow.json"
+# The databases that MLflow supports, by URI scheme.
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+# The URI schemes that MLflow supports without plug-ins.
 _SCHEMES = ("http", "https", "file", "databricks", *DATABASES)
+# The entry point group in which MLflow plug-ins register further schemes.
 _ENTRY_POINTS = "mlflow.tracking_store"
-_ALLOWED = "write a server (http://host:5000), a folder, a database (sqlite:///mlflow.db), or databricks"
+_ALLOWED = "use a server (http://host:5000), a folder, a database (sqlite:///mlflow.db) or databricks"
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
-_ILLEGAL = re.compile(r"[^A-Za-z0-9_.\- ]")  # of what MLflow allows, what needs no quotes and is no separator here
-_LONGEST_NAME = 60
+# MLflow also allows ':' and '/', but ':' needs quotes in its search and '/' separates the parts of a name here.
+_ILLEGAL = re.compile(r"[^A-Za-z0-9_.\- ]")
+# The longest part of a name in characters: several parts stay within MLflow's limit of 250.
+_MAX_PART_CHARS = 60
 
 
 def parse_uri(text: str, base: Path) -> str:
-    """A tracking URI as MLflow takes it: folders, relative to `base`, become `file:` with the whole path.
+    """Parse a tracking URI.
 
-    Raises InputError for what is none.
+    Args:
+        text: A URI that MLflow supports, or a folder.
+        base: The folder that relative paths start from.
+
+    Returns:
+        The URI; a folder becomes a `file:` URI with its absolute path.
+
+    Raises:
+        InputError: The text is neither a supported URI nor a usable folder.
     """
     if not text.strip() or text != text.strip():
         raise InputError(f"the MLflow URI is {text!r}; {_ALLOWED}")
@@ -42,47 +56,53 @@ def parse_uri(text: str, base: Path) -> str:
         parts = urlsplit(text)
         port = parts.port if parts.scheme in ("http", "https") else None
     except ValueError as error:
-        raise InputError(f"the MLflow URI '{display_uri(text)}' cannot be read ({error}); {_ALLOWED}") from None
+        raise InputError(f"the MLflow URI '{display_uri(text)}' is invalid ({error}); {_ALLOWED}") from None
     if _HOST_AND_PORT.fullmatch(text):
         raise InputError(f"the MLflow URI '{text}' has no scheme; did you mean http://{text}?")
     if parts.scheme in ("http", "https"):
         if not parts.hostname or port == 0:
-            raise InputError(f"the MLflow URI '{display_uri(text)}' names no server; {_ALLOWED}")
+            raise InputError(f"the MLflow URI '{display_uri(text)}' has no server name; {_ALLOWED}")
         return text.rstrip("/")
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return _folder(base / unquote(parts.path))
+        return _folder_uri(base / unquote(parts.path))
     if not parts.scheme:
-        return text if text == "databricks" else _folder(base / Path(text).expanduser())
-    known = (*_SCHEMES, *(item.name for item in metadata.entry_points(group=_ENTRY_POINTS)))
-    if parts.scheme == "file" or parts.scheme.partition("+")[0] not in known:
-        nearest = difflib.get_close_matches(parts.scheme, known, 1)
+        return text if text == "databricks" else _folder_uri(base / Path(text).expanduser())
+    schemes = (*_SCHEMES, *(entry_point.name for entry_point in metadata.entry_points(group=_ENTRY_POINTS)))
+    if parts.scheme == "file" or parts.scheme.partition("+")[0] not in schemes:
+        nearest = difflib.get_close_matches(parts.scheme, schemes, 1)
         hint = f"; nearest: {nearest[0]}" if nearest and nearest[0] != parts.scheme else ""
-        raise InputError(f"'{without_password(text)}' is no MLflow URI; {_ALLOWED}{hint}")
+        raise InputError(f"'{without_password(text)}' is not a valid MLflow URI; {_ALLOWED}{hint}")
     return text
 
 
-def _folder(path: Path) -> str:
+def _folder_uri(path: Path) -> str:
     path = path.resolve()
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: MLflow keeps its runs in a folder, and this is a file; {_ALLOWED}")
+        raise InputError(f"{path}: is a file, but MLflow needs a folder for its runs; {_ALLOWED}")
     return path.as_uri()
 
 
 def display_uri(uri: str) -> str:
-    """The URI as it may be printed and kept: without name and password; a folder as its path."""
+    """Return a URI that may be printed and stored: without credentials; a folder as its path."""
     if uri.startswith("file:"):
         return unquote(urlsplit(uri).path)
     return without_password(uri)
 
 
 def without_password(uri: str) -> str:
-    """The URI without name and password."""
+    """Return the URI without user name and password."""
     return re.sub(r"(?<=//)[^/]*@", "", uri)
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where runs are logged. `model_files`: whether with the model files, or only with what is known of them."""
+    """Where and what to log.
+
+    Attributes:
+        uri: The tracking URI.
+        experiment: The name of the experiment.
+        model_files: Whether to log the model files as well as the results.
+    """
 
     uri: str
     experiment: str
@@ -90,26 +110,43 @@ class Tracking:
 
 
 def tracking(uri: str, experiment: str | None, root: Path, base: Path, *, model_files: bool = True) -> Tracking:
-    """Checked; the experiment is called as the project's folder unless it is named. Raises InputError.
+    """Validate the settings of experiment tracking.
 
-    `root` is the project's, `base` is what a folder is relative to.
+    Args:
+        uri: The tracking URI, or a folder.
+        experiment: The name of the experiment; None for the name of the project's folder.
+        root: The project's folder.
+        base: The folder that a relative `uri` starts from.
+        model_files: Whether to log the model files.
+
+    Returns:
+        The settings.
+
+    Raises:
+        InputError: The URI is invalid, or the name of the experiment is empty.
     """
     name = (root.name or "edgekit") if experiment is None else experiment.strip()
     if not name:
-        raise InputError("the name of the experiment is empty; leave it out to have the name of the project's folder")
+        raise InputError("the name of the experiment is empty; omit it to use the name of the project's folder")
     return Tracking(parse_uri(uri, base), name, model_files)
 
 
 def sanitize_name(*parts: str) -> str:
-    """A name for a metric or parameter: the parts with a slash between them, none of which can be taken for two names.
+    """Build the name of a metric or parameter from its parts.
 
-    MLflow allows letters, digits and `_-./: `; a part that has others, or is too long, is told apart by its hash.
+    A part that MLflow does not allow, or that is too long, is replaced and gets a hash, so that names stay distinct.
+
+    Args:
+        *parts: The parts of the name.
+
+    Returns:
+        The parts, separated by slashes.
     """
-    return "/".join(map(_legal, parts))
+    return "/".join(map(_sanitize_part, parts))
 
 
-def _legal(part: str) -> str:
-    plain = _ILLEGAL.sub("_", part)[:_LONGEST_NAME].strip() or "_"
+def _sanitize_part(part: str) -> str:
+    plain = _ILLEGAL.sub("_", part)[:_MAX_PART_CHARS].strip() or "_"
     if plain == part and plain.strip("."):
         return part
     return f"{plain}-{hashlib.sha256(part.encode()).hexdigest()[:6]}"
@@ -117,7 +154,7 @@ def _legal(part: str) -> str:
 
 @dataclass(frozen=True)
 class Point:
-    """One value of a metric; `step` counts epochs from 1, and is 0 where there is one value only."""
+    """One value of a metric; `step` is the epoch from 1, or 0 for a metric with a single value."""
 
     name: str
     value: float
@@ -126,11 +163,20 @@ class Point:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What one run of MLflow is made of, apart from who logs it and when.
+    """The content of one MLflow run, independent of its author and time.
 
-    `files` are logged into the `folder` of the run, and so are `model_files`, if they are wanted; `texts` by their
-    names in the run. `labels` are tags that say nothing of the content: the version that logged it. `below` is the
-    digest of the run above it, `data` name and sha256 of what a model was trained on.
+    Attributes:
+        name: The name of the run.
+        tags: The tags.
+        params: The parameters.
+        metrics: The values of metrics.
+        files: The files to log into `folder`.
+        model_files: The model files to log into `folder`, if `Tracking.model_files` is set.
+        texts: Further files by name, with their text.
+        labels: Tags that do not belong to the content, such as the version of edgekit.
+        below: The digest of the parent run; empty for none.
+        folder: The folder of the files in the run; None for its top level.
+        data: Name and sha256 of the training data, or None.
     """
 
     name: str
@@ -147,13 +193,13 @@ class TrackedRun:
 
     @property
     def digest(self) -> str:
-        """sha256 of what is logged. Model files count by the hashes in the tags, whether or not they are logged."""
+        """The sha256 of the content. Model files count by their hashes in the tags, whether they are logged or not."""
         content: dict[str, Any] = {
             "name": self.name,
             "below": self.below,
             "tags": dict(self.tags),
             "params": dict(self.params),
-            "metrics": [[item.name, item.value, item.step] for item in self.metrics],
+            "metrics": [[point.name, point.value, point.step] for point in self.metrics],
             "files": {path.name: sha256_file(path) for path in self.files},
             "texts": dict(self.texts),
         }
@@ -162,9 +208,14 @@ class TrackedRun:
 
 @dataclass(frozen=True)
 class ExistingRun:
-    """A run that is there already. One that is not `finished` was cut short; `parent` is the id of the run above it.
+    """A run that exists in MLflow.
 
-    `has_page`: whether it was tried to make its page.
+    Attributes:
+        run_id: The id of the run.
+        finished: Whether the run is complete; otherwise it was interrupted.
+        parent: The id of its parent run, or None.
+        has_model_files: Whether the model files are logged.
+        has_page: Whether its page was rendered, even if that was not possible.
     """
 
     run_id: str
@@ -176,7 +227,7 @@ class ExistingRun:
 
 @dataclass(frozen=True)
 class ExperimentState:
-    """An experiment, and edgekit's runs in it by their digests."""
+    """An experiment, with edgekit's runs by their digests."""
 
     experiment_id: str
     runs: Mapping[str, ExistingRun]
@@ -184,7 +235,13 @@ class ExperimentState:
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What a run is told apart by: its digest, the id of the run above it, whether it has its model files."""
+    """The identity of a run to log.
+
+    Attributes:
+        digest: The digest of its content.
+        parent: The id of its parent run, or None.
+        model_files: Whether to log its model files.
+    """
 
     digest: str
     parent: str | None
@@ -193,7 +250,13 @@ class RunIdentity:
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """What became of one run: `new`, `completed` (it was cut short, or lacked its model file), or `there`."""
+    """The result of logging one run.
+
+    Attributes:
+        label: The name of the run.
+        run_id: The id of the run.
+        state: `new`, `completed` (it was interrupted, or its model files were missing) or `there` (it existed).
+    """
 
     label: str
     run_id: str
@@ -202,7 +265,7 @@ class LoggedRun:
 
 @dataclass(frozen=True)
 class TrackingResult:
-    """Where everything was logged, and what became of each run."""
+    """The result of tracking: the experiment and its runs."""
 
     uri: str
     experiment: str
@@ -210,12 +273,12 @@ class TrackingResult:
     runs: tuple[LoggedRun, ...]
 
     def count(self, state: str) -> int:
-        """How many runs are in that state."""
-        return sum(item.state == state for item in self.runs)
+        """Return the number of runs in a state."""
+        return sum(run.state == state for run in self.runs)
 
     @property
     def summary(self) -> str:
-        """In a few words."""
+        """The result in one line."""
         parts = [f"{self.count('new')} runs logged"]
         if self.count("completed"):
             parts.append(f"{self.count('completed')} completed")
@@ -225,48 +288,65 @@ class TrackingResult:
 
 
 def with_tracking(graph: Graph, chosen: Tracking) -> Graph:
-    """The graph with a last step that logs what its other steps found out; it replaces one that was there."""
+    """Add a step that logs the results of a graph, or replace an existing one.
+
+    Args:
+        graph: The graph.
+        chosen: Where to log.
+
+    Returns:
+        The graph, with the tracking step last.
+    """
     others = tuple(step for step in graph.steps if step.kind is not StepKind.TRACK)
     return Graph((*others, tracking_step(others, chosen)))
 
 
-def _devices(steps: Sequence[Step], kind: StepKind) -> dict[str, list[str]]:
-    """By artifact folder the devices of steps of a kind."""
-    found: dict[str, list[str]] = {}
+def _devices_by_folder(steps: Sequence[Step], kind: StepKind) -> dict[str, list[str]]:
+    """Return the devices of the steps of a kind, by artifact folder."""
+    devices: dict[str, list[str]] = {}
     for step in steps:
         if step.kind is kind and "device" in step.arguments:
-            found.setdefault(step.arguments["folder"], []).append(step.arguments["device"])
-    return found
+            devices.setdefault(step.arguments["folder"], []).append(step.arguments["device"])
+    return devices
 
 
 def tracking_step(steps: Sequence[Step], chosen: Tracking) -> Step:
-    """The step that logs what these steps find out."""
+    """Build the step that logs the results of other steps.
+
+    Args:
+        steps: The other steps.
+        chosen: Where to log.
+
+    Returns:
+        The step, which depends on all steps that do not run last themselves.
+    """
     before = [step for step in steps if not step.kind.runs_last]
-    followed = {step.arguments["folder"] for step in before if step.kind is StepKind.DIFF}
-    benched, emulated = (_devices(before, kind) for kind in (StepKind.BENCH, StepKind.VALIDATE))
+    with_layers = {step.arguments["folder"] for step in before if step.kind is StepKind.DIFF}
+    benched, emulated = (_devices_by_folder(before, kind) for kind in (StepKind.BENCH, StepKind.VALIDATE))
     artifacts = [
         {
             **step.arguments,
             "folder": step.folder,
             "devices": benched.get(step.folder, []),
             "emulated": emulated.get(step.folder, []),
-            "layers": step.folder in followed,
+            "layers": step.folder in with_layers,
         }
         for step in before
         if step.kind is StepKind.EXPORT
     ]
-    where = {"uri": display_uri(chosen.uri), "experiment": chosen.experiment, "model_files": chosen.model_files}
+    # `values` are written to records, so the URI there has no password; `arguments` has the complete one.
+    settings = {"uri": display_uri(chosen.uri), "experiment": chosen.experiment, "model_files": chosen.model_files}
     return Step(
         STEP_NAME,
         StepKind.TRACK,
         RECEIPT_FILE,
         after=tuple(step.name for step in before),
         reads=tuple(StepInput(step.output) for step in before),
-        values={"mlflow": where, "versions": {"edgekit": __version__}},
+        values={"mlflow": settings, "versions": {"edgekit": __version__}},
         arguments={"uri": chosen.uri, "artifacts": artifacts},
     )
 
 
 def tracking_of(step: Step) -> Tracking:
-    """Where a step logs to."""
+    """Return where a tracking step logs to."""
     return replace(Tracking(**step.values["mlflow"]), uri=step.arguments["uri"])

@@ -1,4 +1,4 @@
-"""Tracking as plain data: URIs, names that MLflow takes, digests, and the step that logs."""
+"""Tests of the plain data of tracking: URIs, valid names, digests and the step that logs."""
 
 import json
 import re
@@ -34,12 +34,12 @@ from edgekit.stages.tracking.settings import (
         "postgresql+psycopg2://host/runs",
     ],
 )
-def test_what_mlflow_takes_is_left_as_it_is(text, tmp_path):
+def test_a_uri_that_mlflow_supports_is_not_changed(text, tmp_path):
     assert parse_uri(text, tmp_path) == text
 
 
 @pytest.mark.parametrize("text", ["my runs", "file:my%20runs", "./my runs", "{whole}", "{uri}"])
-def test_a_folder_is_a_file_uri_of_its_whole_path(text, tmp_path):
+def test_a_folder_becomes_a_file_uri_with_its_absolute_path(text, tmp_path):
     uri = parse_uri(text.format(whole=tmp_path / "my runs", uri=(tmp_path / "my runs").as_uri()), tmp_path)
     assert uri == (tmp_path / "my runs").as_uri()
     assert display_uri(uri) == str(tmp_path / "my runs")
@@ -48,20 +48,20 @@ def test_a_folder_is_a_file_uri_of_its_whole_path(text, tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "the MLflow URI is ''; write a server (http://host:5000), a folder"),
+        ("", "the MLflow URI is ''; use a server (http://host:5000), a folder"),
         (" x", "the MLflow URI is ' x'"),
         ("localhost:5000", "'localhost:5000' has no scheme; did you mean http://localhost:5000?"),
         ("127.0.0.1:5000/api", "did you mean http://127.0.0.1:5000/api?"),
-        ("http://", "names no server"),
-        ("http://name:word@", "the MLflow URI 'http://' names no server"),
-        ("http://host:99999", "cannot be read (Port out of range"),
-        ("htps://name:word@host", "'htps://host' is no MLflow URI"),
+        ("http://", "has no server name"),
+        ("http://name:word@", "the MLflow URI 'http://' has no server name"),
+        ("http://host:99999", "is invalid (Port out of range"),
+        ("htps://name:word@host", "'htps://host' is not a valid MLflow URI"),
         ("htps://host", "nearest: https"),
-        ("file://host/runs", "'file://host/runs' is no MLflow URI"),
-        ("taken", "MLflow keeps its runs in a folder, and this is a file"),
+        ("file://host/runs", "'file://host/runs' is not a valid MLflow URI"),
+        ("taken", "is a file, but MLflow needs a folder for its runs"),
     ],
 )
-def test_what_is_no_uri_is_one_sentence(text, sentence, tmp_path):
+def test_an_invalid_uri_is_reported_in_one_sentence(text, sentence, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError) as caught:
         parse_uri(text, tmp_path)
@@ -74,7 +74,7 @@ def test_no_password_is_shown():
     assert display_uri("postgresql://name:word@host/runs") == "postgresql://host/runs"
 
 
-def test_the_experiment_is_called_as_the_folder_unless_it_is_named(tmp_path):
+def test_the_experiment_has_the_name_of_the_folder_by_default(tmp_path):
     root = tmp_path / "detector"
     assert tracking("runs", None, root, tmp_path).experiment == "detector"
     assert tracking("runs", "edge", root, tmp_path) == Tracking((tmp_path / "runs").as_uri(), "edge", True)
@@ -90,10 +90,10 @@ def test_a_legal_name_is_kept(part):
 AWKWARD = ("a/b", "a:b", "ä", "", ".", "..", " a", "a ", "x" * 300, "StatefulPartitionedCall:0")
 
 
-def test_every_other_name_becomes_a_legal_one_of_its_own():
-    made = [sanitize_name(part) for part in AWKWARD]
-    assert len(set(made)) == len(AWKWARD)
-    assert all(re.fullmatch(r"[A-Za-z0-9_.\- ]+-[0-9a-f]{6}", name) and len(name) < 100 for name in made)
+def test_every_other_name_becomes_a_distinct_legal_one():
+    names = [sanitize_name(part) for part in AWKWARD]
+    assert len(set(names)) == len(AWKWARD)
+    assert all(re.fullmatch(r"[A-Za-z0-9_.\- ]+-[0-9a-f]{6}", name) and len(name) < 100 for name in names)
 
 
 RUN = TrackedRun("net", {"a": "b"}, {"c": "d"}, (Point("loss", 0.5, 1),), texts={"e.json": "{}"})
@@ -112,7 +112,7 @@ RUN = TrackedRun("net", {"a": "b"}, {"c": "d"}, (Point("loss", 0.5, 1),), texts=
     ],
     ids=str,
 )
-def test_whatever_is_logged_is_in_the_digest(change):
+def test_all_logged_content_is_in_the_digest(change):
     assert replace(RUN, **change).digest != RUN.digest
 
 
@@ -133,30 +133,31 @@ BENCH = Step(
 REPORT = Step("report json r.json", "report", "r.json")
 
 
-def test_the_step_knows_what_was_validated_on_cores_and_followed_layer_by_layer():
-    known = {"folder": "f", "device": "board"}
+def test_the_step_has_the_emulated_validations_and_layer_wise_diffs_of_an_artifact():
+    arguments = {"folder": "f", "device": "board"}
     steps = [Step("a", "validate", "f/v.json", arguments={"folder": "f"}), EXPORT]
-    steps += [Step("b", "validate", "f/w.json", arguments=known), Step("c", "diff", "f/l.json", arguments=known)]
-    (found,) = tracking_step(steps, Tracking("http://host", "edge", False)).arguments["artifacts"]
-    assert (found["devices"], found["emulated"], found["layers"]) == ([], ["board"], True)
+    steps += [Step("b", "validate", "f/w.json", arguments=arguments)]
+    steps += [Step("c", "diff", "f/l.json", arguments=arguments)]
+    (artifact,) = tracking_step(steps, Tracking("http://host", "edge", False)).arguments["artifacts"]
+    assert (artifact["devices"], artifact["emulated"], artifact["layers"]) == ([], ["board"], True)
 
 
-def test_the_step_reads_what_all_others_write_and_comes_after_them():
+def test_the_step_reads_the_outputs_of_all_others_and_runs_after_them():
     chosen = Tracking("http://name:word@host", "edge", False)
     graph = with_tracking(with_tracking(Graph((EXPORT, BENCH, REPORT)), Tracking("http://other", "x")), chosen)
     step = graph.steps[-1]
-    assert [item.kind for item in graph.steps] == ["export", "bench", "report", "track"]
+    assert [entry.kind for entry in graph.steps] == ["export", "bench", "report", "track"]
     assert step.after == (EXPORT.name, BENCH.name)
     assert [read.path for read in step.reads] == ["f/manifest.json", "f/bench-board.json"]
     assert step.arguments["artifacts"] == [
         {"model": "net", "folder": "f", "devices": ["board"], "emulated": [], "layers": False}
     ]
     assert tracking_of(step) == chosen
-    assert "word" not in json.dumps(step.values)  # what records keep
+    assert "word" not in json.dumps(step.values)  # `values` are written to records
     assert step.kind.runs_last
 
 
-def test_a_summary_counts():
+def test_a_summary_counts_the_runs_by_state():
     from edgekit.stages.tracking.settings import LoggedRun
 
     runs = (LoggedRun("a", "1", "new"), LoggedRun("b", "2", "there"), LoggedRun("c", "3", "completed"))
