@@ -37,7 +37,7 @@ def load_baseline(path: Path) -> tuple[Measurement, ...]:
     return measurements
 
 
-def figures_of(measurement: Measurement) -> dict[str, float]:
+def comparable_figures(measurement: Measurement) -> dict[str, float]:
     """Return the values of a measurement that are compared with a baseline.
 
     Args:
@@ -82,7 +82,7 @@ def regressions(
 
 
 def _judge_pair(old: Measurement, new: Measurement, allowed: float, origin: str) -> list[Verdict]:
-    before, now = figures_of(old), figures_of(new)
+    before, now = comparable_figures(old), comparable_figures(new)
     if "instructions" in before or "instructions" in now:
         # Host latencies vary more from run to run than most changes of a model do: prefer what repeats.
         before = {rule: figure for rule, figure in before.items() if is_repeatable(rule)}

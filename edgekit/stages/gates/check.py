@@ -15,7 +15,7 @@ from edgekit.core.values.specs import HOST
 from edgekit.stages.context import Context, relative
 
 
-def validation_of(artifact: Artifact) -> Validation | None:
+def read_validation(artifact: Artifact) -> Validation | None:
     """Read the validation of an artifact.
 
     Args:
@@ -31,7 +31,7 @@ def validation_of(artifact: Artifact) -> Validation | None:
     return load_validation(path) if path.is_file() else None
 
 
-def emulated_validations_of(artifact: Artifact, devices: Sequence[str] | None = None) -> tuple[Validation, ...]:
+def read_emulated_validations(artifact: Artifact, devices: Sequence[str] | None = None) -> tuple[Validation, ...]:
     """Read the validations of an artifact on emulated cores.
 
     Args:
@@ -48,7 +48,7 @@ def emulated_validations_of(artifact: Artifact, devices: Sequence[str] | None = 
     return tuple(validation for validation in validations if devices is None or validation.device in devices)
 
 
-def measurements_of(artifact: Artifact, devices: Sequence[str] | None = None) -> tuple[Measurement, ...]:
+def read_measurements(artifact: Artifact, devices: Sequence[str] | None = None) -> tuple[Measurement, ...]:
     """Read the measurements of an artifact.
 
     Args:
@@ -106,7 +106,7 @@ def device_budgets(context: Context, device: str) -> tuple[Budget, ...]:
 def check_one(
     context: Context,
     artifact: Artifact,
-    own: Sequence[Budget],
+    user_budgets: Sequence[Budget],
     devices: Sequence[str] | None = None,
     emulated: Sequence[str] | None = None,
 ) -> tuple[Verdict, ...]:
@@ -115,7 +115,7 @@ def check_one(
     Args:
         context: The project.
         artifact: The artifact.
-        own: Budgets of the user, in addition to those of the model and the devices.
+        user_budgets: Budgets of the user, in addition to those of the model and the devices.
         devices: The devices whose measurements are judged; None for all.
         emulated: The devices whose emulated validations are judged; None for all.
 
@@ -125,11 +125,13 @@ def check_one(
     Raises:
         InputError: A file of an earlier stage, a model.toml or a profile is invalid.
     """
-    validation = validation_of(artifact)
-    measurements = measurements_of(artifact, devices)
-    budgets = (*model_budgets(context, artifact.manifest.model), *own)
+    validation = read_validation(artifact)
+    measurements = read_measurements(artifact, devices)
+    budgets = (*model_budgets(context, artifact.manifest.model), *user_budgets)
     verdicts = [_judge_equivalence(artifact, validation)]
-    verdicts += [_judge_equivalence(artifact, validation) for validation in emulated_validations_of(artifact, emulated)]
+    verdicts += [
+        _judge_equivalence(artifact, validation) for validation in read_emulated_validations(artifact, emulated)
+    ]
     for budget in strictest(budgets, str(artifact.manifest.variant)):
         if budget.rule == "size_bytes":
             verdicts.append(_judge_budget(artifact, budget, float(artifact.manifest.size_bytes), None, ""))
@@ -221,14 +223,14 @@ def _judge_budget(
 
 
 def check(
-    context: Context, artifacts: Sequence[Artifact], own: Sequence[Budget], devices: Sequence[str] = ()
+    context: Context, artifacts: Sequence[Artifact], user_budgets: Sequence[Budget], devices: Sequence[str] = ()
 ) -> tuple[Verdict, ...]:
     """Judge several artifacts.
 
     Args:
         context: The project.
         artifacts: The artifacts.
-        own: Budgets of the user, in addition to those of models and devices.
+        user_budgets: Budgets of the user, in addition to those of models and devices.
         devices: The devices whose results are judged; empty for all.
 
     Returns:
@@ -237,12 +239,14 @@ def check(
     Raises:
         InputError: There are no results of a device, or a file is damaged.
     """
-    with_results = {measurement.device for artifact in artifacts for measurement in measurements_of(artifact)}
+    with_results = {measurement.device for artifact in artifacts for measurement in read_measurements(artifact)}
     with_results |= {
-        str(validation.device) for artifact in artifacts for validation in emulated_validations_of(artifact)
+        str(validation.device) for artifact in artifacts for validation in read_emulated_validations(artifact)
     }
     for device in devices:
         if device not in with_results:
             raise InputError(f"there are no results of {device}; run: edgekit bench --device {device}")
     filtered = devices or None
-    return tuple(verdict for artifact in artifacts for verdict in check_one(context, artifact, own, filtered, filtered))
+    return tuple(
+        verdict for artifact in artifacts for verdict in check_one(context, artifact, user_budgets, filtered, filtered)
+    )

@@ -13,16 +13,16 @@ from edgekit.core.values.budgets import Budget
 from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.devices import host_machine
 from edgekit.stages.context import Context
-from edgekit.stages.gates.check import check_one, emulated_validations_of, measurements_of, validation_of
+from edgekit.stages.gates.check import check_one, read_emulated_validations, read_measurements, read_validation
 
 
-def gather(context: Context, artifacts: Sequence[Artifact], own: Sequence[Budget] = ()) -> Report:
+def gather(context: Context, artifacts: Sequence[Artifact], user_budgets: Sequence[Budget] = ()) -> Report:
     """Gather the report on several artifacts.
 
     Args:
         context: The project.
         artifacts: The artifacts.
-        own: Budgets of the user, in addition to those of models and devices.
+        user_budgets: Budgets of the user, in addition to those of models and devices.
 
     Returns:
         The report.
@@ -30,13 +30,13 @@ def gather(context: Context, artifacts: Sequence[Artifact], own: Sequence[Budget
     Raises:
         InputError: A file of an earlier stage is damaged.
     """
-    return assemble(context, [row(context, artifact, own) for artifact in artifacts])
+    return assemble(context, [row(context, artifact, user_budgets) for artifact in artifacts])
 
 
 def row(
     context: Context,
     artifact: Artifact,
-    own: Sequence[Budget] = (),
+    user_budgets: Sequence[Budget] = (),
     devices: Sequence[str] | None = None,
     emulated: Sequence[str] | None = None,
     *,
@@ -47,7 +47,7 @@ def row(
     Args:
         context: The project.
         artifact: The artifact.
-        own: Budgets of the user, in addition to those of the model and the devices.
+        user_budgets: Budgets of the user, in addition to those of the model and the devices.
         devices: The devices whose measurements are included; None for all.
         emulated: The devices whose emulated validations are included; None for all.
         layers: Whether to include the error by layer, unless it is stale.
@@ -58,10 +58,15 @@ def row(
     Raises:
         InputError: A file of an earlier stage is damaged.
     """
-    measurements, validations = measurements_of(artifact, devices), emulated_validations_of(artifact, emulated)
-    verdicts = check_one(context, artifact, own, devices, emulated)
+    measurements, validations = read_measurements(artifact, devices), read_emulated_validations(artifact, emulated)
+    verdicts = check_one(context, artifact, user_budgets, devices, emulated)
     return ReportRow(
-        artifact, validation_of(artifact), measurements, verdicts, validations, layers_of(artifact) if layers else None
+        artifact,
+        read_validation(artifact),
+        measurements,
+        verdicts,
+        validations,
+        layers_of(artifact) if layers else None,
     )
 
 

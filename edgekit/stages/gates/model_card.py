@@ -8,7 +8,7 @@ from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.stages.context import FRAMEWORKS, Context
 from edgekit.stages.conversion.inspect import describe
-from edgekit.stages.gates.check import measurements_of
+from edgekit.stages.gates.check import read_measurements
 
 
 def card(context: Context, name: str) -> Card:
@@ -51,7 +51,7 @@ def _find_macs(context: Context, name: str, kind: str) -> int | None:
 
 def _measured_macs(artifact: Artifact) -> int | None:
     try:
-        return next((entry.macs for entry in measurements_of(artifact) if entry.macs is not None), None)
+        return next((entry.macs for entry in read_measurements(artifact) if entry.macs is not None), None)
     except EdgekitError:
         return None
 

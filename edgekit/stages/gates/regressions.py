@@ -22,7 +22,7 @@ from edgekit.core.records.regressions import (
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.core.values.tiers import is_repeatable, tier_of_rule
-from edgekit.stages.gates.baseline import figures_of
+from edgekit.stages.gates.baseline import comparable_figures
 from edgekit.stages.selection import Selection
 
 # Below this, a change of the task metric counts as floating-point rounding.
@@ -32,14 +32,14 @@ _Key = tuple[str, str, str]
 _DEFAULT = RegressionThresholds()
 
 
-def compare_reports(old: Report, new: Report, names: tuple[str, str], allowance: RegressionThresholds) -> ChangeReport:
+def compare_reports(old: Report, new: Report, names: tuple[str, str], thresholds: RegressionThresholds) -> ChangeReport:
     """Compare two reports.
 
     Args:
         old: The earlier report.
         new: The later report.
         names: The names of the reports, for messages.
-        allowance: How much worse a value may be.
+        thresholds: How much worse a value may be.
 
     Returns:
         One change for each value that either report has.
@@ -53,7 +53,7 @@ def compare_reports(old: Report, new: Report, names: tuple[str, str], allowance:
     changes: list[MetricChange] = []
     for key in sorted(before.keys() | after.keys()):
         if key in before and key in after:
-            changes += _compare_rows(before[key], after[key], allowance)
+            changes += _compare_rows(before[key], after[key], thresholds)
         else:
             changes.append(_one_sided(key, "artifact", None, is_new=key in after))
     return ChangeReport(*names, tuple(changes))
@@ -65,7 +65,7 @@ def compare_with_baseline(
     name: str,
     selection: Selection,
     devices: Collection[str] = (),
-    allowance: RegressionThresholds = _DEFAULT,
+    thresholds: RegressionThresholds = _DEFAULT,
 ) -> Report:
     """Add the changes since a baseline to a report.
 
@@ -75,7 +75,7 @@ def compare_with_baseline(
         name: The name of the baseline, for messages.
         selection: The selection that the current report was made from.
         devices: The devices to compare; empty for all.
-        allowance: How much worse a value may be.
+        thresholds: How much worse a value may be.
 
     Returns:
         The current report with its changes.
@@ -90,7 +90,7 @@ def compare_with_baseline(
         if selection.covers(row.artifact) and (models is None or row.artifact.manifest.model in models)
     ]
     now = replace(report, rows=tuple(_filter_devices(row, devices) for row in report.rows))
-    changes = compare_reports(replace(baseline, rows=tuple(kept)), now, (name, "this run"), allowance)
+    changes = compare_reports(replace(baseline, rows=tuple(kept)), now, (name, "this run"), thresholds)
     return replace(report, changes=changes)
 
 
@@ -112,31 +112,31 @@ def _one_sided(key: _Key, rule: str, device: str | None, *, is_new: bool) -> Met
     return MetricChange(*key, rule, None, None, NEW if is_new else REMOVED, device)
 
 
-def _compare_rows(old: ReportRow, new: ReportRow, allowance: RegressionThresholds) -> Iterator[MetricChange]:
+def _compare_rows(old: ReportRow, new: ReportRow, thresholds: RegressionThresholds) -> Iterator[MetricChange]:
     key = _key(new)
     sizes = [float(row.artifact.manifest.size_bytes) for row in (old, new)]
-    yield _compare_figure(key, "size_bytes", sizes[0], sizes[1], None, allowance)
-    yield from _compare_metric(key, old, new, allowance)
+    yield _compare_figure(key, "size_bytes", sizes[0], sizes[1], None, thresholds)
+    yield from _compare_metric(key, old, new, thresholds)
     before, after = ({entry.device: entry for entry in row.measurements} for row in (old, new))
     for device in sorted(before.keys() | after.keys()):
         if device in before and device in after:
-            yield from _compare_measurements(key, before[device], after[device], allowance)
+            yield from _compare_measurements(key, before[device], after[device], thresholds)
         else:
             yield _one_sided(key, "bench", device, is_new=device in after)
     yield from _compare_verdicts(key, old, new)
 
 
 def _compare_figure(
-    key: _Key, rule: str, before: float, after: float, device: str | None, allowance: RegressionThresholds
+    key: _Key, rule: str, before: float, after: float, device: str | None, thresholds: RegressionThresholds
 ) -> MetricChange:
-    allowed = abs(before) * allowance.of(rule)
+    allowed = abs(before) * thresholds.of(rule)
     tier = tier_of_rule(rule)
     noise = allowed if not is_repeatable(rule) else abs(before) * tier.noise if tier is not None else 0.0
     return MetricChange(*key, rule, before, after, classify_change(before, after, allowed, noise), device)
 
 
 def _compare_metric(
-    key: _Key, old: ReportRow, new: ReportRow, allowance: RegressionThresholds
+    key: _Key, old: ReportRow, new: ReportRow, thresholds: RegressionThresholds
 ) -> Iterator[MetricChange]:
     """Compare the task metric; it is comparable only if both runs used the same metric on as many samples."""
     before, after = (_drift(row) for row in (old, new))
@@ -152,7 +152,7 @@ def _compare_metric(
         yield replace(change, note=f"measured on {before.samples} test samples before, on {after.samples} now")
     else:
         loss = TASK_METRICS[after.metric].drop(before.artifact, after.artifact)
-        yield replace(change, state=classify_change(0.0, loss, allowance.metric, _METRIC_NOISE))
+        yield replace(change, state=classify_change(0.0, loss, thresholds.metric, _METRIC_NOISE))
 
 
 def _drift(row: ReportRow) -> Drift | None:
@@ -160,7 +160,7 @@ def _drift(row: ReportRow) -> Drift | None:
 
 
 def _compare_measurements(
-    key: _Key, old: Measurement, new: Measurement, allowance: RegressionThresholds
+    key: _Key, old: Measurement, new: Measurement, thresholds: RegressionThresholds
 ) -> Iterator[MetricChange]:
     old_figures, new_figures = _measured_figures(old), _measured_figures(new)
     for rule in sorted(old_figures.keys() | new_figures.keys()):
@@ -172,12 +172,12 @@ def _compare_measurements(
         if reason:
             yield MetricChange(*key, rule, before, after, INCOMPARABLE, new.device, note=reason)
         else:
-            yield _compare_figure(key, rule, before, after, new.device, allowance)
+            yield _compare_figure(key, rule, before, after, new.device, thresholds)
 
 
 def _measured_figures(measurement: Measurement) -> dict[str, float]:
     """Return latency, instructions and peak memory by rule."""
-    figures = {rule: value for rule, value in figures_of(measurement).items() if rule != "size_bytes"}
+    figures = {rule: value for rule, value in comparable_figures(measurement).items() if rule != "size_bytes"}
     memory = measurement.host_peak_memory_bytes
     return figures if memory is None else {**figures, "peak_memory_bytes": float(memory)}
 

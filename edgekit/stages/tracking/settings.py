@@ -287,18 +287,18 @@ class TrackingResult:
         return f"{', '.join(parts)} in the experiment {self.experiment} at {self.uri}"
 
 
-def with_tracking(graph: Graph, chosen: Tracking) -> Graph:
+def with_tracking(graph: Graph, destination: Tracking) -> Graph:
     """Add a step that logs the results of a graph, or replace an existing one.
 
     Args:
         graph: The graph.
-        chosen: Where to log.
+        destination: Where to log.
 
     Returns:
         The graph, with the tracking step last.
     """
     others = tuple(step for step in graph.steps if step.kind is not StepKind.TRACK)
-    return Graph((*others, tracking_step(others, chosen)))
+    return Graph((*others, tracking_step(others, destination)))
 
 
 def _devices_by_folder(steps: Sequence[Step], kind: StepKind) -> dict[str, list[str]]:
@@ -310,12 +310,12 @@ def _devices_by_folder(steps: Sequence[Step], kind: StepKind) -> dict[str, list[
     return devices
 
 
-def tracking_step(steps: Sequence[Step], chosen: Tracking) -> Step:
+def tracking_step(steps: Sequence[Step], destination: Tracking) -> Step:
     """Build the step that logs the results of other steps.
 
     Args:
         steps: The other steps.
-        chosen: Where to log.
+        destination: Where to log.
 
     Returns:
         The step, which depends on all steps that do not run last themselves.
@@ -335,7 +335,11 @@ def tracking_step(steps: Sequence[Step], chosen: Tracking) -> Step:
         if step.kind is StepKind.EXPORT
     ]
     # `values` are written to records, so the URI there has no password; `arguments` has the complete one.
-    settings = {"uri": display_uri(chosen.uri), "experiment": chosen.experiment, "model_files": chosen.model_files}
+    settings = {
+        "uri": display_uri(destination.uri),
+        "experiment": destination.experiment,
+        "model_files": destination.model_files,
+    }
     return Step(
         STEP_NAME,
         StepKind.TRACK,
@@ -343,7 +347,7 @@ def tracking_step(steps: Sequence[Step], chosen: Tracking) -> Step:
         after=tuple(step.name for step in before),
         reads=tuple(StepInput(step.output) for step in before),
         values={"mlflow": settings, "versions": {"edgekit": __version__}},
-        arguments={"uri": chosen.uri, "artifacts": artifacts},
+        arguments={"uri": destination.uri, "artifacts": artifacts},
     )
 
 

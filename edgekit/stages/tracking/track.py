@@ -52,7 +52,7 @@ PAGE = "report.html"
 Render = Callable[[str, Report], str]
 
 
-def track(context: Context, report: Report, chosen: Tracking, render: Render) -> TrackingResult:
+def track(context: Context, report: Report, destination: Tracking, render: Render) -> TrackingResult:
     """Log one run for each source model, and below it one for each artifact.
 
     A complete run with the same content is not logged again, and an interrupted one is completed.
@@ -60,7 +60,7 @@ def track(context: Context, report: Report, chosen: Tracking, render: Render) ->
     Args:
         context: The project and its workers.
         report: The report.
-        chosen: Where to log.
+        destination: Where to log.
         render: Renders the report as an HTML page.
 
     Returns:
@@ -72,12 +72,14 @@ def track(context: Context, report: Report, chosen: Tracking, render: Render) ->
         StepError: The server or store fails; runs that were logged before remain.
     """
     require((MLFLOW,), "tracking in MLflow")
-    store = _Store(context, chosen.uri)
-    state = store.call(read_experiment, ExperimentRequest(chosen.uri, chosen.experiment))
-    tracker = _Tracker(store, report, chosen, render, state, _labels(context.project.root))
+    store = _Store(context, destination.uri)
+    state = store.call(read_experiment, ExperimentRequest(destination.uri, destination.experiment))
+    tracker = _Tracker(store, report, destination, render, state, _labels(context.project.root))
     for (model, kind), rows in _groups(report):
         tracker.log_group(model, kind, rows)
-    return TrackingResult(display_uri(chosen.uri), chosen.experiment, state.experiment_id, tuple(tracker.logged))
+    return TrackingResult(
+        display_uri(destination.uri), destination.experiment, state.experiment_id, tuple(tracker.logged)
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class _Store:
 class _Tracker:
     store: _Store
     report: Report
-    chosen: Tracking
+    destination: Tracking
     render: Render
     state: ExperimentState
     labels: Mapping[str, str]
@@ -119,7 +121,7 @@ class _Tracker:
         """Log a run unless a complete one with the same content exists."""
         digest = run.digest
         existing = self.state.runs.get(digest)
-        with_files = self.chosen.model_files and bool(run.model_files)
+        with_files = self.destination.model_files and bool(run.model_files)
         if existing is not None and existing.finished and (existing.has_model_files or not with_files):
             if parent is not None and existing.parent != parent:  # its former parent was deleted
                 self.store.call(move_run, MoveRequest(self.store.uri, existing.run_id, parent))

@@ -174,11 +174,11 @@ def try_candidate(run: TuningSession, label: str, work: Callable[[], TrialResult
     try:
         return work()
     except (InputError, MissingDependency, StepError) as error:
-        run.note(f"{label} could not be converted: {error}", warning=True)
+        run.note(f"{label} could not be converted or run: {error}", warning=True)
         return None
 
 
-def artifact_of(run: TuningSession, recipe: Recipe) -> Artifact:
+def export_candidate(run: TuningSession, recipe: Recipe) -> Artifact:
     """Export a recipe to the scratch folder on first use.
 
     Args:
@@ -221,7 +221,7 @@ def run_artifact(run: TuningSession, artifact: Artifact) -> TrialResult:
     )
 
 
-def float_base(run: TuningSession, precision: str) -> FloatBase | None:
+def convert_float_base(run: TuningSession, precision: str) -> FloatBase | None:
     """Convert the float file that recipes start from, by the first route that works.
 
     Args:
@@ -276,7 +276,7 @@ def trial_runner(run: TuningSession, base: FloatBase) -> Callable[[Recipe, int |
     return attempt
 
 
-def latency_of(run: TuningSession, candidate: Candidate) -> float | None:
+def measure_latency(run: TuningSession, candidate: Candidate) -> float | None:
     """Measure the latency of a candidate on the device of the search.
 
     Args:
@@ -289,7 +289,7 @@ def latency_of(run: TuningSession, candidate: Candidate) -> float | None:
     label = f"{candidate.recipe} on {run.options.device}"
     run.context.emit(Started(f"{run.step}: measure {label}"))
     try:
-        artifact = artifact_of(run, candidate.recipe)
+        artifact = export_candidate(run, candidate.recipe)
         if artifact.manifest.sha256 != candidate.sha256:
             run.note(f"{candidate.recipe}: the exported file differs from the one that was tried", warning=True)
         options = run.options

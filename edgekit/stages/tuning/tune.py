@@ -37,9 +37,9 @@ from edgekit.stages.tuning.search import Judge, Search
 from edgekit.stages.tuning.session import (
     TuneOptions,
     TuningSession,
-    artifact_of,
-    float_base,
-    latency_of,
+    convert_float_base,
+    export_candidate,
+    measure_latency,
     run_artifact,
     trial_runner,
     try_candidate,
@@ -135,7 +135,7 @@ def measure_sensitivity(context: Context, artifact: Artifact) -> tuple[LayerSens
     count = (manifest.calibration or {}).get("samples")
     settings = ExportSettings(calibration_samples=count)
     run = _prepare(context, manifest.model, manifest.source["kind"], target, settings, TuneOptions())
-    base = float_base(run, manifest.precision)
+    base = convert_float_base(run, manifest.precision)
     if base is None:
         raise InputError(f"{artifact.label}: its float32 counterpart could not be converted: {'; '.join(run.notes)}")
     attempt = trial_runner(run, base)
@@ -229,7 +229,7 @@ def _criterion_text(run: TuningSession) -> str:
 def _try_whole_precision(run: TuningSession, precision: str) -> None:
     """Try a precision with the default recipe, as a plain export does."""
     recipe = Recipe(run.target.name, precision)
-    outcome = try_candidate(run, str(recipe), lambda: run_artifact(run, artifact_of(run, recipe)))
+    outcome = try_candidate(run, str(recipe), lambda: run_artifact(run, export_candidate(run, recipe)))
     if outcome is not None:
         run.add(run.judge.candidate(recipe, outcome, 1.0 if find_precision(precision).is_float else 0.0))
 
@@ -260,7 +260,7 @@ def _worth_refining(run: TuningSession, precision: str) -> bool:
 
 
 def _refine(run: TuningSession, precision: str) -> None:
-    base = float_base(run, precision)
+    base = convert_float_base(run, precision)
     if base is None:
         return
     attempt = trial_runner(run, base)
@@ -344,13 +344,13 @@ def _measure(run: TuningSession) -> None:
     if len(eligible) > _MAX_MEASURED:
         run.note(f"measured only the {_MAX_MEASURED} smallest of {len(eligible)} candidates that meet the other limits")
     for candidate in eligible[:_MAX_MEASURED]:
-        latency = latency_of(run, candidate)
+        latency = measure_latency(run, candidate)
         run.tried[run.tried.index(candidate)] = replace(candidate, latency_ms=latency)
 
 
 def _write_artifact(run: TuningSession, candidate: Candidate) -> Artifact:
     """Write a candidate's artifact to the project and validate it there."""
-    scratch = artifact_of(run, candidate.recipe)
+    scratch = export_candidate(run, candidate.recipe)
     final = run.context.project.artifact_folder(run.source.name, run.source.kind, candidate.recipe.variant.slug)
     with staged_folder(final) as staging:
         shutil.copytree(scratch.folder, staging, dirs_exist_ok=True)

@@ -46,9 +46,9 @@ def instructions(count):
     return replace(BENCH, emulated=replace(EMULATED, counts=replace(EMULATED.counts, instructions=count)))
 
 
-def states(old, new, allowance=None):
+def states(old, new, thresholds=None):
     """Return the state by rule of each reported change."""
-    changes = compare_reports(old, new, NAMES, allowance or RegressionThresholds())
+    changes = compare_reports(old, new, NAMES, thresholds or RegressionThresholds())
     return {change.rule: change.state for change in changes.reported}
 
 
@@ -280,19 +280,19 @@ def test_thresholds_are_validated_before_anything_is_run(edgekit, tmp_path, argu
 
 def test_a_baseline_gates_a_change(edgekit, project, tmp_path):
     before = tmp_path / "before.json"
-    chosen = ("linear", "--framework", "keras", "--target", "onnx")
-    assert edgekit("report", *chosen, "--root", project, "--format", "json", "--output", before).code == 0
-    same = edgekit("check", *chosen, "--root", project, "--baseline", before, "--json")
+    selection = ("linear", "--framework", "keras", "--target", "onnx")
+    assert edgekit("report", *selection, "--root", project, "--format", "json", "--output", before).code == 0
+    same = edgekit("check", *selection, "--root", project, "--baseline", before, "--json")
     assert (same.code, same.data["changes"]["passed"]) == (0, True)
     data = json.loads(before.read_text())
     data["artifacts"][0]["manifest"]["size_bytes"] -= 100
     data["artifacts"][0]["manifest"]["files"][0]["size"] -= 100
     before.write_text(json.dumps(data))
-    worse = edgekit("check", *chosen, "--root", project, "--baseline", before)
+    worse = edgekit("check", *selection, "--root", project, "--baseline", before)
     assert worse.code == 1
     assert " larger" in worse.out
-    lenient = edgekit("check", *chosen, "--root", project, "--baseline", before, "--max-regression", "50%")
+    lenient = edgekit("check", *selection, "--root", project, "--baseline", before, "--max-regression", "50%")
     assert lenient.code == 0
     assert "larger, allowed" in lenient.out
-    page = edgekit("report", *chosen, "--root", project, "--baseline", before, "--format", "html")
+    page = edgekit("report", *selection, "--root", project, "--baseline", before, "--format", "html")
     assert 'id="changes"' in page.out
