@@ -96,7 +96,7 @@ def without_password(uri: str) -> str:
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where and what to log.
+    """The destination of experiment tracking.
 
     Attributes:
         uri: The tracking URI.
@@ -352,5 +352,5 @@ def tracking_step(steps: Sequence[Step], destination: Tracking) -> Step:
 
 
 def tracking_of(step: Step) -> Tracking:
-    """Return where a tracking step logs to."""
+    """Return the destination of a tracking step, with the complete URI."""
     return replace(Tracking(**step.values["mlflow"]), uri=step.arguments["uri"])
