@@ -1,1 +1,1 @@
-"""Floor 3: train, export, validate, bench, check: typed values in, typed values out, new files written."""
+"""The stages (train, export, validate, bench, check): typed values in, typed values out, files in build/."""

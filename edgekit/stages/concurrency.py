@@ -1,4 +1,4 @@
-"""Several pieces of work at once, each of which waits for a process of its own."""
+"""Concurrent execution of tasks that each wait for a worker process."""
 
 from __future__ import annotations
 
@@ -11,32 +11,46 @@ from edgekit.workers.process import stop_all
 
 T = TypeVar("T")
 
+# A process that has imported a framework, or an emulated one, takes about 1.5 GiB before it loads a model.
 PROCESS_MEMORY_BYTES = 3 * 2**29
-"""What a process with a framework in it takes, or an emulated one, before it has loaded a model."""
+# Interval in seconds at which processes are stopped again: a thread may have been about to start one.
+_STOP_INTERVAL_S = 0.05
 
 
 def default_parallelism(memory_bytes: int) -> int:
-    """As many processes as there are cores, and as memory allows."""
+    """Return the number of processes that the available cores and the memory allow, at least 1.
+
+    Args:
+        memory_bytes: The memory that the processes may use together.
+    """
     return max(1, min(len(host_machine.available_cpus()), memory_bytes // PROCESS_MEMORY_BYTES))
 
 
 def run_concurrently(
-    work: Sequence[Callable[[], T]], count: int, stop: Callable[[], None]
+    tasks: Sequence[Callable[[], T]], count: int, stop: Callable[[], None]
 ) -> Iterator[tuple[int, Future[T]]]:
-    """Each piece's number and result, as they end; `count` of them run at a time.
+    """Run tasks concurrently and yield each result as soon as it is available.
 
-    Whoever stops listening (Ctrl-C) ends those that run, and none is left when this returns; `stop` keeps warm workers
-    from taking on more.
+    Closing the iterator early (Ctrl-C) cancels the tasks that have not started and stops the processes of the others.
+    No task is running when it returns.
+
+    Args:
+        tasks: The tasks.
+        count: The maximum number of tasks that run at a time.
+        stop: Called on early closing; keeps warm workers from accepting further requests.
+
+    Yields:
+        The index of a task and its completed future.
     """
     with ThreadPoolExecutor(count) as executor:
-        numbers = {executor.submit(item): number for number, item in enumerate(work)}
+        indices = {executor.submit(task): index for index, task in enumerate(tasks)}
         try:
-            for future in as_completed(numbers):
-                yield numbers[future], future
+            for future in as_completed(indices):
+                yield indices[future], future
         finally:
-            left = [future for future in numbers if not future.cancel() and not future.done()]
-            if left:
+            running = [future for future in indices if not future.cancel() and not future.done()]
+            if running:
                 stop()
-            while left:
-                stop_all()  # again: a thread may have been about to start a process
-                left = list(wait(left, 0.05).not_done)
+            while running:
+                stop_all()
+                running = list(wait(running, _STOP_INTERVAL_S).not_done)

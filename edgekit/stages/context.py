@@ -1,4 +1,4 @@
-"""What every stage is handed: the project, the workers, and who listens."""
+"""The context that every stage is run with: the project, the worker pool and the event listener."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import edgekit.contracts.target  # noqa: F401  # records may name precisions that targets of other packages define
+# Imported for its side effect: records may name precisions that targets of other packages define.
+import edgekit.contracts.target  # noqa: F401
 from edgekit.config.model import ModelSpec, load_model_spec
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.contracts.source import SOURCES
@@ -23,35 +24,54 @@ from edgekit.workers.environment import Environment
 from edgekit.workers.pool import WorkerPool
 
 T = TypeVar("T")
+# The frameworks of the reference models. They are source kinds too, but not the only ones.
 FRAMEWORKS = ("keras", "torch")
 
 
 @dataclass
 class Context:
-    """`failures` gathers the errors of steps that failed while the others went on."""
+    """The project, the workers and the listener of one run.
+
+    Attributes:
+        project: The project's folders.
+        pool: The worker processes.
+        emit: Receives the events of the run.
+        failures: The errors of steps that failed while the other steps continued.
+        converted_sources: The source folder for each (source folder, kind) that this run has converted to another
+            source kind.
+    """
 
     project: Project
     pool: WorkerPool
     emit: Listener
     failures: list[EdgekitError] = field(default_factory=list)
-    written: dict[tuple[str, str], Path] = field(default_factory=dict)
-    """Sources that were written as a file of another kind in this run: (source folder, kind) -> source folder."""
+    converted_sources: dict[tuple[str, str], Path] = field(default_factory=dict)
+    # By path of source.json: its (modification time, size, inode) and its contents.
     _sources: dict[Path, tuple[tuple[int, int, int], SourceModel]] = field(default_factory=dict)
     _scratch: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list)
 
     def scratch(self) -> Path:
-        """A folder that ends with the run."""
+        """Return a temporary folder that `close` removes."""
         if not self._scratch:
             self._scratch.append(tempfile.TemporaryDirectory(prefix="edgekit-"))
         return Path(self._scratch[0].name)
 
     def attempt(self, step: str, work: Callable[[], T], detail: Callable[[T], str]) -> T | None:
-        """Runs one step of several: its error is told and kept, and the others get their turn. None when it failed."""
+        """Run one step of several; an error is reported and recorded, so that the other steps can continue.
+
+        Args:
+            step: The step's name.
+            work: Does the step.
+            detail: Summarizes the result of `work` for the event.
+
+        Returns:
+            The result of `work`, or None if it raised InputError, MissingDependency or StepError.
+        """
         self.emit(Started(step))
         return self.settle(step, work, detail)
 
     def settle(self, step: str, work: Callable[[], T], detail: Callable[[T], str]) -> T | None:
-        """The same for a step that was already said to have started."""
+        """Do the same as `attempt` for a step whose start has already been reported."""
         try:
             value = work()
         except (InputError, MissingDependency, StepError) as error:
@@ -62,7 +82,10 @@ class Context:
         return value
 
     def load_source(self, folder: Path) -> SourceModel:
-        """Return the description of a source, read again only when its file has changed.
+        """Return the description of a source; the file is read again only after it has changed.
+
+        Args:
+            folder: The source folder.
 
         Raises:
             InputError: The file is missing or damaged.
@@ -71,24 +94,28 @@ class Context:
         try:
             status = path.stat()
         except OSError:
-            return load_source(folder)  # it says what is wrong
+            return load_source(folder)  # raises the error that names the cause
         stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
         if self._sources.get(path, (None,))[0] != stamp:
             self._sources[path] = stamp, load_source(folder)
         return self._sources[path][1]
 
     def spec(self, model: str) -> ModelSpec:
-        """The model's model.toml."""
+        """Return the contents of a reference model's model.toml.
+
+        Raises:
+            InputError: There is no such model, or its model.toml is invalid.
+        """
         return load_model_spec(self.project.model_folder(model))
 
     def close(self) -> None:
-        """Removes the scratch folder."""
+        """Remove the temporary folder."""
         while self._scratch:
             self._scratch.pop().cleanup()
-        self.written.clear()
+        self.converted_sources.clear()
 
     def raise_failures(self) -> None:
-        """Raise the most severe failure, if any; notes on it name the other ones.
+        """Raise the most severe failure, if any; its notes list the others.
 
         Raises:
             EdgekitError: A step failed.
@@ -96,33 +123,33 @@ class Context:
         if not self.failures:
             return
         error = max(self.failures, key=lambda failure: failure.exit_code)
-        for other in self.failures:
-            if other is not error:
-                error.add_note(f"also failed: {other}")
+        for failure in self.failures:
+            if failure is not error:
+                error.add_note(f"also failed: {failure}")
         raise error
 
     @property
     def exit_code(self) -> int:
-        """0, or that of the worst failure: a crash before a missing package before bad input."""
+        """0, or that of the most severe failure: a crash, then a missing package, then invalid input."""
         return max((error.exit_code for error in self.failures), default=0)
 
 
 def source_environment(kind: str) -> Environment:
-    """The environment of a source kind's worker."""
+    """Return the environment of a source kind's worker."""
     return Environment.of(SOURCES.load(kind).variables)
 
 
 def training_environment(kind: str) -> Environment:
-    """The environment in which a source kind is trained: with every core, where the user does not say otherwise."""
+    """Return the environment in which a framework trains: it uses every core unless OMP_NUM_THREADS is set."""
     threads = os.environ.get("OMP_NUM_THREADS", str(len(host_machine.available_cpus())))
     return Environment.of({"OMP_NUM_THREADS": threads, **SOURCES.load(kind).variables})
 
 
 def runtime_environment(name: str) -> Environment:
-    """The environment of a runtime's worker."""
+    """Return the environment of a runtime's worker."""
     return Environment.of(RUNTIMES.load(name).variables)
 
 
 def relative(path: Path, project: Project) -> str:
-    """The path as a person would write it from the project's root; what came with edgekit without where that is."""
+    """Return a path relative to the project's root if it is below it, otherwise without the installation's folder."""
     return str(path.relative_to(project.root)) if path.is_relative_to(project.root) else portable_path(str(path))

@@ -1,4 +1,4 @@
-"""The doctor stage: which packages are installed, and what each missing one would add."""
+"""The doctor stage: which optional packages are installed, and what each missing package would add."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from edgekit.core.errors import InputError
 
 KINDS: tuple[PluginKind[Any], ...] = (SOURCES, TARGETS, RUNTIMES, EXECUTORS, BRIDGES, TRAINERS, REPORTS)
 
-# Modules of optional features that are no plug-ins: their module-level requirements are reported too. Importing one
-# imports no framework.
+# Optional features that are not plug-ins: the requirements at the top of these modules are reported too. Importing
+# these modules imports no framework.
 FEATURES = (
     "edgekit.runtimes._tflite_micro_code_size",
     "edgekit.sources._given_samples",
@@ -40,7 +40,7 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The result of looking at an environment.
+    """The state of an environment.
 
     Attributes:
         requirements: Every declared requirement, in the order of declaration.
@@ -52,12 +52,16 @@ class Diagnosis:
 
     @property
     def missing(self) -> tuple[Requirement, ...]:
-        """Those that are not installed."""
-        return tuple(item for item in self.requirements if not item.installed())
+        """The requirements that are not installed."""
+        return tuple(requirement for requirement in self.requirements if not requirement.installed())
 
 
 def diagnose() -> Diagnosis:
-    """Gather the requirements that plug-ins and optional features declare."""
+    """Collect the requirements that plug-ins and optional features declare.
+
+    Returns:
+        The requirements, and the plug-ins of other packages that cannot be loaded.
+    """
     declared: dict[tuple[str, str], Requirement] = {}
     broken: list[str] = []
     for kind in KINDS:
@@ -67,25 +71,27 @@ def diagnose() -> Diagnosis:
             except InputError as error:
                 broken.append(str(error))
                 continue
-            for requirement in _declared_by(plugin):
+            for requirement in _class_requirements(plugin):
                 declared.setdefault((requirement.module, requirement.distribution), requirement)
     for module in FEATURES:
-        for requirement in _in(tuple(vars(importlib.import_module(module)).values())):
+        for requirement in _nested_requirements(tuple(vars(importlib.import_module(module)).values())):
             declared.setdefault((requirement.module, requirement.distribution), requirement)
-    return Diagnosis(tuple(item for item in declared.values() if item.module != "numpy"), tuple(broken))
+    # numpy is a dependency of edgekit itself: it is always installed.
+    optional = tuple(requirement for requirement in declared.values() if requirement.module != "numpy")
+    return Diagnosis(optional, tuple(broken))
 
 
-def _declared_by(plugin: object) -> Iterator[Requirement]:
-    """Every requirement among the class attributes of a plug-in, its bases' included."""
+def _class_requirements(plugin: object) -> Iterator[Requirement]:
+    """Yield every requirement among the class attributes of a plug-in and of its bases."""
     for cls in type(plugin).__mro__:
-        yield from _in(tuple(vars(cls).values()))
+        yield from _nested_requirements(tuple(vars(cls).values()))
 
 
-def _in(value: object) -> Iterator[Requirement]:
+def _nested_requirements(value: object) -> Iterator[Requirement]:
     if isinstance(value, Requirement):
         yield value
     elif isinstance(value, Mapping):
-        yield from _in(tuple(value.values()))
+        yield from _nested_requirements(tuple(value.values()))
     elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _in(item)
+        for element in value:
+            yield from _nested_requirements(element)

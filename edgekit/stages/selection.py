@@ -1,4 +1,4 @@
-"""Which artifacts a command is about."""
+"""Selection of the artifacts that a command works on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ from edgekit.stages.models.train import parse_frameworks
 
 @dataclass(frozen=True)
 class Selection:
-    """Models or artifact folders by name; framework, targets (`tflite`, `tflite:int8`), precision. Empty: all."""
+    """A filter for artifacts; an empty field matches all of them.
+
+    Attributes:
+        names: Models by name, or artifact folders by path.
+        framework: `keras`, `torch` or `both`.
+        targets: Targets or variants, such as `tflite` or `tflite:int8`.
+        precision: A precision, such as `int8`.
+    """
 
     names: tuple[str, ...] = ()
     framework: str | None = None
@@ -29,7 +36,7 @@ class Selection:
     precision: str | None = None
 
     def covers(self, artifact: Artifact) -> bool:
-        """Whether the artifact is one of them, apart from its name."""
+        """Return whether framework, target and precision match the artifact; names are not compared."""
         manifest = artifact.manifest
         kinds = parse_frameworks(self.framework) if self.framework else None
         return (
@@ -39,42 +46,54 @@ class Selection:
         )
 
     def check(self) -> None:
-        """Raises InputError for a name that is none."""
+        """Validate framework, targets and precision.
+
+        Raises:
+            InputError: One of them is unknown.
+        """
         parse_frameworks(self.framework)
         routes.parse_selection([text.removesuffix(f"-{TUNED}") for text in self.targets], self.precision)
 
 
 def artifacts(context: Context, selection: Selection) -> tuple[Artifact, ...]:
-    """The artifacts under build/, or in the folders named, that the selection covers.
+    """Load the artifacts under build/, or in the named folders, that a selection matches.
 
-    One with a bad manifest goes to `context.failures`. Raises InputError when a name is neither a folder of an artifact
-    nor a model, and when there is nothing.
+    Args:
+        context: The project; an artifact with an invalid manifest is added to its failures.
+        selection: The filter.
+
+    Returns:
+        The artifacts, sorted by folder.
+
+    Raises:
+        InputError: A name is neither an artifact folder nor a model, or no artifact matches.
     """
     selection.check()
-    found = [artifact for folder in _folders(context, selection.names) if (artifact := _load(context, folder))]
-    covered = tuple(artifact for artifact in found if selection.covers(artifact))
-    if not covered and not context.failures:
-        what = f" of {', '.join(selection.names)}" if selection.names else ""
-        raise InputError(f"there is no artifact{what} in {context.project.build} that fits; run: edgekit export")
-    return covered
+    loaded = [artifact for folder in _folders(context, selection.names) if (artifact := _load(context, folder))]
+    matches = tuple(artifact for artifact in loaded if selection.covers(artifact))
+    if not matches and not context.failures:
+        models = f" of {', '.join(selection.names)}" if selection.names else ""
+        raise InputError(f"no artifact{models} in {context.project.build} matches the selection; run: edgekit export")
+    return matches
 
 
 def _folders(context: Context, names: Iterable[str]) -> list[Path]:
     names = tuple(names)
     if not names:
         return list(context.project.artifact_folders())
-    found: list[Path] = []
+    folders: list[Path] = []
     for name in names:
         path = Path(name)
         if (path / MANIFEST_FILE).is_file():
-            found.append(path.resolve())
+            folders.append(path.resolve())
         elif (context.project.build / name).is_dir() and "/" not in name:
-            found += sorted(item.parent for item in (context.project.build / name).glob(f"*/*/{MANIFEST_FILE}"))
+            manifests = (context.project.build / name).glob(f"*/*/{MANIFEST_FILE}")
+            folders += sorted(manifest.parent for manifest in manifests)
         elif name not in context.project.models():
             if path.exists():
-                raise InputError(f"{name}: this is not the folder of an artifact: there is no {MANIFEST_FILE} in it")
+                raise InputError(f"{name}: not an artifact folder: it contains no {MANIFEST_FILE}")
             raise unknown_name("model or artifact folder", name, list(context.project.models()))
-    return found
+    return folders
 
 
 def _load(context: Context, folder: Path) -> Artifact | None:
@@ -87,27 +106,37 @@ def _load(context: Context, folder: Path) -> Artifact | None:
 
 
 def with_runtime(context: Context, artifacts: Sequence[Artifact], runtime: str) -> tuple[Artifact, ...]:
-    """Return the artifacts that a runtime runs; the others are noted. An empty name stands for each one's default.
+    """Return the artifacts that a runtime can run; an event names each of the others.
+
+    Args:
+        context: Receives the events.
+        artifacts: The artifacts.
+        runtime: Name of a runtime; empty for the default runtime of each artifact, which keeps all of them.
 
     Raises:
-        InputError: There is no such runtime, or it runs none of them; the message lists what does.
+        InputError: The runtime is unknown, or runs none of the artifacts; the message lists the runtimes that do.
     """
     if not runtime:
         return tuple(artifacts)
     RUNTIMES.load(runtime)
     runtimes = {artifact.manifest.target: routes.runtimes_of(artifact.manifest.target) for artifact in artifacts}
-    chosen = tuple(artifact for artifact in artifacts if runtime in runtimes[artifact.manifest.target])
-    if not chosen:
-        listed = "; ".join(f"{target}: {', '.join(names)}" for target, names in sorted(runtimes.items()))
-        raise InputError(f"{runtime} runs none of these artifacts; runtimes: {listed}")
+    runnable = tuple(artifact for artifact in artifacts if runtime in runtimes[artifact.manifest.target])
+    if not runnable:
+        available = "; ".join(f"{target}: {', '.join(names)}" for target, names in sorted(runtimes.items()))
+        raise InputError(f"{runtime} runs none of these artifacts; available runtimes: {available}")
     for artifact in artifacts:
-        if artifact not in chosen:
-            context.emit(Noted(artifact.label, f"left out: {runtime} does not run {artifact.manifest.target} files"))
-    return chosen
+        if artifact not in runnable:
+            context.emit(Noted(artifact.label, f"skipped: {runtime} does not run {artifact.manifest.target} files"))
+    return runnable
 
 
 def check_executors(names: Iterable[str]) -> None:
-    """Raise InputError for an executor that does not exist, and MissingDependency where one lacks a package."""
+    """Check that executors exist and that their packages are installed.
+
+    Raises:
+        InputError: An executor is unknown.
+        MissingDependency: A package that an executor needs is not installed.
+    """
     for name in names:
         executor = EXECUTORS.load(name)
         require(executor.requires, f"the executor {name}")

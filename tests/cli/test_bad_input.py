@@ -37,7 +37,7 @@ PTL = "build/simple_cnn/torch/lite-interpreter-float32/model.ptl"
         (("bench", "--device", "pi"), "unknown device 'pi'; known: all, ek-ra6m4"),
         (("devices", "show", "pi"), "unknown device 'pi'; known: ek-ra6m4"),
         (("models", "show", "nope"), "unknown model 'nope'"),
-        (("validate",), "there is no artifact in"),
+        (("validate",), "no artifact in"),
         (("validate", "nope"), "unknown model or artifact folder 'nope'"),
         (("check",), "run: edgekit export"),
         (("check", "--max-size", "3 bananas"), "'3 bananas' is not a size; write a number and one of B, KB"),

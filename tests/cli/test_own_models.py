@@ -241,7 +241,7 @@ def test_shapes_and_types_of_a_dict_of_outputs_are_found_by_running(own: Own) ->
 
 @pytest.mark.parametrize("name", ["two", "state", "net_tokens"])
 def test_without_a_sample_golden_samples_are_random_numbers_and_noted(own: Own, name: str) -> None:
-    note = "golden samples are random numbers; --sample FILE.npz takes real ones"
+    note = "golden samples are random numbers; pass real ones with --sample FILE.npz"
     assert own.source(name).notes == (note,)
     assert all(note in item.manifest.notes for item in own.artifacts(name))
     assert note in own.exported(name).err
@@ -356,29 +356,29 @@ def test_what_needs_calibration_is_left_out_of_everything_and_refused_by_name(
 
 REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "no such file": (("gone.onnx",), "gone.onnx: no such file or folder"),
-    "no model": (("net.py",), "not a model that edgekit takes"),
+    "no model": (("net.py",), "not a model that edgekit imports"),
     "bare weights": (("state.pth",), "bare weights need the code that builds the network"),
     "a checkpoint": (("checkpoint.pt",), "bare weights need the code that builds the network"),
     "bare safetensors": (("net.safetensors",), "bare weights need the code that builds the network"),
     "weights without code": (
         ("two.keras", "--weights", "net.safetensors"),
-        "--weights belongs to a model that code builds",
+        "--weights requires code that builds the model",
     ),
     "weights alone": (("--weights", "net.safetensors"), "describe one model of your own"),
     "missing weights": (("net.py:build", "--weights", "gone.pt"), "gone.pt: no such file"),
     "missing sample": (("traced.pt", "--sample", "gone.npz"), "gone.npz: no such file"),
     "the name of a reference model": (("traced.pt", "--name", "linear"), "linear is the name of a reference model"),
-    "a name with a slash": (("traced.pt", "--name", "a/b"), "a name has letters, digits"),
+    "a name with a slash": (("traced.pt", "--name", "a/b"), "allowed are letters, digits"),
     "bad input": (("traced.pt", "--input", "image"), "--input image: write NAME:SHAPE:DTYPE"),
     "bad dtype": (("traced.pt", "--input", "image:1x1x8x8:float23"), "unknown dtype 'float23'"),
-    "bad dimension": (("traced.pt", "--input", "image:0x1x8x8"), "'0' is no dimension"),
+    "bad dimension": (("traced.pt", "--input", "image:0x1x8x8"), "invalid dimension '0'"),
     "bad size": (("traced.pt", "--input", IMAGE, "--dim", "batch"), "--dim batch: write NAME=SIZE, such as batch=1"),
     "a size of nothing": (("traced.pt", "--input", IMAGE, "--dim", "batch=0"), "--dim batch=0: write NAME=SIZE"),
     "missing code": (("gone.py:build",), "gone.py: no such Python file"),
     "missing function": (("net.py:nothing",), "net.py: there is no function nothing() in this file"),
     "missing module": (("no_such_module:build",), "no_such_module: there is no Python module of this name"),
     "code that raises": (("net.py:broken",), "net.py:broken raised RuntimeError: the moon is in the wrong phase"),
-    "code that makes something else": (("net.py:wrong",), "what it makes is of type list, not a torch.nn.Module"),
+    "code that makes something else": (("net.py:wrong",), "returned list; it must return a torch.nn.Module"),
     "code that wants arguments": (("net.py:demanding",), "demanding() missing 1 required positional argument"),
     "code that raises, as torch": (
         ("net.py:broken", "--framework", "torch", "--input", IMAGE),
@@ -406,7 +406,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "a size of no dimension": (
         ("net.py:tokens", "--input", "ids:batch,seq:int64"),
-        "the dimension seq of ids has no size; give --dim seq=SIZE, or --sample FILE.npz",
+        "the dimension seq of ids has no size; pass --dim seq=SIZE or --sample FILE.npz",
     ),
     "weights that do not fit": (
         ("net.py:masks", "--weights", "net.safetensors", "--input", PHOTO),
@@ -442,7 +442,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "too few labels": (
         ("net.py:build", "--sample", "few_labels.npz"),
-        "there are 5 labels for 160 samples",
+        "5 labels for 160 samples; there must be one label per sample",
     ),
     "calibration of another shape": (
         ("traced.pt", "--input", IMAGE, "--calibration", "other_shape.npz"),

@@ -117,7 +117,7 @@ def test_when_nothing_meets_the_limits_it_says_which_by_how_much_and_fails(root)
         (("broken", "--target", "papyrus"), "unknown target 'papyrus'"),
         (("broken", "--tier", "emulated"), "the emulated tier needs a device; pass --device NAME"),
         (("borken",), "unknown model 'borken'"),
-        (("broken", "--framework", "torch"), "broken was not imported as a torch model, but as: keras"),
+        (("broken", "--framework", "torch"), "broken is not imported as a torch model; imported as: keras"),
     ],
 )
 def test_bad_options_are_refused_in_a_sentence(root, arguments, sentence):

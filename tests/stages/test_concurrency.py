@@ -1,4 +1,4 @@
-"""Several pieces of work at once."""
+"""Concurrent execution of tasks."""
 
 import sys
 import threading
@@ -18,13 +18,13 @@ def test_results_come_with_their_numbers_and_errors_with_theirs():
             raise ValueError("one")
         return number
 
-    found = dict(run_concurrently([partial(work, number) for number in range(4)], 2, list))
-    assert {number: future.result() for number, future in found.items() if number != 1} == {0: 0, 2: 2, 3: 3}
+    futures = dict(run_concurrently([partial(work, number) for number in range(4)], 2, list))
+    assert {number: future.result() for number, future in futures.items() if number != 1} == {0: 0, 2: 2, 3: 3}
     with pytest.raises(ValueError, match="one"):
-        found[1].result()
+        futures[1].result()
 
 
-def test_no_more_run_than_was_said():
+def test_the_number_of_concurrent_tasks_is_limited():
     running, most, lock = set(), [0], threading.Lock()
 
     def work(number):
@@ -39,8 +39,8 @@ def test_no_more_run_than_was_said():
     assert most == [2]
 
 
-def test_whoever_stops_listening_ends_what_runs_and_begins_nothing_more(tmp_path, monkeypatch):
-    """Each piece starts a process that would wait for ten minutes."""
+def test_closing_the_iterator_stops_running_tasks_and_starts_no_others(tmp_path, monkeypatch):
+    """Each task starts a process that would wait for ten minutes."""
     (tmp_path / "waits.py").write_text(
         "import pathlib, sys, time\npathlib.Path(sys.argv[1]).touch()\ntime.sleep(600)\n"
     )
@@ -63,7 +63,7 @@ def test_whoever_stops_listening_ends_what_runs_and_begins_nothing_more(tmp_path
     assert not (tmp_path / "started-4").exists()
 
 
-def test_as_many_at_once_as_memory_allows_and_one_at_least():
+def test_the_default_parallelism_is_what_memory_allows_and_at_least_one():
     assert default_parallelism(0) == 1
     assert default_parallelism(PROCESS_MEMORY_BYTES) == 1
     assert default_parallelism(sys.maxsize) >= 1

@@ -60,7 +60,8 @@ def test_the_doctor_reports_what_plug_ins_of_other_packages_need(third_party):
     assert answer.code == 0
     assert "missing: the target coreml; install with: pip install coremltools\n" in answer.out
     assert "broken: the target 'gone' of another package (no_such_module_anywhere) cannot be loaded" in answer.out
-    (package,) = [item for item in call("doctor", "--json").data["packages"] if item["package"] == "coremltools"]
+    packages = call("doctor", "--json").data["packages"]
+    (package,) = [package for package in packages if package["package"] == "coremltools"]
     assert package == {
         "package": "coremltools",
         "version": None,

@@ -105,7 +105,7 @@ def test_a_checkpoint_of_a_different_training_or_a_damaged_one_is_refused(lab) -
 
     assert path.exists()
     lab.train("torch", epochs=1)
-    assert "an earlier training was cut short; starting anew (--resume would continue it)" in lab.reported()
+    assert "ignoring the checkpoint of an interrupted training; continue it with --resume" in lab.reported()
     assert not path.parent.exists()
 
 

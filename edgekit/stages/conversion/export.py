@@ -293,9 +293,9 @@ def _start(
         return source_folder, next(iter(bridges), None)
     kind, written = bridges[0]
     key = (str(source_folder), written)
-    if key not in context.written:
-        context.written[key] = _write_as(context, item, source_folder, kind, written)
-    return context.written[key], bridges[1] if len(bridges) > 1 else None
+    if key not in context.converted_sources:
+        context.converted_sources[key] = _write_as(context, item, source_folder, kind, written)
+    return context.converted_sources[key], bridges[1] if len(bridges) > 1 else None
 
 
 def _write_as(context: Context, item: ExportPlan, source_folder: Path, kind: str, written: str) -> Path:

@@ -1,4 +1,4 @@
-"""Taking in a model of the user's; runs inside a worker. It becomes a source folder like that of a trained model."""
+"""Import of a user's model into a source folder; runs inside a worker."""
 
 from __future__ import annotations
 
@@ -25,15 +25,38 @@ from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources import _given_samples
 from edgekit.workers.job import worker_job
 
+# At most this many of the user's samples become golden samples: the number that reference models have.
 GOLDEN = 64
+# At most this many of the user's samples become calibration samples: ranges hardly change with more.
 CALIBRATION = 256
+# Number of random golden samples, if the user gave none. They only serve to compare outputs.
 RANDOM_GOLDEN = 16
+# Fixed, so that an import is reproducible.
 _SEED = 0
+# The shares of labelled samples are 1/4 golden, 1/4 calibration and 1/2 test; without labels there is no test set.
+_GOLDEN_DIVISOR_LABELLED, _GOLDEN_DIVISOR = 4, 2
+# Length at which a framework's error is cut: some print a whole graph.
+_MAX_REASON_CHARS = 200
 
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What the user said of the model. Paths are absolute; `code` and `calibration` are relative to `base`."""
+    """An import of one model. Paths are absolute.
+
+    Attributes:
+        name: Name of the model in build/.
+        kind: The source kind.
+        base: Folder that `code` and `calibration` are relative to.
+        path: The model file or folder; None for code.
+        code: `FILE.py:FUNCTION` or `MODULE:FUNCTION`; None for a file.
+        weights: Weights for `code`.
+        inputs: The inputs that the user declared.
+        sizes: Sizes of symbolic dimensions by name, for random samples.
+        sample: File with real inputs.
+        calibration: Calibration samples: a file, a folder of images or `file.py:generator`.
+        image_range: The range that pixels 0..255 of images are scaled to.
+        folder: The source folder to write.
+    """
 
     name: str
     kind: str
@@ -51,7 +74,7 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class FactoryRequest:
-    """The user's code `FILE.py:FUNCTION`, relative to a base folder."""
+    """The user's code `FILE.py:FUNCTION` or `MODULE:FUNCTION`, relative to a base folder."""
 
     code: str
     base: str
@@ -59,22 +82,39 @@ class FactoryRequest:
 
 @worker_job
 def detect_framework(request: FactoryRequest, _emit: Listener) -> str:
-    """Return `keras` or `torch`: what the user's code builds. Raises InputError when it builds something else."""
+    """Return the framework of the model that code builds, `keras` or `torch`.
+
+    Args:
+        request: The code.
+        _emit: Receives no events.
+
+    Raises:
+        InputError: The code cannot be executed, or builds something else.
+    """
     code = request.code
-    made = Factory.parse(code).call(Path(request.base))
-    families = [cls.__module__.partition(".")[0] for cls in type(made).__mro__]
-    # On the torch backend a Keras model is a torch module too: the more special family comes first.
-    for family in ("keras", "torch"):
-        if family in families:
-            return family
-    raise InputError(f"{code}: what it makes is of type {type(made).__name__}, not a torch.nn.Module or keras.Model")
+    model = Factory.parse(code).call(Path(request.base))
+    packages = [cls.__module__.partition(".")[0] for cls in type(model).__mro__]
+    # On the torch backend a Keras model is a torch module too: the subclass is tested first.
+    for framework in ("keras", "torch"):
+        if framework in packages:
+            return framework
+    raise InputError(f"{code}: returned {type(model).__name__}; it must return a torch.nn.Module or a keras.Model")
 
 
 @worker_job
 def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     """Write the model, its samples and its description into the request's folder.
 
-    Raises InputError when model, code, weights, declared inputs or samples do not fit one another.
+    Args:
+        request: The import.
+        _emit: Receives no events.
+
+    Returns:
+        The description of the source.
+
+    Raises:
+        InputError: Model, code, weights, declared inputs and samples do not match each other.
+        MissingDependency: The framework is not installed.
     """
     kind = SOURCES.load(request.kind)
     require(kind.requires, f"loading {request.kind} models")
@@ -82,19 +122,19 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     arrays, labels = _sample_arrays(request)
     factory = None if request.code is None else Factory.parse(request.code)
     build = None if factory is None else lambda: factory.call(base)
-    given = UserModel(_path(request.path), build, _path(request.weights), request.inputs, arrays)
-    file, found = kind.import_model(given, target)
-    signature = with_layouts(found, kind.layout)
+    user_model = UserModel(_path(request.path), build, _path(request.weights), request.inputs, arrays)
+    file, imported_signature = kind.import_model(user_model, target)
+    signature = with_layouts(imported_signature, kind.layout)
     inputs, notes = _inputs(request, arrays, signature)
     sizes = _sizes(signature, inputs)
     loaded = kind.load(target / file, signature, build).at(signature, sizes)
     signature = with_layouts(Signature(signature.inputs, observed_outputs(loaded, inputs)), kind.layout)
     loaded = loaded.at(signature, sizes)
-    chosen = (
+    calibration = (
         _given_samples.read(request.calibration, base, signature, request.image_range) if request.calibration else {}
     )
-    parts = _parts(signature, inputs, labels, chosen, real=arrays is not None)
-    task, rounding = _write(parts, loaded, target)
+    parts = _split_samples(signature, inputs, labels, calibration, real=arrays is not None)
+    accuracy, rounding = _write_samples(parts, loaded, target)
     code = None if factory is None else factory.file(base)
     source = SourceModel(
         name=request.name,
@@ -102,15 +142,15 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
         file=file,
         sha256=sha256_path(target / file),
         signature=signature,
-        task="classification" if task is not None else None,
-        metric="accuracy" if task is not None else None,
-        metric_value=task,
+        task="classification" if accuracy is not None else None,
+        metric="accuracy" if accuracy is not None else None,
+        metric_value=accuracy,
         parameters=sum(array.size for array in loaded.parameters().values()),
         code=request.code,
         code_sha256=None if code is None else sha256_file(code),
         sizes=sizes,
         notes=notes,
-        data=_data(request, parts),
+        data=_data_record(request, parts),
         rounding=rounding,
         versions=versions(kind.requires),
     )
@@ -123,12 +163,12 @@ def _path(text: str | None) -> Path | None:
 
 
 def _sample_arrays(request: ImportRequest) -> tuple[dict[str, Array] | None, Array | None]:
-    """The user's samples by name, and their labels."""
+    """Return the user's samples by name, and their labels."""
     if request.sample is None:
         return None, None
     arrays = _given_samples.read_arrays(Path(request.sample))
     labels = arrays.pop("labels", None)
-    if "" in arrays:
+    if "" in arrays:  # an npy file has one array without a name
         arrays = {"input": arrays.pop("")}
     return arrays, labels
 
@@ -136,23 +176,23 @@ def _sample_arrays(request: ImportRequest) -> tuple[dict[str, Array] | None, Arr
 def _inputs(
     request: ImportRequest, arrays: Mapping[str, Array] | None, signature: Signature
 ) -> tuple[dict[str, Array], tuple[str, ...]]:
-    """The samples that the model is run on: the user's, or random numbers, and a note that says so."""
+    """Return the samples to run the model on, and notes: the user's samples, or random numbers."""
     if arrays is not None:
         fitted = _given_samples.fitted(arrays, signature, str(request.sample))
         batching.n_samples(signature, fitted)
         return fitted, ()
     rng = np.random.default_rng(_SEED)
     sizes = dict(request.sizes or {})
-    inputs = {spec.name: _random(spec, signature, sizes, rng) for spec in signature.inputs}
-    return inputs, ("golden samples are random numbers; --sample FILE.npz takes real ones",)
+    inputs = {spec.name: _random_input(spec, signature, sizes, rng) for spec in signature.inputs}
+    return inputs, ("golden samples are random numbers; pass real ones with --sample FILE.npz",)
 
 
-def _random(spec: TensorSpec, signature: Signature, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
+def _random_input(spec: TensorSpec, signature: Signature, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
     shape = [RANDOM_GOLDEN * batching.samples_per_call(spec)]
     for dim in spec.shape[1:]:
         if isinstance(dim, str) and dim not in sizes:
             raise InputError(
-                f"the dimension {dim} of {spec.name} has no size; give --dim {dim}=SIZE, or --sample FILE.npz"
+                f"the dimension {dim} of {spec.name} has no size; pass --dim {dim}=SIZE or --sample FILE.npz"
             )
         shape.append(sizes[dim] if isinstance(dim, str) else dim)
     if np.issubdtype(np.dtype(spec.dtype), np.floating):
@@ -161,18 +201,30 @@ def _random(spec: TensorSpec, signature: Signature, sizes: Mapping[str, int], rn
 
 
 def _sizes(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, int]:
-    """The size in the samples of each symbolic dimension but the first of an input."""
+    """Return the size in the samples of every symbolic dimension except the first one of an input."""
     sizes: dict[str, int] = {}
     for spec in signature.inputs:
         for dim, size in zip(spec.shape[1:], inputs[spec.name].shape[1:], strict=True):
             if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
-                raise InputError(f"the samples have the dimension {dim} as {sizes[dim]} and as {size}")
+                raise InputError(f"the dimension {dim} has two sizes in the samples, {sizes[dim]} and {size}")
     return sizes
 
 
 def observed_outputs(loaded: LoadedModel, inputs: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
-    """The outputs as one call shows them; symbols stand where the signature has them, or where their size does."""
+    """Run the model once and return its outputs with their shapes and dtypes.
+
+    A dimension is symbolic if the signature says so, or if its size is that of a symbolic input dimension.
+
+    Args:
+        loaded: The model.
+        inputs: At least one sample by input name, shape (N, ...).
+
+    Raises:
+        InputError: The model does not run on these inputs.
+        StepFailed: The number of outputs is not that of the signature.
+    """
     signature = loaded.signature
+    # With a batch of two, the batch dimension of an output shows: a size of 1 would be ambiguous.
     pair = {name: np.concatenate([array[:1], array[:1]]) for name, array in inputs.items()}
     arguments = next(batching.iter_batches(signature, pair if signature.batch else inputs, 2))
     if signature.batch:
@@ -181,33 +233,33 @@ def observed_outputs(loaded: LoadedModel, inputs: Mapping[str, Array]) -> tuple[
         results = loaded._run(arguments)
     except InputError:
         raise
-    except Exception as error:  # whatever a framework raises for inputs that it does not take
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
-        raise InputError(f"the model does not run on these inputs: {reason}") from error
+    except Exception as error:  # frameworks raise any class for inputs that do not match
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputError(f"the model does not run on these inputs: {reason[:_MAX_REASON_CHARS]}") from error
     if len(results) != len(signature.outputs):
-        raise StepFailed(f"the model returns {len(results)} outputs where its file names {len(signature.outputs)}")
+        raise StepFailed(f"the model returns {len(results)} outputs, but its file declares {len(signature.outputs)}")
     return tuple(
-        replace(spec, shape=_shape(spec, result, loaded), dtype=str(result.dtype))
+        replace(spec, shape=_output_shape(spec, result, loaded), dtype=str(result.dtype))
         for spec, result in zip(signature.outputs, map(np.asarray, results), strict=True)
     )
 
 
-def _shape(spec: TensorSpec, result: Array, loaded: LoadedModel) -> tuple[Dim, ...]:
-    batch, known = loaded.signature.batch, {*loaded.signature.symbols}
-    by_size = {size: name for name, size in loaded.sizes.items()}
+def _output_shape(spec: TensorSpec, result: Array, loaded: LoadedModel) -> tuple[Dim, ...]:
+    batch, symbols = loaded.signature.batch, {*loaded.signature.symbols}
+    symbol_by_size = {size: name for name, size in loaded.sizes.items()}
     shape: list[Dim] = []
     for index, size in enumerate(result.shape):
-        named = spec.shape[index] if index < len(spec.shape) else None
-        if isinstance(named, str) and named in known:
-            shape.append(named)
+        declared = spec.shape[index] if index < len(spec.shape) else None
+        if isinstance(declared, str) and declared in symbols:
+            shape.append(declared)
         elif index == 0 and batch is not None and size == 2:
             shape.append(batch)
         else:
-            shape.append(by_size.get(size, size) if index and not isinstance(named, int) else size)
+            shape.append(symbol_by_size.get(size, size) if index and not isinstance(declared, int) else size)
     return tuple(shape)
 
 
-def _parts(
+def _split_samples(
     signature: Signature,
     inputs: dict[str, Array],
     labels: Array | None,
@@ -215,18 +267,18 @@ def _parts(
     *,
     real: bool,
 ) -> dict[str, tuple[dict[str, Array], Array | None]]:
-    """Golden, calibration and test samples, disjoint; calibration and test only where there is something for them.
+    """Return disjoint golden, calibration and test samples by file name; the latter two may be missing.
 
-    Random numbers are good to compare outputs on, and no ground to take ranges from.
+    Random numbers serve to compare outputs, but not to calibrate: their ranges are not those of real inputs.
     """
     total = batching.n_samples(signature, inputs)
     if not real:
-        made: dict[str, tuple[dict[str, Array], Array | None]] = {GOLDEN_FILE: (inputs, None)}
-        return made | ({CALIBRATION_FILE: (calibration, None)} if calibration else {})
+        golden_only: dict[str, tuple[dict[str, Array], Array | None]] = {GOLDEN_FILE: (inputs, None)}
+        return golden_only | ({CALIBRATION_FILE: (calibration, None)} if calibration else {})
     if labels is not None and len(labels) != total:
-        raise InputError(f"there are {len(labels)} labels for {total} samples")
-    share = 4 if labels is not None else 2
-    golden = max(1, min(GOLDEN, total if calibration and labels is None else total // share))
+        raise InputError(f"{len(labels)} labels for {total} samples; there must be one label per sample")
+    divisor = _GOLDEN_DIVISOR if labels is None else _GOLDEN_DIVISOR_LABELLED
+    golden = max(1, min(GOLDEN, total if calibration and labels is None else total // divisor))
     end = golden if calibration else golden + min(CALIBRATION, (total - golden) // (1 if labels is None else 3))
 
     def part(start: int, stop: int | None) -> tuple[dict[str, Array], Array | None]:
@@ -242,13 +294,14 @@ def _parts(
     return parts
 
 
-def _write(
+def _write_samples(
     parts: Mapping[str, tuple[dict[str, Array], Array | None]], loaded: LoadedModel, folder: Path
 ) -> tuple[float | None, dict[str, Rounding]]:
-    """The samples with the model's own outputs.
+    """Write the samples with the model's own outputs.
 
-    Returns the accuracy on the test samples where there are labels of classes, and what float32 costs on the golden
-    ones.
+    Returns:
+        The accuracy on the test samples if they have class labels, and the rounding error of float32 on the golden
+        samples.
     """
     accuracy, rounding = None, {}
     for file, (inputs, labels) in parts.items():
@@ -258,12 +311,12 @@ def _write(
             rounding = measure_rounding(outputs, loaded.run_float64(inputs))
         if file == TEST_FILE and labels is not None and np.issubdtype(labels.dtype, np.integer):
             first = next(iter(outputs.values()))
-            if first.ndim == 2 and first.shape[1] > 1:
+            if first.ndim == 2 and first.shape[1] > 1:  # (N, classes)
                 accuracy = TASK_METRICS["accuracy"].compute(first, labels, next(iter(inputs.values())))
     return accuracy, rounding
 
 
-def _data(request: ImportRequest, parts: Mapping[str, tuple[dict[str, Array], Array | None]]) -> dict[str, Any]:
+def _data_record(request: ImportRequest, parts: Mapping[str, tuple[dict[str, Array], Array | None]]) -> dict[str, Any]:
     counts = {file.removesuffix(".npz"): len(next(iter(inputs.values()))) for file, (inputs, _) in parts.items()}
     names = {"sample": request.sample, "calibration_from": request.calibration}
     return {**counts, **{key: Path(value).name for key, value in names.items() if value}}

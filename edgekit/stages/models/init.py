@@ -1,4 +1,4 @@
-"""A first `edgekit.toml` for the models that lie in a folder. Code is parsed, never executed."""
+"""Generation of a first `edgekit.toml` for the models in a folder. The user's code is parsed, never executed."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError
 from edgekit.stages.models.model_refs import USUAL_FUNCTIONS, kind_of
 
+# Names without suffix under which people store samples.
 _SAMPLES = ("sample", "samples", "inputs")
+# Folders that are outputs or configuration of edgekit or of a packager, and never a SavedModel.
 _NOT_MODELS = ("build", "device_profiles", "models", "dist")
+# Top-level package that code imports -> framework of the model that it builds.
 _FRAMEWORKS = {"keras": "keras", "tensorflow": "keras", "torch": "torch"}
 
 _HEAD = """\
-# What `edgekit run` does: export each model to each variant, prove that it computes the same, measure, judge, report.
-# Steps are done again only when something that they read has changed; `edgekit run --explain` says why.
-# Every key: edgekit run --schema
+# `edgekit run` exports each model to each variant, validates it against its source, benchmarks it, checks it against
+# the budgets and writes the reports. A step runs again only if something that it reads has changed; `edgekit run
+# --explain` prints the reason. All keys: edgekit run --schema
 
 # Targets (`edgekit targets` lists them) or target:precision. int8 needs calibration samples.
 variants = ["tflite:float32", "onnx:float32"]
-# Validated on the emulated core of these devices too (`edgekit devices setup`).
+# Devices on whose emulated cores the artifacts are validated too (`edgekit devices setup` installs the emulator).
 # validate_on = ["raspberry-pi-4b"]
-# Reports show the error of these layer by layer.
+# Variants whose error is reported layer by layer.
 # layers = ["*:int8"]
 """
 
 _REFERENCE = """
-# A model of your own has a path; this one comes with edgekit, and is trained first (`edgekit models` lists them).
+# A model of your own has a `path`. This reference model comes with edgekit (`edgekit models` lists all) and is trained
+# first.
 [[models]]
 name = "linear"
 framework = "keras"
@@ -38,16 +42,16 @@ framework = "keras"
 """
 
 _TAIL = """
-# Options of some exports, by patterns.
+# Options for the exports that a pattern matches.
 # [[export]]
 # variant = "*:int8"
 # calibration_samples = 100
 
-# Measured after everything else, one at a time. `edgekit devices` lists the profiles; "host" is this machine as it is.
+# Benchmarks run last, one at a time. `edgekit devices` lists the device profiles; "host" is this machine.
 # [bench]
 # devices = ["raspberry-pi-4b"]
 
-# `edgekit run` ends with exit code 1 when a limit is broken. Of several limits on a figure the strictest wins.
+# `edgekit run` ends with exit code 1 if a limit is exceeded. If several limits apply to a value, the strictest counts.
 # [[budgets]]
 # model = "*"
 # variant = "*:int8"
@@ -59,7 +63,7 @@ _TAIL = """
 format = "markdown"
 path = "build/report.md"
 
-# Every figure and file also into MLflow, once: a server, a folder, or a database. Needs: pip install 'edgekit[mlflow]'
+# Log all metrics and files to MLflow too: a server, a folder or a database. Requires: pip install 'edgekit[mlflow]'
 # [mlflow]
 # uri = "http://127.0.0.1:5000"
 # experiment = "edge"
@@ -68,7 +72,14 @@ path = "build/report.md"
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model in the folder. `framework` is set for code; `sample` and `weights` lie beside it, as names tell."""
+    """A model in the project's folder.
+
+    Attributes:
+        path: The file, the folder, or code as `FILE.py:FUNCTION`.
+        framework: The framework that the code imports; None for a file or a folder.
+        weights: The weights file of the same name, for code.
+        sample: The npz file that probably holds its samples.
+    """
 
     path: str
     framework: str | None = None
@@ -77,12 +88,16 @@ class FoundModel:
 
 
 def find_models(project: Project) -> tuple[FoundModel, ...]:
-    """Every model that lies in the project's folder itself."""
+    """Return the models in the project's root folder: files, SavedModel folders, and code that builds a model.
+
+    Args:
+        project: The project.
+    """
     root = project.root
     entries = sorted(path for path in root.iterdir() if not path.name.startswith(".") and path.name not in _NOT_MODELS)
     arrays = [path for path in entries if path.suffix == ".npz"]
     files = [FoundModel(path.name, sample=_sample(path, arrays)) for path in entries if _is_model(path)]
-    return (*files, *(item for path in entries for item in _code(path, entries, arrays)))
+    return (*files, *(model for path in entries for model in _code_models(path, entries, arrays)))
 
 
 def _is_model(path: Path) -> bool:
@@ -93,15 +108,15 @@ def _is_model(path: Path) -> bool:
 
 
 def _sample(path: Path, arrays: list[Path]) -> str | None:
-    """The npz file that is called like the model, or like samples; or the only one."""
-    for item in arrays:
-        if item.stem == path.stem or item.stem.lower() in _SAMPLES:
-            return item.name
+    """Return the npz file named after the model or named as samples usually are, otherwise the only npz file."""
+    for array in arrays:
+        if array.stem == path.stem or array.stem.lower() in _SAMPLES:
+            return array.name
     return arrays[0].name if len(arrays) == 1 else None
 
 
-def _code(path: Path, entries: list[Path], arrays: list[Path]) -> Iterator[FoundModel]:
-    """The functions without arguments that are called as those that build models are, in a file with a framework."""
+def _code_models(path: Path, entries: list[Path], arrays: list[Path]) -> Iterator[FoundModel]:
+    """Yield the first function of a file that has a usual name, takes no arguments, and can build a model."""
     if path.suffix != ".py" or path.name.startswith("test_") or path.name == "conftest.py":
         return
     try:
@@ -111,7 +126,7 @@ def _code(path: Path, entries: list[Path], arrays: list[Path]) -> Iterator[Found
     framework = _framework(tree)
     for node in tree.body if framework else ():
         if isinstance(node, ast.FunctionDef) and node.name in USUAL_FUNCTIONS and not _needs_arguments(node):
-            weights = next((item.name for item in entries if item.name == f"{path.stem}.safetensors"), None)
+            weights = next((entry.name for entry in entries if entry.name == f"{path.stem}.safetensors"), None)
             yield FoundModel(f"{path.name}:{node.name}", framework, weights, _sample(path, arrays))
             return
 
@@ -119,8 +134,8 @@ def _code(path: Path, entries: list[Path], arrays: list[Path]) -> Iterator[Found
 def _framework(tree: ast.Module) -> str | None:
     modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     modules += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    found = {_FRAMEWORKS.get(module.partition(".")[0]) for module in modules} - {None}
-    return next(iter(found)) if len(found) == 1 else None
+    frameworks = {_FRAMEWORKS.get(module.partition(".")[0]) for module in modules} - {None}
+    return next(iter(frameworks)) if len(frameworks) == 1 else None
 
 
 def _needs_arguments(node: ast.FunctionDef) -> bool:
@@ -129,26 +144,31 @@ def _needs_arguments(node: ast.FunctionDef) -> bool:
     return positional > 0 or any(default is None for default in arguments.kw_defaults)
 
 
-def render_config(found: tuple[FoundModel, ...]) -> str:
-    """The text of the file."""
-    return _HEAD + ("".join(map(_table, found)) or _REFERENCE) + _TAIL
+def render_config(models: tuple[FoundModel, ...]) -> str:
+    """Render the text of `edgekit.toml`.
+
+    Args:
+        models: The models; if there are none, the file names a reference model.
+    """
+    return _HEAD + ("".join(map(_model_table, models)) or _REFERENCE) + _TAIL
 
 
-def _table(item: FoundModel) -> str:
-    lines = ["", "[[models]]", f"path = {_text(item.path)}"]
-    if item.framework is not None:
-        lines.append(f"framework = {_text(item.framework)}")
-        weights = item.weights or "weights.safetensors"
-        lines.append(f"{'' if item.weights else '# '}weights = {_text(weights)}  # a state dict, or safetensors")
+def _model_table(model: FoundModel) -> str:
+    lines = ["", "[[models]]", f"path = {_toml_string(model.path)}"]
+    if model.framework is not None:
+        lines.append(f"framework = {_toml_string(model.framework)}")
+        weights = model.weights or "weights.safetensors"
+        prefix = "" if model.weights else "# "
+        lines.append(f"{prefix}weights = {_toml_string(weights)}  # a state dict, or safetensors")
         lines.append("# reads = []  # other files that this code reads")
-    if item.sample is None and item.framework is not None:
-        lines.append('# inputs = ["image:batch,3,96,96:float32"]  # needed where neither code nor sample tells')
-    sample = f"sample = {_text(item.sample or 'inputs.npz')}  # real inputs by name; an array `labels` judges accuracy"
-    lines.append(sample if item.sample else f"# {sample}")
-    lines.append('# calibration = "photos/"  # where int8 takes its ranges from: npz, images, or FILE.py:FUNCTION')
+    if model.sample is None and model.framework is not None:
+        lines.append('# inputs = ["image:batch,3,96,96:float32"]  # required if neither code nor sample defines them')
+    file = _toml_string(model.sample or "inputs.npz")
+    sample = f"sample = {file}  # real inputs by name; an array `labels` adds the accuracy"
+    lines.append(sample if model.sample else f"# {sample}")
+    lines.append('# calibration = "photos/"  # calibration samples for int8: npz, images, or FILE.py:FUNCTION')
     return "\n".join(lines) + "\n"
 
 
-def _text(value: str) -> str:
-    """A TOML string."""
+def _toml_string(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Which source models a command is about: reference models by name, and the user's own by path, code or name."""
+"""Source models that a command works on: reference models by name, the user's own models by path, code or name."""
 
 from __future__ import annotations
 
@@ -21,19 +21,26 @@ from edgekit.stages.context import FRAMEWORKS, Context, source_environment
 from edgekit.stages.models.import_job import FactoryRequest, ImportRequest, detect_framework, import_user_model
 from edgekit.stages.models.train import parse_frameworks
 
+# `FILE.py:FUNCTION` or `package.module:FUNCTION`.
 _CODE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
-
-
-_CROSS = re.compile(r"(?<=\d)x(?=\w)|(?<=\w)x(?=\d)")  # an x beside a number; the one in `maxlen` is a letter
+# The x of `1x3x224`: one beside a number. The x in a symbol such as `maxlen` is a letter.
+_CROSS = re.compile(r"(?<=\d)x(?=\w)|(?<=\w)x(?=\d)")
+# Names under which people define the function that builds a model; they do not become a part of the model's name.
 USUAL_FUNCTIONS = ("build", "build_model", "create", "create_model", "get_model", "make", "make_model", "model")
 
 
 @dataclass(frozen=True)
 class UserModelOptions:
-    """What the user says of a model of their own: the texts of the options, as they were typed.
+    """Options that describe one model of the user's, as they were typed.
 
-    `inputs` are `name:shape:dtype`, `calibration` a file, a folder of images or `file.py:generator`, `sizes` those of
-    symbolic dimensions; pixels 0..255 of images become `image_range`.
+    Attributes:
+        name: Name of the model in build/.
+        weights: Weights for code that builds the network.
+        inputs: Inputs as `name:shape:dtype`.
+        sample: File with real inputs by name, shape (N, ...), and optional `labels`.
+        calibration: Calibration samples: a file, a folder of images or `file.py:generator`.
+        sizes: Sizes of symbolic dimensions by name.
+        image_range: The range that pixels 0..255 of images are scaled to.
     """
 
     name: str | None = None
@@ -46,13 +53,19 @@ class UserModelOptions:
 
     @property
     def said(self) -> bool:
-        """Whether anything was said that only a model of the user's own can take."""
+        """Whether an option is set that applies only to a model of the user's."""
         return bool(self.name or self.weights or self.inputs or self.sample or self.calibration)
 
 
 @dataclass(frozen=True)
 class ModelSelection:
-    """Models and the kinds of their sources. `kinds_named` says that the user asked for these kinds by name."""
+    """Models that share the kinds of their sources.
+
+    Attributes:
+        models: Names of the models.
+        kinds: The source kinds.
+        kinds_named: Whether the user named these kinds.
+    """
 
     models: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -60,46 +73,62 @@ class ModelSelection:
 
 
 def resolve(
-    context: Context, names: Sequence[str], framework: str | None, own: UserModelOptions
+    context: Context, names: Sequence[str], framework: str | None, options: UserModelOptions
 ) -> tuple[ModelSelection, ...]:
-    """The subjects that the names stand for; no name stands for every reference model.
+    """Return the models that the names of a command line stand for.
 
-    A model of the user's own that is named by path or code is taken in first, into build/<name>/<kind>/source. Raises
-    InputError for a name that is none, and when what was said fits no such model, or several.
+    A model that is named by path or code is first imported into build/<name>/<kind>/source.
+
+    Args:
+        context: The project and the workers.
+        names: Names of models, paths or code; empty for every reference model.
+        framework: `keras`, `torch` or `both`; None for all kinds.
+        options: Options for a model that is named by path or code.
+
+    Raises:
+        InputError: A name is unknown, or `options` are set and the number of such models is not one.
+        MissingDependency: A package that the import needs is not installed.
+        StepError: The import failed.
     """
     project = context.project
-    given = [name for name in names if is_model_reference(context, name)]
-    if own.said and len(given) != 1:
+    references = [name for name in names if is_model_reference(context, name)]
+    if options.said and len(references) != 1:
         raise InputError(
             "--weights, --input, --sample, --calibration and --name describe one model of your own: name its file,"
             " folder or code"
         )
-    known = tuple(name for name in names if name in project.models()) if names else tuple(project.models())
-    found: list[ModelSelection] = []
-    if known:
-        found.append(ModelSelection(known, parse_frameworks(framework), framework not in (None, "both")))
+    reference_models = tuple(name for name in names if name in project.models()) if names else tuple(project.models())
+    selections: list[ModelSelection] = []
+    if reference_models:
+        kinds_named = framework not in (None, "both")
+        selections.append(ModelSelection(reference_models, parse_frameworks(framework), kinds_named))
     for name in names:
-        if name in given:
-            source = import_model(context, name, framework, own)
-            found.append(ModelSelection((source.name,), (source.kind,)))
-        elif name not in known:
-            found.append(ModelSelection((name,), _adopted(context, name, framework)))
-    return tuple(found)
+        if name in references:
+            source = import_model(context, name, framework, options)
+            selections.append(ModelSelection((source.name,), (source.kind,)))
+        elif name not in reference_models:
+            selections.append(ModelSelection((name,), _imported_kinds(context, name, framework)))
+    return tuple(selections)
 
 
-def _adopted(context: Context, name: str, framework: str | None) -> tuple[str, ...]:
+def _imported_kinds(context: Context, name: str, framework: str | None) -> tuple[str, ...]:
     kinds = context.project.imported_models(name)
     if not kinds:
         raise unknown_name("model", name, list(context.project.models()))
     if framework in FRAMEWORKS:
         if framework not in kinds:
-            raise InputError(f"{name} was not imported as a {framework} model, but as: {', '.join(kinds)}")
+            raise InputError(f"{name} is not imported as a {framework} model; imported as: {', '.join(kinds)}")
         return (str(framework),)
     return kinds
 
 
 def is_model_reference(context: Context, text: str) -> bool:
-    """Whether the text is a file, a folder or code, and not the name of a model that edgekit knows."""
+    """Return whether the text is a file, a folder or code, and not the name of a reference or imported model.
+
+    Args:
+        context: The project.
+        text: A word of the command line.
+    """
     if text in context.project.models() or context.project.imported_models(text):
         return False
     return os.sep in text or bool(_CODE.fullmatch(text)) or Path(text).exists() or _has_suffix(text)
@@ -115,7 +144,14 @@ def _kind(name: str) -> SourceKind:
 
 
 def kind_of(path: Path) -> str:
-    """The source kind of a file or folder. Raises InputError that says what edgekit takes."""
+    """Return the source kind of a file or folder.
+
+    Args:
+        path: The file or folder.
+
+    Raises:
+        InputError: There is no such path, or it is not a model that edgekit imports.
+    """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     kinds = [_kind(name) for name in SOURCES.names()]
@@ -124,18 +160,23 @@ def kind_of(path: Path) -> str:
             return kind.name
     if path.suffix.lower() in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
         raise InputError(
-            f"{path}: this is no TorchScript archive; bare weights need the code that builds the network:"
+            f"{path}: not a TorchScript archive; weights alone need the code that builds the network:"
             f" edgekit export FILE.py:FUNCTION --weights {path.name}"
         )
     suffixes = sorted({suffix for kind in kinds for suffix in kind.suffixes})
-    raise InputError(f"{path}: not a model that edgekit takes ({', '.join(suffixes)}, a SavedModel folder, or code)")
+    accepted = ", ".join(suffixes)
+    raise InputError(f"{path}: not a model that edgekit imports ({accepted}, a SavedModel folder, or code)")
 
 
 def parse_input(text: str) -> TensorSpec:
-    """`name:shape:dtype`, such as `image:1x3x224x224:float32` or `ids:batch,seq:int64`; the dtype is float32 unless
-    given.
+    """Parse an input specification.
 
-    Raises InputError that says what is wrong.
+    Args:
+        text: `name:shape:dtype`, such as `image:1x3x224x224:float32` or `ids:batch,seq:int64`. The dtype may be
+            missing and is then float32.
+
+    Raises:
+        InputError: The text has another form, or the shape or the dtype is invalid.
     """
     parts = text.rsplit(":", 2)
     if len(parts) == 3 and not _is_dtype(parts[2]):
@@ -162,12 +203,19 @@ def _dim(text: str, whole: str) -> Dim:
     if text.isdecimal() and text.isascii() and int(text) > 0:
         return int(text)
     if not text.isidentifier():
-        raise InputError(f"--input {whole}: '{text}' is no dimension; write a positive number, or a name such as batch")
+        raise InputError(f"--input {whole}: invalid dimension '{text}'; use a positive number, or a name such as batch")
     return text
 
 
 def parse_size(text: str) -> tuple[str, int]:
-    """`batch=1` as name and size. Raises InputError."""
+    """Parse the size of a dimension, such as `batch=1`, into its name and size.
+
+    Args:
+        text: `NAME=SIZE`.
+
+    Raises:
+        InputError: The text has another form, or the size is not a positive number.
+    """
     name, equals, size = text.rpartition("=")
     if not equals or not name or not (size.isdecimal() and size.isascii()) or int(size) < 1:
         raise InputError(f"--dim {text}: write NAME=SIZE, such as batch=1")
@@ -175,7 +223,11 @@ def parse_size(text: str) -> tuple[str, int]:
 
 
 def default_name(text: str) -> str:
-    """What a model is called that nobody gave a name: after its file, or the code that builds it."""
+    """Return the default name of a model, after its file or the code that builds it.
+
+    Args:
+        text: A path, or code as `FILE.py:FUNCTION` or `MODULE:FUNCTION`.
+    """
     stem = Path(text).resolve().stem
     if _CODE.fullmatch(text):  # net.py:build is `net`, net.py:small is `net_small`
         factory = Factory.parse(text)
@@ -184,17 +236,29 @@ def default_name(text: str) -> str:
     return re.sub(r"[^\w.-]", "_", stem).strip(".") or "model"
 
 
-def import_model(context: Context, text: str, framework: str | None, own: UserModelOptions) -> SourceModel:
-    """Takes in a model of the user's: its source folder is like that of a trained model.
+def import_model(context: Context, text: str, framework: str | None, options: UserModelOptions) -> SourceModel:
+    """Import a model of the user's into a source folder of the same form as that of a trained model.
 
-    Raises InputError (bad file, code, weights, inputs, samples), MissingDependency, StepError.
+    Args:
+        context: The project and the workers.
+        text: A path, or code as `FILE.py:FUNCTION` or `MODULE:FUNCTION`.
+        framework: The framework of code; None detects it.
+        options: The user's options.
+
+    Returns:
+        The description of the source.
+
+    Raises:
+        InputError: The file, code, weights, inputs or samples are invalid, or the name is.
+        MissingDependency: The framework is not installed.
+        StepError: Loading or running the model failed.
     """
-    name = own.name or default_name(text)
+    name = options.name or default_name(text)
     if name in context.project.models():
-        raise InputError(f"{name} is the name of a reference model; give yours another with --name")
+        raise InputError(f"{name} is the name of a reference model; choose another one with --name")
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise InputError(f"--name {name}: a name has letters, digits, '_', '-' and '.'")
-    request = _request(context, text, name, framework, own)
+        raise InputError(f"--name {name}: allowed are letters, digits, '_', '-' and '.', first a letter, digit or '_'")
+    request = _request(context, text, name, framework, options)
     with staged_folder(context.project.source_folder(name, request.kind)) as staging:
         source = context.pool.call(
             import_user_model,
@@ -208,20 +272,20 @@ def import_model(context: Context, text: str, framework: str | None, own: UserMo
     return source
 
 
-def _request(context: Context, text: str, name: str, framework: str | None, own: UserModelOptions) -> ImportRequest:
+def _request(context: Context, text: str, name: str, framework: str | None, options: UserModelOptions) -> ImportRequest:
     common = {
         "name": name,
         "base": str(context.project.root),
-        "weights": _existing(own.weights),
-        "inputs": tuple(map(parse_input, own.inputs)),
-        "sizes": own.sizes or {},
-        "sample": _existing(own.sample),
-        "calibration": from_here(own.calibration),
-        "image_range": own.image_range,
+        "weights": _existing(options.weights),
+        "inputs": tuple(map(parse_input, options.inputs)),
+        "sizes": options.sizes or {},
+        "sample": _existing(options.sample),
+        "calibration": from_here(options.calibration),
+        "image_range": options.image_range,
     }
     if not _CODE.fullmatch(text):
-        if own.weights is not None:
-            raise InputError("--weights belongs to a model that code builds: name FILE.py:FUNCTION or MODULE:FUNCTION")
+        if options.weights is not None:
+            raise InputError("--weights requires code that builds the model: FILE.py:FUNCTION or MODULE:FUNCTION")
         path = Path(text)
         return ImportRequest(kind=kind_of(path), path=str(path.resolve()), **common)  # type: ignore[arg-type]
     code = from_here(text, context.project.root)
@@ -236,7 +300,12 @@ def _existing(path: Path | None) -> str | None:
 
 
 def from_here(text: str | None, base: Path | None = None) -> str | None:
-    """A path, alone or before `:function`, as it stands from `base` (absolute outside it); a module stays a module."""
+    """Return a path or code with its file relative to a folder; the name of a module is returned as it is.
+
+    Args:
+        text: A path, or code as `FILE.py:FUNCTION` or `MODULE:FUNCTION`.
+        base: The folder; files outside it, and all files if it is None, become absolute.
+    """
     if text is None:
         return None
     factory = Factory.parse(text) if _CODE.fullmatch(text) else None
@@ -244,12 +313,20 @@ def from_here(text: str | None, base: Path | None = None) -> str | None:
     if factory is not None and not factory.where.endswith(".py"):
         return text
     path = where.resolve()
-    shown = path.relative_to(base) if base is not None and path.is_relative_to(base) else path
-    return f"{shown}:{factory.name}" if factory else str(shown)
+    file = path.relative_to(base) if base is not None and path.is_relative_to(base) else path
+    return f"{file}:{factory.name}" if factory else str(file)
 
 
 def framework_of(context: Context, code: str) -> str:
-    """`keras` or `torch`: what the code builds. Raises InputError when it builds something else."""
+    """Return the framework of the model that code builds, `keras` or `torch`.
+
+    Args:
+        context: The project and the workers.
+        code: `FILE.py:FUNCTION` or `MODULE:FUNCTION`, relative to the project's root.
+
+    Raises:
+        InputError: The code cannot be executed, or builds something else.
+    """
     return context.pool.call(
         detect_framework,
         FactoryRequest(code, str(context.project.root)),
@@ -259,6 +336,6 @@ def framework_of(context: Context, code: str) -> str:
     )
 
 
-def names_of(subjects: Iterable[ModelSelection]) -> tuple[str, ...]:
-    """Every model's name, each once."""
-    return tuple(dict.fromkeys(name for item in subjects for name in item.models))
+def names_of(selections: Iterable[ModelSelection]) -> tuple[str, ...]:
+    """Return the name of every model once, in order."""
+    return tuple(dict.fromkeys(name for selection in selections for name in selection.models))

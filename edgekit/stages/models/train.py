@@ -1,4 +1,4 @@
-"""The train stage: a reference model and a seed in, `build/<model>/<framework>/source/` out."""
+"""The train stage: trains a reference model and writes `build/<model>/<framework>/source/`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,28 @@ from edgekit.stages.context import FRAMEWORKS, Context, training_environment
 from edgekit.stages.models.train_job import TrainRequest, train_model
 from edgekit.training._tensorboard import TENSORBOARD
 
+# Ends a training that hangs; the reference models train within minutes on two cores.
 TIMEOUT_S = 3600.0
+# The share of `TIMEOUT_S` that a training with a time limit has beyond it, to finish its epoch and write its samples.
+_GRACE_SHARE = 1 / 6
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the user chose; None leaves model.toml's figure.
+    """The user's options of a training; None keeps the value of model.toml.
 
-    `tensorboard` is a folder for event files, or "" for each model's own in build/.
+    Attributes:
+        data: Name or path of the data set.
+        epochs: Number of epochs.
+        batch_size: Samples in a batch.
+        learning_rate: Initial learning rate.
+        seed: Seed of the initial weights and of the order of the samples.
+        schedule: Name of the learning-rate schedule.
+        early_stopping: Epochs without improvement after which training stops.
+        time_limit_s: Time in seconds after which training stops and keeps its result so far.
+        resume: Whether to continue from the checkpoint of an interrupted training.
+        tensorboard: Folder for event files; "" for a folder in build/ per model.
+        qat: Whether to add quantization-aware epochs.
     """
 
     data: str | None = None
@@ -44,14 +58,21 @@ class TrainOptions:
     qat: bool = False
 
     def overrides(self) -> dict[str, Any]:
-        """Hyperparameters to put in place of model.toml's."""
+        """Return the hyperparameters that replace those of model.toml."""
         names = {field.name for field in fields(TrainingSpec)}
         values = {name: getattr(self, name) for name in names if hasattr(self, name)}
         return {name: value for name, value in values.items() if value is not None}
 
 
 def parse_frameworks(text: str | None) -> tuple[str, ...]:
-    """`keras`, `torch`, or both (also for None). Raises InputError that lists them."""
+    """Return the frameworks that an option's text stands for.
+
+    Args:
+        text: `keras`, `torch` or `both`; None means `both`.
+
+    Raises:
+        InputError: It is none of these.
+    """
     if text in (None, "both"):
         return FRAMEWORKS
     if text not in FRAMEWORKS:
@@ -60,20 +81,33 @@ def parse_frameworks(text: str | None) -> tuple[str, ...]:
 
 
 def train_one(context: Context, model: str, kind: str, options: TrainOptions) -> SourceModel:
-    """Trains one model in one framework; what was there before is replaced when the new one is complete.
+    """Train one model in one framework and write its source folder.
 
-    A training that is cut short leaves a checkpoint of its latest epoch, from which `options.resume` goes on; a
-    complete one removes it. Raises InputError (bad data, bad model.toml, a checkpoint that does not fit),
-    MissingDependency, StepError.
+    A previous source is replaced only after the training has finished. An interrupted training leaves a checkpoint of
+    its latest epoch, from which `options.resume` continues; a finished one removes it.
+
+    Args:
+        context: The project and the workers.
+        model: Name of the reference model.
+        kind: The framework, as a source kind.
+        options: The user's options.
+
+    Returns:
+        The description of the trained source.
+
+    Raises:
+        InputError: The data or model.toml is invalid, or the checkpoint belongs to another training.
+        MissingDependency: A package is not installed.
+        StepError: The training failed.
     """
     folder = context.project.model_folder(model)
     checkpoint = context.project.checkpoint_folder(model, kind)
     step = step_name(model, kind)
     data = options.data
     if data is not None and Path(data).exists():
-        data = str(Path(data).resolve())  # the worker may stand elsewhere
+        data = str(Path(data).resolve())  # the worker may have another working directory
     if checkpoint.exists() and not options.resume:
-        context.emit(Noted(step, "an earlier training was cut short; starting anew (--resume would continue it)"))
+        context.emit(Noted(step, "ignoring the checkpoint of an interrupted training; continue it with --resume"))
     with staged_folder(context.project.source_folder(model, kind)) as staging:
         request = TrainRequest(
             model_folder=str(folder),
@@ -93,22 +127,22 @@ def train_one(context: Context, model: str, kind: str, options: TrainOptions) ->
             request,
             step=step,
             environment=training_environment(kind),
-            timeout_s=max(TIMEOUT_S, (options.time_limit_s or 0) + TIMEOUT_S / 6),
+            timeout_s=max(TIMEOUT_S, (options.time_limit_s or 0) + TIMEOUT_S * _GRACE_SHARE),
             listener=context.emit,
         )
     shutil.rmtree(checkpoint, ignore_errors=True)
     return source
 
 
-def _tensorboard(context: Context, model: str, kind: str, chosen: str | None) -> str | None:
-    """The folder of one training's event files: its own in build/, or two levels down in the one that was named."""
-    if chosen is None:
+def _tensorboard(context: Context, model: str, kind: str, folder: str | None) -> str | None:
+    """Return the folder of one training's event files: in build/, or `<model>/<kind>` below the user's folder."""
+    if folder is None:
         return None
-    return str(Path(chosen).resolve() / model / kind if chosen else context.project.tensorboard_folder(model, kind))
+    return str(Path(folder).resolve() / model / kind if folder else context.project.tensorboard_folder(model, kind))
 
 
-def _check(kinds: Sequence[str], options: TrainOptions) -> None:
-    """Raises InputError or MissingDependency for an option that a framework or this installation cannot grant."""
+def _check_options(kinds: Sequence[str], options: TrainOptions) -> None:
+    """Raise InputError or MissingDependency for an option that a framework or this installation does not support."""
     if options.tensorboard is not None:
         require((TENSORBOARD,), "--tensorboard")
     for kind in kinds if options.qat else ():
@@ -119,20 +153,31 @@ def _check(kinds: Sequence[str], options: TrainOptions) -> None:
 
 
 def step_name(model: str, kind: str) -> str:
-    """`train simple_cnn/keras`."""
+    """Return the step's name, such as `train simple_cnn/keras`."""
     return f"train {model}/{kind}"
 
 
 def train(
     context: Context, models: Sequence[str], kinds: Sequence[str], options: TrainOptions
 ) -> tuple[SourceModel, ...]:
-    """Trains each model in each framework; the failed ones are in `context.failures`.
+    """Train each model in each framework; the errors of failed trainings are added to `context.failures`.
 
-    Raises InputError or MissingDependency, before anything is trained, for options that cannot be granted.
+    Args:
+        context: The project and the workers.
+        models: Names of reference models.
+        kinds: The frameworks, as source kinds.
+        options: The user's options.
+
+    Returns:
+        The sources that were trained.
+
+    Raises:
+        InputError: A framework does not support an option, or a model.toml is invalid. Nothing has been trained.
+        MissingDependency: An option needs a package that is not installed. Nothing has been trained.
     """
-    _check(kinds, options)
+    _check_options(kinds, options)
     for model in models:
-        context.spec(model)  # a bad model.toml is told before anything is trained
+        context.spec(model)  # an invalid model.toml is reported before anything is trained
     trained = []
     for kind in kinds:
         for model in models:
@@ -144,6 +189,6 @@ def train(
 
 
 def summary(source: SourceModel) -> str:
-    """The result in a few words: `accuracy 97.3 % on 1000 samples`."""
-    figure = format_metric(source.metric, source.metric_value)
-    return f"{source.metric} {figure} on {source.data.get('test')} unseen samples"
+    """Return the result in a few words, such as `accuracy 97.30 % on 1000 unseen samples`."""
+    value = format_metric(source.metric, source.metric_value)
+    return f"{source.metric} {value} on {source.data.get('test')} unseen samples"

@@ -1,4 +1,4 @@
-"""Training a reference model; runs inside a worker."""
+"""Training of a reference model; runs inside a worker."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.training.datasets.splits import Splits, digest, hold_out
 from edgekit.workers.job import worker_job
 
+# (Layout in model.toml, position of the channels in the framework) -> layout of the framework's input.
 _LAYOUTS = {("HWC", "last"): "NHWC", ("HWC", "first"): "NCHW", ("TC", "last"): "NTC", ("TC", "first"): "NTC"}
 
 
 def _signature(spec: ModelSpec, layout: str) -> Signature:
-    """The model's signature in a framework's layout, the batch symbolic."""
+    """Return the model's signature in a framework's layout, with a symbolic batch."""
     shape = spec.input.shape
     name = _LAYOUTS[(spec.input.layout, layout)] if spec.input.layout else None
     if name == "NCHW":
@@ -82,7 +83,20 @@ class TrainRequest:
 
 @worker_job
 def train_model(request: TrainRequest, emit: Listener) -> SourceModel:
-    """Train a reference model in one framework and write the whole source folder."""
+    """Train a reference model in one framework and write its complete source folder.
+
+    Args:
+        request: The training.
+        emit: Receives the progress.
+
+    Returns:
+        The description of the source.
+
+    Raises:
+        InputError: The data, the model's code or the checkpoint is invalid.
+        MissingDependency: The framework is not installed.
+        StepFailed: The training diverged.
+    """
     deadline_s = None if request.time_limit_s is None else time.monotonic() + request.time_limit_s
     spec = load_model_spec(Path(request.model_folder))
     training = spec.training.changed(request.overrides)
@@ -95,7 +109,7 @@ def train_model(request: TrainRequest, emit: Listener) -> SourceModel:
     signature = _signature(spec, source_kind.layout)
     code = Path(request.model_folder, trainer.code)
     fingerprint = {
-        "hyperparameters": _training(training),
+        "hyperparameters": _hyperparameters(training),
         "code": sha256_file(code),
         "versions": versions(trainer.requires),
     }
@@ -137,11 +151,11 @@ def train_model(request: TrainRequest, emit: Listener) -> SourceModel:
             "name": splits.name,
             "sha256": splits.sha256,
             "licence": splits.licence,
-            **_counts(splits),
+            **_split_sizes(splits),
             "train": len(inputs),
             **held_out,
         },
-        training={**_training(training), **fit.record, "weights_sha256": digest(*parameters.values())},
+        training={**_hyperparameters(training), **fit.record, "weights_sha256": digest(*parameters.values())},
         history=fit.history,
         rounding=rounding,
         versions=versions(trainer.requires),
@@ -153,7 +167,7 @@ def train_model(request: TrainRequest, emit: Listener) -> SourceModel:
 def _training_data(
     splits: Splits, task: str, training: TrainingSpec, signature: Signature
 ) -> tuple[tuple[Array, Array], tuple[Array, Array] | None]:
-    """Return inputs and labels to train on, and those held out to judge the epochs, or None.
+    """Return the inputs and labels to train on, and those held out for validation, or None.
 
     An anomaly detector is trained to reconstruct its input: its labels are its inputs.
     """
@@ -161,15 +175,15 @@ def _training_data(
     labels = inputs if task == "anomaly" else splits.train_labels
     if not training.validation_share:
         return (inputs, labels), None
-    kept, held = hold_out(splits, training.validation_share, stratify=training.loss == "cross-entropy")
-    return (inputs[kept], labels[kept]), (inputs[held], labels[held])
+    kept, held_out = hold_out(splits, training.validation_share, stratify=training.loss == "cross-entropy")
+    return (inputs[kept], labels[kept]), (inputs[held_out], labels[held_out])
 
 
-def _training(spec: TrainingSpec) -> dict[str, Any]:
+def _hyperparameters(spec: TrainingSpec) -> dict[str, Any]:
     return {key: value for key, value in asdict(spec).items() if value is not None}
 
 
-def _counts(splits: Splits) -> dict[str, int]:
+def _split_sizes(splits: Splits) -> dict[str, int]:
     return {
         "train": len(splits.train_inputs),
         "calibration": len(splits.calibration_inputs),
@@ -181,9 +195,10 @@ def _counts(splits: Splits) -> dict[str, int]:
 def _write_samples(
     spec: ModelSpec, loaded: LoadedModel, splits: Splits, folder: Path
 ) -> tuple[float, dict[str, Rounding]]:
-    """Calibration, golden and test samples with the source's own outputs.
+    """Write calibration, golden and test samples, the latter two with the source's own outputs.
 
-    Returns the task metric on the test set, and what float32 costs on the golden samples.
+    Returns:
+        The task metric on the test set, and the rounding error of float32 on the golden samples.
     """
     name = loaded.signature.inputs[0].name
     parts = {
@@ -201,5 +216,5 @@ def _write_samples(
         if file == TEST_FILE:
             value = TASK_METRICS[spec.metric].compute(outputs[spec.output.name], labels, inputs[name])
     if not np.isfinite(value):
-        raise StepFailed(f"the trained model's {spec.metric} is {value}: the training diverged")
+        raise StepFailed(f"the training diverged: {spec.metric} is {value} on the test set; try a lower learning rate")
     return value, rounding

@@ -1,4 +1,4 @@
-"""What the words of the command line stand for: models by name, by path, by code."""
+"""Resolution of the models on the command line: by name, by path, by code."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SEEDED = settings(derandomize=True, deadline=None, max_examples=100)
 
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
-    """A project with nothing in it, whose folder is the current one; its pool is not started."""
+    """An empty project in the current folder; its pool is not started."""
     monkeypatch.chdir(tmp_path)
     return Context(open_project(tmp_path), WorkerPool(), ignore)
 
 
-def adopted(context: Context, name: str, kind: str) -> None:
+def write_imported(context: Context, name: str, kind: str) -> None:
     folder = context.project.source_folder(name, kind)
     folder.mkdir(parents=True)
     (folder / "source.json").write_text("{}")
@@ -62,20 +62,20 @@ dtypes = st.sampled_from(["float32", "float16", "float64", "int8", "uint8", "int
 
 @SEEDED
 @given(names, dims, dtypes)
-def test_an_input_that_was_written_is_read_back(name: str, shape: tuple[int | str, ...], dtype: str) -> None:
+def test_a_written_input_is_parsed_back(name: str, shape: tuple[int | str, ...], dtype: str) -> None:
     expected = TensorSpec(name, shape, dtype)
     assert model_refs.parse_input(f"{name}:{','.join(map(str, shape))}:{dtype}") == expected
 
 
 @SEEDED
 @given(names, st.lists(st.integers(1, 5000), min_size=1, max_size=4).map(tuple), dtypes)
-def test_numbers_may_stand_between_crosses(name: str, shape: tuple[int, ...], dtype: str) -> None:
+def test_sizes_may_be_separated_by_x(name: str, shape: tuple[int, ...], dtype: str) -> None:
     text = f"{name}:{'x'.join(map(str, shape))}:{dtype}"
     assert model_refs.parse_input(text) == TensorSpec(name, shape, dtype)
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "message"),
     [
         ("image", "write NAME:SHAPE:DTYPE, such as image:1x3x224x224:float32"),
         ("", "write NAME:SHAPE:DTYPE, such as image:1x3x224x224:float32"),
@@ -84,32 +84,32 @@ def test_numbers_may_stand_between_crosses(name: str, shape: tuple[int, ...], dt
         ("x:1x3:double", "unknown dtype 'double'; known: float32, float16, int64, int32, uint8, bool …"),
         ("x:1x3:complex64", "unknown dtype 'complex64'; known: float32, float16, int64, int32, uint8, bool …"),
         ("x:1x3:object", "unknown dtype 'object'; known: float32, float16, int64, int32, uint8, bool …"),
-        ("x:0x3:float32", "'0' is no dimension; write a positive number, or a name such as batch"),
-        ("x:1,-3:float32", "'-3' is no dimension; write a positive number, or a name such as batch"),
-        ("x:1,?:float32", "'?' is no dimension; write a positive number, or a name such as batch"),
-        ("x:1,,3:float32", "'' is no dimension; write a positive number, or a name such as batch"),
-        ("x:1.5,3:float32", "'1.5' is no dimension; write a positive number, or a name such as batch"),
+        ("x:0x3:float32", "invalid dimension '0'; use a positive number, or a name such as batch"),
+        ("x:1,-3:float32", "invalid dimension '-3'; use a positive number, or a name such as batch"),
+        ("x:1,?:float32", "invalid dimension '?'; use a positive number, or a name such as batch"),
+        ("x:1,,3:float32", "invalid dimension ''; use a positive number, or a name such as batch"),
+        ("x:1.5,3:float32", "invalid dimension '1.5'; use a positive number, or a name such as batch"),
     ],
 )
-def test_an_input_that_is_none_says_what_is_wrong(text: str, sentence: str) -> None:
+def test_an_invalid_input_is_rejected_with_the_reason(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         model_refs.parse_input(text)
-    assert str(caught.value) == f"--input {text}: {sentence}"
+    assert str(caught.value) == f"--input {text}: {message}"
     assert caught.value.exit_code == 2
 
 
-def test_a_digit_that_is_no_number_is_no_dimension() -> None:
+def test_a_superscript_digit_is_not_a_dimension() -> None:
     with pytest.raises(InputError):
         model_refs.parse_input("x:1,²:float32")
 
 
-def test_a_name_with_an_x_in_it_is_one_dimension() -> None:
+def test_a_symbol_that_contains_an_x_is_one_dimension() -> None:
     assert model_refs.parse_input("ids:maxlen:int64").shape == ("maxlen",)
 
 
 @SEEDED
 @given(st.text(max_size=20))
-def test_any_text_is_an_input_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_rejected(text: str) -> None:
     try:
         spec = model_refs.parse_input(text)
     except InputError as error:
@@ -128,7 +128,7 @@ def test_a_size_is_a_name_and_a_number(text: str, expected: tuple[str, int]) -> 
     "text",
     ["batch", "batch=", "=1", "batch=0", "batch=-1", "batch=1.5", "batch=one", "batch=²"],
 )
-def test_a_size_that_is_none_says_how_to_write_one(text: str) -> None:
+def test_an_invalid_size_is_rejected_with_the_form(text: str) -> None:
     with pytest.raises(InputError) as caught:
         model_refs.parse_size(text)
     assert str(caught.value) == f"--dim {text}: write NAME=SIZE, such as batch=1"
@@ -140,7 +140,7 @@ def script(path: Path, *records: str) -> None:
             archive.writestr(name, b"")
 
 
-def test_a_file_or_folder_has_the_kind_that_it_looks_like(tmp_path: Path) -> None:
+def test_the_source_kind_is_recognized_from_the_file_or_folder(tmp_path: Path) -> None:
     for name in ("a.keras", "b.H5", "c.onnx", "d.pt2"):
         (tmp_path / name).write_bytes(b"")
     script(tmp_path / "e.pt", "net/constants.pkl", "net/code/net.py")
@@ -152,22 +152,22 @@ def test_a_file_or_folder_has_the_kind_that_it_looks_like(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["net.pt", "net.pth", "net.bin", "net.ckpt", "net.safetensors"])
 @pytest.mark.parametrize("zipped", [False, True])
-def test_bare_weights_are_told_to_need_code(tmp_path: Path, name: str, zipped: bool) -> None:
+def test_weights_alone_are_rejected_because_they_need_code(tmp_path: Path, name: str, zipped: bool) -> None:
     path = tmp_path / name
     script(path, "net/data.pkl") if zipped else path.write_bytes(b"weights")
     with pytest.raises(InputError) as caught:
         model_refs.kind_of(path)
-    expected = f"{path}: this is no TorchScript archive; bare weights need the code that builds the network:"
+    expected = f"{path}: not a TorchScript archive; weights alone need the code that builds the network:"
     assert str(caught.value) == f"{expected} edgekit export FILE.py:FUNCTION --weights {name}"
 
 
-def test_another_file_is_told_what_edgekit_takes(tmp_path: Path) -> None:
+def test_any_other_file_is_rejected_with_the_accepted_formats(tmp_path: Path) -> None:
     (tmp_path / "net.txt").write_text("")
     (tmp_path / "folder").mkdir()
     for name in ("net.txt", "folder"):
         with pytest.raises(InputError) as caught:
             model_refs.kind_of(tmp_path / name)
-        assert str(caught.value).startswith(f"{tmp_path / name}: not a model that edgekit takes (.h5, .hdf5, ")
+        assert str(caught.value).startswith(f"{tmp_path / name}: not a model that edgekit imports (.h5, .hdf5, ")
         assert str(caught.value).endswith(", a SavedModel folder, or code)")
     with pytest.raises(InputError, match="no such file or folder"):
         model_refs.kind_of(tmp_path / "gone.onnx")
@@ -177,21 +177,21 @@ def test_another_file_is_told_what_edgekit_takes(tmp_path: Path) -> None:
     "text",
     ["net.py:build", "src/net.py:small", "package.nets:build", "nets:Net", "gone.onnx", "gone.KERAS", "./net", "a/b"],
 )
-def test_paths_and_code_are_models_of_the_users_own(empty: Context, text: str) -> None:
+def test_paths_and_code_are_references_to_user_models(empty: Context, text: str) -> None:
     assert model_refs.is_model_reference(empty, text)
 
 
 @pytest.mark.parametrize("text", ["nope", "linear", "simple_cnn", "taken", "taken.onnx"])
-def test_names_are_no_models_of_the_users_own(empty: Context, text: str) -> None:
-    adopted(empty, "taken", "torch")
-    adopted(empty, "taken.onnx", "onnx")
+def test_names_are_not_references_to_user_models(empty: Context, text: str) -> None:
+    write_imported(empty, "taken", "torch")
+    write_imported(empty, "taken.onnx", "onnx")
     assert not model_refs.is_model_reference(empty, text)
 
 
-def test_what_stands_in_the_folder_is_a_model_of_the_users_own_unless_its_name_is_taken(empty: Context) -> None:
+def test_a_folder_is_a_reference_to_a_user_model_unless_a_model_has_its_name(empty: Context) -> None:
     for name in ("net", "linear", "taken"):
         (empty.project.root / name).mkdir()
-    adopted(empty, "taken", "saved-model")
+    write_imported(empty, "taken", "saved-model")
     assert [model_refs.is_model_reference(empty, name) for name in ("net", "linear", "taken")] == [True, False, False]
 
 
@@ -211,28 +211,30 @@ def test_what_stands_in_the_folder_is_a_model_of_the_users_own_unless_its_name_i
         ("v1.2.onnx", "v1.2"),
     ],
 )
-def test_a_model_is_called_like_its_file_or_code(text: str, expected: str) -> None:
+def test_the_default_name_is_that_of_the_file_or_code(text: str, expected: str) -> None:
     assert model_refs.default_name(text) == expected
 
 
 @pytest.mark.parametrize("name", ["linear", "simple_cnn"])
-def test_the_name_of_a_reference_model_is_refused(empty: Context, name: str) -> None:
-    for text, own in ((f"./{name}.onnx", UserModelOptions()), ("net.onnx", UserModelOptions(name=name))):
+def test_the_name_of_a_reference_model_is_rejected(empty: Context, name: str) -> None:
+    for text, options in ((f"./{name}.onnx", UserModelOptions()), ("net.onnx", UserModelOptions(name=name))):
         with pytest.raises(InputError) as caught:
-            model_refs.import_model(empty, text, None, own)
-        assert str(caught.value) == f"{name} is the name of a reference model; give yours another with --name"
+            model_refs.import_model(empty, text, None, options)
+        assert str(caught.value) == f"{name} is the name of a reference model; choose another one with --name"
     assert list(empty.project.root.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "my net", "-x", "a\nb"])
-def test_a_name_that_is_no_folder_name_is_refused(empty: Context, name: str) -> None:
+def test_a_name_that_is_not_a_folder_name_is_rejected(empty: Context, name: str) -> None:
     with pytest.raises(InputError) as caught:
         model_refs.import_model(empty, "net.onnx", None, UserModelOptions(name=name))
-    assert str(caught.value) == f"--name {name}: a name has letters, digits, '_', '-' and '.'"
+    assert str(caught.value) == (
+        f"--name {name}: allowed are letters, digits, '_', '-' and '.', first a letter, digit or '_'"
+    )
 
 
 @pytest.mark.parametrize(
-    "own",
+    "options",
     [
         UserModelOptions(name="mine"),
         UserModelOptions(weights=Path("w.pt")),
@@ -242,36 +244,36 @@ def test_a_name_that_is_no_folder_name_is_refused(empty: Context, name: str) -> 
     ],
 )
 @pytest.mark.parametrize("words", [(), ("linear",), ("a.onnx", "b.onnx")])
-def test_what_describes_one_model_is_refused_for_none_and_for_several(
-    empty: Context, own: UserModelOptions, words: tuple[str, ...]
+def test_options_for_one_model_are_rejected_for_none_and_for_several(
+    empty: Context, options: UserModelOptions, words: tuple[str, ...]
 ) -> None:
     with pytest.raises(InputError, match=r"describe one model of your own: name its file, folder or code"):
-        model_refs.resolve(empty, words, None, own)
+        model_refs.resolve(empty, words, None, options)
 
 
-def test_a_model_that_was_taken_in_is_found_by_name_with_its_kinds(empty: Context) -> None:
-    adopted(empty, "net", "torch")
-    adopted(empty, "net", "onnx")
-    (found,) = model_refs.resolve(empty, ("net",), None, UserModelOptions())
-    assert (found.models, found.kinds) == (("net",), ("onnx", "torch"))
-    (found,) = model_refs.resolve(empty, ("net",), "torch", UserModelOptions())
-    assert found.kinds == ("torch",)
-    with pytest.raises(InputError, match="net was not imported as a keras model, but as: onnx, torch"):
+def test_an_imported_model_is_found_by_name_with_its_kinds(empty: Context) -> None:
+    write_imported(empty, "net", "torch")
+    write_imported(empty, "net", "onnx")
+    (selection,) = model_refs.resolve(empty, ("net",), None, UserModelOptions())
+    assert (selection.models, selection.kinds) == (("net",), ("onnx", "torch"))
+    (selection,) = model_refs.resolve(empty, ("net",), "torch", UserModelOptions())
+    assert selection.kinds == ("torch",)
+    with pytest.raises(InputError, match="net is not imported as a keras model; imported as: onnx, torch"):
         model_refs.resolve(empty, ("net",), "keras", UserModelOptions())
 
 
-def test_reference_models_and_own_ones_go_together(empty: Context) -> None:
-    adopted(empty, "net", "onnx")
-    found = model_refs.resolve(empty, ("linear", "net", "simple_cnn"), None, UserModelOptions())
-    assert [item.models for item in found] == [("linear", "simple_cnn"), ("net",)]
-    assert model_refs.names_of(found) == ("linear", "simple_cnn", "net")
+def test_reference_models_and_user_models_can_be_combined(empty: Context) -> None:
+    write_imported(empty, "net", "onnx")
+    selections = model_refs.resolve(empty, ("linear", "net", "simple_cnn"), None, UserModelOptions())
+    assert [selection.models for selection in selections] == [("linear", "simple_cnn"), ("net",)]
+    assert model_refs.names_of(selections) == ("linear", "simple_cnn", "net")
 
 
-def test_no_word_stands_for_every_reference_model(empty: Context) -> None:
-    adopted(empty, "net", "onnx")
-    (found,) = model_refs.resolve(empty, (), None, UserModelOptions())
-    assert found.models == tuple(empty.project.models())
-    assert {"linear", "simple_cnn"} <= set(found.models)
+def test_no_name_stands_for_every_reference_model(empty: Context) -> None:
+    write_imported(empty, "net", "onnx")
+    (selection,) = model_refs.resolve(empty, (), None, UserModelOptions())
+    assert selection.models == tuple(empty.project.models())
+    assert {"linear", "simple_cnn"} <= set(selection.models)
 
 
 def test_an_unknown_name_lists_the_known_ones(empty: Context) -> None:
@@ -280,16 +282,16 @@ def test_an_unknown_name_lists_the_known_ones(empty: Context) -> None:
     assert str(caught.value) == f"unknown model 'nope'; known: {', '.join(empty.project.models())}"
 
 
-def test_missing_files_are_told_before_anything_is_loaded(empty: Context) -> None:
+def test_missing_files_are_reported_before_anything_is_loaded(empty: Context) -> None:
     (empty.project.root / "net.onnx").write_bytes(b"")
-    for own in (UserModelOptions(sample=Path("gone.npz")), UserModelOptions(weights=Path("gone.npz"))):
+    for options in (UserModelOptions(sample=Path("gone.npz")), UserModelOptions(weights=Path("gone.npz"))):
         with pytest.raises(InputError) as caught:
-            model_refs.import_model(empty, "net.onnx", None, own)
+            model_refs.import_model(empty, "net.onnx", None, options)
         assert str(caught.value) == "gone.npz: no such file"
 
 
-def test_weights_belong_to_code(empty: Context) -> None:
+def test_weights_require_code(empty: Context) -> None:
     for name in ("net.onnx", "w.pt"):
         (empty.project.root / name).write_bytes(b"")
-    with pytest.raises(InputError, match="--weights belongs to a model that code builds: name FILE"):
+    with pytest.raises(InputError, match="--weights requires code that builds the model: FILE"):
         model_refs.import_model(empty, "net.onnx", None, UserModelOptions(weights=Path("w.pt")))
