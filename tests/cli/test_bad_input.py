@@ -32,7 +32,7 @@ PTL = "build/simple_cnn/torch/lite-interpreter-float32/model.ptl"
         (("export", "--target", "tflite:int8", "--precision", "float32"), "contradict each other"),
         (
             ("export", "linear", "--target", "tflite:int8", "--route", "keras,onnx,tflite"),
-            "no export takes the route keras -> onnx -> tflite; routes: keras -> tflite; keras -> torch -> tflite",
+            "no export has the route keras -> onnx -> tflite; available: keras -> tflite; keras -> torch -> tflite",
         ),
         (("bench", "--device", "pi"), "unknown device 'pi'; known: all, ek-ra6m4"),
         (("devices", "show", "pi"), "unknown device 'pi'; known: ek-ra6m4"),
@@ -244,7 +244,7 @@ def test_a_bad_profile_names_file_and_key(tmp_path: Path, change: tuple[str, str
 def test_more_calibration_samples_than_there_are(copy: Path) -> None:
     answer = call("export", "simple_cnn", "--target", "onnx:int8", "--calibration-samples", "999", "--root", copy)
     assert answer.code == 2
-    assert "999 calibration samples were asked for; the trained model keeps 256" in answer.err
+    assert "999 calibration samples requested, but the source has 256" in answer.err
 
 
 def test_data_that_is_none(tmp_path: Path) -> None:

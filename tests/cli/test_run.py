@@ -266,7 +266,7 @@ def test_a_failed_step_stops_only_what_follows_from_it(root):
     (root / "edgekit.toml").write_text(CONFIG + added)
     answer = run(root)
     assert answer.code == 2
-    assert "5000 calibration samples were asked for" in answer.err
+    assert "5000 calibration samples requested" in answer.err
     assert done(answer, "failed") == of("export", variants=VARIANTS[1:])
     assert done(answer, "blocked") == of("validate", "bench", "check", variants=VARIANTS[1:])
     assert done(answer) == of("report")

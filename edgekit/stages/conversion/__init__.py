@@ -1,1 +1,1 @@
-"""From a source model to artifacts: routes, the export itself, and what a model file contains."""
+"""Conversion of source models to artifacts, and inspection of model files."""

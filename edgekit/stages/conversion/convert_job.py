@@ -1,4 +1,4 @@
-"""Converting a source to one variant; runs inside a worker."""
+"""Conversion of a source to one variant; runs inside a worker."""
 
 from __future__ import annotations
 
@@ -24,15 +24,27 @@ from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
 from edgekit.workers.job import worker_job
 
+# The last loaded source of this worker, by (folder, sha256, bridge, signature): a run exports many variants of it.
 _loaded: dict[tuple[str, str, str | None, Signature], LoadedModel] = {}
 
 
 @dataclass(frozen=True)
 class ConvertRequest:
-    """A conversion. Folders are absolute; `base` is what the source's code is relative to.
+    """A conversion of one source to one variant. Folders are absolute.
 
-    `sizes` fixes symbolic dimensions by name, `layout` puts images into another one, `options` are the target's own,
-    `recipe` says which layers are made otherwise.
+    Attributes:
+        source_folder: The source folder.
+        source: The description of the source.
+        base: The folder that the source's code is relative to.
+        target: Name of the target.
+        precision: Name of the precision.
+        folder: The folder to write the model file into.
+        bridge: Name of the bridge between source and target, or None.
+        calibration: Calibration samples by input name, shape (N, ...), for precisions that need them.
+        sizes: Sizes of symbolic dimensions that become fixed, by name.
+        layout: Layout of images in the artifact, `NCHW` or `NHWC`; None keeps that of the source.
+        options: Values of the target's own options, by name.
+        recipe: Per-layer exceptions from the precision.
     """
 
     source_folder: str
@@ -51,10 +63,14 @@ class ConvertRequest:
 
 @dataclass(frozen=True)
 class ConvertAnswer:
-    """What a conversion made, and the versions of its tools.
+    """The result of a conversion, and the versions of the packages that took part.
 
-    Where a layout was asked for: the order of dimensions of each tensor that was relaid, and the transposes in the file
-    and in one of the source's own layout.
+    Attributes:
+        converted: The result of the target.
+        versions: Distribution -> version.
+        orders: The permutation of each input and output whose layout was changed.
+        transposes: Number of transposes in the file, if a layout was requested.
+        transposes_unmoved: Number of transposes in a file with the source's own layout, for comparison.
     """
 
     converted: ConversionResult
@@ -64,12 +80,12 @@ class ConvertAnswer:
     transposes_unmoved: int = 0
 
 
-def _source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
-    """The source, over the bridge if there is one; loaded once a worker: a run exports many variants of it."""
+def _load_source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
+    """Load the source, through the bridge if there is one, or return it as it was loaded before."""
     folder, bridge = Path(request.source_folder), request.bridge
     source = request.source
     signature = source.signature.sized(request.sizes)
-    if bridge is not None:  # a bridge keeps the batch, and carries other dimensions as the samples have them
+    if bridge is not None:  # a bridge keeps only the batch symbolic; other dimensions get the size of the samples
         signature = signature.sized(source.sizes)
     key = (str(folder), source.sha256, bridge, signature)
     if key not in _loaded:
@@ -78,26 +94,39 @@ def _source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
         _loaded.clear()
         build = None if source.code is None else partial(Factory.parse(source.code).call, Path(request.base))
         loaded = plugin.load(source.weights_path(folder), signature, build)
-        _loaded[key] = loaded.at(loaded.signature, source.sizes)  # a bridge may have had to fix the batch
+        _loaded[key] = loaded.at(loaded.signature, source.sizes)  # a bridge may have fixed the batch
     return _loaded[key], source
 
 
 def prepare_conversion(request: ConvertRequest) -> tuple[Target, LoadedModel, ConversionRequest]:
-    """The target, the source as it takes it, and what it is asked for."""
+    """Prepare a conversion without running it.
+
+    Args:
+        request: The conversion.
+
+    Returns:
+        The target, the loaded source with the dimensions that the target supports, and the target's request.
+
+    Raises:
+        InputError: The source's files or code are invalid.
+        MissingDependency: A package is not installed.
+    """
     target = TARGETS.load(request.target)
-    loaded, source = _source(request)
+    loaded, source = _load_source(request)
     signature = loaded.signature
     if not target.symbolic:
         signature = signature.sized({**source.sizes, signature.batch or "": 1})
     folder = Path(request.folder)
-    job = ConversionRequest(request.precision, folder, request.calibration, request.options, request.recipe)
-    return target, loaded.at(signature, source.sizes), job
+    conversion = ConversionRequest(request.precision, folder, request.calibration, request.options, request.recipe)
+    return target, loaded.at(signature, source.sizes), conversion
 
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Puts off the search for garbage: converters make graphs of a million objects, and it goes through all of them
-    over and over, a fifth of the time."""
+    """Disable cyclic garbage collection.
+
+    Converters build graphs of a million objects. Repeated collections over all of them take a fifth of the time.
+    """
     gc.disable()
     try:
         yield
@@ -107,34 +136,44 @@ def _without_garbage_collection() -> Iterator[None]:
 
 @worker_job
 def convert(request: ConvertRequest, _emit: Listener) -> ConvertAnswer:
-    """Convert the source into the request's folder."""
+    """Convert the source into the request's folder.
+
+    Args:
+        request: The conversion.
+        _emit: Receives no events.
+
+    Raises:
+        InputError: The source's files or code are invalid, or do not have what the target needs.
+        MissingDependency: A package is not installed.
+        StepFailed: The conversion failed.
+    """
     with _without_garbage_collection():
         return _convert(request)
 
 
 def _convert(request: ConvertRequest) -> ConvertAnswer:
-    target, loaded, job = prepare_conversion(request)
-    signature = loaded.signature
-    used = versions(target.requires[loaded.kind])
+    target, loaded, conversion = prepare_conversion(request)
+    package_versions = versions(target.requires[loaded.kind])
     if request.layout is None:
-        return ConvertAnswer(target.convert(loaded, job), used)
-    moved, orders = tensor_layout.relayout_signature(signature, request.layout)
-    before = _transposes_unmoved(target, loaded, job)
-    calibration = job.calibration and tensor_layout.transpose_arrays(job.calibration, orders)
-    converted = target.convert(loaded.with_layout(orders, moved), replace(job, calibration=calibration))
-    return ConvertAnswer(converted, used, orders, _transposes(target, converted, job.folder), before)
+        return ConvertAnswer(target.convert(loaded, conversion), package_versions)
+    signature, orders = tensor_layout.relayout_signature(loaded.signature, request.layout)
+    unmoved = _count_transposes_unmoved(target, loaded, conversion)
+    calibration = conversion.calibration and tensor_layout.transpose_arrays(conversion.calibration, orders)
+    converted = target.convert(loaded.with_layout(orders, signature), replace(conversion, calibration=calibration))
+    transposes = _count_transposes(target, converted, conversion.folder)
+    return ConvertAnswer(converted, package_versions, orders, transposes, unmoved)
 
 
-def _transposes(target: Target, converted: ConversionResult, folder: Path) -> int:
-    """How many operators of the file only move data."""
+def _count_transposes(target: Target, converted: ConversionResult, folder: Path) -> int:
+    """Return the number of operators in the file that only move data."""
     if converted.transposes is not None:
         return converted.transposes
     path = folder / converted.file
     return sum(op.count for op in target.describe(path).ops if op.name in target.transposes)
 
 
-def _transposes_unmoved(target: Target, loaded: LoadedModel, job: ConversionRequest) -> int:
-    """How many there would be in the source's own layout."""
-    with tempfile.TemporaryDirectory(dir=job.folder) as folder:
-        converted = target.convert(loaded, replace(job, folder=Path(folder)))
-        return _transposes(target, converted, Path(folder))
+def _count_transposes_unmoved(target: Target, loaded: LoadedModel, conversion: ConversionRequest) -> int:
+    """Return the number of such operators in a file with the source's own layout."""
+    with tempfile.TemporaryDirectory(dir=conversion.folder) as folder:
+        converted = target.convert(loaded, replace(conversion, folder=Path(folder)))
+        return _count_transposes(target, converted, Path(folder))

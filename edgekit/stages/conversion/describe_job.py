@@ -1,4 +1,4 @@
-"""Reading a model file; runs inside a worker, since a damaged file may crash the library that reads it."""
+"""Reading of model files; runs inside a worker, because a damaged file may crash the library that reads it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from edgekit.workers.job import worker_job
 
 @dataclass(frozen=True)
 class FileRequest:
-    """A model file and the target whose format it has. The path is absolute."""
+    """A model file and the target of its format. The path is absolute."""
 
     target: str
     path: str
 
 
 def open_target(request: FileRequest) -> tuple[Target, Path]:
-    """Return the target of a file, once what reads it is known to be installed.
+    """Return the target and the path of a file, after checking that the file can be read.
+
+    Args:
+        request: The file.
 
     Raises:
         InputError: There is no such file.
-        MissingDependency: A package is missing.
+        MissingDependency: A package that reads the format is not installed.
     """
     target, path = TARGETS.load(request.target), Path(request.path)
     require(target.reads_with, f"reading {target.suffixes[0]} files")
@@ -38,13 +41,31 @@ def open_target(request: FileRequest) -> tuple[Target, Path]:
 
 @worker_job
 def describe_file(request: FileRequest, _emit: Listener) -> ModelDescription:
-    """Describe the contents of the file."""
+    """Describe the contents of a model file.
+
+    Args:
+        request: The file.
+        _emit: Receives no events.
+
+    Raises:
+        InputError: There is no such file, or it is damaged.
+        MissingDependency: A package that reads the format is not installed.
+    """
     target, path = open_target(request)
     return target.describe(path)
 
 
 @worker_job
 def read_lifetimes(request: FileRequest, _emit: Listener) -> tuple[TensorLifetime, ...]:
-    """Return the lifetime of each computed tensor in the file."""
+    """Return the lifetime of each computed tensor of a model file.
+
+    Args:
+        request: The file.
+        _emit: Receives no events.
+
+    Raises:
+        InputError: There is no such file, or it is damaged.
+        MissingDependency: A package that reads the format is not installed.
+    """
     target, path = open_target(request)
     return target.tensor_lifetimes(path)

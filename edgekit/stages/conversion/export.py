@@ -1,4 +1,4 @@
-"""The export stage: a source and a variant in, an artifact folder out."""
+"""The export stage: converts sources to variants and writes artifact folders."""
 
 from __future__ import annotations
 
@@ -40,14 +40,21 @@ from edgekit.stages.models.model_refs import ModelSelection
 from edgekit.stages.models.train import TrainOptions, train
 from edgekit.workers.environment import Environment
 
+# Ranges hardly change with more samples, and the time of a conversion grows with their number.
 DEFAULT_CALIBRATION_SAMPLES = 200
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """How to convert. `calibration_samples` None takes 200, or all where there are fewer; `sizes` fixes symbolic
-    dimensions by name, `layout` (NCHW, NHWC) is that of images; `options` are numbers that targets take, by name;
-    `recipe` is followed by the plan that `by_recipe` made."""
+    """Settings of a conversion.
+
+    Attributes:
+        calibration_samples: Number of calibration samples; None for 200, or all of them if there are fewer.
+        sizes: Sizes of symbolic dimensions that become fixed, by name.
+        layout: Layout of images in the artifact, `NCHW` or `NHWC`; None keeps that of the source.
+        options: Values of the targets' own options, by name.
+        recipe: The recipe of plans from `with_recipe`.
+    """
 
     calibration_samples: int | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -58,7 +65,14 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """One export: which source, to which variant, by which routes; the first that does not crash is taken."""
+    """One export.
+
+    Attributes:
+        model: Name of the model.
+        kind: The source kind.
+        variant: The variant.
+        routes: The routes to try, in order; the first one that works is used.
+    """
 
     model: str
     kind: str
@@ -67,146 +81,221 @@ class ExportPlan:
 
     @property
     def step(self) -> str:
-        """`export simple_cnn/keras tflite:int8`."""
+        """The step's name, such as `export simple_cnn/keras tflite:int8`."""
         return f"export {self.model}/{self.kind} {self.variant}"
 
 
 def plan(
-    subjects: ModelSelection, selection: Sequence[tuple[Target, str | None]], *, targets_named: bool
+    selected: ModelSelection, selection: Sequence[tuple[Target, str | None]], *, targets_named: bool
 ) -> tuple[ExportPlan, ...]:
-    """Every export that the user's choice stands for. Raises InputError when a choice cannot be reached."""
-    models, kinds = subjects.models, subjects.kinds
-    chosen = routes.select_variants(kinds, selection, kinds_named=subjects.kinds_named, targets_named=targets_named)
-    plans = [ExportPlan(model, kind, variant, found) for model in models for kind, variant, found in chosen]
-    # Kind by kind: a worker then keeps its framework and its loaded model.
-    return tuple(
-        sorted(plans, key=lambda item: (kinds.index(item.kind), item.routes[0].bridges, models.index(item.model)))
-    )
+    """Plan the exports of models to targets.
+
+    Args:
+        selected: The models and their source kinds.
+        selection: The targets, each with a precision or None for all.
+        targets_named: Whether the user named the targets.
+
+    Returns:
+        The exports, ordered by source kind, bridge and model.
+
+    Raises:
+        InputError: No route leads to a target that the user named.
+    """
+    models, kinds = selected.models, selected.kinds
+    variants = routes.select_variants(kinds, selection, kinds_named=selected.kinds_named, targets_named=targets_named)
+    plans = [
+        ExportPlan(model, kind, variant, variant_routes)
+        for model in models
+        for kind, variant, variant_routes in variants
+    ]
+
+    # Exports of one source kind follow each other, so that a worker keeps its framework and its loaded model.
+    def order(export_plan: ExportPlan) -> tuple[int, tuple[tuple[str, str], ...], int]:
+        return kinds.index(export_plan.kind), export_plan.routes[0].bridges, models.index(export_plan.model)
+
+    return tuple(sorted(plans, key=order))
 
 
 def feasible_plans(
     context: Context, plans: Sequence[ExportPlan], settings: ExportSettings, *, targets_named: bool
 ) -> tuple[ExportPlan, ...]:
-    """The plans that these settings fit. What was not named and cannot be made is noted and left out.
+    """Return the plans that can be executed with these settings.
 
-    Raises InputError when an option is for targets that are not among them, or a size for no dimension of the model.
+    Args:
+        context: The project; receives an event for the variants that are skipped.
+        plans: The exports.
+        settings: The settings.
+        targets_named: Whether the user named the targets. Variants that were not named and need calibration samples
+            that a model does not have are skipped.
+
+    Raises:
+        InputError: No target among the plans has an option, or a model lacks a dimension of `settings.sizes`.
     """
-    for model, kind in dict.fromkeys((item.model, item.kind) for item in plans):
+    for model, kind in dict.fromkeys((export_plan.model, export_plan.kind) for export_plan in plans):
         if settings.sizes and context.project.is_trained(model, kind):
             _check_sizes(context.load_source(context.project.source_folder(model, kind)), settings.sizes)
-    takers = {name for item in plans for name in routes.load_target(item.variant.target).options}
+    supported = {name for export_plan in plans for name in routes.load_target(export_plan.variant.target).options}
     for name in settings.options:
-        if name not in takers:
-            raise InputError(f"--{name.replace('_', '-')} is for targets that are not chosen here")
+        if name not in supported:
+            raise InputError(f"--{name.replace('_', '-')} applies to none of the selected targets")
     if targets_named:
         return tuple(plans)
-    kept = [item for item in plans if not _lacks_calibration(context, item)]
-    for model, kind in dict.fromkeys((item.model, item.kind) for item in plans if item not in kept):
-        left = ", ".join(str(item.variant) for item in plans if item not in kept and item.model == model)
-        detail = f"left out {left}: no calibration samples; give --calibration or --sample"
+    feasible = [export_plan for export_plan in plans if not _lacks_calibration(context, export_plan)]
+    for model, kind in dict.fromkeys(
+        (export_plan.model, export_plan.kind) for export_plan in plans if export_plan not in feasible
+    ):
+        skipped = ", ".join(
+            str(export_plan.variant)
+            for export_plan in plans
+            if export_plan not in feasible and export_plan.model == model
+        )
+        detail = f"skipped {skipped}: no calibration samples; pass --calibration or --sample"
         context.emit(Noted(f"export {model}/{kind}", detail, warning=True))
-    return tuple(kept)
+    return tuple(feasible)
 
 
-def _lacks_calibration(context: Context, item: ExportPlan) -> bool:
-    """Whether the variant needs calibration samples and a source is there without any."""
-    calibrated = item.variant.precision in routes.load_target(item.variant.target).calibrated
-    there = context.project.is_trained(item.model, item.kind)
-    folder = context.project.source_folder(item.model, item.kind)
-    return calibrated and there and not (folder / CALIBRATION_FILE).is_file()
+def _lacks_calibration(context: Context, export_plan: ExportPlan) -> bool:
+    """Return whether the variant needs calibration samples and its source exists without any."""
+    calibrated = export_plan.variant.precision in routes.load_target(export_plan.variant.target).calibrated
+    source_exists = context.project.is_trained(export_plan.model, export_plan.kind)
+    folder = context.project.source_folder(export_plan.model, export_plan.kind)
+    return calibrated and source_exists and not (folder / CALIBRATION_FILE).is_file()
 
 
-def _calibration(context: Context, item: ExportPlan, source: SourceModel, settings: ExportSettings) -> Samples:
-    """The first of the calibration samples. What the linter finds in them is told.
+def _calibration(context: Context, export_plan: ExportPlan, source: SourceModel, settings: ExportSettings) -> Samples:
+    """Return the first calibration samples, as many as requested, and report what the linter finds in them.
 
-    Raises InputError when there are none, or fewer than were asked for.
+    Raises:
+        InputError: There are none, or fewer than requested.
     """
-    folder = context.project.source_folder(item.model, item.kind)
-    wanted = (settings.recipe and settings.recipe.calibration_samples) or settings.calibration_samples
+    folder = context.project.source_folder(export_plan.model, export_plan.kind)
+    requested = (settings.recipe and settings.recipe.calibration_samples) or settings.calibration_samples
     if not (folder / CALIBRATION_FILE).is_file():
         raise InputError(
-            f"{item.variant} of {source.name} needs real inputs to take its ranges from: give --calibration"
-            " (an npz or npy file, a folder of images, or FILE.py:GENERATOR), or --sample"
+            f"{export_plan.variant} of {source.name} needs calibration samples: pass --calibration"
+            " (an npz or npy file, a folder of images, or FILE.py:GENERATOR) or --sample"
         )
-    pool = samples.load(folder / CALIBRATION_FILE, "calibration samples")
-    available = batching.n_samples(source.signature, pool.inputs)
-    if wanted is not None and wanted > available:
-        raise InputError(
-            f"{source.name}: {wanted} calibration samples were asked for; the trained model keeps {available}"
-        )
-    count = min(DEFAULT_CALIBRATION_SAMPLES, available) if wanted is None else wanted
-    labels = None if pool.labels is None else pool.labels[:count]
-    chosen = Samples(batching.select_samples(source.signature, pool.inputs, 0, count), {}, labels)
+    all_samples = samples.load(folder / CALIBRATION_FILE, "calibration samples")
+    available = batching.n_samples(source.signature, all_samples.inputs)
+    if requested is not None and requested > available:
+        raise InputError(f"{source.name}: {requested} calibration samples requested, but the source has {available}")
+    count = min(DEFAULT_CALIBRATION_SAMPLES, available) if requested is None else requested
+    labels = None if all_samples.labels is None else all_samples.labels[:count]
+    calibration = Samples(batching.select_samples(source.signature, all_samples.inputs, 0, count), {}, labels)
     golden = samples.load(folder / GOLDEN_FILE, "golden samples")
-    # Random golden samples tell nothing of the range that the model's data has.
-    reference = chosen.inputs if source.notes else golden.inputs
-    for finding in calibration_lint.lint(chosen.inputs, reference, labels, golden.labels):
-        context.emit(Noted(item.step, f"calibration samples: {finding}", warning=True))
-    return chosen
+    # A source with notes has random golden samples, whose range is not that of the model's data.
+    reference = calibration.inputs if source.notes else golden.inputs
+    for finding in calibration_lint.lint(calibration.inputs, reference, labels, golden.labels):
+        context.emit(Noted(export_plan.step, f"calibration samples: {finding}", warning=True))
+    return calibration
 
 
 def train_missing(context: Context, plans: Sequence[ExportPlan]) -> tuple[ExportPlan, ...]:
-    """Trains each source that a plan needs and that is not there; the plans whose source is there now."""
-    wanted = dict.fromkeys((item.model, item.kind) for item in plans)
-    for model, kind in wanted:
+    """Train each missing source.
+
+    Args:
+        context: The project and the workers; errors are added to its failures.
+        plans: The exports.
+
+    Returns:
+        The plans whose source exists.
+
+    Raises:
+        InputError: The model.toml of a missing source is invalid.
+    """
+    for model, kind in dict.fromkeys((export_plan.model, export_plan.kind) for export_plan in plans):
         if context.project.is_trained(model, kind):
             _warn_if_stale(context, model, kind)
         else:
             train(context, (model,), (kind,), TrainOptions())
-    return tuple(item for item in plans if context.project.is_trained(item.model, item.kind))
+    return tuple(
+        export_plan for export_plan in plans if context.project.is_trained(export_plan.model, export_plan.kind)
+    )
 
 
 def _warn_if_stale(context: Context, model: str, kind: str) -> None:
-    """Says so when the code that builds the network has changed since its weights were trained."""
+    """Report a warning if the code that builds the network has changed since its weights were trained or imported."""
     try:
         source = context.load_source(context.project.source_folder(model, kind))
     except InputError:
-        return  # each export that needs it will say so
+        return  # each export of this source raises the same error
     if source.code is None:
         return
     code = Factory.parse(source.code).file(context.project.code_base(model))
     if code is not None and code.is_file() and sha256_file(code) != source.code_sha256:
-        trained = model in context.project.models()
-        again = f"trained; run: edgekit train {model}" if trained else f"imported; run: edgekit export {source.code}"
-        detail = f"{code.name} has changed since these weights were {again}"
+        is_trained = model in context.project.models()
+        remedy = (
+            f"trained; run: edgekit train {model}" if is_trained else f"imported; run: edgekit export {source.code}"
+        )
+        detail = f"{code.name} has changed since these weights were {remedy}"
         context.emit(Noted(f"export {model}/{kind}", detail, warning=True))
 
 
 def pin_route(plans: Sequence[ExportPlan], steps: tuple[str, ...]) -> tuple[ExportPlan, ...]:
-    """The plans that can take this route, by it alone. Raises InputError that lists the routes when none can."""
-    pinned = [replace(item, routes=(route,)) for item in plans for route in item.routes if route.steps == steps]
+    """Return the plans that have a route, restricted to it.
+
+    Args:
+        plans: The exports.
+        steps: The steps of the route.
+
+    Raises:
+        InputError: No plan has this route; the message lists all routes.
+    """
+    pinned = [
+        replace(export_plan, routes=(route,))
+        for export_plan in plans
+        for route in export_plan.routes
+        if route.steps == steps
+    ]
     if not pinned:
-        known = dict.fromkeys(str(route) for item in plans for route in item.routes)
-        raise InputError(f"no export takes the route {' -> '.join(steps)}; routes: {'; '.join(known) or 'none'}")
+        available = "; ".join(dict.fromkeys(str(route) for export_plan in plans for route in export_plan.routes))
+        raise InputError(f"no export has the route {' -> '.join(steps)}; available: {available or 'none'}")
     return tuple(pinned)
 
 
 def with_recipe(plans: Sequence[ExportPlan], recipe: Recipe) -> tuple[ExportPlan, ...]:
-    """The plans as a recipe makes them: beside the artifact that the variant has without one."""
-    return tuple(replace(item, variant=recipe.variant) for item in plans)
+    """Return plans for the variant of a recipe, which has an artifact folder of its own.
+
+    Args:
+        plans: The exports of the variant without the recipe.
+        recipe: The recipe.
+    """
+    return tuple(replace(export_plan, variant=recipe.variant) for export_plan in plans)
 
 
-def export_one(context: Context, item: ExportPlan, settings: ExportSettings, folder: Path | None = None) -> Artifact:
-    """Converts one variant, by the first of its routes that does not crash or refuse, and puts its artifact into place:
-    into `folder`, or where artifacts of the project stand.
+def export_one(
+    context: Context, export_plan: ExportPlan, settings: ExportSettings, folder: Path | None = None
+) -> Artifact:
+    """Export one variant by the first of its routes that works.
 
-    Raises InputError, MissingDependency, StepError; then what stood there before still stands.
+    An existing artifact is replaced only after the export has finished.
+
+    Args:
+        context: The project and the workers.
+        export_plan: The export.
+        settings: The settings.
+        folder: The artifact folder to write; None for the one in build/.
+
+    Raises:
+        InputError: The source, the samples or a setting is invalid.
+        MissingDependency: A package is not installed.
+        StepError: The last route failed.
     """
     notes: list[str] = []
-    final = folder or context.project.artifact_folder(item.model, item.kind, item.variant.slug)
-    for route in item.routes[:-1]:
+    final = folder or context.project.artifact_folder(export_plan.model, export_plan.kind, export_plan.variant.slug)
+    for route in export_plan.routes[:-1]:
         try:
-            return _export_by(context, item, route, settings, notes, final)
+            return _export_by(context, export_plan, route, settings, notes, final)
         except DiskFull:
             raise
         except StepError as error:
-            notes.append(f"{route} did not work: {error}")
-            context.emit(Noted(item.step, f"{notes[-1]}; trying the next route", warning=True))
-    return _export_by(context, item, item.routes[-1], settings, notes, final)
+            notes.append(f"{route} failed: {error}")
+            context.emit(Noted(export_plan.step, f"{notes[-1]}; trying the next route", warning=True))
+    return _export_by(context, export_plan, export_plan.routes[-1], settings, notes, final)
 
 
 def _environment(kind: str, bridge: tuple[str, str] | None) -> Environment:
-    """The worker of the source kind, or of the bridge that is crossed."""
+    """Return the environment of the bridge's worker, or of the source kind's worker if there is no bridge."""
     if bridge is not None:
         plugin = BRIDGES.load(routes.bridge_name(bridge))
         return Environment.of(plugin.variables)
@@ -214,23 +303,23 @@ def _environment(kind: str, bridge: tuple[str, str] | None) -> Environment:
 
 
 def _export_by(
-    context: Context, item: ExportPlan, route: Route, settings: ExportSettings, notes: Sequence[str], final: Path
+    context: Context, export_plan: ExportPlan, route: Route, settings: ExportSettings, notes: Sequence[str], final: Path
 ) -> Artifact:
     project = context.project
-    source_folder = project.source_folder(item.model, item.kind)
+    source_folder = project.source_folder(export_plan.model, export_plan.kind)
     source = context.load_source(source_folder)
     _check_sizes(source, settings.sizes)
-    target = routes.load_target(item.variant.target)
-    chosen = None
-    if item.variant.precision in target.calibrated:
-        chosen = _calibration(context, item, source, settings)
+    target = routes.load_target(export_plan.variant.target)
+    calibration = None
+    if export_plan.variant.precision in target.calibrated:
+        calibration = _calibration(context, export_plan, source, settings)
     with staged_folder(final) as staging:
-        request, environment = conversion_request(context, item, route, settings, staging)
-        request = replace(request, calibration=None if chosen is None else chosen.inputs)
+        request, environment = conversion_request(context, export_plan, route, settings, staging)
+        request = replace(request, calibration=None if calibration is None else calibration.inputs)
         answer = context.pool.call(
             convert,
             request,
-            step=item.step,
+            step=export_plan.step,
             environment=environment,
             listener=context.emit,
             affinity_key=request.source_folder,
@@ -238,24 +327,42 @@ def _export_by(
         if settings.recipe is not None:
             write_json(staging / RECIPE_FILE, settings.recipe.to_dict())
         _write_golden(source_folder, staging, answer.orders)
-        record = None if chosen is None else {"samples": chosen.count, "sha256": chosen.digest()}
-        write_manifest(staging, _manifest(item, route, source, source_folder, answer, staging, record, settings, notes))
+        record = None if calibration is None else {"samples": calibration.count, "sha256": calibration.digest()}
+        write_manifest(
+            staging, _manifest(export_plan, route, source, source_folder, answer, staging, record, settings, notes)
+        )
     return load_artifact(final)
 
 
 def conversion_request(
-    context: Context, item: ExportPlan, route: Route, settings: ExportSettings, folder: Path
+    context: Context, export_plan: ExportPlan, route: Route, settings: ExportSettings, folder: Path
 ) -> tuple[ConvertRequest, Environment]:
-    """What a worker is asked for, without calibration samples, and the worker that can do it."""
-    target = routes.load_target(item.variant.target)
-    source_folder = context.project.source_folder(item.model, item.kind)
-    first, bridge = _start(context, item, route, source_folder)
+    """Build the request of a conversion.
+
+    Args:
+        context: The project and the workers.
+        export_plan: The export.
+        route: The route to use.
+        settings: The settings.
+        folder: The folder to write the model file into.
+
+    Returns:
+        The request without calibration samples, and the environment of the worker.
+
+    Raises:
+        InputError: The source is damaged.
+        MissingDependency: A package is not installed.
+        StepError: Writing the source as a file of another source kind failed.
+    """
+    target = routes.load_target(export_plan.variant.target)
+    source_folder = context.project.source_folder(export_plan.model, export_plan.kind)
+    start_folder, bridge = _start(context, export_plan, route, source_folder)
     request = ConvertRequest(
-        source_folder=str(first),
-        source=context.load_source(first),
-        base=str(context.project.code_base(item.model)),
-        target=item.variant.target,
-        precision=item.variant.precision,
+        source_folder=str(start_folder),
+        source=context.load_source(start_folder),
+        base=str(context.project.code_base(export_plan.model)),
+        target=export_plan.variant.target,
+        precision=export_plan.variant.precision,
         folder=str(folder),
         bridge=None if bridge is None else routes.bridge_name(bridge),
         sizes=settings.sizes,
@@ -268,7 +375,7 @@ def conversion_request(
 
 
 def _check_sizes(source: SourceModel, sizes: Mapping[str, int]) -> None:
-    """Refuses a dimension that the model does not have, or at another size than its samples."""
+    """Raise InputError for a dimension that the model does not have, or for another size than that of its samples."""
     symbols = source.signature.symbols
     for name, size in sizes.items():
         if name not in symbols:
@@ -277,48 +384,47 @@ def _check_sizes(source: SourceModel, sizes: Mapping[str, int]) -> None:
         if source.sizes.get(name, size) != size:
             raise InputError(
                 f"--dim {name}={size}: the samples of {source.name} have {name}={source.sizes[name]};"
-                " give a --sample of that size"
+                " pass a --sample of that size"
             )
 
 
 def _start(
-    context: Context, item: ExportPlan, route: Route, source_folder: Path
+    context: Context, export_plan: ExportPlan, route: Route, source_folder: Path
 ) -> tuple[Path, tuple[str, str] | None]:
-    """The source folder that the last worker starts from, and the bridge that it crosses.
+    """Return the source folder that the last worker starts from, and the bridge that it uses.
 
-    A kind that is written as a file of another kind (a SavedModel as ONNX) is written first, once a run.
+    A source that a target converts to another source kind (a SavedModel to ONNX) is converted first, once a run.
     """
     bridges = route.bridges
     if not bridges or bridges[0] in routes.bridges():
         return source_folder, next(iter(bridges), None)
-    kind, written = bridges[0]
-    key = (str(source_folder), written)
+    kind, new_kind = bridges[0]
+    key = (str(source_folder), new_kind)
     if key not in context.converted_sources:
-        context.converted_sources[key] = _write_as(context, item, source_folder, kind, written)
+        context.converted_sources[key] = _convert_source(context, export_plan, source_folder, kind, new_kind)
     return context.converted_sources[key], bridges[1] if len(bridges) > 1 else None
 
 
-def _write_as(context: Context, item: ExportPlan, source_folder: Path, kind: str, written: str) -> Path:
-    """The source as a file of another kind, in a source folder of its own that ends with the run."""
-    folder = Path(tempfile.mkdtemp(prefix=f"{written}-", dir=context.scratch()))
+def _convert_source(context: Context, export_plan: ExportPlan, source_folder: Path, kind: str, new_kind: str) -> Path:
+    """Convert a source to another source kind, in a temporary source folder."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{new_kind}-", dir=context.scratch()))
     source = context.load_source(source_folder)
-    base = str(context.project.code_base(item.model))
+    base = str(context.project.code_base(export_plan.model))
     answer = context.pool.call(
         convert,
-        ConvertRequest(str(source_folder), source, base, written, "float32", str(folder)),
-        step=item.step,
+        ConvertRequest(str(source_folder), source, base, new_kind, "float32", str(folder)),
+        step=export_plan.step,
         environment=_environment(kind, None),
         listener=context.emit,
     )
     file = answer.converted.file
-    replace(source, kind=written, file=file, sha256=sha256_path(folder / file), code=None, code_sha256=None).save(
-        folder
-    )
+    sha256 = sha256_path(folder / file)
+    replace(source, kind=new_kind, file=file, sha256=sha256, code=None, code_sha256=None).save(folder)
     return folder
 
 
 def _write_golden(source_folder: Path, folder: Path, orders: Mapping[str, Permutation]) -> None:
-    """The golden samples beside the artifact, in its layout."""
+    """Write the golden samples next to the artifact, in its layout."""
     if not orders:
         shutil.copyfile(source_folder / GOLDEN_FILE, folder / GOLDEN_FILE)
         return
@@ -328,7 +434,7 @@ def _write_golden(source_folder: Path, folder: Path, orders: Mapping[str, Permut
 
 
 def _manifest(
-    item: ExportPlan,
+    export_plan: ExportPlan,
     route: Route,
     source: SourceModel,
     source_folder: Path,
@@ -342,10 +448,10 @@ def _manifest(
     files = describe_files(folder, converted.files)
     golden = samples.load(folder / GOLDEN_FILE, "golden samples")
     return Manifest(
-        model=item.model,
-        target=item.variant.target,
-        precision=item.variant.precision,
-        runtime=routes.load_target(item.variant.target).runtime,
+        model=export_plan.model,
+        target=export_plan.variant.target,
+        precision=export_plan.variant.precision,
+        runtime=routes.load_target(export_plan.variant.target).runtime,
         file=converted.file,
         sha256=files_sha256(files),
         size_bytes=sum(file.size for file in files),
@@ -364,15 +470,15 @@ def _manifest(
 
 
 def _setting_options(settings: ExportSettings, answer: ConvertAnswer) -> dict[str, Any]:
-    """What the user chose beside the variant."""
-    chosen: dict[str, Any] = {}
+    """Return the user's settings as they are recorded in the manifest's options."""
+    options: dict[str, Any] = {}
     if settings.sizes:
-        chosen["dims"] = dict(settings.sizes)
+        options["dims"] = dict(settings.sizes)
     if settings.layout is not None:
-        chosen |= {"layout": settings.layout, "transposes": answer.transposes}
+        options |= {"layout": settings.layout, "transposes": answer.transposes}
     if settings.recipe is not None:
-        chosen["recipe"] = settings.recipe.to_dict()
-    return chosen
+        options["recipe"] = settings.recipe.to_dict()
+    return options
 
 
 def _layout_note(settings: ExportSettings, answer: ConvertAnswer) -> tuple[str, ...]:
@@ -395,22 +501,34 @@ def _source_record(source: SourceModel, folder: Path) -> dict[str, Any]:
         "metric_value": source.metric_value,
         "parameters": source.parameters,
         "data_sha256": source.data.get("sha256"),
-        "rounding": {name: asdict(item) for name, item in source.rounding.items()},
+        "rounding": {name: asdict(rounding) for name, rounding in source.rounding.items()},
     }
 
 
 def export(context: Context, plans: Sequence[ExportPlan], settings: ExportSettings) -> tuple[Artifact, ...]:
-    """Exports each, training what is missing; the failed ones are in `context.failures`, the others are there."""
-    made = []
-    for item in train_missing(context, plans):
-        artifact = context.attempt(item.step, partial(export_one, context, item, settings), summary)
+    """Execute exports one by one; missing sources are trained first.
+
+    Args:
+        context: The project and the workers; errors are added to its failures.
+        plans: The exports.
+        settings: The settings.
+
+    Returns:
+        The artifacts of the exports that succeeded.
+
+    Raises:
+        InputError: The model.toml of a missing source is invalid.
+    """
+    artifacts = []
+    for export_plan in train_missing(context, plans):
+        artifact = context.attempt(export_plan.step, partial(export_one, context, export_plan, settings), summary)
         if artifact is not None:
-            made.append(artifact)
-    return tuple(made)
+            artifacts.append(artifact)
+    return tuple(artifacts)
 
 
 def summary(artifact: Artifact) -> str:
-    """The result in a few words: the size after and before. What is to say of the source was said when it came in."""
+    """Return the result in a few words: the size before and after, and the notes that the source does not have."""
     manifest = artifact.manifest
     notes = "".join(f"; {note}" for note in manifest.notes if note not in manifest.source.get("notes", ()))
     before = manifest.source.get("size_bytes")

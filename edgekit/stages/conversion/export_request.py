@@ -1,4 +1,4 @@
-"""What a user requests of an export, by the command or by the Python API, and the exports that this stands for."""
+"""Requests for exports, from the command line or the Python API, and the exports that they stand for."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ LAYOUTS = ("NCHW", "NHWC")
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """A user's choice of models and variants, and how to convert them.
+    """A request to export models to variants.
 
     Attributes:
         models: Names of models, model files, or code as `FILE.py:FUNCTION`; empty for every reference model.
         framework: `keras`, `torch` or `both`; None for all.
-        selection: Targets, each with a precision or None for all.
+        selection: The targets, each with a precision or None for all.
         targets_named: Whether the user named targets.
         model_options: Options for a model of the user's.
         settings: Settings of the conversion.
-        route: Kinds of a route, the only one to be taken; None for the first one that works.
+        route: Steps of the only route to use; None for the first one that works.
     """
 
     models: tuple[str, ...]
@@ -56,19 +56,19 @@ def export_request(
     recipe: Path | None = None,
     route: str | None = None,
 ) -> ExportRequest:
-    """Check a user's choice without a project or a worker.
+    """Validate the options of an export; neither a project nor a worker is needed.
 
     Args:
-        models: Names of models, model files, or code; none stands for every reference model.
-        framework: `keras`, `torch` or `both`.
-        targets: Targets or variants, such as `tflite` or `tflite:int8`; none stands for every target.
+        models: Names of models, model files, or code; empty for every reference model.
+        framework: `keras`, `torch` or `both`; None for all.
+        targets: Targets or variants, such as `tflite` or `tflite:int8`; empty for every target.
         precision: Precision of the targets that are named without one.
         model_options: Options for a model of the user's.
         calibration_samples: Number of calibration samples.
         layout: Layout of images in the artifact, `NCHW` or `NHWC`.
-        options: Numbers for targets, by name, such as `opset`.
+        options: Values of the targets' own options by name, such as `opset`.
         recipe: Recipe file; it determines target, precision and the number of calibration samples.
-        route: Kinds of a route, such as `keras,torch,tflite`.
+        route: Steps of a route, such as `keras,torch,tflite`.
 
     Returns:
         The request.
@@ -77,34 +77,37 @@ def export_request(
         InputError: A target or a precision is unknown, the recipe is invalid, or options contradict each other.
     """
     if layout not in (None, *LAYOUTS):
-        raise InputError(f"layout: must be {' or '.join(LAYOUTS)} (got {layout!r})")
+        raise InputError(f"layout must be {' or '.join(LAYOUTS)} (got {layout!r})")
     if calibration_samples is not None and calibration_samples < 1:
-        raise InputError(f"calibration_samples: must be at least 1 (got {calibration_samples})")
-    chosen_recipe = None if recipe is None else _read_recipe(recipe, targets, precision, calibration_samples)
-    if chosen_recipe is not None:
-        targets = (str(Variant(chosen_recipe.target, chosen_recipe.precision)),)
+        raise InputError(f"calibration_samples must be at least 1 (got {calibration_samples})")
+    loaded_recipe = None if recipe is None else _load_recipe(recipe, targets, precision, calibration_samples)
+    if loaded_recipe is not None:
+        targets = (str(Variant(loaded_recipe.target, loaded_recipe.precision)),)
     model_options = model_options or UserModelOptions()
-    settings = ExportSettings(calibration_samples, model_options.sizes or {}, layout, options or {}, chosen_recipe)
+    settings = ExportSettings(calibration_samples, model_options.sizes or {}, layout, options or {}, loaded_recipe)
     selection = routes.parse_selection(targets, precision)
     steps = None if route is None else routes.parse_route(route)
     return ExportRequest(tuple(models), framework, selection, bool(targets), model_options, settings, steps)
 
 
-def _read_recipe(path: Path, targets: Sequence[str], precision: str | None, samples: int | None) -> Recipe:
+def _load_recipe(path: Path, targets: Sequence[str], precision: str | None, samples: int | None) -> Recipe:
     if targets or precision or samples:
-        raise InputError("--recipe says target, precision and calibration samples; leave out what names them again")
+        raise InputError(
+            "--recipe already sets the target, the precision and the number of calibration samples;"
+            " remove --target, --precision and --calibration-samples"
+        )
     return read_recipe(path)
 
 
 def plan_exports(context: Context, request: ExportRequest) -> tuple[ExportPlan, ...]:
-    """Return the exports that a request stands for; a model that is named by file or code is imported first.
+    """Plan the exports of a request; a model that is named by path or code is imported first.
 
     Args:
         context: The project and the workers.
-        request: The user's choice.
+        request: The request.
 
     Returns:
-        The exports. Variants that were not named and cannot be made are noted and left out.
+        The exports. Variants that were not named and lack calibration samples are skipped, with an event.
 
     Raises:
         InputError: A model is unknown, a target cannot be reached, or an option does not apply.
@@ -113,8 +116,8 @@ def plan_exports(context: Context, request: ExportRequest) -> tuple[ExportPlan, 
     """
     plans = tuple(
         plan
-        for group in model_refs.resolve(context, request.models, request.framework, request.model_options)
-        for plan in export.plan(group, request.selection, targets_named=request.targets_named)
+        for selection in model_refs.resolve(context, request.models, request.framework, request.model_options)
+        for plan in export.plan(selection, request.selection, targets_named=request.targets_named)
     )
     plans = export.feasible_plans(context, plans, request.settings, targets_named=request.targets_named)
     if request.settings.recipe is not None:

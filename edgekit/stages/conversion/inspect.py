@@ -1,4 +1,4 @@
-"""The inspect stage: what is in an artifact, or in a bare model file."""
+"""The inspect stage: describes the contents of an artifact or of a model file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from edgekit.stages.conversion.describe_job import FileRequest, describe_file, r
 
 @dataclass(frozen=True)
 class Inspection:
-    """The file, what is in it, and the artifact it belongs to, if it does."""
+    """The contents of a model file.
+
+    Attributes:
+        path: The model file.
+        size_bytes: Its size in bytes.
+        description: Its contents.
+        artifact: The artifact that it belongs to, or None.
+    """
 
     path: Path
     size_bytes: int
@@ -26,12 +33,20 @@ class Inspection:
 
     @property
     def signature(self) -> Signature:
-        """The manifest's where there is one (it knows layouts), else the file's."""
+        """The signature of the manifest, which has layouts, otherwise that of the file."""
         return self.artifact.manifest.signature if self.artifact else self.description.signature
 
 
 def lifetimes_of(context: Context, artifact: Artifact) -> tuple[TensorLifetime, ...]:
-    """How long each tensor of an artifact lives; none where its format does not tell, or it cannot be read."""
+    """Return the lifetime of each computed tensor of an artifact.
+
+    Args:
+        context: The workers.
+        artifact: The artifact.
+
+    Returns:
+        The lifetimes; empty if the format has no such information or the file cannot be read.
+    """
     plugin = routes.load_target(artifact.manifest.target)
     try:
         return context.pool.call(
@@ -40,12 +55,24 @@ def lifetimes_of(context: Context, artifact: Artifact) -> tuple[TensorLifetime, 
             step=f"read {artifact.label}",
             environment=runtime_environment(plugin.runtime),
         )
-    except EdgekitError:  # what is wrong with it is told by the step that runs it
+    except EdgekitError:  # the step that runs the artifact reports the error
         return ()
 
 
 def describe(context: Context, target: str, path: Path, step: str) -> ModelDescription:
-    """What is in a file of the target's format. Raises InputError when it is not one; StepError when reading kills."""
+    """Describe a file of a target's format.
+
+    Args:
+        context: The workers.
+        target: Name of the target.
+        path: The model file; absolute.
+        step: The step's name, for events.
+
+    Raises:
+        InputError: The file does not have this format, or is damaged.
+        MissingDependency: A package that reads the format is not installed.
+        StepError: The worker crashed while reading the file.
+    """
     plugin = routes.load_target(target)
     return context.pool.call(
         describe_file,
@@ -56,10 +83,20 @@ def describe(context: Context, target: str, path: Path, step: str) -> ModelDescr
 
 
 def inspect(context: Context, path: Path) -> Inspection:
-    """Of an artifact's folder, or a model file. Raises InputError when it is neither."""
+    """Inspect an artifact or a model file.
+
+    Args:
+        context: The workers.
+        path: The artifact's folder, or a model file.
+
+    Raises:
+        InputError: The path is neither of them, or the file is damaged.
+        MissingDependency: A package that reads the format is not installed.
+        StepError: The worker crashed while reading the file.
+    """
     if path.is_dir():
         if not (path / MANIFEST_FILE).is_file():
-            raise InputError(f"{path}: this is not the folder of an artifact: there is no {MANIFEST_FILE} in it")
+            raise InputError(f"{path}: not an artifact folder: it contains no {MANIFEST_FILE}")
         artifact = load_artifact(path)
         file, target = artifact.verified_path(), artifact.manifest.target
     else:
@@ -69,11 +106,11 @@ def inspect(context: Context, path: Path) -> Inspection:
 
 
 def _target_of(path: Path) -> str:
-    """The target whose files end like this one. Raises InputError that lists the endings."""
+    """Return the target whose files have this suffix. Raise InputError, which lists the suffixes, if there is none."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     suffixes = {suffix: name for name, target in routes.targets().items() for suffix in target.suffixes}
     if path.suffix not in suffixes:
         known = ", ".join(sorted(suffixes))
-        raise InputError(f"{path}: cannot tell the format of a file that ends in '{path.suffix}'; known: {known}")
+        raise InputError(f"{path}: unknown file format '{path.suffix}'; known: {known}")
     return suffixes[path.suffix]

@@ -1,4 +1,4 @@
-"""How a source reaches a target: the shortest way over the bridges to a converter that takes it."""
+"""Routes from source kinds to targets: direct conversions, and conversions through bridges."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from edgekit.core.errors import InputError
 from edgekit.core.values.precisions import parse_precision
 from edgekit.core.values.specs import Route, Variant
 
+# (from source kind, to source kind)
 Edge = tuple[str, str]
 
 
 def bridges() -> tuple[Edge, ...]:
-    """Every bridge, from the names of the files: `keras-to-torch` is ("keras", "torch")."""
+    """Return every bridge as an edge; the names of the files define them: `keras-to-torch` is ("keras", "torch")."""
     return tuple(_edge(name) for name in BRIDGES.names())
 
 
@@ -26,26 +27,36 @@ def _edge(name: str) -> Edge:
 
 
 def edges() -> tuple[Edge, ...]:
-    """Every way from kind to kind: the bridges, and the targets whose files are a source kind too (ONNX)."""
+    """Return every edge between source kinds: the bridges, and the targets that are a source kind too (ONNX)."""
     kinds = SOURCES.names()
-    written = [
+    convertible = [
         (kind, name) for name in TARGETS.names() if name in kinds for kind in load_target(name).routes if kind != name
     ]
-    return (*bridges(), *written)
+    return (*bridges(), *convertible)
 
 
 def targets() -> dict[str, Target]:
-    """Every target by name."""
+    """Return every target by name."""
     return {name: load_target(name) for name in TARGETS.names()}
 
 
 def load_target(name: str) -> Target:
-    """The target. Raises InputError that lists the known ones."""
+    """Return a target.
+
+    Args:
+        name: Name of the target.
+
+    Raises:
+        InputError: There is no such target; the message lists all of them.
+    """
     return TARGETS.load(name)
 
 
 def runtimes_of(target: str) -> tuple[str, ...]:
     """Return the runtimes that run a target's files, the default first.
+
+    Args:
+        target: Name of the target.
 
     Raises:
         InputError: There is no such target.
@@ -56,42 +67,64 @@ def runtimes_of(target: str) -> tuple[str, ...]:
 
 
 def arena_runtime_of(target: str) -> Runtime | None:
-    """Return the runtime that runs a target's files in an arena, as on a microcontroller, or None."""
+    """Return the runtime that runs a target's files in an arena, as on a microcontroller, or None.
+
+    Args:
+        target: Name of the target.
+
+    Raises:
+        InputError: There is no such target.
+    """
     candidates = (RUNTIMES.load(name) for name in runtimes_of(target))
     return next((runtime for runtime in candidates if runtime.has_arena), None)
 
 
 def find_routes(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> tuple[Route, ...]:
-    """Every route from a source kind to a target at a precision that crosses no kind twice, the shortest first."""
+    """Find every route from a source kind to a target that passes no kind twice, by breadth-first search.
+
+    Args:
+        kind: The source kind.
+        target: The target.
+        precision: The precision that the route must produce.
+        edges: The bridges and other conversions between source kinds.
+
+    Returns:
+        The routes, the shortest first.
+    """
     edges = tuple(edges)
     paths: list[tuple[str, ...]] = [(kind,)]
-    found: list[Route] = []
+    routes: list[Route] = []
     while paths:
         path = paths.pop(0)
         if precision in target.routes.get(path[-1], ()):
-            found.append(Route((*path, target.name)))
-        paths += [(*path, reached) for source, reached in edges if source == path[-1] and reached not in path]
-    return tuple(found)
+            routes.append(Route((*path, target.name)))
+        paths += [(*path, end) for start, end in edges if start == path[-1] and end not in path]
+    return tuple(routes)
 
 
 def shortest_route(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> Route | None:
-    """The shortest of them; None when there is none."""
+    """Return the shortest route from a source kind to a target at a precision, or None; see `find_routes`."""
     return next(iter(find_routes(kind, target, precision, edges)), None)
 
 
 def bridge_name(edge: Edge) -> str:
-    """`keras-to-torch`"""
+    """Return the name of the bridge that an edge stands for, such as `keras-to-torch`."""
     return f"{edge[0]}-to-{edge[1]}"
 
 
 def why_withheld(route: Route, precision: str) -> str | None:
-    """Why a route cannot be taken though its converters are there.
+    """Return why a route is not available although its converters exist, or None if it is available.
 
-    A bridge says so, or it crosses several: a source is carried over one, and before it may be written as a file.
+    A route has at most one bridge, optionally after a conversion to a file of another source kind. A bridge can also
+    declare variants that it does not support.
+
+    Args:
+        route: The route.
+        precision: The precision at its end.
     """
-    real = [edge in bridges() for edge in route.bridges]
-    if real not in ([], [True], [False, True]):
-        return "no model is carried over several bridges"
+    is_bridge = [edge in bridges() for edge in route.bridges]
+    if is_bridge not in ([], [True], [False, True]):
+        return "a route can use only one bridge"
     for edge in route.bridges:
         if edge in bridges():
             bridge = BRIDGES.load(bridge_name(edge))
@@ -102,37 +135,69 @@ def why_withheld(route: Route, precision: str) -> str | None:
 
 
 def available_routes(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> tuple[Route, ...]:
-    """The routes that can be taken, the shortest first: when one crashes, the next is tried."""
+    """Return the available routes, the shortest first: if one fails, the export tries the next.
+
+    Args:
+        kind: The source kind.
+        target: The target.
+        precision: The precision that the routes must produce.
+        edges: The bridges and other conversions between source kinds.
+    """
     return tuple(route for route in find_routes(kind, target, precision, edges) if not why_withheld(route, precision))
 
 
 def why_unreachable(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> str | None:
-    """Why a source kind cannot reach a target at a precision, in one sentence; None when it can."""
-    found = find_routes(kind, target, precision, edges)
-    reasons = [why_withheld(route, precision) for route in found]
+    """Return why no route leads from a source kind to a target at a precision, or None if one does.
+
+    Args:
+        kind: The source kind.
+        target: The target.
+        precision: The precision.
+        edges: The bridges and other conversions between source kinds.
+    """
+    reasons = [why_withheld(route, precision) for route in find_routes(kind, target, precision, edges)]
     if None in reasons:
         return None
     direct = [name for name, precisions in target.routes.items() if precision in precisions]
-    return reasons[0] if reasons else f"{target.name}:{precision} is made from {' or '.join(direct)} only"
+    return reasons[0] if reasons else f"only {' or '.join(direct)} can be converted to {target.name}:{precision}"
 
 
 def routes_by_precision(kind: str, target: Target, edges: Iterable[Edge]) -> dict[str, tuple[Route, ...]]:
-    """Precision -> routes that can be taken, in the target's own order of precisions."""
+    """Return the available routes by precision, in the target's order; precisions without a route are missing.
+
+    Args:
+        kind: The source kind.
+        target: The target.
+        edges: The bridges and other conversions between source kinds.
+    """
     edges = tuple(edges)
-    found = {precision: available_routes(kind, target, precision, edges) for precision in target.precisions}
-    return {precision: routes for precision, routes in found.items() if routes}
+    available = {precision: available_routes(kind, target, precision, edges) for precision in target.precisions}
+    return {precision: routes for precision, routes in available.items() if routes}
 
 
 def parse_route(text: str) -> tuple[str, ...]:
-    """`keras,torch,tflite` or `keras -> torch -> tflite` as steps."""
+    """Return the steps of a route.
+
+    Args:
+        text: `keras,torch,tflite` or `keras -> torch -> tflite`.
+    """
     return tuple(step.strip() for step in text.replace("->", ",").split(","))
 
 
 def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[Target, str | None], ...]:
-    """The user's `--target` texts (`tflite`, `tflite:int8`) with `--precision`: (target, precision or None for all).
+    """Parse the user's targets.
 
-    No text stands for every target. Raises InputError for an unknown target or precision, or one that a named target
-    does not have; a `--precision` without a `--target` takes the targets that have it.
+    Args:
+        texts: Targets or variants, such as `tflite` or `tflite:int8`. If there are none, all targets that have
+            `precision` are selected.
+        precision: The precision of targets that are named without one; None for all.
+
+    Returns:
+        Each target with a precision, or None for all of its precisions.
+
+    Raises:
+        InputError: A target or a precision is unknown, a named target does not have the precision, or a text
+            contradicts `precision`.
     """
     texts = tuple(texts)
     if precision is not None:
@@ -141,17 +206,18 @@ def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[
         return tuple(
             (target, precision) for target in targets().values() if precision is None or precision in target.precisions
         )
-    chosen: list[tuple[Target, str | None]] = []
+    selection: list[tuple[Target, str | None]] = []
     for text in texts:
         name, colon, suffix = text.partition(":")
-        wanted = Variant.parse(text).precision if colon else precision
+        target_precision = Variant.parse(text).precision if colon else precision
         if suffix and precision and suffix != precision:
             raise InputError(f"--target {text} and --precision {precision} contradict each other")
         target = load_target(name)
-        if wanted is not None and wanted not in target.precisions:
-            raise InputError(f"target {name} has no precision {wanted}; it has: {', '.join(target.precisions)}")
-        chosen.append((target, wanted))
-    return tuple(chosen)
+        if target_precision is not None and target_precision not in target.precisions:
+            available = ", ".join(target.precisions)
+            raise InputError(f"target {name} has no precision {target_precision}; it has: {available}")
+        selection.append((target, target_precision))
+    return tuple(selection)
 
 
 def select_variants(
@@ -161,37 +227,46 @@ def select_variants(
     kinds_named: bool,
     targets_named: bool,
 ) -> tuple[tuple[str, Variant, tuple[Route, ...]], ...]:
-    """What to export of one model: (source kind, variant, routes, the shortest first).
+    """Select the variants of one model to export.
 
-    Every kind takes the variants that it reaches. Raises InputError when a target that the user named is reached by
-    none of the kinds, or, where the user named the kinds too, not by one of them; the message lists what there is.
+    Args:
+        kinds: The source kinds of the model.
+        selection: The targets, each with a precision or None for all.
+        kinds_named: Whether the user named the source kinds; then each of them must reach the named targets.
+        targets_named: Whether the user named the targets; then at least one source kind must reach each of them.
+
+    Returns:
+        Source kind, variant and its routes, the shortest first.
+
+    Raises:
+        InputError: No route leads to a named target; the message lists the available precisions by source kind.
     """
-    ways_between, kinds = edges(), tuple(kinds)
-    chosen: dict[tuple[str, Variant], tuple[Route, ...]] = {}
+    all_edges, kinds = edges(), tuple(kinds)
+    selected: dict[tuple[str, Variant], tuple[Route, ...]] = {}
     for target, precision in selection:
-        reached = {kind: _wanted(routes_by_precision(kind, target, ways_between), precision) for kind in kinds}
-        empty = [kind for kind, routes in reached.items() if not routes]
-        if targets_named and (len(empty) == len(kinds) or (kinds_named and empty)):
-            raise _unreachable(target, precision, empty, ways_between)
-        for kind, routes in reached.items():
-            chosen |= {(kind, Variant(target.name, name)): found for name, found in routes.items()}
-    return tuple((kind, variant, found) for (kind, variant), found in chosen.items())
+        by_kind = {kind: _at_precision(routes_by_precision(kind, target, all_edges), precision) for kind in kinds}
+        unreachable = [kind for kind, by_precision in by_kind.items() if not by_precision]
+        if targets_named and (len(unreachable) == len(kinds) or (kinds_named and unreachable)):
+            raise _unreachable_error(target, precision, unreachable, all_edges)
+        for kind, by_precision in by_kind.items():
+            selected |= {(kind, Variant(target.name, name)): routes for name, routes in by_precision.items()}
+    return tuple((kind, variant, routes) for (kind, variant), routes in selected.items())
 
 
-def _wanted(routes: Mapping[str, tuple[Route, ...]], precision: str | None) -> dict[str, tuple[Route, ...]]:
-    return {name: found for name, found in routes.items() if precision in (None, name)}
+def _at_precision(by_precision: Mapping[str, tuple[Route, ...]], precision: str | None) -> dict[str, tuple[Route, ...]]:
+    return {name: routes for name, routes in by_precision.items() if precision in (None, name)}
 
 
-def _unreachable(target: Target, precision: str | None, kinds: Iterable[str], edges: Iterable[Edge]) -> InputError:
-    wanted = f"{target.name}:{precision}" if precision else target.name
-    what = "; ".join(
-        f"{kind} reaches it as {', '.join(names) or 'nothing'}"
-        for kind, names in _reachable_by_kind(target, edges).items()
+def _unreachable_error(
+    target: Target, precision: str | None, kinds: Iterable[str], edges: Iterable[Edge]
+) -> InputError:
+    variant = f"{target.name}:{precision}" if precision else target.name
+    available = "; ".join(
+        f"{kind}: {', '.join(precisions)}" for kind, precisions in _precisions_by_kind(target, edges).items()
     )
-    return InputError(f"no route from {' or '.join(kinds)} to {wanted}; {what}")
+    return InputError(f"no route from {' or '.join(kinds)} to {variant}; available: {available or 'none'}")
 
 
-def _reachable_by_kind(target: Target, edges: Iterable[Edge]) -> dict[str, list[str]]:
-    kinds = SOURCES.names()
-    found = {kind: list(routes_by_precision(kind, target, edges)) for kind in kinds}
-    return {kind: names for kind, names in found.items() if names}
+def _precisions_by_kind(target: Target, edges: Iterable[Edge]) -> dict[str, list[str]]:
+    precisions = {kind: list(routes_by_precision(kind, target, edges)) for kind in SOURCES.names()}
+    return {kind: names for kind, names in precisions.items() if names}

@@ -1,7 +1,7 @@
-"""A bill of materials in CycloneDX 1.6: what an artifact was made from, with which tools, by hash and version.
+"""A software bill of materials in CycloneDX 1.6: source, data and packages of an artifact, by hash and version.
 
-A function of the manifest and of source.json, so that it gives the same bytes again: no time, and a serial number that
-is a hash of the rest. Field names follow the CycloneDX 1.6 JSON schema (ECMA-424).
+The document depends only on the manifest and on source.json, so that it is reproducible: it has no time stamp, and its
+serial number is a hash of its contents. Field names follow the CycloneDX 1.6 JSON schema (ECMA-424).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.core.values.specs import TensorSpec
 
 SBOM_FILE = "sbom.cdx.json"
+# References between the components of one document.
 _ARTIFACT, _SOURCE, _TRAINING, _CALIBRATION, _GOLDEN = (
     "artifact",
     "source",
@@ -31,40 +32,59 @@ _Component = dict[str, Any]
 
 
 def write_sbom(artifact: Artifact) -> Path:
-    """Writes it beside the model file. Raises InputError or DiskFull."""
+    """Write the bill of materials of an artifact next to its model file.
+
+    Args:
+        artifact: The artifact.
+
+    Returns:
+        The path of the document.
+
+    Raises:
+        InputError: The description of the source is damaged, or the folder cannot be written.
+        DiskFull: There is no space left.
+    """
     folder = artifact.folder.parent / "source"
     source = load_source(folder) if (folder / SOURCE_FILE).is_file() else None
     if source is not None and source.sha256 != artifact.manifest.source.get("sha256"):
-        source = None  # trained again since: it says nothing about this artifact
+        source = None  # the model was trained again since: this is not the source of the artifact
     path = artifact.folder / SBOM_FILE
     write_json(path, sbom(artifact, source))
     return path
 
 
 def sbom(artifact: Artifact, source: SourceModel | None) -> dict[str, Any]:
-    """The document. Without the source, what the manifest tells of it."""
-    converting = _tools(artifact.manifest.versions)
-    training = _tools(source.versions) if source is not None else {}
-    data = _data(artifact, source)
+    """Build the bill of materials of an artifact.
+
+    Args:
+        artifact: The artifact.
+        source: The description of its source; None limits the document to what the manifest says of it.
+
+    Returns:
+        The document, ready for JSON.
+    """
+    converting = _packages(artifact.manifest.versions)
+    training = _packages(source.versions) if source is not None else {}
+    datasets = _datasets(artifact, source)
     components = [
-        _source(artifact),
-        *data,
+        _source_component(artifact),
+        *datasets,
         *({**converting, **training}[ref] for ref in sorted({*converting, *training})),
     ]
-    made_from = [item["bom-ref"] for item in data if item["bom-ref"] != _TRAINING]
-    trained_from = [item["bom-ref"] for item in data if item["bom-ref"] == _TRAINING]
+    conversion_data = [dataset["bom-ref"] for dataset in datasets if dataset["bom-ref"] != _TRAINING]
+    training_data = [dataset["bom-ref"] for dataset in datasets if dataset["bom-ref"] == _TRAINING]
     body: dict[str, Any] = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "metadata": {
             "tools": {"components": [{"type": "application", "name": "edgekit", "version": __version__}]},
-            "component": _artifact(artifact),
+            "component": _artifact_component(artifact),
         },
         "components": components,
         "dependencies": [
-            {"ref": _ARTIFACT, "dependsOn": [_SOURCE, *made_from, *sorted(converting)]},
-            {"ref": _SOURCE, "dependsOn": [*trained_from, *sorted(training)]},
+            {"ref": _ARTIFACT, "dependsOn": [_SOURCE, *conversion_data, *sorted(converting)]},
+            {"ref": _SOURCE, "dependsOn": [*training_data, *sorted(training)]},
         ],
     }
     serial = uuid.uuid5(uuid.NAMESPACE_OID, to_json(body))
@@ -79,7 +99,7 @@ def _properties(values: Mapping[str, object]) -> list[dict[str, str]]:
     return [{"name": f"edgekit:{key}", "value": str(value)} for key, value in values.items() if value is not None]
 
 
-def _artifact(artifact: Artifact) -> _Component:
+def _artifact_component(artifact: Artifact) -> _Component:
     manifest = artifact.manifest
     return {
         "type": "machine-learning-model",
@@ -118,64 +138,71 @@ def _tensor(spec: TensorSpec) -> dict[str, str]:
     return {"format": str(spec)}
 
 
-def _source(artifact: Artifact) -> _Component:
-    """What was converted, as the manifest recorded it."""
+def _source_component(artifact: Artifact) -> _Component:
+    """Return the component of the source, from the manifest."""
     manifest = artifact.manifest
-    known = manifest.source
-    sha256 = str(known.get("sha256") or "")
+    source_record = manifest.source
+    sha256 = str(source_record.get("sha256") or "")
     return {
         "type": "machine-learning-model",
         "bom-ref": _SOURCE,
-        "name": f"{manifest.model} ({known['kind']})",
+        "name": f"{manifest.model} ({source_record['kind']})",
         **({"version": sha256[:12]} if sha256 else {}),
         "hashes": _hashes(sha256),
         "properties": _properties(
             {
-                key: known.get(key)
+                key: source_record.get(key)
                 for key in ("kind", "parameters", "metric", "metric_value", "weights_sha256", "code_sha256")
             }
         ),
     }
 
 
-def _data(artifact: Artifact, source: SourceModel | None) -> list[_Component]:
+def _datasets(artifact: Artifact, source: SourceModel | None) -> list[_Component]:
     manifest = artifact.manifest
-    found = []
+    datasets = []
     if source is not None and source.data.get("name"):
-        found.append(_dataset(_TRAINING, str(source.data["name"]), source.data, "training"))
+        datasets.append(_dataset(_TRAINING, str(source.data["name"]), source.data, "training"))
     if manifest.calibration is not None:
-        found.append(_dataset(_CALIBRATION, "calibration samples", manifest.calibration, "calibration"))
+        datasets.append(_dataset(_CALIBRATION, "calibration samples", manifest.calibration, "calibration"))
     if manifest.golden:
-        found.append(_dataset(_GOLDEN, "golden samples", manifest.golden, "test"))
-    return found
+        datasets.append(_dataset(_GOLDEN, "golden samples", manifest.golden, "test"))
+    return datasets
 
 
-def _dataset(ref: str, name: str, known: Mapping[str, Any], use: str) -> _Component:
-    licence = known.get("licence")
+def _dataset(ref: str, name: str, record: Mapping[str, Any], use: str) -> _Component:
+    licence = record.get("licence")
     return {
         "type": "data",
         "bom-ref": ref,
         "name": name,
         **({"licenses": [{"license": {"name": str(licence)}}]} if licence else {}),
-        "hashes": _hashes(known.get("sha256")),
+        "hashes": _hashes(record.get("sha256")),
         "data": [{"type": "dataset", "name": name}],
-        "properties": _properties({"use": use, "samples": known.get("samples", known.get("train"))}),
+        "properties": _properties({"use": use, "samples": record.get("samples", record.get("train"))}),
     }
 
 
-def _tools(versions: Mapping[str, str]) -> dict[str, _Component]:
-    """The packages that took part, by their reference."""
+def _packages(versions: Mapping[str, str]) -> dict[str, _Component]:
+    """Return the components of packages by their references."""
     return dict(_package(name, version) for name, version in sorted(versions.items()))
 
 
 def _package(name: str, version: str) -> tuple[str, _Component]:
+    # Package URL (purl-spec, type pypi): lower case, '-' for '_', and a percent-encoded '+' in local versions.
     purl = f"pkg:pypi/{name.lower().replace('_', '-')}@{version.replace('+', '%2B')}"
     return purl, {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
 
 
 def describes(document: Mapping[str, Any]) -> Iterable[str]:
-    """The sha256 of the artifact that a bill of materials is about; none where it is something else."""
+    """Return the sha256 of the artifact that a bill of materials describes; empty for any other document.
+
+    Args:
+        document: The parsed JSON.
+    """
     metadata = document.get("metadata")
     component = metadata.get("component") if isinstance(metadata, dict) else None
     hashes = component.get("hashes") if isinstance(component, dict) else None
-    return [str(item.get("content")) for item in hashes if isinstance(item, dict)] if isinstance(hashes, list) else []
+    if not isinstance(hashes, list):
+        return []
+    return [str(entry.get("content")) for entry in hashes if isinstance(entry, dict)]

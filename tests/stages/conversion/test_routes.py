@@ -9,7 +9,7 @@ from edgekit.stages.conversion import routes
 
 
 def target(name: str, **kinds: tuple[str, ...]) -> Target:
-    """A target that is only asked for its routes."""
+    """A target that only has routes."""
     return type(name, (Target,), {"name": name, "routes": kinds, "_convert": None, "describe": None})()
 
 
@@ -22,7 +22,7 @@ def test_a_direct_converter_comes_before_a_bridge() -> None:
     assert routes.shortest_route("keras", both, "int8", BRIDGES) == Route(("keras", "torch", "t"))
 
 
-def test_the_shortest_way_over_several_bridges_is_found_and_told() -> None:
+def test_the_shortest_route_over_several_bridges_is_found() -> None:
     route = routes.shortest_route("onnx", target("t", farther=("int8",)), "int8", BRIDGES)
     assert route == Route(("onnx", "torch", "far", "farther", "t"))
     assert route.bridges == (("onnx", "torch"), ("torch", "far"), ("far", "farther"))
@@ -33,15 +33,15 @@ def test_the_shortest_way_over_several_bridges_is_found_and_told() -> None:
     )
 
 
-def test_where_no_way_leads_there_is_no_route_even_in_a_circle() -> None:
-    circle = (("a", "b"), ("b", "a"))
-    assert routes.shortest_route("a", target("t", torch=("int8",)), "int8", circle) is None
+def test_an_unreachable_target_has_no_route_even_with_cyclic_edges() -> None:
+    cycle = (("a", "b"), ("b", "a"))
+    assert routes.shortest_route("a", target("t", torch=("int8",)), "int8", cycle) is None
 
 
-def test_no_words_stand_for_every_target_and_a_precision_narrows_them() -> None:
+def test_an_empty_selection_means_every_target_and_a_precision_filters_them() -> None:
     everything = routes.parse_selection((), None)
-    assert {item.name for item, precision in everything if precision is None} >= {"tflite", "onnx", "torchscript"}
-    assert [item.name for item, _ in routes.parse_selection((), "int16x8")] == ["tflite"]
+    assert {target.name for target, precision in everything if precision is None} >= {"tflite", "onnx", "torchscript"}
+    assert [target.name for target, _ in routes.parse_selection((), "int16x8")] == ["tflite"]
 
 
 def test_a_variant_and_a_target_with_a_precision_mean_the_same() -> None:
@@ -50,14 +50,14 @@ def test_a_variant_and_a_target_with_a_precision_mean_the_same() -> None:
     assert (first[0].name, first[1]) == (second[0].name, second[1]) == ("tflite", "int8")
 
 
-def test_every_kind_takes_the_variants_that_it_reaches() -> None:
-    chosen = routes.select_variants(
+def test_every_kind_is_exported_to_the_variants_that_it_reaches() -> None:
+    selected = routes.select_variants(
         ("keras", "torch"),
         routes.parse_selection(("onnx:int8", "torchscript"), None),
         kinds_named=False,
         targets_named=True,
     )
-    assert [(kind, str(variant)) for kind, variant, _ in chosen] == [
+    assert [(kind, str(variant)) for kind, variant, _ in selected] == [
         ("keras", "onnx:int8"),
         ("torch", "onnx:int8"),
         ("keras", "torchscript:float32"),
@@ -67,28 +67,30 @@ def test_every_kind_takes_the_variants_that_it_reaches() -> None:
     ]
 
 
-def test_a_target_that_nobody_named_is_left_out_where_it_cannot_be_reached() -> None:
+def test_an_unreachable_target_that_was_not_named_is_skipped() -> None:
     everything = routes.parse_selection((), None)
-    chosen = routes.select_variants(("torch",), everything, kinds_named=True, targets_named=False)
-    assert Variant("onnx", "int8") in [variant for _, variant, _ in chosen]
+    selected = routes.select_variants(("torch",), everything, kinds_named=True, targets_named=False)
+    assert Variant("onnx", "int8") in [variant for _, variant, _ in selected]
 
 
-def test_a_named_target_that_no_kind_reaches_is_refused_with_what_there_is() -> None:
+def test_an_unreachable_target_that_was_named_is_rejected() -> None:
     alien = target("alien", mars=("int8",))
     with pytest.raises(InputError, match="no route from keras to alien:int8"):
         routes.select_variants(("keras",), [(alien, "int8")], kinds_named=True, targets_named=True)
 
 
-def test_keras_reaches_what_pytorch_reaches_by_way_of_it() -> None:
+def test_keras_reaches_the_targets_of_pytorch_through_the_bridge() -> None:
     executorch = routes.load_target("executorch")
     (route,) = routes.available_routes("keras", executorch, "int8", routes.bridges())
     assert str(route) == "keras -> torch -> executorch"
     assert routes.why_unreachable("keras", executorch, "int8", routes.bridges()) is None
 
 
-def test_what_nothing_leads_to_is_impossible_for_a_reason() -> None:
+def test_an_unreachable_variant_has_a_reason() -> None:
     alien = target("alien", mars=("int8",))
-    assert routes.why_unreachable("keras", alien, "int8", routes.bridges()) == "alien:int8 is made from mars only"
+    assert (
+        routes.why_unreachable("keras", alien, "int8", routes.bridges()) == "only mars can be converted to alien:int8"
+    )
 
 
 def test_a_route_is_written_with_commas_or_arrows() -> None:

@@ -1,4 +1,4 @@
-"""The bill of materials, against CycloneDX's own schema."""
+"""The software bill of materials, validated against the schema of CycloneDX."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from edgekit.stages.validation.integrity import OUTDATED, verify
 DATA = {"name": "digits", "licence": "CC BY-SA 3.0", "sha256": "d" * 64, "train": 3680}
 
 
-def made(**changes):
-    one = artifact("tflite:int8", "tiny")
+def converted_artifact(**changes):
+    sample = artifact("tflite:int8", "tiny")
     manifest = replace(
-        one.manifest,
+        sample.manifest,
         versions={"tensorflow": "2.21.0", "keras": "3.15.1"},
         calibration={"samples": 200, "sha256": "c" * 64},
         golden={"samples": 64, "sha256": "e" * 64},
@@ -30,32 +30,32 @@ def made(**changes):
         options={"converter": "TFLiteConverter"},
         **changes,
     )
-    return replace(one, manifest=manifest)
+    return replace(sample, manifest=manifest)
 
 
-def trained():
+def trained_source():
     return replace(source(), sha256="b" * 64, data=DATA, versions={"keras": "3.15.1", "torch": "2.13.0+cpu"})
 
 
-def problem(document):
+def schema_error(document):
     return JsonStrictValidator(SchemaVersion.V1_6).validate_str(to_json(document))
 
 
-@pytest.mark.parametrize("known", [None, trained()], ids=["without its source", "with its source"])
-def test_it_keeps_to_the_schema(known):
-    assert problem(sbom(made(), known)) is None
+@pytest.mark.parametrize("source_model", [None, trained_source()], ids=["without its source", "with its source"])
+def test_it_is_valid_by_the_schema(source_model):
+    assert schema_error(sbom(converted_artifact(), source_model)) is None
 
 
-def test_the_schema_would_say_no():
-    document = sbom(made(), None)
-    assert problem({**document, "metadata": {"component": {"type": "nothing"}}}) is not None
+def test_the_schema_rejects_an_invalid_document():
+    document = sbom(converted_artifact(), None)
+    assert schema_error({**document, "metadata": {"component": {"type": "nothing"}}}) is not None
 
 
-def test_it_lists_the_model_its_source_its_data_and_every_tool():
-    document = sbom(made(), trained())
+def test_it_lists_the_model_its_source_its_data_and_every_package():
+    document = sbom(converted_artifact(), trained_source())
     assert document["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": "0" * 64}]
-    listed = {item["bom-ref"]: item for item in document["components"]}
-    assert set(listed) == {
+    components = {component["bom-ref"]: component for component in document["components"]}
+    assert set(components) == {
         "source",
         "data:training",
         "data:calibration",
@@ -64,27 +64,28 @@ def test_it_lists_the_model_its_source_its_data_and_every_tool():
         "pkg:pypi/tensorflow@2.21.0",
         "pkg:pypi/torch@2.13.0%2Bcpu",
     }
-    assert listed["source"]["hashes"][0]["content"] == "b" * 64
-    assert listed["data:training"]["licenses"] == [{"license": {"name": "CC BY-SA 3.0"}}]
-    assert listed["data:calibration"]["hashes"][0]["content"] == "c" * 64
+    assert components["source"]["hashes"][0]["content"] == "b" * 64
+    assert components["data:training"]["licenses"] == [{"license": {"name": "CC BY-SA 3.0"}}]
+    assert components["data:calibration"]["hashes"][0]["content"] == "c" * 64
 
 
-def test_who_depends_on_what():
-    made_from, trained_from = sbom(made(), trained())["dependencies"]
-    assert made_from["dependsOn"] == [
+def test_artifact_and_source_have_their_own_dependencies():
+    of_artifact, of_source = sbom(converted_artifact(), trained_source())["dependencies"]
+    assert of_artifact["dependsOn"] == [
         "source",
         "data:calibration",
         "data:golden",
         "pkg:pypi/keras@3.15.1",
         "pkg:pypi/tensorflow@2.21.0",
     ]
-    assert trained_from["dependsOn"] == ["data:training", "pkg:pypi/keras@3.15.1", "pkg:pypi/torch@2.13.0%2Bcpu"]
+    assert of_source["dependsOn"] == ["data:training", "pkg:pypi/keras@3.15.1", "pkg:pypi/torch@2.13.0%2Bcpu"]
 
 
 def test_the_same_artifact_gives_the_same_bytes_and_another_one_another_serial_number():
-    first, again, other = sbom(made(), trained()), sbom(made(), trained()), sbom(made(sha256="9" * 64), trained())
+    first, again = (sbom(converted_artifact(), trained_source()) for _ in range(2))
+    different = sbom(converted_artifact(sha256="9" * 64), trained_source())
     assert to_json(first) == to_json(again)
-    assert first["serialNumber"] != other["serialNumber"]
+    assert first["serialNumber"] != different["serialNumber"]
 
 
 @pytest.fixture
@@ -95,20 +96,21 @@ def build(project, tmp_path):
     return folder
 
 
-def test_a_real_artifacts_is_valid_and_verified(build):
+def test_that_of_a_real_artifact_is_valid_and_verified(build):
     from edgekit.core.records.artifact import load_artifact
 
-    one = load_artifact(build / "linear/keras/onnx-int8")
-    path = write_sbom(one)
+    exported = load_artifact(build / "linear/keras/onnx-int8")
+    path = write_sbom(exported)
     document = json.loads(path.read_text())
-    assert problem(document) is None
-    assert {"data:training", "data:calibration", "data:golden"} <= {item["bom-ref"] for item in document["components"]}
+    assert schema_error(document) is None
+    references = {component["bom-ref"] for component in document["components"]}
+    assert {"data:training", "data:calibration", "data:golden"} <= references
     assert verify(build).findings == ()
-    path.write_text(path.read_text().replace(one.manifest.sha256, "0" * 64))
-    assert [(item.path, item.state) for item in verify(build).findings] == [(path, OUTDATED)]
+    path.write_text(path.read_text().replace(exported.manifest.sha256, "0" * 64))
+    assert [(finding.path, finding.state) for finding in verify(build).findings] == [(path, OUTDATED)]
 
 
-def test_export_writes_it_where_it_is_asked_to(project, tmp_path, edgekit):
+def test_export_writes_it_only_with_the_option(project, tmp_path, edgekit):
     shutil.copytree(project / "build/linear/keras/source", tmp_path / "build/linear/keras/source")
     arguments = ("export", "linear", "--framework", "keras", "--target", "onnx:float32", "--root", tmp_path, "--json")
     answer = edgekit(*arguments)
@@ -117,4 +119,4 @@ def test_export_writes_it_where_it_is_asked_to(project, tmp_path, edgekit):
     assert answer.code == 0
     (path,) = answer.data["sboms"]
     assert Path(path) == tmp_path / "build/linear/keras/onnx-float32" / SBOM_FILE
-    assert problem(json.loads(Path(path).read_text())) is None
+    assert schema_error(json.loads(Path(path).read_text())) is None

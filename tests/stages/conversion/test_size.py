@@ -1,4 +1,4 @@
-"""Sizes of any files against limits."""
+"""Check of file sizes against limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.stages.conversion.size import measure_sizes, parse_limit
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """1,000 bytes that compress, 2,000 in a folder."""
+    """A file of 1,000 compressible bytes, and a folder of 2,000 bytes."""
     monkeypatch.chdir(tmp_path)
     Path("a_int8.tflite").write_bytes(bytes(1000))
     Path("saved").mkdir()
@@ -21,13 +21,13 @@ def files(tmp_path, monkeypatch):
     return [Path("a_int8.tflite"), Path("saved")]
 
 
-def weights(files, *limits):
+def measure(files, *limits):
     return measure_sizes(files, [parse_limit(text) for text in limits])
 
 
-def test_files_and_folders_are_weighed(files):
-    assert [item.size_bytes for item in weights(files)] == [1000, 2000]
-    compressed = [item.compressed_bytes for item in weights(files)]
+def test_files_and_folders_are_measured(files):
+    assert [item.size_bytes for item in measure(files)] == [1000, 2000]
+    compressed = [item.compressed_bytes for item in measure(files)]
     assert compressed[0] < 100
     assert compressed[1] is None
 
@@ -43,17 +43,17 @@ def test_files_and_folders_are_weighed(files):
         (("10 B", "*.tflite=1 MB"), [False, False]),  # the strictest
     ],
 )
-def test_the_strictest_limit_that_covers_a_file_judges_it(files, limits, passed):
-    assert [item.passed for item in weights(files, *limits)] == passed
+def test_the_strictest_limit_that_matches_a_file_applies(files, limits, passed):
+    assert [item.passed for item in measure(files, *limits)] == passed
 
 
 @pytest.mark.parametrize("text", ["", "500", "x=500", "=5 KB", "5 kb", "*.tflite=5 apples"])
-def test_a_limit_that_is_none_is_bad_input(text):
+def test_an_invalid_limit_is_bad_input(text):
     with pytest.raises(InputError, match="--max-size"):
         parse_limit(text)
 
 
-def test_a_file_that_is_not_there_is_bad_input():
+def test_a_missing_file_is_bad_input():
     with pytest.raises(InputError, match=r"nowhere\.tflite: no such file"):
         measure_sizes([Path("nowhere.tflite")], [])
 
@@ -75,7 +75,7 @@ def test_the_command_answers_in_json(files, edgekit):
     ]
 
 
-def test_the_command_wants_a_file_and_a_good_limit(files, edgekit):
+def test_the_command_requires_a_file_and_a_valid_limit(files, edgekit):
     assert edgekit("size").code == 2
     assert edgekit("size", "a_int8.tflite", "--max-size", "much").code == 2
     assert edgekit("size", "b.tflite").code == 2
