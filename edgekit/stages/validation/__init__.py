@@ -1,1 +1,1 @@
-"""Comparing artifacts with their source: outputs, task metric, layers, file integrity."""
+"""Comparison of artifacts with their sources: outputs, task metric, layers, file integrity."""

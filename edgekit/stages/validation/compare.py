@@ -1,4 +1,4 @@
-"""The compare stage: the equivalence verdict for any two model files, whoever made them."""
+"""The compare stage: judges whether two model files of any origin are equivalent."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from edgekit.core.records.source import load_source
 from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
 from edgekit.core.values.precisions import parse_precision, precision_names
 from edgekit.core.values.specs import Signature, TensorSpec
+from edgekit.core.values.tolerances import Tolerances
 from edgekit.sources._given_samples import fitted, read_arrays
 from edgekit.stages.context import Context, runtime_environment, source_environment
 from edgekit.stages.conversion import routes
@@ -31,14 +32,23 @@ from edgekit.stages.validation import model_run_job
 from edgekit.stages.validation.model_run_job import ModelCall, ModelRef, stamp_of
 from edgekit.workers.job import WorkerJob
 
+# The verdicts of a comparison. The last one means that the samples do not distinguish the models: a constant output.
 EQUAL, UNEQUAL, NO_EVIDENCE = "equal", "not equal", "no evidence"
+# A file with fewer bytes per parameter has float16 weights: these take 2 bytes, float32 takes 4.
+_FLOAT16_BYTES_PER_PARAMETER = 3
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class TaskFigures:
-    """What labels tell of a classifier: the accuracy of both, and how often both choose the same class."""
+    """The metrics of two classifiers on labelled samples.
+
+    Attributes:
+        first_accuracy: Accuracy of the first model.
+        second_accuracy: Accuracy of the second model.
+        top1_agreement: Share of the samples that both models assign to the same class.
+    """
 
     first_accuracy: float
     second_accuracy: float
@@ -47,9 +57,18 @@ class TaskFigures:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """The verdict on two models: `equal`, `not equal`, or `no evidence`, with the pairs that it rests on.
+    """The result of comparing two models.
 
-    `unpaired` names tensors that only one of them has; `precision` is the one whose tolerances are applied.
+    Attributes:
+        first: The first model, which is the reference, as the user named it.
+        second: The second model.
+        verdict: `equal`, `not equal` or `no evidence`.
+        precision: The precision whose tolerances were applied.
+        inputs: The pairs of inputs.
+        outputs: The pairs of outputs.
+        unpaired: Inputs and outputs that only one model has, as `MODEL: TENSOR`.
+        comparisons: The comparison of each pair of outputs.
+        task: The metrics on labelled samples, or None without labels.
     """
 
     first: str
@@ -64,9 +83,14 @@ class Equivalence:
 
 
 def model_ref(context: Context, text: str) -> ModelRef:
-    """What the text stands for: an artifact's folder, a file of a target's format, or a source model.
+    """Return the model that a text stands for.
 
-    Raises InputError when it is none of them.
+    Args:
+        context: The project and the workers.
+        text: An artifact's folder, a model file, a source folder, or code as `FILE.py:FUNCTION`.
+
+    Raises:
+        InputError: The text is none of these, or the artifact is damaged.
     """
     path = Path(text)
     artifact = artifact_of(path)
@@ -86,9 +110,10 @@ def model_ref(context: Context, text: str) -> ModelRef:
         return ModelRef(text, kind=kind, code=model_refs.from_here(text), base=str(context.project.root))
     target = target_of(path)
     try:
-        shown_by = None if target is None else target.name
+        # A source file of a target's format exposes its intermediates through the target's runtime.
+        target_name = None if target is None else target.name
         kind = model_refs.kind_of(path)
-        return ModelRef(text, target=shown_by, kind=kind, path=str(path.resolve()), stamp=stamp_of(path))
+        return ModelRef(text, target=target_name, kind=kind, path=str(path.resolve()), stamp=stamp_of(path))
     except InputError:
         if target is None or not path.is_file():
             raise
@@ -96,18 +121,35 @@ def model_ref(context: Context, text: str) -> ModelRef:
 
 
 def source_ref(context: Context, folder: Path) -> ModelRef:
-    """The source in a folder that edgekit trained or took it into."""
+    """Return the source in a source folder.
+
+    Args:
+        context: The project.
+        folder: The folder of a trained or imported source.
+
+    Raises:
+        InputError: The description of the source is missing or damaged.
+    """
     source = load_source(folder)
     base = context.project.code_base(source.name)
-    made = ModelRef(str(folder), kind=source.kind, folder=str(folder.resolve()), base=str(base), stamp=stamp_of(folder))
+    model = ModelRef(
+        str(folder), kind=source.kind, folder=str(folder.resolve()), base=str(base), stamp=stamp_of(folder)
+    )
     target = target_of(Path(source.file))
     if target is None or target.name != source.kind:
-        return made
-    return replace(made, target=target.name, path=str((folder / source.file).resolve()))
+        return model
+    return replace(model, target=target.name, path=str((folder / source.file).resolve()))
 
 
 def artifact_of(path: Path) -> Artifact | None:
-    """The artifact whose folder or model file this is."""
+    """Return the artifact whose folder or model file a path is, or None.
+
+    Args:
+        path: A folder or a file.
+
+    Raises:
+        InputError: The manifest is damaged.
+    """
     folder = path if path.is_dir() else path.parent
     if not path.exists() or not (folder / MANIFEST_FILE).is_file():
         return None
@@ -116,8 +158,8 @@ def artifact_of(path: Path) -> Artifact | None:
 
 
 def target_of(path: Path) -> Target | None:
-    """The target whose files end as this one does, or None."""
-    return next((item for item in routes.targets().values() if path.suffix.lower() in item.suffixes), None)
+    """Return the target whose files have the suffix of a path, or None."""
+    return next((target for target in routes.targets().values() if path.suffix.lower() in target.suffixes), None)
 
 
 def call_worker(
@@ -130,7 +172,15 @@ def call_worker(
         job: The job.
         model: The model.
         inputs: Samples by input name, shape (N, ...).
-        verb: What the job does with the model, for the step's name.
+        verb: The first word of the step's name, such as `run`.
+
+    Returns:
+        The answer of the job.
+
+    Raises:
+        InputError: The model or the samples are invalid.
+        MissingDependency: A package is not installed.
+        StepError: The worker crashed.
     """
     return context.pool.call(
         job,
@@ -142,115 +192,178 @@ def call_worker(
 
 
 def read_signature(context: Context, model: ModelRef, samples: Mapping[str, Array]) -> Signature:
-    """Return the model's signature. Raises InputError when it does not open, or does not take such samples."""
+    """Return the signature of a model.
+
+    Args:
+        context: The project and the workers.
+        model: The model.
+        samples: Samples by input name, shape (N, ...); they define the inputs of a file without a signature.
+
+    Raises:
+        InputError: The model cannot be opened, or does not accept these samples.
+        MissingDependency: A package is not installed.
+        StepError: The worker crashed.
+    """
     return call_worker(context, model_run_job.read_signature, model, samples, "open")
 
 
 def run_model(context: Context, model: ModelRef, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the outputs by name, shape (N, ...), for inputs by the model's own names."""
+    """Run a model.
+
+    Args:
+        context: The project and the workers.
+        model: The model.
+        inputs: Inputs by the model's own names, shape (N, ...).
+
+    Returns:
+        The outputs by the model's own names, shape (N, ...).
+
+    Raises:
+        InputError: The model does not accept these inputs.
+        MissingDependency: A package is not installed.
+        StepError: The worker crashed.
+    """
     return call_worker(context, model_run_job.run_model, model, inputs, "run")
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The inputs of both models for the same samples, how they belong together, and what only one of them has."""
+class PairedInputs:
+    """The inputs of two models for the same samples.
+
+    Attributes:
+        pairs: The pairs of inputs.
+        only_first: Inputs that only the first model has.
+        only_second: Inputs that only the second model has.
+        first: Arrays by the first model's names, shape (N, ...).
+        second: Arrays by the second model's names, shape (N, ...).
+    """
 
     pairs: tuple[TensorPair, ...]
-    missing: tuple[TensorSpec, ...]
-    left: tuple[TensorSpec, ...]
+    only_first: tuple[TensorSpec, ...]
+    only_second: tuple[TensorSpec, ...]
     first: Mapping[str, Array]
     second: Mapping[str, Array]
 
 
 def inputs_of(
-    operands: tuple[ModelRef, ModelRef],
+    models: tuple[ModelRef, ModelRef],
     signatures: Sequence[Signature],
     arrays: Mapping[str, Array],
     forced: Mapping[str, str],
-    what: str,
-) -> Inputs:
-    """What both models take of the samples, by each one's own names. Raises InputError when they do not fit."""
-    pairs, missing, left = pair_tensors(signatures[0].inputs, signatures[1].inputs, forced)
-    firsts = _inputs_of_first(signatures, pairs, arrays, what)
-    return Inputs(pairs, missing, left, firsts, _inputs_of_second(pairs, left, arrays, firsts, operands[1].label))
+    origin: str,
+) -> PairedInputs:
+    """Assign samples to the inputs of two models.
+
+    Args:
+        models: The models.
+        signatures: Their signatures.
+        arrays: The samples by name, shape (N, ...), in the layout of either model.
+        forced: Names of the second model by names of the first, as the user set them with `--pair`.
+        origin: Where the samples come from, for messages.
+
+    Raises:
+        InputError: The samples do not match the inputs, or an input of the second model has neither counterpart nor
+            samples.
+    """
+    pairs, only_first, only_second = pair_tensors(signatures[0].inputs, signatures[1].inputs, forced)
+    firsts = _inputs_of_first(signatures, pairs, arrays, origin)
+    seconds = _inputs_of_second(pairs, only_second, arrays, firsts, models[1].label)
+    return PairedInputs(pairs, only_first, only_second, firsts, seconds)
 
 
 def _inputs_of_first(
-    signatures: Sequence[Signature], pairs: Sequence[TensorPair], samples: Mapping[str, Array], what: str
+    signatures: Sequence[Signature], pairs: Sequence[TensorPair], samples: Mapping[str, Array], origin: str
 ) -> dict[str, Array]:
-    """The first model's inputs out of the samples, which may hold arrays for the second one too, or in its layout."""
+    """Return the first model's inputs from samples that may be for the second model, or in its layout."""
     first, second = signatures
     names = {spec.name for spec in first.inputs}
-    chosen = {name: array for name, array in samples.items() if name in names} if names <= set(samples) else samples
+    candidates = {name: array for name, array in samples.items() if name in names} if names <= set(samples) else samples
     try:
-        return fitted(chosen, first, what)
+        return fitted(candidates, first, origin)
     except InputError:
-        if {item.first.name for item in pairs} != names:
+        if {pair.first.name for pair in pairs} != names:
             raise
         try:
-            seconds = fitted(samples, second, what)
+            seconds = fitted(samples, second, origin)
         except InputError:
             seconds = {}
         if not seconds:
             raise
-        return {item.first.name: item.reverse.forward(seconds[item.second.name]) for item in pairs}
+        return {pair.first.name: pair.reverse.forward(seconds[pair.second.name]) for pair in pairs}
 
 
 def _inputs_of_second(
     pairs: Sequence[TensorPair],
-    left: Sequence[TensorSpec],
+    only_second: Sequence[TensorSpec],
     samples: Mapping[str, Array],
     firsts: Mapping[str, Array],
-    second: str,
+    label: str,
 ) -> dict[str, Array]:
-    """The second model's inputs: an array of its own name, else the first one's, in its layout."""
+    """Return the second model's inputs: samples of the same name, otherwise the first model's in its layout."""
     inputs = {}
-    for item in pairs:
-        own = samples.get(item.second.name) if item.second.name not in firsts else None
-        inputs[item.second.name] = item.forward(firsts[item.first.name]) if own is None else own
-    for spec in left:
+    for pair in pairs:
+        array = samples.get(pair.second.name) if pair.second.name not in firsts else None
+        inputs[pair.second.name] = pair.forward(firsts[pair.first.name]) if array is None else array
+    for spec in only_second:
         if spec.name not in samples:
             raise InputError(
-                f"{second} takes {spec}, to which no input of the other model fits; give it in the samples by its name,"
-                " or pair it with --pair"
+                f"no input of the first model matches the input {spec} of {label}; add an array of that name to the"
+                " samples, or pair it with --pair"
             )
         inputs[spec.name] = samples[spec.name]
     return inputs
 
 
 def specs(outputs: Mapping[str, Array]) -> list[TensorSpec]:
-    """What computed outputs, shape (N, ...), are."""
+    """Return the specs of computed outputs, shape (N, ...), with a symbolic batch."""
     return [TensorSpec(name, ("batch", *array.shape[1:]), str(array.dtype)) for name, array in outputs.items()]
 
 
 def _cast(array: Array, reference: Array) -> Array:
-    """Floats of another width in the reference's."""
-    both = (array.dtype, reference.dtype)
-    return array.astype(reference.dtype) if all(np.issubdtype(dtype, np.floating) for dtype in both) else array
+    """Cast floats to the width of the reference; return other types as they are."""
+    dtypes = (array.dtype, reference.dtype)
+    return array.astype(reference.dtype) if all(np.issubdtype(dtype, np.floating) for dtype in dtypes) else array
 
 
-def precision_of(context: Context, item: ModelRef) -> str:
-    """An artifact's own; else `int8` for a file with quantized tensors, `float16` for one of half-width weights, else
-    `float32`."""
-    artifact = None if item.path is None else artifact_of(Path(item.path))
+def precision_of(context: Context, model: ModelRef) -> str:
+    """Return the precision of a model.
+
+    It is the precision of an artifact's manifest. Of any other file it is `int8` if there are quantized tensors,
+    `float16` if the weights have half width, and `float32` otherwise.
+
+    Args:
+        context: The project and the workers.
+        model: The model.
+
+    Raises:
+        MissingDependency: A package that reads the format is not installed.
+        StepError: The worker crashed while reading the file.
+    """
+    artifact = None if model.path is None else artifact_of(Path(model.path))
     if artifact is not None:
         return artifact.manifest.precision
-    target = None if item.path is None else target_of(Path(item.path))
-    if target is None or not Path(str(item.path)).is_file() or not target.describe_tells_precision:
+    target = None if model.path is None else target_of(Path(model.path))
+    if target is None or not Path(str(model.path)).is_file() or not target.describe_tells_precision:
         return "float32"
     try:
-        found = describe(context, target.name, Path(str(item.path)), f"read {item.label}")
+        description = describe(context, target.name, Path(str(model.path)), f"read {model.label}")
     except InputError:
         return "float32"
-    if found.quantized_tensors:
+    if description.quantized_tensors:
         return "int8"
-    return "float16" if found.parameters and found.weight_bytes < 3 * found.parameters else "float32"
+    float16_limit = _FLOAT16_BYTES_PER_PARAMETER * description.parameters
+    return "float16" if description.parameters and description.weight_bytes < float16_limit else "float32"
 
 
-def coarser_precision(context: Context, operands: Sequence[ModelRef]) -> str:
-    """The precision of the file that has the less of it."""
-    found = [precision_of(context, item) for item in operands]
-    return next((name for name in reversed(precision_names()) if name in found), "float32")
+def coarser_precision(context: Context, models: Sequence[ModelRef]) -> str:
+    """Return the precision of models that is last in the table of precisions; see `precision_of`.
+
+    Args:
+        context: The project and the workers.
+        models: The models.
+    """
+    precisions = [precision_of(context, model) for model in models]
+    return next((name for name in reversed(precision_names()) if name in precisions), "float32")
 
 
 def compare(
@@ -262,33 +375,46 @@ def compare(
     forced: Mapping[str, str] | None = None,
     precision: str | None = None,
 ) -> Equivalence:
-    """Runs both models on the samples and compares what they compute; the first is the reference.
+    """Run two models on the same samples and compare their outputs.
 
-    Samples are a file's, or arrays by input name, shape (N, ...), with `labels` among them or beside them.
-    `precision` chooses the tolerances; None takes the coarser one of the two files'. Raises InputError (bad file, bad
-    samples, inputs that do not fit), MissingDependency, StepError when a file kills its interpreter.
+    Args:
+        context: The project and the workers.
+        texts: The models as the user named them; the first one is the reference.
+        samples: A file, or arrays by input name, shape (N, ...); both may contain `labels`.
+        labels: Class labels, shape (N,), or a file with them; None uses those among the samples.
+        forced: Names of the second model by names of the first that are paired; others are paired automatically.
+        precision: The precision whose tolerances apply; None for the coarser one of the two models.
+
+    Returns:
+        The verdict, with the pairs and the comparisons.
+
+    Raises:
+        InputError: A file, the samples or the labels are invalid, or the inputs of the models do not match.
+        MissingDependency: A package is not installed.
+        StepError: A worker crashed while running a model.
     """
     if precision is not None:
         parse_precision(precision)
     first, second = (model_ref(context, text) for text in texts)
-    what = str(samples) if isinstance(samples, Path) else "the samples"
+    origin = str(samples) if isinstance(samples, Path) else "the samples"
     arrays = read_arrays(samples) if isinstance(samples, Path) else dict(samples)
-    given_labels = _labels(arrays.pop("labels", None), labels)
-    arrays = {"input": arrays.pop("")} if "" in arrays else arrays
-    signatures = [read_signature(context, item, arrays) for item in (first, second)]
+    classes = _read_labels(arrays.pop("labels", None), labels)
+    arrays = {"input": arrays.pop("")} if "" in arrays else arrays  # an npy file has one array without a name
+    signatures = [read_signature(context, model, arrays) for model in (first, second)]
     forced = forced or {}
-    inputs = inputs_of((first, second), signatures, arrays, forced, what)
+    inputs = inputs_of((first, second), signatures, arrays, forced, origin)
     reference, actual = run_model(context, first, inputs.first), run_model(context, second, inputs.second)
-    outputs, lost, extra = pair_tensors(specs(reference), specs(actual), forced)
+    outputs, only_first, only_second = pair_tensors(specs(reference), specs(actual), forced)
     check_forced(forced, (*signatures[0].inputs, *specs(reference)), (*signatures[1].inputs, *specs(actual)))
     precision = precision or coarser_precision(context, (first, second))
-    classifier = given_labels is not None
     tolerances = tolerances_for_precision(precision)
     comparisons = tuple(
-        _compared(item, reference[item.first.name], actual[item.second.name], tolerances, classifier)
-        for item in outputs
+        _compare_pair(
+            pair, reference[pair.first.name], actual[pair.second.name], tolerances, classifier=classes is not None
+        )
+        for pair in outputs
     )
-    task = None if given_labels is None else _task(outputs, reference, actual, given_labels)
+    task = None if classes is None else _task_figures(outputs, reference, actual, classes)
     return Equivalence(
         first.label,
         second.label,
@@ -297,45 +423,47 @@ def compare(
         inputs.pairs,
         outputs,
         tuple(
-            [f"{first.label}: {spec.name}" for spec in (*inputs.missing, *lost)]
-            + [f"{second.label}: {spec.name}" for spec in (*inputs.left, *extra)]
+            [f"{first.label}: {spec.name}" for spec in (*inputs.only_first, *only_first)]
+            + [f"{second.label}: {spec.name}" for spec in (*inputs.only_second, *only_second)]
         ),
         comparisons,
         task,
     )
 
 
-def _compared(item: TensorPair, reference: Array, actual: Array, tolerances: object, classifier: bool) -> Comparison:
-    expected = item.forward(reference)
-    name = item.first.name if item.first.name == item.second.name else f"{item.first.name}={item.second.name}"
-    return compare_output(name, expected, _cast(actual, expected), tolerances, classifier=classifier)  # type: ignore[arg-type]
+def _compare_pair(
+    pair: TensorPair, reference: Array, actual: Array, tolerances: Tolerances, *, classifier: bool
+) -> Comparison:
+    expected = pair.forward(reference)
+    name = pair.first.name if pair.first.name == pair.second.name else f"{pair.first.name}={pair.second.name}"
+    return compare_output(name, expected, _cast(actual, expected), tolerances, classifier=classifier)
 
 
-def _labels(inside: Array | None, given: Path | Array | None) -> Array | None:
-    if given is None:
-        return inside
-    if not isinstance(given, Path):
-        return np.asarray(given)
-    found = read_arrays(given)
-    return found["labels"] if "labels" in found else next(iter(found.values()))
+def _read_labels(among_samples: Array | None, labels: Path | Array | None) -> Array | None:
+    if labels is None:
+        return among_samples
+    if not isinstance(labels, Path):
+        return np.asarray(labels)
+    arrays = read_arrays(labels)
+    return arrays["labels"] if "labels" in arrays else next(iter(arrays.values()))
 
 
-def _task(
+def _task_figures(
     pairs: Sequence[TensorPair], reference: Mapping[str, Array], actual: Mapping[str, Array], labels: Array
 ) -> TaskFigures:
-    """Raises InputError when the labels are not classes of the first output."""
-    item = pairs[0]
-    one, other = reference[item.first.name], actual[item.second.name]
-    one, other = one.reshape(len(one), -1), other.reshape(len(other), -1)
-    if len(labels) != len(one) or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"labels must be {len(one)} whole numbers, one a sample (got {labels.dtype} {labels.shape})")
+    """Return the metrics of the first output. Raise InputError if the labels are not one integer per sample."""
+    pair = pairs[0]
+    first, second = reference[pair.first.name], actual[pair.second.name]
+    first, second = first.reshape(len(first), -1), second.reshape(len(second), -1)
+    if len(labels) != len(first) or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"labels must be {len(first)} integers, one per sample (got {labels.dtype} {labels.shape})")
     return TaskFigures(
-        metrics.accuracy(one, labels), metrics.accuracy(other, labels), metrics.top1_agreement(one, other)
+        metrics.accuracy(first, labels), metrics.accuracy(second, labels), metrics.top1_agreement(first, second)
     )
 
 
 def _verdict(comparisons: Sequence[Comparison]) -> str:
-    """Not equal when one output is not; no evidence when there is nothing to judge by."""
-    if any(not item.passed and item.evidence for item in comparisons):
+    """Return UNEQUAL if an output fails, EQUAL if all outputs have evidence and pass, and NO_EVIDENCE otherwise."""
+    if any(not comparison.passed and comparison.evidence for comparison in comparisons):
         return UNEQUAL
-    return EQUAL if comparisons and all(item.evidence for item in comparisons) else NO_EVIDENCE
+    return EQUAL if comparisons and all(comparison.evidence for comparison in comparisons) else NO_EVIDENCE

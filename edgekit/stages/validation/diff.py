@@ -1,4 +1,4 @@
-"""The diff stage: two models tensor by tensor on real samples, and the first tensor where the error leaps."""
+"""The diff stage: compares two models tensor by tensor on real samples, and finds the first divergence."""
 
 from __future__ import annotations
 
@@ -30,59 +30,93 @@ from edgekit.stages.validation.compare import (
 )
 from edgekit.stages.validation.model_run_job import ModelRef, trace_model
 
+# Enough to locate an error; every intermediate tensor of these samples is in memory at once.
 SAMPLES = 16
-"""So many samples are enough to see where an error comes from, and every tensor of them is kept."""
 
 
 def source_beside(context: Context, text: str) -> ModelRef:
-    """The source that an artifact was made from. Raises InputError when it is no artifact, or its source is gone."""
+    """Return the source that an artifact was exported from.
+
+    Args:
+        context: The project.
+        text: The artifact's folder or model file.
+
+    Raises:
+        InputError: The text is not an artifact, or its source does not exist.
+    """
     artifact = artifact_of(Path(text))
     if artifact is None:
-        raise InputError(f"{text} is no artifact, so that nothing tells what it was made from; name the two models")
+        raise InputError(f"{text}: not an artifact, so its source is unknown; name both models")
     folder = artifact.folder.parent / "source"
     if not (folder / SOURCE_FILE).is_file():
-        raise InputError(f"{text}: its source is not beside it, in {folder}; name the two models")
+        raise InputError(f"{text}: its source is not in {folder}; name both models")
     return source_ref(context, folder)
 
 
-def _golden(item: ModelRef) -> dict[str, Array] | None:
-    """The golden inputs of an artifact or a source folder."""
-    artifact = None if item.path is None else artifact_of(Path(item.path))
+def _golden_inputs(model: ModelRef) -> dict[str, Array] | None:
+    """Return the golden inputs of an artifact or a source folder, or None for any other model."""
+    artifact = None if model.path is None else artifact_of(Path(model.path))
     if artifact is not None:
         return dict(artifact.golden().inputs)
-    if item.folder is not None:
-        return dict(samples.load(Path(item.folder, GOLDEN_FILE), "golden samples").inputs)
+    if model.folder is not None:
+        return dict(samples.load(Path(model.folder, GOLDEN_FILE), "golden samples").inputs)
     return None
 
 
-def _samples(operands: tuple[ModelRef, ModelRef], given: Path | None) -> dict[str, Array]:
-    if given is not None:
-        arrays = read_arrays(given)
+def _input_arrays(models: tuple[ModelRef, ModelRef], sample_file: Path | None) -> dict[str, Array]:
+    """Return the samples of a file, or the golden inputs of the first model that has some."""
+    if sample_file is not None:
+        arrays = read_arrays(sample_file)
         arrays.pop("labels", None)
-        return {"input": arrays.pop("")} if "" in arrays else arrays
-    found = next((golden for item in operands if (golden := _golden(item)) is not None), None)
-    if found is None:
-        raise InputError("give real inputs with --samples: neither model has golden samples beside it")
-    return found
+        return {"input": arrays.pop("")} if "" in arrays else arrays  # an npy file has one array without a name
+    inputs = next((golden for model in models if (golden := _golden_inputs(model)) is not None), None)
+    if inputs is None:
+        raise InputError("neither model has golden samples; pass real inputs with --samples")
+    return inputs
 
 
 def keep(artifact: Artifact, layers: LayerErrors) -> Path:
-    """Puts the figures beside the artifact. Raises InputError or DiskFull."""
+    """Write the errors by layer next to an artifact.
+
+    Args:
+        artifact: The artifact.
+        layers: The errors by layer.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: The folder cannot be written.
+        DiskFull: There is no space left.
+    """
     path = artifact.folder / LAYERS_FILE
     write_json(path, to_dict(layers))
     return path
 
 
 def layers_of_diff(
-    context: Context, reference: str | None, actual: str, found: LayerwiseDiff
+    context: Context, reference: str | None, actual: str, layerwise_diff: LayerwiseDiff
 ) -> tuple[Artifact, LayerErrors] | None:
-    """What a diff on golden samples found, to be kept: where its second operand is an artifact of the project, and its
-    first one the source that it was made from, or the float32 artifact of the same model. None where they are not."""
+    """Return the record of a diff on golden samples, if its models are those of a record.
+
+    Args:
+        context: The project.
+        reference: The first model; None for the artifact's source.
+        actual: The second model.
+        layerwise_diff: The result of the diff.
+
+    Returns:
+        The artifact and the record. None unless the second model is an artifact of the project, and the first one is
+        the source that it was exported from or the float32 artifact of the same model.
+
+    Raises:
+        InputError: A manifest or the description of the source is damaged.
+    """
     artifact = artifact_of(Path(actual))
     if artifact is None or not artifact.folder.resolve().is_relative_to(context.project.build.resolve()):
         return None
-    known = _reference(artifact, Path(reference) if reference else artifact.folder.parent / SOURCE)
-    if known is None:
+    reference_record = _reference_record(artifact, Path(reference) if reference else artifact.folder.parent / SOURCE)
+    if reference_record is None:
         return None
     manifest = artifact.manifest
     return artifact, LayerErrors(
@@ -91,68 +125,94 @@ def layers_of_diff(
         manifest.target,
         manifest.precision,
         manifest.sha256,
-        *known,
+        *reference_record,
         min(SAMPLES, artifact.golden().count),
-        found.tensors,
-        found.only_reference,
-        found.only_actual,
+        layerwise_diff.tensors,
+        layerwise_diff.only_reference,
+        layerwise_diff.only_actual,
         manifest.variant.tag,
     )
 
 
-def _reference(artifact: Artifact, path: Path) -> tuple[str, str] | None:
-    """What the reference is called, and its sha256."""
-    manifest, beside = artifact.manifest, artifact.folder.resolve().parent
-    if path.resolve() == beside / SOURCE:
+def _reference_record(artifact: Artifact, path: Path) -> tuple[str, str] | None:
+    """Return the name and the sha256 of the reference, or None if it is not a reference of this artifact."""
+    manifest, parent = artifact.manifest, artifact.folder.resolve().parent
+    if path.resolve() == parent / SOURCE:
         sha256 = load_source(path).sha256
         return (SOURCE, sha256) if sha256 == manifest.source.get("sha256") else None
-    other = artifact_of(path)
-    if other is None or other.folder.resolve().parent != beside or other.folder.resolve() == artifact.folder.resolve():
+    reference = artifact_of(path)
+    if reference is None:
         return None
-    return (str(other.manifest.variant), other.manifest.sha256) if other.manifest.precision == "float32" else None
+    folder = reference.folder.resolve()
+    if folder.parent != parent or folder == artifact.folder.resolve() or reference.manifest.precision != "float32":
+        return None
+    return str(reference.manifest.variant), reference.manifest.sha256
 
 
 def layers_one(context: Context, artifact: Artifact) -> LayerErrors:
-    """Compares an artifact with its source layer by layer, and writes its layers.json. Raises what `diff` raises."""
+    """Compare an artifact with its source layer by layer and write its `layers.json`.
+
+    Args:
+        context: The project and the workers.
+        artifact: The artifact.
+
+    Raises:
+        InputError: The artifact was not exported from the source next to it, or its format does not expose
+            intermediates.
+        MissingDependency: A package is not installed.
+        StepError: A worker crashed.
+    """
     text = str(artifact.folder)
-    made = layers_of_diff(context, None, text, diff(context, None, text, None))
-    if made is None:
-        raise InputError(f"{text}: the source beside it is not the one that it was made from; run: edgekit export")
-    keep(artifact, made[1])
-    return made[1]
+    record = layers_of_diff(context, None, text, diff(context, None, text, None))
+    if record is None:
+        raise InputError(f"{text}: the artifact was not exported from the source next to it; run: edgekit export")
+    _, layers = record
+    keep(artifact, layers)
+    return layers
 
 
 def summary(layers: LayerErrors) -> str:
-    """The result in a few words."""
+    """Return the result in a few words."""
     if layers.first is not None:
-        return f"the error leaps at {layers.first.reference}"
-    return f"{len(layers.tensors)} layers, and the error leaps nowhere"
+        return f"divergence at {layers.first.reference}"
+    return f"no divergence in {len(layers.tensors)} layers"
 
 
 def diff(
     context: Context,
     reference: str | None,
     actual: str,
-    given: Path | None,
+    sample_file: Path | None,
     forced: Mapping[str, str] | None = None,
     count: int = SAMPLES,
 ) -> LayerwiseDiff:
-    """Compares what two models compute inside, on the first `count` samples; the first is the reference.
+    """Compare the intermediate tensors of two models.
 
-    Without a reference it is the source that the artifact was made from. Inputs are paired as `compare` does. Raises
-    InputError (a format that does not show its inside, samples that do not fit), MissingDependency, StepError.
+    Args:
+        context: The project and the workers.
+        reference: The first model, which is the reference; None for the source of the artifact `actual`.
+        actual: The second model.
+        sample_file: A file with samples; None for golden samples.
+        forced: Names of the second model by names of the first that are paired; others are paired automatically.
+        count: The number of samples to use.
+
+    Raises:
+        InputError: A format does not expose its intermediates, or the samples do not match the inputs.
+        MissingDependency: A package is not installed.
+        StepError: A worker crashed.
     """
     second = model_ref(context, actual)
     first = source_beside(context, actual) if reference is None else model_ref(context, reference)
-    arrays = {name: array[:count] for name, array in _samples((first, second), given).items()}
-    signatures = [read_signature(context, item, arrays) for item in (first, second)]
-    inputs = inputs_of((first, second), signatures, arrays, forced or {}, str(given) if given else "the samples")
-    chosen = ((first, inputs.first), (second, inputs.second))
-    traces = [call_worker(context, trace_model, item, arrays, "trace") for item, arrays in chosen]
-    results = run_model(context, first, inputs.first), run_model(context, second, inputs.second)
+    arrays = {name: array[:count] for name, array in _input_arrays((first, second), sample_file).items()}
+    signatures = [read_signature(context, model, arrays) for model in (first, second)]
+    origin = str(sample_file) if sample_file else "the samples"
+    inputs = inputs_of((first, second), signatures, arrays, forced or {}, origin)
+    calls = ((first, inputs.first), (second, inputs.second))
+    traces = [call_worker(context, trace_model, model, model_inputs, "trace") for model, model_inputs in calls]
+    results = [run_model(context, model, model_inputs) for model, model_inputs in calls]
     outputs, _, _ = pair_tensors(specs(results[0]), specs(results[1]), forced or {})
-    for side, results_of_side in zip(traces, results, strict=True):
-        for name, array in results_of_side.items():  # a source calls its outputs otherwise inside
-            side.setdefault(name, array)
-    pairs = [(item.first.name, item.second.name) for item in outputs]
+    for trace, result in zip(traces, results, strict=True):
+        for name, array in result.items():  # in a source's trace, outputs have the names of internal tensors
+            trace.setdefault(name, array)
+    pairs = [(pair.first.name, pair.second.name) for pair in outputs]
     return diff_layers(traces[0], traces[1], coarser_precision(context, (first, second)), pairs)

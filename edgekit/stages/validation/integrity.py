@@ -1,4 +1,4 @@
-"""The verify stage: every artifact and every source against what its manifest says. Nothing is run, nothing written."""
+"""The verify stage: checks the files of artifacts and sources against their manifests, without running anything."""
 
 from __future__ import annotations
 
@@ -21,16 +21,23 @@ from edgekit.core.values.specs import TUNED
 from edgekit.stages.conversion.sbom import SBOM_FILE, describes
 
 CHANGED, MISSING, DAMAGED, UNLISTED, OUTDATED = "changed", "missing", "damaged", "unlisted", "outdated"
+# The states that fail the check. The others are only reported: unlisted files, and results of an earlier model file.
 BROKEN = (CHANGED, MISSING, DAMAGED)
-"""What no build folder may have. The others are told: files that no manifest lists, results about an earlier file."""
 
+# Files that stages write next to an artifact without listing them in its manifest.
 _RESULTS = ("validation*.json", "bench-*.json", emulation_file("*"), CHECK_FILE, "flips.npz", LAYERS_FILE)
 _SAMPLES = (GOLDEN_FILE, CALIBRATION_FILE, TEST_FILE)
 
 
 @dataclass(frozen=True)
 class IntegrityFinding:
-    """Something about a file that is not as its manifest says."""
+    """A difference between a file and its manifest.
+
+    Attributes:
+        path: The file or folder.
+        state: `changed`, `missing`, `damaged`, `unlisted` or `outdated`.
+        detail: The difference in words.
+    """
 
     path: Path
     state: str
@@ -38,13 +45,20 @@ class IntegrityFinding:
 
     @property
     def broken(self) -> bool:
-        """Whether what was shipped is not what was made."""
+        """Whether the finding fails the check."""
         return self.state in BROKEN
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was looked at, by folder, and what was found."""
+    """The result of a check.
+
+    Attributes:
+        artifacts: The artifact folders that were checked.
+        sources: The source folders that were checked.
+        files: The number of files in these folders.
+        findings: The differences.
+    """
 
     artifacts: tuple[Path, ...]
     sources: tuple[Path, ...]
@@ -53,35 +67,39 @@ class Verification:
 
     @property
     def broken(self) -> tuple[IntegrityFinding, ...]:
-        """The findings that make the check fail."""
+        """The findings that fail the check."""
         return tuple(finding for finding in self.findings if finding.broken)
 
 
 def verify(folder: Path) -> Verification:
-    """Every artifact and source in the folder and below, hashed anew.
+    """Check every artifact and source in a folder and below; all files are hashed again.
 
-    Raises InputError when the folder does not exist, and when there is neither in it.
+    Args:
+        folder: The folder.
+
+    Raises:
+        InputError: The folder does not exist, or contains neither an artifact nor a source.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    artifacts = tuple(path.parent for path in _found(folder, MANIFEST_FILE))
-    sources = tuple(path.parent for path in _found(folder, SOURCE_FILE))
+    artifacts = tuple(path.parent for path in _find_files(folder, MANIFEST_FILE))
+    sources = tuple(path.parent for path in _find_files(folder, SOURCE_FILE))
     if not artifacts and not sources:
-        raise InputError(f"{folder}: there is no artifact in it; run: edgekit export")
-    findings = [*(item for path in artifacts for item in _artifact(path))]
-    findings += [item for path in sources for item in _source(path)]
-    files = sum(1 for path in (*artifacts, *sources) for item in path.rglob("*") if item.is_file())
+        raise InputError(f"{folder}: contains no artifact; run: edgekit export")
+    findings = [finding for path in artifacts for finding in _check_artifact(path)]
+    findings += [finding for path in sources for finding in _check_source(path)]
+    files = sum(1 for path in (*artifacts, *sources) for entry in path.rglob("*") if entry.is_file())
     return Verification(artifacts, sources, files, tuple(findings))
 
 
-def _found(folder: Path, name: str) -> list[Path]:
-    """The files of that name, in order; what a running export is about to put in place is left alone."""
+def _find_files(folder: Path, name: str) -> list[Path]:
+    """Return the files of a name, sorted, except for those in the staging folder of a running export."""
     return [
         path for path in sorted(folder.rglob(name)) if not any(part.startswith(STAGING_PREFIX) for part in path.parts)
     ]
 
 
-def _artifact(folder: Path) -> Iterator[IntegrityFinding]:
+def _check_artifact(folder: Path) -> Iterator[IntegrityFinding]:
     try:
         artifact = load_artifact(folder)
     except InputError as error:
@@ -89,47 +107,46 @@ def _artifact(folder: Path) -> Iterator[IntegrityFinding]:
         return
     manifest = artifact.manifest
     for file in manifest.files:
-        yield from _hashed(folder / file.path, file.sha256, file.size, MANIFEST_FILE)
-    yield from _golden(artifact)
-    yield from _results(artifact)
-    yield from _origin(artifact)
-    yield from _bill(artifact)
-    yield from _unlisted(folder, _listed_names(artifact), _RESULTS)
+        yield from _check_hash(folder / file.path, file.sha256, file.size, MANIFEST_FILE)
+    yield from _check_golden(artifact)
+    yield from _check_results(artifact)
+    yield from _check_origin(artifact)
+    yield from _check_sbom(artifact)
+    yield from _check_unlisted(folder, _listed_names(artifact), _RESULTS)
 
 
-def _hashed(path: Path, sha256: str, size_bytes: int | None, said_in: str) -> Iterator[IntegrityFinding]:
+def _check_hash(path: Path, sha256: str, size_bytes: int | None, manifest: str) -> Iterator[IntegrityFinding]:
     if not path.exists():
-        yield IntegrityFinding(path, MISSING, f"{said_in} lists it")
+        yield IntegrityFinding(path, MISSING, f"listed in {manifest}")
         return
     size = size_of(path)
     if size_bytes is not None and size != size_bytes:
-        yield IntegrityFinding(path, CHANGED, f"{size} bytes where {said_in} says {size_bytes}")
+        yield IntegrityFinding(path, CHANGED, f"has {size} bytes, but {manifest} records {size_bytes}")
     elif (actual := sha256_path(path)) != sha256:
-        yield IntegrityFinding(path, CHANGED, f"sha256 {actual[:12]}… where {said_in} says {sha256[:12]}…")
+        yield IntegrityFinding(path, CHANGED, f"has sha256 {actual[:12]}…, but {manifest} records {sha256[:12]}…")
 
 
-def _golden(artifact: Artifact) -> Iterator[IntegrityFinding]:
-    """By the digest of the arrays, which is what the manifest has."""
-    path, wanted = artifact.folder / GOLDEN_FILE, artifact.manifest.golden.get("sha256")
-    if wanted is None:
+def _check_golden(artifact: Artifact) -> Iterator[IntegrityFinding]:
+    """Check the digest of the arrays: the manifest records no hash of the file."""
+    path, recorded = artifact.folder / GOLDEN_FILE, artifact.manifest.golden.get("sha256")
+    if recorded is None:
         return
     if not path.is_file():
-        yield IntegrityFinding(path, MISSING, f"{MANIFEST_FILE} lists it")
+        yield IntegrityFinding(path, MISSING, f"listed in {MANIFEST_FILE}")
         return
     try:
         actual = artifact.golden().digest()
     except InputError as error:
         yield IntegrityFinding(path, DAMAGED, _reason(error, path))
         return
-    if actual != wanted:
-        yield IntegrityFinding(
-            path, CHANGED, f"samples of sha256 {actual[:12]}… where {MANIFEST_FILE} says {str(wanted)[:12]}…"
-        )
+    if actual != recorded:
+        detail = f"its samples have sha256 {actual[:12]}…, but {MANIFEST_FILE} records {str(recorded)[:12]}…"
+        yield IntegrityFinding(path, CHANGED, detail)
 
 
-def _results(artifact: Artifact) -> Iterator[IntegrityFinding]:
-    """Validations and benches that cannot be read, or that were made of an earlier file."""
-    for pattern, load, again in (
+def _check_results(artifact: Artifact) -> Iterator[IntegrityFinding]:
+    """Report results that cannot be read, or that describe an earlier model file."""
+    for pattern, load, command in (
         ("validation*.json", load_validation, "validate"),
         ("bench-*.json", load_measurement, "bench"),
         (emulation_file("*"), load_emulation, "bench"),
@@ -141,7 +158,7 @@ def _results(artifact: Artifact) -> Iterator[IntegrityFinding]:
                 yield IntegrityFinding(path, DAMAGED, _reason(error, path))
                 continue
             if result.artifact_sha256 != artifact.manifest.sha256:
-                yield IntegrityFinding(path, OUTDATED, f"it is about another model file; run: edgekit {again}")
+                yield IntegrityFinding(path, OUTDATED, f"it is about another model file; run: edgekit {command}")
 
     path = artifact.folder / LAYERS_FILE
     if path.exists():
@@ -154,8 +171,8 @@ def _results(artifact: Artifact) -> Iterator[IntegrityFinding]:
                 yield IntegrityFinding(path, OUTDATED, f"{reason}; run: edgekit diff")
 
 
-def _bill(artifact: Artifact) -> Iterator[IntegrityFinding]:
-    """Whether the bill of materials, where there is one, is about this model file."""
+def _check_sbom(artifact: Artifact) -> Iterator[IntegrityFinding]:
+    """Check that a bill of materials describes this model file."""
     path = artifact.folder / SBOM_FILE
     if not path.exists():
         return
@@ -168,43 +185,45 @@ def _bill(artifact: Artifact) -> Iterator[IntegrityFinding]:
         yield IntegrityFinding(path, OUTDATED, "it is about another model file; run: edgekit export --sbom")
 
 
-def _origin(artifact: Artifact) -> Iterator[IntegrityFinding]:
-    """Whether the source beside the artifact is still the one that it was made from."""
+def _check_origin(artifact: Artifact) -> Iterator[IntegrityFinding]:
+    """Check that the artifact was exported from the source next to it."""
     folder = artifact.folder.parent / "source"
-    source = _load(folder) if (folder / SOURCE_FILE).is_file() else None
+    source = _try_load_source(folder) if (folder / SOURCE_FILE).is_file() else None
     if source is not None and artifact.manifest.source.get("sha256") not in (None, source.sha256):
-        yield IntegrityFinding(artifact.folder, OUTDATED, "it was made from an earlier source; run: edgekit export")
+        detail = "it was exported from an earlier source; run: edgekit export"
+        yield IntegrityFinding(artifact.folder, OUTDATED, detail)
 
 
-def _load(folder: Path) -> SourceModel | None:
+def _try_load_source(folder: Path) -> SourceModel | None:
     try:
         return load_source(folder)
     except InputError:
-        return None  # told where the source itself is looked at
+        return None  # `_check_source` reports it
 
 
-def _source(folder: Path) -> Iterator[IntegrityFinding]:
+def _check_source(folder: Path) -> Iterator[IntegrityFinding]:
     try:
         source = load_source(folder)
     except InputError as error:
         yield IntegrityFinding(folder / SOURCE_FILE, DAMAGED, _reason(error, folder / SOURCE_FILE))
         return
-    yield from _hashed(folder / source.file, source.sha256, None, SOURCE_FILE)
-    yield from _unlisted(folder, {source.file, SOURCE_FILE, *_SAMPLES}, ())
+    yield from _check_hash(folder / source.file, source.sha256, None, SOURCE_FILE)
+    yield from _check_unlisted(folder, {source.file, SOURCE_FILE, *_SAMPLES}, ())
 
 
 def _listed_names(artifact: Artifact) -> set[str]:
-    """The entries of the artifact's folder that its manifest accounts for."""
+    """Return the names of the entries that belong to the artifact's folder."""
     manifest = artifact.manifest
     names = {MANIFEST_FILE, GOLDEN_FILE, SBOM_FILE, *(PurePosixPath(file.path).parts[0] for file in manifest.files)}
     return names | ({RECIPE_FILE} if manifest.variant.tag == TUNED else set())
 
 
-def _unlisted(folder: Path, known: set[str], patterns: tuple[str, ...]) -> Iterator[IntegrityFinding]:
+def _check_unlisted(folder: Path, names: set[str], patterns: tuple[str, ...]) -> Iterator[IntegrityFinding]:
     for path in sorted(folder.iterdir()):
-        if path.name not in known and not any(path.match(pattern) for pattern in patterns):
-            yield IntegrityFinding(path, UNLISTED, "no manifest lists it")
+        if path.name not in names and not any(path.match(pattern) for pattern in patterns):
+            yield IntegrityFinding(path, UNLISTED, "not listed in a manifest")
 
 
 def _reason(error: InputError, path: Path) -> str:
+    """Return an error's message without the path, which the finding already has."""
     return str(error).removeprefix(f"{path}: ")

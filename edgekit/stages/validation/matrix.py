@@ -1,4 +1,4 @@
-"""The matrix: every source of a model to every variant, each cell exported, validated, or impossible for a reason."""
+"""The matrix stage: exports every source of a model to every variant and validates the artifacts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from edgekit.stages.validation.validate import validate
 
 @dataclass(frozen=True)
 class Cell:
-    """One source to one variant. `state` is equal, unequal, failed (a step did not finish) or impossible.
+    """The result for one source and one variant.
 
-    `detail` says why where it is not equal; the figures are None where there is no artifact.
+    Attributes:
+        model: Name of the model.
+        kind: The source kind.
+        variant: The variant.
+        state: `equal`, `unequal`, `failed` (a step did not finish) or `impossible` (there is no route).
+        route: The route that was used.
+        size_bytes: Size of the artifact in bytes, or None without an artifact.
+        max_abs_error: Largest absolute error of an output, or None without a validation.
+        detail: The reason for any state other than `equal`.
     """
 
     model: str
@@ -31,26 +39,26 @@ class Cell:
     detail: str = ""
 
 
-def _impossible(subjects: Sequence[ModelSelection]) -> list[Cell]:
+def _impossible_cells(selections: Sequence[ModelSelection]) -> list[Cell]:
     edges = routes.edges()
     return [
         Cell(model, kind, Variant(target.name, precision), "impossible", detail=reason)
-        for group in subjects
-        for model in group.models
-        for kind in group.kinds
+        for selection in selections
+        for model in selection.models
+        for kind in selection.kinds
         for target in routes.targets().values()
         for precision in target.precisions
         if (reason := routes.why_unreachable(kind, target, precision, edges))
     ]
 
 
-def _cell(item: export.ExportPlan, artifact: Artifact | None, validation: Validation | None, failure: str) -> Cell:
+def _cell(plan: export.ExportPlan, artifact: Artifact | None, validation: Validation | None, failure: str) -> Cell:
     if artifact is None or validation is None:
-        return Cell(item.model, item.kind, item.variant, "failed", detail=failure)
+        return Cell(plan.model, plan.kind, plan.variant, "failed", detail=failure)
     return Cell(
-        item.model,
-        item.kind,
-        item.variant,
+        plan.model,
+        plan.kind,
+        plan.variant,
         "equal" if validation.passed else "unequal",
         artifact.manifest.route,
         artifact.manifest.size_bytes,
@@ -59,26 +67,38 @@ def _cell(item: export.ExportPlan, artifact: Artifact | None, validation: Valida
     )
 
 
-def matrix(context: Context, subjects: Sequence[ModelSelection], settings: export.ExportSettings) -> tuple[Cell, ...]:
-    """Exports and validates everything, training what is missing; a cell for each source and variant."""
-    chosen = routes.parse_selection((), None)
-    plans = [item for group in subjects for item in export.plan(group, chosen, targets_named=False)]
-    artifacts = export.export(context, plans, settings)
-    validations = validate(context, artifacts)
-    by_key = {_key(artifact): artifact for artifact in artifacts}
-    judged = {(item.model, item.kind, item.variant): item for item in validations}
+def matrix(context: Context, selections: Sequence[ModelSelection], settings: export.ExportSettings) -> tuple[Cell, ...]:
+    """Export models to every variant and validate the artifacts; missing sources are trained first.
+
+    Args:
+        context: The project and the workers; errors are added to its failures.
+        selections: The models and their source kinds.
+        settings: The settings of the exports.
+
+    Returns:
+        A cell for each source and variant, ordered by model, variant and source kind.
+
+    Raises:
+        InputError: The model.toml of a missing source is invalid.
+    """
+    targets = routes.parse_selection((), None)
+    plans = [plan for selection in selections for plan in export.plan(selection, targets, targets_named=False)]
+    artifacts = {_key(artifact): artifact for artifact in export.export(context, plans, settings)}
+    validations = {
+        (validation.model, validation.kind, validation.variant): validation
+        for validation in validate(context, tuple(artifacts.values()))
+    }
     reasons = {error.step: str(error) for error in context.failures if hasattr(error, "step")}
     cells = []
-    for item in plans:
-        key = (item.model, item.kind, item.variant)
-        steps = (item.step, item.step.replace("export", "validate", 1))
-        failure = next((reasons[step] for step in steps if step in reasons), "a step before it failed")
-        cells.append(_cell(item, by_key.get(key), judged.get(key), failure))
-    models = dict.fromkeys(name for group in subjects for name in group.models)
+    for plan in plans:
+        key = (plan.model, plan.kind, plan.variant)
+        steps = (plan.step, plan.step.replace("export", "validate", 1))
+        failure = next((reasons[step] for step in steps if step in reasons), "an earlier step failed")
+        cells.append(_cell(plan, artifacts.get(key), validations.get(key), failure))
+    models = dict.fromkeys(name for selection in selections for name in selection.models)
     order = {name: index for index, name in enumerate(models)}
-    return tuple(
-        sorted([*cells, *_impossible(subjects)], key=lambda cell: (order[cell.model], str(cell.variant), cell.kind))
-    )
+    cells += _impossible_cells(selections)
+    return tuple(sorted(cells, key=lambda cell: (order[cell.model], str(cell.variant), cell.kind)))
 
 
 def _key(artifact: Artifact) -> tuple[str, str, Variant]:

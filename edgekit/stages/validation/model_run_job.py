@@ -1,4 +1,4 @@
-"""Opening any model file to compare it with another; runs inside a worker."""
+"""Execution of any model that is compared with another one; runs inside a worker."""
 
 from __future__ import annotations
 
@@ -26,10 +26,19 @@ from edgekit.workers.job import worker_job
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model to compare: a file of a target for its runtime, or a source of a kind, or both. Paths are absolute.
+    """A model to compare: a file of a target, a source of a kind, or both. Paths are absolute.
 
-    `folder` is that of a source that edgekit has taken in or trained; `signature` is known beforehand where a manifest
-    tells it.
+    Attributes:
+        label: The model as the user named it.
+        target: The target whose format the file has.
+        runtime: The runtime that runs the file; None for a source, which its framework runs.
+        folder: The folder of a trained or imported source.
+        kind: The source kind.
+        path: The model file.
+        code: `FILE.py:FUNCTION` or `MODULE:FUNCTION`.
+        base: The folder that `code` is relative to.
+        signature: The signature of the manifest, if there is one.
+        stamp: Changes when the file does, so that a worker does not reuse an earlier version that it has opened.
     """
 
     label: str
@@ -42,76 +51,119 @@ class ModelRef:
     base: str = "."
     signature: Signature | None = None
     stamp: tuple[int, ...] = ()
-    """Changes when the file does: a worker keeps what it has opened."""
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
-    """Modification time, size and inode of the file, or of the newest one in the folder."""
-    files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
-    return max(((found := item.stat()).st_mtime_ns, found.st_size, found.st_ino) for item in files) if files else ()
+    """Return modification time in ns, size in bytes and inode of a file, or of the newest file in a folder."""
+    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
+    return max(((status := file.stat()).st_mtime_ns, status.st_size, status.st_ino) for file in files) if files else ()
 
 
-_KEPT = 2
+# A worker keeps this many models open: the two of one comparison.
+_MAX_OPEN = 2
 
 
 @dataclass
-class _Opened:
+class _OpenModel:
+    """A model that is ready to run; `resources` must stay alive as long as it is used."""
+
     signature: Signature
     run: Callable[[Mapping[str, Array]], dict[str, Array]]
     trace: Callable[[Mapping[str, Array]], dict[str, Array]]
     run_float64: Callable[[Mapping[str, Array]], dict[str, Array] | None] = lambda _inputs: None
-    keep: tuple[Any, ...] = ()
+    resources: tuple[Any, ...] = ()
 
 
-_opened: dict[ModelRef, _Opened] = {}
+_open_models: dict[ModelRef, _OpenModel] = {}
 
 
 @dataclass(frozen=True)
 class ModelCall:
-    """A model and samples for it: real values by input name, shape (N, ...)."""
+    """A model and inputs for it.
+
+    Attributes:
+        model: The model.
+        inputs: Real values by input name, shape (N, ...).
+    """
 
     model: ModelRef
     inputs: Mapping[str, Array]
 
 
-def _open(call: ModelCall) -> _Opened:
-    """Open the model, or return it as it was opened before."""
+def _open(call: ModelCall) -> _OpenModel:
+    """Open a model, or return it if it is open."""
     model = call.model
-    if model not in _opened:
-        while len(_opened) >= _KEPT:
-            del _opened[next(iter(_opened))]
+    if model not in _open_models:
+        while len(_open_models) >= _MAX_OPEN:
+            del _open_models[next(iter(_open_models))]  # the oldest one
         opener = _open_runtime if model.runtime else _open_folder if model.folder else _open_source
-        _opened[model] = opener(model, call.inputs)
-    return _opened[model]
+        _open_models[model] = opener(model, call.inputs)
+    return _open_models[model]
 
 
 @worker_job
 def read_signature(call: ModelCall, _emit: Listener) -> Signature:
-    """Return the model's signature. Where its file has none, the samples in their order are its inputs.
+    """Return the signature of a model. If its file has none, the samples define the inputs, in their order.
+
+    Args:
+        call: The model and samples.
+        _emit: Receives no events.
 
     Raises:
-        InputError: The file is damaged, or does not take such samples.
+        InputError: The file is damaged, or does not accept these samples.
+        MissingDependency: A package is not installed.
     """
     return _open(call).signature
 
 
 @worker_job
 def run_model(call: ModelCall, _emit: Listener) -> dict[str, Array]:
-    """Return the outputs as real values by the model's own names, shape (N, ...)."""
+    """Run a model.
+
+    Args:
+        call: The model and its inputs.
+        _emit: Receives no events.
+
+    Returns:
+        The outputs as real values by the model's own names, shape (N, ...).
+
+    Raises:
+        InputError: The model does not accept these inputs.
+        MissingDependency: A package is not installed.
+    """
     return _open(call).run(call.inputs)
 
 
 @worker_job
 def run_with_rounding(call: ModelCall, _emit: Listener) -> tuple[dict[str, Array], dict[str, Rounding]]:
-    """Return the outputs of a source, and the rounding error of float32 on these samples by output."""
-    opened = _open(call)
-    outputs = opened.run(call.inputs)
-    return outputs, measure_rounding(outputs, opened.run_float64(call.inputs))
+    """Run a source in float32 and in float64.
+
+    Args:
+        call: The source and its inputs.
+        _emit: Receives no events.
+
+    Returns:
+        The float32 outputs by name, shape (N, ...), and their rounding error by output.
+
+    Raises:
+        InputError: The model does not accept these inputs.
+        MissingDependency: A package is not installed.
+    """
+    model = _open(call)
+    outputs = model.run(call.inputs)
+    return outputs, measure_rounding(outputs, model.run_float64(call.inputs))
 
 
 @worker_job
 def trace_model(call: ModelCall, _emit: Listener) -> dict[str, Array]:
-    """Return every intermediate tensor by name in the order of computation, shape (N, 1, ...).
+    """Compute every intermediate tensor of a model.
+
+    Args:
+        call: The model and its inputs.
+        _emit: Receives no events.
+
+    Returns:
+        The tensors by name in the order of computation, shape (N, 1, ...).
 
     Raises:
         InputError: The format does not expose its intermediates.
@@ -119,31 +171,31 @@ def trace_model(call: ModelCall, _emit: Listener) -> dict[str, Array]:
     return _open(call).trace(call.inputs)
 
 
-def _open_runtime(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
-    runtime = RUNTIMES.load(str(operand.runtime))
-    path = Path(str(operand.path))
-    opened = partial(runtime.open, path, threads=1)
+def _open_runtime(model: ModelRef, samples: Mapping[str, Array]) -> _OpenModel:
+    runtime = RUNTIMES.load(str(model.runtime))
+    path = Path(str(model.path))
+    open_session = partial(runtime.open, path, threads=1)
     try:
-        session = opened(signature=operand.signature)
+        session = open_session(signature=model.signature)
     except UnknownSignature:
-        session = opened(signature=_numbered(opened, samples))
-    return _Opened(session.signature, session.infer, partial(_traced, operand, session.signature))
+        session = open_session(signature=_probe_signature(open_session, samples))
+    return _OpenModel(session.signature, session.infer, partial(_trace_file, model, session.signature))
 
 
-def _traced(operand: ModelRef, signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """What the runtime of the file's target computes inside."""
-    target = TARGETS.load(str(operand.target))
+def _trace_file(model: ModelRef, signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the intermediate tensors of a file, computed by the runtime of its target."""
+    target = TARGETS.load(str(model.target))
     require(target.reads_with, f"reading {target.suffixes[0]} files")
     runtime = RUNTIMES.load(target.runtime)
     with tempfile.TemporaryDirectory(prefix="edgekit-trace-") as folder:
-        return runtime.trace(target.expose_intermediates(Path(str(operand.path)), Path(folder)), inputs, signature)
+        return runtime.trace(target.expose_intermediates(Path(str(model.path)), Path(folder)), inputs, signature)
 
 
-def _numbered(opened: Callable[..., Any], samples: Mapping[str, Array]) -> Signature:
-    """Inputs as the samples are, outputs numbered, for files that keep no names: seen by running one sample."""
+def _probe_signature(open_session: Callable[..., Any], samples: Mapping[str, Array]) -> Signature:
+    """Return the signature of a file without names by running one sample: inputs as the samples, outputs numbered."""
     inputs = tuple(TensorSpec(name, ("batch", *array.shape[1:]), str(array.dtype)) for name, array in samples.items())
-    one = [array[:1] for array in samples.values()]
-    results = opened(signature=Signature(inputs, ()))._run(one)
+    first_sample = [array[:1] for array in samples.values()]
+    results = open_session(signature=Signature(inputs, ()))._run(first_sample)
     outputs = [
         TensorSpec(f"output_{index}", ("batch", *array.shape[1:]), str(array.dtype))
         for index, array in enumerate(results)
@@ -151,25 +203,26 @@ def _numbered(opened: Callable[..., Any], samples: Mapping[str, Array]) -> Signa
     return Signature(inputs, tuple(outputs))
 
 
-def _open_folder(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
-    """A source as it was trained or taken in."""
-    folder = Path(str(operand.folder))
+def _open_folder(model: ModelRef, _samples: Mapping[str, Array]) -> _OpenModel:
+    """Open a trained or imported source."""
+    folder = Path(str(model.folder))
     source = load_source(folder)
     kind = SOURCES.load(source.kind)
     require(kind.requires, f"loading {kind.name} models")
-    build = None if source.code is None else partial(Factory.parse(source.code).call, Path(operand.base))
+    build = None if source.code is None else partial(Factory.parse(source.code).call, Path(model.base))
     loaded = kind.load(source.weights_path(folder), source.signature, build).at(source.signature, source.sizes)
-    traced = partial(_traced, operand, source.signature) if operand.target else loaded.trace
-    return _Opened(source.signature, loaded.run, traced, loaded.run_float64)
+    trace = partial(_trace_file, model, source.signature) if model.target else loaded.trace
+    return _OpenModel(source.signature, loaded.run, trace, loaded.run_float64)
 
 
-def _open_source(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
-    kind = SOURCES.load(str(operand.kind))
+def _open_source(model: ModelRef, samples: Mapping[str, Array]) -> _OpenModel:
+    """Import and open a model file or code."""
+    kind = SOURCES.load(str(model.kind))
     require(kind.requires, f"loading {kind.name} models")
-    build = None if operand.code is None else partial(Factory.parse(operand.code).call, Path(operand.base))
+    build = None if model.code is None else partial(Factory.parse(model.code).call, Path(model.base))
     folder = tempfile.TemporaryDirectory(prefix="edgekit-compare-")
-    given = UserModel(None if operand.path is None else Path(operand.path), build, examples=samples)
-    file, signature = kind.import_model(given, Path(folder.name))
+    user_model = UserModel(None if model.path is None else Path(model.path), build, examples=samples)
+    file, signature = kind.import_model(user_model, Path(folder.name))
     sizes = {
         dim: size
         for spec in signature.inputs
@@ -179,16 +232,17 @@ def _open_source(operand: ModelRef, samples: Mapping[str, Array]) -> _Opened:
     }
     loaded = kind.load(Path(folder.name, file), signature, build).at(signature, sizes)
 
-    def ready(inputs: Mapping[str, Array]) -> LoadedModel:
-        fresh = {
+    def sized(inputs: Mapping[str, Array]) -> LoadedModel:
+        """Return the model with the dimensions of these inputs, and outputs as they are computed."""
+        dims = {
             dim: size
             for spec in signature.inputs
             for dim, size in zip(spec.shape[1:], inputs[spec.name].shape[1:], strict=True)
             if isinstance(dim, str)
         }
-        seen = observed_outputs(loaded.at(signature, fresh), batching.select_samples(signature, inputs, 0, 1))
-        return loaded.at(Signature(signature.inputs, seen), fresh)
+        outputs = observed_outputs(loaded.at(signature, dims), batching.select_samples(signature, inputs, 0, 1))
+        return loaded.at(Signature(signature.inputs, outputs), dims)
 
-    # A source that is a file of a target's format shows its inside by that target's runtime.
-    traced = partial(_traced, operand, signature) if operand.target else lambda inputs: ready(inputs).trace(inputs)
-    return _Opened(signature, lambda inputs: ready(inputs).run(inputs), traced, keep=(folder,))
+    # A source that is a file of a target's format exposes its intermediates through that target's runtime.
+    trace = partial(_trace_file, model, signature) if model.target else lambda inputs: sized(inputs).trace(inputs)
+    return _OpenModel(signature, lambda inputs: sized(inputs).run(inputs), trace, resources=(folder,))

@@ -1,4 +1,4 @@
-"""The validate stage: each artifact's runtime on golden samples against the source's outputs, then the drift."""
+"""The validate stage: compares the outputs of artifacts with those of their sources, and measures the drift."""
 
 from __future__ import annotations
 
@@ -39,28 +39,42 @@ from edgekit.stages.validation.compare import call_worker
 from edgekit.stages.validation.diff import source_beside
 from edgekit.stages.validation.model_run_job import run_with_rounding
 
+# Name of the executor that a device without an executor stands for.
 EMULATED = "emulated"
+# Batch sizes that a symbolic batch is tested with: a reshape with a fixed batch size fails on at least one of them.
 BATCHES = (2, 7)
-"""Sizes that a symbolic batch is tried with: any reshape that has another one built in fails on one of them."""
+# The test samples that source and artifact put into different classes.
 FLIPS_FILE = "flips.npz"
+# Fewer than for a mean, because each resample computes an AUC from all scores.
+_AUC_RESAMPLES = 500
 
 
 def _infer(
     context: Context, artifact: Artifact, inputs: Mapping[str, Array], batch: int = 1, runtime: str = ""
 ) -> dict[str, Array]:
-    """Run samples on this host, in the artifact's default runtime or another one."""
+    """Run samples on this host, in the artifact's default runtime or the named one."""
     session = ExecutionSession(step_name(artifact), context.pool)
     model = ModelFiles.of(artifact, runtime)
     return dict(EXECUTORS.load(HOST).infer(session, model, Place(HOST), InferRequest(inputs, batch)).outputs)
 
 
 def step_name(artifact: Artifact) -> str:
-    """`validate simple_cnn/keras tflite:int8`."""
+    """Return the step's name, such as `validate simple_cnn/keras tflite:int8`."""
     return f"validate {artifact.label}"
 
 
 def tolerances_for(context: Context, artifact: Artifact) -> dict[str, Tolerances]:
-    """What each output is judged by: the model's own figures, what the source's rounding allows, the defaults."""
+    """Return the tolerances of each output of an artifact.
+
+    They combine the model's own tolerances, the rounding error of the source and the defaults of the precision.
+
+    Args:
+        context: The project.
+        artifact: The artifact.
+
+    Raises:
+        InputError: The model's model.toml is invalid.
+    """
     manifest = artifact.manifest
     own = own_tolerances(context, manifest.model, manifest.precision)
     rounding = rounding_from_dict(manifest.source.get("rounding", {}))
@@ -71,7 +85,18 @@ def tolerances_for(context: Context, artifact: Artifact) -> dict[str, Tolerances
 
 
 def reasons_for(context: Context, artifact: Artifact) -> dict[str, dict[str, str]]:
-    """Why each limit of each output is what it is."""
+    """Explain the tolerances of each output of an artifact.
+
+    Args:
+        context: The project.
+        artifact: The artifact.
+
+    Returns:
+        Output -> limit -> the reason for its value.
+
+    Raises:
+        InputError: The model's model.toml is invalid.
+    """
     manifest = artifact.manifest
     own = own_tolerances(context, manifest.model, manifest.precision)
     rounding = rounding_from_dict(manifest.source.get("rounding", {}))
@@ -84,19 +109,34 @@ def reasons_for(context: Context, artifact: Artifact) -> dict[str, dict[str, str
 
 
 def own_tolerances(context: Context, model: str, precision: str) -> Tolerances | None:
-    """What the model's model.toml sets, where edgekit knows the model."""
+    """Return the tolerances that a reference model's model.toml sets for a precision, or None.
+
+    Args:
+        context: The project.
+        model: Name of the model.
+        precision: Name of the precision.
+
+    Raises:
+        InputError: The model's model.toml is invalid.
+    """
     if model not in context.project.models():
         return None
     return context.spec(model).own_tolerances(precision)
 
 
 def without_agreement(tolerances: Mapping[str, Tolerances]) -> dict[str, Tolerances]:
-    """Without the agreement of classes: one flipped sample of 64 is 1.6 points, so it is judged on a test set."""
-    return {name: replace(item, min_top1_agreement=None) for name, item in tolerances.items()}
+    """Return tolerances without the agreement of classes, which needs more samples than the golden ones.
+
+    One different sample of 64 is 1.6 percentage points.
+
+    Args:
+        tolerances: Tolerances by output.
+    """
+    return {name: replace(limits, min_top1_agreement=None) for name, limits in tolerances.items()}
 
 
 def _test_set(artifact: Artifact) -> Samples | None:
-    """The source's test set with its outputs, where it stands beside the artifact, in the artifact's layout."""
+    """Return the source's test set with its outputs in the artifact's layout, or None if there is none."""
     folder = artifact.folder.parent / "source"
     if not (folder / TEST_FILE).is_file():
         return None
@@ -109,7 +149,18 @@ def _test_set(artifact: Artifact) -> Samples | None:
 def drift_of(
     metric_name: str | None, task: str | None, test: Samples, outputs: Mapping[str, Array], tolerances: Tolerances
 ) -> Drift | None:
-    """How much worse these outputs are at the task than the source's; None where nobody said what it is."""
+    """Measure how much worse an artifact is at the task than its source.
+
+    Args:
+        metric_name: Name of the task metric, or None.
+        task: Name of the task, or None.
+        test: The test set with the source's outputs.
+        outputs: The artifact's outputs on the test set by name, shape (N, ...).
+        tolerances: The tolerances of the first output.
+
+    Returns:
+        The drift of the first output; None without a task metric or labels.
+    """
     metric = TASK_METRICS.get(str(metric_name))
     if metric is None or test.labels is None:
         return None
@@ -124,12 +175,14 @@ def drift_of(
         samples=test.count,
         top1_agreement=None,
         min_top1_agreement=None,
-        **_spread(metric, test, name, outputs[name]),
+        **_uncertainty(metric, test, name, outputs[name]),
     )
     if task != "classification":
         return drift
-    right = [np.argmax(array, axis=-1) == test.labels for array in (test.outputs[name], outputs[name])]
-    lost, won = int(np.sum(right[0] & ~right[1])), int(np.sum(~right[0] & right[1]))
+    source_correct, artifact_correct = (
+        np.argmax(array, axis=-1) == test.labels for array in (test.outputs[name], outputs[name])
+    )
+    lost, won = int(np.sum(source_correct & ~artifact_correct)), int(np.sum(~source_correct & artifact_correct))
     return replace(
         drift,
         top1_agreement=top1_agreement(test.outputs[name], outputs[name]),
@@ -137,34 +190,34 @@ def drift_of(
         lost=lost,
         won=won,
         p_value=mcnemar_p(lost, won),
-        classes=drift_by_class(right[0], right[1], test.labels),
+        classes=drift_by_class(source_correct, artifact_correct, test.labels),
     )
 
 
-def _spread(metric: TaskMetric, test: Samples, name: str, outputs: Array) -> dict[str, Any]:
-    """The interval of the drop, and the variance of one sample's where the metric is a mean."""
+def _uncertainty(metric: TaskMetric, test: Samples, name: str, outputs: Array) -> dict[str, Any]:
+    """Return the confidence interval of the drop, and its variance per sample if the metric is a mean."""
     labels, reference = test.labels, test.outputs[name]
-    assert labels is not None  # the caller has looked
+    assert labels is not None  # checked by the caller
     if metric.per_sample is not None:
-        one, other = (metric.per_sample(array, labels).astype(np.float64) for array in (reference, outputs))
-        drops = one - other if metric.higher_is_better else other - one
+        before, after = (metric.per_sample(array, labels).astype(np.float64) for array in (reference, outputs))
+        drops = before - after if metric.higher_is_better else after - before
         return {"interval": bootstrap_mean(drops), "variance": float(np.var(drops))}
     if metric.scores is None or metric.of_scores is None:
         return {}
     inputs, of_scores = next(iter(test.inputs.values())), metric.of_scores
     scores = [metric.scores(array, inputs) for array in (reference, outputs)]
 
-    def figures(chosen: NDArray[np.intp]) -> tuple[float, float]:
-        if len(np.unique(labels[chosen])) < 2:
-            return float("nan"), float("nan")  # an AUC needs both kinds
-        one, other = (of_scores(array[chosen], labels[chosen]) for array in scores)
-        return one, other
+    def metrics_of(indices: NDArray[np.intp]) -> tuple[float, float]:
+        if len(np.unique(labels[indices])) < 2:
+            return float("nan"), float("nan")  # an AUC needs samples of both classes
+        before, after = (of_scores(array[indices], labels[indices]) for array in scores)
+        return before, after
 
-    return {"interval": bootstrap_drop(figures, len(labels), metric.drop, resamples=500)}
+    return {"interval": bootstrap_drop(metrics_of, len(labels), metric.drop, resamples=_AUC_RESAMPLES)}
 
 
 def _write_flips(artifact: Artifact, test: Samples, outputs: Mapping[str, Array]) -> None:
-    """The test samples that artifact and source put into different classes, in flips.npz beside the artifact."""
+    """Write the test samples that artifact and source put into different classes to flips.npz."""
     path = artifact.folder / FLIPS_FILE
     path.unlink(missing_ok=True)
     name = next(iter(test.outputs))
@@ -179,11 +232,21 @@ def _write_flips(artifact: Artifact, test: Samples, outputs: Mapping[str, Array]
 
 
 def validate_one(context: Context, artifact: Artifact, *, stress: bool = False, runtime: str = "") -> Validation:
-    """Compares one artifact and writes its validation.json; `stress` adds inputs that real samples seldom hold.
-    A `runtime` other than the default one has a result file of its own.
+    """Validate one artifact on this host and write the result next to it.
 
-    Raises InputError when the artifact is damaged, MissingDependency, StepError when its runtime does not survive it. A
-    failed comparison is in the result.
+    Args:
+        context: The project and the workers.
+        artifact: The artifact.
+        stress: Whether to add stress inputs, which real samples rarely contain, and batches.
+        runtime: The runtime; empty for the artifact's default one. Another runtime has a result file of its own.
+
+    Returns:
+        The result; a failed comparison raises no error.
+
+    Raises:
+        InputError: The artifact is damaged.
+        MissingDependency: A package is not installed.
+        StepError: The runtime crashed.
     """
     manifest = artifact.manifest
     tolerances = tolerances_for(context, artifact)
@@ -194,15 +257,15 @@ def validate_one(context: Context, artifact: Artifact, *, stress: bool = False, 
     other_runtime = runtime if runtime != manifest.runtime else ""
     actual = _infer(context, artifact, golden.inputs, runtime=other_runtime)
     comparisons = compare_outputs(golden.outputs, actual, on_golden, classifier=classifier)
-    comparable = all(item.problem is None for item in comparisons)
+    comparable = all(comparison.problem is None for comparison in comparisons)
     drift = None
     if test is not None and comparable:
         outputs = _infer(context, artifact, test.inputs, runtime=other_runtime)
-        judged = tolerances[next(iter(test.outputs))]
-        drift = drift_of(manifest.source.get("metric"), manifest.source.get("task"), test, outputs, judged)
+        first_output = tolerances[next(iter(test.outputs))]
+        drift = drift_of(manifest.source.get("metric"), manifest.source.get("task"), test, outputs, first_output)
         if classifier and not other_runtime:
             _write_flips(artifact, test, outputs)
-    details = _stress(context, artifact, other_runtime) if stress else {}
+    details = _validate_stress(context, artifact, other_runtime) if stress else {}
     if other_runtime:
         details |= {"device": HOST, "runtime": other_runtime}
     return _save_validation(artifact, comparisons, drift=drift, **details)
@@ -216,9 +279,9 @@ def _save_validation(
     device: str | None = None,
     executor: str = "",
     runtime: str = "",
-    **more: Any,
+    **details: Any,
 ) -> Validation:
-    """The verdict on an artifact, put beside it; of another place or runtime, in a file of that name."""
+    """Write the result next to the artifact, in a file named after another device, executor or runtime."""
     manifest = artifact.manifest
     validation = Validation(
         model=manifest.model,
@@ -232,43 +295,43 @@ def _save_validation(
         device=device,
         executor=executor,
         tag=manifest.variant.tag,
-        **more,
+        **details,
     )
     file = validation_file(device, executor=executor, runtime=runtime)
     write_json(artifact.folder / file, {**asdict(validation), "passed": validation.passed})
     return validation
 
 
-def _stress(context: Context, artifact: Artifact, runtime: str = "") -> dict[str, Any]:
-    """The artifact against its source on stress inputs, within the rounding that the source has on those.
+def _validate_stress(context: Context, artifact: Artifact, runtime: str = "") -> dict[str, Any]:
+    """Compare the artifact with its source on stress inputs, within the source's rounding error on them.
 
-    What is quantized was calibrated on other inputs: it has to compute numbers, and how good they are is only told.
-    Raises InputError when the source is not beside it.
+    A quantized artifact was calibrated on other inputs: its outputs must be finite, and their errors are only reported.
+    Raise InputError if the source does not exist.
     """
     manifest = artifact.manifest
     source = source_beside(context, str(artifact.folder))
     folder = Path(str(source.folder))
     real = samples.load(folder / GOLDEN_FILE, "golden samples").inputs
     signature = load_source(folder).signature
-    judged = find_precision(manifest.precision).is_float
-    cases, inputs = stress_inputs(signature, real, outside=judged)
+    is_float = find_precision(manifest.precision).is_float
+    cases, inputs = stress_inputs(signature, real, outside=is_float)
     outputs, rounding = call_worker(context, run_with_rounding, source, inputs, "run on stress inputs")
     orders = tensor_layout.permutations_between(signature, manifest.signature)
     actual = _infer(context, artifact, tensor_layout.transpose_arrays(inputs, orders), runtime=runtime)
     own = own_tolerances(context, manifest.model, manifest.precision)
     limits = {
-        name: tolerances_for_precision(manifest.precision, own, rounding.get(name)) if judged else Tolerances()
+        name: tolerances_for_precision(manifest.precision, own, rounding.get(name)) if is_float else Tolerances()
         for name in outputs
     }
     expected = tensor_layout.transpose_arrays(outputs, orders)
-    compared = compare_outputs(expected, actual, without_agreement(limits), classifier=False)
-    return {"stress": compared, "stress_cases": cases, "batches": _batches(context, artifact, runtime)}
+    comparisons = compare_outputs(expected, actual, without_agreement(limits), classifier=False)
+    return {"stress": comparisons, "stress_cases": cases, "batches": _validate_batches(context, artifact, runtime)}
 
 
-def _batches(context: Context, artifact: Artifact, runtime: str = "") -> tuple[Comparison, ...]:
-    """The golden samples several at a time, where the artifact takes any number, against the source as before.
+def _validate_batches(context: Context, artifact: Artifact, runtime: str = "") -> tuple[Comparison, ...]:
+    """Compare an artifact with a symbolic batch on batches of golden samples.
 
-    Ranges that are taken as it runs go over all of a batch: such an artifact's errors are only told.
+    Dynamic ranges cover a whole batch, so that its size changes the outputs: such errors are only reported.
     """
     manifest, golden = artifact.manifest, artifact.golden()
     if not batching.has_symbolic_batch(manifest.signature):
@@ -276,20 +339,20 @@ def _batches(context: Context, artifact: Artifact, runtime: str = "") -> tuple[C
     limits = without_agreement(tolerances_for(context, artifact))
     if find_precision(manifest.precision).dynamic_ranges:
         limits = {name: Tolerances() for name in limits}
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     for size in BATCHES:
         actual = _infer(context, artifact, golden.inputs, size, runtime)
-        compared = compare_outputs(golden.outputs, actual, limits, classifier=False)
-        found += [replace(item, output=f"{item.output} in batches of {size}") for item in compared]
-    return tuple(found)
+        for comparison in compare_outputs(golden.outputs, actual, limits, classifier=False):
+            comparisons.append(replace(comparison, output=f"{comparison.output} in batches of {size}"))
+    return tuple(comparisons)
 
 
 def validate_on(
     context: Context, artifact: Artifact, executor: Executor, place: Place, timeout_s: float, runtime: str = ""
 ) -> Validation:
-    """Compare what an executor computes at a place, on the golden samples, with the source and with this host.
+    """Compare what an executor computes on the golden samples with the source and with this host.
 
-    The result is written into a file of its own beside the artifact.
+    The result is written into a file of its own next to the artifact.
 
     Args:
         context: The project and the workers.
@@ -300,9 +363,9 @@ def validate_on(
         runtime: The runtime; empty for the artifact's default one.
 
     Raises:
-        InputError: The artifact is damaged, or the executor does not run its runtime there.
-        MissingDependency: Something is not installed or set up.
-        StepError: The executor or the host's runtime did not survive it.
+        InputError: The artifact is damaged, or the executor does not support its runtime on this device.
+        MissingDependency: A package is not installed, or the emulator is not set up.
+        StepError: The executor or the runtime on this host failed.
     """
     manifest = artifact.manifest
     other_runtime = runtime if runtime != manifest.runtime else ""
@@ -314,7 +377,7 @@ def validate_on(
     session = ExecutionSession(f"{step_name(artifact)} on {place.device}", context.pool)
     actual = executor.infer(session, model, place, InferRequest(golden.inputs, timeout_s=timeout_s)).outputs
     on_host = _infer(context, artifact, golden.inputs, runtime=other_runtime)
-    limits = without_agreement(tolerances)  # the test set does not run here
+    limits = without_agreement(tolerances)  # the test set is not run on the device
     to_source, to_host = (
         compare_outputs(expected, actual, limits, classifier=classifier) for expected in (golden.outputs, on_host)
     )
@@ -322,7 +385,7 @@ def validate_on(
         artifact,
         to_source,
         device=place.device,
-        # The emulated core is what a device's name alone stands for, in records too.
+        # A device without an executor stands for its emulated core, in records too.
         executor="" if executor.name == EMULATED else executor.name,
         runtime=other_runtime,
         against_host=to_host,
@@ -337,28 +400,39 @@ def validate_elsewhere(
     timeout_s: float,
     runtime: str = "",
 ) -> tuple[Validation, ...]:
-    """Validate each artifact at each place; what does not run there is noted and left out.
+    """Validate each artifact on each device; an event names the artifacts that a device does not run.
+
+    Args:
+        context: The project and the workers; errors are added to its failures.
+        artifacts: The artifacts.
+        executor: Runs the artifacts.
+        places: The devices.
+        timeout_s: The limit in seconds of one run.
+        runtime: The runtime; empty for each artifact's default one.
+
+    Returns:
+        The results, device by device.
 
     Raises:
-        InputError: There is nothing that runs there.
+        InputError: None of the artifacts runs on one of the devices.
     """
-    done, tried = [], 0
+    validations, tried = [], 0
     for place in places:
         for artifact in artifacts:
             manifest, step = artifact.manifest, f"{step_name(artifact)} on {place.device}"
             reason = place.profile.refuses(manifest.target, manifest.precision) if place.profile else None
             reason = executor.refusal(runtime or manifest.runtime, place) or reason
             if reason:
-                context.emit(Noted(step, f"left out: {reason}"))
+                context.emit(Noted(step, f"skipped: {reason}"))
                 continue
             tried += 1
             work = partial(validate_on, context, artifact, executor, place, timeout_s, runtime)
             result = context.attempt(step, work, summary)
             if result is not None:
-                done.append(result)
+                validations.append(result)
     if not tried:
         raise InputError(f"none of these artifacts runs on {', '.join(place.device for place in places)}")
-    return tuple(done)
+    return tuple(validations)
 
 
 def validate_at(
@@ -371,7 +445,7 @@ def validate_at(
     stress: bool = False,
     timeout_s: float = 600.0,
 ) -> tuple[Validation, ...]:
-    """Validate artifacts on this host, or where devices and executors say.
+    """Validate artifacts on this host, or on devices by means of executors.
 
     Args:
         context: The project and the workers.
@@ -387,41 +461,48 @@ def validate_at(
 
     Raises:
         InputError: A device or executor is unknown, cannot be emulated, or runs none of the artifacts.
-        MissingDependency: Something is not installed or set up.
+        MissingDependency: A package is not installed, or the emulator is not set up.
     """
     places = [Place(name, load_profile(context.project.device_file(name))) for name in devices]
-    elsewhere = [name for name in executors if name != HOST] or ([EMULATED] if places else [])
-    for name in elsewhere:
+    other_executors = [name for name in executors if name != HOST] or ([EMULATED] if places else [])
+    for name in other_executors:
         executor = EXECUTORS.load(name)
         require(executor.requires, f"the executor {name}")
-    if EMULATED in elsewhere:
+    if EMULATED in other_executors:
         _check_emulation(places)
-    if not elsewhere:
+    if not other_executors:
         return validate(context, artifacts, stress=stress, runtime=runtime)
-    where = places or [Place(HOST)]
-    done: tuple[Validation, ...] = ()
-    for name in elsewhere:
-        done += validate_elsewhere(context, artifacts, EXECUTORS.load(name), where, timeout_s, runtime)
-    return done
+    validations: tuple[Validation, ...] = ()
+    for name in other_executors:
+        executor = EXECUTORS.load(name)
+        validations += validate_elsewhere(context, artifacts, executor, places or [Place(HOST)], timeout_s, runtime)
+    return validations
 
 
 def _check_emulation(places: Sequence[Place]) -> None:
     """Raise InputError or MissingDependency, before anything runs, for a device whose emulation is not set up."""
     if not places:
-        raise InputError("the emulated core is a device's: name it with --device NAME")
+        raise InputError(f"the executor {EMULATED} needs a device; name one with --device NAME")
     for place in places:
-        assert place.profile is not None  # it was loaded for its name
+        assert place.profile is not None  # `validate_at` has loaded it
         emulator.open_guest(place.device, place.profile)
 
 
 def validate(
     context: Context, artifacts: Sequence[Artifact], *, stress: bool = False, runtime: str = ""
 ) -> tuple[Validation, ...]:
-    """Validates each, on stress inputs too where that is asked for, in another `runtime` where one is named.
+    """Validate artifacts on this host.
 
-    Those that could not be compared at all are in `context.failures`.
+    Args:
+        context: The project and the workers; errors are added to its failures.
+        artifacts: The artifacts.
+        stress: Whether to add stress inputs and batches.
+        runtime: The runtime; empty for each artifact's default one.
+
+    Returns:
+        The results in the order of the artifacts, without those that could not be compared.
     """
-    # Runtime by runtime: a worker then keeps its library.
+    # Artifacts of one runtime follow each other, so that a worker keeps its library.
     results: dict[int, Validation] = {}
     for index in sorted(range(len(artifacts)), key=lambda index: artifacts[index].manifest.runtime):
         artifact = artifacts[index]
@@ -434,7 +515,7 @@ def validate(
 
 
 def summary(validation: Validation) -> str:
-    """The result in a few words."""
+    """Return the result in a few words."""
     if not validation.passed:
         return "NOT EQUIVALENT: " + "; ".join(validation.failures)
     error = validation.worst("max_abs_error")

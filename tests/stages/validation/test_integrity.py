@@ -1,4 +1,4 @@
-"""What verify finds in a build folder that somebody tampered with."""
+"""Findings of verify in a build folder whose files were changed."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ SOURCE = Path("linear/keras/source")
 
 @pytest.fixture
 def build(project, tmp_path):
-    """A copy of one model's artifacts that a test may spoil."""
+    """A copy of one model's artifacts that a test may damage."""
     folder = tmp_path / "build"
     for name in (ARTIFACT, SOURCE):
         shutil.copytree(project / "build" / name, folder / name)
     return folder
 
 
-def found(folder):
-    return [(item.path.relative_to(folder).as_posix(), item.state) for item in verify(folder).findings]
+def findings(folder):
+    return [(finding.path.relative_to(folder).as_posix(), finding.state) for finding in verify(folder).findings]
 
 
 def flip(path: Path) -> None:
-    """One bit of the last byte."""
+    """Flip one bit of the last byte."""
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
@@ -44,7 +44,7 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_what_was_made_is_as_recorded(build):
+def test_an_intact_build_has_no_findings(build):
     result = verify(build)
     assert result.findings == ()
     assert (len(result.artifacts), len(result.sources)) == (1, 1)
@@ -52,7 +52,7 @@ def test_what_was_made_is_as_recorded(build):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "path", "state"),
+    ("damage", "path", "state"),
     [
         (flip, "model.onnx", CHANGED),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "model.onnx", CHANGED),
@@ -67,55 +67,55 @@ def test_what_was_made_is_as_recorded(build):
         (lambda path: path.mkdir(), "folder", UNLISTED),
     ],
 )
-def test_what_was_spoilt_is_found(build, spoil, path, state):
-    spoil(build / ARTIFACT / path)
-    assert found(build) == [(f"{ARTIFACT}/{path}", state)]
+def test_damage_is_found(build, damage, path, state):
+    damage(build / ARTIFACT / path)
+    assert findings(build) == [(f"{ARTIFACT}/{path}", state)]
 
 
-def test_a_manifest_with_another_hash_does_not_fit_the_file_nor_its_results(build):
+def test_a_manifest_with_another_hash_matches_neither_the_file_nor_its_results(build):
     edit(build / ARTIFACT / "manifest.json", sha256="0" * 64)
-    assert found(build) == [(f"{ARTIFACT}/model.onnx", CHANGED), (f"{ARTIFACT}/validation.json", OUTDATED)]
+    assert findings(build) == [(f"{ARTIFACT}/model.onnx", CHANGED), (f"{ARTIFACT}/validation.json", OUTDATED)]
 
 
-def test_error_by_layer_is_known_and_looked_at(build):
+def test_the_error_by_layer_is_checked(build):
     folder = build / ARTIFACT
     manifest = load_artifact(folder).manifest
     layers = replace(by_layer(), artifact_sha256=manifest.sha256, reference_sha256=manifest.source["sha256"])
     write_json(folder / LAYERS_FILE, to_dict(layers))
-    assert found(build) == []
+    assert findings(build) == []
     edit(folder / LAYERS_FILE, artifact_sha256="0" * 64)
-    assert found(build) == [(f"{ARTIFACT}/{LAYERS_FILE}", OUTDATED)]
+    assert findings(build) == [(f"{ARTIFACT}/{LAYERS_FILE}", OUTDATED)]
     (folder / LAYERS_FILE).write_text("{")
-    assert found(build) == [(f"{ARTIFACT}/{LAYERS_FILE}", DAMAGED)]
+    assert findings(build) == [(f"{ARTIFACT}/{LAYERS_FILE}", DAMAGED)]
 
 
 def test_other_golden_samples_are_found(build, project):
     shutil.copy(project / "build" / "linear/keras/source/test.npz", build / ARTIFACT / "golden.npz")
-    assert found(build) == [(f"{ARTIFACT}/golden.npz", CHANGED)]
+    assert findings(build) == [(f"{ARTIFACT}/golden.npz", CHANGED)]
 
 
-def test_a_spoilt_source_is_found(build):
+def test_a_damaged_source_is_found(build):
     flip(build / SOURCE / "model.keras")
-    assert found(build) == [(f"{SOURCE}/model.keras", CHANGED)]
+    assert findings(build) == [(f"{SOURCE}/model.keras", CHANGED)]
 
 
-def test_a_source_that_was_trained_again_is_told(build):
+def test_a_source_that_was_trained_again_is_reported(build):
     flip(build / SOURCE / "model.keras")
     edit(build / SOURCE / "source.json", sha256=sha256_file(build / SOURCE / "model.keras"))
-    assert found(build) == [(str(ARTIFACT), OUTDATED)]
+    assert findings(build) == [(str(ARTIFACT), OUTDATED)]
     assert verify(build).broken == ()
 
 
-def test_what_the_pipeline_leaves_beside_an_artifact_is_known(build):
+def test_files_that_the_pipeline_writes_next_to_an_artifact_are_expected(build):
     (build / ARTIFACT / "check.json").write_text("{}")
-    assert found(build) == []
+    assert findings(build) == []
 
 
-def test_what_a_running_export_prepares_is_left_alone(build):
+def test_the_staging_folder_of_a_running_export_is_ignored(build):
     staging = build / "linear/keras/.edgekit-1-x"
     staging.mkdir()
     (staging / "manifest.json").write_text("{")
-    assert found(build) == []
+    assert findings(build) == []
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
@@ -125,26 +125,26 @@ def test_a_folder_without_artifacts_is_bad_input(tmp_path, name):
         verify(tmp_path / name)
 
 
-def test_the_command_fails_on_what_is_broken(build, edgekit):
+def test_the_command_fails_on_broken_files(build, edgekit):
     assert edgekit("verify", build).code == 0
     (build / ARTIFACT / "notes.txt").write_text("hello")
-    told = edgekit("verify", build)
-    assert (told.code, "unlisted" in told.out) == (0, True)
+    unlisted = edgekit("verify", build)
+    assert (unlisted.code, "unlisted" in unlisted.out) == (0, True)
     assert edgekit("verify", build, "--strict").code == 1
     flip(build / ARTIFACT / "model.onnx")
     answer = edgekit("verify", build, "--json")
     assert answer.code == 1
-    assert [item["state"] for item in answer.data["findings"]] == ["changed", "unlisted"]
+    assert [finding["state"] for finding in answer.data["findings"]] == ["changed", "unlisted"]
     assert answer.data["passed"] is False
 
 
-def test_the_command_takes_the_projects_build_folder(build, edgekit):
+def test_the_command_checks_the_projects_build_folder_by_default(build, edgekit):
     answer = edgekit("verify", "--root", build.parent)
     assert answer.code == 0
     assert answer.out.endswith("1 artifacts and 1 sources: all as recorded\n")
 
 
-def test_the_command_refuses_a_folder_without_artifacts(tmp_path, edgekit):
+def test_the_command_rejects_a_folder_without_artifacts(tmp_path, edgekit):
     answer = edgekit("verify", tmp_path)
     assert answer.code == 2
-    assert "there is no artifact in it" in answer.err
+    assert "contains no artifact" in answer.err
