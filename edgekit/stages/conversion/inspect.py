@@ -112,5 +112,5 @@ def _target_of(path: Path) -> str:
     suffixes = {suffix: name for name, target in routes.targets().items() for suffix in target.suffixes}
     if path.suffix not in suffixes:
         known = ", ".join(sorted(suffixes))
-        raise InputError(f"{path}: unknown file format '{path.suffix}'; known: {known}")
+        raise InputError(f"{path}: unknown file suffix '{path.suffix}'; known: {known}")
     return suffixes[path.suffix]

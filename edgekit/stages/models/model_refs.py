@@ -52,7 +52,7 @@ class UserModelOptions:
     image_range: tuple[float, float] = (0.0, 1.0)
 
     @property
-    def said(self) -> bool:
+    def any_set(self) -> bool:
         """Whether an option is set that applies only to a model of the user's."""
         return bool(self.name or self.weights or self.inputs or self.sample or self.calibration)
 
@@ -92,7 +92,7 @@ def resolve(
     """
     project = context.project
     references = [name for name in names if is_model_reference(context, name)]
-    if options.said and len(references) != 1:
+    if options.any_set and len(references) != 1:
         raise InputError(
             "--weights, --input, --sample, --calibration and --name describe one model of your own: name its file,"
             " folder or code"

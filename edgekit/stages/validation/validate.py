@@ -76,10 +76,10 @@ def tolerances_for(context: Context, artifact: Artifact) -> dict[str, Tolerances
         InputError: The model's model.toml is invalid.
     """
     manifest = artifact.manifest
-    own = own_tolerances(context, manifest.model, manifest.precision)
+    overrides = own_tolerances(context, manifest.model, manifest.precision)
     rounding = rounding_from_dict(manifest.source.get("rounding", {}))
     return {
-        spec.name: tolerances_for_precision(manifest.precision, own, rounding.get(spec.name))
+        spec.name: tolerances_for_precision(manifest.precision, overrides, rounding.get(spec.name))
         for spec in manifest.signature.outputs
     }
 
@@ -98,11 +98,12 @@ def reasons_for(context: Context, artifact: Artifact) -> dict[str, dict[str, str
         InputError: The model's model.toml is invalid.
     """
     manifest = artifact.manifest
-    own = own_tolerances(context, manifest.model, manifest.precision)
+    overrides = own_tolerances(context, manifest.model, manifest.precision)
     rounding = rounding_from_dict(manifest.source.get("rounding", {}))
     return {
         name: {
-            limit: explain_limit(manifest.precision, limit, own, rounding.get(name)) for limit in tolerances.limits()
+            limit: explain_limit(manifest.precision, limit, overrides, rounding.get(name))
+            for limit in tolerances.limits()
         }
         for name, tolerances in tolerances_for(context, artifact).items()
     }
@@ -318,9 +319,9 @@ def _validate_stress(context: Context, artifact: Artifact, runtime: str = "") ->
     outputs, rounding = call_worker(context, run_with_rounding, source, inputs, "run on stress inputs")
     orders = tensor_layout.permutations_between(signature, manifest.signature)
     actual = _infer(context, artifact, tensor_layout.transpose_arrays(inputs, orders), runtime=runtime)
-    own = own_tolerances(context, manifest.model, manifest.precision)
+    overrides = own_tolerances(context, manifest.model, manifest.precision)
     limits = {
-        name: tolerances_for_precision(manifest.precision, own, rounding.get(name)) if is_float else Tolerances()
+        name: tolerances_for_precision(manifest.precision, overrides, rounding.get(name)) if is_float else Tolerances()
         for name in outputs
     }
     expected = tensor_layout.transpose_arrays(outputs, orders)
