@@ -485,7 +485,9 @@ def _layout_note(settings: ExportSettings, answer: ConvertAnswer) -> tuple[str, 
     if settings.layout is None:
         return ()
     added = answer.transposes - answer.transposes_unmoved
-    return (f"layout {settings.layout}: {answer.transposes} transposes in the file, {added:+d} by this layout",)
+    return (
+        f"layout {settings.layout}: {answer.transposes} transposes in the file, {added:+d} against the source's layout",
+    )
 
 
 def _source_record(source: SourceModel, folder: Path) -> dict[str, Any]:
