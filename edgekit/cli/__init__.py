@@ -1,6 +1,6 @@
-"""Floor 4: the `edgekit` command. One file a command; the only place that prints.
+"""The `edgekit` command: one module per command. Only this package prints.
 
-This module and the command files import nothing but click and the standard library: `edgekit --help` must feel instant.
+At import, these modules load only click and the standard library, so that `edgekit --help` starts fast.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FOLDER = os.path.dirname(__file__)  # noqa: PTH120 - pathlib costs a tenth of t
 
 
 class Commands(click.Group):
-    """The commands are the files of this folder; a file is imported when its command is wanted."""
+    """Command group that imports the module of a command when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         files = os.listdir(_FOLDER)  # noqa: PTH208
@@ -30,7 +30,7 @@ class Commands(click.Group):
         return command
 
 
-# Help lists the commands in the order of a day's work; a file that is not named here comes after them.
+# The order of a typical workflow, used by the help. Commands that are missing here are listed last.
 _ORDER = [
     "init",
     "run",
@@ -58,12 +58,12 @@ _ORDER = [
 @click.command(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 good, 1 a check failed, 2 bad input, 3 something is not installed, 4 a step crashed, 130"
+    epilog="Exit codes: 0 success, 1 a check failed, 2 invalid input, 3 a dependency is missing, 4 a step crashed, 130"
     ' interrupted. Shell completion: eval "$(_EDGEKIT_COMPLETE=bash_source edgekit)"',
 )
 @click.version_option(__version__, prog_name="edgekit")
 def app() -> None:
-    """Take a trained model to the devices it must run on, and prove that it arrived whole.
+    """Convert trained models for edge devices and verify that they still compute the same results.
 
     \b
     Example:
@@ -76,7 +76,7 @@ def app() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command line; entry point of the console script."""
     try:
         app(prog_name="edgekit")
     except KeyboardInterrupt:

@@ -85,11 +85,11 @@ def common(function: Callable[..., int | None]) -> Callable[..., None]:
     """
 
     @click.option(
-        "--root", type=click.Path(path_type=Path), default=".", help="The project's folder (default: this one)."
+        "--root", type=click.Path(path_type=Path), default=".", help="Project folder (default: the current folder)."
     )
-    @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document on stdout.")
-    @click.option("-q", "--quiet", is_flag=True, help="Say nothing but the answer, warnings and errors.")
-    @click.option("-v", "--verbose", is_flag=True, help="Also say what workers wrote when they failed.")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print only results, warnings and errors.")
+    @click.option("-v", "--verbose", is_flag=True, help="Print more details, and the stderr of failed workers.")
     @functools.wraps(function)
     def wrapper(root: Path, as_json: bool, quiet: bool, verbose: bool, **arguments: Any) -> None:
         context = click.get_current_context()
@@ -117,7 +117,7 @@ def _guarded(session: CommandSession, work: Callable[[], int | None]) -> int:
             return error.exit_code
         except KeyboardInterrupt:
             _log.debug("interrupted", exc_info=True)
-            click.echo("Interrupted: nothing half-written was left behind.", err=True)
+            click.echo("Interrupted: no partially written files remain.", err=True)
             return 130
 
 
@@ -170,8 +170,8 @@ def plan_of(session: CommandSession, digests: FileDigests, file: Path) -> tuple[
 
 
 def waiting(process: str) -> None:
-    """Tells that another run has the build folder."""
-    click.echo(f"Another edgekit works in this folder (process {process}); waiting for it to end.", err=True)
+    """Print that another run holds the lock of the build folder."""
+    click.echo(f"Another edgekit process is running in this folder (PID {process}); waiting for it to end.", err=True)
 
 
 def artifact_data(artifact: Artifact) -> dict[str, Any]:
@@ -237,7 +237,7 @@ timeout_option = click.option(
     type=click.FloatRange(min=0, min_open=True),
     default=600.0,
     show_default=True,
-    help="Seconds that one step may take before it is stopped.",
+    help="Time limit of one step, in seconds.",
 )
 
 
@@ -246,7 +246,7 @@ runtime_option = click.option(
     metavar="NAME",
     default="",
     shell_complete=complete("runtime"),
-    help="Instead of each target's default runtime. See: edgekit targets",
+    help="Runtime to use instead of each target's default. See: edgekit targets",
 )
 
 executor_option = click.option(
@@ -255,7 +255,7 @@ executor_option = click.option(
     metavar="NAME",
     multiple=True,
     shell_complete=complete("executor"),
-    help="Where to run, beside this host: a plug-in such as 'emulated'; may be repeated.",
+    help="Also run on this executor, such as 'emulated'; may be repeated.",
 )
 
 
@@ -272,20 +272,20 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """MODEL arguments, and --framework, --target, --precision to narrow them down; the command gets one `Choice`."""
 
     @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model"))
-    @click.option("--framework", metavar="keras|torch|both", help="Whose source models.")
+    @click.option("--framework", metavar="keras|torch|both", help="Framework of the source models.")
     @click.option(
         "--target",
         "targets",
         metavar="NAME[:PRECISION]",
         multiple=True,
         shell_complete=complete("target"),
-        help="A format, or one variant of it; may be repeated. See: edgekit targets",
+        help="Target format, or one variant of it; may be repeated. See: edgekit targets",
     )
     @click.option(
         "--precision",
         metavar="NAME",
         shell_complete=complete("precision"),
-        help="float32, float16, dynamic, int8, int16x8 …",
+        help="Precision: float32, float16, dynamic, int8, int16x8 …",
     )
     @functools.wraps(function)
     def wrapper(
@@ -315,7 +315,7 @@ class Mlflow(NamedTuple):
 
         if self.uri is None:
             if self.experiment is not None or self.no_model_files:
-                raise InputError("--experiment and --no-model-files say how to log into MLflow: give --mlflow URI too")
+                raise InputError("--experiment and --no-model-files have no effect without --mlflow; add: --mlflow URI")
             return None
         from edgekit.core.environment.requirements import require
         from edgekit.stages.tracking.settings import MLFLOW, tracking
@@ -330,9 +330,9 @@ class Mlflow(NamedTuple):
 def mlflow_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--mlflow, --experiment, --no-model-files; the command gets one `Mlflow`."""
 
-    @click.option("--mlflow", "uri", metavar="URI", help="Log it into MLflow: a server, a folder, a database.")
-    @click.option("--experiment", metavar="NAME", help="In MLflow (default: the name of the project's folder).")
-    @click.option("--no-model-files", is_flag=True, help="Log into MLflow without the model files.")
+    @click.option("--mlflow", "uri", metavar="URI", help="Log the results to MLflow: a server, a folder or a database.")
+    @click.option("--experiment", metavar="NAME", help="MLflow experiment (default: the name of the project folder).")
+    @click.option("--no-model-files", is_flag=True, help="Do not upload the model files to MLflow.")
     @functools.wraps(function)
     def wrapper(*args: Any, uri: str | None, experiment: str | None, no_model_files: bool, **options: Any) -> Any:
         return function(*args, mlflow=Mlflow(uri, experiment, no_model_files), **options)
@@ -348,7 +348,9 @@ def rendered(name: str, report: Report) -> str:
     return report_format.render(report)
 
 
-pair_option = click.option("--pair", "pairs", metavar="A=B", multiple=True, help="Pair these tensors; may be repeated.")
+pair_option = click.option(
+    "--pair", "pairs", metavar="A=B", multiple=True, help="Pair tensor A with tensor B; may be repeated."
+)
 
 
 def forced_pairs(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -366,31 +368,37 @@ def own_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option(
-                "--weights", type=click.Path(path_type=Path), help="Weights for code: a state dict, safetensors, .h5."
+                "--weights",
+                type=click.Path(path_type=Path),
+                help="Weights for a model from code: state dict, safetensors, .h5.",
             ),
             click.option(
-                "--input", "inputs", metavar="NAME:SHAPE:DTYPE", multiple=True, help="An input; may be repeated."
+                "--input", "inputs", metavar="NAME:SHAPE:DTYPE", multiple=True, help="Model input; may be repeated."
             ),
             click.option(
                 "--sample",
                 type=click.Path(path_type=Path),
-                help="Real inputs by name (npz, npy); 'labels' judge accuracy.",
+                help="Real inputs by name (npz, npy); an array 'labels' enables accuracy.",
             ),
             click.option(
                 "--calibration",
                 metavar="PATH|FILE.py:FUNCTION",
-                help="Inputs to take ranges from: npz, npy, images, code.",
+                help="Calibration inputs for quantization: npz, npy, images or code.",
             ),
             click.option(
                 "--image-range",
                 nargs=2,
                 type=float,
                 default=(0.0, 1.0),
-                help="What pixels 0..255 of images become (default: 0 1).",
+                help="Range that pixel values 0..255 are scaled to (default: 0 1).",
             ),
-            click.option("--name", help="What to call your model (default: its file's name)."),
+            click.option("--name", help="Name of your model (default: the name of its file)."),
             click.option(
-                "--dim", "dims", metavar="NAME=SIZE", multiple=True, help="Fix a symbolic dimension, such as batch=1."
+                "--dim",
+                "dims",
+                metavar="NAME=SIZE",
+                multiple=True,
+                help="Fix a symbolic dimension, such as batch=1; may be repeated.",
             ),
         )
     ):

@@ -27,34 +27,40 @@ from edgekit.cli._common import (
     metavar="NAME",
     multiple=True,
     shell_complete=complete("device"),
-    help="A device profile, or 'all'; may be repeated. Default: this host as it is. See: edgekit devices",
+    help="Device profile, or 'all'; may be repeated (default: this host, without limits). See: edgekit devices",
 )
 @click.option(
     "--tier",
     "tiers",
     type=click.Choice(["host", "emulated"]),
     multiple=True,
-    help="'emulated' adds the device's core under QEMU; see: edgekit devices setup --help",
+    help="Tier to measure; 'emulated' adds the device's core under QEMU. See: edgekit devices setup --help",
 )
 @runtime_option
 @executor_option
-@click.option("--threads", type=click.IntRange(min=1), help="Instead of the profile's (this host as it is: 1).")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Number of threads (default: the profile's; without a profile: 1)."
+)
 @click.option(
     "--min-duration",
     type=click.FloatRange(min=0),
     default=0.25,
     show_default=True,
-    help="Seconds to measure for; up to twice as long while the median is unsure.",
+    help="Minimum measuring time in seconds; extended up to twofold until the median is stable.",
 )
-@click.option("--min-runs", type=click.IntRange(min=1), default=50, show_default=True, help="Inferences to measure.")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0, show_default=True, help="Seconds for each."
+    "--min-runs", type=click.IntRange(min=1), default=50, show_default=True, help="Minimum number of measured runs."
 )
-@click.option("--per-op", is_flag=True, help="Also what each operator costs, in the tiers that can tell.")
-@click.option("--baseline", type=click.Path(path_type=Path), help="An earlier bench's JSON to compare with.")
 @click.option(
-    "--max-regression", metavar="SHARE", help="How much worse than the baseline a figure may be (default: 2%)."
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="Time limit of one measurement, in seconds.",
 )
+@click.option("--per-op", is_flag=True, help="Also measure each operator, in the tiers that support it.")
+@click.option("--baseline", type=click.Path(path_type=Path), help="JSON output of an earlier bench to compare with.")
+@click.option("--max-regression", metavar="SHARE", help="Allowed regression against the baseline (default: 2%).")
 @common
 def command(
     session: CommandSession,
@@ -71,16 +77,16 @@ def command(
     baseline: Path | None,
     max_regression: str | None,
 ) -> int:
-    """Measure size, latency and memory of artifacts, each in a fresh process pinned to cores.
+    """Measure the size, latency and memory of artifacts, each in a fresh process pinned to cores.
 
-    Every latency carries its tier: `host` is measured on this machine, `analytic` is the device's roofline, `emulated`
-    is predicted from the instructions and cache misses that one inference takes on the device's core under QEMU.
+    Every latency names its tier: `host` is measured on this machine, `analytic` is the device's roofline estimate,
+    `emulated` is predicted from the instructions and cache misses of one inference on the device's core under QEMU.
 
-    With --per-op the emulated tier counts the model cut off after each operator (.tflite and .onnx), and the host tier
-    asks the runtime's profiler (ONNX Runtime, TorchScript, lite interpreter).
+    With --per-op, the emulated tier truncates the model after each operator and counts again (.tflite and .onnx); the
+    host tier uses the profiler of the runtime (ONNX Runtime, TorchScript, lite interpreter).
 
-    Exit code 1 when a figure is worse than the --baseline's by more than is allowed. Host latency is compared only
-    where there is no emulated tier: it does not repeat.
+    The exit code is 1 if a figure exceeds the --baseline by more than --max-regression. Host latency is compared only
+    if there is no emulated latency, because it varies between runs.
 
     \b
     Example:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgekit.core.values.budgets import Budget
 
 
-@click.command("check", short_help="Judge the figures against the budgets.")
+@click.command("check", short_help="Check measured figures against budgets.")
 @selection_options
 @click.option(
     "--device",
@@ -22,34 +22,46 @@ if TYPE_CHECKING:
     metavar="NAME",
     multiple=True,
     shell_complete=complete("device"),
-    help="Only the benches of this device.",
+    help="Check only the benchmarks of this device; may be repeated.",
 )
-@click.option("--max-size", metavar="SIZE", help='For each model file, such as "500 KB".')
-@click.option("--max-peak-memory", metavar="SIZE", help="Of loading and running.")
+@click.option("--max-size", metavar="SIZE", help='Maximum size of each model file, such as "500 KB".')
+@click.option("--max-peak-memory", metavar="SIZE", help="Maximum memory of loading and running a model.")
 @click.option(
-    "--max-drift", type=click.FloatRange(min=0), help="In the unit of the task metric: 0.01 is a point of accuracy."
+    "--max-drift",
+    type=click.FloatRange(min=0),
+    help="Maximum loss of the task metric; 0.01 is one percentage point of accuracy.",
 )
-@click.option("--max-instructions", type=click.IntRange(min=1), help="Of one inference on the device's emulated core.")
-@click.option("--max-latency", "latencies", metavar="TIER=MS", multiple=True, help="Such as host=5; may be repeated.")
+@click.option(
+    "--max-instructions",
+    type=click.IntRange(min=1),
+    help="Maximum number of instructions of one inference on the device's emulated core.",
+)
+@click.option(
+    "--max-latency",
+    "latencies",
+    metavar="TIER=MS",
+    multiple=True,
+    help="Maximum latency in a tier, such as host=5; may be repeated.",
+)
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
-    help="An earlier report's JSON: fail on what got worse, or is gone.",
+    help="JSON report of an earlier run: fail on regressions and missing artifacts.",
 )
 @click.option(
     "--max-regression",
     metavar="SHARE",
-    help="How much more size, instructions, analytic and emulated latency may be (default: 2%).",
+    help="Allowed increase of size, instructions, analytic and emulated latency (default: 2%).",
 )
 @click.option(
     "--max-host-regression",
     metavar="SHARE",
-    help="The same for what is measured on this host, which repeats less well: latency, peak memory (default: 20%).",
+    help="Allowed increase of host latency and peak memory, which vary more between runs (default: 20%).",
 )
 @click.option(
     "--max-metric-loss",
     type=click.FloatRange(min=0),
-    help="In the unit of the task metric (default: 0.01, a point of accuracy).",
+    help="Allowed loss of the task metric (default: 0.01, one percentage point of accuracy).",
 )
 @common
 def command(
@@ -64,14 +76,14 @@ def command(
     baseline: Path | None,
     **thresholds: Any,
 ) -> int:
-    """Judge the figures of validate and bench against the budgets; exit code 1 when one is broken.
+    """Check the figures of validate and bench against budgets; the exit code is 1 if a budget is exceeded.
 
-    Limits come from model.toml, the device profile and these options; for each figure the strictest wins. A limit
-    without a figure is broken: a gate does not pass on trust.
+    Limits come from model.toml, the device profile and these options; the strictest limit of a figure applies. A limit
+    without a measurement counts as a failure.
 
-    --baseline also judges against an earlier run, as `edgekit report --format json` wrote it: what is larger, slower or
-    less accurate by more than is allowed, and artifacts that are gone. What was measured on another host is not
-    compared, and that is said.
+    --baseline also compares with an earlier run, as written by `edgekit report --format json`. The check fails if an
+    artifact is missing, or is larger, slower or less accurate by more than is allowed. Figures that were measured on
+    another host are not compared; the output says so.
 
     \b
     Example:

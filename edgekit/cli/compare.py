@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from edgekit.stages.validation.compare import Equivalence
 
 
-@click.command("compare", short_help="Tell whether any two model files compute the same.")
+@click.command("compare", short_help="Check whether two model files compute the same results.")
 @click.argument("first")
 @click.argument("second")
 @click.option(
-    "--samples", type=click.Path(path_type=Path), required=True, help="Real inputs by name: npz, or npy for one input."
+    "--samples",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Real inputs by name: npz; npy for a single input.",
 )
-@click.option("--labels", type=click.Path(path_type=Path), help="Classes of the samples: accuracy of both, agreement.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Class labels of the samples, to compare accuracy.")
 @pair_option
-@click.option("--precision", metavar="NAME", help="Whose tolerances to judge by (default: the coarser file's).")
+@click.option(
+    "--precision", metavar="NAME", help="Precision whose tolerances apply (default: that of the coarser file)."
+)
 @timeout_option
 @common
 def command(
@@ -34,14 +39,14 @@ def command(
     precision: str | None,
     timeout: float,
 ) -> int:
-    """Run two models on the same samples and judge whether they compute the same; FIRST is the reference.
+    """Run two models on the same samples and compare their outputs; FIRST is the reference.
 
-    Each is a file of any format (.tflite, .onnx, .keras, .h5, .pt2, .pte, .ptl, TorchScript), a SavedModel folder, an
-    artifact's folder, or code (FILE.py:FUNCTION). Tensors are paired by name, else by shape and order; layouts are
-    reconciled, and quantized inputs and outputs go through scale and zero point. The pairing is printed: correct it
-    with --pair.
+    A model is a file of any format (.tflite, .onnx, .keras, .h5, .pt2, .pte, .ptl, TorchScript), a SavedModel folder,
+    an artifact folder, or code (FILE.py:FUNCTION). Tensors are paired by name, otherwise by shape and order. Layouts
+    are converted, and quantized inputs and outputs are scaled. The pairing is printed; correct it with --pair.
 
-    Exit code 0 when they are equal, 1 when they are not, or when the outputs are no evidence (all samples alike).
+    The exit code is 0 if the outputs are equal within the tolerances. It is 1 if they differ, or if the comparison
+    proves nothing because the reference computes the same output for all samples.
 
     \b
     Example:

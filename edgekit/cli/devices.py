@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.group("devices", invoke_without_command=True)
 @common
 def command(session: CommandSession) -> int:
-    """List the device profiles, or show one.
+    """List the device profiles.
 
     \b
     Example:
@@ -38,11 +38,11 @@ def command(session: CommandSession) -> int:
     return 0
 
 
-@command.command("show")
+@command.command("show", short_help="Show a device profile.")
 @click.argument("name", shell_complete=complete("device"))
 @common
 def show(session: CommandSession, name: str) -> int:
-    """Show one profile: facts, limits, budgets, and where each fact comes from.
+    """Show the facts, limits and budgets of a profile, and the source of each fact.
 
     \b
     Example:
@@ -56,21 +56,21 @@ def show(session: CommandSession, name: str) -> int:
     return 0
 
 
-@command.command("setup")
+@command.command("setup", short_help="Install the emulation of a device.")
 @click.argument("name", shell_complete=complete("device"))
 @click.option(
     "--runtime",
     "runtimes",
     metavar="NAME",
     multiple=True,
-    help="Beside litert and onnxruntime: torchscript (a wheel of some 100 MB more). May be repeated.",
+    help="Additional runtime beside litert and onnxruntime: torchscript (about 100 MB); may be repeated.",
 )
 @common
 def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
-    """Fetch and build what emulating the device needs: some 65 MB, once, for all projects.
+    """Download and build what the emulation of a device needs: about 65 MB, once for all projects.
 
-    It goes into the user's cache folder ($EDGEKIT_CACHE, or ~/.cache/edgekit), without any rights of an administrator.
-    A second time there is nothing to do.
+    Everything is installed into the cache folder of the user ($EDGEKIT_CACHE, or ~/.cache/edgekit); administrator
+    rights are not needed. If the device is already set up, the command does nothing.
 
     \b
     Example:
@@ -83,22 +83,25 @@ def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
     profile = _load_profile(session.project.device_file(name))
     installed = emulator.set_up(name, profile, runtimes, lambda text: _say(session, text))
     data = {"device": name, "folder": str(home()), "python": installed.python, "made": list(installed.made)}
-    done = "set up" if installed.made else "was set up before: nothing to do"
-    session.answer(data, f"the emulation of {name} {done} ({home()})\n")
+    result = "is set up" if installed.made else "is already set up"
+    session.answer(data, f"the emulation of {name} {result} ({home()})\n")
     return 0
 
 
-@command.command("fit")
+@command.command("fit", short_help="Fit the cost model of a device to published timings.")
 @click.argument("name", shell_complete=complete("device"))
-@click.option("--measured", type=click.Path(path_type=Path), help="A table of timings (default: the one shipped).")
-@click.option("--dry-run", is_flag=True, help="Print the fit; leave the profile as it is.")
+@click.option(
+    "--measured", type=click.Path(path_type=Path), help="Table of timings (default: the one shipped with edgekit)."
+)
+@click.option("--dry-run", is_flag=True, help="Print the fit, and do not change the profile.")
 @common
 def fit(session: CommandSession, name: str, measured: Path | None, dry_run: bool) -> int:
-    """Fit the device's cost model to published timings, and write its coefficients into the profile.
+    """Fit the cost model of a device to published timings, and write the coefficients into its profile.
 
-    A phone's or board's is fitted to what an emulated core executes, a microcontroller's to the work of its networks.
-    Each timing is predicted from the others, and so are they by plain alternatives: figures times a constant. A profile
-    that edgekit ships is copied into this project's device_profiles/ first.
+    For phones and boards, the model is fitted to the instructions and cache misses of the emulated core; for
+    microcontrollers, to the multiply-accumulates and output elements of the networks. Each timing is predicted from the
+    others (leave-one-out), and compared with simpler models: a figure times a constant. A profile that edgekit ships is
+    first copied into device_profiles/ of this project.
 
     \b
     Example:
@@ -188,11 +191,11 @@ def _say(session: CommandSession, text: str) -> None:
         click.echo(f"{text} ...", err=True)
 
 
-@command.command("remove")
+@command.command("remove", short_help="Remove the emulation of a device.")
 @click.argument("name", shell_complete=complete("device"))
 @common
 def remove(session: CommandSession, name: str) -> int:
-    """Remove what `setup` fetched; what other devices share goes with the last of them.
+    """Remove what `edgekit devices setup` installed; shared files are removed with the last device that uses them.
 
     \b
     Example:
@@ -236,7 +239,7 @@ def _text(name: str, profile: DeviceProfile) -> str:
     ]
     lines = "".join(f"{key:<10}{value}\n" for key, value in facts)
     sources = "".join(f"  {key}: {where}\n" for key, where in profile.provenance.items())
-    return f"{lines}where the facts come from\n{sources}"
+    return f"{lines}sources of the facts\n{sources}"
 
 
 def _emulated(profile: DeviceProfile) -> str:

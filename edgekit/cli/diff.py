@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgekit.stages.context import Context
 
 
-@click.command("diff", short_help="Tell which layer's output goes wrong between two files.")
+@click.command("diff", short_help="Find the layer where two models diverge.")
 @click.argument("models", nargs=-1, required=True, metavar="[REFERENCE] ACTUAL")
 @click.option("--samples", type=click.Path(path_type=Path), help="Real inputs (default: an artifact's golden samples).")
 @click.option(
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     cls=RenamedOption,
     former=("--blame",),
     is_flag=True,
-    help="Put the artifact's layers back into float, one at a time: what does it gain?",
+    help="Measure what the artifact gains when single layers are kept in float.",
 )
 @pair_option
 @timeout_option
@@ -37,15 +37,15 @@ def command(
     pairs: tuple[str, ...],
     timeout: float,
 ) -> int:
-    """Compare two models tensor by tensor, and name the first tensor where the error leaps.
+    """Compare two models tensor by tensor and report the first divergence.
 
-    Each is an artifact's folder, a file (.tflite, .onnx, .pt, .keras, .pt2 ...), a source folder or FILE.py:FUNCTION;
-    an artifact alone is compared with the source that it was made from. Tensors are matched by name and by what they
-    compute, across layouts and fusions; what has no twin is listed. TFLite runs on its reference kernels here, since
-    XNNPACK keeps no tensor between; ExecuTorch and the lite interpreter do not show their inner tensors.
+    A model is an artifact folder, a file (.tflite, .onnx, .pt, .keras, .pt2 ...), a source folder or FILE.py:FUNCTION;
+    a single artifact is compared with its source. Tensors are matched by name and by what they compute, across layouts
+    and fusions; tensors without a counterpart are listed. TFLite models run on the reference kernels, because XNNPACK
+    does not keep intermediate tensors. ExecuTorch and the lite interpreter do not expose intermediate tensors.
 
-    What is found out about an artifact in build/, against its source or its float32 twin on its own golden samples, is
-    kept beside it, and reports show it.
+    The result for an artifact in build/, compared with its source or its float32 counterpart on its own golden samples,
+    is stored in its folder and included in reports.
 
     \b
     Example:
@@ -60,7 +60,7 @@ def command(
     from edgekit.stages.validation.diff import diff, keep, layers_of_diff
 
     if len(models) > 2:
-        raise click.UsageError("name one artifact, or two models")
+        raise click.UsageError("expected one artifact or two models")
     with session.context(timeout) as context:
         reference, actual = models if len(models) == 2 else (None, models[0])
         found = diff(context, reference, actual, samples, forced_pairs(pairs))
@@ -72,12 +72,12 @@ def command(
     data = {**finite(asdict(found)), "first": None if first is None else first.reference, "kept": kept}
     if sensitivity:
         data["sensitivities"] = [asdict(item) for item in sensitivities]
-    told = f"kept for reports in {kept}\n" if kept else ""
+    stored_line = f"kept for reports in {kept}\n" if kept else ""
     session.answer(
         data,
         lambda: (
             _text(found, session.color)
-            + told
+            + stored_line
             + (_sensitivity_text(sensitivities, session.color) if sensitivity else "")
         ),
     )
@@ -91,7 +91,7 @@ def _sensitivities(context: Context, text: str) -> tuple[LayerSensitivity, ...]:
 
     artifact = artifact_of(Path(text))
     if artifact is None:
-        raise InputError(f"{text} is no artifact: --sensitivity makes one anew from its source, layer by layer")
+        raise InputError(f"{text} is not an artifact; --sensitivity needs one, because it converts its source again")
     return measure_sensitivity(context, artifact)
 
 
@@ -112,7 +112,7 @@ def _text(found: LayerwiseDiff, color: bool) -> str:
             f"{item.max_abs_error:.2g}",
             f"{item.reference_range[0]:.3g}..{item.reference_range[1]:.3g}",
             f"{item.actual_range[0]:.3g}..{item.actual_range[1]:.3g}",
-            "<- leaps" if item is found.first else "",
+            "<- diverges" if item is found.first else "",
         )
         for item in found.tensors
     ]
@@ -122,8 +122,8 @@ def _text(found: LayerwiseDiff, color: bool) -> str:
         if names:
             text += f"only in {side}: {', '.join(names)}\n"
     if found.first is None:
-        return f"{text}the error grows nowhere by more than 10 dB\n"
-    return f"{text}the error leaps at {found.first.reference}\n"
+        return f"{text}no divergence: the SQNR drops by more than 10 dB at no tensor\n"
+    return f"{text}first divergence: {found.first.reference}\n"
 
 
 _WIDTH = 34

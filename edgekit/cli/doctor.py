@@ -7,12 +7,12 @@ import click
 from edgekit.cli._common import CommandSession, common
 
 
-@click.command("doctor", short_help="Show what is installed and what is missing.")
+@click.command("doctor", short_help="Show installed and missing dependencies.")
 @common
 def command(session: CommandSession) -> int:
-    """Show what is installed, and what each missing package would add.
+    """Show which packages and tools are installed, and what each missing one would add.
 
-    Packages are those that edgekit's plug-ins and features declare, and those of plug-ins that other packages register.
+    The list includes the requirements of edgekit's own features and plug-ins, and of plug-ins from other packages.
 
     \b
     Example:

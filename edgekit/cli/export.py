@@ -28,37 +28,39 @@ if TYPE_CHECKING:
 @click.command("export", short_help="Convert models to edge formats.")
 @selection_options
 @own_model_options
-@click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="The layout of images in the artifact.")
-@click.option("--opset", type=int, help="ONNX operator set.")
+@click.option(
+    "--layout", type=click.Choice(["NCHW", "NHWC"]), help="Layout of image inputs and outputs in the artifact."
+)
+@click.option("--opset", type=int, help="ONNX operator set version.")
 @click.option("--ir-version", type=int, help="ONNX file format version.")
 @click.option(
     "--calibration-samples",
     type=click.IntRange(min=1),
-    help="Real samples that int8 and int16x8 take their ranges from (default: 200, or all).",
+    help="Number of calibration samples for int8 and int16x8 (default: 200, or all if there are fewer).",
 )
 @click.option(
     "--recipe",
     type=click.Path(path_type=Path),
-    help="Make the variant that this file describes, of `edgekit tune` or your own.",
+    help="Convert with this recipe file, written by `edgekit tune` or by hand.",
 )
-@click.option("--route", metavar="KIND,...,TARGET", help="Take this route and no other, such as keras,torch,tflite.")
-@click.option("--sbom", is_flag=True, help="Also write a bill of materials (CycloneDX) beside each artifact.")
-@click.option("--emit", type=click.Choice(["c"]), help="Also write TFLite artifacts as C files, for a microcontroller.")
-@click.option("--explain", is_flag=True, help="Print the routes without converting.")
+@click.option("--route", metavar="KIND,...,TARGET", help="Use only this conversion route, such as keras,torch,tflite.")
+@click.option("--sbom", is_flag=True, help="Also write a software bill of materials (CycloneDX) for each artifact.")
+@click.option("--emit", type=click.Choice(["c"]), help="Also write TFLite artifacts as C files for microcontrollers.")
+@click.option("--explain", is_flag=True, help="Print the conversion routes and convert nothing.")
 @timeout_option
 @common
 def command(
     session: CommandSession, choice: ArtifactFilter, route: str | None, explain: bool, timeout: float, **options: Any
 ) -> int:
-    """Convert models; without a MODEL, every reference model. What is not trained is trained first.
+    """Convert models to edge formats; without a MODEL, all reference models. Untrained models are trained first.
 
-    A MODEL is a reference model's name, or a model of your own: a .keras, .h5, .onnx, .pt2 or TorchScript file, a
-    SavedModel folder, or the code that builds it, as FILE.py:FUNCTION or MODULE:FUNCTION. It is known by its name from
-    then on. Nothing in a file is executed unless you name code.
+    A MODEL is the name of a reference model, or a model of your own: a .keras, .h5, .onnx, .pt2 or TorchScript file, a
+    SavedModel folder, or the code that builds it, as FILE.py:FUNCTION or MODULE:FUNCTION. After the first export, other
+    commands know it by its name. Code is executed only if you name it; a model file is only read.
 
-    When a route crashes or refuses, the next one is taken, and the manifest says so.
+    If a conversion route crashes or does not support the model, the next route is tried, and the manifest records it.
 
-    What is not chosen is not narrowed down: no --target is every target, no precision every precision it has.
+    Without --target, models are converted to all targets; without a precision, to all precisions of a target.
 
     \b
     Example:

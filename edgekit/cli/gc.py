@@ -7,14 +7,14 @@ import click
 from edgekit.cli._common import CommandSession, common, plan_of, waiting
 
 
-@click.command("gc", short_help="Remove what edgekit.toml no longer needs.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.command("gc", short_help="Remove files that edgekit.toml no longer needs.")
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
 @common
 def command(session: CommandSession, dry_run: bool) -> int:
-    """Remove what `edgekit run` made and no step of the present edgekit.toml needs.
+    """Remove files that `edgekit run` wrote and that no step of the current edgekit.toml needs.
 
-    What other commands made is left alone, and so is a file that was changed since. A run that is under way in the same
-    folder is waited for.
+    Files of other commands are not removed, nor are files that have been modified since they were written. If another
+    run is in progress in the same folder, the command waits for it.
 
     \b
     Example:
@@ -40,7 +40,7 @@ def command(session: CommandSession, dry_run: bool) -> int:
         "size_bytes": garbage.size_bytes,
     }
     lines = [f"{'would remove' if dry_run else 'removed'}  {path}\n" for path in garbage.files]
-    lines += [f"kept     {path}: it was changed since it was made\n" for path in garbage.changed]
+    lines += [f"kept     {path}: modified since it was written\n" for path in garbage.changed]
     verb = "would be freed" if dry_run else "freed"
     lines.append(f"{len(garbage.files)} files, {format_bytes(garbage.size_bytes)} {verb}\n")
     session.answer(data, "".join(lines))

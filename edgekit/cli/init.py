@@ -7,13 +7,13 @@ import click
 from edgekit.cli._common import CommandSession, common
 
 
-@click.command("init", short_help="Write an edgekit.toml for what is here.")
-@click.option("--force", is_flag=True, help="Replace the edgekit.toml that is there.")
+@click.command("init", short_help="Write an edgekit.toml for the models in a folder.")
+@click.option("--force", is_flag=True, help="Replace an existing edgekit.toml.")
 @common
 def command(session: CommandSession, force: bool) -> int:
-    """Write a commented edgekit.toml for the models that lie in the folder: files, and Python code that builds one.
+    """Write a commented edgekit.toml for the models in the project folder: files, and Python code that builds a model.
 
-    `edgekit run` carries it out. Code is looked at, not executed.
+    Python files are parsed, not executed. `edgekit run` runs the pipeline of the file.
 
     \b
     Example:
@@ -27,10 +27,10 @@ def command(session: CommandSession, force: bool) -> int:
 
     path = session.project.root / PROJECT_FILE
     if path.exists() and not force:
-        raise InputError(f"{path} is there already; --force replaces it")
+        raise InputError(f"{path} already exists; use --force to replace it")
     found = find_models(session.project)
     write_text(path, render_config(found))
     names = [item.path for item in found]
-    what = f"for {', '.join(names)}" if names else "for a reference model: there is no model of yours in this folder"
-    session.answer({"written": str(path), "models": names}, f"{path}: {what}; carry it out with: edgekit run\n")
+    purpose = f"for {', '.join(names)}" if names else "for a reference model, because this folder contains no model"
+    session.answer({"written": str(path), "models": names}, f"{path}: {purpose}; run it with: edgekit run\n")
     return 0

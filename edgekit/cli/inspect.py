@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from edgekit.stages.conversion.inspect import Inspection
 
 
-@click.command("inspect", short_help="Show what is in an artifact or a model file.")
+@click.command("inspect", short_help="Show the contents of an artifact or a model file.")
 @click.argument("path", type=click.Path(path_type=Path))
 @common
 def command(session: CommandSession, path: Path) -> int:
-    """Show what is in an artifact's folder or a bare .tflite, .onnx, .pt or .ptl file.
+    """Show the contents of an artifact folder, or of a .tflite, .onnx, .pt or .ptl file.
 
-    Operators with counts and multiply-accumulates, tensors, parameters, quantization and signature; nothing is run but
-    TorchScript, whose multiply-accumulates are counted on one sample of zeros.
+    Prints operators with counts and multiply-accumulates, tensors, parameters, quantization and signature. Only
+    TorchScript models are run, on one sample of zeros, to count their multiply-accumulates.
 
     \b
     Example:

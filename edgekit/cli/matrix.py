@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from edgekit.stages.validation.matrix import Cell
 
 
-@click.command("matrix", short_help="Prove every source to every variant.")
+@click.command("matrix", short_help="Convert and validate every source in every variant.")
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model"))
 @timeout_option
 @common
 def command(session: CommandSession, models: tuple[str, ...], timeout: float) -> int:
-    """Export every source of the models to every variant, validate each, and print the cells.
+    """Convert every source of the models to every variant, validate each artifact and print a table.
 
-    A cell has its error, size and route, or one sentence that says why the combination is impossible. Exit code 1 when
-    one is not equal to its source, 4 when a step did not finish.
+    A row shows the error, the size and the route, or the reason why the combination is impossible. The exit code is 1
+    if an artifact is not equal to its source, and 4 if a step did not finish.
 
     \b
     Example:

@@ -23,16 +23,18 @@ if TYPE_CHECKING:
     from edgekit.stages.benchmark.npu_job import NpuFit
 
 
-@click.command("micro", short_help="Try TFLite artifacts in TensorFlow Lite Micro: arena, operators, C files.")
+@click.command("micro", short_help="Run TFLite artifacts in TensorFlow Lite Micro; write C files.")
 @selection_options
 @click.option(
     "--device",
     metavar="NAME",
     shell_complete=complete("device"),
-    help="A microcontroller's profile: does it fit its RAM and flash?",
+    help="Microcontroller profile: check that the model fits into RAM and flash.",
 )
-@click.option("--emit-c", "folder", type=click.Path(path_type=Path), help="Write them as C files into this folder.")
-@click.option("--npu", metavar="NAME", help="Also Arm's Ethos-U, such as ethos-u55-128, by its compiler's estimate.")
+@click.option("--emit-c", "folder", type=click.Path(path_type=Path), help="Write C files into this folder.")
+@click.option(
+    "--npu", metavar="NAME", help="Also compile for this Arm Ethos-U, such as ethos-u55-128, and print estimates."
+)
 @timeout_option
 @common
 def command(
@@ -43,16 +45,16 @@ def command(
     npu: str | None,
     timeout: float,
 ) -> int:
-    """Run TFLite artifacts by the kernels of microcontrollers; without a MODEL, everything in build/.
+    """Run TFLite artifacts with the kernels of TensorFlow Lite Micro; without a MODEL, everything in build/.
 
-    Prints the smallest arena, to the byte, and what it is made of, whether every operator exists, and how far the
-    outputs are from the source's; with --device, the latency of int8 models, from the device's published timings
-    (edgekit devices fit). "code" is an estimate of what the interpreter and the model's operators take in flash on a
-    Cortex-M, with reference kernels. With -v, each operator's share of it, and each tensor's life as the memory planner
-    sees it. The arena is that of a 64-bit host: on a 32-bit core its tail, which holds pointers, is smaller. --emit-c
-    writes a header, the array, and the operators that the interpreter must know.
+    Prints the smallest arena that works, in exact bytes, unsupported operators, and the error of the outputs against
+    the source. The arena is that of a 64-bit host: on a 32-bit core its tail, which holds pointers, is smaller. "code"
+    estimates the flash that the interpreter and the operators need on a Cortex-M with reference kernels. With --device,
+    the latency of int8 models is estimated from published timings of the device (see: edgekit devices fit). -v also
+    prints the code size of each operator and the lifetime of each tensor. --emit-c writes a header, the model as an
+    array, and the list of operators to register.
 
-    Exit code 1 when one is not equivalent, or does not fit the device.
+    The exit code is 1 if an artifact is not equivalent to its source, or does not fit the device.
 
     \b
     Example:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.group("models", invoke_without_command=True)
 @common
 def command(session: CommandSession) -> int:
-    """List the reference models, or show one.
+    """List the reference models.
 
     \b
     Example:
@@ -54,11 +54,11 @@ def _trained(session: CommandSession, name: str) -> dict[str, dict[str, object]]
     return found
 
 
-@command.command("show")
+@command.command("show", short_help="Show a reference model.")
 @click.argument("name", shell_complete=complete("model"))
 @common
 def show(session: CommandSession, name: str) -> int:
-    """Show one model: its model.toml and its trained results.
+    """Show the settings of a model and the results of its training.
 
     \b
     Example:
@@ -71,12 +71,14 @@ def show(session: CommandSession, name: str) -> int:
     return 0
 
 
-@command.command("card", short_help="Print a model's card as Markdown.")
+@command.command("card", short_help="Print the model card as Markdown.")
 @click.argument("name", shell_complete=complete("model"))
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file instead.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the card to this file instead of stdout."
+)
 @common
 def card_command(session: CommandSession, name: str, output: Path | None) -> int:
-    """Print a model's card: what it is for, what it learned from, how, and how well, in both frameworks.
+    """Print the model card: purpose, training data, training settings and results in both frameworks.
 
     \b
     Example:

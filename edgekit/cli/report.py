@@ -44,7 +44,7 @@ class ReportFormatOption(click.Option):
         """Ignore the help that click's constructor sets."""
 
 
-@click.command("report", short_help="Show all that the stages found out.")
+@click.command("report", short_help="Show the results of all stages.")
 @selection_options
 @click.option(
     "--format",
@@ -55,12 +55,12 @@ class ReportFormatOption(click.Option):
     shell_complete=complete("format"),
 )
 @click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file instead of stdout."
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this file instead of stdout."
 )
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
-    help="An earlier report's JSON: show what changed since, beside the rest.",
+    help="JSON report of an earlier run: also show what has changed since then.",
 )
 @click.option(
     "--compare",
@@ -68,7 +68,7 @@ class ReportFormatOption(click.Option):
     type=click.Path(path_type=Path),
     nargs=2,
     metavar="OLD NEW",
-    help="Show what two reports' JSON differ in, and nothing else.",
+    help="Show only the differences between two JSON reports.",
 )
 @mlflow_options
 @common
@@ -81,13 +81,13 @@ def command(
     compared: tuple[Path, Path] | None,
     mlflow: Mlflow,
 ) -> int:
-    """Show everything that the stages found out about the artifacts in build/.
+    """Show the results of all stages for the artifacts in build/.
 
-    With --compare two runs are compared instead: larger, smaller, slower, less accurate, verdicts that changed, new and
-    vanished artifacts. What was measured on different hosts is not compared, and that is said.
+    With --compare, two runs are compared instead: changes in size, latency and accuracy, changed verdicts, new and
+    missing artifacts. Figures that were measured on different hosts are not compared; the output says so.
 
-    With --mlflow all of it is also logged into MLflow: a run for each model in its framework, and below it one for each
-    artifact. What is there already is left alone.
+    With --mlflow, the results are also logged to MLflow: one run for each source model, with a child run for each
+    artifact. Results that have been logged before are not changed.
 
     \b
     Example:
@@ -166,7 +166,8 @@ def _compared(
 
     if any(choice) or baseline or tracking:
         raise InputError(
-            "--compare is about two files: leave out --baseline, --mlflow, the models and what narrows them down"
+            "--compare reads two files and cannot be combined with --baseline, --mlflow, models, --framework, --target"
+            " or --precision"
         )
     old, new = (load_report(path) for path in compared)
     changes = compare_reports(old, new, (str(compared[0]), str(compared[1])), RegressionThresholds())

@@ -26,15 +26,19 @@ if TYPE_CHECKING:
     from edgekit.stages.tracking.settings import Tracking
 
 
-@click.command("run", short_help="Carry out edgekit.toml, incrementally.")
+@click.command("run", short_help="Run the pipeline of edgekit.toml, incrementally.")
 @click.argument("steps", nargs=-1, metavar="[STEP]...")
-@click.option("--explain", is_flag=True, help="Say why each step runs.")
-@click.option("--dry-run", is_flag=True, help="Only say what would run.")
+@click.option("--explain", is_flag=True, help="Print why each step runs.")
+@click.option("--dry-run", is_flag=True, help="Print what would run, and run nothing.")
 @click.option("--force", is_flag=True, help="Run the steps even if they are up to date.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Steps at once (default: as cores and memory allow).")
-@click.option("--dask", metavar="ADDRESS", help="Send steps to the workers of this Dask scheduler (tcp://host:8786).")
 @click.option(
-    "--store", metavar="URL", help="With --dask: pass files on by this fsspec URL (s3://...), not by a shared folder."
+    "--jobs", type=click.IntRange(min=1), help="Maximum number of parallel steps (default: from cores and memory)."
+)
+@click.option("--dask", metavar="ADDRESS", help="Run steps on the workers of this Dask scheduler (tcp://host:8786).")
+@click.option(
+    "--store",
+    metavar="URL",
+    help="With --dask: exchange files through this fsspec URL (s3://...) instead of a shared folder.",
 )
 @click.option("--emit-makefile", is_flag=True, help="Print the steps as make rules.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of edgekit.toml.")
@@ -55,19 +59,19 @@ def command(
     mlflow: Mlflow,
     timeout: float,
 ) -> int:
-    """Carry out edgekit.toml: train, export, validate, bench, check, report; without a STEP, all of it.
+    """Run the pipeline of edgekit.toml: train, export, validate, bench, check, report; without a STEP, all steps.
 
-    A step is done again only when something that it reads has changed: files by their content, options, versions of
-    tools. Steps run in parallel; what measures runs alone. A step that fails stops only what follows from it. A second
-    run in the same folder waits for the first.
+    A step runs again only if one of its inputs has changed: the content of a file, an option, or the version of a tool.
+    Steps run in parallel; steps that measure run alone. If a step fails, only the steps that depend on it are skipped.
+    A second run in the same folder waits for the first.
 
-    --mlflow logs what the steps found out into MLflow when they have ended, as [mlflow] in the file does.
+    STEP is the name of a step, or a pattern such as 'export *'; the steps that it depends on run too.
 
-    STEP is a step's name, or a pattern such as 'export *'; what it needs is done too.
+    With --mlflow, the results are logged to MLflow when the steps have ended, as with [mlflow] in edgekit.toml.
 
-    With --dask, trainings, exports and validations are done by the cluster's workers, which have the same packages and
-    see this folder under the same path, or are given files through --store. What measures and judges stays here. A step
-    whose worker dies is done again by another.
+    With --dask, the workers of the cluster train, export and validate. They need the same packages, and this folder
+    under the same path or --store. Benchmarks and checks run on this machine. If a worker dies, another one repeats its
+    step.
 
     \b
     Example:
@@ -79,7 +83,7 @@ def command(
       edgekit run --mlflow http://127.0.0.1:5000
     """
     if store and not dask:
-        raise click.UsageError("--store goes with --dask: without a cluster all files stay here")
+        raise click.UsageError("--store needs --dask")
     if schema:
         from edgekit.config.project import schema as made
 
@@ -211,7 +215,7 @@ def _answer(session: CommandSession, ran: RunResult, explain: bool) -> None:
     if not (count[DONE] or count[FAILED]):
         lines.append(f"nothing to do: {len(ran.outcomes)} steps are up to date\n")
     else:
-        rest = f", {count[FAILED]} failed, {count[BLOCKED]} not begun" if count[FAILED] else ""
+        rest = f", {count[FAILED]} failed, {count[BLOCKED]} not started" if count[FAILED] else ""
         took, alone = format_seconds(ran.wall_s), format_seconds(ran.sequential_s)
         lines.append(
             f"{count[DONE]} of {len(ran.outcomes)} steps done{rest} in {took}; one after another: about {alone}\n"

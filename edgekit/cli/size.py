@@ -9,21 +9,21 @@ import click
 from edgekit.cli._common import CommandSession, common
 
 
-@click.command("size", short_help="Check the sizes of any model files.")
+@click.command("size", short_help="Check the sizes of model files.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option(
     "--max-size",
     "limits",
     metavar="[PATTERN=]SIZE",
     multiple=True,
-    help='A limit for all files, or for those whose path matches; may be repeated, the strictest wins. Such as "500 KB"'
-    ' or "models/*_int8.tflite=200 KB".',
+    help='Size limit for all files, such as "500 KB", or for files that match a pattern, such as'
+    ' "models/*_int8.tflite=200 KB"; may be repeated, the strictest limit applies.',
 )
 @common
 def command(session: CommandSession, files: tuple[Path, ...], limits: tuple[str, ...]) -> int:
-    """Weigh model files of any origin, as they are and compressed; exit code 1 when one is over its limit.
+    """Print the size of model files, plain and compressed; the exit code is 1 if a file exceeds its limit.
 
-    Needs no manifest and no framework: it is what the hook `edgekit-size` of pre-commit runs.
+    Works with any file: no manifest and no framework is needed. The pre-commit hook `edgekit-size` runs this command.
 
     \b
     Example:

@@ -7,10 +7,10 @@ import click
 from edgekit.cli._common import CommandSession, common
 
 
-@click.command("targets", short_help="List the formats and what reaches them.")
+@click.command("targets", short_help="List the target formats and their sources.")
 @common
 def command(session: CommandSession) -> int:
-    """List the formats, what reaches them, at which precisions, and what runs them here.
+    """List the target formats with their sources, precisions, runtimes and whether they are installed.
 
     \b
     Example:

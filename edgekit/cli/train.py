@@ -11,34 +11,41 @@ from edgekit.cli._common import CommandSession, common, complete
 
 @click.command("train", short_help="Train the reference models.")
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model"))
-@click.option("--all", "everything", is_flag=True, help="All models, as when none is named.")
-@click.option("--framework", metavar="keras|torch|both", help="Which of the twins (default: both).")
+@click.option("--all", "everything", is_flag=True, help="Train all models; the default without a MODEL.")
+@click.option("--framework", metavar="keras|torch|both", help="Framework to train in (default: both).")
 @click.option(
     "--data",
     metavar="NAME|FOLDER",
-    help="Of models of images: mnist-5k, keras:mnist, keras:fashion_mnist, keras:cifar10, or a folder of idx files.",
+    help="Data set of an image model: mnist-5k, keras:mnist, keras:fashion_mnist, keras:cifar10, or a folder of IDX"
+    " files.",
 )
-@click.option("--epochs", type=click.IntRange(min=0), help="Instead of model.toml's; 0 leaves the weights untrained.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Instead of model.toml's.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Instead of model.toml's.")
-@click.option("--seed", type=click.IntRange(min=0), help="Instead of model.toml's.")
-@click.option("--schedule", metavar="constant|cosine|step", help="How the learning rate goes, instead of model.toml's.")
+@click.option(
+    "--epochs", type=click.IntRange(min=0), help="Number of epochs; overrides model.toml. 0 keeps the initial weights."
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Batch size; overrides model.toml.")
+@click.option(
+    "--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Learning rate; overrides model.toml."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Random seed; overrides model.toml.")
+@click.option("--schedule", metavar="constant|cosine|step", help="Learning rate schedule; overrides model.toml.")
 @click.option(
     "--early-stopping",
     type=click.IntRange(min=1),
     metavar="EPOCHS",
-    help="Stop after so many epochs without a lower loss on a held-out tenth of the training set.",
+    help="Stop after this many epochs without improvement of the loss on a held-out 10 % of the training set.",
 )
-@click.option("--time-limit", metavar="DURATION", help="Stop in time and keep what was learned: 90s, 2m, 1h.")
-@click.option("--resume", is_flag=True, help="Go on after the last epoch of a training that was cut short.")
+@click.option("--time-limit", metavar="DURATION", help="Stop after this time and keep the weights: 90s, 2m, 1h.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted training after its last complete epoch.")
 @click.option(
     "--tensorboard",
     metavar="[DIR]",
     is_flag=False,
     flag_value="",
-    help="Write event files under DIR, or under build/MODEL/FRAMEWORK/tensorboard.",
+    help="Write TensorBoard event files into DIR (default: build/MODEL/FRAMEWORK/tensorboard).",
 )
-@click.option("--qat", is_flag=True, help="Fine-tune with int8 rounding in the forward pass (torch only).")
+@click.option(
+    "--qat", is_flag=True, help="Quantization-aware training: fine-tune with simulated int8 rounding (torch only)."
+)
 @common
 def command(
     session: CommandSession,
@@ -50,7 +57,7 @@ def command(
 ) -> int:
     """Train reference models; without a MODEL, all of them.
 
-    A training that was killed goes on with the same options and --resume, and ends in the same weights.
+    To continue an interrupted training, repeat the command with --resume; the final weights are the same.
 
     \b
     Example:

@@ -28,29 +28,33 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@click.command("tune", short_help="Find the precision, layer by layer, that meets your limits.")
+@click.command("tune", short_help="Find the mixed precision that meets your limits best.")
 @click.argument("model", shell_complete=complete("model"))
-@click.option("--framework", metavar="keras|torch", help="Whose source model (default: the first that there is).")
-@click.option("--target", default="tflite", show_default=True, shell_complete=complete("target"), help="A format.")
-@click.option("--max-drop", metavar="SHARE", default="1%", show_default=True, help="How much accuracy may be lost.")
-@click.option("--max-size", metavar="SIZE", help='Of the model file, such as "300 KB".')
-@click.option("--max-latency", metavar="DURATION", help="Of one inference, such as 5ms, in the tier of --tier.")
 @click.option(
-    "--max-float", metavar="SHARE", default="25%", show_default=True, help="Weights that layers may keep in float."
+    "--framework", metavar="keras|torch", help="Framework of the source model (default: the first trained one)."
 )
-@click.option("--device", metavar="NAME", shell_complete=complete("device"), help="Measure under this profile.")
+@click.option("--target", default="tflite", show_default=True, shell_complete=complete("target"), help="Target format.")
+@click.option("--max-drop", metavar="SHARE", default="1%", show_default=True, help="Maximum loss of accuracy.")
+@click.option("--max-size", metavar="SIZE", help='Maximum size of the model file, such as "300 KB".')
+@click.option("--max-latency", metavar="DURATION", help="Maximum latency of one inference in --tier, such as 5ms.")
 @click.option(
-    "--tier", type=click.Choice(["host", "emulated"]), default="host", show_default=True, help="Of latencies."
+    "--max-float", metavar="SHARE", default="25%", show_default=True, help="Maximum share of the weights kept in float."
+)
+@click.option("--device", metavar="NAME", shell_complete=complete("device"), help="Measure under this device profile.")
+@click.option(
+    "--tier", type=click.Choice(["host", "emulated"]), default="host", show_default=True, help="Tier of the latency."
 )
 @click.option(
     "--prefer",
     type=click.Choice(["latency", "size", "accuracy"]),
     default="latency",
     show_default=True,
-    help="What is best among those that meet the limits.",
+    help="What to optimize among the candidates that meet the limits.",
 )
-@click.option("--time-limit", metavar="DURATION", help="Stop in time and choose from what was tried: 90s, 2m.")
-@click.option("--keep-best", is_flag=True, help="Also write an artifact when none meets the limits.")
+@click.option(
+    "--time-limit", metavar="DURATION", help="Stop after this time and use the best candidate so far: 90s, 2m."
+)
+@click.option("--keep-best", is_flag=True, help="Write the nearest candidate if none meets the limits.")
 @own_model_options
 @timeout_option
 @common
@@ -59,17 +63,17 @@ def command(
 ) -> int:
     """Search the precisions of a target for the variant that meets the limits best, and write it as an artifact.
 
-    Whole precisions are tried first. Where int8 loses too much: how its ranges are taken, then single layers back in
-    float, one at a time, to see which of them are to blame, then the fewest of them together, then int16 activations
-    in their place. Every candidate is converted and run for real.
+    Uniform precisions are tried first. If int8 loses too much accuracy, the search tries other calibration methods,
+    then measures the sensitivity of single layers, keeps as few layers as possible in float, and finally tries int16
+    activations instead of float. Every candidate is converted and run.
 
-    The drop is that of the task metric on the model's test set: points of accuracy or AUC, a share of the source's
-    value for errors. Without labels it is the relative error of the outputs (1 % is an SQNR of 40 dB). A winner also
-    keeps within the tolerances that `edgekit validate` judges by. Latency is measured for those alone that meet the
-    other limits.
+    The drop is the loss of the task metric on the test set: percentage points of accuracy or AUC, or the relative
+    increase of an error. Without labels, it is the relative error of the outputs (1% is an SQNR of 40 dB). The best
+    candidate must also be within the tolerances of `edgekit validate`. Latency is measured only for candidates that
+    meet the other limits.
 
-    The winner stands in build/MODEL/KIND/TARGET-PRECISION-tuned with its recipe, recipe.json. When nothing meets the
-    limits, exit code 1, and nothing is written.
+    The result is written to build/MODEL/KIND/TARGET-PRECISION-tuned, with its recipe in recipe.json. If no candidate
+    meets the limits, the exit code is 1 and nothing is written.
 
     \b
     Example:
@@ -106,7 +110,7 @@ def _kind(context: Context, target: str, kinds: tuple[str, ...], model: str) -> 
     there = [kind for kind in kinds if context.project.is_trained(model, kind)]
     chosen = (there or list(kinds))[0]
     if len(kinds) > 1:
-        context.emit(Noted(f"tune {model} {target}", f"taking the {chosen} source; --framework names another"))
+        context.emit(Noted(f"tune {model} {target}", f"using the {chosen} source; choose another with --framework"))
     return chosen
 
 
@@ -154,7 +158,7 @@ def _text(found: Tuning, artifact: Artifact | None, session: CommandSession) -> 
     front = {item.sha256 for item in found.front}
     rows = [_candidate(found, item, item.sha256 in front) for item in found.candidates]
     parts = [table(header, rows, left=1, color=session.color)]
-    parts.append("* nothing is better in size, drop and latency; float: weights that layers keep in float\n")
+    parts.append("* not dominated in size, drop and latency; float: share of the weights kept in float\n")
     parts.append(f"drop: {found.judged_by}\n")
     if found.sensitivities:
         parts.append("\n" + sensitivity_table(found.sensitivities, found.constraints.drop_factor, session.color))
@@ -162,7 +166,9 @@ def _text(found: Tuning, artifact: Artifact | None, session: CommandSession) -> 
     if artifact is not None:
         folder = _from_here(artifact.folder)
         whose = f" --framework {found.kind}" if found.model in session.project.models() else ""
-        parts.append(f"{folder}\nmade again by: edgekit export {found.model}{whose} --recipe {folder}/recipe.json\n")
+        parts.append(
+            f"{folder}\nreproduce it with: edgekit export {found.model}{whose} --recipe {folder}/recipe.json\n"
+        )
     parts.append(f"{len(found.candidates)} candidates in {format_seconds(found.seconds)}\n")
     return "".join(parts)
 
@@ -197,5 +203,5 @@ def _candidate(found: Tuning, item: Candidate, front: bool) -> tuple[str, ...]:
 def _conclusion(found: Tuning) -> str:
     if found.winner is not None:
         return f"\nbest by {found.preference}: {found.target}:{found.winner.recipe}\n"
-    close = "; ".join(found.nearest.broken(found.constraints)) or "its latency could not be measured"
+    close = "; ".join(found.nearest.broken(found.constraints)) or "the latency could not be measured"
     return f"\nNOTHING meets the limits; nearest is {found.target}:{found.nearest.recipe}: {close}\n"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgekit.core.values.tolerances import Tolerances
 
 
-@click.command("validate", short_help="Compare artifacts with what they were made from.")
+@click.command("validate", short_help="Compare artifacts with their source models.")
 @selection_options
 @click.option(
     "--device",
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     multiple=True,
     shell_complete=complete("device"),
-    help="Run them on this device's emulated core, and compare with this host too; may be repeated.",
+    help="Also run on the emulated core of this device, and compare with this host; may be repeated.",
 )
 @runtime_option
 @executor_option
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     cls=RenamedOption,
     former=("--hard",),
     is_flag=True,
-    help="Add zeros, extremes, noise, values beyond the range, denormals, batches.",
+    help="Also test stress inputs: zeros, extremes, noise, out-of-range values, denormals, batches.",
 )
-@click.option("--explain", is_flag=True, help="Tell why each tolerance is what it is.")
+@click.option("--explain", is_flag=True, help="Print where each tolerance comes from.")
 @timeout_option
 @common
 def command(
@@ -60,7 +60,7 @@ def command(
 ) -> int:
     """Run artifacts on their golden samples and compare with the source; without a MODEL, everything in build/.
 
-    A MODEL may also be an artifact's folder, wherever it stands. Exit code 1 when one is not equivalent.
+    A MODEL may also be the path of an artifact folder. The exit code is 1 if an artifact is not equivalent.
 
     \b
     Example:
@@ -167,9 +167,9 @@ def _doubts(drift: Drift) -> Iterator[tuple[str, str, str, str]]:
         yield (f"  {drift.lost} samples lost, {drift.won} won", f"p {drift.p_value:.3g}", "", "")
     if drift.classes and drift.classes[0].drop > 0:
         worst = drift.classes[0]
-        yield (f"  class {worst.label} suffers most", f"{worst.drop:+.4f}", f"of {worst.samples}", "")
+        yield (f"  class {worst.label} drops most", f"{worst.drop:+.4f}", f"of {worst.samples}", "")
     if drift.detectable is not None:
-        yield ("  drops below this go unseen", f"{drift.detectable:.4f}", "", "")
+        yield ("  smallest detectable drop", f"{drift.detectable:.4f}", "", "")
 
 
 def _verdict(passed: bool) -> str:

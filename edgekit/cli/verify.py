@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from edgekit.stages.validation.integrity import Verification
 
 
-@click.command("verify", short_help="Hash every artifact anew, against its manifest.")
+@click.command("verify", short_help="Check file hashes against the manifests.")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("--strict", is_flag=True, help="Fail on files that no manifest lists, and on outdated results, too.")
+@click.option("--strict", is_flag=True, help="Also fail on files that no manifest lists, and on outdated results.")
 @common
 def command(session: CommandSession, folder: Path | None, strict: bool) -> int:
-    """Hash every model file, golden sample and trained source anew and compare with what was recorded.
+    """Check the hashes of model files, golden samples and trained sources against the recorded ones.
 
-    FOLDER is build/, or any folder with artifacts in it or below it. Nothing is run, and no framework is needed.
-    Exit code 1 when a file is changed, missing or damaged. Files that no manifest lists, and results about an earlier
-    model file, are told.
+    FOLDER is searched recursively for artifacts (default: build/). No model is run and no framework is needed. The exit
+    code is 1 if a file is changed, missing or damaged. Files that no manifest lists, and results for an earlier version
+    of a model file, are listed as well.
 
     \b
     Example:

@@ -218,7 +218,7 @@ def test_a_step_that_kills_each_worker_is_one_sentence(tmp_path):
         code, out, err = ended(spawn("run", "--root", root, "--dask", address))
     assert code == 4
     assert "import net/torch: every Dask worker that started this step died" in err
-    assert "11 of 21 steps done, 1 failed, 9 not begun" in out
+    assert "11 of 21 steps done, 1 failed, 9 not started" in out
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_step_that_kills_each_worker_is_one_sentence(tmp_path):
     [
         (("--dask", "tcp://127.0.0.1:9"), 4, "no Dask scheduler answers at tcp://127.0.0.1:9"),
         (("--dask", "pigeon://roof"), 2, "'pigeon://roof' is not a valid Dask scheduler address"),
-        (("--store", "file:///tmp/x"), 2, "--store goes with --dask"),
+        (("--store", "file:///tmp/x"), 2, "--store needs --dask"),
         (("--dask", "CLUSTER", "--store", "pigeon://roof"), 2, "pigeon://roof: not a valid store URL"),
         (
             ("--dask", "CLUSTER", "--store", "abfs://box/x"),

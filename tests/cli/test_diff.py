@@ -46,7 +46,7 @@ def test_a_planted_fault_is_named(project: Path, tmp_path: Path, kind, fault):
         first = next(item for item in answer.data["tensors"] if item["reference"] == answer.data["first"])
         assert first["actual"] in nearest(broken, tensors, {item["actual"] for item in answer.data["tensors"]})
         shown = call("diff", reference, broken, "--root", project).out
-        assert shown.splitlines()[-1] == f"the error leaps at {first['reference']}"
+        assert shown.splitlines()[-1] == f"first divergence: {first['reference']}"
 
 
 def test_a_file_that_was_written_anew_is_read_anew(project: Path, tmp_path: Path):
@@ -137,7 +137,10 @@ def test_layers_are_blamed_by_what_it_gains_to_keep_them_in_float(project: Path)
     [
         (("torch/executorch-float32",), "ExecuTorch does not show what is computed inside"),
         (("torch/lite-interpreter-float32",), "does not show what is computed inside"),
-        (("torch/onnx-float32/model.onnx", "torch/onnx-float32", "torch/onnx-float32"), "name one artifact, or two"),
+        (
+            ("torch/onnx-float32/model.onnx", "torch/onnx-float32", "torch/onnx-float32"),
+            "expected one artifact or two models",
+        ),
         (("torch/missing",), "missing"),
         (("torch/source",), "no artifact"),
         (("torch/torchscript-int8", "--sensitivity"), "keeps single layers in float at no precision"),

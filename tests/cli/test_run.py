@@ -443,7 +443,7 @@ def test_a_second_run_says_that_it_waits_and_does_nothing_twice(root):
         child = spawn("run", "--root", root)
         assert child.stderr is not None
         line = child.stderr.readline()
-        assert line.startswith("Another edgekit works in this folder (process ")
+        assert line.startswith("Another edgekit process is running in this folder (PID ")
         assert child.poll() is None
         fcntl.flock(lock, fcntl.LOCK_UN)
     out, _ = child.communicate(timeout=60)
@@ -573,7 +573,7 @@ def test_init_writes_a_file_that_run_carries_out(finished, tmp_path):
         shutil.copy(finished / name, tmp_path)
     answer = call("init", "--root", tmp_path)
     assert answer.code == 0
-    assert "for net.onnx; carry it out with: edgekit run" in answer.out
+    assert "for net.onnx; run it with: edgekit run" in answer.out
     text = (tmp_path / "edgekit.toml").read_text()
     assert 'sample = "inputs.npz"' in text
     ran = run(tmp_path, "validate * onnx:*")
@@ -581,7 +581,7 @@ def test_init_writes_a_file_that_run_carries_out(finished, tmp_path):
     assert done(ran) == of("import") | of("export", "validate", variants=VARIANTS[:1])
     again = call("init", "--root", tmp_path)
     assert again.code == 2
-    assert f"{tmp_path}/edgekit.toml is there already; --force replaces it" in again.err
+    assert f"{tmp_path}/edgekit.toml already exists; use --force to replace it" in again.err
     assert call("init", "--force", "--root", tmp_path).code == 0
 
 

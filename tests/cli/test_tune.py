@@ -95,7 +95,7 @@ def test_what_was_tried_who_is_to_blame_and_how_to_make_it_again_are_printed(roo
     assert "layers kept in float" in answer.out
     assert "BEST" in answer.out
     assert "drop outputs" in answer.out
-    assert "made again by: edgekit export broken --recipe " in answer.out
+    assert "reproduce it with: edgekit export broken --recipe " in answer.out
     assert all(len(line) <= 100 for line in answer.out.split("best by")[0].splitlines())
     assert "tune broken/keras onnx: int8" in answer.err
 

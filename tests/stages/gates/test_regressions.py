@@ -247,7 +247,7 @@ def test_a_console_table_of_changes_fits_100_columns(edgekit, two):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("tiny", "--compare", "old.json", "new.json"), "--compare is about two files"),
+        (("tiny", "--compare", "old.json", "new.json"), "--compare reads two files and cannot be combined with"),
         (("--compare", "old.json", "no.json"), "no.json: no such report"),
         (
             ("--compare", "old.json", "new.json", "--format", "csv"),
