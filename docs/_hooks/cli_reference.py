@@ -172,9 +172,9 @@ def _meaning(option: click.Option) -> str:
         notes.append(f"default: `{option.default}`")
     if option.required:
         notes.append("required")
-    former = getattr(option, "former", ())
-    if former:
-        notes.append(f"former name: {', '.join(f'`{name}`' for name in former)}")
+    aliases = getattr(option, "aliases", ())
+    if aliases:
+        notes.append(f"former name: {', '.join(f'`{name}`' for name in aliases)}")
     return f"{text} *({'; '.join(notes)})*" if notes else text
 
 

@@ -145,7 +145,10 @@ def tolerances() -> str:
 
     names = [field.name for field in fields(Tolerances)]
     used = [name for name in names if any(name in row.tolerances.limits() for row in PRECISIONS)]
-    lines = [f"| precision | {' | '.join(f'`{name}`' for name in used)} | because |", f"| --- |{' --- |' * len(used)} --- |"]
+    lines = [
+        f"| precision | {' | '.join(f'`{name}`' for name in used)} | because |",
+        f"| --- |{' --- |' * len(used)} --- |",
+    ]
     for row in PRECISIONS:
         limits = row.tolerances.limits()
         cells = [

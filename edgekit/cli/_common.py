@@ -1,4 +1,4 @@
-"""What every command shares: --root, --json, -q, -v; events to stderr; errors to exit codes."""
+"""Options, output and error handling that the commands share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ _log = logging.getLogger("edgekit")
 
 
 class CommandSession:
-    """One run of one command: where it works, how much it says, and in which form it answers."""
+    """Invocation of a command, with its common options.
+
+    Attributes:
+        root: Project folder.
+        as_json: Whether the result is printed as JSON.
+        verbosity: -1 with --quiet, 0 by default, 1 with --verbose.
+    """
 
     def __init__(self, root: Path, as_json: bool, verbosity: int) -> None:
         self.root = root
@@ -37,16 +43,21 @@ class CommandSession:
 
     @property
     def project(self) -> Project:
-        """The project at --root."""
+        """The project in the folder of --root."""
         from edgekit.core.environment.project import open_project
 
         return open_project(self.root)
 
     @contextmanager
     def context(self, timeout_s: float = 600.0, workers: int | None = None) -> Iterator[Context]:
-        """The project, warm workers that end with the block, and a listener that writes to stderr.
+        """Open a context for stages, with a worker pool and a listener that prints events to stderr.
 
-        `timeout_s` is what one step of a worker may take, `workers` how many may wait for more work.
+        Args:
+            timeout_s: Time limit of one call to a worker, in seconds.
+            workers: Maximum number of idle workers; None for the pool's default.
+
+        Yields:
+            The context; its workers end with the block.
         """
         from edgekit.cli._progress import Watcher
         from edgekit.stages.context import Context
@@ -59,8 +70,13 @@ class CommandSession:
             finally:
                 context.close()
 
-    def answer(self, data: Any, text: str | Callable[[], str]) -> None:
-        """The command's answer on stdout: a JSON document with --json, text otherwise."""
+    def print_result(self, data: Any, text: str | Callable[[], str]) -> None:
+        """Print the result of the command to stdout.
+
+        Args:
+            data: Printed as a JSON document with --json.
+            text: Printed otherwise; a function is called only then.
+        """
         if self.as_json:
             click.echo(json.dumps(data, indent=2, allow_nan=False, default=str))
         else:
@@ -78,10 +94,14 @@ def _terminate(_number: int, _frame: object) -> None:
     raise Interrupted("terminated")
 
 
-def common(function: Callable[..., int | None]) -> Callable[..., None]:
-    """Gives a command its common options, and turns its errors into sentences and exit codes.
+def common_options(function: Callable[..., int | None]) -> Callable[..., None]:
+    """Add the common options to a command, and turn its errors into messages and exit codes.
 
-    The function's first argument is the `Run`; what it returns is the exit code (None is 0).
+    Args:
+        function: Function that receives a `CommandSession` as its first argument and returns the exit code; None is 0.
+
+    Returns:
+        The function to decorate with `click.command`.
     """
 
     @click.option(
@@ -94,7 +114,7 @@ def common(function: Callable[..., int | None]) -> Callable[..., None]:
     def wrapper(root: Path, as_json: bool, quiet: bool, verbose: bool, **arguments: Any) -> None:
         context = click.get_current_context()
         if context.invoked_subcommand is not None:
-            return  # a group: its subcommand answers, and takes these options from it
+            return  # a group: its subcommand prints the result and inherits these options
         outer = context.parent.params if context.parent else {}
         session = CommandSession(
             root if root != Path() else outer.get("root", root),
@@ -106,12 +126,12 @@ def common(function: Callable[..., int | None]) -> Callable[..., None]:
     return wrapper
 
 
-def _guarded(session: CommandSession, work: Callable[[], int | None]) -> int:
+def _guarded(session: CommandSession, function: Callable[[], int | None]) -> int:
     from edgekit.core.errors import EdgekitError
 
     with _terminable():
         try:
-            return work() or 0
+            return function() or 0
         except EdgekitError as error:
             print_error(error, session)
             return error.exit_code
@@ -123,10 +143,10 @@ def _guarded(session: CommandSession, work: Callable[[], int | None]) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM stops a command as Ctrl-C does."""
+    """Handle SIGTERM like Ctrl-C within the block."""
     try:
         before = signal.signal(signal.SIGTERM, _terminate)
-    except ValueError:  # not the main thread: somebody calls the command as a function
+    except ValueError:  # handlers can be set only in the main thread: the command was called as a function
         yield
         return
     try:
@@ -136,7 +156,12 @@ def _terminable() -> Iterator[None]:
 
 
 def print_error(error: Any, session: CommandSession) -> None:
-    """One sentence on stderr; with --json the error as a document on stdout; with -v the worker's last lines."""
+    """Print an error.
+
+    Args:
+        error: An `EdgekitError`; its message goes to stderr, with --verbose followed by the worker's last lines.
+        session: With --json, the error is also printed to stdout as a JSON document.
+    """
     click.echo(f"Error: {error}", err=True)
     tail = getattr(error, "stderr_tail", "")
     if tail and session.verbosity > 0:
@@ -145,49 +170,60 @@ def print_error(error: Any, session: CommandSession) -> None:
         click.echo(json.dumps({"error": {**error.to_dict(), "exit_code": error.exit_code}}, indent=2, sort_keys=True))
 
 
-def plan_of(session: CommandSession, digests: FileDigests, file: Path) -> tuple[CachedPlan, bool]:
-    """The steps of the folder's edgekit.toml, and whether they are those that were kept in `file`.
+def load_plan(session: CommandSession, digests: FileDigests, file: Path) -> tuple[CachedPlan, bool]:
+    """Return the pipeline of the project, from the plan cache if nothing has changed.
 
-    Nothing that needs a framework's plug-ins is imported where the kept ones will do.
+    Plug-ins are not imported if the cached plan is valid.
+
+    Args:
+        session: Names the project.
+        digests: Hashes of the project's files.
+        file: Plan cache.
+
+    Returns:
+        The plan, and whether it comes from the cache.
+
+    Raises:
+        InputError: edgekit.toml is missing or invalid.
     """
     from edgekit.cli._progress import Watcher
     from edgekit.core.build import plan_cache
     from edgekit.devices.host_machine import description
 
     root = session.project.root
-    kept = plan_cache.load(file, root, digests, description())
-    if kept is None:
+    cached_plan = plan_cache.load(file, root, digests, description())
+    if cached_plan is None:
         from edgekit.config.project import load_project
         from edgekit.stages.pipeline.plan import plan
 
-        made = plan(session.project, load_project(root))
+        current_plan = plan(session.project, load_project(root))
     else:
-        made = kept
+        current_plan = cached_plan
     watcher = Watcher(session.verbosity)
-    for note in made.notes:
+    for note in current_plan.notes:
         watcher(note)
-    return made, kept is not None
+    return current_plan, cached_plan is not None
 
 
-def waiting(process: str) -> None:
+def print_waiting(process: str) -> None:
     """Print that another run holds the lock of the build folder."""
     click.echo(f"Another edgekit process is running in this folder (PID {process}); waiting for it to end.", err=True)
 
 
 def artifact_data(artifact: Artifact) -> dict[str, Any]:
-    """An artifact for --json: its folder and its manifest."""
+    """Return the folder and the manifest of an artifact for --json."""
     from dataclasses import asdict
 
     return {"folder": str(artifact.folder), "manifest": asdict(artifact.manifest)}
 
 
 def failures(context: Context) -> list[dict[str, Any]]:
-    """The steps that failed, for --json."""
+    """Return the errors of the failed steps for --json."""
     return [error.to_dict() for error in context.failures]
 
 
-def _names(kind: str) -> list[str]:
-    """Names to complete, from the folders; a completion never fails."""
+def _completion_names(kind: str) -> list[str]:
+    """Return the names of a kind that shell completion offers, in the current folder."""
     from edgekit.contracts.executor import EXECUTORS
     from edgekit.contracts.report import REPORTS
     from edgekit.contracts.runtime import RUNTIMES
@@ -199,7 +235,7 @@ def _names(kind: str) -> list[str]:
     if kind == "target":
         targets = TARGETS.names()
         return [*targets, *(f"{target}:{precision}" for target in targets for precision in precision_names())]
-    known: dict[str, Callable[[], list[str]]] = {
+    list_names: dict[str, Callable[[], list[str]]] = {
         "model": lambda: list(project.models()),
         "device": lambda: list(project.device_files()),
         "precision": lambda: list(precision_names()),
@@ -207,29 +243,33 @@ def _names(kind: str) -> list[str]:
         "runtime": RUNTIMES.names,
         "executor": EXECUTORS.names,
     }
-    return known[kind]()
+    return list_names[kind]()
 
 
-class RenamedOption(click.Option):
-    """An option whose former names still work and are not shown in the help."""
+class AliasedOption(click.Option):
+    """Option with aliases that the help does not show."""
 
-    def __init__(self, *args: Any, former: Sequence[str] = (), **kwargs: Any) -> None:
+    def __init__(self, *args: Any, aliases: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.former = tuple(former)
+        self.aliases = tuple(aliases)
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """Register the former names with the parser alone, which the help does not read."""
-        shown = self.opts
-        self.opts = [*shown, *self.former]
+        """Register the aliases only with the parser, because the help lists `opts`."""
+        visible_names = self.opts
+        self.opts = [*visible_names, *self.aliases]
         try:
             super().add_to_parser(parser, ctx)
         finally:
-            self.opts = shown
+            self.opts = visible_names
 
 
 def complete(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """A completer for names of models, targets, precisions, devices or report formats."""
-    return lambda _context, _parameter, typed: [name for name in _names(kind) if name.startswith(typed)]
+    """Return a shell completion callback for names.
+
+    Args:
+        kind: One of model, target, precision, device, format, runtime, executor.
+    """
+    return lambda _context, _parameter, typed: [name for name in _completion_names(kind) if name.startswith(typed)]
 
 
 timeout_option = click.option(
@@ -260,7 +300,7 @@ executor_option = click.option(
 
 
 class ArtifactFilter(NamedTuple):
-    """What the arguments and options of `selection_options` named: the fields of a `Selection`."""
+    """Values of the `selection_options`: the fields of a `Selection`."""
 
     names: tuple[str, ...]
     framework: str | None
@@ -269,7 +309,7 @@ class ArtifactFilter(NamedTuple):
 
 
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """MODEL arguments, and --framework, --target, --precision to narrow them down; the command gets one `Choice`."""
+    """Add MODEL arguments, --framework, --target and --precision; the function receives an `artifact_filter`."""
 
     @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model"))
     @click.option("--framework", metavar="keras|torch|both", help="Framework of the source models.")
@@ -296,21 +336,33 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
         precision: str | None,
         **options: Any,
     ) -> Any:
-        return function(*args, choice=ArtifactFilter(models, framework, targets, precision), **options)
+        return function(*args, artifact_filter=ArtifactFilter(models, framework, targets, precision), **options)
 
     return wrapper
 
 
-class Mlflow(NamedTuple):
-    """What the options of `mlflow_options` named."""
+class MlflowOptions(NamedTuple):
+    """Values of the `mlflow_options`.
+
+    Attributes:
+        uri: Server, folder or database; None does not log.
+        experiment: Name of the experiment; None for the name of the project folder.
+        no_model_files: Whether model files are not uploaded.
+    """
 
     uri: str | None
     experiment: str | None
     no_model_files: bool
 
     def tracking(self, session: CommandSession) -> Tracking | None:
-        """Where to log, or None; folders are relative to where the command is called. Raises InputError,
-        MissingDependency."""
+        """Return the tracking settings, or None without --mlflow.
+
+        Relative folders refer to the current folder, not to the project.
+
+        Raises:
+            InputError: The other options are given without --mlflow, or the URI is invalid.
+            MissingDependency: The MLflow client is not installed.
+        """
         from edgekit.core.errors import InputError
 
         if self.uri is None:
@@ -320,28 +372,28 @@ class Mlflow(NamedTuple):
         from edgekit.core.environment.requirements import require
         from edgekit.stages.tracking.settings import MLFLOW, tracking
 
-        chosen = tracking(
+        settings = tracking(
             self.uri, self.experiment, session.project.root, Path.cwd(), model_files=not self.no_model_files
         )
         require((MLFLOW,), "--mlflow")
-        return chosen
+        return settings
 
 
 def mlflow_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """--mlflow, --experiment, --no-model-files; the command gets one `Mlflow`."""
+    """Add --mlflow, --experiment and --no-model-files; the function receives `mlflow`, an `MlflowOptions`."""
 
     @click.option("--mlflow", "uri", metavar="URI", help="Log the results to MLflow: a server, a folder or a database.")
     @click.option("--experiment", metavar="NAME", help="MLflow experiment (default: the name of the project folder).")
     @click.option("--no-model-files", is_flag=True, help="Do not upload the model files to MLflow.")
     @functools.wraps(function)
     def wrapper(*args: Any, uri: str | None, experiment: str | None, no_model_files: bool, **options: Any) -> Any:
-        return function(*args, mlflow=Mlflow(uri, experiment, no_model_files), **options)
+        return function(*args, mlflow=MlflowOptions(uri, experiment, no_model_files), **options)
 
     return wrapper
 
 
-def rendered(name: str, report: Report) -> str:
-    """A report as text of the format."""
+def render_report(name: str, report: Report) -> str:
+    """Return the report as text in the named format."""
     from edgekit.contracts.report import REPORTS
 
     report_format = REPORTS.load(name)
@@ -353,18 +405,28 @@ pair_option = click.option(
 )
 
 
-def forced_pairs(pairs: tuple[str, ...]) -> dict[str, str]:
-    """What --pair names, as a mapping. Raises InputError for anything but A=B."""
+def parse_pairs(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Parse the values of --pair.
+
+    Args:
+        pairs: Texts of the form A=B.
+
+    Returns:
+        Tensors of the second model by tensors of the first.
+
+    Raises:
+        InputError: A text is not of the form A=B.
+    """
     from edgekit.core.errors import InputError
 
-    forced = dict(item.partition("=")[::2] for item in pairs)
-    if not all(forced.values()) or not all(forced):
+    counterparts = dict(pair.partition("=")[::2] for pair in pairs)
+    if not all(counterparts.values()) or not all(counterparts):
         raise InputError("--pair: write A=B, a tensor of the first model and one of the second")
-    return forced
+    return counterparts
 
 
-def own_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What can be said of a model of the user's own; `own_model` makes one value of it."""
+def user_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that describe a model of the user; `user_model` collects their values."""
     for option in reversed(
         (
             click.option(
@@ -406,8 +468,15 @@ def own_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def own_model(options: dict[str, Any]) -> UserModelOptions:
-    """What `own_model_options` were given."""
+def user_model(options: dict[str, Any]) -> UserModelOptions:
+    """Collect the values of `user_model_options`.
+
+    Args:
+        options: Values of the command's options by parameter name.
+
+    Raises:
+        InputError: A --dim is not of the form NAME=SIZE.
+    """
     from edgekit.stages.models.model_refs import UserModelOptions, parse_size
 
     keys = ("name", "weights", "inputs", "sample", "calibration", "image_range")

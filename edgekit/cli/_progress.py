@@ -1,4 +1,4 @@
-"""Events as lines on stderr, and a progress bar where stderr is a terminal."""
+"""Print events as lines on stderr, with progress bars on a terminal."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ QUIET, NORMAL, VERBOSE = -1, 0, 1
 
 
 class Watcher:
-    """A listener. Quiet: warnings and failures; normal: also each finished step; verbose: also what workers wrote.
+    """Event listener that prints to stderr.
 
-    On a terminal each running step has a line, and a run of several steps one more that says what waits. Events may
-    come from several threads.
+    QUIET prints warnings and failures, NORMAL also finished steps and notes, VERBOSE also the stderr of failed workers.
+    On a terminal, each running step has a progress bar, and a pipeline has one for all its steps. Events may come from
+    several threads.
     """
 
     def __init__(self, verbosity: int) -> None:
@@ -52,7 +53,7 @@ class Watcher:
             self._bar = None
 
     def __call__(self, event: Event) -> None:
-        """Shows one event."""
+        """Print an event."""
         with self._lock:
             self._show(event)
 
@@ -64,22 +65,22 @@ class Watcher:
         elif isinstance(event, Overview):
             self._overview(event)
         elif isinstance(event, Finished):
-            self._end(event.step)
-            self._line(f"done    {event.step}" + (f": {event.detail}" if event.detail else ""), NORMAL)
+            self._remove_bar(event.step)
+            self._print_line(f"done    {event.step}" + (f": {event.detail}" if event.detail else ""), NORMAL)
         elif isinstance(event, Failed):
-            self._end(event.step)
-            self._line(f"failed  {event.detail}", QUIET)
+            self._remove_bar(event.step)
+            self._print_line(f"failed  {event.detail}", QUIET)
             if event.stderr_tail and self._verbosity >= VERBOSE:
-                self._line(event.stderr_tail, VERBOSE)
+                self._print_line(event.stderr_tail, VERBOSE)
         elif isinstance(event, Noted):
-            self._line(
+            self._print_line(
                 f"{'warning' if event.warning else 'note   '} {event.step}: {event.detail}",
                 QUIET if event.warning else NORMAL,
             )
 
     def _start(self, event: Started) -> None:
         if self._bar is not None:
-            self._end(event.step)
+            self._remove_bar(event.step)
             self._tasks[event.step] = self._bar.add_task(event.step, total=None, figures="")
 
     def _progress(self, event: Progress) -> None:
@@ -88,24 +89,24 @@ class Watcher:
             self._bar.update(self._tasks[event.step], total=event.total, completed=event.done, figures=figures)
 
     def _overview(self, event: Overview) -> None:
-        """The last line: how far the run is, and which steps come next."""
+        """Replace the last progress bar: completed steps of the run, and the waiting ones."""
         if self._bar is None:
             return
-        self._end("")
+        self._remove_bar("")
         text = f"{event.done} of {event.total} steps"
         if event.waiting:
             text += f", {len(event.waiting)} wait: {event.waiting[0]}" + (" …" if len(event.waiting) > 1 else "")
         started = self._started or self._bar.get_time()
         self._started = started
         self._tasks[""] = self._bar.add_task(text, total=event.total, completed=event.done, figures="")
-        self._bar.tasks[-1].start_time = started  # the whole run's time, not this line's
+        self._bar.tasks[-1].start_time = started  # elapsed time of the run, not of this bar
 
-    def _end(self, step: str) -> None:
+    def _remove_bar(self, step: str) -> None:
         task = self._tasks.pop(step, None)
         if self._bar is not None and task is not None:
             self._bar.remove_task(task)
 
-    def _line(self, text: str, level: int) -> None:
+    def _print_line(self, text: str, level: int) -> None:
         if self._verbosity < level:
             return
         if self._bar is not None:

@@ -10,7 +10,7 @@ import click
 from edgekit.cli._common import (
     ArtifactFilter,
     CommandSession,
-    common,
+    common_options,
     complete,
     executor_option,
     failures,
@@ -61,10 +61,10 @@ from edgekit.cli._common import (
 @click.option("--per-op", is_flag=True, help="Also measure each operator, in the tiers that support it.")
 @click.option("--baseline", type=click.Path(path_type=Path), help="JSON output of an earlier bench to compare with.")
 @click.option("--max-regression", metavar="SHARE", help="Allowed regression against the baseline (default: 2%).")
-@common
+@common_options
 def command(
     session: CommandSession,
-    choice: ArtifactFilter,
+    artifact_filter: ArtifactFilter,
     devices: tuple[str, ...],
     tiers: tuple[str, ...],
     runtime: str,
@@ -105,8 +105,8 @@ def command(
     from edgekit.stages.selection import Selection, artifacts, check_executors, with_runtime
 
     check_executors(executors)
-    allowed = _share(baseline, max_regression)
-    before = load_baseline(baseline) if baseline else ()
+    max_regression_share = _parse_max_regression(baseline, max_regression)
+    baseline_measurements = load_baseline(baseline) if baseline else ()
     profiles = load_devices(session.project, devices)
     options = BenchOptions(
         threads=threads,
@@ -120,22 +120,26 @@ def command(
         per_op=per_op,
     )
     with session.context() as context:
-        chosen = with_runtime(context, artifacts(context, Selection(*choice)), runtime)
-        done = bench(context, chosen, profiles, options)
-    verdicts = regressions(before, done, allowed, str(baseline)) if baseline else ()
-    broken = [verdict for verdict in verdicts if not verdict.passed]
-    data: dict[str, Any] = {"measurements": [asdict(item) for item in done], "failures": failures(context)}
-    if baseline:
-        data["regressions"] = [{**asdict(verdict), "sentence": verdict.sentence} for verdict in broken]
-    benches = {
-        name: [item for item in done if item.device == name] for name in dict.fromkeys(item.device for item in done)
+        selected = with_runtime(context, artifacts(context, Selection(*artifact_filter)), runtime)
+        measurements = bench(context, selected, profiles, options)
+    verdicts = regressions(baseline_measurements, measurements, max_regression_share, str(baseline)) if baseline else ()
+    regressed = [verdict for verdict in verdicts if not verdict.passed]
+    data: dict[str, Any] = {
+        "measurements": [asdict(measurement) for measurement in measurements],
+        "failures": failures(context),
     }
-    lines = "".join(f"REGRESSION  {verdict.sentence}\n" for verdict in broken)
-    session.answer(data, lambda: bench_tables(benches, session.color).lstrip("\n") + lines)
-    return max(context.exit_code, 1 if broken else 0)
+    if baseline:
+        data["regressions"] = [{**asdict(verdict), "sentence": verdict.sentence} for verdict in regressed]
+    benches = {
+        name: [measurement for measurement in measurements if measurement.device == name]
+        for name in dict.fromkeys(measurement.device for measurement in measurements)
+    }
+    lines = "".join(f"REGRESSION  {verdict.sentence}\n" for verdict in regressed)
+    session.print_result(data, lambda: bench_tables(benches, session.color).lstrip("\n") + lines)
+    return max(context.exit_code, 1 if regressed else 0)
 
 
-def _share(baseline: Path | None, text: str | None) -> float:
+def _parse_max_regression(baseline: Path | None, text: str | None) -> float:
     from edgekit.core.errors import InputError
     from edgekit.core.units import parse_share
 

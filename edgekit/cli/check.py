@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._common import ArtifactFilter, CommandSession, common, complete, failures, selection_options
+from edgekit.cli._common import ArtifactFilter, CommandSession, common_options, complete, failures, selection_options
 
 if TYPE_CHECKING:
     from edgekit.core.records.regressions import ChangeReport, RegressionThresholds
@@ -63,10 +63,10 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     help="Allowed loss of the task metric (default: 0.01, one percentage point of accuracy).",
 )
-@common
+@common_options
 def command(
     session: CommandSession,
-    choice: ArtifactFilter,
+    artifact_filter: ArtifactFilter,
     devices: tuple[str, ...],
     max_size: str | None,
     max_peak_memory: str | None,
@@ -97,10 +97,10 @@ def command(
     from edgekit.stages.gates.gate import gate
     from edgekit.stages.selection import Selection
 
-    budgets = _budgets(max_size, max_peak_memory, max_drift, max_instructions, latencies)
-    allowance = _allowance(baseline, **thresholds)
+    budgets = _parse_budgets(max_size, max_peak_memory, max_drift, max_instructions, latencies)
+    regression_thresholds = _regression_thresholds(baseline, **thresholds)
     with session.context() as context:
-        result = gate(context, Selection(*choice), budgets, devices, baseline, allowance)
+        result = gate(context, Selection(*artifact_filter), budgets, devices, baseline, regression_thresholds)
     data = {
         "passed": result.passed and not context.failures,
         "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in result.verdicts],
@@ -110,36 +110,38 @@ def command(
         from edgekit.reports.json import changes_data
 
         data["changes"] = changes_data(result.changes)
-    shown = [item for item in result.verdicts if session.verbosity > 0 or not item.passed or item.undecided]
+    shown = [verdict for verdict in result.verdicts if session.verbosity > 0 or not verdict.passed or verdict.undecided]
     lines = [f"{'passed' if verdict.passed else 'FAILED'}  {verdict.sentence}\n" for verdict in shown]
     count = f"{len(result.verdicts)} rules judged on {len(result.artifacts)} artifacts: "
     conclusion = f"{len(result.failed)} FAILED\n" if result.failed else "all passed\n"
-    session.answer(data, lambda: "".join([*lines, _changed(result.changes, session.color), count, conclusion]))
+    session.print_result(
+        data, lambda: "".join([*lines, _render_changes(result.changes, session.color), count, conclusion])
+    )
     return max(context.exit_code, 0 if result.passed else 1)
 
 
-def _changed(changes: ChangeReport | None, color: bool) -> str:
-    """What changed, in one table."""
+def _render_changes(changes: ChangeReport | None, color: bool) -> str:
+    """Return the table of changes against the baseline."""
     from edgekit.reports.console import changes_table
 
     return "" if changes is None else f"against {changes.old}\n{changes_table(changes, color)}"
 
 
-def _allowance(
+def _regression_thresholds(
     baseline: Path | None, max_regression: str | None, max_host_regression: str | None, max_metric_loss: float | None
 ) -> RegressionThresholds:
     from edgekit.core.errors import InputError
     from edgekit.core.records.regressions import RegressionThresholds
     from edgekit.core.units import parse_share
 
-    given = {
+    texts = {
         "--max-regression": max_regression,
         "--max-host-regression": max_host_regression,
         "--max-metric-loss": max_metric_loss,
     }
-    named = [name for name, value in given.items() if value is not None]
-    if named and baseline is None:
-        raise InputError(f"{named[0]} needs a --baseline to compare with")
+    used_options = [name for name, value in texts.items() if value is not None]
+    if used_options and baseline is None:
+        raise InputError(f"{used_options[0]} needs a --baseline to compare with")
     default = RegressionThresholds()
     shares: list[float] = []
     for option, text, share in (
@@ -153,7 +155,7 @@ def _allowance(
     return RegressionThresholds(shares[0], shares[1], default.metric if max_metric_loss is None else max_metric_loss)
 
 
-def _budgets(
+def _parse_budgets(
     size: str | None, memory: str | None, drift: float | None, instructions: int | None, latencies: tuple[str, ...]
 ) -> tuple[Budget, ...]:
     from edgekit.stages.gates.gate import user_budgets
@@ -164,11 +166,11 @@ def _budgets(
         peak_memory=memory,
         drift=drift,
         instructions=instructions,
-        latency_ms=tuple(map(_latency, latencies)),
+        latency_ms=tuple(map(_parse_latency, latencies)),
     )
 
 
-def _latency(text: str) -> tuple[str, float]:
+def _parse_latency(text: str) -> tuple[str, float]:
     from edgekit.core.errors import InputError, unknown_name
     from edgekit.core.values.tiers import TIER_NAMES
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import CommandSession, common, forced_pairs, pair_option, timeout_option
+from edgekit.cli._common import CommandSession, common_options, pair_option, parse_pairs, timeout_option
 
 if TYPE_CHECKING:
     from edgekit.stages.validation.compare import Equivalence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     "--precision", metavar="NAME", help="Precision whose tolerances apply (default: that of the coarser file)."
 )
 @timeout_option
-@common
+@common_options
 def command(
     session: CommandSession,
     first: str,
@@ -57,41 +57,47 @@ def command(
 
     from edgekit.stages.validation.compare import EQUAL, compare
 
-    forced = forced_pairs(pairs)
+    forced_pairs = parse_pairs(pairs)
     with session.context(timeout) as context:
-        found = compare(context, (first, second), samples, labels=labels, forced=forced, precision=precision)
-    session.answer(asdict(found), lambda: _text(found, session))
-    return 0 if found.verdict == EQUAL else 1
+        result = compare(context, (first, second), samples, labels=labels, forced=forced_pairs, precision=precision)
+    session.print_result(asdict(result), lambda: _render(result, session))
+    return 0 if result.verdict == EQUAL else 1
 
 
-def _text(found: Equivalence, session: CommandSession) -> str:
+def _render(equivalence: Equivalence, session: CommandSession) -> str:
     from edgekit.core.numerics.output_comparison import format_figure
     from edgekit.reports.console import table
 
-    sides = [("input", item) for item in found.inputs] + [("output", item) for item in found.outputs]
-    rows = [(side, str(item.first), str(item.second), item.how) for side, item in sides]
-    text = f"A  {found.first}\nB  {found.second}\n\n"
+    sides = [("input", pair) for pair in equivalence.inputs] + [("output", pair) for pair in equivalence.outputs]
+    rows = [(side, str(pair.first), str(pair.second), pair.how) for side, pair in sides]
+    text = f"A  {equivalence.first}\nB  {equivalence.second}\n\n"
     text += table(("", "A", "B", "paired by"), rows, left=4, color=session.color)
     figures = [
         (
-            item.output,
+            comparison.output,
             figure.name,
             format_figure(figure.value),
             figure.limit_text,
             "passed" if figure.passed else "FAILED",
         )
-        for item in found.comparisons
-        for figure in item.figures
+        for comparison in equivalence.comparisons
+        for figure in comparison.figures
         if session.verbosity > 0 or figure.limit is not None
     ]
-    figures += [(item.output, item.problem, "", "", "FAILED") for item in found.comparisons if item.problem]
-    text += "\n" + table(("output", "figure", "value", f"tolerance ({found.precision})", "verdict"), figures, left=2)
-    if found.task is not None:
-        task = found.task
+    figures += [
+        (comparison.output, comparison.problem, "", "", "FAILED")
+        for comparison in equivalence.comparisons
+        if comparison.problem
+    ]
+    text += "\n" + table(
+        ("output", "figure", "value", f"tolerance ({equivalence.precision})", "verdict"), figures, left=2
+    )
+    if equivalence.task is not None:
+        task = equivalence.task
         text += (
             f"\naccuracy {task.first_accuracy:.4f} and {task.second_accuracy:.4f},"
             f" the same class in {100 * task.top1_agreement:.2f} % of samples\n"
         )
-    for name in found.unpaired:
+    for name in equivalence.unpaired:
         text += f"not compared: {name}\n"
-    return f"{text}\n{found.verdict}\n"
+    return f"{text}\n{equivalence.verdict}\n"

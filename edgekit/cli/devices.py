@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import CommandSession, common, complete
+from edgekit.cli._common import CommandSession, common_options, complete
 
 if TYPE_CHECKING:
     from edgekit.config.device_profile import Core, DeviceProfile
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.group("devices", invoke_without_command=True)
-@common
+@common_options
 def command(session: CommandSession) -> int:
     """List the device profiles.
 
@@ -34,13 +34,13 @@ def command(session: CommandSession) -> int:
         cores = " + ".join(f"{core.count}x {core.name}" for core in profile.cores)
         rows.append((name, profile.kind, profile.soc, cores, format_memory(profile.memory.ram)))
     header = ("device", "kind", "SoC", "cores", "RAM")
-    session.answer({"devices": data}, lambda: table(header, rows, left=4, color=session.color))
+    session.print_result({"devices": data}, lambda: table(header, rows, left=4, color=session.color))
     return 0
 
 
 @command.command("show", short_help="Show a device profile.")
 @click.argument("name", shell_complete=complete("device"))
-@common
+@common_options
 def show(session: CommandSession, name: str) -> int:
     """Show the facts, limits and budgets of a profile, and the source of each fact.
 
@@ -52,7 +52,7 @@ def show(session: CommandSession, name: str) -> int:
 
     path = session.project.device_file(name)
     profile = _load_profile(path)
-    session.answer({"name": name, "file": str(path), **asdict(profile)}, lambda: _text(name, profile))
+    session.print_result({"name": name, "file": str(path), **asdict(profile)}, lambda: _render_profile(name, profile))
     return 0
 
 
@@ -65,7 +65,7 @@ def show(session: CommandSession, name: str) -> int:
     multiple=True,
     help="Additional runtime beside litert and onnxruntime: torchscript (about 100 MB); may be repeated.",
 )
-@common
+@common_options
 def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
     """Download and build what the emulation of a device needs: about 65 MB, once for all projects.
 
@@ -81,10 +81,10 @@ def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
     from edgekit.devices.emulation.folders import home
 
     profile = _load_profile(session.project.device_file(name))
-    installed = emulator.set_up(name, profile, runtimes, lambda text: _say(session, text))
+    installed = emulator.set_up(name, profile, runtimes, lambda text: _print_progress(session, text))
     data = {"device": name, "folder": str(home()), "python": installed.python, "made": list(installed.made)}
     result = "is set up" if installed.made else "is already set up"
-    session.answer(data, f"the emulation of {name} {result} ({home()})\n")
+    session.print_result(data, f"the emulation of {name} {result} ({home()})\n")
     return 0
 
 
@@ -94,7 +94,7 @@ def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
     "--measured", type=click.Path(path_type=Path), help="Table of timings (default: the one shipped with edgekit)."
 )
 @click.option("--dry-run", is_flag=True, help="Print the fit, and do not change the profile.")
-@common
+@common_options
 def fit(session: CommandSession, name: str, measured: Path | None, dry_run: bool) -> int:
     """Fit the cost model of a device to published timings, and write the coefficients into its profile.
 
@@ -119,22 +119,25 @@ def fit(session: CommandSession, name: str, measured: Path | None, dry_run: bool
         return _fit_kernels(session, name, measured, dry_run)
     timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
     with session.context() as context:
-        found = stage.fit(context, name, _load_profile(path), timings)
-    target = path if dry_run else _own_profile(session, path)
+        result = stage.fit(context, name, _load_profile(path), timings)
+    target = path if dry_run else _project_profile(session, path)
     if not dry_run:
-        stage.write_cost(target, found.spec)
-    plain = (name.replace("constant", "c") for name in found.alternatives)
-    header = ("network", "precision", "threads", "published", "fitted", "left out", *plain)
-    data = {"device": name, "cost": asdict(found.spec), "rows": stage.rows_of(found)}
-    where = "" if dry_run else f"written into {target}\n"
-    session.answer(
-        data, lambda: table(header, stage.table_rows(found), left=2, color=session.color) + _fit_text(found) + where
+        stage.write_cost(target, result.spec)
+    alternatives = (name.replace("constant", "c") for name in result.alternatives)
+    header = ("network", "precision", "threads", "published", "fitted", "left out", *alternatives)
+    data = {"device": name, "cost": asdict(result.spec), "rows": stage.rows_of(result)}
+    written_line = "" if dry_run else f"written into {target}\n"
+    session.print_result(
+        data,
+        lambda: (
+            table(header, stage.table_rows(result), left=2, color=session.color) + _fit_summary(result) + written_line
+        ),
     )
     return 0
 
 
-def _own_profile(session: CommandSession, path: Path) -> Path:
-    """The profile in this project's own device_profiles/."""
+def _project_profile(session: CommandSession, path: Path) -> Path:
+    """Return the profile's path in the project's device_profiles/; copy the file there if it is elsewhere."""
     from edgekit.core.environment.atomic_files import write_text
 
     target = session.project.root / "device_profiles" / path.name
@@ -155,45 +158,47 @@ def _fit_kernels(session: CommandSession, name: str, measured: Path | None, dry_
     path = session.project.device_file(name)
     timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
     with session.context() as context:
-        found = stage.fit_kernels(context, name, _load_profile(path), timings)
-    target = path if dry_run else _own_profile(session, path)
+        result = stage.fit_kernels(context, name, _load_profile(path), timings)
+    target = path if dry_run else _project_profile(session, path)
     if not dry_run:
-        stage.write_kernels(target, found.spec)
+        stage.write_kernels(target, result.spec)
     header = ("network", "MACs", "outputs", "published", "fitted", "left out", "MACs x c")
-    data = {"device": name, "kernels": asdict(found.spec), "rows": stage.rows_of(found)}
-    text = f"{found.spec.cycles_per_mac:g} cycles a multiply-accumulate, {found.spec.cycles_per_output:g} an output\n"
-    for label, errors in (("left out", found.left_out), ("MACs x constant", found.by_macs)):
+    data = {"device": name, "kernels": asdict(result.spec), "rows": stage.rows_of(result)}
+    text = f"{result.spec.cycles_per_mac:g} cycles a multiply-accumulate, {result.spec.cycles_per_output:g} an output\n"
+    for label, errors in (("left out", result.left_out), ("MACs x constant", result.by_macs)):
         mean, largest = 100 * np.mean(np.abs(errors)), 100 * np.max(np.abs(errors))
         text += f"{label}: mean error {mean:.1f} %, largest {largest:.1f} %\n"
-    where = "" if dry_run else f"written into {target}\n"
-    session.answer(data, lambda: table(header, stage.table_rows(found), left=1, color=session.color) + text + where)
+    written_line = "" if dry_run else f"written into {target}\n"
+    session.print_result(
+        data, lambda: table(header, stage.table_rows(result), left=1, color=session.color) + text + written_line
+    )
     return 0
 
 
-def _fit_text(found: Fit) -> str:
+def _fit_summary(result: Fit) -> str:
     from edgekit.devices.cost_models.emulated_core import errors
 
-    models = {"left out": found.predictions, **found.alternatives}
+    models = {"left out": result.predictions, **result.alternatives}
     lines = [
-        f"{name}: mean error {100 * known[0]:.1f} %, largest {100 * known[1]:.1f} %"
-        for name, items in models.items()
-        if (known := errors(items))
+        f"{name}: mean error {100 * mean_and_max[0]:.1f} %, largest {100 * mean_and_max[1]:.1f} %"
+        for name, predictions in models.items()
+        if (mean_and_max := errors(predictions))
     ]
-    costs = [f"{item.line_ns:g} ns a line with {item.count} threads" for item in found.spec.threads]
+    costs = [f"{threads.line_ns:g} ns a line with {threads.count} threads" for threads in result.spec.threads]
     cycles = (
-        f"{found.spec.cycles_per_instruction:g} cycles an instruction, {found.spec.cycles_per_l1_miss:g} an L1 miss"
+        f"{result.spec.cycles_per_instruction:g} cycles an instruction, {result.spec.cycles_per_l1_miss:g} an L1 miss"
     )
     return "\n".join([f"{cycles}, {', '.join(costs)}", *lines, ""])
 
 
-def _say(session: CommandSession, text: str) -> None:
+def _print_progress(session: CommandSession, text: str) -> None:
     if session.verbosity >= 0:
         click.echo(f"{text} ...", err=True)
 
 
 @command.command("remove", short_help="Remove the emulation of a device.")
 @click.argument("name", shell_complete=complete("device"))
-@common
+@common_options
 def remove(session: CommandSession, name: str) -> int:
     """Remove what `edgekit devices setup` installed; shared files are removed with the last device that uses them.
 
@@ -207,19 +212,19 @@ def remove(session: CommandSession, name: str) -> int:
     profile = _load_profile(session.project.device_file(name))
     removed = emulation.remove(emulation_spec_of(name, profile), profile.cores[0].count)
     lines = "".join(f"removed {path}\n" for path in removed)
-    session.answer({"device": name, "removed": list(map(str, removed))}, lines or f"{name} was not set up\n")
+    session.print_result({"device": name, "removed": list(map(str, removed))}, lines or f"{name} was not set up\n")
     return 0
 
 
-def _text(name: str, profile: DeviceProfile) -> str:
+def _render_profile(name: str, profile: DeviceProfile) -> str:
     from edgekit.core.units import format_memory
 
-    memory, session = profile.memory, profile.run
+    memory, run = profile.memory, profile.run
     facts = [
         ("device", f"{name}: {profile.title}"),
         ("kind", profile.kind),
         ("SoC", f"{profile.soc} ({profile.isa})"),
-        *(("cores", _core(core)) for core in profile.cores),
+        *(("cores", _format_core(core)) for core in profile.cores),
         ("RAM", format_memory(memory.ram)),
         *([("bandwidth", f"{memory.bandwidth_gb_per_s:g} GB/s peak")] if memory.bandwidth_gb_per_s else []),
         *([("flash", format_memory(memory.flash))] if memory.flash else []),
@@ -227,22 +232,22 @@ def _text(name: str, profile: DeviceProfile) -> str:
         *([("runs", ", ".join(profile.targets))] if profile.targets else []),
         (
             "bench",
-            f"{session.threads} threads"
-            + (f", memory limit {format_memory(session.memory_limit)}" if session.memory_limit else ""),
+            f"{run.threads} threads"
+            + (f", memory limit {format_memory(run.memory_limit)}" if run.memory_limit else ""),
         ),
         *(
-            ("budget", f"{budget.rule} <= {_limit(budget.rule, budget.limit)}")
+            ("budget", f"{budget.rule} <= {_format_limit(budget.rule, budget.limit)}")
             for budget in profile.budgets.table().budgets("")
         ),
         ("tiers", "analytic (roofline, rough), host (this machine, measured)"),
-        *([("emulated", _emulated(profile))] if profile.emulation else []),
+        *([("emulated", _emulation_status(profile))] if profile.emulation else []),
     ]
-    lines = "".join(f"{key:<10}{value}\n" for key, value in facts)
-    sources = "".join(f"  {key}: {where}\n" for key, where in profile.provenance.items())
+    lines = "".join(f"{name:<10}{value}\n" for name, value in facts)
+    sources = "".join(f"  {name}: {origin}\n" for name, origin in profile.provenance.items())
     return f"{lines}sources of the facts\n{sources}"
 
 
-def _emulated(profile: DeviceProfile) -> str:
+def _emulation_status(profile: DeviceProfile) -> str:
     from edgekit.core.records.emulated_measurement import UNCALIBRATED
 
     spec, cost = profile.emulation, profile.cost
@@ -250,19 +255,19 @@ def _emulated(profile: DeviceProfile) -> str:
     if cost is None:
         return f"{cpu}, {UNCALIBRATED}: no timings of this device to fit the cost model with"
     parts = [
-        f"{item.count} threads: mean error {100 * item.mean_error:.1f} %, largest {100 * item.max_error:.1f} %"
-        for item in cost.threads
+        f"{fit.count} threads: mean error {100 * fit.mean_error:.1f} %, largest {100 * fit.max_error:.1f} %"
+        for fit in cost.threads
     ]
     return f"{cpu}, fitted with {cost.fitted_with}; {'; '.join(parts)} (each timing predicted from the others)"
 
 
-def _limit(rule: str, value: float) -> str:
+def _format_limit(rule: str, value: float) -> str:
     from edgekit.core.values.budgets import format_rule
 
     return format_rule(rule, value)
 
 
-def _core(core: Core) -> str:
+def _format_core(core: Core) -> str:
     caches = [
         f"{label} {size} KiB"
         for label, size in (("L1i", core.l1i_kib), ("L1d", core.l1d_kib), ("L2", core.l2_kib), ("L3", core.l3_kib))

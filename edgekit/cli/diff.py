@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import CommandSession, RenamedOption, common, forced_pairs, pair_option, timeout_option
+from edgekit.cli._common import AliasedOption, CommandSession, common_options, pair_option, parse_pairs, timeout_option
 
 if TYPE_CHECKING:
     from edgekit.core.numerics.layerwise_diff import LayerwiseDiff
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 @click.option("--samples", type=click.Path(path_type=Path), help="Real inputs (default: an artifact's golden samples).")
 @click.option(
     "--sensitivity",
-    cls=RenamedOption,
-    former=("--blame",),
+    cls=AliasedOption,
+    aliases=("--blame",),
     is_flag=True,
     help="Measure what the artifact gains when single layers are kept in float.",
 )
 @pair_option
 @timeout_option
-@common
+@common_options
 def command(
     session: CommandSession,
     models: tuple[str, ...],
@@ -63,67 +63,67 @@ def command(
         raise click.UsageError("expected one artifact or two models")
     with session.context(timeout) as context:
         reference, actual = models if len(models) == 2 else (None, models[0])
-        found = diff(context, reference, actual, samples, forced_pairs(pairs))
-        # Figures of other samples or another pairing are not what reports are about.
-        made = None if samples or pairs else layers_of_diff(context, reference, actual, found)
-        kept = None if made is None else str(keep(*made))
-        sensitivities = _sensitivities(context, actual) if sensitivity else ()
-    first = found.first
-    data = {**finite(asdict(found)), "first": None if first is None else first.reference, "kept": kept}
+        difference = diff(context, reference, actual, samples, parse_pairs(pairs))
+        # Reports show results for golden samples and automatic pairing only.
+        layers = None if samples or pairs else layers_of_diff(context, reference, actual, difference)
+        stored_path = None if layers is None else str(keep(*layers))
+        sensitivities = _measure_sensitivities(context, actual) if sensitivity else ()
+    first = difference.first
+    data = {**finite(asdict(difference)), "first": None if first is None else first.reference, "kept": stored_path}
     if sensitivity:
-        data["sensitivities"] = [asdict(item) for item in sensitivities]
-    stored_line = f"kept for reports in {kept}\n" if kept else ""
-    session.answer(
+        data["sensitivities"] = [asdict(layer) for layer in sensitivities]
+    stored_line = f"kept for reports in {stored_path}\n" if stored_path else ""
+    session.print_result(
         data,
         lambda: (
-            _text(found, session.color)
+            _render(difference, session.color)
             + stored_line
-            + (_sensitivity_text(sensitivities, session.color) if sensitivity else "")
+            + (_render_sensitivities(sensitivities, session.color) if sensitivity else "")
         ),
     )
     return 0
 
 
-def _sensitivities(context: Context, text: str) -> tuple[LayerSensitivity, ...]:
+def _measure_sensitivities(context: Context, path: str) -> tuple[LayerSensitivity, ...]:
     from edgekit.core.errors import InputError
     from edgekit.stages.tuning.tune import measure_sensitivity
     from edgekit.stages.validation.compare import artifact_of
 
-    artifact = artifact_of(Path(text))
+    artifact = artifact_of(Path(path))
     if artifact is None:
-        raise InputError(f"{text} is not an artifact; --sensitivity needs one, because it converts its source again")
+        raise InputError(f"{path} is not an artifact; --sensitivity needs one, because it converts its source again")
     return measure_sensitivity(context, artifact)
 
 
-def _sensitivity_text(sensitivities: Sequence[LayerSensitivity], color: bool) -> str:
+def _render_sensitivities(sensitivities: Sequence[LayerSensitivity], color: bool) -> str:
     from edgekit.reports.console import sensitivity_table
 
     return "\n" + sensitivity_table(sensitivities, 100.0, color)
 
 
-def _text(found: LayerwiseDiff, color: bool) -> str:
+def _render(difference: LayerwiseDiff, color: bool) -> str:
     from edgekit.reports.console import table
 
     rows = [
         (
-            item.reference if len(item.reference) <= _WIDTH else f"…{item.reference[1 - _WIDTH :]}",
-            "exact" if item.sqnr_db is None else f"{item.sqnr_db:.1f}",
-            f"{item.cosine:.5f}",
-            f"{item.max_abs_error:.2g}",
-            f"{item.reference_range[0]:.3g}..{item.reference_range[1]:.3g}",
-            f"{item.actual_range[0]:.3g}..{item.actual_range[1]:.3g}",
-            "<- diverges" if item is found.first else "",
+            tensor.reference if len(tensor.reference) <= _WIDTH else f"…{tensor.reference[1 - _WIDTH :]}",
+            "exact" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f}",
+            f"{tensor.cosine:.5f}",
+            f"{tensor.max_abs_error:.2g}",
+            f"{tensor.reference_range[0]:.3g}..{tensor.reference_range[1]:.3g}",
+            f"{tensor.actual_range[0]:.3g}..{tensor.actual_range[1]:.3g}",
+            "<- diverges" if tensor is difference.first else "",
         )
-        for item in found.tensors
+        for tensor in difference.tensors
     ]
     header = ("tensor", "SQNR dB", "cosine", "max err", "range", "its range", "")
     text = table(header, rows, left=1, color=color)
-    for side, names in (("the first", found.only_reference), ("the second", found.only_actual)):
+    for side, names in (("the first", difference.only_reference), ("the second", difference.only_actual)):
         if names:
             text += f"only in {side}: {', '.join(names)}\n"
-    if found.first is None:
+    if difference.first is None:
         return f"{text}no divergence: the SQNR drops by more than 10 dB at no tensor\n"
-    return f"{text}first divergence: {found.first.reference}\n"
+    return f"{text}first divergence: {difference.first.reference}\n"
 
 
 _WIDTH = 34

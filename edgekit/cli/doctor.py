@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli._common import CommandSession, common
+from edgekit.cli._common import CommandSession, common_options
 
 
 @click.command("doctor", short_help="Show installed and missing dependencies.")
-@common
+@common_options
 def command(session: CommandSession) -> int:
     """Show which packages and tools are installed, and what each missing one would add.
 
@@ -39,9 +39,9 @@ def command(session: CommandSession) -> int:
         for requirement in diagnosis.requirements
     ]
     absent_tools = [tool.package for tool in tools.ALL if tool.path() is None]
-    # One line of advice for each purpose: the packages of an extra are installed together.
+    # One line per purpose, because the packages of an extra are installed together.
     missing_by_purpose = {
-        requirement.purpose: [other for other in diagnosis.missing if other.purpose == requirement.purpose]
+        requirement.purpose: [candidate for candidate in diagnosis.missing if candidate.purpose == requirement.purpose]
         for requirement in diagnosis.missing
     }
     data = {
@@ -51,7 +51,9 @@ def command(session: CommandSession) -> int:
         "cpus": list(host_machine.available_cpus()),
         "packages": packages,
         "missing_tools": absent_tools,
-        "missing_extras": {item.extra: item.purpose for item in diagnosis.missing if item.extra},
+        "missing_extras": {
+            requirement.extra: requirement.purpose for requirement in diagnosis.missing if requirement.extra
+        },
         "broken_plugins": list(diagnosis.broken_plugins),
     }
     rows = [
@@ -65,7 +67,7 @@ def command(session: CommandSession) -> int:
     if absent_tools:
         advice.append(f"missing: the emulated tier; install with: apt-get install {' '.join(absent_tools)}\n")
     advice += [f"broken: {sentence}\n" for sentence in diagnosis.broken_plugins]
-    session.answer(
+    session.print_result(
         data,
         lambda: "".join(
             [

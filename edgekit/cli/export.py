@@ -11,12 +11,12 @@ from edgekit.cli._common import (
     ArtifactFilter,
     CommandSession,
     artifact_data,
-    common,
+    common_options,
     failures,
-    own_model,
-    own_model_options,
     selection_options,
     timeout_option,
+    user_model,
+    user_model_options,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @click.command("export", short_help="Convert models to edge formats.")
 @selection_options
-@own_model_options
+@user_model_options
 @click.option(
     "--layout", type=click.Choice(["NCHW", "NHWC"]), help="Layout of image inputs and outputs in the artifact."
 )
@@ -48,9 +48,14 @@ if TYPE_CHECKING:
 @click.option("--emit", type=click.Choice(["c"]), help="Also write TFLite artifacts as C files for microcontrollers.")
 @click.option("--explain", is_flag=True, help="Print the conversion routes and convert nothing.")
 @timeout_option
-@common
+@common_options
 def command(
-    session: CommandSession, choice: ArtifactFilter, route: str | None, explain: bool, timeout: float, **options: Any
+    session: CommandSession,
+    artifact_filter: ArtifactFilter,
+    route: str | None,
+    explain: bool,
+    timeout: float,
+    **options: Any,
 ) -> int:
     """Convert models to edge formats; without a MODEL, all reference models. Untrained models are trained first.
 
@@ -77,11 +82,11 @@ def command(
     from edgekit.stages.conversion.sbom import write_sbom
 
     request = export_request(
-        choice.names,
-        framework=choice.framework,
-        targets=choice.targets,
-        precision=choice.precision,
-        model_options=own_model(options),
+        artifact_filter.names,
+        framework=artifact_filter.framework,
+        targets=artifact_filter.targets,
+        precision=artifact_filter.precision,
+        model_options=user_model(options),
         calibration_samples=options["calibration_samples"],
         layout=options["layout"],
         options={key: options[key] for key in ("opset", "ir_version") if options[key] is not None},
@@ -91,37 +96,39 @@ def command(
     with session.context(timeout) as context:
         plans = plan_exports(context, request)
         if options["emit"]:
-            check_targets(item.variant.target for item in plans)
+            check_targets(plan.variant.target for plan in plans)
         if explain:
-            return _explain(session, plans)
-        made = export(context, plans, request.settings)
-        bills = [write_sbom(item) for item in made] if options["sbom"] else []
-        sources = emit_beside(context, made) if options["emit"] and made else ()
+            return _print_routes(session, plans)
+        artifacts = export(context, plans, request.settings)
+        sbom_paths = [write_sbom(artifact) for artifact in artifacts] if options["sbom"] else []
+        c_files = emit_beside(context, artifacts) if options["emit"] and artifacts else ()
         code = context.exit_code
-    session.answer(
+    session.print_result(
         {
-            "artifacts": [artifact_data(item) for item in made],
+            "artifacts": [artifact_data(artifact) for artifact in artifacts],
             "failures": failures(context),
-            **({"sboms": [str(path) for path in bills]} if options["sbom"] else {}),
-            **({"c": [str(path) for path in sources]} if options["emit"] else {}),
+            **({"sboms": [str(path) for path in sbom_paths]} if options["sbom"] else {}),
+            **({"c": [str(path) for path in c_files]} if options["emit"] else {}),
         },
-        "".join(f"{folder}\n" for folder in (*(item.folder for item in made), *sources)),
+        "".join(f"{folder}\n" for folder in (*(artifact.folder for artifact in artifacts), *c_files)),
     )
     return code
 
 
-def _explain(session: CommandSession, plans: Sequence[ExportPlan]) -> int:
+def _print_routes(session: CommandSession, plans: Sequence[ExportPlan]) -> int:
     from edgekit.reports.console import table
 
     data = [
         {
-            "model": item.model,
-            "kind": item.kind,
-            "variant": str(item.variant),
-            "routes": [list(route.steps) for route in item.routes],
+            "model": plan.model,
+            "kind": plan.kind,
+            "variant": str(plan.variant),
+            "routes": [list(route.steps) for route in plan.routes],
         }
-        for item in plans
+        for plan in plans
     ]
-    rows = [(f"{item.model}/{item.kind}", str(item.variant), "; else ".join(map(str, item.routes))) for item in plans]
-    session.answer({"plans": data}, lambda: table(("source", "variant", "route"), rows, left=3, color=session.color))
+    rows = [(f"{plan.model}/{plan.kind}", str(plan.variant), "; else ".join(map(str, plan.routes))) for plan in plans]
+    session.print_result(
+        {"plans": data}, lambda: table(("source", "variant", "route"), rows, left=3, color=session.color)
+    )
     return 0

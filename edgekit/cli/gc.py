@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli._common import CommandSession, common, plan_of, waiting
+from edgekit.cli._common import CommandSession, common_options, load_plan, print_waiting
 
 
 @click.command("gc", short_help="Remove files that edgekit.toml no longer needs.")
 @click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
-@common
+@common_options
 def command(session: CommandSession, dry_run: bool) -> int:
     """Remove files that `edgekit run` wrote and that no step of the current edgekit.toml needs.
 
@@ -28,9 +28,9 @@ def command(session: CommandSession, dry_run: bool) -> int:
     project = session.project
     records = StepRecords(project.build)
     digests = records.digests(project.root)
-    planned, _ = plan_of(session, digests, records.plan_file)
-    with records.locked(waiting):
-        garbage = find(project, planned.graph, records, digests)
+    plan, _ = load_plan(session, digests, records.plan_file)
+    with records.locked(print_waiting):
+        garbage = find(project, plan.graph, records, digests)
         if not dry_run:
             remove(project, garbage, records)
     data = {
@@ -43,5 +43,5 @@ def command(session: CommandSession, dry_run: bool) -> int:
     lines += [f"kept     {path}: modified since it was written\n" for path in garbage.changed]
     verb = "would be freed" if dry_run else "freed"
     lines.append(f"{len(garbage.files)} files, {format_bytes(garbage.size_bytes)} {verb}\n")
-    session.answer(data, "".join(lines))
+    session.print_result(data, "".join(lines))
     return 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli._common import CommandSession, common
+from edgekit.cli._common import CommandSession, common_options
 
 
 @click.command("init", short_help="Write an edgekit.toml for the models in a folder.")
 @click.option("--force", is_flag=True, help="Replace an existing edgekit.toml.")
-@common
+@common_options
 def command(session: CommandSession, force: bool) -> int:
     """Write a commented edgekit.toml for the models in the project folder: files, and Python code that builds a model.
 
@@ -28,9 +28,9 @@ def command(session: CommandSession, force: bool) -> int:
     path = session.project.root / PROJECT_FILE
     if path.exists() and not force:
         raise InputError(f"{path} already exists; use --force to replace it")
-    found = find_models(session.project)
-    write_text(path, render_config(found))
-    names = [item.path for item in found]
+    models = find_models(session.project)
+    write_text(path, render_config(models))
+    names = [model.path for model in models]
     purpose = f"for {', '.join(names)}" if names else "for a reference model, because this folder contains no model"
-    session.answer({"written": str(path), "models": names}, f"{path}: {purpose}; run it with: edgekit run\n")
+    session.print_result({"written": str(path), "models": names}, f"{path}: {purpose}; run it with: edgekit run\n")
     return 0

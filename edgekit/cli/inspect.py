@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import CommandSession, common
+from edgekit.cli._common import CommandSession, common_options
 
 if TYPE_CHECKING:
     from edgekit.core.values.specs import TensorSpec
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("inspect", short_help="Show the contents of an artifact or a model file.")
 @click.argument("path", type=click.Path(path_type=Path))
-@common
+@common_options
 def command(session: CommandSession, path: Path) -> int:
     """Show the contents of an artifact folder, or of a .tflite, .onnx, .pt or .ptl file.
 
@@ -33,51 +33,54 @@ def command(session: CommandSession, path: Path) -> int:
     from edgekit.cli._common import artifact_data
     from edgekit.stages.conversion.inspect import inspect
 
-    found = path if path.is_absolute() or path.exists() else session.root / path
+    model_path = path if path.is_absolute() or path.exists() else session.root / path
     with session.context() as context:
-        inspection = inspect(context, found)
+        inspection = inspect(context, model_path)
     data = {
         "file": str(inspection.path),
         "size_bytes": inspection.size_bytes,
         "description": {**asdict(inspection.description), "signature": asdict(inspection.signature)},
         "artifact": None if inspection.artifact is None else artifact_data(inspection.artifact),
     }
-    session.answer(data, lambda: _text(inspection, session.color))
+    session.print_result(data, lambda: _render(inspection, session.color))
     return 0
 
 
-def _text(inspection: Inspection, color: bool) -> str:
+def _render(inspection: Inspection, color: bool) -> str:
     from edgekit.core.units import format_bytes, format_count
     from edgekit.reports.console import table
 
-    found = inspection.description
+    description = inspection.description
     unknown = "unknown"
     facts = [
         ("file", str(inspection.path)),
-        ("format", found.format),
+        ("format", description.format),
         ("size", format_bytes(inspection.size_bytes)),
-        ("parameters", f"{found.parameters:,} in {format_bytes(found.weight_bytes)}"),
-        ("multiply-accumulates", unknown if found.macs is None else f"{found.macs:,} ({format_count(found.macs)})"),
-        ("tensors", f"{found.tensors}, {found.quantized_tensors} quantized"),
+        ("parameters", f"{description.parameters:,} in {format_bytes(description.weight_bytes)}"),
+        (
+            "multiply-accumulates",
+            unknown if description.macs is None else f"{description.macs:,} ({format_count(description.macs)})",
+        ),
+        ("tensors", f"{description.tensors}, {description.quantized_tensors} quantized"),
         (
             "activations",
-            unknown if found.activation_bytes is None else f"{format_bytes(found.activation_bytes)} in all",
+            unknown if description.activation_bytes is None else f"{format_bytes(description.activation_bytes)} in all",
         ),
-        *((f"input {spec.name}", _tensor(spec)) for spec in inspection.signature.inputs),
-        *((f"output {spec.name}", _tensor(spec)) for spec in inspection.signature.outputs),
-        *((key, value) for key, value in found.metadata.items() if value),
+        *((f"input {spec.name}", _format_tensor(spec)) for spec in inspection.signature.inputs),
+        *((f"output {spec.name}", _format_tensor(spec)) for spec in inspection.signature.outputs),
+        *((key, value) for key, value in description.metadata.items() if value),
     ]
     if inspection.artifact is not None:
         manifest = inspection.artifact.manifest
         facts.append(("route", " -> ".join(manifest.route)))
         facts += [("note", note) for note in manifest.notes]
     width = max(len(name) for name, _ in facts)
-    ops = [(op.name, str(op.count), "" if op.macs is None else f"{op.macs:,}") for op in found.ops]
+    ops = [(op.name, str(op.count), "" if op.macs is None else f"{op.macs:,}") for op in description.ops]
     lines = "".join(f"{name:<{width}}  {value}\n" for name, value in facts)
     return lines + table(("operator", "count", "multiply-accumulates"), ops, left=1, color=color)
 
 
-def _tensor(spec: TensorSpec) -> str:
+def _format_tensor(spec: TensorSpec) -> str:
     shape = "x".join(str(dim) for dim in spec.shape) or "scalar"
     parts = [shape, spec.dtype, *([spec.layout] if spec.layout else [])]
     if spec.quantization is not None:

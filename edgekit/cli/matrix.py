@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import CommandSession, common, complete, failures, timeout_option
+from edgekit.cli._common import CommandSession, common_options, complete, failures, timeout_option
 
 if TYPE_CHECKING:
     from edgekit.stages.validation.matrix import Cell
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("matrix", short_help="Convert and validate every source in every variant.")
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete("model"))
 @timeout_option
-@common
+@common_options
 def command(session: CommandSession, models: tuple[str, ...], timeout: float) -> int:
     """Convert every source of the models to every variant, validate each artifact and print a table.
 
@@ -35,17 +35,17 @@ def command(session: CommandSession, models: tuple[str, ...], timeout: float) ->
     from edgekit.stages.validation.matrix import matrix
 
     with session.context(timeout) as context:
-        found = model_refs.resolve(context, models, None, model_refs.UserModelOptions())
-        cells = matrix(context, found, ExportSettings())
+        groups = model_refs.resolve(context, models, None, model_refs.UserModelOptions())
+        cells = matrix(context, groups, ExportSettings())
     data = {
         "cells": [{**asdict(cell), "variant": str(cell.variant)} for cell in cells],
         "failures": failures(context),
     }
-    session.answer(data, lambda: _text(cells, session.color))
+    session.print_result(data, lambda: _render(cells, session.color))
     return max(context.exit_code, 1 if any(cell.state == "unequal" for cell in cells) else 0)
 
 
-def _text(cells: tuple[Cell, ...], color: bool) -> str:
+def _render(cells: tuple[Cell, ...], color: bool) -> str:
     from edgekit.core.units import format_bytes
     from edgekit.reports.console import table
 

@@ -11,7 +11,7 @@ import click
 from edgekit.cli._common import (
     ArtifactFilter,
     CommandSession,
-    common,
+    common_options,
     complete,
     failures,
     selection_options,
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     "--npu", metavar="NAME", help="Also compile for this Arm Ethos-U, such as ethos-u55-128, and print estimates."
 )
 @timeout_option
-@common
+@common_options
 def command(
     session: CommandSession,
-    choice: ArtifactFilter,
+    artifact_filter: ArtifactFilter,
     device: str | None,
     folder: Path | None,
     npu: str | None,
@@ -71,122 +71,122 @@ def command(
 
     with session.context(timeout) as context:
         profile = None if device is None else device_of(context, device)
-        chosen = artifacts(context, Selection(*choice))
-        compiled = () if npu is None else on_npu(context, chosen, npu)
-        done = micro(context, chosen, profile)
-        written = [] if folder is None else [emit_c(item, folder / c_name(item.artifact)) for item in done]
+        selected = artifacts(context, Selection(*artifact_filter))
+        npu_fits = () if npu is None else on_npu(context, selected, npu)
+        fits = micro(context, selected, profile)
+        written = [] if folder is None else [emit_c(fit, folder / c_name(fit.artifact)) for fit in fits]
     data = {
-        "artifacts": [item.data() for item in done],
+        "artifacts": [fit.data() for fit in fits],
         "written": list(map(str, written)),
-        "npu": [{**asdict(item), "on_npu": item.on_npu} for item in compiled],
+        "npu": [{**asdict(fit), "on_npu": fit.on_npu} for fit in npu_fits],
         "failures": failures(context),
     }
     header = ("model", "variant", "arena", "model", "code", "latency", "max err", "verdict")
-    text = table(header, list(_rows(done)), left=2, color=session.color)
-    text += _fitted(done) + _counted(done)
-    text += "".join((*_lives(done), *_code(done))) if session.verbosity > 0 else ""
-    text += _npu_table(compiled, session) if compiled else ""
+    text = table(header, list(_table_rows(fits)), left=2, color=session.color)
+    text += _latency_notes(fits) + _code_notes(fits)
+    text += "".join((*_lifetime_lines(fits), *_code_lines(fits))) if session.verbosity > 0 else ""
+    text += _render_npu(npu_fits, session) if npu_fits else ""
     text += "".join(f"{path}\n" for path in written)
-    session.answer(data, text)
-    return max(context.exit_code, 0 if all(item.passed for item in done) else 1)
+    session.print_result(data, text)
+    return max(context.exit_code, 0 if all(fit.passed for fit in fits) else 1)
 
 
-def _rows(done: Sequence[MicroFit]) -> Iterator[tuple[str, ...]]:
+def _table_rows(fits: Sequence[MicroFit]) -> Iterator[tuple[str, ...]]:
     from edgekit.core.numerics.output_comparison import format_figure
     from edgekit.core.units import format_bytes
 
-    for item in done:
-        manifest = item.artifact.manifest
-        errors = [value for found in item.comparisons if (value := found.value("max_abs_error")) is not None]
-        verdict = "; ".join(item.problems) or ("runs" if item.passed else "NOT EQUIVALENT")
-        sizes = (item.arena.total_bytes, item.flash_bytes)
+    for fit in fits:
+        manifest = fit.artifact.manifest
+        errors = [value for comparison in fit.comparisons if (value := comparison.value("max_abs_error")) is not None]
+        verdict = "; ".join(fit.problems) or ("runs" if fit.passed else "NOT EQUIVALENT")
+        sizes = (fit.arena.total_bytes, fit.flash_bytes)
         error = format_figure(max(errors)) if errors else ""
         yield (
             f"{manifest.model}/{manifest.source['kind']}",
             str(manifest.variant),
             *map(format_bytes, sizes),
-            "" if item.code is None else f"~{format_bytes(item.code.code_bytes)}",
-            _latency(item),
+            "" if fit.code is None else f"~{format_bytes(fit.code.code_bytes)}",
+            _format_latency(fit),
             error,
             verdict,
         )
 
 
-def _latency(item: MicroFit) -> str:
-    """With its interval; where no timings of the device are published, it says so."""
+def _format_latency(fit: MicroFit) -> str:
+    """Return the latency with its interval, or "uncalibrated" for a device without published timings."""
     from edgekit.core.units import format_ms
 
-    if item.latency is None:
-        return "" if item.device is None else "uncalibrated"
-    width = item.latency.high_ms / item.latency.latency_ms - 1
-    return f"{format_ms(item.latency.latency_ms)} +-{100 * width:.0f} %"
+    if fit.latency is None:
+        return "" if fit.device is None else "uncalibrated"
+    width = fit.latency.high_ms / fit.latency.latency_ms - 1
+    return f"{format_ms(fit.latency.latency_ms)} +-{100 * width:.0f} %"
 
 
-def _fitted(done: Sequence[MicroFit]) -> str:
-    """What the latencies rest on."""
-    found = {item.latency.text: None for item in done if item.latency is not None}
-    return "".join(f"latency: analytic, {text}\n" for text in found)
+def _latency_notes(fits: Sequence[MicroFit]) -> str:
+    """Return one line for each origin of the latencies."""
+    texts = {fit.latency.text: None for fit in fits if fit.latency is not None}
+    return "".join(f"latency: analytic, {text}\n" for text in texts)
 
 
-def _counted(done: Sequence[MicroFit]) -> str:
-    """What the sizes of code rest on, and which operators are not in them."""
-    found = [item.code for item in done if item.code is not None]
-    missing = dict.fromkeys(name for code in found for name in code.missing)
-    without = f"; without {', '.join(missing)}, of which it has no code" if missing else ""
-    return f"code: estimated {found[0].text}{without}\n" if found else ""
+def _code_notes(fits: Sequence[MicroFit]) -> str:
+    """Return one line with the origin of the code sizes and the operators that they do not include."""
+    code_sizes = [fit.code for fit in fits if fit.code is not None]
+    missing = dict.fromkeys(name for code in code_sizes for name in code.missing)
+    without = f"; not included, because their code is unknown: {', '.join(missing)}" if missing else ""
+    return f"code: estimated {code_sizes[0].text}{without}\n" if code_sizes else ""
 
 
-def _code(done: Sequence[MicroFit]) -> Iterator[str]:
-    """What the interpreter takes, and what each operator adds to it alone; what several share is in each of them."""
+def _code_lines(fits: Sequence[MicroFit]) -> Iterator[str]:
+    """Yield the code sizes of the interpreter and of each operator; shared code counts for every operator."""
     from edgekit.core.units import format_bytes
 
-    for item in done:
-        if item.code is not None:
-            rows = [("interpreter", item.code.interpreter_bytes), *item.code.operators]
-            between = f"{format_bytes(item.code.low_bytes)} to {format_bytes(item.code.high_bytes)}"
-            yield f"\n{item.artifact.label}, code {between} of flash, by operator alone\n"
+    for fit in fits:
+        if fit.code is not None:
+            rows = [("interpreter", fit.code.interpreter_bytes), *fit.code.operators]
+            size_range = f"{format_bytes(fit.code.low_bytes)} to {format_bytes(fit.code.high_bytes)}"
+            yield f"\n{fit.artifact.label}, code: {size_range} of flash; each operator by itself:\n"
             yield from (f"  {name:<32} {format_bytes(size):>8}\n" for name, size in rows)
 
 
-def _npu_table(compiled: Sequence[NpuFit], session: CommandSession) -> str:
-    """What Vela estimates; with -v, each layer's cycles."""
+def _render_npu(npu_fits: Sequence[NpuFit], session: CommandSession) -> str:
+    """Return the table of Vela's estimates; with --verbose, also the cycles of each layer."""
     from edgekit.core.units import format_bytes
     from edgekit.reports.console import table
 
     rows = [
         (
-            item.artifact,
-            f"{item.cycles:,}",
-            f"{item.latency_ms:.3g} ms at {item.clock_mhz:g} MHz",
-            format_bytes(item.sram_bytes),
-            format_bytes(item.flash_bytes),
-            f"{item.on_npu:.0%}",
+            fit.artifact,
+            f"{fit.cycles:,}",
+            f"{fit.latency_ms:.3g} ms at {fit.clock_mhz:g} MHz",
+            format_bytes(fit.sram_bytes),
+            format_bytes(fit.flash_bytes),
+            f"{fit.on_npu:.0%}",
         )
-        for item in compiled
+        for fit in npu_fits
     ]
-    header = (f"{compiled[0].accelerator}, by Vela's estimate", "cycles", "latency", "SRAM", "flash", "on the NPU")
+    header = (f"{npu_fits[0].accelerator}, estimated by Vela", "cycles", "latency", "SRAM", "flash", "on the NPU")
     text = "\n" + table(header, rows, left=1, color=session.color)
     if session.verbosity > 0:
         layers = [
-            (item.artifact, layer.operator, "NPU" if layer.on_npu else "CPU", f"{layer.cycles:,}", layer.name[-40:])
-            for item in compiled
-            for layer in item.layers
+            (fit.artifact, layer.operator, "NPU" if layer.on_npu else "CPU", f"{layer.cycles:,}", layer.name[-40:])
+            for fit in npu_fits
+            for layer in fit.layers
             if layer.cycles
         ]
         text += "\n" + table(("model", "operator", "on", "cycles", "name"), layers, left=3, color=session.color)
     return text
 
 
-def _lives(done: Sequence[MicroFit]) -> Iterator[str]:
-    """Each tensor's bar along the operators; the tensors at the peak are marked."""
+def _lifetime_lines(fits: Sequence[MicroFit]) -> Iterator[str]:
+    """Yield the lifetime of each tensor as a bar over the operators, with the tensors at the peak marked."""
     from edgekit.core.records.memory_plan import render_timeline
     from edgekit.core.units import format_bytes
 
-    for item in done:
-        yield f"\n{item.artifact.label}: tensors from the first operator to the last, * those alive at the peak\n"
-        for life, bar in zip(item.tensor_lifetimes, render_timeline(item.tensor_lifetimes), strict=True):
-            mark = "*" if life in item.peak.tensors else " "
-            yield f"{mark} {bar} {format_bytes(life.size_bytes):>9}  {life.name[-50:]}\n"
-        head, tail = format_bytes(item.arena.head_bytes), format_bytes(item.arena.tail_bytes)
-        yield f"  the arena: {head} of tensors at its head, {tail} of what describes them at its tail\n"
-        yield f"  at the peak {format_bytes(item.peak.size_bytes)} are alive, in operator {item.peak.operator}\n"
+    for fit in fits:
+        yield f"\n{fit.artifact.label}: lifetimes of tensors over the operators; * alive at the peak\n"
+        for lifetime, bar in zip(fit.tensor_lifetimes, render_timeline(fit.tensor_lifetimes), strict=True):
+            mark = "*" if lifetime in fit.peak.tensors else " "
+            yield f"{mark} {bar} {format_bytes(lifetime.size_bytes):>9}  {lifetime.name[-50:]}\n"
+        head, tail = format_bytes(fit.arena.head_bytes), format_bytes(fit.arena.tail_bytes)
+        yield f"  arena: {head} of tensors at its head, {tail} of metadata at its tail\n"
+        yield f"  peak: {format_bytes(fit.peak.size_bytes)} of live tensors, in operator {fit.peak.operator}\n"

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import CommandSession, common, complete
+from edgekit.cli._common import CommandSession, common_options, complete
 
 if TYPE_CHECKING:
     from edgekit.config.card import Card
 
 
 @click.group("models", invoke_without_command=True)
-@common
+@common_options
 def command(session: CommandSession) -> int:
     """List the reference models.
 
@@ -30,33 +30,33 @@ def command(session: CommandSession) -> int:
     data, rows = [], []
     for name, folder in session.project.models().items():
         spec = load_model_spec(folder)
-        trained = _trained(session, name)
+        trained = _training_results(session, name)
         shape = "x".join(map(str, spec.input.shape))
         data.append({"name": name, "title": spec.title, "task": spec.task, "folder": str(folder), "trained": trained})
-        figures = ", ".join(f"{kind} {item['metric_text']}" for kind, item in trained.items()) or "no"
+        figures = ", ".join(f"{kind} {result['metric_text']}" for kind, result in trained.items()) or "no"
         rows.append((name, spec.title, spec.task, shape, figures))
     header = ("model", "title", "task", "input", "trained")
-    session.answer({"models": data}, lambda: table(header, rows, left=5, color=session.color))
+    session.print_result({"models": data}, lambda: table(header, rows, left=5, color=session.color))
     return 0
 
 
-def _trained(session: CommandSession, name: str) -> dict[str, dict[str, object]]:
+def _training_results(session: CommandSession, name: str) -> dict[str, dict[str, object]]:
     from edgekit.core.numerics.metrics import format_metric
     from edgekit.core.records.source import load_source
     from edgekit.stages.context import FRAMEWORKS
 
-    found: dict[str, dict[str, object]] = {}
+    results: dict[str, dict[str, object]] = {}
     for kind in FRAMEWORKS:
         if session.project.is_trained(name, kind):
             source = load_source(session.project.source_folder(name, kind))
             text = f"{source.metric} {format_metric(source.metric, source.metric_value)}"
-            found[kind] = {"metric": source.metric, "value": source.metric_value, "metric_text": text}
-    return found
+            results[kind] = {"metric": source.metric, "value": source.metric_value, "metric_text": text}
+    return results
 
 
 @command.command("show", short_help="Show a reference model.")
 @click.argument("name", shell_complete=complete("model"))
-@common
+@common_options
 def show(session: CommandSession, name: str) -> int:
     """Show the settings of a model and the results of its training.
 
@@ -66,8 +66,8 @@ def show(session: CommandSession, name: str) -> int:
     """
     from edgekit.reports._shared.model_card import console
 
-    card = _card(session, name)
-    session.answer(card.to_dict(), lambda: console(card))
+    card = _load_card(session, name)
+    session.print_result(card.to_dict(), lambda: console(card))
     return 0
 
 
@@ -76,7 +76,7 @@ def show(session: CommandSession, name: str) -> int:
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the card to this file instead of stdout."
 )
-@common
+@common_options
 def card_command(session: CommandSession, name: str, output: Path | None) -> int:
     """Print the model card: purpose, training data, training settings and results in both frameworks.
 
@@ -88,16 +88,16 @@ def card_command(session: CommandSession, name: str, output: Path | None) -> int
     from edgekit.core.environment.atomic_files import to_json, write_text
     from edgekit.reports._shared.model_card import markdown
 
-    card = _card(session, name)
+    card = _load_card(session, name)
     if output is None:
-        session.answer(card.to_dict(), lambda: markdown(card))
+        session.print_result(card.to_dict(), lambda: markdown(card))
     else:
         write_text(output, to_json(card.to_dict()) if session.as_json else markdown(card))
-        session.answer({"card": str(output)}, f"{output}\n")
+        session.print_result({"card": str(output)}, f"{output}\n")
     return 0
 
 
-def _card(session: CommandSession, name: str) -> Card:
+def _load_card(session: CommandSession, name: str) -> Card:
     from edgekit.stages.gates.model_card import card
 
     with session.context() as context:

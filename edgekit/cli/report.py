@@ -10,11 +10,11 @@ import click
 from edgekit.cli._common import (
     ArtifactFilter,
     CommandSession,
-    Mlflow,
-    common,
+    MlflowOptions,
+    common_options,
     complete,
     mlflow_options,
-    rendered,
+    render_report,
     selection_options,
 )
 
@@ -29,7 +29,7 @@ DEFAULT_FORMAT = "console"
 
 
 class ReportFormatOption(click.Option):
-    """An option whose help lists the installed report formats."""
+    """Option whose help lists the installed report formats."""
 
     # Read when the help is shown, not at import: listing third-party formats reads a file of every distribution.
     @property
@@ -64,22 +64,22 @@ class ReportFormatOption(click.Option):
 )
 @click.option(
     "--compare",
-    "compared",
+    "report_files",
     type=click.Path(path_type=Path),
     nargs=2,
     metavar="OLD NEW",
     help="Show only the differences between two JSON reports.",
 )
 @mlflow_options
-@common
+@common_options
 def command(
     session: CommandSession,
-    choice: ArtifactFilter,
+    artifact_filter: ArtifactFilter,
     format_name: str | None,
     output: Path | None,
     baseline: Path | None,
-    compared: tuple[Path, Path] | None,
-    mlflow: Mlflow,
+    report_files: tuple[Path, Path] | None,
+    mlflow: MlflowOptions,
 ) -> int:
     """Show the results of all stages for the artifacts in build/.
 
@@ -105,70 +105,70 @@ def command(
     report_format = REPORTS.load(name)
     color = session.color and output is None
     tracking = mlflow.tracking(session)
-    if compared:
-        text, code = _compared(report_format, choice, baseline, compared, color, tracking)
+    if report_files:
+        text, code = _compare(report_format, artifact_filter, baseline, report_files, color, tracking)
     else:
-        text, code = _gathered(session, report_format, choice, baseline, color, tracking)
+        text, code = _gather(session, report_format, artifact_filter, baseline, color, tracking)
     if output is None:
         click.echo(text, nl=False)
     else:
         write_text(output, text)
-        session.answer({"report": str(output), "format": name}, f"{output}\n")
+        session.print_result({"report": str(output), "format": name}, f"{output}\n")
     return code
 
 
-def _gathered(
+def _gather(
     session: CommandSession,
     report_format: ReportFormat,
-    choice: ArtifactFilter,
+    artifact_filter: ArtifactFilter,
     baseline: Path | None,
     color: bool,
     tracking: Tracking | None,
 ) -> tuple[str, int]:
-    """The report on build/, and the exit code."""
+    """Return the rendered report on build/ and the exit code."""
     from edgekit.core.records.report import load_report
     from edgekit.stages.gates.gather_report import gather
     from edgekit.stages.gates.regressions import compare_with_baseline
     from edgekit.stages.selection import Selection, artifacts
 
-    before = load_report(baseline) if baseline else None
-    selection = Selection(*choice)
+    baseline_report = load_report(baseline) if baseline else None
+    selection = Selection(*artifact_filter)
     with session.context() as context:
         report = gather(context, artifacts(context, selection))
         if tracking is not None:
             _track(context, report, tracking)
-    if before is not None:
-        report = compare_with_baseline(report, before, str(baseline), selection)
+    if baseline_report is not None:
+        report = compare_with_baseline(report, baseline_report, str(baseline), selection)
     return report_format.render(report, color=color), context.exit_code
 
 
 def _track(context: Context, report: Report, tracking: Tracking) -> None:
-    """Its failure is told and sets the exit code; the report is printed all the same."""
+    """Log the report to MLflow; a failure is printed and sets the exit code, but does not stop the command."""
     from edgekit.stages.tracking.settings import STEP_NAME
     from edgekit.stages.tracking.track import track
 
-    context.attempt(STEP_NAME, lambda: track(context, report, tracking, rendered), lambda tracked: tracked.summary)
+    context.attempt(STEP_NAME, lambda: track(context, report, tracking, render_report), lambda tracked: tracked.summary)
 
 
-def _compared(
+def _compare(
     report_format: ReportFormat,
-    choice: ArtifactFilter,
+    artifact_filter: ArtifactFilter,
     baseline: Path | None,
-    compared: tuple[Path, Path],
+    report_files: tuple[Path, Path],
     color: bool,
     tracking: Tracking | None,
 ) -> tuple[str, int]:
-    """What two reports differ in, and the exit code: a report is no gate."""
+    """Return the rendered differences of two reports and the exit code, which is 0 whatever has changed."""
     from edgekit.core.errors import InputError
     from edgekit.core.records.regressions import RegressionThresholds
     from edgekit.core.records.report import load_report
     from edgekit.stages.gates.regressions import compare_reports
 
-    if any(choice) or baseline or tracking:
+    if any(artifact_filter) or baseline or tracking:
         raise InputError(
             "--compare reads two files and cannot be combined with --baseline, --mlflow, models, --framework, --target"
             " or --precision"
         )
-    old, new = (load_report(path) for path in compared)
-    changes = compare_reports(old, new, (str(compared[0]), str(compared[1])), RegressionThresholds())
+    old, new = (load_report(path) for path in report_files)
+    changes = compare_reports(old, new, (str(report_files[0]), str(report_files[1])), RegressionThresholds())
     return report_format.render_changes(changes, color=color), 0

@@ -10,13 +10,13 @@ import click
 
 from edgekit.cli._common import (
     CommandSession,
-    Mlflow,
-    common,
+    MlflowOptions,
+    common_options,
+    load_plan,
     mlflow_options,
-    plan_of,
-    rendered,
+    print_waiting,
+    render_report,
     timeout_option,
-    waiting,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of edgekit.toml.")
 @mlflow_options
 @timeout_option
-@common
+@common_options
 def command(
     session: CommandSession,
     steps: tuple[str, ...],
@@ -56,7 +56,7 @@ def command(
     store: str | None,
     emit_makefile: bool,
     schema: bool,
-    mlflow: Mlflow,
+    mlflow: MlflowOptions,
     timeout: float,
 ) -> int:
     """Run the pipeline of edgekit.toml: train, export, validate, bench, check, report; without a STEP, all steps.
@@ -85,30 +85,30 @@ def command(
     if store and not dask:
         raise click.UsageError("--store needs --dask")
     if schema:
-        from edgekit.config.project import schema as made
+        from edgekit.config.project import schema as project_schema
 
-        click.echo(json.dumps(made(), indent=2))
+        click.echo(json.dumps(project_schema(), indent=2))
         return 0
-    book = _book(session)
-    planned, kept = plan_of(session, book.digests, book.records.plan_file)
+    run_state = _open_run_state(session)
+    plan, is_cached = load_plan(session, run_state.digests, run_state.records.plan_file)
     if emit_makefile:
         from edgekit.core.build.makefile_export import makefile
 
-        click.echo(makefile(planned.graph, session.project.root, "edgekit.toml"), nl=False)
+        click.echo(makefile(plan.graph, session.project.root, "edgekit.toml"), nl=False)
         return 0
-    chosen = _tracked(planned.graph.needed(steps), mlflow.tracking(session))
+    graph = _with_tracking(plan.graph.needed(steps), mlflow.tracking(session))
     if dry_run:
-        return _dry_run(session, chosen, book, force)
-    with book.records.locked(waiting):
-        if not kept:
-            _keep(session, planned, book)
-        ran = _execute(session, chosen, book, _RunFlags(force, jobs, timeout, dask, store or ""))
-    _answer(session, ran, explain)
-    return ran.exit_code
+        return _dry_run(session, graph, run_state, force)
+    with run_state.records.locked(print_waiting):
+        if not is_cached:
+            _save_plan(session, plan, run_state)
+        result = _execute(session, graph, run_state, _RunFlags(force, jobs, timeout, dask, store or ""))
+    _print_run(session, result, explain)
+    return result.exit_code
 
 
-def _tracked(graph: Graph, tracking: Tracking | None) -> Graph:
-    """With a last step that logs into MLflow, where it was asked for."""
+def _with_tracking(graph: Graph, tracking: Tracking | None) -> Graph:
+    """Add a last step that logs to MLflow, unless `tracking` is None."""
     if tracking is None:
         return graph
     from edgekit.stages.tracking.settings import with_tracking
@@ -116,7 +116,7 @@ def _tracked(graph: Graph, tracking: Tracking | None) -> Graph:
     return with_tracking(graph, tracking)
 
 
-def _book(session: CommandSession) -> RunState:
+def _open_run_state(session: CommandSession) -> RunState:
     from edgekit.core.build.run_state import RunState
     from edgekit.core.build.step_records import StepRecords
 
@@ -124,16 +124,24 @@ def _book(session: CommandSession) -> RunState:
     return RunState(records, records.digests(session.project.root))
 
 
-def _keep(session: CommandSession, planned: CachedPlan, book: RunState) -> None:
-    from edgekit.core.build import plan_cache as plans
+def _save_plan(session: CommandSession, plan: CachedPlan, run_state: RunState) -> None:
+    from edgekit.core.build import plan_cache
     from edgekit.devices.host_machine import description
 
-    plans.save(book.records.plan_file, planned, session.project.root, book.digests, description())
+    plan_cache.save(run_state.records.plan_file, plan, session.project.root, run_state.digests, description())
 
 
 @dataclass(frozen=True)
 class _RunFlags:
-    """What the options say of how to carry it out."""
+    """Options of a run.
+
+    Attributes:
+        forced: Whether steps run even if they are up to date.
+        jobs: Maximum number of parallel steps; None derives it from cores and memory.
+        timeout_s: Time limit of one step, in seconds.
+        dask: Address of a Dask scheduler; None runs all steps on this machine.
+        store: URL that files are exchanged through; empty with a shared folder.
+    """
 
     forced: bool
     jobs: int | None
@@ -142,82 +150,85 @@ class _RunFlags:
     store: str
 
 
-def _execute(session: CommandSession, graph: Graph, book: RunState, wanted: _RunFlags) -> RunResult:
-    """Nothing is started, and little imported, where nothing has to run."""
+def _execute(session: CommandSession, graph: Graph, run_state: RunState, flags: _RunFlags) -> RunResult:
+    """Run the steps of the graph that are not up to date.
+
+    If all are up to date, no worker is started and no framework module is imported.
+    """
     from edgekit.core.build.run_state import UP_TO_DATE, RunResult, dry_run
 
-    foreseen = dry_run(graph, book, wanted.forced)
-    if all(item.state == UP_TO_DATE for item in foreseen):
-        book.digests.save()
-        return RunResult(foreseen, 0.0)
+    expected = dry_run(graph, run_state, flags.forced)
+    if all(step.state == UP_TO_DATE for step in expected):
+        run_state.digests.save()
+        return RunResult(expected, 0.0)
     from edgekit.devices.host_machine import available_memory_bytes
     from edgekit.stages.concurrency import PROCESS_MEMORY_BYTES, default_parallelism
-    from edgekit.stages.pipeline.scheduler import RunOptions
-    from edgekit.stages.pipeline.scheduler import run_graph as carry_out
+    from edgekit.stages.pipeline.scheduler import RunOptions, run_graph
 
     memory = available_memory_bytes()
-    jobs = wanted.jobs or default_parallelism(memory)
-    with session.context(wanted.timeout_s, workers=max(jobs + 1, memory // PROCESS_MEMORY_BYTES)) as context:
-        how = RunOptions(jobs, memory, wanted.forced, rendered)
-        if wanted.dask is None:
-            return carry_out(context, graph, book, how)
+    jobs = flags.jobs or default_parallelism(memory)
+    with session.context(flags.timeout_s, workers=max(jobs + 1, memory // PROCESS_MEMORY_BYTES)) as context:
+        options = RunOptions(jobs, memory, flags.forced, render_report)
+        if flags.dask is None:
+            return run_graph(context, graph, run_state, options)
         from edgekit.stages.cluster.dask_backend import DaskCluster
 
-        with DaskCluster(wanted.dask, context, graph, book, wanted.store, wanted.timeout_s) as cluster:
-            return carry_out(context, graph, book, replace(how, cluster=cluster))
+        with DaskCluster(flags.dask, context, graph, run_state, flags.store, flags.timeout_s) as cluster:
+            return run_graph(context, graph, run_state, replace(options, cluster=cluster))
 
 
-def _dry_run(session: CommandSession, graph: Graph, book: RunState, force: bool) -> int:
+def _dry_run(session: CommandSession, graph: Graph, run_state: RunState, force: bool) -> int:
     from edgekit.core.build.run_state import DONE, dry_run
 
-    outcomes = dry_run(graph, book, force)
-    lines = _reasons(outcomes)
-    count = sum(item.state == DONE for item in outcomes)
-    lines.append(f"{count} of {len(outcomes)} steps would run\n")
-    session.answer({"steps": [_data(item) for item in outcomes]}, "".join(lines))
+    results = dry_run(graph, run_state, force)
+    lines = _reason_lines(results)
+    count = sum(result.state == DONE for result in results)
+    lines.append(f"{count} of {len(results)} steps would run\n")
+    session.print_result({"steps": [_step_data(result) for result in results]}, "".join(lines))
     return 0
 
 
-def _reasons(outcomes: tuple[StepResult, ...]) -> list[str]:
+def _reason_lines(results: tuple[StepResult, ...]) -> list[str]:
     from edgekit.core.build.run_state import UP_TO_DATE
 
     return [
-        f"{item.step}: {'; '.join(item.reasons)}\n" if item.state != UP_TO_DATE else f"{item.step}: up to date\n"
-        for item in outcomes
+        f"{result.step}: {'; '.join(result.reasons)}\n"
+        if result.state != UP_TO_DATE
+        else f"{result.step}: up to date\n"
+        for result in results
     ]
 
 
-def _data(item: StepResult) -> dict[str, Any]:
+def _step_data(result: StepResult) -> dict[str, Any]:
     return {
-        "step": item.step,
-        "kind": item.kind,
-        "state": item.state,
-        "reasons": list(item.reasons),
-        "seconds": round(item.seconds, 3),
-        "exit_code": item.code,
-        "detail": item.detail,
+        "step": result.step,
+        "kind": result.kind,
+        "state": result.state,
+        "reasons": list(result.reasons),
+        "seconds": round(result.seconds, 3),
+        "exit_code": result.code,
+        "detail": result.detail,
     }
 
 
-def _answer(session: CommandSession, ran: RunResult, explain: bool) -> None:
+def _print_run(session: CommandSession, run_result: RunResult, explain: bool) -> None:
     from edgekit.core.build.run_state import BLOCKED, DONE, FAILED
     from edgekit.core.units import format_seconds
 
-    count = {state: sum(item.state == state for item in ran.outcomes) for state in (DONE, FAILED, BLOCKED)}
+    count = {state: sum(step.state == state for step in run_result.outcomes) for state in (DONE, FAILED, BLOCKED)}
     data = {
-        "passed": ran.exit_code == 0,
-        "steps": [_data(item) for item in ran.outcomes],
-        "wall_s": round(ran.wall_s, 3),
-        "one_after_another_s": round(ran.sequential_s, 3),
+        "passed": run_result.exit_code == 0,
+        "steps": [_step_data(step) for step in run_result.outcomes],
+        "wall_s": round(run_result.wall_s, 3),
+        "one_after_another_s": round(run_result.sequential_s, 3),
     }
-    lines = _reasons(ran.outcomes) if explain else []
-    lines += [f"FAILED  {item.detail}\n" for item in ran.outcomes if item.code == 1]
+    lines = _reason_lines(run_result.outcomes) if explain else []
+    lines += [f"FAILED  {step.detail}\n" for step in run_result.outcomes if step.code == 1]
+    total = len(run_result.outcomes)
     if not (count[DONE] or count[FAILED]):
-        lines.append(f"nothing to do: {len(ran.outcomes)} steps are up to date\n")
+        lines.append(f"nothing to do: {total} steps are up to date\n")
     else:
-        rest = f", {count[FAILED]} failed, {count[BLOCKED]} not started" if count[FAILED] else ""
-        took, alone = format_seconds(ran.wall_s), format_seconds(ran.sequential_s)
-        lines.append(
-            f"{count[DONE]} of {len(ran.outcomes)} steps done{rest} in {took}; one after another: about {alone}\n"
-        )
-    session.answer(data, "".join(lines))
+        skipped = f", {count[FAILED]} failed, {count[BLOCKED]} not started" if count[FAILED] else ""
+        wall, sequential = format_seconds(run_result.wall_s), format_seconds(run_result.sequential_s)
+        lines.append(f"{count[DONE]} of {total} steps done{skipped} in {wall}; one after another: about {sequential}\n")
+    session.print_result(data, "".join(lines))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli._common import CommandSession, common
+from edgekit.cli._common import CommandSession, common_options
 
 
 @click.command("size", short_help="Check the sizes of model files.")
@@ -19,7 +19,7 @@ from edgekit.cli._common import CommandSession, common
     help='Size limit for all files, such as "500 KB", or for files that match a pattern, such as'
     ' "models/*_int8.tflite=200 KB"; may be repeated, the strictest limit applies.',
 )
-@common
+@common_options
 def command(session: CommandSession, files: tuple[Path, ...], limits: tuple[str, ...]) -> int:
     """Print the size of model files, plain and compressed; the exit code is 1 if a file exceeds its limit.
 
@@ -36,21 +36,23 @@ def command(session: CommandSession, files: tuple[Path, ...], limits: tuple[str,
     from edgekit.reports.console import table
     from edgekit.stages.conversion.size import measure_sizes, parse_limit
 
-    weights = measure_sizes(files, [parse_limit(text) for text in limits])
-    failed = [item for item in weights if not item.passed]
+    sizes = measure_sizes(files, [parse_limit(text) for text in limits])
+    failed = [size for size in sizes if not size.passed]
     data = {
         "passed": not failed,
-        "files": [{**asdict(item), "path": str(item.path), "passed": item.passed} for item in weights],
+        "files": [{**asdict(size), "path": str(size.path), "passed": size.passed} for size in sizes],
     }
     rows = [
         (
-            str(item.path),
-            format_bytes(item.size_bytes),
-            "-" if item.compressed_bytes is None else format_bytes(item.compressed_bytes),
-            "-" if item.limit_bytes is None else format_bytes(item.limit_bytes),
+            str(size.path),
+            format_bytes(size.size_bytes),
+            "-" if size.compressed_bytes is None else format_bytes(size.compressed_bytes),
+            "-" if size.limit_bytes is None else format_bytes(size.limit_bytes),
         )
-        for item in weights
+        for size in sizes
     ]
-    lines = "".join(f"FAILED  {item.sentence}\n" for item in failed)
-    session.answer(data, lambda: table(("file", "size", "gzip -9", "limit"), rows, left=1, color=session.color) + lines)
+    lines = "".join(f"FAILED  {size.sentence}\n" for size in failed)
+    session.print_result(
+        data, lambda: table(("file", "size", "gzip -9", "limit"), rows, left=1, color=session.color) + lines
+    )
     return 1 if failed else 0

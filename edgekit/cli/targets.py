@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli._common import CommandSession, common
+from edgekit.cli._common import CommandSession, common_options
 
 
 @click.command("targets", short_help="List the target formats and their sources.")
-@common
+@common_options
 def command(session: CommandSession) -> int:
     """List the target formats with their sources, precisions, runtimes and whether they are installed.
 
@@ -26,28 +26,35 @@ def command(session: CommandSession) -> int:
     data, rows = [], []
     for name, target in routes.targets().items():
         runtime = RUNTIMES.load(target.runtime)
-        runs = all(requirement.installed() for requirement in runtime.requires)
+        can_run = all(requirement.installed() for requirement in runtime.requires)
         for kind in SOURCES.names():
-            reached = routes.routes_by_precision(kind, target, edges)
-            if not reached:
+            routes_by_precision = routes.routes_by_precision(kind, target, edges)
+            if not routes_by_precision:
                 continue
-            needed = [item for found in reached.values() for item in target.requires[found[0].converter_kind]]
-            installed = all(requirement.installed() for requirement in needed)
+            requirements = [
+                requirement
+                for precision_routes in routes_by_precision.values()
+                for requirement in target.requires[precision_routes[0].converter_kind]
+            ]
+            installed = all(requirement.installed() for requirement in requirements)
             data.append(
                 {
                     "target": name,
                     "source": kind,
-                    "routes": {precision: list(found[0].steps) for precision, found in reached.items()},
+                    "routes": {
+                        precision: list(precision_routes[0].steps)
+                        for precision, precision_routes in routes_by_precision.items()
+                    },
                     "runtime": target.runtime,
                     "runtimes": list(routes.runtimes_of(name)),
                     "suffix": target.suffixes[0],
                     "can_export": installed,
-                    "can_run": runs,
+                    "can_run": can_run,
                 }
             )
-            ready = "yes" if installed and runs else "see: edgekit doctor"
+            readiness = "yes" if installed and can_run else "see: edgekit doctor"
             titles = ", ".join(RUNTIMES.load(runner).title for runner in routes.runtimes_of(name))
-            rows.append((name, kind, ", ".join(reached), target.suffixes[0], titles, ready))
+            rows.append((name, kind, ", ".join(routes_by_precision), target.suffixes[0], titles, readiness))
     header = ("target", "from", "precisions", "file", "runtime", "installed")
-    session.answer({"targets": data}, lambda: table(header, rows, left=6, color=session.color))
+    session.print_result({"targets": data}, lambda: table(header, rows, left=6, color=session.color))
     return 0

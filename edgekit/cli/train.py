@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli._common import CommandSession, common, complete
+from edgekit.cli._common import CommandSession, common_options, complete
 
 
 @click.command("train", short_help="Train the reference models.")
@@ -46,7 +46,7 @@ from edgekit.cli._common import CommandSession, common, complete
 @click.option(
     "--qat", is_flag=True, help="Quantization-aware training: fine-tune with simulated int8 rounding (torch only)."
 )
-@common
+@common_options
 def command(
     session: CommandSession,
     models: tuple[str, ...],
@@ -72,19 +72,21 @@ def command(
     from edgekit.core.errors import InputError
     from edgekit.stages.models.train import TrainOptions, parse_frameworks, train
 
-    chosen = TrainOptions(time_limit_s=_seconds(time_limit), **options)
-    _check(session, models, chosen.schedule, chosen.tensorboard)
+    train_options = TrainOptions(time_limit_s=_parse_time_limit(time_limit), **options)
+    _check_arguments(session, models, train_options.schedule, train_options.tensorboard)
     kinds = parse_frameworks(framework)
     if everything and models:
         raise InputError(f"--all and {models[0]} contradict each other")
     with session.context() as context:
-        trained = train(context, models or list(context.project.models()), kinds, chosen)
+        trained = train(context, models or list(context.project.models()), kinds, train_options)
     folders = [context.project.source_folder(source.name, source.kind) for source in trained]
-    session.answer({"trained": [asdict(source) for source in trained]}, "".join(f"{folder}\n" for folder in folders))
+    session.print_result(
+        {"trained": [asdict(source) for source in trained]}, "".join(f"{folder}\n" for folder in folders)
+    )
     return context.exit_code
 
 
-def _seconds(text: str | None) -> float | None:
+def _parse_time_limit(text: str | None) -> float | None:
     from edgekit.core.errors import InputError
     from edgekit.core.units import parse_seconds
 
@@ -99,7 +101,9 @@ def _seconds(text: str | None) -> float | None:
     return seconds
 
 
-def _check(session: CommandSession, models: tuple[str, ...], schedule: str | None, tensorboard: str | None) -> None:
+def _check_arguments(
+    session: CommandSession, models: tuple[str, ...], schedule: str | None, tensorboard: str | None
+) -> None:
     from edgekit.config.model import SCHEDULES
     from edgekit.core.errors import InputError, unknown_name
 
@@ -108,7 +112,7 @@ def _check(session: CommandSession, models: tuple[str, ...], schedule: str | Non
     if schedule is not None and schedule not in SCHEDULES:
         raise unknown_name("schedule", schedule, SCHEDULES)
     if tensorboard in session.project.models():
-        # An optional value takes the word that follows it.
+        # click reads the word after an option with an optional value as its value, here the name of a model.
         raise InputError(
             f"--tensorboard {tensorboard}: this is a model; write --tensorboard after the models, or =./{tensorboard}"
         )

@@ -10,11 +10,11 @@ import click
 from edgekit.cli._common import (
     CommandSession,
     artifact_data,
-    common,
+    common_options,
     complete,
-    own_model,
-    own_model_options,
     timeout_option,
+    user_model,
+    user_model_options,
 )
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ T = TypeVar("T")
     "--time-limit", metavar="DURATION", help="Stop after this time and use the best candidate so far: 90s, 2m."
 )
 @click.option("--keep-best", is_flag=True, help="Write the nearest candidate if none meets the limits.")
-@own_model_options
+@user_model_options
 @timeout_option
-@common
+@common_options
 def command(
     session: CommandSession, model: str, framework: str | None, target: str, timeout: float, **options: Any
 ) -> int:
@@ -87,34 +87,34 @@ def command(
     from edgekit.stages.tuning import tune
 
     plugin = routes.load_target(target)
-    chosen = _options(session, **options)
-    own = own_model(options)
+    tune_options = _tune_options(session, **options)
+    model_options = user_model(options)
     with session.context(timeout) as context:
-        groups = model_refs.resolve(context, (model,), framework, own)
-        name, kind = groups[0].models[0], _kind(context, plugin.name, groups[0].kinds, groups[0].models[0])
-        settings = export.ExportSettings(sizes=own.sizes or {})
-        found, artifact = tune.tune(context, name, kind, plugin, settings, chosen)
+        groups = model_refs.resolve(context, (model,), framework, model_options)
+        name, kind = groups[0].models[0], _source_kind(context, plugin.name, groups[0].kinds, groups[0].models[0])
+        settings = export.ExportSettings(sizes=model_options.sizes or {})
+        tuning, artifact = tune.tune(context, name, kind, plugin, settings, tune_options)
     data = {
-        **asdict(found),
-        "front": [item.sha256 for item in found.front],
+        **asdict(tuning),
+        "front": [candidate.sha256 for candidate in tuning.front],
         "artifact": None if artifact is None else artifact_data(artifact),
     }
-    session.answer(data, lambda: _text(found, artifact, session))
-    return 0 if found.winner is not None else 1
+    session.print_result(data, lambda: _render(tuning, artifact, session))
+    return 0 if tuning.winner is not None else 1
 
 
-def _kind(context: Context, target: str, kinds: tuple[str, ...], model: str) -> str:
-    """The source to tune: the first that is there already, else the first."""
+def _source_kind(context: Context, target: str, kinds: tuple[str, ...], model: str) -> str:
+    """Return the kind of the source to tune: the first trained one, otherwise the first."""
     from edgekit.core.events import Noted
 
-    there = [kind for kind in kinds if context.project.is_trained(model, kind)]
-    chosen = (there or list(kinds))[0]
+    trained = [kind for kind in kinds if context.project.is_trained(model, kind)]
+    kind = (trained or list(kinds))[0]
     if len(kinds) > 1:
-        context.emit(Noted(f"tune {model} {target}", f"using the {chosen} source; choose another with --framework"))
-    return chosen
+        context.emit(Noted(f"tune {model} {target}", f"using the {kind} source; choose another with --framework"))
+    return kind
 
 
-def _options(session: CommandSession, **options: Any) -> TuneOptions:
+def _tune_options(session: CommandSession, **options: Any) -> TuneOptions:
     from edgekit.config.device_profile import load_profile
     from edgekit.core.errors import InputError
     from edgekit.core.units import parse_bytes, parse_seconds, parse_share
@@ -125,23 +125,23 @@ def _options(session: CommandSession, **options: Any) -> TuneOptions:
     device, tier = options["device"], options["tier"]
     if tier == "emulated" and device is None:
         raise InputError("the emulated tier needs a device; pass --device NAME")
-    latency_s = _parsed("--max-latency", options["max_latency"], parse_seconds)
+    latency_s = _parse_option("--max-latency", options["max_latency"], parse_seconds)
     return TuneOptions(
-        max_drop=_parsed("--max-drop", options["max_drop"], parse_share) or 0.0,
-        max_size_bytes=_parsed("--max-size", options["max_size"], parse_bytes),
+        max_drop=_parse_option("--max-drop", options["max_drop"], parse_share) or 0.0,
+        max_size_bytes=_parse_option("--max-size", options["max_size"], parse_bytes),
         max_latency_ms=None if latency_s is None else 1000 * latency_s,
-        max_float_share=_parsed("--max-float", options["max_float"], parse_share) or 0.0,
+        max_float_share=_parse_option("--max-float", options["max_float"], parse_share) or 0.0,
         device=device or HOST,
         profile=None if device is None else load_profile(session.project.device_file(device)),
         tier=tier,
         preference=options["prefer"],
-        time_limit_s=_parsed("--time-limit", options["time_limit"], parse_seconds),
+        time_limit_s=_parse_option("--time-limit", options["time_limit"], parse_seconds),
         keep_best=options["keep_best"],
         bench=BenchOptions(emulated=tier == "emulated"),
     )
 
 
-def _parsed(name: str, text: str | None, parse: Callable[[str], T]) -> T | None:
+def _parse_option(name: str, text: str | None, parse: Callable[[str], T]) -> T | None:
     from edgekit.core.errors import InputError
 
     try:
@@ -150,58 +150,62 @@ def _parsed(name: str, text: str | None, parse: Callable[[str], T]) -> T | None:
         raise InputError(f"{name}: {error}") from None
 
 
-def _text(found: Tuning, artifact: Artifact | None, session: CommandSession) -> str:
+def _render(tuning: Tuning, artifact: Artifact | None, session: CommandSession) -> str:
     from edgekit.core.units import format_seconds
     from edgekit.reports.console import sensitivity_table, table
 
-    header = ("candidate", "size", "SQNR dB", "drop (95 %)", "float", found.tier, "verdict")
-    front = {item.sha256 for item in found.front}
-    rows = [_candidate(found, item, item.sha256 in front) for item in found.candidates]
+    header = ("candidate", "size", "SQNR dB", "drop (95 %)", "float", tuning.tier, "verdict")
+    front = {candidate.sha256 for candidate in tuning.front}
+    rows = [_candidate_row(tuning, candidate, candidate.sha256 in front) for candidate in tuning.candidates]
     parts = [table(header, rows, left=1, color=session.color)]
     parts.append("* not dominated in size, drop and latency; float: share of the weights kept in float\n")
-    parts.append(f"drop: {found.judged_by}\n")
-    if found.sensitivities:
-        parts.append("\n" + sensitivity_table(found.sensitivities, found.constraints.drop_factor, session.color))
-    parts.append(_conclusion(found))
+    parts.append(f"drop: {tuning.judged_by}\n")
+    if tuning.sensitivities:
+        parts.append("\n" + sensitivity_table(tuning.sensitivities, tuning.constraints.drop_factor, session.color))
+    parts.append(_render_conclusion(tuning))
     if artifact is not None:
-        folder = _from_here(artifact.folder)
-        whose = f" --framework {found.kind}" if found.model in session.project.models() else ""
-        parts.append(
-            f"{folder}\nreproduce it with: edgekit export {found.model}{whose} --recipe {folder}/recipe.json\n"
+        folder = _relative_path(artifact.folder)
+        model = (
+            f"{tuning.model} --framework {tuning.kind}" if tuning.model in session.project.models() else tuning.model
         )
-    parts.append(f"{len(found.candidates)} candidates in {format_seconds(found.seconds)}\n")
+        parts.append(f"{folder}\nreproduce it with: edgekit export {model} --recipe {folder}/recipe.json\n")
+    parts.append(f"{len(tuning.candidates)} candidates in {format_seconds(tuning.seconds)}\n")
     return "".join(parts)
 
 
-def _from_here(path: Path) -> Path:
-    """As a person would write it."""
+def _relative_path(path: Path) -> Path:
+    """Return the path relative to the current folder if it is inside it."""
     from pathlib import Path
 
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _candidate(found: Tuning, item: Candidate, front: bool) -> tuple[str, ...]:
+def _candidate_row(tuning: Tuning, candidate: Candidate, in_front: bool) -> tuple[str, ...]:
     from edgekit.core.units import format_bytes, format_ms
 
-    limits = found.constraints
-    interval = None if item.drift is None else item.drift.interval
-    best = found.winner is not None and found.winner.sha256 == item.sha256
+    limits = tuning.constraints
+    interval = None if candidate.drift is None else candidate.drift.interval
+    is_best = tuning.winner is not None and tuning.winner.sha256 == candidate.sha256
     factor = limits.drop_factor
     digits = ".1f" if limits.drop_unit else ".2g"
-    between = "" if interval is None else f" ({factor * interval.low:{digits}}..{factor * interval.high:{digits}})"
+    interval_text = (
+        "" if interval is None else f" ({factor * interval.low:{digits}}..{factor * interval.high:{digits}})"
+    )
     return (
-        f"{'*' if front else '-'} {item.recipe}",
-        format_bytes(item.size_bytes),
-        "exact" if item.sqnr_db is None else f"{item.sqnr_db:.1f}",
-        f"{factor * item.drop:+.3g}{between}",
-        f"{100 * item.float_share:.0f}%",
-        "-" if item.latency_ms is None else format_ms(item.latency_ms),
-        "BEST" if best else " ".join(item.breaks(limits)) or ("meets" if item.meets(limits) else "not measured"),
+        f"{'*' if in_front else '-'} {candidate.recipe}",
+        format_bytes(candidate.size_bytes),
+        "exact" if candidate.sqnr_db is None else f"{candidate.sqnr_db:.1f}",
+        f"{factor * candidate.drop:+.3g}{interval_text}",
+        f"{100 * candidate.float_share:.0f}%",
+        "-" if candidate.latency_ms is None else format_ms(candidate.latency_ms),
+        "BEST"
+        if is_best
+        else " ".join(candidate.breaks(limits)) or ("meets" if candidate.meets(limits) else "not measured"),
     )
 
 
-def _conclusion(found: Tuning) -> str:
-    if found.winner is not None:
-        return f"\nbest by {found.preference}: {found.target}:{found.winner.recipe}\n"
-    close = "; ".join(found.nearest.broken(found.constraints)) or "the latency could not be measured"
-    return f"\nNOTHING meets the limits; nearest is {found.target}:{found.nearest.recipe}: {close}\n"
+def _render_conclusion(tuning: Tuning) -> str:
+    if tuning.winner is not None:
+        return f"\nbest by {tuning.preference}: {tuning.target}:{tuning.winner.recipe}\n"
+    misses = "; ".join(tuning.nearest.broken(tuning.constraints)) or "the latency could not be measured"
+    return f"\nNOTHING meets the limits; nearest is {tuning.target}:{tuning.nearest.recipe}: {misses}\n"

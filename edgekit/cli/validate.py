@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli._common import (
+    AliasedOption,
     ArtifactFilter,
     CommandSession,
-    RenamedOption,
-    common,
+    common_options,
     complete,
     executor_option,
     failures,
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
 @executor_option
 @click.option(
     "--stress",
-    cls=RenamedOption,
-    former=("--hard",),
+    cls=AliasedOption,
+    aliases=("--hard",),
     is_flag=True,
     help="Also test stress inputs: zeros, extremes, noise, out-of-range values, denormals, batches.",
 )
 @click.option("--explain", is_flag=True, help="Print where each tolerance comes from.")
 @timeout_option
-@common
+@common_options
 def command(
     session: CommandSession,
-    choice: ArtifactFilter,
+    artifact_filter: ArtifactFilter,
     devices: tuple[str, ...],
     runtime: str,
     executors: tuple[str, ...],
@@ -79,74 +79,82 @@ def command(
     from edgekit.stages.validation.validate import reasons_for, tolerances_for, validate_at
 
     with session.context(timeout) as context:
-        chosen = with_runtime(context, artifacts(context, Selection(*choice)), runtime)
-        done = validate_at(context, chosen, devices, executors, runtime=runtime, stress=stress, timeout_s=timeout)
-        limits = {item.label: _limits(tolerances_for(context, item)) for item in chosen}
-        reasons = {item.label: reasons_for(context, item) for item in chosen} if explain else {}
+        selected = with_runtime(context, artifacts(context, Selection(*artifact_filter)), runtime)
+        validations = validate_at(
+            context, selected, devices, executors, runtime=runtime, stress=stress, timeout_s=timeout
+        )
+        limits = {artifact.label: _limits(tolerances_for(context, artifact)) for artifact in selected}
+        reasons = {artifact.label: reasons_for(context, artifact) for artifact in selected} if explain else {}
     data = {
-        "validations": [{**asdict(item), "passed": item.passed} for item in done],
+        "validations": [{**asdict(validation), "passed": validation.passed} for validation in validations],
         "tolerances": limits,
         "failures": failures(context),
         **({"reasons": reasons} if explain else {}),
     }
     header = ("model", "variant", "figure", "value", "tolerance", "verdict")
-    rows = _rows(done, session.verbosity > 0)
-    session.answer(
-        data, lambda: table(header, _named_once(rows), left=3, color=session.color) + "".join(_told(reasons, limits))
+    rows = _rows(validations, session.verbosity > 0)
+    session.print_result(
+        data,
+        lambda: (
+            table(header, _without_repeated_names(rows), left=3, color=session.color)
+            + "".join(_explanation_lines(reasons, limits))
+        ),
     )
-    return max(context.exit_code, 0 if all(item.passed for item in done) else 1)
+    return max(context.exit_code, 0 if all(validation.passed for validation in validations) else 1)
 
 
 def _limits(tolerances: Mapping[str, Tolerances]) -> dict[str, Mapping[str, float]]:
-    return {output: item.limits() for output, item in tolerances.items()}
+    return {output: tolerance.limits() for output, tolerance in tolerances.items()}
 
 
-def _told(
+def _explanation_lines(
     reasons: Mapping[str, Mapping[str, Mapping[str, str]]], limits: Mapping[str, Mapping[str, Mapping[str, float]]]
 ) -> Iterator[str]:
-    """Why each tolerance is what it is, artifact by artifact."""
+    """Yield lines that explain each tolerance, artifact by artifact."""
     for label, outputs in reasons.items():
         yield f"\n{label}\n"
-        for output, told in outputs.items():
-            for limit, sentence in told.items():
-                yield f"  {output}: {limit} {limits[label][output][limit]:.8g}: {sentence}\n"
+        for output, reasons_by_limit in outputs.items():
+            for limit, reason in reasons_by_limit.items():
+                yield f"  {output}: {limit} {limits[label][output][limit]:.8g}: {reason}\n"
 
 
-def _named_once(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
-    """The rows, each artifact's name only in its first one."""
-    before: tuple[str, ...] = ()
+def _without_repeated_names(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows, with the name of an artifact only in its first row."""
+    previous: tuple[str, ...] = ()
     for row in rows:
-        yield row if row[:2] != before else ("", "", *row[2:])
-        before = row[:2]
+        yield row if row[:2] != previous else ("", "", *row[2:])
+        previous = row[:2]
 
 
-def _rows(validations: Sequence[Validation], every: bool) -> Iterator[tuple[str, ...]]:
-    """The figures that have a tolerance, beside it; all of them with -v."""
-    for item in validations:
-        on = f" on {item.place}" if item.device else ""
-        name = (f"{item.model}/{item.kind}", f"{item.variant}{on}")
-        yield from ((*name, *cells) for cells in _comparison_rows(item.comparisons, "", every))
-        yield from ((*name, *cells) for cells in _comparison_rows(item.against_host, "to host: ", every))
-        for comparison in item.stress:
-            label = f"{item.stress_case(comparison)}: "
-            yield from ((*name, *cells) for cells in _comparison_rows([comparison], label, every))
-        for comparison in item.batches:
-            yield from ((*name, *cells) for cells in _comparison_rows([comparison], f"{comparison.output}: ", every))
-        if item.drift is not None:
-            yield from ((*name, *cells) for cells in _drift_rows(item.drift))
+def _rows(validations: Sequence[Validation], show_all: bool) -> Iterator[tuple[str, ...]]:
+    """Yield the figures that have a tolerance, or all figures if `show_all`."""
+    for validation in validations:
+        place = f" on {validation.place}" if validation.device else ""
+        name = (f"{validation.model}/{validation.kind}", f"{validation.variant}{place}")
+        yield from ((*name, *cells) for cells in _comparison_rows(validation.comparisons, "", show_all))
+        yield from ((*name, *cells) for cells in _comparison_rows(validation.against_host, "to host: ", show_all))
+        for comparison in validation.stress:
+            label = f"{validation.stress_case(comparison)}: "
+            yield from ((*name, *cells) for cells in _comparison_rows([comparison], label, show_all))
+        for comparison in validation.batches:
+            yield from ((*name, *cells) for cells in _comparison_rows([comparison], f"{comparison.output}: ", show_all))
+        if validation.drift is not None:
+            yield from ((*name, *cells) for cells in _drift_rows(validation.drift))
 
 
-def _comparison_rows(comparisons: Sequence[Comparison], to: str, every: bool) -> Iterator[tuple[str, str, str, str]]:
+def _comparison_rows(
+    comparisons: Sequence[Comparison], prefix: str, show_all: bool
+) -> Iterator[tuple[str, str, str, str]]:
     from edgekit.core.numerics.output_comparison import format_figure
 
     for comparison in comparisons:
-        of = f"{to}{comparison.output}: " if len(comparisons) > 1 else to
+        label = f"{prefix}{comparison.output}: " if len(comparisons) > 1 else prefix
         if comparison.problem:
-            yield (f"{of}{comparison.problem}", "", "", "FAILED")
+            yield (f"{label}{comparison.problem}", "", "", "FAILED")
         for figure in comparison.figures:
-            if every or figure.limit is not None:
-                verdict = "" if figure.limit is None else _verdict(figure.passed)
-                yield (f"{of}{figure.name}", format_figure(figure.value), figure.limit_text, verdict)
+            if show_all or figure.limit is not None:
+                verdict = "" if figure.limit is None else _format_verdict(figure.passed)
+                yield (f"{label}{figure.name}", format_figure(figure.value), figure.limit_text, verdict)
 
 
 def _drift_rows(drift: Drift) -> Iterator[tuple[str, str, str, str]]:
@@ -154,15 +162,15 @@ def _drift_rows(drift: Drift) -> Iterator[tuple[str, str, str, str]]:
 
     if drift.top1_agreement is not None:
         limit = "" if drift.min_top1_agreement is None else f">= {format_figure(drift.min_top1_agreement)}"
-        yield (f"top-1 of {drift.samples} tests", f"{drift.top1_agreement:.4f}", limit, _verdict(drift.passed))
+        yield (f"top-1 of {drift.samples} tests", f"{drift.top1_agreement:.4f}", limit, _format_verdict(drift.passed))
     yield (f"{drift.metric} {drift.source:.4f} drops", f"{drift.drop:+.4f}", "", "")
     if drift.interval is not None:
         yield ("  with 95 % between", f"{drift.interval.low:+.4f}", f"and {drift.interval.high:+.4f}", "")
-    yield from _doubts(drift)
+    yield from _evidence_rows(drift)
 
 
-def _doubts(drift: Drift) -> Iterator[tuple[str, str, str, str]]:
-    """What the test set can tell, where there is something to tell: flips, the worst class, its power."""
+def _evidence_rows(drift: Drift) -> Iterator[tuple[str, str, str, str]]:
+    """Yield rows on the evidence of the test set: changed predictions, worst class, smallest detectable drop."""
     if drift.lost is not None and drift.lost + (drift.won or 0):
         yield (f"  {drift.lost} samples lost, {drift.won} won", f"p {drift.p_value:.3g}", "", "")
     if drift.classes and drift.classes[0].drop > 0:
@@ -172,5 +180,5 @@ def _doubts(drift: Drift) -> Iterator[tuple[str, str, str, str]]:
         yield ("  smallest detectable drop", f"{drift.detectable:.4f}", "", "")
 
 
-def _verdict(passed: bool) -> str:
+def _format_verdict(passed: bool) -> str:
     return "passed" if passed else "FAILED"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import CommandSession, common
+from edgekit.cli._common import CommandSession, common_options
 
 if TYPE_CHECKING:
     from edgekit.stages.validation.integrity import Verification
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("verify", short_help="Check file hashes against the manifests.")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help="Also fail on files that no manifest lists, and on outdated results.")
-@common
+@common_options
 def command(session: CommandSession, folder: Path | None, strict: bool) -> int:
     """Check the hashes of model files, golden samples and trained sources against the recorded ones.
 
@@ -33,25 +33,28 @@ def command(session: CommandSession, folder: Path | None, strict: bool) -> int:
 
     from edgekit.stages.validation.integrity import verify
 
-    found = verify(folder if folder is not None else session.project.build)
-    failed = found.findings if strict else found.broken
+    verification = verify(folder if folder is not None else session.project.build)
+    failed = verification.findings if strict else verification.broken
     data = {
         "passed": not failed,
-        "artifacts": [str(path) for path in found.artifacts],
-        "sources": [str(path) for path in found.sources],
-        "files": found.files,
-        "findings": [{**asdict(item), "path": str(item.path), "broken": item.broken} for item in found.findings],
+        "artifacts": [str(path) for path in verification.artifacts],
+        "sources": [str(path) for path in verification.sources],
+        "files": verification.files,
+        "findings": [
+            {**asdict(finding), "path": str(finding.path), "broken": finding.broken}
+            for finding in verification.findings
+        ],
     }
-    session.answer(data, lambda: _text(found))
+    session.print_result(data, lambda: _render(verification))
     return 1 if failed else 0
 
 
-def _text(found: Verification) -> str:
+def _render(verification: Verification) -> str:
     from collections import Counter
 
-    lines = [f"{item.state:<9} {item.path}: {item.detail}\n" for item in found.findings]
-    counts = Counter(item.state for item in found.findings)
-    told = ", ".join(f"{count} {state}" for state, count in counts.most_common()) or "all as recorded"
-    return "".join(
-        [*lines, f"{found.files} files of {len(found.artifacts)} artifacts and {len(found.sources)} sources: {told}\n"]
-    )
+    lines = [f"{finding.state:<9} {finding.path}: {finding.detail}\n" for finding in verification.findings]
+    counts = Counter(finding.state for finding in verification.findings)
+    summary = ", ".join(f"{count} {state}" for state, count in counts.most_common()) or "all as recorded"
+    artifacts, sources = len(verification.artifacts), len(verification.sources)
+    lines.append(f"{verification.files} files of {artifacts} artifacts and {sources} sources: {summary}\n")
+    return "".join(lines)
