@@ -17,10 +17,10 @@ API_FUNCTIONS = ("export", "validate", "compare", "bench", "check", "load_artifa
 _CODES = {
     0: "Success.",
     1: "A check failed: equivalence, drift, a budget or a baseline.",
-    2: "Wrong usage, or bad input: an argument, a file or a folder.",
+    2: "Wrong usage, or invalid input: an argument, a file or a folder.",
     3: "A package or a tool is not installed; the message gives the command that installs it.",
     4: "A step crashed, timed out or ran out of memory, or the disk is full.",
-    130: "Interrupted by Ctrl-C or SIGTERM; nothing half-written is left behind.",
+    130: "Interrupted by Ctrl-C or SIGTERM; no partially written files remain.",
 }
 
 _VARIABLES = {

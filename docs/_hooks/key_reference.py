@@ -20,7 +20,6 @@ _KEYS = Path(__file__).with_name("keys.toml")
 
 def _files() -> dict[str, type]:
     from edgekit.config.device_profile import DeviceProfile
-
     from edgekit.config.model import ModelSpec
     from edgekit.config.project import ProjectConfig
     from edgekit.core.values.quantization_recipe import Recipe

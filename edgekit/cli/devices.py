@@ -164,7 +164,9 @@ def _fit_kernels(session: CommandSession, name: str, measured: Path | None, dry_
         stage.write_kernels(target, result.spec)
     header = ("network", "MACs", "outputs", "published", "fitted", "left out", "MACs x c")
     data = {"device": name, "kernels": asdict(result.spec), "rows": stage.rows_of(result)}
-    text = f"{result.spec.cycles_per_mac:g} cycles a multiply-accumulate, {result.spec.cycles_per_output:g} an output\n"
+    text = (
+        f"{result.spec.cycles_per_mac:g} cycles per multiply-accumulate, {result.spec.cycles_per_output:g} per output\n"
+    )
     for label, errors in (("left out", result.left_out), ("MACs x constant", result.by_macs)):
         mean, largest = 100 * np.mean(np.abs(errors)), 100 * np.max(np.abs(errors))
         text += f"{label}: mean error {mean:.1f} %, largest {largest:.1f} %\n"
@@ -184,9 +186,9 @@ def _fit_summary(result: Fit) -> str:
         for name, predictions in models.items()
         if (mean_and_max := errors(predictions))
     ]
-    costs = [f"{threads.line_ns:g} ns a line with {threads.count} threads" for threads in result.spec.threads]
+    costs = [f"{threads.line_ns:g} ns per line with {threads.count} threads" for threads in result.spec.threads]
     cycles = (
-        f"{result.spec.cycles_per_instruction:g} cycles an instruction, {result.spec.cycles_per_l1_miss:g} an L1 miss"
+        f"{result.spec.cycles_per_instruction:g} cycles per instruction, {result.spec.cycles_per_l1_miss:g} per L1 miss"
     )
     return "\n".join([f"{cycles}, {', '.join(costs)}", *lines, ""])
 
@@ -253,7 +255,7 @@ def _emulation_status(profile: DeviceProfile) -> str:
     spec, cost = profile.emulation, profile.cost
     cpu = f"QEMU's {spec.cpu}" if spec else ""
     if cost is None:
-        return f"{cpu}, {UNCALIBRATED}: no timings of this device to fit the cost model with"
+        return f"{cpu}, {UNCALIBRATED}: no published timings to fit the cost model to"
     parts = [
         f"{fit.count} threads: mean error {100 * fit.mean_error:.1f} %, largest {100 * fit.max_error:.1f} %"
         for fit in cost.threads

@@ -64,7 +64,9 @@ def _render(inspection: Inspection, color: bool) -> str:
         ("tensors", f"{description.tensors}, {description.quantized_tensors} quantized"),
         (
             "activations",
-            unknown if description.activation_bytes is None else f"{format_bytes(description.activation_bytes)} in all",
+            unknown
+            if description.activation_bytes is None
+            else f"{format_bytes(description.activation_bytes)} in total",
         ),
         *((f"input {spec.name}", _format_tensor(spec)) for spec in inspection.signature.inputs),
         *((f"output {spec.name}", _format_tensor(spec)) for spec in inspection.signature.outputs),

@@ -1,4 +1,4 @@
-"""Bad input: one clear sentence on stderr, the right exit code, no traceback (`call` looks for one)."""
+"""Invalid input: one message on stderr, the right exit code, no traceback (`call` checks for one)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PTL = "build/simple_cnn/torch/lite-interpreter-float32/model.ptl"
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_wrong_word_is_exit_2_and_one_sentence(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+def test_a_wrong_argument_is_exit_2_and_one_sentence(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
     answer = call(*arguments, "--root", tmp_path)
     assert answer.code == 2
     assert sentence in answer.err
@@ -57,7 +57,7 @@ def test_a_wrong_word_is_exit_2_and_one_sentence(tmp_path: Path, arguments: tupl
     assert answer.out == ""
 
 
-def test_a_root_that_is_no_folder(tmp_path: Path) -> None:
+def test_a_root_that_does_not_exist_is_exit_2(tmp_path: Path) -> None:
     answer = call("check", "--root", tmp_path / "gone")
     assert (answer.code, answer.err) == (2, f"Error: {tmp_path / 'gone'}: no such folder\n")
 
@@ -70,7 +70,7 @@ def test_an_error_with_json_is_a_document(tmp_path: Path) -> None:
 
 
 def damaged(project: Path, folder: Path) -> dict[str, tuple[Path, str]]:
-    """Files that are not what they are called, and a part of the sentence that says so."""
+    """Return invalid model files by case, each with a part of the expected message."""
     made: dict[str, tuple[Path, str]] = {}
     for name in (TFLITE, ONNX, TORCHSCRIPT, PTL):
         content = (project / name).read_bytes()
@@ -88,7 +88,7 @@ def damaged(project: Path, folder: Path) -> dict[str, tuple[Path, str]]:
     return made
 
 
-def test_model_files_that_are_none(project: Path, tmp_path: Path) -> None:
+def test_an_invalid_model_file_is_exit_2_and_one_sentence(project: Path, tmp_path: Path) -> None:
     for name, (path, sentence) in damaged(project, tmp_path).items():
         answer = call("inspect", path)
         assert answer.code == 2, name
@@ -96,7 +96,7 @@ def test_model_files_that_are_none(project: Path, tmp_path: Path) -> None:
         assert len(answer.err.strip().splitlines()) == 1, name
 
 
-def test_a_checkpoint_is_not_taken_for_a_model(project: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_not_accepted_as_a_model(project: Path, tmp_path: Path) -> None:
     path = shutil.copy(project / "build/simple_cnn/torch/source/weights.pt", tmp_path / "weights.pt")
     answer = call("inspect", path)
     assert answer.code == 2
@@ -105,7 +105,7 @@ def test_a_checkpoint_is_not_taken_for_a_model(project: Path, tmp_path: Path) ->
 
 @pytest.fixture
 def copy(project: Path, tmp_path: Path) -> Path:
-    """One model's build folder, to be damaged."""
+    """Return a project with a copy of one model's build folder, which tests may damage."""
     shutil.copytree(project / "build/simple_cnn", tmp_path / "build/simple_cnn")
     return tmp_path
 
@@ -121,7 +121,7 @@ def copy(project: Path, tmp_path: Path) -> Path:
         ('{"schema_version": 1, "model": 3}', "manifest.json: model: must be a str (got 3)"),
     ],
 )
-def test_a_bad_manifest_is_told_and_the_others_are_validated(copy: Path, content: str, sentence: str) -> None:
+def test_a_bad_manifest_is_reported_and_the_others_are_validated(copy: Path, content: str, sentence: str) -> None:
     (copy / "build/simple_cnn/keras/onnx-float32/manifest.json").write_text(content)
     answer = call("validate", "--target", "onnx:float32", "--root", copy, "--json")
     assert answer.code == 2
@@ -177,7 +177,7 @@ def test_a_damaged_source_is_refused(copy: Path, kind: str, file: str, content: 
 
 @pytest.mark.parametrize(("kind", "file"), [("torch", "weights.pt"), ("keras", "model.keras")])
 @pytest.mark.parametrize("damage", ["truncated", "something else"])
-def test_a_checkpoint_that_is_none_is_refused_though_its_hash_fits(
+def test_an_invalid_checkpoint_is_refused_even_if_its_hash_matches(
     copy: Path, kind: str, file: str, damage: str
 ) -> None:
     from edgekit.core.environment.atomic_files import sha256_file
@@ -193,7 +193,7 @@ def test_a_checkpoint_that_is_none_is_refused_though_its_hash_fits(
 
 
 def own_model(root: Path, change: tuple[str, str]) -> None:
-    """A copy of linear in the project's own models/, with one text of its model.toml changed."""
+    """Copy linear into the project's models/, and replace one text of its model.toml."""
     folder = Path(shutil.copytree(Path(__file__).parents[2] / "models/linear", root / "models/linear"))
     text = (folder / "model.toml").read_text()
     assert change[0] in text
@@ -241,13 +241,13 @@ def test_a_bad_profile_names_file_and_key(tmp_path: Path, change: tuple[str, str
     assert sentence in answer.err
 
 
-def test_more_calibration_samples_than_there_are(copy: Path) -> None:
+def test_more_calibration_samples_than_available_are_refused(copy: Path) -> None:
     answer = call("export", "simple_cnn", "--target", "onnx:int8", "--calibration-samples", "999", "--root", copy)
     assert answer.code == 2
     assert "999 calibration samples requested, but the source has 256" in answer.err
 
 
-def test_data_that_is_none(tmp_path: Path) -> None:
+def test_invalid_data_is_refused(tmp_path: Path) -> None:
     answer = call("train", "simple_cnn", "--framework", "torch", "--data", "cats", "--root", tmp_path)
     assert answer.code == 2
     assert "unknown data 'cats'; known: mnist-5k, keras:mnist" in answer.err

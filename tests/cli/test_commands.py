@@ -26,7 +26,7 @@ def test_train_writes_metric_history_and_hashes_beside_the_weights(project: Path
         assert record["parameters"] == 347146
 
 
-def test_export_of_one_variant_says_where_it_lies(project: Path, tmp_path: Path) -> None:
+def test_export_of_one_variant_prints_its_folder(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "build/linear/torch/source", tmp_path / "build/linear/torch/source")
     answer = call(
         "export", "linear", "--framework", "torch", "--target", "onnx", "--precision", "int8", "--root", tmp_path
@@ -38,7 +38,7 @@ def test_export_of_one_variant_says_where_it_lies(project: Path, tmp_path: Path)
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_export_trains_what_is_missing_and_narrows_by_what_is_named(tmp_path: Path) -> None:
+def test_export_trains_missing_sources_and_converts_only_the_selected_variants(tmp_path: Path) -> None:
     chosen = ("--framework", "torch", "--target", "torchscript:int8", "--target", "lite-interpreter")
     answer = call("export", "linear", *chosen, "--root", tmp_path, "--json")
     assert answer.code == 0, answer.err
@@ -69,25 +69,27 @@ def test_validate_explains_each_tolerance(project: Path) -> None:
     )
     assert "set by the model's model.toml" in answer.out  # the agreement of int8
     data = call("validate", "simple_cnn", *chosen, "--explain", "--root", project, "--json").data
-    told = data["reasons"]["simple_cnn/keras tflite:float32"]["probabilities"]
-    assert set(told) == set(data["tolerances"]["simple_cnn/keras tflite:float32"]["probabilities"])
+    reasons = data["reasons"]["simple_cnn/keras tflite:float32"]["probabilities"]
+    assert set(reasons) == set(data["tolerances"]["simple_cnn/keras tflite:float32"]["probabilities"])
 
 
-def test_validate_takes_hard_inputs_too(project: Path, tmp_path: Path) -> None:
+def test_validate_supports_stress_inputs(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "build/simple_cnn/torch", tmp_path / "build/simple_cnn/torch")
     chosen = ("--target", "tflite:float32", "--target", "onnx:int8")
     answer = call("validate", "simple_cnn", *chosen, "--stress", "--root", tmp_path, "--json")
-    found = {item["target"]: item for item in answer.data["validations"]}
-    judged, told = found["tflite"], found["onnx"]
-    assert judged["passed"]
-    assert "denormals" in judged["stress_cases"]
-    assert judged["stress"][0]["figures"][0]["limit"] is not None
-    assert "denormals" not in told["stress_cases"]
-    assert told["stress"][0]["figures"][0]["limit"] is None  # it was calibrated on other inputs
-    # The .tflite file takes one sample; the ONNX file any number, and several at a time are judged as one is.
-    assert judged["batches"] == []
-    assert [item["output"] for item in told["batches"]] == [f"probabilities in batches of {size}" for size in (2, 7)]
-    assert all(figure["limit"] is not None for item in told["batches"] for figure in item["figures"][-1:])
+    validations = {validation["target"]: validation for validation in answer.data["validations"]}
+    tflite, onnx = validations["tflite"], validations["onnx"]
+    assert tflite["passed"]
+    assert "denormals" in tflite["stress_cases"]
+    assert tflite["stress"][0]["figures"][0]["limit"] is not None
+    assert "denormals" not in onnx["stress_cases"]
+    assert onnx["stress"][0]["figures"][0]["limit"] is None  # it was calibrated on other inputs
+    # The .tflite file has a fixed batch of 1; the ONNX file takes any batch, with the same tolerances.
+    assert tflite["batches"] == []
+    assert [validation["output"] for validation in onnx["batches"]] == [
+        f"probabilities in batches of {size}" for size in (2, 7)
+    ]
+    assert all(figure["limit"] is not None for validation in onnx["batches"] for figure in validation["figures"][-1:])
     shutil.rmtree(tmp_path / "build/simple_cnn/torch/source")
     answer = call("validate", "simple_cnn", *chosen, "--stress", "--root", tmp_path)
     assert answer.code == 2
@@ -95,7 +97,7 @@ def test_validate_takes_hard_inputs_too(project: Path, tmp_path: Path) -> None:
 
 
 def test_validate_takes_the_folder_of_an_artifact_that_was_moved(project: Path, tmp_path: Path) -> None:
-    """Golden samples and runtime suffice: neither the source nor its framework is there."""
+    """Golden samples and the runtime suffice; neither the source nor its framework is needed."""
     folder = shutil.copytree(project / "build/simple_cnn/keras/tflite-float32", tmp_path / "elsewhere")
     answer = call("validate", folder, "--root", tmp_path, "--json")
     assert answer.code == 0
@@ -104,7 +106,7 @@ def test_validate_takes_the_folder_of_an_artifact_that_was_moved(project: Path, 
 
 
 def test_an_artifact_that_computes_something_else_is_exit_1_with_the_figures(project: Path, tmp_path: Path) -> None:
-    """The weights of another training under this artifact's golden samples."""
+    """Use the weights of another training with the golden samples of this artifact."""
     folder = Path(shutil.copytree(project / "build/simple_cnn/torch/onnx-float32", tmp_path / "impostor"))
     shutil.copy(project / "build/simple_cnn/keras/onnx-float32/golden.npz", folder / "golden.npz")
     from edgekit.core.records import samples
@@ -121,7 +123,7 @@ def test_an_artifact_that_computes_something_else_is_exit_1_with_the_figures(pro
 
 @pytest.fixture
 def small(project: Path, tmp_path: Path) -> Path:
-    """One validated artifact, to be benched and judged."""
+    """Return a project with one validated artifact."""
     for name in ("source", "tflite-int8"):
         shutil.copytree(project / "build/linear/keras" / name, tmp_path / "build/linear/keras" / name)
     return tmp_path
@@ -146,7 +148,7 @@ def test_bench_labels_every_figure_with_its_tier(small: Path) -> None:
     assert "not a prediction" in text
 
 
-def test_what_a_device_does_not_run_is_left_out(small: Path, project: Path) -> None:
+def test_artifacts_that_a_device_cannot_run_are_skipped(small: Path, project: Path) -> None:
     shutil.copytree(project / "build/linear/torch/onnx-int8", small / "build/linear/torch/onnx-int8")
     answer = call(*BENCH, "--device", "stm32l4r5-nucleo", "--root", small, "--json")
     assert answer.code == 0
@@ -169,7 +171,7 @@ def test_check_passes_and_fails_with_rule_figure_limit_and_origin(small: Path) -
     assert "is within the limit 4 KB, set in edgekit's models/linear/model.toml" in loose.out
 
 
-def test_a_budget_without_a_figure_is_broken(small: Path) -> None:
+def test_a_budget_without_a_measurement_fails(small: Path) -> None:
     (small / "build/linear/keras/tflite-int8/validation.json").unlink(missing_ok=True)
     answer = call("check", "--max-latency", "host=1000", "--root", small)
     assert answer.code == 1
@@ -177,7 +179,7 @@ def test_a_budget_without_a_figure_is_broken(small: Path) -> None:
     assert "latency_ms.host: not measured; run: edgekit bench" in answer.out
 
 
-def test_a_latency_budget_is_judged_tier_by_tier(small: Path) -> None:
+def test_a_latency_budget_is_checked_per_tier(small: Path) -> None:
     assert call("validate", "--root", small).code == 0
     assert call(*BENCH, "--root", small).code == 0
     assert call("check", "--max-latency", "host=1000", "--root", small).code == 0
@@ -187,7 +189,7 @@ def test_a_latency_budget_is_judged_tier_by_tier(small: Path) -> None:
     assert "latency_ms.emulated: tier emulated was not measured" in missing.out
 
 
-def test_a_second_export_throws_away_what_was_said_of_the_first(small: Path) -> None:
+def test_a_second_export_discards_the_results_of_the_first(small: Path) -> None:
     assert call("validate", "--root", small).code == 0
     folder = small / "build/linear/keras/tflite-int8"
     assert (folder / "validation.json").exists()
@@ -273,7 +275,7 @@ def test_explain_prints_every_route_and_converts_nothing(tmp_path: Path) -> None
     assert not (tmp_path / "build").exists()
 
 
-def test_a_pinned_route_is_taken_and_recorded(project: Path, tmp_path: Path) -> None:
+def test_a_pinned_route_is_used_and_recorded(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "build/linear/keras/source", tmp_path / "build/linear/keras/source")
     chosen = ("--framework", "keras", "--target", "tflite:int4", "--route", "keras,torch,tflite", "--root", tmp_path)
     answer = call("export", "linear", *chosen, "--json")

@@ -1,4 +1,4 @@
-"""`edgekit compare`: any two model files, whoever made them."""
+"""`edgekit compare` with files of several formats and origins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from _helpers.support import call
 
 @pytest.fixture
 def samples(project: Path, tmp_path: Path) -> Path:
-    """Golden inputs of the Keras twin, images with channels last, with their classes."""
+    """Write the golden inputs of the Keras model, images `(N, H, W, C)`, with their classes."""
     golden = np.load(project / "build/simple_cnn/keras/source/golden.npz")
     name = next(key for key in golden.files if key.startswith("input"))
     labels = next(golden[key] for key in golden.files if "label" in key)
@@ -48,7 +48,7 @@ def test_a_broken_file_is_not_equal(project: Path, samples: Path, tmp_path: Path
     assert "not equal" in answer.out
 
 
-def test_outputs_that_never_change_are_no_evidence(project: Path, tmp_path: Path):
+def test_constant_outputs_are_no_evidence(project: Path, tmp_path: Path):
     artifact = project / "build/simple_cnn/keras/onnx-float32"
     np.savez(tmp_path / "same.npz", image=np.zeros((4, 28, 28, 1), np.float32))
     data = call("compare", artifact, artifact, "--samples", tmp_path / "same.npz", "--root", project, "--json")
@@ -56,7 +56,7 @@ def test_outputs_that_never_change_are_no_evidence(project: Path, tmp_path: Path
     assert data.data["verdict"] == "no evidence"
 
 
-def test_inputs_that_do_not_fit_ask_for_a_pair(project: Path, samples: Path, tmp_path: Path):
+def test_inputs_that_do_not_match_require_a_pairing(project: Path, samples: Path, tmp_path: Path):
     artifact = project / "build/simple_cnn/keras/onnx-float32"
     other = onnx.helper.make_model(
         onnx.helper.make_graph(

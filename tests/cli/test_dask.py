@@ -1,4 +1,4 @@
-"""`edgekit run --dask`: a real scheduler, real workers in processes of their own, some of which die."""
+"""`edgekit run --dask` with a real scheduler and worker processes, some of which die."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def make_project(root: Path) -> Path:
 
 @contextmanager
 def made_cluster(folder: Path, workers: int, **variables: str):
-    """Address, and the processes of the workers by name."""
+    """Yield the address of a scheduler, and its worker processes by name."""
     environment = {**os.environ, **variables, "PYTHONPATH": str(REPOSITORY)}
     file = folder / "scheduler.json"
     processes: dict[str, subprocess.Popen] = {}
@@ -108,7 +108,7 @@ def cluster(tmp_path_factory):
 
 
 def at_work(address: str, step: str) -> str:
-    """The name of the worker that has begun the step."""
+    """Return the name of the worker that runs the step."""
     code = (
         "import sys, time; from distributed import Client\n"
         "with Client(sys.argv[1], timeout=30) as client:\n"
@@ -138,7 +138,7 @@ def digests(root: Path) -> dict[str, str]:
 
 
 def test_a_killed_worker_loses_nothing(tmp_path):
-    """One of two workers is killed while it has a step: the other does it, and the outcome is that of a run here."""
+    """One of two workers is killed during a step: the other repeats it, and the results equal those of a local run."""
     alone, root = make_project(tmp_path / "alone"), make_project(tmp_path / "shared")
     assert call("run", "--root", alone, "--quiet").code == 0
     (root / "gate").touch()
@@ -173,7 +173,7 @@ def test_hosts_that_share_no_folder_pass_files_through_a_store(tmp_path, cluster
     model = root / "build/net/torch/onnx-float32/model.onnx"
     assert digests(root)["build/net/torch/onnx-float32"] in kept  # it came this way
     assert all(len(path.name) == 64 for path in objects)  # and nothing half written is left
-    # What the store holds is not believed: the worker is to read an artifact of which a byte is wrong there.
+    # Content of the store is checked: the worker reads an artifact with one wrong byte.
     damaged = next(path for path in objects if path.name == digests(root)["build/net/torch/onnx-float32"])
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
@@ -185,7 +185,7 @@ def test_hosts_that_share_no_folder_pass_files_through_a_store(tmp_path, cluster
     assert ended(spawn(*again))[0] == 0
 
 
-def test_ctrl_c_ends_what_the_workers_do(tmp_path, cluster):
+def test_ctrl_c_stops_the_steps_of_the_workers(tmp_path, cluster):
     root = make_project(tmp_path / "project")
     (root / "gate").touch()
     child = spawn("run", "--root", root, "--dask", cluster)
@@ -198,7 +198,7 @@ def test_ctrl_c_ends_what_the_workers_do(tmp_path, cluster):
     assert code == 0, err
 
 
-def test_what_a_step_raises_there_is_told_here(tmp_path, cluster):
+def test_an_error_of_a_remote_step_is_reported_locally(tmp_path, cluster):
     root = make_project(tmp_path / "project")
     (root / "net.py").write_text("def build():\n    raise RuntimeError('no weights today')\n")
     code, out, err = ended(spawn("run", "--root", root, "--json", "--dask", cluster))
@@ -236,7 +236,7 @@ def test_a_step_that_kills_each_worker_is_one_sentence(tmp_path):
         (("--dask", "CLUSTER", "--store", "file:///proc/nowhere"), 2, "cannot write to the store file:///proc/nowhere"),
     ],
 )
-def test_what_is_no_cluster_and_no_store(tmp_path, cluster, arguments, code, sentence):
+def test_an_invalid_cluster_or_store_is_one_sentence(tmp_path, cluster, arguments, code, sentence):
     root = make_project(tmp_path / "project")
     words = [cluster if word == "CLUSTER" else word for word in arguments]
     found, _, err = ended(spawn("run", "--root", root, *words))

@@ -1,4 +1,4 @@
-"""Missing packages, crashing converters, full disks, Ctrl-C: typed, told, and nothing half-written left behind."""
+"""Missing packages, crashing converters, full disks and Ctrl-C: typed errors, and no partially written files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 def leftovers(root: Path) -> list[str]:
-    """Temporary names of edgekit's below a folder."""
+    """Return edgekit's temporary files and folders below a folder."""
     return [str(path) for path in root.rglob(".edgekit-*")]
 
 
@@ -43,10 +43,10 @@ def test_a_missing_extra_is_exit_3_with_the_pip_command(project: Path, tmp_path:
     assert "pip install 'edgekit[torch]'" in out
 
 
-def test_converters_that_die_do_not_take_the_others_with_them(
+def test_crashing_converters_do_not_stop_the_others(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A third party's target, found by its entry point, in a worker of its own process."""
+    """A third-party target, found by its entry point, runs in a worker process."""
     linear_sources(project, tmp_path)
     path = FIXTURES / "crashing_target"
     monkeypatch.setenv("PYTHONPATH", str(path))
@@ -109,7 +109,7 @@ def test_the_lstm_that_kills_tensorflows_converter_takes_the_next_route(tmp_path
 
 
 def started(root: Path, child: subprocess.Popen[str]) -> None:
-    """Waits until the command is in the middle of writing."""
+    """Wait until the command is writing."""
     deadline = time.monotonic() + 60
     while not leftovers(root) and time.monotonic() < deadline and child.poll() is None:
         time.sleep(0.05)
@@ -133,7 +133,7 @@ def test_interrupting_leaves_no_half_written_artifact_and_no_process(tmp_path: P
     assert processes_with(marker) == []
 
 
-def test_what_a_killed_run_left_is_swept_by_the_next(project: Path, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed_by_the_next(project: Path, tmp_path: Path) -> None:
     child = spawn("train", "simple_cnn", "--framework", "torch", "--epochs", "500", "--root", tmp_path)
     started(tmp_path, child)
     child.kill()
@@ -154,7 +154,7 @@ def test_a_build_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def in_small_filesystem(root: Path, size: str, command: str) -> subprocess.CompletedProcess[str]:
-    """A shell command with a tiny disk mounted at `root`, in a user and mount namespace of its own."""
+    """Run a shell command with a small file system mounted at `root`, in its own user and mount namespace."""
     script = f"mount -t tmpfs -o size={size} none {root} && {command}"
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=240)
     if "unshare" in done.stderr or "mount:" in done.stderr:
@@ -184,7 +184,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_leaves_the_old_artifact(projec
 
 
 def test_a_device_with_too_little_memory_is_out_of_memory(project: Path, tmp_path: Path) -> None:
-    """The profile's memory limit holds for the measuring process."""
+    """The memory limit of the profile applies to the measuring process."""
     shutil.copytree(project / "build/linear/keras/tflite-int8", tmp_path / "build/linear/keras/tflite-int8")
     profile = (Path(__file__).parents[2] / "device_profiles/raspberry-pi-4b.toml").read_text()
     (tmp_path / "device_profiles").mkdir()
@@ -197,7 +197,7 @@ def test_a_device_with_too_little_memory_is_out_of_memory(project: Path, tmp_pat
     assert not list(tmp_path.rglob("bench-*.json"))
 
 
-def test_a_bench_that_takes_too_long_is_stopped_and_told(project: Path, tmp_path: Path) -> None:
+def test_a_bench_that_takes_too_long_is_stopped_and_reported(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "build/linear/keras/tflite-int8", tmp_path / "build/linear/keras/tflite-int8")
     answer = call("bench", "linear", "--timeout", "0.01", "--root", tmp_path)
     assert answer.code == 4

@@ -1,4 +1,4 @@
-"""`edgekit micro`: TFLite artifacts by the kernels of microcontrollers."""
+"""`edgekit micro`: TFLite artifacts in TensorFlow Lite Micro."""
 
 from __future__ import annotations
 
@@ -18,39 +18,49 @@ pytest.importorskip("tflite_micro")
 
 @pytest.fixture(scope="module")
 def fits(project: Path):
-    chosen = ("--target", "tflite:int8", "--target", "tflite:float32", "--target", "tflite:dynamic")
-    return call("micro", "simple_cnn", *chosen, "--device", "stm32l4r5-nucleo", "--root", project, "--json")
+    selection = ("--target", "tflite:int8", "--target", "tflite:float32", "--target", "tflite:dynamic")
+    return call("micro", "simple_cnn", *selection, "--device", "stm32l4r5-nucleo", "--root", project, "--json")
 
 
 def test_both_frameworks_run_in_a_small_arena_and_compute_the_same(fits):
-    found = {item["artifact"]: item for item in fits.data["artifacts"]}
+    artifacts = {artifact["artifact"]: artifact for artifact in fits.data["artifacts"]}
     for kind in ("keras", "torch"):
-        int8 = found[f"simple_cnn/{kind} tflite:int8"]
+        int8 = artifacts[f"simple_cnn/{kind} tflite:int8"]
         # The largest two tensors are 26 x 26 x 32 and 13 x 13 x 32 bytes.
         assert int8["peak"]["size_bytes"] == 26 * 26 * 32 + 13 * 13 * 32
         assert int8["peak"]["size_bytes"] <= int8["arena"]["total_bytes"] < 40_000
         assert int8["arena"]["head_bytes"] + int8["arena"]["tail_bytes"] <= int8["arena"]["total_bytes"]
         assert int8["comparisons"][0]["figures"]
         assert {"FULLY_CONNECTED", "SOFTMAX"} <= set(int8["operators"])
-        assert found[f"simple_cnn/{kind} tflite:float32"]["passed"]
+        assert artifacts[f"simple_cnn/{kind} tflite:float32"]["passed"]
 
 
 def test_int8_models_have_the_latency_that_published_timings_allow(project: Path, fits):
-    found = {item["artifact"]: item["latency"] for item in fits.data["artifacts"]}
-    assert found["simple_cnn/keras tflite:float32"] is None  # no timings of float kernels are published
-    latency = found["simple_cnn/keras tflite:int8"]
+    latencies = {artifact["artifact"]: artifact["latency"] for artifact in fits.data["artifacts"]}
+    assert latencies["simple_cnn/keras tflite:float32"] is None  # no timings of float kernels are published
+    latency = latencies["simple_cnn/keras tflite:int8"]
     # A convolution of 3 x 3 to 26 x 26 x 32, and dense layers of 5,408 to 64 to 10, at 120 MHz.
     macs, outputs = 26 * 26 * 32 * 9 + 5408 * 64 + 64 * 10, 26 * 26 * 32 + 64 + 10
     assert latency["latency_ms"] == pytest.approx((3.565 * macs + 37.98 * outputs) / 120e3)
     assert latency["low_ms"] < latency["latency_ms"] < latency["high_ms"]
-    chosen = ("micro", "simple_cnn", "--framework", "keras", "--target", "tflite:int8", "--root", project, "--device")
-    shown = call(*chosen, "stm32l4r5-nucleo")
+    arguments = (
+        "micro",
+        "simple_cnn",
+        "--framework",
+        "keras",
+        "--target",
+        "tflite:int8",
+        "--root",
+        project,
+        "--device",
+    )
+    shown = call(*arguments, "stm32l4r5-nucleo")
     assert "ms +-5 %" in shown.out
     assert (
         "latency: analytic, 3.56 cycles per multiply-accumulate and 38 per output, fitted to 4 MLPerf Tiny" in shown.out
     )
-    assert "uncalibrated" in call(*chosen, "stm32h7a3-nucleo").out
-    measured = call("bench", *chosen[1:], "stm32l4r5-nucleo", "--json").data["measurements"][0]
+    assert "uncalibrated" in call(*arguments, "stm32h7a3-nucleo").out
+    measured = call("bench", *arguments[1:], "stm32l4r5-nucleo", "--json").data["measurements"][0]
     assert measured["latency_ms"]["analytic"] == latency["latency_ms"]
     assert any("fitted with 4 MLPerf Tiny v1.0 timings of NUCLEO-L4R5ZI" in note for note in measured["notes"])
 
@@ -61,7 +71,7 @@ def test_float_activations_with_int8_weights_are_refused_in_a_sentence(fits):
     assert "Traceback" not in fits.err
 
 
-def test_what_does_not_fit_is_told_with_the_tensor_that_breaks_it(project: Path, tmp_path: Path):
+def test_a_model_that_does_not_fit_is_reported_with_its_largest_tensor(project: Path, tmp_path: Path):
     profile = (Path(__file__).parents[2] / "device_profiles/stm32l4r5-nucleo.toml").read_text()
     (tmp_path / "device_profiles").mkdir()
     small = profile.replace('ram = "640 KiB"', 'ram = "20 KiB"')
@@ -86,7 +96,7 @@ def test_the_code_that_the_operators_take_is_counted(project: Path, tmp_path: Pa
     shown = call(*chosen, "--root", project, "-v").out
     assert "code: estimated from the reference kernels for x86-64" in shown
     assert "  FULLY_CONNECTED  " in shown
-    # The file alone has room, with its code it has none.
+    # The file alone fits into flash, but not together with its code.
     profile = (Path(__file__).parents[2] / "device_profiles/stm32l4r5-nucleo.toml").read_text()
     (tmp_path / "device_profiles").mkdir()
     flash = (item["flash_bytes"] + code["low_bytes"]) // 1024
@@ -106,10 +116,10 @@ def test_without_the_packages_that_count_code_a_note_says_so():
         def call(self, *_arguments, **_named):
             raise MissingDependency("the size of code needs capstone: pip install 'edgekit[micro]'")
 
-    told = []
-    context = SimpleNamespace(pool=Lacking(), emit=told.append)
+    events = []
+    context = SimpleNamespace(pool=Lacking(), emit=events.append)
     assert estimate_code_size(context, RUNTIMES.load("tflite-micro"), ("CONV_2D",), "micro it") is None
-    (note,) = told
+    (note,) = events
     assert note.detail == "code size is unknown: the size of code needs capstone: pip install 'edgekit[micro]'"
 
 
@@ -133,7 +143,7 @@ def test_an_export_writes_c_files_beside_the_artifact(project: Path, tmp_path: P
     assert folder == tmp_path / "build/linear/keras/tflite-int8-c"
     header = (folder / "linear_keras_int8.h").read_text()
     assert "#define LINEAR_KERAS_INT8_INPUT_0_ELEMENTS 1" in header
-    assert call("report", "--root", tmp_path, "--json").code == 0  # the folder is no artifact, and disturbs none
+    assert call("report", "--root", tmp_path, "--json").code == 0  # the folder is not mistaken for an artifact
     other = ("--framework", "keras", "--target", "onnx:float16", "--root", tmp_path)
     refused = call("export", "linear", *other, "--emit", "c")
     assert refused.code == 2
@@ -141,11 +151,11 @@ def test_an_export_writes_c_files_beside_the_artifact(project: Path, tmp_path: P
     assert "no TFLite artifact is selected: microcontrollers run TFLite only" in refused.err
 
 
-def test_lives_are_shown(project: Path):
+def test_tensor_lifetimes_are_shown(project: Path):
     chosen = ("--framework", "keras", "--target", "tflite:int8", "--root", project)
     answer = call("micro", "simple_cnn", *chosen, "-v")
     assert "* " in answer.out
-    assert "are alive, in operator 1" in answer.out
+    assert "of live tensors, in operator 1" in answer.out
 
 
 @pytest.mark.parametrize(
@@ -162,7 +172,7 @@ def test_wrong_use_is_one_sentence(project: Path, arguments, sentence):
     assert sentence in answer.err
 
 
-def test_vela_tells_cycles_and_memory_of_what_it_compiles(project: Path):
+def test_vela_estimates_cycles_and_memory(project: Path):
     pytest.importorskip("ethosu.vela")
     chosen = ("--framework", "keras", "--target", "tflite:int8", "--root", project, "--npu", "ethos-u55-128")
     answer = call("micro", "simple_cnn", *chosen, "--json")

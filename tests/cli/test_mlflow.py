@@ -1,4 +1,4 @@
-"""Runs in MLflow, through the library itself: what lies in build/ is there, once, and nothing is lost when it fails."""
+"""Logging to MLflow through its library: results of build/ are logged exactly once, and failures lose nothing."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ DEVICE = "raspberry-pi-4b"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model, two artifacts, validated and benched. Copy it to change it."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project with a trained model and two artifacts, validated and benched; tests must not change it."""
     root = tmp_path_factory.mktemp("tracked") / "edge"
     root.mkdir()
     chosen = ("--framework", "torch", "--root", root)
@@ -41,12 +41,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def root(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "edge"))
+def root(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "edge"))
 
 
 class Store:
-    """A folder of MLflow's, read with MLflow's own client."""
+    """Tracking folder, read with MLflow's own client."""
 
     def __init__(self, folder: Path) -> None:
         from mlflow import MlflowClient
@@ -54,7 +54,7 @@ class Store:
         self.client: Any = MlflowClient(folder.as_uri())
 
     def runs(self, experiment: str = "edge") -> dict[str, list[Any]]:
-        """By name, the first that was logged first."""
+        """Return the runs of an experiment by name, oldest first."""
         found = self.client.get_experiment_by_name(experiment)
         runs: dict[str, list[Any]] = {}
         for run in self.client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"]):
@@ -83,7 +83,7 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_every_figure_is_there_as_it_stands_in_build(root: Path, store: Store) -> None:
+def test_every_figure_of_build_is_logged(root: Path, store: Store) -> None:
     answer = log(root)
     assert answer.code == 0, answer.err
     assert f"done    track mlflow: 3 runs logged in the experiment edge at {root.parent}/runs" in answer.err
@@ -119,7 +119,7 @@ def test_every_figure_is_there_as_it_stands_in_build(root: Path, store: Store) -
     assert (params[f"{DEVICE}/threads"], params[f"{DEVICE}/host"]) == (str(bench["threads"]), bench["host"])
 
 
-def test_the_training_is_the_run_above(root: Path, store: Store) -> None:
+def test_the_training_is_the_parent_run(root: Path, store: Store) -> None:
     log(root)
     runs = store.runs()
     (parent,) = runs["linear/torch"]
@@ -136,8 +136,8 @@ def test_the_training_is_the_run_above(root: Path, store: Store) -> None:
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
 
 
-def test_what_is_downloaded_is_an_artifact(root: Path, store: Store) -> None:
-    """With its golden samples: it proves itself wherever it goes."""
+def test_downloaded_files_are_an_artifact(root: Path, store: Store) -> None:
+    """The golden samples are included, so that a downloaded artifact can be validated."""
     log(root)
     (run,) = store.runs()["linear/torch torchscript:float32"]
     folder = store.client.download_artifacts(run.info.run_id, "artifact", str(root.parent))
@@ -157,7 +157,7 @@ def test_model_files_can_be_left_out_and_come_later(root: Path, store: Store) ->
     assert {name: len(found) for name, found in store.runs().items()} == dict.fromkeys(store.runs(), 1)
 
 
-def test_twice_makes_no_doubles_and_a_changed_figure_is_a_new_run(root: Path, store: Store) -> None:
+def test_logging_twice_makes_no_duplicates_and_a_changed_figure_is_a_new_run(root: Path, store: Store) -> None:
     log(root)
     before = store.runs()
     answer = log(root)
@@ -175,7 +175,7 @@ def test_twice_makes_no_doubles_and_a_changed_figure_is_a_new_run(root: Path, st
     assert new.data.tags["mlflow.parentRunId"] == old.data.tags["mlflow.parentRunId"]
 
 
-def test_a_run_whose_writer_was_killed_is_logged_anew(root: Path, store: Store) -> None:
+def test_a_run_whose_writer_was_killed_is_logged_again(root: Path, store: Store) -> None:
     """MLflow's search stops at the empty file that a killed process leaves in a folder."""
     log(root)
     (run,) = store.runs()["linear/torch onnx:int8"]
@@ -186,7 +186,7 @@ def test_a_run_whose_writer_was_killed_is_logged_anew(root: Path, store: Store) 
     writer = folder / "tags/edgekit.writer"
     own = writer.read_text()
     writer.write_text(f"elsewhere {own.split()[1]}")
-    answer = log(root)  # whether that one lives cannot be told from here
+    answer = log(root)  # edgekit cannot know whether that writer is still alive
     assert (answer.code, folder.is_dir()) == (4, True)
     writer.write_text(own)
     answer = log(root)
@@ -215,7 +215,7 @@ def test_a_run_that_was_cut_short_is_completed(root: Path, store: Store) -> None
     assert "artifact/model.onnx" in store.files(child, "artifact")
 
 
-def test_a_run_that_lost_the_one_above_it_gets_the_new_one(root: Path, store: Store) -> None:
+def test_a_run_whose_parent_was_deleted_gets_the_new_parent(root: Path, store: Store) -> None:
     log(root)
     (old,) = store.runs()["linear/torch"]
     store.client.delete_run(old.info.run_id)
@@ -225,7 +225,7 @@ def test_a_run_that_lost_the_one_above_it_gets_the_new_one(root: Path, store: St
     assert child.data.tags["mlflow.parentRunId"] == new.info.run_id != old.info.run_id
 
 
-def test_results_of_an_earlier_file_are_no_figures_of_this_one(root: Path, store: Store) -> None:
+def test_results_of_an_earlier_model_file_are_not_logged(root: Path, store: Store) -> None:
     path = root / "build/linear/torch/onnx-int8/validation.json"
     path.write_text(json.dumps(read(path) | {"artifact_sha256": "0" * 64}))
     log(root)
@@ -243,7 +243,7 @@ def test_a_damaged_model_file_is_not_logged(root: Path, store: Store) -> None:
     assert set(store.runs()) == {"linear/torch"}
 
 
-def test_the_experiment_can_be_named_and_a_deleted_one_is_told(root: Path, store: Store) -> None:
+def test_the_experiment_can_be_named_and_a_deleted_one_is_reported(root: Path, store: Store) -> None:
     log(root, "--experiment", "of the edge")
     found = store.client.get_experiment_by_name("of the edge")
     assert len(store.runs("of the edge")) == 3
@@ -269,13 +269,13 @@ def test_a_bad_uri_is_refused_before_anything_is_done(root: Path, pipeline: Path
     assert not (pipeline / "build/net").exists()
 
 
-def test_options_that_say_nothing_are_refused(root: Path) -> None:
+def test_options_without_effect_are_refused(root: Path) -> None:
     answer = call("report", "--root", root, "--experiment", "x")
     assert (answer.code, answer.out) == (2, "")
-    assert "give --mlflow URI too" in answer.err
+    assert "have no effect without --mlflow; add: --mlflow URI" in answer.err
     answer = call("report", "--root", root, "--mlflow", "x", "--compare", "a", "b")
     assert answer.code == 2
-    assert "leave out --baseline, --mlflow" in answer.err
+    assert "cannot be combined with --baseline, --mlflow" in answer.err
 
 
 class Refusing(BaseHTTPRequestHandler):
@@ -292,7 +292,7 @@ class Refusing(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def refusing() -> Iterator[str]:
-    """The URI of a server that refuses everything, with a password in it."""
+    """Yield the URI, with a password, of a server that refuses every request."""
     with HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://somebody:secret@127.0.0.1:{server.server_port}"
@@ -305,10 +305,10 @@ def test_a_server_that_refuses_is_one_sentence_without_the_password(root: Path, 
     assert "PERMISSION_DENIED: not for you" in answer.err
     assert answer.err.count("\n") == 1
     assert "secret" not in answer.err
-    assert len(answer.data["artifacts"]) == 2  # the report is there all the same
+    assert len(answer.data["artifacts"]) == 2  # the report is printed nevertheless
 
 
-def test_a_server_that_is_not_there_is_told_at_once(root: Path) -> None:
+def test_an_unreachable_server_is_reported_at_once(root: Path) -> None:
     with HTTPServer(("127.0.0.1", 0), Refusing) as server:
         uri = f"http://127.0.0.1:{server.server_port}"
     answer = call("report", "--root", root, "--mlflow", uri, "--json")
@@ -317,7 +317,7 @@ def test_a_server_that_is_not_there_is_told_at_once(root: Path) -> None:
     assert len(answer.data["artifacts"]) == 2
 
 
-def test_a_folder_that_cannot_be_made(root: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_refused(root: Path) -> None:
     (root.parent / "file").write_text("")
     answer = call("report", "--root", root, "--mlflow", root.parent / "file" / "runs")
     assert answer.code == 2
@@ -352,7 +352,7 @@ size = "10 KB"
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Path:
-    """A project to be run: a model of one product."""
+    """Return a project with a pipeline and a model of one matrix product."""
     root = tmp_path / "pipeline" / "edge"
     root.mkdir(parents=True)
     weights = numpy_helper.from_array(np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32), "w")
@@ -370,7 +370,7 @@ def states(answer: Answer) -> dict[str, str]:
     return {item["step"].partition(" ")[0]: item["state"] for item in answer.data["steps"]}
 
 
-def test_a_run_logs_what_it_did_and_only_when_something_changed(pipeline: Path, store: Store) -> None:
+def test_a_run_logs_its_results_only_if_something_changed(pipeline: Path, store: Store) -> None:
     with (pipeline / "edgekit.toml").open("a") as stream:
         stream.write('\n[mlflow]\nuri = "../../runs"\nexperiment = "pipeline"\n')
     answer = call("run", "--root", pipeline, "--json")

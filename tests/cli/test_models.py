@@ -15,7 +15,7 @@ SIGNATURE = Signature((TensorSpec("x", ("batch", 1), "float32"),), (TensorSpec("
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
-    """A project in which linear was trained in PyTorch, as far as its files tell."""
+    """Return a project with the files of a PyTorch training of linear."""
     source = SourceModel(
         name="linear",
         kind="torch",
@@ -37,7 +37,7 @@ def trained(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_card_has_what_model_toml_says_and_what_came_of_it(trained: Path) -> None:
+def test_a_card_has_the_settings_of_model_toml_and_the_results(trained: Path) -> None:
     answer = call("models", "card", "linear", "--root", trained)
     assert answer.code == 0
     lines = answer.out.splitlines()
@@ -65,7 +65,7 @@ def test_a_card_has_what_model_toml_says_and_what_came_of_it(trained: Path) -> N
         assert f"## {part}" in lines
 
 
-def test_show_tells_the_same_as_text_and_both_the_same_as_json(trained: Path) -> None:
+def test_show_and_card_agree_as_text_and_as_json(trained: Path) -> None:
     shown = call("models", "show", "linear", "--root", trained)
     assert shown.code == 0
     assert "result                mae 0.0812 on 1000 unseen samples" in shown.out
@@ -78,7 +78,7 @@ def test_show_tells_the_same_as_text_and_both_the_same_as_json(trained: Path) ->
     assert data["spec"]["card"]["intended_use"]
 
 
-def test_a_card_goes_into_a_file(trained: Path, tmp_path: Path) -> None:
+def test_a_card_is_written_to_a_file(trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "CARD.md"
     answer = call("models", "card", "linear", "--output", path, "--root", trained)
     assert (answer.code, answer.out) == (0, f"{path}\n")

@@ -1,4 +1,4 @@
-"""Models of the user's own through the command: taken in, exported, validated; or refused in one sentence."""
+"""Models of users on the command line: imported, exported and validated, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKE
 IMAGE = "image:batch,1,8,8"
 PHOTO = "image:batch,3,8,8"
 
-# name of the model: what it is called on the command line, its options, its variants
+# Name of the model -> its argument on the command line, its options, its variants
 EXPORTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "two": ("two.keras", (), ("tflite:float32", "onnx:float32")),
     "two_old": ("two_old.h5", (), ("onnx:float32",)),
@@ -84,7 +84,7 @@ VARIANTS = [(name, variant) for name, (_, _, variants) in EXPORTS.items() for va
 
 @pytest.fixture(scope="module", autouse=True)
 def _warm(pool: WorkerPool) -> Iterator[None]:
-    """Commands share the workers of the session, where each would start its own."""
+    """Let commands share the workers of the session, instead of starting their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgekit.workers.pool.WorkerPool", lambda **_: contextlib.nullcontext(pool))
         yield
@@ -92,7 +92,7 @@ def _warm(pool: WorkerPool) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with models, code and samples as users have them, written by their frameworks. Do not change it."""
+    """Return a folder with models, code and samples, written by their frameworks; tests must not change it."""
     folder = tmp_path_factory.mktemp("models")
     for path in FIXTURES.glob("*.py"):
         shutil.copy(path, folder)
@@ -119,20 +119,20 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same folder, as the current one."""
+    """Make that folder the current one."""
     monkeypatch.chdir(models)
     return models
 
 
-class Own:
-    """A project that each of `EXPORTS` is taken into and exported in, and validated, when a test first asks for it."""
+class SharedProject:
+    """Project in which each model of `EXPORTS` is imported, exported and validated when a test first needs it."""
 
     def __init__(self, models: Path, root: Path) -> None:
         self.models, self.root = models, root
         self._answers: dict[tuple[str, str], Answer] = {}
 
     def exported(self, name: str) -> Answer:
-        """What the command answered."""
+        """Return the answer of the export."""
         text, options, variants = EXPORTS[name]
         if ("export", name) not in self._answers:
             with contextlib.chdir(self.models):
@@ -141,35 +141,35 @@ class Own:
         return self._answers["export", name]
 
     def validated(self, name: str) -> Answer:
-        """What validating its artifacts answered."""
+        """Return the answer of validating its artifacts."""
         self.exported(name)
         if ("validate", name) not in self._answers:
             self._answers["validate", name] = call("validate", name, "--json", "--root", self.root)
         return self._answers["validate", name]
 
     def build(self, name: str) -> Path:
-        """build/<name>/<kind>"""
+        """Return build/<name>/<kind>."""
         self.exported(name)
         (folder,) = (self.root / "build" / name).iterdir()
         return folder
 
     def source(self, name: str) -> SourceModel:
-        """The model as it was taken in."""
+        """Return the imported model."""
         return load_source(self.build(name) / "source")
 
     def artifact(self, name: str, variant: str) -> Artifact:
-        """One of its variants."""
+        """Return the artifact of a variant."""
         return load_artifact(self.build(name) / variant.replace(":", "-"))
 
     def artifacts(self, name: str) -> list[Artifact]:
-        """All of them."""
+        """Return the artifacts of all variants."""
         return [self.artifact(name, variant) for variant in EXPORTS[name][2]]
 
 
 @pytest.fixture(scope="module")
-def own(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Own:
-    """One project for all of them. Look at it, do not change it."""
-    return Own(models, tmp_path_factory.mktemp("own"))
+def shared_project(models: Path, tmp_path_factory: pytest.TempPathFactory) -> SharedProject:
+    """Return one project for all models; tests must not change it."""
+    return SharedProject(models, tmp_path_factory.mktemp("own"))
 
 
 def _targets(variants: tuple[str, ...]) -> list[str]:
@@ -184,17 +184,17 @@ def shapes(specs: Any) -> dict[str, tuple[int | str, ...]]:
 
 
 @pytest.mark.parametrize("name", EXPORTS)
-def test_a_model_of_ones_own_is_taken_in_and_exported(own: Own, name: str) -> None:
-    answer = own.exported(name)
+def test_a_user_model_is_imported_and_exported(shared_project: SharedProject, name: str) -> None:
+    answer = shared_project.exported(name)
     assert answer.code == 0, answer.err
-    folders = [str(own.build(name) / variant.replace(":", "-")) for variant in EXPORTS[name][2]]
+    folders = [str(shared_project.build(name) / variant.replace(":", "-")) for variant in EXPORTS[name][2]]
     assert sorted(answer.out.splitlines()) == sorted(folders)
-    assert half_written(own.root) == []
+    assert leftover_files(shared_project.root) == []
 
 
 @pytest.mark.parametrize("name", EXPORTS)
-def test_every_artifact_is_equivalent_to_the_users_model(own: Own, name: str) -> None:
-    answer = own.validated(name)
+def test_every_artifact_is_equivalent_to_the_users_model(shared_project: SharedProject, name: str) -> None:
+    answer = shared_project.validated(name)
     assert answer.code == 0, answer.err
     found = {f"{item['target']}:{item['precision']}": item["passed"] for item in answer.data["validations"]}
     assert found == dict.fromkeys(EXPORTS[name][2], True)
@@ -212,47 +212,47 @@ def test_every_artifact_is_equivalent_to_the_users_model(own: Own, name: str) ->
     ],
 )
 def test_the_names_of_inputs_and_outputs_survive_in_order(
-    own: Own, name: str, inputs: list[str], outputs: list[str]
+    shared_project: SharedProject, name: str, inputs: list[str], outputs: list[str]
 ) -> None:
-    for found in (own.source(name), *(item.manifest for item in own.artifacts(name))):
-        assert [spec.name for spec in found.signature.inputs] == inputs
-        assert [spec.name for spec in found.signature.outputs] == outputs
+    for record in (shared_project.source(name), *(artifact.manifest for artifact in shared_project.artifacts(name))):
+        assert [spec.name for spec in record.signature.inputs] == inputs
+        assert [spec.name for spec in record.signature.outputs] == outputs
 
 
-def test_the_names_of_a_saved_models_signature_survive(own: Own) -> None:
-    found = own.source("served").signature
-    assert {spec.name for spec in found.inputs} == {"picture", "extra"}
-    for item in own.artifacts("served"):
-        assert [spec.name for spec in item.manifest.signature.inputs] == [spec.name for spec in found.inputs]
-        assert [spec.name for spec in item.manifest.signature.outputs] == [spec.name for spec in found.outputs]
+def test_the_names_of_a_saved_models_signature_survive(shared_project: SharedProject) -> None:
+    signature = shared_project.source("served").signature
+    assert {spec.name for spec in signature.inputs} == {"picture", "extra"}
+    for artifact in shared_project.artifacts("served"):
+        assert [spec.name for spec in artifact.manifest.signature.inputs] == [spec.name for spec in signature.inputs]
+        assert [spec.name for spec in artifact.manifest.signature.outputs] == [spec.name for spec in signature.outputs]
 
 
-def test_shapes_and_types_of_a_dict_of_outputs_are_found_by_running(own: Own) -> None:
-    found = own.source("net_tokens")
-    assert shapes(found.signature.outputs) == {
+def test_shapes_and_types_of_a_dict_of_outputs_are_found_by_running(shared_project: SharedProject) -> None:
+    source = shared_project.source("net_tokens")
+    assert shapes(source.signature.outputs) == {
         "vectors": ("batch", "seq", 4),
         "pooled": ("batch", 4),
         "moved": ("batch", "seq"),
     }
-    types = [spec.dtype for spec in (*found.signature.inputs, *found.signature.outputs)]
+    types = [spec.dtype for spec in (*source.signature.inputs, *source.signature.outputs)]
     assert types == ["int64", "float32", "float32", "int64"]
-    assert found.sizes == {"seq": 6}
+    assert source.sizes == {"seq": 6}
 
 
 @pytest.mark.parametrize("name", ["two", "state", "net_tokens"])
-def test_without_a_sample_golden_samples_are_random_numbers_and_noted(own: Own, name: str) -> None:
+def test_without_a_sample_golden_samples_are_random_numbers_and_noted(shared_project: SharedProject, name: str) -> None:
     note = "golden samples are random numbers; pass real ones with --sample FILE.npz"
-    assert own.source(name).notes == (note,)
-    assert all(note in item.manifest.notes for item in own.artifacts(name))
-    assert note in own.exported(name).err
+    assert shared_project.source(name).notes == (note,)
+    assert all(note in artifact.manifest.notes for artifact in shared_project.artifacts(name))
+    assert note in shared_project.exported(name).err
 
 
-def test_with_a_sample_there_is_nothing_to_note(own: Own) -> None:
-    assert own.source("net").notes == ()
+def test_with_a_sample_there_is_nothing_to_note(shared_project: SharedProject) -> None:
+    assert shared_project.source("net").notes == ()
 
 
-def test_a_sample_is_parted_into_golden_calibration_and_test_samples(own: Own) -> None:
-    folder = own.build("net") / "source"
+def test_a_sample_is_split_into_golden_calibration_and_test_samples(shared_project: SharedProject) -> None:
+    folder = shared_project.build("net") / "source"
     parts = [samples.load(folder / f"{part}.npz", part) for part in ("golden", "calibration", "test")]
     rows = np.concatenate([part.inputs["image"] for part in parts])
     assert len(rows) == sum(part.count for part in parts) == 160
@@ -260,73 +260,81 @@ def test_a_sample_is_parted_into_golden_calibration_and_test_samples(own: Own) -
     assert all(part.labels is not None and len(part.labels) == part.count for part in parts)
 
 
-def test_labels_in_the_sample_give_an_accuracy_and_a_drift(own: Own) -> None:
-    found = own.source("net")
-    assert (found.task, found.metric) == ("classification", "accuracy")
-    assert found.metric_value is not None
-    assert found.metric_value > 0.9
-    drifts = [item["drift"] for item in own.validated("net").data["validations"]]
+def test_labels_in_the_sample_give_an_accuracy_and_a_drift(shared_project: SharedProject) -> None:
+    source = shared_project.source("net")
+    assert (source.task, source.metric) == ("classification", "accuracy")
+    assert source.metric_value is not None
+    assert source.metric_value > 0.9
+    drifts = [validation["drift"] for validation in shared_project.validated("net").data["validations"]]
     assert len(drifts) == len(EXPORTS["net"][2])
     for drift in drifts:
         assert drift["metric"] == "accuracy"
-        assert drift["source"] == pytest.approx(found.metric_value)
+        assert drift["source"] == pytest.approx(source.metric_value)
         assert abs(drift["drop"]) < 0.05
 
 
-def test_without_labels_there_is_no_accuracy(own: Own) -> None:
-    found = own.source("from_photos")
-    assert (found.task, found.metric, found.metric_value) == (None, None, None)
-    assert all(item["drift"] is None for item in own.validated("from_photos").data["validations"])
+def test_without_labels_there_is_no_accuracy(shared_project: SharedProject) -> None:
+    source = shared_project.source("from_photos")
+    assert (source.task, source.metric, source.metric_value) == (None, None, None)
+    assert all(
+        validation["drift"] is None for validation in shared_project.validated("from_photos").data["validations"]
+    )
 
 
 @pytest.mark.parametrize(("name", "count"), [("from_file", 64), ("from_photos", 40), ("from_generator", 64)])
-def test_calibration_samples_are_those_that_were_given(own: Own, name: str, count: int) -> None:
-    record = own.artifact(name, "onnx:int8").manifest.calibration
+def test_calibration_samples_are_those_that_were_given(shared_project: SharedProject, name: str, count: int) -> None:
+    record = shared_project.artifact(name, "onnx:int8").manifest.calibration
     assert record is not None
     assert record["samples"] == count
-    kept = samples.load(own.build(name) / "source" / "calibration.npz", "calibration samples").inputs["image"]
+    kept = samples.load(shared_project.build(name) / "source" / "calibration.npz", "calibration samples").inputs[
+        "image"
+    ]
     assert (len(kept), kept.dtype) == (count, np.float32)
 
 
 @pytest.mark.parametrize("variant", EXPORTS["relaid"][2])
-def test_a_layout_is_that_of_the_file_and_its_transposes_are_counted(own: Own, variant: str) -> None:
-    assert shapes(own.source("relaid").signature.inputs) == {"image": ("batch", 3, 8, 8)}
-    found = own.artifact("relaid", variant)
-    signature, options = found.manifest.signature, found.manifest.options
+def test_a_layout_is_that_of_the_file_and_its_transposes_are_counted(
+    shared_project: SharedProject, variant: str
+) -> None:
+    assert shapes(shared_project.source("relaid").signature.inputs) == {"image": ("batch", 3, 8, 8)}
+    artifact = shared_project.artifact("relaid", variant)
+    signature, options = artifact.manifest.signature, artifact.manifest.options
     assert [spec.layout for spec in (*signature.inputs, *signature.outputs)] == ["NHWC", "NHWC"]
     assert signature.inputs[0].shape[1:] == (8, 8, 3)
     assert signature.outputs[0].shape[1:] == (8, 8, 2)
-    assert found.golden().inputs["image"].shape[1:] == (8, 8, 3)
+    assert artifact.golden().inputs["image"].shape[1:] == (8, 8, 3)
     assert options["layout"] == "NHWC"
     assert options["transposes"] > 0
     note = f"layout NHWC: {options['transposes']} transposes in the file, "
-    assert any(text.startswith(note) for text in found.manifest.notes)
+    assert any(text.startswith(note) for text in artifact.manifest.notes)
 
 
-def test_the_transposes_that_are_told_are_those_in_the_file(own: Own) -> None:
-    found = own.artifact("relaid", "onnx:float32")
-    nodes = onnx.load(found.path).graph.node
-    assert sum(node.op_type == "Transpose" for node in nodes) == found.manifest.options["transposes"]
+def test_the_reported_transposes_are_those_in_the_file(shared_project: SharedProject) -> None:
+    artifact = shared_project.artifact("relaid", "onnx:float32")
+    nodes = onnx.load(artifact.path).graph.node
+    assert sum(node.op_type == "Transpose" for node in nodes) == artifact.manifest.options["transposes"]
 
 
-def test_a_size_fixes_a_dimension(own: Own) -> None:
-    assert shapes(own.source("program").signature.inputs) == {"image": ("batch", 1, 8, 8)}
-    for item in own.artifacts("program"):
-        assert shapes(item.manifest.signature.inputs) == {"image": (4, 1, 8, 8)}
-        assert shapes(item.manifest.signature.outputs) == {"linear": (4, 3)}
-        assert item.manifest.options["dims"] == {"batch": 4}
+def test_a_size_fixes_a_dimension(shared_project: SharedProject) -> None:
+    assert shapes(shared_project.source("program").signature.inputs) == {"image": ("batch", 1, 8, 8)}
+    for artifact in shared_project.artifacts("program"):
+        assert shapes(artifact.manifest.signature.inputs) == {"image": (4, 1, 8, 8)}
+        assert shapes(artifact.manifest.signature.outputs) == {"linear": (4, 3)}
+        assert artifact.manifest.options["dims"] == {"batch": 4}
 
 
-def test_the_opset_and_the_ir_version_that_were_asked_for_land_in_the_file(own: Own) -> None:
-    found = own.artifact("program", "onnx:float32")
-    model = onnx.load(found.path)
+def test_the_opset_and_the_ir_version_that_were_asked_for_land_in_the_file(shared_project: SharedProject) -> None:
+    artifact = shared_project.artifact("program", "onnx:float32")
+    model = onnx.load(artifact.path)
     assert {item.domain: item.version for item in model.opset_import} == {"": 17}
     assert model.ir_version == 9
-    assert (found.manifest.options["opset"], found.manifest.options["ir_version"]) == (17, 9)
+    assert (artifact.manifest.options["opset"], artifact.manifest.options["ir_version"]) == (17, 9)
 
 
-def test_a_model_is_known_by_its_name_afterwards(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(own.build("two"), tmp_path / "build" / "two" / "keras")
+def test_a_model_is_known_by_its_name_afterwards(
+    shared_project: SharedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(shared_project.build("two"), tmp_path / "build" / "two" / "keras")
     monkeypatch.chdir(tmp_path)
     answer = call("export", "two", "--target", "onnx:float16", "--root", tmp_path)
     assert answer.code == 0, answer.err
@@ -334,9 +342,9 @@ def test_a_model_is_known_by_its_name_afterwards(own: Own, tmp_path: Path, monke
 
 
 def test_what_needs_calibration_is_left_out_of_everything_and_refused_by_name(
-    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_project: SharedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(own.build("traced"), tmp_path / "build" / "traced" / "torchscript")
+    shutil.copytree(shared_project.build("traced"), tmp_path / "build" / "traced" / "torchscript")
     monkeypatch.chdir(tmp_path)
     answer = call("export", "traced", "--explain", "--json", "--root", tmp_path)
     assert answer.code == 0, answer.err
@@ -475,16 +483,16 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-def half_written(root: Path) -> list[str]:
-    """What a failed command should not have left: temporary files, empty folders, folders without a description."""
-    found = []
+def leftover_files(root: Path) -> list[str]:
+    """Return remains of a failed command: temporary files, empty folders, folders without a record."""
+    leftovers = []
     for folder, folders, files in os.walk(root):
         if not folders and not files and len(Path(folder).relative_to(root).parts) in range(1, 5):
-            found.append(folder)  # further below are the user's own: a SavedModel may have empty folders
-        found += [f"{folder}/{name}" for name in (*folders, *files) if name.startswith(".edgekit-")]
+            leftovers.append(folder)  # further below are the user's own: a SavedModel may have empty folders
+        leftovers += [f"{folder}/{name}" for name in (*folders, *files) if name.startswith(".edgekit-")]
         if Path(folder).name == "source" and "source.json" not in files:
-            found.append(folder)
-    return found
+            leftovers.append(folder)
+    return leftovers
 
 
 @pytest.mark.parametrize("what", REFUSALS)
@@ -500,7 +508,7 @@ def test_bad_input_is_exit_2_and_one_sentence_and_leaves_nothing_half_written(
     assert answer.err.startswith("Error: ")
     assert len(answer.err.strip().splitlines()) == 1
     assert answer.out == ""
-    assert half_written(tmp_path) == []
+    assert leftover_files(tmp_path) == []
     assert not list(tmp_path.glob("build/*/*/onnx-float32"))
     assert not (here / "executed").exists()
 
@@ -550,7 +558,7 @@ def test_a_bad_graph_is_exit_2_and_one_sentence(tmp_path: Path, what: str) -> No
     assert [item.name for item in root.iterdir()] == ["graph.onnx"]
 
 
-def test_a_good_graph_arrives_whole(tmp_path: Path) -> None:
+def test_a_valid_graph_is_converted_correctly(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
     path.write_bytes(onnx_model(helper.make_node("Relu", ["x"], ["y"])).SerializeToString())
     assert call("export", path, "--target", "onnx:float32", "--root", tmp_path).code == 0
@@ -565,7 +573,7 @@ def test_a_good_graph_arrives_whole(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     "onnx-to-torch" not in plugin_registry.names("edgekit.sources.bridges"), reason="no bridge from ONNX to PyTorch"
 )
-def test_an_operator_that_the_bridge_does_not_have_is_named(tmp_path: Path) -> None:
+def test_an_operator_that_the_bridge_does_not_support_is_named(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
     node = helper.make_node("StringNormalizer", ["x"], ["y"], name="odd")
     model = onnx_model(node)
@@ -576,4 +584,4 @@ def test_an_operator_that_the_bridge_does_not_have_is_named(tmp_path: Path) -> N
     answer = call("export", path, "--target", "tflite:float32", "--root", tmp_path, "-q")
     assert answer.code in (2, 4)
     assert len(answer.err.strip().splitlines()) == 1
-    assert half_written(tmp_path) == []
+    assert leftover_files(tmp_path) == []

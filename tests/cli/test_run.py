@@ -1,4 +1,4 @@
-"""`edgekit run`: exactly the right steps, on a model of one product that exports in a second."""
+"""`edgekit run`: which steps run, on a model of one matrix product that exports in a second."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FOLDER = "build/net/onnx/onnx-float32"
 
 
 def of(*kinds, variants=VARIANTS):
-    """The names of the steps of these kinds."""
+    """Return the names of the steps of these kinds."""
     named = {kind: [f"{kind} net/onnx {variant}" for variant in variants] for kind in ("export", "validate", "check")}
     named |= {"bench": [BENCH[variant] for variant in variants], "import": ["import net/onnx"], "report": [REPORT]}
     return {name for kind in kinds for name in named[kind]}
@@ -55,7 +55,7 @@ EVERYTHING = of("import", "export", "validate", "bench", "check", "report")
 
 
 def write_net(folder):
-    """y = x W, with W in a file of its own."""
+    """Write the ONNX model y = x W, with W in a separate file."""
     weights = numpy_helper.from_array(np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32), "w")
     x, y = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size]) for name, size in (("x", 8), ("y", 4))
@@ -67,7 +67,7 @@ def write_net(folder):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A project whose every step was carried out. Look at it, copy it, do not change it."""
+    """Return a project in which all steps have run; tests must copy it to change it."""
     root = tmp_path_factory.mktemp("finished")
     (root / "edgekit.toml").write_text(CONFIG)
     write_net(root)
@@ -84,12 +84,12 @@ def finished(tmp_path_factory) -> Path:
 @pytest.fixture
 def root(finished, tmp_path) -> Path:
     copied = Path(shutil.copytree(finished, tmp_path / "project"))
-    time.sleep(0.05)  # what was written within one tick of the file system's clock is read again the next time
+    time.sleep(0.05)  # files written within one tick of the file system's clock would be hashed again
     return copied
 
 
 def done(answer, state="done"):
-    return {item["step"] for item in answer.data["steps"] if item["state"] == state}
+    return {step["step"] for step in answer.data["steps"] if step["state"] == state}
 
 
 def edit(path, old, new):
@@ -119,7 +119,7 @@ def test_a_second_run_does_nothing_and_reads_nothing(root):
     }
 
 
-def test_the_results_lie_where_the_other_commands_look_for_them(root):
+def test_the_results_are_where_the_other_commands_look_for_them(root):
     names = {path.name for path in (root / FOLDER).iterdir()}
     assert names == {"model.onnx", "manifest.json", "golden.npz", "validation.json", "bench-board.json", "check.json"}
     assert call("check", "net", "--root", root).code == 0
@@ -166,7 +166,7 @@ MADE = {
 @pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(path.read_bytes()[:-7])], ids=["bit", "cut"])
 @pytest.mark.parametrize(("file", "expected"), MADE.items(), ids=MADE)
 def test_a_damaged_result_is_made_again_and_nothing_else(root, finished, file, expected, damage):
-    """The same bytes come out: what follows has nothing new to read. An export's folder is replaced, so that what stood
+    """The same bytes result, so that no other step has a new input. An export's folder is replaced, so that what stood
     in it is made again too."""
     damage(root / file)
     answer = run(root)
@@ -203,8 +203,8 @@ def test_a_comment_is_no_reason(root):
 
 def test_an_option_of_one_precision_runs_its_export_and_what_follows(root):
     (root / "edgekit.toml").write_text(f'{CONFIG}\n[[export]]\nvariant = "*:int8"\ncalibration_samples = 12\n')
-    foreseen = run(root, "--dry-run").data["steps"]
-    reason = next(item["reasons"] for item in foreseen if item["step"] == "export net/onnx onnx:int8")
+    planned = run(root, "--dry-run").data["steps"]
+    reason = next(item["reasons"] for item in planned if item["step"] == "export net/onnx onnx:int8")
     assert reason == ["options.calibration_samples changed"]
     assert done(run(root)) == of("export", "validate", "bench", "check", variants=VARIANTS[1:]) | of("report")
 
@@ -228,12 +228,12 @@ def test_a_damaged_plan_is_made_again(root):
 
 
 def test_a_module_that_comes_before_an_installed_one_is_seen(tmp_path):
-    """The plan is kept from run to run, and code consists of what lies beside it at the time."""
+    """The plan is cached between runs, but a new module beside the code must be noticed."""
     (tmp_path / "net.py").write_text("import torch\nimport blocks\n\n\ndef build():\n    pass\n")
     (tmp_path / "edgekit.toml").write_text(
         'variants = ["onnx:float32"]\n[[models]]\npath = "net.py:build"\nframework = "torch"\n'
     )
-    assert run(tmp_path, "import *").code != 0  # there is no such module
+    assert run(tmp_path, "import *").code != 0  # the module does not exist yet
     (tmp_path / "blocks.py").write_text("")
     made = call("run", "--emit-makefile", "--root", tmp_path).out
     assert "net.py blocks.py edgekit.toml" in made.replace("blocks.py net.py", "net.py blocks.py")
@@ -241,7 +241,8 @@ def test_a_module_that_comes_before_an_installed_one_is_seen(tmp_path):
 
 def test_a_model_of_the_project_comes_before_the_one_that_edgekit_ships(tmp_path):
     (tmp_path / "edgekit.toml").write_text(LINEAR)
-    assert call("run", "--force", "import *", "--root", tmp_path).code == 2  # no such step; nothing is trained
+    # A step that does not exist: the plan is made, but nothing is trained.
+    assert call("run", "--force", "import *", "--root", tmp_path).code == 2
     shipped = call("run", "--emit-makefile", "--root", tmp_path).out
     assert f"{REPOSITORY}/models/linear/torch_model.py" in shipped
     shutil.copytree(REPOSITORY / "models/linear", tmp_path / "models/linear")
@@ -250,7 +251,7 @@ def test_a_model_of_the_project_comes_before_the_one_that_edgekit_ships(tmp_path
     assert str(REPOSITORY) not in own
 
 
-def test_a_broken_budget_is_exit_1_each_time(root):
+def test_an_exceeded_budget_is_exit_1_each_time(root):
     edit(root / "edgekit.toml", '"10 KB"', '"10 B"')
     for steps in (of("check", "report"), set()):
         answer = run(root)
@@ -261,7 +262,7 @@ def test_a_broken_budget_is_exit_1_each_time(root):
     assert "exceeds the limit 10 B, set in edgekit.toml" in text.out
 
 
-def test_a_failed_step_stops_only_what_follows_from_it(root):
+def test_a_failed_step_stops_only_its_dependents(root):
     added = '\n[[export]]\nvariant = "*:int8"\ncalibration_samples = 5000\n'
     (root / "edgekit.toml").write_text(CONFIG + added)
     answer = run(root)
@@ -277,7 +278,7 @@ def test_a_failed_step_stops_only_what_follows_from_it(root):
     assert len(json.loads((root / "build/report.json").read_text())["artifacts"]) == 2
 
 
-def test_error_by_layer_is_found_once_and_again_for_another_artifact(root):
+def test_a_layerwise_diff_runs_once_and_again_for_another_artifact(root):
     config, layers = root / "edgekit.toml", root / "build/net/onnx/onnx-int8/layers.json"
     edit(config, "[[models]]", 'layers = ["*:int8"]\n[[models]]')
     assert done(run(root)) == {"diff net/onnx onnx:int8", REPORT}
@@ -298,7 +299,7 @@ def test_error_by_layer_is_found_once_and_again_for_another_artifact(root):
     assert done(run(root)) == {"diff net/onnx onnx:int8"}
 
 
-def test_error_by_layer_that_nobody_asks_for_any_more_is_garbage(root):
+def test_a_layerwise_diff_that_is_no_longer_requested_is_garbage(root):
     config, layers = root / "edgekit.toml", root / "build/net/onnx/onnx-int8/layers.json"
     edit(config, "[[models]]", 'layers = ["*:int8"]\n[[models]]')
     assert run(root, "diff *").code == 0
@@ -321,7 +322,7 @@ def test_steps_can_be_named_and_forced(root):
 
 
 def test_the_artifact_of_one_model_can_be_another_model(root):
-    """The second one reads what the first one's export writes: it comes after it, in any order of the file."""
+    """The second model is the artifact of the first, so it comes later, in any order of the file."""
     second = f'[[models]]\nname = "again"\npath = "{FOLDER}/model.onnx"\nvariants = ["onnx:float32"]\n'
     (root / "edgekit.toml").write_text(CONFIG.replace("[[models]]", f"{second}\n[[models]]", 1))
     shutil.rmtree(root / "build")
@@ -393,8 +394,8 @@ def test_bad_input_is_one_sentence_with_file_and_line_and_loses_nothing(root, na
     assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_a_report_that_cannot_be_written_after_all_is_told_with_its_line(root):
-    """The kernel refuses it, and did not say so before."""
+def test_a_report_that_cannot_be_written_is_reported_with_its_line(root):
+    """The kernel refuses the write only when it happens, so no earlier check can find it."""
     edit(root / "edgekit.toml", '"build/report.json"', '"/proc/report.json"')
     answer = call("run", "--root", root)
     assert answer.code == 2
@@ -431,7 +432,7 @@ def test_records_of_a_newer_edgekit_are_refused(root):
     assert (root / FOLDER / "model.onnx").exists()
 
 
-def test_there_is_no_edgekit_toml(tmp_path):
+def test_a_missing_edgekit_toml_is_exit_2(tmp_path):
     answer = call("run", "--root", tmp_path)
     assert answer.code == 2
     assert f"{tmp_path}/edgekit.toml: no such file; create one with: edgekit init" in answer.err
@@ -456,7 +457,7 @@ TRAINED = (
 
 
 def test_ctrl_c_is_130_and_the_next_run_goes_on_with_the_rest(root):
-    """The training would take minutes; the model beside it is done by then."""
+    """The training would take minutes; the other model is finished earlier."""
     shutil.rmtree(root / "build")
     (root / "edgekit.toml").write_text(CONFIG.replace("[bench]", f"{TRAINED}\n[bench]"))
     child = spawn("run", "--root", root, "--jobs", "2", start_new_session=True)
@@ -483,8 +484,8 @@ LINEAR = f"{CONFIG.partition('[[models]]')[0]}{TRAINED}".replace("100000", "1").
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory) -> Path:
-    """A project with a reference model of its own, trained for an epoch."""
+def trained(tmp_path_factory) -> Path:
+    """Return a project with its own reference model, trained for one epoch."""
     root = tmp_path_factory.mktemp("taught")
     shutil.copytree(REPOSITORY / "models/linear", root / "models/linear")
     (root / "models/linear/points.csv").write_text("1,2\n")
@@ -511,8 +512,8 @@ TABLES = {
 
 
 @pytest.mark.parametrize(("change", "kinds"), [*TAUGHT.items(), *TABLES.items()], ids=str)
-def test_what_a_reference_model_is_made_of_is_a_reason_for_the_steps_that_read_it(taught, tmp_path, change, kinds):
-    root = Path(shutil.copytree(taught, tmp_path / "project"))
+def test_a_changed_input_of_a_reference_model_runs_the_steps_that_read_it(trained, tmp_path, change, kinds):
+    root = Path(shutil.copytree(trained, tmp_path / "project"))
     folder = root / "models/linear"
     if change in TAUGHT:
         (folder / change).write_text((folder / change).read_text() + "\n")
@@ -528,9 +529,9 @@ def test_what_a_reference_model_is_made_of_is_a_reason_for_the_steps_that_read_i
     assert direct == set(kinds)
 
 
-def test_a_training_that_ends_in_the_same_weights_is_the_end_of_it(taught, tmp_path):
-    """Only the report shows how long it took."""
-    root = Path(shutil.copytree(taught, tmp_path / "project"))
+def test_a_training_that_reproduces_its_weights_runs_no_dependents(trained, tmp_path):
+    """Only the report runs again, because it shows the duration."""
+    root = Path(shutil.copytree(trained, tmp_path / "project"))
     path = root / "models/linear/data.py"
     path.write_text(path.read_text() + "# a comment\n")
     assert done(run(root)) == {"train linear/torch"}
@@ -568,7 +569,7 @@ def test_gc_waits_for_a_run_that_is_under_way(root):
     assert child.returncode == 0
 
 
-def test_init_writes_a_file_that_run_carries_out(finished, tmp_path):
+def test_init_writes_a_file_that_run_accepts(finished, tmp_path):
     for name in ("net.onnx", "net.weights", "inputs.npz"):
         shutil.copy(finished / name, tmp_path)
     answer = call("init", "--root", tmp_path)
@@ -608,8 +609,8 @@ def test_init_in_an_empty_folder_takes_a_reference_model(tmp_path):
     assert "train linear/keras: it has not been done yet" in dry.out
 
 
-def test_what_has_no_room_on_a_device_is_not_run_there(tmp_path, finished):
-    """The verdict is kept, and the other steps go on; a device with more room makes the step run."""
+def test_a_model_that_exceeds_a_device_is_not_benched_on_it(tmp_path, finished):
+    """The verdict is recorded and other steps continue; with a larger device, the step runs."""
     root = shutil.copytree(finished, tmp_path / "project")
     board = root / "device_profiles/board.toml"
     whole = board.read_text()
@@ -629,14 +630,14 @@ def test_what_has_no_room_on_a_device_is_not_run_there(tmp_path, finished):
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_the_makefile_example_is_made_once(tmp_path):
-    """examples/makefile-project with plain make: the second time does nothing, a new sample does it again."""
+    """In examples/makefile-project, a second make does nothing, and a new sample runs the steps again."""
     folder = shutil.copytree(REPOSITORY / "examples/makefile-project", tmp_path / "project")
-    python = sys.executable  # the PATH of whoever runs the tests may lead to a Python without edgekit
+    python = sys.executable  # the first python in PATH may lack edgekit
 
     def make(*arguments):
         tools = (f"PYTHON={python}", f"EDGEKIT={python} -P -m edgekit")
         command = ["make", "--no-print-directory", *tools, *arguments]
-        # `make test` may have started this: its make must not be this one's.
+        # The tests may run below `make test`, whose variables must not reach this make.
         its_own = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")
         variables = {name: value for name, value in os.environ.items() if name not in its_own}
         return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=240)
@@ -652,4 +653,4 @@ def test_the_makefile_example_is_made_once(tmp_path):
     broken = make()
     assert broken.returncode == 2
     assert "exceeds the limit 64 B" in broken.stdout
-    assert make().returncode == 2  # it is not taken for done
+    assert make().returncode == 2  # the failed target is not considered up to date

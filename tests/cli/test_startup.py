@@ -1,4 +1,4 @@
-"""What a command costs before it does anything, and what it says of itself."""
+"""Imports at start-up, the help of every command, and shell completion."""
 
 from __future__ import annotations
 

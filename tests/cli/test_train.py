@@ -1,4 +1,4 @@
-"""Options of `edgekit train`, and what it says of data that it cannot use."""
+"""Options of `edgekit train`, and its messages about invalid data."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def idx(path: Path, sizes: tuple[int, ...], content: bytes) -> None:
 
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
-    """A folder of idx files that are whole, but for what a test does to them."""
+    """Return a folder of valid IDX files, which tests may damage."""
     folder = tmp_path / "digits"
     folder.mkdir()
     for part, count in (("train", 500), ("t10k", 50)):

@@ -1,4 +1,4 @@
-"""edgekit tune, and replaying what it found."""
+"""`edgekit tune`, and exporting again with its recipe."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module", autouse=True)
 def _warm(pool):
-    """Commands share the workers of the session, where each would start its own."""
+    """Let commands share the workers of the session, instead of starting their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgekit.workers.pool.WorkerPool", lambda **_: contextlib.nullcontext(pool))
         yield
@@ -31,7 +31,7 @@ def folders(root):
     return sorted(path.name for path in (root / "build/broken/keras").iterdir())
 
 
-def test_a_model_of_ones_own_is_tuned_replayed_and_judged_like_any_other(broken, tmp_path):
+def test_a_user_model_is_tuned_exported_again_and_checked(broken, tmp_path):
     answer = call(
         "tune",
         broken / "broken.keras",
@@ -88,7 +88,7 @@ def test_a_model_of_ones_own_is_tuned_replayed_and_judged_like_any_other(broken,
     assert {"tflite:int8", "tflite:int8-tuned"} <= set(report.out.split())
 
 
-def test_what_was_tried_who_is_to_blame_and_how_to_make_it_again_are_printed(root):
+def test_candidates_sensitivities_and_the_export_command_are_printed(root):
     answer = call("tune", "broken", "--target", "onnx", "--max-drop", "2%", "--prefer", "size", "--root", root)
     assert answer.code == 0, answer.err
     assert "drop: accuracy on 580 test samples" in answer.out
@@ -100,7 +100,7 @@ def test_what_was_tried_who_is_to_blame_and_how_to_make_it_again_are_printed(roo
     assert "tune broken/keras onnx: int8" in answer.err
 
 
-def test_when_nothing_meets_the_limits_it_says_which_by_how_much_and_fails(root):
+def test_if_no_candidate_meets_the_limits_the_nearest_is_printed_with_its_excess(root):
     answer = call("tune", "broken", "--max-size", "10KB", "--time-limit", "1ms", "--root", root)
     assert answer.code == 1
     assert "NOTHING meets the limits; nearest is tflite:float32: size 80.5 KB is 70.5 KB too large" in answer.out
@@ -151,7 +151,7 @@ def test_bad_recipes_are_refused_in_a_sentence(root, tmp_path, recipe, arguments
     assert folders(root) == ["source"]
 
 
-def test_an_interrupt_leaves_nothing_half_done(root, tmp_path):
+def test_an_interrupt_leaves_no_partial_results(root, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with spawn("tune", "broken", "--root", root, env={"TMPDIR": str(scratch)}, start_new_session=True) as process:
