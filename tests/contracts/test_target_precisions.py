@@ -143,7 +143,7 @@ def test_a_target_that_cannot_be_loaded_does_not_hide_the_precisions_of_others(p
     assert "int2" not in precision_names()
 
 
-@pytest.mark.parametrize("module", ["edgekit.stages.context", "edgekit.devices.profile", "edgekit.stages.selection"])
+@pytest.mark.parametrize("module", ["edgekit.stages.context", "edgekit.config.device_profile", "edgekit.stages.selection"])
 def test_whatever_reads_precisions_can_find_those_of_targets(module):
     code = f"import {module}; from edgekit.core.values import precisions; assert precisions._providers"
     subprocess.run([sys.executable, "-c", code], check=True)
