@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from edgekit.core.records.tuning import LayerSensitivity
     from edgekit.stages.context import Context
 
+# Longer tensor names are shortened at the front, so that a row fits into 100 columns.
+_NAME_WIDTH = 34
+
 
 @click.command("diff", short_help="Find the layer where two models diverge.")
 @click.argument("models", nargs=-1, required=True, metavar="[REFERENCE] ACTUAL")
@@ -106,7 +109,7 @@ def _render(difference: LayerwiseDiff, color: bool) -> str:
 
     rows = [
         (
-            tensor.reference if len(tensor.reference) <= _WIDTH else f"…{tensor.reference[1 - _WIDTH :]}",
+            tensor.reference if len(tensor.reference) <= _NAME_WIDTH else f"…{tensor.reference[1 - _NAME_WIDTH :]}",
             "exact" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f}",
             f"{tensor.cosine:.5f}",
             f"{tensor.max_abs_error:.2g}",
@@ -122,8 +125,5 @@ def _render(difference: LayerwiseDiff, color: bool) -> str:
         if names:
             text += f"only in {side}: {', '.join(names)}\n"
     if difference.first is None:
-        return f"{text}no divergence: the SQNR drops by more than 10 dB at no tensor\n"
+        return f"{text}no divergence: no tensor's SQNR drops by more than 10 dB\n"
     return f"{text}first divergence: {difference.first.reference}\n"
-
-
-_WIDTH = 34
