@@ -106,7 +106,7 @@ def test_its_precision_has_its_colour_in_the_charts_of_the_html_report(provide):
     ]
     page = render("html", report(*rows))
     assert "#123456" in page
-    assert "Colours: float32, int3" in page
+    assert "Colors: float32, int3" in page
 
 
 def test_a_definition_that_differs_from_another_target_s_is_refused_when_the_target_is_loaded(provide):
@@ -143,7 +143,10 @@ def test_a_target_that_cannot_be_loaded_does_not_hide_the_precisions_of_others(p
     assert "int2" not in precision_names()
 
 
-@pytest.mark.parametrize("module", ["edgekit.stages.context", "edgekit.config.device_profile", "edgekit.stages.selection"])
+@pytest.mark.parametrize(
+    "module",
+    ["stages.context", "stages.selection", "stages.benchmark.bench", "stages.gates.check", "stages.pipeline.plan"],
+)
 def test_whatever_reads_precisions_can_find_those_of_targets(module):
-    code = f"import {module}; from edgekit.core.values import precisions; assert precisions._providers"
+    code = f"import edgekit.{module}; from edgekit.core.values import precisions; assert precisions._providers"
     subprocess.run([sys.executable, "-c", code], check=True)
