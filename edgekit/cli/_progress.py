@@ -10,8 +10,23 @@ from typing import Any
 import click
 
 from edgekit.core.events import Event, Failed, Finished, Noted, Overview, Progress, Started
+from edgekit.core.units import format_seconds
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
+
+
+def remaining_seconds(elapsed_s: float, done: int, left: int) -> float | None:
+    """Estimate the time that is left, as if each step took as long as those that are done did on average.
+
+    Args:
+        elapsed_s: The time that these steps took, in s.
+        done: The number of steps that are done.
+        left: The number of steps that are left.
+
+    Returns:
+        The time in s; None for less than two completed steps, from which little follows.
+    """
+    return elapsed_s / done * left if done >= 2 else None
 
 
 class Watcher:
@@ -26,7 +41,8 @@ class Watcher:
         self._verbosity = verbosity
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
-        self._started: float | None = None
+        # The first overview: its time, and the number of steps that were complete by then.
+        self._started: tuple[float, int] | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Watcher:
@@ -96,9 +112,12 @@ class Watcher:
         text = f"{event.done} of {event.total} steps"
         if event.waiting:
             text += f", {len(event.waiting)} wait: {event.waiting[0]}" + (" …" if len(event.waiting) > 1 else "")
-        started = self._started or self._bar.get_time()
-        self._started = started
-        self._tasks[""] = self._bar.add_task(text, total=event.total, completed=event.done, figures="")
+        now = self._bar.get_time()
+        self._started = self._started or (now, event.done)
+        started, done_before = self._started
+        left = remaining_seconds(now - started, event.done - done_before, event.total - event.done)
+        figures = "" if left is None else f"about {format_seconds(left)} left,"
+        self._tasks[""] = self._bar.add_task(text, total=event.total, completed=event.done, figures=figures)
         self._bar.tasks[-1].start_time = started  # elapsed time of the run, not of this bar
 
     def _remove_bar(self, step: str) -> None:

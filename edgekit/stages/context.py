@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +16,7 @@ from edgekit.contracts.runtime import RUNTIMES
 from edgekit.contracts.source import SOURCES
 from edgekit.core.environment.project import Project, portable_path
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
-from edgekit.core.events import Failed, Finished, Listener, Started
+from edgekit.core.events import Failed, Finished, Listener, Overview, Started
 from edgekit.core.records.source import SourceModel, load_source
 from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.devices import host_machine
@@ -69,6 +69,16 @@ class Context:
         """
         self.emit(Started(step))
         return self.settle(step, work, detail)
+
+    def emit_overview(self, steps: Sequence[str], done: int) -> None:
+        """Report how many of several steps are done, and which of them run and wait.
+
+        Args:
+            steps: The names of all steps, in the order in which they run; a single one is not reported.
+            done: The number of completed steps; the next one runs.
+        """
+        if len(steps) > 1:
+            self.emit(Overview("", done, len(steps), tuple(steps[done : done + 1]), tuple(steps[done + 1 :])))
 
     def settle(self, step: str, work: Callable[[], T], detail: Callable[[T], str]) -> T | None:
         """Do the same as `attempt` for a step whose start has already been reported."""

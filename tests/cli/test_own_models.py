@@ -353,7 +353,7 @@ def test_what_needs_calibration_is_left_out_of_everything_and_refused_by_name(
     assert not variants & {"onnx:int8", "tflite:int8", "tflite:int16x8"}
     assert "skipped " in answer.err
     assert "onnx:int8" in answer.err
-    assert "no calibration samples; give --calibration or --sample" in answer.err
+    assert "no calibration samples; pass --calibration or --sample" in answer.err
     answer = call("export", "traced", "--target", "onnx:int8", "--root", tmp_path)
     assert answer.code == 2
     assert "onnx:int8 of traced needs calibration samples: pass --calibration" in answer.err
@@ -365,9 +365,9 @@ def test_what_needs_calibration_is_left_out_of_everything_and_refused_by_name(
 REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "no such file": (("gone.onnx",), "gone.onnx: no such file or folder"),
     "no model": (("net.py",), "not a model that edgekit imports"),
-    "bare weights": (("state.pth",), "bare weights need the code that builds the network"),
-    "a checkpoint": (("checkpoint.pt",), "bare weights need the code that builds the network"),
-    "bare safetensors": (("net.safetensors",), "bare weights need the code that builds the network"),
+    "bare weights": (("state.pth",), "weights alone need the code that builds the network"),
+    "a checkpoint": (("checkpoint.pt",), "weights alone need the code that builds the network"),
+    "bare safetensors": (("net.safetensors",), "weights alone need the code that builds the network"),
     "weights without code": (
         ("two.keras", "--weights", "net.safetensors"),
         "--weights requires code that builds the model",

@@ -25,7 +25,7 @@ from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.environment.project import Project
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError, unknown_name
-from edgekit.core.events import Noted, Started
+from edgekit.core.events import Noted, Overview, Started
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import EmulatedLatency
 from edgekit.core.records.measurement import Execution, Measurement, bench_file
@@ -340,9 +340,10 @@ def bench(
 
     results: list[Measurement | None] = [None] * len(remaining)
     work = [partial(measure, *job) for job in remaining]
-    for number, future in run_concurrently(
-        work, default_parallelism(host_machine.available_memory_bytes()), context.pool.stop
-    ):
+    completed = run_concurrently(work, default_parallelism(host_machine.available_memory_bytes()), context.pool.stop)
+    for done, (number, future) in enumerate(completed):
+        if done:
+            context.emit(Overview("", done, len(remaining)))
         artifact, device, _ = remaining[number]
         results[number] = context.settle(step_name(artifact, device), future.result, summary)
     measurements = [measurement for measurement in results if measurement is not None]

@@ -522,7 +522,10 @@ def export(context: Context, plans: Sequence[ExportPlan], settings: ExportSettin
         InputError: The model.toml of a missing source is invalid.
     """
     artifacts = []
-    for export_plan in train_missing(context, plans):
+    plans = train_missing(context, plans)
+    steps = [export_plan.step for export_plan in plans]
+    for index, export_plan in enumerate(plans):
+        context.emit_overview(steps, index)
         artifact = context.attempt(export_plan.step, partial(export_one, context, export_plan, settings), summary)
         if artifact is not None:
             artifacts.append(artifact)

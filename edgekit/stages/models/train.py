@@ -179,12 +179,13 @@ def train(
     for model in models:
         context.spec(model)  # an invalid model.toml is reported before anything is trained
     trained = []
-    for kind in kinds:
-        for model in models:
-            work = partial(train_one, context, model, kind, options)
-            source = context.attempt(step_name(model, kind), work, summary)
-            if source is not None:
-                trained.append(source)
+    pairs = [(model, kind) for kind in kinds for model in models]
+    steps = [step_name(model, kind) for model, kind in pairs]
+    for index, (model, kind) in enumerate(pairs):
+        context.emit_overview(steps, index)
+        source = context.attempt(steps[index], partial(train_one, context, model, kind, options), summary)
+        if source is not None:
+            trained.append(source)
     return tuple(trained)
 
 

@@ -505,10 +505,13 @@ def validate(
     """
     # Artifacts of one runtime follow each other, so that a worker keeps its library.
     results: dict[int, Validation] = {}
-    for index in sorted(range(len(artifacts)), key=lambda index: artifacts[index].manifest.runtime):
+    order = sorted(range(len(artifacts)), key=lambda index: artifacts[index].manifest.runtime)
+    steps = [step_name(artifacts[index]) for index in order]
+    for done, index in enumerate(order):
         artifact = artifacts[index]
+        context.emit_overview(steps, done)
         result = context.attempt(
-            step_name(artifact), partial(validate_one, context, artifact, stress=stress, runtime=runtime), summary
+            steps[done], partial(validate_one, context, artifact, stress=stress, runtime=runtime), summary
         )
         if result is not None:
             results[index] = result
