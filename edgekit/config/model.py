@@ -12,8 +12,8 @@ from pydantic import Field
 
 from edgekit.config.loader import STRICT, read_toml
 from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt, PrecisionName, Share
+from edgekit.core.numerics.applicable_tolerances import tolerances_for_precision
 from edgekit.core.numerics.rounding_error import Rounding
-from edgekit.core.numerics.tolerances import tolerances_for_precision
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.tolerances import Tolerances
 

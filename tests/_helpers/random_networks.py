@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from edgekit.contracts.target import ConversionRequest
 from edgekit.core.environment import plugin_registry
+from edgekit.core.numerics.applicable_tolerances import tolerances_for_precision
 from edgekit.core.numerics.output_comparison import Comparison, compare_output
 from edgekit.core.numerics.rounding_error import measure_rounding
-from edgekit.core.numerics.tolerances import tolerances_for_precision
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._module import LoadedTorch
 

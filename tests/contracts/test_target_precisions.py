@@ -14,7 +14,7 @@ from edgekit.config.loader import validate
 from edgekit.config.types import PrecisionName
 from edgekit.contracts.target import TARGETS, Target
 from edgekit.core.errors import InputError
-from edgekit.core.numerics.tolerances import explain_limit, tolerances_for_precision
+from edgekit.core.numerics.applicable_tolerances import explain_limit, tolerances_for_precision
 from edgekit.core.values import precisions as table
 from edgekit.core.values.precisions import Precision, find_precision, parse_precision, precision_names
 from edgekit.core.values.quantization_recipe import Recipe

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgekit.contracts.target import ConversionRequest
+from edgekit.core.numerics.applicable_tolerances import ROUNDING_FACTOR, tolerances_for_precision
 from edgekit.core.numerics.output_comparison import compare_output
 from edgekit.core.numerics.rounding_error import measure_rounding
-from edgekit.core.numerics.tolerances import ROUNDING_FACTOR, tolerances_for_precision
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes.onnxruntime import RUNTIME
 from edgekit.sources._module import LoadedTorch

@@ -1,4 +1,7 @@
-"""Limits on the distance between the outputs of an artifact and of its source."""
+"""Limits on the distance between the outputs of an artifact and of its source.
+
+The default limits of each precision are in `edgekit.core.values.precisions`.
+"""
 
 from __future__ import annotations
 

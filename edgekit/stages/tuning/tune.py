@@ -19,8 +19,8 @@ from pathlib import Path
 from edgekit.contracts.target import Target
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.errors import InputError
+from edgekit.core.numerics.applicable_tolerances import tolerances_for_precision
 from edgekit.core.numerics.metrics import TASK_METRICS
-from edgekit.core.numerics.tolerances import tolerances_for_precision
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source

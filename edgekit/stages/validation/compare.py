@@ -13,10 +13,10 @@ from edgekit.contracts.target import Target
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import metrics
+from edgekit.core.numerics.applicable_tolerances import tolerances_for_precision
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.output_comparison import Comparison, compare_output
 from edgekit.core.numerics.tensor_pairing import TensorPair, check_forced, pair_tensors
-from edgekit.core.numerics.tolerances import tolerances_for_precision
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE

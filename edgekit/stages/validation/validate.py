@@ -18,12 +18,12 @@ from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError
 from edgekit.core.events import Noted
 from edgekit.core.numerics import batching, tensor_layout
+from edgekit.core.numerics.applicable_tolerances import explain_limit, tolerances_for_precision
 from edgekit.core.numerics.metrics import TASK_METRICS, Array, TaskMetric, format_metric, top1_agreement
 from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
 from edgekit.core.numerics.rounding_error import rounding_from_dict
 from edgekit.core.numerics.statistics import bootstrap_drop, bootstrap_mean, drift_by_class, mcnemar_p
 from edgekit.core.numerics.stress_inputs import stress_inputs
-from edgekit.core.numerics.tolerances import explain_limit, tolerances_for_precision
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.samples import Samples

@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from edgekit.core.numerics.rounding_error import Rounding
-from edgekit.core.numerics.tolerances import (
+from edgekit.core.numerics.applicable_tolerances import (
     ROUNDING_FACTOR,
     ROUNDING_FLOOR,
     explain_limit,
     tolerances_for_precision,
 )
+from edgekit.core.numerics.rounding_error import Rounding
 from edgekit.core.values.precisions import PRECISIONS, find_precision
 from edgekit.core.values.tolerances import Tolerances
 
