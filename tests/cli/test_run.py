@@ -426,9 +426,7 @@ def test_records_of_a_newer_edgekit_are_refused(root):
     for command in ("run", "gc"):
         answer = call(command, "--root", root)
         assert answer.code == 2
-        assert (
-            "a newer edgekit keeps its records here (schema_version 2; this one reads 1): update edgekit" in answer.err
-        )
+        assert "a newer edgekit wrote these records (schema_version 2; this one reads 1): update edgekit" in answer.err
     assert (root / FOLDER / "model.onnx").exists()
 
 

@@ -1,1 +1,1 @@
-"""The step graph, digests of the files that steps read and write, and the state of earlier runs."""
+"""The step graph, digests of the files that steps read and write, and records of earlier runs."""

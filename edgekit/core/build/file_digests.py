@@ -1,8 +1,8 @@
-"""sha256 of files and folders, remembered by what the file system says of them, so that unchanged ones are not read.
+"""A cache of the sha256 digests of files and folders, so that unchanged files are not read again.
 
-A remembered digest is believed while device, inode, size, mtime and ctime are the same, and only if the file was older
-than the file system's clock can tell apart when it was read. A file that is written twice within one tick looks the
-same before and after the second time: such a one is read again the next time (git calls them racy).
+A cached digest is valid while the file's device, inode, size, mtime and ctime are unchanged. A digest is cached only if
+the file was older than one tick of the file system's clock when it was read: a second write within the same tick would
+leave the times unchanged. Git calls such files racy (Documentation/technical/racy-git.txt).
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from typing import Any
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.records import checksummed_json
 
+# Takes the place of a missing file's digest, in step records too.
 ABSENT = "absent"
-_TICK_NS = 20_000_000  # the kernel stamps files with its own clock's ticks: at most 10 ms
-_COARSE_TICK_NS = 2_100_000_000  # FAT and some network file systems count in whole or even seconds
+# Linux sets file times from its coarse clock, whose tick is at most 10 ms (CONFIG_HZ=100); twice that for safety.
+_TICK_NS = 20_000_000
+# FAT stores times in units of 2 s, and some network file systems in units of 1 s.
+_COARSE_TICK_NS = 2_100_000_000
 _SECOND_NS = 1_000_000_000
 
+# Device, inode, size in bytes, mtime and ctime in ns.
 Stamp = tuple[int, ...]
 
 
@@ -33,57 +37,83 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 def _settled(status: os.stat_result, now_ns: int) -> bool:
-    """Whether a write that is still to come will change the stamp."""
+    """Return whether any later write changes the stamp."""
     latest = max(status.st_mtime_ns, status.st_ctime_ns)
+    # A time in whole seconds indicates a file system with coarse times.
     tick = _COARSE_TICK_NS if status.st_mtime_ns % _SECOND_NS == 0 else _TICK_NS
     return latest + tick < now_ns
 
 
 class FileDigests:
-    """Digests of paths below a root, by their stamps; `save` keeps them for the next run.
+    """A cache of the digests of files, which `save` stores for the next run. Threads may share an instance.
 
-    A damaged store is an empty one. Several threads may ask at a time.
+    Attributes:
+        read: The number of files that were read because no valid digest was cached.
     """
 
     def __init__(self, root: Path, store: Path | None = None) -> None:
+        """Load the stored digests.
+
+        Args:
+            root: The folder that relative paths are resolved against.
+            store: The JSON file of the stored digests; a damaged one counts as empty. None: nothing is stored.
+        """
         self._root = root
         self._store = store
-        self._known: dict[str, tuple[Stamp, str]] = {}
+        self._cached: dict[str, tuple[Stamp, str]] = {}
         self._used: set[str] = set()
         self._changed = False
         self.read = 0
-        """How many files were read, because nothing was known of them."""
         if store is not None:
-            self._known = _load(store)
+            self._cached = _load(store)
 
     def of(self, path: str) -> str:
-        """The digest of a file, of a folder (names and digests of everything in it), or `ABSENT`.
+        """Return the digest of a file or folder.
 
-        Paths are relative to the root, or absolute. Raises OSError for what is there and cannot be read.
+        Args:
+            path: The path, absolute or relative to the root.
+
+        Returns:
+            In hexadecimal, the sha256 of the file's content, or of the names and digests of all files in the folder;
+            `ABSENT` if there is neither.
+
+        Raises:
+            OSError: The path exists, but cannot be read.
         """
-        whole = self._root / path
+        absolute = self._root / path
         try:
-            status = whole.stat()
+            status = absolute.stat()
         except (FileNotFoundError, NotADirectoryError):
             return ABSENT
         if stat.S_ISDIR(status.st_mode):
-            return self._of_folder(whole)
-        return self._of_file(whole, status)
+            return self._of_folder(absolute)
+        return self._of_file(absolute, status)
 
     def of_part(self, path: str, only: tuple[str, ...], without: tuple[str, ...]) -> str:
-        """The digest of some keys of a TOML or JSON file: those of `only`, or all but those of `without`.
+        """Return the digest of some keys of a TOML or JSON file.
 
-        Keys of inner tables are written with a dot. What is no TOML or JSON has the digest of its bytes.
+        Args:
+            path: The path, absolute or relative to the root.
+            only: The top-level keys to include; empty for all.
+            without: The keys to exclude; `outer.inner` is a key of an inner table.
+
+        Returns:
+            In hexadecimal, the sha256 of these keys and their values; the digest of all bytes if both key lists are
+            empty or the content is not a TOML or JSON table; `ABSENT` if there is no such file.
+
+        Raises:
+            OSError: The path exists, but cannot be read.
         """
-        whole = self.of(path)
-        if whole == ABSENT or not (only or without):
-            return whole
-        name = f"{whole} {' '.join(only)}-{' '.join(without)}"
+        file_digest = self.of(path)
+        if file_digest == ABSENT or not (only or without):
+            return file_digest
+        # The content identifies the entry, so that it needs no stamp.
+        name = f"{file_digest} {' '.join(only)}-{' '.join(without)}"
         self._used.add(name)
-        if name not in self._known:
-            self._known[name] = (), _digest_of_part(self._root / path, only, without) or whole
+        if name not in self._cached:
+            self._cached[name] = (), _digest_of_part(self._root / path, only, without) or file_digest
             self._changed = True
-        return self._known[name][1]
+        return self._cached[name][1]
 
     def _of_folder(self, folder: Path) -> str:
         hasher = hashlib.sha256()
@@ -95,31 +125,36 @@ class FileDigests:
     def _of_file(self, path: Path, status: os.stat_result) -> str:
         name = str(path)
         self._used.add(name)
-        known = self._known.get(name)
-        if known is not None and known[0] == _stamp(status):
-            return known[1]
+        entry = self._cached.get(name)
+        if entry is not None and entry[0] == _stamp(status):
+            return entry[1]
         now_ns = time.time_ns()
         digest = sha256_file(path)
         self.read += 1
         self._changed = True
-        # What changed while it was read is not remembered either: its stamp is no longer this one.
+        # A file that changed while it was read is not cached either: the digest may mix both contents.
         if _settled(status, now_ns) and _stamp(path.stat()) == _stamp(status):
-            self._known[name] = _stamp(status), digest
+            self._cached[name] = _stamp(status), digest
         else:
-            self._known.pop(name, None)
+            self._cached.pop(name, None)
         return digest
 
     def save(self) -> None:
-        """Keeps what was asked for in this run. Raises InputError or DiskFull when it cannot be written."""
-        if self._store is None or not (self._changed or set(self._known) - self._used):
+        """Store the digests that were requested from this instance; drop all others.
+
+        Raises:
+            InputError: The store cannot be written.
+            DiskFull: There is no space left.
+        """
+        if self._store is None or not (self._changed or set(self._cached) - self._used):
             return
-        kept = {name: [list(stamp), digest] for name, (stamp, digest) in self._known.items() if name in self._used}
-        checksummed_json.save(self._store, {"files": kept})
+        files = {name: [list(stamp), digest] for name, (stamp, digest) in self._cached.items() if name in self._used}
+        checksummed_json.save(self._store, {"files": files})
         self._changed = False
 
 
 def _load(store: Path) -> dict[str, tuple[Stamp, str]]:
-    """What was kept; nothing where a byte of it is not what was written."""
+    """Return the stored digests; none if the file is missing or its checksum is wrong."""
     try:
         data = checksummed_json.load(store) or {"files": {}}
         return {name: (tuple(stamp), digest) for name, (stamp, digest) in data["files"].items()}
@@ -128,7 +163,7 @@ def _load(store: Path) -> dict[str, tuple[Stamp, str]]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Every file below, in a fixed order; what Python and version control keep there is left out."""
+    """Yield all files in a folder, sorted, without Python's bytecode cache and git's files."""
     for path in sorted(folder.iterdir()):
         if path.name in ("__pycache__", ".git"):
             continue

@@ -1,7 +1,7 @@
 """The step graph as plain data: what each step reads and writes, its key, and why it has to run.
 
-Nothing here runs a step, and nothing looks at a file but through the digests it is given: the same graph is carried
-out, explained, and written as make rules.
+The graph is independent of execution: the same one is executed, explained, and converted to make rules. Files are read
+only through the digests that the caller passes.
 """
 
 from __future__ import annotations
@@ -36,31 +36,36 @@ class StepKind(StrEnum):
 
     @property
     def measures(self) -> bool:
-        """Whether it measures this host: such steps run beside no others, and take turns with one another."""
+        """Whether the step measures times on this host, so that no other step may run at the same time."""
         return self is StepKind.BENCH
 
     @property
     def runs_last(self) -> bool:
-        """Whether it uses what results there are when the steps before it have ended, whether or not they failed."""
+        """Whether the step runs even if a step that it depends on failed, with the results that exist."""
         return self in (StepKind.REPORT, StepKind.TRACK)
 
     @property
     def loads_framework(self) -> bool:
-        """Whether its worker loads a framework or a runtime, and so takes memory."""
+        """Whether the step's worker loads a framework or a runtime, which needs memory."""
         return self not in (StepKind.CHECK, StepKind.REPORT, StepKind.TRACK)
 
     @property
     def runs_elsewhere(self) -> bool:
-        """Whether another host may execute it: its result is the same there."""
+        """Whether another host may execute the step, because the result does not depend on the host."""
         return self in (StepKind.TRAIN, StepKind.IMPORT, StepKind.EXPORT, StepKind.VALIDATE, StepKind.DIFF)
 
 
 @dataclass(frozen=True)
 class StepInput:
-    """A file or folder that a step reads, relative to the project's root or absolute.
+    """A file or folder that a step reads.
 
-    `only` and `without` narrow a TOML or JSON file down to some of its keys: a budget in a model.toml is nothing to a
-    training.
+    A step may depend on single keys of a TOML or JSON file: changing a budget in `model.toml` does not retrain the
+    model.
+
+    Attributes:
+        path: The path, absolute or relative to the project's root.
+        only: The top-level keys that the step depends on; empty for all.
+        without: The keys that the step does not depend on; `outer.inner` is a key of an inner table.
     """
 
     path: str
@@ -73,10 +78,17 @@ class StepInput:
 
 @dataclass(frozen=True)
 class Step:
-    """One step. `values` is everything beside files that its outcome depends on: options, limits, versions.
+    """One step of the pipeline.
 
-    `arguments` is what carrying it out needs and what has no bearing on the outcome. `output` is the file that is there
-    when the step is done; `folder` is set where all of a folder is the step's.
+    Attributes:
+        name: The name, unique in the graph, such as `export net/onnx onnx:int8`.
+        kind: The kind.
+        output: The file that exists when the step is done, relative to the project's root.
+        folder: The folder that belongs to the step as a whole; empty if there is none.
+        after: The names of the steps that it depends on.
+        reads: The files and folders that it depends on.
+        values: Everything else that its result depends on: options, limits and versions.
+        arguments: What executing it needs, but its result does not depend on.
     """
 
     name: str
@@ -89,51 +101,82 @@ class Step:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", StepKind(self.kind))  # after a trip through JSON it is a string
+        # Decoded from JSON, the kind is a plain string.
+        object.__setattr__(self, "kind", StepKind(self.kind))
 
     @property
     def subject(self) -> str:
-        """The source that it is about (`simple_cnn/keras`); empty where that is none, or more than one."""
-        known = "model" in self.arguments and "kind" in self.arguments
-        return f"{self.arguments['model']}/{self.arguments['kind']}" if known else ""
+        """The source model that the step processes, such as `simple_cnn/keras`; empty for none or several."""
+        has_source = "model" in self.arguments and "kind" in self.arguments
+        return f"{self.arguments['model']}/{self.arguments['kind']}" if has_source else ""
 
     def writes(self, path: str) -> bool:
-        """Whether the path is this step's."""
+        """Return whether a path is the step's output or inside its folder."""
         return path == self.output or (bool(self.folder) and (PurePath(path).is_relative_to(self.folder)))
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Steps in an order in which each comes after those that it needs."""
+    """The steps of a pipeline in topological order.
+
+    Attributes:
+        steps: The steps, each after those that it depends on.
+    """
 
     steps: tuple[Step, ...]
 
     @cached_property
     def by_name(self) -> Mapping[str, Step]:
-        """Every step by its name."""
+        """The steps by name."""
         return {step.name: step for step in self.steps}
 
     @cached_property
     def writers(self) -> Mapping[str, Step]:
-        """Every path that a step was said to write: its output, and its folder."""
+        """The steps by the paths that they write: output and folder."""
         return {path: step for step in self.steps for path in (step.output, step.folder) if path}
 
     def writer(self, path: str) -> Step | None:
-        """The step that writes a path, or None."""
-        around = (path, *map(str, PurePath(path).parents))
-        return next((self.writers[item] for item in around if item in self.writers), None)
+        """Return the step that writes a path or a folder that contains it.
+
+        Args:
+            path: The path, absolute or relative to the project's root.
+
+        Returns:
+            The step; None if no step writes the path.
+        """
+        candidates = (path, *map(str, PurePath(path).parents))
+        return next((self.writers[candidate] for candidate in candidates if candidate in self.writers), None)
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """For --json, and to keep it."""
+        """Return the steps as JSON values, for `--json` and the plan cache."""
         return [asdict(step) for step in self.steps]
 
     @classmethod
     def from_dict(cls, data: Iterable[Mapping[str, Any]]) -> Graph:
-        """The inverse of `to_dict` after a trip through JSON."""
-        return cls(tuple(_step(item) for item in data))
+        """Decode a graph.
+
+        Args:
+            data: What `to_dict` returned, possibly encoded as JSON and decoded since.
+
+        Returns:
+            The graph.
+
+        Raises:
+            KeyError: A key is missing.
+            ValueError: The kind of a step is unknown.
+        """
+        return cls(tuple(_step(step) for step in data))
 
     def find(self, kind: StepKind, /, **arguments: Any) -> Step | None:
-        """Return the step of that kind that has these arguments, or None."""
+        """Return the first step of a kind with some arguments.
+
+        Args:
+            kind: The step's kind.
+            **arguments: Values of `Step.arguments`; further arguments of the step are ignored.
+
+        Returns:
+            The step; None if there is none.
+        """
         matches = (step for step in self.steps if step.kind is kind)
         return next(
             (step for step in matches if all(step.arguments.get(name) == value for name, value in arguments.items())),
@@ -141,69 +184,82 @@ class Graph:
         )
 
     def needed(self, patterns: Sequence[str]) -> Graph:
-        """The steps that a pattern names (`export *`), with all that they need. No pattern: all of them.
+        """Select the steps that match a pattern, and all steps that they depend on.
 
-        Raises InputError for a pattern that names none.
+        Args:
+            patterns: Names of steps, or patterns with `*` and `?` such as `export *`; none selects all steps.
+
+        Returns:
+            The selected steps.
+
+        Raises:
+            InputError: A pattern matches no step.
         """
         if not patterns:
             return self
-        wanted: set[str] = set()
+        selected: set[str] = set()
         for pattern in patterns:
-            found = [step.name for step in self.steps if fnmatchcase(step.name, _present_name(pattern))]
-            if not found:
-                known = "; ".join(step.name for step in self.steps)
-                raise InputError(f"no step is called '{pattern}'; steps: {known}")
-            wanted.update(found)
+            matches = [step.name for step in self.steps if fnmatchcase(step.name, _current_name(pattern))]
+            if not matches:
+                names = "; ".join(step.name for step in self.steps)
+                raise InputError(f"no step is called '{pattern}'; steps: {names}")
+            selected.update(matches)
+        # Dependents come last in the order, so that one pass backwards reaches all dependencies.
         for step in reversed(self.steps):
-            if step.name in wanted:
-                wanted.update(step.after)
-        return Graph(tuple(step for step in self.steps if step.name in wanted))
+            if step.name in selected:
+                selected.update(step.after)
+        return Graph(tuple(step for step in self.steps if step.name in selected))
 
 
-def _present_name(pattern: str) -> str:
+def _current_name(pattern: str) -> str:
     # Up to 0.9 the import of a user's model was called "take in": pipelines may still ask for it by that name.
     return pattern.replace("take in ", "import ", 1) if pattern.startswith("take in ") else pattern
 
 
 def _step(data: Mapping[str, Any]) -> Step:
-    reads = tuple(StepInput(item["path"], tuple(item["only"]), tuple(item["without"])) for item in data["reads"])
+    reads = tuple(StepInput(read["path"], tuple(read["only"]), tuple(read["without"])) for read in data["reads"])
     return Step(**{**data, "after": tuple(data["after"]), "reads": reads})
 
 
 def build_graph(steps: Sequence[Step], where: Callable[[str], str]) -> Graph:
-    """The graph of steps in any order. Who reads what another step writes comes after it.
+    """Build the graph: sort the steps, and make each depend on those that write what it reads.
 
-    `where` tells the place in a file that a step comes from. Raises InputError when two steps write the same file, or
-    when a step would have to come after itself.
+    Args:
+        steps: The steps in any order.
+        where: Returns the file and line that define a step of that name, for error messages.
+
+    Returns:
+        The graph.
+
+    Raises:
+        InputError: Two steps write the same path, or steps depend on one another in a cycle.
     """
     writers: dict[str, str] = {}
     for step in steps:
         for path in {step.output, step.folder} - {""}:
-            other = writers.setdefault(path, step.name)
-            if other != step.name:
-                raise InputError(f"{where(step.name)}: {step.name} writes {path}, and so does {other}")
-    linked = [replace(step, after=_before(step, writers)) for step in steps]
-    return Graph(_ordered(linked, where))
+            writer = writers.setdefault(path, step.name)
+            if writer != step.name:
+                raise InputError(f"{where(step.name)}: {step.name} writes {path}, and so does {writer}")
+    linked = [replace(step, after=_dependencies(step, writers)) for step in steps]
+    return Graph(_sort(linked, where))
 
 
-def _before(step: Step, writers: Mapping[str, str]) -> tuple[str, ...]:
-    """Those that the step was said to come after, and those that write what it reads."""
+def _dependencies(step: Step, writers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the steps that a step declares as dependencies, and those that write what it reads."""
     paths = (path for read in step.reads for path in (read.path, *map(str, PurePath(read.path).parents)))
     return tuple(dict.fromkeys((*step.after, *(writers[path] for path in paths if path in writers))))
 
 
-def _ordered(steps: Sequence[Step], where: Callable[[str], str]) -> tuple[Step, ...]:
-    """Sort the steps topologically. Of the steps that are free at the same time, the one that was named first is first.
-
-    A step does not wait for one that is not among them.
-    """
+def _sort(steps: Sequence[Step], where: Callable[[str], str]) -> tuple[Step, ...]:
+    """Sort the steps topologically; independent ones keep their order. Unknown dependencies are ignored."""
     by_name = {step.name: step for step in steps}
     position = {name: index for index, name in enumerate(by_name)}
     sorter = TopologicalSorter({step.name: [name for name in step.after if name in by_name] for step in steps})
     try:
         sorter.prepare()
     except CycleError as error:
-        cycle = _from_first(error.args[1][:0:-1], position)  # each step needs the one that is named next
+        # graphlib lists each step after one that it depends on, and the first step twice.
+        cycle = _rotate_cycle(error.args[1][:0:-1], position)
         raise InputError(f"{where(cycle[0])}: the steps wait for one another: {' -> '.join(cycle)}") from None
     ordered: list[Step] = []
     while sorter.is_active():
@@ -213,33 +269,46 @@ def _ordered(steps: Sequence[Step], where: Callable[[str], str]) -> tuple[Step, 
     return tuple(ordered)
 
 
-def _from_first(cycle: list[str], position: Mapping[str, int]) -> list[str]:
-    """The cycle from the step that was named first, back to it."""
+def _rotate_cycle(cycle: list[str], position: Mapping[str, int]) -> list[str]:
+    """Return the cycle so that it starts and ends with the step that was defined first."""
     start = min(range(len(cycle)), key=lambda index: position[cycle[index]])
-    turned = cycle[start:] + cycle[:start]
-    return [*turned, turned[0]]
+    rotated = cycle[start:] + cycle[:start]
+    return [*rotated, rotated[0]]
 
 
 @dataclass(frozen=True)
 class StepKey:
-    """What a step's outcome depends on, as it stands: the digest of each file, and the values."""
+    """The current state of everything that a step's result depends on.
+
+    Attributes:
+        files: Input -> the digest of its content.
+        values: `Step.values`: options, limits and versions.
+    """
 
     files: Mapping[str, str]
     values: Mapping[str, Any]
 
     @property
     def digest(self) -> str:
-        """All of it in one sha256."""
+        """The sha256 of files and values, in hexadecimal."""
         text = json.dumps([dict(self.files), self.values], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What is kept of a step that ran: its key, the digest of every file that it wrote, and how it went.
+    """The record of a step's latest run.
 
-    `code` is 0, or 1 for a check that was carried out and failed. `partial` names the steps whose results a report had
-    to do without.
+    Attributes:
+        step: The step's name.
+        kind: The step's kind.
+        key: The state of its inputs when it ran.
+        outputs: Path -> the digest of each file that it wrote.
+        seconds: The wall time, in s.
+        code: The exit code: 0, or 1 for a check that was executed and failed.
+        detail: A summary of the result.
+        partial: The failed steps whose results are missing from this step's report.
+        arguments: `Step.arguments` of that run.
     """
 
     step: str
@@ -254,33 +323,45 @@ class StepRecord:
 
 
 def rerun_reasons(key: StepKey, record: StepRecord | None, now: Callable[[str], str]) -> list[str]:
-    """Why the step has to run, in words; nothing when it is up to date. `now` is the digest of a file as it stands."""
+    """Compare a step's key and outputs with its record.
+
+    Args:
+        key: The current key of the step.
+        record: The record of its latest run, or None.
+        now: Returns the current digest of a file.
+
+    Returns:
+        Why the step has to run, in words; empty if it is up to date.
+    """
     if record is None:
         return ["it has not been done yet"]
-    found = [f"{path} {_change(record.key.files.get(path), digest)}" for path, digest in key.files.items()
-             if record.key.files.get(path) != digest]  # fmt: skip
-    found += [f"{path} is no longer read" for path in record.key.files if path not in key.files]
-    found += [f"{name} changed" for name in _differences(record.key.values, key.values)]
+    reasons = [
+        f"{path} {_describe_change(record.key.files.get(path), digest)}"
+        for path, digest in key.files.items()
+        if record.key.files.get(path) != digest
+    ]
+    reasons += [f"{path} is no longer read" for path in record.key.files if path not in key.files]
+    reasons += [f"{name} changed" for name in _changed_values(record.key.values, key.values)]
     for path, digest in record.outputs.items():
         if now(path) != digest:
-            found.append(f"{path} is {'missing' if now(path) == 'absent' else 'not what it wrote'}")
-    found += [f"{name} had failed" for name in record.partial]
-    return found
+            reasons.append(f"{path} is {'missing' if now(path) == 'absent' else 'not what it wrote'}")
+    reasons += [f"{name} had failed" for name in record.partial]
+    return reasons
 
 
-def _change(before: str | None, after: str) -> str:
+def _describe_change(before: str | None, after: str) -> str:
     if before is None:
         return "is newly read"
     return {before: "appeared", after: "is gone"}.get("absent", "changed")
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any], base: str = "") -> list[str]:
-    """Names of values that differ, with the names of inner ones where both are tables."""
-    found = []
+def _changed_values(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted names of the values that differ."""
+    names = []
     for name in dict.fromkeys((*before, *after)):
-        one, other = before.get(name), after.get(name)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += _differences(one, other, f"{base}{name}.")
-        elif one != other:
-            found.append(f"{base}{name}")
-    return found
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            names += _changed_values(old, new, f"{prefix}{name}.")
+        elif old != new:
+            names.append(f"{prefix}{name}")
+    return names

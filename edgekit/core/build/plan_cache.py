@@ -1,4 +1,4 @@
-"""A plan is made again only when something that it was made from has changed: most runs need not think it anew."""
+"""A cache of the latest plan, which is valid until something that it depends on changes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from edgekit.core.build.graph import Graph
 from edgekit.core.events import Noted
 from edgekit.core.records import checksummed_json
 
+# The folder of edgekit's source code.
 _PACKAGE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
 class CachedPlan:
-    """A graph, what its making noted, and the paths that were looked at for it, relative to the root or absolute."""
+    """A plan and what it was made from.
+
+    Attributes:
+        graph: The steps.
+        notes: The notes and warnings that planning reported.
+        looked_at: The paths that planning read or looked for, absolute or relative to the root.
+    """
 
     graph: Graph
     notes: tuple[Noted, ...]
@@ -28,18 +35,32 @@ class CachedPlan:
 
 
 def fingerprint(root: Path, looked_at: Iterable[str], digests: FileDigests, host: str) -> dict[str, Any]:
-    """All that a plan depends on: the files that were looked at, what else stands beside those of code, what is
-    installed, edgekit itself, and this host."""
+    """Return the values that a plan depends on. A plan is valid while they are the same.
+
+    Args:
+        root: The project folder.
+        looked_at: The paths that planning read or looked for, absolute or relative to the root.
+        digests: Returns the digests of these files.
+        host: A text that identifies the host's hardware and settings.
+
+    Returns:
+        JSON values: the host, Python, edgekit's source, the installed distributions, the files, and the names in
+        their folders.
+
+    Raises:
+        OSError: A file exists, but cannot be read.
+    """
     looked_at = tuple(looked_at)
+    # A new module in a folder can change which file an import finds, without a change to any file that was read.
     folders = {str((root / path).parent) for path in looked_at}
     return {
         "root": str(root),
         "host": host,
         "python": [sys.version, *sys.path],
-        "edgekit": _own_code(),
-        "installed": _installed(),
+        "edgekit": _source_digest(),
+        "installed": _installed_digest(),
         "files": {path: digests.of(path) for path in looked_at},
-        "folders": {folder: _names(folder) for folder in sorted(folders)},
+        "folders": {folder: _folder_digest(folder) for folder in sorted(folders)},
     }
 
 
@@ -47,16 +68,16 @@ def _digest(items: Iterable[object]) -> str:
     return hashlib.sha256("\n".join(map(str, items)).encode()).hexdigest()
 
 
-def _names(folder: str) -> str:
-    """What stands in a folder, but for what tools leave there: a new module may take an old one's place."""
+def _folder_digest(folder: str) -> str:
+    """Return a digest of the names in a folder, without hidden ones and Python's bytecode cache."""
     try:
         return _digest(sorted(name for name in os.listdir(folder) if name[0] != "." and name != "__pycache__"))  # noqa: PTH208
     except OSError:
         return ""
 
 
-def _installed() -> str:
-    """Names and versions of everything that is installed, as the names of folders tell them: none is opened."""
+def _installed_digest() -> str:
+    """Return a digest of the installed distributions. Their metadata folders' names contain name and version."""
     names: set[str] = set()
     for folder in sys.path:
         try:
@@ -66,28 +87,55 @@ def _installed() -> str:
     return _digest(sorted(names))
 
 
-def _own_code() -> str:
-    """The files of edgekit itself, by size and time: who works on it does not change the version each time."""
-    found = []
+def _source_digest() -> str:
+    """Return a digest of the sizes and times of edgekit's files: its version does not change during development."""
+    entries = []
     for folder, folders, names in os.walk(_PACKAGE):
         folders[:] = [name for name in folders if name != "__pycache__"]
         for name in names:
             status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - pathlib takes twice the time
-            found.append((folder, name, status.st_size, status.st_mtime_ns))
-    return _digest(sorted(found))
+            entries.append((folder, name, status.st_size, status.st_mtime_ns))
+    return _digest(sorted(entries))
 
 
 def load(path: Path, root: Path, digests: FileDigests, host: str) -> CachedPlan | None:
-    """The plan that was kept; None where there is none, or where it would come out otherwise now."""
+    """Load the cached plan.
+
+    Args:
+        path: The cache file.
+        root: The project folder.
+        digests: Returns the digests of files.
+        host: A text that identifies the host's hardware and settings.
+
+    Returns:
+        The plan; None if there is none, the file is damaged, or something that the plan depends on has changed.
+
+    Raises:
+        OSError: A file that the plan depends on exists, but cannot be read.
+    """
     data: Mapping[str, Any] | None = checksummed_json.load(path)
+    # The key on disk is older than the function's name.
     if data is None or data.get("basis") != fingerprint(root, data["looked_at"], digests, host):
         return None
-    notes = tuple(Noted(**item) for item in data["notes"])
+    notes = tuple(Noted(**note) for note in data["notes"])
     return CachedPlan(Graph.from_dict(data["graph"]), notes, tuple(data["looked_at"]))
 
 
 def save(path: Path, planned: CachedPlan, root: Path, digests: FileDigests, host: str) -> None:
-    """Keeps a plan. Raises InputError or DiskFull."""
-    notes = [{"step": item.step, "detail": item.detail, "warning": item.warning} for item in planned.notes]
+    """Store a plan for `load`.
+
+    Args:
+        path: The cache file.
+        planned: The plan.
+        root: The project folder.
+        digests: Returns the digests of files.
+        host: A text that identifies the host's hardware and settings.
+
+    Raises:
+        InputError: The file cannot be written.
+        DiskFull: There is no space left.
+        OSError: A file that the plan depends on exists, but cannot be read.
+    """
+    notes = [{"step": note.step, "detail": note.detail, "warning": note.warning} for note in planned.notes]
     data = {"graph": planned.graph.to_dict(), "notes": notes, "looked_at": list(planned.looked_at)}
     checksummed_json.save(path, {**data, "basis": fingerprint(root, planned.looked_at, digests, host)})

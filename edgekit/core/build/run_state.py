@@ -1,4 +1,4 @@
-"""What has to be done, and how it went: the step graph beside what was kept of earlier runs."""
+"""Which steps have to run, judged by the records of earlier runs, and the results of a run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,23 @@ from edgekit.core.build.step_records import StepRecords
 from edgekit.core.environment.project import portable_path
 from edgekit.core.errors import EXIT_OK, InputError
 
+# The states in which a step ends, as in the JSON of `edgekit run`.
 DONE, UP_TO_DATE, FAILED, BLOCKED = "done", "up to date", "failed", "blocked"
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """How a step ended: done, up to date, failed, or blocked by a failed one. `reasons` say why it ran.
+    """The result of a step in a run.
 
-    `waited_s` of its `seconds` it was ready to run and had no core, because of the steps beside it or of other work.
+    Attributes:
+        step: The step's name.
+        kind: The step's kind.
+        state: `DONE`, `UP_TO_DATE`, `FAILED`, or `BLOCKED` by a step that failed.
+        reasons: Why the step had to run.
+        seconds: The wall time of the step, in s.
+        code: The exit code of the step.
+        detail: A summary of the result, or the error.
+        cpu_wait_s: The part of `seconds` for which the step was runnable but had no core, in s.
     """
 
     step: str
@@ -32,31 +41,51 @@ class StepResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """All outcomes, and how long it took in all."""
+    """The result of a run.
+
+    Attributes:
+        outcomes: The results of the steps.
+        wall_s: The wall time of the run, in s.
+    """
 
     outcomes: tuple[StepResult, ...]
     wall_s: float
 
     @property
     def sequential_s(self) -> float:
-        """About what it would have taken one step after another: the steps' times, less what they waited for a core."""
-        return sum(item.seconds - item.cpu_wait_s for item in self.outcomes if item.state in (DONE, FAILED))
+        """The estimated wall time without parallel steps, in s: the steps' times, less their waiting for a core."""
+        return sum(result.seconds - result.cpu_wait_s for result in self.outcomes if result.state in (DONE, FAILED))
 
     @property
     def exit_code(self) -> int:
-        """The gravest."""
-        return max((item.code for item in self.outcomes), default=EXIT_OK)
+        """The most severe exit code of all steps."""
+        return max((result.code for result in self.outcomes), default=EXIT_OK)
 
 
 @dataclass
 class RunState:
-    """What the steps' files are, and what was kept of their latest run."""
+    """The records of the steps' latest runs and the current content of their files.
+
+    Attributes:
+        records: One record for each step that has run.
+        digests: The digests of the files as they are now.
+    """
 
     records: StepRecords
     digests: FileDigests
 
     def key(self, step: Step) -> StepKey:
-        """As it stands."""
+        """Compute the current key of a step.
+
+        Args:
+            step: The step.
+
+        Returns:
+            The digests of its inputs, by portable path, and its values.
+
+        Raises:
+            InputError: An input exists, but cannot be read.
+        """
         try:
             files = {
                 portable_path(str(read)): self.digests.of_part(read.path, read.only, read.without)
@@ -67,24 +96,57 @@ class RunState:
         return StepKey(files, dict(step.values))
 
     def reasons(self, step: Step, key: StepKey, forced: bool) -> tuple[str, ...]:
-        """Why the step has to run; nothing when it is up to date."""
-        found = rerun_reasons(key, self.records.load(step.name), self.digests.of)
-        return tuple(found or (["it was asked for again"] if forced else []))
+        """Return why a step has to run.
+
+        Args:
+            step: The step.
+            key: Its current key.
+            forced: Whether to run it even if it is up to date.
+
+        Returns:
+            The reasons in words; none if the step is up to date and not forced.
+
+        Raises:
+            OSError: An output of the step exists, but cannot be read.
+        """
+        reasons = rerun_reasons(key, self.records.load(step.name), self.digests.of)
+        return tuple(reasons or (["it was asked for again"] if forced else []))
 
     def up_to_date(self, step: Step) -> StepResult:
-        """What the record of a step says that need not run: a check that failed is no less failed for being old."""
+        """Return the result of a step that is up to date.
+
+        Args:
+            step: A step for which `reasons` returned none.
+
+        Returns:
+            The exit code and detail of its latest run: a check that failed then still counts as failed.
+        """
         record = self.records.load(step.name)
-        assert record is not None  # there would be a reason to run it otherwise
+        assert record is not None  # a missing record would have been a reason to run the step
         return StepResult(step.name, step.kind, UP_TO_DATE, code=record.code, detail=record.detail)
 
 
-def dry_run(graph: Graph, book: RunState, forced: bool) -> tuple[StepResult, ...]:
-    """What a run would do, without doing it: a step whose predecessor runs is taken to run too."""
-    found: dict[str, StepResult] = {}
+def dry_run(graph: Graph, state: RunState, forced: bool) -> tuple[StepResult, ...]:
+    """Predict what a run would do, without running a step.
+
+    Args:
+        graph: The steps.
+        state: The state of earlier runs.
+        forced: Whether up-to-date steps would run too.
+
+    Returns:
+        One result for each step, `DONE` or `UP_TO_DATE`. A step counts as `DONE` if one that it depends on would run;
+        the real run skips it if that one reproduces its previous output.
+
+    Raises:
+        InputError: An input of a step exists, but cannot be read.
+        OSError: An output of a step exists, but cannot be read.
+    """
+    results: dict[str, StepResult] = {}
     for step in graph.steps:
-        why = book.reasons(step, book.key(step), forced)
-        before = [name for name in step.after if name in found and found[name].state == DONE]
-        if not why and before:
-            why = (f"{before[0]} runs before it, and may write something else",)
-        found[step.name] = StepResult(step.name, step.kind, DONE, why) if why else book.up_to_date(step)
-    return tuple(found.values())
+        reasons = state.reasons(step, state.key(step), forced)
+        running = [name for name in step.after if name in results and results[name].state == DONE]
+        if not reasons and running:
+            reasons = (f"{running[0]} runs before it, and may write something else",)
+        results[step.name] = StepResult(step.name, step.kind, DONE, reasons) if reasons else state.up_to_date(step)
+    return tuple(results.values())

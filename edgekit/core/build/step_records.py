@@ -1,4 +1,4 @@
-"""`build/.edgekit/`: what the pipeline remembers of its steps, and the lock that keeps two runs apart."""
+"""The folder `build/.edgekit/`: records of the steps that ran, and the lock that a run holds."""
 
 from __future__ import annotations
 
@@ -18,37 +18,64 @@ from edgekit.core.environment.atomic_files import mapped_write_errors, read_json
 from edgekit.core.errors import InputError
 from edgekit.core.records import checksummed_json
 
+# The version of the files in this folder; a change of their format increases it.
 RECORDS_SCHEMA = 1
+# Inside the build folder. The dot hides it from the search for artifacts, whose folders are not hidden.
 FOLDER = ".edgekit"
 _VERSION_FILE, _LOCK_FILE, _DIGESTS_FILE, _STEPS = "version.json", "lock", "digests.json", "steps"
 _PLAN_FILE = "plan.json"
 
 
 class StepRecords:
-    """The records in one build folder. A record whose own hash is wrong is as good as none."""
+    """The step records of a build folder. A record with a wrong checksum counts as missing.
+
+    Attributes:
+        folder: The folder `.edgekit` in the build folder.
+    """
 
     def __init__(self, build: Path) -> None:
-        """Raises InputError when a newer edgekit wrote them."""
+        """Open the records of a build folder, which need not exist yet.
+
+        Args:
+            build: The build folder.
+
+        Raises:
+            InputError: A newer edgekit wrote the records.
+        """
         self.folder = build / FOLDER
         self._steps = self.folder / _STEPS
         _check_version(self.folder / _VERSION_FILE)
 
     @property
     def plan_file(self) -> Path:
-        """The plan of the latest run."""
+        """The file that caches the plan of the latest run."""
         return self.folder / _PLAN_FILE
 
     def digests(self, root: Path) -> FileDigests:
-        """Digests with what was remembered of them."""
+        """Return the digests of files, with those that earlier runs stored.
+
+        Args:
+            root: The project folder, which relative paths are resolved against.
+
+        Returns:
+            The digests.
+        """
         return FileDigests(root, self.folder / _DIGESTS_FILE)
 
     def load(self, step: str) -> StepRecord | None:
-        """The record of a step; None where there is none, or a damaged one."""
+        """Load the record of a step.
+
+        Args:
+            step: The step's name.
+
+        Returns:
+            The record; None if it is missing or damaged.
+        """
         data = checksummed_json.load(self._file(step))
         return None if data is None else _record(data)
 
     def all(self) -> Iterator[StepRecord]:
-        """Every good record."""
+        """Yield all records that are not damaged, in the order of their file names."""
         for path in sorted(self._steps.glob("*.json")):
             data = checksummed_json.load(path)
             record = None if data is None else _record(data)
@@ -56,26 +83,44 @@ class StepRecords:
                 yield record
 
     def save(self, record: StepRecord) -> None:
-        """Keeps it. Raises InputError or DiskFull."""
+        """Store a record, which replaces an earlier one of the same step.
+
+        Args:
+            record: The record.
+
+        Raises:
+            InputError: The file cannot be written.
+            DiskFull: There is no space left.
+        """
         checksummed_json.save(self._file(record.step), asdict(record))
 
     def forget(self, step: str) -> None:
-        """Removes the record of a step."""
+        """Remove the record of a step, if there is one."""
         self._file(step).unlink(missing_ok=True)
 
     def _file(self, step: str) -> Path:
+        # The digest keeps apart names that differ only in replaced characters, or after the 80th.
         readable = re.sub(r"[^\w.-]+", "-", step)[:80]
         return self._steps / f"{readable}-{hashlib.sha256(step.encode()).hexdigest()[:8]}.json"
 
     @contextmanager
     def locked(self, waiting: Callable[[str], None]) -> Iterator[StepRecords]:
-        """One run at a time in the build folder: a second one tells `waiting` whom it waits for, and waits.
+        """Hold the lock of the build folder, so that only one run at a time writes to it.
 
-        The lock ends with its process, however that ends. Raises InputError when the folder cannot be written.
+        Args:
+            waiting: Called with the process id of the run that holds the lock, before this one waits for it.
+
+        Yields:
+            These records.
+
+        Raises:
+            InputError: The folder cannot be written, or a newer edgekit wrote the records.
+            DiskFull: There is no space left.
         """
         with mapped_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             stream = (self.folder / _LOCK_FILE).open("a+")
+        # The kernel releases a flock() when the file is closed, also when the process is killed.
         with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,6 +128,7 @@ class StepRecords:
                 stream.seek(0)
                 waiting(stream.read().strip() or "unknown")
                 fcntl.flock(stream, fcntl.LOCK_EX)
+            # Once more: a newer edgekit may have written here while this run waited.
             current = _check_version(self.folder / _VERSION_FILE)
             with mapped_write_errors(self.folder):
                 stream.truncate(0)
@@ -96,17 +142,17 @@ class StepRecords:
 
 
 def _check_version(path: Path) -> bool:
-    """Whether the file says that this edgekit's records stand beside it. Raises InputError for a newer one's."""
+    """Return whether the version file names this edgekit's schema; raise InputError if it names a newer one."""
     if not path.exists():
         return False
     try:
         version = read_json(path, "record of the pipeline").get("schema_version")
     except InputError:
-        return False  # damaged: it is written anew, and each record has a hash of its own
+        return False  # damaged: the file is written again, and each record has its own checksum
     if isinstance(version, int) and version > RECORDS_SCHEMA:
         raise InputError(
-            f"{path}: a newer edgekit keeps its records here (schema_version {version}; this one reads"
-            f" {RECORDS_SCHEMA}): update edgekit, or take another --root; nothing was changed"
+            f"{path}: a newer edgekit wrote these records (schema_version {version}; this one reads"
+            f" {RECORDS_SCHEMA}): update edgekit, or use another --root; nothing was changed"
         )
     return version == RECORDS_SCHEMA
 

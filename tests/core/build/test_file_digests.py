@@ -1,4 +1,4 @@
-"""Digests that are remembered by a file's stamp, and never believed of a file that may have changed."""
+"""Digests are cached while a file's size and times are unchanged, and never used if the file may have changed."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from edgekit.core.records import checksummed_json
 
 
 def settle(path):
-    """As old as a file is that nobody has written to for a minute; the change time moves with the clock."""
+    """Set the modification time to a minute ago; the change time cannot be set."""
     minute_ago = time.time_ns() - 60_000_000_123
     os.utime(path, ns=(minute_ago, minute_ago))
 
@@ -27,12 +27,12 @@ def file(tmp_path):
 
 @pytest.fixture
 def patient(monkeypatch):
-    """Every file is old enough to be believed, so that tests need not wait for a tick of the clock."""
+    """Treat every file as old enough to be cached, so that tests need not wait for a tick of the clock."""
     monkeypatch.setattr(file_digests, "_settled", lambda _status, _now_ns: True)
 
 
 def again(tmp_path):
-    """What the next run has."""
+    """Return the digests of the next run."""
     return FileDigests(tmp_path, tmp_path / "store.json")
 
 
@@ -41,7 +41,7 @@ def test_the_digest_is_the_sha256_of_the_content(file, tmp_path):
     assert FileDigests(tmp_path).of(str(file)) == hashlib.sha256(b"abc").hexdigest()
 
 
-def test_what_is_not_there_is_absent(tmp_path, file):
+def test_a_missing_path_is_absent(tmp_path, file):
     assert FileDigests(tmp_path).of("nothing") == ABSENT
     assert FileDigests(tmp_path).of("weights.bin/below") == ABSENT
 
@@ -69,7 +69,7 @@ def test_a_changed_file_is_read_again_even_with_its_old_times(file, tmp_path, pa
     before, status = first.of("weights.bin"), file.stat()
     first.save()
     while time.time_ns() < status.st_ctime_ns + 20_000_000:
-        pass  # past the tick of the kernel's clock: what comes sooner is the case that _settled is for
+        pass  # wait for the next tick of the kernel's clock: _settled() handles changes within a tick
     change(file)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     second = again(tmp_path)
@@ -77,7 +77,7 @@ def test_a_changed_file_is_read_again_even_with_its_old_times(file, tmp_path, pa
     assert second.read == 1
 
 
-def test_a_file_that_was_written_just_now_is_not_believed_the_next_time(file, tmp_path):
+def test_the_digest_of_a_file_written_just_now_is_not_cached(file, tmp_path):
     """It may be written again within the same tick of the clock, with the same size and times."""
     status = file.stat()
     now_ns = max(status.st_mtime_ns, status.st_ctime_ns)
@@ -85,7 +85,7 @@ def test_a_file_that_was_written_just_now_is_not_believed_the_next_time(file, tm
     assert file_digests._settled(status, now_ns + 3_000_000_000)
 
 
-def test_a_file_system_that_counts_in_seconds_is_given_more_time(file):
+def test_a_file_system_with_times_in_seconds_needs_an_older_file(file):
     second = time.time_ns() // 1_000_000_000 * 1_000_000_000
     os.utime(file, ns=(second, second))
     status = file.stat()
@@ -94,8 +94,8 @@ def test_a_file_system_that_counts_in_seconds_is_given_more_time(file):
     assert file_digests._settled(status, latest + 2_500_000_000)
 
 
-def test_a_racy_write_is_never_served_from_the_store(tmp_path, monkeypatch):
-    """Twice the same stamp with other content: as if both writes fell into one tick."""
+def test_a_second_write_within_a_tick_is_noticed(tmp_path, monkeypatch):
+    """The same stamp with different content, as if both writes happened within one tick."""
     path = tmp_path / "racy"
     path.write_bytes(b"one")
     monkeypatch.setattr(file_digests, "_stamp", lambda _status: (1, 2, 3, 4, 5))
@@ -106,51 +106,51 @@ def test_a_racy_write_is_never_served_from_the_store(tmp_path, monkeypatch):
     assert again(tmp_path).of("racy") != before
 
 
-def test_a_folder_s_digest_follows_content_names_and_number_of_its_files(tmp_path):
+def test_the_digest_of_a_folder_depends_on_the_content_names_and_number_of_its_files(tmp_path):
     folder = tmp_path / "photos"
     (folder / "inner").mkdir(parents=True)
     (folder / "inner/a").write_bytes(b"a")
     (folder / "b").write_bytes(b"b")
-    seen = {FileDigests(tmp_path).of("photos")}
+    digests = {FileDigests(tmp_path).of("photos")}
     (folder / "inner/a").write_bytes(b"A")
-    seen.add(FileDigests(tmp_path).of("photos"))
+    digests.add(FileDigests(tmp_path).of("photos"))
     (folder / "b").rename(folder / "c")
-    seen.add(FileDigests(tmp_path).of("photos"))
+    digests.add(FileDigests(tmp_path).of("photos"))
     (folder / "d").write_bytes(b"")
-    seen.add(FileDigests(tmp_path).of("photos"))
-    assert len(seen) == 4
+    digests.add(FileDigests(tmp_path).of("photos"))
+    assert len(digests) == 4
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__/x.pyc").write_bytes(b"x")
-    assert FileDigests(tmp_path).of("photos") in seen
+    assert FileDigests(tmp_path).of("photos") in digests
 
 
-def test_a_part_of_a_toml_file_does_not_follow_its_other_keys(tmp_path):
+def test_the_digest_of_some_keys_does_not_depend_on_other_keys(tmp_path):
     path = tmp_path / "model.toml"
-    seen = []
+    digests = []
     for text in ("a = 1\nb = 1", "a = 1\nb = 2", "a = 2\nb = 2", "# a comment\na = 2\nb = 2"):
         path.write_text(text)
-        seen.append(FileDigests(tmp_path).of_part("model.toml", ("a",), ()))
-    assert seen[0] == seen[1] != seen[2] == seen[3]
+        digests.append(FileDigests(tmp_path).of_part("model.toml", ("a",), ()))
+    assert digests[0] == digests[1] != digests[2] == digests[3]
 
 
-def test_keys_of_inner_tables_can_be_left_out(tmp_path):
+def test_keys_of_inner_tables_can_be_excluded(tmp_path):
     path = tmp_path / "source.json"
-    seen = []
+    digests = []
     for seconds in (1, 2):
         path.write_text(json.dumps({"training": {"seconds": seconds, "seed": 1}, "history": [seconds]}))
-        seen.append(FileDigests(tmp_path).of_part("source.json", (), ("training.seconds", "history")))
-    assert seen[0] == seen[1]
-    assert seen[0] != FileDigests(tmp_path).of_part("source.json", (), ("history",))
+        digests.append(FileDigests(tmp_path).of_part("source.json", (), ("training.seconds", "history")))
+    assert digests[0] == digests[1]
+    assert digests[0] != FileDigests(tmp_path).of_part("source.json", (), ("history",))
 
 
 @pytest.mark.parametrize("content", [b"not [ toml", b"\xff\xfe", b"[1, 2]"])
-def test_what_is_no_table_has_the_digest_of_its_bytes(tmp_path, content):
+def test_a_file_without_a_table_has_the_digest_of_its_bytes(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
     assert FileDigests(tmp_path).of_part("x.json", (), ("a",)) == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"sha256": "0", "files": {}}'])
-def test_a_damaged_store_is_an_empty_one(file, tmp_path, patient, damage):
+def test_a_damaged_store_counts_as_empty(file, tmp_path, patient, damage):
     first = again(tmp_path)
     digest = first.of("weights.bin")
     first.save()
@@ -172,7 +172,7 @@ def test_no_single_flipped_bit_of_the_store_gives_a_wrong_digest(file, tmp_path,
         assert again(tmp_path).of("weights.bin") == digest
 
 
-def test_what_is_no_longer_asked_for_is_forgotten(file, tmp_path, patient):
+def test_digests_that_are_no_longer_requested_are_dropped(file, tmp_path, patient):
     first = again(tmp_path)
     first.of("weights.bin")
     first.save()

@@ -1,4 +1,4 @@
-"""The step graph: its order, its circles, its keys, and the reasons to run a step."""
+"""The step graph: its order, its cycles, its keys, and the reasons to run a step."""
 
 import json
 
@@ -17,10 +17,10 @@ def where(name):
 
 
 def names(graph):
-    return [item.name for item in graph.steps]
+    return [step.name for step in graph.steps]
 
 
-def test_who_reads_what_another_writes_comes_after_it():
+def test_a_step_comes_after_the_steps_that_write_its_inputs():
     graph = build_graph(
         [step("c", "out/b"), step("b", "a/model.onnx"), step("a", output="a/m.json", folder="a")], where
     )
@@ -28,28 +28,28 @@ def test_who_reads_what_another_writes_comes_after_it():
     assert graph.by_name["b"].after == ("a",)
 
 
-def test_steps_that_wait_for_one_another_are_refused_with_the_circle():
+def test_a_dependency_cycle_is_an_error_that_names_its_steps():
     with pytest.raises(InputError) as caught:
         build_graph([step("free"), step("a", "out/c"), step("b", "out/a"), step("c", "out/b")], where)
     assert str(caught.value) == "edgekit.toml: line 1: the steps wait for one another: a -> c -> b -> a"
 
 
-def test_a_step_that_reads_its_own_output_is_a_circle():
+def test_a_step_that_reads_its_own_output_is_a_cycle():
     with pytest.raises(InputError, match="wait for one another: a -> a"):
         build_graph([step("a", "out/a")], where)
 
 
-def test_two_steps_that_write_the_same_are_refused():
+def test_two_steps_that_write_the_same_path_are_an_error():
     with pytest.raises(InputError, match="b writes x, and so does a"):
         build_graph([step("a", output="x"), step("b", output="x")], where)
 
 
-def test_a_graph_survives_json():
+def test_a_graph_is_the_same_after_encoding_and_decoding_as_json():
     graph = build_graph([step("a", "in"), step("b", "out/a", folder="there")], where)
     assert Graph.from_dict(json.loads(json.dumps(graph.to_dict()))) == graph
 
 
-def test_a_pattern_takes_the_steps_it_names_and_what_they_need():
+def test_a_pattern_selects_matching_steps_and_their_dependencies():
     graph = build_graph([step("train x"), step("export x", "out/train x"), step("export y"), step("report")], where)
     assert names(graph.needed(["export x"])) == ["train x", "export x"]
     assert names(graph.needed(["export *", "report"])) == ["train x", "export y", "report", "export x"]
@@ -72,7 +72,7 @@ def test_a_step_is_found_by_an_argument_named_like_the_parameter():
     assert Graph((exports,)).find(StepKind.EXPORT, kind="keras") is None
 
 
-def test_a_kind_that_is_none_is_refused():
+def test_an_unknown_kind_is_an_error():
     with pytest.raises(ValueError, match="'exprot' is not a valid StepKind"):
         Step("a", "exprot", "out/a")
 
@@ -87,7 +87,7 @@ RECORD = StepRecord("s", "export", KEY, {"out": "9"}, 1.0)
 NOW = {"out": "9"}.get
 
 
-def test_nothing_changed_is_no_reason():
+def test_an_unchanged_step_has_no_reason_to_run():
     assert rerun_reasons(KEY, RECORD, NOW) == []
 
 
@@ -103,15 +103,15 @@ def test_nothing_changed_is_no_reason():
         (StepKey(KEY.files, {"options": {"opset": 17, "x": 1}, "versions": {"onnx": "1"}}), "options.x changed"),
     ],
 )
-def test_each_difference_is_named(key, sentence):
+def test_each_changed_input_or_value_is_a_reason_to_run(key, sentence):
     assert rerun_reasons(key, RECORD, NOW) == [sentence]
     assert key.digest != KEY.digest
 
 
-def test_a_result_that_is_missing_or_another_one_is_a_reason():
+def test_a_missing_or_changed_output_is_a_reason_to_run():
     assert rerun_reasons(KEY, RECORD, lambda _path: "absent") == ["out is missing"]
     assert rerun_reasons(KEY, RECORD, lambda _path: "8") == ["out is not what it wrote"]
 
 
-def test_no_record_is_a_reason():
+def test_a_missing_record_is_a_reason_to_run():
     assert rerun_reasons(KEY, None, NOW) == ["it has not been done yet"]

@@ -1,4 +1,4 @@
-"""Make rules that GNU make itself takes: names with all its special characters, and folders."""
+"""GNU make executes the generated rules, with special characters in names and with folders."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ from edgekit.core.build.makefile_export import makefile
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
-def test_names_with_blanks_colons_dollars_and_quotes(tmp_path):
+def test_names_with_spaces_colons_dollar_signs_and_quotes(tmp_path):
     (tmp_path / "a $b: #1 %.bin").write_text("x")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/one.png").write_text("1")
@@ -29,9 +29,9 @@ def test_names_with_blanks_colons_dollars_and_quotes(tmp_path):
 
     def make():
         command = ["make", "--no-print-directory", "-s", "EDGEKIT=./tool", "edgekit"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
+        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert process.returncode == 0, process.stderr
+        return process.stdout.splitlines()
 
     assert make() == ["did import a's", "did export $x"]
     assert make() == []

@@ -1,4 +1,4 @@
-"""A plan is kept, and made again when anything that it was made from is another."""
+"""A cached plan is loaded until something that it depends on changes."""
 
 import sys
 
@@ -30,7 +30,7 @@ def again(tmp_path, host=HOST):
     return plan_cache.load(tmp_path / "plan.json", root, FileDigests(root), host)
 
 
-def test_it_comes_back_as_it_was(kept, tmp_path):
+def test_a_cached_plan_is_loaded_unchanged(kept, tmp_path):
     assert again(tmp_path) == kept
 
 
@@ -45,12 +45,12 @@ def test_it_comes_back_as_it_was(kept, tmp_path):
     ],
     ids=["file", "code", "gone", "a module beside it", "appeared"],
 )
-def test_a_change_in_the_project_ends_it(kept, tmp_path, change):
+def test_a_change_in_the_project_invalidates_it(kept, tmp_path, change):
     change(tmp_path / "project")
     assert again(tmp_path) is None
 
 
-def test_a_new_name_beside_a_file_ends_it_and_what_tools_leave_there_does_not(kept, tmp_path):
+def test_a_new_name_beside_a_file_invalidates_it_but_a_hidden_one_does_not(kept, tmp_path):
     (tmp_path / "project/out").mkdir()
     (tmp_path / "project/out/a").write_text("")
     assert again(tmp_path) is None  # a name beside edgekit.toml
@@ -60,22 +60,22 @@ def test_a_new_name_beside_a_file_ends_it_and_what_tools_leave_there_does_not(ke
     assert again(tmp_path) == kept
 
 
-def test_another_host_ends_it(kept, tmp_path):
+def test_another_host_invalidates_it(kept, tmp_path):
     assert again(tmp_path, "another") is None
 
 
-def test_what_is_installed_anew_ends_it(kept, tmp_path, monkeypatch):
+def test_a_newly_installed_distribution_invalidates_it(kept, tmp_path, monkeypatch):
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.setattr(sys, "path", [*sys.path])
-    before = plan_cache._installed()
+    before = plan_cache._installed_digest()
     monkeypatch.syspath_prepend(site)
-    assert plan_cache._installed() == before
+    assert plan_cache._installed_digest() == before
     (site / "torch-99.0.dist-info").mkdir()
-    assert plan_cache._installed() != before
+    assert plan_cache._installed_digest() != before
 
 
-def test_edgekit_s_own_code_ends_it(kept, tmp_path, monkeypatch):
+def test_a_change_in_edgekit_s_source_invalidates_it(kept, tmp_path, monkeypatch):
     (tmp_path / "package").mkdir()
     monkeypatch.setattr(plan_cache, "_PACKAGE", tmp_path / "package")
     assert again(tmp_path) is None
