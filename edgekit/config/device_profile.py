@@ -1,4 +1,4 @@
-"""`device_profiles/*.toml`: facts about a device, each with its provenance, and what is asked of models there."""
+"""The schema of `device_profiles/*.toml`: facts about a device with their provenance, and limits for its models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,20 @@ from edgekit.config.types import Budgets, NotNegative, NotNegativeInt, Positive,
 
 @dataclass(frozen=True)
 class Core:
-    """One cluster of equal cores. Sizes of caches in KiB; `macs_per_cycle` is the peak of one core, by arithmetic."""
+    """A cluster of identical cores.
+
+    Attributes:
+        name: The name of the core, such as `Cortex-A72`.
+        count: The number of cores.
+        clock_mhz: The clock rate, in MHz.
+        l1i_kib: The size of the level-1 instruction cache of one core, in KiB.
+        l1d_kib: The size of the level-1 data cache of one core, in KiB.
+        l2_kib: The size of the level-2 cache, in KiB.
+        l2_scope: Whether each core or the whole cluster has a level-2 cache of that size.
+        l3_kib: The size of the level-3 cache, in KiB.
+        features: The extensions of the instruction set.
+        macs_per_cycle: Data type -> the peak number of multiply-accumulates of one core in a cycle.
+    """
 
     name: str
     count: PositiveInt
@@ -30,8 +43,15 @@ class Core:
 
 @dataclass(frozen=True)
 class MemorySpec:
-    """RAM and, on microcontrollers, flash, in bytes; the peak bandwidth in 1e9 bytes a second. `system` is what of the
-    RAM the system or the firmware around the model keeps."""
+    """The memory of a device.
+
+    Attributes:
+        ram: The size of the RAM, in bytes.
+        bandwidth_gb_per_s: The peak bandwidth of the RAM, in 1e9 bytes/s.
+        flash: The size of a microcontroller's flash, in bytes.
+        storage: The kind of storage, in words.
+        system: The part of the RAM that the operating system or the firmware occupies, in bytes.
+    """
 
     ram: Size
     bandwidth_gb_per_s: Positive | None = None
@@ -48,7 +68,12 @@ class MemorySpec:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """How a bench under this profile runs."""
+    """The settings of a benchmark under this profile.
+
+    Attributes:
+        threads: The number of threads.
+        memory_limit: The memory limit of the process, in bytes.
+    """
 
     threads: PositiveInt = 1
     memory_limit: Size | None = None
@@ -58,11 +83,21 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class EmulationSpec:
-    """How QEMU stands in for a core of the first cluster. The sizes of its caches are the core's.
+    """The settings with which QEMU emulates a core of the first cluster. The cache sizes are those of the core.
 
-    `cpu` is QEMU's name of the core, or of the nearest that it has. `implementer`, `part`, `variant`, `revision` and
-    `features` go into the /proc/cpuinfo that the guest sees: the runtimes choose their kernels by them. `published_as`
-    is the device's name in `device_profiles/measured/published_latency.csv`.
+    Runtimes select their kernels by /proc/cpuinfo, which is emulated too.
+
+    Attributes:
+        cpu: QEMU's name of the core, or of the nearest core that it supports.
+        part: `CPU part` in /proc/cpuinfo.
+        features: `Features` in /proc/cpuinfo.
+        implementer: `CPU implementer` in /proc/cpuinfo; 0x41 is Arm.
+        variant: `CPU variant` in /proc/cpuinfo.
+        revision: `CPU revision` in /proc/cpuinfo.
+        l1d_ways: The associativity of the level-1 data cache.
+        l2_ways: The associativity of the level-2 cache.
+        l3_ways: The associativity of the level-3 cache.
+        published_as: The device's name in `device_profiles/measured/published_latency.csv`.
     """
 
     cpu: str
@@ -79,7 +114,14 @@ class EmulationSpec:
     __pydantic_config__ = STRICT
 
     def cpuinfo(self, cores: int) -> str:
-        """The text of /proc/cpuinfo, as Linux arch/arm64/kernel/cpuinfo.c writes it."""
+        """Return the text of /proc/cpuinfo, in the format of Linux' arch/arm64/kernel/cpuinfo.c.
+
+        Args:
+            cores: The number of cores to list.
+
+        Returns:
+            One block of lines for each core.
+        """
         lines = (
             "BogoMIPS\t: 108.00",
             f"Features\t: {' '.join(self.features)}",
@@ -95,9 +137,15 @@ class EmulationSpec:
 
 @dataclass(frozen=True)
 class ThreadCost:
-    """What a line of 64 bytes from memory costs with so many threads at work, in ns: their share of the bandwidth, and
-    waiting for one another. `mean_error` and `max_error` are relative, of the rows of that many threads, each predicted
-    from the others."""
+    """The cost of memory access with a number of threads. The errors are relative and cross-validated by leave-one-out.
+
+    Attributes:
+        count: The number of threads.
+        line_ns: The time to load a 64-byte cache line from memory, in ns. It includes the contention of the threads.
+        rows: The number of measurements with so many threads that the fit used.
+        mean_error: The mean error of these rows.
+        max_error: The largest error of these rows.
+    """
 
     count: PositiveInt
     line_ns: NotNegative
@@ -110,7 +158,14 @@ class ThreadCost:
 
 @dataclass(frozen=True)
 class CostSpec:
-    """Coefficients of the emulated tier's cost model, fitted by `edgekit devices fit`, and with what."""
+    """The coefficients of the emulated tier's cost model, which `edgekit devices fit` computes.
+
+    Attributes:
+        cycles_per_instruction: The cycles of one instruction.
+        cycles_per_l1_miss: The additional cycles of a level-1 cache miss.
+        threads: The cost of memory access by the number of threads.
+        fitted_with: The data and versions that the fit used.
+    """
 
     cycles_per_instruction: Positive
     cycles_per_l1_miss: NotNegative
@@ -122,8 +177,13 @@ class CostSpec:
 
 @dataclass(frozen=True)
 class PublishedSpec:
-    """Which rows of `device_profiles/measured/mlperf_tiny.csv` are a microcontroller's own: its board, the round, and
-    the runtime that called the kernels."""
+    """The rows of `device_profiles/measured/mlperf_tiny.csv` that were measured on this microcontroller.
+
+    Attributes:
+        board: The board's name in the file.
+        round: The round of MLPerf Tiny.
+        runtime: The runtime that called the kernels.
+    """
 
     board: str
     round: str
@@ -134,10 +194,17 @@ class PublishedSpec:
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """What int8 kernels take of a microcontroller's core, fitted by `edgekit devices fit`, and with what.
+    """The cost of int8 kernels on a microcontroller, which `edgekit devices fit` computes.
 
-    `cycles_per_output` is for each element that an operator with weights writes: it is scaled back to int8.
-    `mean_error` and `max_error` are relative, each row predicted from the others.
+    The errors are relative and cross-validated by leave-one-out.
+
+    Attributes:
+        cycles_per_mac: The cycles of one multiply-accumulate.
+        cycles_per_output: The cycles to requantize one output element of an operator with weights.
+        rows: The number of measurements that the fit used.
+        mean_error: The mean error of these rows.
+        max_error: The largest error of these rows.
+        fitted_with: The data and versions that the fit used.
     """
 
     cycles_per_mac: Positive
@@ -152,7 +219,25 @@ class KernelSpec:
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """One device. A fact that is not known is absent; `provenance` says where each of the others comes from."""
+    """The profile of a device. Unknown facts are absent.
+
+    Attributes:
+        title: The device's name for people.
+        kind: The kind of device.
+        soc: The system on a chip.
+        isa: The instruction set, such as `armv8-a`.
+        cores: The clusters of cores; benchmarks run on the first.
+        memory: The memory.
+        run: The settings of a benchmark.
+        budgets: The limits of artifacts on the device.
+        targets: The targets that the device runs; None for all.
+        precisions: The precisions that the device runs; None for all.
+        emulation: The settings of the emulated core; None if it cannot be emulated.
+        cost: The cost model of the emulated core.
+        published: The published measurements of a microcontroller.
+        kernels: The cost model of a microcontroller's kernels.
+        provenance: Dotted key of a fact -> its source.
+    """
 
     title: str
     kind: Literal["phone", "board", "microcontroller"]
@@ -180,11 +265,19 @@ class DeviceProfile:
 
     @property
     def model_flash(self) -> int | None:
-        """Bytes of flash from which models and the code that runs them are read, on a microcontroller."""
+        """The flash for models and code, in bytes; None if the device is not a microcontroller."""
         return self.memory.flash if self.kind == "microcontroller" else None
 
     def refuses(self, target: str, precision: str) -> str | None:
-        """Why this device does not run such an artifact, or None."""
+        """Return why the device does not run an artifact.
+
+        Args:
+            target: The artifact's target.
+            precision: The artifact's precision.
+
+        Returns:
+            The reason, such as `runs tflite only`; None if the device runs the artifact.
+        """
         if self.targets is not None and target not in self.targets:
             return f"runs {', '.join(self.targets)} only"
         if self.precisions is not None and precision not in self.precisions:
@@ -193,5 +286,15 @@ class DeviceProfile:
 
 
 def load_profile(path: Path) -> DeviceProfile:
-    """The profile. Raises InputError with file and key."""
+    """Read a device profile.
+
+    Args:
+        path: The TOML file.
+
+    Returns:
+        The validated profile.
+
+    Raises:
+        InputError: The file is missing, or a key or value is wrong; names the file and the key.
+    """
     return read_toml(path, DeviceProfile, "device profile")

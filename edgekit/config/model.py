@@ -17,11 +17,13 @@ from edgekit.core.numerics.rounding_error import Rounding
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.tolerances import Tolerances
 
+# In the folder of each reference model.
 MODEL_FILE = "model.toml"
 
 # Early stopping needs a validation set; a tenth is the usual share where the file names none.
 DEFAULT_VALIDATION = 0.1
 
+# The values of `schedule`, for the options of the command line.
 SCHEDULES = ("constant", "cosine", "step")
 
 
@@ -170,7 +172,13 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class CardSpec:
-    """The parts of a model card that its author writes."""
+    """The parts of a model card that its author writes.
+
+    Attributes:
+        intended_use: What the model is for.
+        limitations: What the model is not suited for, one sentence each.
+        references: Publications and links.
+    """
 
     intended_use: str = ""
     limitations: tuple[str, ...] = ()

@@ -15,10 +15,10 @@ from edgekit.config.loader import STRICT, SourceMapped, read_source_mapped
 from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt
 from edgekit.core.errors import InputError
 
+# Next to the folders `models`, `device_profiles` and `build`.
 PROJECT_FILE = "edgekit.toml"
 
-# The device name that stands for this machine, without a device profile.
-
+# `path/to/file.py:function` or `package.module:function`.
 _CODE_REFERENCE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 
 Variants = Annotated[

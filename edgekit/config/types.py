@@ -25,6 +25,7 @@ def _parse_size(value: Any) -> int:
     return size
 
 
+# For editors, which cannot run `_parse_size`.
 _SIZE_SCHEMA = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(B|KB|MB|GB|KiB|MiB|GiB)\s*$", "examples": ["500 KB"]}
 
 # Bytes, written as "500 KB" or "1 MiB".
@@ -38,7 +39,7 @@ NotNegativeInt = Annotated[int, Field(ge=0)]
 
 
 def _literal_error(names: Sequence[str]) -> PydanticCustomError:
-    """Return the error of a `Literal`, for names that stand in a table and not in a type."""
+    """Return the error of a `Literal`, for names that are listed in a table and not in a type."""
     quoted = [f"'{name}'" for name in names]
     return PydanticCustomError(
         "literal_error", "Input should be {expected}", {"expected": f"{', '.join(quoted[:-1])} or {quoted[-1]}"}

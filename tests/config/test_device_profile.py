@@ -1,4 +1,4 @@
-"""Device profiles: the shipped ones, and what is refused."""
+"""Device profiles: the shipped ones are consistent, and invalid ones are errors."""
 
 import tomllib
 from pathlib import Path
@@ -60,7 +60,7 @@ FACTS = ("soc", "isa", "cores", "memory", "emulation")
 
 
 def facts(value, key):
-    """The dotted key of every fact below a table; a list of tables counts from 0."""
+    """Return the dotted key of every fact in a table; indices of a list of tables start at 0."""
     if isinstance(value, dict):
         return [fact for name, inner in value.items() for fact in facts(inner, f"{key}.{name}")]
     if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -83,12 +83,12 @@ def test_every_shipped_profile_loads(path):
 @by_name
 def test_every_fact_of_a_shipped_profile_has_a_provenance_and_every_provenance_a_fact(path):
     data = tomllib.loads(path.read_text())
-    found = [fact for key in FACTS if key in data for fact in facts(data[key], key)]
-    assert sorted(data["provenance"]) == sorted(found)
+    keys = [fact for key in FACTS if key in data for fact in facts(data[key], key)]
+    assert sorted(data["provenance"]) == sorted(keys)
 
 
 @by_name
-def test_every_provenance_of_a_shipped_profile_says_something(path):
+def test_every_provenance_of_a_shipped_profile_has_a_text(path):
     assert all(len(text.strip()) > 15 for text in load_profile(path).provenance.values())
 
 
@@ -100,7 +100,7 @@ def test_a_shipped_profile_never_allows_more_memory_than_the_device_has(path):
 
 
 @by_name
-def test_a_microcontroller_has_flash_and_takes_what_its_runtime_takes(path):
+def test_a_microcontroller_has_flash_and_runs_what_its_runtime_runs(path):
     profile = load_profile(path)
     if profile.kind == "microcontroller":
         assert profile.memory.flash
@@ -118,7 +118,7 @@ def test_a_good_profile_is_read_in_bytes_and_numbers(tmp_path):
     assert profile.budgets.table().latency_ms == (("host", 50.0),)
 
 
-def test_a_profile_that_names_no_targets_takes_all(tmp_path):
+def test_a_profile_without_targets_runs_all(tmp_path):
     assert load(tmp_path).refuses("anything", "int4") is None
 
 
@@ -142,7 +142,7 @@ def test_a_profile_refuses_other_targets_and_precisions(tmp_path):
         ("{ host", "{ cloud", "budgets.latency_ms.cloud: input should be 'analytic', 'host', 'emulated' or 'device'"),
     ],
 )  # fmt: skip
-def test_an_unknown_key_is_refused_with_what_is_allowed(tmp_path, old, new, sentence):
+def test_an_unknown_key_is_an_error_that_lists_the_allowed_ones(tmp_path, old, new, sentence):
     assert refusal(tmp_path, old, new).startswith(sentence)
 
 
@@ -177,7 +177,7 @@ def test_a_value_of_another_type_is_refused(tmp_path, old, new, sentence):
         ("threads = 4", "threads = 5", "file: run.threads must not exceed the 4 cores of the first cluster"),
     ],
 )
-def test_a_number_that_cannot_be_is_refused(tmp_path, old, new, sentence):
+def test_an_impossible_number_is_refused(tmp_path, old, new, sentence):
     assert refusal(tmp_path, old, new).startswith(sentence)
 
 
@@ -194,7 +194,7 @@ def test_a_device_without_cores_is_refused(tmp_path):
         load_profile(tmp_path / "tiny.toml")
 
 
-def test_a_missing_profile_is_one_sentence(tmp_path):
+def test_a_missing_profile_is_a_one_line_error(tmp_path):
     with pytest.raises(InputError) as caught:
         load_profile(tmp_path / "gone.toml")
     assert str(caught.value) == f"{tmp_path / 'gone.toml'}: no such device profile"

@@ -1,4 +1,4 @@
-"""Loading TOML: what is refused, and the error message."""
+"""Loading TOML: invalid data are errors with a clear message."""
 
 from dataclasses import dataclass, field
 from typing import Literal

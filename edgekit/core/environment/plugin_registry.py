@@ -19,6 +19,7 @@ from edgekit.core.errors import InputError, unknown_name
 
 T = TypeVar("T")
 
+# The folder of the package `edgekit`.
 _PACKAGE_ROOT = Path(__file__).parents[2]
 
 
@@ -54,11 +55,17 @@ class PluginKind(Generic[T]):
         return sorted(set(_entry_points(self.group or self.package)) - set(_own_names(self.package)))
 
     def load(self, name: str) -> T:
-        """Return the plug-in of that name.
+        """Load a plug-in.
+
+        Args:
+            name: The plug-in's name.
+
+        Returns:
+            The plug-in object.
 
         Raises:
-            InputError: There is none of that name, or the one of another package cannot be imported, is not an instance
-                of `base`, calls itself by another name, or registers something that cannot be registered.
+            InputError: There is no plug-in of that name, or a third party's cannot be imported, is not an instance of
+                `base`, has another name than its entry point, or registers something that cannot be registered.
         """
         plugin = load(self.package, name, self.attribute, self.group)
         if not isinstance(plugin, self.base):
@@ -93,14 +100,31 @@ def _entry_points_on_path(
 
 
 def names(package: str, group: str = "") -> list[str]:
-    """List the plug-ins of a package such as `edgekit.targets` and of its entry-point group, without importing any."""
+    """List the plug-ins of a kind without importing any.
+
+    Args:
+        package: The package of edgekit's own plug-ins, such as `edgekit.targets`.
+        group: The entry-point group of third parties' plug-ins; empty: the package's name.
+
+    Returns:
+        The names, sorted.
+    """
     return sorted({*_own_names(package), *_entry_points(group or package)})
 
 
 def load(package: str, name: str, attribute: str, group: str = "") -> Any:
-    """Return the attribute of the module that a plug-in's name stands for.
+    """Import the module of a plug-in and return its plug-in object.
 
-    edgekit's own plug-in wins over a third party's of the same name.
+    edgekit's own plug-in takes precedence over a third party's of the same name.
+
+    Args:
+        package: The package of edgekit's own plug-ins, such as `edgekit.targets`.
+        name: The plug-in's name.
+        attribute: The module attribute that holds the plug-in object.
+        group: The entry-point group of third parties' plug-ins; empty: the package's name.
+
+    Returns:
+        The plug-in object.
 
     Raises:
         InputError: There is no plug-in of that name (the message lists the known ones), or the module of another

@@ -1,6 +1,6 @@
-"""What a plug-in or a feature needs to be installed, found without importing it.
+"""Packages that plug-ins and features require, and whether they are installed, without importing them.
 
-Frameworks that several plug-ins share are declared here. What one file needs is declared in that file.
+Requirements of several plug-ins are declared here; those of a single file are declared in that file.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Requirement:
 
     Attributes:
         module: The module's name, as it is imported.
-        distribution: The distribution that brings it, as pip calls it.
-        extra: The extra of edgekit that asks for it; empty where none does.
-        adds: What it makes possible, in a few words; empty: what the extra adds.
+        distribution: The distribution that contains it, by its name on PyPI.
+        extra: The extra of edgekit that requires it; empty if none does.
+        adds: The features that need it, in a few words; empty: those of the extra.
         install: The command that installs it; empty: pip with the extra, or with the distribution.
     """
 
@@ -63,7 +63,7 @@ class Requirement:
 
     @property
     def purpose(self) -> str:
-        """What it makes possible: its own words, else those of its extra, else its name."""
+        """The features that need it: `adds`, else the description of its extra, else its distribution."""
         return self.adds or EXTRAS.get(self.extra, "") or self.distribution
 
     @property
@@ -73,15 +73,26 @@ class Requirement:
 
 
 def install_command(missing: Iterable[Requirement]) -> str:
-    """Return the command, or the commands joined by ` && `, that installs all of them."""
+    """Return the command that installs some requirements.
+
+    Args:
+        missing: The requirements.
+
+    Returns:
+        The command; several are joined by ` && `.
+    """
     missing = tuple(missing)
-    extras = sorted({item.extra for item in missing if item.extra and not item.install})
-    plain = sorted({item.distribution for item in missing if not item.extra and not item.install})
-    words = ([f"'edgekit[{','.join(extras)}]'"] if extras else []) + plain
-    commands = [f"pip install {' '.join(words)}"] if words else []
-    return " && ".join([*commands, *dict.fromkeys(item.install for item in missing if item.install)])
+    by_pip = [requirement for requirement in missing if not requirement.install]
+    extras = sorted({requirement.extra for requirement in by_pip if requirement.extra})
+    distributions = sorted({requirement.distribution for requirement in by_pip if not requirement.extra})
+    packages = ([f"'edgekit[{','.join(extras)}]'"] if extras else []) + distributions
+    commands = [f"pip install {' '.join(packages)}"] if packages else []
+    return " && ".join(
+        [*commands, *dict.fromkeys(requirement.install for requirement in missing if requirement.install)]
+    )
 
 
+# The import name, the distribution and the extra.
 NUMPY = Requirement("numpy", "numpy")
 TENSORFLOW = Requirement("tensorflow", "tensorflow", "tensorflow")
 KERAS = Requirement("keras", "keras", "tensorflow")
@@ -100,19 +111,29 @@ ONNXSLIM = Requirement("onnxslim", "onnxslim", "onnx")
 
 
 def require(requirements: Iterable[Requirement], purpose: str) -> None:
-    """Raise MissingDependency, with the command that installs them, when one of them is not installed.
+    """Raise an error if a requirement is not installed.
 
     Args:
-        requirements: What has to be there.
-        purpose: What needs it, as the subject of the message.
+        requirements: The requirements.
+        purpose: What needs them, as the subject of the error message.
+
+    Raises:
+        MissingDependency: A requirement is not installed; the message contains the command that installs it.
     """
-    missing = [item for item in requirements if not item.installed()]
+    missing = [requirement for requirement in requirements if not requirement.installed()]
     if missing:
-        names = ", ".join(dict.fromkeys(item.distribution for item in missing))
+        names = ", ".join(dict.fromkeys(requirement.distribution for requirement in missing))
         raise MissingDependency(f"{purpose} needs {names}; install it with: {install_command(missing)}")
 
 
 def versions(requirements: Iterable[Requirement]) -> dict[str, str]:
-    """Return distribution -> installed version, for manifests; what is absent is left out."""
-    installed = {item.distribution: item.version() for item in requirements}
-    return {name: version for name, version in sorted(installed.items()) if version is not None}
+    """Return the installed versions of some requirements, for manifests.
+
+    Args:
+        requirements: The requirements.
+
+    Returns:
+        Distribution -> version, sorted, without those that are not installed.
+    """
+    distributions = {requirement.distribution: requirement.version() for requirement in requirements}
+    return {name: version for name, version in sorted(distributions.items()) if version is not None}

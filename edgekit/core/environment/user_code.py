@@ -1,4 +1,4 @@
-"""Loading of Python code of the user's, by file or module name."""
+"""Loading of the user's Python code by file or module name."""
 
 from __future__ import annotations
 

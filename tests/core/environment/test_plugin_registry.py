@@ -12,15 +12,15 @@ from edgekit.core.errors import InputError
 
 @pytest.fixture
 def entry_points(monkeypatch):
-    """Makes the given (group, name, value) triples the only entry points there are."""
+    """Return a function that replaces all entry points by (group, name, value) triples."""
 
     def install(*triples):
         points = [metadata.EntryPoint(name, value, group) for group, name, value in triples]
 
-        def found(*, group):
+        def entry_points_of(*, group):
             return metadata.EntryPoints(point for point in points if point.group == group)
 
-        monkeypatch.setattr(metadata, "entry_points", found)
+        monkeypatch.setattr(metadata, "entry_points", entry_points_of)
 
     install()
     return install
@@ -28,7 +28,7 @@ def entry_points(monkeypatch):
 
 @pytest.fixture
 def third_party(monkeypatch):
-    """A module of somebody else's that defines a target."""
+    """Create a module of a third party that defines a target."""
     module = types.ModuleType("third_party_target")
     module.TARGET = object()
     monkeypatch.setitem(sys.modules, "third_party_target", module)
@@ -63,8 +63,8 @@ def test_a_name_with_a_hyphen_stands_for_a_file_with_an_underscore(entry_points)
 def test_a_name_that_is_not_spelt_exactly_is_refused_with_the_list(entry_points, name):
     with pytest.raises(InputError) as caught:
         plugin_registry.load("edgekit.targets", name, "TARGET")
-    known = "executorch, lite-interpreter, onnx, tflite, torchscript"
-    assert str(caught.value) == f"unknown target '{name}'; known: {known}"
+    names = "executorch, lite-interpreter, onnx, tflite, torchscript"
+    assert str(caught.value) == f"unknown target '{name}'; known: {names}"
     assert caught.value.exit_code == 2
 
 
@@ -82,7 +82,7 @@ def test_an_entry_point_is_loaded_by_its_module(entry_points, third_party):
     assert plugin_registry.load("edgekit.targets", "coreml", "TARGET") is third_party.TARGET
 
 
-def test_our_own_plug_in_wins_over_an_entry_point_of_the_same_name(entry_points, third_party):
+def test_our_own_plug_in_takes_precedence_over_an_entry_point_of_the_same_name(entry_points, third_party):
     entry_points(("edgekit.targets", "tflite", "third_party_target"))
     assert plugin_registry.names("edgekit.targets").count("tflite") == 1
     assert plugin_registry.load("edgekit.targets", "tflite", "TARGET") is not third_party.TARGET
@@ -101,7 +101,7 @@ def test_the_error_lists_third_parties_too(entry_points):
 
 
 class Thing:
-    """What plug-ins of a kind are instances of."""
+    """The base class of a kind's plug-ins."""
 
     def __init__(self, name):
         self.name = name

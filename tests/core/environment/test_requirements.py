@@ -1,4 +1,4 @@
-"""What has to be installed, found without importing it."""
+"""Requirements: whether they are installed, without importing them, and the command that installs them."""
 
 import importlib.util
 import sys
@@ -12,12 +12,12 @@ ABSENT = Requirement("no_such_module_anywhere", "no-such-package", "torch")
 ABSENT_TOO = Requirement("no_such_module_either", "another-package", "onnx")
 
 
-def test_what_is_there_is_installed_and_has_a_version():
+def test_an_installed_requirement_has_a_version():
     assert NUMPY.installed()
     assert NUMPY.version() == sys.modules["numpy"].__version__
 
 
-def test_what_is_absent_is_not_installed_and_has_no_version():
+def test_an_absent_requirement_has_no_version():
     assert not ABSENT.installed()
     assert ABSENT.version() is None
 
@@ -34,13 +34,13 @@ def test_a_module_without_spec_counts_as_absent(monkeypatch):
     assert not NUMPY.installed()
 
 
-def test_looking_does_not_import():
+def test_the_check_does_not_import_the_module():
     before = set(sys.modules)
     require((Requirement("wsgiref", "x", "x"), Requirement("turtledemo", "x", "x")), "nothing")
     assert {"wsgiref", "turtledemo"}.isdisjoint(set(sys.modules) - before)
 
 
-def test_nothing_missing_raises_nothing():
+def test_installed_requirements_raise_no_error():
     require((NUMPY,), "counting")
     require((), "nothing")
 
@@ -60,7 +60,7 @@ def test_several_missing_packages_are_one_command():
     assert str(caught.value).endswith("pip install 'edgekit[onnx,torch]'")
 
 
-def test_versions_leave_out_what_is_absent():
+def test_versions_do_not_contain_absent_distributions():
     assert versions((ABSENT, NUMPY)) == {"numpy": sys.modules["numpy"].__version__}
 
 
@@ -72,7 +72,7 @@ def test_a_requirement_without_an_extra_is_installed_by_its_own_name():
     assert absent.purpose == "no-such-package"
 
 
-def test_a_requirement_may_say_itself_how_it_is_installed_and_what_it_adds():
+def test_a_requirement_may_have_its_own_install_command_and_purpose():
     absent = Requirement(
         "no_such_module_anywhere", "coremltools", adds="the target coreml", install="pip install x[coreml]"
     )
@@ -80,5 +80,5 @@ def test_a_requirement_may_say_itself_how_it_is_installed_and_what_it_adds():
     assert absent.purpose == "the target coreml"
 
 
-def test_an_extra_that_edgekit_does_not_know_is_no_reason_to_fail():
+def test_an_unknown_extra_is_not_an_error():
     assert Requirement("no_such_module_anywhere", "x", "no-such-extra").purpose == "x"

@@ -1,4 +1,4 @@
-"""Loading of Python code of the user's."""
+"""Loading of the user's Python code."""
 
 import sys
 from pathlib import Path
