@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 # Keys and indices from the top of the file: ("models", 0, "name").
 Location = tuple[int | str, ...]
 
+# White space and comments, which TOML allows between pairs and between the elements of an array.
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _INLINE_BLANK = re.compile(r"[ \t]*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -21,6 +22,7 @@ _STRING = re.compile(
     r"|'[^'\n]*'",
     re.DOTALL,
 )
+# A number, date or boolean, up to the delimiter that ends it.
 _BARE_VALUE = re.compile(r"[^,\]}\n#]+")
 
 
@@ -142,6 +144,7 @@ class _Scan:
 
     def _items(self, location: Location) -> None:
         self._at += 1
+        # An array has fewer elements than the text has characters.
         for index in range(len(self._text)):
             self._skip(_BLANK)
             if self._skip_bracket("]"):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Share of the learning rate that fine-tuning uses by default: the trained weights only need to adapt to the rounding.
 _DEFAULT_RATE_SHARE = 0.1
+# Recorded in source.json, so that a report can say how the weights were fine-tuned.
 _TOOL = {"tool": "torchao PT2E", "quantizer": "XNNPACKQuantizer", "weights": "int8 per channel", "activations": "int8"}
 
 

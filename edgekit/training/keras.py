@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+# Values of model.toml -> the names in Keras. Labels are class numbers, hence the sparse loss.
 _LOSSES = {"cross-entropy": "sparse_categorical_crossentropy", "mse": "mse"}
 _METRICS = {"cross-entropy": "accuracy", "mse": "mae"}
 _OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}

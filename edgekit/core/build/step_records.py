@@ -22,6 +22,7 @@ from edgekit.core.records import checksummed_json
 RECORDS_SCHEMA = 1
 # Inside the build folder. The dot hides it from the search for artifacts, whose folders are not hidden.
 FOLDER = ".edgekit"
+# The files and the folder inside it.
 _VERSION_FILE, _LOCK_FILE, _DIGESTS_FILE, _STEPS = "version.json", "lock", "digests.json", "steps"
 _PLAN_FILE = "plan.json"
 

@@ -22,6 +22,7 @@ from edgekit.core.errors import DiskFull, EdgekitError, InputError
 # Of temporary files and folders. The dot hides them from listings and from the search for artifacts.
 STAGING_PREFIX = ".edgekit-"
 
+# Only one thread at a time may change the umask of the process to read it.
 _umask_lock = threading.Lock()
 
 
