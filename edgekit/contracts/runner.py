@@ -111,7 +111,7 @@ def read_measurement(measured: dict[str, Any], description: str, notes: tuple[st
             notes=notes,
         )
     except (KeyError, TypeError) as error:
-        raise StepFailed(f"the result of {description} lacks or mistypes a key ({error})") from None
+        raise StepFailed(f"the result of {description} has a missing or mistyped key ({error})") from None
 
 
 def read_outputs(path: Path) -> dict[str, Array]:

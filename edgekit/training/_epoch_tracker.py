@@ -65,7 +65,7 @@ class EpochTracker:
         try:
             self.progress = TrainingProgress(**checkpoint.progress)
         except TypeError as error:
-            raise InputError(f"{checkpoints.path}: this checkpoint lacks or mistypes a key ({error})") from None
+            raise InputError(f"{checkpoints.path}: this checkpoint has a missing or mistyped key ({error})") from None
         emit(Noted(step, f"resuming after epoch {self.progress.epoch} of {self.job.spec.epochs}"))
         return checkpoint.state
 

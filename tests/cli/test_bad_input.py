@@ -162,7 +162,12 @@ def test_golden_samples_that_are_damaged_are_refused(copy: Path) -> None:
     [
         ("torch", "weights.pt", b"", "its sha256 differs from source.json's"),
         ("torch", "source.json", b"", "this source model description is empty"),
-        ("keras", "source.json", b'{"schema_version": 1}', "this source model description lacks or mistypes a key"),
+        (
+            "keras",
+            "source.json",
+            b'{"schema_version": 1}',
+            "this source model description has a missing or mistyped key",
+        ),
         ("keras", "calibration.npz", b"PK", "this is not an npz file of calibration samples, or it is damaged"),
     ],
 )

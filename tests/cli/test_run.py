@@ -315,7 +315,7 @@ def test_steps_can_be_named_and_forced(root):
     answer = run(root, "validate * onnx:float32")
     assert done(answer) == of("import") | of("export", "validate", variants=VARIANTS[:1])
     forced = run(root, "--force", "--explain", "import *")
-    assert forced.data["steps"][0]["reasons"] == ["it was asked for again"]
+    assert forced.data["steps"][0]["reasons"] == ["--force was given"]
     wrong = call("run", "--root", root, "validte *")
     assert wrong.code == 2
     assert "no step is called 'validte *'; steps: import net/onnx; export net/onnx onnx:float32;" in wrong.err
@@ -604,7 +604,7 @@ def test_init_in_an_empty_folder_takes_a_reference_model(tmp_path):
     assert "for a reference model" in answer.out
     dry = call("run", "--dry-run", "--root", tmp_path)
     assert dry.code == 0
-    assert "train linear/keras: it has not been done yet" in dry.out
+    assert "train linear/keras: it has not run yet" in dry.out
 
 
 def test_a_model_that_exceeds_a_device_is_not_benched_on_it(tmp_path, finished):

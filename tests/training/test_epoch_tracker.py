@@ -100,7 +100,7 @@ def test_a_training_that_had_finished_is_finished_when_resumed(events, tmp_path)
 def test_progress_with_unknown_keys_is_refused(events, tmp_path):
     checkpoints = Checkpoints(tmp_path, {})
     checkpoints.save({"epoch": 1, "colour": "red"}, b"state")
-    with pytest.raises(InputError, match="lacks or mistypes a key"):
+    with pytest.raises(InputError, match="has a missing or mistyped key"):
         EpochTracker(make_job(events, checkpoints, resume=True))
 
 

@@ -334,7 +334,7 @@ def rerun_reasons(key: StepKey, record: StepRecord | None, now: Callable[[str], 
         Why the step has to run, in words; empty if it is up to date.
     """
     if record is None:
-        return ["it has not been done yet"]
+        return ["it has not run yet"]
     reasons = [
         f"{path} {_describe_change(record.key.files.get(path), digest)}"
         for path, digest in key.files.items()
@@ -344,8 +344,8 @@ def rerun_reasons(key: StepKey, record: StepRecord | None, now: Callable[[str], 
     reasons += [f"{name} changed" for name in _changed_values(record.key.values, key.values)]
     for path, digest in record.outputs.items():
         if now(path) != digest:
-            reasons.append(f"{path} is {'missing' if now(path) == 'absent' else 'not what it wrote'}")
-    reasons += [f"{name} had failed" for name in record.partial]
+            reasons.append(f"{path} {'is missing' if now(path) == 'absent' else 'changed after this step wrote it'}")
+    reasons += [f"{name} failed last time" for name in record.partial]
     return reasons
 
 

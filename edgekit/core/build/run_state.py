@@ -110,7 +110,7 @@ class RunState:
             OSError: An output of the step exists, but cannot be read.
         """
         reasons = rerun_reasons(key, self.records.load(step.name), self.digests.of)
-        return tuple(reasons or (["it was asked for again"] if forced else []))
+        return tuple(reasons or (["--force was given"] if forced else []))
 
     def up_to_date(self, step: Step) -> StepResult:
         """Return the result of a step that is up to date.
@@ -147,6 +147,6 @@ def dry_run(graph: Graph, state: RunState, forced: bool) -> tuple[StepResult, ..
         reasons = state.reasons(step, state.key(step), forced)
         running = [name for name in step.after if name in results and results[name].state == DONE]
         if not reasons and running:
-            reasons = (f"{running[0]} runs before it, and may write something else",)
+            reasons = (f"{running[0]} runs before it and may change its input",)
         results[step.name] = StepResult(step.name, step.kind, DONE, reasons) if reasons else state.up_to_date(step)
     return tuple(results.values())

@@ -196,7 +196,7 @@ def manifest_from_dict(data: Mapping[str, Any], path: Path) -> Manifest:
         }
         return Manifest(**{**data, **decoded})
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: this manifest lacks or mistypes a key ({error})") from None
+        raise InputError(f"{path}: this manifest has a missing or mistyped key ({error})") from None
 
 
 def _check_types(path: Path, data: Mapping[str, Any]) -> None:

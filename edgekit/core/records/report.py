@@ -97,7 +97,7 @@ def load_report(path: Path) -> Report:
         rows = tuple(_decode_row(row, path) for row in data["artifacts"])
         return Report(str(data["edgekit"]), str(data["host"]), (), rows)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: this report lacks or mistypes a key ({error})") from None
+        raise InputError(f"{path}: this report has a missing or mistyped key ({error})") from None
 
 
 def _decode_row(data: dict[str, Any], path: Path) -> ReportRow:

@@ -124,7 +124,7 @@ def load_source(folder: Path) -> SourceModel:
         }
         return SourceModel(**{**data, **decoded})
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: this source model description lacks or mistypes a key ({error})") from None
+        raise InputError(f"{path}: this source model description has a missing or mistyped key ({error})") from None
 
 
 class LoadedSource(Protocol):

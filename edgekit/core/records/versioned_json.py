@@ -53,4 +53,4 @@ def decode_versioned(
         yield {**decoded, "schema_version": version}
     except (KeyError, TypeError) as error:
         noun = what.partition(" ")[2]
-        raise InputError(f"{path}: this {noun} lacks or mistypes a key ({error})") from None
+        raise InputError(f"{path}: this {noun} has a missing or mistyped key ({error})") from None

@@ -105,7 +105,7 @@ def timings(path: Path, device: str, profile: DeviceProfile) -> tuple[Timing, ..
                 latency, source = float(row["latency_ms"]), row["source"]
                 rows.append(Timing(row["model"], row["precision"], int(row["threads"]), latency, source))
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: line {number} lacks or mistypes a column ({error})") from None
+            raise InputError(f"{path}: line {number} has a missing or mistyped column ({error})") from None
     if not rows:
         raise InputError(f"{path}: no timing of {device} to fit its cost model; its latencies stay uncalibrated")
     return tuple(rows)

@@ -68,7 +68,7 @@ def timings(path: Path, device: str, profile: DeviceProfile) -> tuple[dict[str, 
             latencies[row["benchmark"]] = 1000 / rate
             kernels_used = row["kernels"]
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise InputError(f"{path}: line {number} lacks or mistypes a column ({error})") from None
+            raise InputError(f"{path}: line {number} has a missing or mistyped column ({error})") from None
         if clock_mhz != profile.cores[0].clock_mhz:
             raise InputError(
                 f"{path}: line {number} was measured at {clock_mhz:g} MHz, but {device} runs at"

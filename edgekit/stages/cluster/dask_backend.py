@@ -55,7 +55,7 @@ class DaskCluster:
         address: The scheduler's address, such as `tcp://host:8786`.
         context: The project, the local workers and the event listener.
         graph: The graph whose steps are executed.
-        book: The run's state: step records and file digests.
+        state: The run's state: step records and file digests.
         store_url: The URL of the store that files are exchanged through; empty where workers share the folder.
         timeout_s: The time limit of a worker job, in seconds.
         run: The identifier of this run, unique among the runs of a cluster.
@@ -64,7 +64,7 @@ class DaskCluster:
     address: str
     context: Context
     graph: Graph
-    book: RunState
+    state: RunState
     store_url: str = ""
     timeout_s: float = 600.0
     run: str = field(default_factory=lambda: f"edgekit-{uuid.uuid4().hex[:12]}")
@@ -104,7 +104,7 @@ class DaskCluster:
 
     @property
     def _token(self) -> Path:
-        return self.book.records.folder / f"{self.run}.token"
+        return self.state.records.folder / f"{self.run}.token"
 
     @property
     def _root(self) -> Path:
@@ -266,7 +266,7 @@ class DaskCluster:
         for path in self._input_paths(step):
             digests |= {str(file.relative_to(self._root)): "" for file in _files_in(path)}
         for name in digests:
-            digests[name] = self.book.digests.of(name)
+            digests[name] = self.state.digests.of(name)
             self.store.put(self._root / name, digests[name])
         return digests
 
@@ -277,7 +277,7 @@ class DaskCluster:
         if folder is not None and folder.is_relative_to(self._root):
             yield folder
         for name in self._ancestors(step):
-            record = self.book.records.load(name)
+            record = self.state.records.load(name)
             yield from (
                 self._root / path for path in (record.outputs if record else ()) if not Path(path).is_absolute()
             )
@@ -304,7 +304,7 @@ class DaskCluster:
     def _wait_until_visible(self, step: Step, files: Mapping[str, str]) -> None:
         """Wait until this host sees the shared files with the digests that the worker reported."""
         until = time.monotonic() + _VISIBILITY_TIMEOUT_S
-        while different := [name for name, digest in files.items() if self.book.digests.of(name) != digest]:
+        while different := [name for name, digest in files.items() if self.state.digests.of(name) != digest]:
             if time.monotonic() > until:
                 raise StepFailed(
                     f"{step.name}: {different[0]} on this host differs from what the Dask worker wrote;"

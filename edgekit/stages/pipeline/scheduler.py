@@ -69,13 +69,13 @@ class RunOptions:
     cluster: StepBackend | None = None
 
 
-def run_graph(context: Context, graph: Graph, book: RunState, options: RunOptions) -> RunResult:
+def run_graph(context: Context, graph: Graph, state: RunState, options: RunOptions) -> RunResult:
     """Execute the steps that are not up to date.
 
     Args:
         context: The project, the workers and the event listener.
         graph: The graph.
-        book: The state of earlier runs, which is updated.
+        state: The state of earlier runs, which is updated.
         options: How the graph is executed.
 
     Returns:
@@ -85,11 +85,11 @@ def run_graph(context: Context, graph: Graph, book: RunState, options: RunOption
         Interrupted: The user pressed Ctrl-C. Steps that were completed are recorded.
     """
     started = time.monotonic()
-    runner = _Runner(context, graph, book, options)
+    runner = _Runner(context, graph, state, options)
     try:
         runner.run()
     finally:
-        book.digests.save()
+        state.digests.save()
     ordered = tuple(runner.ended[step.name] for step in graph.steps)
     return RunResult(ordered, time.monotonic() - started)
 
@@ -119,7 +119,7 @@ class _Runner:
 
     context: Context
     graph: Graph
-    book: RunState
+    state: RunState
     options: RunOptions
     ended: dict[str, StepResult] = field(default_factory=dict)
     ready: dict[str, RunningStep] = field(default_factory=dict)
@@ -150,13 +150,13 @@ class _Runner:
             if failed and not step.kind.runs_last:
                 self.ended[step.name] = StepResult(step.name, step.kind, BLOCKED, (f"{failed[0]} did not complete",))
                 continue
-            key = self.book.key(step)
-            reasons = self.book.reasons(step, key, self.options.forced)
+            key = self.state.key(step)
+            reasons = self.state.reasons(step, key, self.options.forced)
             reasons = reasons or tuple(f"{name} did not complete" for name in failed)
             if reasons:
                 self.ready[step.name] = RunningStep(step, key, reasons, self._memory(step))
             else:
-                self.ended[step.name] = self.book.up_to_date(step)
+                self.ended[step.name] = self.state.up_to_date(step)
 
     def _failed(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self.ended and self.ended[name].state in (FAILED, BLOCKED)]
@@ -250,14 +250,14 @@ class _Runner:
             step.name,
             step.kind,
             running_step.key,
-            {name: self.book.digests.of(name) for name in outputs},
+            {name: self.state.digests.of(name) for name in outputs},
             seconds,
             output.code,
             output.detail,
             tuple(self._failed(step.after)),
             step.arguments,
         )
-        self.book.records.save(record)
+        self.state.records.save(record)
         waited_s = self.context.pool.cpu_wait_s.get(step.name, output.cpu_wait_s)
         return StepResult(
             step.name, step.kind, DONE, running_step.reasons, seconds, output.code, output.detail, waited_s

@@ -110,8 +110,8 @@ def test_each_changed_input_or_value_is_a_reason_to_run(key, sentence):
 
 def test_a_missing_or_changed_output_is_a_reason_to_run():
     assert rerun_reasons(KEY, RECORD, lambda _path: "absent") == ["out is missing"]
-    assert rerun_reasons(KEY, RECORD, lambda _path: "8") == ["out is not what it wrote"]
+    assert rerun_reasons(KEY, RECORD, lambda _path: "8") == ["out changed after this step wrote it"]
 
 
 def test_a_missing_record_is_a_reason_to_run():
-    assert rerun_reasons(KEY, None, NOW) == ["it has not been done yet"]
+    assert rerun_reasons(KEY, None, NOW) == ["it has not run yet"]

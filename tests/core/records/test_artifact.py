@@ -176,7 +176,7 @@ def test_a_file_outside_the_folder_is_refused(folder, name):
 )
 def test_a_mistyped_part_is_one_sentence(folder, changes):
     edit(folder, **changes)
-    assert "this manifest lacks or mistypes a key" in refusal(folder)
+    assert "this manifest has a missing or mistyped key" in refusal(folder)
 
 
 @pytest.mark.parametrize(

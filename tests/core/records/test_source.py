@@ -82,12 +82,12 @@ def test_another_version_or_an_unknown_key_is_refused(source, tmp_path, changes)
 @pytest.mark.parametrize("key", ["name", "kind", "file", "sha256", "signature", "parameters"])
 def test_a_missing_key_is_named(source, tmp_path, key):
     edit(tmp_path, lambda data: data.pop(key))
-    with pytest.raises(InputError, match=f"lacks or mistypes a key .*{key}"):
+    with pytest.raises(InputError, match=f"has a missing or mistyped key .*{key}"):
         load_source(tmp_path)
 
 
 @pytest.mark.parametrize("value", [None, 3, {"inputs": []}, {"inputs": [3], "outputs": []}])
 def test_a_signature_of_a_wrong_type_is_a_one_line_error(source, tmp_path, value):
     edit(tmp_path, lambda data: data.update(signature=value))
-    with pytest.raises(InputError, match="lacks or mistypes a key"):
+    with pytest.raises(InputError, match="has a missing or mistyped key"):
         load_source(tmp_path)

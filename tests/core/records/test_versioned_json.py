@@ -23,11 +23,11 @@ def test_data_that_are_not_an_object_are_refused(read, data):
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ({"schema_version": 1}, "this bench result lacks or mistypes a key ('size')"),
+        ({"schema_version": 1}, "this bench result has a missing or mistyped key ('size')"),
         ({"schema_version": 2, "size": 3}, "not a bench result of version 1; run the bench again"),
         ({"size": 3}, "not a bench result of version 1; run the bench again"),
         ({"schema_version": 1, "size": 3, "colour": 0}, "not a bench result of version 1; run the bench again"),
-        ({"schema_version": 1, "size": None}, "this bench result lacks or mistypes a key"),
+        ({"schema_version": 1, "size": None}, "this bench result has a missing or mistyped key"),
     ],
 )
 def test_a_missing_unknown_or_mistyped_key_is_refused(data, sentence):

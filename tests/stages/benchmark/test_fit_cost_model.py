@@ -47,7 +47,7 @@ def test_a_device_without_timings_stays_uncalibrated(tmp_path):
 def test_a_timing_that_is_not_a_number_is_reported_with_its_line(tmp_path, profile):
     text = TABLE.read_text().replace("1x224x224x3,86,", "1x224x224x3,fast,")
     (tmp_path / "table.csv").write_text(text)
-    with pytest.raises(InputError, match=r"table\.csv: line 4 lacks or mistypes a column"):
+    with pytest.raises(InputError, match=r"table\.csv: line 4 has a missing or mistyped column"):
         fit_cost_model.timings(tmp_path / "table.csv", "pixel-2", load_profile(profile))
 
 

@@ -64,8 +64,8 @@ def test_a_device_without_timings_stays_uncalibrated():
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("CMSIS-NN,kws,10.019", "CMSIS-NN,kws,slow", r"line \d+ lacks or mistypes a column"),
-        ("CMSIS-NN,kws,10.019", "CMSIS-NN,kws,0", r"line \d+ lacks or mistypes a column"),
+        ("CMSIS-NN,kws,10.019", "CMSIS-NN,kws,slow", r"line \d+ has a missing or mistyped column"),
+        ("CMSIS-NN,kws,10.019", "CMSIS-NN,kws,0", r"line \d+ has a missing or mistyped column"),
         (
             "NUCLEO-L4R5ZI,Cortex-M4,120,v1.0",
             "NUCLEO-L4R5ZI,Cortex-M4,80,v1.0",

@@ -84,8 +84,8 @@ def root(tmp_path) -> Path:
 
 def keys(root):
     graph = plan(Project(root), load_project(root)).graph
-    book = RunState(StepRecords(root / "build"), FileDigests(root))
-    return {step.name: book.key(step).digest for step in graph.steps}
+    state = RunState(StepRecords(root / "build"), FileDigests(root))
+    return {step.name: state.key(step).digest for step in graph.steps}
 
 
 def changed_keys(root, change):

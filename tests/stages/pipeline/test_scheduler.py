@@ -70,8 +70,8 @@ def go(tmp_path, stage, events: list[Event]):
         records = StepRecords(tmp_path / "build")
         with WorkerPool() as pool, records.locked(lambda _process: None):
             context = Context(Project(tmp_path), pool, events.append)
-            book = RunState(records, records.digests(tmp_path))
-            ran = running.run_graph(context, graph, book, RunOptions(jobs, memory, False, lambda _name, _report: ""))
+            state = RunState(records, records.digests(tmp_path))
+            ran = running.run_graph(context, graph, state, RunOptions(jobs, memory, False, lambda _name, _report: ""))
         return {outcome.step: outcome for outcome in ran.outcomes}, ran
 
     return run
@@ -162,7 +162,7 @@ def test_a_failure_blocks_only_the_steps_after_it_and_the_exit_code_is_the_most_
     stage.actions.clear()
     again, ran = go(*chain, Step("r", "report", "out/r", after=("far", "after c")))
     assert {name for name, outcome in again.items() if outcome.state == DONE} == {"a", "after a", "far", "b", "r"}
-    assert again["r"].reasons == ("far had failed",)
+    assert again["r"].reasons == ("far failed last time",)
     assert ran.exit_code == 0
 
 
@@ -187,7 +187,7 @@ def test_a_dry_run_names_the_steps_that_may_have_to_run(stage, go, tmp_path):
     assert {outcome.step: outcome.reasons for outcome in outcomes} == {
         "a": ("in changed",),
         "c": (),
-        "b": ("a runs before it, and may write something else",),
+        "b": ("a runs before it and may change its input",),
     }
 
 

@@ -1,0 +1,111 @@
+"""Words of the project's former private vocabulary stay out of code, messages and pages.
+
+Each word has a standard term instead. The list grows when another such word is replaced.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+# Former word (a regular expression, whole words) -> the term to use.
+REPLACED = {
+    r"drill(s|ed|ing)?": "layer-wise diff",
+    r"leap(s|ed|t)?": "divergence",
+    r"twins?": "counterpart",
+    r"foresee[ns]?|foresaw": "predict, or dry run",
+    r"sealed": "checksummed",
+    r"blame[ds]?": "sensitivity",
+    r"dearer": "more expensive",
+    r"errands?": "remote step",
+    r"zygotes?": "fork server",
+    r"adopt(s|ed|ing)?": "import",
+    r"tak(e|es|en|ing) in": "import",
+    r"gravest": "most severe",
+    r"carr(y|ies|ied|ying) (it )?out": "execute, or run",
+    r"found out": "reported, or measured",
+    r"whoever": "the user, the process",
+    r"by heart": "cached",
+    r"at the door": "when loading",
+    r"hard inputs?": "stress inputs",
+}
+PATTERN = re.compile(rf"\b({'|'.join(REPLACED)})\b", re.IGNORECASE)
+
+# Class names of the former vocabulary. Some of these words are fine in prose.
+CLASSES = re.compile(
+    r"_?(Book|Ran|Planned|Drilling|Life|Blame|Errand|Zygotes?|Forked|Located|Lesson|Course|Standing|Draft|Seen|Known"
+    r"|Marks|Logged|Turns|Operand|Allowance|Begun|Wanted|How|Choice)"
+)
+FUNCTIONS = re.compile(
+    r"_?(told|found|made|own|text_of|carry_out|adopt|foresee|at_once|together|lacks_room|too_late|death)"
+)
+
+# Lines that must name a former word, since users' files and commands may still have it.
+ALLOWED = (
+    re.compile(r"\"--blame\"|`--blame`|--blame"),
+    re.compile(r"[\"']take in|called [\"']take in|a user's model \"take in\""),
+    re.compile(r"taken in the same order"),
+)
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Return the files of the repository that match, as git lists them."""
+    answer = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=REPOSITORY, capture_output=True, text=True)
+    if answer.returncode:
+        pytest.skip("this is no git clone")
+    return [REPOSITORY / name for name in answer.stdout.split("\0") if name]
+
+
+def former_words(text: str) -> list[tuple[int, str]]:
+    """Return the lines with a former word, numbered, and the word."""
+    return [
+        (number, match.group())
+        for number, line in enumerate(text.splitlines(), 1)
+        if not any(pattern.search(line) for pattern in ALLOWED)
+        for match in PATTERN.finditer(line)
+    ]
+
+
+@pytest.mark.parametrize("folder", ["edgekit", "tests", "docs", "examples", "models", "device_profiles", "."])
+def test_former_words_have_not_come_back(folder):
+    patterns = (
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "pyproject.toml"]
+        if folder == "."
+        else [f"{folder}/*.{suffix}" for suffix in ("py", "md", "j2", "js", "toml")]
+    )
+    lines = [
+        f"{path.relative_to(REPOSITORY)}:{number}: '{word}'"
+        for path in tracked(*patterns)
+        if path != Path(__file__)
+        for number, word in former_words(path.read_text())
+    ]
+    assert not lines, "\n".join(lines)
+
+
+def test_the_pattern_finds_each_former_word():
+    for word in ("drilled", "Twins", "take in", "taking in", "carried out", "--blame", "whoever"):
+        assert PATTERN.search(f"the {word}, then")
+
+
+def definitions() -> list[tuple[Path, ast.ClassDef | ast.FunctionDef]]:
+    return [
+        (path, node)
+        for path in tracked("edgekit/*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    ]
+
+
+def test_former_names_of_classes_and_functions_have_not_come_back():
+    names = [
+        f"{path.relative_to(REPOSITORY)}:{node.lineno}: {node.name}"
+        for path, node in definitions()
+        if (CLASSES if isinstance(node, ast.ClassDef) else FUNCTIONS).fullmatch(node.name)
+    ]
+    assert not names, "\n".join(names)
