@@ -107,9 +107,9 @@ def _change_cells(change: MetricChange) -> tuple[str, ...]:
 
 def changes_table(changes: ChangeReport, color: bool) -> str:
     """Return the changes, the worst first, then the number of figures that cannot be compared for each reason."""
-    compared = [item for item in changes.reported if item.state != INCOMPARABLE]
+    compared = [change for change in changes.reported if change.state != INCOMPARABLE]
     text = table(_CHANGES_HEADER, map(_change_cells, compared), left=3, color=color) if compared else ""
-    reasons = Counter(item.note for item in changes.reported if item.state == INCOMPARABLE)
+    reasons = Counter(change.note for change in changes.reported if change.state == INCOMPARABLE)
     notes = (f"{count} not comparable: {reason}\n" for reason, count in reasons.items())
     return "".join([text, *notes, f"{changes.sentence}\n"])
 
@@ -147,18 +147,18 @@ def sensitivity_table(sensitivities: Sequence[LayerSensitivity], factor: float, 
         factor: Multiplied with the gain of the task metric, so that it is printed in the metric's unit.
         color: As for `table`.
     """
-    has_alone = any(item.alone_db is not None for item in sensitivities)
+    has_alone = any(group.alone_db is not None for group in sensitivities)
     rows = [
         (
-            item.unit.title,
-            str(len(item.unit.names)),
-            f"{item.gain_db:+.1f} dB",
-            NOTHING if item.metric_gain is None else f"{factor * item.metric_gain:+.4g}",
-            f"{100 * item.share:.1f}%",
-            *(() if not has_alone else (NOTHING if item.alone_db is None else f"{item.alone_db:.1f} dB",)),
+            group.unit.title,
+            str(len(group.unit.names)),
+            f"{group.gain_db:+.1f} dB",
+            NOTHING if group.metric_gain is None else f"{factor * group.metric_gain:+.4g}",
+            f"{100 * group.share:.1f}%",
+            *(() if not has_alone else (NOTHING if group.alone_db is None else f"{group.alone_db:.1f} dB",)),
         )
-        for item in sensitivities[:MAX_SENSITIVITIES]
-        if item.gain_db >= MIN_GAIN_DB or item.alone_db is not None
+        for group in sensitivities[:MAX_SENSITIVITIES]
+        if group.gain_db >= MIN_GAIN_DB or group.alone_db is not None
     ]
     alone = ("quantized alone",) if has_alone else ()
     header = ("layers kept in float", "count", "SQNR gain", "metric gain", "of weights", *alone)

@@ -67,7 +67,7 @@ def _shared_styles(text: str) -> str:
 
 def _facts(report: Report, benches: list[Measurement]) -> list[tuple[str, str]]:
     models = {row.artifact.manifest.model for row in report.rows}
-    devices = {item.device for item in benches}
+    devices = {bench.device for bench in benches}
     return [
         ("models", str(len(models))),
         ("artifacts", str(len(report.rows))),
@@ -87,8 +87,8 @@ class HtmlReport(ReportFormat):
         require((MATPLOTLIB, JINJA2), "the format html")
         from edgekit.reports._html import evidence, matrix, panels, tables
 
-        benches = [item for row in report.rows for item in row.measurements]
-        hosts = list(dict.fromkeys(item.host for item in benches))
+        benches = [bench for row in report.rows for bench in row.measurements]
+        hosts = list(dict.fromkeys(bench.host for bench in benches))
         return _page(
             title="edgekit report",
             sentence=conclusion(report),
@@ -128,9 +128,9 @@ class HtmlReport(ReportFormat):
             facts=[],
             failed=[],
             undecided=[],
-            subjects=list(dict.fromkeys(item.model for item in table.lines)),
-            targets=sorted({item.target for item in table.lines}),
-            precisions=sorted({item.precision for item in table.lines}),
+            subjects=list(dict.fromkeys(line.model for line in table.lines)),
+            targets=sorted({line.target for line in table.lines}),
+            precisions=sorted({line.precision for line in table.lines}),
             changes=table,
             changes_sentence=changes.sentence,
             artifacts=None,

@@ -27,7 +27,7 @@ from edgekit.core.records.regressions import BETTER, WORSE, ChangeReport, Metric
 from edgekit.core.values.precisions import precision_names
 from edgekit.core.values.tiers import TIER_NAMES, TIERS
 from edgekit.reports._html.charts import color_of, marker_of
-from edgekit.reports._html.tables import Cell, Column
+from edgekit.reports._html.tables import Column, TableCell
 
 LIMIT_BYTES = 3_000_000
 RULES = ("size_bytes", "peak_memory_bytes", "latency_ms.host", "latency_ms.analytic")
@@ -256,7 +256,7 @@ def test_a_chart_names_the_tuned_variant_as_such():
     ],
 )
 def test_a_cell_has_a_sort_value_only_if_the_page_cannot_read_it_from_the_text(text, sort, key):
-    assert Cell(text, sort).sort_key(Column("figure", True)) == key
+    assert TableCell(text, sort).sort_key(Column("figure", True)) == key
 
 
 def test_sections_without_figures_are_omitted():

@@ -70,7 +70,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """One artifact in a scatter plot; on the Pareto front it is filled and named."""
 
     name: str
@@ -135,7 +135,7 @@ def _scale(axis: Any, which: str, values: Sequence[float], format_: Format) -> N
     line.set_major_formatter(FuncFormatter(lambda value, _position: format_(value)))
 
 
-def _marker(axes: Any, point: Point, targets: Sequence[str], tip: str) -> None:
+def _marker(axes: Any, point: ChartPoint, targets: Sequence[str], tip: str) -> None:
     color = color_of(point.precision)
     axes.plot(
         [point.x],
@@ -152,7 +152,7 @@ def _marker(axes: Any, point: Point, targets: Sequence[str], tip: str) -> None:
     )
 
 
-def _step(points: Sequence[Point], less_is_better: bool) -> tuple[list[float], list[float]]:
+def _step(points: Sequence[ChartPoint], less_is_better: bool) -> tuple[list[float], list[float]]:
     """Return the staircase through the points on the Pareto front."""
     front = sorted((point.x, point.y if less_is_better else -point.y) for point in points if point.on_front)
     xs, ys = [front[0][0]], [front[0][1]]
@@ -164,7 +164,7 @@ def _step(points: Sequence[Point], less_is_better: bool) -> tuple[list[float], l
 
 def scatter(
     title: str,
-    points: Sequence[Point],
+    points: Sequence[ChartPoint],
     x: Axis,
     y: Axis,
     *,
@@ -204,12 +204,12 @@ def scatter(
         return _svg(figure, title)
 
 
-def _name(figure: Any, axes: Any, points: Sequence[Point], *, below: bool) -> None:
+def _name(figure: Any, axes: Any, points: Sequence[ChartPoint], *, below: bool) -> None:
     """Annotate the points with their names: above, or `below`, shifted where two names would overlap."""
     figure.draw_without_rendering()
     left, right = axes.bbox.x0, axes.bbox.x1
     placed: list[tuple[float, float]] = []
-    for point in sorted(points, key=lambda item: item.x):
+    for point in sorted(points, key=lambda marked: marked.x):
         px, py = axes.transData.transform((point.x, point.y))
         # offsets in pixels: the marker's radius and the text's height; a name is about 110 wide and 11 high
         rise = -13 if below else 8
@@ -315,7 +315,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 def _dots(axes: Any, xs: Sequence[float], ys: Sequence[float], color: str) -> None:
     """Draw all dots as one path, lines of zero length with round caps: a fraction of the bytes of single markers."""
     ends = [(x, x, math.nan) for x in xs], [(y, y, math.nan) for y in ys]
-    flat = ([value for item in side for value in item] for side in ends)
+    flat = ([value for segment in side for value in segment] for side in ends)
     axes.plot(*flat, color=color, linewidth=4.5, solid_capstyle="round", zorder=3)
 
 

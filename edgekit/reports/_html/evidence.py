@@ -91,7 +91,7 @@ def evidence(row: ReportRow) -> Evidence:
     """Return everything that the report holds on one artifact."""
     manifest = row.artifact.manifest
     stress = row.validation is not None and bool(row.validation.stress)
-    benches = tuple((f"bench {item.device}", bench_command(item)) for item in row.measurements)
+    benches = tuple((f"bench {bench.device}", bench_command(bench)) for bench in row.measurements)
     return Evidence(
         evidence_key(row),
         subject_of(row),
@@ -105,7 +105,10 @@ def evidence(row: ReportRow) -> Evidence:
         (
             (EXPORT, export_command(manifest)),
             *(((VALIDATE, validate_command(manifest, stress=stress)),) if row.validation else ()),
-            *((f"{VALIDATE} {item.device}", validate_command(manifest, device=item.device)) for item in row.emulated),
+            *(
+                (f"{VALIDATE} {validation.device}", validate_command(manifest, device=validation.device))
+                for validation in row.emulated
+            ),
             *(((DIFF, diff_command(row.layers)),) if row.layers else ()),
             *benches,
             *(((CHECK, check_command(manifest)),) if row.verdicts else ()),
@@ -144,13 +147,13 @@ def _exported(row: ReportRow) -> Iterator[Fact]:
 def _validated(row: ReportRow) -> Iterator[Fact]:
     if row.validation is None:
         return
-    for item in row.validation.comparisons:
-        yield from _compared(item, f"output {item.output}, {item.samples} golden samples", VALIDATE)
-    for item in row.validation.stress:
-        where = f"output {item.output}, stress inputs, largest error on {row.validation.stress_case(item)}"
-        yield from _compared(item, where, VALIDATE)
-    for item in row.validation.batches:
-        yield from _compared(item, f"output {item.output}, {item.samples} golden samples", VALIDATE)
+    for comparison in row.validation.comparisons:
+        yield from _compared(comparison, f"output {comparison.output}, {comparison.samples} golden samples", VALIDATE)
+    for comparison in row.validation.stress:
+        where = f"output {comparison.output}, stress inputs, largest error on {row.validation.stress_case(comparison)}"
+        yield from _compared(comparison, where, VALIDATE)
+    for comparison in row.validation.batches:
+        yield from _compared(comparison, f"output {comparison.output}, {comparison.samples} golden samples", VALIDATE)
     if row.validation.drift is not None:
         yield from _drifted(row.validation.drift)
 

@@ -42,10 +42,10 @@ def by_layer(layers: LayerErrors) -> ByLayer:
     divergence = "no divergence" if first is None else f"divergence at {first.reference}"
     caption = f"Error by layer against {_against(layers)}, {layers.samples} golden samples"
     title = f"{name}: SQNR of {len(layers.tensors)} layers against {_against(layers)}; {divergence}"
-    lines = tuple((item.reference, *layer_cells(item)) for item in layers.tensors)
+    lines = tuple((tensor.reference, *layer_cells(tensor)) for tensor in layers.tensors)
     sides = (("the reference", layers.only_reference), ("the artifact", layers.only_actual))
     unmatched = tuple((side, _abbreviated(names)) for side, names in sides if names)
-    svg = charts.layers(title, [item.sqnr_db for item in layers.tensors], at)
+    svg = charts.layers(title, [tensor.sqnr_db for tensor in layers.tensors], at)
     return ByLayer(svg, caption, lines, divergence, at, unmatched)
 
 

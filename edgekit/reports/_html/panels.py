@@ -15,8 +15,8 @@ from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.precisions import precision_names
 from edgekit.core.values.tiers import TIER_NAMES, TIERS
 from edgekit.reports._html import charts
-from edgekit.reports._html.charts import Axis, Point, Span
-from edgekit.reports._html.tables import NAMES, Cell, Column, Line, Table, line, metric_text, subject_of, tiers_of
+from edgekit.reports._html.charts import Axis, ChartPoint, Span
+from edgekit.reports._html.tables import NAMES, Column, Line, Table, TableCell, line, metric_text, subject_of, tiers_of
 
 _HOST = "host"  # the device name of a bench without a profile
 # The least margin above and below accuracies: differences too small for a test set must not fill a chart's height.
@@ -120,7 +120,7 @@ def _tradeoff(
     sign = -1.0 if metric.higher_is_better else 1.0
     on_front = pareto_front([(costs[index], sign * values[index]) for index in costs])
     points = [
-        Point(
+        ChartPoint(
             str(rows[index].artifact.manifest.variant),
             rows[index].artifact.manifest.target,
             rows[index].artifact.manifest.precision,
@@ -180,12 +180,12 @@ def _tradeoff_line(row: ReportRow, device: str, tier: str, cost: float, best: bo
     assert drift is not None  # the caller passes rows with a metric only
     return line(
         row,
-        Cell(format_bytes(size), size),
-        Cell(metric_text(drift, drift.artifact), drift.artifact),
-        Cell(device or "-"),
-        Cell(tier or "-"),
-        Cell(format_ms(cost), cost) if device else Cell("-"),
-        Cell("on front" if best else "", 0 if best else 1, "good" if best else ""),
+        TableCell(format_bytes(size), size),
+        TableCell(metric_text(drift, drift.artifact), drift.artifact),
+        TableCell(device or "-"),
+        TableCell(tier or "-"),
+        TableCell(format_ms(cost), cost) if device else TableCell("-"),
+        TableCell("on front" if best else "", 0 if best else 1, "good" if best else ""),
     )
 
 

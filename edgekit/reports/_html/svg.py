@@ -89,28 +89,28 @@ def _share_markers(root: ET.Element) -> None:
         use.attrib = {"href": names[use.attrib.pop(f"{{{_XLINK}}}href")], **use.attrib}
 
 
-def _clean(item: ET.Element) -> None:
+def _clean(node: ET.Element) -> None:
     """Remove metadata, ids, clip paths and fonts from an element, and turn a `tip:` id into its tooltip."""
-    for child in [child for child in item if child.tag in _DROPPED]:
-        item.remove(child)
-    item.attrib.pop("clip-path", None)
-    name = item.get("id", "")
+    for child in [child for child in node if child.tag in _DROPPED]:
+        node.remove(child)
+    node.attrib.pop("clip-path", None)
+    name = node.get("id", "")
     if name.startswith(TIP):
         title = ET.Element(_TITLE)
         title.text = name.removeprefix(TIP)
-        item.insert(0, title)
-    if name and item.tag != _PATH:
-        del item.attrib["id"]
-    if item.get("transform", "").startswith("rotate(-0 "):
-        del item.attrib["transform"]
-    for key in item.attrib.keys() & _NUMBERS:
-        item.set(key, _rounded(item.attrib[key]))
-    if item.tag == _PATH:
-        item.set("d", _short(item.attrib["d"]))
-    style = item.get("style")
+        node.insert(0, title)
+    if name and node.tag != _PATH:
+        del node.attrib["id"]
+    if node.get("transform", "").startswith("rotate(-0 "):
+        del node.attrib["transform"]
+    for key in node.attrib.keys() & _NUMBERS:
+        node.set(key, _rounded(node.attrib[key]))
+    if node.tag == _PATH:
+        node.set("d", _short(node.attrib["d"]))
+    style = node.get("style")
     if style:
-        item.set("style", re.sub(r"font-family: [^;]*; ?", "", style))
-    item.text = (item.text or "").strip() or None
+        node.set("style", re.sub(r"font-family: [^;]*; ?", "", style))
+    node.text = (node.text or "").strip() or None
 
 
 def _rounded(text: str) -> str:
@@ -138,29 +138,29 @@ def _short(path: str) -> str:
     return "".join(commands)
 
 
-def _flatten(item: ET.Element) -> None:
+def _flatten(node: ET.Element) -> None:
     """Replace groups without attributes by their children, remove invisible paths and join paths of one style."""
     children: list[ET.Element] = []
-    for child in list(item):
+    for child in list(node):
         _flatten(child)
         parts = _with_tooltip(list(child)) if child.tag == _GROUP and not child.attrib else [child]
         for part in parts:
             if not (_draws_nothing(part) or _joined(children, part)):
                 children.append(part)
-    item[:] = children
+    node[:] = children
 
 
-def _draws_nothing(item: ET.Element) -> bool:
-    if item.tag == _DEFS:
-        return len(item) == 0
-    return item.tag == _PATH and "id" not in item.attrib and (
-        item.get("style") == "fill: none" or not re.search("[LCQHV]", item.attrib["d"])
+def _draws_nothing(node: ET.Element) -> bool:
+    if node.tag == _DEFS:
+        return len(node) == 0
+    return node.tag == _PATH and "id" not in node.attrib and (
+        node.get("style") == "fill: none" or not re.search("[LCQHV]", node.attrib["d"])
     )  # fmt: skip
 
 
 def _joined(before: list[ET.Element], path: ET.Element) -> bool:
     """Append the path to an earlier one of the same style if only text is between them, and return whether it was."""
-    last = next((item for item in reversed(before) if item.tag != _TEXT), None)
+    last = next((node for node in reversed(before) if node.tag != _TEXT), None)
     if path.tag != _PATH or last is None or last.tag != _PATH or last.get("style") != path.get("style"):
         return False
     if "fill: none" not in path.get("style", ""):

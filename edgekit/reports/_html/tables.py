@@ -35,7 +35,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A cell of a table.
 
     Attributes:
@@ -79,7 +79,7 @@ def _parse_quantity(text: str) -> float | None:
 class Line:
     """A row of a table; its first two cells name model and variant, by which the page filters."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     model: str
     target: str
     precision: str
@@ -106,10 +106,10 @@ def evidence_key(row: ReportRow) -> str:
     return f"of-{manifest.model}-{manifest.source['kind']}-{manifest.variant.slug}"
 
 
-def line(row: ReportRow, *cells: Cell, link: bool = False) -> Line:
+def line(row: ReportRow, *cells: TableCell, link: bool = False) -> Line:
     """Return a row about one artifact; `link` links its variant, which page.js does for all other tables."""
     manifest = row.artifact.manifest
-    named = (Cell(subject_of(row)), Cell(str(manifest.variant), link=evidence_key(row) if link else ""))
+    named = (TableCell(subject_of(row)), TableCell(str(manifest.variant), link=evidence_key(row) if link else ""))
     return Line((*named, *cells), subject_of(row), manifest.target, manifest.precision)
 
 
@@ -140,15 +140,15 @@ def interval_text(drift: Drift) -> str:
     return f"{drop_text(drift, drift.interval.low)} .. {drop_text(drift, drift.interval.high)}"
 
 
-def _verdict_cell(row: ReportRow) -> Cell:
+def _verdict_cell(row: ReportRow) -> TableCell:
     """Return the verdict on all rules, with the number of rules that failed or passed."""
     word = verdict_of(row)
     if word == "not judged":
-        return Cell(word, 1, "doubt")
+        return TableCell(word, 1, "doubt")
     failed = sum(not verdict.passed for verdict in row.verdicts)
     if failed:
-        return Cell(f"FAILED {failed} of {len(row.verdicts)}", 2, "bad")
-    return Cell(f"passed {len(row.verdicts)}", 0, "good")
+        return TableCell(f"FAILED {failed} of {len(row.verdicts)}", 2, "bad")
+    return TableCell(f"passed {len(row.verdicts)}", 0, "good")
 
 
 def artifacts(report: Report) -> Table:
@@ -183,11 +183,11 @@ def artifacts(report: Report) -> Table:
 _EQUAL_HINT = "whether outputs on the device's emulated core equal those of source and host within the tolerances"
 
 
-def _equal(row: ReportRow, device: str) -> Cell:
+def _equal(row: ReportRow, device: str) -> TableCell:
     validation = next((validation for validation in row.emulated if validation.device == device), None)
     if validation is None:
-        return Cell(NOTHING, 2)
-    return Cell(equality(validation), 0 if validation.passed else 1, "good" if validation.passed else "bad")
+        return TableCell(NOTHING, 2)
+    return TableCell(equality(validation), 0 if validation.passed else 1, "good" if validation.passed else "bad")
 
 
 def _artifact(row: ReportRow, floats: dict[tuple[str, str], int], devices: Sequence[str]) -> Line:
@@ -200,14 +200,16 @@ def _artifact(row: ReportRow, floats: dict[tuple[str, str], int], devices: Seque
     noise = float(sqnr.split()[0]) if sqnr.endswith("dB") else (9999.0 if sqnr == "exact" else None)
     return line(
         row,
-        Cell(size, manifest.size_bytes),
-        Cell(NOTHING if share is None else f"{100 * share:.0f} %", share),
-        Cell(error, validation.worst("max_abs_error") if validation else None),
-        Cell(sqnr, noise),
-        Cell(top1, drift.top1_agreement if drift else None),
-        Cell(metric, drift.artifact if drift else None),
-        Cell(drop, drift.drop if drift else None),
-        Cell(interval_text(drift) if drift else NOTHING, drift.interval.high if drift and drift.interval else None),
+        TableCell(size, manifest.size_bytes),
+        TableCell(NOTHING if share is None else f"{100 * share:.0f} %", share),
+        TableCell(error, validation.worst("max_abs_error") if validation else None),
+        TableCell(sqnr, noise),
+        TableCell(top1, drift.top1_agreement if drift else None),
+        TableCell(metric, drift.artifact if drift else None),
+        TableCell(drop, drift.drop if drift else None),
+        TableCell(
+            interval_text(drift) if drift else NOTHING, drift.interval.high if drift and drift.interval else None
+        ),
         *(_equal(row, name) for name in devices),
         _verdict_cell(row),
         link=True,
@@ -247,30 +249,30 @@ def side_by_side(report: Report) -> Table:
             tier for tier in reversed(TIER_NAMES) if any(tier in bench.latency_ms for bench in benches.values())
         ):
             cells = [_latency(benches.get(name), tier) for name in names]
-            lines.append(line(row, Cell("latency"), Cell(tier), *cells))
+            lines.append(line(row, TableCell("latency"), TableCell(tier), *cells))
         for tier, peak in _PEAKS.items():
             if any(peak(bench) is not None for bench in benches.values()):
                 cells = [_memory(peak(benches[name]) if name in benches else None) for name in names]
-                lines.append(line(row, Cell("peak memory"), Cell(tier), *cells))
+                lines.append(line(row, TableCell("peak memory"), TableCell(tier), *cells))
     caption = "Latency of one inference and peak memory by device, with the interval where there is one"
     return Table("side-by-side", caption, columns, tuple(lines))
 
 
-def _latency(bench: Measurement | None, tier: str) -> Cell:
+def _latency(bench: Measurement | None, tier: str) -> TableCell:
     if bench is None or tier not in bench.latency_ms:
-        return Cell(NOTHING)
+        return TableCell(NOTHING)
     value = bench.latency_ms[tier]
-    return Cell(format_ms(value) + (f" ({spread(bench, tier)})" if tier == "emulated" else ""), value)
+    return TableCell(format_ms(value) + (f" ({spread(bench, tier)})" if tier == "emulated" else ""), value)
 
 
 _PEAKS: dict[str, Callable[[Measurement], int | None]] = {
-    "emulated": lambda item: item.emulated_peak_memory_bytes,
-    "host": lambda item: item.host_peak_memory_bytes,
+    "emulated": lambda bench: bench.emulated_peak_memory_bytes,
+    "host": lambda bench: bench.host_peak_memory_bytes,
 }
 
 
-def _memory(memory: int | None) -> Cell:
-    return Cell(NOTHING) if memory is None else Cell(format_bytes(memory), memory)
+def _memory(memory: int | None) -> TableCell:
+    return TableCell(NOTHING) if memory is None else TableCell(format_bytes(memory), memory)
 
 
 _STATISTICS = {
@@ -296,17 +298,17 @@ def distributions(report: Report) -> Table:
     lines = [
         line(
             row,
-            Cell(bench.device),
+            TableCell(bench.device),
             *(
-                Cell(format_ms(value), value)
+                TableCell(format_ms(value), value)
                 for value in (
                     bench.wall.min_ms, bench.wall.p50_ms, bench.wall.p90_ms, bench.wall.p99_ms, bench.wall.max_ms,
                     bench.wall.mean_ms, bench.wall.mad_ms, bench.cpu.p50_ms,
                 )
             ),
-            Cell(f"{bench.wall.count:,}", bench.wall.count),
-            Cell(format_ms(bench.load_ms), bench.load_ms),
-            Cell(format_ms(bench.first_inference_ms), bench.first_inference_ms),
+            TableCell(f"{bench.wall.count:,}", bench.wall.count),
+            TableCell(format_ms(bench.load_ms), bench.load_ms),
+            TableCell(format_ms(bench.first_inference_ms), bench.first_inference_ms),
         )
         for row in report.rows
         for bench in row.measurements
@@ -329,7 +331,7 @@ def operators(report: Report) -> Table | None:
         Column("cache misses", True, "lines of 64 bytes read from memory per inference"),
     )
     lines = [
-        line(row, Cell(bench.device), Cell(tier), *_operator_cells(number, operator, costs))
+        line(row, TableCell(bench.device), TableCell(tier), *_operator_cells(number, operator, costs))
         for row in report.rows
         for bench in row.measurements
         for tier, costs in bench.operators_by_tier.items()
@@ -338,12 +340,12 @@ def operators(report: Report) -> Table | None:
     return Table("operators", "Latency by operator", columns, tuple(lines)) if lines else None
 
 
-def _operator_cells(number: int, operator: OperatorCost, operators: Sequence[OperatorCost]) -> list[Cell]:
-    total = sum(item.latency_ms for item in operators)
+def _operator_cells(number: int, operator: OperatorCost, operators: Sequence[OperatorCost]) -> list[TableCell]:
+    total = sum(cost.latency_ms for cost in operators)
     texts = operator_cells(str(number), operator, total)
     share = operator.latency_ms / total if total else None
     sorts = (float(number), None, None, operator.latency_ms, share, operator.instructions, operator.memory_misses)
-    return [Cell(text, sort) for text, sort in zip(texts, sorts, strict=True)]
+    return [TableCell(text, sort) for text, sort in zip(texts, sorts, strict=True)]
 
 
 def classes(report: Report) -> tuple[Table, ...]:
@@ -366,20 +368,20 @@ def classes(report: Report) -> tuple[Table, ...]:
 
 def _class_drops(row: ReportRow) -> dict[int, float]:
     drift = row.validation.drift if row.validation else None
-    return {item.label: round(item.drop, 9) for item in drift.classes} if drift else {}
+    return {drifted.label: round(drifted.drop, 9) for drifted in drift.classes} if drift else {}
 
 
 def _class_name(label: int, names: Sequence[str]) -> str:
     return names[label] if 0 <= label < len(names) else str(label)
 
 
-def _class_cell(row: ReportRow, label: int) -> Cell:
+def _class_cell(row: ReportRow, label: int) -> TableCell:
     drop = _class_drops(row).get(label)
     if drop is None:
-        return Cell(NOTHING)
+        return TableCell(NOTHING)
     # two percentage points and more are shaded more strongly
     mark = "" if drop == 0 else ("lost" if drop > 0 else "won") + ("-much" if abs(drop) >= 0.02 else "")
-    return Cell("0" if drop == 0 else f"{100 * drop:+.1f}", drop, mark)
+    return TableCell("0" if drop == 0 else f"{100 * drop:+.1f}", drop, mark)
 
 
 _MARKS = {WORSE: "bad", REMOVED: "bad", ALLOWED: "doubt", NEW: "doubt", INCOMPARABLE: "doubt"}
@@ -407,7 +409,7 @@ def _change_line(change: MetricChange) -> Line:
     sorts = (None, None, None, None, change.before, change.after, change.relative, None, None)
     mark = _MARKS.get(change.state, "good")
     cells = tuple(
-        Cell(text, sort, mark if index == 7 else "")
+        TableCell(text, sort, mark if index == 7 else "")
         for index, (text, sort) in enumerate(zip(texts, sorts, strict=True))
     )
     target, _, name = change.variant.partition(":")

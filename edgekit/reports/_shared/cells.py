@@ -135,7 +135,7 @@ def operator_rows(operators: Sequence[OperatorCost]) -> list[tuple[str, ...]]:
     if rest:
         counted = [operator.instructions for operator in rest if operator.instructions is not None]
         instructions = sum(counted) if len(counted) == len(rest) else None
-        others = OperatorCost(f"{len(rest)} others", "", sum(item.latency_ms for item in rest), instructions)
+        others = OperatorCost(f"{len(rest)} others", "", sum(operator.latency_ms for operator in rest), instructions)
         rows.append(operator_cells("", others, total))
     return rows
 

@@ -69,12 +69,12 @@ def check_command(manifest: Manifest) -> str:
     return _variant_command("check", manifest.model, manifest.source["kind"], manifest.variant)
 
 
-def bench_command(item: Measurement) -> str:
+def bench_command(bench: Measurement) -> str:
     """Return the command that benchmarks the artifact on the same device, in the same tiers and with as many threads.
 
     The emulated tier records the requested number of threads; the host tier may have been limited to fewer.
     """
-    device = [] if item.device == _HOST else ["--device", item.device]
-    tier = ["--tier", "emulated"] if item.emulated is not None else []
-    threads = item.threads if item.emulated is None else item.emulated.threads
-    return _variant_command("bench", item.model, item.kind, item.variant, *device, *tier, "--threads", str(threads))
+    device = [] if bench.device == _HOST else ["--device", bench.device]
+    tier = ["--tier", "emulated"] if bench.emulated is not None else []
+    threads = bench.threads if bench.emulated is None else bench.emulated.threads
+    return _variant_command("bench", bench.model, bench.kind, bench.variant, *device, *tier, "--threads", str(threads))

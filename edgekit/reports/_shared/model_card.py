@@ -116,7 +116,10 @@ def _tolerances(spec: ModelSpec) -> list[tuple[str, str]]:
 
 
 def _budgets(spec: ModelSpec) -> list[tuple[str, str]]:
-    return [(item.variant, f"{item.rule} <= {format_rule(item.rule, item.limit)}") for item in spec.budget_list("")]
+    return [
+        (budget.variant, f"{budget.rule} <= {format_rule(budget.rule, budget.limit)}")
+        for budget in spec.budget_list("")
+    ]
 
 
 def console(card: Card) -> str:
@@ -182,4 +185,4 @@ def _property_table(rows: list[tuple[str, str]]) -> str:
 
 
 def _list(items: Iterable[str]) -> str:
-    return "".join(f"- {item}\n" for item in items)
+    return "".join(f"- {text}\n" for text in items)

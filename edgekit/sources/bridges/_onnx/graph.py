@@ -11,7 +11,7 @@ import numpy as np
 from edgekit.sources.bridges._onnx import registry
 from edgekit.sources.bridges._onnx.passes import fold_norms, needed, with_last_use
 from edgekit.sources.bridges._onnx.reader import Reader
-from edgekit.sources.bridges._onnx.registry import Step
+from edgekit.sources.bridges._onnx.registry import GraphStep
 from edgekit.sources.bridges._onnx.values import Constant, is_data, to_tensor
 
 
@@ -50,7 +50,7 @@ def build(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
 
 
 def _module(
-    steps: Sequence[Step], constants: dict[str, Constant], inputs: Sequence[str], outputs: Sequence[str]
+    steps: Sequence[GraphStep], constants: dict[str, Constant], inputs: Sequence[str], outputs: Sequence[str]
 ) -> Any:
     import torch
 
@@ -81,7 +81,7 @@ def _module(
     return OnnxModule().eval()
 
 
-def _run(step: Step, values: dict[str, Any]) -> None:
+def _run(step: GraphStep, values: dict[str, Any]) -> None:
     try:
         results = registry.run(step, tuple(values[name] if name else None for name in step.inputs))
     except Exception as error:

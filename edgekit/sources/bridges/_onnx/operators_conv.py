@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from edgekit.sources.bridges._onnx.operators_shape import pad_constant
-from edgekit.sources.bridges._onnx.registry import Call, Step, operator, refuses
+from edgekit.sources.bridges._onnx.registry import Call, GraphStep, operator, refuses
 from edgekit.sources.bridges._onnx.windows import Window, window, with_ceil
 
 
@@ -34,12 +34,14 @@ def convolve(call: Call, x: Any, weight: Any, bias: Any) -> Any:
     """
     import torch.nn.functional as F
 
-    found = window(call, list(x.shape[2:]), list(weight.shape[2:]))
+    geometry = window(call, list(x.shape[2:]), list(weight.shape[2:]))
     # torch's convolutions pad both sides of an axis alike; other pads become a pad operator of their own.
-    padding = found.padding if found.symmetric else [0] * len(found.pads)
-    x = x if found.symmetric else pad_constant(x, _spatial(found.pads), 0.0)
-    function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(found.kernel)]
-    return function(x, weight, bias, list(found.strides), padding, list(found.dilations), call.attribute("group", 1))
+    padding = geometry.padding if geometry.symmetric else [0] * len(geometry.pads)
+    x = x if geometry.symmetric else pad_constant(x, _spatial(geometry.pads), 0.0)
+    function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(geometry.kernel)]
+    return function(
+        x, weight, bias, list(geometry.strides), padding, list(geometry.dilations), call.attribute("group", 1)
+    )
 
 
 @operator("ConvTranspose")
@@ -48,28 +50,28 @@ def _conv_transpose(call: Call) -> Any:
 
     x, weight, bias = call.tensor(0), call.tensor(1), call.maybe(2)
     rank = x.dim() - 2
-    found = window(call, list(x.shape[2:]), list(weight.shape[2:]))
+    geometry = window(call, list(x.shape[2:]), list(weight.shape[2:]))
     extra = call.attribute("output_padding") or [0] * rank
-    pads = _transpose_pads(call, found, list(x.shape[2:]), extra)
+    pads = _transpose_pads(call, geometry, list(x.shape[2:]), extra)
     # torch takes equal pads on both sides only, and an output_padding below the stride or the dilation. Otherwise the
     # full output is computed, and its sides are cropped or extended.
     function = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[rank]
     torch_takes = all(before == after >= 0 for before, after in pads) and all(
         size < max(stride, dilation)
-        for size, stride, dilation in zip(extra, found.strides, found.dilations, strict=True)
+        for size, stride, dilation in zip(extra, geometry.strides, geometry.dilations, strict=True)
     )
     padding, more = ([before for before, _ in pads], extra) if torch_takes else ([0] * rank, [0] * rank)
     # The bias is added at the end: the elements that output_padding adds have a bias, too.
     group = call.attribute("group", 1)
     if torch_takes:
-        return function(x, weight, bias, found.strides, padding, more, group, found.dilations)
-    y = function(x, weight, None, found.strides, padding, more, group, found.dilations)
+        return function(x, weight, bias, geometry.strides, padding, more, group, geometry.dilations)
+    y = function(x, weight, None, geometry.strides, padding, more, group, geometry.dilations)
     sides = tuple((-before, size - after) for (before, after), size in zip(pads, extra, strict=True))
     y = pad_constant(y, _spatial(sides), 0.0)
     return y if bias is None else y + bias.reshape(1, -1, *[1] * rank)
 
 
-def _transpose_pads(call: Call, found: Window, sizes: list[Any], extra: list[int]) -> tuple[tuple[Any, Any], ...]:
+def _transpose_pads(call: Call, geometry: Window, sizes: list[Any], extra: list[int]) -> tuple[tuple[Any, Any], ...]:
     """Return what is cropped from the output's sides: the pads, or what `output_shape` or SAME_* imply.
 
     ConvTranspose: total_padding = stride * (input_size - 1) + output_padding + ((kernel - 1) * dilation + 1)
@@ -77,12 +79,12 @@ def _transpose_pads(call: Call, found: Window, sizes: list[Any], extra: list[int
     """
     mode, wanted = call.attribute("auto_pad", "NOTSET"), call.attribute("output_shape")
     if mode in ("NOTSET", "VALID") and not wanted:
-        return found.pads
-    wanted = wanted or [size * stride for size, stride in zip(sizes, found.strides, strict=True)]
+        return geometry.pads
+    wanted = wanted or [size * stride for size, stride in zip(sizes, geometry.strides, strict=True)]
     pads = []
     # output_shape may include N and C: only the last, spatial sizes count.
     for size, stride, reach, more, want in zip(
-        sizes, found.strides, found.reach, extra, wanted[-len(sizes) :], strict=True
+        sizes, geometry.strides, geometry.reach, extra, wanted[-len(sizes) :], strict=True
     ):
         total = stride * (size - 1) + more + reach - want
         half = total // 2
@@ -98,21 +100,21 @@ def _max_pool(call: Call) -> Any:
 
     x = call.tensor(0)
     sizes = list(x.shape[2:])
-    found = window(call, sizes, call.attribute("kernel_shape"))
-    rank = len(found.kernel)
+    geometry = window(call, sizes, call.attribute("kernel_shape"))
+    rank = len(geometry.kernel)
     function = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[rank]
     # torch's max pooling requires equal pads of at most half the kernel, and not all of its kernels take integers.
     # Everything else, ceil_mode included, becomes explicit padding by -inf.
-    exact = found.symmetric and all(2 * p <= k for p, k in zip(found.padding, found.kernel, strict=True))
+    exact = geometry.symmetric and all(2 * p <= k for p, k in zip(geometry.padding, geometry.kernel, strict=True))
     exact = exact and not call.attribute("ceil_mode", 0) and x.is_floating_point()
     offset = [0] * rank
-    padded, padding = x, found.padding
+    padded, padding = x, geometry.padding
     if not exact:
-        found = with_ceil(found, sizes) if call.attribute("ceil_mode", 0) else found
+        geometry = with_ceil(geometry, sizes) if call.attribute("ceil_mode", 0) else geometry
         wide = x if x.is_floating_point() else x.to(torch.float64)  # -inf as padding needs a floating-point type
-        padded, padding = pad_constant(wide, _spatial(found.pads), -math.inf), [0] * rank
-        offset = [before for before, _ in found.pads]
-    arguments = (padded, list(found.kernel), list(found.strides), padding, list(found.dilations))
+        padded, padding = pad_constant(wide, _spatial(geometry.pads), -math.inf), [0] * rank
+        offset = [before for before, _ in geometry.pads]
+    arguments = (padded, list(geometry.kernel), list(geometry.strides), padding, list(geometry.dilations))
     if not call.wants(1):
         return function(*arguments).to(x.dtype)
     values, indices = function(*arguments, return_indices=True)
@@ -162,44 +164,44 @@ def _average_pool(call: Call) -> Any:
 
     x = call.tensor(0)
     sizes = list(x.shape[2:])
-    found = window(call, sizes, call.attribute("kernel_shape"))
-    rank, counts_pads = len(found.kernel), bool(call.attribute("count_include_pad", 0))
+    geometry = window(call, sizes, call.attribute("kernel_shape"))
+    rank, counts_pads = len(geometry.kernel), bool(call.attribute("count_include_pad", 0))
     function = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[rank]
     # torch's average pooling has no dilations; these and ceil_mode are computed as sums of windows.
-    small = found.symmetric and all(2 * p <= k for p, k in zip(found.padding, found.kernel, strict=True))
-    if small and set(found.dilations) == {1} and not call.attribute("ceil_mode", 0):
-        return function(x, list(found.kernel), list(found.strides), found.padding, False, counts_pads)
-    wider = with_ceil(found, sizes) if call.attribute("ceil_mode", 0) else found
+    small = geometry.symmetric and all(2 * p <= k for p, k in zip(geometry.padding, geometry.kernel, strict=True))
+    if small and set(geometry.dilations) == {1} and not call.attribute("ceil_mode", 0):
+        return function(x, list(geometry.kernel), list(geometry.strides), geometry.padding, False, counts_pads)
+    wider = with_ceil(geometry, sizes) if call.attribute("ceil_mode", 0) else geometry
     # The divisor of each window is the sum of a plane in which counted elements are 1, padded like x.
     ones = torch.ones_like(x[:1, :1])
     if counts_pads:  # count_include_pad counts explicit pads, not the elements that ceil_mode adds
-        ones = pad_constant(ones, _spatial(found.pads), 1.0)
-        rest = tuple((0, w[1] - f[1]) for w, f in zip(wider.pads, found.pads, strict=True))
+        ones = pad_constant(ones, _spatial(geometry.pads), 1.0)
+        rest = tuple((0, w[1] - f[1]) for w, f in zip(wider.pads, geometry.pads, strict=True))
         ones = pad_constant(ones, _spatial(rest), 0.0)
     else:
         ones = pad_constant(ones, _spatial(wider.pads), 0.0)
     return _window_sums(pad_constant(x, _spatial(wider.pads), 0.0), wider) / _window_sums(ones, wider)
 
 
-def _window_sums(x: Any, found: Window) -> Any:
+def _window_sums(x: Any, geometry: Window) -> Any:
     """Return the sum of every window of an input that is already padded: a convolution of each plane with ones."""
     import torch
     import torch.nn.functional as F
 
-    rank = len(found.kernel)
+    rank = len(geometry.kernel)
     function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[rank]
     planes = x.reshape(-1, 1, *x.shape[2:])
-    ones = torch.ones(1, 1, *found.kernel, dtype=x.dtype)
-    sums = function(planes, ones, None, list(found.strides), 0, list(found.dilations))
+    ones = torch.ones(1, 1, *geometry.kernel, dtype=x.dtype)
+    sums = function(planes, ones, None, list(geometry.strides), 0, list(geometry.dilations))
     return sums.reshape(*x.shape[:2], *sums.shape[2:])
 
 
 @operator("LpPool")
 def _lp_pool(call: Call) -> Any:
     x, p = call.tensor(0), call.attribute("p", 2)
-    found = window(call, list(x.shape[2:]), call.attribute("kernel_shape"))
-    found = with_ceil(found, list(x.shape[2:])) if call.attribute("ceil_mode", 0) else found
-    return _window_sums(pad_constant(x.abs() ** p, _spatial(found.pads), 0.0), found) ** (1 / p)
+    geometry = window(call, list(x.shape[2:]), call.attribute("kernel_shape"))
+    geometry = with_ceil(geometry, list(x.shape[2:])) if call.attribute("ceil_mode", 0) else geometry
+    return _window_sums(pad_constant(x.abs() ** p, _spatial(geometry.pads), 0.0), geometry) ** (1 / p)
 
 
 @operator("GlobalAveragePool")
@@ -231,21 +233,21 @@ def _col2im(call: Call) -> Any:
 
     x, image, block = call.tensor(0), call.numbers(1), call.numbers(2)
     rank = len(image)
-    found = window(call, image, block)
+    geometry = window(call, image, block)
     n, channels = x.shape[0], x.shape[1] // math.prod(block)
-    padded = [size + sum(pair) for size, pair in zip(image, found.pads, strict=True)]
-    counts = [(p - r) // s + 1 for p, r, s in zip(padded, found.reach, found.strides, strict=True)]
+    padded = [size + sum(pair) for size, pair in zip(image, geometry.pads, strict=True)]
+    counts = [(p - r) // s + 1 for p, r, s in zip(padded, geometry.reach, geometry.strides, strict=True)]
     # place: the flat position in the padded image of each element (first `rank` axes) of each window (last ones).
     place: Any = 0
     for axis in range(rank):
-        inside = torch.arange(block[axis]) * found.dilations[axis]
-        starts = torch.arange(counts[axis]) * found.strides[axis]
+        inside = torch.arange(block[axis]) * geometry.dilations[axis]
+        starts = torch.arange(counts[axis]) * geometry.strides[axis]
         inside = inside.reshape([-1 if at == axis else 1 for at in range(2 * rank)])
         starts = starts.reshape([-1 if at == axis + rank else 1 for at in range(2 * rank)])
         place = place * padded[axis] + inside + starts
     flat = torch.zeros(n, channels, math.prod(padded), dtype=x.dtype)
     flat = flat.index_add(2, place.reshape(-1), x.reshape(n, channels, -1))
-    cut = tuple((-before, -after) for before, after in found.pads)
+    cut = tuple((-before, -after) for before, after in geometry.pads)
     return pad_constant(flat.reshape(n, channels, *padded), _spatial(cut), 0.0)
 
 
@@ -273,11 +275,11 @@ def _deform_conv(call: Call) -> Any:
     x, weight, offset = call.tensor(0), call.tensor(1), call.tensor(2)
     n, channels, height, width = x.shape
     groups, moved = call.attribute("group", 1), call.attribute("offset_group", 1)
-    found = window(call, [height, width], list(weight.shape[2:]))
+    geometry = window(call, [height, width], list(weight.shape[2:]))
     rows, columns = offset.shape[2:]
-    taps = math.prod(found.kernel)
+    taps = math.prod(geometry.kernel)
     offset = offset.reshape(n, moved, taps, 2, rows, columns)
-    place = _taps(found, rows, columns) + offset.movedim(3, -1)  # (N, G, taps, rows, columns, 2), y before x
+    place = _taps(geometry, rows, columns) + offset.movedim(3, -1)  # (N, G, taps, rows, columns, 2), y before x
     # grid_sample takes x before y, in -1..1 from the centre of the first pixel to that of the last (align_corners).
     scale = torch.tensor([2 / max(height - 1, 1), 2 / max(width - 1, 1)])
     grid = (place * scale - 1).flip(-1).reshape(n * moved, taps * rows, columns, 2)
@@ -291,13 +293,15 @@ def _deform_conv(call: Call) -> Any:
     return result + call.tensor(3).reshape(1, -1, 1, 1) if call.has(3) else result
 
 
-def _taps(found: Window, rows: int, columns: int) -> Any:
+def _taps(geometry: Window, rows: int, columns: int) -> Any:
     """Return the position (y, x) of each element of each window, (taps, rows, columns, 2)."""
     import torch
 
     ys, xs = (
         torch.arange(k).unsqueeze(1) * d + torch.arange(o) * s - p[0]
-        for k, d, o, s, p in zip(found.kernel, found.dilations, (rows, columns), found.strides, found.pads, strict=True)
+        for k, d, o, s, p in zip(
+            geometry.kernel, geometry.dilations, (rows, columns), geometry.strides, geometry.pads, strict=True
+        )
     )
     shape = (len(ys), len(xs), rows, columns)
     ys, xs = ys[:, None, :, None].expand(shape), xs[None, :, None, :].expand(shape)
@@ -305,6 +309,6 @@ def _taps(found: Window, rows: int, columns: int) -> Any:
 
 
 @refuses("Conv", "ConvTranspose")
-def _refuse_conv(step: Step) -> str | None:
+def _refuse_conv(step: GraphStep) -> str | None:
     rank = len(step.attributes.get("kernel_shape", ()))  # torch has convolutions of one to three dimensions
     return f"a kernel of {rank} dimensions" if rank > 3 else None

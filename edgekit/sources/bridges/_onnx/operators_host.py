@@ -37,8 +37,8 @@ def _elementwise(function: Callable[..., Any], *arrays: Host) -> Host:
     spread = np.broadcast_arrays(*arrays)
     results = [function(*items) for items in zip(*(array.reshape(-1) for array in spread), strict=True)]
     outcome = np.empty(len(results), object)
-    for index, item in enumerate(results):
-        outcome[index] = item
+    for index, result in enumerate(results):
+        outcome[index] = result
     return settled(outcome.reshape(spread[0].shape))
 
 

@@ -155,4 +155,4 @@ def _unique(call: Call) -> Any:
         order = np.argsort(first)
         values = np.take(values, order, axis=axis or 0)
         first, counts, back = first[order], counts[order], np.argsort(order)[back]
-    return tuple(np.ascontiguousarray(item) for item in (values, first, back, counts))
+    return tuple(np.ascontiguousarray(array) for array in (values, first, back, counts))

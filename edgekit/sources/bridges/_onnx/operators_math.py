@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from edgekit.sources.bridges._onnx.registry import Call, Step, operator, refuses
+from edgekit.sources.bridges._onnx.registry import Call, GraphStep, operator, refuses
 from edgekit.sources.bridges._onnx.values import torch_dtype
 
 # Operators that PyTorch has with the same arguments, by ONNX's name. Det is not elementwise, but belongs here too.
@@ -313,7 +313,7 @@ def _cast(call: Call) -> Any:
 
 
 @refuses("Cast")
-def _refuse_cast(step: Step) -> str | None:
+def _refuse_cast(step: GraphStep) -> str | None:
     try:
         torch_dtype(step.attributes["to"])
     except NotImplementedError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit.sources.bridges._onnx.registry import Call, Step, operator, refuses
+from edgekit.sources.bridges._onnx.registry import Call, GraphStep, operator, refuses
 
 
 @operator("BatchNormalization")
@@ -16,7 +16,7 @@ def _batch_norm(call: Call) -> Any:
 
 
 @refuses("BatchNormalization")
-def _refuse_training(step: Step) -> str | None:
+def _refuse_training(step: GraphStep) -> str | None:
     return "training_mode=1" if step.attributes.get("training_mode", 0) else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgekit.sources.bridges._onnx.operators_conv import convolve
-from edgekit.sources.bridges._onnx.registry import Call, Step, operator, refuses
+from edgekit.sources.bridges._onnx.registry import Call, GraphStep, operator, refuses
 from edgekit.sources.bridges._onnx.values import torch_dtype
 
 
@@ -97,7 +97,7 @@ def _qlinear_conv(call: Call) -> Any:
 
 
 @refuses("QuantizeLinear")
-def _refuse_narrow(step: Step) -> str | None:
+def _refuse_narrow(step: GraphStep) -> str | None:
     """Refuse types below eight bits: they are stored in eight bits here, and would not saturate at their own limits."""
     # Numbers of TensorProto.DataType.
     names = {21: "uint4", 22: "int4", 23: "float4e2m1", 25: "uint2", 26: "int2"}

@@ -46,8 +46,8 @@ class _Axis:
 def _resize(call: Call) -> Any:
     x = call.tensor(0)
     # `is`: a symbolic size must not be compared, which would add a guard to the trace.
-    axes = [item for item in _axes(call, x) if item.target is not item.size]
-    axes = [item for item in axes if item.target != item.size or item.scale != 1.0 or _crops(call)]
+    axes = [spec for spec in _axes(call, x) if spec.target is not spec.size]
+    axes = [spec for spec in axes if spec.target != spec.size or spec.scale != 1.0 or _crops(call)]
     if not axes:
         return x
     simple = _torch_mode(call, x, axes)
@@ -61,8 +61,8 @@ def _crops(call: Call) -> bool:
 
 
 def _axes(call: Call, x: Any) -> list[_Axis]:
-    chosen = [axis % x.dim() for axis in call.attribute("axes") or range(x.dim())]
-    sizes = [x.shape[axis] for axis in chosen]
+    positions = [axis % x.dim() for axis in call.attribute("axes") or range(x.dim())]
+    sizes = [x.shape[axis] for axis in positions]
     scales, targets = _scales(call), None
     if scales is None:
         targets = call.numbers(3)
@@ -70,9 +70,10 @@ def _axes(call: Call, x: Any) -> list[_Axis]:
     if targets is None:
         targets = [_target(size, scale) for size, scale in zip(sizes, scales, strict=True)]
     # roi lists all starts, then all ends.
-    roi = call.numbers(1) if _crops(call) else [0.0] * len(chosen) + [1.0] * len(chosen)
+    roi = call.numbers(1) if _crops(call) else [0.0] * len(positions) + [1.0] * len(positions)
     return [
-        _Axis(axis, sizes[i], targets[i], scales[i], (roi[i], roi[i + len(chosen)])) for i, axis in enumerate(chosen)
+        _Axis(axis, sizes[i], targets[i], scales[i], (roi[i], roi[i + len(positions)]))
+        for i, axis in enumerate(positions)
     ]
 
 
@@ -110,7 +111,7 @@ def _with_policy(call: Call, sizes: list[Any], targets: list[Any]) -> tuple[list
 def _torch_mode(call: Call, x: Any, axes: list[_Axis]) -> tuple[str, bool | None] | None:
     """Return the mode and align_corners of an equivalent torch.nn.functional.interpolate, None if there is none."""
     # interpolate resizes the spatial axes of (N, C, ...) only.
-    fits = x.dim() in (3, 4, 5) and all(item.axis >= 2 and item.exact for item in axes) and x.is_floating_point()
+    fits = x.dim() in (3, 4, 5) and all(spec.axis >= 2 and spec.exact for spec in axes) and x.is_floating_point()
     if not fits or call.attribute("antialias", 0) or call.attribute("exclude_outside", 0):
         return None
     mode = call.attribute("mode", "nearest")
@@ -119,7 +120,7 @@ def _torch_mode(call: Call, x: Any, axes: list[_Axis]) -> tuple[str, bool | None
         return ("nearest", None) if _nearest_is_torchs(call, where, axes) else None
     corners = {"align_corners": True, "half_pixel": False, "pytorch_half_pixel": False}.get(where)
     # pytorch_half_pixel maps a single output to coordinate 0, torch's interpolate to the centre of the axis.
-    if corners is None or (where == "pytorch_half_pixel" and any(item.target == 1 for item in axes)):
+    if corners is None or (where == "pytorch_half_pixel" and any(spec.target == 1 for spec in axes)):
         return None
     if mode == "linear":
         return {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()], corners
@@ -136,7 +137,7 @@ def _nearest_is_torchs(call: Call, where: str, axes: list[_Axis]) -> bool:
     rounding = call.attribute("nearest_mode", "round_prefer_floor" if call.version >= 11 else "floor")
     if where == "asymmetric" and rounding == "floor":
         return True
-    whole = all(item.target % item.size == 0 for item in axes)
+    whole = all(spec.target % spec.size == 0 for spec in axes)
     return whole and where in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round")
 
 
@@ -144,8 +145,8 @@ def _interpolated(x: Any, axes: list[_Axis], mode: str, corners: bool | None) ->
     import torch.nn.functional as F
 
     size = list(x.shape[2:])
-    for item in axes:
-        size[item.axis - 2] = item.target
+    for spec in axes:
+        size[spec.axis - 2] = spec.target
     return F.interpolate(x, size=size, mode=mode, align_corners=corners)
 
 
@@ -154,41 +155,41 @@ def _sampled(call: Call, x: Any, axes: list[_Axis]) -> Any:
     result, dtype = x, x.dtype
     nearest = call.attribute("mode", "nearest") == "nearest"
     outside = []
-    for item in axes:
-        places = _places(call, item)
+    for spec in axes:
+        places = _places(call, spec)
         if nearest:
-            result = result.index_select(item.axis, to_tensor(_nearest(call, places, item.size)))
+            result = result.index_select(spec.axis, to_tensor(_nearest(call, places, spec.size)))
         else:
-            matrix = to_tensor(_matrix(call, item, places).astype(np.float32)).to(result.dtype)
-            result = (result.movedim(item.axis, -1) @ matrix.t()).movedim(-1, item.axis)
+            matrix = to_tensor(_matrix(call, spec, places).astype(np.float32)).to(result.dtype)
+            result = (result.movedim(spec.axis, -1) @ matrix.t()).movedim(-1, spec.axis)
         if _crops(call):
-            beyond = (places < 0) | (places > item.size - 1)
-            outside.append(to_tensor(beyond.reshape([-1 if at == item.axis else 1 for at in range(x.dim())])))
+            beyond = (places < 0) | (places > spec.size - 1)
+            outside.append(to_tensor(beyond.reshape([-1 if at == spec.axis else 1 for at in range(x.dim())])))
     for beyond in outside:
         result = result.masked_fill(beyond, call.attribute("extrapolation_value", 0.0))
     return result.to(dtype)
 
 
-def _places(call: Call, item: _Axis) -> Host:
+def _places(call: Call, spec: _Axis) -> Host:
     """Return the position of each output element on the input's axis.
 
     The formulas are those of the attribute coordinate_transformation_mode in Resize's documentation.
     """
-    at = np.arange(item.target, dtype=np.float64)
+    at = np.arange(spec.target, dtype=np.float64)
     where = _coordinates(call)
-    last, steps = item.size - 1, max(item.target - 1, 1)
+    last, steps = spec.size - 1, max(spec.target - 1, 1)
     if where == "asymmetric":
-        return np.asarray(at / item.scale)
+        return np.asarray(at / spec.scale)
     if where == "align_corners":
         return np.asarray(at * last / steps)
     if where == "tf_crop_and_resize":
-        start, end = item.roi
+        start, end = spec.roi
         middle = 0.5 * (start + end)
-        return np.asarray(start * last + at * (end - start) * last / steps if item.target > 1 else at + middle * last)
-    if where == "pytorch_half_pixel" and item.target == 1:
+        return np.asarray(start * last + at * (end - start) * last / steps if spec.target > 1 else at + middle * last)
+    if where == "pytorch_half_pixel" and spec.target == 1:
         return at * 0.0
-    half = (at + 0.5) / item.scale - 0.5
-    shift = item.size / 2 * (1 - item.target / (item.scale * item.size)) if where == "half_pixel_symmetric" else 0.0
+    half = (at + 0.5) / spec.scale - 0.5
+    shift = spec.size / 2 * (1 - spec.target / (spec.scale * spec.size)) if where == "half_pixel_symmetric" else 0.0
     return np.asarray(half + shift)
 
 
@@ -208,23 +209,23 @@ def _nearest(call: Call, places: Host, size: int) -> Host:
     return np.asarray(functions[rounding](places)).astype(np.int64).clip(0, size - 1)
 
 
-def _matrix(call: Call, item: _Axis, places: Host) -> Host:
+def _matrix(call: Call, spec: _Axis, places: Host) -> Host:
     """Return the weight of each input element for each output element, (target, size)."""
     cubic = call.attribute("mode") == "cubic"
     # antialias (since opset 18) stretches the filter when an axis shrinks.
-    shrink = min(item.scale, 1.0) if call.attribute("antialias", 0) else 1.0
+    shrink = min(spec.scale, 1.0) if call.attribute("antialias", 0) else 1.0
     # The linear filter spans one element to either side, the cubic one two; one more covers the fraction of a position.
     reach = math.ceil((2 if cubic else 1) / shrink) + 1
     base = np.floor(places).astype(np.int64)
-    matrix = np.zeros((item.target, item.size))
+    matrix = np.zeros((spec.target, spec.size))
     for shift in range(-reach, reach + 1):
         distance = np.abs((base + shift - places) * shrink)
         weights = _cubic(distance, call.attribute("cubic_coeff_a", -0.75)) if cubic else np.maximum(1 - distance, 0)
         index = base + shift
         if call.attribute("exclude_outside", 0):
-            weights = np.where((index < 0) | (index >= item.size), 0, weights)
+            weights = np.where((index < 0) | (index >= spec.size), 0, weights)
         # Elements beyond the ends repeat the border, so several weights may add to one element: add.at, not +=.
-        np.add.at(matrix, (np.arange(item.target), index.clip(0, item.size - 1)), weights)
+        np.add.at(matrix, (np.arange(spec.target), index.clip(0, spec.size - 1)), weights)
     return np.asarray(matrix / matrix.sum(axis=1, keepdims=True))
 
 
@@ -308,9 +309,9 @@ def _corners(image: Any, ys: Any, xs: Any) -> Any:
         low = places.floor().long()
         high = (low + 1).clamp(max=size - 1)
         parts.append(((low, 1 - (places - low)), (high, places - low)))
-    found = []
+    corners = []
     for row, row_weight in parts[0]:
         for column, column_weight in parts[1]:
             weight = row_weight.unsqueeze(1) * column_weight * inside
-            found.append(image[:, row][:, :, column] * weight)
-    return torch.stack(found)
+            corners.append(image[:, row][:, :, column] * weight)
+    return torch.stack(corners)

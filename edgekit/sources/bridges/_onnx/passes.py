@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgekit.sources.bridges._onnx.registry import Step
+from edgekit.sources.bridges._onnx.registry import GraphStep
 from edgekit.sources.bridges._onnx.values import Constant, Host
 
 Constants = dict[str, Constant]
 
 
-def fold_norms(steps: list[Step], constants: Constants, outputs: Iterable[str]) -> list[Step]:
+def fold_norms(steps: list[GraphStep], constants: Constants, outputs: Iterable[str]) -> list[GraphStep]:
     """Fold batch norms, and factors and shifts per channel, into the convolutions before them.
 
     Quantizers match a convolution directly followed by its activation, and one operator less is faster everywhere.
@@ -43,13 +43,13 @@ def fold_norms(steps: list[Step], constants: Constants, outputs: Iterable[str]) 
     return folded
 
 
-def _has_weights(step: Step, constants: Constants) -> bool:
+def _has_weights(step: GraphStep, constants: Constants) -> bool:
     """Return whether the step is a convolution with constant weights and bias."""
     constant = all(name in constants or not name for name in step.inputs[1:])
     return constant and step.op_type == "Conv" and not step.domain
 
 
-def _affine(step: Step, constants: Constants, weight: Host) -> tuple[Host, Host] | None:
+def _affine(step: GraphStep, constants: Constants, weight: Host) -> tuple[Host, Host] | None:
     """Return the factor and shift per channel, shape (C,), that the step applies to a convolution's output.
 
     None if the step does anything else.
@@ -86,7 +86,7 @@ def _per_channel(array: Host, channels: int, rank: int) -> Host | None:
     return np.broadcast_to(array.reshape(-1).astype(np.float64), (channels,))
 
 
-def _with_affine(convolution: Step, step: Step, constants: Constants, factor: Host, shift: Host) -> Step:
+def _with_affine(convolution: GraphStep, step: GraphStep, constants: Constants, factor: Host, shift: Host) -> GraphStep:
     """Return the convolution with weights factor * w and bias factor * b + shift, in the step's place."""
     weight = constants[convolution.inputs[1]].array
     has_bias = len(convolution.inputs) > 2 and convolution.inputs[2]
@@ -98,7 +98,7 @@ def _with_affine(convolution: Step, step: Step, constants: Constants, factor: Ho
     return replace(convolution, inputs=(convolution.inputs[0], *names), outputs=step.outputs)
 
 
-def needed(steps: list[Step], outputs: Iterable[str]) -> list[Step]:
+def needed(steps: list[GraphStep], outputs: Iterable[str]) -> list[GraphStep]:
     """Return the steps that the outputs depend on.
 
     Args:
@@ -116,7 +116,7 @@ def needed(steps: list[Step], outputs: Iterable[str]) -> list[Step]:
     return kept[::-1]
 
 
-def with_last_use(steps: list[Step], outputs: Iterable[str]) -> list[Step]:
+def with_last_use(steps: list[GraphStep], outputs: Iterable[str]) -> list[GraphStep]:
     """Note in each step the values that no later step reads, so that they can be released.
 
     The activations of a large network do not fit into memory all at once.

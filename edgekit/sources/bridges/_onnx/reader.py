@@ -11,7 +11,7 @@ import numpy as np
 
 from edgekit.sources._onnx_file import label
 from edgekit.sources.bridges._onnx import registry
-from edgekit.sources.bridges._onnx.registry import Step
+from edgekit.sources.bridges._onnx.registry import GraphStep
 from edgekit.sources.bridges._onnx.values import Constant, Host, settled, to_host
 
 # Operators whose result differs at every run, even if their inputs are constants.
@@ -46,7 +46,7 @@ class Reader:
         self._shapes = _static_shapes(self._model)
         self._names: Mapping[str, str] = {}
         self.constants: dict[str, Constant] = {}
-        self.steps: list[Step] = []
+        self.steps: list[GraphStep] = []
         self.unsupported: list[str] = []
 
     def read(self) -> None:
@@ -77,7 +77,7 @@ class Reader:
             self._names = outer
 
     def _read_node(self, node: Any) -> None:
-        step = Step(
+        step = GraphStep(
             label(node),
             _domain(node),
             node.op_type,
@@ -95,7 +95,7 @@ class Reader:
         elif not self._folded(step):
             self.steps.append(step)
 
-    def _read_if(self, step: Step) -> None:
+    def _read_if(self, step: GraphStep) -> None:
         if step.inputs[0] not in self.constants:
             self.unsupported.append(f"{step} with a condition that depends on the input")
             return
@@ -108,7 +108,7 @@ class Reader:
         for result, output in zip(results, step.outputs, strict=True):
             self._alias(step, result, output)
 
-    def _read_loop(self, step: Step) -> None:
+    def _read_loop(self, step: GraphStep) -> None:
         """Unroll the loop; its condition must be constant after every iteration.
 
         Loop has the inputs (trip count, condition, carried values) and the outputs (carried values, scan outputs); its
@@ -135,7 +135,7 @@ class Reader:
         for index, output in enumerate(step.outputs[len(carried) :]):
             self._stack(step, [names[index] for names in scanned], output)
 
-    def _iteration(self, step: Step, body: Any, carried: list[str], index: int) -> list[Any] | None:
+    def _iteration(self, step: GraphStep, body: Any, carried: list[str], index: int) -> list[Any] | None:
         """Return the condition and the names of the body's other outputs; None if something is unsupported."""
         count, before = f"{step.outputs[0]}[{index}]", len(self.unsupported)
         self.constants[count] = Constant(np.array(index, np.int64))
@@ -153,13 +153,13 @@ class Reader:
     def _scalar(self, name: str) -> Any:
         return self.constants[name].array.reshape(-1)[0]
 
-    def _alias(self, step: Step, name: str, output: str) -> None:
+    def _alias(self, step: GraphStep, name: str, output: str) -> None:
         if name in self.constants:
             self.constants[output] = self.constants[name]
         elif output:
             self.steps.append(replace(step, op_type="Identity", inputs=(name,), outputs=(output,), attributes={}))
 
-    def _stack(self, step: Step, names: list[str], output: str) -> None:
+    def _stack(self, step: GraphStep, names: list[str], output: str) -> None:
         """Add steps that stack one value per iteration along a new first axis."""
         rows = []
         for name in names:
@@ -176,7 +176,7 @@ class Reader:
             # The shape of an empty scan output is known at run time only.
             self.unsupported.append(f"{step} without any iteration")
 
-    def _folded(self, step: Step) -> bool:
+    def _folded(self, step: GraphStep) -> bool:
         """Compute the step if all its inputs are constants; return whether that succeeded."""
         import torch
 
@@ -193,7 +193,7 @@ class Reader:
             self.constants[name] = result if isinstance(result, Constant) else Constant(_writable(result))
         return True
 
-    def _folded_shape(self, step: Step) -> bool:
+    def _folded_shape(self, step: GraphStep) -> bool:
         """Compute Shape or Size from the inferred shape of a tensor; return whether all its sizes are static."""
         shape = self._shapes.get(step.inputs[0])
         if shape is None:

@@ -20,11 +20,11 @@ Operator = Callable[["Call"], Any]
 _OPERATORS: dict[tuple[str, str], Operator] = {}
 # Operators of the default domain for inputs that are all on the host; `values.py` says why shapes stay there.
 _ON_HOST: dict[str, Operator] = {}
-_CHECKS: dict[tuple[str, str], Callable[[Step], str | None]] = {}
+_CHECKS: dict[tuple[str, str], Callable[[GraphStep], str | None]] = {}
 
 
 @dataclass(frozen=True)
-class Step:
+class GraphStep:
     """A node of the graph, prepared for execution.
 
     Attributes:
@@ -61,7 +61,7 @@ class Call:
         version: The opset version of the step's domain.
     """
 
-    step: Step
+    step: GraphStep
     values: tuple[Any, ...]
     version: int = field(init=False)
 
@@ -184,7 +184,7 @@ def on_host(*op_types: str) -> Callable[[Operator], Operator]:
     return register
 
 
-def refuses(*op_types: str) -> Callable[[Callable[[Step], str | None]], Callable[[Step], str | None]]:
+def refuses(*op_types: str) -> Callable[[Callable[[GraphStep], str | None]], Callable[[GraphStep], str | None]]:
     """Return a decorator that registers a check of nodes, which runs before anything is computed.
 
     The check returns what is unsupported about the step, to be read after "with", or None.
@@ -196,7 +196,7 @@ def refuses(*op_types: str) -> Callable[[Callable[[Step], str | None]], Callable
         The decorator.
     """
 
-    def register(function: Callable[[Step], str | None]) -> Callable[[Step], str | None]:
+    def register(function: Callable[[GraphStep], str | None]) -> Callable[[GraphStep], str | None]:
         _CHECKS.update({("", op_type): function for op_type in op_types})
         return function
 
@@ -209,7 +209,7 @@ def supported_operators() -> list[tuple[str, str]]:
     return sorted(_OPERATORS)
 
 
-def unsupported_reason(step: Step) -> str | None:
+def unsupported_reason(step: GraphStep) -> str | None:
     """Return a description of a step that cannot be executed, None for one that can.
 
     Args:
@@ -226,7 +226,7 @@ def unsupported_reason(step: Step) -> str | None:
     return f"{step} with {reason}" if reason else None
 
 
-def run(step: Step, values: tuple[Any, ...]) -> tuple[Any, ...]:
+def run(step: GraphStep, values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Execute a step.
 
     Args:

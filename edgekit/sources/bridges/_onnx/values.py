@@ -142,12 +142,12 @@ def host_array(items: Iterable[Any], shape: tuple[int, ...] | None = None) -> Ho
         The array.
     """
     values = list(items)
-    if all(isinstance(item, (int, np.integer)) for item in values):
+    if all(isinstance(value, (int, np.integer)) for value in values):
         array: Host = np.array(values, np.int64)
     else:
         array = np.empty(len(values), object)
-        for index, item in enumerate(values):  # one by one: numpy would look inside a tensor
-            array[index] = item
+        for index, value in enumerate(values):  # one by one: numpy would look inside a tensor
+            array[index] = value
     return array if shape is None else array.reshape(shape)
 
 
@@ -161,9 +161,9 @@ def settled(value: Any) -> Host:
         An array; its dtype is int64 or bool rather than object if no element is symbolic.
     """
     array = np.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else _scalar(value)
-    if array.dtype == object and all(isinstance(item, (int, np.integer)) for item in array.reshape(-1)):
+    if array.dtype == object and all(isinstance(element, (int, np.integer)) for element in array.reshape(-1)):
         # bool is a subclass of int: comparisons give flags, which must not become 0 and 1.
-        flags = array.size and all(isinstance(item, (bool, np.bool_)) for item in array.reshape(-1))
+        flags = array.size and all(isinstance(element, (bool, np.bool_)) for element in array.reshape(-1))
         return array.astype(np.bool_ if flags else np.int64)
     return array
 
