@@ -1,7 +1,7 @@
-"""The contract of an executor: it runs a model file in a runtime somewhere - here, under an emulator, on a board.
+"""The contract of an executor, which runs a model file in a runtime on this host, under an emulator or on a board.
 
-`prepare` does what comes before the measurement (starts a process, copies a file to the board, opens a page) and yields
-what measures; `infer` answers samples. Requests and results are frozen values.
+`prepare` does the work before a measurement, such as starting a process or copying a file to the board, and yields an
+object that measures; `infer` runs samples. Requests and results are frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from edgekit.workers.pool import WorkerPool
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model runs: a device and its profile.
+    """The device that a model runs on.
 
     Attributes:
-        device: The device's name; `host` for this machine as it is.
-        profile: The device's profile, or None for this machine as it is.
+        device: The name of the device; `host` is this machine without a profile.
+        profile: The profile of the device; None for `host`.
     """
 
     device: str
@@ -42,17 +42,17 @@ class Place:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model to run.
+    """The files of a model to run.
 
     Attributes:
-        label: The model's name for people.
+        label: The name of the model for display.
         target: The target whose format the files have.
-        precision: The model's precision.
-        runtime: The runtime that runs it.
-        path: The main file, absolute; its hash was checked.
-        files: All files, absolute, the main one first.
-        signature: The file's inputs and outputs.
-        samples: An npz file of samples, whose arrays `input/<name>` have the shape (N, ...).
+        precision: The precision of the model, such as `int8`.
+        runtime: The name of the runtime that executes the files.
+        path: The absolute path of the main file, whose hash has been checked.
+        files: The absolute paths of all files, the main one first.
+        signature: The inputs and outputs of the main file.
+        samples: The absolute path of an npz file with arrays `input/<name>` of shape (N, ...).
     """
 
     label: str
@@ -66,10 +66,17 @@ class ModelFiles:
 
     @classmethod
     def of(cls, artifact: Artifact, runtime: str = "") -> ModelFiles:
-        """Return an artifact's files for a runtime, by default the manifest's.
+        """Return the files of an artifact.
+
+        Args:
+            artifact: The artifact; its golden samples become the samples.
+            runtime: The name of the runtime; empty for the one in the manifest.
+
+        Returns:
+            The files with absolute paths.
 
         Raises:
-            InputError: A file is missing or not the one that was exported.
+            InputError: A file is missing, or its hash differs from the manifest's.
         """
         manifest = artifact.manifest
         path = artifact.verified_path().resolve()
@@ -87,15 +94,15 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """How to measure.
+    """The parameters of a measurement.
 
     Attributes:
-        threads: The number of threads; None for the profile's, else 1.
-        min_duration_s: The minimum time to measure, in seconds.
-        min_runs: The minimum number of inferences.
-        warm_up_max_s: The time in seconds after which warming up ends.
-        timeout_s: The limit in seconds for preparing, and for measuring.
-        per_operator: Whether to measure each operator too, where the runtime can.
+        threads: The number of threads; None for the profile's number, or 1 without a profile.
+        min_duration_s: The minimum duration of the measurement in seconds.
+        min_runs: The minimum number of measured inferences.
+        warm_up_max_s: The maximum duration of the warm-up in seconds.
+        timeout_s: The time limit in seconds, for the preparation and for the measurement separately.
+        per_operator: Whether to measure each operator as well, if the runtime supports it.
     """
 
     threads: int | None = None
@@ -108,24 +115,25 @@ class BenchRequest:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What a bench measured. Times are in ms, sizes in bytes; None where the executor does not measure it.
+    """The result of a measurement; None for every figure that the executor does not measure.
 
     Attributes:
-        latency_ms: The latency of one inference, the median where it was measured often.
-        threads: The number of threads that it ran with.
-        description: The machine that it ran on, in a few words.
-        low_ms: The lower end of the latency's interval.
-        high_ms: The upper end of the latency's interval.
-        wall: The distribution of the wall-clock times.
-        cpu: The distribution of the CPU times.
-        load_ms: The time to load the model.
-        first_inference_ms: The time of the first inference.
+        latency_ms: The latency of one inference in ms, the median of several ones.
+        threads: The number of threads that the model ran with.
+        description: The machine that the model ran on, as a short phrase.
+        low_ms: The lower end of the latency's interval in ms.
+        high_ms: The upper end of the latency's interval in ms.
+        wall: The distribution of the wall-clock times of one inference.
+        cpu: The distribution of the CPU times of one inference, summed over all threads.
+        load_ms: The time in ms to open the model file, with the runtime's library already imported.
+        first_inference_ms: The wall-clock time of the first inference in ms.
         warm_up_runs: The number of inferences before the measured ones.
-        cpus: The cores that it was pinned to.
-        peak_memory_load_bytes: The peak of the process's memory while loading, above what the runtime's library takes.
-        peak_memory_run_bytes: The same while running.
-        operators: The cost of each operator, in the order of computation.
-        emulated: The counts behind a predicted latency.
+        cpus: The numbers of the cores that the process was pinned to.
+        peak_memory_load_bytes: The peak memory of the process in bytes while it opens the file, less the memory that
+            the process with the runtime's library occupied before.
+        peak_memory_run_bytes: The peak memory of the process in bytes while it runs inferences, less the same amount.
+        operators: The cost of each operator, in the order of computation; empty if not measured.
+        emulated: The counts from which the latency was predicted; only executors of the tier `emulated` set it.
         notes: Remarks for the user.
     """
 
@@ -149,12 +157,12 @@ class BenchResult:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """Samples to run.
+    """The parameters of a run on samples.
 
     Attributes:
-        inputs: Real values by input name, shape (N, ...).
-        batch: Samples a call, where the batch is symbolic.
-        timeout_s: The limit in seconds; None for the executor's own.
+        inputs: Real values of shape (N, ...) by input name.
+        batch: The number of samples per call if the batch is symbolic.
+        timeout_s: The time limit in seconds; None for the executor's default.
     """
 
     inputs: Mapping[str, Array]
@@ -164,18 +172,22 @@ class InferRequest:
 
 @dataclass(frozen=True)
 class InferResult:
-    """The outputs as real values by name, shape (N, ...)."""
+    """The outputs of a run on samples.
+
+    Attributes:
+        outputs: Real values of shape (N, ...) by output name.
+    """
 
     outputs: Mapping[str, Array]
 
 
 @dataclass(frozen=True)
 class ExecutionSession:
-    """What an executor runs with.
+    """The environment of an executor's calls.
 
     Attributes:
-        step: The step's name, for error messages.
-        pool: The worker processes of this run.
+        step: The name of the step, for error messages.
+        pool: The worker processes that the calls share.
     """
 
     step: str
@@ -187,22 +199,25 @@ class PreparedBench(ABC):
 
     @abstractmethod
     def run(self) -> BenchResult:
-        """Measure the model as the request of `prepare` says.
+        """Measure the model with the parameters that `prepare` received.
+
+        Returns:
+            The latency, and every other figure that the executor measures.
 
         Raises:
-            StepError: The process or the device did not survive it, or did not answer in time.
+            StepError: The process or the device crashed, failed or exceeded the time limit.
         """
 
 
 class Executor(ABC):
-    """Runs models somewhere.
+    """A way to run models on a device.
 
     Attributes:
-        name: The executor's name, as `--executor` takes it.
-        title: The executor's name for people.
-        tier: The tier of its figures, a name of `edgekit.core.values.tiers`.
-        requires: What has to be installed.
-        exclusive: Whether a bench must run alone on this machine, because other load would change its figures.
+        name: The name of the executor, as in `--executor`; it equals the name of the plug-in.
+        title: The name for display.
+        tier: The tier of its figures, a name from `edgekit.core.values.tiers`.
+        requires: The packages that it needs.
+        exclusive: Whether a measurement must run alone on this machine, because other load would change its figures.
     """
 
     name: ClassVar[str]
@@ -212,11 +227,28 @@ class Executor(ABC):
     exclusive: ClassVar[bool] = True
 
     def refusal(self, runtime: str, place: Place) -> str:
-        """Return why it does not run a runtime at a place, or an empty string where it does. Starts nothing."""
+        """Return why the executor cannot run a runtime on a device; it starts no process.
+
+        Args:
+            runtime: The name of the runtime.
+            place: The device.
+
+        Returns:
+            The reason as a phrase for an error message, or an empty string if the executor supports both.
+        """
         return ""
 
     def check(self, runtime: str, place: Place) -> None:
-        """Raise InputError where `refusal` says why not, and MissingDependency where a requirement is missing."""
+        """Check that the executor can run a runtime on a device.
+
+        Args:
+            runtime: The name of the runtime.
+            place: The device.
+
+        Raises:
+            InputError: The executor does not support the runtime or the device.
+            MissingDependency: A required package is not installed.
+        """
         reason = self.refusal(runtime, place)
         if reason:
             raise InputError(f"the executor {self.name} does not run {runtime} on {place.device}: {reason}")
@@ -226,10 +258,20 @@ class Executor(ABC):
     def prepare(
         self, session: ExecutionSession, model: ModelFiles, place: Place, request: BenchRequest
     ) -> AbstractContextManager[PreparedBench]:
-        """Prepare a model to be measured, in a block that cleans up at its end.
+        """Prepare a model for a measurement.
+
+        Args:
+            session: The environment of the call.
+            model: The files of the model.
+            place: The device; `refusal` has returned an empty string for it.
+            request: The parameters of the measurement.
+
+        Returns:
+            A context manager that yields the prepared model. Leaving its block ends processes and removes files, even
+            if the model was not measured.
 
         Raises:
-            MissingDependency: Something is not installed or set up.
+            MissingDependency: A package or a tool is not installed or not set up.
             StepError: The model could not be prepared.
         """
 
@@ -237,9 +279,19 @@ class Executor(ABC):
     def infer(self, session: ExecutionSession, model: ModelFiles, place: Place, request: InferRequest) -> InferResult:
         """Run a model on samples.
 
+        Args:
+            session: The environment of the call.
+            model: The files of the model.
+            place: The device; `refusal` has returned an empty string for it.
+            request: The samples.
+
+        Returns:
+            The outputs of all samples, in the order of the samples.
+
         Raises:
-            MissingDependency: Something is not installed or set up.
-            StepError: The process or the device did not survive it, or did not answer in time.
+            InputError: The samples do not fit the signature of the model.
+            MissingDependency: A package or a tool is not installed or not set up.
+            StepError: The process or the device crashed, failed or exceeded the time limit.
         """
 
 

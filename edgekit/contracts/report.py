@@ -14,12 +14,12 @@ from edgekit.core.records.report import Report
 class ReportFormat(ABC):
     """A format that renders a report as text.
 
-    A plug-in is one instance, named `REPORT`, in a module of `edgekit/reports` or behind an entry point of the group
+    A plug-in is one instance: `REPORT` in a module of `edgekit/reports`, or an entry point of the group
     `edgekit.reports`.
 
     Attributes:
-        name: The value of `edgekit report --format` that selects the format.
-        suffix: The usual file suffix, with its dot.
+        name: The name of the format, as in `edgekit report --format`; it equals the name of the plug-in.
+        suffix: The usual file suffix with its dot, such as `.csv`.
     """
 
     name: ClassVar[str]
@@ -30,11 +30,14 @@ class ReportFormat(ABC):
         """Return the whole report as text.
 
         Args:
-            report: The report.
+            report: The report: one row per artifact, and the changes against a baseline if there is one.
             color: Whether the text goes to a terminal that shows colors; formats for files ignore it.
 
         Returns:
             Text that ends with one line feed. The same report gives the same text.
+
+        Raises:
+            MissingDependency: A package that the format needs is not installed.
         """
 
     def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:

@@ -1,8 +1,8 @@
-"""What executors say to the runner, the process that loads one model and measures it or runs it on samples.
+"""The files that executors exchange with the runner, the process that measures one model or runs it on samples.
 
-The runner is `python -m edgekit.runtimes._runner REQUEST.json RESULT.json`. It needs the standard library, numpy,
-`edgekit` and the runtime, so that the same code runs here, under an emulator and on a board. An executor writes the
-request, starts the runner where it runs models, and reads the result.
+The runner is `python -m edgekit.runtimes._runner REQUEST.json RESULT.json`. It needs only the standard library, numpy,
+`edgekit` and the runtime, so that the same code runs on this host, under an emulator and on a board. An executor writes
+the request, starts the runner on its device, and reads the result.
 """
 
 from __future__ import annotations
@@ -21,12 +21,20 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.timing import Distribution
 from edgekit.core.records.operator_costs import OperatorCost
 
-# Named and not imported: it runs in a process of its own.
+# A name and no import: the module runs in its own process only.
 RUNNER_MODULE = "edgekit.runtimes._runner"
 
 
 def runner_arguments(request: Path, result: Path) -> tuple[str, ...]:
-    """Return the arguments of Python that start the runner with these files."""
+    """Return the arguments for a Python interpreter that start the runner.
+
+    Args:
+        request: The path of the request, as the device sees it.
+        result: The path of the result to write, as the device sees it.
+
+    Returns:
+        The arguments without the interpreter.
+    """
     return ("-m", RUNNER_MODULE, str(request), str(result))
 
 
@@ -36,10 +44,13 @@ def measure_request(
     """Return the runner's request to measure a model.
 
     Args:
-        model: The model; the runner opens its main file, and takes its samples from the npz file.
-        request: How to measure.
+        model: The files of the model; the runner opens the main file and the npz file of samples.
+        request: The parameters of the measurement; its `threads` and `timeout_s` are not used.
         threads: The number of threads.
-        cpus: The cores to run on, or None.
+        cpus: The numbers of the cores to pin the process to; None for no pinning.
+
+    Returns:
+        The request as JSON values.
     """
     return {
         "mode": "measure",
@@ -60,10 +71,13 @@ def infer_request(model: ModelFiles, samples: Path, outputs: Path, threads: int 
     """Return the runner's request to run samples.
 
     Args:
-        model: The model.
+        model: The files of the model.
         samples: An npz file with arrays `input/<name>` of shape (N, ...).
         outputs: The npz file to write; `read_outputs` reads it.
         threads: The number of threads.
+
+    Returns:
+        The request as JSON values.
     """
     return {
         "mode": "infer",
@@ -77,21 +91,33 @@ def infer_request(model: ModelFiles, samples: Path, outputs: Path, threads: int 
 
 
 def write_request(path: Path, request: dict[str, Any]) -> None:
-    """Write a request. Raises InputError or DiskFull."""
+    """Write a request as JSON.
+
+    Args:
+        path: The file to write.
+        request: The result of `measure_request` or `infer_request`.
+
+    Raises:
+        InputError: The file cannot be written.
+        DiskFull: The disk is full.
+    """
     with mapped_write_errors(path):
         path.write_text(to_json(request))
 
 
 def read_measurement(measured: dict[str, Any], description: str, notes: tuple[str, ...] = ()) -> BenchResult:
-    """Decode the runner's answer to `measure_request`.
+    """Decode the runner's result of a `measure_request`.
 
     Args:
         measured: The parsed RESULT.json.
-        description: The machine that it ran on, in a few words.
+        description: The machine that the model ran on, as a short phrase.
         notes: Remarks for the user.
 
+    Returns:
+        The measurement; its latency is the median wall-clock time.
+
     Raises:
-        StepFailed: A key is missing or mistyped: the machine has another version of edgekit.
+        StepFailed: A key is missing or has the wrong type, as when the device has another version of edgekit.
     """
     try:
         wall = Distribution(**measured["wall"])
@@ -115,6 +141,13 @@ def read_measurement(measured: dict[str, Any], description: str, notes: tuple[st
 
 
 def read_outputs(path: Path) -> dict[str, Array]:
-    """Read what the runner wrote for `infer_request`: outputs by name, shape (N, ...)."""
+    """Read the outputs that the runner wrote for an `infer_request`.
+
+    Args:
+        path: The npz file.
+
+    Returns:
+        Real values of shape (N, ...) by output name.
+    """
     with np.load(path, allow_pickle=False) as archive:
         return {name.removeprefix("output/"): archive[name] for name in archive.files}

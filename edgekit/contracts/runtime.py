@@ -1,4 +1,7 @@
-"""The contract of a runtime: `run` checks what goes in and out, the subclass runs. Runtimes never time themselves."""
+"""The contract of a runtime: the base classes check inputs and outputs, the subclasses run the model.
+
+A plug-in subclasses `Runtime` and `Session`. Runtimes never time themselves: the runner does, in the same way for all.
+"""
 
 from __future__ import annotations
 
@@ -20,33 +23,51 @@ from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.records.section_sizes import CodeSize
 from edgekit.core.values.specs import Signature, TensorSpec
 
-# The largest arena that is tried, in bytes: more than any microcontroller has.
+# The largest arena that is tried, 64 MiB in bytes: more than any microcontroller has.
 MAX_ARENA_BYTES = 1 << 26
 
 
 class UnknownSignature(InputError):
-    """The file does not name its inputs and outputs, and no signature was given."""
+    """Error for a file that does not describe its inputs and outputs, opened without a signature."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As an InputError: outside the worker nobody asks for more."""
+        """Return the error as JSON values of an InputError: only the worker itself distinguishes the subclass."""
         return {**super().to_dict(), "type": InputError.__name__}
 
 
 class Session(ABC):
-    """An opened model file. Inputs and outputs are the file's own tensors: integers where it is fully quantized."""
+    """An opened model file.
+
+    Raw tensors are the file's own: integers if it is fully quantized. Real values are their floating-point equivalents.
+
+    Attributes:
+        signature: The file's inputs and outputs in the order of a call, with their quantization parameters.
+    """
 
     def __init__(self, signature: Signature) -> None:
+        """Create a session.
+
+        Args:
+            signature: The file's inputs and outputs in the order of a call.
+        """
         self.signature = signature
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """One inference: raw tensors in, raw tensors out, by name.
+        """Run one inference on raw tensors.
 
-        Raises InputError when an input is missing, unknown, or of another dtype or shape than the signature says;
-        StepFailed when the runtime returns another number of outputs.
+        Args:
+            inputs: One array per input by name, with the dtype and shape of the signature.
+
+        Returns:
+            One raw array per output by name.
+
+        Raises:
+            InputError: An input is missing or unknown, or its dtype or shape differs from the signature's.
+            StepFailed: The number of outputs differs from the signature's.
         """
         _check_names(self.signature, inputs)
         for spec in self.signature.inputs:
-            _check(spec, inputs[spec.name])
+            _check_array(spec, inputs[spec.name])
         outputs = self._run([np.ascontiguousarray(inputs[spec.name]) for spec in self.signature.inputs])
         if len(outputs) != len(self.signature.outputs):
             raise StepFailed(
@@ -55,12 +76,22 @@ class Session(ABC):
         return {spec.name: output for spec, output in zip(self.signature.outputs, outputs, strict=True)}
 
     def infer(self, samples: Mapping[str, Array], batch: int = 1) -> dict[str, Array]:
-        """Real values in, real values out, for N samples of shape (N, ...), quantized and dequantized where the
-        signature asks for it.
+        """Run samples; inputs are quantized and outputs dequantized as the signature specifies.
 
-        A symbolic batch is run as one sample at a time, as a device would, or `batch` of them: dynamic quantization
-        takes its range over the batch, so that neighbours would change the answer. The last batch of a fixed size is
-        filled up with its last sample.
+        A symbolic batch defaults to one sample per call, as on a device: dynamic quantization takes its range over the
+        whole batch, so the other samples of a batch change the result. If the file fixes the batch, the last call is
+        padded with copies of the last sample.
+
+        Args:
+            samples: Real values of shape (N, ...) by input name.
+            batch: The number of samples per call if the batch is symbolic; ignored otherwise.
+
+        Returns:
+            Real values of shape (N, ...) by output name.
+
+        Raises:
+            InputError: An input is missing or unknown, or its dtype or shape differs from the signature's.
+            StepFailed: The number of outputs differs from the signature's.
         """
         _check_names(self.signature, samples)
         chunks: list[list[Array]] = []
@@ -73,26 +104,42 @@ class Session(ABC):
 
     @abstractmethod
     def _run(self, inputs: list[Array]) -> list[Array]:
-        """One inference; inputs and outputs in the signature's order."""
+        """Run one inference.
+
+        Args:
+            inputs: Contiguous raw arrays in the signature's order; names, dtypes and shapes are checked.
+
+        Returns:
+            Raw arrays in the signature's order. They must stay valid after the next call.
+        """
 
     @abstractmethod
     def bind(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
-        """A call that runs one inference on these raw tensors, with nothing in it but the inference."""
+        """Return a function that runs one inference on fixed inputs; the runner times its calls.
+
+        Args:
+            inputs: One raw array per input by name, with the dtype and shape of the signature.
+
+        Returns:
+            A function without arguments. Everything else, such as converting or copying the inputs, is done before it
+            is returned as far as the runtime allows it.
+        """
 
 
 class Runtime(ABC):
-    """Executes model files of one format.
+    """A runtime that executes model files of one format.
 
-    A target's default runtime is the one that the target names; every other runtime whose `targets` lists the target
-    runs its files too, with `--runtime NAME`.
+    A target's default runtime is the one that the target names. Every other runtime that lists the target in `targets`
+    runs its files too, with `--runtime NAME`. A subclass implements `_open` and `load_library`; it overrides `_trace`,
+    `_profile`, `try_arena` and the other methods only if the runtime supports them.
 
     Attributes:
-        name: The runtime's name, as `--runtime` takes it.
-        title: The runtime's name for people.
-        targets: The targets whose files it runs.
-        requires: What has to be installed.
+        name: The name of the runtime, as in `--runtime`; it equals the name of the plug-in.
+        title: The name for display.
+        targets: The targets whose files the runtime executes.
+        requires: The packages that it needs.
         variables: The environment variables that its process is started with.
-        code_size_requires: What has to be installed to tell the code size of operators.
+        code_size_requires: The packages that `code_size` needs.
     """
 
     name: ClassVar[str]
@@ -103,45 +150,90 @@ class Runtime(ABC):
     code_size_requires: ClassVar[tuple[Requirement, ...]] = ()
 
     def open(self, path: Path, *, threads: int, signature: Signature | None = None) -> Session:
-        """Loads the file. `signature` is needed where the file itself has none.
+        """Open a model file.
 
-        Raises MissingDependency, and InputError when the file is not one that this runtime takes.
+        Args:
+            path: The main model file.
+            threads: The number of threads of an inference.
+            signature: The inputs and outputs, for formats that do not describe them.
+
+        Returns:
+            A session, ready to run.
+
+        Raises:
+            InputError: The file is damaged or of another format, or it needs a signature.
+            MissingDependency: A required package is not installed.
         """
         require(self.requires, f"the runtime {self.name}")
         return self._open(path, threads, signature)
 
     @abstractmethod
     def _open(self, path: Path, threads: int, signature: Signature | None) -> Session:
-        """Loads the file."""
+        """Open a model file; the required packages are installed.
+
+        Args:
+            path: The main model file.
+            threads: The number of threads of an inference.
+            signature: The inputs and outputs; None if the caller has none.
+
+        Returns:
+            A session, ready to run.
+
+        Raises:
+            InputError: The file is damaged or of another format.
+            UnknownSignature: The file does not describe its inputs and outputs, and `signature` is None.
+        """
 
     def trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None = None) -> dict[str, Array]:
-        """What every operator computes, in the order of computation, as real values by tensor name, shape (N, 1, ...).
+        """Compute the result of every operator, one call per sample.
 
-        Samples are by input name, shape (N, ...), each run by itself. `signature` is needed where the file itself has
-        none. Raises InputError where the format does not show its inner tensors.
+        Args:
+            path: The main model file.
+            samples: Real values of shape (N, ...) by input name.
+            signature: The inputs and outputs, for formats that do not describe them.
+
+        Returns:
+            Real values of shape (N, 1, ...) by tensor name, in the order of computation.
+
+        Raises:
+            InputError: The runtime does not expose intermediate tensors, which is the default.
+            MissingDependency: A required package is not installed.
         """
         require(self.requires, f"the runtime {self.name}")
         return self._trace(path, samples, signature)
 
     @property
     def exposes_intermediates(self) -> bool:
-        """Whether the format shows its inner tensors."""
+        """Whether `trace` is supported."""
         return type(self)._trace is not Runtime._trace
 
     def _trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None) -> dict[str, Array]:
-        raise InputError(f"{path}: {self.title} does not show what is computed inside")
+        """Compute the result of every operator, as `trace` does; the required packages are installed."""
+        raise InputError(f"{path}: {self.title} does not expose intermediate tensors")
 
     @property
     def profiles(self) -> bool:
-        """Whether its profiler tells the time of each operator."""
+        """Whether `profile` is supported."""
         return type(self)._profile is not Runtime._profile
 
     def profile(
         self, path: Path, inputs: Mapping[str, Array], *, threads: int, runs: int, signature: Signature | None = None
     ) -> tuple[OperatorCost, ...]:
-        """The median time of each operator in ms over so many inferences, in the order of computation.
+        """Measure the time of each operator with the runtime's own profiler.
 
-        Inputs are raw tensors. Raises InputError where the runtime has no profiler.
+        Args:
+            path: The main model file.
+            inputs: One raw array per input by name.
+            threads: The number of threads of an inference.
+            runs: The number of profiled inferences.
+            signature: The inputs and outputs, for formats that do not describe them.
+
+        Returns:
+            The median time in ms of each operator over the runs, in the order of computation.
+
+        Raises:
+            InputError: The runtime has no profiler, which is the default.
+            MissingDependency: A required package is not installed.
         """
         require(self.requires, f"the runtime {self.name}")
         return self._profile(path, inputs, threads, runs, signature)
@@ -149,47 +241,92 @@ class Runtime(ABC):
     def _profile(
         self, path: Path, inputs: Mapping[str, Array], threads: int, runs: int, signature: Signature | None
     ) -> tuple[OperatorCost, ...]:
-        raise InputError(f"{path}: {self.title} does not tell the time of its operators")
+        """Measure the time of each operator, as `profile` does; the required packages are installed."""
+        raise InputError(f"{path}: {self.title} cannot measure the time of single operators")
 
     def save_optimized_model(self, path: Path, to: Path) -> Path:
-        """The model as the runtime runs it once it has fused what it can: written to `to`, or the file itself."""
+        """Write the model as the runtime executes it, after its graph optimizations.
+
+        Args:
+            path: The main model file.
+            to: The path to write to.
+
+        Returns:
+            `to`, or `path` if the runtime does not change the graph, which is the default.
+
+        Raises:
+            InputError: The file is damaged or of another format.
+        """
         return path
 
     @property
     def has_arena(self) -> bool:
-        """Whether it runs models in one arena of a fixed size, as on a microcontroller."""
+        """Whether models run in one memory arena of a fixed size, as on a microcontroller."""
         return type(self).try_arena is not Runtime.try_arena
 
     def try_arena(self, path: Path, size: int) -> str | None:
-        """Return why a model does not run in an arena of that many bytes, or None. One that is too small may crash."""
+        """Try to run a model in an arena of a fixed size. The process may crash if the arena is too small.
+
+        Args:
+            path: The main model file.
+            size: The size of the arena in bytes, at most `MAX_ARENA_BYTES`.
+
+        Returns:
+            The reason why the model does not run, or None if it does.
+
+        Raises:
+            InputError: The runtime has no arena, which is the default.
+        """
         raise InputError(f"{path}: {self.title} has no arena")
 
     def read_allocation(self, path: Path, size: int) -> Arena:
-        """Return what an arena of that many bytes consists of."""
+        """Read how an arena is divided.
+
+        Args:
+            path: The main model file.
+            size: The size of the arena in bytes, in which the model runs.
+
+        Returns:
+            The sizes of the arena's parts in bytes.
+
+        Raises:
+            InputError: The model does not run in the arena, or the runtime has no arena, which is the default.
+        """
         raise InputError(f"{path}: {self.title} has no arena")
 
     def code_size(self, operators: Sequence[str]) -> CodeSize:
-        """Return the code size of operators, and of the interpreter that runs them."""
-        raise InputError(f"{self.title} does not tell the code size of operators")
+        """Measure the size of the machine code of operators and of the interpreter.
+
+        Args:
+            operators: The names of the operators, in the format's own spelling.
+
+        Returns:
+            The sizes in bytes.
+
+        Raises:
+            InputError: The runtime cannot measure code sizes, which is the default.
+            MissingDependency: A package of `code_size_requires` is not installed.
+        """
+        raise InputError(f"{self.title} cannot measure the code size of operators")
 
     @abstractmethod
     def load_library(self) -> None:
-        """Imports what the runtime needs, so that the memory and time of a model are not mixed with the library's."""
+        """Import the runtime's library, so that its time and memory are not counted as those of a model."""
 
 
 def _check_names(signature: Signature, inputs: Mapping[str, Array]) -> None:
-    wanted, got = {spec.name for spec in signature.inputs}, set(inputs)
-    if wanted != got:
+    expected, actual = {spec.name for spec in signature.inputs}, set(inputs)
+    if expected != actual:
         raise InputError(
-            f"the model takes the inputs {', '.join(sorted(wanted))}; it was given {', '.join(sorted(got))}"
+            f"the model takes the inputs {', '.join(sorted(expected))}; it was given {', '.join(sorted(actual))}"
         )
 
 
-def _check(spec: TensorSpec, array: Array) -> None:
+def _check_array(spec: TensorSpec, array: Array) -> None:
     if str(array.dtype) != spec.dtype:
         raise InputError(f"input {spec.name} is {array.dtype} where the model takes {spec.dtype}")
     fits = len(array.shape) == len(spec.shape) and all(
-        isinstance(want, str) or want == have for want, have in zip(spec.shape, array.shape, strict=True)
+        isinstance(dim, str) or dim == size for dim, size in zip(spec.shape, array.shape, strict=True)
     )
     if not fits:
         raise InputError(f"input {spec.name} has the shape {array.shape} where the model takes {spec.shape}")

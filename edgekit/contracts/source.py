@@ -120,7 +120,17 @@ class LoadedModel(ABC):
         return batching.stack_traces(self._trace(call) for call in batching.iter_batches(self.signature, inputs))
 
     def _trace(self, inputs: list[Array]) -> dict[str, Array]:
-        """Return the floating-point results of every layer in one call."""
+        """Compute the floating-point result of every layer in one call.
+
+        Args:
+            inputs: Arrays in the signature's order.
+
+        Returns:
+            Arrays by layer name, in the order of computation.
+
+        Raises:
+            InputError: The kind does not expose intermediate results, which is the default.
+        """
         raise InputError(f"{self.kind} models do not expose intermediate results")
 
     def run_float64(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
@@ -190,19 +200,38 @@ class LoadedModel(ABC):
 
     @abstractmethod
     def _run(self, inputs: list[Array]) -> list[Array]:
-        """Run one call; inputs and outputs are in the signature's order."""
+        """Run one call in inference mode.
+
+        Args:
+            inputs: Arrays of shape (batch, ...) in the signature's order.
+
+        Returns:
+            Arrays of shape (batch, ...) in the signature's order.
+        """
 
     def _in_float64(self) -> Any:
-        """Return the model with weights and arithmetic in float64, or None if the kind does not support it."""
+        """Return the framework's model with weights and arithmetic in float64.
+
+        Returns:
+            A copy of the model, or None if the kind does not support float64, which is the default.
+        """
         return None
 
     @abstractmethod
     def parameters(self) -> dict[str, Array]:
-        """Return every weight by name, trainable or not, in a stable order."""
+        """Return every weight by name, trainable or not, in an order that is the same in every run."""
 
     @abstractmethod
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
-        """Return the model with permuted inputs and outputs; None leaves a tensor unchanged."""
+        """Return the framework's model with transposes around it.
+
+        Args:
+            inputs: The permutation to apply to each input before the model, in the signature's order; None for none.
+            outputs: The permutation to apply to each output after the model, likewise.
+
+        Returns:
+            A model of the same framework.
+        """
 
 
 @dataclass(frozen=True)
@@ -245,7 +274,14 @@ class SourceKind(ABC):
     exposes_intermediates: ClassVar[bool] = True
 
     def recognizes(self, path: Path) -> bool:
-        """Return whether a file or folder looks like one of this kind, without importing the framework."""
+        """Return whether a file or folder looks like one of this kind, without importing the framework.
+
+        Args:
+            path: The file or folder.
+
+        Returns:
+            By default, whether the path is a file with one of the kind's suffixes.
+        """
         return path.is_file() and path.suffix.lower() in self.suffixes
 
     @abstractmethod
@@ -307,7 +343,14 @@ def declared_inputs(user_model: UserModel) -> tuple[TensorSpec, ...]:
 
 
 def unknown_outputs(names: list[str]) -> tuple[TensorSpec, ...]:
-    """Return specs of outputs of which only the names are known: the shape is (), the dtype empty."""
+    """Return specs of outputs of which only the names are known.
+
+    Args:
+        names: The names of the outputs, in the order of a call.
+
+    Returns:
+        Specs with the shape () and an empty dtype; a run of the model fills them in.
+    """
     return tuple(TensorSpec(name, (), "") for name in names)
 
 

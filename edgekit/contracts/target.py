@@ -123,7 +123,7 @@ class Target(ABC):
     routes: ClassVar[Mapping[str, tuple[str, ...]]]
     requires: ClassVar[Mapping[str, tuple[Requirement, ...]]]
     reads_with: ClassVar[tuple[Requirement, ...]]
-    calibrated: ClassVar[frozenset[str]] = frozenset(item.name for item in PRECISIONS if item.needs_calibration)
+    calibrated: ClassVar[frozenset[str]] = frozenset(row.name for row in PRECISIONS if row.needs_calibration)
     extra_precisions: ClassVar[tuple[Precision, ...]] = ()
     symbolic: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ()
@@ -159,7 +159,7 @@ class Target(ABC):
             StepFailed: The converter wrote no file, or one whose inputs or outputs differ from the source's.
         """
         if job.precision not in self.routes.get(source.kind, ()):
-            raise InputError(f"{self.name} does not take {source.kind} to {job.precision}")
+            raise InputError(f"{self.name} does not convert {source.kind} models to {job.precision}")
         require(self.requires[source.kind], f"{source.kind} -> {self.name}")
         if job.precision in self.calibrated and not job.calibration:
             raise InputError(f"{self.name}:{job.precision} needs calibration samples")
@@ -170,7 +170,19 @@ class Target(ABC):
 
     @abstractmethod
     def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
-        """Convert the source at the precision of the request, which the caller has checked."""
+        """Convert a source to a uniform precision; source kind, precision, packages and samples have been checked.
+
+        Args:
+            source: The loaded source model.
+            job: The precision, the folder, calibration samples and options.
+
+        Returns:
+            The names of the written files, the signature, and the options that were used.
+
+        Raises:
+            InputError: The model cannot be converted at this precision.
+            StepFailed: The converter failed.
+        """
 
     def _convert_by(self, recipe: Recipe, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         self._check_recipe(recipe)
@@ -234,11 +246,11 @@ class Target(ABC):
         # Further files may be empty: a network without weights has no weights to keep beside the graph.
         if not all(path.is_file() for path in paths) or paths[0].stat().st_size == 0:
             raise StepFailed(f"the {self.name} converter wrote no file")
-        for what in ("inputs", "outputs"):
-            wanted = [spec.name for spec in getattr(source.signature, what)]
-            got = [spec.name for spec in getattr(signature, what)]
-            if wanted != got:
-                raise StepFailed(f"the {self.name} file has the {what} {got} where the source has {wanted}")
+        for side in ("inputs", "outputs"):
+            expected = [spec.name for spec in getattr(source.signature, side)]
+            actual = [spec.name for spec in getattr(signature, side)]
+            if expected != actual:
+                raise StepFailed(f"the {self.name} file has the {side} {actual} where the source has {expected}")
 
     def expose_intermediates(self, path: Path, folder: Path) -> Path:
         """Return a file whose runtime exposes every intermediate tensor.
@@ -264,7 +276,7 @@ class Target(ABC):
         Raises:
             InputError: Files of this format do not record tensor lifetimes.
         """
-        raise InputError(f"{path}: {self.title} files do not tell how long their tensors live")
+        raise InputError(f"{path}: {self.title} files do not record tensor lifetimes")
 
     @property
     def can_truncate(self) -> bool:
@@ -283,7 +295,7 @@ class Target(ABC):
         Raises:
             InputError: Files of this format cannot be truncated.
         """
-        raise InputError(f"{path}: {self.title} files are not cut off after an operator")
+        raise InputError(f"{path}: {self.title} files cannot be truncated after an operator")
 
     def truncate_after(self, path: Path, after: Sequence[int], folder: Path) -> tuple[Path, ...]:
         """Write one truncated file per operator; its inputs are the inputs of the whole model.
@@ -299,7 +311,7 @@ class Target(ABC):
         Raises:
             InputError: Files of this format cannot be truncated.
         """
-        raise InputError(f"{path}: {self.title} files are not cut off after an operator")
+        raise InputError(f"{path}: {self.title} files cannot be truncated after an operator")
 
     @abstractmethod
     def describe(self, path: Path) -> ModelDescription:
@@ -329,12 +341,12 @@ def named_layers(layers: Iterable[QuantizableLayer], names: Iterable[str]) -> li
     Raises:
         InputError: A name belongs to none of the layers.
     """
-    known = {layer.name: layer for layer in layers}
-    wanted = set(names)
-    for name in sorted(wanted - set(known)):
-        near = difflib.get_close_matches(name, known, 3, 0.0)
+    layers_by_name = {layer.name: layer for layer in layers}
+    selected = set(names)
+    for name in sorted(selected - set(layers_by_name)):
+        near = difflib.get_close_matches(name, layers_by_name, 3, 0.0)
         raise InputError(f"the recipe names a layer '{name}' that this model does not have; near: {', '.join(near)}")
-    return [layer for name, layer in known.items() if name in wanted]
+    return [layer for name, layer in layers_by_name.items() if name in selected]
 
 
 def malformed_file_error(path: Path, format_name: str, reason: str = "") -> InputError:

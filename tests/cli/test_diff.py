@@ -140,8 +140,8 @@ def test_layers_are_ranked_by_the_gain_of_keeping_them_in_float(project: Path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("torch/executorch-float32",), "ExecuTorch does not show what is computed inside"),
-        (("torch/lite-interpreter-float32",), "does not show what is computed inside"),
+        (("torch/executorch-float32",), "ExecuTorch does not expose intermediate tensors"),
+        (("torch/lite-interpreter-float32",), "does not expose intermediate tensors"),
         (
             ("torch/onnx-float32/model.onnx", "torch/onnx-float32", "torch/onnx-float32"),
             "expected one artifact or two models",
