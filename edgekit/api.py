@@ -6,10 +6,10 @@ All of them follow the same rules:
   exception here and does not end the interpreter.
 * A verdict is a value. An artifact that is not equivalent to its source, or exceeds a budget, does not raise.
 * An error is an exception, a subclass of `edgekit.core.errors.EdgekitError`: `InputError`, `MissingDependency`, or a
-  `StepError`. Where one of several steps fails, the other ones are completed first and their results are on disk; then
-  the most severe error is raised, with notes on the other ones.
+  `StepError`. If one of several steps fails, the other ones are completed and their results written to disk; then the
+  most severe error is raised, with notes on the other ones.
 
-A `Session` keeps the workers for the next call. Without one, each call starts workers of its own.
+A `Session` keeps the workers for the next call. Without a session, each call starts its own workers.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Session:
         self._closed = False
 
     def close(self) -> None:
-        """End the workers. The session cannot be used afterwards."""
+        """End the workers; the session cannot be used afterwards."""
         self._closed = True
         self._discard_pool()
 
@@ -96,7 +96,7 @@ class Session:
         with self._lock:
             if self._pool is None:
                 self._pool = WorkerPool(timeout_s=self._timeout_s)
-                # Also where nobody closes the session: when it is collected, or when the interpreter exits.
+                # A session that is never closed ends its workers when it is collected or the interpreter exits.
                 self._end_workers = weakref.finalize(self, self._pool.close)
             return self._pool
 
@@ -354,35 +354,35 @@ def export(
 ) -> tuple[Artifact, ...]:
     """Convert a model to edge formats, like `edgekit export`.
 
-    A reference model that has not been trained is trained first. Where one of several variants fails, the other ones
-    are still written, and the most severe error is raised at the end. To handle each failure by itself, export one
-    variant a call in a `Session`.
+    A reference model that has not been trained is trained first. If one of several variants fails, the other ones are
+    still written, and the most severe error is raised at the end. To handle each failure separately, export one variant
+    per call in a `Session`.
 
     Args:
         model: Name of a model, a model file, a SavedModel folder, or code as `FILE.py:FUNCTION`.
-        target: Targets or variants, such as `tflite` or `tflite:int8`; none stands for every target.
-        precision: Precision, such as `int8`; None for all that a target has.
-        framework: `keras`, `torch` or `both`: whose source model of a reference model.
-        weights: Weights for a model that code builds: a state dict, safetensors or h5 file.
-        inputs: Inputs of the model as `NAME:SHAPE:DTYPE`, where it does not declare them.
+        target: Targets or variants, such as `tflite` or `tflite:int8`; empty for every target.
+        precision: Precision, such as `int8`; None for all precisions of the targets.
+        framework: Framework of a reference model's source: `keras`, `torch` or `both`.
+        weights: Weights of a model that is built by code: a state dict, safetensors or h5 file.
+        inputs: Inputs of the model as `NAME:SHAPE:DTYPE`, if the model does not describe them.
         sample: Real inputs, shape `(N, ...)`: an npz or npy file, or arrays by input name. An array `labels` with the
             classes `(N,)` lets `validate` compute the accuracy.
         calibration: Inputs for the ranges of quantization: like `sample`, or a folder of images, or code as
             `FILE.py:FUNCTION`.
-        calibration_samples: Number of calibration samples; None for 200, or all where there are fewer.
+        calibration_samples: Number of calibration samples; None for 200, or all if there are fewer.
         image_range: Values that the pixels 0 and 255 of calibration images become.
         dims: Sizes of symbolic dimensions, such as `{"batch": 1}`.
         layout: Layout of images in the artifact, `NCHW` or `NHWC`; None keeps the converter's.
         options: Numbers for targets, by name: `{"opset": 18}`.
         recipe: Recipe file of a tuned variant, instead of target and precision.
         route: The only route to take, such as `keras,torch,tflite`.
-        name: Name for a model of your own; None for the name of its file.
+        name: Name of a user's model in the project; None for the name of its file.
         root: The project's folder. Artifacts are written to its folder `build`.
         timeout_s: Seconds that one step may take.
         on_event: Receives the progress events.
 
     Returns:
-        The artifacts. A variant that was not named and that the model cannot reach is left out, with an event.
+        The artifacts. A variant that the model cannot reach is skipped with an event, unless it was named.
 
     Raises:
         InputError: The model is unknown or invalid, or an argument does not apply to it.
@@ -435,20 +435,20 @@ def validate(
     Each result is also written into the folder of its artifact.
 
     Args:
-        models: Artifacts, folders of artifacts, or names of models; none stands for everything in `build`.
+        models: Artifacts, folders of artifacts, or names of models; empty for everything in `build`.
         framework: Only artifacts of `keras` or `torch` sources; None for all.
-        target: Only these targets or variants; none stands for all.
+        target: Only these targets or variants; empty for all.
         precision: Only this precision; None for all.
-        device: Devices on whose emulated cores the artifacts run; none stands for this host.
+        device: Devices on whose emulated cores the artifacts run; empty for this host.
         executor: Executors that run the artifacts on the devices, instead of the emulated core.
         runtime: Runtime that runs the artifacts, instead of each target's default one.
-        stress: Whether to add stress inputs: zeros, extremes, noise, denormals, batches.
+        stress: Whether to run stress inputs as well: zeros, extremes, noise, denormals and batches.
         root: The project's folder.
         timeout_s: Seconds that one step may take.
         on_event: Receives the progress events.
 
     Returns:
-        One result an artifact; `passed` is False where it is not equivalent, and `failures` say why.
+        One result per artifact; `passed` is False if it is not equivalent, and `failures` lists the reasons.
 
     Raises:
         InputError: Nothing matches, or an artifact is damaged.
@@ -490,18 +490,17 @@ def compare(
 
     Args:
         first: The reference: an artifact, its folder, a model file of any format, or code as `FILE.py:FUNCTION`.
-        second: The model that is compared with it, likewise.
+        second: The model that is compared with it, in one of the same forms.
         samples: Real inputs, shape `(N, ...)`: an npz or npy file, an array for a single input, or arrays by name.
-        labels: Classes `(N,)` of the samples, a file or an array: adds the accuracy of both models.
-        pairs: Names of tensors of the first model with those of the second, where the pairing has to be corrected.
+        labels: Classes `(N,)` of the samples, a file or an array; the result then has the accuracy of both models.
+        pairs: Tensor names of the first model with those of the second, to correct the automatic pairing.
         precision: Precision whose tolerances apply; None for the coarser one of the two models.
         root: The folder that code is imported from.
         timeout_s: Seconds that one step may take.
         on_event: Receives the progress events.
 
     Returns:
-        The result; its `verdict` is `equal`, `not equal`, or `no evidence` where the outputs are the same for all
-        samples.
+        The result; its `verdict` is `equal`, `not equal`, or `no evidence` if the outputs are the same for all samples.
 
     Raises:
         InputError: A model or the samples are invalid, or the inputs cannot be paired.
@@ -541,24 +540,24 @@ def bench(
     Each result is also written into the folder of its artifact.
 
     Args:
-        models: Artifacts, folders of artifacts, or names of models; none stands for everything in `build`.
+        models: Artifacts, folders of artifacts, or names of models; empty for everything in `build`.
         framework: Only artifacts of `keras` or `torch` sources; None for all.
-        target: Only these targets or variants; none stands for all.
+        target: Only these targets or variants; empty for all.
         precision: Only this precision; None for all.
-        device: Device profiles, or `all`; none stands for this host as it is.
-        executor: Executors that measure the artifacts too, beside this host.
+        device: Names of device profiles, or `all`; empty for this host without a profile.
+        executor: Executors that measure the artifacts in addition to this host.
         runtime: Runtime that runs the artifacts, instead of each target's default one.
-        emulated: Whether to add the tier `emulated` on the devices' emulated cores.
+        emulated: Whether to measure in the tier `emulated` as well, on the devices' emulated cores.
         threads: Number of threads; None for the profile's, and 1 for this host.
-        min_duration_s: Seconds to measure for at least.
-        min_runs: Inferences to measure at least.
-        per_op: Whether to measure each operator too, in the tiers that can.
+        min_duration_s: Minimum duration of a measurement in seconds.
+        min_runs: Minimum number of measured inferences.
+        per_op: Whether to measure each operator as well, in the tiers that support it.
         timeout_s: Seconds that the measurement of one artifact may take; twice as many under emulation.
         root: The project's folder.
         on_event: Receives the progress events, from several threads.
 
     Returns:
-        One measurement an artifact and device; an artifact that a device does not run is left out, with an event.
+        One measurement per artifact and device. An artifact that a device cannot run is skipped, with an event.
 
     Raises:
         InputError: Nothing matches, a device is unknown, or none of the devices runs any of the artifacts.
@@ -614,19 +613,19 @@ def check(
     without a measurement counts as a failure. Nothing is run or measured.
 
     Args:
-        models: Artifacts, folders of artifacts, or names of models; none stands for everything in `build`.
+        models: Artifacts, folders of artifacts, or names of models; empty for everything in `build`.
         framework: Only artifacts of `keras` or `torch` sources; None for all.
-        target: Only these targets or variants; none stands for all.
+        target: Only these targets or variants; empty for all.
         precision: Only this precision; None for all.
-        device: Only measurements of these devices; none stands for all.
+        device: Only measurements of these devices; empty for all.
         max_size: Largest size of the model files: bytes, or text such as `500 KB`.
-        max_peak_memory: Largest peak memory of loading and one inference, likewise.
+        max_peak_memory: Largest peak memory of loading and one inference, in the same forms.
         max_drift: Largest loss in the unit of the task metric: 0.01 is one point of accuracy.
         max_instructions: Most instructions of one inference on the device's emulated core.
         max_latency_ms: Largest latency in ms by tier, such as `{"host": 5.0}`.
         baseline: Report of an earlier run, written by `edgekit report --format json`.
         max_regression: Allowed relative increase of size, instructions, analytic and emulated latency; None for 0.02.
-        max_host_regression: The same for what is measured on this host; None for 0.2.
+        max_host_regression: Allowed relative increase of figures measured on this host; None for 0.2.
         max_metric_loss: Allowed loss in the unit of the task metric; None for 0.01.
         root: The project's folder.
         on_event: Receives the progress events.
@@ -663,7 +662,7 @@ def check(
 
 
 def load_artifact(path: str | Path) -> Artifact:
-    """Load an artifact that was exported before.
+    """Load an exported artifact.
 
     The model files are not read; `Artifact.verified_path` checks their hashes.
 
@@ -708,7 +707,7 @@ def _name(model: str | Path | Artifact) -> str:
 
 
 def _texts(values: ModelNames) -> tuple[str, ...]:
-    """The values as text; a single one counts as a sequence of one."""
+    """Return the values as text; a single value becomes a tuple of one."""
     return (
         tuple(map(_name, values)) if isinstance(values, Sequence) and not isinstance(values, str) else (_name(values),)
     )
@@ -728,7 +727,7 @@ def _by_name(samples: Array | Mapping[str, Array]) -> Mapping[str, Array]:
 
 
 def _samples_file(context: Context, samples: Samples, name: str) -> Path:
-    """The file of samples; arrays are written to one, since a worker reads them."""
+    """Return the path of the samples; arrays are written to a scratch file, because a worker process reads them."""
     if isinstance(samples, (str, Path)):
         return Path(samples)
     import numpy as np

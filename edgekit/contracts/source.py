@@ -227,7 +227,7 @@ class LoadedModel(ABC):
 
         Args:
             inputs: The permutation to apply to each input before the model, in the signature's order; None for none.
-            outputs: The permutation to apply to each output after the model, likewise.
+            outputs: The permutation to apply to each output after the model, in the same form.
 
         Returns:
             A model of the same framework.

@@ -12,6 +12,7 @@ class Exporter:
     """Exporter of artifacts into a folder of the test session; each artifact is exported once."""
 
     def __init__(self, root: Path) -> None:
+        """Create an exporter that writes into an existing, empty folder."""
         self._root = root
         self._folders: dict[tuple[str, str, str], Path] = {}
 

@@ -9,7 +9,8 @@ A test module of a plug-in holds a class that inherits the suite and names the p
         target = TARGET
 
 The plug-in must be registered (its package installed with its entry points), since the suites reach it as the commands
-do: by name, from worker processes. Fixtures such as `artifact` and `place` can be overridden.
+do: by name, from worker processes. The tests convert and run a small ONNX model. A subclass may override fixtures such
+as `artifact` and `place`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ from edgekit.workers.pool import WorkerPool
 # A plug-in's name is part of paths and command lines.
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
-# The signature and the samples of the model that the suites export: y = x * ones(8, 4).
+# The example model is y = ReLU(x W) with W = ones(8, 4): its outputs differ between samples, as validation requires.
 _SAMPLES = 8
 _INPUT, _OUTPUT = 8, 4
 
@@ -69,7 +70,8 @@ def write_example_model(folder: Path) -> tuple[Path, Path]:
         folder: The folder to write into.
 
     Returns:
-        The model (a product with a matrix of ones, then a ReLU) and an npz file of samples by input name.
+        The path of the model (y = ReLU(x W) with a matrix of ones, (N, 8) to (N, 4)), and the path of an npz file with
+        32 samples by input name.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -91,30 +93,41 @@ def write_example_model(folder: Path) -> tuple[Path, Path]:
 
 
 class _Contract:
-    """What the suites share: worker processes, and an artifact of the example model."""
+    """Base of the suites with worker processes, a project folder and an artifact of the example model."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def pool(cls) -> Iterator[WorkerPool]:
-        """Worker processes for the tests of one class."""
+        """Return worker processes for the tests of one class."""
         with WorkerPool(timeout_s=300) as workers:
             yield workers
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        """The folder of a project with nothing in it."""
+        """Return the folder of an empty project."""
         return tmp_path
 
     @pytest.fixture
     def context(self, root: Path, pool: WorkerPool) -> Iterator[Context]:
-        """The project with its workers."""
+        """Return the context of the project with its workers."""
         context = Context(open_project(root), pool, ignore)
         yield context
         context.close()
 
     @staticmethod
     def export_example(context: Context, variant: Variant) -> Artifact:
-        """Export the example model to a variant."""
+        """Export the example model.
+
+        Args:
+            context: The context of an empty project.
+            variant: The target and precision.
+
+        Returns:
+            The artifact.
+
+        Raises:
+            EdgekitError: The export failed.
+        """
         path, samples = write_example_model(context.project.root)
         (selection,) = resolve(context, (str(path),), None, UserModelOptions(sample=samples))
         targets = routes.parse_selection((str(variant),), None)
@@ -134,20 +147,24 @@ def _assert_close(actual: Any, expected: Any, tolerance: float) -> None:
 
 
 class TargetContract(_Contract):
-    """The suite of a target: set `target`."""
+    """Test suite of a target; a subclass sets `target`.
+
+    Attributes:
+        target: The target under test.
+    """
 
     target: ClassVar[Target]
 
     @pytest.fixture
     def variant(self) -> Variant:
-        """The variant that the tests export: the target's first precision that an ONNX model reaches."""
+        """Return the variant that the tests export: the target's first precision that an ONNX model reaches."""
         precisions = routes.routes_by_precision("onnx", self.target, routes.edges())
         assert precisions, f"no route leads from an ONNX model to {self.target.name}: override the fixture `artifact`"
         return Variant(self.target.name, next(iter(precisions)))
 
     @pytest.fixture
     def artifact(self, context: Context, variant: Variant) -> Artifact:
-        """An artifact of the target."""
+        """Return an artifact of the target."""
         return self.export_example(context, variant)
 
     def test_it_is_registered_under_its_name(self) -> None:
@@ -213,20 +230,37 @@ class TargetContract(_Contract):
 
 
 class RuntimeContract(_Contract):
-    """The suite of a runtime: set `runtime`."""
+    """Test suite of a runtime; a subclass sets `runtime`.
+
+    Attributes:
+        runtime: The runtime under test.
+    """
 
     runtime: ClassVar[Runtime]
 
     @pytest.fixture
     def artifact(self, context: Context) -> Artifact:
-        """An artifact that the runtime runs: of its first target, at the first precision that ONNX models reach."""
+        """Return an artifact of the runtime's first target, at the first precision that an ONNX model reaches."""
         target = TARGETS.load(self.runtime.targets[0])
         precisions = routes.routes_by_precision("onnx", target, routes.edges())
         assert precisions, f"no route leads from an ONNX model to {target.name}: override the fixture `artifact`"
         return self.export_example(context, Variant(target.name, next(iter(precisions))))
 
     def infer(self, context: Context, artifact: Artifact, inputs: Mapping[str, Array], path: Path | None = None) -> Any:
-        """Run samples in a worker."""
+        """Run samples in a worker.
+
+        Args:
+            context: The context of the project.
+            artifact: The artifact.
+            inputs: Real values of shape (N, ...) by input name.
+            path: Another file to run in place of the artifact's.
+
+        Returns:
+            Real values of shape (N, ...) by output name.
+
+        Raises:
+            EdgekitError: The file cannot be opened, or the inputs do not fit.
+        """
         request = RunRequest(
             self.runtime.name, str(path or artifact.path.resolve()), artifact.manifest.signature, inputs
         )
@@ -255,11 +289,11 @@ class RuntimeContract(_Contract):
 
     def test_each_sample_is_computed_by_itself(self, context: Context, artifact: Artifact) -> None:
         inputs = {name: array[:3] for name, array in artifact.golden().inputs.items()}
-        together = self.infer(context, artifact, inputs)
+        batched = self.infer(context, artifact, inputs)
         for index in range(3):
-            alone = self.infer(context, artifact, {name: array[index : index + 1] for name, array in inputs.items()})
-            for name, array in alone.items():
-                _assert_close(array[0], together[name][index], 1e-5)
+            single = self.infer(context, artifact, {name: array[index : index + 1] for name, array in inputs.items()})
+            for name, array in single.items():
+                _assert_close(array[0], batched[name][index], 1e-5)
 
     def test_inputs_of_another_name_are_refused(self, context: Context, artifact: Artifact) -> None:
         inputs = {f"no_{name}": array for name, array in artifact.golden().inputs.items()}
@@ -288,33 +322,37 @@ class RuntimeContract(_Contract):
 
 
 class ExecutorContract(_Contract):
-    """The suite of an executor: set `executor`, and override `place` where it needs a device."""
+    """Test suite of an executor; a subclass sets `executor`, and overrides `place` if it needs a device.
+
+    Attributes:
+        executor: The executor under test.
+    """
 
     executor: ClassVar[Executor]
 
     @pytest.fixture
     def place(self) -> Place:
-        """Where the executor runs the model."""
+        """Return the device that the executor runs the model on."""
         return Place(HOST)
 
     @pytest.fixture
     def artifact(self, context: Context) -> Artifact:
-        """What it runs: a float32 ONNX model."""
+        """Return a float32 ONNX model as an artifact."""
         return self.export_example(context, Variant("onnx", "float32"))
 
     @pytest.fixture
     def model(self, artifact: Artifact) -> ModelFiles:
-        """The artifact's files."""
+        """Return the files of the artifact."""
         return ModelFiles.of(artifact)
 
     @pytest.fixture
     def session(self, context: Context) -> ExecutionSession:
-        """What the executor runs with."""
+        """Return the environment of the executor's calls."""
         return ExecutionSession("execute", context.pool)
 
     @pytest.fixture
     def request_to_bench(self) -> BenchRequest:
-        """A bench that takes little time."""
+        """Return the parameters of a short measurement."""
         return BenchRequest(min_duration_s=0.0, min_runs=2, warm_up_max_s=0.1, timeout_s=300.0)
 
     def test_it_is_registered_under_its_name(self) -> None:
@@ -357,13 +395,17 @@ class ExecutorContract(_Contract):
 
 
 class ReportContract:
-    """The suite of a report format: set `report_format`."""
+    """Test suite of a report format; a subclass sets `report_format`.
+
+    Attributes:
+        report_format: The format under test.
+    """
 
     report_format: ClassVar[ReportFormat]
 
     @pytest.fixture
     def report(self) -> Report:
-        """The report to render; override it with one that has rows."""
+        """Return the report to render; override it with one that has rows."""
         return Report("0.0.0", "a host", (), (), {})
 
     def test_it_is_registered_under_its_name(self) -> None:

@@ -33,9 +33,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Skip tests marked `edgekit_slow` with `--edgekit-skip-slow`."""
     if config.getoption("--edgekit-skip-slow"):
         skip = pytest.mark.skip(reason="--edgekit-skip-slow")
-        for item in items:
-            if "edgekit_slow" in item.keywords:
-                item.add_marker(skip)
+        for test in items:
+            if "edgekit_slow" in test.keywords:
+                test.add_marker(skip)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -46,7 +46,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 class Figures:
-    """The accepted figures in edgekit-figures.json next to the test file."""
+    """The accepted figures in edgekit-figures.json next to the test file.
+
+    Attributes:
+        path: Path of the JSON file.
+        update: Whether `check` accepts and writes figures in place of comparing them.
+    """
 
     def __init__(self, path: Path, update: bool) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""The plug-ins keep the contracts of edgekit: each suite is inherited, and told which plug-in it is about."""
+"""Tests that the plug-ins keep edgekit's contracts: each class inherits a suite and names the plug-in under test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgekit.testing.contract import ExecutorContract, RuntimeContract, TargetCo
 class TestExternalOnnx(TargetContract):
     target = TARGET
 
-    def test_the_weights_stand_beside_the_graph(self, artifact):
+    def test_the_weights_are_stored_beside_the_graph(self, artifact):
         assert [file.path for file in artifact.manifest.files] == ["model.onnxe", "model.weights"]
         (artifact.folder / "model.weights").write_bytes(b"")
         with pytest.raises(Exception, match=r"model\.weights: the file has 0 bytes where manifest\.json says"):
