@@ -174,7 +174,7 @@ def test_a_verdict_that_fails_is_a_value(session: api.Session, exported) -> None
     assert verdict.origin == "the arguments of check"
     assert "exceeds the limit 100 B, set in the arguments of check" in verdict.sentence
     unmeasured = package.check(exported[1], max_latency_ms={"host": 5.0}, root=session.root)
-    assert [item.detail for item in unmeasured.failed] == ["nothing was measured; run: edgekit bench"]
+    assert [item.detail for item in unmeasured.failed] == ["not measured; run: edgekit bench"]
 
 
 def test_a_comparison_takes_arrays_and_artifacts(session: api.Session, exported) -> None:
@@ -203,9 +203,9 @@ def test_models_of_different_functions_are_not_equal_and_nothing_raises(session:
     [
         ("export", {"model": "missing.onnx"}, "missing.onnx: no such file or folder"),
         ("export", {"model": "linear", "target": "tfilte"}, "unknown target 'tfilte'; known: "),
-        ("export", {"model": "linear", "layout": "CHWN"}, r"layout: must be NCHW or NHWC \(got 'CHWN'\)"),
+        ("export", {"model": "linear", "layout": "CHWN"}, r"layout must be NCHW or NHWC \(got 'CHWN'\)"),
         ("export", {"model": "linear", "dims": {"batch": 0}}, r"dims: batch: must be a positive int \(got 0\)"),
-        ("export", {"model": "linear", "calibration_samples": 0}, "calibration_samples: must be at least 1"),
+        ("export", {"model": "linear", "calibration_samples": 0}, "calibration_samples must be at least 1"),
         ("validate", {"models": "linaer"}, "unknown model or artifact folder 'linaer'"),
         ("validate", {"timeout_s": 0}, "timeout_s: must be a positive number"),
         ("bench", {"device": "toaster"}, "unknown device 'toaster'; known: "),

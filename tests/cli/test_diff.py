@@ -94,7 +94,8 @@ def test_a_result_for_another_file_is_not_reported(copied_project: Path):
     shown = call("report", "--format", "json", "--root", copied_project).data["artifacts"]
     assert [item["layers"] is None for item in shown] == [True, False]
     data = json.loads((folder / "onnx-float32/manifest.json").read_text())
-    (folder / "onnx-float32/manifest.json").write_text(json.dumps({**data, "sha256": "0" * 64}))
+    files = [{**data["files"][0], "sha256": "0" * 64}]
+    (folder / "onnx-float32/manifest.json").write_text(json.dumps({**data, "sha256": "0" * 64, "files": files}))
     shown = call("report", "--format", "json", "--root", copied_project).data["artifacts"]
     assert [item["layers"] for item in shown] == [None, None]
     assert (

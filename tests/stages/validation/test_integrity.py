@@ -73,7 +73,9 @@ def test_damage_is_found(build, damage, path, state):
 
 
 def test_a_manifest_with_another_hash_matches_neither_the_file_nor_its_results(build):
-    edit(build / ARTIFACT / "manifest.json", sha256="0" * 64)
+    path = build / ARTIFACT / "manifest.json"
+    (file,) = json.loads(path.read_text())["files"]
+    edit(path, sha256="0" * 64, files=[{**file, "sha256": "0" * 64}])
     assert findings(build) == [(f"{ARTIFACT}/model.onnx", CHANGED), (f"{ARTIFACT}/validation.json", OUTDATED)]
 
 
