@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from edgekit.core.numerics.tensor_pairing import TensorPair, check_forced, pair_
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
-from edgekit.core.values.precisions import parse_precision, precision_names
+from edgekit.core.values.precisions import find_precision, parse_precision, precision_names
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.core.values.tolerances import Tolerances
 from edgekit.sources._given_samples import fitted, read_arrays
@@ -356,14 +357,24 @@ def precision_of(context: Context, model: ModelRef) -> str:
 
 
 def coarser_precision(context: Context, models: Sequence[ModelRef]) -> str:
-    """Return the precision of models that is last in the table of precisions; see `precision_of`.
+    """Return the coarsest precision of models; see `precision_of`.
 
     Args:
         context: The project and the workers.
         models: The models.
+
+    Returns:
+        The precision that tolerates the lowest SQNR; of several, the last one in the table of precisions.
     """
-    precisions = [precision_of(context, model) for model in models]
-    return next((name for name in reversed(precision_names()) if name in precisions), "float32")
+    present = {precision_of(context, model) for model in models}
+    names = [name for name in reversed(precision_names()) if name in present]
+    return min(names, key=_tolerated_sqnr_db, default="float32")
+
+
+def _tolerated_sqnr_db(precision: str) -> float:
+    # Floating-point precisions are limited by their largest error; any limit on the SQNR is coarser.
+    limit = find_precision(precision).tolerances.min_sqnr_db
+    return math.inf if limit is None else limit
 
 
 def compare(
