@@ -148,7 +148,7 @@ def test_layers_are_ranked_by_the_gain_of_keeping_them_in_float(project: Path):
             "expected one artifact or two models",
         ),
         (("torch/missing",), "missing"),
-        (("torch/source",), "no artifact"),
+        (("torch/source",), "not an artifact"),
         (("torch/torchscript-int8", "--sensitivity"), "keeps single layers in float at no precision"),
     ],
 )

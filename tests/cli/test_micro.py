@@ -62,7 +62,7 @@ def test_int8_models_have_the_latency_that_published_timings_allow(project: Path
     assert "uncalibrated" in call(*arguments, "stm32h7a3-nucleo").out
     measured = call("bench", *arguments[1:], "stm32l4r5-nucleo", "--json").data["measurements"][0]
     assert measured["latency_ms"]["analytic"] == latency["latency_ms"]
-    assert any("fitted with 4 MLPerf Tiny v1.0 timings of NUCLEO-L4R5ZI" in note for note in measured["notes"])
+    assert any("fitted to 4 MLPerf Tiny v1.0 timings of NUCLEO-L4R5ZI" in note for note in measured["notes"])
 
 
 def test_float_activations_with_int8_weights_are_refused_in_a_sentence(fits):

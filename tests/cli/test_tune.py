@@ -138,8 +138,16 @@ def test_bad_options_are_refused_in_a_sentence(root, arguments, sentence):
             (),
             "onnx does not support int16_layers in a recipe; keep these layers in float_layers",
         ),
-        ({"target": "tflite", "precision": "int8"}, ("--target", "onnx"), "--recipe says target, precision"),
-        ({"target": "tflite", "precision": "int8", "calibration_samples": 9999}, (), "9999 calibration samples were"),
+        (
+            {"target": "tflite", "precision": "int8"},
+            ("--target", "onnx"),
+            "--recipe already sets the target",
+        ),
+        (
+            {"target": "tflite", "precision": "int8", "calibration_samples": 9999},
+            (),
+            "9999 calibration samples requested, but",
+        ),
     ],
 )
 def test_bad_recipes_are_refused_in_a_sentence(root, tmp_path, recipe, arguments, sentence):
