@@ -95,11 +95,11 @@ def break_it(folder: Path, trouble: str) -> None:
 @pytest.mark.parametrize(
     ("trouble", "sentence"),
     [
-        ("truncated", "train-images-idx3-ubyte: this idx file is truncated: its header says (500, 28, 28)"),
+        ("truncated", "train-images-idx3-ubyte: this idx file does not match its header: shape (500, 28, 28)"),
         ("no idx", "train-images-idx3-ubyte: this is not an idx file of unsigned bytes"),
         ("damaged gzip", "train-images-idx3-ubyte: this gzip file is truncated or damaged"),
-        ("a folder", "there is no train-images-idx3-ubyte"),
-        ("missing", "there is no train-images-idx3-ubyte (nor train-images-idx3-ubyte.gz) in this folder"),
+        ("a folder", "this folder contains neither train-images-idx3-ubyte"),
+        ("missing", "this folder contains neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz"),
     ],
 )
 def test_data_that_cannot_be_read_is_exit_2_and_one_sentence(
