@@ -31,6 +31,9 @@ class ExternalOnnx(Target):
 
         model = onnx.ModelProto()
         model.CopyFrom(source.model)  # saving moves the weights out of the model that it is given
+        # Only raw data is stored externally; values in typed fields are converted.
+        for tensor in model.graph.initializer:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
         onnx.save_model(
             model,
             str(job.folder / self.file_name),
