@@ -206,15 +206,9 @@ _OTHER_EXTRAS = {
 def python_api() -> str:
     """Directives for mkdocstrings: one for each function of `edgekit.api`.
 
-    Without the module there is a note in its place. With it, each of API_FUNCTIONS has to be there.
+    Each of API_FUNCTIONS has to be there.
     """
-    path = PACKAGE / "api.py"
-    if not path.is_file():
-        return (
-            "!!! note\n\n    This edgekit has no module `edgekit.api` yet. Call the command line with `--json`, or use"
-            " [`edgekit.testing`](testing.md)."
-        )
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse((PACKAGE / "api.py").read_text(encoding="utf-8"))
     public = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     missing = [name for name in API_FUNCTIONS if name not in public and not _imports(tree, name)]
     if missing:
