@@ -18,7 +18,7 @@ from edgekit.core.records.source import load_source
 from edgekit.core.records.validation import load_validation
 from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import Variant
-from edgekit.devices.infer_job import InferRequest, infer
+from edgekit.devices.infer_job import RunRequest, run_model
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import routes
@@ -164,8 +164,8 @@ class TestRuntime:
 
     def infer(self, context: Context, artifact: Artifact, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         runtime = artifact.manifest.runtime
-        request = InferRequest(runtime, str(artifact.path), artifact.manifest.signature, inputs)
-        return context.pool.call(infer, request, step="infer", environment=runtime_environment(runtime))
+        request = RunRequest(runtime, str(artifact.path), artifact.manifest.signature, inputs)
+        return context.pool.call(run_model, request, step="infer", environment=runtime_environment(runtime))
 
     def test_every_sample_is_computed_by_itself(self, context: Context, runtime: str) -> None:
         """The answer for a sample does not depend on its neighbours, nor on how many there are."""
