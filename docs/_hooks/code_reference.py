@@ -27,6 +27,8 @@ _VARIABLES = {
     "EDGEKIT_CACHE": "Folder of what `edgekit devices setup` fetches and builds. Default: `$XDG_CACHE_HOME/edgekit`.",
     "XDG_CACHE_HOME": "Base of the cache folder where `EDGEKIT_CACHE` is not set. Default: `~/.cache`; a relative"
     " path is ignored.",
+    "EDGEKIT_CONFINEMENT": "Confinement of the workers that open models: `auto` (the default: where the kernel has"
+    " Landlock and seccomp), `required` (exit code 3 where it has not), or `off`. `edgekit doctor` reports it.",
     "OMP_NUM_THREADS": "Threads of OpenMP in workers. Default: 1 in workers that convert and validate, all cores in"
     " those that train. Two workers with two threads each on two cores wait for one another at every barrier.",
 }

@@ -25,9 +25,10 @@ def command(session: CommandSession) -> int:
     from edgekit.devices import host_machine
     from edgekit.devices.emulation import tools
     from edgekit.reports.console import table
-    from edgekit.stages.doctor import diagnose
+    from edgekit.stages.doctor import confinement_problem, diagnose
 
     diagnosis = diagnose()
+    unconfined = confinement_problem()
     packages = [
         {
             "package": requirement.distribution,
@@ -55,6 +56,8 @@ def command(session: CommandSession) -> int:
             requirement.extra: requirement.purpose for requirement in diagnosis.missing if requirement.extra
         },
         "broken_plugins": list(diagnosis.broken_plugins),
+        "workers_confined": unconfined is None,
+        "workers_not_confined_because": unconfined,
     }
     rows = [
         (requirement.distribution, str(package["version"] or "missing"), _origin(requirement.extra))
@@ -74,6 +77,9 @@ def command(session: CommandSession) -> int:
                 f"edgekit {__version__}, Python {data['python']}, {data['host']}\n",
                 table(("package", "version", "comes with"), rows, left=3, color=session.color),
                 *(advice or ["nothing is missing\n"]),
+                "workers that open models are confined: no writing elsewhere, no network, no programs\n"
+                if unconfined is None
+                else f"workers that open models are not confined: {unconfined}\n",
             ]
         ),
     )

@@ -21,6 +21,8 @@ class Bridge(ABC):
         target: The kind of the loaded model.
         requires: The packages that the worker needs.
         variables: The environment variables that the worker is started with.
+        confined: Whether the kernel may confine its workers: they write into their own folders only, use no network and
+            start no programs. A plug-in that cannot work so sets False, and documents why.
         withheld: The variants, such as `torchscript:int8`, that the target kind reaches but a bridged model does not,
             each with a sentence that gives the reason.
     """
@@ -29,6 +31,7 @@ class Bridge(ABC):
     target: ClassVar[str]
     requires: ClassVar[tuple[Requirement, ...]]
     variables: ClassVar[Mapping[str, str]]
+    confined: ClassVar[bool] = True
     withheld: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod

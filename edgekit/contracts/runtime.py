@@ -139,6 +139,8 @@ class Runtime(ABC):
         targets: The targets whose files the runtime executes.
         requires: The packages that it needs.
         variables: The environment variables that its process is started with.
+        confined: Whether the kernel may confine its workers: they write into their own folders only, use no network and
+            start no programs. A plug-in that cannot work so sets False, and documents why.
         code_size_requires: The packages that `code_size` needs.
     """
 
@@ -147,6 +149,7 @@ class Runtime(ABC):
     targets: ClassVar[tuple[str, ...]]
     requires: ClassVar[tuple[Requirement, ...]]
     variables: ClassVar[Mapping[str, str]] = {}
+    confined: ClassVar[bool] = True
     code_size_requires: ClassVar[tuple[Requirement, ...]] = ()
 
     def open(self, path: Path, *, threads: int, signature: Signature | None = None) -> Session:

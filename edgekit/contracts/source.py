@@ -260,6 +260,8 @@ class SourceKind(ABC):
         name: The name of the kind; it equals the name of the plug-in's file.
         requires: The packages that the worker needs.
         variables: The environment variables that the worker is started with.
+        confined: Whether the kernel may confine its workers: they write into their own folders only, use no network and
+            start no programs. A plug-in that cannot work so sets False, and documents why.
         layout: The position of the channels, `last` or `first`.
         suffixes: The file suffixes of the kind; empty if its models are folders.
         exposes_intermediates: Whether the results of single layers can be read, by the kind itself or by a runtime
@@ -269,6 +271,7 @@ class SourceKind(ABC):
     name: ClassVar[str]
     requires: ClassVar[tuple[Requirement, ...]]
     variables: ClassVar[Mapping[str, str]]
+    confined: ClassVar[bool] = True
     layout: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
     exposes_intermediates: ClassVar[bool] = True

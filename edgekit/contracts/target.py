@@ -113,6 +113,8 @@ class Target(ABC):
         describe_tells_precision: Whether `describe` reads the types of the weights; a delegate may hide them.
         selective: The precisions at which single layers can be kept in float.
         calibrations: The supported ways to take ranges at these precisions, the default first.
+        confined: Whether the kernel may confine the workers of its conversions: they write into their own folders only,
+            use no network and start no programs. A plug-in that cannot work so sets False, and documents why.
         transposes: Names in `describe` of operators that only change the order of dimensions.
     """
 
@@ -130,6 +132,7 @@ class Target(ABC):
     describe_tells_precision: ClassVar[bool] = True
     selective: ClassVar[frozenset[str]] = frozenset()
     calibrations: ClassVar[tuple[Calibration, ...]] = ()
+    confined: ClassVar[bool] = True
     transposes: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -141,6 +144,14 @@ class Target(ABC):
     def file_name(self) -> str:
         """The name of the model file inside an artifact."""
         return f"model{self.suffixes[0]}"
+
+    def programs(self) -> tuple[str, ...]:
+        """Return the programs that a confined conversion may start, as absolute paths.
+
+        Returns:
+            By default none.
+        """
+        return ()
 
     def convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         """Write the model file into the folder of the request.

@@ -5,6 +5,7 @@ EdgekitError
 ├── MissingDependency       3   a package or a tool is not installed
 └── StepError               4   a step could not be completed
     ├── StepFailed              the step raised: a converter or a runtime rejected the model
+    │   └── StepDenied          the model, or what opened it, tried what a confined worker may not do
     ├── StepCrashed             the worker process died: a signal, or an exit without a result
     ├── StepOutOfMemory         the step exceeded the machine's memory or its own memory limit
     ├── StepTimedOut            the step exceeded its time limit
@@ -79,6 +80,10 @@ class StepFailed(StepError):
     """A step that raised an exception: the converter or the runtime rejected the model."""
 
 
+class StepDenied(StepFailed):
+    """A step whose confined worker tried to write outside its folders, to use the network or to start a program."""
+
+
 class StepCrashed(StepError):
     """A step whose process died without a result.
 
@@ -143,7 +148,7 @@ def from_dict(data: dict[str, Any]) -> EdgekitError:
             return cls(message)
     if data.get("type") == StepCrashed.__name__:
         return StepCrashed(message, **fields, signal=str(data.get("signal", "")))
-    for step_cls in (StepOutOfMemory, StepTimedOut, DiskFull, StepFailed):
+    for step_cls in (StepOutOfMemory, StepTimedOut, DiskFull, StepDenied, StepFailed):
         if data.get("type") == step_cls.__name__:
             return step_cls(message, **fields)
     return StepFailed(message)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,7 @@ import edgekit.contracts.target  # noqa: F401
 from edgekit.config.model import ModelSpec, load_model_spec
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.contracts.source import SOURCES
+from edgekit.core.environment.atomic_files import move_files
 from edgekit.core.environment.project import Project, portable_path
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
 from edgekit.core.events import Failed, Finished, Listener, Overview, Started
@@ -53,8 +55,28 @@ class Context:
     def scratch(self) -> Path:
         """Return a temporary folder that `close` removes."""
         if not self._scratch:
-            self._scratch.append(tempfile.TemporaryDirectory(prefix="edgekit-"))
+            # Below the pool's folder, because confined workers may write only there.
+            self._scratch.append(tempfile.TemporaryDirectory(prefix="run-", dir=self.pool.folder))
         return Path(self._scratch[0].name)
+
+    @contextmanager
+    def worker_output(self, folder: Path) -> Iterator[Path]:
+        """Create a folder that a confined worker may write into, and move its files when the block ends.
+
+        Args:
+            folder: Where the files go when the block ends without an error.
+
+        Yields:
+            The folder for the worker.
+
+        Raises:
+            StepFailed: The worker left a link, or anything else than files and folders.
+            InputError: The files cannot be written.
+            DiskFull: There is no space left.
+        """
+        with tempfile.TemporaryDirectory(prefix="output-", dir=self.scratch()) as output:
+            yield Path(output)
+            move_files(Path(output), folder)
 
     def attempt(self, step: str, work: Callable[[], T], detail: Callable[[T], str]) -> T | None:
         """Run one step of several; an error is reported and recorded, so that the other steps can continue.
@@ -144,20 +166,33 @@ class Context:
         return max((error.exit_code for error in self.failures), default=0)
 
 
-def source_environment(kind: str) -> Environment:
-    """Return the environment of a source kind's worker."""
-    return Environment.of(SOURCES.load(kind).variables)
+def source_environment(kind: str, code: str | None = None) -> Environment:
+    """Return the environment of a source kind's worker.
+
+    Args:
+        kind: The source kind.
+        code: The code of the user that the worker runs, with the user's rights; None if it opens only files.
+
+    Returns:
+        A confined environment, unless code is named or the source kind cannot be confined.
+    """
+    plugin = SOURCES.load(kind)
+    environment = Environment.of(plugin.variables)
+    return environment if plugin.confined and code is None else environment.unconfined()
 
 
 def training_environment(kind: str) -> Environment:
     """Return the environment in which a framework trains: it uses every core unless OMP_NUM_THREADS is set."""
     threads = os.environ.get("OMP_NUM_THREADS", str(len(host_machine.available_cpus())))
-    return Environment.of({"OMP_NUM_THREADS": threads, **SOURCES.load(kind).variables})
+    variables = {"OMP_NUM_THREADS": threads, **SOURCES.load(kind).variables}
+    return Environment.of(variables).unconfined()  # the model's code is the user's
 
 
 def runtime_environment(name: str) -> Environment:
     """Return the environment of a runtime's worker."""
-    return Environment.of(RUNTIMES.load(name).variables)
+    plugin = RUNTIMES.load(name)
+    environment = Environment.of(plugin.variables)
+    return environment if plugin.confined else environment.unconfined()
 
 
 def relative(path: Path, project: Project) -> str:

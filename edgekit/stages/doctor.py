@@ -1,10 +1,12 @@
-"""The doctor stage: which optional packages are installed, and what each missing package would add."""
+"""The doctor stage: which optional packages are installed, and whether workers can be confined."""
 
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.bridge import BRIDGES
@@ -16,7 +18,11 @@ from edgekit.contracts.target import TARGETS
 from edgekit.contracts.trainer import TRAINERS
 from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.requirements import Requirement
-from edgekit.core.errors import InputError
+from edgekit.core.errors import EdgekitError, InputError
+from edgekit.workers import confinement
+from edgekit.workers.confinement_job import ProbeRequest, try_denied_actions
+from edgekit.workers.environment import Environment
+from edgekit.workers.pool import WorkerPool
 
 KINDS: tuple[PluginKind[Any], ...] = (SOURCES, TARGETS, RUNTIMES, EXECUTORS, BRIDGES, TRAINERS, REPORTS)
 
@@ -79,6 +85,28 @@ def diagnose() -> Diagnosis:
     # numpy is a dependency of edgekit itself: it is always installed.
     optional = tuple(requirement for requirement in declared.values() if requirement.module != "numpy")
     return Diagnosis(optional, tuple(broken))
+
+
+def confinement_problem() -> str | None:
+    """Start a confined worker and let it try what it may not do.
+
+    Returns:
+        Why workers are not confined here, or None if they are.
+
+    Raises:
+        InputError: The variable EDGEKIT_CONFINEMENT has an unknown value.
+    """
+    if confinement.mode() == "off":
+        return f"{confinement.VARIABLE} is off"
+    if confinement.unavailable_reason() is not None:
+        return confinement.unavailable_reason()
+    with tempfile.TemporaryDirectory(prefix="edgekit-doctor-") as folder, WorkerPool(timeout_s=60) as pool:
+        request = ProbeRequest(str(Path(folder, "file")))
+        try:
+            allowed = pool.call(try_denied_actions, request, step="probe", environment=Environment())
+        except EdgekitError as error:
+            return f"a confined worker failed ({error})"
+    return f"a confined worker could still {', '.join(allowed)}" if allowed else None
 
 
 def _class_requirements(plugin: object) -> Iterator[Requirement]:

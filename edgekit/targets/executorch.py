@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -31,6 +32,14 @@ class ExecuTorch(Target):
     requires = {"torch": (TORCH, EXECUTORCH, TORCHAO)}
     reads_with = (EXECUTORCH,)
     describe_tells_precision = False  # the weights are inside the XNNPACK delegate's own format
+
+    def programs(self) -> tuple[str, ...]:
+        # ExecuTorch 1.5 writes its programs with the FlatBuffers compiler that its wheel contains.
+        if not EXECUTORCH.installed():
+            return ()
+        spec = importlib.util.find_spec("executorch.data.bin")
+        folders = () if spec is None else spec.submodule_search_locations or ()
+        return tuple(str(path) for folder in folders if (path := Path(folder, "flatc")).is_file())
 
     def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         import torch

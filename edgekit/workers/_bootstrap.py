@@ -1,6 +1,7 @@
-"""The first code of a child process: set the limits, watch the parent, then run a module.
+"""The first code of a child process: confine it, watch the parent, set the limits, then run a module.
 
-`python -m edgekit.workers._bootstrap LIVENESS_FD LIMITS_JSON MODULE [ARGUMENT ...]`. Imports only the standard library.
+`python -m edgekit.workers._bootstrap LIVENESS_FD LIMITS_JSON MODULE [ARGUMENT ...]`. Imports only the
+standard library and `edgekit.workers.confinement`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import runpy
 import signal
 import sys
 import threading
+from collections.abc import Mapping, Sequence
+
+from edgekit.workers import confinement
 
 
 def die_with_parent(liveness_fd: int) -> None:
@@ -30,13 +34,31 @@ def die_with_parent(liveness_fd: int) -> None:
     os._exit(1)
 
 
-def apply_limits(cpus: list[int] | None, memory_limit_bytes: int | None) -> None:
-    """Pin this process to cores and bound its memory.
+def start(
+    liveness_fd: int,
+    *,
+    cpus: Sequence[int] | None,
+    memory_limit_bytes: int | None,
+    confine: Mapping[str, Sequence[str]] | None,
+) -> None:
+    """Confine this process, tie it to its parent, pin it to cores and bound its memory.
 
     Args:
+        liveness_fd: The read end of a pipe whose write end only the parent holds.
         cpus: The core numbers, or None for all cores.
         memory_limit_bytes: The bound on private writable memory (RLIMIT_DATA) in bytes, or None for no bound.
+        confine: The fields of a `Confinement`, or None for no confinement.
     """
+    # First, while there is one thread: a confinement holds for this thread and for those that it starts.
+    if confine is not None:
+        confinement.confine(confinement.Confinement(tuple(confine["writable"]), tuple(confine["programs"])))
+    # Before the limits, so that no child outlives a parent that is killed during the import below.
+    threading.Thread(target=die_with_parent, args=(liveness_fd,), daemon=True).start()
+    _apply_limits(cpus, memory_limit_bytes)
+
+
+def _apply_limits(cpus: Sequence[int] | None, memory_limit_bytes: int | None) -> None:
+    """Pin this process to cores and bound its memory."""
     if cpus and hasattr(os, "sched_setaffinity"):
         # A container may forbid pinning. A measurement without it is still valid, and records the cores it ran on.
         with contextlib.suppress(OSError):
@@ -51,11 +73,9 @@ def apply_limits(cpus: list[int] | None, memory_limit_bytes: int | None) -> None
 
 
 def main() -> None:
-    """Apply the limits of the command line and run its module with the remaining arguments."""
+    """Set up this process as the command line says, and run its module with the remaining arguments."""
     liveness_fd, limits, module = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
-    # The watcher starts first, so that no child outlives a parent that is killed during the imports below.
-    threading.Thread(target=die_with_parent, args=(liveness_fd,), daemon=True).start()
-    apply_limits(**limits)
+    start(liveness_fd, **limits)
     sys.argv = [module, *sys.argv[4:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -22,7 +22,6 @@ import socket
 import struct
 import sys
 import tempfile
-import threading
 import traceback
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -106,8 +105,7 @@ def _run_fork(module: Any, request: dict[str, Any], fds: list[int]) -> NoReturn:
         # tempfile caches its folder at first use, which may have been during preload().
         os.environ["TMPDIR"] = tempfile.tempdir = request["scratch"]
         # A fork has only the thread that called fork(): the watcher has to be started again.
-        threading.Thread(target=_bootstrap.die_with_parent, args=(liveness_fd,), daemon=True).start()
-        _bootstrap.apply_limits(**request["limits"])
+        _bootstrap.start(liveness_fd, **request["limits"])
         word_fds = iter(fds[_RESERVED_FDS:])
         sys.argv = [module.__name__, *(str(next(word_fds)) if word is None else word for word in request["words"])]
         module.main()

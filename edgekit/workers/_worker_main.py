@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sys
 import traceback
 from multiprocessing.connection import Connection
+from pathlib import Path
 
-from edgekit.core.errors import DiskFull, EdgekitError, MissingDependency, StepError, StepFailed, StepOutOfMemory
+from edgekit.core.errors import (
+    DiskFull,
+    EdgekitError,
+    MissingDependency,
+    StepDenied,
+    StepError,
+    StepFailed,
+    StepOutOfMemory,
+)
+from edgekit.workers import confinement
 from edgekit.workers.job import find_job
 
 # An error is printed as one line; stderr keeps the full text.
@@ -31,6 +42,12 @@ def map_error(error: BaseException, step: str) -> EdgekitError:
     Returns:
         The error that the caller of the worker raises.
     """
+    denied = _denied_access(error)
+    if denied is not None:
+        message = (
+            f"{step}: {denied}; a worker that opens models may not write elsewhere, use the network or run programs"
+        )
+        return StepDenied(message, step=step)
     if isinstance(error, EdgekitError):
         if isinstance(error, StepError) and not error.step:
             error.step = step
@@ -45,6 +62,26 @@ def map_error(error: BaseException, step: str) -> EdgekitError:
         package = error.name.partition(".")[0]
         return MissingDependency(f"{step} needs the Python package {package}; install it with: pip install {package}")
     return StepFailed(f"{step}: {type(error).__name__}: {_first_line(error)}", step=step)
+
+
+def _denied_access(error: BaseException) -> str | None:
+    """Return what the confinement denied, if the error or its cause says so."""
+    if confinement.active() is None:
+        return None
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            # os.access() asks for file permissions only: a file that they protect was not denied by the confinement.
+            unreadable = (
+                cause.filename is not None and Path(cause.filename).exists() and not os.access(cause.filename, os.R_OK)
+            )
+            if cause.errno == errno.EACCES and not unreadable:
+                return f"the access was denied ({_first_line(cause)})"
+        # Native libraries put the text of EACCES into their own exceptions.
+        elif "Permission denied" in str(cause):
+            return f"the access was denied ({_first_line(cause)})"
+        cause = cause.__cause__
+    return None
 
 
 def _answer(connection: Connection, step: str, job: str, request: object) -> None:

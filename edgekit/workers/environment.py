@@ -1,11 +1,14 @@
-"""The environment of a worker process: variables, cores and memory limit."""
+"""The environment of a worker process: variables, cores, memory limit and confinement."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
+
+from edgekit.core.errors import MissingDependency
+from edgekit.workers import confinement
 
 # ONNX Runtime's telemetry would report the use of a user's model, and its thread would disturb measurements.
 TELEMETRY_OFF = {"ORT_DISABLE_TELEMETRY": "1"}
@@ -20,21 +23,41 @@ class Environment:
         cpus: The core numbers that the process is pinned to, or None for all cores.
         memory_limit_bytes: The bound on private writable memory, or None. It is set as RLIMIT_DATA: unlike RLIMIT_AS
             this does not count mapped libraries and reservations of address space.
+        confined: Whether the kernel confines the process: it writes into its own folders only, and has no network.
+        writable: The folders that a confined process may write into besides its own, absolute.
+        programs: The files that a confined process may execute, absolute; they are confined in the same way.
     """
 
     variables: tuple[tuple[str, str], ...] = ()
     cpus: tuple[int, ...] | None = None
     memory_limit_bytes: int | None = None
+    confined: bool = True
+    writable: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, variables: Mapping[str, str]) -> Environment:
-        """Create an environment with these variables and no limits."""
+        """Create an environment with these variables and no limits; its processes are confined."""
         return cls(tuple(sorted(variables.items())))
 
-    @property
-    def limits(self) -> dict[str, Any]:
-        """The arguments of `_bootstrap.apply_limits`, as JSON values."""
-        return {"cpus": self.cpus, "memory_limit_bytes": self.memory_limit_bytes}
+    def unconfined(self) -> Environment:
+        """Return the same environment for code that the user named: it runs with the user's rights."""
+        return replace(self, confined=False)
+
+    def limits(self, own_folders: Iterable[str] = ()) -> dict[str, Any]:
+        """Return the arguments of `_bootstrap.start`, as JSON values.
+
+        Args:
+            own_folders: The folders that belong to the process.
+
+        Raises:
+            InputError: The variable EDGEKIT_CONFINEMENT has an unknown value.
+            MissingDependency: It requires a confinement that this machine does not have.
+        """
+        confine = None
+        if self.confined and _can_confine():
+            confine = {"writable": [*self.writable, *own_folders], "programs": list(self.programs)}
+        return {"cpus": self.cpus, "memory_limit_bytes": self.memory_limit_bytes, "confine": confine}
 
     def child_variables(self) -> dict[str, str]:
         """Return all environment variables of the child: the parent's, edgekit's, and `variables`, the last one wins.
@@ -52,3 +75,14 @@ class Environment:
         # Two workers with two OpenMP threads each on two cores spend their time waiting for one another: calibration
         # takes 30 times as long. One thread also makes a converter's output independent of the number of cores.
         return {"OMP_NUM_THREADS": "1", **os.environ, **fixed, **dict(self.variables)}
+
+
+def _can_confine() -> bool:
+    """Return whether processes are to be confined, by the variable EDGEKIT_CONFINEMENT and by what the machine has."""
+    mode = confinement.mode()
+    if mode == "off":
+        return False
+    reason = confinement.unavailable_reason()
+    if reason is not None and mode == "required":
+        raise MissingDependency(f"{confinement.VARIABLE} is required, but workers cannot be confined here: {reason}")
+    return reason is None

@@ -15,7 +15,6 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from edgekit.core.errors import Interrupted
@@ -41,7 +40,7 @@ class ForkedProcess(Process):
         super().__init__()
         self._returncode: int | None = None
         self._exit_read, exit_write = os.pipe()
-        request = {"words": list(words), "scratch": self._scratch, "limits": environment.limits}
+        request = {"words": list(words), "scratch": self._scratch, "limits": environment.limits([self._scratch])}
         try:
             with self._starting():
                 # In the order that _fork_server_main expects: stderr, liveness pipe, exit pipe, then the words'.
@@ -112,7 +111,7 @@ class ForkServer:
         Args:
             words: The arguments of `module.main()`; None stands for the number of the next of `fds` in the fork.
             fds: File descriptors that the fork receives.
-            environment: Cores and memory limit of the fork. Its variables are the server's.
+            environment: Cores, memory limit and confinement of the fork. Its variables are the server's.
 
         Returns:
             The running fork.
@@ -158,8 +157,9 @@ class ForkServerPool:
         """
         if not sys.platform.startswith("linux"):
             return fresh_process(module, environment)
-        # The server itself has no limits: one server serves forks of all limits.
-        key = (module, tuple(preload_words), replace(environment, cpus=None, memory_limit_bytes=None))
+        # The server itself has no limits: it opens no model, and one server serves forks of all limits.
+        variables_only = Environment(environment.variables, confined=False)
+        key = (module, tuple(preload_words), variables_only)
         # One lock a server: loading one library must not delay the start of another's server.
         with self._lock:
             start_lock = self._start_locks.setdefault(key, threading.Lock())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
+from dataclasses import replace
 from multiprocessing.connection import Pipe
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edgekit.core import errors
 from edgekit.core.errors import StepError
 from edgekit.core.events import Listener, ignore
+from edgekit.workers import answers
 from edgekit.workers.environment import Environment
 from edgekit.workers.fork_server import ForkServerPool
 from edgekit.workers.job import Answer, Request, WorkerJob
@@ -73,7 +77,7 @@ class Worker:
             while True:
                 if not self._connection.poll(max(0.0, deadline - time.monotonic())):
                     raise timeout_error(step, timeout_s, self._child.stderr_tail())
-                kind, payload = self._connection.recv()
+                kind, payload = answers.loads(self._connection.recv_bytes())
                 if kind == "event":
                     listener(payload)
                 elif kind == "value":
@@ -134,6 +138,7 @@ class WorkerPool:
         self._idle: list[tuple[Environment, Worker]] = []  # in the order of their last use
         self._busy: set[Worker] = set()
         self._stopped = False
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.fork_servers = ForkServerPool()
         self.cpu_wait_s: dict[str, float] = {}
 
@@ -191,6 +196,17 @@ class WorkerPool:
         self._release(environment, worker)
         return answer
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the pool, into which confined workers may write; it is removed when the pool is closed."""
+        with self._lock:
+            return self._folder_path()
+
+    def _folder_path(self) -> Path:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="edgekit-pool-")
+        return Path(self._folder.name)
+
     def _acquire(self, environment: Environment, affinity_key: str) -> Worker:
         """Return an idle worker of the environment: one with the same key, else the last used; else a new worker."""
         with self._lock:
@@ -214,7 +230,7 @@ class WorkerPool:
                 discarded.append(self._idle.pop(0)[1])
             for worker in discarded:
                 worker.close()
-            worker = Worker(environment)
+            worker = Worker(replace(environment, writable=(*environment.writable, str(self._folder_path()))))
             worker.affinity_key = affinity_key
             self._busy.add(worker)
             return worker
@@ -245,6 +261,9 @@ class WorkerPool:
         for worker in workers:
             worker.close()
         self.fork_servers.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     def __enter__(self) -> WorkerPool:
         return self

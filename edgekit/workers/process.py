@@ -159,7 +159,7 @@ class Child(Process):
             pass_fds: File descriptors that the process inherits under the same numbers.
         """
         super().__init__()
-        limits = json.dumps(environment.limits)
+        limits = json.dumps(environment.limits([self._scratch]))
         # -P: the current folder is not put on sys.path, where a user's `torch.py` would hide the real package.
         command = [sys.executable, "-P", "-m", "edgekit.workers._bootstrap", str(self._liveness_read), limits]
         with self._starting():

@@ -13,7 +13,9 @@ from _helpers.support import REPOSITORY, call
 import edgekit
 from edgekit.contracts.target import Target
 from edgekit.core.environment.requirements import EXTRAS, NUMPY, Requirement
-from edgekit.stages.doctor import diagnose
+from edgekit.stages.doctor import confinement_problem, diagnose
+from edgekit.workers import confinement
+from edgekit.workers.environment import Environment
 
 
 def test_the_doctor_finds_every_requirement_that_a_module_of_edgekit_declares():
@@ -53,6 +55,22 @@ def third_party(monkeypatch):
     monkeypatch.setattr(
         metadata, "entry_points", lambda *, group: metadata.EntryPoints(p for p in points if p.group == group)
     )
+
+
+def test_the_doctor_reports_whether_workers_are_confined(monkeypatch):
+    reason = confinement.unavailable_reason()
+    data = call("doctor", "--json").data
+    assert (data["workers_confined"], data["workers_not_confined_because"]) == (reason is None, reason)
+    monkeypatch.setenv("EDGEKIT_CONFINEMENT", "off")
+    assert "models are not confined: EDGEKIT_CONFINEMENT is off\n" in call("doctor").out
+    monkeypatch.setenv("EDGEKIT_CONFINEMENT", "yes")
+    assert call("doctor").code == 2
+
+
+def test_the_doctor_lets_a_worker_try_what_is_denied(monkeypatch):
+    monkeypatch.setattr(confinement, "unavailable_reason", lambda: None)
+    monkeypatch.setattr(Environment, "limits", lambda *_: {"cpus": None, "memory_limit_bytes": None, "confine": None})
+    assert confinement_problem() == "a confined worker could still write files, use the network, run programs"
 
 
 def test_the_doctor_reports_what_plug_ins_of_other_packages_need(third_party):

@@ -40,7 +40,7 @@ def test_onnx_runtime_sends_no_telemetry(tmp_path, monkeypatch: pytest.MonkeyPat
         "pathlib.Path(sys.argv[1]).write_text(str(len(os.listdir('/proc/self/task'))))\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    environment = Environment.of({"OPENBLAS_NUM_THREADS": "1"})
+    environment = Environment((("OPENBLAS_NUM_THREADS", "1"),), writable=(str(tmp_path),))
     run_module("creates_session", [str(tmp_path / "threads")], environment, step="use it", timeout_s=120)
     assert (tmp_path / "threads").read_text() == "2"  # the main thread, and the one that watches the parent
     assert not (tmp_path / ".cache").exists()

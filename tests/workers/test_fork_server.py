@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def prepare(tmp_path, monkeypatch, fork_servers):
         text = MODULE.format(preload=preload, code=code, forked=forked)
         if not file.exists() or file.read_text() != text:
             file.write_text(text)
-        environment = environment or Environment()
+        environment = replace(environment or Environment(), writable=(str(tmp_path),))
         start_process = fork_servers.start("forked_module", [preload_word], environment, timeout_s)
         return GatedProcess(start_process, [str(tmp_path / "out")], environment, step="measure it", timeout_s=timeout_s)
 
@@ -226,10 +227,11 @@ def test_stop_all_ends_forks_and_servers(prepare, fork_servers):
 def test_a_start_function_from_before_stop_all_raises_interrupted(prepare, fork_servers, tmp_path):
     with prepare(f"{WAIT}; (out / 'done').touch()"):
         pass
-    start_process = fork_servers.start("forked_module", ["it"], Environment(), 60.0)
+    environment = Environment(writable=(str(tmp_path),))
+    start_process = fork_servers.start("forked_module", ["it"], environment, 60.0)
     stop_all()
     with pytest.raises(Interrupted):
-        GatedProcess(start_process, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=60.0)
+        GatedProcess(start_process, [str(tmp_path / "out")], environment, step="measure it", timeout_s=60.0)
     with prepare(f"{WAIT}; (out / 'done').touch()") as process:  # a new start function works
         assert isinstance(process._process, ForkedProcess)
         process.release()

@@ -22,10 +22,9 @@ def prepare(tmp_path, monkeypatch):
 
     def start(code, timeout_s=60.0):
         (tmp_path / "gated_module.py").write_text(HEAD + code)
-        start_process = fresh_process("gated_module", Environment())
-        return GatedProcess(
-            start_process, [str(tmp_path / "out")], Environment(), step="measure it", timeout_s=timeout_s
-        )
+        environment = Environment(writable=(str(tmp_path),))
+        start_process = fresh_process("gated_module", environment)
+        return GatedProcess(start_process, [str(tmp_path / "out")], environment, step="measure it", timeout_s=timeout_s)
 
     return start
 

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.errors import DiskFull, EdgekitError, InputError
+from edgekit.core.errors import DiskFull, EdgekitError, InputError, StepFailed
 
 # Of temporary files and folders. The dot hides them from listings and from the search for artifacts.
 STAGING_PREFIX = ".edgekit-"
@@ -161,6 +162,51 @@ def _replace_folder(staging: Path, final: Path) -> None:
             raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def move_files(source: Path, destination: Path) -> None:
+    """Move the files and folders of one folder into another, which exists.
+
+    The files may come from a process that is not trusted: links and devices are refused, and permissions are those of
+    an ordinary new file.
+
+    Args:
+        source: The folder to empty.
+        destination: The folder to fill.
+
+    Raises:
+        StepFailed: There is something else than files and folders.
+        InputError: The files cannot be written.
+        DiskFull: There is no space left.
+    """
+    with mapped_write_errors(destination):
+        for path in sorted(source.iterdir()):
+            new = destination / path.name
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                new.mkdir(exist_ok=True)
+                move_files(path, new)
+            elif stat.S_ISREG(mode):
+                _move_file(path, new)
+            else:
+                raise StepFailed(f"a worker left {path.name}, which is not a file, among its output")
+
+
+def _move_file(path: Path, new: Path) -> None:
+    try:
+        path.rename(new)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # O_NOFOLLOW: the process may have replaced the file by a link since it was looked at.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source, new.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        path.unlink()
+    if not stat.S_ISREG(new.lstat().st_mode):
+        new.unlink()
+        raise StepFailed(f"a worker left {path.name}, which is not a file, among its output")
+    # Not the process's own choice, which could be a set-user-id bit.
+    new.chmod(0o666 & ~_umask())
 
 
 def write_text(path: Path, text: str) -> None:

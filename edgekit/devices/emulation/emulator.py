@@ -232,7 +232,13 @@ def run_python(
     with mapped_write_errors(spec_path):
         spec_path.write_text(to_json(asdict(command)))
     limit = guest.profile.run.memory_limit
-    environment = Environment(memory_limit_bytes=None if limit is None else limit + _QEMU_OVERHEAD_BYTES)
+    # The guest's compiled Python files are kept beside its packages, once, while a device is set up.
+    compiled = (guest.installed.folders.sysroot, *guest.installed.sites.values()) if keep_bytecode else ()
+    environment = Environment(
+        memory_limit_bytes=None if limit is None else limit + _QEMU_OVERHEAD_BYTES,
+        writable=tuple(map(str, (folder, *compiled))),
+        programs=(str(tools.QEMU.path()),),
+    )
     run_module("edgekit.devices.emulation._guest_main", [str(spec_path)], environment, step=step, timeout_s=timeout_s)
 
 

@@ -80,8 +80,10 @@ class Host(Executor):
         # Only numpy uses OpenBLAS, and no measured code uses numpy; a process with its threads could not be forked.
         variables = {"OMP_NUM_THREADS": str(plan.threads), "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
         settings = tuple(sorted({**variables, **runtime.variables}.items()))
-        environment = Environment(settings, None, plan.memory_limit_bytes)
         with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder:
+            environment = Environment(
+                settings, None, plan.memory_limit_bytes, confined=runtime.confined, writable=(folder,)
+            )
             request_file, result = Path(folder, "request.json"), Path(folder, "result.json")
             write_request(request_file, measure_request(model, request, plan.threads, plan.cpus))
             start = session.pool.fork_servers.start(RUNNER_MODULE, [model.runtime], environment, request.timeout_s)
@@ -105,11 +107,13 @@ class Host(Executor):
             InputError: The runtime cannot load the model.
             StepError: The worker crashed, ran out of memory or exceeded the time limit.
         """
+        runtime = RUNTIMES.load(model.runtime)
+        environment = Environment.of(runtime.variables)
         outputs = session.pool.call(
             run_model,
             RunRequest(model.runtime, str(model.path), model.signature, request.inputs, 1, request.batch),
             step=session.step,
-            environment=Environment.of(RUNTIMES.load(model.runtime).variables),
+            environment=environment if runtime.confined else environment.unconfined(),
             timeout_s=request.timeout_s,
         )
         return InferResult(outputs)

@@ -13,10 +13,9 @@ from edgekit.devices.cost_models import flash
 from edgekit.devices.cost_models.flash import FlashEstimate
 from edgekit.devices.memory import memory_shortage
 from edgekit.stages.benchmark.code_size_job import CodeSizeRequest, read_code_size
-from edgekit.stages.context import Context
+from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion.inspect import describe, lifetimes_of
 from edgekit.stages.conversion.routes import arena_runtime_of
-from edgekit.workers.environment import Environment
 
 
 def why_exceeds_device(context: Context, artifact: Artifact, profile: DeviceProfile | None) -> str | None:
@@ -69,7 +68,7 @@ def estimate_code_size(context: Context, runtime: Runtime, operators: Sequence[s
             read_code_size,
             CodeSizeRequest(runtime.name, tuple(operators)),
             step=step,
-            environment=Environment.of(runtime.variables),
+            environment=runtime_environment(runtime.name),
         )
     except (InputError, MissingDependency, StepError) as error:
         context.emit(Noted(step, f"code size is unknown: {error}"))

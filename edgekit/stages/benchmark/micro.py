@@ -27,12 +27,11 @@ from edgekit.stages.benchmark import npu
 from edgekit.stages.benchmark.device_fit import estimate_code_size
 from edgekit.stages.benchmark.micro_job import ArenaRequest, read_allocation, try_arena
 from edgekit.stages.benchmark.npu_job import NpuFit
-from edgekit.stages.context import Context
+from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion.inspect import describe, lifetimes_of
 from edgekit.stages.conversion.routes import arena_runtime_of
 from edgekit.stages.validation.validate import tolerances_for
 from edgekit.targets._tflite import c_array
-from edgekit.workers.environment import Environment
 from edgekit.workers.job import WorkerJob
 
 T = TypeVar("T")
@@ -111,7 +110,7 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
         run_model,
         RunRequest(runtime.name, path, manifest.signature, golden.inputs),
         step=step,
-        environment=Environment.of(runtime.variables),
+        environment=runtime_environment(runtime.name),
     )
     limits = tolerances_for(context, artifact)
     description = describe(context, manifest.target, artifact.path, step)
@@ -136,7 +135,7 @@ def _find_smallest_arena(context: Context, runtime: Runtime, path: str, step: st
 
     def call_worker(job: WorkerJob[ArenaRequest, T], size: int) -> T:
         request = ArenaRequest(runtime.name, path, size)
-        return context.pool.call(job, request, step=step, environment=Environment.of(runtime.variables))
+        return context.pool.call(job, request, step=step, environment=runtime_environment(runtime.name))
 
     # The largest arena runs first: only if it succeeds does a crash in a smaller one mean that it is too small.
     reason = call_worker(try_arena, MAX_ARENA_BYTES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from edgekit.core.errors import unknown_name
 from edgekit.core.records.artifact import Artifact
 from edgekit.stages.benchmark.npu_job import NpuFit, NpuRequest, compile_for_npu
@@ -52,7 +54,7 @@ def npu_one(context: Context, artifact: Artifact, accelerator: str) -> NpuFit:
         compile_for_npu,
         NpuRequest(str(artifact.verified_path().resolve()), artifact.label, accelerator),
         step=f"{accelerator} {artifact.label}",
-        environment=Environment.of({}),
+        environment=Environment(programs=(sys.executable,)),  # Vela is a program of its own
     )
 
 

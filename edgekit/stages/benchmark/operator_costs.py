@@ -65,7 +65,7 @@ def operator_costs(
         StepFailed: The runtime rejects the model truncated after its last operator.
         StepError: An emulated process fails or exceeds its time-out.
     """
-    with tempfile.TemporaryDirectory(prefix="edgekit-operators-") as folder:
+    with tempfile.TemporaryDirectory(prefix="operators-", dir=context.scratch()) as folder:
         target, model = artifact.manifest.target, ModelFiles.of(artifact)
         whole = emulator.save_optimized_model(
             guest, model, Path(folder, f"as_run{artifact.path.suffix}"), step, timeout_s

@@ -294,12 +294,15 @@ def export_one(
     return _export_by(context, export_plan, export_plan.routes[-1], settings, notes, final)
 
 
-def _environment(kind: str, bridge: tuple[str, str] | None) -> Environment:
+def _environment(kind: str, bridge: tuple[str, str] | None, target: Target, code: str | None) -> Environment:
     """Return the environment of the bridge's worker, or of the source kind's worker if there is no bridge."""
+    environment = source_environment(kind, code)
     if bridge is not None:
         plugin = BRIDGES.load(routes.bridge_name(bridge))
-        return Environment.of(plugin.variables)
-    return source_environment(kind)
+        environment = Environment.of(plugin.variables)
+        if code is not None or not plugin.confined:
+            environment = environment.unconfined()
+    return replace(environment, programs=target.programs()) if target.confined else environment.unconfined()
 
 
 def _export_by(
@@ -314,16 +317,17 @@ def _export_by(
     if export_plan.variant.precision in target.calibrated:
         calibration = _calibration(context, export_plan, source, settings)
     with staged_folder(final) as staging:
-        request, environment = conversion_request(context, export_plan, route, settings, staging)
-        request = replace(request, calibration=None if calibration is None else calibration.inputs)
-        answer = context.pool.call(
-            convert,
-            request,
-            step=export_plan.step,
-            environment=environment,
-            listener=context.emit,
-            affinity_key=request.source_folder,
-        )
+        with context.worker_output(staging) as output:
+            request, environment = conversion_request(context, export_plan, route, settings, output)
+            request = replace(request, calibration=None if calibration is None else calibration.inputs)
+            answer = context.pool.call(
+                convert,
+                request,
+                step=export_plan.step,
+                environment=environment,
+                listener=context.emit,
+                affinity_key=request.source_folder,
+            )
         if settings.recipe is not None:
             write_json(staging / RECIPE_FILE, settings.recipe.to_dict())
         _write_golden(source_folder, staging, answer.orders)
@@ -371,7 +375,7 @@ def conversion_request(
         recipe=settings.recipe,
     )
     kind = bridge[0] if bridge is not None else route.converter_kind
-    return request, _environment(kind, bridge)
+    return request, _environment(kind, bridge, target, request.source.code)
 
 
 def _check_sizes(source: SourceModel, sizes: Mapping[str, int]) -> None:
@@ -414,7 +418,7 @@ def _convert_source(context: Context, export_plan: ExportPlan, source_folder: Pa
         convert,
         ConvertRequest(str(source_folder), source, base, new_kind, "float32", str(folder)),
         step=export_plan.step,
-        environment=_environment(kind, None),
+        environment=_environment(kind, None, routes.load_target(new_kind), source.code),
         listener=context.emit,
     )
     file = answer.converted.file

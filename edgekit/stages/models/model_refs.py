@@ -260,13 +260,16 @@ def import_model(context: Context, text: str, framework: str | None, options: Us
         raise InputError(f"--name {name}: allowed are letters, digits, '_', '-' and '.', first a letter, digit or '_'")
     request = _request(context, text, name, framework, options)
     with staged_folder(context.project.source_folder(name, request.kind)) as staging:
-        source = context.pool.call(
-            import_user_model,
-            replace(request, folder=str(staging)),
-            step=f"import {name}/{request.kind}",
-            environment=source_environment(request.kind),
-            listener=context.emit,
-        )
+        # Calibration code that the user named runs in this worker too.
+        code = request.code or (request.calibration if _CODE.fullmatch(request.calibration or "") else None)
+        with context.worker_output(staging) as output:
+            source = context.pool.call(
+                import_user_model,
+                replace(request, folder=str(output)),
+                step=f"import {name}/{request.kind}",
+                environment=source_environment(request.kind, code),
+                listener=context.emit,
+            )
     for note in source.notes:
         context.emit(Noted(f"import {name}/{request.kind}", note))
     return source
@@ -331,7 +334,7 @@ def framework_of(context: Context, code: str) -> str:
         detect_framework,
         FactoryRequest(code, str(context.project.root)),
         step=f"build {code}",
-        environment=source_environment("torch"),
+        environment=source_environment("torch", code),
         listener=context.emit,
     )
 

@@ -183,11 +183,16 @@ def call_worker(
         MissingDependency: A package is not installed.
         StepError: The worker crashed.
     """
+    if model.runtime is not None:
+        environment = runtime_environment(model.runtime)
+    else:
+        code = model.code or (context.load_source(Path(model.folder)).code if model.folder else None)
+        environment = source_environment(str(model.kind), code)
     return context.pool.call(
         job,
         ModelCall(model, inputs),
         step=f"{verb} {model.label}",
-        environment=runtime_environment(model.runtime) if model.runtime else source_environment(str(model.kind)),
+        environment=environment,
         listener=context.emit,
     )
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from edgekit.core.environment import atomic_files
-from edgekit.core.errors import DiskFull, InputError
+from edgekit.core.environment.atomic_files import move_files
+from edgekit.core.errors import DiskFull, InputError, StepFailed
 
 
 def left_over(folder):
@@ -273,3 +274,39 @@ def test_files_of_killed_processes_are_removed_except_those_of_other_hosts(tmp_p
         folder.mkdir()
     atomic_files.remove_stale_files(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([other_host, in_use])
+
+
+def test_files_of_a_worker_are_moved_with_their_folders(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "a" / "b").mkdir(parents=True)
+    target.mkdir()
+    (source / "a" / "b" / "file").write_text("1")
+    (source / "model").write_text("2")
+    (source / "model").chmod(0o4755)
+    move_files(source, target)
+    assert (target / "a" / "b" / "file").read_text() == "1"
+    assert (target / "model").read_text() == "2"
+    (tmp_path / "ordinary").touch()
+    assert (target / "model").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_files_are_copied_between_disks(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_text("1")
+    (tmp_path / "target").mkdir()
+    monkeypatch.setattr(Path, "rename", refuse)
+    move_files(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target" / "file").read_text() == "1"
+    assert list((tmp_path / "source").iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("/etc/passwd"), os.mkfifo], ids=["link", "fifo"])
+def test_links_and_devices_are_not_moved(tmp_path, make):
+    (tmp_path / "source" / "folder").mkdir(parents=True)
+    make(tmp_path / "source" / "folder" / "model")
+    (tmp_path / "target").mkdir()
+    with pytest.raises(StepFailed, match="a worker left model, which is not a file, among its output"):
+        move_files(tmp_path / "source", tmp_path / "target")
