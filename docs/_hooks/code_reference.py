@@ -100,14 +100,24 @@ def environment() -> str:
 
 
 def _variables_read() -> Iterator[str]:
-    """Names in `os.environ.get("NAME")` and `os.environ["NAME"]` all over the package."""
+    """Names that the package reads from `os.environ`, as a literal or as a constant of the module."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        constants = {
+            target.id: node.value
+            for node in module.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(module):
             argument: ast.AST | None = None
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("os.environ.get", "os.getenv") and node.args:
                 argument = node.args[0]
             elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
                 argument = node.slice
+            if isinstance(argument, ast.Name):
+                argument = constants.get(argument.id)
             if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
                 yield argument.value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,14 +51,13 @@ class Context:
     converted_sources: dict[tuple[str, str], Path] = field(default_factory=dict)
     # By path of source.json: its (modification time, size, inode) and its contents.
     _sources: dict[Path, tuple[tuple[int, int, int], SourceModel]] = field(default_factory=dict)
-    _scratch: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list)
+    _scratch: Path | None = None
 
     def scratch(self) -> Path:
-        """Return a temporary folder that `close` removes."""
-        if not self._scratch:
-            # Below the pool's folder, because confined workers may write only there.
-            self._scratch.append(tempfile.TemporaryDirectory(prefix="run-", dir=self.pool.folder))
-        return Path(self._scratch[0].name)
+        """Return a temporary folder, in which confined workers may write; `close` removes it."""
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="run-", dir=self.pool.folder))
+        return self._scratch
 
     @contextmanager
     def worker_output(self, folder: Path) -> Iterator[Path]:
@@ -142,8 +142,9 @@ class Context:
 
     def close(self) -> None:
         """Remove the temporary folder."""
-        while self._scratch:
-            self._scratch.pop().cleanup()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
         self.converted_sources.clear()
 
     def raise_failures(self) -> None:
