@@ -19,7 +19,7 @@ from _helpers.support import REPOSITORY, processes_with
 import edgekit as package
 from edgekit import api
 from edgekit.core.errors import EXIT_CHECK_FAILED, InputError, MissingDependency, StepCrashed, StepError, StepFailed
-from edgekit.core.events import Event, Failed, Finished
+from edgekit.core.events import Event, FailEvent, FinishEvent
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FUNCTIONS = ("bench", "check", "compare", "export", "load_artifact", "validate")
@@ -263,7 +263,11 @@ def test_the_most_severe_error_is_raised_when_all_variants_have_ended(
     (note,) = caught.value.__notes__
     assert note.startswith("also failed: export linear/torch crashing:float32: its process crashed with SIGSEGV")
     assert package.load_artifact(session.root / "build/linear/torch/torchscript-float32").verified_path()
-    assert [type(event) for event in events if isinstance(event, (Failed, Finished))] == [Failed, Failed, Finished]
+    assert [type(event) for event in events if isinstance(event, (FailEvent, FinishEvent))] == [
+        FailEvent,
+        FailEvent,
+        FinishEvent,
+    ]
     # In a session, each variant by itself: its workers survive the crash.
     with api.Session(session.root) as other, pytest.raises(StepCrashed) as crash:
         other.export("linear", framework="torch", target="crashing:float32")

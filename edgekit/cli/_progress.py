@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgekit.core.events import Event, Failed, Finished, Noted, Overview, Progress, Started
+from edgekit.core.events import Event, FailEvent, FinishEvent, NoteEvent, OverviewEvent, ProgressEvent, StartEvent
 from edgekit.core.units import format_seconds
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
@@ -74,37 +74,37 @@ class Watcher:
             self._show(event)
 
     def _show(self, event: Event) -> None:
-        if isinstance(event, Started):
+        if isinstance(event, StartEvent):
             self._start(event)
-        elif isinstance(event, Progress):
+        elif isinstance(event, ProgressEvent):
             self._progress(event)
-        elif isinstance(event, Overview):
+        elif isinstance(event, OverviewEvent):
             self._overview(event)
-        elif isinstance(event, Finished):
+        elif isinstance(event, FinishEvent):
             self._remove_bar(event.step)
             self._print_line(f"done    {event.step}" + (f": {event.detail}" if event.detail else ""), NORMAL)
-        elif isinstance(event, Failed):
+        elif isinstance(event, FailEvent):
             self._remove_bar(event.step)
             self._print_line(f"failed  {event.detail}", QUIET)
             if event.stderr_tail and self._verbosity >= VERBOSE:
                 self._print_line(event.stderr_tail, VERBOSE)
-        elif isinstance(event, Noted):
+        elif isinstance(event, NoteEvent):
             self._print_line(
                 f"{'warning' if event.warning else 'note   '} {event.step}: {event.detail}",
                 QUIET if event.warning else NORMAL,
             )
 
-    def _start(self, event: Started) -> None:
+    def _start(self, event: StartEvent) -> None:
         if self._bar is not None:
             self._remove_bar(event.step)
             self._tasks[event.step] = self._bar.add_task(event.step, total=None, figures="")
 
-    def _progress(self, event: Progress) -> None:
+    def _progress(self, event: ProgressEvent) -> None:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in event.figures.items())
         if self._bar is not None and event.step in self._tasks:
             self._bar.update(self._tasks[event.step], total=event.total, completed=event.done, figures=figures)
 
-    def _overview(self, event: Overview) -> None:
+    def _overview(self, event: OverviewEvent) -> None:
         """Replace the last progress bar: completed steps of the run, and the waiting ones."""
         if self._bar is None:
             return

@@ -105,12 +105,12 @@ def command(
 
 def _source_kind(context: Context, target: str, kinds: tuple[str, ...], model: str) -> str:
     """Return the kind of the source to tune: the first trained one, otherwise the first."""
-    from edgekit.core.events import Noted
+    from edgekit.core.events import NoteEvent
 
     trained = [kind for kind in kinds if context.project.is_trained(model, kind)]
     kind = (trained or list(kinds))[0]
     if len(kinds) > 1:
-        context.emit(Noted(f"tune {model} {target}", f"using the {kind} source; choose another with --framework"))
+        context.emit(NoteEvent(f"tune {model} {target}", f"using the {kind} source; choose another with --framework"))
     return kind
 
 

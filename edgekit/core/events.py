@@ -18,12 +18,12 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Started(Event):
+class StartEvent(Event):
     """Start of a step."""
 
 
 @dataclass(frozen=True)
-class Progress(Event):
+class ProgressEvent(Event):
     """Progress within a step.
 
     Attributes:
@@ -38,14 +38,14 @@ class Progress(Event):
 
 
 @dataclass(frozen=True)
-class Finished(Event):
+class FinishEvent(Event):
     """Successful end of a step; `detail` summarizes its result in a few words."""
 
     detail: str = ""
 
 
 @dataclass(frozen=True)
-class Failed(Event):
+class FailEvent(Event):
     """End of a step with an error; other steps continue. `detail` is the error message."""
 
     detail: str = ""
@@ -53,7 +53,7 @@ class Failed(Event):
 
 
 @dataclass(frozen=True)
-class Noted(Event):
+class NoteEvent(Event):
     """Note or warning that does not stop the step."""
 
     detail: str = ""
@@ -61,7 +61,7 @@ class Noted(Event):
 
 
 @dataclass(frozen=True)
-class Overview(Event):
+class OverviewEvent(Event):
     """State of a run of several steps.
 
     Attributes:

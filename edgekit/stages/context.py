@@ -19,7 +19,7 @@ from edgekit.contracts.source import SOURCES
 from edgekit.core.environment.atomic_files import move_files
 from edgekit.core.environment.project import Project, portable_path
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
-from edgekit.core.events import Failed, Finished, Listener, Overview, Started
+from edgekit.core.events import FailEvent, FinishEvent, Listener, OverviewEvent, StartEvent
 from edgekit.core.records.source import SourceModel, load_source
 from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.devices import host_machine
@@ -89,7 +89,7 @@ class Context:
         Returns:
             The result of `work`, or None if it raised InputError, MissingDependency or StepError.
         """
-        self.emit(Started(step))
+        self.emit(StartEvent(step))
         return self.settle(step, work, detail)
 
     def emit_overview(self, steps: Sequence[str], done: int) -> None:
@@ -100,7 +100,7 @@ class Context:
             done: The number of completed steps; the next one runs.
         """
         if len(steps) > 1:
-            self.emit(Overview("", done, len(steps), tuple(steps[done : done + 1]), tuple(steps[done + 1 :])))
+            self.emit(OverviewEvent("", done, len(steps), tuple(steps[done : done + 1]), tuple(steps[done + 1 :])))
 
     def settle(self, step: str, work: Callable[[], T], detail: Callable[[T], str]) -> T | None:
         """Do the same as `attempt` for a step whose start has already been reported."""
@@ -108,9 +108,9 @@ class Context:
             value = work()
         except (InputError, MissingDependency, StepError) as error:
             self.failures.append(error)
-            self.emit(Failed(step, str(error), getattr(error, "stderr_tail", "")))
+            self.emit(FailEvent(step, str(error), getattr(error, "stderr_tail", "")))
             return None
-        self.emit(Finished(step, detail(value)))
+        self.emit(FinishEvent(step, detail(value)))
         return value
 
     def load_source(self, folder: Path) -> SourceModel:

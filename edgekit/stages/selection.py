@@ -10,7 +10,7 @@ from edgekit.contracts.executor import EXECUTORS
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import EdgekitError, InputError, unknown_name
-from edgekit.core.events import Failed, Noted
+from edgekit.core.events import FailEvent, NoteEvent
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.specs import TUNED
@@ -101,7 +101,7 @@ def _load(context: Context, folder: Path) -> Artifact | None:
         return load_artifact(folder)
     except EdgekitError as error:
         context.failures.append(error)
-        context.emit(Failed(f"read {folder.name}", str(error)))
+        context.emit(FailEvent(f"read {folder.name}", str(error)))
         return None
 
 
@@ -126,7 +126,7 @@ def with_runtime(context: Context, artifacts: Sequence[Artifact], runtime: str) 
         raise InputError(f"{runtime} runs none of these artifacts; available runtimes: {available}")
     for artifact in artifacts:
         if artifact not in runnable:
-            context.emit(Noted(artifact.label, f"skipped: {runtime} does not run {artifact.manifest.target} files"))
+            context.emit(NoteEvent(artifact.label, f"skipped: {runtime} does not run {artifact.manifest.target} files"))
     return runnable
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgekit.contracts.trainer import TrainingJob
 from edgekit.core.errors import InputError, StepFailed
-from edgekit.core.events import Noted, Progress
+from edgekit.core.events import NoteEvent, ProgressEvent
 from edgekit.core.units import format_seconds
 from edgekit.training._schedule import learning_rate
 
@@ -60,13 +60,13 @@ class EpochTracker:
         checkpoints, emit, step = self.job.checkpoints, self.job.emit, self.job.step
         checkpoint = checkpoints.load() if checkpoints else None
         if checkpoints is None or checkpoint is None:
-            emit(Noted(step, "no checkpoint to resume from; starting from the beginning"))
+            emit(NoteEvent(step, "no checkpoint to resume from; starting from the beginning"))
             return None
         try:
             self.progress = TrainingProgress(**checkpoint.progress)
         except TypeError as error:
             raise InputError(f"{checkpoints.path}: this checkpoint has a missing or mistyped key ({error})") from None
-        emit(Noted(step, f"resuming after epoch {self.progress.epoch} of {self.job.spec.epochs}"))
+        emit(NoteEvent(step, f"resuming after epoch {self.progress.epoch} of {self.job.spec.epochs}"))
         return checkpoint.state
 
     @property
@@ -111,7 +111,7 @@ class EpochTracker:
 
     def _emit_progress(self, batches: int, figures: Mapping[str, float]) -> None:
         done = self.progress.epoch * self.job.batches_per_epoch + batches
-        self.job.emit(Progress(self.job.step, done, self.job.spec.epochs * self.job.batches_per_epoch, figures))
+        self.job.emit(ProgressEvent(self.job.step, done, self.job.spec.epochs * self.job.batches_per_epoch, figures))
 
     def end_epoch(self, figures: Mapping[str, float], *, complete: bool = True) -> bool:
         """Record the figures of an epoch.
@@ -173,7 +173,7 @@ class EpochTracker:
         if self.stop_reason:
             epochs = f"{progress.epoch} of {self.job.spec.epochs} epochs"
             detail = f"stopped by {self.stop_reason} after {epochs} and {format_seconds(self.seconds)}"
-            self.job.emit(Noted(self.job.step, detail))
+            self.job.emit(NoteEvent(self.job.step, detail))
         entries = {"epochs_done": progress.epoch, "best_epoch": progress.best_epoch, "stopped": self.stop_reason}
         return {
             "seconds": round(self.seconds, 3),

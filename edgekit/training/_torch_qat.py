@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.contracts.trainer import TrainingJob
 from edgekit.core.environment.requirements import EXECUTORCH, TORCHAO, versions
 from edgekit.core.errors import StepFailed
-from edgekit.core.events import Noted, Progress
+from edgekit.core.events import NoteEvent, ProgressEvent
 from edgekit.training._epoch_tracker import REPORT_EVERY_BATCHES, EpochTracker
 from edgekit.training._schedule import epoch_seed
 
@@ -56,7 +56,7 @@ def fine_tune(
     rate = spec.qat_learning_rate or _DEFAULT_RATE_SHARE * spec.learning_rate
     record: dict[str, Any] = {"epochs": spec.qat_epochs, "learning_rate": rate, **_TOOL, **_versions()}
     if tracker.timed_out:
-        job.emit(Noted(job.step, "the time limit left no time for quantization-aware training", warning=True))
+        job.emit(NoteEvent(job.step, "the time limit left no time for quantization-aware training", warning=True))
         return {**record, "epochs": 0}
     size = min(spec.batch_size, len(job.inputs))
     prepared = _insert_fake_quantization(model, torch.from_numpy(job.inputs[:size]))
@@ -67,7 +67,7 @@ def fine_tune(
         loader.sampler.epoch = epoch
         losses.append(_train_epoch(prepared, optimizer, job, loader, loss, size))
         if _time_is_up(job):
-            job.emit(Noted(job.step, "stopped by time limit during quantization-aware training"))
+            job.emit(NoteEvent(job.step, "stopped by time limit during quantization-aware training"))
             break
     trained = prepared.state_dict()
     model.load_state_dict({name: trained[name] for name in model.state_dict()})
@@ -131,5 +131,5 @@ def _train_epoch(
         if _time_is_up(job):
             break
         if (batch + 1) % REPORT_EVERY_BATCHES == 0:
-            job.emit(Progress(job.step, batch + 1, job.batches_per_epoch, {"qat_loss": total / count}))
+            job.emit(ProgressEvent(job.step, batch + 1, job.batches_per_epoch, {"qat_loss": total / count}))
     return total / count

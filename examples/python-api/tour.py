@@ -6,12 +6,12 @@ from pathlib import Path
 
 import edgekit
 from edgekit.core.errors import EdgekitError
-from edgekit.core.events import Event, Failed, Finished
+from edgekit.core.events import Event, FailEvent, FinishEvent
 
 
 def show(event: Event) -> None:
     """Print each step that ended."""
-    if isinstance(event, (Finished, Failed)):
+    if isinstance(event, (FinishEvent, FailEvent)):
         print(f"{event.step}: {event.detail}")
 
 

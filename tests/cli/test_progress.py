@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from edgekit.cli._progress import NORMAL, Watcher, remaining_seconds
-from edgekit.core.events import Finished, Noted, Overview, Started
+from edgekit.core.events import FinishEvent, NoteEvent, OverviewEvent, StartEvent
 
 
 class Terminal(io.StringIO):
@@ -30,12 +30,12 @@ def test_a_terminal_shows_what_runs_what_waits_and_an_estimate(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     with Watcher(NORMAL) as watcher:
-        watcher(Overview("", 0, 4, ("export a",), ("export b", "export c", "export d")))
-        watcher(Started("export a"))
+        watcher(OverviewEvent("", 0, 4, ("export a",), ("export b", "export c", "export d")))
+        watcher(StartEvent("export a"))
         watcher._bar.refresh()
-        watcher(Finished("export a", "1 KB"))
-        watcher(Overview("", 1, 4, ("export b",), ("export c", "export d")))
-        watcher(Overview("", 2, 4, ("export c",), ("export d",)))
+        watcher(FinishEvent("export a", "1 KB"))
+        watcher(OverviewEvent("", 1, 4, ("export b",), ("export c", "export d")))
+        watcher(OverviewEvent("", 2, 4, ("export c",), ("export d",)))
         watcher._bar.refresh()
     text = terminal.getvalue()
     assert "0 of 4 steps, 3 wait: export b" in text
@@ -46,8 +46,8 @@ def test_a_terminal_shows_what_runs_what_waits_and_an_estimate(monkeypatch):
 
 def test_without_a_terminal_there_are_lines_only(capsys):
     with Watcher(NORMAL) as watcher:
-        watcher(Overview("", 0, 4, ("export a",)))
-        watcher(Started("export a"))
-        watcher(Finished("export a", "1 KB"))
-        watcher(Noted("export a", "a note"))
+        watcher(OverviewEvent("", 0, 4, ("export a",)))
+        watcher(StartEvent("export a"))
+        watcher(FinishEvent("export a", "1 KB"))
+        watcher(NoteEvent("export a", "a note"))
     assert capsys.readouterr().err == "done    export a: 1 KB\nnote    export a: a note\n"

@@ -9,7 +9,7 @@ from edgekit.config.model import TrainingSpec
 from edgekit.contracts.checkpoint import Checkpoints
 from edgekit.contracts.trainer import TrainingJob
 from edgekit.core.errors import InputError, StepFailed
-from edgekit.core.events import Noted, Progress
+from edgekit.core.events import NoteEvent, ProgressEvent
 from edgekit.training._epoch_tracker import EpochTracker
 
 
@@ -51,7 +51,13 @@ def test_validation_without_early_stopping_does_not_stop_the_training(events):
     tracker = EpochTracker(make_job(events))
     assert run(tracker, [1.0, 2.0, 3.0, 4.0, 5.0]) == [False] * 5
     assert "best_epoch" not in tracker.record()
-    assert [event.figures["val_loss"] for event in events if isinstance(event, Progress)] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert [event.figures["val_loss"] for event in events if isinstance(event, ProgressEvent)] == [
+        1.0,
+        2.0,
+        3.0,
+        4.0,
+        5.0,
+    ]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -108,5 +114,5 @@ def test_progress_is_reported_at_the_end_of_an_epoch_and_every_twenty_batches(ev
     tracker = EpochTracker(make_job(events, batch_size=1, epochs=1))
     for batch in range(10):
         tracker.end_batch(batch, lambda: {"loss": 0.5})
-    assert events == [Progress("train x", 10, 10, {"loss": 0.5})]
-    assert not any(isinstance(event, Noted) for event in events)
+    assert events == [ProgressEvent("train x", 10, 10, {"loss": 0.5})]
+    assert not any(isinstance(event, NoteEvent) for event in events)

@@ -7,7 +7,7 @@ import json
 import pytest
 from _helpers.support import call
 
-from edgekit.core.events import Noted, Progress
+from edgekit.core.events import NoteEvent, ProgressEvent
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_fine_tuning_leaves_a_float_source_that_converts_to_int8(lab) -> None:
     assert tuned.training["weights_sha256"] != plain.training["weights_sha256"]
     assert (tuned.signature, tuned.parameters) == (plain.signature, plain.parameters)
     assert tuned.history == plain.history  # the float training before it is the same
-    assert any("qat_loss" in event.figures for event in lab.events if isinstance(event, Progress))
+    assert any("qat_loss" in event.figures for event in lab.events if isinstance(event, ProgressEvent))
 
     options = ("--target", "executorch:int8", "--calibration-samples", "16")
     answer = call("export", "blobs", "--framework", "torch", *options, "--root", lab.root)
@@ -34,7 +34,7 @@ def test_a_time_limit_that_leaves_no_time_for_it_is_reported(lab) -> None:
     source = lab.train("torch", epochs=50, qat=True, time_limit_s=0.001)
     assert source.training["qat"]["epochs"] == 0
     assert "the time limit left no time for quantization-aware training" in [
-        event.detail for event in lab.events if isinstance(event, Noted)
+        event.detail for event in lab.events if isinstance(event, NoteEvent)
     ]
 
 

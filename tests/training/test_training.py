@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from edgekit.core.events import Progress
+from edgekit.core.events import ProgressEvent
 from edgekit.training.datasets.splits import Splits, hold_out
 
 KINDS = pytest.mark.parametrize("kind", ["keras", "torch"])
@@ -33,7 +33,7 @@ def test_early_stopping_keeps_the_best_weights_and_validates_on_held_out_trainin
 @KINDS
 def test_events_carry_loss_metric_and_validation_figures(lab, kind: str) -> None:
     lab.train(kind, epochs=2, early_stopping=2)
-    progress = [event for event in lab.events if isinstance(event, Progress)]
+    progress = [event for event in lab.events if isinstance(event, ProgressEvent)]
     assert all({"loss", "accuracy"} <= set(event.figures) for event in progress)
     ends = [event for event in progress if "val_loss" in event.figures]
     assert [event.done / event.total for event in ends] == [0.5, 1.0]

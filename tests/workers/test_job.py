@@ -9,7 +9,7 @@ from _helpers.support import WORKER_PATH
 from _helpers.worker_side import worker_jobs
 
 from edgekit.core.errors import StepFailed
-from edgekit.core.events import Progress
+from edgekit.core.events import ProgressEvent
 from edgekit.stages.conversion.convert_job import convert
 from edgekit.workers.environment import Environment
 from edgekit.workers.job import find_job
@@ -29,7 +29,7 @@ def test_a_job_can_be_called_in_this_process_too() -> None:
     events: list[object] = []
     assert worker_jobs.double(21) == 42
     assert worker_jobs.double(4, events.append) == 8
-    assert events == [Progress("double", 1, 1)]
+    assert events == [ProgressEvent("double", 1, 1)]
 
 
 def test_a_worker_runs_the_job_and_passes_its_events_on() -> None:
@@ -37,7 +37,7 @@ def test_a_worker_runs_the_job_and_passes_its_events_on() -> None:
     with WorkerPool(timeout_s=60) as pool:
         answer = pool.call(worker_jobs.double, 21, step="double", environment=HERE, listener=events.append)
     assert answer == 42
-    assert events == [Progress("double", 1, 1)]
+    assert events == [ProgressEvent("double", 1, 1)]
 
 
 @pytest.mark.parametrize("name", ["os:getpid", "_helpers.worker_side.worker_jobs:pid", "os:nothing"])

@@ -21,7 +21,7 @@ from edgekit.core.errors import (
     StepOutOfMemory,
     StepTimedOut,
 )
-from edgekit.core.events import Event, Progress
+from edgekit.core.events import Event, ProgressEvent
 from edgekit.workers.environment import Environment
 from edgekit.workers.pool import WorkerPool
 from edgekit.workers.process import stop_all
@@ -49,7 +49,7 @@ def run(pool: WorkerPool, name: str, environment: Environment = HERE, **options:
 def test_a_call_returns_the_value_and_passes_events_on_in_order(pool: WorkerPool) -> None:
     events: list[Event] = []
     assert run(pool, "add", arguments={"a": 2, "b": 3}, listener=events.append) == 5
-    assert events == [Progress("add", done, 3) for done in (1, 2, 3)]
+    assert events == [ProgressEvent("add", done, 3) for done in (1, 2, 3)]
 
 
 def test_only_a_worker_of_the_same_environment_is_reused(pool: WorkerPool) -> None:

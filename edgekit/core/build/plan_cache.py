@@ -12,7 +12,7 @@ from typing import Any
 
 from edgekit.core.build.file_digests import FileDigests
 from edgekit.core.build.graph import Graph
-from edgekit.core.events import Noted
+from edgekit.core.events import NoteEvent
 from edgekit.core.records import checksummed_json
 
 # The folder of edgekit's source code.
@@ -30,7 +30,7 @@ class CachedPlan:
     """
 
     graph: Graph
-    notes: tuple[Noted, ...]
+    notes: tuple[NoteEvent, ...]
     looked_at: tuple[str, ...]
 
 
@@ -117,7 +117,7 @@ def load(path: Path, root: Path, digests: FileDigests, host: str) -> CachedPlan 
     # The key on disk is older than the function's name.
     if data is None or data.get("basis") != fingerprint(root, data["looked_at"], digests, host):
         return None
-    notes = tuple(Noted(**note) for note in data["notes"])
+    notes = tuple(NoteEvent(**note) for note in data["notes"])
     return CachedPlan(Graph.from_dict(data["graph"]), notes, tuple(data["looked_at"]))
 
 

@@ -25,7 +25,7 @@ from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.environment.project import Project
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError, unknown_name
-from edgekit.core.events import Noted, Overview, Started
+from edgekit.core.events import NoteEvent, OverviewEvent, StartEvent
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import EmulatedLatency
 from edgekit.core.records.measurement import Execution, Measurement, bench_file
@@ -209,7 +209,7 @@ def bench_one(
     latency_ms, notes = _latencies(profile, artifact, description, host.latency_ms)
     operator_notes = _missing_operator_notes(artifact, emulated, options)
     for note in operator_notes:
-        context.emit(Noted(step, note))
+        context.emit(NoteEvent(step, note))
     notes += [_emulation_gap_note(artifact, profile, options), *operator_notes]
     if emulated is not None:
         latency_ms = {**latency_ms, "emulated": emulated.latency_ms}
@@ -268,7 +268,7 @@ def _execute_elsewhere(
         executor = EXECUTORS.load(name)
         reason = executor.refusal(model.runtime, place)
         if reason:
-            context.emit(Noted(session.step, f"not measured by executor {name}: {reason}", warning=True))
+            context.emit(NoteEvent(session.step, f"not measured by executor {name}: {reason}", warning=True))
             continue
         require(executor.requires, f"the executor {name}")
         with executor.prepare(session, model, place, options.request) as prepared:
@@ -333,7 +333,7 @@ def bench(
     remaining = [job for job in fitting if emulations.get((job[0].folder, job[1]), job) is not None]
 
     def measure(artifact: Artifact, device: str, profile: DeviceProfile | None) -> Measurement:
-        context.emit(Started(step_name(artifact, device)))
+        context.emit(StartEvent(step_name(artifact, device)))
         emulation = emulations.get((artifact.folder, device))
         emulated = None if emulation is None else emulation.emulated
         return bench_one(context, artifact, device, profile, options, emulated)
@@ -343,7 +343,7 @@ def bench(
     completed = run_concurrently(work, default_parallelism(host_machine.available_memory_bytes()), context.pool.stop)
     for done, (number, future) in enumerate(completed):
         if done:
-            context.emit(Overview("", done, len(remaining)))
+            context.emit(OverviewEvent("", done, len(remaining)))
         artifact, device, _ = remaining[number]
         results[number] = context.settle(step_name(artifact, device), future.result, summary)
     measurements = [measurement for measurement in results if measurement is not None]
@@ -355,11 +355,11 @@ def _fits(context: Context, artifact: Artifact, device: str, profile: DeviceProf
     """Return whether the device runs the artifact; emit a note with the reason if not."""
     refusal = profile.refuses(artifact.manifest.target, artifact.manifest.precision) if profile else None
     if refusal:
-        context.emit(Noted(step_name(artifact, device), f"skipped: {device} {refusal}"))
+        context.emit(NoteEvent(step_name(artifact, device), f"skipped: {device} {refusal}"))
         return False
     shortage = why_exceeds_device(context, artifact, profile)
     if shortage:
-        context.emit(Noted(step_name(artifact, device), f"skipped: {shortage}", warning=True))
+        context.emit(NoteEvent(step_name(artifact, device), f"skipped: {shortage}", warning=True))
     return not shortage
 
 
@@ -387,7 +387,7 @@ def _warn_of_losses(context: Context, measurements: Sequence[Measurement]) -> No
             losses.append(f"slower on this host ({format_ms(latency_ms)} against {format_ms(reference_ms)})")
         if losses:
             step = f"bench {entry.model}/{entry.kind} {entry.variant} on {entry.device}"
-            context.emit(Noted(step, f"{' and '.join(losses)} than {entry.target}:float32", warning=True))
+            context.emit(NoteEvent(step, f"{' and '.join(losses)} than {entry.target}:float32", warning=True))
 
 
 def summary(measurement: Measurement) -> str:

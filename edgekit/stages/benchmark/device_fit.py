@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgekit.config.device_profile import DeviceProfile
 from edgekit.contracts.runtime import Runtime
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
-from edgekit.core.events import Noted
+from edgekit.core.events import NoteEvent
 from edgekit.core.records.artifact import Artifact
 from edgekit.devices.cost_models import flash
 from edgekit.devices.cost_models.flash import FlashEstimate
@@ -71,6 +71,6 @@ def estimate_code_size(context: Context, runtime: Runtime, operators: Sequence[s
             environment=runtime_environment(runtime.name),
         )
     except (InputError, MissingDependency, StepError) as error:
-        context.emit(Noted(step, f"code size is unknown: {error}"))
+        context.emit(NoteEvent(step, f"code size is unknown: {error}"))
         return None
     return flash.estimate_flash(code_size)

@@ -11,7 +11,7 @@ from functools import partial
 
 from edgekit.contracts.executor import ModelFiles
 from edgekit.core.environment.atomic_files import write_json
-from edgekit.core.events import Started
+from edgekit.core.events import StartEvent
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import EmulationRecord, emulation_file
 from edgekit.core.units import format_count, format_ms
@@ -86,7 +86,7 @@ def emulate_all(
     """
 
     def emulate(artifact: Artifact, guest: emulator.Guest) -> EmulationRecord:
-        context.emit(Started(step_name(artifact, guest.name)))
+        context.emit(StartEvent(step_name(artifact, guest.name)))
         return emulate_one(context, artifact, guest, options)
 
     records: list[EmulationRecord | None] = [None] * len(pairs)

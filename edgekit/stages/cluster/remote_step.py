@@ -22,7 +22,7 @@ from edgekit.core.build.graph import Graph
 from edgekit.core.environment.atomic_files import os_error, sha256_file
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import EdgekitError, Interrupted, StepFailed
-from edgekit.core.events import Event, Listener, Progress
+from edgekit.core.events import Event, Listener, ProgressEvent
 from edgekit.stages.cluster.content_store import ContentStore
 from edgekit.stages.context import Context
 from edgekit.stages.pipeline.step_handlers import StepContext, execute_step
@@ -266,7 +266,7 @@ def _listener(topic: str) -> Listener:
 
     def forward(event: Event) -> None:
         now = time.monotonic()
-        if isinstance(event, Progress):
+        if isinstance(event, ProgressEvent):
             if now - latest.get(event.step, 0.0) < _PROGRESS_EVERY_S and event.done < event.total:
                 return
             latest[event.step] = now

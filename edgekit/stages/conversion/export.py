@@ -15,7 +15,7 @@ from edgekit.contracts.target import Target
 from edgekit.core.environment.atomic_files import sha256_file, sha256_path, size_of, staged_folder, write_json
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import DiskFull, InputError, StepError
-from edgekit.core.events import Noted
+from edgekit.core.events import NoteEvent
 from edgekit.core.numerics import batching, calibration_lint, tensor_layout
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.records import samples
@@ -150,7 +150,7 @@ def feasible_plans(
             if export_plan not in feasible and export_plan.model == model
         )
         detail = f"skipped {skipped}: no calibration samples; pass --calibration or --sample"
-        context.emit(Noted(f"export {model}/{kind}", detail, warning=True))
+        context.emit(NoteEvent(f"export {model}/{kind}", detail, warning=True))
     return tuple(feasible)
 
 
@@ -186,7 +186,7 @@ def _calibration(context: Context, export_plan: ExportPlan, source: SourceModel,
     # A source with notes has random golden samples, whose range is not that of the model's data.
     reference = calibration.inputs if source.notes else golden.inputs
     for finding in calibration_lint.lint(calibration.inputs, reference, labels, golden.labels):
-        context.emit(Noted(export_plan.step, f"calibration samples: {finding}", warning=True))
+        context.emit(NoteEvent(export_plan.step, f"calibration samples: {finding}", warning=True))
     return calibration
 
 
@@ -228,7 +228,7 @@ def _warn_if_stale(context: Context, model: str, kind: str) -> None:
             f"trained; run: edgekit train {model}" if is_trained else f"imported; run: edgekit export {source.code}"
         )
         detail = f"{code.name} has changed since these weights were {remedy}"
-        context.emit(Noted(f"export {model}/{kind}", detail, warning=True))
+        context.emit(NoteEvent(f"export {model}/{kind}", detail, warning=True))
 
 
 def pin_route(plans: Sequence[ExportPlan], steps: tuple[str, ...]) -> tuple[ExportPlan, ...]:
@@ -290,7 +290,7 @@ def export_one(
             raise
         except StepError as error:
             notes.append(f"{route} failed: {error}")
-            context.emit(Noted(export_plan.step, f"{notes[-1]}; trying the next route", warning=True))
+            context.emit(NoteEvent(export_plan.step, f"{notes[-1]}; trying the next route", warning=True))
     return _export_by(context, export_plan, export_plan.routes[-1], settings, notes, final)
 
 

@@ -14,7 +14,7 @@ from edgekit.contracts.source import SOURCES, SourceKind
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError, unknown_name
-from edgekit.core.events import Noted
+from edgekit.core.events import NoteEvent
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.specs import Dim, TensorSpec
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
@@ -271,7 +271,7 @@ def import_model(context: Context, text: str, framework: str | None, options: Us
                 listener=context.emit,
             )
     for note in source.notes:
-        context.emit(Noted(f"import {name}/{request.kind}", note))
+        context.emit(NoteEvent(f"import {name}/{request.kind}", note))
     return source
 
 

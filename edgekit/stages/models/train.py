@@ -14,7 +14,7 @@ from edgekit.contracts.trainer import TRAINERS
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError, unknown_name
-from edgekit.core.events import Noted
+from edgekit.core.events import NoteEvent
 from edgekit.core.numerics.metrics import format_metric
 from edgekit.core.records.source import SourceModel
 from edgekit.stages.context import FRAMEWORKS, Context, training_environment
@@ -107,7 +107,7 @@ def train_one(context: Context, model: str, kind: str, options: TrainOptions) ->
     if data is not None and Path(data).exists():
         data = str(Path(data).resolve())  # the worker may have another working directory
     if checkpoint.exists() and not options.resume:
-        context.emit(Noted(step, "ignoring the checkpoint of an interrupted training; continue it with --resume"))
+        context.emit(NoteEvent(step, "ignoring the checkpoint of an interrupted training; continue it with --resume"))
     with staged_folder(context.project.source_folder(model, kind)) as staging:
         request = TrainRequest(
             model_folder=str(folder),

@@ -20,7 +20,7 @@ from edgekit.core.environment import python_dependencies
 from edgekit.core.environment.project import Project
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError
-from edgekit.core.events import Noted
+from edgekit.core.events import NoteEvent
 from edgekit.devices import host_machine
 
 
@@ -68,7 +68,7 @@ class PlanBuilder:
     steps: list[Step] = field(default_factory=list)
     origins: dict[str, Location] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[Noted] = field(default_factory=list)
+    notes: list[NoteEvent] = field(default_factory=list)
 
     @property
     def config(self) -> ProjectConfig:

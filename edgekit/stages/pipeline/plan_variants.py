@@ -16,7 +16,7 @@ from edgekit.contracts.source import SOURCES
 from edgekit.core.build.graph import Step, StepInput, StepKind
 from edgekit.core.environment import requirements
 from edgekit.core.environment.requirements import Requirement
-from edgekit.core.events import Noted
+from edgekit.core.events import NoteEvent
 from edgekit.core.records.emulated_measurement import emulation_file
 from edgekit.core.records.layer_errors import LAYERS_FILE
 from edgekit.core.records.measurement import bench_file
@@ -75,7 +75,7 @@ def variants(
         if uncalibrated:
             names = ", ".join(map(str, uncalibrated))
             detail = f"left out {names}: no calibration samples; set calibration or sample"
-            builder.notes.append(Noted(f"export {source.label}", detail, warning=True))
+            builder.notes.append(NoteEvent(f"export {source.label}", detail, warning=True))
         selected |= {variant: ways for variant, ways in reachable.items() if variant not in uncalibrated}
     yield from selected.items()
 
@@ -236,7 +236,7 @@ def _has_layer_errors(builder: PlanBuilder, source: PlannedSource, variant: Vari
     unsupported = [plugin.name for plugin in (kind, runtime) if not plugin.exposes_intermediates]
     if unsupported:
         detail = f"left out: {unsupported[0]} does not expose intermediate tensors"
-        builder.notes.append(Noted(f"diff {source.label} {variant}", detail))
+        builder.notes.append(NoteEvent(f"diff {source.label} {variant}", detail))
     return not unsupported
 
 
@@ -271,7 +271,7 @@ def _runs_emulated(
     if _runtime(variant).name not in pins.RUNTIMES:
         refusal = f"the emulated core does not run {_runtime(variant).name}"
     if refusal:
-        builder.notes.append(Noted(f"validate {source.label} {variant} on {name}", f"left out: {refusal}"))
+        builder.notes.append(NoteEvent(f"validate {source.label} {variant} on {name}", f"left out: {refusal}"))
     return not refusal
 
 
@@ -280,7 +280,7 @@ def _runs(
 ) -> bool:
     refusal = profile.refuses(variant.target, variant.precision) if profile else None
     if refusal:
-        builder.notes.append(Noted(f"bench {source.label} {variant} on {name}", f"left out: {name} {refusal}"))
+        builder.notes.append(NoteEvent(f"bench {source.label} {variant} on {name}", f"left out: {name} {refusal}"))
     return refusal is None
 
 

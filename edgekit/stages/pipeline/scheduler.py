@@ -14,7 +14,7 @@ from edgekit.core.build.graph import Graph, Step, StepKey, StepRecord
 from edgekit.core.build.run_state import BLOCKED, DONE, FAILED, RunResult, RunState, StepResult
 from edgekit.core.environment.atomic_files import os_error
 from edgekit.core.errors import InputError, MissingDependency, StepError
-from edgekit.core.events import Failed, Finished, Overview, Started
+from edgekit.core.events import FailEvent, FinishEvent, OverviewEvent, StartEvent
 from edgekit.stages.concurrency import PROCESS_MEMORY_BYTES
 from edgekit.stages.context import Context
 from edgekit.stages.pipeline.step_handlers import Render, StepContext, StepOutput, execute_step
@@ -172,7 +172,7 @@ class _Runner:
         """Start the ready steps that the limits allow beside the running ones."""
         while (name := self._next()) is not None:
             running_step = self.running[name] = self.ready.pop(name)
-            self.context.emit(Started(name))
+            self.context.emit(StartEvent(name))
             running_step.thread = threading.Thread(target=self._work, args=(running_step.step,), name=name, daemon=True)
             running_step.thread.start()
 
@@ -230,14 +230,14 @@ class _Runner:
         self.latest = running_step.step.subject
         if isinstance(result, StepOutput):
             self.ended[name] = self._record(running_step, result, seconds)
-            self.context.emit(Finished(name, result.detail))
+            self.context.emit(FinishEvent(name, result.detail))
         elif isinstance(result, (InputError, MissingDependency, StepError)):
             self.context.failures.append(result)
             code = result.exit_code
             self.ended[name] = StepResult(
                 name, running_step.step.kind, FAILED, running_step.reasons, seconds, code, str(result)
             )
-            self.context.emit(Failed(name, str(result), getattr(result, "stderr_tail", "")))
+            self.context.emit(FailEvent(name, str(result), getattr(result, "stderr_tail", "")))
         else:
             raise result
 
@@ -266,7 +266,7 @@ class _Runner:
     def _emit_overview(self) -> None:
         waiting = [step.name for step in self.graph.steps if step.name not in self.ended | self.running]
         counts = len(self.ended), len(self.graph.steps)
-        self.context.emit(Overview("", *counts, tuple(self.running), tuple(waiting)))
+        self.context.emit(OverviewEvent("", *counts, tuple(self.running), tuple(waiting)))
 
     def _stop(self) -> None:
         """Stop all running steps and wait for their threads, which remove partial files."""

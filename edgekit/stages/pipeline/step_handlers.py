@@ -15,7 +15,7 @@ from edgekit.contracts.executor import EXECUTORS, Place
 from edgekit.core.build.graph import Graph, Step, StepKind
 from edgekit.core.environment.atomic_files import write_json, write_text
 from edgekit.core.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
-from edgekit.core.events import Noted
+from edgekit.core.events import NoteEvent
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.emulated_measurement import emulation_file, load_emulation
 from edgekit.core.records.report import Report
@@ -175,7 +175,7 @@ class TrainHandler(StepHandler):
             try:
                 source = train(train_options(resume=True))
             except InputError as error:  # the checkpoint is damaged, or was written with other options or code
-                step.context.emit(Noted(step.step.name, f"starting from scratch: {error}"))
+                step.context.emit(NoteEvent(step.step.name, f"starting from scratch: {error}"))
                 source = train(train_options())
         else:
             source = train(train_options())

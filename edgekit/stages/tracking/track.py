@@ -14,7 +14,7 @@ from typing import TypeVar
 from edgekit._version import __version__
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import MissingDependency
-from edgekit.core.events import Noted, Progress
+from edgekit.core.events import NoteEvent, ProgressEvent
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.source import SourceModel
 from edgekit.stages.context import Context
@@ -135,7 +135,7 @@ class _Tracker:
             run_id = self.store.call(write_run, request)
             entry = LoggedRun(run.name, run_id, "new" if existing is None else "completed")
         self.logged.append(entry)
-        self.store.context.emit(Progress(STEP_NAME, len(self.logged), self._run_count()))
+        self.store.context.emit(ProgressEvent(STEP_NAME, len(self.logged), self._run_count()))
         return entry
 
     def _run_count(self) -> int:
@@ -146,7 +146,7 @@ class _Tracker:
         try:
             return {PAGE: self.render("html", report)}
         except MissingDependency as error:
-            self.store.context.emit(Noted(STEP_NAME, f"{PAGE} is not logged: {error}"))
+            self.store.context.emit(NoteEvent(STEP_NAME, f"{PAGE} is not logged: {error}"))
             return {}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgekit.config.device_profile import DeviceProfile
 from edgekit.contracts.target import Target
 from edgekit.core.errors import InputError, MissingDependency, StepError
-from edgekit.core.events import Finished, Noted, Progress, Started
+from edgekit.core.events import FinishEvent, NoteEvent, ProgressEvent, StartEvent
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.tuning import Candidate, Constraints, LayerSensitivity, Preference
@@ -127,7 +127,7 @@ class TuningSession:
             warning: Whether it is a warning.
         """
         self.notes.append(text)
-        self.context.emit(Noted(self.step, text, warning=warning))
+        self.context.emit(NoteEvent(self.step, text, warning=warning))
 
     def add(self, candidate: Candidate) -> Candidate:
         """Add a candidate to those that were tried.
@@ -144,7 +144,7 @@ class TuningSession:
         self.tried.append(candidate)
         drop = f"{self.constraints.drop_name} {self.constraints.format_drop(candidate.drop)}"
         detail = f"{format_bytes(candidate.size_bytes)}, {drop}"
-        self.context.emit(Finished(f"{self.step}: {candidate.recipe}", detail))
+        self.context.emit(FinishEvent(f"{self.step}: {candidate.recipe}", detail))
         return candidate
 
     def progress(self, phase: str, done: int, total: int) -> None:
@@ -156,8 +156,8 @@ class TuningSession:
             total: The number of all trials.
         """
         if done == 0:
-            self.context.emit(Started(f"{self.step}: {phase}"))
-        self.context.emit(Progress(f"{self.step}: {phase}", done, total))
+            self.context.emit(StartEvent(f"{self.step}: {phase}"))
+        self.context.emit(ProgressEvent(f"{self.step}: {phase}", done, total))
 
 
 def try_candidate(run: TuningSession, label: str, work: Callable[[], TrialResult]) -> TrialResult | None:
@@ -287,7 +287,7 @@ def measure_latency(run: TuningSession, candidate: Candidate) -> float | None:
         The latency in ms of the tier of the search; None if it cannot be measured.
     """
     label = f"{candidate.recipe} on {run.options.device}"
-    run.context.emit(Started(f"{run.step}: measure {label}"))
+    run.context.emit(StartEvent(f"{run.step}: measure {label}"))
     try:
         artifact = export_candidate(run, candidate.recipe)
         if artifact.manifest.sha256 != candidate.sha256:

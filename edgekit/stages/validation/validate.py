@@ -16,7 +16,7 @@ from edgekit.contracts.executor import EXECUTORS, ExecutionSession, Executor, In
 from edgekit.core.environment.atomic_files import mapped_write_errors, write_json
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError
-from edgekit.core.events import Noted
+from edgekit.core.events import NoteEvent
 from edgekit.core.numerics import batching, tensor_layout
 from edgekit.core.numerics.applicable_tolerances import explain_limit, tolerances_for_precision
 from edgekit.core.numerics.metrics import TASK_METRICS, Array, TaskMetric, format_metric, top1_agreement
@@ -424,7 +424,7 @@ def validate_elsewhere(
             reason = place.profile.refuses(manifest.target, manifest.precision) if place.profile else None
             reason = executor.refusal(runtime or manifest.runtime, place) or reason
             if reason:
-                context.emit(Noted(step, f"skipped: {reason}"))
+                context.emit(NoteEvent(step, f"skipped: {reason}"))
                 continue
             tried += 1
             work = partial(validate_on, context, artifact, executor, place, timeout_s, runtime)

@@ -11,20 +11,20 @@ import time
 from typing import Any
 
 from edgekit.core.errors import InputError
-from edgekit.core.events import Listener, Progress
+from edgekit.core.events import Listener, ProgressEvent
 from edgekit.workers.job import worker_job
 
 
 @worker_job
 def double(number: int, emit: Listener) -> int:
     """Return twice the number."""
-    emit(Progress("double", 1, 1))
+    emit(ProgressEvent("double", 1, 1))
     return 2 * number
 
 
 def add(a: int, b: int, *, emit: Listener) -> int:
     for step in range(3):
-        emit(Progress("add", step + 1, 3))
+        emit(ProgressEvent("add", step + 1, 3))
     return a + b
 
 
@@ -70,12 +70,12 @@ def hang(*, emit: Listener) -> None:
 
 
 def pid_when_heard(*, emit: Listener) -> int:
-    emit(Progress("pid", 1, 1))
+    emit(ProgressEvent("pid", 1, 1))
     return os.getpid()
 
 
 def hang_when_heard(*, emit: Listener) -> None:
-    emit(Progress("hang", 1, 1))
+    emit(ProgressEvent("hang", 1, 1))
     time.sleep(3600)
 
 

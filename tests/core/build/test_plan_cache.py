@@ -8,7 +8,7 @@ from edgekit.core.build import plan_cache
 from edgekit.core.build.file_digests import FileDigests
 from edgekit.core.build.graph import Step, StepInput, build_graph
 from edgekit.core.build.plan_cache import CachedPlan
-from edgekit.core.events import Noted
+from edgekit.core.events import NoteEvent
 
 HOST = "a host"
 
@@ -20,7 +20,9 @@ def kept(tmp_path):
     (root / "edgekit.toml").write_text("x = 1")
     (root / "models/net.py").write_text("")
     graph = build_graph([Step("a", "import", "out/a", reads=(StepInput("models/net.py"),), values={"n": [1]})], str)
-    plan = CachedPlan(graph, (Noted("a", "left out", warning=True),), ("edgekit.toml", "models/net.py", "gone.toml"))
+    plan = CachedPlan(
+        graph, (NoteEvent("a", "left out", warning=True),), ("edgekit.toml", "models/net.py", "gone.toml")
+    )
     plan_cache.save(tmp_path / "plan.json", plan, root, FileDigests(root), HOST)
     return plan
 

@@ -13,7 +13,7 @@ from edgekit.core.build.run_state import BLOCKED, DONE, FAILED, UP_TO_DATE, RunS
 from edgekit.core.build.step_records import StepRecords
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError, StepCrashed
-from edgekit.core.events import Event, Failed, Finished, Overview
+from edgekit.core.events import Event, FailEvent, FinishEvent, OverviewEvent
 from edgekit.stages.concurrency import PROCESS_MEMORY_BYTES
 from edgekit.stages.context import Context
 from edgekit.stages.pipeline import scheduler as running
@@ -158,7 +158,7 @@ def test_a_failure_blocks_only_the_steps_after_it_and_the_exit_code_is_the_most_
     }
     assert outcomes["far"].reasons == ("after a did not complete",)
     assert ran.exit_code == 4
-    assert {event.step for event in events if isinstance(event, Failed)} == {"a", "b"}
+    assert {event.step for event in events if isinstance(event, FailEvent)} == {"a", "b"}
     stage.actions.clear()
     again, ran = go(*chain, Step("r", "report", "out/r", after=("far", "after c")))
     assert {name for name, outcome in again.items() if outcome.state == DONE} == {"a", "after a", "far", "b", "r"}
@@ -204,8 +204,8 @@ def test_an_unexpected_error_stops_the_run_and_keeps_completed_steps(stage, go, 
 
 def test_events_report_running_and_waiting_steps(go, events):
     go(step("a"), step("b", "out/a"))
-    overviews = [event for event in events if isinstance(event, Overview)]
+    overviews = [event for event in events if isinstance(event, OverviewEvent)]
     first, last = overviews[0], overviews[-1]
     assert (first.done, first.total, first.running, first.waiting) == (0, 2, ("a",), ("b",))
     assert (last.done, last.waiting) == (1, ())
-    assert [event.step for event in events if isinstance(event, Finished)] == ["a", "b"]
+    assert [event.step for event in events if isinstance(event, FinishEvent)] == ["a", "b"]

@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.config.device_profile import load_profile
 from edgekit.core.environment.project import open_project
-from edgekit.core.events import Noted, ignore
+from edgekit.core.events import NoteEvent, ignore
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.stages.benchmark.bench import BenchOptions
 from edgekit.stages.context import Context
@@ -132,7 +132,7 @@ def test_a_search_that_is_out_of_time_chooses_from_what_it_has(here, events):
     assert tuning.stopped
     assert [str(candidate.recipe) for candidate in tuning.candidates] == ["float32"]
     assert artifact.folder.name == "tflite-float32-tuned"
-    assert any(isinstance(event, Noted) and "time limit" in event.detail for event in events)
+    assert any(isinstance(event, NoteEvent) and "time limit" in event.detail for event in events)
 
 
 def test_without_labels_the_drop_is_the_error_of_the_outputs(here):
