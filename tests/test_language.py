@@ -40,7 +40,8 @@ PATTERN = re.compile(rf"\b({'|'.join(REPLACED)})\b", re.IGNORECASE)
 # Class names of the former vocabulary. Some of these words are fine in prose.
 CLASSES = re.compile(
     r"_?(Book|Ran|Planned|Drilling|Life|Blame|Errand|Zygotes?|Forked|Located|Lesson|Course|Standing|Draft|Seen|Known"
-    r"|Marks|Logged|Turns|Operand|Allowance|Begun|Wanted|How|Choice)"
+    r"|Marks|Logged|Turns|Operand|Allowance|Begun|Wanted|How|Choice"
+    r"|Started|Finished|Failed|Noted|Counted|Installed|Named|Shuffled)"
 )
 FUNCTIONS = re.compile(
     r"_?(told|found|made|own|text_of|carry_out|adopt|foresee|at_once|together|lacks_room|too_late|death)"
@@ -109,3 +110,12 @@ def test_former_names_of_classes_and_functions_have_not_come_back():
         if (CLASSES if isinstance(node, ast.ClassDef) else FUNCTIONS).fullmatch(node.name)
     ]
     assert not names, "\n".join(names)
+
+
+def test_a_public_class_name_has_one_meaning():
+    places: dict[str, list[str]] = {}
+    for path, node in definitions():
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            places.setdefault(node.name, []).append(f"{path.relative_to(REPOSITORY)}:{node.lineno}")
+    repeated = {name: where for name, where in places.items() if len(where) > 1}
+    assert not repeated, repeated

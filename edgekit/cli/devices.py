@@ -82,8 +82,8 @@ def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
 
     profile = _load_profile(session.project.device_file(name))
     installed = emulator.set_up(name, profile, runtimes, lambda text: _print_progress(session, text))
-    data = {"device": name, "folder": str(home()), "python": installed.python, "made": list(installed.made)}
-    result = "is set up" if installed.made else "is already set up"
+    data = {"device": name, "folder": str(home()), "python": installed.python, "made": list(installed.added)}
+    result = "is set up" if installed.added else "is already set up"
     session.print_result(data, f"the emulation of {name} {result} ({home()})\n")
     return 0
 

@@ -74,7 +74,7 @@ def command(
     first = difference.first
     data = {**finite(asdict(difference)), "first": None if first is None else first.reference, "kept": stored_path}
     if sensitivity:
-        data["sensitivities"] = [asdict(layer) for layer in sensitivities]
+        data["sensitivities"] = [layer.to_dict() for layer in sensitivities]
     stored_line = f"kept for reports in {stored_path}\n" if stored_path else ""
     session.print_result(
         data,

@@ -215,16 +215,16 @@ def _print_run(session: CommandSession, run_result: RunResult, explain: bool) ->
     from edgekit.core.build.run_state import BLOCKED, DONE, FAILED
     from edgekit.core.units import format_seconds
 
-    count = {state: sum(step.state == state for step in run_result.outcomes) for state in (DONE, FAILED, BLOCKED)}
+    count = {state: sum(step.state == state for step in run_result.step_results) for state in (DONE, FAILED, BLOCKED)}
     data = {
         "passed": run_result.exit_code == 0,
-        "steps": [_step_data(step) for step in run_result.outcomes],
+        "steps": [_step_data(step) for step in run_result.step_results],
         "wall_s": round(run_result.wall_s, 3),
         "one_after_another_s": round(run_result.sequential_s, 3),
     }
-    lines = _reason_lines(run_result.outcomes) if explain else []
-    lines += [f"FAILED  {step.detail}\n" for step in run_result.outcomes if step.code == 1]
-    total = len(run_result.outcomes)
+    lines = _reason_lines(run_result.step_results) if explain else []
+    lines += [f"FAILED  {step.detail}\n" for step in run_result.step_results if step.code == 1]
+    total = len(run_result.step_results)
     if not (count[DONE] or count[FAILED]):
         lines.append(f"nothing to do: {total} steps are up to date\n")
     else:

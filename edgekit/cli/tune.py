@@ -96,6 +96,7 @@ def command(
         tuning, artifact = tune.tune(context, name, kind, plugin, settings, tune_options)
     data = {
         **asdict(tuning),
+        "sensitivities": [sensitivity.to_dict() for sensitivity in tuning.sensitivities],
         "front": [candidate.sha256 for candidate in tuning.front],
         "artifact": None if artifact is None else artifact_data(artifact),
     }

@@ -1,6 +1,6 @@
 """The contract of a runtime: the base classes check inputs and outputs, the subclasses run the model.
 
-A plug-in subclasses `Runtime` and `Session`. Runtimes never time themselves: the runner does, in the same way for all.
+A plug-in subclasses `Runtime` and `RuntimeSession`. The runner times all runtimes in the same way; none times itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class UnknownSignature(InputError):
         return {**super().to_dict(), "type": InputError.__name__}
 
 
-class Session(ABC):
+class RuntimeSession(ABC):
     """An opened model file.
 
     Raw tensors are the file's own: integers if it is fully quantized. Real values are their floating-point equivalents.
@@ -152,7 +152,7 @@ class Runtime(ABC):
     confined: ClassVar[bool] = True
     code_size_requires: ClassVar[tuple[Requirement, ...]] = ()
 
-    def open(self, path: Path, *, threads: int, signature: Signature | None = None) -> Session:
+    def open(self, path: Path, *, threads: int, signature: Signature | None = None) -> RuntimeSession:
         """Open a model file.
 
         Args:
@@ -171,7 +171,7 @@ class Runtime(ABC):
         return self._open(path, threads, signature)
 
     @abstractmethod
-    def _open(self, path: Path, threads: int, signature: Signature | None) -> Session:
+    def _open(self, path: Path, threads: int, signature: Signature | None) -> RuntimeSession:
         """Open a model file; the required packages are installed.
 
         Args:

@@ -33,7 +33,7 @@ class ConversionRequest:
         calibration: Real inputs by name, shape (N, ...), for precisions that need them.
         options: Values of the target's own options, by the names in `Target.options`; the target chooses the others.
         recipe: Per-layer exceptions from the precision, and how ranges are taken from the calibration samples.
-        known: A cache folder for calibration ranges, shared by the conversions of one source.
+        cache_folder: A folder for calibration ranges, shared by the conversions of one source.
     """
 
     precision: str
@@ -41,7 +41,7 @@ class ConversionRequest:
     calibration: Mapping[str, Array] | None = None
     options: Mapping[str, int] = field(default_factory=dict)
     recipe: Recipe | None = None
-    known: Path | None = None
+    cache_folder: Path | None = None
 
 
 @dataclass(frozen=True)

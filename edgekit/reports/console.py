@@ -147,18 +147,22 @@ def sensitivity_table(sensitivities: Sequence[LayerSensitivity], factor: float, 
         factor: Multiplied with the gain of the task metric, so that it is printed in the metric's unit.
         color: As for `table`.
     """
-    has_alone = any(group.alone_db is not None for group in sensitivities)
+    has_alone = any(sensitivity.alone_db is not None for sensitivity in sensitivities)
     rows = [
         (
-            group.unit.title,
-            str(len(group.unit.names)),
-            f"{group.gain_db:+.1f} dB",
-            NOTHING if group.metric_gain is None else f"{factor * group.metric_gain:+.4g}",
-            f"{100 * group.share:.1f}%",
-            *(() if not has_alone else (NOTHING if group.alone_db is None else f"{group.alone_db:.1f} dB",)),
+            sensitivity.group.title,
+            str(len(sensitivity.group.names)),
+            f"{sensitivity.gain_db:+.1f} dB",
+            NOTHING if sensitivity.metric_gain is None else f"{factor * sensitivity.metric_gain:+.4g}",
+            f"{100 * sensitivity.share:.1f}%",
+            *(
+                ()
+                if not has_alone
+                else (NOTHING if sensitivity.alone_db is None else f"{sensitivity.alone_db:.1f} dB",)
+            ),
         )
-        for group in sensitivities[:MAX_SENSITIVITIES]
-        if group.gain_db >= MIN_GAIN_DB or group.alone_db is not None
+        for sensitivity in sensitivities[:MAX_SENSITIVITIES]
+        if sensitivity.gain_db >= MIN_GAIN_DB or sensitivity.alone_db is not None
     ]
     alone = ("quantized alone",) if has_alone else ()
     header = ("layers kept in float", "count", "SQNR gain", "metric gain", "of weights", *alone)

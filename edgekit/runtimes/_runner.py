@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.runtime import RUNTIMES, Runtime, Session
+from edgekit.contracts.runtime import RUNTIMES, Runtime, RuntimeSession
 from edgekit.core.errors import EdgekitError
 from edgekit.core.numerics import batching, timing
 from edgekit.core.numerics.affine_quantization import to_tensor
@@ -80,7 +80,7 @@ class Memory:
         return above
 
 
-def _raw_inputs(session: Session, samples: dict[str, Array]) -> dict[str, Array]:
+def _raw_inputs(session: RuntimeSession, samples: dict[str, Array]) -> dict[str, Array]:
     """The raw tensors of the first call that the samples allow."""
     first = next(batching.iter_batches(session.signature, samples))
     pairs = zip(session.signature.inputs, first, strict=True)
@@ -109,7 +109,7 @@ def _signature(request: dict[str, Any]) -> Signature | None:
     return Signature.from_dict(request["signature"]) if request.get("signature") else None
 
 
-def _open(runtime: Runtime, request: dict[str, Any]) -> Session:
+def _open(runtime: Runtime, request: dict[str, Any]) -> RuntimeSession:
     return runtime.open(Path(request["file"]), threads=request["threads"], signature=_signature(request))
 
 
@@ -129,7 +129,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     gc.enable()
     _wait(request)
     memory = Memory()
-    opened: list[Session] = []
+    opened: list[RuntimeSession] = []
     load = timing.timed(lambda: opened.append(_open(runtime, request)))
     load_peak = memory.peak_bytes()
     session = opened[0]
@@ -168,7 +168,7 @@ def _wait(request: dict[str, Any]) -> None:
 
 
 def _profile(
-    runtime: Runtime, request: dict[str, Any], session: Session, samples: dict[str, Array]
+    runtime: Runtime, request: dict[str, Any], session: RuntimeSession, samples: dict[str, Array]
 ) -> tuple[OperatorCost, ...]:
     inputs = _raw_inputs(session, samples)
     runs, threads = request["min_runs"], request["threads"]

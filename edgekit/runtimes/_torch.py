@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.runtime import Runtime, Session, UnknownSignature
+from edgekit.contracts.runtime import Runtime, RuntimeSession, UnknownSignature
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
@@ -25,7 +25,7 @@ _WARM_UP_RUNS = 5
 _SIGNATURE_RECORD = "extra/edgekit.json"
 
 
-class TorchSession(Session):
+class TorchSession(RuntimeSession):
     """A session with a torch module."""
 
     def __init__(self, module: Any, signature: Signature) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.runtime import Runtime, Session
+from edgekit.contracts.runtime import Runtime, RuntimeSession
 from edgekit.core.environment.requirements import EXECUTORCH
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
@@ -37,7 +37,7 @@ def _library() -> Any:
     return executorch.runtime
 
 
-class ExecuTorchSession(Session):
+class ExecuTorchSession(RuntimeSession):
     """A session with the loaded method `forward` of a program."""
 
     def __init__(self, method: Any, program: Any, signature: Signature) -> None:

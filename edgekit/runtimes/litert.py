@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.runtime import Runtime, Session
+from edgekit.contracts.runtime import Runtime, RuntimeSession
 from edgekit.core.environment.requirements import LITERT
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
@@ -17,7 +17,7 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.specs import Dim, Quantization, Signature, TensorSpec
 
 
-class LiteRTSession(Session):
+class LiteRTSession(RuntimeSession):
     """A session with one interpreter; tensors have an index there, and the names of the file's signature outside."""
 
     def __init__(self, interpreter: Any, signature: Signature, inputs: list[int], outputs: list[int]) -> None:
@@ -39,7 +39,7 @@ class LiteRTSession(Session):
         return invoke
 
 
-class LiteRT(Runtime):
+class LiteRTRuntime(Runtime):
     """Runs .tflite files."""
 
     name = "litert"
@@ -125,4 +125,4 @@ def _spec(name: str, detail: Any) -> TensorSpec:
     return TensorSpec(name, shape, str(np.dtype(detail["dtype"])), None, quantization)
 
 
-RUNTIME = LiteRT()
+RUNTIME = LiteRTRuntime()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.runtime import Runtime, Session
+from edgekit.contracts.runtime import Runtime, RuntimeSession
 from edgekit.core.environment.requirements import ONNXRUNTIME
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
@@ -37,7 +37,7 @@ _WARM_UP_RUNS = 5
 _AVOID_SATURATION = "session.x64quantprecision"
 
 
-class OnnxSession(Session):
+class OnnxSession(RuntimeSession):
     """A session with one InferenceSession."""
 
     def __init__(self, session: Any, signature: Signature) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.runtime import MAX_ARENA_BYTES, Runtime, Session
+from edgekit.contracts.runtime import MAX_ARENA_BYTES, Runtime, RuntimeSession
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
@@ -28,7 +28,7 @@ _ARENA_PART = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
 _MISSING_OPERATOR = re.compile(r"Didn't find op for builtin opcode '(\w+)'|Unresolved custom op: (\S+)")
 
 
-class MicroSession(Session):
+class MicroSession(RuntimeSession):
     """A session with one interpreter, which has a separate arena."""
 
     def __init__(self, interpreter: Any, signature: Signature) -> None:
@@ -48,7 +48,7 @@ class MicroSession(Session):
         return invoke
 
 
-class TFLiteMicro(Runtime):
+class TFLiteMicroRuntime(Runtime):
     """Runs .tflite files as on a microcontroller: one thread, and all tensors in one arena."""
 
     name = "tflite-micro"
@@ -175,4 +175,4 @@ def _spec(name: str, details: dict[str, Any]) -> TensorSpec:
     )
 
 
-RUNTIME = TFLiteMicro()
+RUNTIME = TFLiteMicroRuntime()

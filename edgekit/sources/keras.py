@@ -138,7 +138,7 @@ def signature(model: Any) -> Signature | None:
     return Signature(_specs(model.inputs, _input_names(model)), _specs(model.outputs, outputs))
 
 
-class Keras(SourceKind):
+class KerasSource(SourceKind):
     """The kind of Keras models; channels last."""
 
     name = "keras"
@@ -170,4 +170,4 @@ class Keras(SourceKind):
         return file, reconcile_signature(described, user_model, "the model")
 
 
-SOURCE = Keras()
+SOURCE = KerasSource()

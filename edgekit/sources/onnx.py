@@ -106,7 +106,7 @@ def _spec(value: Any, path: Path) -> TensorSpec:
     return TensorSpec(value.name, tuple(dims), str(np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))))
 
 
-class Onnx(SourceKind):
+class OnnxSource(SourceKind):
     """The kind of ONNX models; channels first, as in ONNX's own image operators."""
 
     name = "onnx"
@@ -136,4 +136,4 @@ class Onnx(SourceKind):
         return "model.onnx", reconcile_signature(described, user_model, str(user_model.path))
 
 
-SOURCE = Onnx()
+SOURCE = OnnxSource()

@@ -73,7 +73,7 @@ def _transpose(tensor: Any, order: Permutation | None) -> Any:
     return tensor if order is None else tf.transpose(tensor, order)
 
 
-class SavedModel(SourceKind):
+class SavedModelSource(SourceKind):
     """The kind of TensorFlow SavedModels; channels last."""
 
     name = "saved-model"
@@ -180,4 +180,4 @@ def _module(saved: Any, function: Any, signature: Signature) -> Any:
     return SignatureModule()
 
 
-SOURCE = SavedModel()
+SOURCE = SavedModelSource()

@@ -18,7 +18,7 @@ from edgekit.sources._module import LoadedTorch, output_names, positional, probe
 _WRAPPERS = ("state_dict", "model_state_dict")
 
 
-class Torch(SourceKind):
+class TorchSource(SourceKind):
     """The kind of PyTorch modules; channels first."""
 
     name = "torch"
@@ -143,4 +143,4 @@ def _program_signature(program: Any, path: Path) -> Signature:
     return Signature(*sides)
 
 
-SOURCE = Torch()
+SOURCE = TorchSource()

@@ -49,7 +49,7 @@ def load_script(path: Path) -> Any:
         raise InputError(f"{path}: this is not a TorchScript archive, or it is damaged ({reason})") from error
 
 
-class TorchScript(SourceKind):
+class TorchScriptSource(SourceKind):
     """The kind of TorchScript archives; channels first.
 
     The shapes of the inputs come from edgekit's own record in the archive, else from the user.
@@ -91,4 +91,4 @@ class TorchScript(SourceKind):
         return "model.pt", Signature(inputs, output_names(module, inputs))
 
 
-SOURCE = TorchScript()
+SOURCE = TorchScriptSource()

@@ -18,7 +18,7 @@ from edgekit.core.values.specs import SCALAR_TYPES, ModelDescription, OpCount, S
 from edgekit.targets._torch.executorch_lowering import faster_lowering, patterns_exported_once
 
 
-class ExecuTorch(Target):
+class ExecuTorchTarget(Target):
     """ExecuTorch programs for XNNPACK.
 
     int8 uses PT2E with XNNPACK's quantizer, weights per channel; inputs and outputs stay float32.
@@ -232,4 +232,4 @@ def _count_operators(content: bytes) -> Counter[str]:
     return counts
 
 
-TARGET = ExecuTorch()
+TARGET = ExecuTorchTarget()

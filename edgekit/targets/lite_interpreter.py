@@ -16,7 +16,7 @@ from edgekit.core.values.specs import ModelDescription
 from edgekit.targets._torch import torchscript_file
 
 
-class LiteInterpreter(Target):
+class LiteInterpreterTarget(Target):
     """Bytecode files, written from a TorchScript archive and optimised for mobile if torch has XNNPACK."""
 
     name = "lite-interpreter"
@@ -63,4 +63,4 @@ def _optimize(module: Any) -> tuple[Any, str]:
         return optimize_for_mobile(module), ""
 
 
-TARGET = LiteInterpreter()
+TARGET = LiteInterpreterTarget()

@@ -33,7 +33,7 @@ OPSET = {"keras": 18, "saved-model": 18, "torch": 20}
 _PRECISIONS = ("float32", "float16", "dynamic", "int8")
 
 
-class Onnx(Target):
+class OnnxTarget(Target):
     """ONNX files with a symbolic batch, weights inside the file, and the source's names of inputs and outputs."""
 
     name = "onnx"
@@ -208,4 +208,4 @@ def _to_float16(model: Any) -> Any:
     return converted.model
 
 
-TARGET = Onnx()
+TARGET = OnnxTarget()

@@ -18,7 +18,7 @@ from edgekit.targets._tflite.graph import describe, inline_buffers, read_signatu
 _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 
 
-class TFLite(Target):
+class TFLiteTarget(Target):
     """TFLite flatbuffers with a batch of one."""
 
     # `symbolic` stays False: TFLiteConverter (TensorFlow 2.21) writes shape arithmetic into the graph for a symbolic
@@ -108,4 +108,4 @@ def _reorder_specs(specs: Sequence[TensorSpec], source: Sequence[TensorSpec]) ->
     )
 
 
-TARGET = TFLite()
+TARGET = TFLiteTarget()

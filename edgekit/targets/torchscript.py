@@ -11,7 +11,7 @@ from edgekit.core.values.specs import ModelDescription
 from edgekit.targets._torch import torchscript_file
 
 
-class TorchScript(Target):
+class TorchScriptTarget(Target):
     """TorchScript archives, written by torch.jit.trace and freeze.
 
     int8 uses quantization in FX graph mode with the qnnpack engine.
@@ -38,4 +38,4 @@ class TorchScript(Target):
         return torchscript_file.describe(path, self.name)
 
 
-TARGET = TorchScript()
+TARGET = TorchScriptTarget()

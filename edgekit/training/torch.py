@@ -85,7 +85,7 @@ class _Run:
 
         seed, size = self.job.spec.seed, self.job.spec.batch_size
 
-        class Shuffled(Sampler[list[int]]):  # type: ignore[misc]
+        class ShuffledBatches(Sampler[list[int]]):  # type: ignore[misc]
             """Sampler of whole batches of indices, with which the data set reads a batch in one indexing operation."""
 
             epoch = 0
@@ -96,7 +96,7 @@ class _Run:
 
         inputs = torch.from_numpy(self.job.inputs)
         data = TensorDataset(inputs, self._targets(self.job.labels))
-        return DataLoader(data, sampler=Shuffled(), batch_size=None)  # the sampler already yields batches
+        return DataLoader(data, sampler=ShuffledBatches(), batch_size=None)  # the sampler already yields batches
 
     def _targets(self, labels: Array) -> Tensor:
         import torch

@@ -17,7 +17,7 @@ from edgekit.core.environment.project import open_project
 from edgekit.core.environment.user_cache import cache_folder, locked
 from edgekit.core.errors import InputError, MissingDependency, StepFailed, StepTimedOut
 from edgekit.devices.emulation import emulator, folders, guest, pins, setup, tools
-from edgekit.devices.emulation.setup import Installed
+from edgekit.devices.emulation.setup import Installation
 
 SPEC = EmulationSpec("cortex-a72", 0xD08, ("fp", "asimd"), revision=3, l1d_ways=2)
 CORE = Core("Cortex-A72", 4, 1500, l1d_kib=32, l2_kib=1024, l2_scope="cluster")
@@ -103,7 +103,7 @@ def test_a_shared_cache_is_divided_by_the_root_of_the_threads():
 def test_the_guest_has_its_own_packages_and_no_variables_of_this_host(tmp_path, monkeypatch):
     monkeypatch.setenv("LD_LIBRARY_PATH", "/of/this/host")
     where = folders.folders(SPEC, 4)
-    installed = Installed(where, "3.11", {"torch": Path("/t/site"), "base": Path("/b/site")})
+    installed = Installation(where, "3.11", {"torch": Path("/t/site"), "base": Path("/b/site")})
     command = guest.guest_command(installed, "base", SPEC, ("-m", "x"), scratch=tmp_path, plugin=("out=a,b", "l1=1:1"))
     assert command.variables["PYTHONPATH"] == f"{tmp_path}/lib:/b/site:/t/site"
     assert "LD_LIBRARY_PATH" not in command.variables
@@ -190,7 +190,7 @@ def test_concurrent_set_ups_wait_for_each_other_and_build_each_part_once(monkeyp
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda _: setup.set_up(SPEC, 4, ("base",), lambda text: None), range(2)))
     assert sorted(built) == ["_compile", "_describe", "_fetch_root", "wheels"]
-    assert sorted(len(installed.made) for installed in results) == [0, 4]
+    assert sorted(len(installed.added) for installed in results) == [0, 4]
     assert results[0].folders == results[1].folders
 
 

@@ -62,9 +62,9 @@ def graph(broken: Path, tmp_path_factory) -> Path:
 def convert(flatbuffer, graph, source, calibration, tmp_path):
     """`convert(TFLITE, precision="int8", ...)` returns the path of the file."""
 
-    def convert(target, known=None, **options):
+    def convert(target, cache_folder=None, **options):
         recipe = Recipe(target.name, **{"precision": "int8", **options})
-        job = ConversionRequest(recipe.precision, tmp_path, calibration, recipe=recipe, known=known)
+        job = ConversionRequest(recipe.precision, tmp_path, calibration, recipe=recipe, cache_folder=cache_folder)
         base, signature = (
             (graph, source.signature)
             if target is ONNX
@@ -185,7 +185,7 @@ def test_nodes_stay_in_float_and_cached_ranges_give_the_same_file(convert, graph
     cache = tmp_path / "cache"
     cache.mkdir()
     recipe = {"calibration": "minmax", "float_layers": tuple(convolutions)}
-    fresh, first, second = (convert(ONNX, known=folder, **recipe) for folder in (None, cache, cache))
+    fresh, first, second = (convert(ONNX, cache_folder=folder, **recipe) for folder in (None, cache, cache))
     assert fresh.read_bytes() == first.read_bytes() == second.read_bytes()
     assert len(list(cache.iterdir())) == 1
     assert quality(onnxruntime, fresh, golden) > 35

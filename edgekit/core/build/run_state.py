@@ -44,22 +44,22 @@ class RunResult:
     """The result of a run.
 
     Attributes:
-        outcomes: The results of the steps.
+        step_results: The results of the steps.
         wall_s: The wall time of the run, in s.
     """
 
-    outcomes: tuple[StepResult, ...]
+    step_results: tuple[StepResult, ...]
     wall_s: float
 
     @property
     def sequential_s(self) -> float:
         """The estimated wall time without parallel steps, in s: the steps' times, less their waiting for a core."""
-        return sum(result.seconds - result.cpu_wait_s for result in self.outcomes if result.state in (DONE, FAILED))
+        return sum(result.seconds - result.cpu_wait_s for result in self.step_results if result.state in (DONE, FAILED))
 
     @property
     def exit_code(self) -> int:
         """The most severe exit code of all steps."""
-        return max((result.code for result in self.outcomes), default=EXIT_OK)
+        return max((result.code for result in self.step_results), default=EXIT_OK)
 
 
 @dataclass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
@@ -221,18 +221,23 @@ class LayerSensitivity:
     """The effect on the outputs of keeping one group of layers in float.
 
     Attributes:
-        unit: The group.
+        group: The group.
         gain_db: The increase of the SQNR on the golden samples when only this group is in float, in dB.
         share: The group's share of all weights.
         metric_gain: The decrease of the drop on the test samples, or None without labels.
         alone_db: The SQNR when only this group is quantized, in dB, if it was measured.
     """
 
-    unit: LayerGroup
+    group: LayerGroup
     gain_db: float
     share: float
     metric_gain: float | None = None
     alone_db: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values; the key of the group is `unit`, as in earlier versions."""
+        values = asdict(self)
+        return {"unit": values.pop("group"), **values}
 
 
 @dataclass(frozen=True)

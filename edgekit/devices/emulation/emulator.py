@@ -22,7 +22,7 @@ from edgekit.core.records.samples import Samples
 from edgekit.devices.cost_models import emulated_core
 from edgekit.devices.emulation import pins, setup, tools
 from edgekit.devices.emulation.guest import cache_arguments, guest_command
-from edgekit.devices.emulation.setup import Installed, Say
+from edgekit.devices.emulation.setup import Installation, Say
 from edgekit.workers.environment import TELEMETRY_OFF, Environment
 from edgekit.workers.process import run_module
 
@@ -56,7 +56,7 @@ class Guest:
     name: str
     profile: DeviceProfile
     spec: EmulationSpec
-    installed: Installed
+    installed: Installation
 
     def setup_problem(self, runtime: str) -> str | None:
         """Explain what to set up before a runtime can be used.
@@ -116,7 +116,7 @@ def open_guest(name: str, profile: DeviceProfile) -> Guest:
     return Guest(name, profile, spec, setup.find(spec, profile.cores[0].count, ("base", "torch")) or base)
 
 
-def set_up(name: str, profile: DeviceProfile, runtimes: Sequence[str], say: Say) -> Installed:
+def set_up(name: str, profile: DeviceProfile, runtimes: Sequence[str], say: Say) -> Installation:
     """Download and build the missing parts of an emulation, and check each runtime with a one-operator model.
 
     Parts that have passed the check are recorded and not checked again.
@@ -290,7 +290,7 @@ def _require_runtime(guest: Guest, model: ModelFiles) -> None:
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountResult:
     """The result of counting.
 
     Attributes:
@@ -304,7 +304,7 @@ class Counted:
     peak_memory_bytes: int
 
 
-def count(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: float) -> Counted:
+def count(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: float) -> CountResult:
     """Count what an inference executes on a device's core.
 
     Args:
@@ -328,7 +328,7 @@ def count(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: f
         request |= {"mode": "count", "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
         result = _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
         marks = parse_marks(Path(folder, _MARKS_FILE).read_text())
-    return Counted(Counts.between(marks, result["runs"]), result["runs"], peak_memory_bytes(marks))
+    return CountResult(Counts.between(marks, result["runs"]), result["runs"], peak_memory_bytes(marks))
 
 
 def count_each(

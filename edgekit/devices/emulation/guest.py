@@ -12,7 +12,7 @@ from pathlib import Path
 from edgekit import _version
 from edgekit.config.device_profile import Core, EmulationSpec
 from edgekit.devices.emulation import tools
-from edgekit.devices.emulation.setup import Installed
+from edgekit.devices.emulation.setup import Installation
 
 _KIB = 1024
 # Bytes of a cache line, as the counting plugin simulates it.
@@ -65,7 +65,7 @@ def cache_arguments(spec: EmulationSpec, core: Core, threads: int) -> list[str]:
 
 
 def guest_command(
-    installed: Installed,
+    installed: Installation,
     wheel_set: str,
     spec: EmulationSpec,
     arguments: Sequence[str],

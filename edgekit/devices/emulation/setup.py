@@ -40,23 +40,23 @@ _PYTHON_VERSION = re.compile(r"python3\.\d+")
 
 
 @dataclass(frozen=True)
-class Installed:
+class Installation:
     """The parts of a device's emulation.
 
     Attributes:
         folders: The device's folders.
         python: The guest's Python version, such as `3.11`.
         sites: The folder of each set of wheels, by name.
-        made: What this set-up had to download or build; empty if everything existed.
+        added: What this set-up had to download or build; empty if everything existed.
     """
 
     folders: DeviceFolders
     python: str
     sites: dict[str, Path]
-    made: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
 
-def find(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str]) -> Installed | None:
+def find(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str]) -> Installation | None:
     """Find the parts of an emulation in the cache folder.
 
     Args:
@@ -74,10 +74,10 @@ def find(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str]) -> Installe
     sites = {name: site(name, root["python"]) for name in wheel_sets}
     if any(record(folder) is None for folder in sites.values()):
         return None
-    return Installed(device_folders, root["python"], {name: folder / "site" for name, folder in sites.items()})
+    return Installation(device_folders, root["python"], {name: folder / "site" for name, folder in sites.items()})
 
 
-def set_up(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str], say: Say) -> Installed:
+def set_up(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str], say: Say) -> Installation:
     """Download and build the missing parts of an emulation; concurrent processes wait for each other.
 
     Args:
@@ -121,7 +121,7 @@ def set_up(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str], say: Say)
             f"describing the core {spec.cpu}",
             lambda staging: _describe(staging, device_folders, spec, cores),
         )
-    return Installed(device_folders, python, {name: folder / "site" for name, folder in sites.items()}, tuple(built))
+    return Installation(device_folders, python, {name: folder / "site" for name, folder in sites.items()}, tuple(built))
 
 
 def remove(spec: EmulationSpec, cores: int) -> list[Path]:

@@ -43,7 +43,7 @@ class _EmulatedBench(PreparedBench):
         )
 
 
-class Emulated(Executor):
+class EmulatedExecutor(Executor):
     """Counts instructions and cache misses of the runtime under emulation; other load on this host has no influence."""
 
     name = "emulated"
@@ -76,4 +76,4 @@ class Emulated(Executor):
         return InferResult(emulator.infer(guest, model, request.inputs, session.step, timeout_s))
 
 
-EXECUTOR = Emulated()
+EXECUTOR = EmulatedExecutor()

@@ -46,7 +46,7 @@ class _GatedBench(PreparedBench):
         return read_measurement(measured, host_machine.description(), notes)
 
 
-class Host(Executor):
+class HostExecutor(Executor):
     """Measures in a separate process that is pinned to cores; infers in a warm worker."""
 
     name = "host"
@@ -119,4 +119,4 @@ class Host(Executor):
         return InferResult(outputs)
 
 
-EXECUTOR = Host()
+EXECUTOR = HostExecutor()

@@ -393,7 +393,7 @@ class Search:
                 if outcome is not None:
                     self._alone[group] = self.judge.sqnr_db(outcome)
             self.sensitivities = [
-                replace(sensitivity, alone_db=self._alone.get(sensitivity.unit)) for sensitivity in self.sensitivities
+                replace(sensitivity, alone_db=self._alone.get(sensitivity.group)) for sensitivity in self.sensitivities
             ]
         measured = [group for group in open_groups if group in self._alone]
         return min(measured, key=lambda group: (self._alone[group], group.weights), default=None)

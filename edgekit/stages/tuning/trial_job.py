@@ -49,7 +49,7 @@ class Trial:
         recipe: The recipe.
         source_folder: The folder of the source model, absolute.
         folder: The folder of the quantized file, absolute; it is overwritten by each trial.
-        known: The folder of intermediate results that trials share, absolute.
+        cache_folder: The folder of intermediate results that trials share, absolute.
         tests: The number of test samples to run; None for all.
     """
 
@@ -57,7 +57,7 @@ class Trial:
     recipe: Recipe
     source_folder: str
     folder: str
-    known: str
+    cache_folder: str
     tests: int | None = None
 
 
@@ -165,7 +165,9 @@ def run_trial(trial: Trial, emit: Listener) -> TrialResult:
     calibration = None
     if recipe.precision in target.calibrated and pool is not None:
         calibration = batching.select_samples(signature, pool.inputs, 0, recipe.calibration_samples)
-    job = ConversionRequest(recipe.precision, Path(trial.folder), calibration, recipe=recipe, known=Path(trial.known))
+    job = ConversionRequest(
+        recipe.precision, Path(trial.folder), calibration, recipe=recipe, cache_folder=Path(trial.cache_folder)
+    )
     converted = target.select(Path(trial.base.path), trial.base.signature, job)
     path = Path(trial.folder, converted.file)
     request = ArtifactRun(target.runtime, str(path), converted.signature, trial.source_folder, trial.tests)

@@ -168,10 +168,10 @@ def _calibration_options(prepared: Path, recipe: Recipe, job: ConversionRequest)
     method = recipe.calibration
     extra = {"CalibMovingAverage": True} if method == "moving-average" else {}
     options = {"calibrate_method": CalibrationMethod[_METHODS[method]], "extra_options": extra}
-    if job.known is None or job.calibration is None:
+    if job.cache_folder is None or job.calibration is None:
         return options
     # Ranges depend on the float file, the samples and the method, not on the nodes that are excluded.
     hasher = hashlib.sha256(prepared.read_bytes() + method.encode())
     for name in sorted(job.calibration):
         hasher.update(name.encode() + job.calibration[name].tobytes())
-    return {**options, "calibration_cache_path": job.known / f"{hasher.hexdigest()}.json"}
+    return {**options, "calibration_cache_path": job.cache_folder / f"{hasher.hexdigest()}.json"}

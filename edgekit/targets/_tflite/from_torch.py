@@ -55,7 +55,7 @@ def _named(source: LoadedSource, inputs: list[str], outputs: list[str]) -> Any:
     """Return a module with keyword inputs and a dict of outputs, from which litert-torch takes the file's names."""
     import torch
 
-    class Named(torch.nn.Module):  # type: ignore[misc]
+    class CalledByName(torch.nn.Module):  # type: ignore[misc]
         """The source's module, called by names."""
 
         def __init__(self) -> None:
@@ -65,4 +65,4 @@ def _named(source: LoadedSource, inputs: list[str], outputs: list[str]) -> Any:
         def forward(self, **tensors: Any) -> dict[str, Any]:
             return dict(zip(outputs, source.call(*(tensors[name] for name in inputs)), strict=True))
 
-    return Named().eval()
+    return CalledByName().eval()

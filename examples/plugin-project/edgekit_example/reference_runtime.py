@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.runtime import Runtime, Session, UnknownSignature
+from edgekit.contracts.runtime import Runtime, RuntimeSession, UnknownSignature
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
@@ -16,7 +16,7 @@ from edgekit.core.values.specs import Signature
 ONNX = Requirement("onnx", "onnx", adds="the runtime onnx-reference")
 
 
-class ReferenceSession(Session):
+class ReferenceSession(RuntimeSession):
     """A model in ONNX's evaluator."""
 
     def __init__(self, evaluator: Any, signature: Signature) -> None:

@@ -72,13 +72,13 @@ def go(tmp_path, stage, events: list[Event]):
             context = Context(Project(tmp_path), pool, events.append)
             state = RunState(records, records.digests(tmp_path))
             ran = running.run_graph(context, graph, state, RunOptions(jobs, memory, False, lambda _name, _report: ""))
-        return {outcome.step: outcome for outcome in ran.outcomes}, ran
+        return {outcome.step: outcome for outcome in ran.step_results}, ran
 
     return run
 
 
-def states(outcomes):
-    return {name: outcome.state for name, outcome in outcomes.items()}
+def states(step_results):
+    return {name: outcome.state for name, outcome in step_results.items()}
 
 
 def meeting(count):

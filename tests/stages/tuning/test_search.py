@@ -87,7 +87,7 @@ def test_the_one_sensitive_tensor_is_found_and_no_other_layer_is_kept():
     grown = search.grow(START)
     assert floats(grown) == [("b", "c")]
     assert grown[0].accurate(search.constraints)
-    assert (search.sensitivities[0].unit.names, search.sensitivities[0].share) == (("b", "c"), 0.4)
+    assert (search.sensitivities[0].group.names, search.sensitivities[0].share) == (("b", "c"), 0.4)
     assert search.sensitivities[0].gain_db == pytest.approx(40, abs=1)
 
 
@@ -106,7 +106,7 @@ def test_layers_whose_noise_hides_that_of_others_are_measured_alone():
     assert grown[-1].accurate(search.constraints)
     assert set(grown[-1].recipe.float_layers) >= {"b", "e"}
     assert search.prune(grown[-1]).recipe.float_layers == ("b", "e")
-    alone = {sensitivity.unit.names: sensitivity.alone_db for sensitivity in search.sensitivities}
+    alone = {sensitivity.group.names: sensitivity.alone_db for sensitivity in search.sensitivities}
     assert alone["b",] < 0 < 60 < alone["a",]
 
 

@@ -67,7 +67,7 @@ def test_the_accuracy_lost_by_int8_is_recovered_with_few_weights_in_float(tuned)
         assert whole.drop - candidate.drop >= 0.95 * whole.drop
         assert 0 < candidate.float_share < 0.25
         assert candidate.size_bytes < by_name(tuning)["float16"].size_bytes
-    assert {"0:CONV_2D", "1:CONV_2D"} == set(tuning.sensitivities[0].unit.names)
+    assert {"0:CONV_2D", "1:CONV_2D"} == set(tuning.sensitivities[0].group.names)
     assert tuning.sensitivities[0].gain_db > 30
     assert tuning.sensitivities[0].metric_gain > 0.4
 
