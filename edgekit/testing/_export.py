@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ class Exporter:
     def __init__(self, root: Path) -> None:
         """Create an exporter that writes into an existing, empty folder."""
         self._root = root
+        self._numbers = itertools.count()
         self._folders: dict[tuple[str, str, str], Path] = {}
 
     def export(self, model: str | Path, variant: str, **options: Any) -> Path:
@@ -38,7 +40,8 @@ class Exporter:
 
     def _export(self, model: str, variant: str, **options: Any) -> Path:
         # A folder of its own: two exports of one model with different options would have the same artifact folder.
-        root = self._root / str(len(self._folders))
+        # A failed export leaves its folder, so that each attempt has another number.
+        root = self._root / str(next(self._numbers))
         root.mkdir()
         artifacts = _session.session().export(model, target=variant, root=root, **options)
         return artifacts[0].folder

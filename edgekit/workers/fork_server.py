@@ -64,6 +64,7 @@ class ForkedProcess(Process):
                 raise TimeoutError
             # The pipe is empty when the server was killed: nobody can reap the fork any more, count it as killed.
             self._returncode = int(os.read(self._exit_read, _EXIT_CODE_BYTES) or -signal.SIGKILL)
+            self._kill_group()
         return self._returncode
 
     def _close(self) -> None:
@@ -122,6 +123,8 @@ class ForkServer:
         try:
             # One request at a time: answers carry no number that would assign them to requests.
             with self._lock:
+                if not self.ready:
+                    raise ConnectionResetError("the fork server has ended")
                 return ForkedProcess(self._connection, words, fds, environment)
         except OSError:
             self.ready = False
@@ -129,8 +132,12 @@ class ForkServer:
 
     def close(self) -> None:
         """End the server; its forks continue."""
-        self._connection.close()
+        # Killed first: a thread that waits for an answer of the server then raises, and releases the lock.
         self._child.kill()
+        # Not while another thread uses the connection: its descriptor could be that of another file by then.
+        with self._lock:
+            self.ready = False
+            self._connection.close()
 
 
 class ForkServerPool:
@@ -138,6 +145,7 @@ class ForkServerPool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._closed = False
         self._servers: dict[tuple[str, tuple[str, ...], Environment], ForkServer] = {}
         self._start_locks: dict[tuple[str, tuple[str, ...], Environment], threading.Lock] = {}
 
@@ -154,6 +162,9 @@ class ForkServerPool:
 
         Returns:
             The start function of a `GatedProcess`. It raises Interrupted when everything was stopped since this call.
+
+        Raises:
+            Interrupted: The pool was closed.
         """
         if not sys.platform.startswith("linux"):
             return fresh_process(module, environment)
@@ -164,13 +175,15 @@ class ForkServerPool:
         with self._lock:
             start_lock = self._start_locks.setdefault(key, threading.Lock())
         with start_lock:
-            server = self._servers.get(key)
-            # It was stopped before this request: a new request needs a new server.
-            if server is not None and server.stopped:
-                self._servers.pop(key).close()
-                server = None
-            if server is None:
-                server = self._servers[key] = ForkServer(module, preload_words, key[2], timeout_s)
+            with self._lock:
+                self._check_open()
+                server = self._servers.get(key)
+            # One that was stopped before this request is replaced: a new request needs a new server.
+            if server is None or server.stopped:
+                if server is not None:
+                    server.close()
+                server = ForkServer(module, preload_words, key[2], timeout_s)
+                self._add(key, server)
 
         def start_fork(words: Sequence[str | None], fds: Sequence[int]) -> Process:
             if server.ready:
@@ -183,9 +196,24 @@ class ForkServerPool:
 
         return start_fork
 
+    def _add(self, key: tuple[str, tuple[str, ...], Environment], server: ForkServer) -> None:
+        """Keep a server for later requests; if the pool was closed while it started, end it and raise Interrupted."""
+        try:
+            with self._lock:
+                self._check_open()
+                self._servers[key] = server
+        except Interrupted:
+            server.close()
+            raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Interrupted("stopped")
+
     def close(self) -> None:
-        """End all fork servers."""
+        """End all fork servers; the pool cannot be used afterwards."""
         with self._lock:
+            self._closed = True
             servers = list(self._servers.values())
             self._servers.clear()
         for server in servers:

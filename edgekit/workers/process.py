@@ -59,6 +59,7 @@ class Process(ABC):
         self._scratch = tempfile.mkdtemp(prefix="edgekit-worker-")
         self._mark = 0
         self.stopped = False
+        self._group_killed = False
         self._liveness_read, self._liveness_write = os.pipe()
 
     @contextlib.contextmanager
@@ -125,6 +126,17 @@ class Process(ABC):
     def stop(self) -> None:
         """Kill the process and everything that it started, without waiting: the thread that waits for it reaps it."""
         self.stopped = True
+        self._kill_group()
+
+    def _kill_group(self) -> None:
+        """Kill the process and everything that it started, once.
+
+        Subclasses call this as soon as the process was reaped: from then on its id may become that of another process.
+        """
+        with _running_lock:
+            if self._group_killed:
+                return
+            self._group_killed = True
         # SIGKILL: a worker keeps nothing that needs cleaning up, and native code may never return to handle SIGTERM.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -179,13 +191,18 @@ class Child(Process):
         return self.popen.pid
 
     def _ended(self) -> bool:
-        return self.popen.poll() is not None
+        if self.popen.poll() is None:
+            return False
+        self._kill_group()
+        return True
 
     def wait(self, timeout_s: float | None = None) -> int:
         try:
-            return self.popen.wait(timeout_s)
+            returncode = self.popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise TimeoutError from None
+        self._kill_group()
+        return returncode
 
 
 def stop_all() -> None:

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -258,3 +259,34 @@ def test_a_process_that_has_loaded_a_runtime_can_be_forked(fork_servers, runtime
     variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     fork_servers.start("edgekit.runtimes._runner", [runtime], Environment.of(variables), 120.0)
     assert [server.ready for server in fork_servers._servers.values()] == [True]
+
+
+def test_a_closed_pool_starts_no_server(prepare, fork_servers, tmp_path):
+    with prepare(f"{WAIT}; (out / 'done').touch()"):
+        pass
+    fork_servers.close()
+    with pytest.raises(Interrupted):
+        prepare("pass")
+    assert (tmp_path / "loaded").read_text() == "it\n"
+    assert not fork_servers._servers
+
+
+def test_a_server_that_starts_while_the_pool_is_closed_is_ended(prepare, fork_servers, tmp_path):
+    errors = []
+
+    def start():
+        try:
+            # The library has loaded when `loaded` exists, and the server waits for `closed`.
+            prepare("pass", preload="while not log.with_name('closed').exists(): time.sleep(0.01)")
+        except Interrupted as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    while not (tmp_path / "loaded").exists():
+        time.sleep(0.01)
+    fork_servers.close()
+    (tmp_path / "closed").touch()
+    thread.join()
+    assert len(errors) == 1
+    assert not fork_servers._servers  # the fixture asserts that the server's files are closed
