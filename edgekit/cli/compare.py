@@ -69,7 +69,7 @@ def _render(equivalence: Equivalence, session: CommandSession) -> str:
     from edgekit.reports.console import table
 
     sides = [("input", pair) for pair in equivalence.inputs] + [("output", pair) for pair in equivalence.outputs]
-    rows = [(side, str(pair.first), str(pair.second), pair.how) for side, pair in sides]
+    rows = [(side, str(pair.first), str(pair.second), pair.method) for side, pair in sides]
     text = f"A  {equivalence.first}\nB  {equivalence.second}\n\n"
     text += table(("", "A", "B", "paired by"), rows, left=4, color=session.color)
     figures = [

@@ -268,7 +268,7 @@ class DeviceProfile:
         """The flash for models and code, in bytes; None if the device is not a microcontroller."""
         return self.memory.flash if self.kind == "microcontroller" else None
 
-    def refuses(self, target: str, precision: str) -> str | None:
+    def refusal(self, target: str, precision: str) -> str | None:
         """Return why the device does not run an artifact.
 
         Args:

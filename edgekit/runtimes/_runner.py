@@ -4,7 +4,8 @@
 `edgekit.core` and the one runtime, so that the same code runs on this host, under an emulator and on a board.
 
 The request's `mode` selects the work: `measure` times inferences, `count` and `count_each` mark the calls that a
-counting emulator evaluates, `infer` runs samples, and `as_run` writes the model as the runtime optimizes it.
+counting emulator evaluates, `infer` runs samples, and `save_optimized_model` writes the model as the runtime
+optimizes it.
 """
 
 from __future__ import annotations
@@ -159,9 +160,9 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
 def _wait(request: dict[str, Any]) -> None:
     """Report that the library is loaded, wait for the start signal, and pin the process to its cores."""
     if "turn" in request:
-        ready, go = request["turn"]
+        ready, release = request["turn"]
         os.write(ready, b"1")
-        os.read(go, 1)
+        os.read(release, 1)
     if request.get("cpus") and hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):  # a container may forbid it; the result lists the cores in any case
             os.sched_setaffinity(0, request["cpus"])
@@ -263,7 +264,7 @@ def count_each(request: dict[str, Any]) -> dict[str, Any]:
     return {"runs": counted}
 
 
-def as_run(request: dict[str, Any]) -> dict[str, Any]:
+def save_optimized_model(request: dict[str, Any]) -> dict[str, Any]:
     """Write the model as the runtime optimizes it.
 
     Args:
@@ -295,7 +296,7 @@ _MODES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "count": count,
     "count_each": count_each,
     "infer": infer,
-    "as_run": as_run,
+    "save_optimized_model": save_optimized_model,
 }
 
 

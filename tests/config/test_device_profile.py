@@ -105,9 +105,9 @@ def test_a_microcontroller_has_flash_and_runs_what_its_runtime_runs(path):
     if profile.kind == "microcontroller":
         assert profile.memory.flash
         assert profile.budgets.size < profile.memory.flash
-        assert profile.refuses("tflite", "int8") is None
-        assert profile.refuses("tflite", "dynamic")
-        assert profile.refuses("onnx", "int8") == "runs tflite only"
+        assert profile.refusal("tflite", "int8") is None
+        assert profile.refusal("tflite", "dynamic")
+        assert profile.refusal("onnx", "int8") == "runs tflite only"
 
 
 def test_a_good_profile_is_read_in_bytes_and_numbers(tmp_path):
@@ -119,15 +119,15 @@ def test_a_good_profile_is_read_in_bytes_and_numbers(tmp_path):
 
 
 def test_a_profile_without_targets_runs_all(tmp_path):
-    assert load(tmp_path).refuses("anything", "int4") is None
+    assert load(tmp_path).refusal("anything", "int4") is None
 
 
 def test_a_profile_refuses_other_targets_and_precisions(tmp_path):
     lists = 'isa = "armv8-a"\ntargets = ["tflite", "onnx"]\nprecisions = ["int8", "float32"]'
     profile = load(tmp_path, 'isa = "armv8-a"', lists)
-    assert profile.refuses("tflite", "int8") is None
-    assert profile.refuses("torchscript", "int8") == "runs tflite, onnx only"
-    assert profile.refuses("onnx", "float16") == "runs int8, float32 only"
+    assert profile.refusal("tflite", "int8") is None
+    assert profile.refusal("torchscript", "int8") == "runs tflite, onnx only"
+    assert profile.refusal("onnx", "float16") == "runs int8, float32 only"
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,11 @@ class TensorPair:
     reshaped: bool = False
 
     @property
-    def how(self) -> str:
+    def method(self) -> str:
         """How the tensors were paired and converted, for output to the user."""
-        method = {"name": "same name", "shape": "shape and order", "you": "set by --pair"}[self.by]
+        matched_by = {"name": "same name", "shape": "shape and order", "you": "set by --pair"}[self.by]
         permuted = "" if self.order is None else f", dimensions permuted {self.order}"
-        return method + permuted + (", reshaped" if self.reshaped else "")
+        return matched_by + permuted + (", reshaped" if self.reshaped else "")
 
     @property
     def reverse(self) -> TensorPair:

@@ -386,7 +386,7 @@ def save_optimized_model(guest: Guest, model: ModelFiles, to: Path, step: str, t
     """
     _require_runtime(guest, model)
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
-        request = {**_request(model, model.samples), "mode": "as_run", "to": str(to)}
+        request = {**_request(model, model.samples), "mode": "save_optimized_model", "to": str(to)}
         return Path(_run(guest, request, step, Path(folder), timeout_s)["file"])
 
 

@@ -353,7 +353,7 @@ def bench(
 
 def _fits(context: Context, artifact: Artifact, device: str, profile: DeviceProfile | None) -> bool:
     """Return whether the device runs the artifact; emit a note with the reason if not."""
-    refusal = profile.refuses(artifact.manifest.target, artifact.manifest.precision) if profile else None
+    refusal = profile.refusal(artifact.manifest.target, artifact.manifest.precision) if profile else None
     if refusal:
         context.emit(NoteEvent(step_name(artifact, device), f"skipped: {device} {refusal}"))
         return False

@@ -156,7 +156,7 @@ def _find_smallest_arena(context: Context, runtime: Runtime, path: str, step: st
 def _check_device(fit: MicroFit, profile: DeviceProfile, description: ModelDescription) -> MicroFit:
     """Return the fit with the problems and the estimated latency on a device."""
     problems = []
-    refusal = profile.refuses(fit.artifact.manifest.target, fit.artifact.manifest.precision)
+    refusal = profile.refusal(fit.artifact.manifest.target, fit.artifact.manifest.precision)
     if refusal is not None:
         problems.append(f"{fit.device} {refusal}")
     shortage = memory_shortage(profile, fit.flash_bytes, fit.tensor_lifetimes, fit.code)

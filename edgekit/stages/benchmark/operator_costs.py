@@ -68,7 +68,7 @@ def operator_costs(
     with tempfile.TemporaryDirectory(prefix="operators-", dir=context.scratch()) as folder:
         target, model = artifact.manifest.target, ModelFiles.of(artifact)
         whole = emulator.save_optimized_model(
-            guest, model, Path(folder, f"as_run{artifact.path.suffix}"), step, timeout_s
+            guest, model, Path(folder, f"optimized{artifact.path.suffix}"), step, timeout_s
         )
         file = FileRequest(target, str(whole))
         environment = runtime_environment(artifact.manifest.runtime)

@@ -111,6 +111,6 @@ def _target_of(path: Path) -> str:
         raise InputError(f"{path}: no such file or folder")
     suffixes = {suffix: name for name, target in routes.targets().items() for suffix in target.suffixes}
     if path.suffix not in suffixes:
-        known = ", ".join(sorted(suffixes))
-        raise InputError(f"{path}: unknown file suffix '{path.suffix}'; known: {known}")
+        allowed = ", ".join(sorted(suffixes))
+        raise InputError(f"{path}: unknown file suffix '{path.suffix}'; known: {allowed}")
     return suffixes[path.suffix]

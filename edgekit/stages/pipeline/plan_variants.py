@@ -265,7 +265,7 @@ def _diff(
 def _runs_emulated(
     builder: PlanBuilder, source: PlannedSource, variant: Variant, name: str, profile: DeviceProfile
 ) -> bool:
-    refusal = profile.refuses(variant.target, variant.precision)
+    refusal = profile.refusal(variant.target, variant.precision)
     if refusal:
         refusal = f"{name} {refusal}"
     if _runtime(variant).name not in pins.RUNTIMES:
@@ -278,7 +278,7 @@ def _runs_emulated(
 def _runs(
     builder: PlanBuilder, source: PlannedSource, variant: Variant, name: str, profile: DeviceProfile | None
 ) -> bool:
-    refusal = profile.refuses(variant.target, variant.precision) if profile else None
+    refusal = profile.refusal(variant.target, variant.precision) if profile else None
     if refusal:
         builder.notes.append(NoteEvent(f"bench {source.label} {variant} on {name}", f"left out: {name} {refusal}"))
     return refusal is None

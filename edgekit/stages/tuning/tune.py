@@ -192,7 +192,7 @@ def _supported_routes(kind: str, target: Target, options: TuneOptions) -> Iterab
     """Yield the precisions that the device runs, with their routes."""
     profile = options.profile
     for precision, precision_routes in routes.routes_by_precision(kind, target, routes.edges()).items():
-        if profile is None or not profile.refuses(target.name, precision):
+        if profile is None or not profile.refusal(target.name, precision):
             yield precision, precision_routes
 
 

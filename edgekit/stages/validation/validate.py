@@ -421,7 +421,7 @@ def validate_elsewhere(
     for place in places:
         for artifact in artifacts:
             manifest, step = artifact.manifest, f"{step_name(artifact)} on {place.device}"
-            reason = place.profile.refuses(manifest.target, manifest.precision) if place.profile else None
+            reason = place.profile.refusal(manifest.target, manifest.precision) if place.profile else None
             reason = executor.refusal(runtime or manifest.runtime, place) or reason
             if reason:
                 context.emit(NoteEvent(step, f"skipped: {reason}"))

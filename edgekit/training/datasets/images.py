@@ -67,8 +67,8 @@ def load(data: str) -> LabelledImages:
         return _keras(data.removeprefix("keras:"))
     if Path(data).is_dir():
         return _idx_folder(Path(data))
-    known = ", ".join(("mnist-5k", *(f"keras:{name}" for name in KERAS_SETS)))
-    raise InputError(f"unknown data '{data}'; known: {known}, or a folder with MNIST-style idx files")
+    names = ", ".join(("mnist-5k", *(f"keras:{name}" for name in KERAS_SETS)))
+    raise InputError(f"unknown data '{data}'; known: {names}, or a folder with MNIST-style idx files")
 
 
 def _mnist_5k() -> LabelledImages:
@@ -82,7 +82,7 @@ def _mnist_5k() -> LabelledImages:
 
 def _keras(name: str) -> LabelledImages:
     if name not in KERAS_SETS:
-        raise InputError(f"unknown data 'keras:{name}'; known: {', '.join(f'keras:{known}' for known in KERAS_SETS)}")
+        raise InputError(f"unknown data 'keras:{name}'; known: {', '.join(f'keras:{each}' for each in KERAS_SETS)}")
     require((KERAS,), f"the data keras:{name}")
     import keras
 

@@ -71,4 +71,4 @@ def test_samples_survive_a_round_trip_through_a_pair():
 def test_dimensions_of_one_are_removed():
     pairs, _, _ = pair_tensors([spec("a", 1, 1, 1, 10)], [spec("b", 1, 10)], {})
     assert pairs[0].forward(np.zeros((7, 1, 1, 10))).shape == (7, 10)
-    assert pairs[0].how == "shape and order, reshaped"
+    assert pairs[0].method == "shape and order, reshaped"

@@ -151,10 +151,16 @@ def _max_unpool(call: Call) -> Any:
         (size - 1) * stride - pads[i] - pads[i + len(kernel)] + reach
         for i, (size, stride, reach) in enumerate(zip(x.shape[2:], strides, kernel, strict=True))
     ]
-    own = [*x.shape[:2], *plane]  # the shape without `output_shape`: the indices refer to it in any case
-    shape = call.numbers(2) if call.has(2) else own
-    flat = torch.zeros(math.prod(own), dtype=x.dtype).scatter(0, indices.reshape(-1), x.reshape(-1)).reshape(own)
-    return pad_constant(flat, {i: (0, want - have) for i, (want, have) in enumerate(zip(shape, own, strict=True))}, 0.0)
+    default_shape = [*x.shape[:2], *plane]  # the shape without `output_shape`: the indices refer to it in any case
+    shape = call.numbers(2) if call.has(2) else default_shape
+    flat = (
+        torch.zeros(math.prod(default_shape), dtype=x.dtype)
+        .scatter(0, indices.reshape(-1), x.reshape(-1))
+        .reshape(default_shape)
+    )
+    return pad_constant(
+        flat, {i: (0, want - have) for i, (want, have) in enumerate(zip(shape, default_shape, strict=True))}, 0.0
+    )
 
 
 @operator("AveragePool")

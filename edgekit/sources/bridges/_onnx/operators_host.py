@@ -256,12 +256,12 @@ def _reduce(call: Call) -> Any:
         "ReduceMax": torch.sym_max,
         "ReduceMin": torch.sym_min,
     }
-    items = [array[index] for index in range(array.size)]
-    if not items or array.dtype.kind == "f":
+    elements = [array[index] for index in range(array.size)]
+    if not elements or array.dtype.kind == "f":
         return NotImplemented
-    result = items[0]
-    for item in items[1:]:
-        result = functions[call.step.op_type](result, item)
+    result = elements[0]
+    for element in elements[1:]:
+        result = functions[call.step.op_type](result, element)
     return host_array([result], (1,) if call.attribute("keepdims", 1) else ())
 
 

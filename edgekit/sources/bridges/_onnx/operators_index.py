@@ -20,17 +20,17 @@ def _positive(index: Any, size: Any) -> Any:
 @operator("Gather")
 def _gather(call: Call) -> Any:
     x, axis = call.tensor(0), call.attribute("axis", 0) % max(call.tensor(0).dim(), 1)
-    known = call.host(1)
+    constant = call.host(1)
     # Constant indices are normalized here, which leaves a plain index_select or embedding in the graph.
-    if known is None or known.dtype == object:
+    if constant is None or constant.dtype == object:
         index = _positive(call.tensor(1).long(), x.shape[axis])
         return _pick(x, axis, index)
-    if known.ndim == 0:
-        return x.select(axis, int(known))
+    if constant.ndim == 0:
+        return x.select(axis, int(constant))
     size = x.shape[axis]
-    if (known < 0).any():
-        known = np.where(known < 0, known + size, known)
-        return _pick(x, axis, to_tensor(known.astype(np.int64)))
+    if (constant < 0).any():
+        constant = np.where(constant < 0, constant + size, constant)
+        return _pick(x, axis, to_tensor(constant.astype(np.int64)))
     return _pick(x, axis, call.tensor(1).long())
 
 

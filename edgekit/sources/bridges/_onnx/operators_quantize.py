@@ -28,10 +28,10 @@ def _quantize(call: Call) -> Any:
     x = call.tensor(0)
     axis, block = call.attribute("axis", 1), call.attribute("block_size", 0)
     scale, zero = (_spread(call.maybe(index), x, axis, block) for index in (1, 2))
-    known = call.host(2)
-    if known is not None and known.dtype.name in ("int4", "uint4", "int2", "uint2"):
+    zero_point = call.host(2)
+    if zero_point is not None and zero_point.dtype.name in ("int4", "uint4", "int2", "uint2"):
         # Narrow integers are stored in eight bits here, and would saturate at the limits of those.
-        raise NotImplementedError(f"QuantizeLinear to {known.dtype.name}")
+        raise NotImplementedError(f"QuantizeLinear to {zero_point.dtype.name}")
     named = call.attribute("output_dtype", 0)
     # Without zero point and output_dtype (since opset 21) the type is uint8, 2 in TensorProto.DataType.
     dtype = zero.dtype if zero is not None else torch_dtype(named or 2)

@@ -142,12 +142,12 @@ def _cell(call: Call, direction: int) -> _Cell:
     hidden = call.tensor(2).shape[-1]
     per = len(_DEFAULTS[call.step.op_type])
     bias = call.tensor(3)[direction] if call.has(3) else call.tensor(1).new_zeros(2 * call.tensor(1).shape[1])
-    own, recurrent = bias.chunk(2)
+    bias_input, bias_recurrent = bias.chunk(2)
     return _Cell(
         call.tensor(1)[direction],
         call.tensor(2)[direction],
-        own,
-        recurrent,
+        bias_input,
+        bias_recurrent,
         call.tensor(7)[direction].split(hidden) if call.has(7) else None,
         [_activation(call, direction * per + index) for index in range(per)],
         call.attribute("clip"),

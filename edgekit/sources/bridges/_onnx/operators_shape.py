@@ -255,9 +255,9 @@ def _constant_of_shape(call: Call) -> Any:
 def _range(call: Call) -> Any:
     import torch
 
-    known = call.host(0)
+    start = call.host(0)
     # A symbolic start is a size, int64 like the output of Shape.
-    dtype = call.tensor(0).dtype if known is None or known.dtype != object else torch.int64
+    dtype = call.tensor(0).dtype if start is None or start.dtype != object else torch.int64
     return torch.arange(call.number(0), call.number(1), call.number(2), dtype=dtype)
 
 

@@ -53,8 +53,8 @@ def _transformed(call: Call, x: Any) -> Any:
     axis = axis % (x.dim() + 1)  # it refers to the input with its last axis of pairs
     one_sided = bool(call.attribute("onesided", 0))
     inverse = bool(call.attribute("inverse", 0))
-    own = 2 * (x.shape[axis] - 1) if one_sided and inverse else x.shape[axis]
-    length = int(call.number(1)) if call.has(1) else own
+    default_length = 2 * (x.shape[axis] - 1) if one_sided and inverse else x.shape[axis]
+    length = int(call.number(1)) if call.has(1) else default_length
     if inverse:
         if one_sided:
             return torch.fft.irfft(x, n=length, dim=axis).unsqueeze(-1)

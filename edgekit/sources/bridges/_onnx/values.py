@@ -131,17 +131,17 @@ def to_host(tensor: Any) -> Host:
     return array
 
 
-def host_array(items: Iterable[Any], shape: tuple[int, ...] | None = None) -> Host:
+def host_array(numbers: Iterable[Any], shape: tuple[int, ...] | None = None) -> Host:
     """Return numbers as an int64 array, or as an array of objects if one of them is symbolic.
 
     Args:
-        items: Integers or torch.SymInts.
+        numbers: Integers or torch.SymInts.
         shape: The shape of the array; one-dimensional by default.
 
     Returns:
         The array.
     """
-    values = list(items)
+    values = list(numbers)
     if all(isinstance(value, (int, np.integer)) for value in values):
         array: Host = np.array(values, np.int64)
     else:
