@@ -4,12 +4,17 @@ import html
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 
+import onnx
 import pytest
 from _helpers.sample_reports import by_layer, measurement, row
 from _helpers.support import call
+from onnx import TensorProto, helper
 
+from edgekit.core.records.artifact import load_artifact
+from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.reports._shared.commands import (
     bench_command,
     check_command,
@@ -32,6 +37,25 @@ def test_an_untuned_artifact_is_exported_by_its_variant():
     assert export_command(manifest) == (
         "edgekit export tiny --framework keras --target tflite:int8 --route keras,tflite --calibration-samples 100"
     )
+
+
+def test_the_export_command_has_the_dimensions_layout_and_options(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, 3, 4])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 2, 3, 4])
+    graph = helper.make_graph([helper.make_node("Relu", ["image"], ["scores"])], "tiny", [images], [scores])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), "net.onnx")
+    settings = ("--dim", "batch=2", "--layout", "NHWC", "--ir-version", "9", "--opset", "15")
+    answer = call("export", "net.onnx", "--target", "onnx:float32", *settings)
+    assert answer.code == 0, answer.err
+    folder = tmp_path / "build/net/onnx/onnx-float32"
+    before = (folder / "model.onnx").read_bytes(), (folder / MANIFEST_FILE).read_bytes()
+    command = export_command(load_artifact(folder).manifest)
+    assert command == f"edgekit export net --target onnx:float32 --route onnx,onnx {' '.join(settings)}"
+    shutil.rmtree(folder)
+    answer = call(*shlex.split(command)[1:])
+    assert answer.code == 0, answer.err
+    assert ((folder / "model.onnx").read_bytes(), (folder / MANIFEST_FILE).read_bytes()) == before
 
 
 def test_the_other_commands_name_the_tuned_variant():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import Any
 
 from edgekit.core.records.artifact import Manifest
 from edgekit.core.records.layer_errors import SOURCE, LayerErrors
@@ -31,19 +33,29 @@ def _artifact_folder(model: str, kind: str, variant_folder: str) -> PurePosixPat
 
 
 def export_command(manifest: Manifest) -> str:
-    """Return the command that exports the artifact again, by the same route and from as many calibration samples.
+    """Return the command that exports the artifact again: by the same route, with the same options and samples.
 
     A tuned artifact is exported from the recipe in its folder, which names target, precision and calibration itself:
     `edgekit export` refuses `--target` and `--calibration-samples` beside `--recipe`.
     """
     kind, variant = manifest.source["kind"], manifest.variant
-    route = ("--route", ",".join(manifest.route))
+    settings = ("--route", ",".join(manifest.route), *_setting_words(manifest.options))
     if variant.tag:
         recipe = _artifact_folder(manifest.model, kind, variant.slug) / RECIPE_FILE
-        return _command("export", manifest.model, kind, "--recipe", str(recipe), *route)
+        return _command("export", manifest.model, kind, "--recipe", str(recipe), *settings)
     samples = (manifest.calibration or {}).get("samples")
     calibration = () if samples is None else ("--calibration-samples", str(samples))
-    return _variant_command("export", manifest.model, kind, variant, *route, *calibration)
+    return _variant_command("export", manifest.model, kind, variant, *settings, *calibration)
+
+
+def _setting_words(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the options of `edgekit export` for the settings in a manifest's options."""
+    words = [word for name, size in options.get("dims", {}).items() for word in ("--dim", f"{name}={size}")]
+    if "layout" in options:
+        words += ["--layout", options["layout"]]
+    for name, value in options.get("requested", {}).items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return tuple(words)
 
 
 def validate_command(manifest: Manifest, *, stress: bool = False, device: str | None = None) -> str:

@@ -371,7 +371,7 @@ def conversion_request(
         bridge=None if bridge is None else routes.bridge_name(bridge),
         sizes=settings.sizes,
         layout=settings.layout,
-        options={name: value for name, value in settings.options.items() if name in target.options},
+        options=_requested_options(target, settings),
         recipe=settings.recipe,
     )
     kind = bridge[0] if bridge is not None else route.converter_kind
@@ -462,7 +462,7 @@ def _manifest(
         signature=converted.signature,
         source=_source_record(source, source_folder),
         route=route.steps,
-        options={**converted.options, **_setting_options(settings, answer)},
+        options={**converted.options, **_setting_options(export_plan, settings, answer)},
         calibration=calibration_record,
         golden={"samples": golden.count, "sha256": golden.digest()},
         versions=answer.versions,
@@ -473,9 +473,18 @@ def _manifest(
     )
 
 
-def _setting_options(settings: ExportSettings, answer: ConvertAnswer) -> dict[str, Any]:
+def _requested_options(target: Target, settings: ExportSettings) -> dict[str, int]:
+    """Return the user's values of the target's own options."""
+    return {name: value for name, value in settings.options.items() if name in target.options}
+
+
+def _setting_options(export_plan: ExportPlan, settings: ExportSettings, answer: ConvertAnswer) -> dict[str, Any]:
     """Return the user's settings as they are recorded in the manifest's options."""
     options: dict[str, Any] = {}
+    # Targets record the values of the file, which may be defaults; these have to be passed to export it again.
+    requested = _requested_options(routes.load_target(export_plan.variant.target), settings)
+    if requested:
+        options["requested"] = requested
     if settings.sizes:
         options["dims"] = dict(settings.sizes)
     if settings.layout is not None:
