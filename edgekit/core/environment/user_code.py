@@ -30,9 +30,7 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such Python file")
-    # The module name depends on the path: `data.py` of two models do not collide, and loading a file twice returns the
-    # same classes.
-    module_name = f"edgekit_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
+    module_name = _module_name(path.resolve())
     module = sys.modules.get(module_name)
     if module is None:
         spec = importlib.util.spec_from_file_location(module_name, path)
@@ -53,6 +51,29 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
         raise InputError(f"{path}: there is no function {name}() in this file")
     loaded: Callable[..., Any] = function
     return loaded
+
+
+# Module name -> the file that has it in this process.
+_module_files: dict[str, Path] = {}
+
+
+def _module_name(path: Path) -> str:
+    """Return the name of a file's module: the same for the same file, another for each other file of this process.
+
+    Converters write names of modules into model files, as the TorchScript class `__torch__.edgekit_user_….Net`. So the
+    name depends on the file's own name and content, and not on the folder that the project is in.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this Python file: {(error.strerror or str(error)).lower()}") from error
+    digest = hashlib.sha256(path.name.encode() + b"\0" + content).hexdigest()[:16]
+    name, copies = f"edgekit_user_{digest}", 1
+    # Equal files of two models, such as `data.py`, are two modules: each finds its own neighbours.
+    while _module_files.setdefault(name, path) != path:
+        copies += 1
+        name = f"edgekit_user_{digest}_{copies}"
+    return name
 
 
 @dataclass(frozen=True)

@@ -65,4 +65,6 @@ def _named(source: LoadedSource, inputs: list[str], outputs: list[str]) -> Any:
         def forward(self, **tensors: Any) -> dict[str, Any]:
             return dict(zip(outputs, source.call(*(tensors[name] for name in inputs)), strict=True))
 
+    # litert-torch puts the names of modules and classes into the names of tensors: users find a neutral one there.
+    CalledByName.__module__, CalledByName.__qualname__ = "model", "Model"
     return CalledByName().eval()

@@ -1,5 +1,6 @@
 """Loading of the user's Python code."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -43,6 +44,26 @@ def test_two_files_of_the_same_name_do_not_collide(write, tmp_path):
     (tmp_path / "other").mkdir()
     first, second = write("def load():\n    return 1\n"), write("def load():\n    return 2\n", "other/model.py")
     assert (load_function(first, "load")(), load_function(second, "load")()) == (1, 2)
+
+
+def test_equal_files_of_two_folders_are_two_modules(write, tmp_path):
+    (tmp_path / "other").mkdir()
+    source = "calls = []\ndef load():\n    calls.append(1)\n    return __file__, len(calls)\n"
+    first, second = write(source), write(source, "other/model.py")
+    assert load_function(first, "load")() == (str(first), 1)
+    assert load_function(second, "load")() == (str(second), 1)
+
+
+def test_the_name_of_the_module_does_not_depend_on_the_folder(tmp_path):
+    code = "import sys; from pathlib import Path; from edgekit.core.environment.user_code import load_function;"
+    code += " print(load_function(Path(sys.argv[1], 'net.py'), 'Net').__module__)"
+    names = set()
+    for folder in (tmp_path / "a", tmp_path / "b" / "c"):
+        folder.mkdir(parents=True)
+        (folder / "net.py").write_text("class Net:\n    pass\n")
+        names.add(subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True).stdout)
+    (name,) = names
+    assert name.startswith("edgekit_user_")
 
 
 def test_dataclasses_of_the_file_work(write):
