@@ -16,7 +16,7 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -60,6 +60,7 @@ _LOADERS = ("/lib64/ld-*.so*", "/lib/ld-*.so*", "/lib/*-linux-gnu*/ld-*.so*", "/
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _PR_GET_SECCOMP = 21
 _RET_ALLOW, _RET_ERRNO = 0x7FFF0000, 0x00050000
+_SUCCESS = 0  # as the error number of a refused call: it returns without an effect and without an error
 # BPF instructions: load a word of the seccomp data, compare, return.
 _LOAD, _JUMP_IF_EQUAL, _JUMP_IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _NUMBER_OFFSET, _ARCHITECTURE_OFFSET = 0, 4  # of struct seccomp_data
@@ -68,23 +69,32 @@ _X32_BIT = 0x40000000  # system calls of the x32 ABI have numbers of their own f
 
 @dataclass(frozen=True)
 class _Architecture:
-    """The audit number of an architecture (linux/audit.h), and the numbers of the refused system calls."""
+    """The audit number of an architecture (linux/audit.h), and the numbers of system calls.
+
+    Attributes:
+        audit: The architecture's number.
+        refused: The calls that fail with EACCES.
+        ignored: The calls that succeed without an effect. Landlock does not cover the mode and the times of a file, and a
+            filter sees no paths; libraries set both on files of their own, whose mode the parent sets anyway.
+        execute: The calls that start programs.
+    """
 
     audit: int
-    calls: tuple[int, ...]
+    refused: tuple[int, ...]
+    ignored: tuple[int, ...]
     execute: tuple[int, ...]
 
 
 # Calls that are new since Linux 5.1 have equal numbers: io_uring_*, which would go around the filter; the mount
-# interface; pidfd_getfd, process_madvise, fchmodat2, setxattrat, removexattrat, file_setattr.
-_COMMON_CALLS = (425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 440, 442, 452, 463, 466, 469)
+# interface; pidfd_getfd, process_madvise, setxattrat, removexattrat, file_setattr.
+_COMMON_REFUSED = (425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 440, 442, 463, 466, 469)
+_COMMON_IGNORED = (452,)  # fchmodat2
 _ARCHITECTURES = {
     "x86_64": _Architecture(
         0xC000003E,
         (
             *(41, 42, 49),  # socket, connect, bind: pipes and socket pairs are all that a worker needs
-            *(90, 91, 92, 93, 94, 260, 268),  # chmod, fchmod, chown, fchown, lchown, fchownat, fchmodat
-            *(132, 235, 261, 280),  # utime, utimes, futimesat, utimensat
+            *(92, 93, 94, 260),  # chown, fchown, lchown, fchownat
             *(188, 189, 190, 197, 198, 199),  # setxattr and removexattr with their variants
             *(101, 310, 311, 312),  # ptrace, process_vm_readv, process_vm_writev, kcmp
             *(155, 161, 165, 166, 272, 304, 308),  # pivot_root, chroot, mount, umount2, unshare, open_by_handle, setns
@@ -92,14 +102,14 @@ _ARCHITECTURES = {
             *(172, 173, 175, 176, 246, 313, 320),  # iopl, ioperm, kernel modules, kexec
             *(248, 249, 250, 298, 321, 323),  # keys, perf_event_open, bpf, userfaultfd
         ),
+        (90, 91, 268, 132, 235, 261, 280),  # chmod, fchmod, fchmodat, utime, utimes, futimesat, utimensat
         (59, 322),  # execve, execveat
     ),
     "aarch64": _Architecture(
         0xC00000B7,
         (
             *(198, 200, 203),
-            *(52, 53, 54, 55),
-            88,
+            *(54, 55),
             *(5, 6, 7, 14, 15, 16),
             *(117, 270, 271, 272),
             *(39, 40, 41, 51, 97, 265, 268),
@@ -107,6 +117,7 @@ _ARCHITECTURES = {
             *(104, 105, 106, 273, 294),
             *(217, 218, 219, 241, 280, 282),
         ),
+        (52, 53, 88),
         (221, 281),
     ),
 }
@@ -240,10 +251,12 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
 
 
 def _filter_calls(*, allow_programs: bool) -> None:
-    """Refuse the system calls of the table with EACCES, by a seccomp filter."""
+    """Refuse or ignore the system calls of the table, by a seccomp filter."""
     architecture = _ARCHITECTURES[platform.machine()]
-    numbers = sorted({*architecture.calls, *_COMMON_CALLS, *(() if allow_programs else architecture.execute)})
-    program = _filter_program(architecture.audit, numbers)
+    refused = (*architecture.refused, *_COMMON_REFUSED, *(() if allow_programs else architecture.execute))
+    ignored = (*architecture.ignored, *_COMMON_IGNORED)
+    errors = {**dict.fromkeys(refused, errno.EACCES), **dict.fromkeys(ignored, _SUCCESS)}
+    program = _filter_program(architecture.audit, errors)
     code = b"".join(program)
     buffer = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog: the number of instructions, padding, and their address.
@@ -251,15 +264,20 @@ def _filter_calls(*, allow_programs: bool) -> None:
     _check(_libc().prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, sock_fprog, 0, 0), "seccomp")
 
 
-def _filter_program(audit: int, numbers: Sequence[int]) -> list[bytes]:
-    """Return the instructions of the filter, each a struct sock_filter: code, jump if true, jump if false, operand."""
+def _filter_program(audit: int, errors: Mapping[int, int]) -> list[bytes]:
+    """Return the instructions of the filter: system call -> the error number that it returns without being executed."""
 
     def instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
+        # struct sock_filter: code, jump if true, jump if false, operand.
         return struct.pack("=HBBI", code, if_true, if_false, operand)
 
     deny = instruction(_RETURN, _RET_ERRNO | errno.EACCES)
     # Each comparison is followed by its own return: jumps reach 255 instructions at most.
-    comparisons = [part for number in numbers for part in (instruction(_JUMP_IF_EQUAL, number, 0, 1), deny)]
+    comparisons = [
+        part
+        for number, error in sorted(errors.items())
+        for part in (instruction(_JUMP_IF_EQUAL, number, 0, 1), instruction(_RETURN, _RET_ERRNO | error))
+    ]
     return [
         instruction(_LOAD, _ARCHITECTURE_OFFSET),
         instruction(_JUMP_IF_EQUAL, audit, 1, 0),

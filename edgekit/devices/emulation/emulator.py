@@ -14,7 +14,7 @@ import numpy as np
 from edgekit.config.device_profile import DeviceProfile, EmulationSpec
 from edgekit.contracts.executor import ModelFiles
 from edgekit.contracts.runner import read_outputs, runner_arguments, write_request
-from edgekit.core.environment.atomic_files import mapped_write_errors, read_json, to_json, write_json
+from edgekit.core.environment.atomic_files import mapped_write_errors, move_files, read_json, to_json, write_json
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.emulated_measurement import Counts, EmulatedLatency, parse_marks, peak_memory_bytes
@@ -386,8 +386,13 @@ def save_optimized_model(guest: Guest, model: ModelFiles, to: Path, step: str, t
     """
     _require_runtime(guest, model)
     with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
-        request = {**_request(model, model.samples), "mode": "save_optimized_model", "to": str(to)}
-        return Path(_run(guest, request, step, Path(folder), timeout_s)["file"])
+        # The guest may write into its scratch folder only; what it says about paths is not followed.
+        output = Path(folder, "output")
+        output.mkdir()
+        request = {**_request(model, model.samples), "mode": "save_optimized_model", "to": str(output / to.name)}
+        _run(guest, request, step, Path(folder), timeout_s)
+        move_files(output, to.parent)
+    return to if to.is_file() else model.path
 
 
 def infer(
