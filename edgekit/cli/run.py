@@ -161,7 +161,7 @@ def _execute(session: CommandSession, graph: Graph, run_state: RunState, flags: 
     if all(step.state == UP_TO_DATE for step in expected):
         run_state.digests.save()
         return RunResult(expected, 0.0)
-    from edgekit.devices.host_machine import available_memory_bytes
+    from edgekit.core.environment.bounded_files import available_memory_bytes
     from edgekit.stages.concurrency import PROCESS_MEMORY_BYTES, default_parallelism
     from edgekit.stages.pipeline.scheduler import RunOptions, run_graph
 

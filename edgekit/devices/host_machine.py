@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 from dataclasses import dataclass
@@ -59,22 +58,6 @@ def plan(profile: DeviceProfile | None, threads: int | None) -> HostPlan:
 
 def _cores(count: int) -> str:
     return "1 core" if count == 1 else f"{count} cores"
-
-
-def available_memory_bytes() -> int:
-    """Return the memory that is available without swapping: the system's, or the control group's if that is less."""
-    limits = []
-    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
-        line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-        limits.append(1024 * int(line.split()[1]))
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with contextlib.suppress(OSError, ValueError):  # no limit ("max"), or the other version of control groups
-            bounds = [int(Path("/sys/fs/cgroup", name).read_text()) for name in (limit, used)]
-            limits.append(max(0, bounds[0] - bounds[1]))
-    return min(limits, default=2**31)  # 2 GiB where the system reports nothing
 
 
 def description() -> str:

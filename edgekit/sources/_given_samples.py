@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
+from edgekit.core.numerics.array_files import load_arrays
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.specs import Signature, TensorSpec
 
@@ -36,21 +36,8 @@ def read_arrays(path: Path) -> dict[str, Array]:
     Raises:
         InputError: The file is of another format, damaged, or holds pickled objects.
     """
-    read_bytes(path, "file of samples")
-    try:
-        with path.open("rb") as stream:
-            content = np.load(stream, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return {"": content}
-            arrays = {name: content[name] for name in content.files if not name.startswith("output/")}
-            # A zip member that is not an npy file comes back as bytes, without an error.
-            if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-                raise ValueError("no arrays")
-            return {name.removeprefix("input/"): array for name, array in arrays.items()}
-    except Exception as error:  # zip, zlib, npy headers: a damaged byte raises errors of any type
-        pickled = "pickle" in str(error)
-        reason = "it holds pickled objects, which edgekit does not load" if pickled else "or it is damaged"
-        raise InputError(f"{path}: this is not an npz or npy file of samples: {reason}") from error
+    arrays = load_arrays(path, "npz or npy file of samples")
+    return {name.removeprefix("input/"): array for name, array in arrays.items() if not name.startswith("output/")}
 
 
 def read(text: str, base: Path, signature: Signature, image_range: tuple[float, float]) -> dict[str, Array]:
@@ -169,7 +156,9 @@ def _image(path: Path, height: int, width: int, channels: int) -> Array:
         with Image.open(path) as image:
             resized = image.convert("L" if channels == 1 else "RGB").resize((width, height))
             return np.asarray(resized, dtype=np.uint8).reshape(height, width, channels)
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: this image has more pixels than Pillow decodes ({error})") from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:  # SyntaxError: a damaged PNG
         raise InputError(f"{path}: this is not an image, or it is damaged") from error
 
 

@@ -74,8 +74,8 @@ class _Architecture:
     Attributes:
         audit: The architecture's number.
         refused: The calls that fail with EACCES.
-        ignored: The calls that succeed without an effect. Landlock does not cover the mode and the times of a file, and a
-            filter sees no paths; libraries set both on files of their own, whose mode the parent sets anyway.
+        ignored: The calls that succeed without an effect. Landlock does not cover the mode and the times of a file, and
+            a filter sees no paths; libraries set both on files of their own, whose mode the parent sets anyway.
         execute: The calls that start programs.
     """
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from edgekit.core import errors
+from edgekit.core.environment.bounded_files import available_memory_bytes
 from edgekit.core.errors import StepError
 from edgekit.core.events import Listener, ignore
 from edgekit.workers import answers
@@ -22,6 +23,9 @@ from edgekit.workers.process import Child, exit_error, timeout_error
 
 # Minutes above what conversions of the reference models take; a hang still ends within a CI job's limit.
 DEFAULT_TIMEOUT_S = 600.0
+
+# What converters of small models take; less would fail them on a machine whose memory is full of caches.
+MIN_MEMORY_BYTES = 4 * 1024**3
 
 # After these the worker is dead or hangs; after any other error of edgekit it serves the next call.
 _FATAL_ERRORS = (errors.StepTimedOut, errors.StepCrashed, errors.StepOutOfMemory)
@@ -230,10 +234,19 @@ class WorkerPool:
                 discarded.append(self._idle.pop(0)[1])
             for worker in discarded:
                 worker.close()
-            worker = Worker(replace(environment, writable=(*environment.writable, str(self._folder_path()))))
+            worker = Worker(self._bounded(environment))
             worker.affinity_key = affinity_key
             self._busy.add(worker)
             return worker
+
+    def _bounded(self, environment: Environment) -> Environment:
+        """Return the environment with this pool's folder, and with a memory limit where it has none of its own."""
+        writable = (*environment.writable, str(self._folder_path()))
+        limit = environment.memory_limit_bytes
+        if limit is None and environment.confined:
+            # A file that claims terabytes ends its own worker, not what the kernel picks when memory runs out.
+            limit = max(MIN_MEMORY_BYTES, available_memory_bytes())
+        return replace(environment, writable=writable, memory_limit_bytes=limit)
 
     def _release(self, environment: Environment, worker: Worker) -> None:
         with self._lock:

@@ -458,7 +458,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "calibration from nowhere": (
         ("traced.pt", "--input", IMAGE, "--calibration", "gone.npz"),
-        "gone.npz: no such file of samples",
+        "gone.npz: no such npz or npy file of samples",
     ),
     "a folder without images": (
         ("traced.pt", "--input", IMAGE, "--calibration", "served"),

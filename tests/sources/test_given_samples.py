@@ -174,7 +174,7 @@ def test_pickled_objects_are_refused_and_not_loaded(tmp_path: Path) -> None:
 
 def test_a_missing_or_empty_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    assert refusal(read, "a.npz", tmp_path, VECTOR) == f"{path}: no such file of samples"
+    assert refusal(read, "a.npz", tmp_path, VECTOR) == f"{path}: no such npz or npy file of samples"
     path.touch()
     assert refusal(read, "a.npz", tmp_path, VECTOR) == f"{path}: this file of samples is empty"
 
@@ -192,12 +192,14 @@ def test_a_truncated_npz_file_is_refused_wherever_it_was_cut(
 ) -> None:
     path = tmp_path_factory.mktemp("cut") / "a.npz"
     path.write_bytes(npz()[:keep])
-    assert refusal(given_samples.read_arrays, path).startswith(f"{path}: this is not an npz or npy file of samples: ")
+    assert refusal(given_samples.read_arrays, path).startswith(
+        f"{path}: this is not an npz or npy file of samples, or it is damaged"
+    )
 
 
 def test_another_file_format_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"Dear model, how are you?\n" * 40)
-    expected = f"{tmp_path / 'a.npz'}: this is not an npz or npy file of samples: "
+    expected = f"{tmp_path / 'a.npz'}: this is not an npz or npy file of samples, or it is damaged"
     assert refusal(given_samples.read_arrays, tmp_path / "a.npz").startswith(expected)
 
 
@@ -205,7 +207,7 @@ def test_another_file_format_is_refused_in_one_sentence(tmp_path: Path) -> None:
 def test_a_zip_archive_without_arrays_is_refused_in_one_sentence(tmp_path: Path, inside: str) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr(inside, b"not an array")
-    expected = f"{tmp_path / 'a.npz'}: this is not an npz or npy file of samples: "
+    expected = f"{tmp_path / 'a.npz'}: this is not an npz or npy file of samples, or it is damaged"
     assert refusal(given_samples.read_arrays, tmp_path / "a.npz").startswith(expected)
 
 

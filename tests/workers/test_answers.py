@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edgekit.core.errors import StepFailed
-from edgekit.core.events import Progress
+from edgekit.core.events import ProgressEvent
 from edgekit.core.values.specs import Signature, TensorSpec, Variant
 from edgekit.workers.answers import loads
 
@@ -25,7 +25,7 @@ SIGNATURE = Signature((TensorSpec("x", ("batch", 3), "float32"),), ())
     "value",
     [
         ("value", {"a": [1, 2.5, None, True, b"x", 1 + 2j, {3}, frozenset({4})]}),
-        Progress("step", 1, 2),
+        ProgressEvent("step", 1, 2),
         SIGNATURE,
         Variant("tflite", "int8"),
         (Path("a/b"), collections.OrderedDict(a=1), bytearray(b"y")),

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.environment.bounded_files import check_size, open_file
 from edgekit.core.errors import DiskFull, EdgekitError, InputError, StepFailed
 
 # Of temporary files and folders. The dot hides them from listings and from the search for artifacts.
@@ -274,14 +275,15 @@ def read_bytes(path: Path, what: str) -> bytes:
         The content.
 
     Raises:
-        InputError: The file is missing, unreadable or empty.
+        InputError: The file is missing, unreadable, empty, not a regular file, or larger than half of the available
+            memory.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such {what}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this {what}: {(error.strerror or str(error)).lower()}") from error
+    with open_file(path, what) as stream:
+        check_size(path, what, os.fstat(stream.fileno()).st_size)
+        try:
+            content = stream.read()
+        except OSError as error:
+            raise InputError(f"{path}: cannot read this {what}: {(error.strerror or str(error)).lower()}") from error
     if not content:
         raise InputError(f"{path}: this {what} is empty")
     return content
@@ -312,7 +314,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 def sha256_file(path: Path) -> str:
     """Return the sha256 of a file's content, in hexadecimal."""
-    with path.open("rb") as stream:
+    with open_file(path, "file") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgekit.core.environment.atomic_files import mapped_write_errors
 from edgekit.core.errors import InputError
+from edgekit.core.numerics.array_files import load_arrays
 from edgekit.core.numerics.metrics import Array
 
 Arrays = Mapping[str, Array]
@@ -82,15 +83,9 @@ def load(path: Path, what: str) -> Samples:
     Raises:
         InputError: The file is missing or damaged, or is not an npz file of samples.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of {what}")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception:  # noqa: BLE001 - zip, zlib and the npy reader raise many types for a damaged byte
-        arrays = {}
-    if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise InputError(f"{path}: this is not an npz file of {what}, or it is damaged")
+    arrays = load_arrays(path, f"npz file of {what}")
+    if "" in arrays:
+        raise InputError(f"{path}: this is an npy file with one array, not an npz file of {what}")
     inputs = {name.removeprefix("input/"): array for name, array in arrays.items() if name.startswith("input/")}
     outputs = {name.removeprefix("output/"): array for name, array in arrays.items() if name.startswith("output/")}
     if not inputs:

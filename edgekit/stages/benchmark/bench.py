@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 from edgekit.config.device_profile import DeviceProfile, load_profile
 from edgekit.contracts.executor import (
@@ -22,6 +20,7 @@ from edgekit.contracts.executor import (
 )
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.core.environment.atomic_files import write_json
+from edgekit.core.environment.bounded_files import available_memory_bytes, compressed_size
 from edgekit.core.environment.project import Project
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError, unknown_name
@@ -33,7 +32,6 @@ from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import HOST, ModelDescription, Variant
 from edgekit.core.values.tiers import find_tier
-from edgekit.devices import host_machine
 from edgekit.devices.cost_models import microcontroller, roofline
 from edgekit.devices.emulation import emulator, pins
 from edgekit.stages.benchmark import operator_costs
@@ -113,11 +111,6 @@ def load_devices(project: Project, names: Sequence[str]) -> tuple[tuple[str, Dev
 def step_name(artifact: Artifact, device: str) -> str:
     """Return the name of a bench step, such as `bench simple_cnn/keras tflite:int8 on raspberry-pi-4b`."""
     return f"bench {artifact.label} on {device}"
-
-
-def compressed_bytes(path: Path) -> int:
-    """Return the size of a file in bytes after `gzip -9`, which approximates its share of an app bundle."""
-    return len(gzip.compress(path.read_bytes(), compresslevel=9, mtime=0))
 
 
 def _latencies(
@@ -201,7 +194,7 @@ def bench_one(
         with _lock.preparing():
             model = ModelFiles.of(artifact, options.runtime)
             description = describe(context, manifest.target, artifact.path, step)
-            compressed = sum(map(compressed_bytes, artifact.paths))
+            compressed = sum(map(compressed_size, artifact.paths))
             measuring = EXECUTORS.load(HOST).prepare(session, model, place, options.request)
             host_bench = prepared.enter_context(measuring)
         host = _run_alone(context, host_bench, step)
@@ -340,7 +333,7 @@ def bench(
 
     results: list[Measurement | None] = [None] * len(remaining)
     work = [partial(measure, *job) for job in remaining]
-    completed = run_concurrently(work, default_parallelism(host_machine.available_memory_bytes()), context.pool.stop)
+    completed = run_concurrently(work, default_parallelism(available_memory_bytes()), context.pool.stop)
     for done, (number, future) in enumerate(completed):
         if done:
             context.emit(OverviewEvent("", done, len(remaining)))

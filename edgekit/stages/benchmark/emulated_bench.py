@@ -11,11 +11,11 @@ from functools import partial
 
 from edgekit.contracts.executor import ModelFiles
 from edgekit.core.environment.atomic_files import write_json
+from edgekit.core.environment.bounded_files import available_memory_bytes
 from edgekit.core.events import StartEvent
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import EmulationRecord, emulation_file
 from edgekit.core.units import format_count, format_ms
-from edgekit.devices import host_machine
 from edgekit.devices.emulation import emulator
 from edgekit.stages.benchmark import operator_costs
 from edgekit.stages.concurrency import default_parallelism, run_concurrently
@@ -91,9 +91,7 @@ def emulate_all(
 
     records: list[EmulationRecord | None] = [None] * len(pairs)
     work = [partial(emulate, artifact, guest) for artifact, guest in pairs]
-    for number, future in run_concurrently(
-        work, default_parallelism(host_machine.available_memory_bytes()), context.pool.stop
-    ):
+    for number, future in run_concurrently(work, default_parallelism(available_memory_bytes()), context.pool.stop):
         artifact, guest = pairs[number]
         records[number] = context.settle(step_name(artifact, guest.name), future.result, summary)
     return records

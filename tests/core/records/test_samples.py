@@ -100,7 +100,7 @@ def test_the_digest_does_not_depend_on_order_or_memory_layout():
 def test_a_missing_file_is_a_one_line_error(tmp_path):
     with pytest.raises(InputError) as caught:
         samples.load(tmp_path / "gone.npz", "golden samples")
-    assert str(caught.value) == f"{tmp_path / 'gone.npz'}: no such file of golden samples"
+    assert str(caught.value) == f"{tmp_path / 'gone.npz'}: no such npz file of golden samples"
     assert caught.value.exit_code == 2
 
 
@@ -110,7 +110,7 @@ def assert_refused(path):
     assert str(caught.value) == f"{path}: this is not an npz file of golden samples, or it is damaged"
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x93NUMPY"])
+@pytest.mark.parametrize("content", [b"hello", b"PK\x03\x04", b"\x93NUMPY"])
 def test_a_file_that_is_not_an_npz_is_a_one_line_error(tmp_path, content):
     path = tmp_path / "x.npz"
     path.write_bytes(content)
@@ -120,8 +120,16 @@ def test_a_file_that_is_not_an_npz_is_a_one_line_error(tmp_path, content):
 def test_a_single_array_is_refused(tmp_path):
     stream = io.BytesIO()
     np.save(stream, np.zeros(3))
-    (tmp_path / "x.npz").write_bytes(stream.getvalue())
-    assert_refused(tmp_path / "x.npz")
+    path = tmp_path / "x.npz"
+    path.write_bytes(stream.getvalue())
+    with pytest.raises(InputError, match="this is an npy file with one array, not an npz file of golden samples"):
+        samples.load(path, "golden samples")
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    (tmp_path / "x.npz").touch()
+    with pytest.raises(InputError, match=r"x.npz: this npz file of golden samples is empty"):
+        samples.load(tmp_path / "x.npz", "golden samples")
 
 
 def test_a_zip_without_arrays_is_refused(tmp_path):
@@ -139,7 +147,8 @@ def test_an_npz_without_inputs_is_refused(tmp_path):
 
 def test_pickled_objects_are_never_loaded(tmp_path):
     np.savez(tmp_path / "x.npz", **{"input/x": np.array([{"a": 1}], dtype=object)})
-    assert_refused(tmp_path / "x.npz")
+    with pytest.raises(InputError, match="it holds pickled objects, which edgekit does not load"):
+        samples.load(tmp_path / "x.npz", "golden samples")
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.99])
