@@ -41,13 +41,13 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str) -> Variant:
-        """Parse `target:precision`.
+        """Parse `target:precision` or `target:precision-tuned`, as `str` writes a variant.
 
         Args:
             text: The variant as the user typed it.
 
         Returns:
-            The variant, without a tag; whether the target exists is not checked here.
+            The variant; whether the target exists is not checked here.
 
         Raises:
             InputError: The target or the precision is missing, or the precision is unknown.
@@ -55,7 +55,8 @@ class Variant:
         target, colon, precision = text.partition(":")
         if not colon or not target:
             raise InputError(f"'{text}' is not a variant; write it target:precision, for example tflite:int8")
-        return cls(target, parse_precision(precision))
+        name = precision.removesuffix(f"-{TUNED}")
+        return cls(target, parse_precision(name), TUNED if name != precision else "")
 
     @property
     def slug(self) -> str:

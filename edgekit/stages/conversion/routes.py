@@ -196,8 +196,8 @@ def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[
         Each target with a precision, or None for all of its precisions.
 
     Raises:
-        InputError: A target or a precision is unknown, a named target does not have the precision, or a text
-            contradicts `precision`.
+        InputError: A target or a precision is unknown, a named target does not have the precision, a text contradicts
+            `precision`, or a variant is a tuned one, which only its recipe describes.
     """
     texts = tuple(texts)
     if precision is not None:
@@ -209,7 +209,13 @@ def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[
     selection: list[tuple[Target, str | None]] = []
     for text in texts:
         name, colon, suffix = text.partition(":")
-        target_precision = Variant.parse(text).precision if colon else precision
+        variant = Variant.parse(text) if colon else None
+        if variant is not None and variant.tag:
+            raise InputError(
+                f"{text} is converted with a recipe: pass the recipe file, such as"
+                f" build/MODEL/SOURCE/{variant.slug}/recipe.json, instead of the target"
+            )
+        target_precision = precision if variant is None else variant.precision
         if suffix and precision and suffix != precision:
             raise InputError(f"--target {text} and --precision {precision} contradict each other")
         target = load_target(name)

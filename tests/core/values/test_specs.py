@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edgekit.core.errors import InputError
 from edgekit.core.values.precisions import precision_names
 from edgekit.core.values.specs import (
+    TUNED,
     Quantization,
     Route,
     Signature,
@@ -52,6 +53,12 @@ def test_a_variant_prints_as_it_is_written(precision):
     variant = Variant.parse(text)
     assert variant == Variant("lite-interpreter", precision)
     assert str(variant) == text
+
+
+def test_a_tuned_variant_is_read_as_it_is_written():
+    variant = Variant("tflite", "int8", TUNED)
+    assert str(variant) == "tflite:int8-tuned"
+    assert Variant.parse(str(variant)) == variant
 
 
 @pytest.mark.parametrize("text", ["tflite", ":int8", "", ":"])

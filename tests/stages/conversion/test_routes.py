@@ -50,6 +50,11 @@ def test_a_variant_and_a_target_with_a_precision_mean_the_same() -> None:
     assert (first[0].name, first[1]) == (second[0].name, second[1]) == ("tflite", "int8")
 
 
+def test_a_tuned_variant_is_exported_from_its_recipe_only() -> None:
+    with pytest.raises(InputError, match="int8-tuned is converted with a recipe: pass the recipe file, such as build"):
+        routes.parse_selection(("tflite:int8-tuned",), None)
+
+
 def test_every_kind_is_exported_to_the_variants_that_it_reaches() -> None:
     selected = routes.select_variants(
         ("keras", "torch"),
