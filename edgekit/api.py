@@ -442,7 +442,7 @@ def validate(
         device: Devices on whose emulated cores the artifacts run; empty for this host.
         executor: Executors that run the artifacts on the devices, instead of the emulated core.
         runtime: Runtime that runs the artifacts, instead of each target's default one.
-        stress: Whether to run stress inputs as well: zeros, extremes, noise, denormals and batches.
+        stress: Whether to run stress inputs as well, on this host: zeros, extremes, noise, denormals and batches.
         root: The project's folder.
         timeout_s: Seconds that one step may take.
         on_event: Receives the progress events.

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     cls=AliasedOption,
     aliases=("--hard",),
     is_flag=True,
-    help="Also test stress inputs: zeros, extremes, noise, out-of-range values, denormals, batches.",
+    help="Also test stress inputs, on this host: zeros, extremes, noise, out-of-range values, denormals, batches.",
 )
 @click.option("--explain", is_flag=True, help="Print where each tolerance comes from.")
 @timeout_option

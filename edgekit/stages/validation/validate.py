@@ -461,11 +461,17 @@ def validate_at(
         The results, executor by executor.
 
     Raises:
-        InputError: A device or executor is unknown, cannot be emulated, or runs none of the artifacts.
+        InputError: A device or executor is unknown, cannot be emulated, or runs none of the artifacts; or stress inputs
+            are requested elsewhere than on this host.
         MissingDependency: A package is not installed, or the emulator is not set up.
     """
     places = [Place(name, load_profile(context.project.device_file(name))) for name in devices]
     other_executors = [name for name in executors if name != HOST] or ([EMULATED] if places else [])
+    if stress and other_executors:
+        raise InputError(
+            f"stress inputs run on this host only, not on {', '.join(devices or other_executors)};"
+            " validate them without a device or an executor"
+        )
     for name in other_executors:
         executor = EXECUTORS.load(name)
         require(executor.requires, f"the executor {name}")
