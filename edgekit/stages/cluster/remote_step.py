@@ -124,7 +124,8 @@ def stop(run: str) -> None:
     Args:
         run: The identifier of the run.
     """
-    session = _sessions.pop(run, None)
+    with _sessions_lock:  # a step may just be opening the session
+        session = _sessions.pop(run, None)
     if session is not None:
         session.context.pool.stop()
         session.close()

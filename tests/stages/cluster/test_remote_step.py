@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
 from edgekit.core.environment.atomic_files import sha256_file
+from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError, StepFailed
+from edgekit.core.events import ignore
 from edgekit.stages.cluster import remote_step
 from edgekit.stages.cluster.content_store import ContentStore
+from edgekit.stages.context import Context
+from edgekit.workers.pool import WorkerPool
 
 
 def test_a_folder_that_is_not_shared_is_reported(tmp_path):
@@ -63,3 +69,15 @@ def test_a_store_that_cannot_be_written_is_reported(tmp_path):
     store = ContentStore(str(tmp_path / "file"))
     with pytest.raises(InputError, match="cannot write to the store"):
         store.probe()
+
+
+def test_a_run_is_not_stopped_while_a_step_opens_its_session(tmp_path):
+    session = remote_step.WorkerSession(Context(Project(tmp_path), WorkerPool(), ignore), None, None)
+    thread = threading.Thread(target=remote_step.stop, args=("some run",))
+    with remote_step._sessions_lock:  # as a step that opens the session does
+        remote_step._sessions["some run"] = session
+        thread.start()
+        thread.join(0.5)
+        assert remote_step._sessions["some run"] is session
+    thread.join()
+    assert "some run" not in remote_step._sessions
