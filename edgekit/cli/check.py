@@ -158,10 +158,11 @@ def _regression_thresholds(
 def _parse_budgets(
     size: str | None, memory: str | None, drift: float | None, instructions: int | None, latencies: tuple[str, ...]
 ) -> tuple[Budget, ...]:
+    from edgekit.core.values.budgets import COMMAND_LINE
     from edgekit.stages.gates.gate import user_budgets
 
     return user_budgets(
-        "the command line",
+        COMMAND_LINE,
         size=size,
         peak_memory=memory,
         drift=drift,

@@ -165,7 +165,7 @@ def test_check_passes_and_fails_with_rule_figure_limit_and_origin(small: Path) -
     strict = call("check", "--max-size", "1 KB", "--root", small)
     assert strict.code == 1
     assert "linear/keras tflite:int8: size_bytes" in strict.out
-    assert "exceeds the limit 1 KB, set in the command line" in strict.out
+    assert "exceeds the limit 1 KB, set on the command line" in strict.out
     loose = call("check", "--max-size", "1 GB", "-v", "--root", small)
     assert loose.code == 0
     assert "is within the limit 4 KB, set in edgekit's models/linear/model.toml" in loose.out

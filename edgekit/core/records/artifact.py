@@ -249,9 +249,12 @@ def _files(path: Path, data: Mapping[str, Any]) -> tuple[ArtifactFile, ...]:
     if len({file.path for file in listed}) != len(listed):
         raise InputError(f"{path}: files: a path is listed twice")
     if files_sha256(listed) != data["sha256"]:
-        raise InputError(f"{path}: sha256: is not that of the listed files")
-    if sum(file.size for file in listed) != data["size_bytes"]:
-        raise InputError(f"{path}: size_bytes: is not that of the listed files")
+        raise InputError(f"{path}: sha256: must be the digest of the listed files (got {data['sha256']!r})")
+    total = sum(file.size for file in listed)
+    if total != data["size_bytes"]:
+        raise InputError(
+            f"{path}: size_bytes: must be the sum of the sizes of the files, {total} (got {data['size_bytes']!r})"
+        )
     return listed
 
 

@@ -12,6 +12,9 @@ from edgekit.core.values.specs import TUNED
 # `edgekit run` writes the verdicts on an artifact to this file, in the artifact's folder.
 CHECK_FILE = "check.json"
 
+# `Budget.origin` of a limit that an option of a command sets.
+COMMAND_LINE = "the command line"
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -139,7 +142,8 @@ class Verdict:
         relation = "is within" if self.passed else "exceeds"
         figure, limit = (format_rule(self.rule, value) for value in (self.figure, self.limit))
         remarks = "".join(f"; {text}" for text in (self.detail, self.undecided) if text)
-        return f"{subject}: {self.rule} {figure} {relation} the limit {limit}, set in {self.origin}{remarks}"
+        preposition = "on" if self.origin == COMMAND_LINE else "in"
+        return f"{subject}: {self.rule} {figure} {relation} the limit {limit}, set {preposition} {self.origin}{remarks}"
 
 
 def format_rule(rule: str, value: float) -> str:

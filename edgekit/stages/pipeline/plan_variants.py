@@ -74,7 +74,7 @@ def variants(
             raise builder.file.error((*base, index), message)
         if uncalibrated:
             names = ", ".join(map(str, uncalibrated))
-            detail = f"left out {names}: no calibration samples; set calibration or sample"
+            detail = f"skipped {names}: no calibration samples; set calibration or sample"
             builder.notes.append(NoteEvent(f"export {source.label}", detail, warning=True))
         selected |= {variant: ways for variant, ways in reachable.items() if variant not in uncalibrated}
     yield from selected.items()
@@ -235,7 +235,7 @@ def _has_layer_errors(builder: PlanBuilder, source: PlannedSource, variant: Vari
     runtime = _runtime(variant)
     unsupported = [plugin.name for plugin in (kind, runtime) if not plugin.exposes_intermediates]
     if unsupported:
-        detail = f"left out: {unsupported[0]} does not expose intermediate tensors"
+        detail = f"skipped: {unsupported[0]} does not expose intermediate tensors"
         builder.notes.append(NoteEvent(f"diff {source.label} {variant}", detail))
     return not unsupported
 
@@ -271,7 +271,7 @@ def _runs_emulated(
     if _runtime(variant).name not in pins.RUNTIMES:
         refusal = f"the emulated core does not run {_runtime(variant).name}"
     if refusal:
-        builder.notes.append(NoteEvent(f"validate {source.label} {variant} on {name}", f"left out: {refusal}"))
+        builder.notes.append(NoteEvent(f"validate {source.label} {variant} on {name}", f"skipped: {refusal}"))
     return not refusal
 
 
@@ -280,7 +280,7 @@ def _runs(
 ) -> bool:
     refusal = profile.refusal(variant.target, variant.precision) if profile else None
     if refusal:
-        builder.notes.append(NoteEvent(f"bench {source.label} {variant} on {name}", f"left out: {name} {refusal}"))
+        builder.notes.append(NoteEvent(f"bench {source.label} {variant} on {name}", f"skipped: {name} {refusal}"))
     return refusal is None
 
 

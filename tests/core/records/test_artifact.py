@@ -289,8 +289,8 @@ def test_a_manifest_of_schema_1_is_read_as_an_artifact_of_one_file(folder):
         ({"files": [{"path": "x", "sha256": "", "size": -1}]}, "files.0.size: must be an int that is not negative"),
         ({"files": [{"path": "x", "sha256": "", "size": True}]}, "files.0.size: must be an int that is not negative"),
         ({"files": [{"path": "x", "sha256": "", "size": 1}]}, "files: the first one must be the main file"),
-        ({"sha256": "1" * 64}, "sha256: is not that of the listed files"),
-        ({"size_bytes": 7}, "size_bytes: is not that of the listed files"),
+        ({"sha256": "1" * 64}, "sha256: must be the digest of the listed files"),
+        ({"size_bytes": 7}, "size_bytes: must be the sum of the sizes of the files"),
     ],
 )
 def test_a_list_of_files_that_does_not_fit_is_refused(folder, changes, sentence):

@@ -2,14 +2,14 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.core.environment.atomic_files import to_json
-from edgekit.core.values.budgets import Budget, BudgetTable, Verdict, format_rule, judge, strictest
+from edgekit.core.values.budgets import COMMAND_LINE, Budget, BudgetTable, Verdict, format_rule, judge, strictest
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=80)
 
@@ -105,6 +105,11 @@ def test_the_sentence_of_an_exceeded_limit_has_figure_limit_and_origin():
 def test_the_sentence_of_a_passed_limit_names_the_device():
     expected = "tiny/keras tflite:int8 on pixel-2: latency_ms.host 500 us is within the limit 50 ms"
     assert verdict_on(50, 0.5, "latency_ms.host", "pixel-2").sentence == f"{expected}, set in model.toml"
+
+
+def test_a_limit_is_set_on_the_command_line():
+    sentence = replace(verdict_on(1_000_000, 1_234_567), origin=COMMAND_LINE).sentence
+    assert sentence.endswith("exceeds the limit 1 MB, set on the command line")
 
 
 @pytest.mark.parametrize(("passed", "text"), [(True, "passed"), (False, "failed")])

@@ -226,13 +226,13 @@ def test_variants_that_do_not_expose_intermediates_are_noted_and_left_out(root):
     diffs = {step.name for step in cached_plan.graph.steps if step.kind == "diff"}
     assert diffs == {f"diff {NET[0]}", f"diff {SECOND}"}
     details = {note.step: note.detail for note in cached_plan.notes}
-    assert details["diff net/torch executorch:float32"] == "left out: executorch does not expose intermediate tensors"
+    assert details["diff net/torch executorch:float32"] == "skipped: executorch does not expose intermediate tensors"
 
 
 def test_variants_without_an_emulated_runtime_are_noted_and_left_out(root):
     edit('["onnx:float32", "onnx:int8"]', '["onnx:float32", "executorch:float32"]\nvalidate_on = ["board"]')(root)
     cached_plan = plan(Project(root), load_project(root))
-    assert "left out: the emulated core does not run executorch" in [note.detail for note in cached_plan.notes]
+    assert "skipped: the emulated core does not run executorch" in [note.detail for note in cached_plan.notes]
     on_board = {
         step.name for step in cached_plan.graph.steps if step.kind == "validate" and step.name.endswith(" on board")
     }
@@ -260,4 +260,4 @@ def test_variants_that_a_device_does_not_run_are_noted_and_left_out(root):
     edit('devices = ["board", "host"]', 'devices = ["stm32l4r5-nucleo"]')(root)
     cached_plan = plan(Project(root), load_project(root))
     assert not [step for step in cached_plan.graph.steps if step.kind == "bench"]
-    assert "left out: stm32l4r5-nucleo runs tflite only" in [note.detail for note in cached_plan.notes]
+    assert "skipped: stm32l4r5-nucleo runs tflite only" in [note.detail for note in cached_plan.notes]
