@@ -43,6 +43,7 @@ _ORDER = [
     "matrix",
     "tune",
     "bench",
+    "micro",
     "check",
     "report",
     "verify",

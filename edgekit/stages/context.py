@@ -92,15 +92,17 @@ class Context:
         self.emit(StartEvent(step))
         return self.settle(step, work, detail)
 
-    def emit_overview(self, steps: Sequence[str], done: int) -> None:
+    def emit_overview(self, steps: Sequence[str], done: int, *, ordered: bool = True) -> None:
         """Report how many of several steps are done, and which of them run and wait.
 
         Args:
-            steps: The names of all steps, in the order in which they run; a single one is not reported.
-            done: The number of completed steps; the next one runs.
+            steps: The names of all steps; a single one is not reported.
+            done: The number of completed steps.
+            ordered: Whether the steps run one after another in this order, so that the next one is the running one.
         """
         if len(steps) > 1:
-            self.emit(OverviewEvent("", done, len(steps), tuple(steps[done : done + 1]), tuple(steps[done + 1 :])))
+            names = tuple(steps[done:]) if ordered else ()
+            self.emit(OverviewEvent("", done, len(steps), names[:1], names[1:]))
 
     def settle(self, step: str, work: Callable[[], T], detail: Callable[[T], str]) -> T | None:
         """Do the same as `attempt` for a step whose start has already been reported."""

@@ -74,8 +74,8 @@ class _Architecture:
     Attributes:
         audit: The architecture's number.
         refused: The calls that fail with EACCES.
-        ignored: The calls that succeed without an effect. Landlock does not cover the mode and the times of a file, and
-            a filter sees no paths; libraries set both on files of their own, whose mode the parent sets anyway.
+        ignored: The calls that succeed without an effect. Landlock does not cover the mode of a file, and a filter
+            sees no paths; libraries set the mode of files of their own, which the parent sets anew anyway.
         execute: The calls that start programs.
     """
 
@@ -95,6 +95,7 @@ _ARCHITECTURES = {
         (
             *(41, 42, 49),  # socket, connect, bind: pipes and socket pairs are all that a worker needs
             *(92, 93, 94, 260),  # chown, fchown, lchown, fchownat
+            *(132, 235, 261, 280),  # utime, utimes, futimesat, utimensat
             *(188, 189, 190, 197, 198, 199),  # setxattr and removexattr with their variants
             *(101, 310, 311, 312),  # ptrace, process_vm_readv, process_vm_writev, kcmp
             *(155, 161, 165, 166, 272, 304, 308),  # pivot_root, chroot, mount, umount2, unshare, open_by_handle, setns
@@ -102,7 +103,7 @@ _ARCHITECTURES = {
             *(172, 173, 175, 176, 246, 313, 320),  # iopl, ioperm, kernel modules, kexec
             *(248, 249, 250, 298, 321, 323),  # keys, perf_event_open, bpf, userfaultfd
         ),
-        (90, 91, 268, 132, 235, 261, 280),  # chmod, fchmod, fchmodat, utime, utimes, futimesat, utimensat
+        (90, 91, 268),  # chmod, fchmod, fchmodat
         (59, 322),  # execve, execveat
     ),
     "aarch64": _Architecture(
@@ -110,6 +111,7 @@ _ARCHITECTURES = {
         (
             *(198, 200, 203),
             *(54, 55),
+            88,
             *(5, 6, 7, 14, 15, 16),
             *(117, 270, 271, 272),
             *(39, 40, 41, 51, 97, 265, 268),
@@ -117,7 +119,7 @@ _ARCHITECTURES = {
             *(104, 105, 106, 273, 294),
             *(217, 218, 219, 241, 280, 282),
         ),
-        (52, 53, 88),
+        (52, 53),
         (221, 281),
     ),
 }

@@ -176,7 +176,7 @@ def test_a_missing_or_empty_file_is_refused_in_one_sentence(tmp_path: Path) -> N
     path = tmp_path / "a.npz"
     assert refusal(read, "a.npz", tmp_path, VECTOR) == f"{path}: no such npz or npy file of samples"
     path.touch()
-    assert refusal(read, "a.npz", tmp_path, VECTOR) == f"{path}: this file of samples is empty"
+    assert refusal(read, "a.npz", tmp_path, VECTOR) == f"{path}: this npz or npy file of samples is empty"
 
 
 def npz() -> bytes:

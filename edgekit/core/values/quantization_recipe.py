@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -74,16 +73,3 @@ class Recipe:
             words.append(method + (f"/{self.calibration_samples}" if self.calibration_samples else ""))
         counts = ((len(self.float_layers), "float"), (len(self.int16_layers), "int16"))
         return " ".join([*words, *(f"{count} {kind}" for count, kind in counts if count)])
-
-
-def recipe_from_dict(data: Mapping[str, Any]) -> Recipe:
-    """Rebuild a recipe from the result of `Recipe.to_dict` after a JSON round trip.
-
-    Args:
-        data: Fields that edgekit wrote itself; `edgekit.config.recipe` reads those of a user.
-
-    Returns:
-        The recipe.
-    """
-    layers = {key: tuple(data.get(key, ())) for key in ("float_layers", "int16_layers")}
-    return Recipe(**{**data, **layers})

@@ -106,17 +106,6 @@ class TensorSpec:
         first = self.shape[0] if self.shape else None
         return first if isinstance(first, int) else None
 
-    def with_batch(self, batch: Dim) -> TensorSpec:
-        """Return the same tensor with another first dimension.
-
-        Args:
-            batch: The new first dimension.
-
-        Returns:
-            The changed copy.
-        """
-        return replace(self, shape=(batch, *self.shape[1:]))
-
     def sized(self, sizes: Mapping[str, int]) -> TensorSpec:
         """Return the same tensor with symbolic dimensions replaced by numbers.
 

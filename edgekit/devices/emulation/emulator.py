@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -164,13 +165,13 @@ def _check_one_op(guest: Guest, runtime: str) -> None:
     step = f"check the emulation of {guest.name}"
     inputs = np.arange(8, dtype=np.float32).reshape(1, 8)
     file = Path(setup.__file__).with_name(_ONE_OP[runtime])
-    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
-        samples = Path(folder, "samples.npz")
+    with _scratch_folder() as folder:
+        samples = folder / "samples.npz"
         Samples({"x": inputs}, {}).save(samples)
         request: dict[str, Any] = {"mode": "count", "runtime": runtime, "file": str(file), "samples": str(samples)}
         request |= {"signature": None, "threads": 1, "warm_up_runs": 1, "runs": 1, "keep_bytecode": True}
-        _run(guest, request, step, Path(folder), TIMEOUT_S, plugin=_plugin(guest, 1, Path(folder)))
-        outputs = _infer(guest, request, step, Path(folder), TIMEOUT_S)
+        _run(guest, request, step, folder, TIMEOUT_S, plugin=_plugin(guest, 1, folder))
+        outputs = _infer(guest, request, step, folder, TIMEOUT_S)
     if any(not np.array_equal(array, np.full((1, 4), inputs.sum())) for array in outputs.values()):
         raise StepFailed(f"{step}: {runtime} computes a wrong matrix product under this version of QEMU", step=step)
 
@@ -178,13 +179,13 @@ def _check_one_op(guest: Guest, runtime: str) -> None:
 def _check_torch(guest: Guest) -> None:
     """Check an addition; this also writes torch's compiled Python files to the cache folder, which takes a minute."""
     code = "import torch; assert (torch.ones(4) + torch.ones(4)).sum() == 8"
-    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
+    with _scratch_folder() as folder:
         run_python(
             guest,
             "torchscript",
             ("-c", code),
             step=f"check torch in the emulation of {guest.name}",
-            folder=Path(folder),
+            folder=folder,
             timeout_s=TIMEOUT_S,
             keep_bytecode=True,
         )
@@ -273,20 +274,33 @@ def _infer(guest: Guest, request: Mapping[str, Any], step: str, folder: Path, ti
     return read_outputs(outputs)
 
 
-def _request(model: ModelFiles, samples: Path) -> dict[str, Any]:
-    return {
-        "runtime": model.runtime,
-        "file": str(model.path),
-        "samples": str(samples),
-        "signature": asdict(model.signature),
-        "threads": 1,  # several would spin while they wait, and these instructions would be counted
-    }
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
+        yield Path(folder)
 
 
-def _require_runtime(guest: Guest, model: ModelFiles) -> None:
+@contextmanager
+def _prepared(guest: Guest, model: ModelFiles) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Provide a temporary folder and the request for a model, without a mode.
+
+    Raises:
+        MissingDependency: The runtime's wheels are not set up.
+    """
     problem = guest.setup_problem(model.runtime)
     if problem is not None:
         raise MissingDependency(problem)
+    with _scratch_folder() as folder:
+        yield (
+            folder,
+            {
+                "runtime": model.runtime,
+                "file": str(model.path),
+                "samples": str(model.samples),
+                "signature": asdict(model.signature),
+                "threads": 1,  # several would spin while they wait, and these instructions would be counted
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -322,12 +336,10 @@ def count(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: f
         InputError: The runtime does not run on emulated cores.
         StepError: The guest crashed, ran out of memory or exceeded the time limit.
     """
-    _require_runtime(guest, model)
-    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
-        request = _request(model, model.samples)
+    with _prepared(guest, model) as (folder, request):
         request |= {"mode": "count", "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
-        result = _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
-        marks = parse_marks(Path(folder, _MARKS_FILE).read_text())
+        result = _run(guest, request, step, folder, timeout_s, plugin=_plugin(guest, threads, folder))
+        marks = parse_marks((folder / _MARKS_FILE).read_text())
     return CountResult(Counts.between(marks, result["runs"]), result["runs"], peak_memory_bytes(marks))
 
 
@@ -352,12 +364,11 @@ def count_each(
         InputError: The runtime does not run on emulated cores.
         StepError: The guest crashed, ran out of memory or exceeded the time limit.
     """
-    _require_runtime(guest, model)
-    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
-        request = {**_request(model, model.samples), "files": [str(file) for file in files]}
-        request |= {"mode": "count_each", "signature": None, "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
-        result = _run(guest, request, step, Path(folder), timeout_s, plugin=_plugin(guest, threads, Path(folder)))
-        marks = parse_marks(Path(folder, _MARKS_FILE).read_text())
+    with _prepared(guest, model) as (folder, request):
+        request |= {"mode": "count_each", "files": [str(file) for file in files], "signature": None}
+        request |= {"warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
+        result = _run(guest, request, step, folder, timeout_s, plugin=_plugin(guest, threads, folder))
+        marks = parse_marks((folder / _MARKS_FILE).read_text())
     counts: list[Counts | None] = []
     for runs in result["runs"]:
         size = 2 * runs + 1 if runs else 0
@@ -384,13 +395,11 @@ def save_optimized_model(guest: Guest, model: ModelFiles, to: Path, step: str, t
         InputError: The runtime does not run on emulated cores.
         StepError: The guest crashed, ran out of memory or exceeded the time limit.
     """
-    _require_runtime(guest, model)
-    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
+    with _prepared(guest, model) as (folder, request):
         # The guest may write into its scratch folder only; what it says about paths is not followed.
-        output = Path(folder, "output")
+        output = folder / "output"
         output.mkdir()
-        request = {**_request(model, model.samples), "mode": "save_optimized_model", "to": str(output / to.name)}
-        _run(guest, request, step, Path(folder), timeout_s)
+        _run(guest, {**request, "mode": "save_optimized_model", "to": str(output / to.name)}, step, folder, timeout_s)
         move_files(output, to.parent)
     return to if to.is_file() else model.path
 
@@ -415,11 +424,10 @@ def infer(
         InputError: The runtime does not run on emulated cores.
         StepError: The guest crashed, ran out of memory or exceeded the time limit.
     """
-    _require_runtime(guest, model)
-    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
-        samples = Path(folder, "samples.npz")
+    with _prepared(guest, model) as (folder, request):
+        samples = folder / "samples.npz"
         Samples(dict(inputs), {}).save(samples)
-        return _infer(guest, _request(model, samples), step, Path(folder), timeout_s)
+        return _infer(guest, {**request, "samples": str(samples)}, step, folder, timeout_s)
 
 
 def emulate(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: float) -> EmulatedLatency:

@@ -24,7 +24,7 @@ from edgekit.core.environment.bounded_files import available_memory_bytes, compr
 from edgekit.core.environment.project import Project
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError, unknown_name
-from edgekit.core.events import NoteEvent, OverviewEvent, StartEvent
+from edgekit.core.events import NoteEvent, StartEvent
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.emulated_measurement import EmulatedLatency
 from edgekit.core.records.measurement import Execution, Measurement, bench_file
@@ -334,11 +334,12 @@ def bench(
     results: list[Measurement | None] = [None] * len(remaining)
     work = [partial(measure, *job) for job in remaining]
     completed = run_concurrently(work, default_parallelism(available_memory_bytes()), context.pool.stop)
-    for done, (number, future) in enumerate(completed):
-        if done:
-            context.emit(OverviewEvent("", done, len(remaining)))
-        artifact, device, _ = remaining[number]
-        results[number] = context.settle(step_name(artifact, device), future.result, summary)
+    steps = [step_name(artifact, device) for artifact, device, _ in remaining]
+    context.emit_overview(steps, 0, ordered=False)
+    for done, (number, future) in enumerate(completed, 1):
+        results[number] = context.settle(steps[number], future.result, summary)
+        if done < len(steps):
+            context.emit_overview(steps, done, ordered=False)
     measurements = [measurement for measurement in results if measurement is not None]
     _warn_of_losses(context, measurements)
     return tuple(measurements)

@@ -102,11 +102,6 @@ def find_routes(kind: str, target: Target, precision: str, edges: Iterable[Edge]
     return tuple(routes)
 
 
-def shortest_route(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> Route | None:
-    """Return the shortest route from a source kind to a target at a precision, or None; see `find_routes`."""
-    return next(iter(find_routes(kind, target, precision, edges)), None)
-
-
 def bridge_name(edge: Edge) -> str:
     """Return the name of the bridge that an edge stands for, such as `keras-to-torch`."""
     return f"{edge[0]}-to-{edge[1]}"

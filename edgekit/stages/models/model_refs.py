@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -337,8 +337,3 @@ def framework_of(context: Context, code: str) -> str:
         environment=source_environment("torch", code),
         listener=context.emit,
     )
-
-
-def names_of(selections: Iterable[ModelSelection]) -> tuple[str, ...]:
-    """Return the name of every model once, in order."""
-    return tuple(dict.fromkeys(name for selection in selections for name in selection.models))

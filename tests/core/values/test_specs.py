@@ -92,10 +92,10 @@ def test_only_a_numeric_first_dimension_is_a_fixed_batch(shape, expected):
     assert TensorSpec("x", shape, "float32").fixed_batch == expected
 
 
-def test_changing_the_batch_keeps_everything_else():
+def test_fixing_the_batch_keeps_everything_else():
     quantization = Quantization((0.5,), (3,))
     spec = TensorSpec("x", ("batch", 28, 28), "int8", "NHWC", quantization)
-    assert spec.with_batch(4) == TensorSpec("x", (4, 28, 28), "int8", "NHWC", quantization)
+    assert spec.sized({"batch": 4}) == TensorSpec("x", (4, 28, 28), "int8", "NHWC", quantization)
 
 
 def test_a_tensor_prints_name_shape_and_dtype():

@@ -266,7 +266,6 @@ def test_reference_models_and_user_models_can_be_combined(empty: Context) -> Non
     write_imported(empty, "net", "onnx")
     selections = model_refs.resolve(empty, ("linear", "net", "simple_cnn"), None, UserModelOptions())
     assert [selection.models for selection in selections] == [("linear", "simple_cnn"), ("net",)]
-    assert model_refs.names_of(selections) == ("linear", "simple_cnn", "net")
 
 
 def test_no_name_stands_for_every_reference_model(empty: Context) -> None:
