@@ -17,6 +17,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.values.specs import Signature
+from edgekit.torch_files.operators import operators
 
 # Inferences before the profiled ones: TorchScript optimizes its graph in the first ones.
 _WARM_UP_RUNS = 5
@@ -63,6 +64,7 @@ class TorchRuntime(Runtime):
         import torch
 
         torch.zeros(1) + 1  # the first operator starts thread pools and registers kernels
+        operators()  # the registry takes longer to read than most files to check
 
     def _open(self, path: Path, threads: int, signature: Signature | None) -> TorchSession:
         import torch
@@ -72,7 +74,7 @@ class TorchRuntime(Runtime):
         if "qnnpack" in torch.backends.quantized.supported_engines:
             torch.backends.quantized.engine = "qnnpack"  # the engine that the exporter packs quantized weights for
         try:
-            module = self._load(str(path))
+            module = self._load(path)
             signature = signature or _read_signature(path)
         except (RuntimeError, ValueError) as error:
             reason = next(iter(str(error).splitlines()), "")[:200]
@@ -99,7 +101,7 @@ class TorchRuntime(Runtime):
         return _medians(profiles)
 
     @abstractmethod
-    def _load(self, path: str) -> Any:
+    def _load(self, path: Path) -> Any:
         """Load the module of a file."""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from edgekit.runtimes._torch import TorchRuntime
+from edgekit.torch_files import script_archive
 
 
 class LiteInterpreterRuntime(TorchRuntime):
@@ -14,10 +16,8 @@ class LiteInterpreterRuntime(TorchRuntime):
     title = "PyTorch lite interpreter"
     targets = ("lite-interpreter",)
 
-    def _load(self, path: str) -> Any:
-        from torch.jit.mobile import _load_for_lite_interpreter
-
-        return _load_for_lite_interpreter(path, map_location="cpu")
+    def _load(self, path: Path) -> Any:
+        return script_archive.load_mobile(path)
 
 
 RUNTIME = LiteInterpreterRuntime()

@@ -14,6 +14,7 @@ from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.specs import Signature
 from edgekit.runtimes._torch import TorchRuntime
+from edgekit.torch_files import script_archive
 
 
 class TorchScriptRuntime(TorchRuntime):
@@ -23,10 +24,8 @@ class TorchScriptRuntime(TorchRuntime):
     title = "TorchScript runtime"
     targets = ("torchscript",)
 
-    def _load(self, path: str) -> Any:
-        import torch
-
-        return torch.jit.load(path, map_location="cpu")
+    def _load(self, path: Path) -> Any:
+        return script_archive.load_script(path)
 
     def _trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None) -> dict[str, Array]:
         session = self._open(path, 1, signature)

@@ -1,7 +1,7 @@
 """The source kind of TorchScript archives.
 
-Loading an archive runs its TorchScript code. The interpreter has no access to Python: the code reaches PyTorch's
-registered operators only.
+Loading an archive runs its TorchScript code, which reaches PyTorch's registered operators and no Python. Which of them
+it may call is checked before it is loaded.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
 from edgekit.core.values.specs import Signature
 from edgekit.sources._module import LoadedTorch, output_names
+from edgekit.torch_files import script_archive
 
 # edgekit's own exports store their signature here; TorchScript itself keeps the names of inputs, but no shapes.
 _SIGNATURE_RECORD = "extra/edgekit.json"
@@ -38,12 +39,10 @@ def load_script(path: Path) -> Any:
         The `torch.jit.ScriptModule` on the CPU, in eval mode.
 
     Raises:
-        InputError: The file is damaged, or of another format.
+        InputError: The file is damaged, of another format, or calls what a file may not call.
     """
-    import torch
-
     try:
-        return torch.jit.load(str(path), map_location="cpu").eval()
+        return script_archive.load_script(path).eval()
     except (RuntimeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), "")[:200]
         raise InputError(f"{path}: this is not a TorchScript archive, or it is damaged ({reason})") from error

@@ -25,6 +25,7 @@ from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.numerics import batching
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, OpCount, Signature
+from edgekit.torch_files import script_archive
 
 # TorchScript stores no names or shapes of inputs and outputs: an extra file of the archive holds them.
 SIGNATURE_RECORD = "edgekit.json"
@@ -282,18 +283,14 @@ def load(path: Path) -> Any:
         The `torch.jit.ScriptModule`, on the CPU.
 
     Raises:
-        InputError: The file is empty, truncated, a checkpoint of weights, or of another format.
+        InputError: The file is empty, truncated, a checkpoint of weights, of another format, or calls what a file may
+            not call.
     """
     import torch
 
-    # Checkpoints of torch.save are archives too, but only torch.jit.save writes this record.
-    if read_record(path, "constants.pkl") is None:
-        raise malformed_file_error(
-            path, "TorchScript", "it contains no code; a checkpoint of weights alone is not a model"
-        )
     torch.backends.quantized.engine = QUANTIZED_ENGINE  # loading packs weights for the engine that is set
     try:
-        return torch.jit.load(str(path), map_location="cpu")
+        return script_archive.load_script(path)
     except (RuntimeError, ValueError) as error:
         raise malformed_file_error(path, "TorchScript", next(iter(str(error).splitlines()), "")[:200]) from error
 
