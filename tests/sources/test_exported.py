@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ import pytest
 
 Work = Callable[..., Any]
 Refusal = Callable[..., str]
+
+
+def refused(path: Path) -> str:
+    """Return how the sentence begins with which a program is refused."""
+    return f"{path}: edgekit does not load models/model.json in this file:"
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +88,17 @@ def test_a_pickle_declared_as_a_constant_is_refused_and_not_executed(
         "torch.os.system",
         "torch.hub.load",
         "torch.ops.load_library",
+        "torch.ops.aten.from_file.default",
+        "torch.ops.aten.from_file.out",
+        "torch.ops.aten.save.default",
+        "torch.ops.aten.relu",
+        "torch.ops.aten.relu.nothing",
+        "torch.ops.c10d.broadcast_.default",
+        "torch.ops.higher_order.run_and_save_rng_state",
+        "torch.ops.debugprims.load_tensor.default",
+        "_operator.call",
+        "_operator.methodcaller",
+        "math.nothing",
         "_operator.attrgetter.x",
         "math.os.system",
         "os.system",
@@ -93,16 +110,8 @@ def test_a_graph_that_calls_a_function_that_is_not_an_operator_is_refused(
     work: Work, refusal: Refusal, program: Path, attack: Path, target: str
 ) -> None:
     work("torch", "plant_text", source=program, path=attack, key="target", text=target)
-    expected = f"{attack}: the graph calls '{target}', which is not a PyTorch operator"
+    expected = f"{refused(attack)} the graph calls '{target}', which is not one of PyTorch's operators on tensors"
     assert refusal("torch", "load_program", path=attack) == expected
-
-
-@pytest.mark.parametrize("target", ["_operator.call", "_operator.methodcaller", "math.nothing"])
-def test_a_graph_that_calls_a_function_unknown_to_pytorch_is_refused(
-    work: Work, refusal: Refusal, program: Path, attack: Path, target: str
-) -> None:
-    work("torch", "plant_text", source=program, path=attack, key="target", text=target)
-    assert refusal("torch", "load_program", path=attack).startswith(f"{attack}: ")
 
 
 def test_a_graph_that_passes_a_function_to_an_operator_is_refused(
@@ -131,6 +140,8 @@ def test_a_graph_with_code_as_an_arguments_name_is_refused_and_not_executed(
         "[s0 for s0 in s1]",
         'Symbol("s0")',
         "getattr(s0, 'x')",
+        "9**9**9**9",
+        "Pow(Integer(9), Pow(Integer(9), Pow(Integer(9), Integer(9))))",
     ],
 )
 def test_a_shape_expression_that_is_code_is_refused_and_not_executed(
@@ -138,9 +149,114 @@ def test_a_shape_expression_that_is_code_is_refused_and_not_executed(
 ) -> None:
     text = expression.replace("MARKER", str(marker))
     work("torch", "plant_text", source=program, path=attack, key="expr_str", text=text)
-    expected = f"{attack}: the graph has a shape expression that is more than arithmetic: '{text[:80]}'"
-    assert refusal("torch", "load_program", path=attack) == expected
+    expected = f"{refused(attack)} the graph has a shape expression that is more than arithmetic: '{text[:80]}' ("
+    assert refusal("torch", "load_program", path=attack).startswith(expected)
     assert not marker.exists()
+
+
+# Names, which torch.fx writes into source code that it compiles. Paths of the marker contain no dots, at which PyTorch
+# would split them.
+
+RUN = "exec(\"import os; os\\x2esystem('touch MARKER')\")"
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+@pytest.mark.parametrize("old", ["linear.weight", "scale"])
+def test_code_as_the_name_of_a_parameter_or_buffer_is_not_executed(
+    work: Work, refusal: Refusal, program: Path, attack: Path, marker: Path, old: str, guarded: bool
+) -> None:
+    new = f'{old}") if {RUN} else str("'.replace("MARKER", str(marker))
+    work("torch", "rename", source=program, path=attack, old=old, new=new)
+    if guarded:
+        assert "a parameter, buffer or constant is named" in refusal("torch", "load_program", path=attack)
+    else:
+        work("torch", "load_unguarded", path=attack)  # the attack is real
+    assert marker.exists() != guarded
+
+
+SPEC = ["graph_module", "module_call_graph", 0, "signature"]
+NODE = ["graph_module", "graph", "nodes", 0]
+
+
+def structure(keys: str) -> str:
+    """Return a description of inputs: one positional and one keyword argument, the keys being this JSON text."""
+    leaf = {"type": None, "context": None, "children_spec": []}
+    positional = {"type": "builtins.tuple", "context": "null", "children_spec": [leaf]}
+    keywords = {"type": "builtins.dict", "context": keys, "children_spec": [leaf]}
+    both = {"type": "builtins.tuple", "context": "null", "children_spec": [positional, keywords]}
+    return json.dumps([1, both])
+
+
+META: dict[str, Any] = {
+    "dtype": 7,
+    "sizes": [{"as_int": 2}],
+    "requires_grad": False,
+    "device": {"type": "cpu", "index": None},
+    "strides": [{"as_int": 1}],
+    "storage_offset": {"as_int": 0},
+    "layout": 7,
+}
+
+PLANTED: dict[str, tuple[list[str | int], Any]] = {
+    "argument of forward": ([*SPEC, "forward_arg_names"], ["x=exit()"]),
+    "keyword argument": ([*SPEC, "in_spec"], structure('["x=exit()"]')),
+    "keyword argument with a quote": ([*SPEC, "in_spec"], structure("[\"x':exit(), 'y\"]")),
+    "enumeration of a module to import": (
+        [*SPEC, "out_spec"],
+        structure('[{"__enum__": true, "fqn": "antigravity:x", "name": "y"}]'),
+    ),
+    "type of the inputs": ([*SPEC, "in_spec"], structure("[]").replace("builtins.dict", "collections.deque")),
+    "key of the outputs": ([*SPEC, "out_spec"], structure('["a\\nb"]')),
+    "nested description": ([*SPEC, "in_spec"], "[" * 100_000),
+    "output": ([*NODE, "outputs", 0], {"as_tensor": {"name": "y; exit()"}}),
+    "node": ([*NODE, "name"], "y; exit()"),
+    "keyword as a name": ([*NODE, "name"], "import"),
+    "attribute of Python": ([*NODE, "name"], "__class__"),
+    "letter that is not ASCII": ([*NODE, "name"], "gr\u00f6\u00dfe"),
+    "long name": ([*NODE, "name"], "x" * 2000),
+    "argument of an operator": ([*NODE, "inputs", 0, "name"], "x=exit()"),
+    "module": (["graph_module", "module_call_graph", 0, "fqn"], "a'); exit(); ('"),
+    "class to verify with": (["verifiers"], ["os.system"]),
+    "device": (
+        ["graph_module", "graph", "tensor_values", "y"],
+        {**META, "device": {"type": "privateuseone", "index": None}},
+    ),
+    "dtype": (["graph_module", "graph", "tensor_values", "y"], {**META, "dtype": 99}),
+    "size": (["graph_module", "graph", "tensor_values", "y"], {**META, "sizes": [{"as_int": 10**40}]}),
+    "symbol that PyTorch counts up to": (["range_constraints"], {"u99999999999": {"min_val": 0, "max_val": 9}}),
+    "bound": (["range_constraints"], {"s0": {"min_val": 0, "max_val": 10**40}}),
+    "key": (["code"], "exit()"),
+    "key of a node": ([*NODE, "code"], "exit()"),
+    "two values of a union": ([*NODE, "inputs", 0, "arg"], {"as_int": 1, "as_bool": True}),
+    "kind of argument": ([*NODE, "inputs", 0, "arg"], {"as_code": "exit()"}),
+    "C++ object": ([*NODE, "inputs", 0, "arg"], {"as_custom_obj": {"name": "x", "class_fqn": "torch.classes.a.B"}}),
+    "type": (["graph_module", "graph", "nodes"], {"a": 1}),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_does_not_fit_the_schema_is_refused(
+    work: Work, refusal: Refusal, program: Path, attack: Path, name: str
+) -> None:
+    keys, value = PLANTED[name]
+    work("torch", "plant_value", source=program, path=attack, keys=keys, value=value)
+    assert refusal("torch", "load_program", path=attack).startswith(refused(attack))
+
+
+NOTES: dict[str, tuple[list[str | int], Any]] = {
+    "guards": (["guards_code"], ["exit()"]),
+    "stack trace": ([*NODE, "metadata"], {"stack_trace": "'''; exit()\n", "custom": "{}", "from_node": "[]"}),
+    "function of the source": ([*NODE, "metadata"], {"source_fn_stack": "x,torch.__init__.__globals__"}),
+    "module stack": ([*NODE, "metadata"], {"nn_module_stack": "a\nb"}),
+    "notes on the program": (["graph_module", "metadata"], {"custom": "[" * 100_000}),
+}
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_notes_on_the_origin_of_a_program_are_dropped(work: Work, program: Path, attack: Path, name: str) -> None:
+    keys, value = NOTES[name]
+    work("torch", "plant_value", source=program, path=attack, keys=keys, value=value)
+    assert work("torch", "load_program", path=attack) == work("torch", "load_program", path=program)
 
 
 def test_a_file_that_contains_compiled_code_is_refused(

@@ -75,7 +75,7 @@ def test_no_command_runs_the_attack(tmp_path: Path, marker: Path, command: str, 
         "compare": (plain, path),
         "export": (path, "--input", f"x:1,{script_attacks.SIZE}", "--target", "torchscript:float32"),
     }[command]
-    answer = call(command, *arguments, *(() if command == "inspect" else ("--root", tmp_path)))
+    answer = call(command, *arguments, *(("--root", tmp_path) if command == "export" else ()))
     assert not marker.exists()
     assert answer.code == 2, answer.err
     if (command, suffix) != ("export", ".ptl"):  # .ptl is no source

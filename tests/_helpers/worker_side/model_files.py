@@ -98,6 +98,38 @@ def plant_text(source: str, path: str, key: str, text: str, *, emit: Listener) -
     _write(path, records)
 
 
+def rename(source: str, path: str, old: str, new: str, *, emit: Listener) -> None:
+    """Replace a text by another wherever it is a key or a value in the program and in the tables of weights."""
+    records = _records(source)
+    planted = {
+        name: json.dumps(_renamed(json.loads(content), old, new)).encode() if name.endswith(".json") else content
+        for name, content in records.items()
+    }
+    assert planted != records, f"{old} is not in the file"
+    _write(path, planted)
+
+
+def _renamed(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, dict):
+        return {_renamed(key, old, new): _renamed(child, old, new) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_renamed(child, old, new) for child in value]
+    return new if value == old else value
+
+
+def plant_value(source: str, path: str, keys: list[str | int], value: Any, *, emit: Listener) -> None:
+    """Replace or add a value in the program, at a path of keys and indices."""
+    records = _records(source)
+    name = next(record for record in records if record.startswith("models/"))
+    graph = json.loads(records[name])
+    target = graph
+    for key in keys[:-1]:
+        target = target[key]
+    target[keys[-1]] = value
+    records[name] = json.dumps(graph).encode()
+    _write(path, records)
+
+
 def plant_argument(source: str, path: str, text: str, *, emit: Listener) -> None:
     """Replace the first argument of the graph's first operator by a function."""
     records = _records(source)
@@ -128,10 +160,13 @@ def load_program(path: str, *, emit: Listener) -> list[list[float]]:
 
 
 def load_unguarded(path: str, *, emit: Listener) -> None:
-    """Load the file with PyTorch's own loader, without edgekit's checks."""
+    """Load and run the program with PyTorch's own loader, without edgekit's checks."""
+    import contextlib
+
     import torch
 
-    torch.export.load(path)
+    with contextlib.suppress(Exception):  # an attack may have been executed all the same
+        torch.export.load(path).module()(torch.ones(3, 4))
 
 
 def functional_keras(path: str, *, emit: Listener) -> None:
