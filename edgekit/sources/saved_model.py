@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,18 +14,9 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Signature, TensorSpec
+from edgekit.sources._saved_model_file import MAIN_FILE, SavedModelFile
 
 _DEFAULT = "serving_default"
-# A SavedModel is a program: TensorFlow's security guide says to run untrusted models in a sandbox only. These are the
-# operators of the kernel registry that read or write files, or call back into Python, when the graph runs. Loading a
-# SavedModel runs its initializer graphs, so the whole file is checked, and before it is loaded.
-_FILE_OR_PYTHON_OPS = re.compile(
-    r"ReadFile|WriteFile|MatchingFiles|^Print|PyFunc|PySparse|Reader|Dataset|Sql|SummaryWriter|SummaryFile|Debug"
-    r"|ImmutableConst|^Save$|SaveSlices|^Restore$|RestoreSlice|FileSystem|Snapshot"
-)
-# Operators that save and restore the variables. Every SavedModel contains them, in functions of its own; they are
-# refused only in the signature that edgekit runs.
-_CHECKPOINT_OPS = re.compile(r"^SaveV2$|^RestoreV2$|MergeV2Checkpoints")
 
 
 class LoadedSavedModel(LoadedModel):
@@ -84,7 +73,7 @@ class SavedModelSource(SourceKind):
     layout = "last"
 
     def recognizes(self, path: Path) -> bool:
-        return (path / "saved_model.pb").is_file()
+        return (path / MAIN_FILE).is_file()
 
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedSavedModel:
         inner, function = _open(path)
@@ -92,59 +81,41 @@ class SavedModelSource(SourceKind):
 
     def import_model(self, user_model: UserModel, folder: Path) -> tuple[str, Signature]:
         assert user_model.path is not None  # a SavedModel is a folder
-        _, function = _open(user_model.path)
-        shutil.copytree(user_model.path, folder / "saved_model")
+        SavedModelFile(user_model.path).copy(folder / "saved_model")
+        _, function = _load(folder / "saved_model", user_model.path)
         inputs = _specs(function.structured_input_signature[1].items(), user_model.path)
         outputs = _specs(function.structured_outputs.items(), user_model.path)
         return "saved_model", reconcile_signature(Signature(inputs, outputs), user_model, str(user_model.path))
 
 
 def _open(path: Path) -> tuple[Any, Any]:
-    """Return the loaded SavedModel and the function of its signature.
+    """Return the loaded SavedModel and the function of its signature, after everything in the file was checked."""
+    SavedModelFile(path)
+    return _load(path, path)
+
+
+def _load(path: Path, named: Path) -> tuple[Any, Any]:
+    """Return a checked SavedModel and the function of its signature.
+
+    Args:
+        path: The folder to load.
+        named: The folder that the user named, for messages.
 
     Raises:
-        InputError: The SavedModel is damaged, contains operators of `_FILE_OR_PYTHON_OPS`, or has no usable signature.
+        InputError: The SavedModel is damaged, or has no usable signature.
     """
     import tensorflow as tf
 
-    _check_operators(path)
     try:
         inner = tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises errors of many types: all mean that the folder is damaged
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-        raise InputError(f"{path}: this is not a SavedModel, or it is damaged ({reason})") from error
+        raise InputError(f"{named}: this is not a SavedModel, or it is damaged ({reason})") from error
     signatures = dict(inner.signatures)
     if _DEFAULT not in signatures and len(signatures) != 1:
         listed = ", ".join(sorted(signatures)) or "none"
-        raise InputError(f"{path}: this SavedModel has no signature '{_DEFAULT}' (its signatures: {listed})")
-    function = signatures.get(_DEFAULT, next(iter(signatures.values())))
-    graph = function.graph.as_graph_def()
-    nodes = [*graph.node, *(node for inner_function in graph.library.function for node in inner_function.node_def)]
-    _refuse({node.op for node in nodes if _CHECKPOINT_OPS.search(node.op)}, path)
-    return inner, function
-
-
-def _check_operators(path: Path) -> None:
-    """Raise InputError if a graph of the SavedModel reads or writes files, or calls Python."""
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    proto = saved_model_pb2.SavedModel()
-    try:
-        proto.ParseFromString((path / "saved_model.pb").read_bytes())
-    except DecodeError as error:
-        raise InputError(f"{path}: this is not a SavedModel, or it is damaged") from error
-    for graph in (meta_graph.graph_def for meta_graph in proto.meta_graphs):
-        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-        _refuse({node.op for node in nodes if _FILE_OR_PYTHON_OPS.search(node.op)}, path)
-
-
-def _refuse(operators: set[str], path: Path) -> None:
-    if operators:
-        raise InputError(
-            f"{path}: this SavedModel reads or writes files, or calls Python, when it runs"
-            f" ({', '.join(sorted(operators))}); edgekit does not run such models"
-        )
+        raise InputError(f"{named}: this SavedModel has no signature '{_DEFAULT}' (its signatures: {listed})")
+    return inner, signatures.get(_DEFAULT, next(iter(signatures.values())))
 
 
 def _specs(tensors: Iterable[tuple[str, Any]], path: Path) -> tuple[TensorSpec, ...]:

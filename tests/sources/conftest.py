@@ -20,14 +20,20 @@ Work = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def work(pool: WorkerPool) -> Work:
-    """Return a function: `work("torch", "program", path=…)` runs `model_files.program` in a worker of that kind."""
+    """Return a function: `work("torch", "program", path=…)` runs `model_files.program` in a worker of that kind.
+
+    `module:function` names a function of another module beside `model_files`.
+    """
 
     def run(kind: str, name: str, /, **arguments: Any) -> Any:
+        module, _, function = name.rpartition(":")
         variables = plugin_registry.load("edgekit.sources", kind, "SOURCE").variables
         return pool.call(
             call_function,
             FunctionCall(
-                "model_files", name, {key: str(v) if isinstance(v, Path) else v for key, v in arguments.items()}
+                module or "model_files",
+                function,
+                {key: str(v) if isinstance(v, Path) else v for key, v in arguments.items()},
             ),
             step=f"do {name}",
             environment=Environment.of({**variables, "PYTHONPATH": WORKER_PATH}),

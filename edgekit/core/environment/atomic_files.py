@@ -326,12 +326,18 @@ def sha256_path(path: Path) -> str:
 
     Returns:
         In hexadecimal, the digest of the file's content, or of the sorted names and digests of all files in the folder.
+
+    Raises:
+        InputError: The folder contains a symbolic link, a device, a FIFO or a socket.
     """
     if path.is_file():
         return sha256_file(path)
     hasher = hashlib.sha256()
     for file in sorted(path.rglob("*")):
-        if file.is_file():
+        mode = file.lstat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise InputError(f"{file}: only files and folders may be here; this is a link or a device")
+        if stat.S_ISREG(mode):
             hasher.update(f"{file.relative_to(path).as_posix()} {sha256_file(file)}\n".encode())
     return hasher.hexdigest()
 

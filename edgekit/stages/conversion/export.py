@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import Any
 from edgekit.contracts.bridge import BRIDGES
 from edgekit.contracts.target import Target
 from edgekit.core.environment.atomic_files import sha256_file, sha256_path, size_of, staged_folder, write_json
+from edgekit.core.environment.contained_files import copy_plain_file
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import DiskFull, InputError, StepError
 from edgekit.core.events import NoteEvent
@@ -430,7 +430,7 @@ def _convert_source(context: Context, export_plan: ExportPlan, source_folder: Pa
 def _write_golden(source_folder: Path, folder: Path, orders: Mapping[str, Permutation]) -> None:
     """Write the golden samples next to the artifact, in its layout."""
     if not orders:
-        shutil.copyfile(source_folder / GOLDEN_FILE, folder / GOLDEN_FILE)
+        copy_plain_file(source_folder / GOLDEN_FILE, folder / GOLDEN_FILE)
         return
     golden = samples.load(source_folder / GOLDEN_FILE, "golden samples")
     inputs, outputs = (tensor_layout.transpose_arrays(arrays, orders) for arrays in (golden.inputs, golden.outputs))

@@ -310,3 +310,15 @@ def test_links_and_devices_are_not_moved(tmp_path, make):
     (tmp_path / "target").mkdir()
     with pytest.raises(StepFailed, match="a worker left model, which is not a file, among its output"):
         move_files(tmp_path / "source", tmp_path / "target")
+
+
+@pytest.mark.parametrize("kind", ["link", "link to a folder", "fifo"])
+def test_sha256_path_refuses_what_is_not_a_file(tmp_path, kind):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if kind == "fifo":
+        os.mkfifo(folder / "x")
+    else:
+        (folder / "x").symlink_to("/etc/passwd" if kind == "link" else "/etc")
+    with pytest.raises(InputError, match="this is a link or a device"):
+        atomic_files.sha256_path(folder)
