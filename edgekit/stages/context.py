@@ -42,6 +42,7 @@ class Context:
         failures: The errors of steps that failed while the other steps continued.
         converted_sources: The source folder for each (source folder, kind) that this run has converted to another
             source kind.
+        named_code: The code that the user named in this run, as records write it.
     """
 
     project: Project
@@ -49,6 +50,7 @@ class Context:
     emit: Listener
     failures: list[EdgekitError] = field(default_factory=list)
     converted_sources: dict[tuple[str, str], Path] = field(default_factory=dict)
+    named_code: set[str] = field(default_factory=set)
     # By path of source.json: its (modification time, size, inode) and its contents.
     _sources: dict[Path, tuple[tuple[int, int, int], SourceModel]] = field(default_factory=dict)
     _scratch: Path | None = None

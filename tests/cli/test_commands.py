@@ -305,12 +305,14 @@ def test_calibration_samples_that_are_too_few_or_miss_classes_are_warned_about(p
     assert "calibration samples: labels: " in answer.err
 
 
-def test_code_that_changed_since_the_training_is_warned_about_once(project: Path, tmp_path: Path) -> None:
+def test_code_that_changed_since_the_training_is_not_run(project: Path, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "models/linear", tmp_path / "models/linear")
     shutil.copytree(project / "build/linear/torch/source", tmp_path / "build/linear/torch/source")
     with (tmp_path / "models/linear/torch_model.py").open("a") as code:
-        code.write("# a change\n")
+        code.write("from pathlib import Path\nPath(__file__).with_name('canary').touch()\n")
     answer = call("export", "linear", "--framework", "torch", "--target", "torchscript", "--root", tmp_path)
-    assert answer.code == 0
-    warning = "warning export linear/torch: torch_model.py has changed since these weights were trained"
-    assert answer.err.count(warning) == 1
+    assert answer.code == 2
+    assert (
+        "linear: torch_model.py has changed since these weights were trained; run: edgekit train linear" in answer.err
+    )
+    assert not (tmp_path / "models/linear/canary").exists()

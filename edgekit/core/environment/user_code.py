@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.environment.atomic_files import sha256_file
+from edgekit.core.environment.contained_files import path_inside
+from edgekit.core.environment.python_dependencies import module_file
 from edgekit.core.errors import InputError
 
 
@@ -108,6 +111,26 @@ class Factory:
         """Return the Python file below the base folder, or None if the reference names a module."""
         return base / self.where if self.where.endswith(".py") else None
 
+    def file_inside(self, base: Path) -> Path:
+        """Return the Python file of the reference, which must be inside a folder.
+
+        Args:
+            base: The folder.
+
+        Returns:
+            The file that the reference names, or the file of its module, which is searched in the folder only.
+
+        Raises:
+            InputError: The file leads outside the folder, or the folder has no such module.
+        """
+        if self.where.endswith(".py"):
+            return path_inside(base, self.where)
+        named = all(part.isidentifier() for part in self.where.split("."))
+        file = module_file(self.where, base) if named else None
+        if file is None:
+            raise InputError(f"{self.where}: there is no Python module of this name in {base}")
+        return path_inside(base, file.relative_to(base).as_posix())
+
     def load(self, base: Path) -> Callable[..., Any]:
         """Import the function.
 
@@ -151,6 +174,46 @@ class Factory:
             return function(*arguments)
         except (Exception, SystemExit) as error:
             raise InputError(f"{self} raised {_error_summary(error)}") from error
+
+
+@dataclass(frozen=True)
+class RecordedCode:
+    """Code that a record names and that may be run: `recorded_code` of `edgekit.stages.models` gives this permission.
+
+    Attributes:
+        reference: The reference, as `Factory` writes it.
+        base: The folder that the reference is relative to.
+        file: The file with the function; None for an installed module that the user named.
+        sha256: The digest of the file.
+    """
+
+    reference: str
+    base: str
+    file: str | None
+    sha256: str | None
+
+    def call(self) -> Any:
+        """Import the function and call it, after the file was checked again.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            InputError: The file has changed, another module has the same name, or the function raises.
+        """
+        factory = Factory.parse(self.reference)
+        if self.file is not None:
+            if sha256_file(Path(self.file)) != self.sha256:
+                raise InputError(f"{self.file}: this file has changed since it was checked; run the command again")
+            if not factory.where.endswith(".py"):
+                self._check_module(factory)
+        return factory.call(Path(self.base))
+
+    def _check_module(self, factory: Factory) -> None:
+        factory.load(Path(self.base))
+        loaded = getattr(sys.modules.get(factory.where), "__file__", None)
+        if loaded is None or Path(loaded).resolve() != Path(str(self.file)).resolve():
+            raise InputError(f"{factory.where}: another module of this name hides {self.file}; rename one of them")
 
 
 def _module_function(module: str, name: str) -> Callable[..., Any]:

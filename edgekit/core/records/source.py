@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from edgekit.core.environment.atomic_files import read_json, sha256_path, write_json
+from edgekit.core.environment.contained_files import path_inside
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.rounding_error import Rounding, rounding_from_dict
@@ -34,7 +35,7 @@ class SourceModel:
         parameters: The number of parameters.
         code: The function that builds the network for a file of bare weights, as `Factory` writes it, relative to the
             folder of a reference model or else to the project's root; None if the file contains the network.
-        code_sha256: The digest of this code.
+        code_sha256: The digest of the file of this code; None for an installed module.
         sizes: Symbolic dimension -> its size in the samples, for all dimensions but the batch.
         notes: What a reader of the record has to know.
         data: The data set and its splits.
@@ -87,9 +88,9 @@ class SourceModel:
             The path.
 
         Raises:
-            InputError: The file is missing, or differs from the recorded one.
+            InputError: The file is missing, outside the folder, or differs from the recorded one.
         """
-        path = folder / self.file
+        path = path_inside(folder, self.file)
         if not path.exists():
             raise InputError(f"{path}: the trained model is missing; run: edgekit train {self.name}")
         if sha256_path(path) != self.sha256:

@@ -7,14 +7,13 @@ import gc
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from edgekit.contracts.bridge import BRIDGES, Bridge
 from edgekit.contracts.source import SOURCES, LoadedModel, SourceKind
 from edgekit.contracts.target import TARGETS, ConversionRequest, ConversionResult, Target
 from edgekit.core.environment.requirements import require, versions
-from edgekit.core.environment.user_code import Factory
+from edgekit.core.environment.user_code import RecordedCode
 from edgekit.core.events import Listener
 from edgekit.core.numerics import tensor_layout
 from edgekit.core.numerics.metrics import Array
@@ -35,7 +34,7 @@ class ConvertRequest:
     Attributes:
         source_folder: The source folder.
         source: The description of the source.
-        base: The folder that the source's code is relative to.
+        code: The code that builds the network, if the source needs it.
         target: Name of the target.
         precision: Name of the precision.
         folder: The folder to write the model file into.
@@ -49,7 +48,7 @@ class ConvertRequest:
 
     source_folder: str
     source: SourceModel
-    base: str
+    code: RecordedCode | None
     target: str
     precision: str
     folder: str
@@ -92,7 +91,7 @@ def _load_source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
         plugin: SourceKind | Bridge = BRIDGES.load(bridge) if bridge else SOURCES.load(source.kind)
         require(plugin.requires, f"loading {source.kind} models" + (f" by the bridge {bridge}" if bridge else ""))
         _loaded.clear()
-        build = None if source.code is None else partial(Factory.parse(source.code).call, Path(request.base))
+        build = None if request.code is None else request.code.call
         loaded = plugin.load(source.weights_path(folder), signature, build)
         _loaded[key] = loaded.at(loaded.signature, source.sizes)  # a bridge may have fixed the batch
     return _loaded[key], source

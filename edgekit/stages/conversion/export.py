@@ -11,9 +11,8 @@ from typing import Any
 
 from edgekit.contracts.bridge import BRIDGES
 from edgekit.contracts.target import Target
-from edgekit.core.environment.atomic_files import sha256_file, sha256_path, size_of, staged_folder, write_json
+from edgekit.core.environment.atomic_files import sha256_path, size_of, staged_folder, write_json
 from edgekit.core.environment.contained_files import copy_plain_file
-from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import DiskFull, InputError, StepError
 from edgekit.core.events import NoteEvent
 from edgekit.core.numerics import batching, calibration_lint, tensor_layout
@@ -37,6 +36,7 @@ from edgekit.stages.context import Context, source_environment
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.convert_job import ConvertAnswer, ConvertRequest, convert
 from edgekit.stages.models.model_refs import ModelSelection
+from edgekit.stages.models.recorded_code import recorded_code
 from edgekit.stages.models.train import TrainOptions, train
 from edgekit.workers.environment import Environment
 
@@ -204,31 +204,11 @@ def train_missing(context: Context, plans: Sequence[ExportPlan]) -> tuple[Export
         InputError: The model.toml of a missing source is invalid.
     """
     for model, kind in dict.fromkeys((export_plan.model, export_plan.kind) for export_plan in plans):
-        if context.project.is_trained(model, kind):
-            _warn_if_stale(context, model, kind)
-        else:
+        if not context.project.is_trained(model, kind):
             train(context, (model,), (kind,), TrainOptions())
     return tuple(
         export_plan for export_plan in plans if context.project.is_trained(export_plan.model, export_plan.kind)
     )
-
-
-def _warn_if_stale(context: Context, model: str, kind: str) -> None:
-    """Report a warning if the code that builds the network has changed since its weights were trained or imported."""
-    try:
-        source = context.load_source(context.project.source_folder(model, kind))
-    except InputError:
-        return  # each export of this source raises the same error
-    if source.code is None:
-        return
-    code = Factory.parse(source.code).file(context.project.code_base(model))
-    if code is not None and code.is_file() and sha256_file(code) != source.code_sha256:
-        is_trained = model in context.project.models()
-        remedy = (
-            f"trained; run: edgekit train {model}" if is_trained else f"imported; run: edgekit export {source.code}"
-        )
-        detail = f"{code.name} has changed since these weights were {remedy}"
-        context.emit(NoteEvent(f"export {model}/{kind}", detail, warning=True))
 
 
 def pin_route(plans: Sequence[ExportPlan], steps: tuple[str, ...]) -> tuple[ExportPlan, ...]:
@@ -361,10 +341,11 @@ def conversion_request(
     target = routes.load_target(export_plan.variant.target)
     source_folder = context.project.source_folder(export_plan.model, export_plan.kind)
     start_folder, bridge = _start(context, export_plan, route, source_folder)
+    source = context.load_source(start_folder)
     request = ConvertRequest(
         source_folder=str(start_folder),
-        source=context.load_source(start_folder),
-        base=str(context.project.code_base(export_plan.model)),
+        source=source,
+        code=recorded_code(context, source),
         target=export_plan.variant.target,
         precision=export_plan.variant.precision,
         folder=str(folder),
@@ -413,10 +394,10 @@ def _convert_source(context: Context, export_plan: ExportPlan, source_folder: Pa
     """Convert a source to another source kind, in a temporary source folder."""
     folder = Path(tempfile.mkdtemp(prefix=f"{new_kind}-", dir=context.scratch()))
     source = context.load_source(source_folder)
-    base = str(context.project.code_base(export_plan.model))
+    code = recorded_code(context, source)
     answer = context.pool.call(
         convert,
-        ConvertRequest(str(source_folder), source, base, new_kind, "float32", str(folder)),
+        ConvertRequest(str(source_folder), source, code, new_kind, "float32", str(folder)),
         step=export_plan.step,
         environment=_environment(kind, None, routes.load_target(new_kind), source.code),
         listener=context.emit,

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgekit.contracts.source import SOURCES, LoadedModel, UserModel, with_layouts
 from edgekit.core.environment.atomic_files import sha256_file, sha256_path
+from edgekit.core.environment.python_dependencies import module_file
 from edgekit.core.environment.requirements import require, versions
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError, StepFailed
@@ -135,7 +136,7 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     )
     parts = _split_samples(signature, inputs, labels, calibration, real=arrays is not None)
     accuracy, rounding = _write_samples(parts, loaded, target)
-    code = None if factory is None else factory.file(base)
+    code = None if factory is None else factory.file(base) or module_file(factory.where, base)
     source = SourceModel(
         name=request.name,
         kind=request.kind,

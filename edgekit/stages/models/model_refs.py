@@ -292,6 +292,7 @@ def _request(context: Context, text: str, name: str, framework: str | None, opti
         path = Path(text)
         return ImportRequest(kind=kind_of(path), path=str(path.resolve()), **common)  # type: ignore[arg-type]
     code = from_here(text, context.project.root)
+    context.named_code.add(str(code))
     kind = framework if framework in FRAMEWORKS else framework_of(context, str(code))
     return ImportRequest(kind=str(kind), code=code, **common)  # type: ignore[arg-type]
 

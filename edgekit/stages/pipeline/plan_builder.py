@@ -45,6 +45,12 @@ class PlannedSource:
     code: tuple[StepInput, ...]
 
     @property
+    def named_module(self) -> dict[str, str]:
+        """The arguments of a step that runs code of an installed module: another host has no `edgekit.toml`."""
+        path = self.entry.path
+        return {"code": path} if path is not None and self.entry.is_code and ".py:" not in path else {}
+
+    @property
     def label(self) -> str:
         """`model/kind`, as in step names."""
         return f"{self.model}/{self.kind}"

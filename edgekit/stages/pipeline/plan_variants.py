@@ -187,7 +187,7 @@ def _export(
                 "versions": versions(needed),
             }
         ),
-        arguments={"model": source.model, "kind": source.kind, "variant": str(variant)},
+        arguments={"model": source.model, "kind": source.kind, "variant": str(variant), **source.named_module},
     )
 
 
@@ -258,7 +258,7 @@ def _diff(
         after=(f"export {source.label} {variant}",),
         reads=(*reads, *source.code),
         values=to_json_values({"versions": versions((*needed, requirements.NUMPY))}),
-        arguments=identity,
+        arguments={**identity, **source.named_module},
     )
 
 

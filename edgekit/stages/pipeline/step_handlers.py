@@ -388,6 +388,8 @@ def execute_step(step: StepContext) -> StepOutput:
     Raises:
         EdgekitError: Any error of the stage.
     """
+    if "code" in step.arguments:
+        step.context.named_code.add(step.arguments["code"])
     if not step.step.folder:
         step.output.unlink(missing_ok=True)  # an output of an earlier run must not count as this run's result
     return STEP_HANDLERS[step.step.kind].execute(step)

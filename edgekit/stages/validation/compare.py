@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from edgekit.contracts.target import Target
+from edgekit.core.environment.contained_files import path_inside
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import metrics
@@ -29,6 +30,7 @@ from edgekit.stages.context import Context, runtime_environment, source_environm
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.inspect import describe
 from edgekit.stages.models import model_refs
+from edgekit.stages.models.recorded_code import recorded_code
 from edgekit.stages.validation import model_run_job
 from edgekit.stages.validation.model_run_job import ModelCall, ModelRef, stamp_of
 from edgekit.workers.job import WorkerJob
@@ -132,14 +134,17 @@ def source_ref(context: Context, folder: Path) -> ModelRef:
         InputError: The description of the source is missing or damaged.
     """
     source = load_source(folder)
-    base = context.project.code_base(source.name)
     model = ModelRef(
-        str(folder), kind=source.kind, folder=str(folder.resolve()), base=str(base), stamp=stamp_of(folder)
+        str(folder),
+        kind=source.kind,
+        folder=str(folder.resolve()),
+        recorded_code=recorded_code(context, source),
+        stamp=stamp_of(folder),
     )
     target = target_of(Path(source.file))
     if target is None or target.name != source.kind:
         return model
-    return replace(model, target=target.name, path=str((folder / source.file).resolve()))
+    return replace(model, target=target.name, path=str(path_inside(folder, source.file).resolve()))
 
 
 def artifact_of(path: Path) -> Artifact | None:

@@ -13,7 +13,7 @@ from edgekit.contracts.runtime import RUNTIMES, UnknownSignature
 from edgekit.contracts.source import SOURCES, LoadedModel, UserModel
 from edgekit.contracts.target import TARGETS
 from edgekit.core.environment.requirements import require
-from edgekit.core.environment.user_code import Factory
+from edgekit.core.environment.user_code import Factory, RecordedCode
 from edgekit.core.events import Listener
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
@@ -37,6 +37,7 @@ class ModelRef:
         path: The model file.
         code: `FILE.py:FUNCTION` or `MODULE:FUNCTION`.
         base: The folder that `code` is relative to.
+        recorded_code: The code that the record in `folder` names.
         signature: The signature of the manifest, if there is one.
         stamp: Changes when the file does, so that a worker does not reuse an earlier version that it has opened.
     """
@@ -49,6 +50,7 @@ class ModelRef:
     path: str | None = None
     code: str | None = None
     base: str = "."
+    recorded_code: RecordedCode | None = None
     signature: Signature | None = None
     stamp: tuple[int, ...] = ()
 
@@ -209,7 +211,7 @@ def _open_folder(model: ModelRef, _samples: Mapping[str, Array]) -> _OpenModel:
     source = load_source(folder)
     kind = SOURCES.load(source.kind)
     require(kind.requires, f"loading {kind.name} models")
-    build = None if source.code is None else partial(Factory.parse(source.code).call, Path(model.base))
+    build = None if model.recorded_code is None else model.recorded_code.call
     loaded = kind.load(source.weights_path(folder), source.signature, build).at(source.signature, source.sizes)
     trace = partial(_trace_file, model, source.signature) if model.target else loaded.trace
     return _OpenModel(source.signature, loaded.run, trace, loaded.run_float64)
