@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,10 +78,28 @@ class CommandSession:
             data: Printed as a JSON document with --json.
             text: Printed otherwise; a function is called only then.
         """
+        from edgekit.core.escape import json_text, terminal
+
         if self.as_json:
-            click.echo(json.dumps(data, indent=2, allow_nan=False, default=str))
+            click.echo(json_text(json.dumps(data, indent=2, allow_nan=False, default=str)))
         else:
-            click.echo(text() if callable(text) else text, nl=False)
+            click.echo(terminal(text() if callable(text) else text, styled=self.color), nl=False)
+
+    def print_report(self, name: str, text: str) -> None:
+        """Print a report to stdout: the console's as text for people, all others as they are, since they are escaped.
+
+        Args:
+            name: The format.
+            text: The report.
+        """
+        from edgekit.core.escape import json_text, terminal
+
+        formats: dict[str, Callable[[str], str]] = {
+            "console": partial(terminal, styled=self.color),
+            "json": json_text,
+            "gitlab-codequality": json_text,
+        }
+        click.echo(formats.get(name, str)(text), nl=False)
 
     @property
     def color(self) -> bool:
@@ -162,12 +181,15 @@ def print_error(error: Any, session: CommandSession) -> None:
         error: An `EdgekitError`; its message goes to stderr, with --verbose followed by the worker's last lines.
         session: With --json, the error is also printed to stdout as a JSON document.
     """
-    click.echo(f"Error: {error}", err=True)
+    from edgekit.core.escape import json_text, terminal, visible
+
+    click.echo(f"Error: {visible(str(error))}", err=True)
     tail = getattr(error, "stderr_tail", "")
     if tail and session.verbosity > 0:
-        click.echo(tail, err=True)
+        click.echo(terminal(tail), err=True)
     if session.as_json:
-        click.echo(json.dumps({"error": {**error.to_dict(), "exit_code": error.exit_code}}, indent=2, sort_keys=True))
+        data = {"error": {**error.to_dict(), "exit_code": error.exit_code}}
+        click.echo(json_text(json.dumps(data, indent=2, sort_keys=True)))
 
 
 def load_plan(session: CommandSession, digests: FileDigests, file: Path) -> tuple[CachedPlan, bool]:

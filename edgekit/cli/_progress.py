@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from edgekit.core.escape import terminal, visible
 from edgekit.core.events import Event, FailEvent, FinishEvent, NoteEvent, OverviewEvent, ProgressEvent, StartEvent
 from edgekit.core.units import format_seconds
 
@@ -48,13 +49,13 @@ class Watcher:
     def __enter__(self) -> Watcher:
         if self._verbosity >= NORMAL and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 
             columns = (
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(20),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[figures]}", markup=False),
                 TimeElapsedColumn(),
             )
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
@@ -87,7 +88,7 @@ class Watcher:
             self._remove_bar(event.step)
             self._print_line(f"failed  {event.detail}", QUIET)
             if event.stderr_tail and self._verbosity >= VERBOSE:
-                self._print_line(event.stderr_tail, VERBOSE)
+                self._print_line(terminal(event.stderr_tail), VERBOSE)
         elif isinstance(event, NoteEvent):
             self._print_line(
                 f"{'warning' if event.warning else 'note   '} {event.step}: {event.detail}",
@@ -97,10 +98,10 @@ class Watcher:
     def _start(self, event: StartEvent) -> None:
         if self._bar is not None:
             self._remove_bar(event.step)
-            self._tasks[event.step] = self._bar.add_task(event.step, total=None, figures="")
+            self._tasks[event.step] = self._bar.add_task(visible(event.step), total=None, figures="")
 
     def _progress(self, event: ProgressEvent) -> None:
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in event.figures.items())
+        figures = "  ".join(f"{visible(name)} {value:.4f}" for name, value in event.figures.items())
         if self._bar is not None and event.step in self._tasks:
             self._bar.update(self._tasks[event.step], total=event.total, completed=event.done, figures=figures)
 
@@ -111,7 +112,8 @@ class Watcher:
         self._remove_bar("")
         text = f"{event.done} of {event.total} steps"
         if event.waiting:
-            text += f", {len(event.waiting)} wait: {event.waiting[0]}" + (" …" if len(event.waiting) > 1 else "")
+            more = " …" if len(event.waiting) > 1 else ""
+            text += f", {len(event.waiting)} wait: {visible(event.waiting[0])}{more}"
         now = self._bar.get_time()
         self._started = self._started or (now, event.done)
         started, done_before = self._started
@@ -126,6 +128,9 @@ class Watcher:
             self._bar.remove_task(task)
 
     def _print_line(self, text: str, level: int) -> None:
+        self._print(visible(text), level)
+
+    def _print(self, text: str, level: int) -> None:
         if self._verbosity < level:
             return
         if self._bar is not None:

@@ -17,6 +17,7 @@ from edgekit.cli._common import (
     runtime_option,
     selection_options,
 )
+from edgekit.core.escape import line
 
 
 @click.command("bench", short_help="Measure size, latency and memory.")
@@ -134,7 +135,7 @@ def command(
         name: [measurement for measurement in measurements if measurement.device == name]
         for name in dict.fromkeys(measurement.device for measurement in measurements)
     }
-    lines = "".join(f"REGRESSION  {verdict.sentence}\n" for verdict in regressed)
+    lines = "".join(line(f"REGRESSION  {verdict.sentence}") for verdict in regressed)
     session.print_result(data, lambda: bench_tables(benches, session.color).lstrip("\n") + lines)
     return max(context.exit_code, 1 if regressed else 0)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli._common import ArtifactFilter, CommandSession, common_options, complete, failures, selection_options
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from edgekit.core.records.regressions import ChangeReport, RegressionThresholds
@@ -111,7 +112,7 @@ def command(
 
         data["changes"] = changes_data(result.changes)
     shown = [verdict for verdict in result.verdicts if session.verbosity > 0 or not verdict.passed or verdict.undecided]
-    lines = [f"{'passed' if verdict.passed else 'FAILED'}  {verdict.sentence}\n" for verdict in shown]
+    lines = [line(f"{'passed' if verdict.passed else 'FAILED'}  {verdict.sentence}") for verdict in shown]
     count = f"{len(result.verdicts)} rules judged on {len(result.artifacts)} artifacts: "
     conclusion = f"{len(result.failed)} FAILED\n" if result.failed else "all passed\n"
     session.print_result(
@@ -124,7 +125,7 @@ def _render_changes(changes: ChangeReport | None, color: bool) -> str:
     """Return the table of changes against the baseline."""
     from edgekit.reports.console import changes_table
 
-    return "" if changes is None else f"against {changes.old}\n{changes_table(changes, color)}"
+    return "" if changes is None else line(f"against {changes.old}") + changes_table(changes, color)
 
 
 def _regression_thresholds(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli._common import CommandSession, common_options, pair_option, parse_pairs, timeout_option
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from edgekit.stages.validation.compare import Equivalence
@@ -70,7 +71,7 @@ def _render(equivalence: Equivalence, session: CommandSession) -> str:
 
     sides = [("input", pair) for pair in equivalence.inputs] + [("output", pair) for pair in equivalence.outputs]
     rows = [(side, str(pair.first), str(pair.second), pair.method) for side, pair in sides]
-    text = f"A  {equivalence.first}\nB  {equivalence.second}\n\n"
+    text = line(f"A  {equivalence.first}") + line(f"B  {equivalence.second}") + "\n"
     text += table(("", "A", "B", "paired by"), rows, left=4, color=session.color)
     figures = [
         (
@@ -99,5 +100,5 @@ def _render(equivalence: Equivalence, session: CommandSession) -> str:
             f" the same class in {100 * task.top1_agreement:.2f} % of samples\n"
         )
     for name in equivalence.unpaired:
-        text += f"not compared: {name}\n"
-    return f"{text}\n{equivalence.verdict}\n"
+        text += line(f"not compared: {name}")
+    return text + "\n" + line(equivalence.verdict)

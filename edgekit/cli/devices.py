@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli._common import CommandSession, common_options, complete
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from edgekit.config.device_profile import Core, DeviceProfile
@@ -84,7 +85,7 @@ def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
     installed = emulator.set_up(name, profile, runtimes, lambda text: _print_progress(session, text))
     data = {"device": name, "folder": str(home()), "python": installed.python, "made": list(installed.added)}
     result = "is set up" if installed.added else "is already set up"
-    session.print_result(data, f"the emulation of {name} {result} ({home()})\n")
+    session.print_result(data, line(f"the emulation of {name} {result} ({home()})"))
     return 0
 
 
@@ -126,7 +127,7 @@ def fit(session: CommandSession, name: str, measured: Path | None, dry_run: bool
     alternatives = (name.replace("constant", "c") for name in result.alternatives)
     header = ("network", "precision", "threads", "published", "fitted", "left out", *alternatives)
     data = {"device": name, "cost": asdict(result.spec), "rows": stage.rows_of(result)}
-    written_line = "" if dry_run else f"written into {target}\n"
+    written_line = "" if dry_run else line(f"written into {target}")
     session.print_result(
         data,
         lambda: (
@@ -164,13 +165,13 @@ def _fit_kernels(session: CommandSession, name: str, measured: Path | None, dry_
         stage.write_kernels(target, result.spec)
     header = ("network", "MACs", "outputs", "published", "fitted", "left out", "MACs x c")
     data = {"device": name, "kernels": asdict(result.spec), "rows": stage.rows_of(result)}
-    text = (
-        f"{result.spec.cycles_per_mac:g} cycles per multiply-accumulate, {result.spec.cycles_per_output:g} per output\n"
+    text = line(
+        f"{result.spec.cycles_per_mac:g} cycles per multiply-accumulate, {result.spec.cycles_per_output:g} per output"
     )
     for label, errors in (("left out", result.left_out), ("MACs x constant", result.by_macs)):
         mean, largest = 100 * np.mean(np.abs(errors)), 100 * np.max(np.abs(errors))
-        text += f"{label}: mean error {mean:.1f} %, largest {largest:.1f} %\n"
-    written_line = "" if dry_run else f"written into {target}\n"
+        text += line(f"{label}: mean error {mean:.1f} %, largest {largest:.1f} %")
+    written_line = "" if dry_run else line(f"written into {target}")
     session.print_result(
         data, lambda: table(header, stage.table_rows(result), left=1, color=session.color) + text + written_line
     )
@@ -195,7 +196,7 @@ def _fit_summary(result: Fit) -> str:
 
 def _print_progress(session: CommandSession, text: str) -> None:
     if session.verbosity >= 0:
-        click.echo(f"{text} ...", err=True)
+        click.echo(line(f"{text} ..."), err=True, nl=False)
 
 
 @command.command("remove", short_help="Remove the emulation of a device.")
@@ -213,8 +214,8 @@ def remove(session: CommandSession, name: str) -> int:
 
     profile = _load_profile(session.project.device_file(name))
     removed = emulation.remove(emulation_spec_of(name, profile), profile.cores[0].count)
-    lines = "".join(f"removed {path}\n" for path in removed)
-    session.print_result({"device": name, "removed": list(map(str, removed))}, lines or f"{name} was not set up\n")
+    lines = "".join(line(f"removed {path}") for path in removed)
+    session.print_result({"device": name, "removed": list(map(str, removed))}, lines or line(f"{name} was not set up"))
     return 0
 
 
@@ -244,8 +245,8 @@ def _render_profile(name: str, profile: DeviceProfile) -> str:
         ("tiers", "analytic (roofline, rough), host (this machine, measured)"),
         *([("emulated", _emulation_status(profile))] if profile.emulation else []),
     ]
-    lines = "".join(f"{name:<10}{value}\n" for name, value in facts)
-    sources = "".join(f"  {name}: {origin}\n" for name, origin in profile.provenance.items())
+    lines = "".join(line(f"{name:<10}{value}") for name, value in facts)
+    sources = "".join(line(f"  {name}: {origin}") for name, origin in profile.provenance.items())
     return f"{lines}sources of the facts\n{sources}"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli._common import AliasedOption, CommandSession, common_options, pair_option, parse_pairs, timeout_option
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from edgekit.core.numerics.layerwise_diff import LayerwiseDiff
@@ -75,7 +76,7 @@ def command(
     data = {**finite(asdict(difference)), "first": None if first is None else first.reference, "kept": stored_path}
     if sensitivity:
         data["sensitivities"] = [layer.to_dict() for layer in sensitivities]
-    stored_line = f"kept for reports in {stored_path}\n" if stored_path else ""
+    stored_line = line(f"kept for reports in {stored_path}") if stored_path else ""
     session.print_result(
         data,
         lambda: (
@@ -123,7 +124,7 @@ def _render(difference: LayerwiseDiff, color: bool) -> str:
     text = table(header, rows, left=1, color=color)
     for side, names in (("the first", difference.only_reference), ("the second", difference.only_actual)):
         if names:
-            text += f"only in {side}: {', '.join(names)}\n"
+            text += line(f"only in {side}: {', '.join(names)}")
     if difference.first is None:
         return f"{text}no divergence: no tensor's SQNR drops by more than 10 dB\n"
-    return f"{text}first divergence: {difference.first.reference}\n"
+    return text + line(f"first divergence: {difference.first.reference}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edgekit.cli._common import CommandSession, common_options
+from edgekit.core.escape import line
 
 
 @click.command("doctor", short_help="Show installed and missing dependencies.")
@@ -64,17 +65,17 @@ def command(session: CommandSession) -> int:
         for requirement, package in zip(diagnosis.requirements, packages, strict=True)
     ]
     advice = [
-        f"missing: {purpose}; install with: {install_command(missing)}\n"
+        line(f"missing: {purpose}; install with: {install_command(missing)}")
         for purpose, missing in sorted(missing_by_purpose.items())
     ]
     if absent_tools:
-        advice.append(f"missing: the emulated tier; install with: apt-get install {' '.join(absent_tools)}\n")
-    advice += [f"broken: {sentence}\n" for sentence in diagnosis.broken_plugins]
+        advice.append(line(f"missing: the emulated tier; install with: apt-get install {' '.join(absent_tools)}"))
+    advice += [line(f"broken: {sentence}") for sentence in diagnosis.broken_plugins]
     session.print_result(
         data,
         lambda: "".join(
             [
-                f"edgekit {__version__}, Python {data['python']}, {data['host']}\n",
+                line(f"edgekit {__version__}, Python {data['python']}, {data['host']}"),
                 table(("package", "version", "comes with"), rows, left=3, color=session.color),
                 *(advice or ["nothing is missing\n"]),
                 "workers that open models are confined: no writing elsewhere, no network, no programs\n"

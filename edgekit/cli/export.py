@@ -18,6 +18,7 @@ from edgekit.cli._common import (
     user_model,
     user_model_options,
 )
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +111,7 @@ def command(
             **({"sboms": [str(path) for path in sbom_paths]} if options["sbom"] else {}),
             **({"c": [str(path) for path in c_files]} if options["emit"] else {}),
         },
-        "".join(f"{folder}\n" for folder in (*(artifact.folder for artifact in artifacts), *c_files)),
+        "".join(line(str(folder)) for folder in (*(artifact.folder for artifact in artifacts), *c_files)),
     )
     return code
 

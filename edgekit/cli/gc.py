@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edgekit.cli._common import CommandSession, common_options, load_plan, print_waiting
+from edgekit.core.escape import line
 
 
 @click.command("gc", short_help="Remove files that edgekit.toml no longer needs.")
@@ -39,9 +40,9 @@ def command(session: CommandSession, dry_run: bool) -> int:
         "changed_and_kept": list(garbage.changed),
         "size_bytes": garbage.size_bytes,
     }
-    lines = [f"{'would remove' if dry_run else 'removed'}  {path}\n" for path in garbage.files]
-    lines += [f"kept     {path}: modified since it was written\n" for path in garbage.changed]
+    lines = [line(f"{'would remove' if dry_run else 'removed'}  {path}") for path in garbage.files]
+    lines += [line(f"kept     {path}: modified since it was written") for path in garbage.changed]
     verb = "would be freed" if dry_run else "freed"
-    lines.append(f"{len(garbage.files)} files, {format_bytes(garbage.size_bytes)} {verb}\n")
+    lines.append(line(f"{len(garbage.files)} files, {format_bytes(garbage.size_bytes)} {verb}"))
     session.print_result(data, "".join(lines))
     return 0

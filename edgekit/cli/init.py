@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edgekit.cli._common import CommandSession, common_options
+from edgekit.core.escape import line
 
 
 @click.command("init", short_help="Write an edgekit.toml for the models in a folder.")
@@ -32,5 +33,5 @@ def command(session: CommandSession, force: bool) -> int:
     write_text(path, render_config(models))
     names = [model.path for model in models]
     purpose = f"for {', '.join(names)}" if names else "for a reference model, because this folder contains no model"
-    session.print_result({"written": str(path), "models": names}, f"{path}: {purpose}; run it with: edgekit run\n")
+    session.print_result({"written": str(path), "models": names}, line(f"{path}: {purpose}; run it with: edgekit run"))
     return 0

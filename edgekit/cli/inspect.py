@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli._common import CommandSession, common_options
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from edgekit.core.values.specs import TensorSpec
@@ -78,7 +79,7 @@ def _render(inspection: Inspection, color: bool) -> str:
         facts += [("note", note) for note in manifest.notes]
     width = max(len(name) for name, _ in facts)
     ops = [(op.name, str(op.count), "" if op.macs is None else f"{op.macs:,}") for op in description.ops]
-    lines = "".join(f"{name:<{width}}  {value}\n" for name, value in facts)
+    lines = "".join(line(f"{name:<{width}}  {value}") for name, value in facts)
     return lines + table(("operator", "count", "multiply-accumulates"), ops, left=1, color=color)
 
 

@@ -17,6 +17,7 @@ from edgekit.cli._common import (
     selection_options,
     timeout_option,
 )
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from edgekit.stages.benchmark.micro import MicroFit
@@ -86,7 +87,7 @@ def command(
     text += _latency_notes(fits) + _code_notes(fits)
     text += "".join((*_lifetime_lines(fits), *_code_lines(fits))) if session.verbosity > 0 else ""
     text += _render_npu(npu_fits, session) if npu_fits else ""
-    text += "".join(f"{path}\n" for path in written)
+    text += "".join(line(str(path)) for path in written)
     session.print_result(data, text)
     return max(context.exit_code, 0 if all(fit.passed for fit in fits) else 1)
 
@@ -125,7 +126,7 @@ def _format_latency(fit: MicroFit) -> str:
 def _latency_notes(fits: Sequence[MicroFit]) -> str:
     """Return one line for each origin of the latencies."""
     texts = {fit.latency.text: None for fit in fits if fit.latency is not None}
-    return "".join(f"latency: analytic, {text}\n" for text in texts)
+    return "".join(line(f"latency: analytic, {text}") for text in texts)
 
 
 def _code_notes(fits: Sequence[MicroFit]) -> str:
@@ -133,7 +134,7 @@ def _code_notes(fits: Sequence[MicroFit]) -> str:
     code_sizes = [fit.code for fit in fits if fit.code is not None]
     missing = dict.fromkeys(name for code in code_sizes for name in code.missing)
     without = f"; not included, because their code is unknown: {', '.join(missing)}" if missing else ""
-    return f"code: estimated {code_sizes[0].text}{without}\n" if code_sizes else ""
+    return line(f"code: estimated {code_sizes[0].text}{without}") if code_sizes else ""
 
 
 def _code_lines(fits: Sequence[MicroFit]) -> Iterator[str]:
@@ -144,8 +145,8 @@ def _code_lines(fits: Sequence[MicroFit]) -> Iterator[str]:
         if fit.code is not None:
             rows = [("interpreter", fit.code.interpreter_bytes), *fit.code.operators]
             size_range = f"{format_bytes(fit.code.low_bytes)} to {format_bytes(fit.code.high_bytes)}"
-            yield f"\n{fit.artifact.label}, code: {size_range} of flash; each operator by itself:\n"
-            yield from (f"  {name:<32} {format_bytes(size):>8}\n" for name, size in rows)
+            yield "\n" + line(f"{fit.artifact.label}, code: {size_range} of flash; each operator by itself:")
+            yield from (line(f"  {name:<32} {format_bytes(size):>8}") for name, size in rows)
 
 
 def _render_npu(npu_fits: Sequence[NpuFit], session: CommandSession) -> str:
@@ -183,10 +184,10 @@ def _lifetime_lines(fits: Sequence[MicroFit]) -> Iterator[str]:
     from edgekit.core.units import format_bytes
 
     for fit in fits:
-        yield f"\n{fit.artifact.label}: lifetimes of tensors over the operators; * alive at the peak\n"
+        yield "\n" + line(f"{fit.artifact.label}: lifetimes of tensors over the operators; * alive at the peak")
         for lifetime, bar in zip(fit.tensor_lifetimes, render_timeline(fit.tensor_lifetimes), strict=True):
             mark = "*" if lifetime in fit.peak.tensors else " "
-            yield f"{mark} {bar} {format_bytes(lifetime.size_bytes):>9}  {lifetime.name[-50:]}\n"
+            yield line(f"{mark} {bar} {format_bytes(lifetime.size_bytes):>9}  {lifetime.name[-50:]}")
         head, tail = format_bytes(fit.arena.head_bytes), format_bytes(fit.arena.tail_bytes)
-        yield f"  arena: {head} of tensors at its head, {tail} of metadata at its tail\n"
-        yield f"  peak: {format_bytes(fit.peak.size_bytes)} of live tensors, in operator {fit.peak.operator}\n"
+        yield line(f"  arena: {head} of tensors at its head, {tail} of metadata at its tail")
+        yield line(f"  peak: {format_bytes(fit.peak.size_bytes)} of live tensors, in operator {fit.peak.operator}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli._common import CommandSession, common_options, complete
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from edgekit.config.card import Card
@@ -93,7 +94,7 @@ def card_command(session: CommandSession, name: str, output: Path | None) -> int
         session.print_result(card.to_dict(), lambda: markdown(card))
     else:
         write_text(output, to_json(card.to_dict()) if session.as_json else markdown(card))
-        session.print_result({"card": str(output)}, f"{output}\n")
+        session.print_result({"card": str(output)}, line(str(output)))
     return 0
 
 

@@ -17,6 +17,7 @@ from edgekit.cli._common import (
     render_report,
     selection_options,
 )
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from edgekit.contracts.report import ReportFormat
@@ -110,10 +111,10 @@ def command(
     else:
         text, code = _gather(session, report_format, artifact_filter, baseline, color, tracking)
     if output is None:
-        click.echo(text, nl=False)
+        session.print_report(name, text)
     else:
         write_text(output, text)
-        session.print_result({"report": str(output), "format": name}, f"{output}\n")
+        session.print_result({"report": str(output), "format": name}, line(str(output)))
     return code
 
 

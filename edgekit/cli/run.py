@@ -18,6 +18,7 @@ from edgekit.cli._common import (
     render_report,
     timeout_option,
 )
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from edgekit.core.build.graph import Graph
@@ -183,7 +184,7 @@ def _dry_run(session: CommandSession, graph: Graph, run_state: RunState, force: 
     results = dry_run(graph, run_state, force)
     lines = _reason_lines(results)
     count = sum(result.state == DONE for result in results)
-    lines.append(f"{count} of {len(results)} steps would run\n")
+    lines.append(line(f"{count} of {len(results)} steps would run"))
     session.print_result({"steps": [_step_data(result) for result in results]}, "".join(lines))
     return 0
 
@@ -192,9 +193,9 @@ def _reason_lines(results: tuple[StepResult, ...]) -> list[str]:
     from edgekit.core.build.run_state import UP_TO_DATE
 
     return [
-        f"{result.step}: {'; '.join(result.reasons)}\n"
+        line(f"{result.step}: {'; '.join(result.reasons)}")
         if result.state != UP_TO_DATE
-        else f"{result.step}: up to date\n"
+        else line(f"{result.step}: up to date")
         for result in results
     ]
 
@@ -223,12 +224,14 @@ def _print_run(session: CommandSession, run_result: RunResult, explain: bool) ->
         "one_after_another_s": round(run_result.sequential_s, 3),
     }
     lines = _reason_lines(run_result.step_results) if explain else []
-    lines += [f"FAILED  {step.detail}\n" for step in run_result.step_results if step.code == 1]
+    lines += [line(f"FAILED  {step.detail}") for step in run_result.step_results if step.code == 1]
     total = len(run_result.step_results)
     if not (count[DONE] or count[FAILED]):
-        lines.append(f"nothing to do: {total} steps are up to date\n")
+        lines.append(line(f"nothing to do: {total} steps are up to date"))
     else:
         skipped = f", {count[FAILED]} failed, {count[BLOCKED]} not started" if count[FAILED] else ""
         wall, sequential = format_seconds(run_result.wall_s), format_seconds(run_result.sequential_s)
-        lines.append(f"{count[DONE]} of {total} steps done{skipped} in {wall}; one after another: about {sequential}\n")
+        lines.append(
+            line(f"{count[DONE]} of {total} steps done{skipped} in {wall}; one after another: about {sequential}")
+        )
     session.print_result(data, "".join(lines))

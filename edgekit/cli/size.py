@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgekit.cli._common import CommandSession, common_options
+from edgekit.core.escape import line
 
 
 @click.command("size", short_help="Check the sizes of model files.")
@@ -51,7 +52,7 @@ def command(session: CommandSession, files: tuple[Path, ...], limits: tuple[str,
         )
         for size in sizes
     ]
-    lines = "".join(f"FAILED  {size.sentence}\n" for size in failed)
+    lines = "".join(line(f"FAILED  {size.sentence}") for size in failed)
     session.print_result(
         data, lambda: table(("file", "size", "gzip -9", "limit"), rows, left=1, color=session.color) + lines
     )

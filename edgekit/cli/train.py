@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from edgekit.cli._common import CommandSession, common_options, complete
+from edgekit.core.escape import line
 
 
 @click.command("train", short_help="Train the reference models.")
@@ -81,7 +82,7 @@ def command(
         trained = train(context, models or list(context.project.models()), kinds, train_options)
     folders = [context.project.source_folder(source.name, source.kind) for source in trained]
     session.print_result(
-        {"trained": [asdict(source) for source in trained]}, "".join(f"{folder}\n" for folder in folders)
+        {"trained": [asdict(source) for source in trained]}, "".join(line(str(folder)) for folder in folders)
     )
     return context.exit_code
 

@@ -16,6 +16,7 @@ from edgekit.cli._common import (
     user_model,
     user_model_options,
 )
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,7 +161,7 @@ def _render(tuning: Tuning, artifact: Artifact | None, session: CommandSession) 
     rows = [_candidate_row(tuning, candidate, candidate.sha256 in front) for candidate in tuning.candidates]
     parts = [table(header, rows, left=1, color=session.color)]
     parts.append("* not dominated in size, drop and latency; float: share of the weights kept in float\n")
-    parts.append(f"drop: {tuning.judged_by}\n")
+    parts.append(line(f"drop: {tuning.judged_by}"))
     if tuning.sensitivities:
         parts.append("\n" + sensitivity_table(tuning.sensitivities, tuning.constraints.drop_factor, session.color))
     parts.append(_render_conclusion(tuning))
@@ -169,8 +170,10 @@ def _render(tuning: Tuning, artifact: Artifact | None, session: CommandSession) 
         model = (
             f"{tuning.model} --framework {tuning.kind}" if tuning.model in session.project.models() else tuning.model
         )
-        parts.append(f"{folder}\nreproduce it with: edgekit export {model} --recipe {folder}/recipe.json\n")
-    parts.append(f"{len(tuning.candidates)} candidates in {format_seconds(tuning.seconds)}\n")
+        parts.append(
+            line(str(folder)) + line(f"reproduce it with: edgekit export {model} --recipe {folder}/recipe.json")
+        )
+    parts.append(line(f"{len(tuning.candidates)} candidates in {format_seconds(tuning.seconds)}"))
     return "".join(parts)
 
 
@@ -207,6 +210,6 @@ def _candidate_row(tuning: Tuning, candidate: Candidate, in_front: bool) -> tupl
 
 def _render_conclusion(tuning: Tuning) -> str:
     if tuning.winner is not None:
-        return f"\nbest by {tuning.preference}: {tuning.target}:{tuning.winner.recipe}\n"
+        return "\n" + line(f"best by {tuning.preference}: {tuning.target}:{tuning.winner.recipe}")
     misses = "; ".join(tuning.nearest.broken(tuning.constraints)) or "the latency could not be measured"
-    return f"\nNOTHING meets the limits; nearest is {tuning.target}:{tuning.nearest.recipe}: {misses}\n"
+    return "\n" + line(f"NOTHING meets the limits; nearest is {tuning.target}:{tuning.nearest.recipe}: {misses}")

@@ -19,6 +19,7 @@ from edgekit.cli._common import (
     selection_options,
     timeout_option,
 )
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from edgekit.core.numerics.output_comparison import Comparison
@@ -112,10 +113,10 @@ def _explanation_lines(
 ) -> Iterator[str]:
     """Yield lines that explain each tolerance, artifact by artifact."""
     for label, outputs in reasons.items():
-        yield f"\n{label}\n"
+        yield "\n" + line(str(label))
         for output, reasons_by_limit in outputs.items():
             for limit, reason in reasons_by_limit.items():
-                yield f"  {output}: {limit} {limits[label][output][limit]:.8g}: {reason}\n"
+                yield line(f"  {output}: {limit} {limits[label][output][limit]:.8g}: {reason}")
 
 
 def _without_repeated_names(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:

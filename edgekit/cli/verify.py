@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli._common import CommandSession, common_options
+from edgekit.core.escape import line
 
 if TYPE_CHECKING:
     from edgekit.stages.validation.integrity import Verification
@@ -52,9 +53,9 @@ def command(session: CommandSession, folder: Path | None, strict: bool) -> int:
 def _render(verification: Verification) -> str:
     from collections import Counter
 
-    lines = [f"{finding.state:<9} {finding.path}: {finding.detail}\n" for finding in verification.findings]
+    lines = [line(f"{finding.state:<9} {finding.path}: {finding.detail}") for finding in verification.findings]
     counts = Counter(finding.state for finding in verification.findings)
     summary = ", ".join(f"{count} {state}" for state, count in counts.most_common()) or "all as recorded"
     artifacts, sources = len(verification.artifacts), len(verification.sources)
-    lines.append(f"{verification.files} files of {artifacts} artifacts and {sources} sources: {summary}\n")
+    lines.append(line(f"{verification.files} files of {artifacts} artifacts and {sources} sources: {summary}"))
     return "".join(lines)

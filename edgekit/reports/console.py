@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from edgekit.contracts.report import ReportFormat
+from edgekit.core.escape import line, visible
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.records.regressions import INCOMPARABLE, ChangeReport, MetricChange
@@ -58,15 +59,16 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]], *, left: int, co
 
     rendered = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(header):
-        rendered.add_column(name, justify="left" if index < left else "right", overflow="fold")
+        # A Text, since a name in a str would be read as markup.
+        rendered.add_column(Text(visible(name)), justify="left" if index < left else "right", overflow="fold")
     for row in rows:
         rendered.add_row(
-            *(Text(cell, style="bold red" if cell in ("FAIL", "FAILED", "NOT EQUAL") else "") for cell in row)
+            *(Text(visible(cell), style="bold red" if cell in ("FAIL", "FAILED", "NOT EQUAL") else "") for cell in row)
         )
     stream = io.StringIO()
     Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color, highlight=False).print(rendered)
-    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
-    return "\n".join(line for line in lines if line) + "\n"
+    lines = [text.rstrip() for text in stream.getvalue().split("\n")]
+    return "\n".join(text for text in lines if text) + "\n"
 
 
 def bench_tables(benches: Mapping[str, Sequence[Measurement]], color: bool) -> str:
@@ -78,22 +80,22 @@ def bench_tables(benches: Mapping[str, Sequence[Measurement]], color: bool) -> s
     """
     parts = []
     for device, device_benches in benches.items():
-        parts.append(f"\n{device}\n{table(BENCH_HEADER, map(bench_cells, device_benches), left=LEFT, color=color)}")
+        parts.append(f"\n{line(device)}{table(BENCH_HEADER, map(bench_cells, device_benches), left=LEFT, color=color)}")
         emulated = [cells for bench in device_benches if (cells := emulated_cells(bench))]
         if emulated:
             emulated_table = table(EMULATED_HEADER, emulated, left=LEFT, color=color)
-            parts.append(f"{emulated_table}{emulated_note(device_benches)}\n")
+            parts += [emulated_table, *map(line, emulated_note(device_benches).split("\n"))]
         for bench in device_benches:
             by_tier = bench.operators_by_tier.items()
             parts += [_operators_table(bench, tier, operators, color) for tier, operators in by_tier]
     hosts = dict.fromkeys(bench.host for device_benches in benches.values() for bench in device_benches)
-    return "".join([*parts, *(f"{tier_note(host)}\n" for host in hosts)])
+    return "".join([*parts, *map(line, (text for host in hosts for text in tier_note(host).split("\n")))])
 
 
 def _operators_table(bench: Measurement, tier: str, operators: Sequence[OperatorCost], color: bool) -> str:
     """Return the cost of each operator of one artifact in one tier."""
     title = f"operators of {bench.model}/{bench.kind} {bench.variant} ({tier})"
-    return f"\n{title}\n{table(OPERATORS_HEADER, operator_rows(operators), left=OPERATORS_LEFT, color=color)}"
+    return f"\n{line(title)}{table(OPERATORS_HEADER, operator_rows(operators), left=OPERATORS_LEFT, color=color)}"
 
 
 _CHANGES_HEADER = ("model", "variant", "figure", "before", "now", "change", "verdict")
@@ -110,8 +112,8 @@ def changes_table(changes: ChangeReport, color: bool) -> str:
     compared = [change for change in changes.reported if change.state != INCOMPARABLE]
     text = table(_CHANGES_HEADER, map(_change_cells, compared), left=3, color=color) if compared else ""
     reasons = Counter(change.note for change in changes.reported if change.state == INCOMPARABLE)
-    notes = (f"{count} not comparable: {reason}\n" for reason, count in reasons.items())
-    return "".join([text, *notes, f"{changes.sentence}\n"])
+    notes = (line(f"{count} not comparable: {reason}") for reason, count in reasons.items())
+    return "".join([text, *notes, line(changes.sentence)])
 
 
 class ConsoleReport(ReportFormat):
@@ -128,12 +130,12 @@ class ConsoleReport(ReportFormat):
             parts.append(f"\nvalidation on emulated cores\n{validations}")
         parts.append(bench_tables(benches_by_device(report), color))
         if report.changes is not None:
-            parts.append(f"\nchanges against {report.changes.old}\n{changes_table(report.changes, color)}\n")
-        parts += [f"FAILED {verdict.sentence}\n" for verdict in report.failed]
+            parts.append(f"\n{line(f'changes against {report.changes.old}')}{changes_table(report.changes, color)}\n")
+        parts += [line(f"FAILED {verdict.sentence}") for verdict in report.failed]
         return "".join([*parts, conclusion(report), "\n"])
 
     def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
-        return f"{changes.old} against {changes.new}\n{changes_table(changes, color)}"
+        return line(f"{changes.old} against {changes.new}") + changes_table(changes, color)
 
 
 REPORT = ConsoleReport()

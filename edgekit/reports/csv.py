@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from edgekit.contracts.report import ReportFormat
+from edgekit.core.escape import csv_cell
 from edgekit.core.numerics.output_comparison import Comparison
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.report import Report, ReportRow
@@ -118,7 +119,8 @@ class CsvReport(ReportFormat):
             manifest = row.artifact.manifest
             names = {key: getattr(manifest, key) for key in ("model", "target", "precision", "variant", "sha256")}
             for line in _row_lines(row):
-                writer.writerow({**names, "kind": manifest.source["kind"], **line})
+                cells = {**names, "kind": manifest.source["kind"], **line}
+                writer.writerow({key: csv_cell(value) for key, value in cells.items()})
         return stream.getvalue()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgekit.contracts.report import ReportFormat
+from edgekit.core.escape import workflow_property, workflow_value
 from edgekit.core.records.regressions import ChangeReport, MetricChange
 from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Verdict
@@ -18,17 +19,9 @@ from edgekit.reports._shared.cells import change_cells, conclusion, limit_file
 MAX_ANNOTATIONS = 10
 
 
-def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
-
-
 def _command(level: str, title: str, message: str, file: str | None = None) -> str:
-    place = f"file={_property(file)}," if file else ""
-    return f"::{level} {place}title={_property(title)}::{_escaped(message)}\n"
+    place = f"file={workflow_property(file)}," if file else ""
+    return f"::{level} {place}title={workflow_property(title)}::{workflow_value(message)}\n"
 
 
 def _verdict_commands(level: str, verdicts: Sequence[Verdict]) -> Iterable[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgekit.contracts.report import ReportFormat
+from edgekit.core.escape import markdown
 from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
 from edgekit.reports._shared.markdown import changes_section, report_text
@@ -32,7 +33,8 @@ class GithubSummary(ReportFormat):
 
     def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
         mark = ":x:" if changes.broken else ":white_check_mark:"
-        return _truncated(f"# {mark} edgekit: {changes.old} against {changes.new}\n\n{changes_section(changes)}")
+        title = markdown(f"edgekit: {changes.old} against {changes.new}")
+        return _truncated(f"# {mark} {title}\n\n{changes_section(changes)}")
 
 
 REPORT = GithubSummary()

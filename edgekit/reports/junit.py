@@ -6,38 +6,30 @@ that the same report gives the same bytes.
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
 from edgekit.contracts.report import ReportFormat
+from edgekit.core.escape import xml_text
 from edgekit.core.records.regressions import ChangeReport, MetricChange
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.values.budgets import Verdict
 from edgekit.reports._shared.cells import change_cells
 
-# The characters that XML 1.0 cannot represent (section 2.2, production `Char`).
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def _xml_text(text: str) -> str:
-    """Return the text with characters that XML cannot represent replaced by U+FFFD."""
-    return _NOT_XML.sub("\ufffd", text)
-
 
 def _suite(name: str, cases: int, failures: int) -> ET.Element:
     counts = {"tests": str(cases), "failures": str(failures), "errors": "0", "skipped": "0", "time": "0"}
-    return ET.Element("testsuite", {"name": _xml_text(name), **counts})
+    return ET.Element("testsuite", {"name": name, **counts})
 
 
 def _case(suite: ET.Element, classname: str, name: str, failure: tuple[str, str] | None, output: str = "") -> None:
     """Append a test case; `failure` is its type and its sentence."""
-    case = ET.SubElement(suite, "testcase", {"classname": _xml_text(classname), "name": _xml_text(name), "time": "0"})
+    case = ET.SubElement(suite, "testcase", {"classname": classname, "name": name, "time": "0"})
     if failure is not None:
-        kind, sentence = map(_xml_text, failure)
+        kind, sentence = failure
         ET.SubElement(case, "failure", {"type": kind, "message": sentence}).text = sentence
     if output:
-        ET.SubElement(case, "system-out").text = _xml_text(output)
+        ET.SubElement(case, "system-out").text = output
 
 
 def _verdict_case(verdict: Verdict) -> tuple[str, tuple[str, str] | None, str]:
@@ -84,6 +76,9 @@ def _document(suites: Sequence[ET.Element]) -> str:
     totals = {name: str(sum(int(suite.get(name, "0")) for suite in suites)) for name in ("tests", "failures", "errors")}
     root = ET.Element("testsuites", {"name": "edgekit", **totals, "time": "0"})
     root.extend(suites)
+    for element in root.iter():
+        element.attrib = {key: xml_text(value) for key, value in element.attrib.items()}
+        element.text = xml_text(element.text) if element.text else None
     ET.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgekit.contracts.report import ReportFormat
+from edgekit.core import escape
 from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
 from edgekit.reports._shared.markdown import changes_section, report_text
@@ -18,7 +19,8 @@ class MarkdownReport(ReportFormat):
         return report_text(report, "edgekit report")
 
     def render_changes(self, changes: ChangeReport, *, color: bool = False) -> str:
-        return f"# edgekit: {changes.old} against {changes.new}\n\n{changes_section(changes)}"
+        title = escape.markdown(f"edgekit: {changes.old} against {changes.new}")
+        return f"# {title}\n\n{changes_section(changes)}"
 
 
 REPORT = MarkdownReport()

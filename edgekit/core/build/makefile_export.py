@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edgekit.core.build.graph import Graph, Step
+from edgekit.core.escape import MAKE_VARIABLES, make_prerequisite, make_target, make_word
 
 # The head of the generated file.
 _HEAD = """\
@@ -13,26 +14,13 @@ _HEAD = """\
 # Include it in a Makefile of the same folder and run there: make edgekit
 
 EDGEKIT ?= edgekit
-
+{variables}
 # Delete the output of a failed recipe, so that a check that failed runs and fails again.
 .DELETE_ON_ERROR:
 
 .PHONY: edgekit
 edgekit: {targets}
 """
-
-
-def escaped(path: str) -> str:
-    """Escape a path for use as a target or prerequisite in a makefile."""
-    # The backslash comes first: the other replacements insert backslashes.
-    for character in ("\\", "#", " ", ":"):
-        path = path.replace(character, f"\\{character}")
-    return path.replace("$", "$$")
-
-
-def _quoted(text: str) -> str:
-    """Quote a text as one shell word in a recipe."""
-    return "'" + text.replace("'", "'\\''").replace("$", "$$") + "'"
 
 
 def makefile(graph: Graph, root: Path, config: str) -> str:
@@ -45,21 +33,24 @@ def makefile(graph: Graph, root: Path, config: str) -> str:
 
     Returns:
         The text of the makefile.
+
+    Raises:
+        InputError: A makefile cannot hold the name or a path of a step.
     """
-    targets = " ".join(escaped(step.output) for step in graph.steps)
+    targets = " ".join(make_prerequisite(step.output) for step in graph.steps)
     rules = (_rule(step, graph, root, config) for step in graph.steps)
-    return "\n".join([_HEAD.format(config=config, targets=targets), *rules])
+    return "\n".join([_HEAD.format(config=config, targets=targets, variables=MAKE_VARIABLES), *rules])
 
 
 def _rule(step: Step, graph: Graph, root: Path, config: str) -> str:
     outputs = [graph.by_name[name].output for name in step.after]
     inputs = [read.path for read in step.reads if graph.writer(read.path) is None]
     prerequisites = " ".join(_prerequisites([*outputs, *inputs, config], root))
-    # An up-to-date step does not write its output: `touch` tells make that the rule has run.
+    # An up-to-date step does not write its output: `touch` tells make that the rule has run. `$@` would be unquoted.
     return (
-        f"{escaped(step.output)}: {prerequisites}\n"
-        f"\t$(EDGEKIT) run {_quoted(step.name)}\n"
-        "\t@touch -c $@\n"
+        f"{make_target(step.output)}: {prerequisites}\n"
+        f"\t$(EDGEKIT) run {make_word(step.name)}\n"
+        f"\t@touch -c -- {make_word(step.output)}\n"
     )  # fmt: skip
 
 
@@ -67,6 +58,6 @@ def _prerequisites(paths: Iterable[str], root: Path) -> Iterable[str]:
     """Yield the prerequisites of paths; a folder's are itself, whose time changes with its entries, and its content."""
     for path in dict.fromkeys(paths):
         if (root / path).is_dir():
-            yield f"$(shell find {_quoted(path)})"
+            yield f"$(shell find {make_word(path)})"
         else:
-            yield escaped(path)
+            yield make_prerequisite(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from edgekit.core.escape import markdown, markdown_cell
 from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
 from edgekit.reports._shared.cells import (
@@ -34,11 +35,11 @@ _MAX_VISIBLE_ROWS = 20
 
 
 def _table_line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
+    return "| " + " | ".join(cells) + " |\n"
 
 
 def markdown_table(header: tuple[str, ...], rows: Iterable[Iterable[str]], *, left: int = LEFT) -> str:
-    """Return a Markdown table.
+    """Return a Markdown table; all cells are literal text.
 
     Args:
         header: The names of the columns.
@@ -46,7 +47,13 @@ def markdown_table(header: tuple[str, ...], rows: Iterable[Iterable[str]], *, le
         left: The number of leading columns that are aligned left; the others are aligned right.
     """
     rule = ["---" if index < left else "---:" for index in range(len(header))]
-    return "".join([_table_line(header), _table_line(rule), *map(_table_line, rows)])
+    return "".join(
+        [
+            _table_line(map(markdown_cell, header)),
+            _table_line(rule),
+            *(_table_line(map(markdown_cell, row)) for row in rows),
+        ]
+    )
 
 
 def collapsed(title: str, text: str) -> str:
@@ -60,22 +67,27 @@ def _collapsed_if_long(title: str, rows: Sequence[object], text: str) -> str:
 
 def changes_section(changes: ChangeReport) -> str:
     """Return the changes in one table, the worst first."""
+    sentence = f"{markdown(changes.sentence)}.\n"
     if not changes.reported:
-        return f"{changes.sentence}.\n"
+        return sentence
     table = markdown_table(CHANGE_HEADER, map(change_cells, changes.reported), left=CHANGE_LEFT)
-    return f"{changes.sentence}.\n\n{_collapsed_if_long(f'{len(changes.reported)} changes', changes.reported, table)}"
+    return f"{sentence}\n{_collapsed_if_long(f'{len(changes.reported)} changes', changes.reported, table)}"
 
 
 def _failed(report: Report) -> str:
     """Return the sentence of each failed rule."""
     if not report.failed:
         return ""
-    return "\n## Failed\n\n" + "".join(f"- {verdict.sentence}\n" for verdict in report.failed)
+    return "\n## Failed\n\n" + "".join(f"- {markdown(verdict.sentence)}\n" for verdict in report.failed)
 
 
 def _undecided(report: Report) -> str:
     undecided = [verdict for row in report.rows for verdict in row.verdicts if verdict.undecided and verdict.passed]
-    return "\n## Undecided\n\n" + "".join(f"- {verdict.sentence}\n" for verdict in undecided) if undecided else ""
+    return (
+        "\n## Undecided\n\n" + "".join(f"- {markdown(verdict.sentence)}\n" for verdict in undecided)
+        if undecided
+        else ""
+    )
 
 
 def _benches(report: Report) -> str:
@@ -86,7 +98,7 @@ def _benches(report: Report) -> str:
         emulated = [cells for bench in benches if (cells := emulated_cells(bench))]
         if emulated:
             text += f"\n{markdown_table(EMULATED_HEADER, emulated)}\n{_with_line_breaks(emulated_note(benches))}\n"
-        parts.append(f"\n## {device}\n\n{_collapsed_if_long(f'{len(benches)} benches', benches, text)}")
+        parts.append(f"\n## {markdown(device)}\n\n{_collapsed_if_long(f'{len(benches)} benches', benches, text)}")
     return "".join(parts)
 
 
@@ -108,8 +120,8 @@ def _layers(report: Report) -> str:
 
 
 def _with_line_breaks(text: str) -> str:
-    """Return the text with hard line breaks: Markdown joins consecutive lines otherwise."""
-    return text.replace("\n", "  \n")
+    """Return lines of literal text with hard line breaks: Markdown joins consecutive lines otherwise."""
+    return "  \n".join(map(markdown, text.split("\n")))
 
 
 def report_text(report: Report, title: str) -> str:
@@ -117,6 +129,6 @@ def report_text(report: Report, title: str) -> str:
     table = markdown_table(ARTIFACT_HEADER, map(artifact_cells, report.rows))
     parts = [f"# {title}\n\n{conclusion(report)}.\n", _failed(report), _undecided(report)]
     if report.changes is not None:
-        parts.append(f"\n## Changes against {report.changes.old}\n\n{changes_section(report.changes)}")
+        parts.append(f"\n## Changes against {markdown(report.changes.old)}\n\n{changes_section(report.changes)}")
     parts.append(f"\n## Artifacts\n\n{_collapsed_if_long(f'{len(report.rows)} artifacts', report.rows, table)}")
     return "".join([*parts, _layers(report), _emulated(report), _benches(report)])

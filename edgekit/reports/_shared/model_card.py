@@ -7,6 +7,7 @@ from typing import Any
 
 from edgekit.config.card import Card
 from edgekit.config.model import ModelSpec
+from edgekit.core import escape
 from edgekit.core.numerics.metrics import format_metric
 from edgekit.core.records.source import SourceModel
 from edgekit.core.units import format_count, format_seconds
@@ -134,8 +135,8 @@ def console(card: Card) -> str:
     parts += [(f"trained, {kind}", [("result", _not_trained(card, kind))]) for kind in card.untrained]
     texts = []
     for title, rows in parts:
-        heading, indent = (f"{title}\n", "  ") if title else ("", "")
-        texts.append(heading + "".join(f"{indent}{key:<22}{value}\n" for key, value in rows))
+        heading, indent = (escape.line(title), "  ") if title else ("", "")
+        texts.append(heading + "".join(escape.line(f"{indent}{key:<22}{value}") for key, value in rows))
     return "".join(texts)
 
 
@@ -148,9 +149,9 @@ def _usage(spec: ModelSpec) -> list[tuple[str, str]]:
 def markdown(card: Card) -> str:
     """Return the card as a Markdown document."""
     spec = card.spec
-    text = f"# {card.name}\n\n{spec.title}.\n\n"
+    text = f"# {escape.markdown(card.name)}\n\n{escape.markdown_prose(spec.title)}.\n\n"
     if spec.card.intended_use:
-        text += f"## Intended use\n\n{spec.card.intended_use}\n\n"
+        text += f"## Intended use\n\n{escape.markdown_prose(spec.card.intended_use)}\n\n"
     if spec.card.limitations:
         text += f"## Limitations\n\n{_list(spec.card.limitations)}\n"
     text += f"## Model and data\n\n{_property_table(_identity(card))}\n## Results\n\n{_results(card)}\n"
@@ -166,7 +167,7 @@ def markdown(card: Card) -> str:
 
 def _results(card: Card) -> str:
     """Return the training results, one column per framework."""
-    missing = "".join(f"{kind}: {_not_trained(card, kind)}\n" for kind in card.untrained)
+    missing = "".join(f"{escape.markdown(f'{kind}: {_not_trained(card, kind)}')}\n" for kind in card.untrained)
     if not card.trained:
         return missing
     columns = [dict(_result(card, source)) for source in card.trained]
@@ -185,4 +186,4 @@ def _property_table(rows: list[tuple[str, str]]) -> str:
 
 
 def _list(items: Iterable[str]) -> str:
-    return "".join(f"- {text}\n" for text in items)
+    return "".join(f"- {escape.markdown_prose(text)}\n" for text in items)

@@ -12,6 +12,7 @@ from edgekit.config.device_profile import DeviceProfile, load_profile
 from edgekit.contracts.runtime import MAX_ARENA_BYTES, Runtime
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.errors import InputError, StepError
+from edgekit.core.escape import c_identifier
 from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.memory_plan import Arena, MemoryPeak, TensorLifetime, bisect_minimum, memory_peak
@@ -257,7 +258,7 @@ def c_name(artifact: Artifact) -> str:
     """Return the C identifier of an artifact, such as `simple_cnn_keras_int8`."""
     manifest = artifact.manifest
     variant = manifest.variant.slug.removeprefix(f"{manifest.target}-")
-    return c_array.identifier(f"{manifest.model}_{manifest.source['kind']}_{variant}")
+    return c_identifier(f"{manifest.model}_{manifest.source['kind']}_{variant}")
 
 
 def emit_c(fit: MicroFit, final: Path) -> Path:

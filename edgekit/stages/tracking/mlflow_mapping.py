@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edgekit.core.environment.atomic_files import to_json
+from edgekit.core.escape import mlflow_name
 from edgekit.core.records.layer_errors import LAYERS_FILE
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.report import ReportRow
@@ -16,7 +17,7 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.records.validation import Drift, Validation
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.core.values.file_names import GOLDEN_FILE, MANIFEST_FILE, SOURCE_FILE
-from edgekit.stages.tracking.settings import Point, TrackedRun, sanitize_name
+from edgekit.stages.tracking.settings import Point, TrackedRun
 
 # The folder of a run's files; they are named as in build/, so that `edgekit validate` accepts the downloaded folder.
 FOLDER = "artifact"
@@ -54,14 +55,14 @@ def source_run(model: str, kind: str, source: SourceModel | None, row: ReportRow
     tags |= {key: str(summary[key]) for key in ("task", "metric", "sha256") if summary.get(key) is not None}
     metrics = {"parameters": summary.get("parameters"), "size_bytes": summary.get("size_bytes")}
     if summary.get("metric"):
-        metrics[sanitize_name(summary["metric"])] = summary.get("metric_value")
+        metrics[mlflow_name(summary["metric"])] = summary.get("metric_value")
     params = {"model": model, "framework": kind, "task": summary.get("task")}
     if source is None:
         return TrackedRun(f"{model}/{kind}", tags, _params(params), tuple(_points(metrics)))
     metrics["training_seconds"] = source.training.get("seconds")
-    params |= {sanitize_name(key): value for key, value in source.training.items() if key not in _TRAINING_RESULTS}
-    params |= {sanitize_name("data", key): value for key, value in source.data.items()}
-    params |= {sanitize_name("version", key): value for key, value in source.versions.items()}
+    params |= {mlflow_name(key): value for key, value in source.training.items() if key not in _TRAINING_RESULTS}
+    params |= {mlflow_name("data", key): value for key, value in source.data.items()}
+    params |= {mlflow_name("version", key): value for key, value in source.versions.items()}
     return TrackedRun(
         f"{model}/{kind}",
         tags,
@@ -78,7 +79,7 @@ def _epoch_points(history: Mapping[str, list[float]]) -> Iterator[Point]:
         part = ("validation", name.removeprefix("val_")) if name.startswith("val_") else ("train", name)
         for epoch, value in enumerate(values, 1):
             if math.isfinite(value):
-                yield Point(sanitize_name(*part), float(value), epoch)
+                yield Point(mlflow_name(*part), float(value), epoch)
 
 
 def artifact_run(row: ReportRow, source: SourceModel | None, below: str) -> TrackedRun:
@@ -124,9 +125,9 @@ def _provenance(row: ReportRow, source: SourceModel | None) -> dict[str, Any]:
     params = {"runtime": manifest.runtime, "source_sha256": manifest.source.get("sha256"), "seed": None}
     if source is not None:
         params["seed"] = source.training.get("seed")
-    params |= {f"calibration_{key}": value for key, value in (manifest.calibration or {}).items()}
-    params |= {sanitize_name("option", key): value for key, value in manifest.options.items()}
-    return params | {sanitize_name("version", key): value for key, value in manifest.versions.items()}
+    params |= {mlflow_name(f"calibration_{key}"): value for key, value in (manifest.calibration or {}).items()}
+    params |= {mlflow_name("option", key): value for key, value in manifest.options.items()}
+    return params | {mlflow_name("version", key): value for key, value in manifest.versions.items()}
 
 
 def _conditions(validation: Validation | None, measurements: Iterable[Measurement]) -> dict[str, Any]:
@@ -137,8 +138,8 @@ def _conditions(validation: Validation | None, measurements: Iterable[Measuremen
     if validation and validation.comparisons:
         params["golden_samples"] = validation.comparisons[0].samples
     for entry in measurements:
-        params |= {sanitize_name(entry.device, "threads"): entry.threads}
-        params |= {sanitize_name(entry.device, "host"): entry.host}
+        params |= {mlflow_name(entry.device, "threads"): entry.threads}
+        params |= {mlflow_name(entry.device, "host"): entry.host}
     return params
 
 
@@ -152,14 +153,14 @@ def _validation_figures(validation: Validation | None) -> dict[str, float | None
         measured = {output: value for output, value in values.items() if value is not None}
         figures[name] = worst(measured.values()) if measured else None
         if len(validation.comparisons) > 1:
-            figures |= {sanitize_name("output", output, name): value for output, value in measured.items()}
+            figures |= {mlflow_name("output", output, name): value for output, value in measured.items()}
     return figures | _drift_figures(validation.drift)
 
 
 def _drift_figures(drift: Drift | None) -> dict[str, float | None]:
     if drift is None:
         return {}
-    name = sanitize_name(drift.metric)
+    name = mlflow_name(drift.metric)
     figures = {name: drift.artifact, f"{name}_source": drift.source, f"{name}_drop": drift.drop}
     if drift.interval is not None:
         figures |= {f"{name}_drop_low": drift.interval.low, f"{name}_drop_high": drift.interval.high}
@@ -181,15 +182,15 @@ def _measurement_figures(entry: Measurement) -> dict[str, float | None]:
             "instructions": entry.emulated.counts.instructions,
             "peak_memory_emulated_bytes": entry.emulated.peak_memory_bytes,
         }
-    return {sanitize_name(entry.device, name): value for name, value in figures.items()}
+    return {mlflow_name(entry.device, name): value for name, value in figures.items()}
 
 
 def _verdict_figures(row: ReportRow) -> dict[str, float | None]:
     """Return 1 for each rule that passes and 0 for each that fails."""
     rules = {
-        sanitize_name(verdict.device, f"check_{verdict.rule}")
+        mlflow_name(verdict.device, f"check_{verdict.rule}")
         if verdict.device
-        else sanitize_name("check", verdict.rule): verdict.passed
+        else mlflow_name("check", verdict.rule): verdict.passed
         for verdict in row.verdicts
     }
     return {"passed": float(row.passed), **{name: float(passed) for name, passed in rules.items()}}

@@ -31,10 +31,6 @@ _SCHEMES = ("http", "https", "file", "databricks", *DATABASES)
 _ENTRY_POINTS = "mlflow.tracking_store"
 _ALLOWED = "use a server (http://host:5000), a folder, a database (sqlite:///mlflow.db) or databricks"
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
-# MLflow also allows ':' and '/', but ':' needs quotes in its search and '/' separates the parts of a name here.
-_ILLEGAL = re.compile(r"[^A-Za-z0-9_.\- ]")
-# The longest part of a name in characters: several parts stay within MLflow's limit of 250.
-_MAX_PART_CHARS = 60
 
 
 def parse_uri(text: str, base: Path) -> str:
@@ -129,27 +125,6 @@ def tracking(uri: str, experiment: str | None, root: Path, base: Path, *, model_
     if not name:
         raise InputError("the name of the experiment is empty; omit it to use the name of the project's folder")
     return Tracking(parse_uri(uri, base), name, model_files)
-
-
-def sanitize_name(*parts: str) -> str:
-    """Build the name of a metric or parameter from its parts.
-
-    A part that MLflow does not allow, or that is too long, is replaced and gets a hash, so that names stay distinct.
-
-    Args:
-        *parts: The parts of the name.
-
-    Returns:
-        The parts, separated by slashes.
-    """
-    return "/".join(map(_sanitize_part, parts))
-
-
-def _sanitize_part(part: str) -> str:
-    plain = _ILLEGAL.sub("_", part)[:_MAX_PART_CHARS].strip() or "_"
-    if plain == part and plain.strip("."):
-        return part
-    return f"{plain}-{hashlib.sha256(part.encode()).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edgekit.core.escape import c_comment
 from edgekit.core.values.specs import Signature, TensorSpec
 
 # As in `xxd -i`, which firmware projects use for the same purpose.
@@ -36,19 +37,6 @@ class CModel:
     origin: str
 
 
-def identifier(text: str) -> str:
-    """Derive a C identifier from a text: `simple_cnn-keras` gives `simple_cnn_keras`.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        The identifier, in lower case.
-    """
-    name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_").lower()
-    return name if name and not name[0].isdigit() else f"model_{name}"  # identifiers do not start with a digit
-
-
 def files(model: CModel) -> Mapping[str, str]:
     """Generate the source files of a model.
 
@@ -67,7 +55,7 @@ def files(model: CModel) -> Mapping[str, str]:
 
 def _header(model: CModel) -> str:
     guard, upper = f"{model.name.upper()}_H_", model.name.upper()
-    lines = [_comment(model.origin), f"#ifndef {guard}", f"#define {guard}", "", "#include <stddef.h>", ""]
+    lines = [c_comment(model.origin), f"#ifndef {guard}", f"#define {guard}", "", "#include <stddef.h>", ""]
     lines += ['#ifdef __cplusplus\nextern "C" {\n#endif', ""]
     lines += ["/* The flatbuffer, aligned to 16 bytes for TensorFlow Lite Micro. */"]
     lines += [f"extern const unsigned char {model.name}[];", f"extern const size_t {model.name}_size;", ""]
@@ -83,18 +71,12 @@ def _header(model: CModel) -> str:
     return "\n".join([*lines, "#ifdef __cplusplus\n}\n#endif", "", f"#endif /* {guard} */", ""])
 
 
-def _comment(text: str) -> str:
-    """Return a C comment; markers inside the text are escaped, since compilers reject them or warn (-Wcomment)."""
-    escaped = text.replace("*/", "*\\/").replace("/*", "/\\*")
-    return f"/* {escaped} */"
-
-
 def _tensor(prefix: str, spec: TensorSpec) -> list[str]:
     shape = [dim if isinstance(dim, int) else 1 for dim in spec.shape]  # firmware runs one sample
     size = 1
     for dim in shape:
         size *= dim
-    lines = [_comment(str(spec)), f"#define {prefix}_ELEMENTS {size}"]
+    lines = [c_comment(str(spec)), f"#define {prefix}_ELEMENTS {size}"]
     # Inputs and outputs have one scale; per-channel scales do not fit into one macro.
     if spec.quantization is not None and len(spec.quantization.scale) == 1:
         lines.append("/* real = scale * (stored - zero_point) */")
@@ -109,7 +91,7 @@ def _source(model: CModel) -> str:
     body = ",\n".join("    " + ", ".join(f"0x{byte:02x}" for byte in row) for row in rows)
     # TensorFlow Lite Micro reads tensors in place from the array, and its kernels need an alignment of 16 bytes.
     return (
-        f"{_comment(model.origin)}\n"
+        f"{c_comment(model.origin)}\n"
         f'#include "{model.name}.h"\n\n'
         "#if defined(__cplusplus)\n#define ALIGNED alignas(16)\n"
         "#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L\n#define ALIGNED _Alignas(16)\n"
@@ -123,7 +105,7 @@ def _resolver(model: CModel) -> str:
     names = sorted({_method(name) for name in model.operators})
     calls = "\n".join(f"  resolver.Add{name}();" for name in names)
     return (
-        f"{_comment(model.origin)}\n#pragma once\n\n"
+        f"{c_comment(model.origin)}\n#pragma once\n\n"
         '#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"\n\n'
         "/* Registers the operators of this model only, since each registered operator takes flash. */\n"
         f"inline tflite::MicroMutableOpResolver<{len(names)}> {model.name}_ops() {{\n"
@@ -133,5 +115,6 @@ def _resolver(model: CModel) -> str:
 
 def _method(operator: str) -> str:
     """Return the suffix of MicroMutableOpResolver's method: `Conv2D` for `CONV_2D`."""
-    parts = operator.split("_")
+    # Custom operators have any name: other characters than letters and digits cannot be part of a method.
+    parts = re.findall("[A-Za-z0-9]+", operator)
     return _RESOLVER_METHODS.get(operator, "".join(part if part[0].isdigit() else part.capitalize() for part in parts))

@@ -8,6 +8,7 @@ import pytest
 
 from edgekit.core.build.graph import Graph, Step
 from edgekit.core.errors import InputError
+from edgekit.core.escape import mlflow_name
 from edgekit.stages.tracking.settings import (
     Point,
     TrackedRun,
@@ -15,7 +16,6 @@ from edgekit.stages.tracking.settings import (
     TrackingResult,
     display_uri,
     parse_uri,
-    sanitize_name,
     tracking,
     tracking_of,
     tracking_step,
@@ -84,14 +84,14 @@ def test_the_experiment_has_the_name_of_the_folder_by_default(tmp_path):
 
 @pytest.mark.parametrize("part", ["raspberry-pi-4b", "latency_ms.host", "a b"])
 def test_a_legal_name_is_kept(part):
-    assert sanitize_name("x", part) == f"x/{part}"
+    assert mlflow_name("x", part) == f"x/{part}"
 
 
 AWKWARD = ("a/b", "a:b", "ä", "", ".", "..", " a", "a ", "x" * 300, "StatefulPartitionedCall:0")
 
 
 def test_every_other_name_becomes_a_distinct_legal_one():
-    names = [sanitize_name(part) for part in AWKWARD]
+    names = [mlflow_name(part) for part in AWKWARD]
     assert len(set(names)) == len(AWKWARD)
     assert all(re.fullmatch(r"[A-Za-z0-9_.\- ]+-[0-9a-f]{6}", name) and len(name) < 100 for name in names)
 

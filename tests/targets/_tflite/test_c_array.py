@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.core.escape import c_identifier
 from edgekit.core.values.specs import Quantization, Signature, TensorSpec
-from edgekit.targets._tflite.c_array import CModel, files, identifier
+from edgekit.targets._tflite.c_array import CModel, files
 
 SIGNATURE = Signature(
     (TensorSpec("im*/age", (1, 2, 3), "int8", None, Quantization((0.25,), (-128,))),),
@@ -145,4 +146,4 @@ def test_the_resolver_has_each_operator_once():
     ("text", "expected"), [("simple_cnn-keras int8", "simple_cnn_keras_int8"), ("1x1", "model_1x1"), ("é", "model_")]
 )
 def test_names_are_identifiers(text, expected):
-    assert identifier(text) == expected
+    assert c_identifier(text) == expected
