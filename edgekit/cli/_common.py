@@ -9,13 +9,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 if TYPE_CHECKING:
+    from edgekit.contracts.report import ReportFormat
     from edgekit.core.build.file_digests import FileDigests
     from edgekit.core.build.plan_cache import CachedPlan
     from edgekit.core.environment.project import Project
@@ -85,21 +85,20 @@ class CommandSession:
         else:
             click.echo(terminal(text() if callable(text) else text, styled=self.color), nl=False)
 
-    def print_report(self, name: str, text: str) -> None:
-        """Print a report to stdout: the console's as text for people, all others as they are, since they are escaped.
+    def print_report(self, report_format: ReportFormat, text: str) -> None:
+        """Print a report to stdout. The formats escape names themselves; only what a log would read is left to do.
 
         Args:
-            name: The format.
+            report_format: The format.
             text: The report.
         """
         from edgekit.core.escape import json_text, terminal
 
-        formats: dict[str, Callable[[str], str]] = {
-            "console": partial(terminal, styled=self.color),
-            "json": json_text,
-            "gitlab-codequality": json_text,
-        }
-        click.echo(formats.get(name, str)(text), nl=False)
+        if report_format.suffix == ".json":
+            text = json_text(text)
+        elif report_format.name == "console":
+            text = terminal(text, styled=self.color)
+        click.echo(text, nl=False)
 
     @property
     def color(self) -> bool:

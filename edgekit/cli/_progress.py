@@ -49,7 +49,7 @@ class Watcher:
     def __enter__(self) -> Watcher:
         if self._verbosity >= NORMAL and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
             columns = (
                 SpinnerColumn(),

@@ -111,7 +111,7 @@ def command(
     else:
         text, code = _gather(session, report_format, artifact_filter, baseline, color, tracking)
     if output is None:
-        session.print_report(name, text)
+        session.print_report(report_format, text)
     else:
         write_text(output, text)
         session.print_result({"report": str(output), "format": name}, line(str(output)))

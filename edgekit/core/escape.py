@@ -324,5 +324,6 @@ def mlflow_name(*parts: str) -> str:
 
 def _mlflow_part(part: str) -> str:
     plain = _NOT_MLFLOW.sub("_", part)[:_MAX_MLFLOW_CHARS].strip() or "_"
-    # MLflow refuses '.' and '..' as parts of a path.
+    # MLflow refuses '.' as a part of a path, and '..' at its start.
+    plain = re.sub(r"^\.\.", "__", plain)
     return plain if plain == part and plain.strip(".") else f"{plain}-{_hash(part)}"

@@ -21,7 +21,7 @@ def _finding(verdict: Verdict, severity: str) -> dict[str, Any]:
     return {
         "description": verdict.sentence,
         "check_name": verdict.rule,
-        "fingerprint": hashlib.sha256(identity.encode()).hexdigest(),
+        "fingerprint": hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest(),
         "severity": severity,
         "location": {"path": path, "lines": {"begin": 1}},
     }

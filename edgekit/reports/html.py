@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import re
+from base64 import b64encode
+from collections.abc import Iterable
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.report import ReportFormat
 from edgekit.core.environment.requirements import Requirement, require
+from edgekit.core.escape import visible
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
 from edgekit.core.values.tiers import TIERS
-from edgekit.reports._html.svg import shared_markers
+from edgekit.reports._html.svg import MARKER_DEFINITIONS
 from edgekit.reports._shared.cells import NOTHING, conclusion
 
 JINJA2 = Requirement("jinja2", "jinja2", "report")
-MATPLOTLIB = Requirement("matplotlib", "matplotlib", "report")
 
 _PAGE = Path(__file__).parent / "_html" / "page"
 
@@ -29,6 +31,7 @@ def _template() -> Any:
     environment = Environment(
         loader=FileSystemLoader(_PAGE),
         autoescape=True,
+        finalize=_escaped,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
@@ -36,33 +39,51 @@ def _template() -> Any:
     return environment.get_template("report.html.j2")
 
 
+def _escaped(value: Any) -> Any:
+    """Return text in visible characters; Jinja escapes its markup afterwards. `Markup`, which is ours, stays."""
+    return visible(value) if type(value) is str else value
+
+
 def _page(**parts: Any) -> str:
-    require((MATPLOTLIB, JINJA2), "the format html")
-    files = {name: (_PAGE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    text: str = _template().render(nothing=NOTHING, **files, **parts)
-    markers, text = shared_markers(_aligned(_shared_styles(text)))
-    text = text.replace("<defs></defs>", f"<defs>{markers}</defs>", 1)
+    require((JINJA2,), "the format html")
+    script = _page_file("page.js")
+    style = _page_file("page.css") + _alignment(parts.values())
+    text: str = _template().render(
+        nothing=NOTHING,
+        markers=MARKER_DEFINITIONS,
+        style=style,
+        style_hash=_csp_hash(style),
+        script=script,
+        script_hash=_csp_hash(script),
+        **parts,
+    )
     return text.strip("\n") + "\n"
 
 
-def _aligned(text: str) -> str:
-    """Return the page with a CSS rule for each numeric column; the class `n3` of a table marks its third column."""
-    classes = {name for names in re.findall(r'class="figures((?: n\d+)*)"', text) for name in names.split()}
-    columns = sorted(int(name[1:]) for name in classes)
-    rules = "".join(f".n{index} :is(td,th):nth-child({index}){{text-align:right}}\n" for index in columns)
-    return text.replace("</style>", f"{rules}</style>", 1)
+@cache
+def _page_file(name: str) -> str:
+    return (_PAGE / name).read_text(encoding="utf-8")
 
 
-def _shared_styles(text: str) -> str:
-    """Return the page with the inline styles of charts as classes: a few dozen styles are used thousands of times."""
-    names: dict[str, str] = {}
+def _csp_hash(content: str) -> str:
+    """Return the hash by which a content security policy allows an inline element (CSP 3, section 2.3.1)."""
+    return f"sha256-{b64encode(sha256(content.encode()).digest()).decode()}"
 
-    def as_class(match: re.Match[str]) -> str:
-        return f'class="{names.setdefault(match[1], f"y{len(names)}")}"'
 
-    text = re.sub(r'style="((?:fill|stroke|font-size)[^"]*)"', as_class, text)
-    rules = "".join(f".{name}{{{style}}}\n" for style, name in names.items())
-    return text.replace("</style>", f"{rules}</style>", 1)
+def _alignment(parts: Iterable[Any]) -> str:
+    """Return a CSS rule for each numeric column; the class `n3` of a table marks its third column."""
+    from edgekit.reports._html.tables import Table
+
+    tables = [table for part in parts for table in (part if isinstance(part, tuple) else (part,))]
+    tables = [getattr(table, "table", table) for table in tables]
+    columns = {
+        index
+        for table in tables
+        if isinstance(table, Table)
+        for index, column in enumerate(table.columns, 1)
+        if column.numeric
+    }
+    return "".join(f".n{index} :is(td,th):nth-child({index}){{text-align:right}}\n" for index in sorted(columns))
 
 
 def _facts(report: Report, benches: list[Measurement]) -> list[tuple[str, str]]:
@@ -84,7 +105,7 @@ class HtmlReport(ReportFormat):
     suffix = ".html"
 
     def render(self, report: Report, *, color: bool = False) -> str:
-        require((MATPLOTLIB, JINJA2), "the format html")
+        require((JINJA2,), "the format html")
         from edgekit.reports._html import evidence, matrix, panels, tables
 
         benches = [bench for row in report.rows for bench in row.measurements]

@@ -29,7 +29,7 @@ def test_a_limit_of_the_command_line_or_of_edgekit_itself_has_no_file():
 
 def test_percent_signs_and_line_ends_are_escaped():
     error, _ = annotations(replace(verdict(False, figure=None), detail="100 %\r\nof it, or more"))
-    assert error.endswith("100 %25%0D%0Aof it, or more")
+    assert error.endswith("100 %25%0Aof it, or more")
 
 
 def test_an_undecided_rule_is_a_warning():

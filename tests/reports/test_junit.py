@@ -45,7 +45,7 @@ def test_a_case_on_a_device_says_so():
     assert [case.get("name") for case in parsed(made).iter("testcase")] == ["peak_memory_bytes on pixel-2"]
 
 
-def test_characters_that_xml_cannot_represent_are_replaced():
+def test_characters_that_xml_cannot_represent_are_shown():
     broken = replace(verdict(False, figure=None), detail="it wrote \x00 \x1b[31m <&> \ud800")
     (failure,) = parsed(report(row(verdicts=[broken]))).iter("failure")
-    assert failure.get("message").endswith("it wrote \ufffd \ufffd[31m <&> \ufffd")
+    assert failure.get("message").endswith("it wrote \\x00 \\x1b[31m <&> \\ud800")

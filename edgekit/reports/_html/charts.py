@@ -1,64 +1,32 @@
-"""Charts as SVG, drawn by matplotlib: small, printable, and the same bytes for the same figures."""
+"""Charts as SVG: small, printable, and the same bytes for the same figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from edgekit.core.values.precisions import PRECISIONS, find_precision
-from edgekit.reports._html.svg import TIP, element
+from edgekit.reports._html.svg import (
+    CHAR_WIDTH,
+    MARKERS,
+    Drawing,
+    Format,
+    Scale,
+    fit,
+    number,
+    paint,
+    point,
+    polyline,
+)
 
-# Text, secondary text, grid lines; and the layer where an error diverges.
-INK, FAINT, GRID = "#1b1f24", "#5c6570", "#d9dde2"
-DIVERGENCE = "#b3261e"
-# The colors of the built-in precisions; page.css has their dark counterparts, --s0 to --s5.
-SERIES = tuple(precision.color for precision in PRECISIONS)
-
-# Each color of a drawing becomes the CSS variable of the page, so that one drawing serves light and dark.
-_VARIABLES = {
-    DIVERGENCE: "--bad",
-    INK: "--ink",
-    FAINT: "--faint",
-    GRID: "--grid",
-    **{hex_: f"--s{i}" for i, hex_ in enumerate(SERIES)},
-}
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_STYLE = {
-    "svg.hashsalt": "edgekit",  # a fixed salt: the same ids in every run
-    "path.simplify": False,
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "font.family": "DejaVu Sans",
-    "text.color": INK,
-    "text.parse_math": False,  # names may contain dollar signs
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": FAINT,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.which": "major",
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": FAINT,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 0,  # the grid marks the places
-    "ytick.major.size": 0,
-    "xtick.major.pad": 6,
-    "ytick.major.pad": 6,
-    "xtick.minor.visible": False,
-}
+# The color of what has no precision; page.css has its class and its dark counterpart, as for the others.
+FAINT = "#5c6570"
+# The colors of the built-in precisions, which page.css draws as the classes c0, c1, …; the last one is FAINT.
+SERIES = (*(precision.color for precision in PRECISIONS), FAINT)
 # An axis is logarithmic if its largest value is at least this many times the smallest one.
 _LOG_RATIO = 8
-
-Format = Callable[[float], str]
 
 
 @dataclass(frozen=True)
@@ -95,71 +63,54 @@ def color_of(precision: str) -> str:
     return find_precision(precision).color
 
 
-def marker_of(target: str, targets: Sequence[str]) -> str:
+def marker_of(target: str, targets: Sequence[str]) -> int:
     """Return the marker of a target among all targets of the page."""
-    return _MARKERS[list(targets).index(target) % len(_MARKERS)]
+    return MARKERS[list(targets).index(target) % len(MARKERS)]
 
 
-@contextmanager
-def _figure(width: float, height: float, fit_axes: bool = True) -> Iterator[Any]:
-    """Yield a matplotlib figure; width and height in inches."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+@dataclass(frozen=True)
+class _Frame:
+    """The area of a chart inside its axes."""
 
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained" if fit_axes else None)
-        FigureCanvasSVG(figure)
-        yield figure
+    left: float
+    top: float
+    right: float
+    bottom: float
 
 
-def _svg(figure: Any, title: str) -> str:
-    return element(figure, title, _VARIABLES)
+def _x_axis(drawing: Drawing, frame: _Frame, scale: Scale, axis: Axis, *, grid: bool = True) -> None:
+    """Draw the line, the grid, the labels of the ticks and the label of a horizontal axis."""
+    ticks = scale.ticks(5)
+    if grid:
+        drawing.path("".join(f"M{point(scale(tick), frame.top)}V{number(frame.bottom)}" for tick in ticks), "grid")
+    drawing.path(f"M{point(frame.left, frame.bottom)}H{number(frame.right)}", "edge")
+    free_from = -math.inf
+    for tick in ticks:
+        text = axis.format(tick)
+        width = CHAR_WIDTH * len(text)
+        x = min(scale(tick), drawing.width - width / 2)
+        if x - width / 2 >= free_from:  # a label that would overlap the one before is left out
+            drawing.text(x, frame.bottom + 13, text, "m f")
+            free_from = x + width / 2 + 4
+    drawing.text((frame.left + frame.right) / 2, drawing.height - 4, axis.label, "m f")
 
 
-def _scale(axis: Any, which: str, values: Sequence[float], format_: Format) -> None:
-    """Make the axis logarithmic if the values span a wide range, linear otherwise; labels are in the values' unit."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
-
-    line = getattr(axis, f"{which}axis")
-    low, high = min(values), max(values)
-    if low > 0 and high / low >= _LOG_RATIO:
-        getattr(axis, f"set_{which}scale")("log")
-        # more ticks per decade the narrower the range, so that an axis has about four to eight labels
-        steps = (1.0, 2.0, 5.0) if high / low < 40 else (1.0, 3.0) if high / low < 400 else (1.0,)
-        line.set_major_locator(LogLocator(subs=steps, numticks=12))
-        line.set_minor_locator(NullLocator())
-        line.set_minor_formatter(NullFormatter())
-    else:
-        line.set_major_locator(MaxNLocator(4))
-    line.set_major_formatter(FuncFormatter(lambda value, _position: format_(value)))
+def _y_axis(drawing: Drawing, frame: _Frame, scale: Scale, texts: Mapping[float, str]) -> None:
+    """Draw the line, the grid and the labels of the ticks of a vertical axis."""
+    lines = (f"M{point(frame.left, scale(tick))}H{number(frame.right)}" for tick in texts)
+    drawing.path("".join(lines), "grid")
+    drawing.path(f"M{point(frame.left, frame.top)}V{number(frame.bottom)}", "edge")
+    for tick, text in texts.items():
+        drawing.text(frame.left - 6, scale(tick) + 3, text, "e")
 
 
-def _marker(axes: Any, point: ChartPoint, targets: Sequence[str], tip: str) -> None:
-    color = color_of(point.precision)
-    axes.plot(
-        [point.x],
-        [point.y],
-        marker=marker_of(point.target, targets),
-        markersize=7,
-        markerfacecolor=color if point.on_front else "none",
-        markeredgecolor=color,
-        markeredgewidth=1.3,
-        linestyle="none",
-        gid=TIP + tip,
-        zorder=3,
-        clip_on=False,
-    )
-
-
-def _step(points: Sequence[ChartPoint], less_is_better: bool) -> tuple[list[float], list[float]]:
+def _step(points: Sequence[ChartPoint], less_is_better: bool) -> list[tuple[float, float]]:
     """Return the staircase through the points on the Pareto front."""
     front = sorted((point.x, point.y if less_is_better else -point.y) for point in points if point.on_front)
-    xs, ys = [front[0][0]], [front[0][1]]
+    corners = [front[0]]
     for (_, level), (x, y) in pairwise(front):
-        xs += [x, x]
-        ys += [level, y]
-    return xs, [y if less_is_better else -y for y in ys]
+        corners += [(x, level), (x, y)]
+    return [(x, y if less_is_better else -y) for x, y in corners]
 
 
 def scatter(
@@ -185,47 +136,46 @@ def scatter(
         less_is_better: Whether a lower metric is better.
         margin: The least distance of the metrics from the frame, in the unit of the metric.
     """
-    with _figure(4.3, 3.1) as figure:
-        axes = figure.add_subplot()
-        _scale(axes, "x", [point.x for point in points], x.format)
-        heights = [level, *(point.y for point in points)]
-        pad = max(margin, 0.12 * (max(heights) - min(heights)))
-        axes.set_ylim(min(heights) - pad, max(heights) + pad)
-        _scale(axes, "y", [1.0], y.format)
-        axes.margins(x=0.14)
-        axes.axhline(level, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        axes.plot(*_step(points, less_is_better), color=FAINT, linewidth=1, zorder=2)
-        for point in points:
-            _marker(axes, point, targets, f"{point.name}: {x.format(point.x)}, {y.format(point.y)}")
-        axes.set_xlabel(x.label)
-        axes.set_ylabel(y.label)
-        axes.autoscale_view(scaley=False)
-        _name(figure, axes, [point for point in points if point.on_front], below=less_is_better)
-        return _svg(figure, title)
-
-
-def _name(figure: Any, axes: Any, points: Sequence[ChartPoint], *, below: bool) -> None:
-    """Annotate the points with their names: above, or `below`, shifted where two names would overlap."""
-    figure.draw_without_rendering()
-    left, right = axes.bbox.x0, axes.bbox.x1
-    placed: list[tuple[float, float]] = []
-    for point in sorted(points, key=lambda marked: marked.x):
-        px, py = axes.transData.transform((point.x, point.y))
-        # offsets in pixels: the marker's radius and the text's height; a name is about 110 wide and 11 high
-        rise = -13 if below else 8
-        while any(abs(px - x) < 110 and abs(py + rise - y) < 11 for x, y in placed):
-            rise += -11 if below else 11
-        placed.append((px, py + rise))
-        share = (px - left) / (right - left)
-        axes.annotate(
-            point.name,
-            (point.x, point.y),
-            xytext=(0, rise),
-            textcoords="offset pixels",
-            ha="left" if share < 0.3 else "right" if share > 0.7 else "center",
-            fontsize=8,
-            color=INK,
+    drawing = Drawing(310, 223, title, "narrow")
+    heights = [level, *(mark.y for mark in points)]
+    pad = max(margin, 0.12 * (max(heights) - min(heights))) or 1.0
+    vertical = Scale(min(heights) - pad, max(heights) + pad, 187, 8)
+    texts = {tick: y.format(tick) for tick in vertical.ticks(4)}
+    frame = _Frame(26 + CHAR_WIDTH * max(map(len, texts.values()), default=0), 8, 302, 187)
+    across = fit([mark.x for mark in points], frame.left, frame.right, margin=0.14, log_ratio=_LOG_RATIO)
+    _x_axis(drawing, frame, across, x)
+    _y_axis(drawing, frame, vertical, texts)
+    drawing.text(11, (frame.top + frame.bottom) / 2, y.label, "m f", upwards=True)
+    drawing.path(f"M{point(frame.left, vertical(level))}H{number(frame.right)}", "level")
+    front = ((across(cost), vertical(metric)) for cost, metric in _step(points, less_is_better))
+    drawing.path(polyline(front), "front")
+    for mark in points:
+        drawing.marker(
+            marker_of(mark.target, targets),
+            across(mark.x),
+            vertical(mark.y),
+            "full" if mark.on_front else "open",
+            paint(color_of(mark.precision), SERIES),
+            f"{mark.name}: {x.format(mark.x)}, {y.format(mark.y)}",
         )
+    best = [(mark.name, across(mark.x), vertical(mark.y)) for mark in points if mark.on_front]
+    _name(drawing, frame, best, below=less_is_better)
+    return drawing.element()
+
+
+def _name(drawing: Drawing, frame: _Frame, marks: Sequence[tuple[str, float, float]], *, below: bool) -> None:
+    """Write the names of markers above, or `below` them, shifted where two names would overlap."""
+    placed: list[tuple[float, float, float]] = []
+    for name, x, y in sorted(marks, key=lambda mark: mark[1]):
+        share = (x - frame.left) / (frame.right - frame.left)
+        anchor = "" if share < 0.3 else "e" if share > 0.7 else "m"
+        width = CHAR_WIDTH * len(name)
+        start = x - {"": 0.0, "m": width / 2, "e": width}[anchor]
+        baseline = y + (14 if below else -7)
+        while any(start < end and begin < start + width and abs(baseline - used) < 9 for begin, end, used in placed):
+            baseline += 9 if below else -9
+        placed.append((start, start + width, baseline))
+        drawing.text(x, baseline, name, f"{anchor} t".strip())
 
 
 def ranges(
@@ -245,28 +195,34 @@ def ranges(
         x: The axis of the values.
     """
     count = len(series)
-    with _figure(5.6, 0.62 + len(rows) * max(0.21, 0.13 * count + 0.06)) as figure:
-        axes = figure.add_subplot()
-        spans = [span for spans_of_rows in series.values() for span in spans_of_rows if span is not None]
-        _scale(axes, "x", [end for span in spans for end in _ends(span)], x.format)
-        placed = [
-            (place + (index - (count - 1) / 2) * 0.7 / max(count, 2), place, span, colors[index])
-            for index, spans_of_rows in enumerate(series.values())
-            for place, span in enumerate(spans_of_rows)
+    pitch = max(15.0, 9.4 * count + 4)
+    drawing = Drawing(403, 40 + pitch * len(rows), title, "wide")
+    frame = _Frame(10 + CHAR_WIDTH * max(map(len, rows), default=0), 4, 395, 4 + pitch * len(rows))
+    spans = [span for spans_of_rows in series.values() for span in spans_of_rows if span is not None]
+    values = [end for span in spans for end in _ends(span)]
+    across = fit(values, frame.left, frame.right, margin=0.06, log_ratio=_LOG_RATIO)
+    _x_axis(drawing, frame, across, x)
+    centers = [frame.top + pitch * (place + 0.5) for place in range(len(rows))]
+    for center, name in zip(centers, rows, strict=True):
+        drawing.text(frame.left - 6, center + 3, name, "e")
+    for index, spans_of_rows in enumerate(series.values()):
+        shift = pitch * (index - (count - 1) / 2) * 0.7 / max(count, 2)
+        drawn = [
+            (name, center + shift, span)
+            for name, center, span in zip(rows, centers, spans_of_rows, strict=True)
             if span is not None
         ]
-        _lines(axes, [(height, span.outer, color) for height, _, span, color in placed], 1.0)
-        _lines(axes, [(height, span.inner, color) for height, _, span, color in placed], 4.0)
-        for height, place, span, color in placed:
-            tip = f"{rows[place]}: {x.format(span.middle)}"
-            axes.plot([span.middle], [height], marker="o", markersize=5, color=color, gid=TIP + tip)
-        axes.set_yticks(range(len(rows)), rows)
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.grid(visible=False, axis="y")
-        axes.spines["left"].set_visible(False)
-        axes.margins(x=0.06)
-        axes.set_xlabel(x.label)
-        return _svg(figure, title)
+        color = paint(colors[index], SERIES)
+        drawing.path("".join(_segment(across, y, span.outer) for _, y, span in drawn), "thin", color)
+        drawing.path("".join(_segment(across, y, span.inner) for _, y, span in drawn), "thick", color)
+        for name, y, span in drawn:
+            drawing.marker(0, across(span.middle), y, "dot", color, f"{name}: {x.format(span.middle)}")
+    return drawing.element()
+
+
+def _segment(scale: Scale, y: float, ends: tuple[float, float] | None) -> str:
+    """Return a horizontal line of a path."""
+    return "" if ends is None else f"M{point(scale(ends[0]), y)}H{number(scale(ends[1]))}"
 
 
 def _ends(span: Span) -> tuple[float, ...]:
@@ -281,70 +237,44 @@ def layers(title: str, values: Sequence[float | None], divergence: int) -> str:
         values: The SQNR of each layer in dB, in the order of computation; None, drawn above all others, for exact ones.
         divergence: The number of the layer where the error diverges, counted from 1; 0 if it diverges nowhere.
     """
-    from matplotlib.ticker import MaxNLocator
-
     finite = [value for value in values if value is not None]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     top = high + max(3.0, 0.15 * (high - low)) if len(finite) < len(values) else high
-    places = list(range(1, len(values) + 1))
-    heights = [top if value is None else value for value in values]
-    with _figure(5.6, 1.75, fit_axes=False) as figure:
-        axes = figure.add_axes((0.115, 0.2, 0.87, 0.74))  # constrained layout takes longer than drawing
-        if divergence:
-            axes.axvline(divergence, color=DIVERGENCE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        axes.plot(places, heights, color=SERIES[0], linewidth=1, zorder=2)
-        _dots(axes, places, heights, SERIES[0])
-        if divergence:
-            _dots(axes, places[divergence - 1 : divergence], heights[divergence - 1 : divergence], DIVERGENCE)
-        axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
-        axes.yaxis.set_major_locator(MaxNLocator(3))
-        axes.yaxis.set_major_formatter(lambda value, _place: f"{value:.0f} dB")
-        axes.set_xlim(0.5, len(values) + 0.5)
-        axes.set_ylim(*_padded(low, top))
-        axes.set_xlabel("layer, in the order of computation", labelpad=1)
-        axes.grid(visible=False, axis="x")
-        return _svg(figure, title)
+    pad = max(2.0, 0.12 * (top - low))
+    drawing = Drawing(403, 126, title, "wide")
+    frame = _Frame(46, 7, 397, 98)
+    across = Scale(0.5, len(values) + 0.5, frame.left, frame.right)
+    vertical = Scale(low - pad, top + pad, frame.bottom, frame.top)
+    _y_axis(drawing, frame, vertical, {tick: f"{tick:.0f} dB" for tick in vertical.ticks(3)})
+    drawing.path(f"M{point(frame.left, frame.bottom)}H{number(frame.right)}", "edge")
+    for tick in across.ticks(12, whole=True):
+        drawing.text(across(tick), frame.bottom + 13, f"{tick:.0f}", "m f")
+    drawing.text((frame.left + frame.right) / 2, drawing.height - 3, "layer, in the order of computation", "m f")
+    places = [(across(place), vertical(top if value is None else value)) for place, value in enumerate(values, 1)]
+    if divergence:
+        drawing.path(f"M{point(across(divergence), frame.top)}V{number(frame.bottom)}", "divergence")
+    color = paint(SERIES[0], SERIES)
+    drawing.path(polyline(places), "thin", color)
+    drawing.path(_dots(places), "dots", color)
+    if divergence:
+        drawing.path(_dots(places[divergence - 1 : divergence]), "dots divergence")
+    return drawing.element()
 
 
-def _padded(low: float, high: float) -> tuple[float, float]:
-    """Return the limits of an axis in dB with a margin at both ends."""
-    pad = max(2.0, 0.12 * (high - low))
-    return low - pad, high + pad
+def _dots(places: Iterable[tuple[float, float]]) -> str:
+    """Return all dots as one path, lines of zero length with round caps: a fraction of the bytes of single markers."""
+    return "".join(f"M{point(x, y)}h0" for x, y in places)
 
 
-def _dots(axes: Any, xs: Sequence[float], ys: Sequence[float], color: str) -> None:
-    """Draw all dots as one path, lines of zero length with round caps: a fraction of the bytes of single markers."""
-    ends = [(x, x, math.nan) for x in xs], [(y, y, math.nan) for y in ys]
-    flat = ([value for segment in side for value in segment] for side in ends)
-    axes.plot(*flat, color=color, linewidth=4.5, solid_capstyle="round", zorder=3)
-
-
-def _lines(axes: Any, spans: Sequence[tuple[float, tuple[float, float] | None, str]], width: float) -> None:
-    """Draw horizontal lines, (height, ends, color) each; those of one color are one path."""
-    for color in dict.fromkeys(color for _, ends, color in spans if ends is not None):
-        xs: list[float] = []
-        ys: list[float] = []
-        for height, ends, line_color in spans:
-            if ends is not None and line_color == color:
-                xs += [*ends, math.nan]
-                ys += [height, height, math.nan]
-        axes.plot(xs, ys, color=color, linewidth=width, alpha=0.55, solid_capstyle="butt")
-
-
-def key_of(names: Sequence[tuple[str, str, str]], title: str) -> str:
+def key_of(names: Sequence[tuple[str, int, str]], title: str) -> str:
     """Return a legend in one line; an entry is (text, marker, color)."""
-    # widths in inches: 0.34 for marker and gap, 0.078 for a character of 9 pt
-    with _figure(0.25 + sum(0.34 + 0.078 * len(name) for name, _, _ in names), 0.24, fit_axes=False) as figure:
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
-        axes.set_xlim(0, figure.get_figwidth())
-        axes.set_ylim(0, 1)
-        place = 0.1
-        for name, marker, color in names:
-            axes.plot([place], [0.5], marker=marker, color=color, markersize=7, markeredgewidth=1.3)
-            axes.text(place + 0.12, 0.5, name, va="center", fontsize=9, color=INK)
-            place += 0.34 + 0.078 * len(name)
-        return _svg(figure, title)
+    drawing = Drawing(12 + sum(24 + CHAR_WIDTH * len(name) for name, _, _ in names), 17, title, "key")
+    place = 8.0
+    for name, shape, color in names:
+        drawing.marker(shape, place, 8.5, "full", paint(color, SERIES))
+        drawing.text(place + 9, 11.5, name)
+        place += 24 + CHAR_WIDTH * len(name)
+    return drawing.element()
 
 
 def target_key(targets: Sequence[str]) -> str:
@@ -354,4 +284,4 @@ def target_key(targets: Sequence[str]) -> str:
 
 def color_key(names: Sequence[tuple[str, str]], title: str) -> str:
     """Return a legend of colors; an entry is (name, color)."""
-    return key_of([(name, "o", color) for name, color in names], title)
+    return key_of([(name, MARKERS[0], color) for name, color in names], title)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from edgekit.core.escape import html_id
 from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
@@ -103,7 +104,7 @@ def subject_of(row: ReportRow) -> str:
 def evidence_key(row: ReportRow) -> str:
     """Return the id of the artifact's entry in the section Evidence."""
     manifest = row.artifact.manifest
-    return f"of-{manifest.model}-{manifest.source['kind']}-{manifest.variant.slug}"
+    return html_id(f"of-{manifest.model}-{manifest.source['kind']}-{manifest.variant.slug}")
 
 
 def line(row: ReportRow, *cells: TableCell, link: bool = False) -> Line:
@@ -331,19 +332,19 @@ def operators(report: Report) -> Table | None:
         Column("cache misses", True, "lines of 64 bytes read from memory per inference"),
     )
     lines = [
-        line(row, TableCell(bench.device), TableCell(tier), *_operator_cells(number, operator, costs))
+        line(row, TableCell(bench.device), TableCell(tier), *_operator_cells(number, operator, total_ms))
         for row in report.rows
         for bench in row.measurements
         for tier, costs in bench.operators_by_tier.items()
+        for total_ms in (sum(cost.latency_ms for cost in costs),)
         for number, operator in enumerate(costs, 1)
     ]
     return Table("operators", "Latency by operator", columns, tuple(lines)) if lines else None
 
 
-def _operator_cells(number: int, operator: OperatorCost, operators: Sequence[OperatorCost]) -> list[TableCell]:
-    total = sum(cost.latency_ms for cost in operators)
-    texts = operator_cells(str(number), operator, total)
-    share = operator.latency_ms / total if total else None
+def _operator_cells(number: int, operator: OperatorCost, total_ms: float) -> list[TableCell]:
+    texts = operator_cells(str(number), operator, total_ms)
+    share = operator.latency_ms / total_ms if total_ms else None
     sorts = (float(number), None, None, operator.latency_ms, share, operator.instructions, operator.memory_misses)
     return [TableCell(text, sort) for text, sort in zip(texts, sorts, strict=True)]
 
@@ -351,18 +352,21 @@ def _operator_cells(number: int, operator: OperatorCost, operators: Sequence[Ope
 def classes(report: Report) -> tuple[Table, ...]:
     """Return the drift by class, one table per model, with the variants in which the accuracy of a class changes."""
     tables = []
-    for subject in dict.fromkeys(map(subject_of, report.rows)):
-        rows = [row for row in report.rows if subject_of(row) == subject and _class_drops(row)]
-        labels = sorted({label for row in rows for label in _class_drops(row)})
-        changed = [row for row in rows if any(_class_drops(row).values())]
+    drops_by_subject: dict[str, list[tuple[ReportRow, dict[int, float]]]] = {}
+    for row in report.rows:
+        if drops := _class_drops(row):
+            drops_by_subject.setdefault(subject_of(row), []).append((row, drops))
+    for subject, rows in drops_by_subject.items():
+        labels = sorted({label for _, drops in rows for label in drops})
+        changed = [(row, drops) for row, drops in rows if any(drops.values())]
         if changed:
-            names = report.class_names.get(changed[0].artifact.manifest.model, ())
+            names = report.class_names.get(changed[0][0].artifact.manifest.model, ())
             columns = (*NAMES, *(Column(_class_name(label, names), True) for label in labels))
-            lines = tuple(line(row, *(_class_cell(row, label) for label in labels)) for row in changed)
+            lines = tuple(line(row, *(_class_cell(drops.get(label)) for label in labels)) for row, drops in changed)
             unchanged = len(rows) - len(changed)
             others = f"; no class changes in the other {unchanged} variants" if unchanged else ""
             caption = f"{subject}: accuracy lost by class, in percentage points{others}"
-            tables.append(Table(f"classes-{subject.replace('/', '-')}", caption, columns, lines))
+            tables.append(Table(f"classes-{html_id(subject.replace('/', '-'))}", caption, columns, lines))
     return tuple(tables)
 
 
@@ -375,8 +379,7 @@ def _class_name(label: int, names: Sequence[str]) -> str:
     return names[label] if 0 <= label < len(names) else str(label)
 
 
-def _class_cell(row: ReportRow, label: int) -> TableCell:
-    drop = _class_drops(row).get(label)
+def _class_cell(drop: float | None) -> TableCell:
     if drop is None:
         return TableCell(NOTHING)
     # two percentage points and more are shaded more strongly

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgekit.core.environment.project import SHIPPED_PREFIX
+from edgekit.core.escape import visible
 from edgekit.core.numerics.layerwise_diff import TensorDiff
 from edgekit.core.numerics.metrics import TASK_METRICS, format_metric
 from edgekit.core.numerics.output_comparison import Comparison
@@ -108,7 +109,7 @@ def emulated_note(benches: Iterable[Measurement]) -> str:
         if bench.emulated is not None
     )
     return "\n".join(
-        f"emulated: counted on one thread of QEMU's {cpu}, predicted for {threads}; {calibration}"
+        visible(f"emulated: counted on one thread of QEMU's {cpu}, predicted for {threads}; {calibration}")
         for cpu, threads, calibration in methods
     )
 
@@ -273,7 +274,7 @@ def limit_file(verdict: Verdict) -> str | None:
 def tier_note(host: str) -> str:
     """Return what the tiers of a bench table mean, in lines of at most 100 columns."""
     # "host: measured on " takes 18 columns
-    return f"host: measured on {host[:80]}\nanalytic: {find_tier('analytic').title}"
+    return f"host: measured on {visible(host)[:80]}\nanalytic: {find_tier('analytic').title}"
 
 
 def conclusion(report: Report) -> str:

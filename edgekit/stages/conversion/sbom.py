@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from edgekit._version import __version__
 from edgekit.core.environment.atomic_files import to_json, write_json
@@ -189,9 +190,14 @@ def _packages(versions: Mapping[str, str]) -> dict[str, _Component]:
 
 
 def _package(name: str, version: str) -> tuple[str, _Component]:
-    # Package URL (purl-spec, type pypi): lower case, '-' for '_', and a percent-encoded '+' in local versions.
-    purl = f"pkg:pypi/{name.lower().replace('_', '-')}@{version.replace('+', '%2B')}"
+    # Package URL (purl-spec, type pypi): lower case, '-' for '_', and percent-encoded, as the '+' of local versions.
+    purl = f"pkg:pypi/{_url_part(name.lower().replace('_', '-'))}@{_url_part(version)}"
     return purl, {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
+
+
+def _url_part(text: str) -> str:
+    # A surrogate has no UTF-8 form.
+    return quote(text, safe="", errors="replace")
 
 
 def describes(document: Mapping[str, Any]) -> Iterable[str]:

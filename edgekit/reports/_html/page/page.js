@@ -109,7 +109,7 @@
 
   // A link to an entry of the evidence opens it; in print all entries are open.
   const open = () => {
-    const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1)); // ids need no decoding
     if (target && target.tagName === "DETAILS") {
       target.open = true;
       target.scrollIntoView();
