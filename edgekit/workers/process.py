@@ -18,6 +18,7 @@ from typing import IO
 
 from edgekit.core.errors import StepCrashed, StepError, StepOutOfMemory, StepTimedOut
 from edgekit.core.units import format_memory
+from edgekit.workers import scratch
 from edgekit.workers.environment import Environment
 
 # faulthandler alone writes some 30 lines after a crash; as many again show what the process did before.
@@ -56,7 +57,7 @@ class Process(ABC):
         # A file and not a pipe: a pipe that nobody drains would block a process that writes more than 64 KiB.
         self.stderr_file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
         # TensorFlow leaves a temporary file for each function that it traces.
-        self._scratch = tempfile.mkdtemp(prefix="edgekit-worker-")
+        self._scratch = scratch.create()
         self._mark = 0
         self.stopped = False
         self._group_killed = False

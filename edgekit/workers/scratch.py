@@ -1,0 +1,83 @@
+"""The folders for temporary files of workers, and the removal of those that a killed process has left."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import stat
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+from edgekit.core.environment.atomic_files import alive
+
+_PREFIX = "edgekit-worker-"
+# Workers end by themselves soon after their parent; until then they may still write.
+_MIN_AGE_S = 60.0
+
+
+@cache
+def _namespace() -> str:
+    """Return a digest of the host and of the kernel's namespace, within which process ids are unique."""
+    try:
+        kernel = str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:  # not Linux
+        kernel = ""
+    return hashlib.sha256(f"{platform.node()} {kernel}".encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def create() -> str:
+    """Create the folder of a worker of this process, whose id is in its name; the caller removes it.
+
+    The first call of a process removes what killed processes have left.
+
+    Returns:
+        The path.
+    """
+    _collect_once()
+    return tempfile.mkdtemp(prefix=f"{_PREFIX}{_namespace()}-{os.getpid()}-")
+
+
+@cache
+def _collect_once() -> None:
+    collect(Path(tempfile.gettempdir()))
+
+
+def collect(folder: Path) -> tuple[Path, ...]:
+    """Remove the folders of workers whose parent was killed.
+
+    Only folders are removed, and only those of this user whose parent ran on this host and has ended, if they have not
+    changed for a minute. Links are neither removed nor followed.
+
+    Args:
+        folder: The folder for temporary files.
+
+    Returns:
+        The removed folders.
+    """
+    pattern = re.compile(rf"{_PREFIX}{_namespace()}-([1-9][0-9]{{0,9}})-\w+")
+    removed = []
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:  # a folder that may be written but not listed
+        return ()
+    for entry in entries:
+        match = pattern.fullmatch(entry.name)
+        if match and not alive(int(match[1])) and _is_abandoned(entry):
+            # rmtree() does not follow links, even if another process exchanges a folder for one.
+            shutil.rmtree(entry.path, ignore_errors=True)
+            removed.append(Path(entry.path))
+    return tuple(removed)
+
+
+def _is_abandoned(entry: os.DirEntry[str]) -> bool:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:  # another process has removed it
+        return False
+    is_old = time.time() - status.st_mtime > _MIN_AGE_S
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and is_old

@@ -1,0 +1,114 @@
+"""The folders of workers: what a killed process leaves is removed by the next one, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekit.workers import scratch
+
+PROGRAM = """
+import sys
+from edgekit.workers.environment import Environment
+from edgekit.workers.process import Child
+child = Child(["platform"], Environment())
+print(child._scratch, flush=True)
+sys.stdin.read()
+"""
+ENDED = 2**22 + 1  # above the largest process id that Linux can give
+
+
+def age(path: Path, seconds: float = 3600.0) -> None:
+    status = path.lstat()
+    os.utime(path, (status.st_atime, status.st_mtime - seconds), follow_symlinks=False)
+
+
+def start(folder: Path) -> tuple[subprocess.Popen[str], Path]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate(timeout=60)
+
+
+def named(pid: int) -> str:
+    return f"edgekit-worker-{scratch._namespace()}-{pid}-abc_123"
+
+
+def test_the_next_process_removes_what_a_killed_one_has_left(tmp_path):
+    first, left = start(tmp_path)
+    assert left.parent == tmp_path
+    assert scratch.collect(tmp_path) == ()  # its process is alive
+    kill(first)
+    assert left.is_dir()
+    assert scratch.collect(tmp_path) == ()  # its workers may still be ending
+    age(left)
+    second, _ = start(tmp_path)
+    kill(second)
+    assert not left.exists()
+
+
+def test_a_live_process_keeps_its_folder_however_old(tmp_path):
+    folder = tmp_path / named(os.getpid())
+    folder.mkdir()
+    age(folder)
+    assert scratch.collect(tmp_path) == ()
+    assert folder.is_dir()
+
+
+def test_links_files_and_other_names_are_kept(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("x")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    link, file = temporary / named(ENDED), temporary / named(ENDED + 1)
+    link.symlink_to(precious, target_is_directory=True)
+    file.write_text("x")
+    others = [temporary / name for name in ("edgekit-worker-abc", f"edgekit-worker-0-{ENDED}-x", f"x{named(ENDED)}")]
+    for folder in others:
+        folder.mkdir()
+    for path in (link, file, *others):
+        age(path)
+    assert scratch.collect(temporary) == ()
+    assert link.is_symlink()
+    assert file.is_file()
+    assert (precious / "file").read_text() == "x"
+    assert all(folder.is_dir() for folder in others)
+
+
+def test_a_link_inside_an_abandoned_folder_is_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("x")
+    temporary = tmp_path / "tmp"
+    abandoned = temporary / named(ENDED)
+    abandoned.mkdir(parents=True)
+    (abandoned / "link").symlink_to(precious, target_is_directory=True)
+    age(abandoned)
+    assert scratch.collect(temporary) == (abandoned,)
+    assert not abandoned.exists()
+    assert (precious / "file").read_text() == "x"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
+def test_folders_of_other_users_are_kept(tmp_path):
+    folder = tmp_path / named(ENDED)
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    age(folder)
+    assert scratch.collect(tmp_path) == ()
+    assert folder.is_dir()
