@@ -20,7 +20,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all all-models help env lock train export validate bench check report matrix test test-fast docs lint format bench-litert bench-export bench-faults bench-seeds random-networks onnx-operators clean distclean
+.PHONY: all all-models help env lock train export validate bench check report matrix test test-fast docs lint format bench-litert bench-export bench-report bench-faults bench-seeds random-networks onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -100,6 +100,9 @@ bench-litert: $(STAMP)  ## edgekit's latency against LiteRT's own benchmark tool
 
 bench-export: $(STAMP)  ## The overhead of `edgekit export` over the converter calls that it makes
 	$(BIN)/python tests/benchmarks/export_overhead.py
+
+bench-report: $(STAMP)  ## How long the HTML report on 320 artifacts takes
+	$(BIN)/python tests/benchmarks/report_time.py
 
 onnx-operators: $(STAMP)  ## How many of ONNX's own operator tests the bridge to PyTorch passes
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/onnx_operators.py
