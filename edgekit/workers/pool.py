@@ -15,7 +15,7 @@ from edgekit.core import errors
 from edgekit.core.environment.bounded_files import available_memory_bytes
 from edgekit.core.errors import StepError
 from edgekit.core.events import Listener, ignore
-from edgekit.workers import answers
+from edgekit.workers import answers, scratch
 from edgekit.workers.environment import Environment
 from edgekit.workers.fork_server import ForkServerPool
 from edgekit.workers.job import Answer, Request, WorkerJob
@@ -208,7 +208,7 @@ class WorkerPool:
 
     def _folder_path(self) -> Path:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="edgekit-pool-")
+            self._folder = tempfile.TemporaryDirectory(prefix=scratch.prefix())
         return Path(self._folder.name)
 
     def _acquire(self, environment: Environment, affinity_key: str) -> Worker:

@@ -1,4 +1,4 @@
-"""The folders for temporary files of workers, and the removal of those that a killed process has left."""
+"""The names of temporary folders of commands and their workers, and the removal of what killed processes have left."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ def _namespace() -> str:
     return hashlib.sha256(f"{platform.node()} {kernel}".encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-def create() -> str:
-    """Create the folder of a worker of this process, whose id is in its name; the caller removes it.
+def prefix() -> str:
+    """Return how the name of a temporary folder of this process starts: it holds the process id.
 
     The first call of a process removes what killed processes have left.
-
-    Returns:
-        The path.
     """
     _collect_once()
-    return tempfile.mkdtemp(prefix=f"{_PREFIX}{_namespace()}-{os.getpid()}-")
+    return f"{_PREFIX}{_namespace()}-{os.getpid()}-"
+
+
+def create() -> str:
+    """Create the temporary folder of a worker of this process, and return its path; the caller removes it."""
+    return tempfile.mkdtemp(prefix=prefix())
 
 
 @cache
@@ -48,9 +50,9 @@ def _collect_once() -> None:
 
 
 def collect(folder: Path) -> tuple[Path, ...]:
-    """Remove the folders of workers whose parent was killed.
+    """Remove the folders of killed processes.
 
-    Only folders are removed, and only those of this user whose parent ran on this host and has ended, if they have not
+    Only folders are removed, and only those of this user whose process ran on this host and has ended, if they have not
     changed for a minute. Links are neither removed nor followed.
 
     Args:

@@ -24,6 +24,7 @@ from edgekit.devices.cost_models import emulated_core
 from edgekit.devices.emulation import pins, setup, tools
 from edgekit.devices.emulation.guest import cache_arguments, guest_command
 from edgekit.devices.emulation.setup import Installation, Say
+from edgekit.workers import scratch
 from edgekit.workers.environment import TELEMETRY_OFF, Environment
 from edgekit.workers.process import run_module
 
@@ -276,7 +277,7 @@ def _infer(guest: Guest, request: Mapping[str, Any], step: str, folder: Path, ti
 
 @contextmanager
 def _scratch_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="edgekit-emulate-") as folder:
+    with tempfile.TemporaryDirectory(prefix=scratch.prefix()) as folder:
         yield Path(folder)
 
 

@@ -27,6 +27,7 @@ from edgekit.core.environment.requirements import require
 from edgekit.devices import host_machine
 from edgekit.devices.host_machine import HostPlan
 from edgekit.devices.infer_job import RunRequest, run_model
+from edgekit.workers import scratch
 from edgekit.workers.environment import Environment
 from edgekit.workers.gated_process import GatedProcess
 
@@ -80,7 +81,7 @@ class HostExecutor(Executor):
         # Only numpy uses OpenBLAS, and no measured code uses numpy; a process with its threads could not be forked.
         variables = {"OMP_NUM_THREADS": str(plan.threads), "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
         settings = tuple(sorted({**variables, **runtime.variables}.items()))
-        with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder:
+        with tempfile.TemporaryDirectory(prefix=scratch.prefix()) as folder:
             environment = Environment(
                 settings, None, plan.memory_limit_bytes, confined=runtime.confined, writable=(folder,)
             )

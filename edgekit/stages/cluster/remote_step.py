@@ -26,6 +26,7 @@ from edgekit.core.events import Event, Listener, ProgressEvent
 from edgekit.stages.cluster.content_store import ContentStore
 from edgekit.stages.context import Context
 from edgekit.stages.pipeline.step_handlers import StepContext, execute_step
+from edgekit.workers import scratch
 from edgekit.workers.pool import WorkerPool
 
 # Seconds that a cluster process keeps warm workers for a run without a request; they hold memory that others may need.
@@ -242,7 +243,7 @@ def _close_if_idle(run: str) -> None:
 
 
 def _new_session(request: RemoteStep) -> WorkerSession:
-    folder = tempfile.TemporaryDirectory(prefix="edgekit-remote-step-") if request.store else None
+    folder = tempfile.TemporaryDirectory(prefix=scratch.prefix()) if request.store else None
     root = Path(folder.name if folder else request.root).resolve()
     store = ContentStore(request.store) if request.store else None
     context = Context(

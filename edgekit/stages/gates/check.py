@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 
 from edgekit.config.device_profile import load_profile
 from edgekit.core.errors import InputError
@@ -100,7 +102,19 @@ def device_budgets(context: Context, device: str) -> tuple[Budget, ...]:
     if device == HOST:
         return ()
     path = context.project.device_file(device)
-    return load_profile(path).budgets.table().budgets(relative(path, context.project))
+    try:
+        status = path.stat()
+    except OSError:
+        return _profile_budgets(path, (), relative(path, context.project))  # raises the error that names the cause
+    stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+    return _profile_budgets(path, stamp, relative(path, context.project))
+
+
+# Each artifact is judged on each device: the profiles would be parsed hundreds of times.
+@lru_cache(maxsize=64)
+def _profile_budgets(path: Path, stamp: tuple[int, ...], origin: str) -> tuple[Budget, ...]:
+    """Read the budgets of a profile; `stamp` changes with the file."""
+    return load_profile(path).budgets.table().budgets(origin)
 
 
 def check_one(
