@@ -34,21 +34,30 @@ help:  ## This list
 
 env: $(STAMP)  ## The environment in .venv, from requirements.lock
 
-# An installed torch of the locked version is left alone, whichever build it is: see "CPU builds" in the README.
-$(STAMP): requirements.lock pyproject.toml
+PIP     := $(BIN)/python -m pip --disable-pip-version-check
+# Each file must have a hash of the lock, and nothing is installed that is not in it: `pip check` says what is missing.
+INSTALL := $(PIP) install --quiet --require-hashes --no-deps --no-build-isolation
+
+# The CPU build of torch is taken where pip is configured to find it, else PyPI's, which needs the packages of
+# requirements-cuda.lock on Linux. An installed torch of the locked version is left alone, whichever build it is: see
+# "CPU builds" in docs/start.md.
+# What a release without wheels is built with comes first, from the lock too.
+$(STAMP): requirements.lock requirements-cuda.lock requirements-cpu.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON); set PYTHON=, or: apt-get install python3.11 python3.11-venv" >&2; exit 3; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	$(BIN)/python -m pip check
+	@sed -n -e '/^setuptools==/,/[^\\]$$/p' -e '/^wheel==/,/[^\\]$$/p' requirements.lock > $(VENV)/build-tools.lock
+	$(INSTALL) -r $(VENV)/build-tools.lock
+	@$(PIP) show --quiet torch 2>/dev/null || $(INSTALL) -qq -r requirements-cpu.lock || echo "pip finds no CPU build of torch: taking PyPI's" >&2
+	$(INSTALL) -r requirements.lock
+	@if $(PIP) show torch | grep -q '^Requires:.*\(cuda\|nvidia\)'; then $(INSTALL) -r requirements-cuda.lock; fi
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	$(PIP) check
 	@touch $@
 
-lock:  ## Resolve the dependencies anew and write requirements.lock
+lock:  ## Resolve the dependencies and write the lock files; UPGRADE=--upgrade takes newer versions
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/pip install --quiet torch==2.13.0
-	build/lock/bin/pip install --quiet '.[dev]'
-	{ echo '# Exact pins of everything that edgekit[dev] needs. Made by: make lock'; \
-	  build/lock/bin/pip freeze --exclude edgekit | sed 's/+cpu$$//'; } > requirements.lock
+	build/lock/bin/pip install --quiet uv==0.13.9
+	build/lock/bin/python tools/lock.py $(UPGRADE)
 	rm -rf build/lock
 
 train: $(STAMP)  ## Train the reference models in both frameworks
