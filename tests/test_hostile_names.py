@@ -28,7 +28,7 @@ from edgekit.core import escape
 from edgekit.core.build.graph import Step, build_graph
 from edgekit.core.build.makefile_export import makefile
 from edgekit.core.errors import InputError
-from edgekit.core.events import Failed, Finished, Noted, Overview, Progress, Started
+from edgekit.core.events import FailEvent, FinishEvent, NoteEvent, OverviewEvent, ProgressEvent
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.reports._shared import model_card
 from edgekit.stages.conversion.sbom import sbom
@@ -92,12 +92,12 @@ class Terminal(io.StringIO):
 
 
 EVENTS = (
-    lambda name: Overview("", 0, 4, (name,), (name, name)),
+    lambda name: OverviewEvent("", 0, 4, (name,), (name, name)),
     Started,
-    lambda name: Progress(name, 1, 2, {name: 1.0}),
-    lambda name: Finished(name, name),
-    lambda name: Failed(name, name, f"{name}\n{name}"),
-    lambda name: Noted(name, name, warning=True),
+    lambda name: ProgressEvent(name, 1, 2, {name: 1.0}),
+    lambda name: FinishEvent(name, name),
+    lambda name: FailEvent(name, name, f"{name}\n{name}"),
+    lambda name: NoteEvent(name, name, warning=True),
 )
 
 

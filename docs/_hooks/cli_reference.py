@@ -12,7 +12,7 @@ from undocumented import Undocumented
 from edgekit.cli import app
 
 FOLDER = "reference/cli"
-COMMON = ("--root", "--json", "--quiet", "--verbose", "--help")
+COMMON = ("--root", "--json", "--quiet", "--verbose", "--log-file", "--help")
 """Options that every command has; they are described once, on the overview page."""
 
 _UNSET = {None, False, ()}
@@ -88,8 +88,8 @@ def _overview() -> str:
             "",
             _option_table("edgekit", options),
             "",
-            "`edgekit --version` prints the version. `--root`, `--json`, `-q` and `-v` may stand before or after a"
-            " subcommand of `edgekit models` and `edgekit devices`.",
+            "`edgekit --version` prints the version. `--root`, `--json`, `-q`, `-v` and `--log-file` may stand before"
+            " or after a subcommand of `edgekit models` and `edgekit devices`.",
             "",
             "## Shell completion",
             "",

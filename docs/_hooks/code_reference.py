@@ -25,6 +25,8 @@ _CODES = {
 
 _VARIABLES = {
     "EDGEKIT_CACHE": "Folder of what `edgekit devices setup` fetches and builds. Default: `$XDG_CACHE_HOME/edgekit`.",
+    "EDGEKIT_LOG_LEVEL": "Lowest level that `--log-file` writes: `debug`, `info`, `warning` or `error`. Default:"
+    " `info`, with `-v` `debug`.",
     "XDG_CACHE_HOME": "Base of the cache folder where `EDGEKIT_CACHE` is not set. Default: `~/.cache`; a relative"
     " path is ignored.",
     "EDGEKIT_CONFINEMENT": "Confinement of the workers that open models: `auto` (the default: where the kernel has"
@@ -40,6 +42,7 @@ _FOR_WORKERS = {
     "PYTHONFAULTHANDLER": "A crash in native code leaves a Python traceback on stderr.",
     "PYTHONHASHSEED": "Converters write graphs in the order of their sets: a fixed seed gives the same bytes.",
     "PYTHONUNBUFFERED": "What a worker wrote before it crashed is kept.",
+    "PYTHONWARNINGS": "`error` would turn the warnings of frameworks at their import into failures of every step.",
 }
 """Variables that every worker process is started with."""
 
@@ -95,8 +98,12 @@ def environment() -> str:
         *(f"| `{name}` | {text} |" for name, text in _VARIABLES.items()),
     ]
     lines += ["", "## Set for worker processes", "", "| variable | value | why |", "| --- | --- | --- |"]
-    lines += [f"| `{name}` | `{given[name]}` | {text} |" for name, text in _FOR_WORKERS.items()]
+    lines += [f"| `{name}` | {_value(given[name])} | {text} |" for name, text in _FOR_WORKERS.items()]
     return "\n".join(lines)
+
+
+def _value(text: str) -> str:
+    return f"`{text}`" if text else "(empty)"
 
 
 def _variables_read() -> Iterator[str]:

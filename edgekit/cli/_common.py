@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -128,8 +129,14 @@ def common_options(function: Callable[..., int | None]) -> Callable[..., None]:
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
     @click.option("-q", "--quiet", is_flag=True, help="Print only results, warnings and errors.")
     @click.option("-v", "--verbose", is_flag=True, help="Print more details, and the stderr of failed workers.")
+    @click.option(
+        "--log-file",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Append one line for each decision to this file: route, fallback, cache, workers. With -v also details.",
+    )
     @functools.wraps(function)
-    def wrapper(root: Path, as_json: bool, quiet: bool, verbose: bool, **arguments: Any) -> None:
+    def wrapper(root: Path, as_json: bool, quiet: bool, verbose: bool, log_file: Path | None, **arguments: Any) -> None:
         context = click.get_current_context()
         if context.invoked_subcommand is not None:
             return  # a group: its subcommand prints the result and inherits these options
@@ -139,7 +146,11 @@ def common_options(function: Callable[..., int | None]) -> Callable[..., None]:
             as_json or outer.get("as_json", False),
             (verbose or outer.get("verbose", False)) - (quiet or outer.get("quiet", False)),
         )
-        context.exit(_guarded(session, lambda: function(session, **arguments)))
+        log_file = log_file or outer.get("log_file")
+        name = context.command_path.partition(" ")[2]
+        context.exit(
+            _guarded(session, lambda: _logged(session, log_file, name, lambda: function(session, **arguments)))
+        )
 
     return wrapper
 
@@ -157,6 +168,33 @@ def _guarded(session: CommandSession, function: Callable[[], int | None]) -> int
             _log.debug("interrupted", exc_info=True)
             click.echo("Interrupted: no partially written files remain.", err=True)
             return 130
+
+
+def _logged(session: CommandSession, log_file: Path | None, name: str, function: Callable[[], int | None]) -> int:
+    """Run a command; with a log file, write its start, its decisions and its end there."""
+    if log_file is None:
+        return function() or 0
+    from edgekit._version import __version__
+    from edgekit.core.errors import EdgekitError
+    from edgekit.core.logs import log_to_file, parse_level
+
+    def warn(error: OSError) -> None:
+        click.echo(f"warning --log-file: {error.strerror or error}; nothing more is logged", err=True)
+
+    level = parse_level(os.environ.get("EDGEKIT_LOG_LEVEL") or ("debug" if session.verbosity > 0 else "info"))
+    with log_to_file(log_file, level, session.root, warn):
+        _log.info("edgekit %s, Python %s: %s starts", __version__, sys.version.partition(" ")[0], name)
+        try:
+            code = function() or 0
+        except EdgekitError as error:
+            _log.error("%s: %s", type(error).__name__, error)
+            _log.info("%s ends with exit code %d", name, error.exit_code)
+            raise
+        except BaseException as error:
+            _log.error("%s ends by %s", name, type(error).__name__)
+            raise
+        _log.info("%s ends with exit code %d", name, code)
+        return code
 
 
 @contextmanager
@@ -213,6 +251,8 @@ def load_plan(session: CommandSession, digests: FileDigests, file: Path) -> tupl
 
     root = session.project.root
     cached_plan = plan_cache.load(file, root, digests, description())
+    reason = "planned anew: no saved plan fits the present files, packages and machine"
+    _log.info("pipeline: %s", reason if cached_plan is None else "taken from the saved plan")
     if cached_plan is None:
         from edgekit.config.project import load_project
         from edgekit.stages.pipeline.plan import plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from edgekit.core.build.plan_cache import CachedPlan
     from edgekit.core.build.run_state import RunResult, RunState, StepResult
     from edgekit.stages.tracking.settings import Tracking
+
+
+_log = logging.getLogger(__name__)
 
 
 @click.command("run", short_help="Run the pipeline of edgekit.toml, incrementally.")
@@ -160,6 +164,8 @@ def _execute(session: CommandSession, graph: Graph, run_state: RunState, flags: 
 
     expected = dry_run(graph, run_state, flags.forced)
     if all(step.state == UP_TO_DATE for step in expected):
+        for step in expected:
+            _log.info("up to date: its inputs, values and outputs are those of its last run", extra={"step": step.step})
         run_state.digests.save()
         return RunResult(expected, 0.0)
     from edgekit.core.environment.bounded_files import available_memory_bytes

@@ -61,6 +61,23 @@ class NoteEvent(Event):
 
 
 @dataclass(frozen=True)
+class LogEvent(Event):
+    """Record that a worker has logged; the command's own loggers handle it.
+
+    Attributes:
+        level: Level as a number of the module `logging`.
+        logger: Name of the logger.
+        message: The text, with its arguments filled in.
+        created: Time since the epoch, in s.
+    """
+
+    level: int
+    logger: str
+    message: str
+    created: float
+
+
+@dataclass(frozen=True)
 class OverviewEvent(Event):
     """State of a run of several steps.
 

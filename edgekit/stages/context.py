@@ -20,6 +20,7 @@ from edgekit.core.environment.atomic_files import move_files
 from edgekit.core.environment.project import Project, portable_path
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepError
 from edgekit.core.events import FailEvent, FinishEvent, Listener, OverviewEvent, StartEvent
+from edgekit.core.logs import log_step, logged
 from edgekit.core.records.source import SourceModel, load_source
 from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.devices import host_machine
@@ -54,6 +55,9 @@ class Context:
     # By path of source.json: its (modification time, size, inode) and its contents.
     _sources: dict[Path, tuple[tuple[int, int, int], SourceModel]] = field(default_factory=dict)
     _scratch: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.emit = logged(self.emit)
 
     def scratch(self) -> Path:
         """Return a temporary folder, in which confined workers may write; `close` removes it."""
@@ -109,7 +113,8 @@ class Context:
     def settle(self, step: str, work: Callable[[], T], detail: Callable[[T], str]) -> T | None:
         """Do the same as `attempt` for a step whose start has already been reported."""
         try:
-            value = work()
+            with log_step(step):
+                value = work()
         except (InputError, MissingDependency, StepError) as error:
             self.failures.append(error)
             self.emit(FailEvent(step, str(error), getattr(error, "stderr_tail", "")))

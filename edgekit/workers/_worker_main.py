@@ -6,10 +6,12 @@ import contextlib
 import errno
 import os
 import sys
+import threading
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from edgekit.core import logs
 from edgekit.core.errors import (
     DiskFull,
     EdgekitError,
@@ -19,6 +21,7 @@ from edgekit.core.errors import (
     StepFailed,
     StepOutOfMemory,
 )
+from edgekit.core.events import Event
 from edgekit.workers import confinement
 from edgekit.workers.job import find_job
 
@@ -84,9 +87,16 @@ def _denied_access(error: BaseException) -> str | None:
     return None
 
 
-def _answer(connection: Connection, step: str, job: str, request: object) -> None:
+def _answer(connection: Connection, step: str, job: str, request: object, log_level: int) -> None:
+    lock = threading.Lock()  # a job's threads may log while it emits an event
+
+    def send_event(event: Event) -> None:
+        with lock:
+            connection.send(("event", event))
+
     try:
-        answer = find_job(job)(request, lambda event: connection.send(("event", event)))
+        with logs.forwarded(step, log_level, send_event):
+            answer = find_job(job)(request, send_event)
         connection.send(("value", answer))
     except Exception as error:  # noqa: BLE001 - foreign errors are mapped here and nowhere else
         traceback.print_exc()  # the parent keeps stderr and attaches its tail to the error
@@ -100,8 +110,8 @@ def main() -> None:
     # EOFError while waiting for a call, BrokenPipeError while sending an answer: both say that the parent has closed.
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            step, job, request = connection.recv()
-            _answer(connection, step, job, request)
+            step, job, request, log_level = connection.recv()
+            _answer(connection, step, job, request, log_level)
 
 
 if __name__ == "__main__":

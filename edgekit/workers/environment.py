@@ -59,6 +59,16 @@ class Environment:
             confine = {"writable": [*self.writable, *own_folders], "programs": list(self.programs)}
         return {"cpus": self.cpus, "memory_limit_bytes": self.memory_limit_bytes, "confine": confine}
 
+    @property
+    def described(self) -> str:
+        """The environment for the log: the names of its variables, not their values, its cores and memory limit."""
+        parts = [name for name, _ in self.variables]
+        if self.cpus is not None:
+            parts.append(f"cores {', '.join(map(str, self.cpus))}")
+        if self.memory_limit_bytes is not None:
+            parts.append(f"memory limit {self.memory_limit_bytes} bytes")
+        return f" with {', '.join(parts)}" if parts else ""
+
     def child_variables(self) -> dict[str, str]:
         """Return all environment variables of the child: the parent's, edgekit's, and `variables`, the last one wins.
 
@@ -71,6 +81,8 @@ class Environment:
             "PYTHONFAULTHANDLER": "1",  # write a Python traceback to stderr when native code crashes
             "PYTHONHASHSEED": "0",  # converters write graphs in the iteration order of their sets
             "PYTHONUNBUFFERED": "1",  # the last lines before a crash must reach stderr
+            # Empty is unset. `error` would turn the warnings of frameworks at their import into failures of every step.
+            "PYTHONWARNINGS": "",
         }
         # Two workers with two OpenMP threads each on two cores spend their time waiting for one another: calibration
         # takes 30 times as long. One thread also makes a converter's output independent of the number of cores.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import select
 import signal
@@ -21,6 +22,8 @@ from edgekit.core.errors import Interrupted
 from edgekit.workers.environment import Environment
 from edgekit.workers.gated_process import Start, fresh_process
 from edgekit.workers.process import Child, Process
+
+_log = logging.getLogger(__name__)
 
 # A fork takes milliseconds. On an overloaded machine it may take seconds; beyond this the server hangs.
 _FORK_TIMEOUT_S = 30.0
@@ -184,6 +187,8 @@ class ForkServerPool:
                     server.close()
                 server = ForkServer(module, preload_words, key[2], timeout_s)
                 self._add(key, server)
+                how = "measurements are its forks" if server.ready else "it cannot be forked: fresh processes measure"
+                _log.info("fork server of %s started: %s", " ".join((module, *preload_words)), how)
 
         def start_fork(words: Sequence[str | None], fds: Sequence[int]) -> Process:
             if server.ready:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 import time
@@ -11,15 +12,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgekit.core import errors
+from edgekit.core import errors, logs
 from edgekit.core.environment.bounded_files import available_memory_bytes
 from edgekit.core.errors import StepError
-from edgekit.core.events import Listener, ignore
+from edgekit.core.events import Listener, LogEvent, ignore
 from edgekit.workers import answers, scratch
 from edgekit.workers.environment import Environment
 from edgekit.workers.fork_server import ForkServerPool
 from edgekit.workers.job import Answer, Request, WorkerJob
 from edgekit.workers.process import Child, exit_error, timeout_error
+
+_log = logging.getLogger(__name__)
 
 # Minutes above what conversions of the reference models take; a hang still ends within a CI job's limit.
 DEFAULT_TIMEOUT_S = 600.0
@@ -77,12 +80,14 @@ class Worker:
         # Events do not extend the time-out: a function that reports progress may hang all the same.
         deadline = time.monotonic() + timeout_s
         try:
-            self._connection.send((step, job.name, request))
+            self._connection.send((step, job.name, request, logs.effective_level()))
             while True:
                 if not self._connection.poll(max(0.0, deadline - time.monotonic())):
                     raise timeout_error(step, timeout_s, self._child.stderr_tail())
                 kind, payload = answers.loads(self._connection.recv_bytes())
-                if kind == "event":
+                if kind == "event" and isinstance(payload, LogEvent):
+                    logs.replay(payload)
+                elif kind == "event":
                     listener(payload)
                 elif kind == "value":
                     answer: Answer = payload
@@ -103,6 +108,11 @@ class Worker:
     def cpu_wait_s(self) -> float:
         """Return the CPU wait: the time in seconds that the process was ready to run but had no core."""
         return self._child.cpu_wait_s()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._child.pid
 
     @property
     def alive(self) -> bool:
@@ -183,7 +193,9 @@ class WorkerPool:
             EdgekitError: The job raised it.
             Interrupted: The pool was stopped.
         """
-        worker = self._acquire(environment, affinity_key)
+        with logs.log_step(step):
+            worker = self._acquire(environment, affinity_key)
+            _log.debug("worker %d runs %s", worker.pid, job.name)
         before_s = worker.cpu_wait_s()
         try:
             answer = worker.call(step, job, request, timeout_s or self._timeout_s, listener)
@@ -191,6 +203,7 @@ class WorkerPool:
             if isinstance(error, errors.EdgekitError) and not isinstance(error, _FATAL_ERRORS):
                 self._release(environment, worker)
                 raise
+            _log.info("worker %d ended: %s", worker.pid, type(error).__name__, extra={"step": step})
             # Also after Ctrl-C: the worker would still send the answer to the interrupted call.
             self._discard(worker)
             if self._stopped:
@@ -227,14 +240,17 @@ class WorkerPool:
                 if worker.alive:
                     worker.affinity_key = affinity_key
                     self._busy.add(worker)
+                    _log.info("worker %d is used again", worker.pid)
                     return worker
                 discarded.append(worker)
             # Each idle worker keeps a framework in memory, some hundreds of MiB: end the one that was idle longest.
             while self._limit is not None and self._idle and len(self._idle) + len(self._busy) >= self._limit:
                 discarded.append(self._idle.pop(0)[1])
             for worker in discarded:
+                _log.info("worker %d ended: %s", worker.pid, "too many are idle" if worker.alive else "it was stopped")
                 worker.close()
             worker = Worker(self._bounded(environment))
+            _log.info("worker %d started%s", worker.pid, environment.described)
             worker.affinity_key = affinity_key
             self._busy.add(worker)
             return worker
@@ -272,6 +288,7 @@ class WorkerPool:
             self._idle.clear()
             self._busy.clear()
         for worker in workers:
+            _log.info("worker %d ended: the command is done", worker.pid)
             worker.close()
         self.fork_servers.close()
         if self._folder is not None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -214,3 +215,48 @@ def test_temporary_files_of_a_worker_are_removed_with_it():
         assert temporary_file.is_file()
     assert not temporary_file.exists()
     assert not temporary_file.parent.exists()
+
+
+def test_log_records_of_a_worker_are_handled_by_the_loggers_of_this_process(
+    pool: WorkerPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    events: list[Event] = []
+    with caplog.at_level(logging.INFO, "edgekit"):
+        run(pool, "log", arguments={"messages": ["took the short way", "%s is no argument"]}, listener=events.append)
+    records = [record for record in caplog.records if record.name == "edgekit.stages.example"]
+    assert [record.getMessage() for record in records] == ["took the short way", "%s is no argument"]
+    assert {(record.step, record.levelname) for record in records} == {("do log", "INFO")}
+    assert not [record for record in caplog.records if record.name == "some.framework"]
+    assert events == []
+
+
+def test_the_start_the_reuse_and_the_end_of_workers_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "edgekit"), WorkerPool(timeout_s=60) as pool:
+        number = run(pool, "pid")
+        run(pool, "pid")
+        with pytest.raises(StepCrashed):
+            run(pool, "segfault")
+    messages = [record.getMessage() for record in caplog.records if record.name == "edgekit.workers.pool"]
+    assert messages == [
+        f"worker {number} started with PYTHONPATH",
+        f"worker {number} is used again",
+        f"worker {number} is used again",
+        f"worker {number} ended: StepCrashed",
+    ]
+    assert WORKER_PATH not in caplog.text
+
+
+def test_warnings_as_errors_in_the_parents_environment_do_not_reach_workers(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    assert run(pool, "warn") == "warned"
+
+
+@pytest.mark.slow
+def test_frameworks_import_with_warnings_as_errors_in_the_parents_environment(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    names = ["tensorflow", "torch", "onnx", "onnxruntime"]
+    assert run(pool, "import_modules", arguments={"names": names}) == names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -41,6 +42,8 @@ from edgekit.stages.concurrency import default_parallelism, run_concurrently
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.inspect import describe
 from edgekit.workers.measurement_lock import MeasurementLock
+
+_log = logging.getLogger(__name__)
 
 # One for the whole process: timings are only comparable while nothing else of edgekit uses the processor.
 _lock = MeasurementLock()
@@ -193,6 +196,7 @@ def bench_one(
     with contextlib.ExitStack() as prepared:
         with _lock.preparing():
             model = ModelFiles.of(artifact, options.runtime)
+            _log.info("measured by executor %s with runtime %s", HOST, model.runtime, extra={"step": step})
             description = describe(context, manifest.target, artifact.path, step)
             compressed = sum(map(compressed_size, artifact.paths))
             measuring = EXECUTORS.load(HOST).prepare(session, model, place, options.request)
@@ -264,6 +268,7 @@ def _execute_elsewhere(
             context.emit(NoteEvent(session.step, f"not measured by executor {name}: {reason}", warning=True))
             continue
         require(executor.requires, f"the executor {name}")
+        _log.info("measured by executor %s with runtime %s", name, model.runtime, extra={"step": session.step})
         with executor.prepare(session, model, place, options.request) as prepared:
             result = _run_alone(context, prepared, session.step) if executor.exclusive else prepared.run()
         executions.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
 from edgekit.workers.job import worker_job
+
+_log = logging.getLogger(__name__)
 
 # The last loaded source of this worker, by (folder, sha256, bridge, signature): a run exports many variants of it.
 _loaded: dict[tuple[str, str, str | None, Signature], LoadedModel] = {}
@@ -87,7 +90,12 @@ def _load_source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
     if bridge is not None:  # a bridge keeps only the batch symbolic; other dimensions get the size of the samples
         signature = signature.sized(source.sizes)
     key = (str(folder), source.sha256, bridge, signature)
-    if key not in _loaded:
+    if key in _loaded:
+        _log.info("source %s: used as this worker has loaded it before", source.name)
+    else:
+        how = f"by the bridge {bridge}" if bridge else f"as {source.kind}"
+        reason = "this worker has loaded another source or size" if _loaded else "this worker has loaded none"
+        _log.info("source %s: loaded %s, since %s", source.name, how, reason)
         plugin: SourceKind | Bridge = BRIDGES.load(bridge) if bridge else SOURCES.load(source.kind)
         require(plugin.requires, f"loading {source.kind} models" + (f" by the bridge {bridge}" if bridge else ""))
         _loaded.clear()

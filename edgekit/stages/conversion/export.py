@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -39,6 +40,8 @@ from edgekit.stages.models.model_refs import ModelSelection
 from edgekit.stages.models.recorded_code import recorded_code
 from edgekit.stages.models.train import TrainOptions, train
 from edgekit.workers.environment import Environment
+
+_log = logging.getLogger(__name__)
 
 # Ranges hardly change with more samples, and the time of a conversion grows with their number.
 DEFAULT_CALIBRATION_SAMPLES = 200
@@ -263,14 +266,18 @@ def export_one(
     """
     notes: list[str] = []
     final = folder or context.project.artifact_folder(export_plan.model, export_plan.kind, export_plan.variant.slug)
+    step = {"step": export_plan.step}
     for route in export_plan.routes[:-1]:
         try:
+            _log.info("route %s chosen: the shortest of %d", route, len(export_plan.routes) - len(notes), extra=step)
             return _export_by(context, export_plan, route, settings, notes, final)
         except DiskFull:
             raise
         except StepError as error:
             notes.append(f"{route} failed: {error}")
             context.emit(NoteEvent(export_plan.step, f"{notes[-1]}; trying the next route", warning=True))
+    reason = "the others failed" if notes else "the only one"
+    _log.info("route %s chosen: %s", export_plan.routes[-1], reason, extra=step)
     return _export_by(context, export_plan, export_plan.routes[-1], settings, notes, final)
 
 

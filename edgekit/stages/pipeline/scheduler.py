@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -15,10 +16,13 @@ from edgekit.core.build.run_state import BLOCKED, DONE, FAILED, RunResult, RunSt
 from edgekit.core.environment.atomic_files import os_error
 from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.events import FailEvent, FinishEvent, OverviewEvent, StartEvent
+from edgekit.core.logs import log_step
 from edgekit.stages.concurrency import PROCESS_MEMORY_BYTES
 from edgekit.stages.context import Context
 from edgekit.stages.pipeline.step_handlers import Render, StepContext, StepOutput, execute_step
 from edgekit.workers.process import stop_all
+
+_log = logging.getLogger(__name__)
 
 # A conversion needs several times the model's size in addition to the framework: it holds the model in several forms.
 _MODEL_FACTOR = 6
@@ -149,10 +153,12 @@ class _Runner:
             failed = self._failed(step.after)
             if failed and not step.kind.runs_last:
                 self.ended[step.name] = StepResult(step.name, step.kind, BLOCKED, (f"{failed[0]} did not complete",))
+                _log.warning("not started: %s did not complete", failed[0], extra={"step": step.name})
                 continue
             key = self.state.key(step)
             reasons = self.state.reasons(step, key, self.options.forced)
             reasons = reasons or tuple(f"{name} did not complete" for name in failed)
+            log_cache_decision(step.name, reasons)
             if reasons:
                 self.ready[step.name] = RunningStep(step, key, reasons, self._memory(step))
             else:
@@ -173,6 +179,8 @@ class _Runner:
         while (name := self._next()) is not None:
             running_step = self.running[name] = self.ready.pop(name)
             self.context.emit(StartEvent(name))
+            where = "the Dask cluster" if self._is_remote(running_step.step) else "this host"
+            _log.info("runs on %s", where, extra={"step": name})
             running_step.thread = threading.Thread(target=self._work, args=(running_step.step,), name=name, daemon=True)
             running_step.thread.start()
 
@@ -213,17 +221,18 @@ class _Runner:
         started = time.perf_counter()
         result: StepOutput | BaseException
         try:
-            if self.options.cluster is not None and self._is_remote(step):
-                result = self.options.cluster.execute_step(step)
-            else:
-                result = execute_step(
-                    StepContext(self.context, self.graph, step, self._failed(step.after), self.options.render)
-                )
+            with log_step(step.name):
+                result = self._execute(step)
         except OSError as error:
             result = os_error(error, self.context.project.root / step.output)
         except BaseException as error:  # noqa: BLE001 - the main thread handles it
             result = error
         self.results.put((step.name, result, time.perf_counter() - started))
+
+    def _execute(self, step: Step) -> StepOutput:
+        if self.options.cluster is not None and self._is_remote(step):
+            return self.options.cluster.execute_step(step)
+        return execute_step(StepContext(self.context, self.graph, step, self._failed(step.after), self.options.render))
 
     def _finish(self, name: str, result: StepOutput | BaseException, seconds: float) -> None:
         running_step = self.running.pop(name)
@@ -277,6 +286,20 @@ class _Runner:
             while running_step.thread is not None and running_step.thread.is_alive():
                 stop_all()  # repeated, since a thread may have been about to start a process
                 running_step.thread.join(0.05)
+
+
+def log_cache_decision(step: str, reasons: Iterable[str]) -> None:
+    """Log whether a step is up to date.
+
+    Args:
+        step: The step's name.
+        reasons: Why it has to run; none if it is up to date.
+    """
+    missed = "; ".join(reasons)
+    if missed:
+        _log.info("has to run: %s", missed, extra={"step": step})
+    else:
+        _log.info("up to date: its inputs, values and outputs are those of its last run", extra={"step": step})
 
 
 def _size(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -49,12 +50,16 @@ FLIPS_FILE = "flips.npz"
 _AUC_RESAMPLES = 500
 
 
+_log = logging.getLogger(__name__)
+
+
 def _infer(
     context: Context, artifact: Artifact, inputs: Mapping[str, Array], batch: int = 1, runtime: str = ""
 ) -> dict[str, Array]:
     """Run samples on this host, in the artifact's default runtime or the named one."""
     session = ExecutionSession(step_name(artifact), context.pool)
     model = ModelFiles.of(artifact, runtime)
+    _log.info("run by executor %s with runtime %s", HOST, model.runtime, extra={"step": session.step})
     return dict(EXECUTORS.load(HOST).infer(session, model, Place(HOST), InferRequest(inputs, batch)).outputs)
 
 
@@ -376,6 +381,7 @@ def validate_on(
     golden = artifact.golden()
     classifier = manifest.source.get("task") == "classification"
     session = ExecutionSession(f"{step_name(artifact)} on {place.device}", context.pool)
+    _log.info("run by executor %s with runtime %s", executor.name, model.runtime, extra={"step": session.step})
     actual = executor.infer(session, model, place, InferRequest(golden.inputs, timeout_s=timeout_s)).outputs
     on_host = _infer(context, artifact, golden.inputs, runtime=other_runtime)
     limits = without_agreement(tolerances)  # the test set is not run on the device

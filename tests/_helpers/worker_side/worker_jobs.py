@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import importlib
+import logging
 import os
 import signal
 import sys
 import time
+import warnings
 from typing import Any
 
 from edgekit.core.errors import InputError
@@ -26,6 +29,22 @@ def add(a: int, b: int, *, emit: Listener) -> int:
     for step in range(3):
         emit(ProgressEvent("add", step + 1, 3))
     return a + b
+
+
+def log(messages: list[str], *, emit: Listener) -> None:
+    for message in messages:
+        logging.getLogger("edgekit.stages.example").info(message)
+    logging.getLogger("some.framework").warning("not for the log of edgekit")
+    logging.getLogger("edgekit.stages.example").debug("a detail")
+
+
+def warn(*, emit: Listener) -> str:
+    warnings.warn("deprecated", DeprecationWarning, stacklevel=1)
+    return "warned"
+
+
+def import_modules(names: list[str], *, emit: Listener) -> list[str]:
+    return [importlib.import_module(name).__name__ for name in names]
 
 
 def pid(*, emit: Listener) -> int:
