@@ -20,7 +20,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all all-models help env lock train export validate bench check report matrix test test-fast docs lint format bench-litert bench-export bench-report bench-faults bench-seeds random-networks onnx-operators clean distclean
+.PHONY: all all-models help env lock train export validate bench check report matrix test test-fast docs lint format bench-litert bench-export bench-report bench-faults bench-seeds dist random-networks onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -124,6 +124,14 @@ random-networks: $(STAMP)  ## Convert COUNT (500) random networks, from SEED (0)
 
 bench-seeds: $(STAMP)  ## Train MODELS (empty: all) in both frameworks from seeds 1, 2 and 3
 	$(BIN)/python tests/benchmarks/seeds.py $(MODELS)
+
+# In two folders, since a path or a time in one of the files would make them differ.
+dist: $(STAMP)  ## Build the wheel and the sdist of the last commit into dist/, twice, and compare their bytes
+	rm -rf build/dist dist
+	@for n in 1 2; do mkdir -p build/dist/$$n/source && git archive HEAD | tar -x -C build/dist/$$n/source \
+	  && (cd build/dist/$$n/source && env -u SOURCE_DATE_EPOCH $(abspath $(BIN))/python -P -m hatchling build -d ../files) || exit 1; done
+	diff -r build/dist/1/files build/dist/2/files
+	mv build/dist/1/files dist && rm -rf build/dist && cd dist && sha256sum * | tee SHA256SUMS
 
 clean:  ## Remove what the stages wrote
 	rm -rf build
