@@ -93,7 +93,7 @@ class Terminal(io.StringIO):
 
 EVENTS = (
     lambda name: OverviewEvent("", 0, 4, (name,), (name, name)),
-    Started,
+    StartEvent,
     lambda name: ProgressEvent(name, 1, 2, {name: 1.0}),
     lambda name: FinishEvent(name, name),
     lambda name: FailEvent(name, name, f"{name}\n{name}"),

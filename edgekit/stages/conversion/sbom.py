@@ -1,19 +1,21 @@
 """A software bill of materials in CycloneDX 1.6: source, data and packages of an artifact, by hash and version.
 
-The document depends only on the manifest and on source.json, so that it is reproducible: it has no time stamp, and its
-serial number is a hash of its contents. Field names follow the CycloneDX 1.6 JSON schema (ECMA-424).
+The document depends only on the manifest, on source.json and on the installed packages, so that it is reproducible: it
+has no time stamp, and its serial number is a hash of its contents. Field names follow the CycloneDX 1.6 JSON schema
+(ECMA-424).
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from edgekit._version import __version__
 from edgekit.core.environment.atomic_files import to_json, write_json
+from edgekit.core.environment.distributions import InstalledDistribution, installed_distributions, normalize
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.source import SourceModel, load_source
 from edgekit.core.values.file_names import SOURCE_FILE
@@ -50,27 +52,34 @@ def write_sbom(artifact: Artifact) -> Path:
     if source is not None and source.sha256 != artifact.manifest.source.get("sha256"):
         source = None  # the model was trained again since: this is not the source of the artifact
     path = artifact.folder / SBOM_FILE
-    write_json(path, sbom(artifact, source))
+    write_json(path, sbom(artifact, source, installed_distributions()))
     return path
 
 
-def sbom(artifact: Artifact, source: SourceModel | None) -> dict[str, Any]:
+def sbom(
+    artifact: Artifact, source: SourceModel | None, environment: Sequence[InstalledDistribution] = ()
+) -> dict[str, Any]:
     """Build the bill of materials of an artifact.
 
     Args:
         artifact: The artifact.
         source: The description of its source; None limits the document to what the manifest says of it.
+        environment: The installed packages, all of which are listed. Those that took part get their hash and licence
+            from here if the version is the same.
 
     Returns:
         The document, ready for JSON.
     """
-    converting = _packages(artifact.manifest.versions)
-    training = _packages(source.versions) if source is not None else {}
+    installed = {normalize(distribution.name): distribution for distribution in environment}
+    converting = _packages(artifact.manifest.versions, installed)
+    training = _packages(source.versions, installed) if source is not None else {}
+    others = {} if not environment else _environment(environment, {*converting, *training})
     datasets = _datasets(artifact, source)
     components = [
         _source_component(artifact),
         *datasets,
         *({**converting, **training}[ref] for ref in sorted({*converting, *training})),
+        *(others[ref] for ref in sorted(others)),
     ]
     conversion_data = [dataset["bom-ref"] for dataset in datasets if dataset["bom-ref"] != _TRAINING]
     training_data = [dataset["bom-ref"] for dataset in datasets if dataset["bom-ref"] == _TRAINING]
@@ -184,15 +193,42 @@ def _dataset(ref: str, name: str, record: Mapping[str, Any], use: str) -> _Compo
     }
 
 
-def _packages(versions: Mapping[str, str]) -> dict[str, _Component]:
+def _packages(versions: Mapping[str, str], installed: Mapping[str, InstalledDistribution]) -> dict[str, _Component]:
     """Return the components of packages by their references."""
-    return dict(_package(name, version) for name, version in sorted(versions.items()))
+    packages = {}
+    for name, version in sorted(versions.items()):
+        component = _package(name, version)
+        distribution = installed.get(normalize(name))
+        if distribution is not None and distribution.version == version:
+            component |= _provenance(distribution)
+        packages[component["bom-ref"]] = component
+    return packages
 
 
-def _package(name: str, version: str) -> tuple[str, _Component]:
+def _environment(environment: Iterable[InstalledDistribution], taken_part: Collection[str]) -> dict[str, _Component]:
+    """Return the components of the installed packages that did not take part, by their references."""
+    packages = {}
+    for distribution in environment:
+        component = _package(distribution.name, distribution.version)
+        if component["bom-ref"] not in taken_part:
+            packages[component["bom-ref"]] = {**component, "scope": "optional", **_provenance(distribution)}
+    return packages
+
+
+def _package(name: str, version: str) -> _Component:
     # Package URL (purl-spec, type pypi): lower case, '-' for '_', and percent-encoded, as the '+' of local versions.
     purl = f"pkg:pypi/{_url_part(name.lower().replace('_', '-'))}@{_url_part(version)}"
-    return purl, {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
+    return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
+
+
+def _provenance(distribution: InstalledDistribution) -> _Component:
+    licence = distribution.licence
+    entry = {"expression": licence} if distribution.is_expression else {"license": {"name": licence}}
+    return {
+        **({"licenses": [entry]} if licence else {}),
+        **({"hashes": _hashes(distribution.sha256)} if distribution.sha256 else {}),
+        **({"properties": _properties({"hash_of": distribution.hashed})} if distribution.sha256 else {}),
+    }
 
 
 def _url_part(text: str) -> str:

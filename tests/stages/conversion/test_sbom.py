@@ -13,6 +13,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from edgekit.core.environment.atomic_files import to_json
+from edgekit.core.environment.distributions import InstalledDistribution, installed_distributions
 from edgekit.stages.conversion.sbom import SBOM_FILE, sbom, write_sbom
 from edgekit.stages.validation.integrity import OUTDATED, verify
 
@@ -67,6 +68,40 @@ def test_it_lists_the_model_its_source_its_data_and_every_package():
     assert components["source"]["hashes"][0]["content"] == "b" * 64
     assert components["data:training"]["licenses"] == [{"license": {"name": "CC BY-SA 3.0"}}]
     assert components["data:calibration"]["hashes"][0]["content"] == "c" * 64
+
+
+ENVIRONMENT = (
+    InstalledDistribution("keras", "3.15.1", "1" * 64, "installed files", "Apache-2.0", True),
+    InstalledDistribution("tensorflow", "2.20.0", "2" * 64, "installed files", "Apache 2.0", False),
+    InstalledDistribution("ml_dtypes", "0.6.0", "3" * 64, "archive", "", False),
+)
+
+
+def test_the_whole_environment_is_listed_with_hashes_and_licences():
+    document = sbom(converted_artifact(), None, ENVIRONMENT)
+    assert schema_error(document) is None
+    components = {component["bom-ref"]: component for component in document["components"]}
+    keras = components["pkg:pypi/keras@3.15.1"]
+    assert keras["hashes"] == [{"alg": "SHA-256", "content": "1" * 64}]
+    assert keras["licenses"] == [{"expression": "Apache-2.0"}]
+    assert "scope" not in keras
+    other = components["pkg:pypi/ml-dtypes@0.6.0"]
+    assert other["scope"] == "optional"
+    assert other["properties"] == [{"name": "edgekit:hash_of", "value": "archive"}]
+    # The tensorflow that converted is another version than the installed one: its hash is not known.
+    assert "hashes" not in components["pkg:pypi/tensorflow@2.21.0"]
+    assert components["pkg:pypi/tensorflow@2.20.0"]["licenses"] == [{"license": {"name": "Apache 2.0"}}]
+
+
+def test_the_real_environment_is_valid_by_the_schema():
+    environment = installed_distributions()
+    document = sbom(converted_artifact(), trained_source(), environment)
+    assert schema_error(document) is None
+    names = {component["name"] for component in document["components"]}
+    assert {distribution.name for distribution in environment} <= names
+    unhashed = [distribution.name for distribution in environment if not distribution.sha256]
+    assert unhashed == []
+    assert sum(bool(distribution.licence) for distribution in environment) > 0.8 * len(environment)
 
 
 def test_artifact_and_source_have_their_own_dependencies():
