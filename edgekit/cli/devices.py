@@ -71,7 +71,8 @@ def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
     """Download and build what the emulation of a device needs: about 65 MB, once for all projects.
 
     Everything is installed into the cache folder of the user ($EDGEKIT_CACHE, or ~/.cache/edgekit); administrator
-    rights are not needed. If the device is already set up, the command does nothing.
+    rights are not needed. Wheels are refused if their SHA-256 is not pinned. If the device is already set up, the
+    command only makes parts again whose files have changed.
 
     \b
     Example:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -184,7 +187,7 @@ def test_concurrent_set_ups_wait_for_each_other_and_build_each_part_once(monkeyp
 
     monkeypatch.setattr(tools.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(tools, "require_plugin_api", lambda: None)
-    monkeypatch.setattr(setup, "_wheels_into", lambda name, python: build("wheels"))
+    monkeypatch.setattr(setup, "_wheels_into", lambda name, python, say: build("wheels"))
     for name in ("_compile", "_fetch_root", "_describe"):
         monkeypatch.setattr(setup, name, build(name))
     with ThreadPoolExecutor(2) as pool:
@@ -209,6 +212,90 @@ def test_a_set_up_that_was_not_checked_is_checked_the_next_time(tmp_path, monkey
     assert call("devices", "setup", DEVICE, "--root", tmp_path).code == 0
     assert call("devices", "setup", DEVICE, "--root", tmp_path).code == 0
     assert checked == [DEVICE, DEVICE]
+
+
+def build_parts(monkeypatch):
+    """Replace what downloads and compiles by files of a few bytes."""
+    monkeypatch.setattr(tools.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(tools, "require_plugin_api", lambda: None)
+
+    def make(staging, *_):
+        (staging / "lib" / "__pycache__").mkdir(parents=True)
+        (staging / "lib" / "module.py").write_text("x = 1")
+        (staging / "link").symlink_to("lib")
+        return {"python": "3.11"}
+
+    monkeypatch.setattr(setup, "_wheels_into", lambda name, python, say: make)
+    for name in ("_compile", "_fetch_root", "_describe"):
+        monkeypatch.setattr(setup, name, make)
+
+
+def damage_content(folder):
+    (folder / "lib" / "module.py").write_text("x = 2")
+
+
+def damage_link(folder):
+    (folder / "link").unlink()
+    (folder / "link").symlink_to("/etc")
+
+
+def damage_by_a_file(folder):
+    (folder / "lib" / "more.py").touch()
+
+
+def damage_by_a_gap(folder):
+    (folder / "lib" / "module.py").unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_content, damage_link, damage_by_a_file, damage_by_a_gap])
+def test_a_part_that_has_changed_is_noticed_and_made_again(monkeypatch, damage):
+    build_parts(monkeypatch)
+    first = setup.set_up(SPEC, 4, ("base",), lambda text: None)
+    assert len(first.made) == 4
+    part = first.sites["base"].parent
+    damage(part)
+    told = []
+    again = setup.set_up(SPEC, 4, ("base",), told.append)
+    assert again.made == ("downloading arm64 wheels: ai-edge-litert==2.3.0, numpy==2.3.5, onnxruntime==1.32.0",)
+    assert told == [f"{again.made[0]} again, since files in {part.name} have changed"]
+    assert (part / "lib" / "module.py").read_text() == "x = 1"
+    assert (part / "link").readlink() == Path("lib")
+
+
+def test_records_and_bytecode_that_are_written_later_are_no_change(monkeypatch):
+    build_parts(monkeypatch)
+    installed = setup.set_up(SPEC, 4, ("base",), lambda text: None)
+    for part in installed.parts:
+        (part / "lib" / "__pycache__" / "module.pyc").write_bytes(b"x")
+    (installed.folders.device / "checked.json").write_text("{}")
+    assert setup.set_up(SPEC, 4, ("base",), lambda text: None).made == ()
+
+
+def test_every_pinned_wheel_has_hashes():
+    for pin in (*pins.BASE_WHEELS, *pins.TORCH_WHEELS):
+        entry = pins.with_hashes(pin)
+        assert entry.startswith(f"{pin} ")
+        assert re.fullmatch(r"\S+( \\\n    --hash=sha256:[0-9a-f]{64})+\n", entry)
+
+
+def test_a_wheel_with_another_hash_is_refused(tmp_path, monkeypatch):
+    """By pip itself, from a folder: the file is a wheel of the right name, version and platform."""
+    wheel = tmp_path / "wheels" / "mpmath-1.3.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("mpmath-1.3.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: mpmath\nVersion: 1.3.0\n")
+        archive.writestr("mpmath-1.3.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("mpmath-1.3.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    (tmp_path / "scratch").mkdir()
+    with pytest.raises(StepFailed, match="DO NOT MATCH THE HASHES"):
+        setup._download("mpmath==1.3.0", "3.11", tmp_path / "scratch")
+    good = f"mpmath==1.3.0 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+    monkeypatch.setattr(pins, "with_hashes", lambda pin: good)
+    setup._download("mpmath==1.3.0", "3.11", tmp_path / "scratch")
+    assert [path.name for path in (tmp_path / "scratch").glob("*.whl")] == [wheel.name]
 
 
 def test_a_command_that_fails_is_reported_with_its_error_line():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,8 @@ from edgekit.devices.emulation import pins
 
 # The file, in each folder, that says what it was made from.
 RECORD = "record.json"
+# The key of the record that holds the digest of the folder's files.
+CONTENT = "content_sha256"
 PLUGIN_SOURCE = Path(__file__).with_name("count_plugin.c")
 PLUGIN_FLAGS = ("-O2", "-std=c11", "-shared", "-fPIC", "-fvisibility=hidden")
 
@@ -110,3 +113,34 @@ def record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None
+
+
+def content_sha256(folder: Path) -> str:
+    """Compute the digest of a folder's files and links.
+
+    Records beside them are left out, since they are written later, and so is the bytecode that the guest's Python
+    leaves there.
+
+    Args:
+        folder: A folder of this module.
+
+    Returns:
+        The sha256 of the sorted paths, each with the digest of its content or with the target of its link.
+    """
+    lines = []
+    for parent, names, files in os.walk(folder):
+        names[:] = [name for name in names if name != "__pycache__"]
+        for name in (*names, *files):
+            path = Path(parent, name)
+            relative = path.relative_to(folder).as_posix()
+            if path.is_symlink():
+                lines.append(f"{relative} -> {path.readlink()}")
+            elif path.is_file() and not (path.parent == folder and path.suffix == ".json"):
+                lines.append(f"{relative} {sha256_file(path)}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def has_changed(folder: Path) -> bool:
+    """Return whether a folder's files differ from those of its set-up; False if its record has no digest of them."""
+    data = record(folder) or {}
+    return CONTENT in data and data[CONTENT] != content_sha256(folder)

@@ -1,12 +1,18 @@
 """The packages of the emulated arm64 system; wheels are pinned, so that counts do not change unnoticed.
 
-The Debian packages and their dependencies are those that this machine's distribution offers for arm64. Their versions
-and hashes are written to the folder's record.
+`guest_wheels.lock` holds the hashes of each pin, of the files for every version of Python; `make lock` writes it. The
+Debian packages and their dependencies are those that this machine's distribution offers for arm64. Their versions and
+hashes are written to the folder's record.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 from edgekit.core.errors import InputError
+
+LOCK = Path(__file__).with_name("guest_wheels.lock")
 
 # Part of every folder's name; increase it when the same pins result in different folders.
 LAYOUT = 1
@@ -57,3 +63,23 @@ def wheel_set(runtime: str) -> str:
     if runtime not in _WHEEL_SET_BY_RUNTIME:
         raise InputError(f"the emulated core does not run {runtime}; available runtimes: {', '.join(RUNTIMES)}")
     return _WHEEL_SET_BY_RUNTIME[runtime]
+
+
+@cache
+def _entries() -> dict[str, str]:
+    entries: dict[str, str] = {}
+    pin = ""
+    for line in LOCK.read_text().splitlines(keepends=True):
+        if not line.startswith("#"):
+            pin = pin if line.startswith(" ") else line.split()[0]
+            entries[pin] = entries.get(pin, "") + line
+    return entries
+
+
+def with_hashes(pin: str) -> str:
+    """Return a pin as pip reads it in a file of requirements, with the hashes that a downloaded wheel may have.
+
+    Args:
+        pin: A value of `WHEELS`.
+    """
+    return _entries()[pin]

@@ -1,6 +1,7 @@
 """Downloads and builds the parts of an emulation into the user's cache folder, without root permissions.
 
-Packages are downloaded from the sources that this machine's apt and pip are configured with. The machine itself is not
+Packages are downloaded from the sources that this machine's apt and pip are configured with. apt checks signatures, and
+pip refuses a wheel whose hash is not pinned. The machine itself is not
 changed: apt works with a separate state in a temporary folder.
 """
 
@@ -24,11 +25,14 @@ from edgekit.core.environment.user_cache import locked
 from edgekit.core.errors import MissingDependency, StepFailed
 from edgekit.devices.emulation import pins, tools
 from edgekit.devices.emulation.folders import (
+    CONTENT,
     PLUGIN_FLAGS,
     PLUGIN_SOURCE,
     RECORD,
     DeviceFolders,
+    content_sha256,
     folders,
+    has_changed,
     home,
     record,
     site,
@@ -55,6 +59,12 @@ class Installation:
     sites: dict[str, Path]
     added: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """The folders that the set-up made."""
+        sites = (path.parent for path in self.sites.values())
+        return (self.folders.root, self.folders.plugin_folder, *sites, self.folders.device)
+
 
 def find(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str]) -> Installation | None:
     """Find the parts of an emulation in the cache folder.
@@ -80,6 +90,8 @@ def find(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str]) -> Installa
 def set_up(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str], say: Say) -> Installation:
     """Download and build the missing parts of an emulation; concurrent processes wait for each other.
 
+    A part whose files have changed since its set-up is made again.
+
     Args:
         spec: How the device's core is emulated.
         cores: The number of its cores.
@@ -96,17 +108,19 @@ def set_up(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str], say: Say)
     """
     names = tuple(wheel_sets)
     installed = find(spec, cores, names)
-    if installed is not None:
+    if installed is not None and not any(map(has_changed, installed.parts)):
         return installed
     tools.require_tools(tools.ALL, "the emulation")
     tools.require_plugin_api()
     device_folders, built = folders(spec, cores), []
 
     def make(folder: Path, what: str, build: Callable[[Path], dict[str, Any]]) -> None:
-        if record(folder) is None:
-            say(what)
+        changed = has_changed(folder)
+        if changed or record(folder) is None:
+            say(f"{what} again, since files in {folder.name} have changed" if changed else what)
             with staged_folder(folder) as staging:
-                write_json(staging / RECORD, build(staging))
+                data = build(staging)
+                write_json(staging / RECORD, {**data, CONTENT: content_sha256(staging)})
             built.append(what)
 
     with locked(home()):
@@ -115,7 +129,7 @@ def set_up(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str], say: Say)
         python = str((record(device_folders.root) or {})["python"])
         sites = {name: site(name, python) for name in names}
         for name, folder in sites.items():
-            make(folder, f"downloading arm64 wheels: {', '.join(pins.WHEELS[name])}", _wheels_into(name, python))
+            make(folder, f"downloading arm64 wheels: {', '.join(pins.WHEELS[name])}", _wheels_into(name, python, say))
         make(
             device_folders.device,
             f"describing the core {spec.cpu}",
@@ -208,12 +222,14 @@ def _complete(root: Path) -> None:
     shutil.rmtree(root / "usr" / "share", ignore_errors=True)
 
 
-def _wheels_into(wheel_set: str, python: str) -> Callable[[Path], dict[str, Any]]:
+def _wheels_into(wheel_set: str, python: str, say: Say) -> Callable[[Path], dict[str, Any]]:
     def build(staging: Path) -> dict[str, Any]:
         if importlib.util.find_spec("pip") is None:
             raise MissingDependency("downloading arm64 wheels needs pip; install it with: python -m ensurepip")
         with tempfile.TemporaryDirectory(prefix="pip-", dir=staging) as scratch:
-            _download(wheel_set, python, Path(scratch))
+            for number, pin in enumerate(pins.WHEELS[wheel_set], 1):
+                say(f"downloading {pin}, {number} of {len(pins.WHEELS[wheel_set])}")
+                _download(pin, python, Path(scratch))
             wheels = sorted(Path(scratch).glob("*.whl"))
             for wheel in wheels:
                 with zipfile.ZipFile(wheel) as archive:
@@ -223,19 +239,21 @@ def _wheels_into(wheel_set: str, python: str) -> Callable[[Path], dict[str, Any]
     return build
 
 
-def _download(wheel_set: str, python: str, folder: Path) -> None:
+def _download(pin: str, python: str, folder: Path) -> None:
+    requirement = folder / "requirement.txt"
+    requirement.write_text(pins.with_hashes(pin))
     tag = "cp" + python.replace(".", "")
     # pip download does not add older platform tags to the given ones. The newest is that of Debian 12, glibc 2.36.
     platforms = [f"manylinux_2_{minor}_aarch64" for minor in range(36, 16, -1)] + ["manylinux2014_aarch64"]
     tools.run(
         [
             *(sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-            *("--dest", str(folder), "--no-deps", "--only-binary=:all:"),
+            *("--dest", str(folder), "--no-deps", "--only-binary=:all:", "--require-hashes"),
             *("--implementation", "cp", "--python-version", python, "--abi", tag, "--abi", "abi3", "--abi", "none"),
             *(word for platform in platforms for word in ("--platform", platform)),
-            *pins.WHEELS[wheel_set],
+            *("--requirement", str(requirement)),
         ],
-        "downloading arm64 wheels",
+        f"downloading {pin} for arm64",
     )
 
 
