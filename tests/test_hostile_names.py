@@ -28,7 +28,7 @@ from edgekit.core import escape
 from edgekit.core.build.graph import Step, build_graph
 from edgekit.core.build.makefile_export import makefile
 from edgekit.core.errors import InputError
-from edgekit.core.events import FailEvent, FinishEvent, NoteEvent, OverviewEvent, ProgressEvent
+from edgekit.core.events import FailEvent, FinishEvent, NoteEvent, OverviewEvent, ProgressEvent, StartEvent
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.reports._shared import model_card
 from edgekit.stages.conversion.sbom import sbom

@@ -76,7 +76,7 @@ def _render(equivalence: Equivalence, session: CommandSession) -> str:
     figures = [
         (
             comparison.output,
-            figure.name,
+            str(figure.name),
             format_figure(figure.value),
             figure.limit_text,
             "passed" if figure.passed else "FAILED",

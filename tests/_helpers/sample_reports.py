@@ -40,7 +40,7 @@ def artifact(variant, model):
 
 
 def comparison(output="y", sqnr=31.4, error=0.01):
-    figures = (Figure("max_abs_error", error, None, True), Figure("sqnr_db", sqnr, 20.0, True))
+    figures = (Figure("max_abs_error", error, None), Figure("sqnr_db", sqnr, 20.0))
     return Comparison(output, 64, 3, figures)
 
 
@@ -52,7 +52,7 @@ def validation(*comparisons, metric="accuracy"):
 
 def on_core(device="raspberry-pi-4b", equal=True):
     """A validation on a device's emulated core, whose outputs equal the host's or differ from them."""
-    figure = Figure("max_abs_error", 0.0 if equal else 0.75, 0.1, equal)
+    figure = Figure("max_abs_error", 0.0 if equal else 0.75, 0.1)
     checked = validation(comparison())
     return replace(checked, drift=None, device=device, against_host=(Comparison("y", 64, 3, (figure,)),))
 

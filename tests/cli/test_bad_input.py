@@ -118,7 +118,10 @@ def copy(project: Path, tmp_path: Path) -> Path:
         ("[1, 2]", "manifest.json: this manifest must be a JSON object (got list)"),
         ('{"schema_version": 99}', "manifest.json: schema_version is 99; this edgekit reads 1"),
         ('{"schema_version": 1, "colour": "red"}', "manifest.json: colour: unknown key; allowed: calibration, file"),
-        ('{"schema_version": 1, "model": 3}', "manifest.json: model: must be a str (got 3)"),
+        (
+            '{"schema_version": 1, "model": 3}',
+            "manifest.json: model: must be a name of 1 to 255 characters without slashes",
+        ),
     ],
 )
 def test_a_bad_manifest_is_reported_and_the_others_are_validated(copy: Path, content: str, sentence: str) -> None:
@@ -166,7 +169,7 @@ def test_golden_samples_that_are_damaged_are_refused(copy: Path) -> None:
             "keras",
             "source.json",
             b'{"schema_version": 1}',
-            "this source model description has a missing or mistyped key",
+            "source.json: name: this key is missing; train or import the model again",
         ),
         ("keras", "calibration.npz", b"PK", "this is not an npz file of calibration samples, or it is damaged"),
     ],

@@ -92,6 +92,6 @@ def test_a_failed_rule_has_a_line():
 
 
 def test_stress_inputs_have_figures_of_their_own():
-    checked = replace(validation(comparison()), stress=(comparison(sqnr=21.5),), stress_cases=("zeros",))
+    checked = replace(validation(comparison()), stress=(comparison(sqnr=21.5),), stress_cases=("zeros",) * 4)
     found = lines(report(row(checked=checked)))
     assert [item["value"] for item in figure(found, "stress_sqnr_db")] == ["21.5"]

@@ -304,12 +304,17 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     """
     content = read_bytes(path, what)
     try:
-        data = json.loads(content)
+        data = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
         raise InputError(f"{path}: this {what} is not valid JSON ({error})") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: this {what} must be a JSON object (got {type(data).__name__})")
     return data
+
+
+def _refuse_constant(name: str) -> Any:
+    # Python's parser accepts NaN and Infinity, which JSON has not.
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def sha256_file(path: Path) -> str:

@@ -8,12 +8,14 @@ import math
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from edgekit.core.numerics import metrics
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.precisions import find_precision
+from edgekit.core.values.typed_json import Count, Name, NanIfNull, NotNegative
 
 # All thresholds of this file, and `ceiling_db` and `anchor_db` of the precisions, are validated by `make bench-faults`:
 # of 73 faults planted into the ONNX files of the reference models 72 are located, and no correct artifact of any format
@@ -40,6 +42,10 @@ _COSINE_DIGITS = 7
 _PAIRING_SAMPLES = 4
 
 
+# A tensor with infinity or NaN has such figures too.
+_StoredFloat = Annotated[float, NanIfNull()]
+
+
 @dataclass(frozen=True)
 class TensorDiff:
     """An inner tensor of the reference and its counterpart.
@@ -56,14 +62,14 @@ class TensorDiff:
         divergence_db: How far the SQNR is below that of all earlier tensors, in dB; 0 where it is not below.
     """
 
-    reference: str
-    actual: str
-    shape: tuple[int, ...]
+    reference: Name
+    actual: Name
+    shape: tuple[Count, ...]
     sqnr_db: float | None
-    cosine: float
-    max_abs_error: float
-    reference_range: tuple[float, float]
-    actual_range: tuple[float, float]
+    cosine: _StoredFloat
+    max_abs_error: Annotated[NotNegative, NanIfNull()]
+    reference_range: tuple[_StoredFloat, _StoredFloat]
+    actual_range: tuple[_StoredFloat, _StoredFloat]
     divergence_db: float
 
 

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from edgekit.core.numerics import metrics
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.tolerances import Tolerances
+from edgekit.core.values.typed_json import Count, Name
 
 # Distances have an upper limit under their own name; similarities a lower one, whose name starts with `min_`.
 _UPPER = ("max_abs_error", "mean_abs_error", "rmse")
 _LOWER = {"min_sqnr_db": "sqnr_db", "min_cosine": "cosine", "min_top1_agreement": "top1_agreement"}
 # Stands for an SQNR of minus infinity (noise on a reference of zeros), which JSON cannot hold; below any tolerance.
 _NO_SIGNAL_DB = -999.0
+# The ranges of the figures; rounding may exceed those of a cosine by its last digits.
+_RANGES = {
+    **dict.fromkeys(_UPPER, (0.0, math.inf)),
+    "sqnr_db": (_NO_SIGNAL_DB, math.inf),
+    "cosine": (-1.000001, 1.000001),
+    "top1_agreement": (0.0, 1.0),
+}
+FigureName = Literal["max_abs_error", "mean_abs_error", "rmse", "sqnr_db", "cosine", "top1_agreement"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +37,32 @@ class Figure:
         name: Name of the metric, for example `rmse`.
         value: The value; None stands for infinity (the SQNR of equal outputs).
         limit: The tolerance; None where there is none.
-        passed: Whether the value is within the tolerance.
+        passed: Whether the value is within the tolerance. It is always computed: what a file says about it is ignored.
+
+    Raises:
+        ValueError: The value is not in the range of its metric.
     """
 
-    name: str
+    name: FigureName
     value: float | None
     limit: float | None
-    passed: bool
+    passed: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        low, high = _RANGES[self.name]
+        if self.value is None:
+            if self.name != "sqnr_db":
+                raise ValueError(f"{self.name} must be a number (got null)")
+        elif math.isfinite(self.value) and not low <= self.value <= high:  # a file holds finite values only
+            raise ValueError(f"{self.name} must be from {low:g} to {high:g} (got {self.value:g})")
+        object.__setattr__(self, "passed", self._within())
+
+    def _within(self) -> bool:
+        if self.limit is None:
+            return True
+        if self.name in _UPPER:
+            return self.value is not None and self.value <= self.limit
+        return self.value is None or (self.value > _NO_SIGNAL_DB and self.value >= self.limit)
 
     @property
     def limit_text(self) -> str:
@@ -59,17 +87,21 @@ class Comparison:
         evidence: False where the source's outputs are the same for all samples, so that equality proves nothing.
     """
 
-    output: str
-    samples: int
-    worst_sample: int | None
+    output: Name
+    samples: Count
+    worst_sample: Count | None
     figures: tuple[Figure, ...]
     problem: str | None = None
     evidence: bool = True
 
+    def __post_init__(self) -> None:
+        if self.worst_sample is not None and self.worst_sample >= self.samples > 0:
+            raise ValueError(f"worst_sample must be less than {self.samples} (got {self.worst_sample})")
+
     @property
     def passed(self) -> bool:
-        """Whether all figures are within their tolerances and there is no problem."""
-        return self.problem is None and all(figure.passed for figure in self.figures)
+        """Whether all figures were measured and are within their tolerances, and there is no problem."""
+        return not self.failures
 
     def value(self, name: str) -> float | None:
         """Return the value of one metric.
@@ -87,6 +119,8 @@ class Comparison:
         """One clause for each figure that is out of tolerance, or for the problem."""
         if self.problem is not None:
             return (f"output {self.output}: {self.problem}",)
+        if not self.figures or self.samples == 0:
+            return (f"output {self.output}: nothing was measured",)
         return tuple(
             f"output {self.output}: {figure.name} {format_figure(figure.value)}, tolerance {figure.limit_text}"
             for figure in self.figures
@@ -116,18 +150,15 @@ def _scale(reference: Array) -> float:
     return max(1.0, float(np.max(np.abs(reference.astype(np.float64)))))
 
 
-def _figure(name: str, value: float, tolerances: Tolerances, scale: float) -> Figure:
+def _figure(name: FigureName, value: float, tolerances: Tolerances, scale: float) -> Figure:
     limits = tolerances.limits()
     if name in _UPPER:
         limit = limits.get(name)
-        limit = None if limit is None else limit * scale
-        return Figure(name, value, limit, limit is None or value <= limit)
+        return Figure(name, value, None if limit is None else limit * scale)
     key = next(key for key, figure in _LOWER.items() if figure == name)
-    limit = limits.get(key)
-    passed = limit is None or value >= limit
     if math.isinf(value):  # JSON has no infinity: null for equal arrays, a fixed value for noise without a signal
-        return Figure(name, None if value > 0 else _NO_SIGNAL_DB, limit, passed)
-    return Figure(name, value, limit, passed)
+        return Figure(name, None if value > 0 else _NO_SIGNAL_DB, limits.get(key))
+    return Figure(name, max(value, _NO_SIGNAL_DB) if name == "sqnr_db" else value, limits.get(key))
 
 
 def _comparison_problem(reference: Array, actual: Array) -> str | None:
@@ -174,7 +205,7 @@ def compare_output(
     saturation = _saturation_problem(reference)
     if saturation is not None:
         return Comparison(name, len(reference), None, (), saturation, evidence=False)
-    values = {
+    values: dict[FigureName, float] = {
         "max_abs_error": metrics.max_abs_error(reference, actual),
         "mean_abs_error": metrics.mean_abs_error(reference, actual),
         "rmse": metrics.rmse(reference, actual),
@@ -183,6 +214,9 @@ def compare_output(
     }
     if classifier:
         values["top1_agreement"] = metrics.top1_agreement(reference, actual)
+    lost = [key for key, value in values.items() if math.isnan(value) or (math.isinf(value) and key != "sqnr_db")]
+    if lost:
+        return Comparison(name, len(reference), None, (), f"{lost[0]} exceeds the range of float64")
     index, _ = metrics.worst_sample(reference, actual)
     scale = _scale(reference)
     figures = tuple(_figure(key, value, tolerances, scale) for key, value in values.items())
@@ -212,19 +246,4 @@ def compare_outputs(
         if name in actual
         else Comparison(name, len(array), None, (), "the artifact has no such output")
         for name, array in reference.items()
-    )
-
-
-def comparison_from_dict(data: Mapping[str, Any]) -> Comparison:
-    """Rebuild a comparison from the result of `dataclasses.asdict` after a JSON round trip.
-
-    Args:
-        data: The fields of the comparison.
-
-    Returns:
-        The comparison.
-    """
-    figures = tuple(Figure(**figure) for figure in data["figures"])
-    return Comparison(
-        data["output"], data["samples"], data["worst_sample"], figures, data["problem"], data.get("evidence", True)
     )

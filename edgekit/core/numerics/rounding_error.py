@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from edgekit.core.numerics.metrics import Array, max_abs_error, rmse
+from edgekit.core.values.typed_json import Count, NotNegative
 
 # Further digits depend on the order of summation, which differs between machines: records would not be reproducible.
 _SIGNIFICANT_DIGITS = 3
@@ -28,10 +28,10 @@ class Rounding:
         samples: Number of samples.
     """
 
-    max_abs_error: float
-    rmse: float
-    scale: float
-    samples: int
+    max_abs_error: NotNegative
+    rmse: NotNegative
+    scale: NotNegative
+    samples: Count
 
 
 def measure_rounding(single: Mapping[str, Array], double: Mapping[str, Array] | None) -> dict[str, Rounding]:
@@ -60,15 +60,3 @@ def measure_rounding(single: Mapping[str, Array], double: Mapping[str, Array] | 
 
 def _rounded(value: float) -> float:
     return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
-
-
-def rounding_from_dict(data: Mapping[str, Any]) -> dict[str, Rounding]:
-    """Rebuild rounding errors from the results of `dataclasses.asdict` after a JSON round trip.
-
-    Args:
-        data: The fields of the rounding error of each output, by output name.
-
-    Returns:
-        The rounding errors by output name.
-    """
-    return {name: Rounding(**fields) for name, fields in data.items()}

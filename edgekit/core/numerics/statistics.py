@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.numerics.metrics import Array
+from edgekit.core.values.typed_json import Count, Share
 
 # Efron and Tibshirani (1993) recommend 1000 resamples or more for percentile intervals.
 RESAMPLES = 2000
@@ -157,9 +158,9 @@ class ClassDrift:
     """
 
     label: int
-    samples: int
-    source: float
-    artifact: float
+    samples: Count
+    source: Share
+    artifact: Share
 
     @property
     def drop(self) -> float:

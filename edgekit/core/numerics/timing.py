@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgekit.core.values.typed_json import Milliseconds, PositiveCount
+
 NS_PER_MS = 1e6
 
 
@@ -51,14 +53,14 @@ class Distribution:
         mad_ms: Median absolute deviation from the median, a measure of spread that ignores outliers.
     """
 
-    count: int
-    mean_ms: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    min_ms: float
-    max_ms: float
-    mad_ms: float
+    count: PositiveCount
+    mean_ms: Milliseconds
+    p50_ms: Milliseconds
+    p90_ms: Milliseconds
+    p99_ms: Milliseconds
+    min_ms: Milliseconds
+    max_ms: Milliseconds
+    mad_ms: Milliseconds
 
     @classmethod
     def of(cls, nanoseconds: Sequence[int]) -> Distribution:

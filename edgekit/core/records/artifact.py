@@ -4,22 +4,47 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path, PurePosixPath
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
 
 from edgekit.core.environment.atomic_files import read_json, sha256_file, write_json
 from edgekit.core.errors import InputError
+from edgekit.core.numerics.rounding_error import Rounding
 from edgekit.core.records import samples
 from edgekit.core.records.samples import Samples
 from edgekit.core.values.file_names import GOLDEN_FILE, MANIFEST_FILE
 from edgekit.core.values.precisions import is_precision, precision_names
 from edgekit.core.values.specs import TUNED, Signature, Variant
+from edgekit.core.values.typed_json import Count, FileName, Name, Pattern, PositiveCount, Sha256, decode, decode_any
 
 MANIFEST_SCHEMA = 2
 
 # Schema 1 knew one file and had no list of files.
 _READABLE_SCHEMAS = (1, MANIFEST_SCHEMA)
+
+# A path below the artifact's folder, written in one way only: no `..`, no `.`, no empty part, no backslash.
+_InnerPath = Annotated[
+    str,
+    Pattern(r"(?!/)(?:(?!\.{1,2}(?:/|$))[^/\\\0]{1,255}(?:/(?=.)|$)){1,32}", "a name in the artifact's folder"),
+]
+# What other stages read of the free-form parts of a manifest.
+_KNOWN_PARTS: Mapping[str, Mapping[str, Any]] = {
+    "source": {
+        "kind": FileName,
+        "sha256": Sha256 | None,
+        "weights_sha256": Sha256 | None,
+        "task": Name | None,
+        "metric": Name | None,
+        "metric_value": float | None,
+        "size_bytes": Count | None,
+        "parameters": Count | None,
+        "notes": tuple[Name, ...],
+        "rounding": Mapping[Name, Rounding],
+    },
+    "golden": {"sha256": Sha256, "samples": Count},
+    "calibration": {"sha256": Sha256, "samples": PositiveCount},
+}
 
 
 @dataclass(frozen=True)
@@ -32,9 +57,9 @@ class ArtifactFile:
         size: The size in bytes.
     """
 
-    path: str
-    sha256: str
-    size: int
+    path: _InnerPath
+    sha256: Sha256
+    size: Count
 
 
 @dataclass(frozen=True)
@@ -62,20 +87,20 @@ class Manifest:
         files: All model files, the main one first.
     """
 
-    model: str
-    target: str
-    precision: str
-    runtime: str
-    file: str
-    sha256: str
-    size_bytes: int
+    model: FileName
+    target: FileName
+    precision: FileName
+    runtime: FileName
+    file: _InnerPath
+    sha256: Sha256
+    size_bytes: Count
     signature: Signature
     source: Mapping[str, Any]
-    route: tuple[str, ...]
+    route: tuple[Name, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] | None = None
     golden: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[Name, Name] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     reproducible: bool = True
     not_reproducible_because: str | None = None
@@ -85,6 +110,14 @@ class Manifest:
     def __post_init__(self) -> None:
         if not self.files:  # an artifact of one file, as most are
             object.__setattr__(self, "files", (ArtifactFile(self.file, self.sha256, self.size_bytes),))
+
+    @property
+    def rounding(self) -> Mapping[str, Rounding]:
+        """The source's float32 rounding error by output, where it was measured."""
+        values: Mapping[str, Rounding] = decode_any(
+            Mapping[Name, Rounding], self.source.get("rounding", {}), "rounding"
+        )
+        return values
 
     @property
     def variant(self) -> Variant:
@@ -173,99 +206,50 @@ def load_artifact(folder: Path) -> Artifact:
     return Artifact(folder, manifest_from_dict(read_json(path, "manifest"), path))
 
 
-def manifest_from_dict(data: Mapping[str, Any], path: Path) -> Manifest:
+def manifest_from_dict(data: Any, path: Path) -> Manifest:
     """Build a manifest of the parsed JSON, of this schema or of schema 1.
 
     Raises:
         InputError: A key is missing, unknown or of another type; the message names file and key.
     """
-    version = data.get("schema_version")
-    if isinstance(version, bool) or version not in _READABLE_SCHEMAS:
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if type(version) is not int or version not in _READABLE_SCHEMAS:
         raise InputError(f"{path}: schema_version is {version!r}; this edgekit reads 1 to {MANIFEST_SCHEMA}")
-    known = {item.name for item in fields(Manifest)} - ({"files"} if version == 1 else set())
-    for key in sorted(set(data) - known):
-        raise InputError(f"{path}: {key}: unknown key; allowed: {', '.join(sorted(known))}")
-    _check_types(path, data)
-    try:
-        decoded = {
-            "route": tuple(data["route"]),
-            "notes": tuple(data.get("notes", ())),
-            "signature": Signature.from_dict(data["signature"]),
-            "files": _files(path, data) if version != 1 else (),
-            "schema_version": MANIFEST_SCHEMA,
-        }
-        return Manifest(**{**data, **decoded})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: this manifest has a missing or mistyped key ({error})") from None
+    if version == 1 and "files" in data:
+        raise InputError(f"{path}: files: unknown key; schema 1 has none")
+    manifest = decode(Manifest, {**data, "schema_version": MANIFEST_SCHEMA}, path)
+    for part, known in _KNOWN_PARTS.items():
+        values = getattr(manifest, part) or {}
+        for key in known.keys() & values.keys():
+            decode_any(known[key], values[key], f"{path}: {part}.{key}")
+    _check_consistency(path, manifest)
+    if version != 1:
+        _check_files(path, data, manifest)
+    return manifest
 
 
-def _check_types(path: Path, data: Mapping[str, Any]) -> None:
-    expected: dict[str, type] = dict.fromkeys(("model", "target", "precision", "runtime", "file", "sha256"), str)
-    expected |= {"size_bytes": int, "source": dict, "route": list}
-    optional = {
-        "notes": list,
-        "options": dict,
-        "golden": dict,
-        "versions": dict,
-        "reproducible": bool,
-        "files": list,
-    }
-    expected |= {key: kind for key, kind in optional.items() if key in data}
-    if data.get("calibration") is not None:
-        expected["calibration"] = dict
-    for key, kind in expected.items():
-        value = data.get(key)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise InputError(f"{path}: {key}: must be a {kind.__name__} (got {value!r})")
-    if not isinstance(data["source"].get("kind"), str):
-        raise InputError(f"{path}: source.kind: must be a str (got {data['source'].get('kind')!r})")
-    if not is_precision(data["precision"]):
+def _check_consistency(path: Path, manifest: Manifest) -> None:
+    if "kind" not in manifest.source:
+        raise InputError(f"{path}: source.kind: this key is missing")
+    if not is_precision(manifest.precision):
         raise InputError(
-            f"{path}: precision: must be one of {', '.join(precision_names())} (got {data['precision']!r})"
+            f"{path}: precision: must be one of {', '.join(precision_names())} (got {manifest.precision!r})"
         )
-    if not _stays_inside(data["file"]):
-        raise InputError(f"{path}: file: must be a name in the artifact's folder (got {data['file']!r})")
-    if data["size_bytes"] < 0:
-        raise InputError(f"{path}: size_bytes: must not be negative (got {data['size_bytes']})")
+    for side, specs in (("inputs", manifest.signature.inputs), ("outputs", manifest.signature.outputs)):
+        if not specs:
+            raise InputError(f"{path}: signature.{side}: must name at least one tensor")
 
 
-def _files(path: Path, data: Mapping[str, Any]) -> tuple[ArtifactFile, ...]:
-    files = []
-    for index, entry in enumerate(data["files"]):
-        where = f"{path}: files.{index}"
-        if not isinstance(entry, dict) or set(entry) != {"path", "sha256", "size"}:
-            raise InputError(f"{where}: must have the keys path, sha256, size (got {entry!r})")
-        file_path, sha256, size = entry["path"], entry["sha256"], entry["size"]
-        if not isinstance(file_path, str) or not _stays_inside(file_path):
-            raise InputError(f"{where}.path: must be a name in the artifact's folder (got {file_path!r})")
-        if not isinstance(sha256, str):
-            raise InputError(f"{where}.sha256: must be a str (got {sha256!r})")
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise InputError(f"{where}.size: must be an int that is not negative (got {size!r})")
-        files.append(ArtifactFile(file_path, sha256, size))
-    listed = tuple(files)
-    if not listed or listed[0].path != data["file"]:
-        raise InputError(f"{path}: files: the first one must be the main file {data['file']!r}")
+def _check_files(path: Path, data: Mapping[str, Any], manifest: Manifest) -> None:
+    listed = manifest.files if data.get("files") else ()
+    if not listed or listed[0].path != manifest.file:
+        raise InputError(f"{path}: files: the first one must be the main file {manifest.file!r}")
     if len({file.path for file in listed}) != len(listed):
         raise InputError(f"{path}: files: a path is listed twice")
-    if files_sha256(listed) != data["sha256"]:
-        raise InputError(f"{path}: sha256: must be the digest of the listed files (got {data['sha256']!r})")
+    if files_sha256(listed) != manifest.sha256:
+        raise InputError(f"{path}: sha256: must be the digest of the listed files (got {manifest.sha256!r})")
     total = sum(file.size for file in listed)
-    if total != data["size_bytes"]:
+    if total != manifest.size_bytes:
         raise InputError(
-            f"{path}: size_bytes: must be the sum of the sizes of the files, {total} (got {data['size_bytes']!r})"
+            f"{path}: size_bytes: must be the sum of the sizes of the files, {total} (got {manifest.size_bytes!r})"
         )
-    return listed
-
-
-def _stays_inside(text: str) -> bool:
-    """Whether a path from a file names something below the artifact's folder, in one way only."""
-    path = PurePosixPath(text)
-    return (
-        bool(text)
-        and "\\" not in text
-        and not path.is_absolute()
-        and ".." not in path.parts
-        and str(path) == text
-        and text != "."
-    )

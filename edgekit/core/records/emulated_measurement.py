@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.records.operator_costs import JOINED, Operator, OperatorCost
 from edgekit.core.records.versioned_json import decode_versioned
+from edgekit.core.values.typed_json import Count, MeanCount, Milliseconds, Name, PositiveCount, Sha256
 
 # The `calibration` of a device whose cost model was not fitted with published timings.
 UNCALIBRATED = "uncalibrated"
@@ -44,17 +44,17 @@ class Counts:
         l3_misses: Misses of the L3 cache; None if the core has none.
     """
 
-    instructions: float
-    loads: float
-    stores: float
-    branches: float
-    fmla: float
-    dot: float
-    simd: float
-    other: float
-    l1_misses: float | None = None
-    l2_misses: float | None = None
-    l3_misses: float | None = None
+    instructions: MeanCount
+    loads: MeanCount
+    stores: MeanCount
+    branches: MeanCount
+    fmla: MeanCount
+    dot: MeanCount
+    simd: MeanCount
+    other: MeanCount
+    l1_misses: MeanCount | None = None
+    l2_misses: MeanCount | None = None
+    l3_misses: MeanCount | None = None
 
     @classmethod
     def between(cls, marks: Sequence[Mapping[str, int]], runs: int) -> Counts:
@@ -200,15 +200,15 @@ class EmulatedLatency:
         operators: The cost of each operator, if it was asked for.
     """
 
-    cpu: str
-    threads: int
-    inferences: int
+    cpu: Name
+    threads: PositiveCount
+    inferences: Count
     counts: Counts
-    latency_ms: float
-    low_ms: float | None
-    high_ms: float | None
-    calibration: str
-    peak_memory_bytes: int | None = None
+    latency_ms: Milliseconds
+    low_ms: Milliseconds | None
+    high_ms: Milliseconds | None
+    calibration: Name
+    peak_memory_bytes: Count | None = None
     operators: tuple[OperatorCost, ...] = ()
 
     @property
@@ -228,8 +228,8 @@ class EmulationRecord:
         schema_version: The version of the file's format.
     """
 
-    artifact_sha256: str
-    device: str
+    artifact_sha256: Sha256
+    device: Name
     emulated: EmulatedLatency
     schema_version: int = EMULATION_SCHEMA
 
@@ -251,24 +251,5 @@ def load_emulation(path: Path) -> EmulationRecord:
     Raises:
         InputError: The file is missing, damaged or of an unknown version.
     """
-    data, keys = read_json(path, "result of an emulation"), {field.name for field in fields(EmulationRecord)}
-    again = "run the bench again"
-    with decode_versioned(data, path, "a result of an emulation", again, keys=keys, version=EMULATION_SCHEMA) as values:
-        return EmulationRecord(**{**values, "emulated": emulated_from_dict(values["emulated"])})
-
-
-def emulated_from_dict(data: Mapping[str, Any]) -> EmulatedLatency:
-    """Decode an emulated latency.
-
-    Args:
-        data: What `dataclasses.asdict` returned, after a round trip through JSON.
-
-    Returns:
-        The emulated latency.
-
-    Raises:
-        KeyError: A key is missing.
-        TypeError: A value has the wrong type.
-    """
-    operators = tuple(OperatorCost(**item) for item in data.get("operators", ()))
-    return EmulatedLatency(**{**data, "counts": Counts(**data["counts"]), "operators": operators})
+    data, again = read_json(path, "result of an emulation"), "run the bench again"
+    return decode_versioned(EmulationRecord, data, path, "a result of an emulation", again, version=EMULATION_SCHEMA)

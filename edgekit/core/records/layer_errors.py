@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.versioned_json import decode_versioned
 from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.specs import Variant
+from edgekit.core.values.typed_json import FileName, Name, PositiveCount, Sha256
 
 LAYERS_SCHEMA = 2
 
@@ -47,18 +48,18 @@ class LayerErrors:
         schema_version: The version of the file's format.
     """
 
-    model: str
-    kind: str
-    target: str
-    precision: str
-    artifact_sha256: str
-    reference: str
-    reference_sha256: str
-    samples: int
+    model: FileName
+    kind: FileName
+    target: FileName
+    precision: FileName
+    artifact_sha256: Sha256
+    reference: FileName
+    reference_sha256: Sha256
+    samples: PositiveCount
     tensors: tuple[TensorDiff, ...]
-    only_reference: tuple[str, ...] = ()
-    only_actual: tuple[str, ...] = ()
-    tag: str = ""
+    only_reference: tuple[Name, ...] = ()
+    only_actual: tuple[Name, ...] = ()
+    tag: Name = ""
     schema_version: int = LAYERS_SCHEMA
 
     @property
@@ -184,20 +185,14 @@ def layers_from_dict(data: Any, path: Path) -> LayerErrors:
     Raises:
         InputError: The data are damaged or of an unknown version.
     """
-    keys = {field.name for field in fields(LayerErrors)}
-    with decode_versioned(
-        data, path, "an error by layer", "run the diff again", keys=keys, version=LAYERS_SCHEMA, older=_OLDER
-    ) as values:
-        names: dict[str, Any] = {name: tuple(values[name]) for name in ("only_reference", "only_actual")}
-        return LayerErrors(**{**values, **names, "tensors": tuple(_decode_tensor(item) for item in values["tensors"])})
+    again = "run the diff again"
+    if isinstance(data, dict) and data.get("schema_version") == 1 and isinstance(data.get("tensors"), list):
+        data = {**data, "tensors": [_rename_divergence(tensor) for tensor in data["tensors"]]}
+    return decode_versioned(LayerErrors, data, path, "an error by layer", again, version=LAYERS_SCHEMA, older=_OLDER)
 
 
-def _decode_tensor(data: Mapping[str, Any]) -> TensorDiff:
-    ranges = {name: tuple(map(_nan_if_none, data[name])) for name in ("reference_range", "actual_range")}
-    metrics = {name: _nan_if_none(data[name]) for name in ("cosine", "max_abs_error")}
-    renamed = {("divergence_db" if key == "leap_db" else key): value for key, value in data.items()}  # schema 1
-    return TensorDiff(**{**renamed, **metrics, **ranges, "shape": tuple(data["shape"])})
-
-
-def _nan_if_none(value: float | None) -> float:
-    return math.nan if value is None else value
+def _rename_divergence(tensor: Any) -> Any:
+    """Return a tensor of schema 1 with the present name of its divergence."""
+    if not isinstance(tensor, dict):
+        return tensor
+    return {("divergence_db" if key == "leap_db" else key): value for key, value in tensor.items()}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.numerics.timing import Distribution
-from edgekit.core.records.emulated_measurement import EmulatedLatency, emulated_from_dict
+from edgekit.core.records.emulated_measurement import EmulatedLatency
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.records.versioned_json import decode_versioned
 from edgekit.core.values.specs import Variant
+from edgekit.core.values.tiers import TierName
+from edgekit.core.values.typed_json import Count, FileName, Milliseconds, Name, PositiveCount, Sha256
 
 BENCH_SCHEMA = 2
 
@@ -38,16 +40,16 @@ class Execution:
         notes: Remarks for the user.
     """
 
-    executor: str
-    tier: str
-    description: str
-    latency_ms: float
-    low_ms: float | None
-    high_ms: float | None
-    threads: int
+    executor: FileName
+    tier: TierName
+    description: Name
+    latency_ms: Milliseconds
+    low_ms: Milliseconds | None
+    high_ms: Milliseconds | None
+    threads: PositiveCount
     wall: Distribution | None = None
-    load_ms: float | None = None
-    peak_memory_bytes: int | None = None
+    load_ms: Milliseconds | None = None
+    peak_memory_bytes: Count | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -89,32 +91,32 @@ class Measurement:
         schema_version: The version of the file's format.
     """
 
-    model: str
-    kind: str
-    target: str
-    precision: str
-    artifact_sha256: str
-    device: str
-    runtime: str
-    size_bytes: int
-    compressed_bytes: int
-    latency_ms: Mapping[str, float]
-    load_ms: float
-    first_inference_ms: float
-    warm_up_runs: int
+    model: FileName
+    kind: FileName
+    target: FileName
+    precision: FileName
+    artifact_sha256: Sha256
+    device: FileName
+    runtime: FileName
+    size_bytes: Count
+    compressed_bytes: Count
+    latency_ms: Mapping[TierName, Milliseconds]
+    load_ms: Milliseconds
+    first_inference_ms: Milliseconds
+    warm_up_runs: Count
     wall: Distribution
     cpu: Distribution
-    threads: int
-    cpus: tuple[int, ...] | None
-    host: str
-    peak_memory_load_bytes: int | None
-    peak_memory_run_bytes: int | None
-    macs: int | None
-    weight_bytes: int | None
+    threads: PositiveCount
+    cpus: tuple[Count, ...] | None
+    host: Name
+    peak_memory_load_bytes: Count | None
+    peak_memory_run_bytes: Count | None
+    macs: Count | None
+    weight_bytes: Count | None
     notes: tuple[str, ...] = ()
     emulated: EmulatedLatency | None = None
-    tag: str = ""
-    kinds: Mapping[str, int] = field(default_factory=dict)
+    tag: Name = ""
+    kinds: Mapping[Name, Count] = field(default_factory=dict)
     operators: tuple[OperatorCost, ...] = ()
     executions: tuple[Execution, ...] = ()
     schema_version: int = BENCH_SCHEMA
@@ -190,22 +192,5 @@ def measurement_from_dict(data: Any, path: Path) -> Measurement:
     Raises:
         InputError: The data are damaged or of an unknown version.
     """
-    keys = {field.name for field in fields(Measurement)}
-    with decode_versioned(
-        data, path, "a bench result", "run the bench again", keys=keys, version=BENCH_SCHEMA, older=_OLDER
-    ) as values:
-        decoded = {
-            "wall": Distribution(**values["wall"]),
-            "cpu": Distribution(**values["cpu"]),
-            "cpus": None if values["cpus"] is None else tuple(values["cpus"]),
-            "notes": tuple(values["notes"]),
-            "operators": tuple(OperatorCost(**item) for item in values.get("operators", ())),
-            "emulated": emulated_from_dict(values["emulated"]) if values.get("emulated") else None,
-            "executions": tuple(_execution(item) for item in values.get("executions", ())),
-        }
-        return Measurement(**{**values, **decoded})
-
-
-def _execution(data: Mapping[str, Any]) -> Execution:
-    wall = Distribution(**data["wall"]) if data["wall"] else None
-    return Execution(**{**data, "wall": wall, "notes": tuple(data["notes"])})
+    again = "run the bench again"
+    return decode_versioned(Measurement, data, path, "a bench result", again, version=BENCH_SCHEMA, older=_OLDER)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekit.core.units import format_ms
+from edgekit.core.values.typed_json import MeanCount, Milliseconds, Name
 
 # Separates the kinds of operators that a runtime fuses.
 JOINED = " + "
@@ -43,11 +44,11 @@ class OperatorCost:
         memory_misses: Lines of 64 bytes that are read from memory (emulated tier only).
     """
 
-    kind: str
-    name: str
-    latency_ms: float
-    instructions: float | None = None
-    memory_misses: float | None = None
+    kind: Name
+    name: Name
+    latency_ms: Milliseconds
+    instructions: MeanCount | None = None
+    memory_misses: MeanCount | None = None
 
     @property
     def title(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.validation import Validation, validation_from_dict
 from edgekit.core.values.budgets import Verdict
+from edgekit.core.values.typed_json import Name, decode, decode_any
 
 REPORT_SCHEMA = 1
 
@@ -93,22 +94,55 @@ def load_report(path: Path) -> Report:
     if data.get("schema_version") != REPORT_SCHEMA or not isinstance(data.get("artifacts"), list):
         hint = "write one with: edgekit report --format json --output FILE"
         raise InputError(f"{path}: not a report of version {REPORT_SCHEMA}; {hint}")
-    try:
-        rows = tuple(_decode_row(row, path) for row in data["artifacts"])
-        return Report(str(data["edgekit"]), str(data["host"]), (), rows)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: this report has a missing or mistyped key ({error})") from None
+    edgekit, host = (decode_any(Name, data.get(key), f"{path}: {key}") for key in ("edgekit", "host"))
+    rows = (_decode_row(row, path, f"{path}: artifacts[{index}]") for index, row in enumerate(data["artifacts"]))
+    return Report(edgekit, host, (), tuple(rows))
 
 
-def _decode_row(data: dict[str, Any], path: Path) -> ReportRow:
-    validation = data["validation"]
-    # "sentence" is derived from the other keys, for readers of the JSON.
-    verdicts = ({key: value for key, value in item.items() if key != "sentence"} for item in data["verdicts"])
+@dataclass(frozen=True)
+class _StoredRow:
+    """A row of the JSON report; the keys that only repeat others are read and ignored."""
+
+    folder: str
+    manifest: Any
+    validation: Any
+    measurements: tuple[Any, ...]
+    verdicts: tuple[Any, ...]
+    emulated_validations: tuple[Any, ...] = ()
+    layers: Any = None
+    model: Any = None
+    kind: Any = None
+    variant: Any = None
+    passed: Any = None
+
+
+def _decode_row(data: Any, path: Path, place: str) -> ReportRow:
+    stored = decode(_StoredRow, data, place)
+    artifact = Artifact(Path(stored.folder), manifest_from_dict(stored.manifest, Path(f"{place}.manifest")))
+    validation = None
+    if stored.validation is not None:
+        validation = validation_from_dict(stored.validation, Path(f"{place}.validation"))
     return ReportRow(
-        Artifact(Path(data["folder"]), manifest_from_dict(data["manifest"], path)),
-        None if validation is None else validation_from_dict(validation, path),
-        tuple(measurement_from_dict(item, path) for item in data["measurements"]),
-        tuple(Verdict(**item) for item in verdicts),
-        tuple(validation_from_dict(item, path) for item in data.get("emulated_validations", ())),
-        None if data.get("layers") is None else layers_from_dict(data["layers"], path),
+        artifact,
+        validation,
+        tuple(
+            measurement_from_dict(item, Path(f"{place}.measurements[{index}]"))
+            for index, item in enumerate(stored.measurements)
+        ),
+        tuple(_decode_verdict(item, f"{place}.verdicts[{index}]") for index, item in enumerate(stored.verdicts)),
+        tuple(
+            validation_from_dict(item, Path(f"{place}.emulated_validations[{index}]"))
+            for index, item in enumerate(stored.emulated_validations)
+        ),
+        None if stored.layers is None else layers_from_dict(stored.layers, Path(f"{place}.layers")),
     )
+
+
+def _decode_verdict(data: Any, place: str) -> Verdict:
+    # "sentence" is derived from the other keys, for readers of the JSON.
+    values = {key: value for key, value in data.items() if key != "sentence"} if isinstance(data, dict) else data
+    verdict = decode(Verdict, values, place)
+    if verdict.limit is None:
+        return verdict
+    # What the figure says counts, not what the file says about it.
+    return replace(verdict, passed=verdict.figure is not None and verdict.figure <= verdict.limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -11,9 +11,11 @@ from edgekit.core.environment.atomic_files import read_json, sha256_path, write_
 from edgekit.core.environment.contained_files import path_inside
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.numerics.rounding_error import Rounding, rounding_from_dict
+from edgekit.core.numerics.rounding_error import Rounding
+from edgekit.core.records.versioned_json import decode_versioned
 from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.core.values.specs import Signature
+from edgekit.core.values.typed_json import Count, FileName, Name, Sha256
 
 T = TypeVar("T")
 SOURCE_SCHEMA = 1
@@ -46,24 +48,24 @@ class SourceModel:
         schema_version: The version of the file's format.
     """
 
-    name: str
-    kind: str
-    file: str
-    sha256: str
+    name: FileName
+    kind: FileName
+    file: FileName
+    sha256: Sha256
     signature: Signature
-    task: str | None
-    metric: str | None
+    task: Name | None
+    metric: Name | None
     metric_value: float | None
-    parameters: int
-    code: str | None = None
-    code_sha256: str | None = None
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    parameters: Count
+    code: Name | None = None
+    code_sha256: Sha256 | None = None
+    sizes: Mapping[Name, Count] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
-    history: Mapping[str, list[float]] = field(default_factory=dict)
-    rounding: Mapping[str, Rounding] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    history: Mapping[Name, list[float]] = field(default_factory=dict)
+    rounding: Mapping[Name, Rounding] = field(default_factory=dict)
+    versions: Mapping[Name, Name] = field(default_factory=dict)
     schema_version: int = SOURCE_SCHEMA
 
     def save(self, folder: Path) -> None:
@@ -114,18 +116,8 @@ def load_source(folder: Path) -> SourceModel:
     """
     path = folder / SOURCE_FILE
     data = read_json(path, "source model description")
-    allowed = {field.name for field in fields(SourceModel)}
-    if data.get("schema_version") != SOURCE_SCHEMA or set(data) - allowed:
-        raise InputError(f"{path}: not a source model description of version {SOURCE_SCHEMA}; train the model again")
-    try:
-        decoded = {
-            "signature": Signature.from_dict(data["signature"]),
-            "notes": tuple(data.get("notes", ())),
-            "rounding": rounding_from_dict(data.get("rounding", {})),
-        }
-        return SourceModel(**{**data, **decoded})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: this source model description has a missing or mistyped key ({error})") from None
+    what, again = "a source model description", "train or import the model again"
+    return decode_versioned(SourceModel, data, path, what, again, version=SOURCE_SCHEMA)
 
 
 class LoadedSource(Protocol):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.core.environment.atomic_files import read_json
-from edgekit.core.numerics.output_comparison import Comparison, comparison_from_dict, format_figure
+from edgekit.core.numerics.output_comparison import Comparison, format_figure
 from edgekit.core.numerics.statistics import ClassDrift, Interval, detectable_drop, samples_to_decide
 from edgekit.core.records.versioned_json import decode_versioned
 from edgekit.core.values.specs import HOST, Variant
+from edgekit.core.values.typed_json import Count, FileName, Name, NotNegative, PositiveCount, Sha256, Share
 
 VALIDATION_SCHEMA = 3
 
@@ -51,18 +52,18 @@ class Drift:
         classes: The drift of each class, the largest drop first (classifiers only).
     """
 
-    metric: str
+    metric: Name
     source: float
     artifact: float
     drop: float
-    samples: int
-    top1_agreement: float | None
-    min_top1_agreement: float | None
+    samples: PositiveCount
+    top1_agreement: Share | None
+    min_top1_agreement: Share | None
     interval: Interval | None = None
-    variance: float | None = None
-    lost: int | None = None
-    won: int | None = None
-    p_value: float | None = None
+    variance: NotNegative | None = None
+    lost: Count | None = None
+    won: Count | None = None
+    p_value: Share | None = None
     classes: tuple[ClassDrift, ...] = ()
 
     @property
@@ -121,22 +122,27 @@ class Validation:
         schema_version: The version of the file's format.
     """
 
-    model: str
-    kind: str
-    target: str
-    precision: str
-    artifact_sha256: str
-    runtime: str
+    model: FileName
+    kind: FileName
+    target: FileName
+    precision: FileName
+    artifact_sha256: Sha256
+    runtime: FileName
     comparisons: tuple[Comparison, ...]
     drift: Drift | None
-    device: str | None = None
+    device: FileName | None = None
     against_host: tuple[Comparison, ...] = ()
     stress: tuple[Comparison, ...] = ()
-    stress_cases: tuple[str, ...] = ()
+    stress_cases: tuple[Name, ...] = ()
     batches: tuple[Comparison, ...] = ()
-    tag: str = ""
-    executor: str = ""
+    tag: Name = ""
+    executor: Name = ""
     schema_version: int = VALIDATION_SCHEMA
+
+    def __post_init__(self) -> None:
+        for comparison in self.stress:
+            if comparison.worst_sample is not None and comparison.worst_sample >= len(self.stress_cases):
+                raise ValueError(f"stress_cases must have a name for the sample {comparison.worst_sample}")
 
     @property
     def place(self) -> str:
@@ -153,14 +159,19 @@ class Validation:
 
     @property
     def passed(self) -> bool:
-        """Whether every value is within its tolerance."""
-        compared = (*self.comparisons, *self.against_host, *self.stress, *self.batches)
-        return all(comparison.passed for comparison in compared) and (self.drift is None or self.drift.passed)
+        """Whether outputs were compared, every one with a tolerance, and every value is within its tolerance."""
+        return not self.failures
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One clause for each value that exceeds its tolerance."""
-        clauses = [clause for output in self.comparisons for clause in output.failures]
+        """One clause for each value that exceeds its tolerance, and for what was not compared."""
+        clauses = [] if self.comparisons else ["no output was compared"]
+        if self._on_device and not self.against_host:
+            clauses.append("no output was compared with that on this host")
+        for output in self.comparisons:
+            clauses += output.failures
+            if output.passed and all(figure.limit is None for figure in output.figures):
+                clauses.append(f"output {output.output}: no figure has a tolerance")
         clauses += [f"against this host: {clause}" for output in self.against_host for clause in output.failures]
         clauses += [f"on {self.stress_case(output)}: {clause}" for output in self.stress for clause in output.failures]
         clauses += [clause for output in self.batches for clause in output.failures]
@@ -170,6 +181,10 @@ class Validation:
             )
             clauses.append(f"top1_agreement {agreement} on {self.drift.samples} test samples is outside {limit}")
         return tuple(clauses)
+
+    @property
+    def _on_device(self) -> bool:
+        return bool(self.executor) or self.device not in (None, HOST)
 
     def stress_case(self, comparison: Comparison) -> str:
         """Return the name of the stress input on which an output differs most.
@@ -195,11 +210,6 @@ class Validation:
         return max(values) if values else None
 
 
-def _decode_drift(data: dict[str, Any]) -> Drift:
-    interval = None if data["interval"] is None else Interval(**data["interval"])
-    return Drift(**{**data, "interval": interval, "classes": tuple(ClassDrift(**item) for item in data["classes"])})
-
-
 def load_validation(path: Path) -> Validation:
     """Read a `validation.json` or `validation-<device>.json`.
 
@@ -215,7 +225,7 @@ def load_validation(path: Path) -> Validation:
     return validation_from_dict(read_json(path, "validation result"), path)
 
 
-def validation_from_dict(data: dict[str, Any], path: Path) -> Validation:
+def validation_from_dict(data: Any, path: Path) -> Validation:
     """Decode a record.
 
     Args:
@@ -228,17 +238,14 @@ def validation_from_dict(data: dict[str, Any], path: Path) -> Validation:
     Raises:
         InputError: The data are damaged or of an unknown version.
     """
-    keys = {field.name for field in fields(Validation)} | {"passed"}
-    with decode_versioned(
-        data, path, "a validation result", "validate again", keys=keys, version=VALIDATION_SCHEMA, older=_OLDER
-    ) as values:
-        decoded = {
-            "comparisons": tuple(comparison_from_dict(item) for item in values["comparisons"]),
-            "against_host": tuple(comparison_from_dict(item) for item in values.get("against_host", ())),
-            "stress": tuple(comparison_from_dict(item) for item in values.get("stress", ())),
-            "stress_cases": tuple(values.get("stress_cases", ())),
-            "batches": tuple(comparison_from_dict(item) for item in values.get("batches", ())),
-            "drift": None if values["drift"] is None else _decode_drift(values["drift"]),
-        }
-        rest = {key: value for key, value in values.items() if key != "passed"}
-        return Validation(**{**rest, **decoded})
+    return decode_versioned(
+        Validation,
+        data,
+        path,
+        "a validation result",
+        "validate again",
+        version=VALIDATION_SCHEMA,
+        older=_OLDER,
+        derived=("passed",),
+        always=("against_host", "stress", "stress_cases", "batches"),
+    )

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.core.values.specs import TUNED
+from edgekit.core.values.typed_json import Name
 
 # `edgekit run` writes the verdicts on an artifact to this file, in the artifact's folder.
 CHECK_FILE = "check.json"
@@ -121,10 +122,10 @@ class Verdict:
         undecided: Why another test set might give the opposite result, and what would settle it; else empty.
     """
 
-    model: str
-    kind: str
-    variant: str
-    rule: str
+    model: Name
+    kind: Name
+    variant: Name
+    rule: Name
     figure: float | None
     limit: float | None
     passed: bool

@@ -8,18 +8,20 @@ from typing import Any
 
 from edgekit.core.errors import InputError
 from edgekit.core.values.precisions import parse_precision
+from edgekit.core.values.typed_json import Count, Name, decode
 
-# PyTorch's c10::ScalarType, the numbers of tensor types in ExecuTorch programs. 8 to 10 are complex types.
 # The device of a bench without a profile: this machine as it is.
 HOST = "host"
 
+# PyTorch's c10::ScalarType, the numbers of tensor types in ExecuTorch programs. 8 to 10 are complex types.
 SCALAR_TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 7: "float64"} | {
     11: "bool"
 }
 
 # A symbolic dimension is a string such as "batch".
 Dim = int | str
-
+# The same with what a file may hold.
+_StoredDim = Count | Name
 
 # Tag of a variant that was converted with a recipe, from `edgekit tune` or from a user.
 TUNED = "tuned"
@@ -94,10 +96,10 @@ class TensorSpec:
         quantization: Scale and zero point of an integer tensor that stands for real values, else None.
     """
 
-    name: str
-    shape: tuple[Dim, ...]
-    dtype: str
-    layout: str | None = None
+    name: Name
+    shape: tuple[_StoredDim, ...]
+    dtype: Name
+    layout: Name | None = None
     quantization: Quantization | None = None
 
     @property
@@ -117,20 +119,6 @@ class TensorSpec:
         """
         shape = tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in self.shape)
         return replace(self, shape=shape)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:
-        """Rebuild a tensor from the result of `dataclasses.asdict` after a JSON round trip.
-
-        Args:
-            data: The fields of the tensor.
-
-        Returns:
-            The tensor.
-        """
-        raw = data.get("quantization")
-        quantization = Quantization(tuple(raw["scale"]), tuple(raw["zero_point"]), raw.get("axis")) if raw else None
-        return cls(data["name"], tuple(data["shape"]), data["dtype"], data.get("layout"), quantization)
 
     def __str__(self) -> str:
         shape = "x".join(str(dim) for dim in self.shape) or "scalar"
@@ -170,19 +158,20 @@ class Signature:
         )
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Signature:
+    def from_dict(cls, data: Mapping[str, Any], origin: object = "signature") -> Signature:
         """Rebuild a signature from the result of `dataclasses.asdict` after a JSON round trip.
 
         Args:
             data: The fields of the signature.
+            origin: The file that the data come from, for error messages.
 
         Returns:
             The signature.
+
+        Raises:
+            InputError: A key is missing or unknown, or a value is of another type.
         """
-        return cls(
-            tuple(TensorSpec.from_dict(tensor) for tensor in data["inputs"]),
-            tuple(TensorSpec.from_dict(tensor) for tensor in data["outputs"]),
-        )
+        return decode(cls, data, origin)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from edgekit.core.values.typed_json import Pattern
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ TIERS: tuple[Tier, ...] = (
 
 _BY_NAME = {tier.name: tier for tier in TIERS}
 TIER_NAMES = tuple(_BY_NAME)
+# The name of a tier in a record.
+TierName = Annotated[str, Pattern("|".join(TIER_NAMES), f"one of {', '.join(TIER_NAMES)}")]
 
 _LATENCY = "latency_ms."
 # Rules whose figures one tier alone produces. Peak memory is compared between runs by what the host measured.

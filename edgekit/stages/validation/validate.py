@@ -22,7 +22,6 @@ from edgekit.core.numerics import batching, tensor_layout
 from edgekit.core.numerics.applicable_tolerances import explain_limit, tolerances_for_precision
 from edgekit.core.numerics.metrics import TASK_METRICS, Array, TaskMetric, format_metric, top1_agreement
 from edgekit.core.numerics.output_comparison import Comparison, compare_outputs
-from edgekit.core.numerics.rounding_error import rounding_from_dict
 from edgekit.core.numerics.statistics import bootstrap_drop, bootstrap_mean, drift_by_class, mcnemar_p
 from edgekit.core.numerics.stress_inputs import stress_inputs
 from edgekit.core.records import samples
@@ -82,7 +81,7 @@ def tolerances_for(context: Context, artifact: Artifact) -> dict[str, Tolerances
     """
     manifest = artifact.manifest
     overrides = own_tolerances(context, manifest.model, manifest.precision)
-    rounding = rounding_from_dict(manifest.source.get("rounding", {}))
+    rounding = manifest.rounding
     return {
         spec.name: tolerances_for_precision(manifest.precision, overrides, rounding.get(spec.name))
         for spec in manifest.signature.outputs
@@ -104,7 +103,7 @@ def reasons_for(context: Context, artifact: Artifact) -> dict[str, dict[str, str
     """
     manifest = artifact.manifest
     overrides = own_tolerances(context, manifest.model, manifest.precision)
-    rounding = rounding_from_dict(manifest.source.get("rounding", {}))
+    rounding = manifest.rounding
     return {
         name: {
             limit: explain_limit(manifest.precision, limit, overrides, rounding.get(name))

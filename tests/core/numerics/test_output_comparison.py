@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgekit.core.environment.atomic_files import to_json
-from edgekit.core.numerics.output_comparison import compare_output, compare_outputs, comparison_from_dict, format_figure
+from edgekit.core.errors import InputError
+from edgekit.core.numerics.output_comparison import Comparison, Figure, compare_output, compare_outputs, format_figure
 from edgekit.core.values.tolerances import Tolerances
+from edgekit.core.values.typed_json import decode
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
 NONE = Tolerances()
@@ -169,7 +171,7 @@ def test_integer_outputs_are_compared_too():
 @given(outputs, outputs)
 def test_a_comparison_survives_a_json_round_trip(reference, actual):
     comparison = compare(actual, Tolerances(rmse=1.0, min_sqnr_db=20.0), reference, classifier=True)
-    assert comparison_from_dict(json.loads(to_json(asdict(comparison)))) == comparison
+    assert decode(Comparison, json.loads(to_json(asdict(comparison))), "file") == comparison
 
 
 @SEEDED
@@ -205,3 +207,38 @@ def test_an_output_that_the_artifact_lacks_is_a_problem():
 )
 def test_a_figure_is_formatted_with_its_significant_digits(value, text):
     assert format_figure(value) == text
+
+
+@pytest.mark.parametrize(
+    ("change", "passed"),
+    [({}, True), ({"value": 0.5}, False), ({"value": 0.5, "passed": True}, False), ({"passed": False}, True)],
+    ids=str,
+)
+def test_the_verdict_on_a_figure_is_computed_and_never_read(change, passed):
+    stored = {"name": "max_abs_error", "value": 0.1, "limit": 0.2, "passed": True, **change}
+    assert decode(Figure, stored, "file").passed is passed
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rmse", -1), ("rmse", None), ("cosine", 1.5), ("top1_agreement", -0.1), ("sqnr_db", -1e9), ("accuracy", 1)],
+)
+def test_a_figure_outside_the_range_of_its_metric_is_refused(name, value):
+    with pytest.raises(InputError):
+        decode(Figure, {"name": name, "value": value, "limit": None}, "file")
+
+
+def test_a_comparison_without_figures_or_samples_fails():
+    figure = Figure("rmse", 0.1, 0.2)
+    assert Comparison("y", 4, 0, (figure,)).passed
+    assert Comparison("y", 4, 0, ()).failures == ("output y: nothing was measured",)
+    assert Comparison("y", 0, None, (figure,)).failures == ("output y: nothing was measured",)
+
+
+def test_the_worst_sample_is_one_of_the_samples():
+    with pytest.raises(InputError, match="worst_sample must be less than 4"):
+        decode(Comparison, {"output": "y", "samples": 4, "worst_sample": 4, "figures": []}, "file")
+
+
+def test_noise_on_a_reference_of_zeros_fails_any_tolerance():
+    assert not Figure("sqnr_db", -999.0, -2000.0).passed

@@ -1,6 +1,7 @@
 """The manifest's round trip, and artifacts that are not what their manifest says."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_an_unknown_key_is_refused_with_the_known_ones(folder):
 @pytest.mark.parametrize("value", [3, None, ["x"]])
 def test_a_text_of_another_type_is_refused(folder, key, value):
     edit(folder, **{key: value})
-    assert refusal(folder) == f"{key}: must be a str (got {value!r})"
+    assert re.fullmatch(f"{key}: must be a (text|name|sha256) .* \\(got ({value!r}|a list)\\)", refusal(folder))
 
 
 @pytest.mark.parametrize(
@@ -145,12 +146,12 @@ def test_a_missing_key_is_named(folder, key):
 @pytest.mark.parametrize("value", [1.5, "9", None, True])
 def test_a_size_that_is_no_whole_number_is_refused(folder, value):
     edit(folder, size_bytes=value)
-    assert refusal(folder) == f"size_bytes: must be a int (got {value!r})"
+    assert refusal(folder) == f"size_bytes: must be an integer of at least 0 (got {value!r})"
 
 
 def test_a_negative_size_is_refused(folder):
     edit(folder, size_bytes=-1)
-    assert refusal(folder) == "size_bytes: must not be negative (got -1)"
+    assert refusal(folder) == "size_bytes: must be an integer of at least 0 (got -1)"
 
 
 def test_an_unknown_precision_is_refused_with_the_known_ones(folder):
@@ -165,18 +166,19 @@ def test_a_file_outside_the_folder_is_refused(folder, name):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("signature", "sentence"),
     [
-        {"signature": {"inputs": []}},
-        {"signature": {"inputs": [{"name": "x"}], "outputs": []}},
-        {"signature": []},
-        {"signature": {"inputs": [3], "outputs": []}},
+        ({"inputs": []}, "signature.outputs: this key is missing"),
+        ({"inputs": [{"name": "x"}], "outputs": []}, "signature.inputs[0].shape: this key is missing"),
+        ([], "signature: must be an object (got [])"),
+        ({"inputs": [3], "outputs": []}, "signature.inputs[0]: must be an object (got 3)"),
+        ({"inputs": [], "outputs": []}, "signature.inputs: must name at least one tensor"),
     ],
     ids=str,
 )
-def test_a_mistyped_part_is_one_sentence(folder, changes):
-    edit(folder, **changes)
-    assert "this manifest has a missing or mistyped key" in refusal(folder)
+def test_a_mistyped_signature_names_the_place(folder, signature, sentence):
+    edit(folder, signature=signature)
+    assert refusal(folder) == sentence
 
 
 @pytest.mark.parametrize(
@@ -276,19 +278,25 @@ def test_a_manifest_of_schema_1_is_read_as_an_artifact_of_one_file(folder):
     [
         ({"files": []}, "files: the first one must be the main file 'model.tflite'"),
         ({"files": "x"}, "files: must be a list (got 'x')"),
-        ({"files": [3]}, "files.0: must have the keys path, sha256, size (got 3)"),
+        ({"files": [3]}, "files[0]: must be an object (got 3)"),
         (
             {"files": [{"path": "../x", "sha256": "", "size": 1}]},
-            "files.0.path: must be a name in the artifact's folder",
+            "files[0].path: must be a name in the artifact's folder",
         ),
         (
             {"files": [{"path": 3, "sha256": "", "size": 1}]},
-            "files.0.path: must be a name in the artifact's folder (got 3",
+            "files[0].path: must be a name in the artifact's folder (got 3",
         ),
-        ({"files": [{"path": "x", "sha256": 3, "size": 1}]}, "files.0.sha256: must be a str (got 3)"),
-        ({"files": [{"path": "x", "sha256": "", "size": -1}]}, "files.0.size: must be an int that is not negative"),
-        ({"files": [{"path": "x", "sha256": "", "size": True}]}, "files.0.size: must be an int that is not negative"),
-        ({"files": [{"path": "x", "sha256": "", "size": 1}]}, "files: the first one must be the main file"),
+        (
+            {"files": [{"path": "x", "sha256": 3, "size": 1}]},
+            "files[0].sha256: must be a sha256 of 64 hexadecimal digits (got 3)",
+        ),
+        ({"files": [{"path": "x", "sha256": "0" * 64, "size": -1}]}, "files[0].size: must be an integer of at least 0"),
+        (
+            {"files": [{"path": "x", "sha256": "0" * 64, "size": True}]},
+            "files[0].size: must be an integer of at least 0",
+        ),
+        ({"files": [{"path": "x", "sha256": "0" * 64, "size": 1}]}, "files: the first one must be the main file"),
         ({"sha256": "1" * 64}, "sha256: must be the digest of the listed files"),
         ({"size_bytes": 7}, "size_bytes: must be the sum of the sizes of the files"),
     ],
