@@ -10,6 +10,7 @@ import click
 from edgekit.cli._common import (
     ArtifactFilter,
     CommandSession,
+    FiniteFloat,
     common_options,
     complete,
     executor_option,
@@ -44,7 +45,7 @@ from edgekit.core.escape import line
 )
 @click.option(
     "--min-duration",
-    type=click.FloatRange(min=0),
+    type=FiniteFloat(min=0),
     default=0.25,
     show_default=True,
     help="Minimum measuring time in seconds; extended up to twofold until the median is stable.",
@@ -54,7 +55,7 @@ from edgekit.core.escape import line
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteFloat(min=0, min_open=True),
     default=300.0,
     show_default=True,
     help="Time limit of one measurement, in seconds.",

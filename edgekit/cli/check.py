@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._common import ArtifactFilter, CommandSession, common_options, complete, failures, selection_options
+from edgekit.cli._common import (
+    ArtifactFilter,
+    CommandSession,
+    FiniteFloat,
+    common_options,
+    complete,
+    failures,
+    selection_options,
+)
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--max-peak-memory", metavar="SIZE", help="Maximum memory of loading and running a model.")
 @click.option(
     "--max-drift",
-    type=click.FloatRange(min=0),
+    type=FiniteFloat(min=0),
     help="Maximum loss of the task metric; 0.01 is one percentage point of accuracy.",
 )
 @click.option(
@@ -61,7 +69,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-metric-loss",
-    type=click.FloatRange(min=0),
+    type=FiniteFloat(min=0),
     help="Allowed loss of the task metric (default: 0.01, one percentage point of accuracy).",
 )
 @common_options
@@ -114,9 +122,11 @@ def command(
     shown = [verdict for verdict in result.verdicts if session.verbosity > 0 or not verdict.passed or verdict.undecided]
     lines = [line(f"{'passed' if verdict.passed else 'FAILED'}  {verdict.sentence}") for verdict in shown]
     count = f"{len(result.verdicts)} rules judged on {len(result.artifacts)} artifacts: "
-    conclusion = f"{len(result.failed)} FAILED\n" if result.failed else "all passed\n"
+    conclusion = f"{len(result.failed)} FAILED" if result.failed else "all passed"
+    if context.failures:
+        conclusion += f"; {len(context.failures)} artifacts could not be judged"
     session.print_result(
-        data, lambda: "".join([*lines, _render_changes(result.changes, session.color), count, conclusion])
+        data, lambda: "".join([*lines, _render_changes(result.changes, session.color), count, conclusion, "\n"])
     )
     return max(context.exit_code, 0 if result.passed else 1)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli._common import CommandSession, common_options, complete
+from edgekit.cli._common import CommandSession, FiniteFloat, common_options, complete
 from edgekit.core.escape import line
 
 
@@ -24,9 +24,7 @@ from edgekit.core.escape import line
     "--epochs", type=click.IntRange(min=0), help="Number of epochs; overrides model.toml. 0 keeps the initial weights."
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Batch size; overrides model.toml.")
-@click.option(
-    "--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Learning rate; overrides model.toml."
-)
+@click.option("--learning-rate", type=FiniteFloat(min=0, min_open=True), help="Learning rate; overrides model.toml.")
 @click.option("--seed", type=click.IntRange(min=0), help="Random seed; overrides model.toml.")
 @click.option("--schedule", metavar="constant|cosine|step", help="Learning rate schedule; overrides model.toml.")
 @click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 # KB, MB and GB are powers of 1000 (SI), KiB, MiB and GiB powers of 1024 (IEC 80000-13).
@@ -24,7 +25,10 @@ def _parse(text: str, units: dict[str, float] | dict[str, int], quantity: str) -
     match = _NUMBER_UNIT.match(text)
     if match is None or match[2] not in units:
         raise ValueError(f"'{text}' is not a {quantity}; write a number and one of {', '.join(units)}")
-    return float(match[1]) * units[match[2]]
+    value = float(match[1]) * units[match[2]]
+    if math.isinf(value):
+        raise ValueError(f"'{text[:20]}...' is too large for a {quantity}")
+    return value
 
 
 def parse_bytes(text: str) -> int:

@@ -87,8 +87,7 @@ def _folders(context: Context, names: Iterable[str]) -> list[Path]:
         if (path / MANIFEST_FILE).is_file():
             folders.append(path.resolve())
         elif (context.project.build / name).is_dir() and "/" not in name:
-            manifests = (context.project.build / name).glob(f"*/*/{MANIFEST_FILE}")
-            folders += sorted(manifest.parent for manifest in manifests)
+            folders += context.project.artifact_folders(name)
         elif name not in context.project.models():
             if path.exists():
                 raise InputError(f"{name}: not an artifact folder: it contains no {MANIFEST_FILE}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from edgekit.core.errors import InputError, unknown_name
-from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
+from edgekit.core.values.budgets import CHECK_FILE
+from edgekit.core.values.file_names import GOLDEN_FILE, MANIFEST_FILE, SOURCE_FILE
 
 _PACKAGE = Path(__file__).parents[2]
 
@@ -156,12 +158,73 @@ class Project:
         """Return `build/<model>/<kind>/<slug>`, where the slug is a variant's `<target>-<precision>`."""
         return self.build / model / kind / slug
 
-    def artifact_folders(self) -> Iterator[Path]:
-        """Yield the folders of all artifacts in the build folder, sorted."""
-        for manifest in sorted(self.build.glob(f"*/*/*/{MANIFEST_FILE}")):
-            # Hidden folders are exports that have not finished.
-            if not any(part.startswith(".") for part in manifest.relative_to(self.build).parts):
-                yield manifest.parent
+    def artifact_folders(self, model: str = "") -> Iterator[Path]:
+        """Yield the folders of all artifacts in the build folder, sorted.
+
+        A folder that cannot be read, and one that has the results of an artifact without its manifest, are yielded
+        too: whoever loads them reports what is wrong. Left out, a gate would pass without them.
+
+        Args:
+            model: The model whose artifacts are yielded; empty for all.
+        """
+        if not self.build.is_dir():
+            return
+        # Hidden folders are exports that have not finished.
+        for model_folder in [self.build / model] if model else _subfolders(self.build):
+            for kind_folder in _subfolders(model_folder):
+                if not _can_list(kind_folder):
+                    yield kind_folder
+                    continue
+                for folder in _subfolders(kind_folder, links=True):
+                    if not _can_list(folder) or _holds_artifact(folder):
+                        yield folder
+
+
+# What only the folder of an artifact holds.
+_ARTIFACT_FILES = frozenset((MANIFEST_FILE, GOLDEN_FILE, CHECK_FILE, "validation.json", "layers.json"))
+
+
+def holds_artifact(names: Collection[str]) -> bool:
+    """Return whether a folder with files of these names is that of an artifact, whose manifest may be missing.
+
+    Args:
+        names: The names of all files in the folder.
+    """
+    # A source has golden samples too.
+    return MANIFEST_FILE in names if SOURCE_FILE in names else not _ARTIFACT_FILES.isdisjoint(names)
+
+
+def _holds_artifact(folder: Path) -> bool:
+    return folder.name != "source" and holds_artifact([path.name for path in folder.iterdir()])
+
+
+def _can_list(folder: Path) -> bool:
+    try:
+        with os.scandir(folder):
+            return True
+    except OSError:
+        return False
+
+
+def _subfolders(folder: Path, *, links: bool = False) -> list[Path]:
+    """Return the folders in a folder that are not hidden, sorted; with `links` also links that lead nowhere."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if _is_folder(entry) or (links and _is_dangling(entry))]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot read this folder: {(error.strerror or str(error)).lower()}") from None
+    return [folder / name for name in sorted(names) if not name.startswith(".")]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_dangling(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 - Path.exists raises for a loop of links
 
 
 def open_project(root: Path) -> Project:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from edgekit.core.environment.atomic_files import read_json, sha256_file, write_json
 from edgekit.core.errors import InputError
@@ -126,6 +126,22 @@ class Manifest:
         return Variant(self.target, self.precision, TUNED if recipe else "")
 
 
+class ArtifactResult(Protocol):
+    """A record of what a stage found out about one artifact."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def variant(self) -> Variant: ...
+
+    @property
+    def artifact_sha256(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A folder and the manifest that was read from it."""
@@ -147,6 +163,20 @@ class Artifact:
     def label(self) -> str:
         """The artifact's name for people, such as `simple_cnn/keras tflite:int8`."""
         return f"{self.manifest.model}/{self.manifest.source['kind']} {self.manifest.variant}"
+
+    def why_foreign(self, result: ArtifactResult) -> str:
+        """Explain why a result is not about this artifact.
+
+        Args:
+            result: A record from the artifact's folder.
+
+        Returns:
+            The reason as a clause, or an empty text if the result is about the present model files.
+        """
+        title = f"{result.model}/{result.kind} {result.variant}"
+        if title != self.label:
+            return f"it is about {title}"
+        return "" if result.artifact_sha256 == self.manifest.sha256 else "it is about an earlier model file"
 
     def verified_path(self) -> Path:
         """Return the main model file after checking all of them.

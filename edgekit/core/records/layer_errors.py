@@ -113,8 +113,9 @@ def why_stale(artifact: Artifact, layers: LayerErrors) -> str:
     Returns:
         The reason, or an empty text if the record applies.
     """
-    if layers.artifact_sha256 != artifact.manifest.sha256:
-        return "it is about another model file"
+    foreign = artifact.why_foreign(layers)
+    if foreign:
+        return foreign
     return "" if layers.reference_sha256 == _reference_sha256(artifact, layers) else "it is about another reference"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from edgekit.core.errors import InputError
 from edgekit.core.values.tiers import is_repeatable
 
 BETTER, WORSE, ALLOWED, SAME, NEW, REMOVED = "better", "worse", "allowed", "same", "new", "gone"
@@ -19,11 +21,20 @@ class RegressionThresholds:
         share: The relative threshold of values that are reproducible: size, instructions, latency of repeatable tiers.
         noisy: The relative threshold of values that are measured on a host: latency of the host tier, peak memory.
         metric: The absolute threshold of the task metric, in its own unit: 0.01 is one point of accuracy.
+
+    Raises:
+        InputError: A threshold is negative, infinite or NaN.
     """
 
     share: float = 0.02
     noisy: float = 0.2
     metric: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, value in (("share", self.share), ("noisy", self.noisy), ("metric", self.metric)):
+            # NaN is not larger than any figure: every regression would be allowed.
+            if not 0 <= value < math.inf:
+                raise InputError(f"the threshold {name} must be a finite number of at least 0 (got {value})")
 
     def of(self, rule: str) -> float:
         """Return the threshold of a rule.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from edgekit.core.errors import InputError
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.core.values.specs import TUNED
 from edgekit.core.values.typed_json import Name
@@ -26,12 +28,22 @@ class Budget:
         limit: The largest value that passes, in the unit of the rule.
         origin: Where the limit was set, for example `models/linear/model.toml`.
         variant: Glob pattern of variants: `*`, `tflite:*`, `*:int8` …
+
+    Raises:
+        InputError: The limit is negative, infinite or NaN.
     """
 
     rule: str
     limit: float
     origin: str
     variant: str = "*"
+
+    def __post_init__(self) -> None:
+        # NaN is neither stricter nor looser than another limit, and infinity limits nothing.
+        if not 0 <= self.limit < math.inf:
+            raise InputError(
+                f"{self.origin}: {self.rule}: the limit must be a finite number of at least 0 (got {self.limit})"
+            )
 
     def covers(self, variant: str) -> bool:
         """Return whether the budget applies to a variant.

@@ -12,6 +12,7 @@ from edgekit.core.records.measurement import Measurement, measurement_from_dict
 from edgekit.core.records.operator_costs import explain_slowdown, operator_count_changes
 from edgekit.core.values.budgets import Verdict, format_rule
 from edgekit.core.values.tiers import is_repeatable
+from edgekit.core.values.typed_json import decode_any
 
 
 def load_baseline(path: Path) -> tuple[Measurement, ...]:
@@ -28,10 +29,15 @@ def load_baseline(path: Path) -> tuple[Measurement, ...]:
     """
     data = read_json(path, "baseline")
     if "artifacts" in data:
-        entries: Any = [entry for row in data["artifacts"] for entry in row.get("measurements", ())]
+        rows = decode_any(tuple[Mapping[str, Any], ...], data["artifacts"], f"{path}: artifacts")
+        stored = {f"artifacts[{index}].measurements": row.get("measurements", []) for index, row in enumerate(rows)}
     else:
-        entries = data.get("measurements", [data])
-    measurements = tuple(measurement_from_dict(entry, path) for entry in entries)
+        stored = {"measurements": data.get("measurements", [data])}
+    measurements = tuple(
+        measurement_from_dict(entry, Path(f"{path}: {place}[{index}]"))
+        for place, entries in stored.items()
+        for index, entry in enumerate(decode_any(tuple[Any, ...], entries, f"{path}: {place}"))
+    )
     if not measurements:
         raise InputError(f"{path}: this baseline has no measurements; write one with: edgekit bench --json")
     return measurements

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgekit.config.device_profile import load_profile
 from edgekit.core.errors import InputError
 from edgekit.core.records.artifact import Artifact
-from edgekit.core.records.measurement import Measurement, load_measurement
+from edgekit.core.records.measurement import Measurement, bench_file, load_measurement
 from edgekit.core.records.validation import VALIDATION_FILE, Drift, Validation, load_validation, validation_file
 from edgekit.core.values.budgets import Budget, Verdict, judge, strictest
 from edgekit.core.values.specs import HOST
@@ -27,10 +27,15 @@ def read_validation(artifact: Artifact) -> Validation | None:
         The validation, or None if there is none.
 
     Raises:
-        InputError: The file is damaged.
+        InputError: The file is damaged, or about a device.
     """
     path = artifact.folder / VALIDATION_FILE
-    return load_validation(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    validation = load_validation(path)
+    if validation.device is not None:
+        raise InputError(f"{path}: this validation result is about {validation.device}, and not about this host")
+    return validation
 
 
 def read_emulated_validations(artifact: Artifact, devices: Sequence[str] | None = None) -> tuple[Validation, ...]:
@@ -44,10 +49,18 @@ def read_emulated_validations(artifact: Artifact, devices: Sequence[str] | None 
         The validations, sorted by file name.
 
     Raises:
-        InputError: A file is damaged.
+        InputError: A file is damaged, or its name is that of another device.
     """
-    validations = (load_validation(path) for path in sorted(artifact.folder.glob(validation_file("*"))))
-    return tuple(validation for validation in validations if devices is None or validation.device in devices)
+    validations = []
+    for path in sorted(artifact.folder.glob(validation_file("*"))):
+        validation = load_validation(path)
+        # The name of a runtime and of an executor may follow, for those that are not the usual ones.
+        if validation.device is None or not path.name.startswith(validation_file(validation.device)[: -len(".json")]):
+            device = validation.device or HOST
+            raise InputError(f"{path}: this validation result is about {device}, which its name does not say")
+        if devices is None or validation.device in devices:
+            validations.append(validation)
+    return tuple(validations)
 
 
 def read_measurements(artifact: Artifact, devices: Sequence[str] | None = None) -> tuple[Measurement, ...]:
@@ -58,13 +71,20 @@ def read_measurements(artifact: Artifact, devices: Sequence[str] | None = None) 
         devices: The names of the devices; None for all.
 
     Returns:
-        The measurements, sorted by file name.
+        The measurements, sorted by file name; among them may be some that are not about the present model files.
 
     Raises:
-        InputError: A file is damaged.
+        InputError: A file is damaged, or its name is not that of a measurement on its device.
     """
-    measurements = (load_measurement(path) for path in sorted(artifact.folder.glob("bench-*.json")))
-    return tuple(measurement for measurement in measurements if devices is None or measurement.device in devices)
+    measurements = []
+    for path in sorted(artifact.folder.glob("bench-*.json")):
+        measurement = load_measurement(path)
+        names = (bench_file(measurement.device), bench_file(measurement.device, measurement.runtime))
+        if path.name not in names:
+            raise InputError(f"{path}: this bench result is about {measurement.device}: its name must be {names[0]}")
+        if devices is None or measurement.device in devices:
+            measurements.append(measurement)
+    return tuple(measurements)
 
 
 def model_budgets(context: Context, model: str) -> tuple[Budget, ...]:
@@ -154,8 +174,18 @@ def check_one(
         elif not measurements:
             verdicts.append(_judge_budget(artifact, budget, None, None, "not measured; run: edgekit bench"))
     for measurement in measurements:
-        verdicts += _judge_measurement(context, artifact, measurement, budgets)
+        foreign = artifact.why_foreign(measurement)
+        if foreign:
+            verdicts.append(_foreign_bench(artifact, measurement, foreign))
+        else:
+            verdicts += _judge_measurement(context, artifact, measurement, budgets)
     return tuple(verdicts)
+
+
+def _foreign_bench(artifact: Artifact, measurement: Measurement, reason: str) -> Verdict:
+    """Return the failure for a measurement of other model files, whose figures say nothing about these."""
+    option = "" if measurement.device == HOST else f" --device {measurement.device}"
+    return _verdict(artifact, "bench", False, measurement.device, f"{reason}; run: edgekit bench{option}")
 
 
 def _judge_drift(artifact: Artifact, budget: Budget, drift: Drift | None) -> Verdict:
@@ -199,26 +229,26 @@ def _figure(measurement: Measurement, rule: str) -> float | None:
 
 
 def _judge_equivalence(artifact: Artifact, validation: Validation | None) -> Verdict:
-    manifest = artifact.manifest
     if validation is None:
-        passed, detail = False, "not validated; run: edgekit validate"
-    elif validation.artifact_sha256 != manifest.sha256:
-        option = f" --device {validation.device}" if validation.device else ""
-        passed, detail = False, f"the validation is of an earlier model file; run: edgekit validate{option}"
-    else:
-        passed, detail = validation.passed, "; ".join(validation.failures)
-    return Verdict(
-        manifest.model,
-        manifest.source["kind"],
-        str(manifest.variant),
-        "equivalence",
-        None,
-        None,
-        passed,
-        "tolerances",
-        None if validation is None else validation.device,
-        detail,
-    )
+        return _verdict(artifact, "equivalence", False, None, "not validated; run: edgekit validate")
+    option = f" --device {validation.device}" if validation.device else ""
+    failures = validation.failures
+    compared = {comparison.output for comparison in validation.comparisons}
+    missing = [spec.name for spec in artifact.manifest.signature.outputs if spec.name not in compared]
+    if artifact.why_foreign(validation):
+        reason = artifact.why_foreign(validation).replace("it is about", "the validation is of")
+        failures = (f"{reason}; run: edgekit validate{option}",)
+    elif missing:
+        failures = (*failures, f"output {missing[0]} was not compared; run: edgekit validate{option}")
+    return _verdict(artifact, "equivalence", not failures, validation.device, "; ".join(failures))
+
+
+def _verdict(artifact: Artifact, rule: str, passed: bool, device: str | None, detail: str) -> Verdict:
+    """Return the verdict on a rule without a limit."""
+    manifest = artifact.manifest
+    variant = str(manifest.variant)
+    kind = manifest.source["kind"]
+    return Verdict(manifest.model, kind, variant, rule, None, None, passed, "tolerances", device, detail)
 
 
 def _judge_budget(

@@ -58,14 +58,19 @@ def row(
     Raises:
         InputError: A file of an earlier stage is damaged.
     """
-    measurements, validations = read_measurements(artifact, devices), read_emulated_validations(artifact, emulated)
+    # Results of other model files have a failed verdict, and no place among the figures of these.
+    measurements = [item for item in read_measurements(artifact, devices) if not artifact.why_foreign(item)]
+    validations = [item for item in read_emulated_validations(artifact, emulated) if not artifact.why_foreign(item)]
+    validation = read_validation(artifact)
+    if validation is not None and artifact.why_foreign(validation):
+        validation = None
     verdicts = check_one(context, artifact, user_budgets, devices, emulated)
     return ReportRow(
         artifact,
-        read_validation(artifact),
-        measurements,
+        validation,
+        tuple(measurements),
         verdicts,
-        validations,
+        tuple(validations),
         layers_of(artifact) if layers else None,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgekit.config.card import Card
 from edgekit.core.errors import EdgekitError
 from edgekit.core.records.artifact import Artifact, load_artifact
+from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.source import load_source
 from edgekit.stages.context import FRAMEWORKS, Context
 from edgekit.stages.conversion.inspect import describe
@@ -51,9 +52,13 @@ def _find_macs(context: Context, name: str, kind: str) -> int | None:
 
 def _measured_macs(artifact: Artifact) -> int | None:
     try:
-        return next((entry.macs for entry in read_measurements(artifact) if entry.macs is not None), None)
+        return next((entry.macs for entry in _own_measurements(artifact) if entry.macs is not None), None)
     except EdgekitError:
         return None
+
+
+def _own_measurements(artifact: Artifact) -> list[Measurement]:
+    return [measurement for measurement in read_measurements(artifact) if not artifact.why_foreign(measurement)]
 
 
 def _inspected_macs(context: Context, artifact: Artifact) -> int | None:

@@ -17,7 +17,7 @@ from edgekit.core.environment.atomic_files import write_json, write_text
 from edgekit.core.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
 from edgekit.core.events import NoteEvent
 from edgekit.core.records.artifact import Artifact, load_artifact
-from edgekit.core.records.emulated_measurement import emulation_file, load_emulation
+from edgekit.core.records.emulated_measurement import EmulatedLatency, emulation_file, load_emulation
 from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.specs import HOST, Route, Variant
@@ -289,9 +289,17 @@ class BenchHandler(StepHandler):
         if shortage is not None:  # nothing is measured: a model that does not fit the device fails the run
             return StepOutput(f"{artifact.label} does not fit {device}: {shortage}", (), EXIT_CHECK_FAILED)
         counted = step.arguments["counted"]
-        emulated = load_emulation(artifact.folder / emulation_file(device)).emulated if counted else None
+        emulated = _read_emulation(artifact, device) if counted else None
         measurement = bench_one(step.context, artifact, device, profile, BenchOptions(**step.options), emulated)
         return StepOutput(bench_summary(measurement), (step.output,))
+
+
+def _read_emulation(artifact: Artifact, device: str) -> EmulatedLatency:
+    path = artifact.folder / emulation_file(device)
+    record = load_emulation(path)
+    if (record.artifact_sha256, record.device) != (artifact.manifest.sha256, device):
+        raise InputError(f"{path}: this emulation is of another model file or device; run: edgekit run --force")
+    return record.emulated
 
 
 class CheckHandler(StepHandler):

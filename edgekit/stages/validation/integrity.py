@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from edgekit.core.environment.atomic_files import STAGING_PREFIX, read_json, sha256_path, size_of
+from edgekit.core.environment.project import holds_artifact
 from edgekit.core.errors import InputError
 from edgekit.core.records.artifact import Artifact, load_artifact
-from edgekit.core.records.emulated_measurement import emulation_file, load_emulation
+from edgekit.core.records.emulated_measurement import EmulationRecord, emulation_file, load_emulation
 from edgekit.core.records.layer_errors import LAYERS_FILE, load_layers, why_stale
-from edgekit.core.records.measurement import load_measurement
+from edgekit.core.records.measurement import Measurement, load_measurement
 from edgekit.core.records.source import SourceModel, load_source
-from edgekit.core.records.validation import load_validation
+from edgekit.core.records.validation import Validation, load_validation
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, MANIFEST_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.values.quantization_recipe import RECIPE_FILE
@@ -26,6 +29,8 @@ BROKEN = (CHANGED, MISSING, DAMAGED)
 
 # Files that stages write next to an artifact without listing them in its manifest.
 _RESULTS = ("validation*.json", "bench-*.json", emulation_file("*"), CHECK_FILE, "flips.npz", LAYERS_FILE)
+# The name of a source's folder.
+_SOURCE = "source"
 _SAMPLES = (GOLDEN_FILE, CALIBRATION_FILE, TEST_FILE)
 
 
@@ -82,24 +87,62 @@ def verify(folder: Path) -> Verification:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    artifacts = tuple(path.parent for path in _find_files(folder, MANIFEST_FILE))
-    sources = tuple(path.parent for path in _find_files(folder, SOURCE_FILE))
-    if not artifacts and not sources:
+    unreadable: list[IntegrityFinding] = []
+    folders = list(_folders(folder, unreadable))
+    artifacts = tuple(path for path, names in folders if path.name != _SOURCE and holds_artifact(names))
+    sources = tuple(path for path, names in folders if SOURCE_FILE in names or _is_bare_source(path, names))
+    if not artifacts and not sources and not unreadable:
         raise InputError(f"{folder}: contains no artifact; run: edgekit export")
-    findings = [finding for path in artifacts for finding in _check_artifact(path)]
-    findings += [finding for path in sources for finding in _check_source(path)]
-    files = sum(1 for path in (*artifacts, *sources) for entry in path.rglob("*") if entry.is_file())
+    findings = [*unreadable]
+    findings += [finding for path in artifacts for finding in _guarded(path, _check_artifact)]
+    findings += [finding for path in sources for finding in _guarded(path, _check_source)]
+    checked = (*artifacts, *sources)
+    files = sum(len(names) for path, names in folders if any(path.is_relative_to(base) for base in checked))
     return Verification(artifacts, sources, files, tuple(findings))
 
 
-def _find_files(folder: Path, name: str) -> list[Path]:
-    """Return the files of a name, sorted, except for those in the staging folder of a running export."""
-    return [
-        path for path in sorted(folder.rglob(name)) if not any(part.startswith(STAGING_PREFIX) for part in path.parts)
-    ]
+def _folders(folder: Path, unreadable: list[IntegrityFinding]) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the folder and those below it with the names of their files, except for those of a running export.
+
+    What cannot be read is added to `unreadable`: a check does not pass on files that it has not seen.
+    """
+
+    def report(error: OSError) -> None:
+        unreadable.append(_unreadable(Path(str(error.filename)), error))
+
+    for path, folders, names in os.walk(folder, onerror=report):
+        folders[:] = sorted(name for name in folders if not name.startswith(STAGING_PREFIX))
+        files = []
+        for name in sorted(names):
+            try:
+                mode = os.stat(os.path.join(path, name)).st_mode  # noqa: PTH116, PTH118 - once for each of many files
+            except OSError as error:
+                unreadable.append(_unreadable(Path(path, name), error))
+            else:
+                files += [name] if stat.S_ISREG(mode) else []
+        yield Path(path), files
+
+
+def _unreadable(path: Path, error: OSError) -> IntegrityFinding:
+    return IntegrityFinding(path, DAMAGED, f"cannot be read: {(error.strerror or str(error)).lower()}")
+
+
+def _is_bare_source(folder: Path, names: Collection[str]) -> bool:
+    """Return whether a folder has the samples of a source whose description is missing."""
+    return folder.name == _SOURCE and MANIFEST_FILE not in names and not set(_SAMPLES).isdisjoint(names)
+
+
+def _guarded(folder: Path, check: Callable[[Path], Iterator[IntegrityFinding]]) -> Iterator[IntegrityFinding]:
+    try:
+        yield from check(folder)
+    except OSError as error:
+        yield _unreadable(Path(str(error.filename or folder)), error)
 
 
 def _check_artifact(folder: Path) -> Iterator[IntegrityFinding]:
+    if not (folder / MANIFEST_FILE).exists():
+        yield IntegrityFinding(folder / MANIFEST_FILE, MISSING, "the folder has the results of an artifact")
+        return
     try:
         artifact = load_artifact(folder)
     except InputError as error:
@@ -157,8 +200,9 @@ def _check_results(artifact: Artifact) -> Iterator[IntegrityFinding]:
             except InputError as error:
                 yield IntegrityFinding(path, DAMAGED, _reason(error, path))
                 continue
-            if result.artifact_sha256 != artifact.manifest.sha256:
-                yield IntegrityFinding(path, OUTDATED, f"it is about another model file; run: edgekit {command}")
+            foreign = _why_foreign(artifact, result)
+            if foreign:
+                yield IntegrityFinding(path, OUTDATED, f"{foreign}; run: edgekit {command}")
 
     path = artifact.folder / LAYERS_FILE
     if path.exists():
@@ -169,6 +213,12 @@ def _check_results(artifact: Artifact) -> Iterator[IntegrityFinding]:
         else:
             if reason:
                 yield IntegrityFinding(path, OUTDATED, f"{reason}; run: edgekit diff")
+
+
+def _why_foreign(artifact: Artifact, result: Validation | Measurement | EmulationRecord) -> str:
+    if not isinstance(result, EmulationRecord):
+        return artifact.why_foreign(result)
+    return "" if result.artifact_sha256 == artifact.manifest.sha256 else "it is about an earlier model file"
 
 
 def _check_sbom(artifact: Artifact) -> Iterator[IntegrityFinding]:
@@ -202,6 +252,9 @@ def _try_load_source(folder: Path) -> SourceModel | None:
 
 
 def _check_source(folder: Path) -> Iterator[IntegrityFinding]:
+    if not (folder / SOURCE_FILE).exists():
+        yield IntegrityFinding(folder / SOURCE_FILE, MISSING, "the folder has the samples of a source model")
+        return
     try:
         source = load_source(folder)
     except InputError as error:
