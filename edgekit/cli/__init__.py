@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import importlib
 import os
+from typing import Any
 
 import click
 
 from edgekit._version import __version__
+from edgekit.cli._last_wall import last_wall, prepare_streams
 
 _FOLDER = os.path.dirname(__file__)  # noqa: PTH120 - pathlib costs a tenth of the start-up time
 
 
 class Commands(click.Group):
     """Command group that imports the module of a command when the command is used."""
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with last_wall():  # options such as --help print here
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with last_wall():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         files = os.listdir(_FOLDER)  # noqa: PTH208
@@ -60,7 +70,7 @@ _ORDER = [
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 success, 1 a check failed, 2 invalid input, 3 a dependency is missing, 4 a step crashed, 130"
-    ' interrupted. Shell completion: eval "$(_EDGEKIT_COMPLETE=bash_source edgekit)"',
+    ' interrupted, 141 output closed. Shell completion: eval "$(_EDGEKIT_COMPLETE=bash_source edgekit)"',
 )
 @click.version_option(__version__, prog_name="edgekit")
 def app() -> None:
@@ -78,8 +88,10 @@ def app() -> None:
 
 def main() -> None:
     """Run the command line; entry point of the console script."""
+    prepare_streams()
     try:
-        app(prog_name="edgekit")
+        with last_wall():  # shell completion runs before any command
+            app(prog_name="edgekit")
     except KeyboardInterrupt:
         click.echo("Interrupted.", err=True)
         raise SystemExit(130) from None

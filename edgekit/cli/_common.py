@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+
+from edgekit.cli._last_wall import EXIT_PIPE_CLOSED, discard_stdout, flush_stdout, from_exception
 
 if TYPE_CHECKING:
     from edgekit.contracts.report import ReportFormat
@@ -156,14 +159,24 @@ def common_options(function: Callable[..., int | None]) -> Callable[..., None]:
 
 
 def _guarded(session: CommandSession, function: Callable[[], int | None]) -> int:
-    from edgekit.core.errors import EdgekitError
-
     with _terminable():
         try:
-            return function() or 0
-        except EdgekitError as error:
-            print_error(error, session)
-            return error.exit_code
+            code = function() or 0
+            flush_stdout()
+            return code
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError:
+            discard_stdout()
+            return EXIT_PIPE_CLOSED
+        except Exception as error:  # noqa: BLE001 - no exception but ours leaves a command
+            typed = from_exception(error)
+            with suppress(OSError):  # stdout may be what failed
+                print_error(typed, session)
+                flush_stdout()
+            if isinstance(error, OSError):
+                discard_stdout()
+            return typed.exit_code
         except KeyboardInterrupt:
             _log.debug("interrupted", exc_info=True)
             click.echo("Interrupted: no partially written files remain.", err=True)
@@ -307,6 +320,16 @@ def _completion_names(kind: str) -> list[str]:
     return list_names[kind]()
 
 
+class FiniteFloat(click.FloatRange):
+    """Range of numbers without infinity and NaN, which click accepts because NaN is not less than any limit."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 class AliasedOption(click.Option):
     """Option with aliases that the help does not show."""
 
@@ -335,7 +358,7 @@ def complete(kind: str) -> Callable[[click.Context, click.Parameter, str], list[
 
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteFloat(min=0, min_open=True),
     default=600.0,
     show_default=True,
     help="Time limit of one step, in seconds.",
@@ -536,9 +559,13 @@ def user_model(options: dict[str, Any]) -> UserModelOptions:
         options: Values of the command's options by parameter name.
 
     Raises:
-        InputError: A --dim is not of the form NAME=SIZE.
+        InputError: A --dim is not of the form NAME=SIZE, or an end of --image-range is not finite.
     """
+    from edgekit.core.errors import InputError
     from edgekit.stages.models.model_refs import UserModelOptions, parse_size
 
+    low, high = options["image_range"]
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"--image-range: write two finite numbers (got {low} {high})")
     keys = ("name", "weights", "inputs", "sample", "calibration", "image_range")
     return UserModelOptions(sizes=dict(map(parse_size, options["dims"])), **{key: options[key] for key in keys})

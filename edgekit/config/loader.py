@@ -27,9 +27,12 @@ FormatLocation = Callable[[Sequence[int | str]], str]
 # pydantic's error types for an unknown key: of a mapping, and of a dataclass's constructor.
 _UNKNOWN_KEY_ERRORS = ("extra_forbidden", "unexpected_keyword_argument")
 
+# edgekit's own files are nested five levels deep.
+_DEEPEST = 32
+
 # The `__pydantic_config__` of every dataclass that describes a table of a file: unknown keys and conversions of types
-# are refused.
-STRICT = ConfigDict(extra="forbid", strict=True)
+# are refused, and so are nan and inf, which TOML can hold.
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +115,25 @@ def _parse_toml(path: Path, what: str) -> tuple[dict[str, Any], str]:
     try:
         # tomllib drops carriage returns itself; key_lines needs the same text.
         text = content.decode("utf-8").replace("\r\n", "\n")
-        return tomllib.loads(text), text
+        data = tomllib.loads(text)
+        _check_depth(data)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: this {what} is not valid TOML ({error})") from None
+    return data, text
+
+
+def _check_depth(data: Any) -> None:
+    """Raise ValueError for deep nesting: a dotted key of thousands of parts needs no recursion to be parsed."""
+    level = [data]
+    for _ in range(_DEEPEST):
+        level = [
+            item
+            for value in level
+            for item in (value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+        ]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
 
 
 def validate(data: Any, cls: type[T], where: str | FormatLocation) -> T:

@@ -9,7 +9,8 @@ EdgekitError
     ├── StepCrashed             the worker process died: a signal, or an exit without a result
     ├── StepOutOfMemory         the step exceeded the machine's memory or its own memory limit
     ├── StepTimedOut            the step exceeded its time limit
-    └── DiskFull                the disk is full
+    ├── DiskFull                the disk is full
+    └── InternalError           an error that edgekit does not foresee; its traceback is in a log
 Interrupted                 130 Ctrl-C or SIGTERM
 
 A failed check (equivalence, drift, budget) is a value (`Verdict`), not an exception; its exit code is 1.
@@ -106,6 +107,18 @@ class StepTimedOut(StepError):
 
 class DiskFull(StepError):
     """A step that could not write its output because the disk is full."""
+
+
+class InternalError(StepError):
+    """An error that edgekit does not foresee.
+
+    Attributes:
+        log: The file with the traceback; empty where none could be written.
+    """
+
+    def __init__(self, message: str, *, step: str = "", stderr_tail: str = "", log: str = "") -> None:
+        super().__init__(message, step=step, stderr_tail=stderr_tail)
+        self.log = log
 
 
 # A KeyboardInterrupt and no EdgekitError, so that `except Exception` does not swallow it.

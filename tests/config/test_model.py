@@ -158,7 +158,7 @@ def test_a_wrong_value_is_refused_with_file_and_key(tmp_path, old, new, sentence
         ("host = 2", "host = inf", "budgets.1.latency_ms.host"),
         ("learning_rate = 0.1", "learning_rate = inf", "training.learning_rate"),
         ("min_sqnr_db = 33.0", "min_sqnr_db = nan", "tolerances.int8"),
-        ("range = [0.0, 1.0]", "range = [nan, 1.0]", "input: range must be two finite numbers"),
+        ("range = [0.0, 1.0]", "range = [nan, 1.0]", "input.range.0: input should be a finite number (got nan)"),
         ("range = [0.0, 1.0]", "range = [1.0, 0.0]", "input"),
     ],
 )

@@ -14,11 +14,14 @@ import stat
 import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.core.environment.atomic_files import sha256_file
+from edgekit.core.errors import InputError
 from edgekit.core.records import checksummed_json
+from edgekit.core.values.typed_json import decode
 
 # Takes the place of a missing file's digest, in step records too.
 ABSENT = "absent"
@@ -153,12 +156,16 @@ class FileDigests:
         self._changed = False
 
 
+@dataclass(frozen=True)
+class _Stored:
+    files: dict[str, tuple[tuple[int, ...], str]]
+
+
 def _load(store: Path) -> dict[str, tuple[Stamp, str]]:
     """Return the stored digests; none if the file is missing or its checksum is wrong."""
     try:
-        data = checksummed_json.load(store) or {"files": {}}
-        return {name: (tuple(stamp), digest) for name, (stamp, digest) in data["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return decode(_Stored, checksummed_json.load(store), store).files
+    except InputError:
         return {}
 
 
@@ -177,6 +184,8 @@ def _digest_of_part(path: Path, only: tuple[str, ...], without: tuple[str, ...])
     try:
         content = path.read_bytes()
         data = tomllib.loads(content.decode()) if path.suffix == ".toml" else json.loads(content)
+        if not isinstance(data, dict):
+            return None
         data = {key: data[key] for key in only if key in data} if only else data
         for key in without:
             _remove(data, key.split("."))
@@ -188,5 +197,6 @@ def _digest_of_part(path: Path, only: tuple[str, ...], without: tuple[str, ...])
 def _remove(data: Any, key: list[str]) -> None:
     *outer, last = key
     for part in outer:
-        data = data.get(part, {})
-    data.pop(last, None)
+        data = data.get(part) if isinstance(data, dict) else None
+    if isinstance(data, dict):
+        data.pop(last, None)

@@ -15,9 +15,10 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any
 
 from edgekit.core.errors import InputError
+from edgekit.core.values.typed_json import NotNegative, Range, decode_any
 
 
 class StepKind(StrEnum):
@@ -101,8 +102,7 @@ class Step:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Decoded from JSON, the kind is a plain string.
-        object.__setattr__(self, "kind", StepKind(self.kind))
+        object.__setattr__(self, "kind", StepKind(self.kind))  # plan builders may write its name
 
     @property
     def subject(self) -> str:
@@ -162,10 +162,9 @@ class Graph:
             The graph.
 
         Raises:
-            KeyError: A key is missing.
-            ValueError: The kind of a step is unknown.
+            InputError: A key is missing or unknown, or a value is of another type.
         """
-        return cls(tuple(_step(step) for step in data))
+        return cls(decode_any(tuple[Step, ...], list(data), "graph"))
 
     def find(self, kind: StepKind, /, **arguments: Any) -> Step | None:
         """Return the first step of a kind with some arguments.
@@ -214,11 +213,6 @@ class Graph:
 def _current_name(pattern: str) -> str:
     # Up to 0.9 the import of a user's model was called "take in": pipelines may still ask for it by that name.
     return pattern.replace("take in ", "import ", 1) if pattern.startswith("take in ") else pattern
-
-
-def _step(data: Mapping[str, Any]) -> Step:
-    reads = tuple(StepInput(read["path"], tuple(read["only"]), tuple(read["without"])) for read in data["reads"])
-    return Step(**{**data, "after": tuple(data["after"]), "reads": reads})
 
 
 def build_graph(steps: Sequence[Step], where: Callable[[str], str]) -> Graph:
@@ -315,8 +309,8 @@ class StepRecord:
     kind: StepKind
     key: StepKey
     outputs: Mapping[str, str]
-    seconds: float
-    code: int = 0
+    seconds: NotNegative
+    code: Annotated[int, Range(0, 255)] = 0
     detail: str = ""
     partial: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.build.file_digests import FileDigests
-from edgekit.core.build.graph import Graph
+from edgekit.core.build.graph import Graph, Step
+from edgekit.core.errors import InputError
 from edgekit.core.events import NoteEvent
 from edgekit.core.records import checksummed_json
+from edgekit.core.values.typed_json import decode
 
 # The folder of edgekit's source code.
 _PACKAGE = Path(__file__).parents[2]
@@ -32,6 +34,16 @@ class CachedPlan:
     graph: Graph
     notes: tuple[NoteEvent, ...]
     looked_at: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _StoredPlan:
+    """A cached plan on disk; the key `basis` is older than the name of `fingerprint`."""
+
+    graph: tuple[Step, ...]
+    notes: tuple[NoteEvent, ...]
+    looked_at: tuple[str, ...]
+    basis: Mapping[str, Any]
 
 
 def fingerprint(root: Path, looked_at: Iterable[str], digests: FileDigests, host: str) -> dict[str, Any]:
@@ -113,12 +125,13 @@ def load(path: Path, root: Path, digests: FileDigests, host: str) -> CachedPlan 
     Raises:
         OSError: A file that the plan depends on exists, but cannot be read.
     """
-    data: Mapping[str, Any] | None = checksummed_json.load(path)
-    # The key on disk is older than the function's name.
-    if data is None or data.get("basis") != fingerprint(root, data["looked_at"], digests, host):
+    try:
+        stored = decode(_StoredPlan, checksummed_json.load(path), path)
+    except InputError:
         return None
-    notes = tuple(NoteEvent(**note) for note in data["notes"])
-    return CachedPlan(Graph.from_dict(data["graph"]), notes, tuple(data["looked_at"]))
+    if stored.basis != fingerprint(root, stored.looked_at, digests, host):
+        return None
+    return CachedPlan(Graph(stored.graph), stored.notes, stored.looked_at)
 
 
 def save(path: Path, planned: CachedPlan, root: Path, digests: FileDigests, host: str) -> None:

@@ -6,17 +6,19 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgekit.core.build.file_digests import FileDigests
-from edgekit.core.build.graph import StepKey, StepKind, StepRecord
+from edgekit.core.build.graph import StepKind, StepRecord
 from edgekit.core.environment.atomic_files import mapped_write_errors, read_json, remove_stale_files, write_json
+from edgekit.core.environment.user_cache import lock_exclusively
 from edgekit.core.errors import InputError
 from edgekit.core.records import checksummed_json
+from edgekit.core.values.typed_json import decode
 
 # The version of the files in this folder; a change of their format increases it.
 RECORDS_SCHEMA = 1
@@ -124,11 +126,11 @@ class StepRecords:
         # The kernel releases a flock() when the file is closed, also when the process is killed.
         with stream:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                lock_exclusively(stream, self.folder, fcntl.LOCK_NB)
+            except BlockingIOError:
                 stream.seek(0)
                 waiting(stream.read().strip() or "unknown")
-                fcntl.flock(stream, fcntl.LOCK_EX)
+                lock_exclusively(stream, self.folder)
             # Once more: a newer edgekit may have written here while this run waited.
             current = _check_version(self.folder / _VERSION_FILE)
             with mapped_write_errors(self.folder):
@@ -150,7 +152,7 @@ def _check_version(path: Path) -> bool:
         version = read_json(path, "record of the pipeline").get("schema_version")
     except InputError:
         return False  # damaged: the file is written again, and each record has its own checksum
-    if isinstance(version, int) and version > RECORDS_SCHEMA:
+    if isinstance(version, int) and not isinstance(version, bool) and version > RECORDS_SCHEMA:
         raise InputError(
             f"{path}: a newer edgekit wrote these records (schema_version {version}; this one reads"
             f" {RECORDS_SCHEMA}): update edgekit, or use another --root; nothing was changed"
@@ -158,14 +160,11 @@ def _check_version(path: Path) -> bool:
     return version == RECORDS_SCHEMA
 
 
-def _record(data: Mapping[str, Any]) -> StepRecord | None:
-    try:
-        key = StepKey(data["key"]["files"], data["key"]["values"])
-        return StepRecord(**{**data, "kind": _kind(data["kind"]), "key": key, "partial": tuple(data["partial"])})
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _kind(text: str) -> StepKind:
+def _record(data: Any) -> StepRecord | None:
     # Records of edgekit up to 0.9 call the import of a user's model "take in".
-    return StepKind.IMPORT if text == "take in" else StepKind(text)
+    if isinstance(data, dict) and data.get("kind") == "take in":
+        data = {**data, "kind": StepKind.IMPORT.value}
+    try:
+        return decode(StepRecord, data, "step record")
+    except InputError:
+        return None

@@ -225,7 +225,8 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=_temporary_prefix(), dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            # Paths may hold bytes that are no UTF-8, which Python reads as lone surrogates.
+            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(text)
             Path(name).chmod(0o666 & ~_umask())
             Path(name).replace(path)

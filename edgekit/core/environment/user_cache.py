@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from edgekit.core.environment.atomic_files import mapped_write_errors
+from edgekit.core.errors import InputError
 
 
 def cache_folder() -> Path:
@@ -41,5 +43,26 @@ def locked(folder: Path) -> Iterator[None]:
         stream = (folder / ".lock").open("w")
     # The kernel releases a flock() when the file is closed, also when the process is killed.
     with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        lock_exclusively(stream, folder)
         yield
+
+
+def lock_exclusively(stream: IO[str], path: Path, flags: int = 0) -> None:
+    """Lock an open file until it is closed.
+
+    Args:
+        stream: The file.
+        path: What the lock protects, for the error message.
+        flags: `fcntl.LOCK_NB` not to wait.
+
+    Raises:
+        BlockingIOError: Another process holds the lock, and `flags` forbids to wait.
+        InputError: The file system has no locks, or none is left.
+    """
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | flags)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot lock {path}: {reason}; use a folder on a file system with locks") from None

@@ -16,7 +16,17 @@ from edgekit.core.records.samples import Samples
 from edgekit.core.values.file_names import GOLDEN_FILE, MANIFEST_FILE
 from edgekit.core.values.precisions import is_precision, precision_names
 from edgekit.core.values.specs import TUNED, Signature, Variant
-from edgekit.core.values.typed_json import Count, FileName, Name, Pattern, PositiveCount, Sha256, decode, decode_any
+from edgekit.core.values.typed_json import (
+    Count,
+    FileName,
+    Name,
+    Pattern,
+    PositiveCount,
+    Sha256,
+    decode,
+    decode_any,
+    show_value,
+)
 
 MANIFEST_SCHEMA = 2
 
@@ -242,9 +252,11 @@ def manifest_from_dict(data: Any, path: Path) -> Manifest:
     Raises:
         InputError: A key is missing, unknown or of another type; the message names file and key.
     """
-    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: not a manifest")
+    version = data.get("schema_version")
     if type(version) is not int or version not in _READABLE_SCHEMAS:
-        raise InputError(f"{path}: schema_version is {version!r}; this edgekit reads 1 to {MANIFEST_SCHEMA}")
+        raise InputError(f"{path}: schema_version is {show_value(version)}; this edgekit reads 1 to {MANIFEST_SCHEMA}")
     if version == 1 and "files" in data:
         raise InputError(f"{path}: files: unknown key; schema 1 has none")
     manifest = decode(Manifest, {**data, "schema_version": MANIFEST_SCHEMA}, path)

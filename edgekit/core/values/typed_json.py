@@ -123,12 +123,12 @@ def _format_place(place: Sequence[str | int]) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            name = part if part.isidentifier() and len(part) <= _SHOWN else f"[{_show(part)}]"
+            name = part if part.isidentifier() and len(part) <= _SHOWN else f"[{show_value(part)}]"
             text += f".{name}" if text and not name.startswith("[") else name
     return text
 
 
-def _show(value: Any) -> str:
+def show_value(value: Any) -> str:
     """Return a value of the file for a message: in one line, in ASCII, and not longer than a line."""
     if isinstance(value, dict | list) and value:
         return "an object" if isinstance(value, dict) else "a list"
@@ -140,7 +140,7 @@ def _show(value: Any) -> str:
 
 
 def _refuse(allowed: str, value: Any) -> _Mismatch:
-    return _Mismatch(f"must be {allowed} (got {_show(value)})")
+    return _Mismatch(f"must be {allowed} (got {show_value(value)})")
 
 
 @cache

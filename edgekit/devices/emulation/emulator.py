@@ -20,6 +20,7 @@ from edgekit.core.errors import InputError, MissingDependency, StepFailed
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.emulated_measurement import Counts, EmulatedLatency, parse_marks, peak_memory_bytes
 from edgekit.core.records.samples import Samples
+from edgekit.core.values.typed_json import decode_any
 from edgekit.devices.cost_models import emulated_core
 from edgekit.devices.emulation import pins, setup, tools
 from edgekit.devices.emulation.guest import cache_arguments, guest_command
@@ -143,10 +144,18 @@ def set_up(name: str, profile: DeviceProfile, runtimes: Sequence[str], say: Say)
     checked = installed.folders.device / _CHECKED_FILE
     used = (installed.folders.plugin_folder, *(path.parent for path in installed.sites.values()))
     parts = sorted(path.name for path in used)
-    if not checked.is_file() or not set(parts) <= set(read_json(checked, "record of checks")["parts"]):
+    if not set(parts) <= set(_checked_parts(checked)):
         _check(Guest(name, profile, spec, installed), say)
         write_json(checked, {"parts": parts})
     return installed
+
+
+def _checked_parts(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    stored = read_json(path, "record of checks").get("parts")
+    parts: tuple[str, ...] = decode_any(tuple[str, ...], stored, f"{path}: parts", f"remove {path}")
+    return parts
 
 
 def _check(guest: Guest, say: Say) -> None:

@@ -19,6 +19,7 @@ from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.emulated_measurement import Counts
 from edgekit.core.units import format_ms
 from edgekit.core.values.file_names import MANIFEST_FILE
+from edgekit.core.values.typed_json import Milliseconds, PositiveCount, decode
 from edgekit.devices.cost_models import emulated_core, reference_networks
 from edgekit.devices.cost_models.emulated_core import Prediction, TimingRow
 from edgekit.devices.emulation import emulator
@@ -140,8 +141,15 @@ def load_network(context: Context, name: str, precision: str) -> Network:
             measurement = bench_one(inner, artifact, "host", None, _ONE_THREAD)
             # The CPU time of the fastest run: other load on this machine only ever makes a run slower.
             write_json(record_path, {"macs": measurement.macs, "host_ms": measurement.cpu.min_ms})
-        record = read_json(record_path, "record of a network")
-    return Network(artifact, record["macs"], record["host_ms"])
+        stored = read_json(record_path, "record of a network")
+        record = decode(_HostRecord, stored, record_path, f"remove {record_path}")
+    return Network(artifact, record.macs, record.host_ms)
+
+
+@dataclass(frozen=True)
+class _HostRecord:
+    macs: PositiveCount | None
+    host_ms: Milliseconds
 
 
 def export_network(context: Context, function: str, precisions: Sequence[str], precision: str = "int8") -> Artifact:
@@ -203,7 +211,7 @@ def count_network(guest: emulator.Guest, network: Network, threads: int) -> Coun
         step = f"count {network.artifact.label} for {threads} threads of {guest.name}"
         model = ModelFiles.of(network.artifact)
         write_json(path, asdict(emulator.count(guest, model, threads, step, emulator.TIMEOUT_S).counts))
-    return Counts(**read_json(path, "counts"))
+    return decode(Counts, read_json(path, "counts"), path, f"remove {path}")
 
 
 def fit(context: Context, device: str, profile: DeviceProfile, table: Path) -> Fit:
