@@ -61,7 +61,9 @@ def folder_as_manifest(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [dangling, loop, folder_as_manifest, lambda path: (path / "manifest.json").unlink()], ids=str
+    "damage",
+    [dangling, loop, folder_as_manifest, lambda path: (path / "manifest.json").unlink()],
+    ids=["dangling", "loop", "folder", "missing"],
 )
 def test_an_artifact_that_cannot_be_read_fails_every_gate(folder: Path, damage: Any) -> None:
     shutil.copytree(folder, folder.parent / "tflite-float32")  # another one, which can be read
