@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from edgekit.core.environment.damaged_files import damage_reported
 from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, StepFailed
@@ -168,7 +169,8 @@ class Runtime(ABC):
             MissingDependency: A required package is not installed.
         """
         require(self.requires, f"the runtime {self.name}")
-        return self._open(path, threads, signature)
+        with damage_reported(path, self.title):
+            return self._open(path, threads, signature)
 
     @abstractmethod
     def _open(self, path: Path, threads: int, signature: Signature | None) -> RuntimeSession:

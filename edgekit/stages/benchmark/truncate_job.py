@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.core.environment.damaged_files import damage_reported
 from edgekit.core.events import Listener
 from edgekit.core.records.operator_costs import Operator
 from edgekit.stages.conversion.describe_job import FileRequest, open_target
@@ -37,7 +38,8 @@ def list_operators(request: FileRequest, _emit: Listener) -> tuple[Operator, ...
         The operators after which the file can be truncated, in execution order.
     """
     target, path = open_target(request)
-    return target.operators(path)
+    with damage_reported(path, target.title):
+        return target.operators(path)
 
 
 @worker_job

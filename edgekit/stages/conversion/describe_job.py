@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.contracts.target import TARGETS, Target
+from edgekit.core.environment.damaged_files import damage_reported
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError
 from edgekit.core.events import Listener
@@ -52,7 +53,8 @@ def describe_file(request: FileRequest, _emit: Listener) -> ModelDescription:
         MissingDependency: A package that reads the format is not installed.
     """
     target, path = open_target(request)
-    return target.describe(path)
+    with damage_reported(path, target.title):
+        return target.describe(path)
 
 
 @worker_job
@@ -68,4 +70,5 @@ def read_lifetimes(request: FileRequest, _emit: Listener) -> tuple[TensorLifetim
         MissingDependency: A package that reads the format is not installed.
     """
     target, path = open_target(request)
-    return target.tensor_lifetimes(path)
+    with damage_reported(path, target.title):
+        return target.tensor_lifetimes(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from edgekit.contracts.source import SOURCES, LoadedModel, UserModel, with_layouts
 from edgekit.core.environment.atomic_files import sha256_file, sha256_path
+from edgekit.core.environment.damaged_files import damage_reported
 from edgekit.core.environment.python_dependencies import module_file
 from edgekit.core.environment.requirements import require, versions
 from edgekit.core.environment.user_code import Factory
@@ -124,11 +126,13 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     factory = None if request.code is None else Factory.parse(request.code)
     build = None if factory is None else lambda: factory.call(base)
     user_model = UserModel(_path(request.path), build, _path(request.weights), request.inputs, arrays)
-    file, imported_signature = kind.import_model(user_model, target)
+    with _file_errors(request):
+        file, imported_signature = kind.import_model(user_model, target)
     signature = with_layouts(imported_signature, kind.layout)
     inputs, notes = _inputs(request, arrays, signature)
     sizes = _sizes(signature, inputs)
-    loaded = kind.load(target / file, signature, build).at(signature, sizes)
+    with _file_errors(request):
+        loaded = kind.load(target / file, signature, build).at(signature, sizes)
     signature = with_layouts(Signature(signature.inputs, observed_outputs(loaded, inputs)), kind.layout)
     loaded = loaded.at(signature, sizes)
     calibration = (
@@ -157,6 +161,13 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     )
     source.save(target)
     return source
+
+
+def _file_errors(request: ImportRequest) -> contextlib.AbstractContextManager[None]:
+    """Return what reports damage of the model's file. Errors of the user's code are reported as they are."""
+    if request.path is None:
+        return contextlib.nullcontext()
+    return damage_reported(Path(request.path), f"the source kind {request.kind}")
 
 
 def _path(text: str | None) -> Path | None:

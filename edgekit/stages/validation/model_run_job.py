@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from edgekit.contracts.runtime import RUNTIMES, UnknownSignature
 from edgekit.contracts.source import SOURCES, LoadedModel, UserModel
 from edgekit.contracts.target import TARGETS
+from edgekit.core.environment.damaged_files import damage_reported
 from edgekit.core.environment.requirements import require
 from edgekit.core.environment.user_code import Factory, RecordedCode
 from edgekit.core.events import Listener
@@ -224,7 +226,12 @@ def _open_source(model: ModelRef, samples: Mapping[str, Array]) -> _OpenModel:
     build = None if model.code is None else partial(Factory.parse(model.code).call, Path(model.base))
     folder = tempfile.TemporaryDirectory(prefix="edgekit-compare-")
     user_model = UserModel(None if model.path is None else Path(model.path), build, examples=samples)
-    file, signature = kind.import_model(user_model, Path(folder.name))
+    with (
+        contextlib.nullcontext()
+        if model.path is None
+        else damage_reported(Path(model.path), f"the source kind {model.kind}")
+    ):
+        file, signature = kind.import_model(user_model, Path(folder.name))
     sizes = {
         dim: size
         for spec in signature.inputs

@@ -1,0 +1,46 @@
+"""Intact files of each format, which the fuzzer mutates. They are written by their frameworks, in workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.core.events import Listener
+
+
+def torch_files(folder: str, *, emit: Listener) -> None:
+    """Write a TorchScript archive, a lite interpreter file, an exported program and an ExecuTorch program."""
+    import torch
+    from executorch.exir import to_edge
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = torch.nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.dense(x)).reshape(x.shape[0], 3)
+
+    torch.manual_seed(0)
+    net = Net().eval()
+    script = torch.jit.script(net)
+    script.save(str(Path(folder, "model.pt")))
+    script._save_for_lite_interpreter(str(Path(folder, "model.ptl")))
+    example = (torch.zeros(2, 4),)
+    dynamic = torch.export.export(net, example, dynamic_shapes={"x": {0: torch.export.Dim("batch")}})
+    torch.export.save(dynamic, Path(folder, "model.pt2"))
+    program = to_edge(torch.export.export(net, example)).to_executorch()
+    Path(folder, "model.pte").write_bytes(program.buffer)
+
+
+def keras_files(folder: str, *, emit: Listener) -> None:
+    """Write a Keras file and a SavedModel."""
+    import keras
+    import tensorflow as tf
+
+    x = keras.Input((4,), name="x")
+    keras.Model(x, keras.layers.Dense(3, activation="relu")(x)).save(Path(folder, "model.keras"))
+    net = tf.Module()
+    net.weight = tf.Variable(tf.eye(4))
+    signature = [tf.TensorSpec([None, 4], tf.float32, name="x")]
+    function = tf.function(lambda x: {"y": tf.matmul(x, net.weight)}, input_signature=signature, autograph=False)
+    tf.saved_model.save(net, str(Path(folder, "saved_model")), signatures={"serving_default": function})
