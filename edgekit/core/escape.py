@@ -54,7 +54,7 @@ def visible(text: str) -> str:
     """
     if not text.isprintable():
         text = "".join(map(_shown, text))
-    return _CI_MARK.sub(r"\\x23#", text)
+    return _CI_MARK.sub(r"\\x23#", text) if "##" in text else text
 
 
 def line(text: str) -> str:

@@ -53,6 +53,16 @@ def portable_path(path: str) -> str:
     return path
 
 
+def _named(base: Path, pattern: str) -> dict[str, Path]:
+    return {path.parent.name if pattern.startswith("*/") else path.stem: path for path in base.glob(pattern)}
+
+
+# The package does not change while it runs, and a report asks for each artifact and device.
+@cache
+def _shipped_entries(folder: str, pattern: str) -> dict[str, Path]:
+    return _named(shipped(folder), pattern)
+
+
 @dataclass(frozen=True)
 class Project:
     """A project folder. Its own `models/` and `device_profiles/` take precedence over those that edgekit ships."""
@@ -65,12 +75,8 @@ class Project:
         return self.root / "build"
 
     def _entries(self, folder: str, pattern: str) -> dict[str, Path]:
-        entries: dict[str, Path] = {}
         # The project's own come second, so that they replace shipped ones of the same name.
-        for base in (shipped(folder), self.root / folder):
-            names = {path.parent.name if pattern.startswith("*/") else path.stem: path for path in base.glob(pattern)}
-            entries |= names
-        return dict(sorted(entries.items()))
+        return dict(sorted({**_shipped_entries(folder, pattern), **_named(self.root / folder, pattern)}.items()))
 
     def models(self) -> dict[str, Path]:
         """Return the reference models: name -> folder, sorted by name."""
