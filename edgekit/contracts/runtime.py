@@ -153,6 +153,16 @@ class Runtime(ABC):
     confined: ClassVar[bool] = True
     code_size_requires: ClassVar[tuple[Requirement, ...]] = ()
 
+    def check(self, path: Path) -> None:  # noqa: B027 - most formats contain no code
+        """Check a file before it is opened, apart from `open`, so that the check is not measured as loading.
+
+        Args:
+            path: The main model file.
+
+        Raises:
+            InputError: The file contains code that opening or running it may not execute.
+        """
+
     def open(self, path: Path, *, threads: int, signature: Signature | None = None) -> RuntimeSession:
         """Open a model file.
 

@@ -128,6 +128,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     runtime.load_library()
     gc.freeze()
     gc.enable()
+    runtime.check(Path(request["file"]))
     _wait(request)
     memory = Memory()
     opened: list[RuntimeSession] = []

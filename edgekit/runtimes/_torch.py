@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from abc import abstractmethod
 from collections import Counter
@@ -17,7 +18,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.values.specs import Signature
-from edgekit.torch_files.operators import operators
+from edgekit.torch_files.script_archive import check_script_archive
 
 # Inferences before the profiled ones: TorchScript optimizes its graph in the first ones.
 _WARM_UP_RUNS = 5
@@ -64,7 +65,11 @@ class TorchRuntime(Runtime):
         import torch
 
         torch.zeros(1) + 1  # the first operator starts thread pools and registers kernels
-        operators()  # the registry takes longer to read than most files to check
+
+    def check(self, path: Path) -> None:
+        # Remembered: loading checks the file again. `open` reports files that are no archives.
+        with contextlib.suppress(ValueError):
+            check_script_archive(path)
 
     def _open(self, path: Path, threads: int, signature: Signature | None) -> TorchSession:
         import torch

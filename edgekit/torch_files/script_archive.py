@@ -93,6 +93,26 @@ def check_script_archive(path: Path) -> None:
     _check(path, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
 
 
+def checked_records(path: Path) -> dict[str, bytes]:
+    """Return the code and the pickles of an archive, after checking it.
+
+    Args:
+        path: A TorchScript archive or a file for the lite interpreter.
+
+    Returns:
+        The content of every record that PyTorch interprets, by name.
+
+    Raises:
+        InputError: The file is missing or empty, or calls what a file may not call.
+        ValueError: The file is no such archive, or it is damaged.
+    """
+    check_script_archive(path)
+    records = dict(_code_records(path))
+    if "data.pkl" not in records:
+        raise ValueError("it contains no module")
+    return records
+
+
 @functools.lru_cache(maxsize=16)  # a process opens the same file for several purposes
 def _check(path: Path, _version: tuple[int, ...]) -> None:
     with path.open("rb") as file:

@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from _helpers.support import call
@@ -70,9 +71,11 @@ def test_no_command_runs_the_attack(tmp_path: Path, marker: Path, command: str, 
     script_attacks.script(str(path), kind, str(marker))
     script_attacks.script(str(plain), "plain")
     marker.unlink(missing_ok=True)
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, x=np.ones((4, script_attacks.SIZE), np.float32))
     arguments = {
         "inspect": (path,),
-        "compare": (plain, path),
+        "compare": (plain, path, "--samples", samples),
         "export": (path, "--input", f"x:1,{script_attacks.SIZE}", "--target", "torchscript:float32"),
     }[command]
     answer = call(command, *arguments, *(("--root", tmp_path) if command == "export" else ()))

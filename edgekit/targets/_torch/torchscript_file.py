@@ -13,7 +13,6 @@ import json
 import operator
 import re
 import warnings
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from edgekit.core.numerics import batching
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, OpCount, Signature
 from edgekit.torch_files import script_archive
+from edgekit.torch_files.script_contents import read_contents
 
 # TorchScript stores no names or shapes of inputs and outputs: an extra file of the archive holds them.
 SIGNATURE_RECORD = "edgekit.json"
@@ -308,17 +308,19 @@ def describe(path: Path, format_name: str) -> ModelDescription:
     Raises:
         InputError: The file is empty, truncated, a checkpoint of weights, or of another format.
     """
-    module = load(path)
-    graph = module.inlined_graph
+    try:
+        contents = read_contents(path)
+    except ValueError as error:
+        raise malformed_file_error(path, "TorchScript", str(error)) from error
     signature = read_signature(path) or Signature((), ())
-    macs = _macs(module, signature)
-    counts = Counter(node.kind() for node in graph.nodes() if not node.kind().startswith("prim::"))
-    tensors = _constants(graph)
+    macs = _macs(path, signature)
+    tensors = contents.tensors
     return ModelDescription(
         format=format_name,
         signature=signature,
         ops=tuple(
-            OpCount(name, count, (macs or {}).get(_COUNTED_AS.get(name, name))) for name, count in counts.most_common()
+            OpCount(name, count, (macs or {}).get(_COUNTED_AS.get(name, name)))
+            for name, count in contents.operators.most_common()
         ),
         tensors=len(tensors),
         parameters=sum(int(np.prod(shape)) for shape, _ in tensors),
@@ -330,30 +332,17 @@ def describe(path: Path, format_name: str) -> ModelDescription:
     )
 
 
-def _constants(graph: Any) -> list[tuple[tuple[int, ...], int]]:
-    """Return the shape and the bytes per element of every learned tensor of a frozen graph."""
-    import torch
+def _macs(path: Path, signature: Signature) -> dict[str, int] | None:
+    """Return multiply-accumulates by operator, counted on one sample of zeros, or None if input shapes are unknown.
 
-    constants: list[tuple[tuple[int, ...], int]] = []
-    for node in graph.findAllNodes("prim::Constant"):
-        value = node.output().toIValue()
-        if isinstance(value, torch.Tensor) and value.dim() > 0:  # scalars are arguments, not weights
-            constants.append((tuple(value.shape), value.element_size()))
-        # Quantized layers hold weight and bias in one packed object.
-        elif isinstance(value, torch.ScriptObject) and hasattr(value, "unpack"):
-            constants += [
-                (tuple(part.shape), part.element_size()) for part in value.unpack() if isinstance(part, torch.Tensor)
-            ]
-    return constants
-
-
-def _macs(module: Any, signature: Signature) -> dict[str, int] | None:
-    """Return multiply-accumulates by operator, counted on one sample of zeros, or None if input shapes are unknown."""
+    Counting runs the model, so the archive is loaded, but only one in which edgekit stored the shapes.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     if not signature.inputs or any(isinstance(dim, str) for spec in signature.inputs for dim in spec.shape[1:]):
         return None
+    module = load(path)
     examples = [
         torch.zeros([dim if isinstance(dim, int) else 1 for dim in spec.shape], dtype=getattr(torch, spec.dtype))
         for spec in signature.inputs
