@@ -19,7 +19,7 @@ _CODES = {
     1: "A check failed: equivalence, drift, a budget or a baseline.",
     2: "Wrong usage, or invalid input: an argument, a file or a folder.",
     3: "A package or a tool is not installed; the message gives the command that installs it.",
-    4: "A step crashed, timed out or ran out of memory, the disk is full, or an error was not foreseen: the message"
+    4: "A step crashed, timed out or ran out of memory, the disk is full, or an error was unexpected: the message"
     " names the log with its traceback.",
     130: "Interrupted by Ctrl-C or SIGTERM; no partially written files remain.",
     141: "The reader of standard output closed it, as `head` does, before everything was printed.",

@@ -23,7 +23,7 @@ EXIT_PIPE_CLOSED = 141
 # Errors of the machine, and not of what a person handed in.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-# So many logs of unforeseen errors are kept.
+# So many logs of unexpected errors are kept.
 _KEPT_LOGS = 20
 
 
@@ -59,7 +59,7 @@ def discard_stdout() -> None:
 
 
 def from_exception(error: Exception) -> EdgekitError:
-    """Return the typed error for any exception; an unforeseen one is written to a log.
+    """Return the typed error for any exception; an unexpected one is written to a log.
 
     Args:
         error: What a command raised.
@@ -78,10 +78,10 @@ def from_exception(error: Exception) -> EdgekitError:
             return StepFailed(f"the system refuses what this command needs: {reason}")
         if error.filename is not None:
             return InputError(f"cannot read or write {os.fsdecode(error.filename)}: {reason}")
-    return _unforeseen(error)
+    return _unexpected(error)
 
 
-def _unforeseen(error: Exception) -> EdgekitError:
+def _unexpected(error: Exception) -> EdgekitError:
     from edgekit.core.errors import InternalError
 
     summary = " ".join(f"{type(error).__name__}: {error}".split())[:200]

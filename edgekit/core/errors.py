@@ -10,7 +10,7 @@ EdgekitError
     ├── StepOutOfMemory         the step exceeded the machine's memory or its own memory limit
     ├── StepTimedOut            the step exceeded its time limit
     ├── DiskFull                the disk is full
-    └── InternalError           an error that edgekit does not foresee; its traceback is in a log
+    └── InternalError           an unexpected error; its traceback is in a log
 Interrupted                 130 Ctrl-C or SIGTERM
 
 A failed check (equivalence, drift, budget) is a value (`Verdict`), not an exception; its exit code is 1.
@@ -110,7 +110,7 @@ class DiskFull(StepError):
 
 
 class InternalError(StepError):
-    """An error that edgekit does not foresee.
+    """An unexpected error, which is a fault of edgekit.
 
     Attributes:
         log: The file with the traceback; empty where none could be written.

@@ -1,4 +1,4 @@
-"""No exception but ours leaves a command: full and closed outputs, other encodings, and what nobody foresees."""
+"""No exception but ours leaves a command: full and closed outputs, other encodings, and unexpected errors."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ def test_deep_toml_is_exit_2(tmp_path: Path) -> None:
         assert "edgekit.toml: this pipeline is not valid TOML" in answer.err
 
 
-# --- what nobody foresees
+# --- unexpected errors
 
 
 @pytest.fixture
-def unforeseen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def unexpected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Break a function that commands call; return the cache folder."""
     from edgekit.core.environment import project
 
@@ -115,26 +115,26 @@ def unforeseen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def test_an_unforeseen_error_is_exit_4_with_a_private_log(unforeseen: Path) -> None:
+def test_an_unexpected_error_is_exit_4_with_a_private_log(unexpected: Path) -> None:
     answer = call("check")
     assert answer.code == 4
     assert len(answer.err.splitlines()) == 1
-    (log,) = (unforeseen / "logs").iterdir()
+    (log,) = (unexpected / "logs").iterdir()
     assert f"please report it: the details are in {log}" in answer.err
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     assert "Traceback (most recent call last)" in log.read_text()
     assert "surprise" in log.read_text()
 
 
-def test_an_unforeseen_error_with_json_is_a_document(unforeseen: Path) -> None:
+def test_an_unexpected_error_with_json_is_a_document(unexpected: Path) -> None:
     answer = call("check", "--json")
     assert answer.code == 4
     assert answer.data["error"]["type"] == "InternalError"
     assert Path(answer.data["error"]["log"]).is_file()
 
 
-def test_without_a_cache_the_log_is_in_the_temporary_folder(unforeseen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unforeseen.write_text("no folder")
+def test_without_a_cache_the_log_is_in_the_temporary_folder(unexpected: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unexpected.write_text("no folder")
     answer = call("check", "--json")
     assert answer.code == 4
     log = Path(answer.data["error"]["log"])
@@ -142,10 +142,10 @@ def test_without_a_cache_the_log_is_in_the_temporary_folder(unforeseen: Path, mo
     log.unlink()
 
 
-def test_only_the_latest_logs_are_kept(unforeseen: Path) -> None:
+def test_only_the_latest_logs_are_kept(unexpected: Path) -> None:
     for _ in range(25):
         assert call("check").code == 4
-    assert len(list((unforeseen / "logs").iterdir())) == 20
+    assert len(list((unexpected / "logs").iterdir())) == 20
 
 
 def test_an_error_outside_of_a_command_is_caught_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ class Project:
         """Yield the folders of all artifacts in the build folder, sorted.
 
         A folder that cannot be read, and one that has the results of an artifact without its manifest, are yielded
-        too: whoever loads them reports what is wrong. Left out, a gate would pass without them.
+        too: loading them reports what is wrong. Without them a gate would pass on what it has not seen.
 
         Args:
             model: The model whose artifacts are yielded; empty for all.

@@ -137,7 +137,7 @@ class Manifest:
 
 
 class ArtifactResult(Protocol):
-    """A record of what a stage found out about one artifact."""
+    """A record of the result of a stage for one artifact."""
 
     @property
     def model(self) -> str: ...

@@ -50,7 +50,7 @@ def test_nan_and_infinity_are_stored_as_null(tmp_path):
     ("changes", "reason"),
     [
         ({}, ""),
-        ({"artifact_sha256": "1" * 64}, "it is about another model file"),
+        ({"artifact_sha256": "1" * 64}, "it is about an earlier model file"),
         ({"reference_sha256": "1" * 64}, "it is about another reference"),
         ({"reference": "tflite:float32"}, "it is about another reference"),
         ({"reference": "tflite:float32", "reference_sha256": "f" * 64}, ""),
