@@ -140,11 +140,11 @@ def fit(session: CommandSession, name: str, measured: Path | None, dry_run: bool
 
 def _project_profile(session: CommandSession, path: Path) -> Path:
     """Return the profile's path in the project's device_profiles/; copy the file there if it is elsewhere."""
-    from edgekit.core.environment.atomic_files import write_text
+    from edgekit.core.environment.atomic_files import write_output
 
     target = session.project.root / "device_profiles" / path.name
     if target != path:
-        write_text(target, path.read_text())
+        write_output(target, path.read_text())
     return target
 
 

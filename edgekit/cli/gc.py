@@ -14,8 +14,8 @@ from edgekit.core.escape import line
 def command(session: CommandSession, dry_run: bool) -> int:
     """Remove files that `edgekit run` wrote and that no step of the current edgekit.toml needs.
 
-    Files of other commands are not removed, nor are files that have been modified since they were written. If another
-    run is in progress in the same folder, the command waits for it.
+    Files of other commands are not removed, nor are files that have been modified since they were written or that are
+    outside the project. If another run is in progress in the same folder, the command waits for it.
 
     \b
     Example:
@@ -38,10 +38,12 @@ def command(session: CommandSession, dry_run: bool) -> int:
         "removed": [] if dry_run else list(garbage.files),
         "would_remove": list(garbage.files) if dry_run else [],
         "changed_and_kept": list(garbage.changed),
+        "outside_and_kept": list(garbage.outside),
         "size_bytes": garbage.size_bytes,
     }
     lines = [line(f"{'would remove' if dry_run else 'removed'}  {path}") for path in garbage.files]
     lines += [line(f"kept     {path}: modified since it was written") for path in garbage.changed]
+    lines += [line(f"kept     {path}: outside the project") for path in garbage.outside]
     verb = "would be freed" if dry_run else "freed"
     lines.append(line(f"{len(garbage.files)} files, {format_bytes(garbage.size_bytes)} {verb}"))
     session.print_result(data, "".join(lines))

@@ -22,7 +22,7 @@ def command(session: CommandSession, force: bool) -> int:
       edgekit init --root ~/detector
     """
     from edgekit.config.project import PROJECT_FILE
-    from edgekit.core.environment.atomic_files import write_text
+    from edgekit.core.environment.atomic_files import write_output
     from edgekit.core.errors import InputError
     from edgekit.stages.models.init import find_models, render_config
 
@@ -30,7 +30,7 @@ def command(session: CommandSession, force: bool) -> int:
     if path.exists() and not force:
         raise InputError(f"{path} already exists; use --force to replace it")
     models = find_models(session.project)
-    write_text(path, render_config(models))
+    write_output(path, render_config(models))
     names = [model.path for model in models]
     purpose = f"for {', '.join(names)}" if names else "for a reference model, because this folder contains no model"
     session.print_result({"written": str(path), "models": names}, line(f"{path}: {purpose}; run it with: edgekit run"))

@@ -86,14 +86,14 @@ def card_command(session: CommandSession, name: str, output: Path | None) -> int
       edgekit models card simple_cnn
       edgekit models card simple_cnn --output MODEL_CARD.md
     """
-    from edgekit.core.environment.atomic_files import to_json, write_text
+    from edgekit.core.environment.atomic_files import to_json, write_output
     from edgekit.reports._shared.model_card import markdown
 
     card = _load_card(session, name)
     if output is None:
         session.print_result(card.to_dict(), lambda: markdown(card))
     else:
-        write_text(output, to_json(card.to_dict()) if session.as_json else markdown(card))
+        write_output(output, to_json(card.to_dict()) if session.as_json else markdown(card))
         session.print_result({"card": str(output)}, line(str(output)))
     return 0
 

@@ -100,7 +100,7 @@ def command(
       edgekit report --mlflow http://127.0.0.1:5000 --experiment edge
     """
     from edgekit.contracts.report import REPORTS
-    from edgekit.core.environment.atomic_files import write_text
+    from edgekit.core.environment.atomic_files import write_output
 
     name = format_name or ("json" if session.as_json else DEFAULT_FORMAT)
     report_format = REPORTS.load(name)
@@ -113,7 +113,7 @@ def command(
     if output is None:
         session.print_report(report_format, text)
     else:
-        write_text(output, text)
+        write_output(output, text)
         session.print_result({"report": str(output), "format": name}, line(str(output)))
     return code
 

@@ -99,9 +99,9 @@ class Figures:
         return accepted
 
     def _write(self, data: dict[str, dict[str, float]]) -> None:
-        from edgekit.core.environment.atomic_files import write_json
+        from edgekit.core.environment.atomic_files import to_json, write_output
 
-        write_json(self.path, data)
+        write_output(self.path, to_json(data))
 
 
 def _format_change(value: float, previous: float) -> str:

@@ -250,3 +250,43 @@ def test_a_cluster_without_workers(tmp_path):
         code, _, err = ended(spawn("run", "--root", root, "--dask", address))
     assert code == 4
     assert f"the Dask cluster at {address} has no workers" in err
+
+
+HOSTILE = """
+import hashlib, os
+from pathlib import Path
+from edgekit.stages.cluster import remote_step
+
+# Dask may execute this file twice.
+answered = remote_step.answered = getattr(remote_step, "answered", remote_step.execute)
+
+def execute(data):
+    if not data["step"]["name"].startswith("export"):
+        return answered(data)
+    name, digest = os.environ["HOSTILE_FILE"], hashlib.sha256(b"evil").hexdigest()
+    if data["store"]:
+        path = Path(data["store"].removeprefix("file://"), "objects", digest[:2], digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"evil")
+    return {"detail": "", "code": 0, "files": {name: digest}, "seconds": 0.1, "waited_s": 0.0}
+
+remote_step.execute = execute
+"""
+
+
+@pytest.mark.parametrize(
+    "file", ["../outside.txt", "/ABSOLUTE/outside.txt", "net.py", "build/net/torch/onnx-float32/../../../../net.py"]
+)
+def test_a_worker_cannot_name_files_that_its_step_does_not_write(tmp_path, file):
+    root, store = make_project(tmp_path / "project"), tmp_path / "store"
+    file = file.replace("/ABSOLUTE", str(tmp_path))
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    preload = {"DASK_DISTRIBUTED__WORKER__PRELOAD": str(tmp_path / "hostile.py"), "HOSTILE_FILE": file}
+    before = (root / "net.py").read_text()
+    with made_cluster(tmp_path, 1, **preload) as (address, _):
+        command = ("run", "--root", root, "--dask", address, "--store", store.as_uri(), "export net/torch onnx*")
+        code, _, err = ended(spawn(*command))
+    assert code == 4, err
+    assert f"the Dask worker answered with the file {file!r}, which is not an output of this step" in err
+    assert (root / "net.py").read_text() == before
+    assert not (tmp_path / "outside.txt").exists()

@@ -90,6 +90,8 @@ class FileDigests:
             return ABSENT
         if stat.S_ISDIR(status.st_mode):
             return self._of_folder(absolute)
+        if not stat.S_ISREG(status.st_mode):
+            return ABSENT  # a device or a FIFO keeps nothing that could be read again
         return self._of_file(absolute, status)
 
     def of_part(self, path: str, only: tuple[str, ...], without: tuple[str, ...]) -> str:

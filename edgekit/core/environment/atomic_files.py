@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -83,6 +84,8 @@ def staged_folder(final: Path) -> Iterator[Path]:
     """
     created_parents = [folder for folder in final.parents if not folder.exists()]
     with mapped_write_errors(final):
+        if final.exists() and not final.is_dir():  # a device would be moved away, not only a file
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(final))
         final.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_files(final.parent)
         staging = Path(tempfile.mkdtemp(prefix=_temporary_prefix(), dir=final.parent))
@@ -211,7 +214,10 @@ def _move_file(path: Path, new: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file atomically. After an error the old file is unchanged.
+    """Replace a file of edgekit's own atomically. After an error the old file is unchanged.
+
+    A symbolic link in its place is replaced: in a build folder from somebody else, it may lead anywhere. Use
+    `write_output` for a file that the user named.
 
     Args:
         path: The file; missing parent folders are created.
@@ -233,6 +239,47 @@ def write_text(path: Path, text: str) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a file that the user named.
+
+    A regular file is replaced atomically, and so is the target of a symbolic link, which stays a link. A device, a FIFO
+    or an open file such as /dev/stdout is written to directly: replaced, it would be lost to all other programs.
+
+    Args:
+        path: The file; missing parent folders are created.
+        text: Its content, which is encoded as UTF-8.
+
+    Raises:
+        InputError: The file cannot be written.
+        DiskFull: There is no space left.
+    """
+    descriptor = _own_descriptor(path)
+    target = Path(os.path.realpath(path))
+    if descriptor is None and (target.is_file() or not os.path.lexists(target)):
+        write_text(target, text)
+        return
+    with mapped_write_errors(path):
+        if target.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        if descriptor is not None:
+            (sys.stderr if descriptor == 2 else sys.stdout).flush()
+        # A copy of the descriptor shares its position: opened by name, a file would be written from its beginning.
+        handle = os.open(target, os.O_WRONLY | os.O_CLOEXEC) if descriptor is None else os.dup(descriptor)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+
+
+def _own_descriptor(path: Path) -> int | None:
+    """Return the open file of this process that a path such as /dev/stdout, /dev/fd/3 or a link to them stands for."""
+    for _ in range(40):  # the kernel's own limit for a chain of links
+        if path.name.isdecimal() and os.path.realpath(path.parent) == f"/proc/{os.getpid()}/fd":
+            return int(path.name)
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+    return None
 
 
 def to_json(data: Any) -> str:

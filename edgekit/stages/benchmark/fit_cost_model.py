@@ -10,7 +10,7 @@ from typing import Any
 
 from edgekit.config.device_profile import CostSpec, DeviceProfile, load_profile
 from edgekit.contracts.executor import ModelFiles
-from edgekit.core.environment.atomic_files import read_bytes, read_json, sha256_file, write_json, write_text
+from edgekit.core.environment.atomic_files import read_bytes, read_json, sha256_file, write_json, write_output
 from edgekit.core.environment.project import open_project
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW, versions
 from edgekit.core.environment.user_cache import cache_folder, locked
@@ -301,11 +301,11 @@ def write_table(path: Path, name: str, table: str) -> None:
         InputError: The profile cannot be written, or would be invalid afterwards; it is then left as it was.
     """
     before = path.read_text()
-    write_text(path, _with_table(before, name, table))
+    write_output(path, _with_table(before, name, table))
     try:
         load_profile(path)
     except InputError:
-        write_text(path, before)
+        write_output(path, before)
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -284,7 +285,7 @@ def emit_c(fit: MicroFit, final: Path) -> Path:
         operators=fit.operators,
         origin=f"{fit.artifact.label}, sha256 {manifest.sha256}",
     )
-    with staged_folder(final) as staging:
+    with staged_folder(Path(os.path.realpath(final))) as staging:  # a link stays one
         for file, text in c_array.files(model).items():
             (staging / file).write_text(text, encoding="utf-8")
     return final

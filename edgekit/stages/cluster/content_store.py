@@ -4,6 +4,7 @@ folder."""
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,14 @@ from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
 
 FSSPEC = Requirement("fsspec", "fsspec", "dask")
+
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def is_digest(value: object) -> bool:
+    """Return whether a value is a sha256 in hex, as the store names its files."""
+    return isinstance(value, str) and bool(_DIGEST.fullmatch(value))
 
 
 class ContentStore:
@@ -108,6 +117,8 @@ class ContentStore:
             part.unlink(missing_ok=True)
 
     def _name(self, digest: str) -> str:
+        if not is_digest(digest):  # another text could name any file of the store's file system
+            raise StepFailed(f"{digest!r} is not the sha256 of a file in the store {self.url}")
         return str(PurePosixPath(self._base, "objects", digest[:2], digest))
 
     @contextmanager

@@ -12,11 +12,11 @@ import logging
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from types import TracebackType
 from typing import Any
 
@@ -24,11 +24,12 @@ from edgekit.core import events
 from edgekit.core.build.graph import Graph, Step
 from edgekit.core.build.run_state import RunState
 from edgekit.core.environment.atomic_files import mapped_write_errors, staged_folder
+from edgekit.core.environment.contained_files import path_inside
 from edgekit.core.environment.project import shipped
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError, StepCrashed, StepFailed, StepTimedOut, from_dict
 from edgekit.stages.cluster import remote_step
-from edgekit.stages.cluster.content_store import ContentStore
+from edgekit.stages.cluster.content_store import ContentStore, is_digest
 from edgekit.stages.context import Context
 from edgekit.stages.pipeline.step_handlers import StepOutput
 
@@ -205,12 +206,37 @@ class DaskCluster:
         answer = self._submit(step, request)
         if "error" in answer:
             raise from_dict(answer["error"])
-        written = tuple(self._root / name for name in answer["files"])
+        written = self._check_files(step, answer)
         if self.store is None:
             self._wait_until_visible(step, answer["files"])
         else:
             self._fetch(step, answer["files"])
         return StepOutput(answer["detail"], written, answer["code"], answer["seconds"], answer["waited_s"])
+
+    def _check_files(self, step: Step, answer: Mapping[str, Any]) -> tuple[Path, ...]:
+        """Return the paths of the files that a worker wrote; raise StepFailed for a file that the step does not write.
+
+        The worker is another host. What it names is downloaded to this one, and `edgekit gc` removes it later.
+        """
+        files = answer.get("files")
+        problem = "" if isinstance(files, Mapping) else "no files"
+        written = []
+        for name, digest in files.items() if isinstance(files, Mapping) else ():
+            try:
+                path = path_inside(self._root, str(name))
+                if step.folder:
+                    path_inside(self._root / step.folder, PurePosixPath(str(name)).relative_to(step.folder).as_posix())
+            except (InputError, ValueError):  # ValueError: it is in another folder
+                path = None
+            if path is None or not (step.folder or str(name) == step.output):
+                problem = problem or f"the file {str(name)!r}, which is not an output of this step"
+            elif not is_digest(digest):
+                problem = problem or f"{digest!r} as the sha256 of {name}"
+            else:
+                written.append(path)
+        if problem:
+            raise StepFailed(f"{step.name}: the Dask worker answered with {problem}", step=step.name)
+        return tuple(written)
 
     def _submit(self, step: Step, request: remote_step.RemoteStep) -> dict[str, Any]:
         from distributed import KilledWorker
@@ -315,8 +341,9 @@ class DaskCluster:
 
     def _forward_event(self, event: tuple[float, Mapping[str, Any]]) -> None:
         """Emit an event that a worker sent."""
-        kind: Callable[..., events.Event] = getattr(events, event[1]["event"])
-        self.context.emit(kind(**event[1]["fields"]))
+        kind = getattr(events, str(event[1]["event"]), None)
+        if isinstance(kind, type) and issubclass(kind, events.Event):
+            self.context.emit(kind(**event[1]["fields"]))
 
     def stop(self) -> None:
         """Cancel the steps of this run on the workers and release the threads that wait for them."""

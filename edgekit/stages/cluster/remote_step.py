@@ -20,6 +20,7 @@ from typing import Any
 from edgekit._version import __version__
 from edgekit.core.build.graph import Graph
 from edgekit.core.environment.atomic_files import os_error, sha256_file
+from edgekit.core.environment.contained_files import path_inside
 from edgekit.core.environment.project import Project
 from edgekit.core.errors import EdgekitError, Interrupted, StepFailed
 from edgekit.core.events import Event, Listener, ProgressEvent
@@ -186,15 +187,16 @@ class WorkerSession:
 
         Raises:
             StepFailed: The store does not have a file, or its copy is damaged.
-            InputError: The store cannot be read.
+            InputError: The store cannot be read, or a path leads outside the folder.
         """
         if self.store is None:
             return
         root = self.context.project.root
         with self.lock:  # two steps at once may need the same file
             for name, digest in files.items():
-                if self.fetched.get(name) != digest or not (root / name).is_file():
-                    self.store.get(digest, root / name)
+                path = path_inside(root, name)
+                if self.fetched.get(name) != digest or not path.is_file():
+                    self.store.get(digest, path)
                     self.fetched[name] = digest
 
     def close(self) -> None:

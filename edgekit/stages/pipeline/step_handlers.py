@@ -13,7 +13,7 @@ from edgekit.config.device_profile import DeviceProfile, load_profile
 from edgekit.config.project import is_code_reference
 from edgekit.contracts.executor import EXECUTORS, Place
 from edgekit.core.build.graph import Graph, Step, StepKind
-from edgekit.core.environment.atomic_files import write_json, write_text
+from edgekit.core.environment.atomic_files import write_json, write_output
 from edgekit.core.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
 from edgekit.core.events import NoteEvent
 from edgekit.core.records.artifact import Artifact, load_artifact
@@ -331,7 +331,7 @@ class ReportHandler(StepHandler):
         report = _gather(step)
         text = step.render(step.values["format"], report)
         try:
-            write_text(step.output, text)
+            write_output(step.output, text)
         except InputError as error:
             raise InputError(f"{step.arguments['where']}: {error}") from None
         return StepOutput(f"{len(report.rows)} artifacts", (step.output,))
@@ -398,6 +398,6 @@ def execute_step(step: StepContext) -> StepOutput:
     """
     if "code" in step.arguments:
         step.context.named_code.add(step.arguments["code"])
-    if not step.step.folder:
+    if not step.step.folder and step.output.is_file() and not step.output.is_symlink():
         step.output.unlink(missing_ok=True)  # an output of an earlier run must not count as this run's result
     return STEP_HANDLERS[step.step.kind].execute(step)

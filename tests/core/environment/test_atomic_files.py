@@ -322,3 +322,20 @@ def test_sha256_path_refuses_what_is_not_a_file(tmp_path, kind):
         (folder / "x").symlink_to("/etc/passwd" if kind == "link" else "/etc")
     with pytest.raises(InputError, match="this is a link or a device"):
         atomic_files.sha256_path(folder)
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo"])
+def test_a_staged_folder_does_not_replace_what_is_no_folder(tmp_path, kind):
+    final = tmp_path / "final"
+    os.mkfifo(final) if kind == "fifo" else final.write_text("x")
+    with pytest.raises(InputError, match="not a directory"), atomic_files.staged_folder(final):
+        pass
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_a_record_replaces_a_link_and_leaves_its_target(tmp_path):
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / "record.json").symlink_to("target")
+    atomic_files.write_json(tmp_path / "record.json", {})
+    assert (tmp_path / "target").read_text() == "mine"
+    assert not (tmp_path / "record.json").is_symlink()

@@ -81,3 +81,11 @@ def test_a_run_is_not_stopped_while_a_step_opens_its_session(tmp_path):
         assert remote_step._sessions["some run"] is session
     thread.join()
     assert "some run" not in remote_step._sessions
+
+
+@pytest.mark.parametrize("digest", ["../../../etc/passwd", "", "a" * 63, "A" * 64])
+def test_a_store_is_asked_for_digests_only(tmp_path, digest):
+    store = ContentStore(str(tmp_path / "store"))
+    with pytest.raises(StepFailed, match="is not the sha256 of a file in the store"):
+        store.get(digest, tmp_path / "b.bin")
+    assert list(tmp_path.iterdir()) == []
