@@ -119,3 +119,40 @@ def test_a_public_class_name_has_one_meaning():
             places.setdefault(node.name, []).append(f"{path.relative_to(REPOSITORY)}:{node.lineno}")
     repeated = {name: where for name, where in places.items() if len(where) > 1}
     assert not repeated, repeated
+
+
+# Modules whose messages only a command shows or that quote commands, and options of other programs or of pytest.
+COMMAND_ONLY = re.compile(
+    r"edgekit/(cli|testing|reports|devices/emulation|core/build)/|edgekit/stages/(tracking|cluster|benchmark|tuning)/"
+    r"|edgekit/stages/(conversion/size|models/train|models/model_refs|models/init|validation/diff|pipeline/plan)\.py"
+    r"|edgekit/(training|config)/|edgekit/contracts/(checkpoint|report)\.py|edgekit/stages/gates/check\.py|edgekit/core/environment/requirements\.py"
+)
+
+
+def test_messages_that_the_python_api_shares_name_no_options_of_a_command():
+    """They pass `parameters`, from which the command line makes a hint."""
+    option = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+    lines = [
+        f"{path.relative_to(REPOSITORY)}:{node.lineno}: {node.value}"
+        for path in tracked("edgekit/*.py")
+        if not COMMAND_ONLY.match(str(path.relative_to(REPOSITORY)))
+        for node in texts(ast.parse(path.read_text()))
+        if option.search(re.sub(r"(run: |with: |: )?edgekit [a-z]+[^;]*", "", node.value))
+    ]
+    assert not lines, "\n".join(lines)
+
+
+def texts(tree: ast.Module) -> list[ast.Constant]:
+    """Return the strings of a module that are not docstrings."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    ]

@@ -224,6 +224,23 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+# Options that are not spelled like the arguments of `edgekit.api`.
+_OPTIONS = {"dims": "--dim", "inputs": "--input", "pairs": "--pair"}
+
+
+def option_hint(parameters: Sequence[str]) -> str:
+    """Return the options for arguments of `edgekit.api`, to be appended to a message.
+
+    Args:
+        parameters: The names of the arguments.
+
+    Returns:
+        Text such as ` (see --sample, --calibration)`; empty without parameters.
+    """
+    options = [_OPTIONS.get(name, f"--{name.replace('_', '-')}") for name in parameters]
+    return f" (see {', '.join(options)})" if options else ""
+
+
 def print_error(error: Any, session: CommandSession) -> None:
     """Print an error.
 
@@ -233,7 +250,7 @@ def print_error(error: Any, session: CommandSession) -> None:
     """
     from edgekit.core.escape import json_text, terminal, visible
 
-    click.echo(f"Error: {visible(str(error))}", err=True)
+    click.echo(f"Error: {visible(str(error))}{option_hint(error.parameters)}", err=True)
     tail = getattr(error, "stderr_tail", "")
     if tail and session.verbosity > 0:
         click.echo(terminal(tail), err=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from edgekit.cli._common import option_hint
 from edgekit.core.escape import terminal, visible
 from edgekit.core.events import Event, FailEvent, FinishEvent, NoteEvent, OverviewEvent, ProgressEvent, StartEvent
 from edgekit.core.units import format_seconds
@@ -86,14 +87,12 @@ class Watcher:
             self._print_line(f"done    {event.step}" + (f": {event.detail}" if event.detail else ""), NORMAL)
         elif isinstance(event, FailEvent):
             self._remove_bar(event.step)
-            self._print_line(f"failed  {event.detail}", QUIET)
+            self._print_line(f"failed  {event.detail}{option_hint(event.parameters)}", QUIET)
             if event.stderr_tail and self._verbosity >= VERBOSE:
                 self._print_line(terminal(event.stderr_tail), VERBOSE)
         elif isinstance(event, NoteEvent):
-            self._print_line(
-                f"{'warning' if event.warning else 'note   '} {event.step}: {event.detail}",
-                QUIET if event.warning else NORMAL,
-            )
+            kind, level = ("warning", QUIET) if event.warning else ("note   ", NORMAL)
+            self._print_line(f"{kind} {event.step}: {event.detail}{option_hint(event.parameters)}", level)
 
     def _start(self, event: StartEvent) -> None:
         if self._bar is not None:

@@ -82,7 +82,7 @@ class LoadedModel(ABC):
         if index == 0 and dim == self.signature.batch:
             return batch
         if dim not in self.sizes:
-            raise InputError(f"the size of dimension {dim} is unknown; set it with --dim {dim}=SIZE")
+            raise InputError(f"the size of dimension {dim} is unknown; set it", parameters=("dims",))
         return self.sizes[dim]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -340,8 +340,9 @@ def declared_inputs(user_model: UserModel) -> tuple[TensorSpec, ...]:
             for name, array in user_model.examples.items()
         )
     raise InputError(
-        "this model does not describe its inputs; declare them with --input NAME:SHAPE:DTYPE (for example"
-        " image:1x3x224x224:float32), or pass real ones with --sample FILE.npz"
+        "this model does not describe its inputs; declare each as NAME:SHAPE:DTYPE (for example"
+        " image:1x3x224x224:float32), or pass a sample of real ones",
+        parameters=("inputs", "sample"),
     )
 
 
@@ -380,7 +381,7 @@ def reconcile_signature(signature: Signature, user_model: UserModel, subject: st
                 f"{subject} has no input {declared.name}; its inputs: {'; '.join(map(str, signature.inputs))}"
             )
         if declared.dtype != spec.dtype or not _fits(declared.shape, spec.shape):
-            raise InputError(f"{subject} takes {spec}; --input says {declared}")
+            raise InputError(f"{subject} takes {spec}, not {declared}")
         pairs = zip(spec.shape, declared.shape, strict=True)
         sizes |= {dim: size for dim, size in pairs if isinstance(dim, str) and isinstance(size, int)}
     return signature.sized(sizes)

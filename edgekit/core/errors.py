@@ -31,14 +31,17 @@ class EdgekitError(Exception):
     Attributes:
         exit_code: Exit code of a command that ends with this error.
         message: One sentence for the user; also the value of `str(error)`.
+        parameters: The arguments that the user can pass to avoid the error, as `edgekit.api` spells them. The message
+            does not name them, since the command line spells them otherwise and prints its own options.
     """
 
     # Subclasses override it; 4 (a step failed) is the default, as for any error that is not the user's.
     exit_code: ClassVar[int] = 4
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, parameters: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.message = message
+        self.parameters = parameters
 
     def __str__(self) -> str:
         return self.message
@@ -46,6 +49,8 @@ class EdgekitError(Exception):
     def to_dict(self) -> dict[str, Any]:
         """Return the class name and all public fields, for a process boundary and for `--json`."""
         fields = {key: value for key, value in vars(self).items() if not key.startswith("_")}
+        if not self.parameters:
+            del fields["parameters"]
         return {"type": type(self).__name__, **fields}
 
 
@@ -158,7 +163,7 @@ def from_dict(data: dict[str, Any]) -> EdgekitError:
     message = str(data.get("message", ""))
     for cls in (InputError, MissingDependency):
         if data.get("type") == cls.__name__:
-            return cls(message)
+            return cls(message, parameters=tuple(map(str, data.get("parameters", ()))))
     if data.get("type") == StepCrashed.__name__:
         return StepCrashed(message, **fields, signal=str(data.get("signal", "")))
     for step_cls in (StepOutOfMemory, StepTimedOut, DiskFull, StepDenied, StepFailed):

@@ -46,18 +46,32 @@ class FinishEvent(Event):
 
 @dataclass(frozen=True)
 class FailEvent(Event):
-    """End of a step with an error; other steps continue. `detail` is the error message."""
+    """End of a step with an error; other steps continue.
+
+    Attributes:
+        detail: The error message.
+        stderr_tail: Last lines of the worker's standard error.
+        parameters: The arguments that the user can pass to avoid the error, as `edgekit.api` spells them.
+    """
 
     detail: str = ""
     stderr_tail: str = ""
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class NoteEvent(Event):
-    """Note or warning that does not stop the step."""
+    """Note or warning that does not stop the step.
+
+    Attributes:
+        detail: The text.
+        warning: Whether the user should act on it.
+        parameters: The arguments that the user can pass to change it, as `edgekit.api` spells them.
+    """
 
     detail: str = ""
     warning: bool = False
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

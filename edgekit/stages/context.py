@@ -117,7 +117,7 @@ class Context:
                 value = work()
         except (InputError, MissingDependency, StepError) as error:
             self.failures.append(error)
-            self.emit(FailEvent(step, str(error), getattr(error, "stderr_tail", "")))
+            self.emit(FailEvent(step, str(error), getattr(error, "stderr_tail", ""), error.parameters))
             return None
         self.emit(FinishEvent(step, detail(value)))
         return value

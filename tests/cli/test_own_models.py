@@ -241,7 +241,7 @@ def test_shapes_and_types_of_a_dict_of_outputs_are_found_by_running(shared_proje
 
 @pytest.mark.parametrize("name", ["two", "state", "net_tokens"])
 def test_without_a_sample_golden_samples_are_random_numbers_and_noted(shared_project: SharedProject, name: str) -> None:
-    note = "golden samples are random numbers; pass real ones with --sample FILE.npz"
+    note = "golden samples are random numbers; pass a sample of real inputs (npz or npy)"
     assert shared_project.source(name).notes == (note,)
     assert all(note in artifact.manifest.notes for artifact in shared_project.artifacts(name))
     assert note in shared_project.exported(name).err
@@ -353,10 +353,10 @@ def test_what_needs_calibration_is_left_out_of_everything_and_refused_by_name(
     assert not variants & {"onnx:int8", "tflite:int8", "tflite:int16x8"}
     assert "skipped " in answer.err
     assert "onnx:int8" in answer.err
-    assert "no calibration samples; pass --calibration or --sample" in answer.err
+    assert "no calibration samples (see --calibration, --sample)" in answer.err
     answer = call("export", "traced", "--target", "onnx:int8", "--root", tmp_path)
     assert answer.code == 2
-    assert "onnx:int8 of traced needs calibration samples: pass --calibration" in answer.err
+    assert "onnx:int8 of traced needs calibration samples: pass an npz" in answer.err
     assert not list(tmp_path.glob("build/traced/*/onnx-int8"))
 
 
@@ -370,14 +370,14 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "bare safetensors": (("net.safetensors",), "weights alone need the code that builds the network"),
     "weights without code": (
         ("two.keras", "--weights", "net.safetensors"),
-        "--weights requires code that builds the model",
+        "weights require code that builds the model",
     ),
     "weights alone": (("--weights", "net.safetensors"), "describe one model of your own"),
     "missing weights": (("net.py:build", "--weights", "gone.pt"), "gone.pt: no such file"),
     "missing sample": (("traced.pt", "--sample", "gone.npz"), "gone.npz: no such file"),
     "the name of a reference model": (("traced.pt", "--name", "linear"), "linear is the name of a reference model"),
     "a name with a slash": (("traced.pt", "--name", "a/b"), "allowed are letters, digits"),
-    "bad input": (("traced.pt", "--input", "image"), "--input image: write NAME:SHAPE:DTYPE"),
+    "bad input": (("traced.pt", "--input", "image"), "input image: write NAME:SHAPE:DTYPE"),
     "bad dtype": (("traced.pt", "--input", "image:1x1x8x8:float23"), "unknown dtype 'float23'"),
     "bad dimension": (("traced.pt", "--input", "image:0x1x8x8"), "invalid dimension '0'"),
     "bad size": (("traced.pt", "--input", IMAGE, "--dim", "batch"), "--dim batch: write NAME=SIZE, such as batch=1"),
@@ -396,7 +396,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
         ("net.py:wrong", "--framework", "torch", "--input", IMAGE),
         "the code returns an object of type list, not a torch.nn.Module",
     ),
-    "no inputs": (("net.py:build",), "this model does not describe its inputs; declare them with --input"),
+    "no inputs": (("net.py:build",), "this model does not describe its inputs; declare each as NAME:SHAPE:DTYPE"),
     "inputs that the code does not take": (
         ("net.py:build", "--input", "image:batch,2,8,8"),
         "the network does not take these inputs (image batchx2x8x8 float32)",
@@ -406,15 +406,15 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
         "this model takes 1 inputs (image); 2 were declared",
     ),
     "another name of an input": (("program.pt2", "--input", "photo:batch,1,8,8"), "has no input photo; its inputs: "),
-    "another shape of an input": (("program.pt2", "--input", "image:batch,1,9,9"), "--input says image batchx1x9x9"),
-    "another dtype of an input": (("program.pt2", "--input", "image:batch,1,8,8:int64"), "--input says image"),
+    "another shape of an input": (("program.pt2", "--input", "image:batch,1,9,9"), ", not image batchx1x9x9"),
+    "another dtype of an input": (("program.pt2", "--input", "image:batch,1,8,8:int64"), ", not image"),
     "an unknown dimension": (
         ("program.pt2", "--dim", "width=9"),
         "program has no symbolic dimension width; it has: batch",
     ),
     "a size of no dimension": (
         ("net.py:tokens", "--input", "ids:batch,seq:int64"),
-        "the dimension seq of ids has no size; pass --dim seq=SIZE or --sample FILE.npz",
+        "the dimension seq of ids has no size; set it, or pass a sample of real inputs (see --dim, --sample)",
     ),
     "weights that do not fit": (
         ("net.py:masks", "--weights", "net.safetensors", "--input", PHOTO),
@@ -478,7 +478,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "an opset for another target": (
         ("traced.pt", "--input", IMAGE, "--target", "torchscript:float32", "--opset", "17"),
-        "--opset applies to none of the selected targets",
+        "none of the selected targets has the option opset (see --opset)",
     ),
 }
 

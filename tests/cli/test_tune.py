@@ -141,7 +141,7 @@ def test_bad_options_are_refused_in_a_sentence(root, arguments, sentence):
         (
             {"target": "tflite", "precision": "int8"},
             ("--target", "onnx"),
-            "--recipe already sets the target",
+            "a recipe already sets the target",
         ),
         (
             {"target": "tflite", "precision": "int8", "calibration_samples": 9999},

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 
+from edgekit.cli._common import option_hint
 from edgekit.core import errors
 from edgekit.core.errors import (
     DiskFull,
@@ -52,6 +53,15 @@ def test_every_error_but_the_interrupt_is_an_edgekit_error():
 @pytest.mark.parametrize("error", [InputError("no such file"), StepFailed("no such file", step="export")])
 def test_an_error_prints_as_its_message_alone(error):
     assert str(error) == "no such file"
+
+
+def test_an_error_names_arguments_and_a_command_its_options():
+    error = through_json(InputError("this model has no sample", parameters=("sample", "dims", "calibration_samples")))
+    assert str(error) == "this model has no sample"
+    assert error.parameters == ("sample", "dims", "calibration_samples")
+    assert option_hint(error.parameters) == " (see --sample, --dim, --calibration-samples)"
+    assert option_hint(()) == ""
+    assert "parameters" not in InputError("no such file").to_dict()
 
 
 @pytest.mark.parametrize("cls", [InputError, MissingDependency])

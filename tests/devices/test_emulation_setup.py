@@ -336,7 +336,7 @@ def test_the_emulated_tier_needs_a_device(tmp_path):
     one_op(tmp_path)
     answer = call("bench", "one_op", "--tier", "emulated", "--root", tmp_path)
     assert answer.code == 2
-    assert "the emulated tier needs a device; pass --device NAME" in answer.err
+    assert "the emulated tier needs a device (see --device)" in answer.err
 
 
 def test_the_doctor_lists_what_the_emulated_tier_needs(monkeypatch):

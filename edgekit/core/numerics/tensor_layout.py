@@ -73,7 +73,7 @@ def relayout_signature(signature: Signature, layout: str) -> tuple[Signature, di
         raise InputError(f"unknown layout '{layout}'; known: {', '.join(LAYOUTS)}")
     images = [spec for spec in (*signature.inputs, *signature.outputs) if spec.layout in LAYOUTS]
     if not images:
-        raise InputError("--layout applies to images only, but this model has no input or output of four dimensions")
+        raise InputError("a layout applies to images only, but this model has no input or output of four dimensions")
     orders = {spec.name: axis_permutation(str(spec.layout), layout) for spec in images if spec.layout != layout}
 
     def permuted(spec: TensorSpec) -> TensorSpec:

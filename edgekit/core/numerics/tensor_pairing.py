@@ -23,7 +23,7 @@ class TensorPair:
     Attributes:
         first: Tensor of the first model.
         second: Tensor of the second model.
-        by: How they were paired: `name`, `shape` or `you` (by `--pair`).
+        by: How they were paired: `name`, `shape` or `you` (by the user).
         order: Permutation from the first one's dimensions to the second's; None where they have the same order.
         reshaped: Whether they differ in dimensions of size 1.
     """
@@ -37,7 +37,7 @@ class TensorPair:
     @property
     def method(self) -> str:
         """How the tensors were paired and converted, for output to the user."""
-        matched_by = {"name": "same name", "shape": "shape and order", "you": "set by --pair"}[self.by]
+        matched_by = {"name": "same name", "shape": "shape and order", "you": "set by the user"}[self.by]
         permuted = "" if self.order is None else f", dimensions permuted {self.order}"
         return matched_by + permuted + (", reshaped" if self.reshaped else "")
 
@@ -110,7 +110,7 @@ def pair_tensors(
     Args:
         firsts: Inputs or outputs of the first model.
         seconds: Inputs or outputs of the second model.
-        forced: Names of the second model by names of the first, as the user set them with `--pair`.
+        forced: Names of the second model by names of the first, as the user set them.
 
     Returns:
         The pairs in the order of the first model, the unpaired tensors of the first model, and those of the second.
@@ -134,7 +134,7 @@ def pair_tensors(
         if first.name in forced and forced[first.name] in by_name:
             second = by_name[forced[first.name]]
             if not match(first, second, "you"):
-                raise InputError(f"--pair {first.name}={second.name}: {first} and {second} have incompatible shapes")
+                raise InputError(f"pair {first.name}={second.name}: {first} and {second} have incompatible shapes")
     # All equal names before any shape: otherwise a shape could claim the counterpart of a later name.
     for first in firsts:
         if first.name not in matches and first.name in by_name and first.name not in matched_seconds:
@@ -154,7 +154,7 @@ def check_forced(forced: Mapping[str, str], firsts: Sequence[TensorSpec], second
     """Raise an error where the user named a tensor that does not exist.
 
     Args:
-        forced: Names of the second model by names of the first, as the user set them with `--pair`.
+        forced: Names of the second model by names of the first, as the user set them.
         firsts: Inputs and outputs of the first model.
         seconds: Inputs and outputs of the second model.
 
@@ -165,4 +165,4 @@ def check_forced(forced: Mapping[str, str], firsts: Sequence[TensorSpec], second
         tensor_names = [spec.name for spec in specs]
         for name in names:
             if name not in tensor_names:
-                raise InputError(f"--pair: the {side} model has no tensor {name}; it has: {', '.join(tensor_names)}")
+                raise InputError(f"pairs: the {side} model has no tensor {name}; it has: {', '.join(tensor_names)}")

@@ -53,7 +53,7 @@ class EmulatedExecutor(Executor):
 
     def refusal(self, runtime: str, place: Place) -> str:
         if place.profile is None:
-            return "the emulated tier needs a device; pass --device NAME"
+            return "the emulated tier needs a device"
         if place.profile.emulation is None:
             return f"{place.device} cannot be emulated: its profile has no [emulation] table"
         return "" if runtime in pins.RUNTIMES else f"the emulated core does not run {runtime}"

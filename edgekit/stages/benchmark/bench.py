@@ -366,7 +366,7 @@ def _guests(devices: Sequence[tuple[str, DeviceProfile | None]]) -> dict[str, em
     """Open the emulation of each device that has one; a single device without one is an error."""
     profiles = [(device, profile) for device, profile in devices if profile is not None]
     if not profiles:
-        raise InputError("the emulated tier needs a device; pass --device NAME")
+        raise InputError("the emulated tier needs a device", parameters=("device",))
     emulable = [(device, profile) for device, profile in profiles if profile.emulation or len(profiles) == 1]
     return {device: emulator.open_guest(device, profile) for device, profile in emulable}
 

@@ -140,7 +140,7 @@ def feasible_plans(
     supported = {name for export_plan in plans for name in routes.load_target(export_plan.variant.target).options}
     for name in settings.options:
         if name not in supported:
-            raise InputError(f"--{name.replace('_', '-')} applies to none of the selected targets")
+            raise InputError(f"none of the selected targets has the option {name}", parameters=(name,))
     if targets_named:
         return tuple(plans)
     feasible = [export_plan for export_plan in plans if not _lacks_calibration(context, export_plan)]
@@ -152,8 +152,8 @@ def feasible_plans(
             for export_plan in plans
             if export_plan not in feasible and export_plan.model == model
         )
-        detail = f"skipped {skipped}: no calibration samples; pass --calibration or --sample"
-        context.emit(NoteEvent(f"export {model}/{kind}", detail, warning=True))
+        detail = f"skipped {skipped}: no calibration samples"
+        context.emit(NoteEvent(f"export {model}/{kind}", detail, warning=True, parameters=("calibration", "sample")))
     return tuple(feasible)
 
 
@@ -175,8 +175,9 @@ def _calibration(context: Context, export_plan: ExportPlan, source: SourceModel,
     requested = (settings.recipe and settings.recipe.calibration_samples) or settings.calibration_samples
     if not (folder / CALIBRATION_FILE).is_file():
         raise InputError(
-            f"{export_plan.variant} of {source.name} needs calibration samples: pass --calibration"
-            " (an npz or npy file, a folder of images, or FILE.py:GENERATOR) or --sample"
+            f"{export_plan.variant} of {source.name} needs calibration samples: pass an npz or npy file, a folder of"
+            " images, or FILE.py:GENERATOR, or a sample that they are taken from",
+            parameters=("calibration", "sample"),
         )
     all_samples = samples.load(folder / CALIBRATION_FILE, "calibration samples")
     available = batching.n_samples(source.signature, all_samples.inputs)
@@ -375,8 +376,9 @@ def _check_sizes(source: SourceModel, sizes: Mapping[str, int]) -> None:
             raise InputError(f"{source.name} has no symbolic dimension {name}; it has: {listed}")
         if source.sizes.get(name, size) != size:
             raise InputError(
-                f"--dim {name}={size}: the samples of {source.name} have {name}={source.sizes[name]};"
-                " pass a --sample of that size"
+                f"{name}={size}: the samples of {source.name} have {name}={source.sizes[name]};"
+                " pass a sample of that size",
+                parameters=("sample",),
             )
 
 

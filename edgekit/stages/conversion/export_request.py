@@ -93,8 +93,9 @@ def export_request(
 def _load_recipe(path: Path, targets: Sequence[str], precision: str | None, samples: int | None) -> Recipe:
     if targets or precision or samples:
         raise InputError(
-            "--recipe already sets the target, the precision and the number of calibration samples;"
-            " remove --target, --precision and --calibration-samples"
+            "a recipe already sets the target, the precision and the number of calibration samples; pass none of them"
+            " beside it",
+            parameters=("target", "precision", "calibration_samples"),
         )
     return read_recipe(path)
 

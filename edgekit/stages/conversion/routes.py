@@ -208,11 +208,12 @@ def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[
         if variant is not None and variant.tag:
             raise InputError(
                 f"{text} is converted with a recipe: pass the recipe file, such as"
-                f" build/MODEL/SOURCE/{variant.slug}/recipe.json, instead of the target"
+                f" build/MODEL/SOURCE/{variant.slug}/recipe.json, instead of the target",
+                parameters=("recipe",),
             )
         target_precision = precision if variant is None else variant.precision
         if suffix and precision and suffix != precision:
-            raise InputError(f"--target {text} and --precision {precision} contradict each other")
+            raise InputError(f"the target {text} and the precision {precision} contradict each other")
         target = load_target(name)
         if target_precision is not None and target_precision not in target.precisions:
             available = ", ".join(target.precisions)

@@ -95,7 +95,8 @@ def _judge_pair(old: Measurement, new: Measurement, allowed: float, origin: str)
     if old.emulated is not None and new.emulated is not None and old.emulated.threads != new.emulated.threads:
         raise InputError(
             f"{origin}: this baseline was predicted for {old.emulated.threads} threads, not {new.emulated.threads};"
-            f" use: --threads {old.emulated.threads}"
+            f" measure with {old.emulated.threads} threads",
+            parameters=("threads",),
         )
     explanation = _explain_regression(old, new)
     return [_verdict(new, rule, before[rule], now, allowed, origin, explanation) for rule in sorted(before)]
@@ -108,7 +109,7 @@ def _explain_regression(old: Measurement, new: Measurement) -> str:
     if tier is not None:
         return explain_slowdown(before[tier], now[tier])
     kinds = operator_count_changes(old.kinds, new.kinds) if old.kinds else ""
-    return kinds or "to see which operators, bench both with: --per-op"
+    return kinds or "to see which operators, bench both per operator: edgekit bench --per-op"
 
 
 def _verdict(

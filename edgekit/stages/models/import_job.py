@@ -196,7 +196,7 @@ def _inputs(
     rng = np.random.default_rng(_SEED)
     sizes = dict(request.sizes or {})
     inputs = {spec.name: _random_input(spec, signature, sizes, rng) for spec in signature.inputs}
-    return inputs, ("golden samples are random numbers; pass real ones with --sample FILE.npz",)
+    return inputs, ("golden samples are random numbers; pass a sample of real inputs (npz or npy)",)
 
 
 def _random_input(spec: TensorSpec, signature: Signature, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
@@ -204,7 +204,8 @@ def _random_input(spec: TensorSpec, signature: Signature, sizes: Mapping[str, in
     for dim in spec.shape[1:]:
         if isinstance(dim, str) and dim not in sizes:
             raise InputError(
-                f"the dimension {dim} of {spec.name} has no size; pass --dim {dim}=SIZE or --sample FILE.npz"
+                f"the dimension {dim} of {spec.name} has no size; set it, or pass a sample of real inputs",
+                parameters=("dims", "sample"),
             )
         shape.append(sizes[dim] if isinstance(dim, str) else dim)
     if np.issubdtype(np.dtype(spec.dtype), np.floating):

@@ -94,8 +94,8 @@ def resolve(
     references = [name for name in names if is_model_reference(context, name)]
     if options.any_set and len(references) != 1:
         raise InputError(
-            "--weights, --input, --sample, --calibration and --name describe one model of your own: name its file,"
-            " folder or code"
+            "weights, inputs, sample, calibration and name describe one model of your own: name its file, folder or"
+            " code",
         )
     reference_models = tuple(name for name in names if name in project.models()) if names else tuple(project.models())
     selections: list[ModelSelection] = []
@@ -160,8 +160,9 @@ def kind_of(path: Path) -> str:
             return kind.name
     if path.suffix.lower() in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
         raise InputError(
-            f"{path}: not a TorchScript archive; weights alone need the code that builds the network:"
-            f" edgekit export FILE.py:FUNCTION --weights {path.name}"
+            f"{path}: not a TorchScript archive; weights alone need the code that builds the network: name it as"
+            f" FILE.py:FUNCTION, and pass {path.name} as its weights",
+            parameters=("weights",),
         )
     suffixes = sorted({suffix for kind in kinds for suffix in kind.suffixes})
     accepted = ", ".join(suffixes)
@@ -181,12 +182,12 @@ def parse_input(text: str) -> TensorSpec:
     parts = text.rsplit(":", 2)
     if len(parts) == 3 and not _is_dtype(parts[2]):
         raise InputError(
-            f"--input {text}: unknown dtype '{parts[2]}'; known: float32, float16, int64, int32, uint8, bool …"
+            f"input {text}: unknown dtype '{parts[2]}'; known: float32, float16, int64, int32, uint8, bool …"
         )
     if len(parts) < 3:
         parts = [*text.rsplit(":", 1), "float32"]
     if len(parts) != 3 or not parts[0]:
-        raise InputError(f"--input {text}: write NAME:SHAPE:DTYPE, such as image:1x3x224x224:float32")
+        raise InputError(f"input {text}: write NAME:SHAPE:DTYPE, such as image:1x3x224x224:float32")
     name, shape, dtype = parts
     dims = [] if shape in ("", "scalar") else re.split(_CROSS if "," not in shape else ",", shape)
     return TensorSpec(name, tuple(_dim(dim.strip(), text) for dim in dims), dtype)
@@ -203,7 +204,7 @@ def _dim(text: str, whole: str) -> Dim:
     if text.isdecimal() and text.isascii() and int(text) > 0:
         return int(text)
     if not text.isidentifier():
-        raise InputError(f"--input {whole}: invalid dimension '{text}'; use a positive number, or a name such as batch")
+        raise InputError(f"input {whole}: invalid dimension '{text}'; use a positive number, or a name such as batch")
     return text
 
 
@@ -255,9 +256,9 @@ def import_model(context: Context, text: str, framework: str | None, options: Us
     """
     name = options.name or default_name(text)
     if name in context.project.models():
-        raise InputError(f"{name} is the name of a reference model; choose another one with --name")
+        raise InputError(f"{name} is the name of a reference model; choose another name", parameters=("name",))
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise InputError(f"--name {name}: allowed are letters, digits, '_', '-' and '.', first a letter, digit or '_'")
+        raise InputError(f"name {name}: allowed are letters, digits, '_', '-' and '.', first a letter, digit or '_'")
     request = _request(context, text, name, framework, options)
     with staged_folder(context.project.source_folder(name, request.kind)) as staging:
         # Calibration code that the user named runs in this worker too.
@@ -288,7 +289,7 @@ def _request(context: Context, text: str, name: str, framework: str | None, opti
     }
     if not _CODE.fullmatch(text):
         if options.weights is not None:
-            raise InputError("--weights requires code that builds the model: FILE.py:FUNCTION or MODULE:FUNCTION")
+            raise InputError("weights require code that builds the model: FILE.py:FUNCTION or MODULE:FUNCTION")
         path = Path(text)
         return ImportRequest(kind=kind_of(path), path=str(path.resolve()), **common)  # type: ignore[arg-type]
     code = from_here(text, context.project.root)

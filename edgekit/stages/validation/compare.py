@@ -269,7 +269,7 @@ def inputs_of(
         models: The models.
         signatures: Their signatures.
         arrays: The samples by name, shape (N, ...), in the layout of either model.
-        forced: Names of the second model by names of the first, as the user set them with `--pair`.
+        forced: Names of the second model by names of the first, as the user set them.
         origin: Where the samples come from, for messages.
 
     Raises:
@@ -319,7 +319,8 @@ def _inputs_of_second(
         if spec.name not in samples:
             raise InputError(
                 f"no input of the first model matches the input {spec} of {label}; add an array of that name to the"
-                " samples, or pair it with --pair"
+                " samples, or pair it with an input of the first model",
+                parameters=("pairs",),
             )
         inputs[spec.name] = samples[spec.name]
     return inputs

@@ -494,7 +494,7 @@ def validate_at(
 def _check_emulation(places: Sequence[Place]) -> None:
     """Raise InputError or MissingDependency, before anything runs, for a device whose emulation is not set up."""
     if not places:
-        raise InputError(f"the executor {EMULATED} needs a device; name one with --device NAME")
+        raise InputError(f"the executor {EMULATED} needs a device", parameters=("device",))
     for place in places:
         assert place.profile is not None  # `validate_at` has loaded it
         emulator.open_guest(place.device, place.profile)

@@ -42,7 +42,7 @@ def at_opset(model: Any, version: int | None) -> Any:
     newest = onnx.defs.onnx_opset_version()
     if not _OLDEST_OPSET <= version <= newest:
         raise InputError(
-            f"--opset {version} is not supported: the installed onnx package supports {_OLDEST_OPSET} to {newest}"
+            f"opset {version} is not supported: the installed onnx package supports {_OLDEST_OPSET} to {newest}"
         )
     try:
         return onnx.version_converter.convert_version(model, version)
@@ -66,7 +66,7 @@ def set_ir_version(model: Any, version: int) -> None:
     oldest = onnx.helper.find_min_ir_version_for(model.opset_import)
     if not oldest <= version <= onnx.IR_VERSION:
         raise InputError(
-            f"--ir-version {version} is not supported: opset {opset(model)} needs at least {oldest},"
+            f"IR version {version} is not supported: opset {opset(model)} needs at least {oldest},"
             f" and the installed onnx package supports at most {onnx.IR_VERSION}"
         )
     model.ir_version = version

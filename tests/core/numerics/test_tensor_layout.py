@@ -67,7 +67,7 @@ def test_an_unknown_layout_is_rejected_with_the_known_ones(word):
 
 def test_a_model_without_images_is_rejected():
     with pytest.raises(
-        InputError, match="--layout applies to images only, but this model has no input or output of four dim"
+        InputError, match="a layout applies to images only, but this model has no input or output of four dim"
     ):
         tensor_layout.relayout_signature(Signature((SCORES,), (SCORES,)), "NHWC")
 

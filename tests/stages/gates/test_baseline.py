@@ -52,7 +52,7 @@ def test_a_regression_is_reported_with_both_figures():
     (sentence,) = [verdict.sentence for verdict in verdicts if not verdict.passed]
     assert sentence == (
         "tiny/keras tflite:int8 on pixel-2: instructions 1.5 k exceeds the limit 1.02 k, set in main.json (1 k and 2 %)"
-        "; to see which operators, bench both with: --per-op"
+        "; to see which operators, bench both per operator: edgekit bench --per-op"
     )
 
 
@@ -111,7 +111,7 @@ def test_a_baseline_of_other_artifacts_is_an_error():
 
 
 def test_a_baseline_for_another_number_of_threads_is_an_error():
-    with pytest.raises(InputError, match="this baseline was predicted for 4 threads, not 1; use: --threads 4"):
+    with pytest.raises(InputError, match="this baseline was predicted for 4 threads, not 1; measure with 4 threads"):
         regressions([BENCH], [replace(BENCH, emulated=replace(EMULATED, threads=1))], 0.02, "main.json")
 
 

@@ -94,7 +94,7 @@ def test_sizes_may_be_separated_by_x(name: str, shape: tuple[int, ...], dtype: s
 def test_an_invalid_input_is_rejected_with_the_reason(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         model_refs.parse_input(text)
-    assert str(caught.value) == f"--input {text}: {message}"
+    assert str(caught.value) == f"input {text}: {message}"
     assert caught.value.exit_code == 2
 
 
@@ -113,7 +113,7 @@ def test_any_text_is_parsed_or_rejected(text: str) -> None:
     try:
         spec = model_refs.parse_input(text)
     except InputError as error:
-        assert str(error).startswith(f"--input {text}: ")
+        assert str(error).startswith(f"input {text}: ")
     else:
         assert spec.name
         assert all(dim for dim in spec.shape)
@@ -158,7 +158,7 @@ def test_weights_alone_are_rejected_because_they_need_code(tmp_path: Path, name:
     with pytest.raises(InputError) as caught:
         model_refs.kind_of(path)
     expected = f"{path}: not a TorchScript archive; weights alone need the code that builds the network:"
-    assert str(caught.value) == f"{expected} edgekit export FILE.py:FUNCTION --weights {name}"
+    assert str(caught.value) == f"{expected} name it as FILE.py:FUNCTION, and pass {name} as its weights"
 
 
 def test_any_other_file_is_rejected_with_the_accepted_formats(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_the_name_of_a_reference_model_is_rejected(empty: Context, name: str) ->
     for text, options in ((f"./{name}.onnx", UserModelOptions()), ("net.onnx", UserModelOptions(name=name))):
         with pytest.raises(InputError) as caught:
             model_refs.import_model(empty, text, None, options)
-        assert str(caught.value) == f"{name} is the name of a reference model; choose another one with --name"
+        assert str(caught.value) == f"{name} is the name of a reference model; choose another name"
     assert list(empty.project.root.iterdir()) == []
 
 
@@ -229,7 +229,7 @@ def test_a_name_that_is_not_a_folder_name_is_rejected(empty: Context, name: str)
     with pytest.raises(InputError) as caught:
         model_refs.import_model(empty, "net.onnx", None, UserModelOptions(name=name))
     assert str(caught.value) == (
-        f"--name {name}: allowed are letters, digits, '_', '-' and '.', first a letter, digit or '_'"
+        f"name {name}: allowed are letters, digits, '_', '-' and '.', first a letter, digit or '_'"
     )
 
 
@@ -292,5 +292,5 @@ def test_missing_files_are_reported_before_anything_is_loaded(empty: Context) ->
 def test_weights_require_code(empty: Context) -> None:
     for name in ("net.onnx", "w.pt"):
         (empty.project.root / name).write_bytes(b"")
-    with pytest.raises(InputError, match="--weights requires code that builds the model: FILE"):
+    with pytest.raises(InputError, match="weights require code that builds the model: FILE"):
         model_refs.import_model(empty, "net.onnx", None, UserModelOptions(weights=Path("w.pt")))

@@ -26,9 +26,7 @@ def test_an_operator_set_outside_the_supported_range_is_rejected(version):
     newest = onnx.defs.onnx_opset_version()
     with pytest.raises(InputError) as caught:
         at_opset(model(), version)
-    assert str(caught.value) == (
-        f"--opset {version} is not supported: the installed onnx package supports 7 to {newest}"
-    )
+    assert str(caught.value) == (f"opset {version} is not supported: the installed onnx package supports 7 to {newest}")
 
 
 def test_an_operator_that_the_older_set_does_not_have_is_reported():
@@ -41,7 +39,7 @@ def test_a_file_format_outside_the_supported_range_is_rejected(version):
     with pytest.raises(InputError) as caught:
         set_ir_version(model(), version)
     assert str(caught.value) == (
-        f"--ir-version {version} is not supported: opset 17 needs at least 8,"
+        f"IR version {version} is not supported: opset 17 needs at least 8,"
         f" and the installed onnx package supports at most {onnx.IR_VERSION}"
     )
 
