@@ -225,19 +225,14 @@ _OTHER_EXTRAS = {
 
 
 def python_api() -> str:
-    """Directives for mkdocstrings: one for each function of `edgekit.api`.
+    """Directives for mkdocstrings: one for each function of `edgekit.api`, and the session.
 
     Each of API_FUNCTIONS has to be there.
     """
     tree = ast.parse((PACKAGE / "api.py").read_text(encoding="utf-8"))
-    public = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
-    missing = [name for name in API_FUNCTIONS if name not in public and not _imports(tree, name)]
+    public = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    missing = [name for name in API_FUNCTIONS if name not in public]
     if missing:
         raise Undocumented(f"edgekit.api has no {', '.join(missing)}")
-    shown = [*API_FUNCTIONS, *(name for name in public if not name.startswith("_") and name not in API_FUNCTIONS)]
-    return "\n\n".join(f"::: edgekit.api.{name}" for name in shown)
-
-
-def _imports(tree: ast.Module, name: str) -> bool:
-    nodes = (node for node in tree.body if isinstance(node, ast.ImportFrom))
-    return any(name in (alias.asname or alias.name) for node in nodes for alias in node.names)
+    shown = [*API_FUNCTIONS, *(name for name in public if name not in API_FUNCTIONS)]
+    return "\n\n".join([*(f"::: edgekit.api.{name}" for name in shown), "::: edgekit.session.Session"])
