@@ -82,7 +82,11 @@ def test_a_manifest_with_another_hash_matches_neither_the_file_nor_its_results(b
 def test_the_error_by_layer_is_checked(build):
     folder = build / ARTIFACT
     manifest = load_artifact(folder).manifest
-    layers = replace(by_layer(), artifact_sha256=manifest.sha256, reference_sha256=manifest.source["sha256"])
+    layers = replace(
+        by_layer("onnx:float32", "linear"),
+        artifact_sha256=manifest.sha256,
+        reference_sha256=manifest.source["sha256"],
+    )
     write_json(folder / LAYERS_FILE, to_dict(layers))
     assert findings(build) == []
     edit(folder / LAYERS_FILE, artifact_sha256="0" * 64)
