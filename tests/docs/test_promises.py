@@ -38,6 +38,8 @@ def test_a_command_selects_tests(command: str) -> None:
     words = shlex.split(command)[1:]
     expression = words[words.index("-k") + 1] if "-k" in words else ""
     files = [word for word in words if word.endswith(".py")]
+    folders = [word for word in words if word.startswith("tests/") and word not in files]
+    files += [str(path) for folder in folders for path in (REPOSITORY / folder).glob("test_*.py")]
     assert files
     names = [name for file in files for name in re.findall(r"def (test_\w+)", (REPOSITORY / file).read_text())]
     assert names
