@@ -70,7 +70,8 @@ def test_commands_print_names_from_records_inertly(name, tmp_path):
     write_hostile_project(tmp_path, name.replace("\ud800", "?"))  # JSON files are UTF-8
     for command in (("report",), ("check", "-v"), ("check", "--max-size", "1 B"), ("verify", "--strict")):
         answer = call(*command, "--root", tmp_path)
-        assert answer.code in (0, 1)
+        # Names that are no names of files are refused when the record is read, and quoted in the error.
+        assert answer.code in (0, 1) or (answer.code == 2 and "manifest.json: " in answer.err)
         assert_inert(answer.out)
         assert_inert(answer.err)
 
