@@ -30,7 +30,8 @@ _ELEMENT_BYTES = {
     "Long": 8,
     "ComplexDouble": 16,
 }
-_TENSORS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_qtensor")
+_QUANTIZED_TENSOR = "torch._utils _rebuild_qtensor"
+_TENSORS = ("torch._utils _rebuild_tensor_v2", _QUANTIZED_TENSOR)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,17 @@ def read_contents(path: Path) -> Contents:
 
 def _tensors(value: Any) -> Iterator[tuple[tuple[int, ...], int]]:
     """Yield the tensors in the value of a pickle."""
+    # The scales and zero points of a quantized tensor describe it, and are no weights of their own.
+    scales = {
+        id(argument)
+        for part in walk(value)
+        if isinstance(part, Opaque) and part.name == _QUANTIZED_TENSOR
+        for argument in walk(part.arguments)
+        if argument is not part
+    }
     for part in walk(value):
+        if id(part) in scales:
+            continue
         if not isinstance(part, Opaque) or part.name not in _TENSORS:
             continue
         storage, _offset, shape = (*part.arguments, None, None, None)[:3]
