@@ -251,13 +251,13 @@ def damage_by_a_gap(folder):
 def test_a_part_that_has_changed_is_noticed_and_made_again(monkeypatch, damage):
     build_parts(monkeypatch)
     first = setup.set_up(SPEC, 4, ("base",), lambda text: None)
-    assert len(first.made) == 4
+    assert len(first.added) == 4
     part = first.sites["base"].parent
     damage(part)
     told = []
     again = setup.set_up(SPEC, 4, ("base",), told.append)
-    assert again.made == ("downloading arm64 wheels: ai-edge-litert==2.3.0, numpy==2.3.5, onnxruntime==1.32.0",)
-    assert told == [f"{again.made[0]} again, since files in {part.name} have changed"]
+    assert again.added == ("downloading arm64 wheels: ai-edge-litert==2.3.0, numpy==2.3.5, onnxruntime==1.32.0",)
+    assert told == [f"{again.added[0]} again, since files in {part.name} have changed"]
     assert (part / "lib" / "module.py").read_text() == "x = 1"
     assert (part / "link").readlink() == Path("lib")
 
@@ -268,7 +268,7 @@ def test_records_and_bytecode_that_are_written_later_are_no_change(monkeypatch):
     for part in installed.parts:
         (part / "lib" / "__pycache__" / "module.pyc").write_bytes(b"x")
     (installed.folders.device / "checked.json").write_text("{}")
-    assert setup.set_up(SPEC, 4, ("base",), lambda text: None).made == ()
+    assert setup.set_up(SPEC, 4, ("base",), lambda text: None).added == ()
 
 
 def test_every_pinned_wheel_has_hashes():
