@@ -60,7 +60,8 @@ def comparable_figures(measurement: Measurement) -> dict[str, float]:
 
 
 def _key(measurement: Measurement) -> tuple[str, ...]:
-    return (measurement.model, measurement.kind, str(measurement.variant), measurement.device)
+    # The runtime: one artifact may be measured with several on a device.
+    return (measurement.model, measurement.kind, str(measurement.variant), measurement.device, measurement.runtime)
 
 
 def regressions(

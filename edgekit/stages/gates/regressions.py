@@ -117,12 +117,13 @@ def _compare_rows(old: ReportRow, new: ReportRow, thresholds: RegressionThreshol
     sizes = [float(row.artifact.manifest.size_bytes) for row in (old, new)]
     yield _compare_figure(key, "size_bytes", sizes[0], sizes[1], None, thresholds)
     yield from _compare_metric(key, old, new, thresholds)
-    before, after = ({entry.device: entry for entry in row.measurements} for row in (old, new))
-    for device in sorted(before.keys() | after.keys()):
-        if device in before and device in after:
-            yield from _compare_measurements(key, before[device], after[device], thresholds)
+    before, after = ({(entry.device, entry.runtime): entry for entry in row.measurements} for row in (old, new))
+    for place in sorted(before.keys() | after.keys()):
+        device, _ = place
+        if place in before and place in after:
+            yield from _compare_measurements(key, before[place], after[place], thresholds)
         else:
-            yield _one_sided(key, "bench", device, is_new=device in after)
+            yield _one_sided(key, "bench", device, is_new=place in after)
     yield from _compare_verdicts(key, old, new)
 
 

@@ -145,3 +145,12 @@ def test_a_measurement_from_before_the_emulated_tier_is_read(tmp_path):
     del data["emulated"]
     (tmp_path / "main.json").write_text(json.dumps(data))
     assert load_baseline(tmp_path / "main.json") == (PLAIN,)
+
+
+def test_runtimes_on_one_device_are_compared_each_with_itself():
+    """A slow second runtime neither hides a regression of the first nor looks like one."""
+    slow = replace(PLAIN, runtime="tflite-micro", latency_ms={"host": 50.0})
+    worse = replace(PLAIN, latency_ms={"host": 2.0})
+    assert all(verdict.passed for verdict in regressions([PLAIN, slow], [PLAIN, slow], 0.02, "main.json"))
+    verdicts = regressions([PLAIN, slow], [worse, slow], 0.02, "main.json")
+    assert [verdict.rule for verdict in verdicts if not verdict.passed] == ["latency_ms.host"]
