@@ -77,10 +77,10 @@ def command(session: CommandSession) -> int:
             [
                 line(f"edgekit {__version__}, Python {data['python']}, {data['host']}"),
                 table(("package", "version", "comes with"), rows, left=3, color=session.color),
-                *(advice or ["nothing is missing\n"]),
                 "workers that open models are confined: no writing elsewhere, no network, no programs\n"
                 if unconfined is None
-                else f"workers that open models are not confined: {unconfined}\n",
+                else line(f"workers that open models are not confined: {unconfined}"),
+                *(advice or ["nothing is missing\n"]),
             ]
         ),
     )
