@@ -97,7 +97,7 @@ def break_it(folder: Path, trouble: str) -> None:
     [
         ("truncated", "train-images-idx3-ubyte: this idx file does not match its header: shape (500, 28, 28)"),
         ("no idx", "train-images-idx3-ubyte: this is not an idx file of unsigned bytes"),
-        ("damaged gzip", "train-images-idx3-ubyte: this gzip file is truncated or damaged"),
+        ("damaged gzip", "train-images-idx3-ubyte: this gzip file is truncated, damaged or larger than 1 GB"),
         ("a folder", "this folder contains neither train-images-idx3-ubyte"),
         ("missing", "this folder contains neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz"),
     ],
