@@ -104,6 +104,10 @@ class Step:
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", StepKind(self.kind))  # plan builders may write its name
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the step as JSON values."""
+        return {**asdict(self), "kind": self.kind.value}
+
     @property
     def subject(self) -> str:
         """The source model that the step processes, such as `simple_cnn/keras`; empty for none or several."""
@@ -149,7 +153,7 @@ class Graph:
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return the steps as JSON values, for `--json` and the plan cache."""
-        return [asdict(step) for step in self.steps]
+        return [step.to_dict() for step in self.steps]
 
     @classmethod
     def from_dict(cls, data: Iterable[Mapping[str, Any]]) -> Graph:

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
 from types import TracebackType
@@ -196,7 +196,7 @@ class DaskCluster:
         files = self._upload_inputs(step) if self.store is not None else {}
         request = remote_step.RemoteStep(
             self.run,
-            asdict(step),
+            step.to_dict(),
             str(self._root),
             self._token_name,
             self.store_url,
