@@ -310,7 +310,7 @@ def _npz_mutation(mutator: Mutator, content: bytes) -> bytes:
 def _loads(message: bytes) -> object:
     try:
         return answers.loads(message)
-    except EdgekitError as error:  # a worker whose answer is damaged has failed; there is no file to blame
+    except EdgekitError as error:  # a worker whose answer is damaged has failed; no file is at fault
         raise InputError(str(error).replace("\n", " ")) from None
 
 
