@@ -57,7 +57,7 @@ def test_a_card_has_the_settings_of_model_toml_and_the_results(trained: Path) ->
         "| seed | 7 |",
         "| versions | torch 2.13 |",
         "keras: not trained yet; run: edgekit train linear --framework keras",
-        "| tflite:* | size_bytes <= 4 KB |",
+        "| tflite:\\* | size_bytes &lt;= 4 KB |",
         "- Inputs outside -1..1 were never seen; in integer formats they saturate.",
     ):
         assert line in lines

@@ -24,7 +24,7 @@ def start(tmp_path, monkeypatch):
 
     def run(code, *arguments):
         (tmp_path / "child_module.py").write_text(code)
-        children.append(Child(["child_module", *map(str, arguments)], Environment()))
+        children.append(Child(["child_module", *map(str, arguments)], Environment(confined=False)))
         return children[-1]
 
     yield run

@@ -229,9 +229,9 @@ class Campaign:
         def read(path: Path) -> object:
             output = Path(tempfile.mkdtemp(dir=self._pool.folder))
             model = path.parent if path.name == "saved_model.pb" else path
-            request = ImportRequest(
-                "model", kind, "/", str(model), inputs=(TensorSpec("x", ("batch", 4), "float32"),), folder=str(output)
-            )
+            # TorchScript alone keeps no shapes.
+            inputs = (TensorSpec("x", ("batch", 4), "float32"),) if kind == "torchscript" else ()
+            request = ImportRequest("model", kind, "/", str(model), inputs=inputs, folder=str(output))
             environment = source_environment(kind)
             try:
                 return self._pool.call(import_user_model, request, step="import", environment=environment)

@@ -39,8 +39,7 @@ def keras_files(folder: str, *, emit: Listener) -> None:
 
     x = keras.Input((4,), name="x")
     keras.Model(x, keras.layers.Dense(3, activation="relu")(x)).save(Path(folder, "model.keras"))
-    net = tf.Module()
-    net.weight = tf.Variable(tf.eye(4))
+    net = tf.Module()  # without variables: the mutated file stands alone
     signature = [tf.TensorSpec([None, 4], tf.float32, name="x")]
-    function = tf.function(lambda x: {"y": tf.matmul(x, net.weight)}, input_signature=signature, autograph=False)
+    function = tf.function(lambda x: {"y": tf.matmul(x, tf.eye(4))}, input_signature=signature, autograph=False)
     tf.saved_model.save(net, str(Path(folder, "saved_model")), signatures={"serving_default": function})

@@ -24,12 +24,13 @@ def _record(what, path):
 
 
 def _audit(event, arguments):
-    if event == "open" and isinstance(arguments[0], str) and arguments[1] == "r":
-        _record("read", arguments[0])
+    # os.open() has no mode: its flags say whether it reads.
+    if event == "open" and not isinstance(arguments[0], int) and (arguments[1] == "r" or (arguments[1] is None and not arguments[2] & 3)):
+        _record("read", os.fspath(arguments[0]))
 
 
 def file_digest(stream, name):
-    _record("hash", stream.name)
+    _record("hash", os.readlink(f"/proc/self/fd/{stream.fileno()}"))
     return _file_digest(stream, name)
 
 

@@ -75,11 +75,12 @@ def test_the_accuracy_lost_by_int8_is_recovered_with_few_weights_in_float(tuned)
 def test_the_winner_is_the_smallest_that_meets_the_limits_and_is_written_with_its_recipe(tuned):
     context, tuning, artifact = tuned
     winner = tuning.winner
-    assert winner.recipe.precision == "int8"
-    assert winner.recipe.int16_layers  # int8 weights and int16 activations are accurate enough here
     accepted = [candidate for candidate in tuning.candidates if candidate.meets(tuning.constraints)]
+    # int8 weights and int16 activations are accurate enough here, in some layers as in all of them.
+    assert any(candidate.recipe.int16_layers for candidate in accepted)
+    assert winner.recipe.precision in ("int8", "int16x8")
     assert winner == min(accepted, key=lambda candidate: candidate.size_bytes)
-    assert built(context) == ["source", "tflite-int8-tuned"]
+    assert built(context) == ["source", f"tflite-{winner.recipe.precision}-tuned"]
     assert artifact.manifest.sha256 == winner.sha256
     assert artifact.manifest.options["recipe"] == json.loads(json.dumps(winner.recipe.to_dict()))
     assert json.loads((artifact.folder / "recipe.json").read_text()) == artifact.manifest.options["recipe"]
