@@ -16,7 +16,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +69,7 @@ class Format:
         seeds: Intact contents.
         mutate: A method of `Mutator`.
         read: Reads the file; returns what edgekit would show of it.
+        beside: Intact files beside it, by their relative names.
         weight: The share of cases, relative to other formats: readers in workers are slow.
     """
 
@@ -78,6 +79,7 @@ class Format:
     mutate: Callable[[Mutator, bytes], bytes]
     read: Callable[[Path], object]
     weight: int = 1
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -174,6 +176,9 @@ class Campaign:
         path = folder / entry.file
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
+        for name, data in entry.beside.items():
+            (path.parent / name).parent.mkdir(exist_ok=True)
+            (path.parent / name).write_bytes(data)
         start = time.monotonic()
         result, shown, problem = self._read(entry, path)
         elapsed = time.monotonic() - start
@@ -291,7 +296,10 @@ class Campaign:
             ("keras", files / "model.keras", Mutator.archive),
             ("saved-model", files / "saved_model" / "saved_model.pb", Mutator.wire),
         ):
-            yield Format(f"{kind} source", path.name, (path.read_bytes(),), mutate, self._import(kind))
+            beside = {
+                f"variables/{file.name}": file.read_bytes() for file in (path.parent / "variables").glob("variables.*")
+            }
+            yield Format(f"{kind} source", path.name, (path.read_bytes(),), mutate, self._import(kind), beside=beside)
 
     def _npz(self) -> tuple[bytes, ...]:
         path = self._folder / "seed.npz"

@@ -6,6 +6,7 @@ import io
 import json
 import random
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -134,7 +135,12 @@ class Mutator:
         else:
             members[index] = name, self.member(name, data)
         buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", self.random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            zipfile.ZipFile(  # a name may occur twice
+                buffer, "w", self.random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+            ) as archive,
+        ):
             for member, value in members:
                 # The name of a member is bytes in the file; a surrogate has none.
                 archive.writestr(member.encode("utf-8", "replace").decode(), value)

@@ -25,7 +25,9 @@ def _record(what, path):
 
 def _audit(event, arguments):
     # os.open() has no mode: its flags say whether it reads.
-    if event == "open" and not isinstance(arguments[0], int) and (arguments[1] == "r" or (arguments[1] is None and not arguments[2] & 3)):
+    if event != "open" or isinstance(arguments[0], int):
+        return
+    if arguments[1] == "r" or (arguments[1] is None and not arguments[2] & 3):
         _record("read", os.fspath(arguments[0]))
 
 
