@@ -187,22 +187,20 @@ def source_environment(kind: str, code: str | None = None) -> Environment:
         A confined environment, unless code is named or the source kind cannot be confined.
     """
     plugin = SOURCES.load(kind)
-    environment = Environment.of(plugin.variables)
-    return environment if plugin.confined and code is None else environment.unconfined()
+    return Environment.of(plugin.variables, confined=plugin.confined and code is None)
 
 
 def training_environment(kind: str) -> Environment:
     """Return the environment in which a framework trains: it uses every core unless OMP_NUM_THREADS is set."""
     threads = os.environ.get("OMP_NUM_THREADS", str(len(host_machine.available_cpus())))
     variables = {"OMP_NUM_THREADS": threads, **SOURCES.load(kind).variables}
-    return Environment.of(variables).unconfined()  # the model's code is the user's
+    return Environment.of(variables, confined=False)  # the model's code is the user's
 
 
 def runtime_environment(name: str) -> Environment:
     """Return the environment of a runtime's worker."""
     plugin = RUNTIMES.load(name)
-    environment = Environment.of(plugin.variables)
-    return environment if plugin.confined else environment.unconfined()
+    return Environment.of(plugin.variables, confined=plugin.confined)
 
 
 def relative(path: Path, project: Project) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from edgekit.core.errors import MissingDependency
@@ -36,13 +36,14 @@ class Environment:
     programs: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, variables: Mapping[str, str]) -> Environment:
-        """Create an environment with these variables and no limits; its processes are confined."""
-        return cls(tuple(sorted(variables.items())))
+    def of(cls, variables: Mapping[str, str], *, confined: bool = True) -> Environment:
+        """Create an environment with these variables and no limits.
 
-    def unconfined(self) -> Environment:
-        """Return the same environment for code that the user named: it runs with the user's rights."""
-        return replace(self, confined=False)
+        Args:
+            variables: Name -> value.
+            confined: Whether its processes are confined; code that the user named has the rights of the user instead.
+        """
+        return cls(tuple(sorted(variables.items())), confined=confined)
 
     def limits(self, own_folders: Iterable[str] = ()) -> dict[str, Any]:
         """Return the arguments of `_bootstrap.start`, as JSON values.

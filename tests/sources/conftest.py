@@ -37,7 +37,7 @@ def work(pool: WorkerPool) -> Work:
             ),
             step=f"do {name}",
             # The checks are tested alone: confined workers would hide what a file gets past them.
-            environment=Environment.of({**variables, "PYTHONPATH": WORKER_PATH}).unconfined(),
+            environment=Environment.of({**variables, "PYTHONPATH": WORKER_PATH}, confined=False),
         )
 
     return run

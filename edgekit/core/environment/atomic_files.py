@@ -267,7 +267,7 @@ def write_output(path: Path, text: str) -> None:
             (sys.stderr if descriptor == 2 else sys.stdout).flush()
         # A copy of the descriptor shares its position: opened by name, a file would be written from its beginning.
         handle = os.open(target, os.O_WRONLY | os.O_CLOEXEC) if descriptor is None else os.dup(descriptor)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
 
 

@@ -109,12 +109,11 @@ class HostExecutor(Executor):
             StepError: The worker crashed, ran out of memory or exceeded the time limit.
         """
         runtime = RUNTIMES.load(model.runtime)
-        environment = Environment.of(runtime.variables)
         outputs = session.pool.call(
             run_model,
             RunRequest(model.runtime, str(model.path), model.signature, request.inputs, 1, request.batch),
             step=session.step,
-            environment=environment if runtime.confined else environment.unconfined(),
+            environment=Environment.of(runtime.variables, confined=runtime.confined),
             timeout_s=request.timeout_s,
         )
         return InferResult(outputs)

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.bridge import BRIDGES
+from edgekit.contracts.bridge import BRIDGES, Bridge
+from edgekit.contracts.source import SOURCES, SourceKind
 from edgekit.contracts.target import Target
 from edgekit.core.environment.atomic_files import sha256_path, size_of, staged_folder, write_json
 from edgekit.core.environment.contained_files import copy_plain_file
@@ -33,7 +34,7 @@ from edgekit.core.units import format_bytes
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE
 from edgekit.core.values.quantization_recipe import RECIPE_FILE, Recipe
 from edgekit.core.values.specs import Route, Variant
-from edgekit.stages.context import Context, source_environment
+from edgekit.stages.context import Context
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.convert_job import ConvertAnswer, ConvertRequest, convert
 from edgekit.stages.models.model_refs import ModelSelection
@@ -284,13 +285,9 @@ def export_one(
 
 def _environment(kind: str, bridge: tuple[str, str] | None, target: Target, code: str | None) -> Environment:
     """Return the environment of the bridge's worker, or of the source kind's worker if there is no bridge."""
-    environment = source_environment(kind, code)
-    if bridge is not None:
-        plugin = BRIDGES.load(routes.bridge_name(bridge))
-        environment = Environment.of(plugin.variables)
-        if code is not None or not plugin.confined:
-            environment = environment.unconfined()
-    return replace(environment, programs=target.programs()) if target.confined else environment.unconfined()
+    plugin: SourceKind | Bridge = SOURCES.load(kind) if bridge is None else BRIDGES.load(routes.bridge_name(bridge))
+    confined = plugin.confined and target.confined and code is None
+    return replace(Environment.of(plugin.variables, confined=confined), programs=target.programs())
 
 
 def _export_by(

@@ -60,7 +60,7 @@ _DEFAULTS = {
 def environment() -> Environment:
     """Return the environment of the worker, in which the user's variables override edgekit's defaults."""
     variables = {name: os.environ.get(name, value) for name, value in _DEFAULTS.items()}
-    return Environment.of(variables | _NO_TELEMETRY).unconfined()  # it connects to the server that the user named
+    return Environment.of(variables | _NO_TELEMETRY, confined=False)  # it connects to the server that the user named
 
 
 @dataclass(frozen=True)

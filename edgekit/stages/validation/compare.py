@@ -191,7 +191,8 @@ def call_worker(
     if model.runtime is not None:
         environment = runtime_environment(model.runtime)
     else:
-        code = model.code or (context.load_source(Path(model.folder)).code if model.folder else None)
+        recorded = None if model.recorded_code is None else model.recorded_code.reference
+        code = model.code or recorded
         environment = source_environment(str(model.kind), code)
     return context.pool.call(
         job,

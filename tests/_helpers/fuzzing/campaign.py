@@ -277,7 +277,9 @@ class Campaign:
                 call_function,
                 FunctionCall("fuzz_seeds", f"{framework}_files", {"folder": str(files)}),
                 step="seeds",
-                environment=Environment.of({**variables, **dict(source_environment(framework).variables)}).unconfined(),
+                environment=Environment.of(
+                    {**variables, **dict(source_environment(framework).variables)}, confined=False
+                ),
                 timeout_s=300,
             )
         torch = Environment(source_environment("torch").variables, memory_limit_bytes=MAX_MEMORY_BYTES)
