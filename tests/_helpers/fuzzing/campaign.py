@@ -297,6 +297,7 @@ class Campaign:
             ("torchscript", files / "model.pt", Mutator.archive),
             ("torch", files / "model.pt2", Mutator.archive),
             ("keras", files / "model.keras", Mutator.archive),
+            ("saved-model", files / "saved_model" / "saved_model.pb", Mutator.wire),
         ):
             beside = {
                 f"variables/{file.name}": file.read_bytes() for file in (path.parent / "variables").glob("variables.*")

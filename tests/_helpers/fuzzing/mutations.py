@@ -8,8 +8,9 @@ import random
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+
+from _helpers.json_mutations import at, places
 
 Mutation = Callable[[bytes, random.Random], bytes]
 
@@ -94,10 +95,11 @@ class Mutator:
         """Replace, remove or add a value of a JSON document."""
         document = json.loads(content)
         for _ in range(self.random.choice((1, 1, 2))):
-            places = list(_places(document))
-            if not places:
+            found = list(places(document))
+            if not found:
                 break
-            container, key = self.random.choice(places)
+            *outer, key = self.random.choice(found)
+            container = at(document, tuple(outer))
             kind = self.random.randrange(8)
             if kind == 0:
                 del container[key]
@@ -179,14 +181,6 @@ class Mutator:
         elif action == 1:
             fields[index:index] = [fields[index]] * self.random.choice((1, 50))
         return b"".join(_encoded(*field) for field in fields)
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield each container of a JSON document with each of its keys."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, child in list(items):
-        yield value, key
-        yield from _places(child)
 
 
 Field = tuple[int, int, "bytes | int"]
