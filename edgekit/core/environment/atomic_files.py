@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.environment.bounded_files import check_size, open_file
+from edgekit.core.environment.contained_files import copy_plain_file
 from edgekit.core.errors import DiskFull, EdgekitError, InputError, StepFailed
 
 # Of temporary files and folders. The dot hides them from listings and from the search for artifacts.
@@ -202,9 +203,8 @@ def _move_file(path: Path, new: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        # O_NOFOLLOW: the process may have replaced the file by a link since it was looked at.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source, new.open("wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+        # It follows no link: the process may have replaced the file by one since it was looked at.
+        copy_plain_file(path, new)
         path.unlink()
     if not stat.S_ISREG(new.lstat().st_mode):
         new.unlink()

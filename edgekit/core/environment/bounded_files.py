@@ -7,11 +7,9 @@ it claims is compared with the available memory before anything is decompressed,
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import os
 import stat
-import zlib
 from pathlib import Path
 
 from edgekit.core.errors import InputError
@@ -38,6 +36,30 @@ def available_memory_bytes() -> int:
     return min(limits, default=2**31)  # 2 GiB where the system reports nothing
 
 
+def open_descriptor(path: Path, what: str, flags: int = 0) -> int:
+    """Open a path for reading, without waiting for the other end of a FIFO.
+
+    Args:
+        path: The path.
+        what: What the file is, for error messages, such as "manifest".
+        flags: Flags of `os.open` besides those for reading, such as `os.O_NOFOLLOW`.
+
+    Returns:
+        The descriptor, of a file of any kind: the caller checks it and closes it.
+
+    Raises:
+        InputError: The file is missing or unreadable.
+    """
+    try:
+        # O_NONBLOCK: opening a FIFO would otherwise wait for a writer. It has no effect on regular files.
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such {what}") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot read this {what}: {str(reason).lower()}") from error
+
+
 def open_file(path: Path, what: str) -> io.BufferedReader:
     """Open a regular file for reading.
 
@@ -51,14 +73,7 @@ def open_file(path: Path, what: str) -> io.BufferedReader:
     Raises:
         InputError: The file is missing or unreadable, or is a folder, a FIFO, a socket or a device.
     """
-    try:
-        # O_NONBLOCK: opening a FIFO would otherwise wait for a writer. It has no effect on regular files.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such {what}") from None
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot read this {what}: {str(reason).lower()}") from error
+    descriptor = open_descriptor(path, what)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -99,6 +114,8 @@ def compressed_size(path: Path) -> int:
     Raises:
         InputError: The file cannot be read.
     """
+    import gzip  # every command imports this module, and few compress
+
     counter = _CountingSink()
     with open_file(path, "file") as stream, gzip.GzipFile("", "wb", 9, counter, mtime=0) as archive:
         while chunk := stream.read(_CHUNK_BYTES):
@@ -133,6 +150,9 @@ def gunzip(content: bytes, max_bytes: int) -> bytes:
     Raises:
         ValueError: The data are damaged or truncated, or larger.
     """
+    import gzip
+    import zlib
+
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as archive:
             data = archive.read(max_bytes + 1)

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from edgekit.core.environment.bounded_files import open_descriptor
 from edgekit.core.errors import InputError
 
 
@@ -100,13 +101,7 @@ def open_plain_file(path: Path) -> BinaryIO:
     Raises:
         InputError: The file is missing or unreadable, or is not a regular file.
     """
-    try:
-        # O_NONBLOCK: opening a FIFO would otherwise wait for a writer.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this file: {(error.strerror or str(error)).lower()}") from error
+    handle = open_descriptor(path, "file", os.O_NOFOLLOW)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise InputError(f"{path}: this is not a regular file")
