@@ -46,15 +46,17 @@ def test_closing_the_iterator_stops_running_tasks_and_starts_no_others(tmp_path,
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     stopped = []
+    environment = Environment(writable=(str(tmp_path),))
+    began = time.monotonic()
 
     def work(number):
         if number == 0:
-            while not (tmp_path / "started-1").exists():
+            # Bounded: a thread that never returns would keep the executor, and the test, from ending.
+            while not (tmp_path / "started-1").exists() and time.monotonic() - began < 60:
                 time.sleep(0.01)
             return
-        run_module("waits", [str(tmp_path / f"started-{number}")], Environment(), step=f"wait {number}", timeout_s=600)
+        run_module("waits", [str(tmp_path / f"started-{number}")], environment, step=f"wait {number}", timeout_s=600)
 
-    began = time.monotonic()
     for number, _ in run_concurrently([partial(work, number) for number in range(5)], 2, lambda: stopped.append(True)):
         assert number == 0
         break

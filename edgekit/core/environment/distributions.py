@@ -48,14 +48,14 @@ def installed_distributions() -> tuple[InstalledDistribution, ...]:
     found: dict[str, InstalledDistribution] = {}
     for distribution in metadata.distributions():
         fields = distribution.metadata
-        name = fields["Name"] if fields is not None else None
+        name = _field(fields, "Name") if fields is not None else ""
         if not name or normalize(name) in found or normalize(name) == "edgekit":
             continue  # the first one on the path is the one that is imported
         sha256 = _archive_sha256(distribution)
         hashed = "archive"
         if not sha256:
             sha256, hashed = _files_sha256(distribution), "installed files"
-        expression = str(fields["License-Expression"] or "")
+        expression = _field(fields, "License-Expression")
         found[normalize(name)] = InstalledDistribution(
             name,
             distribution.version,
@@ -65,6 +65,11 @@ def installed_distributions() -> tuple[InstalledDistribution, ...]:
             bool(expression),
         )
     return tuple(found[name] for name in sorted(found))
+
+
+def _field(fields: metadata.PackageMetadata, name: str) -> str:
+    # Checked first: with the package importlib_metadata loaded, a missing field raises KeyError instead of being None.
+    return str(fields[name] or "") if name in fields else ""
 
 
 def _archive_sha256(distribution: metadata.Distribution) -> str:
@@ -85,7 +90,7 @@ def _files_sha256(distribution: metadata.Distribution) -> str:
 
 
 def _licence(fields: metadata.PackageMetadata) -> str:
-    text = " ".join(str(fields["License"] or "").split())
+    text = " ".join(_field(fields, "License").split())
     if text and text.upper() != "UNKNOWN" and len(text) <= _MAX_LICENCE:
         return text
     classifiers = [str(value) for value in fields.get_all("Classifier") or ()]

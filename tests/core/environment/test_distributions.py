@@ -35,6 +35,12 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     installed_distributions.cache_clear()
 
 
+@pytest.fixture(params=["importlib.metadata", "importlib_metadata"])
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metadata as the standard library returns it, and as the package of other libraries, once loaded, returns it."""
+    monkeypatch.setattr(distributions, "metadata", pytest.importorskip(request.param))
+
+
 RECORD = "pack_age/a.py,sha256=AAAA,3\npack_age/b.py,sha256=BBBB,4\n"
 
 
@@ -72,6 +78,12 @@ def test_the_licence_is_an_expression_or_a_name(
 ) -> None:
     distribution = install(fields=fields)
     assert (distribution.licence, distribution.is_expression) == (licence, is_expression)
+
+
+@pytest.mark.usefixtures("reader")
+def test_fields_may_be_missing(install: Install) -> None:
+    found = install(record=RECORD)
+    assert (found.version, found.licence, found.is_expression) == ("1.0", "", False)
 
 
 def test_names_are_compared_in_one_form() -> None:
