@@ -34,6 +34,17 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Print a failure when it happens: a run that is stopped half-way would otherwise not say what failed."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(
+            f"\nFAILED {report.nodeid} ({report.when}, {report.duration:.0f} s)",
+            report.longreprtext[-4000:],
+            sep="\n",
+            flush=True,
+        )
+
+
 @pytest.fixture
 def edgekit() -> Callable[..., Answer]:
     """`edgekit("check", "--root", folder)`"""
