@@ -12,6 +12,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
+from _helpers.warm_workers import warm_workers
 from edgekit.cli import app
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,7 +40,8 @@ class Answer:
 
 def call(*arguments: object) -> Answer:
     """A command in this process; what it does with frameworks happens in its workers."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    with warm_workers():
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert "Traceback" not in result.stderr
     return Answer(result.exit_code, result.stdout, result.stderr)

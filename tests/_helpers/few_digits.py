@@ -1,0 +1,35 @@
+"""A small part of the MNIST digits as IDX files: whole epochs of it take seconds."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.training.datasets import images
+
+
+def write_few_digits(folder: Path, train: int, test: int) -> tuple[np.ndarray, np.ndarray]:
+    """Write the folder that `edgekit train --data` reads.
+
+    Args:
+        folder: Where the four files go.
+        train: The number of digits to train on.
+        test: The number of digits in the test part.
+
+    Returns:
+        The images (N, 28, 28, 1) and the labels (N,) of the test part.
+    """
+    mnist = images.load("mnist-5k")
+    order = np.random.default_rng(0).permutation(len(mnist.labels))
+    kept = order[train : train + test]
+    for name, index in {"train": order[:train], "t10k": kept}.items():
+        _write_idx(folder / f"{name}-images-idx3-ubyte.gz", mnist.images[index, :, :, 0])
+        _write_idx(folder / f"{name}-labels-idx1-ubyte.gz", mnist.labels[index])
+    return mnist.images[kept], mnist.labels[kept]
+
+
+def _write_idx(path: Path, array: np.ndarray) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
