@@ -68,6 +68,11 @@ EXPORTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("--weights", "state.pth", "--name", "from_file", "--sample", "digits.npz", "--calibration", "more_digits.npz"),
         ("onnx:int8",),
     ),
+    "sorted": (
+        "net.py:build",
+        ("--weights", "state.pth", "--name", "sorted", "--sample", "sorted_digits.npz"),
+        ("onnx:int8",),
+    ),
     "from_photos": (
         "net.py:masks",
         ("--name", "from_photos", "--sample", "photos.npz", "--calibration", "photos"),
@@ -273,6 +278,20 @@ def test_labels_in_the_sample_give_an_accuracy_and_a_drift(shared_project: Share
         assert abs(drift["drop"]) < 0.05
 
 
+def test_samples_that_are_sorted_by_class_are_split_by_class(shared_project: SharedProject) -> None:
+    folder = shared_project.build("sorted") / "source"
+    parts = [samples.load(folder / f"{part}.npz", part).labels for part in ("golden", "calibration", "test")]
+    whole = np.bincount(np.concatenate(parts), minlength=3)
+    for labels in parts:
+        np.testing.assert_allclose(np.bincount(labels, minlength=3), whole * len(labels) / whole.sum(), atol=2)
+    source = shared_project.source("sorted")
+    assert source.data["split"] == "drawn with seed 0, by class"
+    assert source.notes == ("labels of shape (160, 1) are read as one class index per sample",)
+    (artifact,) = shared_project.artifacts("sorted")
+    assert artifact.manifest.source["split"] == source.data["split"]
+    assert "calibration samples:" not in shared_project.exported("sorted").err
+
+
 def test_without_labels_there_is_no_accuracy(shared_project: SharedProject) -> None:
     source = shared_project.source("from_photos")
     assert (source.task, source.metric, source.metric_value) == (None, None, None)
@@ -451,6 +470,14 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "too few labels": (
         ("net.py:build", "--sample", "few_labels.npz"),
         "5 labels for 160 samples; there must be one label per sample",
+    ),
+    "labels as texts": (
+        ("net.py:build", "--weights", "state.pth", "--sample", "named_labels.npz"),
+        "labels are texts; write the classes as numbers, counted from 0 in the order of ",
+    ),
+    "labels that are counted from 1": (
+        ("net.py:build", "--weights", "state.pth", "--sample", "labels_from_one.npz"),
+        " has 3 classes, counted from 0 to 2",
     ),
     "calibration of another shape": (
         ("traced.pt", "--input", IMAGE, "--calibration", "other_shape.npz"),

@@ -86,6 +86,26 @@ def select_samples(
     }
 
 
+def take_samples(signature: Signature, samples: Mapping[str, Array], indices: Array) -> dict[str, Array]:
+    """Return some of the samples of all inputs.
+
+    Args:
+        signature: Inputs and outputs of the model.
+        samples: Arrays by input name, shape (N * rows, ...).
+        indices: Indices of the samples, shape (M,), in the order of the result; an incomplete fixed batch may only be
+            the last of them.
+
+    Returns:
+        Copies by input name, shape (M * rows, ...).
+    """
+    taken = {}
+    for spec in signature.inputs:
+        rows = samples_per_call(spec)
+        parts = [samples[spec.name][index * rows : (index + 1) * rows] for index in indices]
+        taken[spec.name] = np.concatenate(parts) if parts else samples[spec.name][:0]
+    return taken
+
+
 def iter_batches(signature: Signature, samples: Mapping[str, Array], batch: int = 1) -> Iterator[list[Array]]:
     """Iterate over the inputs of each call.
 

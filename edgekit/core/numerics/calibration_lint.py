@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.core.numerics.metrics import Array
 
@@ -20,6 +21,8 @@ _MAX_RELATIVE_WIDTH, _MIN_RELATIVE_WIDTH = 1.5, 0.5
 _UNSCALED_RELATIVE_WIDTH = 16
 # A few duplicates are normal in real data; above this share the samples were probably repeated to get more of them.
 _MAX_DUPLICATE_SHARE = 0.1
+# Probability of a warning on two parts of the same data. Most runs look at one input; a warning has to mean something.
+_FALSE_ALARM = 1e-4
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ def lint(
         known_labels: Labels of the model's own data, shape (M,), where known.
 
     Returns:
-        The findings: `few-samples`, `layout`, `constant`, `duplicates`, `not-normalised`, `range` for each input, and
-        `labels` where both sets of labels are given.
+        The findings: `few-samples`, `layout`, `constant`, `duplicates`, `not-normalised`, `range`, `distribution` for
+        each input, and `labels` where both sets of labels are given.
     """
     findings: list[CalibrationFinding] = []
     for name, array in inputs.items():
@@ -88,7 +91,9 @@ def _input_findings(name: str, array: Array, reference: Array) -> list[Calibrati
     if duplicates > _MAX_DUPLICATE_SHARE * len(array):
         sentence = f"{duplicates} of {len(array)} samples of {name} are duplicates of others"
         findings.append(CalibrationFinding("duplicates", sentence))
-    return [*findings, *_range_findings(name, array, reference)]
+    findings += _range_findings(name, array, reference)
+    # What was found above also changes the distribution.
+    return findings or _distribution_findings(name, array, reference)
 
 
 def _range_findings(name: str, array: Array, reference: Array) -> list[CalibrationFinding]:
@@ -107,6 +112,37 @@ def _range_findings(name: str, array: Array, reference: Array) -> list[Calibrati
     if outside or high - low < _MIN_RELATIVE_WIDTH * width:
         return [CalibrationFinding("range", ranges)]
     return []
+
+
+def _distribution_findings(name: str, array: Array, reference: Array) -> list[CalibrationFinding]:
+    """Compare means and standard deviations of the samples by the two-sample test of Kolmogorov and Smirnov."""
+    flat, flat_reference = (part.reshape(len(part), -1).astype(np.float64) for part in (array, reference))
+    if not (np.isfinite(flat).all() and np.isfinite(flat_reference).all()):
+        return []
+    statistics = (
+        ("mean", flat.mean(axis=1), flat_reference.mean(axis=1)),
+        ("standard deviation", flat.std(axis=1), flat_reference.std(axis=1)),
+    )
+    distances = [_ks_distance(ours, theirs) for _, ours, theirs in statistics]
+    # The asymptotic critical value: sqrt(-ln(p / 2) / 2) sqrt((n + m) / (n m)).
+    limit = np.sqrt(-np.log(_FALSE_ALARM / 2) / 2 * (1 / len(flat) + 1 / len(flat_reference)))
+    distance = max(distances)
+    if distance <= limit:
+        return []
+    what, ours, theirs = statistics[distances.index(distance)]
+    sentence = (
+        f"the {what} of a sample of {name} is distributed otherwise than in the golden samples: its median is"
+        f" {np.median(ours):.4g} against {np.median(theirs):.4g}, the distance {distance:.2f} (chance alone exceeds"
+        f" {limit:.2f} once in {round(1 / _FALSE_ALARM):,} times)"
+    )
+    return [CalibrationFinding("distribution", sentence)]
+
+
+def _ks_distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return the largest difference of the two empirical distribution functions."""
+    points = np.concatenate([first, second])
+    shares = (np.searchsorted(np.sort(part), points, side="right") / len(part) for part in (first, second))
+    return float(np.max(np.abs(np.subtract(*shares))))
 
 
 def _label_findings(labels: Array, known_labels: Array) -> list[CalibrationFinding]:

@@ -68,6 +68,11 @@ class SourceModel:
     versions: Mapping[Name, Name] = field(default_factory=dict)
     schema_version: int = SOURCE_SCHEMA
 
+    @property
+    def has_real_samples(self) -> bool:
+        """Whether the golden samples are real inputs, of a data set or of the user's, and not random numbers."""
+        return "name" in self.data or "sample" in self.data
+
     def save(self, folder: Path) -> None:
         """Write `source.json`.
 

@@ -188,8 +188,8 @@ def _calibration(context: Context, export_plan: ExportPlan, source: SourceModel,
     labels = None if all_samples.labels is None else all_samples.labels[:count]
     calibration = Samples(batching.select_samples(source.signature, all_samples.inputs, 0, count), {}, labels)
     golden = samples.load(folder / GOLDEN_FILE, "golden samples")
-    # A source with notes has random golden samples, whose range is not that of the model's data.
-    reference = calibration.inputs if source.notes else golden.inputs
+    # The range of random golden samples is not that of the model's data.
+    reference = golden.inputs if source.has_real_samples else calibration.inputs
     for finding in calibration_lint.lint(calibration.inputs, reference, labels, golden.labels):
         context.emit(NoteEvent(export_plan.step, f"calibration samples: {finding}", warning=True))
     return calibration
@@ -503,6 +503,7 @@ def _source_record(source: SourceModel, folder: Path) -> dict[str, Any]:
         "metric_value": source.metric_value,
         "parameters": source.parameters,
         "data_sha256": source.data.get("sha256"),
+        "split": source.data.get("split"),
         "rounding": {name: asdict(rounding) for name, rounding in source.rounding.items()},
     }
 

@@ -19,8 +19,10 @@ from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.events import Listener
 from edgekit.core.numerics import batching
+from edgekit.core.numerics.labels import Labels, read_labels
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
 from edgekit.core.numerics.rounding_error import Rounding, measure_rounding
+from edgekit.core.numerics.sample_order import split_order
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
@@ -38,6 +40,8 @@ RANDOM_GOLDEN = 16
 _SEED = 0
 # The shares of labelled samples are 1/4 golden, 1/4 calibration and 1/2 test; without labels there is no test set.
 _GOLDEN_DIVISOR_LABELLED, _GOLDEN_DIVISOR = 4, 2
+# What a network is for whose labels serve this metric.
+_TASKS = {"accuracy": "classification", "mae": "regression"}
 # Length at which a framework's error is cut: some print a whole graph.
 _MAX_REASON_CHARS = 200
 
@@ -138,8 +142,13 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     calibration = (
         _given_samples.read(request.calibration, base, signature, request.image_range) if request.calibration else {}
     )
-    parts = _split_samples(signature, inputs, labels, calibration, real=arrays is not None)
-    accuracy, rounding = _write_samples(parts, loaded, target)
+    known = None if labels is None else _read_labels(labels, signature, inputs, sizes)
+    values = None if known is None else known.values
+    parts = _split_samples(signature, inputs, values, calibration, real=arrays is not None)
+    metric = None if known is None or TEST_FILE not in parts else known.metric
+    metric_value, rounding = _write_samples(parts, loaded, target, metric)
+    if known is not None and known.note:
+        notes = (*notes, known.note)
     code = None if factory is None else factory.file(base) or module_file(factory.where, base)
     source = SourceModel(
         name=request.name,
@@ -147,15 +156,15 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
         file=file,
         sha256=sha256_path(target / file),
         signature=signature,
-        task="classification" if accuracy is not None else None,
-        metric="accuracy" if accuracy is not None else None,
-        metric_value=accuracy,
+        task=None if metric is None else _TASKS[metric],
+        metric=metric,
+        metric_value=metric_value,
         parameters=sum(array.size for array in loaded.parameters().values()),
         code=request.code,
         code_sha256=None if code is None else sha256_file(code),
         sizes=sizes,
         notes=notes,
-        data=_data_record(request, parts),
+        data=_data_record(request, parts, by_class=known is not None and known.metric == "accuracy"),
         rounding=rounding,
         versions=versions(kind.requires),
     )
@@ -183,6 +192,13 @@ def _sample_arrays(request: ImportRequest) -> tuple[dict[str, Array] | None, Arr
     if "" in arrays:  # an npy file has one array without a name
         arrays = {"input": arrays.pop("")}
     return arrays, labels
+
+
+def _read_labels(labels: Array, signature: Signature, inputs: Mapping[str, Array], sizes: Mapping[str, int]) -> Labels:
+    """Return the labels of the first output, which is the one that task metrics judge."""
+    output = signature.outputs[0]
+    shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in output.shape[1:])
+    return read_labels(labels, batching.n_samples(signature, inputs), output.name, shape)
 
 
 def _inputs(
@@ -282,20 +298,25 @@ def _split_samples(
 ) -> dict[str, tuple[dict[str, Array], Array | None]]:
     """Return disjoint golden, calibration and test samples by file name; the latter two may be missing.
 
+    Samples are drawn, not cut off in the file's order: in a file sorted by class, each part would be a few classes.
     Random numbers serve to compare outputs, but not to calibrate: their ranges are not those of real inputs.
     """
     total = batching.n_samples(signature, inputs)
     if not real:
         golden_only: dict[str, tuple[dict[str, Array], Array | None]] = {GOLDEN_FILE: (inputs, None)}
         return golden_only | ({CALIBRATION_FILE: (calibration, None)} if calibration else {})
-    if labels is not None and len(labels) != total:
-        raise InputError(f"{len(labels)} labels for {total} samples; there must be one label per sample")
     divisor = _GOLDEN_DIVISOR if labels is None else _GOLDEN_DIVISOR_LABELLED
     golden = max(1, min(GOLDEN, total if calibration and labels is None else total // divisor))
     end = golden if calibration else golden + min(CALIBRATION, (total - golden) // (1 if labels is None else 3))
 
+    # An incomplete last batch stays the last one.
+    complete = min(len(inputs[spec.name]) // batching.samples_per_call(spec) for spec in signature.inputs)
+    drawn = split_order(complete, None if labels is None else labels[:complete], _SEED)
+    order = np.concatenate([drawn, np.arange(complete, total)])
+
     def part(start: int, stop: int | None) -> tuple[dict[str, Array], Array | None]:
-        return batching.select_samples(signature, inputs, start, stop), None if labels is None else labels[start:stop]
+        indices = order[start:stop]
+        return batching.take_samples(signature, inputs, indices), None if labels is None else labels[indices]
 
     parts = {GOLDEN_FILE: part(0, golden)}
     if calibration:
@@ -308,28 +329,29 @@ def _split_samples(
 
 
 def _write_samples(
-    parts: Mapping[str, tuple[dict[str, Array], Array | None]], loaded: LoadedModel, folder: Path
+    parts: Mapping[str, tuple[dict[str, Array], Array | None]], loaded: LoadedModel, folder: Path, metric: str | None
 ) -> tuple[float | None, dict[str, Rounding]]:
     """Write the samples with the model's own outputs.
 
     Returns:
-        The accuracy on the test samples if they have class labels, and the rounding error of float32 on the golden
-        samples.
+        The metric on the test samples if they have labels, and the rounding error of float32 on the golden samples.
     """
-    accuracy, rounding = None, {}
+    value, rounding = None, {}
     for file, (inputs, labels) in parts.items():
         outputs = loaded.run(inputs) if file != CALIBRATION_FILE else {}
         Samples(inputs, outputs, labels).save(folder / file)
         if file == GOLDEN_FILE:
             rounding = measure_rounding(outputs, loaded.run_float64(inputs))
-        if file == TEST_FILE and labels is not None and np.issubdtype(labels.dtype, np.integer):
-            first = next(iter(outputs.values()))
-            if first.ndim == 2 and first.shape[1] > 1:  # (N, classes)
-                accuracy = TASK_METRICS["accuracy"].compute(first, labels, next(iter(inputs.values())))
-    return accuracy, rounding
+        if file == TEST_FILE and metric is not None and labels is not None:
+            first, given = next(iter(outputs.values())), next(iter(inputs.values()))
+            value = TASK_METRICS[metric].compute(first, labels, given)
+    return value, rounding
 
 
-def _data_record(request: ImportRequest, parts: Mapping[str, tuple[dict[str, Array], Array | None]]) -> dict[str, Any]:
+def _data_record(
+    request: ImportRequest, parts: Mapping[str, tuple[dict[str, Array], Array | None]], *, by_class: bool
+) -> dict[str, Any]:
     counts = {file.removesuffix(".npz"): len(next(iter(inputs.values()))) for file, (inputs, _) in parts.items()}
     names = {"sample": request.sample, "calibration_from": request.calibration}
-    return {**counts, **{key: Path(value).name for key, value in names.items() if value}}
+    split = {} if request.sample is None else {"split": f"drawn with seed {_SEED}" + (", by class" if by_class else "")}
+    return {**counts, **split, **{key: Path(value).name for key, value in names.items() if value}}

@@ -16,6 +16,7 @@ from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import metrics
 from edgekit.core.numerics.applicable_tolerances import tolerances_for_precision
+from edgekit.core.numerics.labels import read_labels
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.output_comparison import Comparison, compare_output
 from edgekit.core.numerics.tensor_pairing import TensorPair, check_forced, pair_tensors
@@ -474,14 +475,16 @@ def _read_labels(among_samples: Array | None, labels: Path | Array | None) -> Ar
 def _task_figures(
     pairs: Sequence[TensorPair], reference: Mapping[str, Array], actual: Mapping[str, Array], labels: Array
 ) -> TaskFigures:
-    """Return the metrics of the first output. Raise InputError if the labels are not one integer per sample."""
+    """Return the metrics of the first output. Raise InputError if the labels are not its classes."""
     pair = pairs[0]
     first, second = reference[pair.first.name], actual[pair.second.name]
     first, second = first.reshape(len(first), -1), second.reshape(len(second), -1)
-    if len(labels) != len(first) or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"labels must be {len(first)} integers, one per sample (got {labels.dtype} {labels.shape})")
+    read = read_labels(labels, len(first), pair.first.name, first.shape[1:])
+    if read.metric != "accuracy":
+        raise InputError(f"labels of shape {labels.shape} and type {labels.dtype} are no classes of {pair.first.name}")
+    classes = read.values
     return TaskFigures(
-        metrics.accuracy(first, labels), metrics.accuracy(second, labels), metrics.top1_agreement(first, second)
+        metrics.accuracy(first, classes), metrics.accuracy(second, classes), metrics.top1_agreement(first, second)
     )
 
 

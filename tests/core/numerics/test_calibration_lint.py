@@ -41,6 +41,23 @@ def test_each_mistake_is_reported_by_name_with_its_figure(array: np.ndarray, nam
     assert str(finding) == f"{name}: {finding.sentence}"
 
 
+@pytest.mark.parametrize("statistic", ["mean", "standard deviation"])
+def test_samples_of_another_distribution_within_the_same_range_are_reported(statistic: str) -> None:
+    steps = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8, 1)
+    # Darker images, or flatter ones; two samples keep the whole range.
+    other = RNG.permuted(np.repeat(steps, 64, axis=0).reshape(64, -1), axis=1).reshape(64, 8, 8, 1)
+    other[2:] = other[2:] ** 2 if statistic == "mean" else (other[2:] - 0.5) * 0.4 + 0.5
+    (finding,) = lint({"image": other}, {"image": DATA})
+    assert finding.name == "distribution"
+    assert f"the {statistic} of a sample of image is distributed otherwise" in finding.sentence
+
+
+def test_parts_of_one_data_set_are_rarely_reported() -> None:
+    for seed in range(200):
+        data = np.random.default_rng(seed).gamma(2.0, size=(264, 6)).astype(np.float32)
+        assert "distribution" not in [finding.name for finding in lint({"x": data[:200]}, {"x": data[200:]})]
+
+
 def test_classes_without_a_sample_are_listed() -> None:
     few = LABELS < 7
     (finding,) = lint({"image": DATA[few]}, {"image": DATA}, labels=LABELS[few], known_labels=LABELS)
