@@ -8,6 +8,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.memory_plan import Arena
 from edgekit.core.records.section_sizes import CodeSize
 from edgekit.core.values.specs import Quantization, Signature, TensorSpec
+from edgekit.core.values.tensor_order import names_by_position, numbers_by_name
 from edgekit.runtimes._tflite_micro_code_size import REQUIRES as CODE_SIZE_REQUIRES
 from edgekit.runtimes._tflite_micro_code_size import TFLITE_MICRO, code_size
 
@@ -29,20 +31,21 @@ _MISSING_OPERATOR = re.compile(r"Didn't find op for builtin opcode '(\w+)'|Unres
 
 
 class MicroSession(RuntimeSession):
-    """A session with one interpreter, which has a separate arena."""
+    """A session with one interpreter, which has a separate arena and numbers inputs and outputs."""
 
-    def __init__(self, interpreter: Any, signature: Signature) -> None:
+    def __init__(self, interpreter: Any, signature: Signature, inputs: list[int], outputs: list[int]) -> None:
         super().__init__(signature)
         self._interpreter = interpreter
+        self._inputs, self._outputs = inputs, outputs
 
     def _run(self, inputs: list[Array]) -> list[Array]:
-        for index, array in enumerate(inputs):
+        for index, array in zip(self._inputs, inputs, strict=True):
             self._interpreter.set_input(array, index)
         self._interpreter.invoke()
-        return [np.array(self._interpreter.get_output(index)) for index in range(len(self.signature.outputs))]
+        return [np.array(self._interpreter.get_output(index)) for index in self._outputs]
 
     def bind(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
-        for index, spec in enumerate(self.signature.inputs):
+        for index, spec in zip(self._inputs, self.signature.inputs, strict=True):
             self._interpreter.set_input(inputs[spec.name], index)
         invoke: Callable[[], object] = self._interpreter.invoke
         return invoke
@@ -61,10 +64,13 @@ class TFLiteMicroRuntime(Runtime):
         from tflite_micro.python.tflite_micro import runtime  # noqa: F401
 
     def _open(self, path: Path, threads: int, signature: Signature | None) -> MicroSession:
-        interpreter, log = _open_interpreter(read_bytes(path, "model file"), MAX_ARENA_BYTES)
+        content = read_bytes(path, "model file")
+        interpreter, log = _open_interpreter(content, MAX_ARENA_BYTES)
         if interpreter is None:
             raise InputError(f"{path}: TensorFlow Lite Micro cannot load this file ({_failure_reason(log)})")
-        return MicroSession(interpreter, signature or _numbered_signature(interpreter))
+        sides = _sides(content)
+        known = signature or _file_signature(interpreter, sides)
+        return MicroSession(interpreter, known, sides[0].of(known.inputs), sides[1].of(known.outputs))
 
     def try_arena(self, path: Path, size: int) -> str | None:
         """Try to run a model in an arena of a fixed size. The process may crash if the arena is too small.
@@ -147,15 +153,60 @@ def _failure_reason(log: list[str]) -> str:
     return next((line for line in log if line.strip()), "no reason given")[:200]
 
 
-def _numbered_signature(interpreter: Any) -> Signature:
-    """The signature of the file's tensors, which are numbered: the interpreter does not return names."""
-    sides = {}
-    for side, get_details in (("input", interpreter.get_input_details), ("output", interpreter.get_output_details)):
+@dataclass(frozen=True)
+class _Side:
+    """The inputs or the outputs of a file.
+
+    Attributes:
+        names: The name of each tensor in the interpreter's order; None where the file's signature has none.
+        numbers: Name -> the interpreter's number.
+    """
+
+    names: Sequence[str | None] = ()
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, specs: Sequence[TensorSpec]) -> list[int]:
+        """Return the interpreter's number of each tensor: by name, or by position where the file has other names."""
+        if all(spec.name in self.numbers for spec in specs):
+            return [self.numbers[spec.name] for spec in specs]
+        return list(range(len(specs)))
+
+
+def _sides(content: bytes) -> tuple[_Side, _Side]:
+    """Return the inputs and the outputs of a file: the interpreter numbers them, but does not return names."""
+    # The schema of the same package, so that file and interpreter are read alike.
+    from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    # TensorFlow Lite Micro runs the first subgraph, whichever the signature names.
+    graph = model.Subgraphs(0)
+    signature = model.SignatureDefs(0) if model.SignatureDefsLength() else None
+    if signature is None or signature.SubgraphIndex() != 0:
+        return _Side(), _Side()
+    inputs = [signature.Inputs(index) for index in range(signature.InputsLength())]
+    outputs = [signature.Outputs(index) for index in range(signature.OutputsLength())]
+    return (
+        _side(inputs, [graph.Inputs(index) for index in range(graph.InputsLength())]),
+        _side(outputs, [graph.Outputs(index) for index in range(graph.OutputsLength())]),
+    )
+
+
+def _side(entries: Sequence[Any], positions: Sequence[int]) -> _Side:
+    named = [((entry.Name() or b"").decode("utf-8", "replace"), entry.TensorIndex()) for entry in entries]
+    return _Side(names_by_position(named, positions), numbers_by_name(named, positions))
+
+
+def _file_signature(interpreter: Any, sides: tuple[_Side, _Side]) -> Signature:
+    """The tensors in the interpreter's order, by the names of the file's signature, or else by their numbers."""
+    getters = (interpreter.get_input_details, interpreter.get_output_details)
+    found = []
+    for prefix, side, get_details in zip(("input", "output"), sides, getters, strict=True):
         specs: list[TensorSpec] = []
         while (details := _details(get_details, len(specs))) is not None:
-            specs.append(_spec(f"{side}_{len(specs)}", details))
-        sides[side] = tuple(specs)
-    return Signature(sides["input"], sides["output"])
+            name = side.names[len(specs)] if len(specs) < len(side.names) else None
+            specs.append(_spec(name or f"{prefix}_{len(specs)}", details))
+        found.append(tuple(specs))
+    return Signature(*found)
 
 
 def _details(get_details: Callable[[int], dict[str, Any]], index: int) -> dict[str, Any] | None:

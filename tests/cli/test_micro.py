@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from _helpers.support import call
+from ai_edge_litert.interpreter import Interpreter
 
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.core.errors import MissingDependency
@@ -132,6 +135,66 @@ def test_c_files_are_written_for_each(project: Path, tmp_path: Path):
         "simple_cnn_keras_int8.h",
         "simple_cnn_keras_int8_ops.h",
     ]
+
+
+THREE = """\
+import keras
+
+def build():
+    keras.utils.set_random_seed(0)
+    inputs = {name: keras.Input((4,), name=name) for name in ("zeta", "alpha", "mid")}
+    outputs = {
+        "scores": keras.layers.Dense(3, name="first")(inputs["zeta"]),
+        "boxes": keras.layers.Dense(3, name="second")(inputs["alpha"]),
+        "angle": keras.layers.Dense(3, name="third")(inputs["mid"]),
+    }
+    return keras.Model(inputs, outputs)
+"""
+SCALES = """\
+#include <stdio.h>
+#include "net_keras_int8.h"
+#define SHOW(side) printf("%.9g %d\\n", NET_KERAS_INT8_##side##_SCALE, NET_KERAS_INT8_##side##_ZERO_POINT)
+int main(void) {
+    SHOW(INPUT_0); SHOW(INPUT_1); SHOW(INPUT_2); SHOW(OUTPUT_0); SHOW(OUTPUT_1); SHOW(OUTPUT_2);
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_tensors_of_equal_shape_have_the_numbers_of_the_interpreter(tmp_path: Path):
+    """The converter reorders tensors; a firmware that follows the header gives each of them its own data."""
+    (tmp_path / "net.py").write_text(THREE)
+    rng = np.random.default_rng(0)
+    widths = {"zeta": 1.0, "alpha": 5.0, "mid": 0.1}
+    np.savez(tmp_path / "x.npz", **{name: rng.uniform(-width, width, (300, 4)) for name, width in widths.items()})
+    where = ("--root", tmp_path)
+    chosen = ("--target", "tflite:int8", "--target", "tflite:float32")
+    answer = call(
+        "export", tmp_path / "net.py:build", "--framework", "keras", "--sample", tmp_path / "x.npz", *chosen, *where
+    )
+    assert answer.code == 0, answer.err
+    assert call("validate", *where).code == 0
+    answer = call("micro", "--emit-c", tmp_path / "c", "--json", *where)
+    assert answer.code == 0, answer.err
+    assert all(artifact["passed"] for artifact in answer.data["artifacts"])
+
+    file = tmp_path / "build/net/keras/tflite-int8/model.tflite"
+    interpreter = Interpreter(str(file))
+    details = (*interpreter.get_input_details(), *interpreter.get_output_details())
+    sources = tmp_path / "c" / "net_keras_int8"
+    (tmp_path / "main.c").write_text(SCALES)
+    command = ["cc", "-I", sources, tmp_path / "main.c", "-o", tmp_path / "program"]
+    subprocess.run(command, check=True)
+    shown = subprocess.run([tmp_path / "program"], check=True, capture_output=True, text=True).stdout.split("\n")
+    assert len({line for line in shown if line}) == 6
+    for line, detail in zip(filter(None, shown), details, strict=True):
+        scale, zero_point = line.split()
+        assert float(scale) == pytest.approx(detail["quantization"][0], rel=1e-6)
+        assert int(zero_point) == detail["quantization"][1]
+    described = call("inspect", file.parent, "--json", *where).data["description"]["signature"]
+    named = [*described["inputs"], *described["outputs"]]
+    assert [spec["quantization"]["scale"][0] for spec in named] == [detail["quantization"][0] for detail in details]
 
 
 def test_an_export_writes_c_files_beside_the_artifact(project: Path, tmp_path: Path):

@@ -157,6 +157,17 @@ class Signature:
             tuple(spec.sized(sizes) for spec in self.inputs), tuple(spec.sized(sizes) for spec in self.outputs)
         )
 
+    def ordered_as(self, other: Signature) -> Signature:
+        """Return the same signature with inputs and outputs in the order of another one.
+
+        Args:
+            other: A signature of the same names, such as that of the file.
+
+        Returns:
+            The reordered copy; a side whose names differ keeps its order.
+        """
+        return Signature(_ordered_as(self.inputs, other.inputs), _ordered_as(self.outputs, other.outputs))
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], origin: object = "signature") -> Signature:
         """Rebuild a signature from the result of `dataclasses.asdict` after a JSON round trip.
@@ -172,6 +183,12 @@ class Signature:
             InputError: A key is missing or unknown, or a value is of another type.
         """
         return decode(cls, data, origin)
+
+
+def _ordered_as(specs: tuple[TensorSpec, ...], others: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    by_name = {spec.name: spec for spec in specs}
+    names = [other.name for other in others]
+    return tuple(by_name[name] for name in names) if sorted(names) == sorted(spec.name for spec in specs) else specs
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.memory_plan import Arena, MemoryPeak, TensorLifetime, bisect_minimum, memory_peak
 from edgekit.core.units import format_bytes
 from edgekit.core.values.precisions import PRECISIONS
-from edgekit.core.values.specs import ModelDescription
+from edgekit.core.values.specs import ModelDescription, Signature
 from edgekit.devices.cost_models import microcontroller
 from edgekit.devices.cost_models.flash import FlashEstimate
 from edgekit.devices.cost_models.microcontroller import LatencyEstimate
@@ -54,6 +54,7 @@ class MicroFit:
         tensor_lifetimes: The lifetime of each tensor.
         flash_bytes: The size of the model file.
         operators: The operators that the interpreter must register.
+        signature: Inputs and outputs in the order in which the interpreter numbers them.
         comparisons: The outputs, compared with those of the source model.
         device: The name of the device, or None.
         problems: The reasons why the artifact does not run on the device.
@@ -67,6 +68,7 @@ class MicroFit:
     tensor_lifetimes: tuple[TensorLifetime, ...]
     flash_bytes: int
     operators: tuple[str, ...]
+    signature: Signature
     comparisons: tuple[Comparison, ...]
     device: str | None
     problems: tuple[str, ...]
@@ -124,6 +126,7 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
         lifetimes,
         manifest.size_bytes,
         operators,
+        manifest.signature.ordered_as(description.signature),
         compare_outputs(golden.outputs, outputs, limits, classifier=False),
         None if device is None else device[0],
         (),
@@ -280,7 +283,7 @@ def emit_c(fit: MicroFit, final: Path) -> Path:
     model = c_array.CModel(
         name=c_name(fit.artifact),
         content=fit.artifact.verified_path().read_bytes(),
-        signature=manifest.signature,
+        signature=fit.signature,
         arena_bytes=fit.arena.total_bytes,
         operators=fit.operators,
         origin=f"{fit.artifact.label}, sha256 {manifest.sha256}",

@@ -33,8 +33,9 @@ class Inspection:
 
     @property
     def signature(self) -> Signature:
-        """The signature of the manifest, which has layouts, otherwise that of the file."""
-        return self.artifact.manifest.signature if self.artifact else self.description.signature
+        """The signature of the manifest, which has layouts, otherwise that of the file; in the order of the file."""
+        in_file = self.description.signature
+        return self.artifact.manifest.signature.ordered_as(in_file) if self.artifact else in_file
 
 
 def lifetimes_of(context: Context, artifact: Artifact) -> tuple[TensorLifetime, ...]:

@@ -23,7 +23,7 @@ class CModel:
     Attributes:
         name: A C identifier, from which the names of files, variables and macros are derived.
         content: The flatbuffer.
-        signature: Inputs and outputs, for the macros.
+        signature: Inputs and outputs in the order in which the interpreter numbers them, for the macros.
         arena_bytes: The smallest tensor arena, in bytes.
         operators: The operators of the model by their TFLite names, such as `CONV_2D`, possibly repeated.
         origin: Where the model comes from, for the first line of each file.

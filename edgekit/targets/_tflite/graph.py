@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import LITERT, require
 from edgekit.core.records.memory_plan import TensorLifetime
 from edgekit.core.values.specs import Dim, ModelDescription, OpCount, Quantization, Signature, TensorSpec
+from edgekit.core.values.tensor_order import names_by_position
 
 # Names of the schema's TensorType: numpy's name, and bytes per element.
 _DTYPES = {
@@ -184,18 +185,25 @@ def text(value: Any) -> str:
 
 
 def _signature(model: Any) -> Signature:
-    graph = model.subgraphs[0]
-    if model.signatureDefs:
-        first = model.signatureDefs[0]
-        graph = model.subgraphs[first.subgraphIndex]
-        return Signature(
-            tuple(_spec(graph.tensors[entry.tensorIndex], text(entry.name)) for entry in first.inputs),
-            tuple(_spec(graph.tensors[entry.tensorIndex], text(entry.name)) for entry in first.outputs),
-        )
+    graph = main_graph(model)
+    first = model.signatureDefs[0] if model.signatureDefs else None
     return Signature(
-        tuple(_spec(graph.tensors[index], text(graph.tensors[index].name)) for index in graph.inputs),
-        tuple(_spec(graph.tensors[index], text(graph.tensors[index].name)) for index in graph.outputs),
+        _specs(graph, graph.inputs, first.inputs if first else ()),
+        _specs(graph, graph.outputs, first.outputs if first else ()),
     )
+
+
+def _specs(graph: Any, positions: Sequence[int], entries: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    named = [(text(entry.name), int(entry.tensorIndex)) for entry in entries]
+    indices = [int(index) for index in positions]
+    names = names_by_position(named, indices)
+    # Names of a signature that the list lacks, such as the second name of an output that is in it once, come last.
+    extra = [(name, index) for name, index in named if name not in names]
+    placed = [
+        (text(graph.tensors[index].name) if name is None else name, index)
+        for name, index in zip(names, indices, strict=True)
+    ]
+    return tuple(_spec(graph.tensors[index], name) for name, index in (*placed, *extra))
 
 
 def read_signature(path: Path) -> Signature:
@@ -205,7 +213,7 @@ def read_signature(path: Path) -> Signature:
         path: The model file.
 
     Returns:
-        The signature; layouts are unknown.
+        The signature, in the order in which interpreters number inputs and outputs; layouts are unknown.
 
     Raises:
         InputError: The file is empty, truncated or no flatbuffer of TFLite.

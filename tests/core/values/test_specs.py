@@ -1,7 +1,7 @@
 """Variants, signatures and routes."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given, settings
@@ -160,3 +160,11 @@ def test_symbols_are_listed_once_in_the_order_of_the_inputs():
 def test_the_batch_is_the_first_dimension_that_all_inputs_share(shapes, expected):
     inputs = tuple(TensorSpec(f"x{index}", shape, "float32") for index, shape in enumerate(shapes))
     assert Signature(inputs, ()).batch == expected
+
+
+def test_a_signature_takes_the_order_of_another_one_of_the_same_names():
+    a, b, c = (TensorSpec(name, ("batch", 2), "float32") for name in "abc")
+    other = Signature((b, a), (replace(c, shape=(1,)), replace(a, dtype="int8")))
+    assert Signature((a, b), (a, c)).ordered_as(other) == Signature((b, a), (c, a))
+    # One side with other names keeps its order.
+    assert Signature((a, b), (b, a)).ordered_as(other) == Signature((b, a), (b, a))
