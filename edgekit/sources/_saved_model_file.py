@@ -66,6 +66,7 @@ class SavedModelFile:
 
     Attributes:
         files: The files of the SavedModel that are copied, relative to its folder, without `saved_model.pb`.
+        rewritten: Whether TensorFlow can load the copy only.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,8 +80,9 @@ class SavedModelFile:
                 symbolic links.
         """
         self.path = path
-        self._content = _read(path)
-        graph = _parse(path, self._content)
+        content = _read(path)
+        proto = _parse(path, content)
+        graph = proto.meta_graphs[0]
         _check_objects(graph.object_graph_def, path)
         if os.path.lexists(path / "variables"):
             require_plain_folder(path / "variables")
@@ -96,9 +98,11 @@ class SavedModelFile:
         copied = [name for name in present if name in _COPIED_OPTIONAL_FILES]
         self.files: tuple[str, ...] = tuple(dict.fromkeys((*variables, *assets, *copied)))
         _Program(graph, path).check()
+        self.rewritten = _remove_optimizers(graph.object_graph_def)
+        self._content = proto.SerializeToString(deterministic=True) if self.rewritten else content
 
     def copy(self, target: Path) -> None:
-        """Copy the SavedModel without files that do not belong to it.
+        """Copy the SavedModel without files that do not belong to it, and without the state of optimizers.
 
         Args:
             target: The folder to create.
@@ -122,7 +126,7 @@ def _read(path: Path) -> bytes:
 
 
 def _parse(path: Path, content: bytes) -> Any:
-    """Return the only `MetaGraphDef`."""
+    """Return the `SavedModel` message, which has one graph."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -136,7 +140,7 @@ def _parse(path: Path, content: bytes) -> Any:
         raise InputError(f"{path}: this is not a SavedModel, or it is damaged (it contains no graph)")
     if count > 1:
         raise InputError(f"{path}: this SavedModel contains {count} graphs; export it with a single one, for serving")
-    return proto.meta_graphs[0]
+    return proto
 
 
 def _assets(graph: Any, path: Path) -> list[Any]:
@@ -171,6 +175,23 @@ def _check_objects(objects: Any, path: Path) -> None:
                     f"{path}: this SavedModel contains an object of the custom type {name!r}; only TensorFlow's own"
                     " and Keras' types are loaded: export the model without it"
                 )
+
+
+def _remove_optimizers(objects: Any) -> bool:
+    """Detach the optimizers with slot variables, such as Adam's moments, from the object graph; return whether any is.
+
+    TensorFlow calls `add_slot` of each of them while it loads. An optimizer whose class is not registered, such as one
+    of Keras 2 beside Keras 3, is a plain object without this method, and the whole model would not load.
+    """
+    optimizers = {index for index, node in enumerate(objects.nodes) if node.slot_variables}
+    for node in objects.nodes:
+        kept = [child for child in node.children if child.node_id not in optimizers]
+        # Detached as well as emptied: restoring the checkpoint looks for slots of every optimizer that it reaches.
+        if len(kept) < len(node.children):
+            del node.children[:]
+            node.children.extend(kept)
+        del node.slot_variables[:]
+    return bool(optimizers)
 
 
 def _functions_in(attributes: Mapping[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,7 @@ class LoadedSavedModel(LoadedModel):
 
     def parameters(self) -> dict[str, Array]:
         # The index makes names unique: TensorFlow allows several variables of one name.
-        return {
-            f"{index}/{variable.name}": variable.numpy() for index, variable in enumerate(self.model.inner.variables)
-        }
+        return {f"{index}/{variable.name}": variable.numpy() for index, variable in enumerate(self.model.read)}
 
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         import tensorflow as tf
@@ -47,7 +46,8 @@ class LoadedSavedModel(LoadedModel):
 
             def __init__(self) -> None:
                 super().__init__()
-                self.inner = model.inner  # keeps the variables alive, and within reach of `parameters`
+                self.inner = model.inner  # keeps the variables alive
+                self.read = model.read  # for `parameters`
 
             def __call__(self, *tensors: Any) -> list[Any]:
                 arguments = [_transpose(tensor, order) for tensor, order in zip(tensors, inputs, strict=True)]
@@ -90,8 +90,13 @@ class SavedModelSource(SourceKind):
 
 def _open(path: Path) -> tuple[Any, Any]:
     """Return the loaded SavedModel and the function of its signature, after everything in the file was checked."""
-    SavedModelFile(path)
-    return _load(path, path)
+    file = SavedModelFile(path)
+    if not file.rewritten:
+        return _load(path, path)
+    # All that is read from the folder is in memory when it is loaded.
+    with tempfile.TemporaryDirectory() as folder:
+        file.copy(Path(folder) / "saved_model")
+        return _load(Path(folder) / "saved_model", path)
 
 
 def _load(path: Path, named: Path) -> tuple[Any, Any]:
@@ -130,6 +135,19 @@ def _specs(tensors: Iterable[tuple[str, Any]], path: Path) -> tuple[TensorSpec, 
     return tuple(specs)
 
 
+def _variables(saved: Any, function: Any) -> tuple[Any, ...]:
+    """Return the variables that the function reads, in the order of the file.
+
+    Only objects that TensorFlow can revive have `variables`: not those of a user's class, a Keras model among them. The
+    object graph of every SavedModel has them, along with those of an optimizer, which no function reads.
+    """
+    import tensorflow as tf
+
+    captured = {id(tensor) for tensor in function.captured_inputs}
+    found = (node for node in tf.train.TrackableView(saved).descendants() if isinstance(node, tf.Variable))
+    return tuple(variable for variable in found if id(variable.handle) in captured)
+
+
 def _module(saved: Any, function: Any, signature: Signature) -> Any:
     import tensorflow as tf
 
@@ -141,6 +159,7 @@ def _module(saved: Any, function: Any, signature: Signature) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.inner = saved  # the function holds its variables weakly
+            self.read = _variables(saved, function)
 
         def __call__(self, *tensors: Any) -> list[Any]:
             results = function(

@@ -100,6 +100,21 @@ def test_tables_from_assets_keras_exports_and_tensorflow_1_models_run(
     assert len(result) == 1
 
 
+@pytest.mark.parametrize("kind", ["module", "keras", "holder", "checkpoint", "optimizer"])
+def test_models_run_whatever_object_holds_them(work: Work, folders: dict[str, Path], kind: str) -> None:
+    """TensorFlow revives only classes that it knows: of others neither `variables` nor `add_slot` can be called."""
+    work("saved-model", "saved_models:with_objects", folder=folders["path"], kind=kind)
+    described = work("saved-model", "saved_models:describe", inputs=[[1.0, 0.0, 2.0]], **folders)
+    assert described["outputs"] == [[[9.0, 12.0]]] * 2
+    assert sorted(described["parameters"].values()) == [[2], [3, 2]]  # and no variable that the function does not read
+
+
+def test_tensorflow_still_needs_the_optimizer_to_be_removed(work: Work, folders: dict[str, Path]) -> None:
+    """Where this fails, TensorFlow loads such files, and edgekit need not rewrite them."""
+    work("saved-model", "saved_models:with_objects", folder=folders["path"], kind="optimizer")
+    assert "add_slot" in work("saved-model", "saved_models:load_error", path=folders["path"])
+
+
 CHECKPOINTS = "this SavedModel reads or writes checkpoint files when it is loaded or run"
 OPERATORS = "this SavedModel contains operators that edgekit does not run"
 

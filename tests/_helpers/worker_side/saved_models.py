@@ -49,6 +49,54 @@ def _lstm(folder: Path) -> None:
     keras.Model(x, keras.layers.BatchNormalization(name="y")(states)).export(folder, verbose=False)
 
 
+def with_objects(folder: str, kind: str, *, emit: Listener) -> None:
+    """Save the network y = W x + b, whose W has the values 0 to 5, held in an object of `kind`."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    x = keras.Input((3,), name="x")
+    network = keras.Model(x, keras.layers.Dense(2, name="y")(x))
+    network.layers[-1].set_weights([np.arange(6, dtype=np.float32).reshape(3, 2), np.ones(2, np.float32)])
+    taken = tf.TensorSpec([None, 3], tf.float32, name="x")
+
+    class Module(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            kernel, bias = network.layers[-1].get_weights()
+            self.kernel, self.bias = tf.Variable(kernel, name="kernel"), tf.Variable(bias, name="bias")
+            self.unused = tf.Variable(tf.zeros(100), name="unused")
+
+        @tf.function(input_signature=[taken])
+        def serve(self, x: Any) -> dict[str, Any]:
+            return {"y": x @ self.kernel + self.bias}
+
+    class Holder(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        @tf.function(input_signature=[taken])
+        def serve(self, x: Any) -> dict[str, Any]:
+            return {"y": self.network(x)}
+
+    if kind == "keras":
+        tf.saved_model.save(network, folder)
+        return
+    saved: Any = Holder() if kind == "holder" else Module()
+    if kind == "checkpoint":
+        module, saved = saved, tf.train.Checkpoint()
+        saved.function = tf.function(lambda x: {"y": x @ module.kernel + module.bias}, input_signature=[taken])
+        saved.kept = [module.kernel, module.bias]
+        tf.saved_model.save(saved, folder, signatures=saved.function)
+        return
+    if kind == "optimizer":
+        # Its class is not registered either, and it has slots like the optimizers of Keras 2. A step of size 0.
+        saved.optimizer = tf.compat.v1.train.AdamOptimizer(0.0)
+        saved.optimizer.apply_gradients([(tf.ones_like(saved.kernel), saved.kernel)])
+    tf.saved_model.save(saved, folder, signatures=saved.serve)
+
+
 def _tensorflow1(folder: Path, initializer: Callable[[], Any] | None = None) -> None:
     """A model of TensorFlow 1: a table from an asset, and two savers, as training scripts leave behind."""
     import tensorflow as tf
@@ -228,3 +276,30 @@ def load_unchecked(folder: str, *, emit: Listener) -> None:
     import tensorflow as tf
 
     tf.saved_model.load(folder)
+
+
+def describe(path: str, folder: str, inputs: list[list[float]], *, emit: Listener) -> dict[str, Any]:
+    """Import and load a SavedModel; return its outputs from the folder and from the copy, and its parameters."""
+    import numpy as np
+
+    from edgekit.contracts.source import SOURCES, UserModel
+
+    kind = SOURCES.load("saved-model")
+    file, signature = kind.import_model(UserModel(Path(path)), Path(folder))
+    array, name, output = np.asarray(inputs, np.float32), signature.inputs[0].name, signature.outputs[0].name
+    models = [kind.load(place, signature, None) for place in (Path(path), Path(folder) / file)]
+    return {
+        "outputs": [model.run({name: array})[output].tolist() for model in models],
+        "parameters": {name: list(value.shape) for name, value in models[1].parameters().items()},
+    }
+
+
+def load_error(path: str, *, emit: Listener) -> str:
+    """Return the error with which TensorFlow itself refuses a SavedModel, or an empty text."""
+    import tensorflow as tf
+
+    try:
+        tf.saved_model.load(path)
+    except AttributeError as error:
+        return str(error)
+    return ""
