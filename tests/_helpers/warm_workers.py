@@ -68,8 +68,9 @@ class _WarmPool(WorkerPool):
 
 @contextmanager
 def warm_workers() -> Iterator[None]:
-    """Let the commands of the block use workers of earlier ones."""
-    with mock.patch.object(pool, "WorkerPool", _WarmPool):
+    """Let the commands of the block use workers of earlier ones, unless a test has put a pool of its own in place."""
+    chosen = _WarmPool if pool.WorkerPool is WorkerPool else pool.WorkerPool
+    with mock.patch.object(pool, "WorkerPool", chosen):
         yield
 
 
