@@ -20,7 +20,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all all-models help env lock train export validate bench check report matrix test test-fast docs lint format bench-litert bench-export bench-report bench-faults bench-seeds dist fuzz random-networks onnx-operators clean distclean
+.PHONY: all all-models help env lock train export validate bench check report matrix test test-fast docs lint format bench-litert bench-export bench-report bench-faults bench-seeds dist fuzz chaos random-networks onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -121,6 +121,9 @@ bench-faults: $(STAMP)  ## How many faults, planted into the ONNX artifacts of M
 
 fuzz: $(STAMP)  ## Mutate every kind of file that edgekit reads, for SECONDS (600), from SEED (0); inputs of faults go to build/fuzz
 	$(BIN)/python tests/benchmarks/fuzz.py $(or $(SECONDS),600) $(or $(SEED),0) $(FORMATS)
+
+chaos: $(STAMP)  ## Disturb runs of a small project in fifteen ways, ROUNDS (4) times each, from SEED (0)
+	$(BIN)/python tests/benchmarks/chaos.py $(or $(ROUNDS),4) $(or $(SEED),0) $(FAULTS)
 
 random-networks: $(STAMP)  ## Convert COUNT (500) random networks, from SEED (0), to every target and compare
 	EDGEKIT_RANDOM_NETWORKS=$(or $(COUNT),500) $(BIN)/python -m pytest -q --hypothesis-seed=$(or $(SEED),0) -k random_network tests/conformance/test_random_networks.py
