@@ -112,6 +112,12 @@ def pool() -> Iterator[WorkerPool]:
 
 
 @pytest.fixture
+def cold_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands start and end workers of their own, as they do outside of tests."""
+    monkeypatch.setattr("edgekit.workers.pool.WorkerPool", type("ColdPool", (WorkerPool,), {}))
+
+
+@pytest.fixture
 def context(project: Path, pool: WorkerPool) -> Context:
     """The shared project with shared workers."""
     return Context(open_project(project), pool, ignore)

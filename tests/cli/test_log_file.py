@@ -61,6 +61,7 @@ def root(tmp_path: Path, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
     return folder
 
 
+@pytest.mark.usefixtures("cold_workers")
 def test_export_and_validate_tell_route_workers_and_runtime(root: Path) -> None:
     log = root / "run.log"
     answer = call("export", "dense.onnx", "--target", "onnx:float32", "--log-file", log)
