@@ -41,5 +41,8 @@ def calibration_samples(root: Path, available: int, requested: int | None) -> Sa
     context = SimpleNamespace(project=project, emit=lambda event: None)
     export_plan = SimpleNamespace(model="m", kind="keras", variant="tflite:int8", step="export m/keras tflite:int8")
     return export._calibration(
-        context, export_plan, SimpleNamespace(name="m", signature=SIGNATURE, notes=()), export.ExportSettings(requested)
+        context,
+        export_plan,
+        SimpleNamespace(name="m", signature=SIGNATURE, has_real_samples=True),
+        export.ExportSettings(requested),
     )
