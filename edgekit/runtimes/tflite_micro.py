@@ -8,7 +8,6 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.memory_plan import Arena
 from edgekit.core.records.section_sizes import CodeSize
 from edgekit.core.values.specs import Quantization, Signature, TensorSpec
-from edgekit.core.values.tensor_order import names_by_position, numbers_by_name
+from edgekit.core.values.tensor_order import numbers_by_name
 from edgekit.runtimes._tflite_micro_code_size import REQUIRES as CODE_SIZE_REQUIRES
 from edgekit.runtimes._tflite_micro_code_size import TFLITE_MICRO, code_size
 
@@ -68,9 +67,9 @@ class TFLiteMicroRuntime(Runtime):
         interpreter, log = _open_interpreter(content, MAX_ARENA_BYTES)
         if interpreter is None:
             raise InputError(f"{path}: TensorFlow Lite Micro cannot load this file ({_failure_reason(log)})")
-        sides = _sides(content)
-        known = signature or _file_signature(interpreter, sides)
-        return MicroSession(interpreter, known, sides[0].of(known.inputs), sides[1].of(known.outputs))
+        inputs, outputs = _file_numbers(content)
+        known = signature or _file_signature(interpreter, inputs, outputs)
+        return MicroSession(interpreter, known, _numbers_of(known.inputs, inputs), _numbers_of(known.outputs, outputs))
 
     def try_arena(self, path: Path, size: int) -> str | None:
         """Try to run a model in an arena of a fixed size. The process may crash if the arena is too small.
@@ -153,27 +152,8 @@ def _failure_reason(log: list[str]) -> str:
     return next((line for line in log if line.strip()), "no reason given")[:200]
 
 
-@dataclass(frozen=True)
-class _Side:
-    """The inputs or the outputs of a file.
-
-    Attributes:
-        names: The name of each tensor in the interpreter's order; None where the file's signature has none.
-        numbers: Name -> the interpreter's number.
-    """
-
-    names: Sequence[str | None] = ()
-    numbers: Mapping[str, int] = field(default_factory=dict)
-
-    def of(self, specs: Sequence[TensorSpec]) -> list[int]:
-        """Return the interpreter's number of each tensor: by name, or by position where the file has other names."""
-        if all(spec.name in self.numbers for spec in specs):
-            return [self.numbers[spec.name] for spec in specs]
-        return list(range(len(specs)))
-
-
-def _sides(content: bytes) -> tuple[_Side, _Side]:
-    """Return the inputs and the outputs of a file: the interpreter numbers them, but does not return names."""
+def _file_numbers(content: bytes) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the interpreter's number of each input and output by the name that the file's signature gives it."""
     # The schema of the same package, so that file and interpreter are read alike.
     from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
@@ -182,31 +162,43 @@ def _sides(content: bytes) -> tuple[_Side, _Side]:
     graph = model.Subgraphs(0)
     signature = model.SignatureDefs(0) if model.SignatureDefsLength() else None
     if signature is None or signature.SubgraphIndex() != 0:
-        return _Side(), _Side()
+        return {}, {}
     inputs = [signature.Inputs(index) for index in range(signature.InputsLength())]
     outputs = [signature.Outputs(index) for index in range(signature.OutputsLength())]
     return (
-        _side(inputs, [graph.Inputs(index) for index in range(graph.InputsLength())]),
-        _side(outputs, [graph.Outputs(index) for index in range(graph.OutputsLength())]),
+        numbers_by_name(_named(inputs), [graph.Inputs(index) for index in range(graph.InputsLength())]),
+        numbers_by_name(_named(outputs), [graph.Outputs(index) for index in range(graph.OutputsLength())]),
     )
 
 
-def _side(entries: Sequence[Any], positions: Sequence[int]) -> _Side:
-    named = [((entry.Name() or b"").decode("utf-8", "replace"), entry.TensorIndex()) for entry in entries]
-    return _Side(names_by_position(named, positions), numbers_by_name(named, positions))
+def _named(entries: Sequence[Any]) -> list[tuple[str, int]]:
+    return [((entry.Name() or b"").decode("utf-8", "replace"), entry.TensorIndex()) for entry in entries]
 
 
-def _file_signature(interpreter: Any, sides: tuple[_Side, _Side]) -> Signature:
+def _numbers_of(specs: Sequence[TensorSpec], numbers: Mapping[str, int]) -> list[int]:
+    """Return the interpreter's number of each tensor: by name, or by position where the file has other names."""
+    if all(spec.name in numbers for spec in specs):
+        return [numbers[spec.name] for spec in specs]
+    return list(range(len(specs)))
+
+
+def _file_signature(interpreter: Any, inputs: dict[str, int], outputs: dict[str, int]) -> Signature:
     """The tensors in the interpreter's order, by the names of the file's signature, or else by their numbers."""
-    getters = (interpreter.get_input_details, interpreter.get_output_details)
-    found = []
-    for prefix, side, get_details in zip(("input", "output"), sides, getters, strict=True):
-        specs: list[TensorSpec] = []
-        while (details := _details(get_details, len(specs))) is not None:
-            name = side.names[len(specs)] if len(specs) < len(side.names) else None
-            specs.append(_spec(name or f"{prefix}_{len(specs)}", details))
-        found.append(tuple(specs))
-    return Signature(*found)
+    return Signature(
+        _file_specs("input", interpreter.get_input_details, inputs),
+        _file_specs("output", interpreter.get_output_details, outputs),
+    )
+
+
+def _file_specs(
+    side: str, get_details: Callable[[int], dict[str, Any]], numbers: dict[str, int]
+) -> tuple[TensorSpec, ...]:
+    # Backwards, so that the first of two names of a tensor is kept.
+    names = {number: name for name, number in reversed(numbers.items())}
+    specs: list[TensorSpec] = []
+    while (details := _details(get_details, len(specs))) is not None:
+        specs.append(_spec(names.get(len(specs)) or f"{side}_{len(specs)}", details))
+    return tuple(specs)
 
 
 def _details(get_details: Callable[[int], dict[str, Any]], index: int) -> dict[str, Any] | None:

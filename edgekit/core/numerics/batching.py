@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
@@ -92,17 +93,17 @@ def take_samples(signature: Signature, samples: Mapping[str, Array], indices: Ar
     Args:
         signature: Inputs and outputs of the model.
         samples: Arrays by input name, shape (N * rows, ...).
-        indices: Indices of the samples, shape (M,), in the order of the result; an incomplete fixed batch may only be
-            the last of them.
+        indices: Indices of the samples, shape (M,) of integers, in the order of the result; an incomplete fixed batch
+            may only be the last of them.
 
     Returns:
         Copies by input name, shape (M * rows, ...).
     """
     taken = {}
     for spec in signature.inputs:
-        rows = samples_per_call(spec)
-        parts = [samples[spec.name][index * rows : (index + 1) * rows] for index in indices]
-        taken[spec.name] = np.concatenate(parts) if parts else samples[spec.name][:0]
+        array, size = samples[spec.name], samples_per_call(spec)
+        rows: NDArray[np.int64] = (indices.astype(np.int64)[:, None] * size + np.arange(size)).reshape(-1)
+        taken[spec.name] = array[rows[rows < len(array)]]
     return taken
 
 

@@ -56,18 +56,17 @@ def read_labels(labels: Array, count: int, output: str, shape: tuple[int, ...]) 
         raise InputError(f"labels contain {'NaN' if np.isnan(labels).any() else 'infinity'}")
     # (N, 1) and (1, N): how data sets and data frames hold one value per sample.
     is_flat = labels.size == max(labels.shape, default=1)
-    flat = labels.reshape(-1) if is_flat and labels.size == count else None
+    given = labels.reshape(-1) if is_flat and labels.size == count else labels
     n_labels = labels.size if is_flat and labels.shape[:1] != (count,) else len(labels)
     if n_labels != count:
         raise InputError(f"{n_labels} labels for {count} samples; there must be one label per sample")
     classes = shape[0] if len(shape) == 1 and shape[0] > 1 else None
-    if flat is not None and classes is not None:
-        return _class_indices(flat, labels, output, classes)
+    if given.ndim == 1 and classes is not None:
+        return _class_indices(given, labels, output, classes)
     if classes is not None and labels.shape == (count, classes):
         rows = _class_rows(labels, classes)
         if rows is not None:
             return rows
-    given = labels if flat is None else flat
     if math.prod(given.shape[1:]) == math.prod(shape) and (classes is None or given.dtype.kind == "f"):
         values = given if given.dtype in (np.float32, np.float64) else given.astype(np.float32)
         return Labels(values.reshape(count, *shape), "mae", f"labels are read as targets of the output {output}")
