@@ -10,7 +10,7 @@ import numpy as np
 from edgekit.training.datasets import images
 
 
-def write_few_digits(folder: Path, train: int, test: int) -> tuple[np.ndarray, np.ndarray]:
+def write_few_digits(folder: Path, train: int, test: int) -> np.ndarray:
     """Write the folder that `edgekit train --data` reads.
 
     Args:
@@ -19,15 +19,16 @@ def write_few_digits(folder: Path, train: int, test: int) -> tuple[np.ndarray, n
         test: The number of digits in the test part.
 
     Returns:
-        The images (N, 28, 28, 1) and the labels (N,) of the test part.
+        The images of the test part, shape (test, 28, 28, 1).
     """
     mnist = images.load("mnist-5k")
     order = np.random.default_rng(0).permutation(len(mnist.labels))
-    kept = order[train : train + test]
-    for name, index in {"train": order[:train], "t10k": kept}.items():
+    parts = {"train": order[:train], "t10k": order[train : train + test]}
+    for name, index in parts.items():
         _write_idx(folder / f"{name}-images-idx3-ubyte.gz", mnist.images[index, :, :, 0])
         _write_idx(folder / f"{name}-labels-idx1-ubyte.gz", mnist.labels[index])
-    return mnist.images[kept], mnist.labels[kept]
+    digits: np.ndarray = mnist.images[parts["t10k"]]
+    return digits
 
 
 def _write_idx(path: Path, array: np.ndarray) -> None:

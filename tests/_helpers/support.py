@@ -66,3 +66,13 @@ def processes_with(marker: str) -> list[int]:
         except OSError:
             continue
     return pids
+
+
+def with_mounts(script: str) -> list[str]:
+    """Return the command that runs a shell script in user and mount namespaces of its own, where it may mount."""
+    return ["unshare", "-rm", "sh", "-c", script]
+
+
+def mounts_refused(stderr: str) -> bool:
+    """Return whether such a script failed because nothing can be mounted here."""
+    return "unshare" in stderr or "mount:" in stderr

@@ -9,7 +9,6 @@ temporary files may be left. Prints a table and one line a violation, and ends w
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import random
@@ -22,15 +21,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from _helpers.support import processes_with
+from _helpers.support import mounts_refused, processes_with, with_mounts
+
+from edgekit.core.environment.atomic_files import sha256_file
 
 CONFIG = """\
 variants = ["onnx:float32", "onnx:float16", "onnx:int8"]
@@ -52,22 +53,22 @@ EXIT_CODES = {0, 1, 2, 3, 4, 130, -signal.SIGKILL, -signal.SIGTERM, 128 + signal
 _POLL_S = 0.002
 
 
-@dataclass
+@dataclass(frozen=True)
 class Case:
     """One disturbed run.
 
     Attributes:
         folder: Where project and temporary folder are.
         rng: Decides when and whom.
-        log: The log file of the disturbed run, which names each step that starts.
     """
 
     folder: Path
     rng: random.Random
-    log: Path = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.log = self.folder / "run.log"
+    @property
+    def log(self) -> Path:
+        """The log file of the disturbed run, which names each step that starts."""
+        return self.folder / "run.log"
 
     @property
     def root(self) -> Path:
@@ -95,10 +96,11 @@ class Case:
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-P", "-m", "edgekit", *words, "--root", str(self.root)]
 
-    def start(self, *, limits: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-        """Start the run that is to be disturbed."""
+    def start(self, *, limits: Callable[[], None] | None = None, mounting: str = "") -> subprocess.Popen[str]:
+        """Start the run that is to be disturbed, with limits, or with mounts of its own, which end with it."""
+        command = self.command("run", "--log-file", str(self.log))
         return subprocess.Popen(
-            self.command("run", "--log-file", str(self.log)),
+            with_mounts(f"{mounting} && exec {shlex.join(command)}") if mounting else command,
             env=self.environment(),
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -118,8 +120,9 @@ class Case:
             timeout=PATIENCE_S,
         )
 
-    def await_some_step(self, process: subprocess.Popen[str]) -> None:
-        """Wait for the start of one of the steps, and for a moment more."""
+    def start_some_step(self) -> subprocess.Popen[str]:
+        """Start the run, and wait until one of its steps has started, and for a moment more."""
+        process = self.start()
         number = self.rng.randint(1, 10)
         deadline = time.monotonic() + PATIENCE_S
         while process.poll() is None and time.monotonic() < deadline:
@@ -128,55 +131,53 @@ class Case:
                     break
             time.sleep(_POLL_S)
         time.sleep(self.rng.expovariate(10))
+        return process
 
     def workers(self, parent: int) -> list[int]:
         return [pid for pid in processes_with(self.marker) if pid != parent]
 
 
-def kill_parent(case: Case) -> subprocess.Popen[str]:
-    process = case.start()
-    case.await_some_step(process)
-    process.kill()
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _signalled(case: Case, number: signal.Signals) -> subprocess.Popen[str]:
+    process = case.start_some_step()
+    process.send_signal(number)
     return process
 
 
+def kill_parent(case: Case) -> subprocess.Popen[str]:
+    return _signalled(case, signal.SIGKILL)
+
+
 def kill_worker(case: Case) -> subprocess.Popen[str]:
-    process = case.start()
-    case.await_some_step(process)
-    for pid in case.rng.sample(workers := case.workers(process.pid), min(1, len(workers))):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    process = case.start_some_step()
+    if workers := case.workers(process.pid):
+        _kill([case.rng.choice(workers)])
     return process
 
 
 def kill_all(case: Case) -> subprocess.Popen[str]:
     """As the kernel does when memory runs out, or a container is removed."""
-    process = case.start()
-    case.await_some_step(process)
-    for pid in processes_with(case.marker):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    process = case.start_some_step()
+    _kill(processes_with(case.marker))
     return process
 
 
 def interrupt(case: Case) -> subprocess.Popen[str]:
-    process = case.start()
-    case.await_some_step(process)
-    process.send_signal(signal.SIGINT)
-    return process
+    return _signalled(case, signal.SIGINT)
 
 
 def terminate(case: Case) -> subprocess.Popen[str]:
-    process = case.start()
-    case.await_some_step(process)
-    process.send_signal(signal.SIGTERM)
-    return process
+    return _signalled(case, signal.SIGTERM)
 
 
 def pause(case: Case) -> subprocess.Popen[str]:
     """As a laptop that is closed, or a debugger, does."""
-    process = case.start()
-    case.await_some_step(process)
+    process = case.start_some_step()
     chosen = case.rng.choice(processes_with(case.marker) or [process.pid])
     with contextlib.suppress(ProcessLookupError):
         os.kill(chosen, signal.SIGSTOP)
@@ -186,8 +187,7 @@ def pause(case: Case) -> subprocess.Popen[str]:
 
 
 def second_run(case: Case) -> subprocess.Popen[str]:
-    process = case.start()
-    case.await_some_step(process)
+    process = case.start_some_step()
     other = case.call("run")
     if other.returncode not in EXIT_CODES or "Traceback" in other.stderr:
         raise AssertionError(f"the second run ended with {other.returncode}: {other.stderr[-300:]}")
@@ -222,30 +222,16 @@ def full_disk(case: Case) -> subprocess.Popen[str]:
     here, there = case.folder / "project", case.folder / "disk"
     there.mkdir()
     mounted = f"mount -t tmpfs -o size={size}k none {there} && cp -r {here}/. {there}/ && mount --bind {there} {here}"
-    return _start_mounted(case, mounted)
+    return case.start(mounting=mounted)
 
 
 def read_only(case: Case) -> subprocess.Popen[str]:
     """Run in a project that cannot be written."""
-    return _start_mounted(case, f"mount --bind {case.root} {case.root} && mount -o remount,bind,ro {case.root}")
-
-
-def _start_mounted(case: Case, mounting: str) -> subprocess.Popen[str]:
-    """Start the run with mounts of its own, which end with it."""
-    run = shlex.join(case.command("run", "--log-file", str(case.log)))
-    return subprocess.Popen(
-        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f"{mounting} && exec {run}"],
-        env=case.environment(),
-        cwd=case.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return case.start(mounting=f"mount --bind {case.root} {case.root} && mount -o remount,bind,ro {case.root}")
 
 
 def vanished_build(case: Case) -> subprocess.Popen[str]:
-    process = case.start()
-    case.await_some_step(process)
+    process = case.start_some_step()
     shutil.rmtree(case.root / "build", ignore_errors=True)
     return process
 
@@ -264,9 +250,7 @@ def damaged_record(case: Case) -> subprocess.Popen[str]:
 
 def clock_jump(case: Case) -> subprocess.Popen[str]:
     """Give files times of years to come and of years ago, as a wrong clock leaves them."""
-    process = case.start()
-    case.await_some_step(process)
-    process.send_signal(signal.SIGINT)
+    process = interrupt(case)
     process.wait(PATIENCE_S)
     for path in case.root.rglob("*"):
         when = time.time() + case.rng.choice((-1, 1)) * 10 * 365 * 86400
@@ -319,7 +303,7 @@ def digests(root: Path) -> dict[str, str]:
     found = {}
     for path in sorted(root.glob("build/**/*")):
         if path.suffix in (".onnx", ".npz") and path.is_file():
-            found[str(path.relative_to(root))] = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[str(path.relative_to(root))] = sha256_file(path)
         elif path.name == "manifest.json":
             found[str(path.relative_to(root))] = json.loads(path.read_text())["sha256"]
     return found
@@ -333,6 +317,8 @@ def violations(case: Case, process: subprocess.Popen[str], expected: dict[str, s
         process.kill()
         yield "the disturbed run hangs"
         return
+    if mounts_refused(err):
+        yield f"nothing was disturbed: {err[-300:]!r}"
     if process.returncode not in EXIT_CODES:
         yield f"exit code {process.returncode}: {err[-300:]!r}"
     if "Traceback" in err or "unexpected error" in err:
@@ -350,9 +336,7 @@ def _left_processes(case: Case) -> Iterator[str]:
         time.sleep(0.05)
     if left := processes_with(case.marker):
         yield f"{len(left)} processes are left"
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _kill(left)
 
 
 def _next_run(case: Case, expected: dict[str, str]) -> Iterator[str]:

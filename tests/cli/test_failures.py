@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from _helpers.support import call, processes_with, spawn
+from _helpers.support import call, mounts_refused, processes_with, spawn, with_mounts
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -156,8 +156,8 @@ def test_a_build_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def in_small_filesystem(root: Path, size: str, command: str) -> subprocess.CompletedProcess[str]:
     """Run a shell command with a small file system mounted at `root`, in its own user and mount namespace."""
     script = f"mount -t tmpfs -o size={size} none {root} && {command}"
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=240)
-    if "unshare" in done.stderr or "mount:" in done.stderr:
+    done = subprocess.run(with_mounts(script), capture_output=True, text=True, timeout=240)
+    if mounts_refused(done.stderr):
         pytest.skip(f"no disk of its own can be mounted here: {done.stderr.strip()}")
     return done
 

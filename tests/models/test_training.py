@@ -26,7 +26,7 @@ def test_linear_finds_w_3_and_b_1(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_folder_of_idx_files_is_trained_on_and_its_test_part_kept_separate(tmp_path: Path) -> None:
-    digits, _ = write_few_digits(tmp_path, 1500, 400)
+    digits = write_few_digits(tmp_path, 1500, 400)
     options = ("--framework", "torch", "--epochs", "1", "--data", tmp_path, "--root", tmp_path)
     answer = call("train", "simple_cnn", *options)
     assert answer.code == 0, answer.err

@@ -112,7 +112,7 @@ def test_models_run_whatever_object_holds_them(work: Work, folders: dict[str, Pa
 def test_tensorflow_still_needs_the_optimizer_to_be_removed(work: Work, folders: dict[str, Path]) -> None:
     """Where this fails, TensorFlow loads such files, and edgekit need not rewrite them."""
     work("saved-model", "saved_models:with_objects", folder=folders["path"], kind="optimizer")
-    assert "add_slot" in work("saved-model", "saved_models:load_error", path=folders["path"])
+    assert "add_slot" in work("saved-model", "saved_models:load_error", folder=folders["path"])
 
 
 CHECKPOINTS = "this SavedModel reads or writes checkpoint files when it is loaded or run"

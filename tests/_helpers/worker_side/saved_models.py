@@ -282,24 +282,22 @@ def describe(path: str, folder: str, inputs: list[list[float]], *, emit: Listene
     """Import and load a SavedModel; return its outputs from the folder and from the copy, and its parameters."""
     import numpy as np
 
-    from edgekit.contracts.source import SOURCES, UserModel
+    from edgekit.contracts.source import UserModel
+    from edgekit.sources.saved_model import SOURCE
 
-    kind = SOURCES.load("saved-model")
-    file, signature = kind.import_model(UserModel(Path(path)), Path(folder))
+    file, signature = SOURCE.import_model(UserModel(Path(path)), Path(folder))
     array, name, output = np.asarray(inputs, np.float32), signature.inputs[0].name, signature.outputs[0].name
-    models = [kind.load(place, signature, None) for place in (Path(path), Path(folder) / file)]
+    models = [SOURCE.load(place, signature, None) for place in (Path(path), Path(folder) / file)]
     return {
         "outputs": [model.run({name: array})[output].tolist() for model in models],
         "parameters": {name: list(value.shape) for name, value in models[1].parameters().items()},
     }
 
 
-def load_error(path: str, *, emit: Listener) -> str:
+def load_error(folder: str, *, emit: Listener) -> str:
     """Return the error with which TensorFlow itself refuses a SavedModel, or an empty text."""
-    import tensorflow as tf
-
     try:
-        tf.saved_model.load(path)
+        load_unchecked(folder, emit=emit)
     except AttributeError as error:
         return str(error)
     return ""
