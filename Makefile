@@ -20,7 +20,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all all-models help env lock train export validate bench check report matrix test test-fast docs lint format bench-litert bench-export bench-report bench-faults bench-seeds dist fuzz chaos random-networks onnx-operators clean distclean
+.PHONY: all all-models help env lock train export validate bench check report matrix test test-exhaustive test-fast docs lint format bench-litert bench-export bench-report bench-faults bench-seeds dist fuzz chaos random-networks onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -85,11 +85,14 @@ report: $(STAMP)  ## Write the report and print its table
 matrix: train  ## Convert MODELS to every variant; validate each, or say why it cannot be made
 	$(EDGEKIT) matrix $(MODELS)
 
-test: $(STAMP)  ## The tests, in JOBS processes
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+test: $(STAMP)  ## The tests, in JOBS processes, without those that repeat a mechanism many times
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not exhaustive"
+
+test-exhaustive: $(STAMP)  ## The other tests: all models, published networks, emulated cores, clusters, mutations
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m exhaustive
 
 test-fast: $(STAMP)  ## The tests that train and convert nothing, for the work at hand
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow and not exhaustive"
 
 docs: $(STAMP)  ## Build the documentation site into build/site; fails on broken links and on what is undocumented
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict

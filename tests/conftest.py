@@ -12,8 +12,11 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from _helpers.few_digits import write_few_digits
+from _helpers.reference_pairs import MODELS, NAMES
 from _helpers.support import SHARED_MODELS, Answer, call
 
+from edgekit.config.model import load_model_spec
 from edgekit.core.environment.project import open_project
 from edgekit.core.events import Event, ignore
 from edgekit.stages.context import Context
@@ -84,6 +87,26 @@ def _make_project(root: Path) -> None:
         answer = call(*arguments)
         assert answer.code == 0, answer.err
     call("validate", "--root", root)  # one epoch may leave an int8 agreement below its tolerance: tests look closer
+
+
+@pytest.fixture(scope="session")
+def trained_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the other reference models, trained for one epoch in both frameworks. Copy it to change it."""
+    return once(tmp_path_factory, "trained_models", _train_models)
+
+
+def _train_models(root: Path) -> None:
+    digits = root / "digits"
+    digits.mkdir()
+    write_few_digits(digits, 600, 200)
+    by_data: dict[bool, list[str]] = {True: [], False: []}
+    for name in NAMES:
+        if name not in SHARED_MODELS:
+            by_data[load_model_spec(MODELS / name).data.default == "mnist-5k"].append(name)
+    for few, names in by_data.items():
+        data = ("--data", digits) if few else ()
+        answer = call("train", *names, "--framework", "both", "--epochs", "1", *data, "--root", root)
+        assert answer.code == 0, answer.err
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import platform
@@ -35,7 +36,7 @@ def prefix() -> str:
 
     The first call of a process removes what killed processes have left.
     """
-    _collect_once()
+    collect_once()
     return f"{_PREFIX}{_namespace()}-{os.getpid()}-"
 
 
@@ -45,8 +46,22 @@ def create() -> str:
 
 
 @cache
-def _collect_once() -> None:
-    collect(Path(tempfile.gettempdir()))
+def collect_once() -> None:
+    """Remove what killed processes have left in the folder for temporary files, and at the exit what this one leaves.
+
+    SIGTERM may interrupt the main thread between the creation of a folder and the statement that stores its name.
+    Nobody removes such a folder before the exit.
+    """
+    folder = Path(tempfile.gettempdir())
+    collect(folder)
+    atexit.register(_remove_own, folder, os.getpid())
+
+
+def _remove_own(folder: Path, pid: int) -> None:
+    if os.getpid() != pid:  # a forked child: the folders are its parent's
+        return
+    for path in folder.glob(f"{_PREFIX}{_namespace()}-{pid}-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def collect(folder: Path) -> tuple[Path, ...]:

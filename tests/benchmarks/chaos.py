@@ -53,6 +53,10 @@ EXIT_CODES = {0, 1, 2, 3, 4, 130, -signal.SIGKILL, -signal.SIGTERM, 128 + signal
 _POLL_S = 0.002
 
 
+class Violation(Exception):
+    """What another command did wrong while the run was disturbed."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One disturbed run.
@@ -190,7 +194,8 @@ def second_run(case: Case) -> subprocess.Popen[str]:
     process = case.start_some_step()
     other = case.call("run")
     if other.returncode not in EXIT_CODES or "Traceback" in other.stderr:
-        raise AssertionError(f"the second run ended with {other.returncode}: {other.stderr[-300:]}")
+        process.kill()
+        raise Violation(f"the second run ended with {other.returncode}: {other.stderr[-300:]!r}")
     return process
 
 
@@ -239,7 +244,8 @@ def vanished_build(case: Case) -> subprocess.Popen[str]:
 def damaged_record(case: Case) -> subprocess.Popen[str]:
     """Cut off a file of a finished run, as a crash of the machine does."""
     done = case.call("run")
-    assert done.returncode == 0, done.stderr
+    if done.returncode != 0:
+        raise Violation(f"an undisturbed run ended with {done.returncode}: {done.stderr[-300:]!r}")
     path = case.rng.choice(
         sorted(path for path in case.root.glob("build/**/*") if path.is_file() and path.stat().st_size)
     )
@@ -385,10 +391,14 @@ def main() -> int:
                 )
                 case.temporary.mkdir(parents=True)
                 make_project(case.root)
-                process = fault(case)
-                wrong = list(violations(case, process, expected))
                 counts[fault.__name__]["cases"] += 1
-                counts[fault.__name__][f"exit {process.returncode}"] += 1
+                try:
+                    process = fault(case)
+                    wrong = list(violations(case, process, expected))
+                    counts[fault.__name__][f"exit {process.returncode}"] += 1
+                except (Violation, subprocess.TimeoutExpired) as error:
+                    _kill(processes_with(case.marker))
+                    wrong = [str(error)]
                 counts[fault.__name__]["violations"] += bool(wrong)
                 lines += [f"{fault.__name__} {number} (seed {seed}): {what}" for what in wrong]
                 shutil.rmtree(case.folder, ignore_errors=True)

@@ -252,6 +252,7 @@ def test_the_shipped_folders_are_found_from_anywhere(tmp_path: Path) -> None:
     assert str(REPOSITORY / "models/linear") in folders
 
 
+@pytest.mark.exhaustive
 def test_training_and_exporting_again_gives_the_same_weights_and_bytes(project: Path, tmp_path: Path) -> None:
     for kind, variant in (("keras", "tflite"), ("torch", "torchscript")):
         call("train", "linear", "--framework", kind, "--epochs", "1", "--root", tmp_path)
@@ -285,7 +286,7 @@ def test_a_pinned_route_is_used_and_recorded(project: Path, tmp_path: Path) -> N
     assert made["manifest"]["options"]["converter"] == "litert-torch"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_matrix_has_a_cell_for_every_source_and_variant(tmp_path: Path) -> None:
     answer = call("matrix", "linear", "--root", tmp_path, "--json")
     assert answer.code == 0, answer.err

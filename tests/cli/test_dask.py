@@ -16,7 +16,7 @@ import pytest
 from _helpers.support import REPOSITORY, call, spawn
 
 pytest.importorskip("distributed")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 CONFIG = """\
 layers = ["onnx:float32"]

@@ -33,6 +33,7 @@ def test_tensors_of_quantized_torchscript_are_compared(project: Path):
     assert "quantize_per_tensor" in answer.data["only_actual"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["keras", "torch"])
 @pytest.mark.parametrize("fault", [*FLOAT, *QUANTIZED])
 def test_an_injected_fault_is_located(project: Path, tmp_path: Path, kind, fault):
@@ -127,6 +128,7 @@ def test_samples_may_be_a_file(project: Path, tmp_path: Path):
     assert answer.code == 0, answer.err
 
 
+@pytest.mark.exhaustive
 def test_layers_are_ranked_by_the_gain_of_keeping_them_in_float(project: Path):
     artifact = project / "build/simple_cnn/keras/onnx-int8"
     answer = call("diff", artifact, "--sensitivity", "--root", project, "--json")

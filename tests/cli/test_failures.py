@@ -75,7 +75,7 @@ def build() -> keras.Model:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_lstm_that_kills_tensorflows_converter_takes_the_next_route(tmp_path: Path) -> None:
     """TensorFlow 2.21 segfaults on a Keras LSTM to int8 and is not asked; by way of PyTorch the model arrives, and is
     equivalent."""
@@ -133,6 +133,7 @@ def test_interrupting_leaves_no_half_written_artifact_and_no_process(tmp_path: P
     assert processes_with(marker) == []
 
 
+@pytest.mark.exhaustive
 def test_leftovers_of_a_killed_run_are_removed_by_the_next(project: Path, tmp_path: Path) -> None:
     child = spawn("train", "simple_cnn", "--framework", "torch", "--epochs", "500", "--root", tmp_path)
     started(tmp_path, child)
@@ -162,6 +163,7 @@ def in_small_filesystem(root: Path, size: str, command: str) -> subprocess.Compl
     return done
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="util-linux's unshare is not installed")
 def test_a_disk_that_fills_up_is_one_sentence_and_leaves_the_old_artifact(project: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"

@@ -83,6 +83,7 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+@pytest.mark.exhaustive
 def test_every_figure_of_build_is_logged(root: Path, store: Store) -> None:
     answer = log(root)
     assert answer.code == 0, answer.err
@@ -145,6 +146,7 @@ def test_downloaded_files_are_an_artifact(root: Path, store: Store) -> None:
     assert (answer.code, answer.data["validations"][0]["passed"]) == (0, True)
 
 
+@pytest.mark.exhaustive
 def test_model_files_can_be_left_out_and_come_later(root: Path, store: Store) -> None:
     log(root, "--no-model-files")
     (run,) = store.runs()["linear/torch onnx:int8"]
@@ -157,6 +159,7 @@ def test_model_files_can_be_left_out_and_come_later(root: Path, store: Store) ->
     assert {name: len(found) for name, found in store.runs().items()} == dict.fromkeys(store.runs(), 1)
 
 
+@pytest.mark.exhaustive
 def test_logging_twice_makes_no_duplicates_and_a_changed_figure_is_a_new_run(root: Path, store: Store) -> None:
     log(root)
     before = store.runs()
@@ -175,6 +178,7 @@ def test_logging_twice_makes_no_duplicates_and_a_changed_figure_is_a_new_run(roo
     assert new.data.tags["mlflow.parentRunId"] == old.data.tags["mlflow.parentRunId"]
 
 
+@pytest.mark.exhaustive
 def test_a_run_whose_writer_was_killed_is_logged_again(root: Path, store: Store) -> None:
     """MLflow's search stops at the empty file that a killed process leaves in a folder."""
     log(root)
@@ -243,6 +247,7 @@ def test_a_damaged_model_file_is_not_logged(root: Path, store: Store) -> None:
     assert set(store.runs()) == {"linear/torch"}
 
 
+@pytest.mark.exhaustive
 def test_the_experiment_can_be_named_and_a_deleted_one_is_reported(root: Path, store: Store) -> None:
     log(root, "--experiment", "of the edge")
     found = store.client.get_experiment_by_name("of the edge")

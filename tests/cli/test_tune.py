@@ -31,6 +31,7 @@ def folders(root):
     return sorted(path.name for path in (root / "build/broken/keras").iterdir())
 
 
+@pytest.mark.exhaustive
 def test_a_user_model_is_tuned_exported_again_and_checked(broken, tmp_path):
     answer = call(
         "tune",

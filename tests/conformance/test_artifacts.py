@@ -128,6 +128,7 @@ class TestArtifact:
         assert (found.quantized_tensors > 0) == (variant.precision not in ("float32", "float16")) or model == "linear"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_second_export_gives_the_same_bytes_or_says_why_not(context: Context, tmp_path: Path, target: str) -> None:
     """In workers that have meanwhile converted other things, in another order: names and counters of the process must

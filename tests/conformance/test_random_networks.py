@@ -23,7 +23,7 @@ def check(network: Network) -> None:
         assert comparison.passed or not comparison.evidence, (name, comparison.failures)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(0)
 @pytest.mark.filterwarnings("ignore")  # of torch's exporters
 @settings(

@@ -32,7 +32,7 @@ from edgekit.stages.benchmark.emulated_bench import EmulationOptions, emulate_al
 from edgekit.stages.context import Context
 from edgekit.workers.pool import WorkerPool
 
-pytestmark = [needs_emulator, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [needs_emulator, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

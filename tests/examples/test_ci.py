@@ -123,7 +123,7 @@ def shell(script: str, folder: Path, **variables: str) -> subprocess.CompletedPr
     return subprocess.run(["bash", "-e", "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_scripts_of_the_github_workflow_run(repository: Path) -> None:
     variables = yaml.safe_load((CI / "github.yml").read_text())["env"]
     for script in github_scripts():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from _helpers.fuzzing.campaign import CORPUS, Campaign, Outcome
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 # Cases a format, times its weight; some two minutes.
 ROUNDS = 15

@@ -49,24 +49,20 @@ def test_the_hyperparameters_of_the_command_line_are_recorded(tmp_path: Path) ->
     assert len(record["history"]["loss"]) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1800)  # the first one trains them all
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SHARED_MODELS])
-def test_every_model_trains_in_both_frameworks_and_learns_something(tmp_path: Path, name: str) -> None:
-    """Train one epoch only, of few digits: `make bench-seeds MODELS=` measures how well the models learn."""
+def test_every_model_trains_in_both_frameworks_and_learns_something(trained_models: Path, name: str) -> None:
+    """Look at one epoch only, of few digits: `make bench-seeds MODELS=` measures how well the models learn."""
     spec = load_model_spec(MODELS / name)
-    few = spec.data.default == "mnist-5k"
-    if few:
-        write_few_digits(tmp_path, 600, 200)
-    data = ("--data", tmp_path) if few else ()
-    answer = call("train", name, "--framework", "both", "--epochs", "1", *data, "--root", tmp_path, "--json")
-    assert answer.code == 0, answer.err
-    keras, torch = answer.data["trained"]
+    folders = [trained_models / "build" / name / kind / "source" for kind in ("keras", "torch")]
+    keras, torch = (json.loads((folder / "source.json").read_text()) for folder in folders)
     assert (keras["kind"], torch["kind"]) == ("keras", "torch")
     assert keras["parameters"] == torch["parameters"]
     assert keras["data"] == torch["data"]
-    for source in (keras, torch):
-        folder = tmp_path / "build" / name / source["kind"] / "source"
+    for folder, source in zip(folders, (keras, torch), strict=True):
         kept = samples.load(folder / "test.npz", "test samples")
-        assert kept.outputs[spec.output.name].shape == (200 if few else spec.data.test, *spec.output.shape)
+        count = 200 if spec.data.default == "mnist-5k" else spec.data.test
+        assert kept.outputs[spec.output.name].shape == (count, *spec.output.shape)
         assert 0.0 <= source["metric_value"] <= 1.0
         assert source["history"]["loss"][0] > 0

@@ -95,7 +95,7 @@ def printed_commands(variant):
     return {name: html.unescape(text) for name, text in re.findall(r"<dt>([^<]+)<dd>([^\n]+)\n", commands)}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_each_command_that_is_printed_selects_exactly_its_artifact(built):
     file = built / "build/linear/keras/tflite-int8-tuned/model.tflite"
     before = file.read_bytes()

@@ -22,7 +22,7 @@ def project(tmp_path):
     return shutil.copytree(REPOSITORY / "examples" / "pytest-project", tmp_path / "project")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_example_project_passes_and_reports_what_fails(project):
     result = run(project)
     assert result.returncode == 0, result.stdout

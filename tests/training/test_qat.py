@@ -10,7 +10,7 @@ from _helpers.support import call
 from edgekit.core.events import NoteEvent, ProgressEvent
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_fine_tuning_leaves_a_float_source_that_converts_to_int8(lab) -> None:
     plain = lab.train("torch", epochs=5)
     tuned = lab.train("torch", epochs=5, qat=True)

@@ -42,7 +42,7 @@ def kill_in_the_middle(child: subprocess.Popen[str], folder: Path) -> int:
     return epoch
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["keras", "torch"])
 def test_a_killed_training_resumes_to_the_same_weights(make_lab, kind: str) -> None:
     whole, interrupted = make_lab(), make_lab()

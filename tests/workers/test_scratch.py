@@ -112,3 +112,36 @@ def test_folders_of_other_users_are_kept(tmp_path):
     age(folder)
     assert scratch.collect(tmp_path) == ()
     assert folder.is_dir()
+
+
+INTERRUPTED = """
+import os, sys
+from edgekit.workers import scratch
+print(scratch.create(), flush=True)
+if os.fork() == 0:
+    sys.exit()  # a forked child removes nothing
+os.wait()
+print(len(os.listdir(sys.argv[1])), flush=True)
+"""
+
+
+def test_a_folder_that_nobody_knows_is_removed_at_the_exit(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, tmp_path],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    folder, count = done.stdout.split()
+    assert (Path(folder).parent, count) == (tmp_path, "1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_starts_no_worker_removes_what_a_killed_one_has_left(tmp_path):
+    left = tmp_path / named(ENDED)
+    left.mkdir()
+    age(left)
+    program = "from edgekit.workers.pool import WorkerPool\nWorkerPool()"
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "TMPDIR": str(tmp_path)}, check=True)
+    assert not left.exists()

@@ -118,6 +118,7 @@ def test_every_mutation_is_read_as_written_or_refused(tmp_path: Path, name: str)
     assert not wrong, "\n".join(wrong[:40])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("load", [load_report, load_baseline])
 def test_every_mutation_of_a_report_is_a_report_or_refused(tmp_path: Path, load: Callable[[Path], Any]) -> None:
     make_project(tmp_path)

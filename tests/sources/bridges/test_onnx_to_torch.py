@@ -421,6 +421,7 @@ def _recurrent(kind: str, **attributes: Any) -> Any:
 
 
 class TestRecurrent:
+    @pytest.mark.exhaustive
     @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
     @pytest.mark.parametrize(
         ("kind", "attributes"),
@@ -506,7 +507,7 @@ class TestArchitectures:
             actual = node_by_node(path, read_signature(path))(torch.from_numpy(image)).numpy()
         assert np.abs(actual - expected).max() <= 1e-4 * distance
 
-    @pytest.mark.slow
+    @pytest.mark.exhaustive
     @pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "inception_v1"])
     @pytest.mark.parametrize("target", ["tflite", "executorch"])
     def test_agrees_after_conversion_to_device_formats(

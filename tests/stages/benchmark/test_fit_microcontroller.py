@@ -26,7 +26,7 @@ def profile_of(name):
     return load_profile(shipped("device_profiles") / f"{name}.toml")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FITTED)
 def test_the_shipped_coefficients_are_what_a_fit_finds(tmp_path, monkeypatch, name, tmp_path_factory):
     """The networks are exported into a cache that these tests share; their work is counted from the .tflite files."""

@@ -16,7 +16,7 @@ from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.export import ExportSettings
 from edgekit.stages.tuning.tune import TuneOptions, tune
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 QUICK = BenchOptions(min_duration_s=0.02, min_runs=3, warm_up_max_s=0.05)
 BY_SIZE = TuneOptions(preference="size", bench=QUICK)
 

@@ -105,7 +105,7 @@ class Network(torch.nn.Module):
         return torch.softmax(self.head(torch.relu(self.norm(self.conv(x))).flatten(1)), 1)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_the_file_has_the_same_bytes_with_and_without_the_patches(precision, tmp_path: Path, monkeypatch):
     signature = Signature((TensorSpec("x", (1, 1, 8, 8), "float32"),), (TensorSpec("y", (1, 3), "float32"),))
