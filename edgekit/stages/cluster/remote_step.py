@@ -6,6 +6,7 @@ The process needs edgekit and the packages that the step names, in the versions 
 from __future__ import annotations
 
 import contextlib
+import logging
 import platform
 import tempfile
 import threading
@@ -29,6 +30,8 @@ from edgekit.stages.context import Context
 from edgekit.stages.pipeline.step_handlers import StepContext, execute_step
 from edgekit.workers import scratch
 from edgekit.workers.pool import WorkerPool
+
+_log = logging.getLogger(__name__)
 
 # Seconds that a cluster process keeps warm workers for a run without a request; they hold memory that others may need.
 IDLE_S = 60.0
@@ -118,6 +121,11 @@ def execute(data: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": os_error(error, Path(request.root) / str(request.step["output"])).to_dict()}
     except Interrupted:
         return {"error": StepFailed(f"{request.step['name']} was stopped").to_dict()}
+    except Exception as error:  # noqa: BLE001 - see below
+        # Not raised: Dask pickles what a worker raises, and waits for ever for an exception that cannot be pickled.
+        _log.exception("%s failed", request.step["name"])
+        reason = f"{request.step['name']}: the Dask worker failed with {type(error).__name__}: {error}"
+        return {"error": StepFailed(reason, step=str(request.step["name"])).to_dict()}
 
 
 def stop(run: str) -> None:

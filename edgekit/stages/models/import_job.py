@@ -197,8 +197,14 @@ def _sample_arrays(request: ImportRequest) -> tuple[dict[str, Array] | None, Arr
 def _read_labels(labels: Array, signature: Signature, inputs: Mapping[str, Array], sizes: Mapping[str, int]) -> Labels:
     """Return the labels of the first output, which is the one that task metrics judge."""
     output = signature.outputs[0]
-    shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in output.shape[1:])
-    return read_labels(labels, batching.n_samples(signature, inputs), output.name, shape)
+    count = batching.n_samples(signature, inputs)
+    # A matrix of all pairs of samples has the number of samples in its second dimension as well.
+    known = {
+        **sizes,
+        **{spec.shape[0]: count for spec in signature.inputs if spec.shape and isinstance(spec.shape[0], str)},
+    }
+    shape = tuple(known[dim] if isinstance(dim, str) else dim for dim in output.shape[1:])
+    return read_labels(labels, count, output.name, shape)
 
 
 def _inputs(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 import threading
 
 import numpy as np
@@ -89,3 +91,18 @@ def test_a_store_is_asked_for_digests_only(tmp_path, digest):
     with pytest.raises(StepFailed, match="is not the sha256 of a file in the store"):
         store.get(digest, tmp_path / "b.bin")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unforeseen_error_is_an_answer(tmp_path, monkeypatch):
+    class Unpicklable(Exception):
+        def __reduce__(self):
+            raise TypeError("this exception cannot be pickled")
+
+    def fail(request):
+        raise Unpicklable("something native")
+
+    monkeypatch.setattr(remote_step, "_open_session", fail)
+    names = {field.name: None for field in dataclasses.fields(remote_step.RemoteStep)}
+    answer = remote_step.execute({**names, "run": "r", "step": {"name": "export net"}, "root": str(tmp_path)})
+    assert answer["error"]["message"] == "export net: the Dask worker failed with Unpicklable: something native"
+    assert pickle.loads(pickle.dumps(answer)) == answer
