@@ -20,7 +20,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all all-models help env lock train export validate bench check report matrix test test-exhaustive test-fast docs lint format bench-litert bench-export bench-report bench-faults bench-seeds dist fuzz chaos random-networks onnx-operators clean distclean
+.PHONY: all all-models help env lock train export validate bench check report matrix test test-exhaustive test-fast docs lint format bench-litert bench-export bench-report bench-faults bench-seeds bench-memory dist fuzz chaos random-networks onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -115,6 +115,9 @@ bench-export: $(STAMP)  ## The overhead of `edgekit export` over the converter c
 
 bench-report: $(STAMP)  ## How long the HTML report on 320 artifacts takes
 	$(BIN)/python tests/benchmarks/report_time.py
+
+bench-memory: $(STAMP)  ## The peak memory of export, validate and report on models of MEGABYTES (20 100 350)
+	$(BIN)/python tests/benchmarks/memory_peaks.py $(MEGABYTES)
 
 onnx-operators: $(STAMP)  ## How many of ONNX's own operator tests the bridge to PyTorch passes
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/onnx_operators.py

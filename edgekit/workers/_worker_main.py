@@ -22,7 +22,7 @@ from edgekit.core.errors import (
     StepOutOfMemory,
 )
 from edgekit.core.events import Event
-from edgekit.workers import confinement
+from edgekit.workers import confinement, requests
 from edgekit.workers.job import find_job
 
 # An error is printed as one line; stderr keeps the full text.
@@ -110,7 +110,7 @@ def main() -> None:
     # EOFError while waiting for a call, BrokenPipeError while sending an answer: both say that the parent has closed.
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            step, job, request, log_level = connection.recv()
+            step, job, request, log_level = requests.receive(connection)
             _answer(connection, step, job, request, log_level)
 
 

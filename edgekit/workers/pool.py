@@ -16,7 +16,7 @@ from edgekit.core import errors, logs
 from edgekit.core.environment.bounded_files import available_memory_bytes
 from edgekit.core.errors import StepError
 from edgekit.core.events import Listener, LogEvent, ignore
-from edgekit.workers import answers, scratch
+from edgekit.workers import answers, requests, scratch
 from edgekit.workers.environment import Environment
 from edgekit.workers.fork_server import ForkServerPool
 from edgekit.workers.job import Answer, Request, WorkerJob
@@ -80,7 +80,7 @@ class Worker:
         # Events do not extend the time-out: a function that reports progress may hang all the same.
         deadline = time.monotonic() + timeout_s
         try:
-            self._connection.send((step, job.name, request, logs.effective_level()))
+            requests.send(self._connection, (step, job.name, request, logs.effective_level()), self.pid)
             while True:
                 if not self._connection.poll(max(0.0, deadline - time.monotonic())):
                     raise timeout_error(step, timeout_s, self._child.stderr_tail())
