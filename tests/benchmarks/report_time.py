@@ -2,7 +2,7 @@
 
 A project is made from copies of one set of records (validation, two benches, emulated validation, layer-wise diff)
 under the names of models and variants. Then `edgekit report --format html` runs as a process of its own, three times;
-the medians of its wall time and CPU time are printed, with what the page holds.
+the medians of its wall time and CPU time are printed, with what the page holds and the peak memory.
 """
 
 from __future__ import annotations
@@ -89,8 +89,13 @@ def main() -> None:
         command = ("report", "--format", "html", "--output", str(page), "--root", name)
         wall_s, cpu_s = (statistics.median(times) for times in zip(*(seconds(*command) for _ in range(3)), strict=True))
         text = page.read_text(encoding="utf-8")
+    # The largest of the processes that have ended; ru_maxrss is in KiB on Linux.
+    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
     drawings, size = text.count('role="img"'), len(text.encode()) / 1e6
-    print(f"{count} artifacts: {wall_s:.2f} s, {cpu_s:.2f} s of CPU time; {drawings} drawings, {size:.2f} MB")
+    print(
+        f"{count} artifacts: {wall_s:.2f} s, {cpu_s:.2f} s of CPU time; {drawings} drawings, {size:.2f} MB;"
+        f" peak memory {peak_mb:.0f} MB"
+    )
 
 
 if __name__ == "__main__":
