@@ -90,6 +90,11 @@ def _render(equivalence: Equivalence, session: CommandSession) -> str:
         for comparison in equivalence.comparisons
         if comparison.problem
     ]
+    figures += [
+        (comparison.output, str(channel), "", "", "FAILED")
+        for comparison in equivalence.comparisons
+        for channel in comparison.lost
+    ]
     text += "\n" + table(
         ("output", "figure", "value", f"tolerance ({equivalence.precision})", "verdict"), figures, left=2
     )

@@ -156,6 +156,10 @@ def _comparison_rows(
             if show_all or figure.limit is not None:
                 verdict = "" if figure.limit is None else _format_verdict(figure.passed)
                 yield (f"{label}{figure.name}", format_figure(figure.value), figure.limit_text, verdict)
+        for channel in comparison.lost:
+            yield (f"{label}{channel}", "", "", "FAILED")
+        if not comparison.evidence:
+            yield (f"{label}the same for all samples, which is no evidence", "", "", "")
 
 
 def _drift_rows(drift: Drift) -> Iterator[tuple[str, str, str, str]]:

@@ -13,6 +13,9 @@ from edgekit.core.values.tolerances import Tolerances
 ROUNDING_FACTOR = 24.0
 # Lower bound of such a tolerance, times the largest output: eight units in the last place of float32 (2^-23 = 1.2e-7).
 ROUNDING_FLOOR = 1e-6
+# Upper bound, times the largest output: what float16 is granted. A source whose own rounding is larger (a step
+# function at its step, a quantized source) does not lift the limit for all samples to the size of that step.
+_CEILING = 1e-2
 
 
 def tolerances_for_precision(
@@ -36,7 +39,10 @@ def _from_rounding(precision: str, rounding: Rounding | None) -> Tolerances | No
         return None
     # Comparisons multiply absolute tolerances by the largest output where it exceeds 1, so divide by it here.
     relative = rounding.max_abs_error / max(1.0, rounding.scale)
-    return Tolerances(max_abs_error=max(ROUNDING_FLOOR, ROUNDING_FACTOR * relative))
+    # The rounding was measured, with that of larger intermediate values: outputs below 1 need no floor for these, and
+    # with one that does not shrink with them, outputs of 1e-6 would be equal to zeros.
+    floor = ROUNDING_FLOOR * min(1.0, rounding.scale)
+    return Tolerances(max_abs_error=min(_CEILING, max(floor, ROUNDING_FACTOR * relative)))
 
 
 def explain_limit(precision: str, name: str, override: Tolerances | None, rounding: Rounding | None) -> str:
@@ -64,6 +70,8 @@ def explain_limit(precision: str, name: str, override: Tolerances | None, roundi
         f"in float32 the source differs by up to {rounding.max_abs_error:.2g} from its float64 outputs, on"
         f" {rounding.samples} samples with outputs up to {rounding.scale:.3g}"
     )
-    if ROUNDING_FACTOR * rounding.max_abs_error < ROUNDING_FLOOR * max(1.0, rounding.scale):
+    if ROUNDING_FACTOR * rounding.max_abs_error > _CEILING * max(1.0, rounding.scale):
+        return f"{measurement}; no more than {_CEILING:g} of the largest output is granted"
+    if ROUNDING_FACTOR * rounding.max_abs_error < ROUNDING_FLOOR * rounding.scale:
         return f"{measurement}; the floor of {ROUNDING_FLOOR:g} of the largest output applies"
     return f"{measurement}; another order of summation may differ {ROUNDING_FACTOR:g} times as much"

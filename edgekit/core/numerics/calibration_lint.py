@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.core.numerics.channel_errors import unlike_channels
 from edgekit.core.numerics.metrics import Array
 
 # With fewer samples, minimum and maximum of the activations depend on which samples were drawn. A rule of thumb, well
@@ -21,6 +22,8 @@ _MAX_RELATIVE_WIDTH, _MIN_RELATIVE_WIDTH = 1.5, 0.5
 _UNSCALED_RELATIVE_WIDTH = 16
 # A few duplicates are normal in real data; above this share the samples were probably repeated to get more of them.
 _MAX_DUPLICATE_SHARE = 0.1
+# The number of channels that a finding lists.
+_SHOWN_CHANNELS = 8
 # Probability of a warning on two parts of the same data. Most runs look at one input; a warning has to mean something.
 _FALSE_ALARM = 1e-4
 
@@ -64,6 +67,33 @@ def lint(
         findings += _input_findings(name, array, reference[name])
     if labels is not None and known_labels is not None:
         findings += _label_findings(labels, known_labels)
+    return tuple(findings)
+
+
+def lint_outputs(
+    outputs: Mapping[str, Array], layouts: Mapping[str, str] | None = None
+) -> tuple[CalibrationFinding, ...]:
+    """Check the source's outputs for quantities that one scale cannot keep side by side.
+
+    Args:
+        outputs: Outputs of the source on real samples by name, shape (N, ...).
+        layouts: `NCHW`, `NHWC` … by output name, for images.
+
+    Returns:
+        A finding `unlike-channels` for each output in which an ideal int8 tensor loses a channel.
+    """
+    findings = []
+    for name, array in outputs.items():
+        lost = unlike_channels(array, (layouts or {}).get(name))
+        if lost:
+            listed = ", ".join(map(str, lost[:_SHOWN_CHANNELS])) + (" …" if len(lost) > _SHOWN_CHANNELS else "")
+            sentence = (
+                f"{name} has values from {array.min():.4g} to {array.max():.4g}, of which int8 keeps steps of"
+                f" {(max(array.max(), 0) - min(array.min(), 0)) / 255:.2g}: the channels {listed} are lost in them;"
+                " return them as an output of their own, divide the large channels by their scale, or keep the layer"
+                " that joins them in float (edgekit tune)"
+            )
+            findings.append(CalibrationFinding("unlike-channels", sentence))
     return tuple(findings)
 
 

@@ -132,6 +132,41 @@ def top1_agreement(reference: Array, actual: Array) -> float:
     return float(np.mean(np.argmax(r, axis=-1) == np.argmax(a, axis=-1)))
 
 
+def agreement(reference: Array, actual: Array) -> float:
+    """Compute the share of equal elements, of class ids, masks or indices.
+
+    Args:
+        reference: Expected integers or booleans, any shape.
+        actual: Values to compare, same shape.
+
+    Returns:
+        The share in [0, 1].
+    """
+    r, a = _as_float64(reference, actual)
+    return float(np.mean(r == a))
+
+
+def class_ious(reference: Array, actual: Array) -> dict[int, float]:
+    """Compute the intersection over union of each class, |r = c and a = c| / |r = c or a = c|.
+
+    Args:
+        reference: Expected class ids or a mask, any shape.
+        actual: Values to compare, same shape.
+
+    Returns:
+        The IoU in [0, 1] by class that the reference has, in order.
+    """
+    r, a = _as_float64(reference, actual)
+    values, counts = np.unique(r, return_counts=True)
+    hits = np.unique(r[r == a], return_counts=True)
+    others = np.unique(a, return_counts=True)
+    hit, other = (dict(zip(*(part.tolist() for part in pair), strict=True)) for pair in (hits, others))
+    return {
+        int(value): hit.get(value, 0) / (count + other.get(value, 0) - hit.get(value, 0))
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+    }
+
+
 def accuracy(outputs: Array, labels: Array) -> float:
     """Compute the share of samples whose top class is the label.
 

@@ -166,6 +166,11 @@ class Validation:
     def failures(self) -> tuple[str, ...]:
         """One clause for each value that exceeds its tolerance, and for what was not compared."""
         clauses = [] if self.comparisons else ["no output was compared"]
+        if self.comparisons and not any(output.evidence or output.problem for output in self.comparisons):
+            clauses.append(
+                f"the source returns the same outputs for all {self.comparisons[0].samples} samples, which is no"
+                " evidence of equality"
+            )
         if self._on_device and not self.against_host:
             clauses.append("no output was compared with that on this host")
         for output in self.comparisons:

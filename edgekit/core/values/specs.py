@@ -138,6 +138,11 @@ class Signature:
         return tuple(dict.fromkeys(dim for spec in self.inputs for dim in spec.shape if isinstance(dim, str)))
 
     @property
+    def output_layouts(self) -> dict[str, str]:
+        """The layout of each output that has one, by name."""
+        return {spec.name: spec.layout for spec in self.outputs if spec.layout is not None}
+
+    @property
     def batch(self) -> str | None:
         """The symbolic first dimension that all inputs share, or None."""
         first = {spec.shape[0] if spec.shape else None for spec in self.inputs}

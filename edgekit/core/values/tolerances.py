@@ -21,6 +21,7 @@ class Tolerances:
         min_sqnr_db: Smallest signal to quantization noise ratio, in dB.
         min_cosine: Smallest cosine similarity, in [-1, 1].
         min_top1_agreement: Smallest share of samples with the same top class, in [0, 1]; for classifiers only.
+        min_agreement: Smallest share of equal elements of an integer or boolean output (class ids, masks), in [0, 1].
     """
 
     max_abs_error: float | None = None
@@ -29,6 +30,7 @@ class Tolerances:
     min_sqnr_db: float | None = None
     min_cosine: float | None = None
     min_top1_agreement: float | None = None
+    min_agreement: float | None = None
 
     __pydantic_config__ = {
         "extra": "forbid",
@@ -45,8 +47,10 @@ class Tolerances:
                 raise ValueError(f"{name} must not be negative (got {value})")
         if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
             raise ValueError(f"min_cosine must lie between -1 and 1 (got {self.min_cosine})")
-        if self.min_top1_agreement is not None and not 0 <= self.min_top1_agreement <= 1:
-            raise ValueError(f"min_top1_agreement must lie between 0 and 1 (got {self.min_top1_agreement})")
+        for name in ("min_top1_agreement", "min_agreement"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1 (got {value})")
 
     def merged(self, override: Tolerances | None) -> Tolerances:
         """Return a copy in which the limits of another set replace those of this one.

@@ -177,6 +177,8 @@ def _main_figures(comparison: Comparison) -> Comparison:
 def _compared(comparison: Comparison, where: str, command: str) -> Iterator[Fact]:
     if comparison.problem is not None:
         yield Fact("comparison", comparison.problem, NOTHING, where, command, "FAILED")
+    for channel in comparison.lost:
+        yield Fact("channels", str(channel), NOTHING, where, command, "FAILED")
     for figure in comparison.figures:
         exact = figure.value is None and figure.name == "sqnr_db"
         value = "exact" if exact else format_figure(figure.value)

@@ -127,7 +127,7 @@ def micro_one(context: Context, artifact: Artifact, device: tuple[str, DevicePro
         manifest.size_bytes,
         operators,
         manifest.signature.ordered_as(description.signature),
-        compare_outputs(golden.outputs, outputs, limits, classifier=False),
+        compare_outputs(golden.outputs, outputs, limits, classifier=False, layouts=manifest.signature.output_layouts),
         None if device is None else device[0],
         (),
         code=estimate_code_size(context, runtime, operators, step),

@@ -32,6 +32,7 @@ from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
 from edgekit.core.units import format_bytes
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE
+from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.quantization_recipe import RECIPE_FILE, Recipe
 from edgekit.core.values.specs import Route, Variant
 from edgekit.stages.context import Context
@@ -192,6 +193,10 @@ def _calibration(context: Context, export_plan: ExportPlan, source: SourceModel,
     reference = golden.inputs if source.has_real_samples else calibration.inputs
     for finding in calibration_lint.lint(calibration.inputs, reference, labels, golden.labels):
         context.emit(NoteEvent(export_plan.step, f"calibration samples: {finding}", warning=True))
+    # int16 activations have 256 times finer steps.
+    if find_precision(export_plan.variant.precision).activation_bits == 8:
+        for finding in calibration_lint.lint_outputs(golden.outputs, source.signature.output_layouts):
+            context.emit(NoteEvent(export_plan.step, f"outputs: {finding}", warning=True))
     return calibration
 
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from edgekit.contracts.target import QuantizableLayer
-from edgekit.core.numerics import metrics
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
-from edgekit.core.numerics.output_comparison import compare_outputs
+from edgekit.core.numerics.output_comparison import compare_output, compare_outputs
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.tuning import Candidate, Constraints, LayerGroup, LayerSensitivity
+from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.tolerances import Tolerances
 from edgekit.stages.tuning.trial_job import TrialResult
@@ -68,7 +68,7 @@ class Judge:
         return self.source.metric in TASK_METRICS and self.test is not None and self.test.labels is not None
 
     def sqnr_db(self, outcome: TrialResult) -> float:
-        """Return the SQNR of the worst output on the golden samples.
+        """Return the SQNR of the worst output on the golden samples, or of the worst channel that it has lost.
 
         Args:
             outcome: The outputs of a candidate.
@@ -81,7 +81,9 @@ class Judge:
             actual = outcome.golden.get(name)
             if actual is None or actual.shape != reference.shape or not np.isfinite(actual.astype(np.float64)).all():
                 return -math.inf
-            values.append(metrics.sqnr_db(reference, actual))
+            layout = self.source.signature.output_layouts.get(name)
+            limits = find_precision("int8").tolerances
+            values.append(compare_output(name, reference, actual, limits, classifier=False, layout=layout).sqnr_db)
         return min(values)
 
     def drop(self, outputs: Mapping[str, Array]) -> float | None:
@@ -121,7 +123,8 @@ class Judge:
         tolerances = self.tolerances(recipe.precision)
         classifier = self.source.task == "classification"
         limits = tolerances if self.test is None else without_agreement(tolerances)
-        compared = compare_outputs(self.golden.outputs, outcome.golden, limits, classifier=classifier)
+        layouts = self.source.signature.output_layouts
+        compared = compare_outputs(self.golden.outputs, outcome.golden, limits, classifier=classifier, layouts=layouts)
         failures = [failure for comparison in compared for failure in comparison.failures]
         sqnr = self.sqnr_db(outcome)
         drift = None

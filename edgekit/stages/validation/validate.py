@@ -261,7 +261,9 @@ def validate_one(context: Context, artifact: Artifact, *, stress: bool = False, 
     on_golden = tolerances if test is None else without_agreement(tolerances)
     other_runtime = runtime if runtime != manifest.runtime else ""
     actual = _infer(context, artifact, golden.inputs, runtime=other_runtime)
-    comparisons = compare_outputs(golden.outputs, actual, on_golden, classifier=classifier)
+    comparisons = compare_outputs(
+        golden.outputs, actual, on_golden, classifier=classifier, layouts=manifest.signature.output_layouts
+    )
     comparable = all(comparison.problem is None for comparison in comparisons)
     drift = None
     if test is not None and comparable:
@@ -329,7 +331,8 @@ def _validate_stress(context: Context, artifact: Artifact, runtime: str = "") ->
         for name in outputs
     }
     expected = tensor_layout.transpose_arrays(outputs, orders)
-    comparisons = compare_outputs(expected, actual, without_agreement(limits), classifier=False)
+    layouts = manifest.signature.output_layouts
+    comparisons = compare_outputs(expected, actual, without_agreement(limits), classifier=False, layouts=layouts)
     return {"stress": comparisons, "stress_cases": cases, "batches": _validate_batches(context, artifact, runtime)}
 
 
@@ -347,7 +350,10 @@ def _validate_batches(context: Context, artifact: Artifact, runtime: str = "") -
     comparisons: list[Comparison] = []
     for size in BATCHES:
         actual = _infer(context, artifact, golden.inputs, size, runtime)
-        for comparison in compare_outputs(golden.outputs, actual, limits, classifier=False):
+        compared = compare_outputs(
+            golden.outputs, actual, limits, classifier=False, layouts=manifest.signature.output_layouts
+        )
+        for comparison in compared:
             comparisons.append(replace(comparison, output=f"{comparison.output} in batches of {size}"))
     return tuple(comparisons)
 
@@ -385,7 +391,8 @@ def validate_on(
     on_host = _infer(context, artifact, golden.inputs, runtime=other_runtime)
     limits = without_agreement(tolerances)  # the test set is not run on the device
     to_source, to_host = (
-        compare_outputs(expected, actual, limits, classifier=classifier) for expected in (golden.outputs, on_host)
+        compare_outputs(expected, actual, limits, classifier=classifier, layouts=manifest.signature.output_layouts)
+        for expected in (golden.outputs, on_host)
     )
     return _save_validation(
         artifact,

@@ -151,10 +151,84 @@ def test_comparing_no_samples_does_not_pass(shape):
     assert comparison.problem == "there are no samples to compare"
 
 
-def test_a_source_that_ignores_its_input_is_no_evidence():
+def test_a_source_that_ignores_its_input_is_judged_but_is_no_evidence():
     constant = np.full((4, 2), 0.5, np.float32)
-    problem = compare(constant, reference=constant).problem
-    assert problem == "the source returns the same output for all 4 samples, which is no evidence of equality"
+    limits = Tolerances(max_abs_error=1e-5)
+    same = compare(constant, limits, reference=constant)
+    assert (same.passed, same.evidence) == (True, False)
+    assert not compare(constant + np.float32(0.1), limits, reference=constant).passed
+
+
+def test_infinities_in_the_same_places_are_equal():
+    limits = Tolerances(max_abs_error=1e-5)
+    reference = np.array([[-np.inf, 1.0], [2.0, np.inf]], np.float32)
+    assert compare(reference + np.float32(1e-6), limits, reference=reference).passed
+    other_sign = np.array([[np.inf, 1.0], [2.0, np.inf]], np.float32)
+    assert "in 1 of 2 samples" in compare(other_sign, limits, reference=reference).problem
+
+
+@SEEDED
+@given(st.integers(0, 2**32 - 1), st.floats(1e-6, 10))
+def test_the_cosine_of_float32_has_the_noise_floor_of_its_absolute_tolerance(seed, scale):
+    rng = np.random.default_rng(seed)
+    reference = (scale * rng.standard_normal((16, 8))).astype(np.float32)
+    limits = Tolerances(max_abs_error=1e-6, min_cosine=0.9999999)
+    noise = 1e-7 * rng.standard_normal(reference.shape)
+    assert compare((reference + noise).astype(np.float32), limits, reference=reference).passed
+    unrelated = (scale * rng.standard_normal((16, 8))).astype(np.float32)
+    if scale > 1e-4:  # below, the absolute tolerance says that such outputs are noise
+        assert not compare(unrelated, limits, reference=reference).passed
+
+
+def test_class_ids_are_judged_by_agreement_and_not_by_distance():
+    rng = np.random.default_rng(0)
+    reference = rng.integers(0, 5, (16, 8, 8)).astype(np.int32)
+    limits = Tolerances(min_sqnr_db=20.0, min_cosine=0.99, min_agreement=0.95)
+    few = reference.copy()
+    few[:, 0, 0] = 4
+    assert compare(few, limits, reference=reference).passed
+    # Neighbouring ids: their SQNR is high where ids are large.
+    shifted_ids = reference + 1000
+    assert compare(shifted_ids + 1, limits, reference=shifted_ids).value("agreement") == 0
+    assert not compare(shifted_ids + 1, limits, reference=shifted_ids).passed
+
+
+def test_a_class_that_the_artifact_never_returns_is_lost():
+    reference = np.zeros((16, 8, 8), np.int64)
+    reference[:, 0, :2] = 3  # 3 % of the elements
+    comparison = compare(np.zeros_like(reference), Tolerances(min_agreement=0.95), reference=reference)
+    assert comparison.value("agreement") > 0.95
+    assert comparison.failures == (
+        "output y: class 3 is lost: the source has it in 3.1 % of the elements, the IoU is 0.00",
+    )
+
+
+def test_pixels_are_quantities():
+    reference = np.arange(256, dtype=np.uint8).reshape(4, 64)
+    assert compare(reference ^ 1, Tolerances(min_sqnr_db=20.0, min_agreement=0.95), reference=reference).passed
+
+
+def test_one_clipped_sample_is_named():
+    rng = np.random.default_rng(0)
+    reference = rng.standard_normal((64, 4)).astype(np.float32)
+    actual = reference + 0.01 * rng.standard_normal((64, 4)).astype(np.float32)
+    reference[17] *= 20
+    comparison = compare(actual, Tolerances(min_sqnr_db=20.0), reference=reference)
+    clause = comparison.failures[0]
+    assert "sample 17 alone makes 100 % of the error; the others are at 4" in clause
+    assert decode(Comparison, json.loads(to_json(asdict(comparison))), "file") == comparison
+
+
+def test_a_lost_channel_fails_an_accurate_tensor_and_is_named():
+    reference = np.stack([np.linspace(0, 640, 64), np.linspace(0.01, 0.09, 64)], axis=1).astype(np.float32)
+    actual = reference * np.array([1, 0], np.float32)
+    comparison = compare(actual, Tolerances(min_sqnr_db=20.0, min_cosine=0.99), reference=reference)
+    assert comparison.value("sqnr_db") > 60
+    assert comparison.failures == (
+        "output y: channel 1 is lost: it is constant at 0 for the source's values from 0.01 to 0.09",
+    )
+    assert comparison.sqnr_db == 0
+    assert decode(Comparison, json.loads(to_json(asdict(comparison))), "file") == comparison
 
 
 def test_a_single_sample_may_be_compared():

@@ -44,8 +44,8 @@ OPTIONAL = {
         "axis", "layout", "quantization",
     },
     "validation": {
-        "classes", "device", "evidence", "executor", "interval", "lost", "p_value", "passed", "problem", "tag",
-        "variance", "won",
+        "classes", "device", "dominant", "evidence", "executor", "interval", "lost", "p_value", "passed", "problem",
+        "tag", "variance", "won",
     },
     "bench": {
         "emulated", "executions", "instructions", "kinds", "l1_misses", "l2_misses", "l3_misses", "load_ms",
