@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -34,14 +34,17 @@ class LoadedModel(ABC):
         model: The framework's own model object.
         signature: The inputs and outputs in the order of a call.
         sizes: A size for each symbolic dimension that is not the batch.
+        notes: What loading changed about the model, for the user.
     """
 
     kind: str
+    notes: tuple[str, ...] = ()
 
     def __init__(self, model: Any, signature: Signature) -> None:
         self.model = model
         self.signature = signature
         self.sizes: Mapping[str, int] = {}
+        self._examples: Mapping[str, Array] | None = None
         # Copies made by `at` share this dictionary: the signature and the sizes are part of every key.
         self._cache: dict[Hashable, Any] = {}
 
@@ -59,8 +62,21 @@ class LoadedModel(ABC):
         model.signature, model.sizes = signature, sizes
         return model
 
+    def with_examples(self, inputs: Mapping[str, Array]) -> LoadedModel:
+        """Return a copy that knows real inputs, from which converters trace it.
+
+        Args:
+            inputs: Arrays of shape (N, ...) by input name.
+
+        Returns:
+            A shallow copy: the weights are not copied.
+        """
+        model = copy.copy(self)
+        model._examples = inputs
+        return model
+
     def examples(self, batch: int) -> tuple[Array, ...]:
-        """Return zeros as the inputs of one call.
+        """Return the inputs of one call: real ones if the model knows any, else zeros.
 
         Args:
             batch: The number of samples in the call.
@@ -71,10 +87,18 @@ class LoadedModel(ABC):
         Raises:
             InputError: The size of a symbolic dimension is unknown.
         """
-        return tuple(
-            np.zeros([self._size(dim, index, batch) for index, dim in enumerate(spec.shape)], spec.dtype)
-            for spec in self.signature.inputs
-        )
+        return tuple(self._example(spec, batch) for spec in self.signature.inputs)
+
+    def _example(self, spec: TensorSpec, batch: int) -> Array:
+        shape = [self._size(dim, index, batch) for index, dim in enumerate(spec.shape)]
+        real = None if self._examples is None else self._examples.get(spec.name)
+        if real is not None and not shape:
+            return np.asarray(real[0], spec.dtype)
+        if real is None or real.ndim != len(shape) or not real.size:
+            return np.zeros(shape, spec.dtype)
+        # Repeated along each axis that is longer than in the samples, such as a batch of two of a single sample.
+        indices = [np.arange(size) % length for size, length in zip(shape, real.shape, strict=True)]
+        return np.ascontiguousarray(real[np.ix_(*indices)].astype(spec.dtype))
 
     def _size(self, dim: int | str, index: int, batch: int) -> int:
         if isinstance(dim, int):
@@ -182,6 +206,14 @@ class LoadedModel(ABC):
         """
         raise NotImplementedError(f"{self.kind} models cannot be traced")
 
+    def data_reads(self) -> tuple[str, ...]:
+        """Return where the model's code reads values that depend on its inputs, which no trace can record.
+
+        Returns:
+            A description of each place, such as `a condition in net.py, line 4: if x.sum() > 0:`; none by default.
+        """
+        return ()
+
     def cached(self, purpose: str, make: Callable[[], T]) -> T:
         """Return what `make` returns, computed once for this model and signature.
 
@@ -244,6 +276,7 @@ class UserModel:
         weights: The file of weights for the network that `build` returns; None for its initial weights.
         inputs: The inputs that the user declared, in order. Kinds whose files describe their inputs use the file's.
         examples: Real inputs of shape (N, ...) by name, if the user passed any.
+        notes: Receives sentences for the user about what the import chose.
     """
 
     path: Path | None
@@ -251,6 +284,7 @@ class UserModel:
     weights: Path | None = None
     inputs: tuple[TensorSpec, ...] = ()
     examples: Mapping[str, Array] | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 class SourceKind(ABC):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import itertools
-import operator
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from edgekit.contracts.source import LoadedModel, unknown_outputs
 from edgekit.core.errors import InputError
+from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Signature, TensorSpec
+from edgekit.sources._data_reads import data_reads
+from edgekit.sources._module_outputs import output_names_of, outputs_of
+from edgekit.sources._regular_module import adaptation, keywords_of, observed, wrapped
 from edgekit.sources.bridges._functional import functional
 
 
@@ -21,6 +24,17 @@ class LoadedTorch(LoadedModel):
 
     kind = "torch"
     _traceable: Any = None
+
+    def with_examples(self, inputs: Mapping[str, Array]) -> LoadedModel:
+        """Return the model with its calling convention adapted to what converters take, as the inputs show it."""
+        copied = super().with_examples(inputs)
+        specs = self.signature.inputs
+        try:
+            adapted = adaptation(self.model, [spec.name for spec in specs], example_tensors(specs, inputs))
+        except Exception:  # noqa: BLE001 - the run on all samples reports the error of the user's code
+            return copied
+        copied.model = adapted.apply(self.model, len(specs), len(self.signature.outputs))
+        return copied
 
     def _run(self, inputs: list[Array]) -> list[Array]:
         import torch
@@ -43,6 +57,14 @@ class LoadedTorch(LoadedModel):
 
     def _in_float64(self) -> Any:
         return copy.deepcopy(self.model).double()
+
+    def data_reads(self) -> tuple[str, ...]:
+        import torch
+
+        def read() -> tuple[str, ...]:
+            return tuple(map(str, data_reads(self.model, tuple(map(torch.from_numpy, self.examples(1))))))
+
+        return self.cached("data reads", read)
 
     def parameters(self) -> dict[str, Array]:
         # Batch norm's counter of training batches has no influence on inference.
@@ -90,16 +112,6 @@ def unused_name(name: str, used: Container[str]) -> str:
     return next(candidate for candidate in numbered if candidate not in used)
 
 
-def outputs_of(result: Any) -> list[Any]:
-    """Return the tensors in a module's result: a tensor, tuple, list or dict (such as a ModelOutput of transformers).
-
-    The name of this function becomes a node's name in traced graphs: do not rename it.
-    """
-    if isinstance(result, Mapping):
-        return list(result.values())
-    return list(result) if isinstance(result, (list, tuple)) else [result]
-
-
 def permuted(model: Any, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
     """Return a module around another one that permutes its inputs and outputs.
 
@@ -116,49 +128,13 @@ def permuted(model: Any, inputs: list[Permutation | None], outputs: list[Permuta
     def permute(graph: Any, node: Any, order: Permutation | None) -> Any:
         return node if order is None else graph.call_function(torch.permute, (node, order))
 
-    return _wrap(
+    return wrapped(
         model,
         len(inputs),
         len(outputs),
         lambda graph, nodes: [permute(graph, node, order) for node, order in zip(nodes, inputs, strict=True)],
         lambda graph, nodes: [permute(graph, node, order) for node, order in zip(nodes, outputs, strict=True)],
     )
-
-
-def positional(model: Any, inputs: int, outputs: int) -> Any:
-    """Return a module that returns the values of the dict that another module returns, as converters require.
-
-    Args:
-        model: The inner module.
-        inputs: The number of its inputs.
-        outputs: The number of its outputs.
-
-    Returns:
-        A `torch.fx.GraphModule` in eval mode.
-    """
-    return _wrap(model, inputs, outputs, lambda _graph, nodes: nodes, lambda _graph, nodes: nodes)
-
-
-GraphEdit = Callable[[Any, list[Any]], list[Any]]
-
-
-def _wrap(model: Any, inputs: int, outputs: int, before: GraphEdit, after: GraphEdit) -> Any:
-    """Return a GraphModule that calls another module, with nodes inserted before and after the call.
-
-    It is built as a graph because FX does not trace a forward with `*inputs`; a graph with one placeholder per input is
-    accepted by FX, jit and export alike.
-    """
-    import torch
-
-    graph = torch.fx.Graph()
-    arguments = before(graph, [graph.placeholder(f"input_{index}") for index in range(inputs)])
-    returned = graph.call_function(outputs_of, (graph.call_module("module", tuple(arguments)),))
-    results = [graph.call_function(operator.getitem, (returned, index)) for index in range(outputs)]
-    results = after(graph, results)
-    graph.output(results[0] if len(results) == 1 else tuple(results))
-    root = torch.nn.Module()
-    root.module = model
-    return torch.fx.GraphModule(root, graph).eval()
 
 
 def program_module(program: Any, signature: Signature, examples: tuple[Any, ...]) -> Any:
@@ -191,45 +167,57 @@ def program_module(program: Any, signature: Signature, examples: tuple[Any, ...]
     return functional(Program(), signature, examples)
 
 
-def probed(module: Any, inputs: tuple[TensorSpec, ...]) -> Any:
-    """Return what the module returns for zeros; symbolic dimensions become 2.
+def example_tensors(
+    inputs: Sequence[TensorSpec], samples: Mapping[str, Array] | None = None, batch: str | None = None
+) -> list[Any]:
+    """Return a tensor for each input: the first two samples, or numbers if there are none.
 
     Args:
-        module: The module.
-        inputs: The specs of its inputs.
+        inputs: The specs of the inputs.
+        samples: Real inputs of shape (N, ...) by name.
+        batch: The symbol of the batch; by default, that of the first input that has one.
 
     Returns:
-        The result as the module returns it: a tensor, tuple, list or dict.
+        The tensors in the order of the specs.
     """
     import torch
 
-    # 2 rather than 1: a size of 1 broadcasts and would hide inputs that do not fit.
+    # Never zeros, which are lengths of nothing and divisors; 2 rather than 1 for symbolic sizes, as a size of 1
+    # broadcasts and would hide inputs that do not fit.
+    if samples is None:
+        generator = torch.Generator().manual_seed(0)
+        shapes = [[dim if isinstance(dim, int) else 2 for dim in spec.shape] for spec in inputs]
+        return [
+            torch.randn(shape, generator=generator, dtype=torch.float32).to(getattr(torch, spec.dtype))
+            if spec.dtype.startswith("float")
+            else torch.ones(shape, dtype=getattr(torch, spec.dtype))
+            for shape, spec in zip(shapes, inputs, strict=True)
+        ]
+    signature = Signature(tuple(inputs), ())
+    arrays = next(batching.iter_batches(signature, samples, 2))
+    return [torch.from_numpy(array.astype(spec.dtype)) for array, spec in zip(arrays, inputs, strict=True)]
 
-    shapes = [[dim if isinstance(dim, int) else 2 for dim in spec.shape] for spec in inputs]
-    with torch.no_grad():
-        return module(
-            *(torch.zeros(shape, dtype=getattr(torch, spec.dtype)) for shape, spec in zip(shapes, inputs, strict=True))
-        )
 
-
-def output_names(module: Any, inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """Return specs with the names of a module's outputs, after one run with zeros.
+def output_names(
+    module: Any, inputs: tuple[TensorSpec, ...], samples: Mapping[str, Array] | None = None
+) -> tuple[TensorSpec, ...]:
+    """Return specs with the names of a module's outputs, after one run.
 
     Args:
         module: The module.
         inputs: The specs of its inputs.
+        samples: Real inputs of shape (N, ...) by name, if there are any.
 
     Returns:
-        Specs of unknown shape and dtype, named by the keys of a returned dict, else `output` or `output_INDEX`.
+        Specs of unknown shape and dtype, named by the keys and fields of the result, else `output` or `output_INDEX`.
 
     Raises:
-        InputError: The module does not accept such inputs.
+        InputError: The module does not accept such inputs, or returns something else than tensors.
     """
+    names = [spec.name for spec in inputs]
     try:
-        result = probed(module, inputs)
+        result = observed(module, example_tensors(inputs, samples), keywords_of(module, names))
+        return unknown_outputs(output_names_of(result))
     except Exception as error:  # the user's code may raise anything
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
         raise InputError(f"the network does not take these inputs ({'; '.join(map(str, inputs))}): {reason}") from error
-    count = len(outputs_of(result))
-    names = ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
-    return unknown_outputs(list(result) if isinstance(result, Mapping) else names)

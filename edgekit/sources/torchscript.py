@@ -9,12 +9,21 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.source import Build, SourceKind, UserModel, declared_inputs, reconcile_signature
+from edgekit.contracts.source import (
+    Build,
+    LoadedModel,
+    SourceKind,
+    UserModel,
+    declared_inputs,
+    reconcile_signature,
+)
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.specs import Signature
 from edgekit.sources._module import LoadedTorch, output_names
 from edgekit.torch_files import script_archive
@@ -27,6 +36,12 @@ class LoadedTorchScript(LoadedTorch):
     """A `torch.jit.ScriptModule` in eval mode."""
 
     kind = "torchscript"
+
+    def with_examples(self, inputs: Mapping[str, Array]) -> LoadedModel:
+        return LoadedModel.with_examples(self, inputs)  # an archive is called, and converted, as it is
+
+    def data_reads(self) -> tuple[str, ...]:
+        return ()  # a script keeps its branches
 
 
 def load_script(path: Path) -> Any:
@@ -87,7 +102,7 @@ class TorchScriptSource(SourceKind):
                 f"{user_model.path}: this model takes {len(arguments)} inputs ({', '.join(arguments)});"
                 f" {len(inputs)} were declared"
             )
-        return "model.pt", Signature(inputs, output_names(module, inputs))
+        return "model.pt", Signature(inputs, output_names(module, inputs, user_model.examples))
 
 
 SOURCE = TorchScriptSource()

@@ -166,9 +166,14 @@ def _from_torch(source: LoadedSource, opset_version: int | None) -> Any:
     shapes = tuple(
         {index: dims[dim] for index, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in signature.inputs
     )
+    examples = tuple(map(torch.from_numpy, source.examples(2)))  # torch.export specializes sizes 0 and 1
+    model = source.model
+    if any(getattr(module, "proj_size", 0) for module in model.modules()):
+        # ONNX's LSTM has no projection, and torch.onnx (2.13) writes one without it, which no runtime accepts.
+        model = torch.export.export(model, examples, dynamic_shapes=shapes).run_decompositions()
     program = torch.onnx.export(
-        source.model,
-        tuple(map(torch.from_numpy, source.examples(2))),  # torch.export specializes sizes 0 and 1
+        model,
+        examples,
         dynamo=True,
         external_data=False,
         opset_version=opset_version or OPSET["torch"],

@@ -140,6 +140,18 @@ class LoadedSource(Protocol):
     signature: Signature
     sizes: Mapping[str, int]
 
+    def at(self, signature: Signature, sizes: Mapping[str, int]) -> LoadedSource:
+        """Return the same model with another signature.
+
+        Args:
+            signature: The new signature; it may fix other dimensions than the old one.
+            sizes: Symbolic dimension -> its size.
+
+        Returns:
+            A copy that shares the framework's object.
+        """
+        ...
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model on N samples.
 
@@ -158,7 +170,7 @@ class LoadedSource(Protocol):
             batch: The batch size.
 
         Returns:
-            Arrays of zeros in the signature's order.
+            Arrays in the signature's order: real inputs if the model knows any, else zeros.
         """
         ...
 
@@ -170,6 +182,14 @@ class LoadedSource(Protocol):
 
         Returns:
             The outputs in the signature's order.
+        """
+        ...
+
+    def data_reads(self) -> tuple[str, ...]:
+        """Return where the model's code reads values that depend on its inputs, which no trace can record.
+
+        Returns:
+            A description of each place; none for models without code.
         """
         ...
 

@@ -136,7 +136,7 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     inputs, notes = _inputs(request, arrays, signature)
     sizes = _sizes(signature, inputs)
     with _file_errors(request):
-        loaded = kind.load(target / file, signature, build).at(signature, sizes)
+        loaded = kind.load(target / file, signature, build).at(signature, sizes).with_examples(inputs)
     signature = with_layouts(Signature(signature.inputs, observed_outputs(loaded, inputs)), kind.layout)
     loaded = loaded.at(signature, sizes)
     calibration = (
@@ -149,6 +149,7 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     metric_value, rounding = _write_samples(parts, loaded, target, metric)
     if known is not None and known.note:
         notes = (*notes, known.note)
+    notes = (*notes, *user_model.notes, *loaded.notes)
     code = None if factory is None else factory.file(base) or module_file(factory.where, base)
     source = SourceModel(
         name=request.name,

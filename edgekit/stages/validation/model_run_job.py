@@ -207,7 +207,7 @@ def _probe_signature(open_session: Callable[..., Any], samples: Mapping[str, Arr
     return Signature(inputs, tuple(outputs))
 
 
-def _open_folder(model: ModelRef, _samples: Mapping[str, Array]) -> _OpenModel:
+def _open_folder(model: ModelRef, samples: Mapping[str, Array]) -> _OpenModel:
     """Open a trained or imported source."""
     folder = Path(str(model.folder))
     source = load_source(folder)
@@ -215,6 +215,7 @@ def _open_folder(model: ModelRef, _samples: Mapping[str, Array]) -> _OpenModel:
     require(kind.requires, f"loading {kind.name} models")
     build = None if model.recorded_code is None else model.recorded_code.call
     loaded = kind.load(source.weights_path(folder), source.signature, build).at(source.signature, source.sizes)
+    loaded = loaded.with_examples(samples)
     trace = partial(_trace_file, model, source.signature) if model.target else loaded.trace
     return _OpenModel(source.signature, loaded.run, trace, loaded.run_float64)
 
@@ -239,7 +240,7 @@ def _open_source(model: ModelRef, samples: Mapping[str, Array]) -> _OpenModel:
         for dim, size in zip(spec.shape[1:], samples[spec.name].shape[1:], strict=True)
         if isinstance(dim, str)
     }
-    loaded = kind.load(Path(folder.name, file), signature, build).at(signature, sizes)
+    loaded = kind.load(Path(folder.name, file), signature, build).at(signature, sizes).with_examples(samples)
 
     def sized(inputs: Mapping[str, Array]) -> LoadedModel:
         """Return the model with the dimensions of these inputs, and outputs as they are computed."""

@@ -7,12 +7,14 @@ bytes on every machine.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
 import operator
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import numpy as np
 
 from edgekit.contracts.target import ConversionRequest, malformed_file_error
 from edgekit.core.environment.atomic_files import read_bytes
+from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, OpCount, Signature
@@ -62,12 +65,60 @@ def to_torchscript(source: LoadedSource, job: ConversionRequest) -> Any:
     if isinstance(module, torch.jit.ScriptModule):
         return torch.jit.freeze(module.eval())
     example = tuple(map(torch.from_numpy, source.examples(1)))
+    reads = source.data_reads()
+    if reads and job.precision != "int8":
+        return torch.jit.freeze(_scripted(source, example, reads))
     if job.precision == "int8":
         module = _quantize(module, example, source, job)
     with torch.no_grad(), warnings.catch_warnings():
         # torch 2.13 deprecates TorchScript as a whole, and warns at every trace.
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.jit.freeze(torch.jit.trace(module, example))
+
+
+def _scripted(source: LoadedSource, example: tuple[Any, ...], reads: Sequence[str]) -> Any:
+    """Compile a module whose code decides by values, of which a trace keeps the decision for one sample.
+
+    A module that torch.jit cannot compile is traced after all if the trace agrees with it on other samples, as it does
+    if the code only checks its input.
+    """
+    import torch
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.13 deprecates TorchScript as a whole, and warns at every trace
+        try:
+            return torch.jit.script(source.model)
+        except Exception as error:  # torch.jit raises errors of many types for code that it does not compile
+            with contextlib.suppress(Exception):
+                traced = torch.jit.trace(source.model, example, check_trace=False)
+                if _agrees(traced, source):
+                    return traced
+            raise InputError(
+                "this network is neither traceable nor scriptable: its code reads values that depend on the input,"
+                f" which a trace does not record: {reads[0]}; write it with tensor operators such as torch.where"
+            ) from error
+
+
+# Samples on which a trace must agree with code that decides by values, besides their negatives.
+_AGREEING_SAMPLES = 16
+
+
+def _agrees(traced: Any, source: LoadedSource) -> bool:
+    """Return whether a trace and its source have the same outputs for samples, and for the samples' negatives."""
+    import torch
+
+    count = _AGREEING_SAMPLES if source.signature.batch else 1
+    samples = [torch.from_numpy(array) for array in source.examples(count)]
+    for index in range(count):
+        rows = [tensor[index : index + 1] if source.signature.batch else tensor for tensor in samples]
+        negatives = [-row if row.is_floating_point() else row for row in rows]
+        for tensors in (rows, negatives):
+            result = traced(*tensors)
+            outputs = result if isinstance(result, (list, tuple)) else [result]
+            pairs = zip(source.call(*tensors), outputs, strict=True)
+            if not all(torch.allclose(expected, actual, equal_nan=True) for expected, actual in pairs):
+                return False
+    return True
 
 
 def traced_signature(module: Any, source: LoadedSource) -> Signature:
@@ -96,7 +147,7 @@ def _shapes_agree(module: Any, source: LoadedSource, sizes: dict[str, int]) -> b
     import torch
 
     sized = source.signature.sized(sizes)
-    inputs = [torch.zeros([int(dim) for dim in spec.shape], dtype=getattr(torch, spec.dtype)) for spec in sized.inputs]
+    inputs = [torch.from_numpy(array) for array in source.at(sized, sizes).examples(1)]
     try:
         with torch.no_grad():
             expected = [tuple(output.shape) for output in source.call(*inputs)]
