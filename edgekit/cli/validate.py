@@ -141,6 +141,9 @@ def _rows(validations: Sequence[Validation], show_all: bool) -> Iterator[tuple[s
             yield from ((*name, *cells) for cells in _comparison_rows([comparison], f"{comparison.output}: ", show_all))
         if validation.drift is not None:
             yield from ((*name, *cells) for cells in _drift_rows(validation.drift))
+        if validation.by_default or (show_all and validation.arithmetic):
+            yield (*name, f"computed by {validation.arithmetic}", "", "", "")
+        yield from ((*name, *cells) for cells in _comparison_rows(validation.by_default, "without options: ", True))
 
 
 def _comparison_rows(

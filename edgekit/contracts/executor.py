@@ -163,11 +163,14 @@ class InferRequest:
         inputs: Real values of shape (N, ...) by input name.
         batch: The number of samples per call if the batch is symbolic.
         timeout_s: The time limit in seconds; None for the executor's default.
+        by_default: Whether to run the samples also as an application does that sets no options of the runtime, where
+            the executor can tell the two apart.
     """
 
     inputs: Mapping[str, Array]
     batch: int = 1
     timeout_s: float | None = None
+    by_default: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,9 +179,13 @@ class InferResult:
 
     Attributes:
         outputs: Real values of shape (N, ...) by output name.
+        arithmetic: The instruction set that computed them, and how; empty where the executor does not know.
+        by_default: The outputs in a session without options; None where they are the same, or were not requested.
     """
 
     outputs: Mapping[str, Array]
+    arithmetic: str = ""
+    by_default: Mapping[str, Array] | None = None
 
 
 @dataclass(frozen=True)

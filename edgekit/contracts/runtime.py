@@ -43,7 +43,11 @@ class RuntimeSession(ABC):
 
     Attributes:
         signature: The file's inputs and outputs in the order of a call, with their quantization parameters.
+        arithmetic: How the session computes where that differs from what an application gets by default, as a short
+            phrase; empty where it does not.
     """
+
+    arithmetic: str = ""
 
     def __init__(self, signature: Signature) -> None:
         """Create a session.
@@ -102,6 +106,17 @@ class RuntimeSession(ABC):
             chunks.append([outputs[spec.name] for spec in self.signature.outputs])
         joined = batching.concat_outputs(self.signature, samples, chunks)
         return {spec.name: from_tensor(joined[spec.name], spec) for spec in self.signature.outputs}
+
+    def by_default(self) -> RuntimeSession | None:
+        """Return a session with the options that an application gets if it sets none.
+
+        Sessions are opened so that outputs depend on the file and not on the processor. Where kernels of this
+        processor compute otherwise by default, a comparison of both sessions shows it.
+
+        Returns:
+            The session, or None if this one computes in the same way, which is the default.
+        """
+        return None
 
     @abstractmethod
     def _run(self, inputs: list[Array]) -> list[Array]:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.contracts.runtime import RUNTIMES
+from edgekit.contracts.executor import InferResult
+from edgekit.contracts.runtime import RUNTIMES, RuntimeSession
+from edgekit.core.environment.instruction_set import instruction_set
 from edgekit.core.events import Listener
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.specs import Signature
@@ -34,6 +36,11 @@ class RunRequest:
     batch: int = 1
 
 
+def _open(request: RunRequest) -> RuntimeSession:
+    runtime = RUNTIMES.load(request.runtime)
+    return runtime.open(Path(request.path), threads=request.threads, signature=request.signature)
+
+
 @worker_job
 def run_model(request: RunRequest, _emit: Listener) -> dict[str, Array]:
     """Run a model file on samples.
@@ -47,6 +54,26 @@ def run_model(request: RunRequest, _emit: Listener) -> dict[str, Array]:
     Raises:
         InputError: The runtime cannot load the file, or the inputs do not match its signature.
     """
-    runtime = RUNTIMES.load(request.runtime)
-    session = runtime.open(Path(request.path), threads=request.threads, signature=request.signature)
-    return session.infer(request.inputs, request.batch)
+    return _open(request).infer(request.inputs, request.batch)
+
+
+@worker_job
+def run_model_in_both_ways(request: RunRequest, _emit: Listener) -> InferResult:
+    """Run a model file on samples, and once more as an application does that sets no options of the runtime.
+
+    Args:
+        request: The file, its runtime and the samples.
+
+    Returns:
+        Real values by output name, each of shape (N, ...), and what computed them.
+
+    Raises:
+        InputError: The runtime cannot load the file, or the inputs do not match its signature.
+    """
+    session = _open(request)
+    default = session.by_default()
+    return InferResult(
+        session.infer(request.inputs, request.batch),
+        ", ".join(part for part in (instruction_set(), session.arithmetic) if part),
+        None if default is None else default.infer(request.inputs, request.batch),
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.runtime import Runtime, RuntimeSession
+from edgekit.core.environment.instruction_set import saturates
 from edgekit.core.environment.requirements import ONNXRUNTIME
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
@@ -31,26 +32,43 @@ _KERNEL = "_kernel_time"
 # Inferences before the profiled ones: the first ones allocate memory.
 _WARM_UP_RUNS = 5
 
-# The kernels for x86 without AVX-VNNI add pairs of uint8 x int8 products in 16 bits, which saturate: an int8 file that
+# The kernels for x86 without VNNI add pairs of uint8 x int8 products in 16 bits, which saturate: an int8 file that
 # shows 44 dB elsewhere can show 20 dB there. With this option the session keeps int8 weights as uint8, whose kernels
 # are exact and slower. It changes nothing on other processors.
 _AVOID_SATURATION = "session.x64quantprecision"
+_AS_UINT8 = "int8 weights as uint8"
+# Without optimizations, each operator between DequantizeLinear and QuantizeLinear computes in float32.
+_SIMULATED = "QDQ pairs in float32"
 
 
 class OnnxSession(RuntimeSession):
-    """A session with one InferenceSession."""
+    """A session with one InferenceSession for inferences and one for measurements, which are mostly the same."""
 
-    def __init__(self, session: Any, signature: Signature) -> None:
+    def __init__(
+        self,
+        session: Any,
+        signature: Signature,
+        *,
+        measured: Any = None,
+        arithmetic: str = "",
+        create_default: Callable[[], Any] | None = None,
+    ) -> None:
         super().__init__(signature)
+        self.arithmetic = arithmetic
         self._session = session
+        self._measured = session if measured is None else measured
+        self._create_default = create_default
 
     def _run(self, inputs: list[Array]) -> list[Array]:
         feed = {spec.name: array for spec, array in zip(self.signature.inputs, inputs, strict=True)}
         return [np.asarray(output) for output in self._session.run(None, feed)]
 
+    def by_default(self) -> RuntimeSession | None:
+        return None if self._create_default is None else OnnxSession(self._create_default(), self.signature)
+
     def bind(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
         feed = dict(inputs)
-        run = self._session.run
+        run = self._measured.run
         return lambda: run(None, feed)
 
 
@@ -85,14 +103,25 @@ class OnnxRuntime(Runtime):
         def create() -> Any:
             return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
+        def create_default() -> Any:
+            options.add_session_config_entry(_AVOID_SATURATION, "0")
+            return create()
+
         options.add_session_config_entry(_AVOID_SATURATION, "1")
+        adjusted: dict[str, Any] = {}
+        if saturates():
+            adjusted = {"arithmetic": _AS_UINT8, "create_default": create_default}
         try:
             try:
                 session = create()
             except Exception:  # noqa: BLE001  # its errors have no common base class; a second failure is reported
                 # The rewriting of weights to uint8 fails for some files (ONNX Runtime 1.32).
-                options.add_session_config_entry(_AVOID_SATURATION, "0")
-                session = create()
+                session = measured = create_default()
+                if saturates():
+                    options.optimized_model_filepath = ""  # it holds the model as it is measured
+                    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+                    session = create()
+                    adjusted = {"arithmetic": _SIMULATED, "measured": measured, "create_default": lambda: measured}
         except Exception as error:  # its errors have no common base class
             reason = str(error).partition("] : ")[2] or str(error)
             raise InputError(f"{path}: ONNX Runtime cannot load this file ({reason.splitlines()[0][:200]})") from error
@@ -100,7 +129,7 @@ class OnnxRuntime(Runtime):
             tuple(_spec(argument) for argument in session.get_inputs()),
             tuple(_spec(argument) for argument in session.get_outputs()),
         )
-        return OnnxSession(session, signature)
+        return OnnxSession(session, signature, **adjusted)
 
     def _trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None) -> dict[str, Array]:
         """Trace a file whose inner tensors were added to its outputs."""
@@ -122,7 +151,7 @@ class OnnxRuntime(Runtime):
             call = session.bind(inputs)
             for _ in range(_WARM_UP_RUNS + runs):
                 call()
-            return _node_costs(json.loads(Path(session._session.end_profiling()).read_text()), _WARM_UP_RUNS)
+            return _node_costs(json.loads(Path(session._measured.end_profiling()).read_text()), _WARM_UP_RUNS)
 
     def save_optimized_model(self, path: Path, to: Path) -> Path:
         options = self._options(1)

@@ -119,6 +119,10 @@ class Validation:
         stress_cases: The names of the stress inputs, in the order of the samples.
         batches: One comparison an output and batch size, on the golden samples in batches.
         tag: The tag of the variant, such as `tuned`.
+        arithmetic: The instruction set of the processor that computed the outputs, and how, such as `x86_64 AVX2, int8
+            weights as uint8`; empty for devices.
+        by_default: One comparison an output that is worse in a session without options on this processor, as
+            applications open it: a property of the processor and not of the file, so it has no tolerance.
         schema_version: The version of the file's format.
     """
 
@@ -137,6 +141,8 @@ class Validation:
     batches: tuple[Comparison, ...] = ()
     tag: Name = ""
     executor: Name = ""
+    arithmetic: Name = ""
+    by_default: tuple[Comparison, ...] = ()
     schema_version: int = VALIDATION_SCHEMA
 
     def __post_init__(self) -> None:
@@ -186,6 +192,19 @@ class Validation:
             )
             clauses.append(f"top1_agreement {agreement} on {self.drift.samples} test samples is outside {limit}")
         return tuple(clauses)
+
+    @property
+    def processor_note(self) -> str:
+        """Where an application without options gets a larger error on this processor, a clause that says so."""
+        worst = min(self.by_default, key=lambda output: output.value("sqnr_db") or 0.0, default=None)
+        if worst is None:
+            return ""
+        own = next(output for output in self.comparisons if output.output == worst.output)
+        figures = [format_figure(output.value("sqnr_db")) for output in (worst, own)]
+        return (
+            f"{self.runtime} without options has an SQNR of {figures[0]} dB on this processor ({self.arithmetic}), the"
+            f" file itself {figures[1]} dB"
+        )
 
     @property
     def _on_device(self) -> bool:

@@ -26,7 +26,7 @@ from edgekit.contracts.runtime import RUNTIMES
 from edgekit.core.environment.requirements import require
 from edgekit.devices import host_machine
 from edgekit.devices.host_machine import HostPlan
-from edgekit.devices.infer_job import RunRequest, run_model
+from edgekit.devices.infer_job import RunRequest, run_model, run_model_in_both_ways
 from edgekit.workers import scratch
 from edgekit.workers.environment import Environment
 from edgekit.workers.gated_process import GatedProcess
@@ -102,21 +102,19 @@ class HostExecutor(Executor):
             request: The samples.
 
         Returns:
-            Real values by output name.
+            Real values by output name; those by default as well, if requested.
 
         Raises:
             InputError: The runtime cannot load the model.
             StepError: The worker crashed, ran out of memory or exceeded the time limit.
         """
         runtime = RUNTIMES.load(model.runtime)
-        outputs = session.pool.call(
-            run_model,
-            RunRequest(model.runtime, str(model.path), model.signature, request.inputs, 1, request.batch),
-            step=session.step,
-            environment=Environment.of(runtime.variables, confined=runtime.confined),
-            timeout_s=request.timeout_s,
-        )
-        return InferResult(outputs)
+        run = RunRequest(model.runtime, str(model.path), model.signature, request.inputs, 1, request.batch)
+        environment = Environment.of(runtime.variables, confined=runtime.confined)
+        options = {"step": session.step, "environment": environment, "timeout_s": request.timeout_s}
+        if request.by_default:
+            return session.pool.call(run_model_in_both_ways, run, **options)
+        return InferResult(session.pool.call(run_model, run, **options))
 
 
 EXECUTOR = HostExecutor()

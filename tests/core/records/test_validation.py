@@ -6,7 +6,7 @@ import pytest
 
 from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.errors import InputError
-from edgekit.core.numerics.output_comparison import Comparison
+from edgekit.core.numerics.output_comparison import Comparison, Figure
 from edgekit.core.numerics.statistics import ClassDrift, Interval
 from edgekit.core.records.validation import Drift, Validation, load_validation
 
@@ -86,3 +86,20 @@ def test_without_a_variance_there_is_no_detectable_drop_and_no_sample_count():
 
 def test_a_thousand_samples_do_not_detect_a_drop_of_half_a_point():
     assert 0.005 < drift().detectable < 0.02
+
+
+def test_a_larger_error_by_default_is_told_and_does_not_fail(tmp_path):
+    own, default = (
+        Comparison("y", 64, 3, (Figure("sqnr_db", value, limit),)) for value, limit in ((41.0, 20.0), (16.1, None))
+    )
+    record = replace(
+        validation(None), comparisons=(own,), arithmetic="x86_64 AVX2, int8 weights as uint8", by_default=(default,)
+    )
+    write_json(tmp_path / "validation.json", {**asdict(record), "passed": True})
+    loaded = load_validation(tmp_path / "validation.json")
+    assert loaded == record
+    assert loaded.passed
+    assert loaded.processor_note == (
+        "litert without options has an SQNR of 16.1 dB on this processor (x86_64 AVX2, int8 weights as uint8), the file"
+        " itself 41 dB"
+    )
