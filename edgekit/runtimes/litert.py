@@ -15,6 +15,7 @@ from edgekit.core.numerics import batching
 from edgekit.core.numerics.affine_quantization import from_tensor, to_tensor
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.specs import Dim, Quantization, Signature, TensorSpec
+from edgekit.core.values.tensor_order import names_by_position
 
 
 class LiteRTSession(RuntimeSession):
@@ -102,14 +103,21 @@ class LiteRTRuntime(Runtime):
 
 def _named_details(interpreter: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
     """Details of inputs and outputs by name; names are those of the first signature, if the file has one."""
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     signatures = interpreter._get_full_signature_list()
     names: dict[str, dict[str, int]] = next(iter(signatures.values()), {"inputs": {}, "outputs": {}})
-    by_index = {side: {index: name for name, index in names[side].items()} for side in ("inputs", "outputs")}
     return (
-        [(by_index["inputs"].get(detail["index"], detail["name"]), detail) for detail in inputs],
-        [(by_index["outputs"].get(detail["index"], detail["name"]), detail) for detail in outputs],
+        _by_name(interpreter.get_input_details(), names["inputs"]),
+        _by_name(interpreter.get_output_details(), names["outputs"]),
     )
+
+
+def _by_name(details: list[Any], entries: Mapping[str, int]) -> list[tuple[str, Any]]:
+    by_index = {detail["index"]: detail for detail in details}
+    names = names_by_position(list(entries.items()), [detail["index"] for detail in details])
+    placed = [(name or detail["name"], detail) for name, detail in zip(names, details, strict=True)]
+    # An output that is returned under two names may be in the interpreter's list once.
+    extra = [(name, by_index[index]) for name, index in entries.items() if name not in names and index in by_index]
+    return placed + extra
 
 
 def _spec(name: str, detail: Any) -> TensorSpec:

@@ -14,6 +14,11 @@ from edgekit.contracts.source import Build
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.specs import TensorSpec
+from edgekit.sources._keras_precision import layers_in
+from edgekit.sources._keras_structure import call
+
+# Layers whose tables TensorFlow alone looks values up in.
+_LOOKUP_LAYERS = ("StringLookup", "IntegerLookup", "TextVectorization", "Hashing", "HashedCrossing")
 
 
 def load_model(path: Path, build: Build | None, inputs: Sequence[TensorSpec], backend: str = "") -> Any:
@@ -26,12 +31,16 @@ def load_model(path: Path, build: Build | None, inputs: Sequence[TensorSpec], ba
         backend: How error messages name the backend, such as ` on its torch backend`.
 
     Returns:
-        The Keras model, not trainable.
+        The Keras model, not trainable, with all floating-point layers in float32.
 
     Raises:
-        InputError: The file is damaged, contains code, or does not fit the network that `build` returns.
+        InputError: The file is damaged, contains code, does not fit the network that `build` returns, or is of a kind
+            that no target has operators for.
     """
-    model = _load_whole_model(path, backend) if build is None else _load_weights(path, build, inputs)
+    with layers_in("float32"):
+        model = _load_whole_model(path, backend) if build is None else _load_weights(path, build, inputs)
+        model = _with_symbolic_batch(model)
+    _refuse_unsupported(model, path)
     # A user's class may define `trainable` without a setter; inference does not depend on it.
     with contextlib.suppress(AttributeError):
         model.trainable = False
@@ -79,21 +88,88 @@ def build_model(build: Build, inputs: Sequence[TensorSpec]) -> Any:
         inputs: The inputs that a subclassed model is called with once; symbolic dimensions become 2.
 
     Returns:
-        The built `keras.Model`.
+        The built `keras.Model`, with all floating-point layers in float32.
 
     Raises:
         InputError: The code returns an object of another type.
     """
     import keras
 
-    model = build()
-    if not isinstance(model, keras.Model):
-        raise InputError(f"the code returns an object of type {type(model).__name__}, not a keras.Model")
-    if not model.built:  # a subclassed model creates its variables when it is first called
-        call(
-            model, [np.zeros([dim if isinstance(dim, int) else 2 for dim in spec.shape], spec.dtype) for spec in inputs]
-        )
+    with layers_in("float32"):
+        model = build()
+        if not isinstance(model, keras.Model):
+            raise InputError(f"the code returns an object of type {type(model).__name__}, not a keras.Model")
+        if not model.built:  # a subclassed model creates its variables when it is first called
+            call(model, example_inputs(inputs), [spec.name for spec in inputs])
+        model = _with_symbolic_batch(model)
+    _refuse_unsupported(model, "the model")
     return model
+
+
+def _with_symbolic_batch(model: Any) -> Any:
+    """Return a Sequential whose batch is symbolic, over the same layers; any other model as it is.
+
+    A Sequential without an Input takes the shape of the first data that it is called with, number of samples included.
+    """
+    import keras
+
+    if not isinstance(model, keras.Sequential) or not model.inputs:
+        return model
+    first = model.inputs[0]
+    # A stateful layer has one state for each sample of its fixed batch.
+    if first.shape[0] is None or any(getattr(layer, "stateful", False) for layer in model._flatten_layers()):
+        return model
+    opened = keras.Input(batch_shape=(None, *first.shape[1:]), dtype=first.dtype, name=first.name)
+    return keras.Sequential([opened, *model.layers], name=model.name)
+
+
+def example_inputs(inputs: Sequence[TensorSpec]) -> list[Array]:
+    """Return zeros as inputs; symbolic dimensions become 2.
+
+    Args:
+        inputs: The specs of the inputs.
+    """
+    return [np.zeros([dim if isinstance(dim, int) else 2 for dim in spec.shape], spec.dtype) for spec in inputs]
+
+
+def _refuse_unsupported(model: Any, subject: Path | str) -> None:
+    """Raise InputError for a model that has no weights, or layers that no target has operators for.
+
+    Args:
+        model: The Keras model.
+        subject: How error messages name the model.
+    """
+    if not model.built:
+        raise InputError(
+            f"{subject}: this model was saved before it had weights; call it on data once, or begin it with"
+            " keras.Input, and save it again"
+        )
+    for layer in model._flatten_layers():
+        if getattr(layer, "quantization_mode", None):
+            raise InputError(
+                f"{subject}: the layer '{layer.name}' was quantized by model.quantize('{layer.quantization_mode}'),"
+                " and no converter reads such weights; save the model before that, and let edgekit quantize it:"
+                " edgekit export MODEL --target tflite:int8"
+            )
+        if type(layer).__name__ in _LOOKUP_LAYERS:
+            raise InputError(
+                f"{subject}: the layer '{layer.name}' ({type(layer).__name__}) looks values up in a table, which no"
+                " target can; save the part of the model behind it, keras.Model(LAYER.output, model.output), and"
+                " compute the layer in the application"
+            )
+
+
+def policy_note(model: Any) -> str | None:
+    """Return the note that a model's layers compute in float32 rather than by their policies, or None if they do.
+
+    Args:
+        model: A model that this module loaded or built.
+    """
+    # A replaced policy keeps its name: see `layers_in`.
+    policies = sorted({layer.dtype_policy.name for layer in model._flatten_layers()} - {"float32"})
+    if not policies:
+        return None
+    return f"the layers of the policy {', '.join(policies)} were rebuilt in float32, in which the source is run too"
 
 
 def _load_weights(path: Path, build: Build, inputs: Sequence[TensorSpec]) -> Any:
@@ -104,37 +180,6 @@ def _load_weights(path: Path, build: Build, inputs: Sequence[TensorSpec]) -> Any
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise InputError(f"{path}: these weights do not fit the network that the code builds ({reason})") from error
     return model
-
-
-def call(model: Any, inputs: Sequence[Any]) -> list[Any]:
-    """Call a Keras model in inference mode, whatever the structure of its inputs and outputs.
-
-    Args:
-        model: The Keras model.
-        inputs: One tensor per input, in order.
-
-    Returns:
-        One tensor per output, in order.
-    """
-    names = input_keys(model)
-    arguments: Any = inputs[0] if len(inputs) == 1 else list(inputs)
-    if names is not None:
-        arguments = dict(zip(names, inputs, strict=True))
-    result = model(arguments, training=False)
-    results = [result[name] for name in output_keys(model) or result] if isinstance(result, dict) else result
-    return list(results) if isinstance(results, (list, tuple)) else [results]
-
-
-def input_keys(model: Any) -> list[str] | None:
-    """Return the keys of a model that takes a dict, None for every other model."""
-    structure = model.input if getattr(model, "inputs", None) else None
-    return list(structure) if isinstance(structure, dict) else None
-
-
-def output_keys(model: Any) -> list[str] | None:
-    """Return the keys of a functional model that returns a dict, None for every other model."""
-    structure = model.output if getattr(model, "inputs", None) else None
-    return list(structure) if isinstance(structure, dict) else None
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 from collections.abc import Sequence
@@ -20,18 +21,20 @@ from edgekit.contracts.source import (
     unknown_outputs,
 )
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW
+from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Signature, TensorSpec
+from edgekit.sources import _keras_structure
 from edgekit.sources._keras_file import (
     build_model,
-    call,
-    input_keys,
+    example_inputs,
     load_model,
     load_source,
-    output_keys,
+    policy_note,
     record_layers,
 )
+from edgekit.sources._keras_precision import layers_in
 
 VARIABLES = {
     "KERAS_BACKEND": "tensorflow",
@@ -41,8 +44,28 @@ VARIABLES = {
     # oneDNN selects kernels, and thereby rounding, by the CPU's instruction set.
     "TF_ENABLE_ONEDNN_OPTS": "0",
 }
+# The names that TensorFlow accepts for scopes, and the characters that they do not contain.
+_SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
+_NO_SCOPE = re.compile(r"[^A-Za-z0-9_.\\/>-]")
 # Names that Keras invents for unnamed inputs: they count all tensors of the process, so they differ between runs.
 _GENERATED_NAME = re.compile(r"keras_tensor(_\d+)?")
+
+
+@functools.cache
+def accept_layer_names() -> None:
+    """Let Keras trace layers of any name: TensorFlow refuses graphs with a scope such as `größe:0`."""
+    import tensorflow as tf
+    from keras.src.backend.tensorflow.core import name_scope
+
+    original = name_scope.__init__
+
+    def initialize(self: Any, name: str, **kwargs: Any) -> None:
+        # Created with a plain name, whatever Keras's own record of the path keeps.
+        original(self, name, **kwargs)
+        if not _SCOPE.fullmatch(name):
+            self._tf_name_scope = tf.name_scope("layer" + _NO_SCOPE.sub("_", name))
+
+    name_scope.__init__ = initialize
 
 
 class LoadedKeras(LoadedModel):
@@ -50,28 +73,31 @@ class LoadedKeras(LoadedModel):
 
     kind = "keras"
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        note = policy_note(self.model)
+        return () if note is None else (note,)
+
     def _run(self, inputs: list[Array]) -> list[Array]:
-        return [np.asarray(output) for output in call(self.model, inputs)]
+        return [np.asarray(output) for output in self.call(*inputs)]
 
     def call(self, *tensors: Any) -> list[Any]:
-        return call(self.model, tensors)
+        return _keras_structure.call(self.model, tensors, [spec.name for spec in self.signature.inputs])
 
     def _trace(self, inputs: list[Array]) -> dict[str, Array]:
         with record_layers() as results:
-            call(self.model, inputs)
+            self.call(*inputs)
         return results
 
     def _in_float64(self) -> Any:
         import keras
 
-        def float64_layer(layer: Any) -> Any:
-            return type(layer).from_config({**layer.get_config(), "dtype": "float64"})
-
         original = keras.config.floatx()
-        # clone_model creates the inputs itself, with floatx: clone_function is not called for InputLayers.
+        # clone_model creates the inputs itself, with floatx.
         keras.config.set_floatx("float64")
         try:
-            wide = keras.models.clone_model(self.model, clone_function=float64_layer)
+            with layers_in("float64"):
+                wide = keras.models.clone_model(self.model)
             wide.set_weights([np.asarray(weight, np.float64) for weight in self.model.get_weights()])
         finally:
             keras.config.set_floatx(original)
@@ -87,7 +113,7 @@ class LoadedKeras(LoadedModel):
         specs = list(zip(self.signature.inputs, inputs, strict=True))
         outer = [_outer_input(spec, order) for spec, order in specs]
         inner = [_permute(tensor, order) for tensor, (_, order) in zip(outer, specs, strict=True)]
-        results = call(self.model, inner)
+        results = self.call(*inner)
         return keras.Model(outer, [_permute(tensor, order) for tensor, order in zip(results, outputs, strict=True)])
 
 
@@ -108,16 +134,26 @@ def _permute(tensor: Any, order: Permutation | None) -> Any:
 def _specs(tensors: Sequence[Any], names: Sequence[str]) -> tuple[TensorSpec, ...]:
     def spec(tensor: Any, name: str) -> TensorSpec:
         symbols = ["batch", *(f"{name}_dim{index}" for index in range(1, len(tensor.shape)))]
-        dims = [symbol if dim is None else int(dim) for dim, symbol in zip(tensor.shape, symbols, strict=True)]
+        # strict=False: a scalar has no dimensions, but `symbols` has at least the batch.
+        dims = [symbol if dim is None else int(dim) for dim, symbol in zip(tensor.shape, symbols, strict=False)]
         return TensorSpec(name, tuple(dims), str(tensor.dtype))
 
     return tuple(spec(tensor, name) for tensor, name in zip(tensors, names, strict=True))
 
 
-def _input_names(model: Any) -> list[str]:
-    keys = input_keys(model) or [tensor.name for tensor in model.inputs]
+def _input_names(leaves: Sequence[tuple[_keras_structure.Path, Any]]) -> list[str]:
+    # The keys of a plain dict name the tensors; in deeper structures, Keras's own names are shorter and unique.
+    keys = [path[0] if len(path) == 1 and isinstance(path[0], str) else tensor.name for path, tensor in leaves]
     unnamed = "input" if len(keys) == 1 else "input_{}"
     return [unnamed.format(index) if _GENERATED_NAME.fullmatch(name) else name for index, name in enumerate(keys)]
+
+
+def _output_name(path: _keras_structure.Path, tensor: Any) -> str:
+    """Return the key of an output in the structure, or the name of the layer that computes it."""
+    if any(isinstance(key, str) for key in path):
+        return _keras_structure.joined(path)
+    name: str = tensor._keras_history.operation.name
+    return name
 
 
 def signature(model: Any) -> Signature | None:
@@ -127,15 +163,34 @@ def signature(model: Any) -> Signature | None:
         model: The Keras model.
 
     Returns:
-        Inputs and outputs with their names and shapes; None for a subclassed model, which does not describe them.
+        Inputs and outputs in the order of the structures that the model takes and returns, with names that are unique
+        among all of them: an output that is returned twice, or that is an input, gets a number behind its name. None
+        for a subclassed model, which does not describe them.
     """
-    if not getattr(model, "inputs", None):
+    known = _keras_structure.structures(model)
+    if known is None:
         return None
-    outputs = output_keys(model) or list(getattr(model, "output_names", None) or [model.layers[-1].name])
-    # Nested structures have one name for several tensors.
-    if len(outputs) != len(model.outputs):
-        outputs = [f"output_{index}" for index in range(len(model.outputs))]
-    return Signature(_specs(model.inputs, _input_names(model)), _specs(model.outputs, outputs))
+    inputs, outputs = map(_keras_structure.flatten, known)
+    input_names = _keras_structure.unique(_input_names(inputs))
+    # Formats such as ONNX have one name space for inputs and outputs.
+    output_names = _keras_structure.unique([_output_name(path, tensor) for path, tensor in outputs], input_names)
+    return Signature(
+        _specs([tensor for _, tensor in inputs], input_names), _specs([tensor for _, tensor in outputs], output_names)
+    )
+
+
+def _observed_names(model: Any, inputs: Sequence[TensorSpec], user_model: UserModel) -> list[str]:
+    """Return the names of a subclassed model's outputs, which one call shows."""
+    names = [spec.name for spec in inputs]
+    examples = user_model.examples or {}
+    # Real samples, where there are any: zeros may be no valid input.
+    arrays = [examples[name][:2] for name in names] if examples.keys() >= {*names} else example_inputs(inputs)
+    try:
+        result = _keras_structure.call_structured(model, arrays, names)
+    except Exception as error:  # the user's code may raise anything
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+        raise InputError(f"the model does not take these inputs ({'; '.join(map(str, inputs))}): {reason}") from error
+    return _keras_structure.unique(_keras_structure.names_of_result(model, result), names)
 
 
 class KerasSource(SourceKind):
@@ -148,6 +203,7 @@ class KerasSource(SourceKind):
     suffixes = (".keras", ".h5", ".hdf5")
 
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedKeras:
+        accept_layer_names()
         return LoadedKeras(load_source(path, build, signature.inputs), signature)
 
     def import_model(self, user_model: UserModel, folder: Path) -> tuple[str, Signature]:
@@ -166,7 +222,8 @@ class KerasSource(SourceKind):
             model.save_weights(folder / file)
         described = signature(model)
         if described is None:
-            return file, Signature(declared_inputs(user_model), unknown_outputs(["output"]))
+            inputs = declared_inputs(user_model)
+            return file, Signature(inputs, unknown_outputs(_observed_names(model, inputs, user_model)))
         return file, reconcile_signature(described, user_model, "the model")
 
 

@@ -22,6 +22,7 @@ from edgekit.core.environment.requirements import (
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, Signature
+from edgekit.core.values.tensor_aliases import aliases
 from edgekit.targets._onnx import mixed_precision, truncate
 from edgekit.targets._onnx.graph import canonical_names, describe, expose, parse, prune_opsets, read_signature, rename
 from edgekit.targets._onnx.simplify import at_opset, opset, set_ir_version, slim
@@ -139,21 +140,23 @@ def _from_tensorflow(source: LoadedSource, opset_version: int | None) -> Any:
     import tensorflow as tf
     import tf2onnx
 
-    inputs, outputs = source.signature.inputs, source.signature.outputs
+    signature = source.signature
+    names = aliases((*signature.inputs, *signature.outputs))  # one name space for both sides
+    inputs, outputs = list(names)[: len(signature.inputs)], list(names)[len(signature.inputs) :]
 
     def serve(*tensors: Any) -> dict[str, Any]:
-        return {spec.name: value for spec, value in zip(outputs, source.call(*tensors), strict=True)}
+        # Identities: an output may be an input, or two of them the same tensor, and each needs a name of its own.
+        return {alias: tf.identity(value) for alias, value in zip(outputs, source.call(*tensors), strict=True)}
 
-    shapes = [[dim if isinstance(dim, int) else None for dim in spec.shape] for spec in inputs]
-    # TensorFlow allows fewer characters in a name than ONNX: inputs get their real names after the conversion.
-    tf_names = [re.sub(r"\W", "_", spec.name) for spec in inputs]
     specs = [
-        tf.TensorSpec(shape, spec.dtype, name=name) for shape, spec, name in zip(shapes, inputs, tf_names, strict=True)
+        tf.TensorSpec([dim if isinstance(dim, int) else None for dim in spec.shape], spec.dtype, name=alias)
+        for alias, spec in zip(inputs, signature.inputs, strict=True)
     ]
     function = tf.function(serve, autograph=False, input_signature=specs)
     limit = OPSET[source.kind]
     model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=min(opset_version or limit, limit))
-    rename(model, dict(zip(tf_names, (spec.name for spec in inputs), strict=True)))
+    # Names of TensorFlow have fewer characters than those of ONNX: tensors get their real names after the conversion.
+    rename(model, names)
     canonical_names(model)
     return model
 

@@ -12,9 +12,11 @@ from edgekit.contracts.bridge import Bridge
 from edgekit.contracts.source import Build
 from edgekit.core.environment.requirements import KERAS, TORCH
 from edgekit.core.values.specs import Signature
-from edgekit.sources._keras_file import call, load_source
+from edgekit.sources._keras_file import load_source
+from edgekit.sources._keras_structure import call
 from edgekit.sources._module import LoadedTorch
 from edgekit.sources.bridges._functional import functional
+from edgekit.sources.bridges._keras_backend import torch_backend_mended
 
 
 class KerasToTorch(Bridge):
@@ -26,14 +28,18 @@ class KerasToTorch(Bridge):
     variables = {"KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": "-1"}
 
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedTorch:
-        model = load_source(path, build, signature.inputs, " on its torch backend")
-        # Keras composes layers from primitive operators; quantizers and delegates match PyTorch's own functions.
-        return LoadedTorch(functional(_positional(model).eval(), signature), signature)
+        with torch_backend_mended():
+            model = load_source(path, build, signature.inputs, " on its torch backend")
+            module = _positional(model, signature).eval()
+            # Keras composes layers from primitive operators; quantizers and delegates match PyTorch's own functions.
+            return LoadedTorch(functional(module, signature), signature)
 
 
-def _positional(model: Any) -> Any:
+def _positional(model: Any, signature: Signature) -> Any:
     """Return a module that takes one positional tensor per input and returns one tensor or a tuple."""
     import torch
+
+    names = [spec.name for spec in signature.inputs]
 
     class KerasModule(torch.nn.Module):  # type: ignore[misc]
         """The Keras model in inference mode."""
@@ -43,7 +49,7 @@ def _positional(model: Any) -> Any:
             self.model = model
 
         def forward(self, *inputs: Any) -> Any:
-            outputs = call(self.model, inputs)
+            outputs = call(self.model, inputs, names)
             return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     for parameter in model.parameters():

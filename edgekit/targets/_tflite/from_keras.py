@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,8 @@ from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import Signature
+from edgekit.core.values.tensor_aliases import aliases
+from edgekit.targets._tflite.graph import rename_signature
 
 CONVERTER = "TFLiteConverter"
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
@@ -39,7 +40,7 @@ def convert(source: LoadedSource, job: ConversionRequest) -> bytes:
         _reject_recurrent_layers(source)
     saved_model = source.cached("SavedModel", lambda: _write_saved_model(source))
     content: bytes = _converter(saved_model.name, source.signature, job).convert()
-    return content
+    return rename_signature(content, aliases(source.signature.inputs), aliases(source.signature.outputs))
 
 
 def convert_float(source: LoadedSource, folder: Path) -> bytes:
@@ -77,20 +78,22 @@ def _reject_recurrent_layers(source: LoadedSource) -> None:
 
 
 def _write_saved_model(source: LoadedSource) -> tempfile.TemporaryDirectory[str]:
-    """Write a SavedModel with one signature, which has the source's names."""
+    """Write a SavedModel with one signature, which has aliases of the source's names."""
     import keras
     import tensorflow as tf
 
     folder = tempfile.TemporaryDirectory()
-    inputs, outputs = source.signature.inputs, source.signature.outputs
+    inputs, outputs = aliases(source.signature.inputs), aliases(source.signature.outputs)
 
     def serve(**tensors: Any) -> dict[str, Any]:
-        results = source.call(*(tensors[spec.name] for spec in inputs))
-        return {spec.name: value for spec, value in zip(outputs, results, strict=True)}
+        return dict(zip(outputs, source.call(*(tensors[alias] for alias in inputs)), strict=True))
 
     function = tf.function(serve, autograph=False)
     function.get_concrete_function(
-        **{spec.name: tf.TensorSpec(spec.shape, spec.dtype, name=re.sub(r"\W", "_", spec.name)) for spec in inputs}
+        **{
+            alias: tf.TensorSpec(spec.shape, spec.dtype, name=alias)
+            for alias, spec in zip(inputs, source.signature.inputs, strict=True)
+        }
     )
     # Not from_concrete_functions: with a Keras 3 model, TensorFlow 2.21 leaves the weights out of the file. The
     # converter freezes the variables that an ExportArchive tracks.
@@ -127,6 +130,6 @@ def _converter(saved_model: str, signature: Signature, job: ConversionRequest) -
 
 def _calibration(signature: Signature, job: ConversionRequest) -> Iterator[dict[str, Array]]:
     assert job.calibration is not None  # checked by Target.convert
-    names = [spec.name for spec in signature.inputs]
+    names = list(aliases(signature.inputs))
     for arrays in batching.iter_batches(signature, job.calibration):
         yield dict(zip(names, arrays, strict=True))

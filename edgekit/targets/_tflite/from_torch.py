@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import keyword
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edgekit.core.records.source import LoadedSource
-from edgekit.core.values.specs import TensorSpec
+from edgekit.core.values.tensor_aliases import aliases
 from edgekit.targets._tflite.graph import rename_signature
 
 CONVERTER = "litert-torch"
@@ -30,7 +29,8 @@ def convert_float(source: LoadedSource, folder: Path) -> bytes:
     import litert_torch
     import torch
 
-    inputs, outputs = _aliases(source.signature.inputs), _aliases(source.signature.outputs)
+    # litert-torch 0.10 has torch.export write the names into Python code, where `input.1` and `class` are errors.
+    inputs, outputs = aliases(source.signature.inputs), aliases(source.signature.outputs)
     examples = {alias: torch.from_numpy(array) for alias, array in zip(inputs, source.examples(1), strict=True)}
     with contextlib.redirect_stdout(io.StringIO()):  # litert-torch prints each of its passes
         model = litert_torch.convert(_named(source, list(inputs), list(outputs)), sample_kwargs=examples)
@@ -38,17 +38,7 @@ def convert_float(source: LoadedSource, folder: Path) -> bytes:
             path = Path(temporary, "float.tflite")
             model.export(str(path))
             content = path.read_bytes()
-    aliased = any(alias != name for alias, name in (*inputs.items(), *outputs.items()))
-    return rename_signature(content, inputs, outputs) if aliased else content
-
-
-def _aliases(specs: Sequence[TensorSpec]) -> dict[str, str]:
-    """Return names by their aliases; a name that is a Python identifier is its own alias."""
-    # litert-torch 0.10 has torch.export write the names into Python code, where `input.1` and `class` are errors.
-    return {
-        spec.name if spec.name.isidentifier() and not keyword.iskeyword(spec.name) else f"tensor_{index}": spec.name
-        for index, spec in enumerate(specs)
-    }
+    return rename_signature(content, inputs, outputs)
 
 
 def _named(source: LoadedSource, inputs: list[str], outputs: list[str]) -> Any:

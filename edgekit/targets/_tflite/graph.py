@@ -95,8 +95,10 @@ def rename_signature(content: bytes, inputs: Mapping[str, str], outputs: Mapping
         outputs: The same for outputs.
 
     Returns:
-        The new flatbuffer.
+        The new flatbuffer, or `content` itself if no name changes.
     """
+    if all(old == new for old, new in (*inputs.items(), *outputs.items())):
+        return content
     model = _schema().ModelT.InitFromPackedBuf(content, 0)
     for definition in model.signatureDefs:
         for tensor_maps, names in ((definition.inputs, inputs), (definition.outputs, outputs)):
