@@ -25,9 +25,10 @@ def load_model(path: Path) -> Any:
     """
     # Order and cycles are checked before onnx.checker, which reports both with the same sentence.
     model = _parse(path)
+    _complete_types(model)
     _load_external_data(model, path)
     _check_order(model.graph, path)
-    _check(path)
+    _check(model, path)
     _check_sizes(model, path)
     return model
 
@@ -58,6 +59,40 @@ def _parse(path: Path) -> Any:
         # Protobuf skips fields that it does not know: almost any short byte sequence parses as an empty model.
         raise InputError(f"{path}: this is not an ONNX model, or it is damaged (it contains no graph)")
     return model
+
+
+def _complete_types(model: Any) -> None:
+    """Leave out sizes and types that say nothing, and infer the missing types of outputs.
+
+    Paddle writes unknown sizes as -1. Some tools call every unknown dimension `?`, which would make them one dimension.
+    Outputs that were added to expose an inner tensor have no type, which ONNX Runtime infers as well.
+    """
+    import onnx
+
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0 or dim.dim_param in _UNNAMED:
+                dim.Clear()
+    typed = [value for value in graph.value_info if value.type.WhichOneof("value")]
+    if len(typed) != len(graph.value_info):
+        copies = [type(value).FromString(value.SerializeToString()) for value in typed]
+        del graph.value_info[:]
+        graph.value_info.extend(copies)
+    missing = {value.name for value in graph.output if not value.type.WhichOneof("value")}
+    if missing:
+        try:
+            inferred = onnx.shape_inference.infer_shapes(model).graph
+        except (ValueError, RuntimeError):  # larger than protobuf's 2 GB, or invalid: the checker reports the output
+            return
+        types = {value.name: value.type for value in (*inferred.output, *inferred.value_info, *graph.input)}
+        for value in graph.output:
+            if value.name in missing and value.name in types:
+                value.type.CopyFrom(types[value.name])
+
+
+# What tools write in place of the name of an unknown dimension.
+_UNNAMED = ("?", "-1", "None", "none", "unknown", "unk")
 
 
 def _load_external_data(model: Any, path: Path) -> None:
@@ -132,15 +167,19 @@ def _depends(graph: Any, producers: dict[str, int], start: int, target: int) -> 
     return False
 
 
-def _check(path: Path) -> None:
+def _check(model: Any, path: Path) -> None:
     import onnx
 
     try:
-        onnx.checker.check_model(str(path))  # by path: the checker cannot serialize a model in memory beyond 2 GB
+        # A model in memory cannot be checked beyond protobuf's 2 GB; in the file, types may be missing.
+        onnx.checker.check_model(model.SerializeToString() if model.ByteSize() < _MAX_MESSAGE_BYTES else str(path))
     except (onnx.checker.ValidationError, ValueError) as error:
         lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
         reason = "; ".join(lines).removesuffix(".")[:300]
         raise InputError(f"{path}: this is not a valid ONNX model ({reason})") from error
+
+
+_MAX_MESSAGE_BYTES = 2**31 - 1
 
 
 def _check_sizes(model: Any, path: Path) -> None:

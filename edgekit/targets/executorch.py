@@ -50,6 +50,7 @@ class ExecuTorchTarget(Target):
             program = torch.export.export(source.model, example)
             if job.precision == "int8":
                 program = torch.export.export(_quantize(program, source, job), example)
+            _sort_by_top_k(program)
             _copy_views(program)
             _subtract_means(program)
             try:
@@ -90,6 +91,22 @@ def _quantize(program: Any, source: LoadedSource, job: ConversionRequest) -> Any
         prepared(*map(torch.from_numpy, arrays))
     with patterns_exported_once():
         return convert_pt2e(prepared)
+
+
+def _sort_by_top_k(program: Any) -> None:
+    """Replace sorting by the top k of all elements: ExecuTorch 1.5 has a kernel for that only."""
+    import torch
+
+    for node in program.graph_module.graph.nodes:
+        if node.op != "call_function" or str(node.target) not in ("aten.sort.default", "aten.sort.stable"):
+            continue
+        # sort(x, dim, descending), and sort.stable(x, *, stable, dim, descending)
+        dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else -1)
+        descending = node.kwargs.get("descending", node.args[2] if len(node.args) > 2 else False)
+        node.target = torch.ops.aten.topk.default
+        node.args = (node.args[0], int(node.args[0].meta["val"].shape[dim]), dim, descending, True)
+        node.kwargs = {}
+    program.graph_module.recompile()
 
 
 def _copy_views(program: Any) -> None:

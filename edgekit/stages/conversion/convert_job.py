@@ -15,7 +15,6 @@ from edgekit.contracts.source import SOURCES, LoadedModel, SourceKind
 from edgekit.contracts.target import TARGETS, ConversionRequest, ConversionResult, Target
 from edgekit.core.environment.requirements import require, versions
 from edgekit.core.environment.user_code import RecordedCode
-from edgekit.core.errors import EdgekitError, InputError
 from edgekit.core.events import Listener
 from edgekit.core.numerics import tensor_layout
 from edgekit.core.numerics.metrics import Array
@@ -25,6 +24,7 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.values.file_names import GOLDEN_FILE
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
+from edgekit.stages.conversion.explained_errors import explained_errors
 from edgekit.workers.job import worker_job
 
 _log = logging.getLogger(__name__)
@@ -165,33 +165,18 @@ def convert(request: ConvertRequest, _emit: Listener) -> ConvertAnswer:
         return _convert(request)
 
 
-@contextlib.contextmanager
-def _data_reads_named(target: Target, loaded: LoadedModel) -> Iterator[None]:
-    """Replace a converter's error by the line of the user's code that it stands for, if there is such a line."""
-    try:
-        yield
-    except EdgekitError:
-        raise
-    except Exception as error:
-        reads = loaded.data_reads()
-        if not reads:
-            raise
-        raise InputError(
-            f"{target.title} files hold a fixed graph of operators, but the network's code reads values that depend on"
-            f" the input: {reads[0]}; write it with tensor operators such as torch.where, or export to torchscript"
-        ) from error
-
-
 def _convert(request: ConvertRequest) -> ConvertAnswer:
     target, loaded, conversion = prepare_conversion(request)
     package_versions = versions(target.requires[loaded.kind])
     if request.layout is None:
-        with _data_reads_named(target, loaded):
+        with explained_errors(target, loaded):
             return ConvertAnswer(target.convert(loaded, conversion), package_versions)
     signature, orders = tensor_layout.relayout_signature(loaded.signature, request.layout)
     unmoved = _count_transposes_unmoved(target, loaded, conversion)
     calibration = conversion.calibration and tensor_layout.transpose_arrays(conversion.calibration, orders)
-    converted = target.convert(loaded.with_layout(orders, signature), replace(conversion, calibration=calibration))
+    moved = loaded.with_layout(orders, signature)
+    with explained_errors(target, loaded):
+        converted = target.convert(moved, replace(conversion, calibration=calibration))
     transposes = _count_transposes(target, converted, conversion.folder)
     return ConvertAnswer(converted, package_versions, orders, transposes, unmoved)
 

@@ -137,6 +137,8 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     sizes = _sizes(signature, inputs)
     with _file_errors(request):
         loaded = kind.load(target / file, signature, build).at(signature, sizes).with_examples(inputs)
+    parameters = loaded.parameters()
+    _check_finite(parameters)
     signature = with_layouts(Signature(signature.inputs, observed_outputs(loaded, inputs)), kind.layout)
     loaded = loaded.at(signature, sizes)
     calibration = (
@@ -161,7 +163,7 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
         task=None if metric is None else _TASKS[metric],
         metric=metric,
         metric_value=metric_value,
-        parameters=sum(array.size for array in loaded.parameters().values()),
+        parameters=sum(array.size for array in parameters.values()),
         code=request.code,
         code_sha256=None if code is None else sha256_file(code),
         sizes=sizes,
@@ -172,6 +174,23 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     )
     source.save(target)
     return source
+
+
+def _check_finite(parameters: Mapping[str, Array]) -> None:
+    """Raise InputError for weights that are not numbers.
+
+    Infinities are allowed in masks, whose other values are all the same.
+    """
+    for name, array in parameters.items():
+        if array.dtype.kind != "f" or np.isfinite(array).all():
+            continue
+        finite = array[np.isfinite(array)]
+        if np.isnan(array).any() or (finite.size and (finite != finite.flat[0]).any()):
+            what = "NaN" if np.isnan(array).any() else "infinity"
+            raise InputError(
+                f"the weights '{name}' contain {what} ({array.size - finite.size} of {array.size} values): the training"
+                " diverged, or the file is damaged"
+            )
 
 
 def _file_errors(request: ImportRequest) -> contextlib.AbstractContextManager[None]:
@@ -347,6 +366,7 @@ def _write_samples(
     value, rounding = None, {}
     for file, (inputs, labels) in parts.items():
         outputs = loaded.run(inputs) if file != CALIBRATION_FILE else {}
+        _check_numbers(outputs)
         Samples(inputs, outputs, labels).save(folder / file)
         if file == GOLDEN_FILE:
             rounding = measure_rounding(outputs, loaded.run_float64(inputs))
@@ -354,6 +374,17 @@ def _write_samples(
             first, given = next(iter(outputs.values())), next(iter(inputs.values()))
             value = TASK_METRICS[metric].compute(first, labels, given)
     return value, rounding
+
+
+def _check_numbers(outputs: Mapping[str, Array]) -> None:
+    """Raise InputError for an output that is not a number: nothing can be compared with it."""
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise InputError(
+                f"the model's output '{name}' contains NaN ({int(np.isnan(array).sum())} of {array.size} values) for"
+                " these samples; pass samples for which it computes numbers",
+                parameters=("sample",),
+            )
 
 
 def _data_record(

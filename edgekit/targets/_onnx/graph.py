@@ -28,6 +28,7 @@ def tidy(model: Any, signature: Signature) -> None:
         signature: The order and the dimensions of inputs and outputs.
     """
     specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
+    _restore_inputs(model.graph, signature)
     _reorder(model.graph.input, [spec.name for spec in signature.inputs])
     _reorder(model.graph.output, [spec.name for spec in signature.outputs])
     for value in (*model.graph.input, *model.graph.output):
@@ -44,6 +45,18 @@ def tidy(model: Any, signature: Signature) -> None:
     # Builds of one release give the same bytes: `2.13.0+cpu`, and tf2onnx's unknown git revision, `1.17 None`.
     model.producer_version = model.producer_version.partition("+")[0].removesuffix(" None")
     model.graph.name = "model"
+
+
+def _restore_inputs(graph: Any, signature: Signature) -> None:
+    """Declare the inputs again that no node reads: onnxslim removes them, and callers would still pass them."""
+    import numpy as np
+    from onnx import helper
+
+    present = {value.name for value in graph.input}
+    for spec in signature.inputs:
+        if spec.name not in present:
+            element = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+            graph.input.append(helper.make_tensor_value_info(spec.name, element, spec.shape))
 
 
 def _reorder(values: Any, names: list[str]) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from edgekit.core.errors import InputError
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.tensor_aliases import aliases
 from edgekit.targets._tflite.graph import rename_signature
+from edgekit.targets._tflite.lowerable_forms import lowerable_forms
 
 CONVERTER = "litert-torch"
 
@@ -29,6 +32,7 @@ def convert_float(source: LoadedSource, folder: Path) -> bytes:
     import litert_torch
     import torch
 
+    _check_integers(source)
     # litert-torch 0.10 has torch.export write the names into Python code, where `input.1` and `class` are errors.
     inputs, outputs = aliases(source.signature.inputs), aliases(source.signature.outputs)
     examples = {alias: torch.from_numpy(array) for alias, array in zip(inputs, source.examples(1), strict=True)}
@@ -53,7 +57,7 @@ def _named(source: LoadedSource, inputs: list[str], outputs: list[str]) -> Any:
             self.module = source.model
 
         def forward(self, **tensors: Any) -> dict[str, Any]:
-            with lowered_forms():
+            with lowerable_forms():
                 return dict(zip(outputs, source.call(*(tensors[name] for name in inputs)), strict=True))
 
     # litert-torch puts the names of modules and classes into the names of tensors: users find a neutral one there.
@@ -61,49 +65,19 @@ def _named(source: LoadedSource, inputs: list[str], outputs: list[str]) -> Any:
     return CalledByName().eval()
 
 
-@contextlib.contextmanager
-def lowered_forms() -> Iterator[None]:
-    """Trace operators in forms that litert-torch 0.10 can lower, for as long as the block runs.
+# Samples in which integers are looked for that the file could not compute with.
+_LOOKED_AT = 64
 
-    - `padding="same"` of an even kernel, with one more element at the end: a pad and a convolution.
-    - A sum of 8-bit integers, for which it inserts a cast to uint64 that TFLite does not have: a sum of int32.
-    """
-    import torch
-    import torch.nn.functional as F
-    from torch.overrides import TorchFunctionMode
 
-    convolutions = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
-    sums = (torch.sum, torch.Tensor.sum)
-    narrow = (torch.uint8, torch.int8, torch.int16)
+def _check_integers(source: LoadedSource) -> None:
+    """Raise InputError for samples with integers beyond int32: litert-torch 0.10 lowers int64 arithmetic to int32."""
+    examples = source.examples(_LOOKED_AT if source.signature.batch else 1)
+    for spec, array in zip(source.signature.inputs, examples, strict=True):
+        if spec.dtype in ("int64", "uint64", "uint32") and array.size and int(np.abs(array).max()) > _INT32:
+            raise InputError(
+                f"{spec.name} has values such as {int(np.abs(array).max())}, but TFLite files from PyTorch compute with"
+                " int32; hash them before the network, or export to onnx, executorch or torchscript"
+            )
 
-    def convolve(
-        func: Any,
-        x: Any,
-        weight: Any,
-        bias: Any = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-    ) -> Any:
-        if padding == "same":
-            rank = convolutions[func]
-            steps = [dilation] * rank if isinstance(dilation, int) else list(dilation)
-            totals = [step * (size - 1) for step, size in zip(steps, weight.shape[2:], strict=True)]
-            x = F.pad(x, [side for total in reversed(totals) for side in (total // 2, total - total // 2)])
-            padding = 0
-        return func(x, weight, bias, stride, padding, dilation, groups)
 
-    class LoweredForms(TorchFunctionMode):  # type: ignore[misc]
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            keywords = dict(kwargs or {})
-            if func in convolutions:
-                keywords = {"x" if name == "input" else name: value for name, value in keywords.items()}
-                return convolve(func, *args, **keywords)
-            if func in sums and args and args[0].dtype in narrow and keywords.get("dtype") is None:
-                total = func(args[0].to(torch.int32), *args[1:], **keywords)
-                return total.to(torch.int64)
-            return func(*args, **keywords)
-
-    with LoweredForms():
-        yield
+_INT32 = 2**31 - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from edgekit.sources.bridges._onnx.operators_linear import EXACT_TERMS
 from edgekit.sources.bridges._onnx.operators_shape import pad_constant
 from edgekit.sources.bridges._onnx.registry import Call, GraphStep, operator, refuses
 from edgekit.sources.bridges._onnx.windows import Window, window, with_ceil
@@ -259,17 +260,41 @@ def _col2im(call: Call) -> Any:
 
 @operator("ConvInteger")
 def _conv_integer(call: Call) -> Any:
-    """Compute in float64, which represents every sum of products of eight-bit integers exactly.
-
-    float32 would not: a product has 16 bits, its mantissa 24, so 256 terms may overflow it.
-    """
-    x, weight = call.tensor(0).double(), call.tensor(1).double()
+    x, weight = call.tensor(0).float(), call.tensor(1).float()
     if call.has(2):
-        x = x - call.tensor(2).double()
+        x = x - call.tensor(2).float()
     if call.has(3):
-        zero = call.tensor(3).double()
+        zero = call.tensor(3).float()
         weight = weight - (zero.reshape(-1, *[1] * (weight.dim() - 1)) if zero.dim() else zero)
-    return convolve(call, x, weight, None).int()
+    return integer_convolve(call, x, weight)
+
+
+def integer_convolve(call: Call, x: Any, weight: Any) -> Any:
+    """Return the exact convolution of integers, as int32.
+
+    Computed in float32, for which every converter has a kernel, over so few channels at a time that it is exact.
+
+    Args:
+        call: The call, for its attributes.
+        x: Eight-bit integers minus a zero point, as float32.
+        weight: Likewise.
+
+    Returns:
+        The sums of products.
+    """
+    size = math.prod(weight.shape[2:])
+    channels = weight.shape[1]
+    if size * channels <= EXACT_TERMS:
+        return convolve(call, x, weight, None).int()
+    if call.attribute("group", 1) != 1 or size > EXACT_TERMS:
+        return convolve(call, x.double(), weight.double(), None).int()
+    total: Any = 0
+    step = EXACT_TERMS // size
+    for start in range(0, channels, step):
+        count = min(step, channels - start)
+        part = convolve(call, x.narrow(1, start, count), weight.narrow(1, start, count), None)
+        total = total + part.int()
+    return total
 
 
 @operator("DeformConv")

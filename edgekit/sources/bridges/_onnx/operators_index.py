@@ -156,3 +156,14 @@ def _unique(call: Call) -> Any:
         values = np.take(values, order, axis=axis or 0)
         first, counts, back = first[order], counts[order], np.argsort(order)[back]
     return tuple(np.ascontiguousarray(array) for array in (values, first, back, counts))
+
+
+@operator("If")
+def _select(call: Call) -> Any:
+    """Return one of the results of both branches; the reader computes them, and passes condition, then and else."""
+    condition, then, otherwise = call.tensors()
+    if then.shape != otherwise.shape or then.dtype != otherwise.dtype:
+        raise RuntimeError(
+            "If with a condition that depends on the input, whose branches return tensors of different shapes or types"
+        )
+    return then.where(condition.reshape(()), otherwise)

@@ -48,16 +48,42 @@ def _einsum(call: Call) -> Any:
     return torch.einsum(call.attribute("equation").replace(" ", ""), *call.tensors())
 
 
+# Sums of this many products of eight-bit integers, shifted by their zero points, are exact in float32: 2^24 / 255^2.
+EXACT_TERMS = 258
+
+
 @operator("MatMulInteger")
 def _matmul_integer(call: Call) -> Any:
     # Zero points: one per row of A, one per column of B.
-    return (_shifted(call, 0, 2, -1) @ _shifted(call, 1, 3, 0)).int()
+    return integer_matmul(shifted(call, 0, 2, -1), shifted(call, 1, 3, 0))
 
 
-def _shifted(call: Call, index: int, zero_index: int, axis: int) -> Any:
-    """Return input `index` minus its zero point, which is a scalar or has one value per row or column."""
+def shifted(call: Call, index: int, zero_index: int, axis: int) -> Any:
+    """Return input `index` as int32 minus its zero point, which is a scalar or has one value per row or column."""
     x, zero = call.tensor(index).int(), call.maybe(zero_index)
     if zero is None:
         return x
     zero = zero.int()
     return x - (zero.unsqueeze(axis) if zero.dim() == 1 and zero.numel() > 1 else zero)
+
+
+def integer_matmul(left: Any, right: Any) -> Any:
+    """Return the exact product of integer matrices, as int32.
+
+    Computed in float32, for which every converter has a kernel, in parts short enough to be exact.
+
+    Args:
+        left: Eight-bit integers minus a zero point, (..., M, K).
+        right: Eight-bit integers minus a zero point, (..., K, N).
+
+    Returns:
+        The product, (..., M, N).
+    """
+    left, right = left.float(), right.float()
+    terms = right.shape[-2] if right.dim() > 1 else right.shape[0]
+    total: Any = 0
+    for start in range(0, int(terms), EXACT_TERMS):
+        size = min(EXACT_TERMS, int(terms) - start)
+        rows = right.narrow(-2 if right.dim() > 1 else 0, start, size)
+        total = total + (left.narrow(-1, start, size) @ rows).int()
+    return total

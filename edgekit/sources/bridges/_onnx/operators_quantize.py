@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit.sources.bridges._onnx.operators_conv import convolve
+from edgekit.sources.bridges._onnx.operators_conv import integer_convolve
+from edgekit.sources.bridges._onnx.operators_linear import integer_matmul, shifted
 from edgekit.sources.bridges._onnx.registry import Call, GraphStep, operator, refuses
 from edgekit.sources.bridges._onnx.values import torch_dtype
 
 
-def _spread(parameter: Any, x: Any, axis: int, block: int) -> Any:
+def spread(parameter: Any, x: Any, axis: int, block: int) -> Any:
     """Return a scale or zero point in a shape that broadcasts against x.
 
     It has one value in total, one per channel of the axis, or (`block` > 0, since opset 21) one per block of the axis.
@@ -24,10 +25,10 @@ def _spread(parameter: Any, x: Any, axis: int, block: int) -> Any:
 
 
 @operator("QuantizeLinear")
-def _quantize(call: Call) -> Any:
+def quantize(call: Call) -> Any:
     x = call.tensor(0)
     axis, block = call.attribute("axis", 1), call.attribute("block_size", 0)
-    scale, zero = (_spread(call.maybe(index), x, axis, block) for index in (1, 2))
+    scale, zero = (spread(call.maybe(index), x, axis, block) for index in (1, 2))
     zero_point = call.host(2)
     if zero_point is not None and zero_point.dtype.name in ("int4", "uint4", "int2", "uint2"):
         # Narrow integers are stored in eight bits here, and would saturate at the limits of those.
@@ -35,10 +36,10 @@ def _quantize(call: Call) -> Any:
     named = call.attribute("output_dtype", 0)
     # Without zero point and output_dtype (since opset 21) the type is uint8, 2 in TensorProto.DataType.
     dtype = zero.dtype if zero is not None else torch_dtype(named or 2)
-    return _quantized(x.float() / scale.float(), zero, dtype)
+    return quantized(x.float() / scale.float(), zero, dtype)
 
 
-def _quantized(x: Any, zero: Any, dtype: Any) -> Any:
+def quantized(x: Any, zero: Any, dtype: Any) -> Any:
     """Round scaled values half to even, add the zero point, and saturate at the type's limits."""
     import torch
 
@@ -51,12 +52,12 @@ def _quantized(x: Any, zero: Any, dtype: Any) -> Any:
 
 
 @operator("DequantizeLinear")
-def _dequantize(call: Call) -> Any:
+def dequantize(call: Call) -> Any:
     x, scale = call.tensor(0), call.tensor(1)
     axis, block = call.attribute("axis", 1), call.attribute("block_size", 0)
-    zero = _spread(call.maybe(2), x, axis, block)
+    zero = spread(call.maybe(2), x, axis, block)
     wide = x.float() if zero is None else x.float() - zero.float()
-    return (wide * _spread(scale, x, axis, block).float()).to(scale.dtype)
+    return (wide * spread(scale, x, axis, block).float()).to(scale.dtype)
 
 
 @operator("DynamicQuantizeLinear")
@@ -68,32 +69,43 @@ def _dynamic_quantize(call: Call) -> Any:
     low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
     scale = (high - low) / 255
     zero = (-low / scale).round().clamp(0, 255).to(torch.uint8)
-    return _quantized(x / scale, zero, torch.uint8), scale, zero
+    return quantized(x / scale, zero, torch.uint8), scale, zero
 
 
-def _real(call: Call, index: int, axis: int) -> Any:
-    """Return the real value of inputs `index` to `index + 2`: value, scale and zero point.
+def requantized(total: Any, scale: Any, zero: Any) -> Any:
+    """Return exact sums of products, multiplied by a scale, as the integers of the zero point's type.
 
-    float64 represents the sums of integer products exactly, as the integer kernels of a runtime do.
+    Args:
+        total: The sums as int32.
+        scale: x_scale * w_scale / y_scale in float32, as integer kernels compute it; it broadcasts against `total`.
+        zero: The zero point.
+
+    Returns:
+        The quantized values.
     """
-    x, scale, zero = (call.tensor(index + offset) for offset in range(3))
-    return (x.double() - _spread(zero.double(), x, axis, 0)) * _spread(scale.double(), x, axis, 0)
+    return quantized(total.float() * scale, zero, zero.dtype)
 
 
 @operator("QLinearMatMul")
 def _qlinear_matmul(call: Call) -> Any:
     # Parameters of A per row, of B per column.
-    product = _real(call, 0, -2) @ _real(call, 3, -1)
-    return _quantized(product / call.tensor(6).double(), call.tensor(7), call.tensor(7).dtype)
+    total = integer_matmul(shifted(call, 0, 2, -1), shifted(call, 3, 5, 0))
+    left, right = call.tensor(1), call.tensor(4)
+    left = left.unsqueeze(-1) if left.dim() == 1 and left.numel() > 1 else left
+    return requantized(total, left * right / call.tensor(6), call.tensor(7))
 
 
 @operator("QLinearConv")
 def _qlinear_conv(call: Call) -> Any:
-    x, weight = _real(call, 0, 1), _real(call, 3, 0)
+    x = call.tensor(0).float() - call.tensor(2).float()
+    weight = call.tensor(3)
+    weight = weight.float() - spread(call.tensor(5).float(), weight, 0, 0)
+    total = integer_convolve(call, x, weight)
+    shape = [1, -1, *[1] * (weight.dim() - 2)]  # per output channel
     # The bias is int32 with scale x_scale * w_scale and zero point 0.
-    bias = call.tensor(8).double() * call.tensor(1).double() * call.tensor(4).double() if call.has(8) else None
-    result = convolve(call, x, weight, bias)
-    return _quantized(result / call.tensor(6).double(), call.tensor(7), call.tensor(7).dtype)
+    total = total + call.tensor(8).reshape(shape) if call.has(8) else total
+    scale = call.tensor(1) * call.tensor(4) / call.tensor(6)
+    return requantized(total, scale.reshape(shape) if scale.numel() > 1 else scale, call.tensor(7))
 
 
 @refuses("QuantizeLinear")

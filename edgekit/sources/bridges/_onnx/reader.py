@@ -97,16 +97,30 @@ class Reader:
 
     def _read_if(self, step: GraphStep) -> None:
         if step.inputs[0] not in self.constants:
-            self.unsupported.append(f"{step} with a condition that depends on the input")
+            self._read_both(step)
             return
         condition = bool(self._scalar(step.inputs[0]))
-        branch = step.attributes["then_branch" if condition else "else_branch"]
-        with self._scope(_scoped_names(branch, step.outputs[0])):
-            self._read_weights(branch)
-            self._read_nodes(branch)
-            results = [self._name(value.name) for value in branch.output]
+        results = self._read_branch(step.attributes["then_branch" if condition else "else_branch"], step.outputs[0])
         for result, output in zip(results, step.outputs, strict=True):
             self._alias(step, result, output)
+
+    def _read_both(self, step: GraphStep) -> None:
+        """Compute both branches, which have no side effects, and select between their results."""
+        branches = [
+            self._read_branch(step.attributes[f"{branch}_branch"], f"{step.outputs[0]}/{branch}")
+            for branch in ("then", "else")
+        ]
+        for then, otherwise, output in zip(*branches, step.outputs, strict=True):
+            if output:
+                inputs = (step.inputs[0], then, otherwise)
+                self.steps.append(replace(step, inputs=inputs, outputs=(output,), attributes={}))
+
+    def _read_branch(self, branch: Any, prefix: str) -> list[str]:
+        """Read the nodes of a branch; return the names of its results."""
+        with self._scope(_scoped_names(branch, prefix)):
+            self._read_weights(branch)
+            self._read_nodes(branch)
+            return [self._name(value.name) for value in branch.output]
 
     def _read_loop(self, step: GraphStep) -> None:
         """Unroll the loop; its condition must be constant after every iteration.

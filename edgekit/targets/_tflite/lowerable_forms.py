@@ -1,0 +1,120 @@
+"""Operators of PyTorch in forms that litert-torch can lower, while it traces a module."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Rule = Callable[..., Any]
+
+
+@contextlib.contextmanager
+def lowerable_forms() -> Iterator[None]:
+    """Trace some operators in other forms, with the same results, for as long as the block runs.
+
+    litert-torch 0.10 fails on these:
+
+    - `padding="same"` of an even kernel, with one more element at the end: a pad and a convolution instead.
+    - Sums and comparisons of 8-bit and 16-bit integers, for which TFLite has no kernels: of int32 instead.
+    - Sorting, whose indices are int64 where it expects int32: the top k of all elements instead.
+    - Shifts by a number: multiplications and divisions by powers of two instead.
+    """
+    from torch.overrides import TorchFunctionMode
+
+    rules = _rules()
+
+    class LowerableForms(TorchFunctionMode):  # type: ignore[misc]
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            rule = rules.get(func)
+            result = NotImplemented if rule is None else rule(func, *args, **(kwargs or {}))
+            return func(*args, **(kwargs or {})) if result is NotImplemented else result
+
+    with LowerableForms():
+        yield
+
+
+def _rules() -> dict[Any, Rule]:
+    """Return the rules by function; a rule returns NotImplemented where the function itself is right."""
+    import torch
+    import torch.nn.functional as F
+
+    aten, method = torch.ops.aten, torch.Tensor
+    rules: dict[Any, Rule] = dict.fromkeys((F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d), _convolve)
+    rules |= dict.fromkeys((torch.sum, method.sum, aten.sum.default, aten.sum.dim_IntList), _sum)
+    for name in ("gt", "ge", "lt", "le", "eq", "ne"):
+        operators = (getattr(torch, name), getattr(method, name), getattr(method, f"__{name}__"))
+        overloads = (getattr(aten, name).Scalar, getattr(aten, name).Tensor)
+        rules |= dict.fromkeys((*operators, *overloads), _compare)
+    rules |= dict.fromkeys((torch.sort, method.sort, aten.sort.default, aten.sort.stable), _sort)
+    rules |= dict.fromkeys((method.__rshift__, torch.bitwise_right_shift, method.bitwise_right_shift), _shift_right)
+    rules |= dict.fromkeys((method.__lshift__, torch.bitwise_left_shift, method.bitwise_left_shift), _shift_left)
+    return rules
+
+
+def _is_narrow(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.dtype in (torch.uint8, torch.int8, torch.int16)
+
+
+def _widened(value: Any) -> Any:
+    import torch
+
+    return value.to(torch.int32) if _is_narrow(value) else value
+
+
+def _convolve(
+    func: Any,
+    input: Any,  # noqa: A002 - PyTorch's name of the parameter
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    import torch.nn.functional as F
+
+    if padding != "same":
+        return NotImplemented
+    rank = weight.dim() - 2
+    steps = [dilation] * rank if isinstance(dilation, int) else list(dilation)
+    totals = [step * (size - 1) for step, size in zip(steps, weight.shape[2:], strict=True)]
+    sides = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
+    return func(F.pad(input, sides), weight, bias, stride, 0, dilation, groups)
+
+
+def _sum(func: Any, x: Any, *args: Any, **keywords: Any) -> Any:
+    import torch
+
+    if not _is_narrow(x) or keywords.get("dtype") is not None:
+        return NotImplemented
+    return func(x.to(torch.int32), *args, **keywords).to(torch.int64)
+
+
+def _compare(func: Any, *args: Any, **keywords: Any) -> Any:
+    if not any(map(_is_narrow, (*args, *keywords.values()))):
+        return NotImplemented
+    return func(*map(_widened, args), **{name: _widened(value) for name, value in keywords.items()})
+
+
+def _sort(_func: Any, x: Any, *args: Any, **keywords: Any) -> Any:
+    import torch
+
+    # sort(x, dim, descending), and of `stable`, which a full top k is as well: sort(x, stable, dim, descending).
+    if args and isinstance(args[0], bool):
+        args = args[1:]
+    dim = keywords.get("dim", args[0] if args else -1)
+    descending = keywords.get("descending", args[1] if len(args) > 1 else False)
+    return torch.topk(x, x.shape[dim], dim, largest=descending, sorted=True)
+
+
+def _shift_right(_func: Any, x: Any, bits: Any) -> Any:
+    import torch
+
+    return torch.div(x, 2**bits, rounding_mode="floor") if isinstance(bits, int) else NotImplemented
+
+
+def _shift_left(_func: Any, x: Any, bits: Any) -> Any:
+    return x * 2**bits if isinstance(bits, int) else NotImplemented
