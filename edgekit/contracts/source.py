@@ -48,11 +48,6 @@ class LoadedModel(ABC):
         # Copies made by `at` share this dictionary: the signature and the sizes are part of every key.
         self._cache: dict[Hashable, Any] = {}
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Remarks for the user on how the model was loaded; by default none."""
-        return ()
-
     def at(self, signature: Signature, sizes: Mapping[str, int]) -> LoadedModel:
         """Return a copy with another signature that shares the framework's model.
 

@@ -73,10 +73,10 @@ class LoadedKeras(LoadedModel):
 
     kind = "keras"
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        note = policy_note(self.model)
-        return () if note is None else (note,)
+    def __init__(self, model: Any, signature: Signature) -> None:
+        super().__init__(model, signature)
+        note = policy_note(model)
+        self.notes = () if note is None else (note,)
 
     def _run(self, inputs: list[Array]) -> list[Array]:
         return [np.asarray(output) for output in self.call(*inputs)]

@@ -111,10 +111,13 @@ class HostExecutor(Executor):
         runtime = RUNTIMES.load(model.runtime)
         run = RunRequest(model.runtime, str(model.path), model.signature, request.inputs, 1, request.batch)
         environment = Environment.of(runtime.variables, confined=runtime.confined)
-        options = {"step": session.step, "environment": environment, "timeout_s": request.timeout_s}
+        step, timeout_s = session.step, request.timeout_s
         if request.by_default:
-            return session.pool.call(run_model_in_both_ways, run, **options)
-        return InferResult(session.pool.call(run_model, run, **options))
+            return session.pool.call(
+                run_model_in_both_ways, run, step=step, environment=environment, timeout_s=timeout_s
+            )
+        outputs = session.pool.call(run_model, run, step=step, environment=environment, timeout_s=timeout_s)
+        return InferResult(outputs)
 
 
 EXECUTOR = HostExecutor()

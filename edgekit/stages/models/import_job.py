@@ -149,7 +149,6 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     parts = _split_samples(signature, inputs, values, calibration, real=arrays is not None)
     metric = None if known is None or TEST_FILE not in parts else known.metric
     metric_value, rounding = _write_samples(parts, loaded, target, metric)
-    notes = (*notes, *loaded.notes)
     if known is not None and known.note:
         notes = (*notes, known.note)
     notes = (*notes, *user_model.notes, *loaded.notes)
