@@ -315,12 +315,14 @@ def failures(context: Context) -> list[dict[str, Any]]:
 
 def _completion_names(kind: str) -> list[str]:
     """Return the names of a kind that shell completion offers, in the current folder."""
+    from edgekit.config.board import board_files
     from edgekit.contracts.executor import EXECUTORS
     from edgekit.contracts.report import REPORTS
     from edgekit.contracts.runtime import RUNTIMES
     from edgekit.contracts.target import TARGETS
     from edgekit.core.environment.project import Project
     from edgekit.core.values.precisions import precision_names
+    from edgekit.devices.boards.places import device_names
 
     project = Project(Path.cwd())
     if kind == "target":
@@ -328,7 +330,8 @@ def _completion_names(kind: str) -> list[str]:
         return [*targets, *(f"{target}:{precision}" for target in targets for precision in precision_names())]
     list_names: dict[str, Callable[[], list[str]]] = {
         "model": lambda: list(project.models()),
-        "device": lambda: list(project.device_files()),
+        "device": lambda: device_names(project),
+        "board": lambda: list(board_files()),
         "precision": lambda: list(precision_names()),
         "format": REPORTS.names,
         "runtime": RUNTIMES.names,
@@ -368,7 +371,7 @@ def complete(kind: str) -> Callable[[click.Context, click.Parameter, str], list[
     """Return a shell completion callback for names.
 
     Args:
-        kind: One of model, target, precision, device, format, runtime, executor.
+        kind: One of model, target, precision, device, board, format, runtime, executor.
     """
     return lambda _context, _parameter, typed: [name for name in _completion_names(kind) if name.startswith(typed)]
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     "latencies",
     metavar="TIER=MS",
     multiple=True,
-    help="Maximum latency in a tier, such as host=5; may be repeated.",
+    help="Maximum latency in a tier in ms, such as host=5, or with a unit, device=5ms; may be repeated.",
 )
 @click.option(
     "--baseline",
@@ -100,6 +100,7 @@ def command(
       edgekit check simple_cnn --target tflite:int8 --max-size "400 KB" --max-latency host=5
       edgekit check --baseline main.json --max-regression 1%
       edgekit check simple_cnn --device raspberry-pi-4b --max-latency emulated=10 --max-instructions 20000000
+      edgekit check --device pi --max-latency device=5ms
     """
     from dataclasses import asdict
 
@@ -184,15 +185,16 @@ def _parse_budgets(
 
 def _parse_latency(text: str) -> tuple[str, float]:
     from edgekit.core.errors import InputError, unknown_name
+    from edgekit.core.units import parse_seconds
     from edgekit.core.values.tiers import TIER_NAMES
 
     tier, _, figure = text.partition("=")
     if tier not in TIER_NAMES:
         raise unknown_name("tier", tier, TIER_NAMES)
     try:
-        limit = float(figure)
+        limit = float(figure) if figure.strip()[-1:].isdigit() else 1000 * parse_seconds(figure)
     except ValueError:
-        raise InputError(f"--max-latency {text}: write it TIER=MS, for example host=5") from None
+        raise InputError(f"--max-latency {text}: write it TIER=MS, for example host=5 or device=5ms") from None
     if not 0 < limit < float("inf"):
         raise InputError(f"--max-latency {text}: the limit must be more than 0 ms")
     return tier, limit

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli._boards import add, probe
 from edgekit.cli._common import CommandSession, common_options, complete
 from edgekit.core.escape import line
 
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
 @click.group("devices", invoke_without_command=True)
 @common_options
 def command(session: CommandSession) -> int:
-    """List the device profiles.
+    """List the device profiles, and the boards that are reached over ssh.
 
     \b
     Example:
       edgekit devices
+      edgekit devices add pi --ssh pi@raspberrypi.local
       edgekit devices show raspberry-pi-4b
     """
+    from dataclasses import asdict
+
+    from edgekit.config.board import board_files, load_board
     from edgekit.core.units import format_memory
     from edgekit.reports.console import table
 
@@ -35,8 +40,21 @@ def command(session: CommandSession) -> int:
         cores = " + ".join(f"{core.count}x {core.name}" for core in profile.cores)
         rows.append((name, profile.kind, profile.soc, cores, format_memory(profile.memory.ram)))
     header = ("device", "kind", "SoC", "cores", "RAM")
-    session.print_result({"devices": data}, lambda: table(header, rows, left=4, color=session.color))
+    boards = {name: load_board(name) for name in board_files()}
+    board_rows = [(name, board.label, board.python, board.profile or "") for name, board in boards.items()]
+    board_header = ("board", "ssh", "Python", "profile")
+    session.print_result(
+        {"devices": data, "boards": [{"name": name, **asdict(board)} for name, board in boards.items()]},
+        lambda: (
+            table(header, rows, left=4, color=session.color)
+            + (f"\n{table(board_header, board_rows, left=4, color=session.color)}" if boards else "")
+        ),
+    )
     return 0
+
+
+command.add_command(add)
+command.add_command(probe)
 
 
 @command.command("show", short_help="Show a device profile.")

@@ -17,6 +17,7 @@ from edgekit.config.device_profile import DeviceProfile
 from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError
+from edgekit.core.events import Listener, ignore
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.timing import Distribution
 from edgekit.core.records.artifact import Artifact
@@ -195,10 +196,12 @@ class ExecutionSession:
     Attributes:
         step: The name of the step, for error messages.
         pool: The worker processes that the calls share.
+        emit: Receives remarks, such as that a board is busy.
     """
 
     step: str
     pool: WorkerPool
+    emit: Listener = ignore
 
 
 class PreparedBench(ABC):

@@ -286,7 +286,7 @@ def infer(request: dict[str, Any]) -> dict[str, Any]:
     Returns:
         The names of the outputs as `outputs`.
     """
-    outputs = _open(_runtime(request), request).infer(_samples(request))
+    outputs = _open(_runtime(request), request).infer(_samples(request), request.get("batch", 1))
     arrays: dict[str, Any] = {f"output/{name}": array for name, array in outputs.items()}
     np.savez(request["outputs"], **arrays)
     return {"outputs": sorted(outputs)}

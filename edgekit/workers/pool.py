@@ -6,11 +6,12 @@ import logging
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 from edgekit.core import errors, logs
 from edgekit.core.environment.bounded_files import available_memory_bytes
@@ -32,6 +33,16 @@ MIN_MEMORY_BYTES = 4 * 1024**3
 
 # After these the worker is dead or hangs; after any other error of edgekit it serves the next call.
 _FATAL_ERRORS = (errors.StepTimedOut, errors.StepCrashed, errors.StepOutOfMemory)
+
+
+class Resource(Protocol):
+    """What is closed with a pool."""
+
+    def close(self) -> None:
+        """Close it; no call waits for it any more."""
+
+
+ResourceType = TypeVar("ResourceType", bound=Resource)
 
 
 class Worker:
@@ -155,6 +166,7 @@ class WorkerPool:
         self._busy: set[Worker] = set()
         self._stopped = False
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._resources: dict[Hashable, Resource] = {}
         self.fork_servers = ForkServerPool()
         self.cpu_wait_s: dict[str, float] = {}
 
@@ -214,6 +226,26 @@ class WorkerPool:
         self.cpu_wait_s[step] = self.cpu_wait_s.get(step, 0.0) + worker.cpu_wait_s() - before_s
         self._release(environment, worker)
         return answer
+
+    def resource(self, key: Hashable, create: Callable[[], ResourceType]) -> ResourceType:
+        """Return what belongs to this run, such as a connection, and is closed with the pool.
+
+        Args:
+            key: Names the resource.
+            create: Called by the first call with this key.
+
+        Returns:
+            The resource, the same for all calls with this key.
+
+        Raises:
+            Interrupted: The pool was stopped.
+        """
+        with self._lock:
+            if self._stopped:
+                raise errors.Interrupted("stopped")
+            if key not in self._resources:
+                self._resources[key] = create()
+            return cast(ResourceType, self._resources[key])
 
     @property
     def folder(self) -> Path:
@@ -283,8 +315,17 @@ class WorkerPool:
             for worker in self._busy:
                 worker.stop()
 
+    def close_resources(self) -> None:
+        """Close what `resource` has created."""
+        with self._lock:
+            resources = list(self._resources.values())
+            self._resources.clear()
+        for resource in resources:
+            resource.close()
+
     def close(self) -> None:
-        """End all workers and fork servers."""
+        """End all workers and fork servers, and close resources."""
+        self.close_resources()
         with self._lock:
             workers = [*(worker for _, worker in self._idle), *self._busy]
             self._idle.clear()

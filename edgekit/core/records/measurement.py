@@ -38,6 +38,7 @@ class Execution:
         load_ms: The time to load the model, or None.
         peak_memory_bytes: The peak of the memory while it ran, or None.
         notes: Remarks for the user.
+        operators: The cost of each operator, if it was measured.
     """
 
     executor: FileName
@@ -51,6 +52,7 @@ class Execution:
     load_ms: Milliseconds | None = None
     peak_memory_bytes: Count | None = None
     notes: tuple[str, ...] = ()
+    operators: tuple[OperatorCost, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,10 @@ class Measurement:
 
     @property
     def operators_by_tier(self) -> dict[str, tuple[OperatorCost, ...]]:
-        """Tier (`emulated`, `host`) -> the cost of each operator, for the tiers in which it was measured."""
+        """Tier -> the cost of each operator, for the tiers in which it was measured, the most repeatable first."""
         emulated = () if self.emulated is None else self.emulated.operators
-        return {tier: items for tier, items in (("emulated", emulated), ("host", self.operators)) if items}
+        others = ((execution.tier, execution.operators) for execution in self.executions)
+        return {tier: items for tier, items in (("emulated", emulated), *others, ("host", self.operators)) if items}
 
     @property
     def emulated_peak_memory_bytes(self) -> int | None:

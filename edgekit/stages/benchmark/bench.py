@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from edgekit.config.device_profile import DeviceProfile, load_profile
+from edgekit.config.device_profile import DeviceProfile
 from edgekit.contracts.executor import (
     EXECUTORS,
     BenchRequest,
@@ -33,6 +33,8 @@ from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import HOST, ModelDescription, Variant
 from edgekit.core.values.tiers import find_tier
+from edgekit.devices.boards.board import open_board
+from edgekit.devices.boards.places import SSH, device_names, find_place, is_board
 from edgekit.devices.cost_models import microcontroller, roofline
 from edgekit.devices.emulation import emulator, pins
 from edgekit.stages.benchmark import operator_costs
@@ -95,20 +97,48 @@ def load_devices(project: Project, names: Sequence[str]) -> tuple[tuple[str, Dev
 
     Args:
         project: The project.
-        names: Names of devices, or `all`; empty for this host without a profile.
+        names: Names of device profiles and boards, or `all` for all profiles; empty for this host without a profile.
 
     Returns:
-        Pairs of name and profile.
+        Pairs of name and profile; None for the profile of a board that names none.
 
     Raises:
         InputError: A device is unknown, or a profile is invalid.
     """
-    files = project.device_files()
-    selected = tuple(files) if "all" in names else names
+    # `all` means the profiles: boards may be switched off.
+    selected = tuple(project.device_files()) if "all" in names else names
+    known = device_names(project)
     for name in selected:
-        if name not in files:
-            raise unknown_name("device", name, [*files, "all"])
-    return tuple((name, load_profile(files[name])) for name in selected) or ((HOST, None),)
+        if name not in known:
+            raise unknown_name("device", name, [*known, "all"])
+    return tuple((name, find_place(project, name).profile) for name in selected) or ((HOST, None),)
+
+
+def executors_for(device: str, executors: Sequence[str]) -> tuple[str, ...]:
+    """Return the executors that measure on a device besides the host: for a board also the one that reaches it.
+
+    Args:
+        device: The device's name.
+        executors: The executors that the user named.
+    """
+    return tuple(dict.fromkeys((*executors, SSH) if is_board(device) else executors))
+
+
+def connect_boards(context: Context, devices: Sequence[str]) -> None:
+    """Connect to the boards among some devices, before anything runs.
+
+    Args:
+        context: The project and its workers.
+        devices: Names of devices.
+
+    Raises:
+        InputError: A board, its key or its host key is refused.
+        MissingDependency: There is no ssh here, or no Python there.
+        StepError: A board does not answer.
+    """
+    for device in devices:
+        if is_board(device):
+            open_board(context.pool, device).check_python()
 
 
 def step_name(artifact: Artifact, device: str) -> str:
@@ -191,7 +221,7 @@ def bench_one(
     """
     step = step_name(artifact, device)
     manifest = artifact.manifest
-    place, session = Place(device, profile), ExecutionSession(step, context.pool)
+    place, session = Place(device, profile), ExecutionSession(step, context.pool, context.emit)
     other_runtime = options.runtime if options.runtime != manifest.runtime else ""
     with contextlib.ExitStack() as prepared:
         with _lock.preparing():
@@ -261,7 +291,7 @@ def _execute_elsewhere(
 ) -> tuple[Execution, ...]:
     """Measure with the additional executors; one that cannot run the model is skipped with a warning."""
     executions = []
-    for name in options.executors:
+    for name in executors_for(place.device, options.executors):
         executor = EXECUTORS.load(name)
         reason = executor.refusal(model.runtime, place)
         if reason:
@@ -284,6 +314,7 @@ def _execute_elsewhere(
                 load_ms=result.load_ms,
                 peak_memory_bytes=result.peak_memory_run_bytes,
                 notes=result.notes,
+                operators=result.operators,
             )
         )
     return tuple(executions)
@@ -314,6 +345,7 @@ def bench(
         MissingDependency: The emulation of a device is not set up.
     """
     guests = _guests(devices) if options.emulated else {}
+    connect_boards(context, [device for device, _ in devices])
     fitting = [
         (artifact, device, profile)
         for device, profile in devices

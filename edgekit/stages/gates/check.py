@@ -14,6 +14,7 @@ from edgekit.core.records.measurement import Measurement, bench_file, load_measu
 from edgekit.core.records.validation import VALIDATION_FILE, Drift, Validation, load_validation, validation_file
 from edgekit.core.values.budgets import Budget, Verdict, judge, strictest
 from edgekit.core.values.specs import HOST
+from edgekit.devices.boards.places import profile_file
 from edgekit.stages.context import Context, relative
 
 
@@ -114,14 +115,16 @@ def device_budgets(context: Context, device: str) -> tuple[Budget, ...]:
         device: The name of the device.
 
     Returns:
-        The budgets in its profile; none for this host.
+        The budgets in its profile; none for this host and for a board without a profile.
 
     Raises:
         InputError: The profile is missing or invalid.
     """
     if device == HOST:
         return ()
-    path = context.project.device_file(device)
+    path = profile_file(context.project, device)
+    if path is None:
+        return ()
     try:
         status = path.stat()
     except OSError:
@@ -214,6 +217,8 @@ def _judge_measurement(
         missing = f"tier {tier} was not measured" if tier != budget.rule else "not measured"
         if budget.rule in ("instructions", "latency_ms.emulated"):
             missing += f"; run: edgekit bench --device {measurement.device} --tier emulated"
+        elif budget.rule == "latency_ms.device":
+            missing += "; run: edgekit bench --device BOARD, and check it with --device BOARD"
         verdicts.append(_judge_budget(artifact, budget, figure, measurement.device, missing))
     return verdicts
 

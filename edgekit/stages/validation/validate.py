@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.config.device_profile import load_profile
 from edgekit.contracts.executor import (
     EXECUTORS,
     ExecutionSession,
@@ -42,6 +41,8 @@ from edgekit.core.values.file_names import GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import HOST
 from edgekit.core.values.tolerances import Tolerances
+from edgekit.devices.boards.board import open_board
+from edgekit.devices.boards.places import SSH, find_place, is_board
 from edgekit.devices.emulation import emulator
 from edgekit.stages.context import Context
 from edgekit.stages.validation.compare import call_worker
@@ -421,7 +422,7 @@ def validate_on(
     tolerances = tolerances_for(context, artifact)
     golden = artifact.golden()
     classifier = manifest.source.get("task") == "classification"
-    session = ExecutionSession(f"{step_name(artifact)} on {place.device}", context.pool)
+    session = ExecutionSession(f"{step_name(artifact)} on {place.device}", context.pool, context.emit)
     _log.info("run by executor %s with runtime %s", executor.name, model.runtime, extra={"step": session.step})
     actual = executor.infer(session, model, place, InferRequest(golden.inputs, timeout_s=timeout_s)).outputs
     on_host = _infer(context, artifact, golden.inputs, runtime=other_runtime)
@@ -499,7 +500,7 @@ def validate_at(
     Args:
         context: The project and the workers.
         artifacts: The artifacts.
-        devices: Names of device profiles; without an executor they stand for the devices' emulated cores.
+        devices: Names of boards, and of device profiles, which stand for the devices' emulated cores.
         executors: Names of executors.
         runtime: The runtime; empty for each artifact's default one.
         stress: Whether to add stress inputs, on this host.
@@ -513,8 +514,10 @@ def validate_at(
             are requested elsewhere than on this host.
         MissingDependency: A package is not installed, or the emulator is not set up.
     """
-    places = [Place(name, load_profile(context.project.device_file(name))) for name in devices]
-    other_executors = [name for name in executors if name != HOST] or ([EMULATED] if places else [])
+    places = [find_place(context.project, name) for name in devices]
+    other_executors = [name for name in executors if name != HOST]
+    if not other_executors:
+        other_executors = list(dict.fromkeys(SSH if is_board(place.device) else EMULATED for place in places))
     if stress and other_executors:
         raise InputError(
             f"stress inputs run on this host only, not on {', '.join(devices or other_executors)};"
@@ -523,15 +526,27 @@ def validate_at(
     for name in other_executors:
         executor = EXECUTORS.load(name)
         require(executor.requires, f"the executor {name}")
+    of_executor = {name: _places_of(name, places, executors) for name in other_executors}
     if EMULATED in other_executors:
-        _check_emulation(places)
+        _check_emulation(of_executor[EMULATED])
+    for place in of_executor.get(SSH, ()):
+        open_board(context.pool, place.device).check_python()
     if not other_executors:
         return validate(context, artifacts, stress=stress, runtime=runtime)
     validations: tuple[Validation, ...] = ()
     for name in other_executors:
         executor = EXECUTORS.load(name)
-        validations += validate_elsewhere(context, artifacts, executor, places or [Place(HOST)], timeout_s, runtime)
+        validations += validate_elsewhere(context, artifacts, executor, of_executor[name], timeout_s, runtime)
     return validations
+
+
+def _places_of(executor: str, places: Sequence[Place], named: Sequence[str]) -> Sequence[Place]:
+    """Return the devices that an executor runs on: all, unless boards and emulated cores are told apart by default."""
+    if not places:
+        return () if executor in (EMULATED, SSH) else (Place(HOST),)
+    if executor in named:
+        return places
+    return [place for place in places if is_board(place.device) == (executor == SSH)]
 
 
 def _check_emulation(places: Sequence[Place]) -> None:

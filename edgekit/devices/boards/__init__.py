@@ -1,0 +1,1 @@
+"""Boards over ssh: their connection, what runs on them, and what they are."""

@@ -1,0 +1,37 @@
+"""A board that tests of this folder share: a real sshd on this machine."""
+
+from __future__ import annotations
+
+import pytest
+from _helpers.boards import ssh_board
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory):
+    """A running sshd; its home folder is shared, so that edgekit's code is sent once."""
+    with ssh_board(tmp_path_factory.mktemp("board")) as board:
+        yield board
+
+
+@pytest.fixture
+def board(sshd, tmp_path, monkeypatch):
+    """The board, added as `pi`, and a working connection by the client's known hosts."""
+    monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "configuration"))
+    answer = sshd.add()
+    assert answer.code == 0, answer.err
+    yield sshd
+    sshd.wait_until_idle()
+
+
+@pytest.fixture
+def wrapped(board, tmp_path):
+    """`wrapped(script)` lets the board's Python be a shell script, in which "$PYTHON" is the real one."""
+    import sys
+
+    def wrap(script: str) -> None:
+        path = tmp_path / "wrapped python"
+        path.write_text(f"#!/bin/sh\nPYTHON='{sys.executable}'\n{script}\n")
+        path.chmod(0o755)
+        assert board.add("pi", "--python", path, "--replace").code == 0
+
+    return wrap
