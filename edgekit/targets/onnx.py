@@ -24,6 +24,7 @@ from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, Signature
 from edgekit.core.values.tensor_aliases import aliases
 from edgekit.targets._onnx import mixed_precision, truncate
+from edgekit.targets._onnx.checks import check, reject_unknown_operators
 from edgekit.targets._onnx.graph import canonical_names, describe, expose, parse, prune_opsets, read_signature, rename
 from edgekit.targets._onnx.simplify import at_opset, opset, set_ir_version, slim
 
@@ -73,6 +74,7 @@ class OnnxTarget(Target):
 
         def export() -> bytes:
             model = _EXPORTERS[source.kind](source, opset_version)
+            reject_unknown_operators(model)
             # Exporters leave shape arithmetic behind, which is constant where shapes are fixed.
             content: bytes = slim(at_opset(model, opset_version), source.signature).SerializeToString()
             return content
@@ -96,7 +98,9 @@ class OnnxTarget(Target):
         if "ir_version" in job.options:
             set_ir_version(model, job.options["ir_version"])
         options["ir_version"] = model.ir_version
-        path.write_bytes(model.SerializeToString(deterministic=True))
+        content = model.SerializeToString(deterministic=True)
+        check(content)
+        path.write_bytes(content)
         return ConversionResult(self.file_name, _with_layouts(read_signature(path), signature), options)
 
     def float_base(self, source: LoadedSource, job: ConversionRequest) -> Path:

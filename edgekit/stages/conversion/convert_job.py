@@ -24,6 +24,7 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.values.file_names import GOLDEN_FILE
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
+from edgekit.stages.conversion import trial_run
 from edgekit.stages.conversion.explained_errors import explained_errors
 from edgekit.workers.job import worker_job
 
@@ -105,6 +106,8 @@ def _load_source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
         build = None if request.code is None else request.code.call
         loaded = plugin.load(source.weights_path(folder), signature, build)
         loaded = loaded.at(loaded.signature, source.sizes)  # a bridge may have fixed the batch
+        if bridge is not None:
+            trial_run.check_bridge(bridge, loaded, folder)
         golden = folder / GOLDEN_FILE
         _loaded[key] = (
             loaded.with_examples(samples.load(golden, "golden samples").inputs) if golden.is_file() else loaded
@@ -168,9 +171,11 @@ def convert(request: ConvertRequest, _emit: Listener) -> ConvertAnswer:
 def _convert(request: ConvertRequest) -> ConvertAnswer:
     target, loaded, conversion = prepare_conversion(request)
     package_versions = versions(target.requires[loaded.kind])
+    source_folder = Path(request.source_folder)
     if request.layout is None:
         with explained_errors(target, loaded):
-            return ConvertAnswer(target.convert(loaded, conversion), package_versions)
+            converted = target.convert(loaded, conversion)
+        return ConvertAnswer(trial_run.run_once(target, converted, conversion, source_folder), package_versions)
     signature, orders = tensor_layout.relayout_signature(loaded.signature, request.layout)
     unmoved = _count_transposes_unmoved(target, loaded, conversion)
     calibration = conversion.calibration and tensor_layout.transpose_arrays(conversion.calibration, orders)
@@ -178,6 +183,7 @@ def _convert(request: ConvertRequest) -> ConvertAnswer:
     with explained_errors(target, loaded):
         converted = target.convert(moved, replace(conversion, calibration=calibration))
     transposes = _count_transposes(target, converted, conversion.folder)
+    converted = trial_run.run_once(target, converted, conversion, source_folder, orders)
     return ConvertAnswer(converted, package_versions, orders, transposes, unmoved)
 
 

@@ -91,7 +91,7 @@ def rename(model: Any, names: dict[str, str]) -> None:
         model: The `ModelProto` to edit.
         names: Old name -> new name; other names stay.
     """
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
             value.name = names.get(value.name, value.name)
         for node in graph.node:
@@ -108,12 +108,12 @@ def canonical_names(model: Any) -> None:
     # tf2onnx 1.17 iterates over sets of objects: the order of independent nodes, and which of several equal constants
     # it keeps, differ from run to run. So nodes are ordered by their use, counters are removed from names, and a
     # constant is named after the first node that reads it.
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         _order_nodes(graph)
     outer = [value.name for value in (*model.graph.input, *model.graph.output)]
     values, nodes = _Renaming(outer), _Renaming([])
     _name_constants(model.graph, values)
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         for value in (*graph.initializer, *graph.input, *graph.output):
             value.name = values(value.name)
         for node in graph.node:
@@ -202,13 +202,13 @@ class _Renaming:
         self._used.add(self._renamed[name])
 
 
-def _graphs(graph: Any) -> Iterator[Any]:
+def graphs(graph: Any) -> Iterator[Any]:
     """Iterate over the graph and all graphs nested in attributes of its nodes."""
     yield graph
     for attribute in (attribute for node in graph.node for attribute in node.attribute):
         for inner in (attribute.g, *attribute.graphs):
             if inner.node:
-                yield from _graphs(inner)
+                yield from graphs(inner)
 
 
 def prune_opsets(model: Any) -> None:
@@ -218,7 +218,7 @@ def prune_opsets(model: Any) -> None:
         model: The `ModelProto` to edit.
     """
     # ONNX Runtime 1.32's quantizer declares nine, no matter which ones the graph uses.
-    domains = {node.domain for graph in _graphs(model.graph) for node in graph.node} | {""}
+    domains = {node.domain for graph in graphs(model.graph) for node in graph.node} | {""}
     used = [opset for opset in model.opset_import if opset.domain in domains]
     del model.opset_import[:]
     model.opset_import.extend(used)

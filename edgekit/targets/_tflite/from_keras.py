@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.target import ConversionRequest
+from edgekit.core.errors import StepFailed
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.source import LoadedSource
@@ -19,6 +21,8 @@ CONVERTER = "TFLiteConverter"
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 INTEGER = ("int8", "int16x8")
 
+# How TFLiteConverter names each operator that it has no translation for.
+_UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 # The newest TensorFlow whose calibration is known to end in SIGSEGV at the loop of a recurrent layer.
 _NEWEST_CRASHING_TENSORFLOW = (2, 21)
 
@@ -35,12 +39,26 @@ def convert(source: LoadedSource, job: ConversionRequest) -> bytes:
 
     Raises:
         NotImplementedError: The converter is known to crash for this model.
+        StepFailed: TFLite has no operators for the model.
     """
     if job.precision in INTEGER:
         _reject_recurrent_layers(source)
     saved_model = source.cached("SavedModel", lambda: _write_saved_model(source))
-    content: bytes = _converter(saved_model.name, source.signature, job).convert()
+    content = _convert(_converter(saved_model.name, source.signature, job))
     return rename_signature(content, aliases(source.signature.inputs), aliases(source.signature.outputs))
+
+
+def _convert(converter: Any) -> bytes:
+    try:
+        content: bytes = converter.convert()
+    except Exception as error:  # ConverterError, whose text is MLIR with the operators in several places
+        operators = sorted(set(_UNSUPPORTED.findall(str(error))))
+        if not operators:
+            raise
+        raise StepFailed(
+            f"TFLite has no operator for TensorFlow's {', '.join(operators)}, which layers of the model compute with"
+        ) from error
+    return content
 
 
 def convert_float(source: LoadedSource, folder: Path) -> bytes:
