@@ -59,6 +59,7 @@ def export(
     calibration: Samples | None = None,
     calibration_samples: int | None = None,
     image_range: tuple[float, float] = (0.0, 1.0),
+    signature: str | None = None,
     dims: Mapping[str, int] | None = None,
     layout: str | None = None,
     options: Mapping[str, int] | None = None,
@@ -88,6 +89,7 @@ def export(
             `FILE.py:FUNCTION`.
         calibration_samples: Number of calibration samples; None for 200, or all if there are fewer.
         image_range: Values that the pixels 0 and 255 of calibration images become.
+        signature: Signature of a SavedModel; None for `serving_default`, or the only one.
         dims: Sizes of symbolic dimensions, such as `{"batch": 1}`.
         layout: Layout of images in the artifact, `NCHW` or `NHWC`; None keeps the converter's.
         options: Numbers for targets, by name: `{"opset": 18}`.
@@ -126,6 +128,7 @@ def export(
             calibration=calibration,
             calibration_samples=calibration_samples,
             image_range=image_range,
+            signature=signature,
             dims=dims,
             layout=layout,
             options=options,

@@ -146,6 +146,7 @@ class Session:
         calibration: Samples | None = None,
         calibration_samples: int | None = None,
         image_range: tuple[float, float] = (0.0, 1.0),
+        signature: str | None = None,
         dims: Mapping[str, int] | None = None,
         layout: str | None = None,
         options: Mapping[str, int] | None = None,
@@ -168,6 +169,7 @@ class Session:
                 None if calibration is None else str(_samples_file(context, calibration, "calibration")),
                 _check_sizes(dims or {}),
                 image_range,
+                signature,
             )
             request = export_request(
                 (str(model),),

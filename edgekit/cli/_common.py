@@ -558,6 +558,11 @@ def user_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 default=(0.0, 1.0),
                 help="Range that pixel values 0..255 are scaled to (default: 0 1).",
             ),
+            click.option(
+                "--signature",
+                metavar="NAME",
+                help="Signature of a SavedModel (default: serving_default, or the only one).",
+            ),
             click.option("--name", help="Name of your model (default: the name of its file)."),
             click.option(
                 "--dim",
@@ -587,5 +592,5 @@ def user_model(options: dict[str, Any]) -> UserModelOptions:
     low, high = options["image_range"]
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(f"--image-range: write two finite numbers (got {low} {high})")
-    keys = ("name", "weights", "inputs", "sample", "calibration", "image_range")
+    keys = ("name", "weights", "inputs", "sample", "calibration", "image_range", "signature")
     return UserModelOptions(sizes=dict(map(parse_size, options["dims"])), **{key: options[key] for key in keys})

@@ -90,6 +90,9 @@ class ModelEntry:
     image_range: Annotated[
         tuple[float, float], Field(description="The range that pixels 0..255 of calibration images are scaled to.")
     ] = (0.0, 1.0)
+    signature: Annotated[
+        str | None, Field(description="Of a SavedModel: its signature (default: serving_default, or the only one).")
+    ] = None
     dims: Annotated[dict[str, PositiveInt], Field(description="Sizes of symbolic dimensions, such as batch = 1.")] = (
         field(default_factory=dict)
     )
@@ -115,7 +118,7 @@ class ModelEntry:
     def _check_reference(self) -> None:
         if self.name is None:
             raise ValueError("a model needs a name (a reference model) or a path (your own model)")
-        path_only = ("weights", "inputs", "sample", "calibration", "dims", "reads")
+        path_only = ("weights", "inputs", "sample", "calibration", "signature", "dims", "reads")
         for key in (key for key in path_only if getattr(self, key)):
             raise ValueError(f"{key} is allowed only for a model with a path")
 

@@ -277,6 +277,7 @@ class UserModel:
         inputs: The inputs that the user declared, in order. Kinds whose files describe their inputs use the file's.
         examples: Real inputs of shape (N, ...) by name, if the user passed any.
         notes: Receives sentences for the user about what the import chose.
+        signature: The name of the signature that the user chose; None for the kind's default.
     """
 
     path: Path | None
@@ -285,6 +286,7 @@ class UserModel:
     inputs: tuple[TensorSpec, ...] = ()
     examples: Mapping[str, Array] | None = None
     notes: list[str] = field(default_factory=list)
+    signature: str | None = None
 
 
 class SourceKind(ABC):
@@ -300,6 +302,7 @@ class SourceKind(ABC):
         suffixes: The file suffixes of the kind; empty if its models are folders.
         exposes_intermediates: Whether the results of single layers can be read, by the kind itself or by a runtime
             that opens its files.
+        has_signatures: Whether a file may hold several functions, of which the user chooses one by name.
     """
 
     name: ClassVar[str]
@@ -309,6 +312,7 @@ class SourceKind(ABC):
     layout: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
     exposes_intermediates: ClassVar[bool] = True
+    has_signatures: ClassVar[bool] = False
 
     def recognizes(self, path: Path) -> bool:
         """Return whether a file or folder looks like one of this kind, without importing the framework.

@@ -1,7 +1,8 @@
-"""The source kind of TensorFlow SavedModels: the signature `serving_default`, or the only one."""
+"""The source kind of TensorFlow SavedModels: one of their signatures, by default `serving_default` or the only one."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.source import Build, LoadedModel, SourceKind, UserModel, reconcile_signature
+from edgekit.core.environment.contained_files import open_plain_file, require_plain_file
 from edgekit.core.environment.requirements import TENSORFLOW
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
@@ -18,6 +20,10 @@ from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._saved_model_file import MAIN_FILE, SavedModelFile
 
 _DEFAULT = "serving_default"
+# The file in an imported SavedModel that names the signature which the user chose.
+_CHOICE = "edgekit_signature.txt"
+# Longer than any name of a signature.
+_MAX_NAME_BYTES = 4096
 
 
 class LoadedSavedModel(LoadedModel):
@@ -67,6 +73,7 @@ class SavedModelSource(SourceKind):
 
     name = "saved-model"
     exposes_intermediates = False
+    has_signatures = True
     requires = (TENSORFLOW,)
     # As for Keras: no GPU, and no oneDNN, whose rounding depends on the CPU's instruction set.
     variables = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "TF_ENABLE_ONEDNN_OPTS": "0"}
@@ -82,7 +89,9 @@ class SavedModelSource(SourceKind):
     def import_model(self, user_model: UserModel, folder: Path) -> tuple[str, Signature]:
         assert user_model.path is not None  # a SavedModel is a folder
         SavedModelFile(user_model.path).copy(folder / "saved_model")
-        _, function = _load(folder / "saved_model", user_model.path)
+        _, function = _load(folder / "saved_model", user_model.path, user_model.signature)
+        if user_model.signature is not None:
+            (folder / "saved_model" / _CHOICE).write_text(user_model.signature, encoding="utf-8")
         inputs = _specs(function.structured_input_signature[1].items(), user_model.path)
         outputs = _specs(function.structured_outputs.items(), user_model.path)
         return "saved_model", reconcile_signature(Signature(inputs, outputs), user_model, str(user_model.path))
@@ -91,20 +100,31 @@ class SavedModelSource(SourceKind):
 def _open(path: Path) -> tuple[Any, Any]:
     """Return the loaded SavedModel and the function of its signature, after everything in the file was checked."""
     file = SavedModelFile(path)
+    chosen = _chosen(path)
     if not file.rewritten:
-        return _load(path, path)
+        return _load(path, path, chosen)
     # All that is read from the folder is in memory when it is loaded.
     with tempfile.TemporaryDirectory() as folder:
         file.copy(Path(folder) / "saved_model")
-        return _load(Path(folder) / "saved_model", path)
+        return _load(Path(folder) / "saved_model", path, chosen)
 
 
-def _load(path: Path, named: Path) -> tuple[Any, Any]:
+def _chosen(path: Path) -> str | None:
+    """Return the name of the signature that was chosen when the SavedModel was imported, or None."""
+    if not os.path.lexists(path / _CHOICE):
+        return None
+    require_plain_file(path, _CHOICE)
+    with open_plain_file(path / _CHOICE) as stream:
+        return stream.read(_MAX_NAME_BYTES).decode("utf-8", "replace")
+
+
+def _load(path: Path, named: Path, chosen: str | None) -> tuple[Any, Any]:
     """Return a checked SavedModel and the function of its signature.
 
     Args:
         path: The folder to load.
         named: The folder that the user named, for messages.
+        chosen: The name of the signature; None for the default one.
 
     Raises:
         InputError: The SavedModel is damaged, or has no usable signature.
@@ -117,9 +137,20 @@ def _load(path: Path, named: Path) -> tuple[Any, Any]:
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise InputError(f"{named}: this is not a SavedModel, or it is damaged ({reason})") from error
     signatures = dict(inner.signatures)
+    listed = ", ".join(sorted(signatures)) or "none"
+    if chosen is not None:
+        if chosen not in signatures:
+            raise InputError(
+                f"{named}: this SavedModel has no signature '{chosen}' (its signatures: {listed})",
+                parameters=("signature",),
+            )
+        return inner, signatures[chosen]
     if _DEFAULT not in signatures and len(signatures) != 1:
-        listed = ", ".join(sorted(signatures)) or "none"
-        raise InputError(f"{named}: this SavedModel has no signature '{_DEFAULT}' (its signatures: {listed})")
+        advice = "; choose one" if signatures else ""
+        raise InputError(
+            f"{named}: this SavedModel has no signature '{_DEFAULT}' (its signatures: {listed}){advice}",
+            parameters=("signature",) if signatures else (),
+        )
     return inner, signatures.get(_DEFAULT, next(iter(signatures.values())))
 
 

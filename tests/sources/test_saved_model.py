@@ -30,12 +30,26 @@ def test_the_serving_signature_or_the_only_one_is_used(work: Work, folders: dict
     assert work("saved-model", "run_saved_model", **folders) == {"y": [[2.0] * 3] * 2}
 
 
-@pytest.mark.parametrize(("kind", "listed"), [("several", "double, triple"), ("none", "none")])
+@pytest.mark.parametrize(("kind", "chosen"), [("plain", "triple"), ("several", "triple")])
+def test_a_signature_is_chosen_by_name_and_kept(
+    work: Work, refusal: Refusal, folders: dict[str, Path], kind: str, chosen: str
+) -> None:
+    work("saved-model", "saved_model", folder=folders["path"], kind=kind)
+    assert work("saved-model", "run_saved_model", **folders, chosen=chosen) == {"y": [[3.0] * 3] * 2}
+    (folders["folder"].parent / "second").mkdir()
+    others = {**folders, "folder": folders["folder"].parent / "second"}
+    assert refusal("saved-model", "run_saved_model", **others, chosen="quadruple").startswith(
+        f"{folders['path']}: this SavedModel has no signature 'quadruple' (its signatures: "
+    )
+
+
+@pytest.mark.parametrize(("kind", "listed"), [("several", "double, triple; choose one"), ("none", "none")])
 def test_without_a_serving_signature_the_others_are_listed(
     work: Work, refusal: Refusal, folders: dict[str, Path], kind: str, listed: str
 ) -> None:
     work("saved-model", "saved_model", folder=folders["path"], kind=kind)
-    expected = f"this SavedModel has no signature 'serving_default' (its signatures: {listed})"
+    names, semicolon, advice = listed.partition(";")
+    expected = f"this SavedModel has no signature 'serving_default' (its signatures: {names}){semicolon}{advice}"
     assert refusal("saved-model", "run_saved_model", **folders) == f"{folders['path']}: {expected}"
 
 

@@ -62,6 +62,7 @@ class ImportRequest:
         sample: File with real inputs.
         calibration: Calibration samples: a file, a folder of images or `file.py:generator`.
         image_range: The range that pixels 0..255 of images are scaled to.
+        signature: Name of the signature of a SavedModel; None for the default one.
         folder: The source folder to write.
     """
 
@@ -76,6 +77,7 @@ class ImportRequest:
     sample: str | None = None
     calibration: str | None = None
     image_range: tuple[float, float] = (0.0, 1.0)
+    signature: str | None = None
     folder: str = ""
 
 
@@ -125,11 +127,18 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     """
     kind = SOURCES.load(request.kind)
     require(kind.requires, f"loading {request.kind} models")
+    if request.signature is not None and not kind.has_signatures:
+        raise InputError(
+            f"{request.path or request.code}: only a SavedModel has signatures to choose from",
+            parameters=("signature",),
+        )
     base, target = Path(request.base), Path(request.folder)
     arrays, labels = _sample_arrays(request)
     factory = None if request.code is None else Factory.parse(request.code)
     build = None if factory is None else lambda: factory.call(base)
-    user_model = UserModel(_path(request.path), build, _path(request.weights), request.inputs, arrays)
+    user_model = UserModel(
+        _path(request.path), build, _path(request.weights), request.inputs, arrays, signature=request.signature
+    )
     with _file_errors(request):
         file, imported_signature = kind.import_model(user_model, target)
     signature = with_layouts(imported_signature, kind.layout)

@@ -41,6 +41,7 @@ class UserModelOptions:
         calibration: Calibration samples: a file, a folder of images or `file.py:generator`.
         sizes: Sizes of symbolic dimensions by name.
         image_range: The range that pixels 0..255 of images are scaled to.
+        signature: Name of the signature of a SavedModel; None for `serving_default`, or the only one.
     """
 
     name: str | None = None
@@ -50,11 +51,12 @@ class UserModelOptions:
     calibration: str | None = None
     sizes: dict[str, int] | None = None
     image_range: tuple[float, float] = (0.0, 1.0)
+    signature: str | None = None
 
     @property
     def any_set(self) -> bool:
         """Whether an option is set that applies only to a model of the user's."""
-        return bool(self.name or self.weights or self.inputs or self.sample or self.calibration)
+        return bool(self.name or self.weights or self.inputs or self.sample or self.calibration or self.signature)
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ def resolve(
     references = [name for name in names if is_model_reference(context, name)]
     if options.any_set and len(references) != 1:
         raise InputError(
-            "weights, inputs, sample, calibration and name describe one model of your own: name its file, folder or"
-            " code",
+            "weights, inputs, sample, calibration, signature and name describe one model of your own: name its file,"
+            " folder or code",
         )
     reference_models = tuple(name for name in names if name in project.models()) if names else tuple(project.models())
     selections: list[ModelSelection] = []
@@ -286,6 +288,7 @@ def _request(context: Context, text: str, name: str, framework: str | None, opti
         "sample": _existing(options.sample),
         "calibration": from_here(options.calibration),
         "image_range": options.image_range,
+        "signature": options.signature,
     }
     if not _CODE.fullmatch(text):
         if options.weights is not None:

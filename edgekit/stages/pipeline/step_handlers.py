@@ -197,6 +197,7 @@ class ImportHandler(StepHandler):
             calibration=_from_root(step, options["calibration"]) if "calibration" in options else None,
             sizes=options["dims"],
             image_range=tuple(options["image_range"]),
+            signature=options.get("signature"),
         )
         reference = _from_root(step, options["path"])
         source = model_refs.import_model(step.context, reference, step.arguments["framework"], user_options)

@@ -252,14 +252,14 @@ def load_keras(path: str, *, emit: Listener) -> list[str]:
     return [str(spec) for spec in (*described.inputs, *described.outputs)]
 
 
-def run_saved_model(path: str, folder: str, *, emit: Listener) -> dict[str, Any]:
-    """Import a SavedModel and return its outputs for ones."""
+def run_saved_model(path: str, folder: str, chosen: str | None = None, *, emit: Listener) -> dict[str, Any]:
+    """Import a signature of a SavedModel and return its outputs for ones."""
     import numpy as np
 
     from edgekit.contracts.source import UserModel
     from edgekit.sources.saved_model import SOURCE
 
-    file, signature = SOURCE.import_model(UserModel(Path(path)), Path(folder))
+    file, signature = SOURCE.import_model(UserModel(Path(path), signature=chosen), Path(folder))
     loaded = SOURCE.load(Path(folder, file), signature, None)
     return {name: array.tolist() for name, array in loaded.run({"x": np.ones((2, 3), np.float32)}).items()}
 
