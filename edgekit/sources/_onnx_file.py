@@ -25,10 +25,10 @@ def load_model(path: Path) -> Any:
     """
     # Order and cycles are checked before onnx.checker, which reports both with the same sentence.
     model = _parse(path)
-    _complete_types(model)
+    complete = _complete_types(model)
     _load_external_data(model, path)
     _check_order(model.graph, path)
-    _check(model, path)
+    _check(path if complete else model, path)
     _check_sizes(model, path)
     return model
 
@@ -61,15 +61,18 @@ def _parse(path: Path) -> Any:
     return model
 
 
-def _complete_types(model: Any) -> None:
+def _complete_types(model: Any) -> bool:
     """Leave out sizes and types that say nothing, and infer the missing types of outputs.
 
     Paddle writes unknown sizes as -1. Some tools call every unknown dimension `?`, which would make them one dimension.
     Outputs that were added to expose an inner tensor have no type, which ONNX Runtime infers as well.
+
+    Returns:
+        Whether the types in the file are complete as they are.
     """
     import onnx
 
-    graph = model.graph
+    graph, before = model.graph, model.graph.ByteSize()
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value < 0 or dim.dim_param in _UNNAMED:
@@ -84,11 +87,12 @@ def _complete_types(model: Any) -> None:
         try:
             inferred = onnx.shape_inference.infer_shapes(model).graph
         except (ValueError, RuntimeError):  # larger than protobuf's 2 GB, or invalid: the checker reports the output
-            return
+            return True
         types = {value.name: value.type for value in (*inferred.output, *inferred.value_info, *graph.input)}
         for value in graph.output:
             if value.name in missing and value.name in types:
                 value.type.CopyFrom(types[value.name])
+    return bool(graph.ByteSize() == before)
 
 
 # What tools write in place of the name of an unknown dimension.
@@ -167,19 +171,16 @@ def _depends(graph: Any, producers: dict[str, int], start: int, target: int) -> 
     return False
 
 
-def _check(model: Any, path: Path) -> None:
+def _check(subject: Any, path: Path) -> None:
+    """Check a file by its path, or a model in memory, which the checker cannot serialize beyond 2 GB."""
     import onnx
 
     try:
-        # A model in memory cannot be checked beyond protobuf's 2 GB; in the file, types may be missing.
-        onnx.checker.check_model(model.SerializeToString() if model.ByteSize() < _MAX_MESSAGE_BYTES else str(path))
+        onnx.checker.check_model(str(subject) if isinstance(subject, Path) else subject)
     except (onnx.checker.ValidationError, ValueError) as error:
         lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
         reason = "; ".join(lines).removesuffix(".")[:300]
         raise InputError(f"{path}: this is not a valid ONNX model ({reason})") from error
-
-
-_MAX_MESSAGE_BYTES = 2**31 - 1
 
 
 def _check_sizes(model: Any, path: Path) -> None:

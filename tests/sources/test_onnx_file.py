@@ -10,8 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.contracts.source import UserModel
 from edgekit.core.errors import InputError
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._onnx_file import load_model
+from edgekit.sources.onnx import SOURCE
+from edgekit.targets._onnx.simplify import slim
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -191,3 +195,43 @@ def test_a_branch_may_read_values_from_outside_it(tmp_path: Path) -> None:
     load_model(save(tmp_path / "net.onnx", model(*if_nodes("h"))))
     expected = "node 'if' reads 'nowhere', which no node produces"
     assert refusal(save(tmp_path / "net.onnx", model(*if_nodes("nowhere")))) == expected
+
+
+def saved(model: onnx.ModelProto, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("unknown", [-1, "?", "None"])
+def test_unknown_sizes_are_not_sizes_or_names(unknown: int | str, tmp_path: Path) -> None:
+    graph = model(relu("h", "y"))
+    for value in (*graph.graph.input, *graph.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if isinstance(unknown, int):
+                dim.dim_value = unknown
+            else:
+                dim.dim_param = unknown
+    signature = SOURCE.import_model(UserModel(saved(graph, tmp_path)), tmp_path)[1]
+    assert signature.inputs[0].shape == ("batch", "x_dim1")
+
+
+def test_an_output_without_a_type_gets_the_inferred_one(tmp_path: Path) -> None:
+    graph = model(relu("h", "y"))
+    graph.graph.output.append(onnx.ValueInfoProto(name="h"))
+    graph.graph.value_info.append(onnx.ValueInfoProto(name="h"))
+    loaded = load_model(saved(graph, tmp_path))
+    assert loaded.graph.output[1].type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+def test_an_input_that_nothing_reads_stays(tmp_path: Path) -> None:
+    graph = model(relu("h", "y"))
+    graph.graph.input.append(helper.make_tensor_value_info("unused", TensorProto.FLOAT, ["batch", 2]))
+    path = saved(graph, tmp_path)
+    signature = Signature(
+        (TensorSpec("x", ("batch", 4), "float32"), TensorSpec("unused", ("batch", 2), "float32")),
+        (TensorSpec("y", ("batch", 3), "float32"),),
+    )
+    slimmed = slim(load_model(path), signature)
+    assert [value.name for value in slimmed.graph.input] == ["x", "unused"]
+    onnx.checker.check_model(slimmed)

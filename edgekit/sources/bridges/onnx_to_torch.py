@@ -85,7 +85,10 @@ def node_by_node(path: Path, signature: Signature) -> Any:
     try:
         return build(model, inputs, outputs)
     except UnsupportedOperators as error:
-        raise InputError(f"{path}: the bridge to PyTorch does not support {', '.join(error.nodes)}") from error
+        raise InputError(
+            f"{path}: the bridge to PyTorch does not support {', '.join(error.nodes)}; export to onnx, which needs no"
+            " bridge, or end the graph before"
+        ) from error
 
 
 def _check_opset(model: Any, path: Path, newest: int) -> None:

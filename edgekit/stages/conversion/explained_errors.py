@@ -66,7 +66,7 @@ def missing_operator(message: str, title: str) -> str | None:
     match = _OPERATOR.search(message)
     if match is None:
         return None
-    name = next(group for group in match.groups() if group)
+    name = next(group for group in match.groups() if group).removesuffix(".default")
     places = [place for place in _PLACE.finditer(message) if not _is_library(place["file"])]
     where = f", of {Path(places[-1]['file']).name}, line {places[-1]['line']}," if places else ""
     return (
