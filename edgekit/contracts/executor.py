@@ -166,12 +166,15 @@ class InferRequest:
         timeout_s: The time limit in seconds; None for the executor's default.
         by_default: Whether to run the samples also as an application does that sets no options of the runtime, where
             the executor can tell the two apart.
+        from_start: Whether the model file is opened again for each sample: calls change the model's state, and runtimes
+            have no common way to reset it.
     """
 
     inputs: Mapping[str, Array]
     batch: int = 1
     timeout_s: float | None = None
     by_default: bool = False
+    from_start: bool = False
 
 
 @dataclass(frozen=True)

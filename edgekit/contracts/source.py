@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -35,10 +35,13 @@ class LoadedModel(ABC):
         signature: The inputs and outputs in the order of a call.
         sizes: A size for each symbolic dimension that is not the batch.
         notes: What loading changed about the model, for the user.
+        one_by_one: Whether `run` makes a call for each sample, as an artifact is judged: set where the outputs of a
+            sample depend on the others of its call, or where the model keeps state.
     """
 
     kind: str
     notes: tuple[str, ...] = ()
+    one_by_one: bool = False
 
     def __init__(self, model: Any, signature: Signature) -> None:
         self.model = model
@@ -47,6 +50,8 @@ class LoadedModel(ABC):
         self._examples: Mapping[str, Array] | None = None
         # Copies made by `at` share this dictionary: the signature and the sizes are part of every key.
         self._cache: dict[Hashable, Any] = {}
+        # What a call changes in the model, with its initial values; shared by copies too.
+        self._initial_state: dict[str, Array] = {}
 
     def at(self, signature: Signature, sizes: Mapping[str, int]) -> LoadedModel:
         """Return a copy with another signature that shares the framework's model.
@@ -110,7 +115,9 @@ class LoadedModel(ABC):
         return self.sizes[dim]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the model in inference mode, at most `BATCH` samples per call.
+        """Run the model in inference mode, each call from the initial state.
+
+        A call takes at most `BATCH` samples, or one where `one_by_one` is set.
 
         Args:
             inputs: Arrays of shape (N, ...) by input name.
@@ -121,13 +128,78 @@ class LoadedModel(ABC):
         Raises:
             StepFailed: The number of outputs differs from the signature's.
         """
-        chunks = [self._run(call) for call in batching.iter_batches(self.signature, inputs, BATCH)]
+        return self._joined(inputs, 1 if self.one_by_one else BATCH, stream=False)
+
+    def run_stream(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the model on one sample after another from the initial state, which the calls change.
+
+        Args:
+            inputs: Arrays of shape (N, ...) by input name, in the order of the stream.
+
+        Returns:
+            Arrays of shape (N, ...) by output name.
+
+        Raises:
+            StepFailed: The number of outputs differs from the signature's.
+        """
+        return self._joined(inputs, 1, stream=True)
+
+    def _joined(self, inputs: Mapping[str, Array], batch: int, *, stream: bool) -> dict[str, Array]:
+        chunks: list[list[Array]] = []
+        for call in batching.iter_batches(self.signature, inputs, batch):
+            if not chunks or not stream:
+                self.reset()
+            chunks.append(self._run(call))
         if any(len(chunk) != len(self.signature.outputs) for chunk in chunks):
             raise StepFailed(
                 f"the {self.kind} model returns {len(chunks[0])} outputs; its signature has"
                 f" {len(self.signature.outputs)}"
             )
         return batching.concat_outputs(self.signature, inputs, chunks)
+
+    def keep_state(self, names: Sequence[str], values: Mapping[str, Array] | None = None) -> None:
+        """Remember values of state, which `reset` restores.
+
+        Args:
+            names: Names of state that calls change; names that this model does not have are ignored.
+            values: The values by name; None for the present ones.
+        """
+        state = self.state() if values is None and names else values or {}
+        self._initial_state.clear()
+        self._initial_state.update({name: np.array(state[name]) for name in names if name in state})
+
+    def reset(self) -> None:
+        """Return to the state that `keep_state` remembered; a model without state is left alone."""
+        if self._initial_state:
+            self._set_state(self._initial_state)
+
+    def state(self) -> Mapping[str, Array]:
+        """Return the values that a call might change, by name: buffers and variables that are not trained.
+
+        Returns:
+            By default nothing: kinds whose calls change nothing need no state. Seeds of random numbers are no state: an
+            artifact does not draw the same numbers from the same seed.
+        """
+        return {}
+
+    def _set_state(self, values: Mapping[str, Array]) -> None:
+        """Set some of the values that `state` returns.
+
+        Args:
+            values: Arrays by name.
+        """
+        raise NotImplementedError(f"{self.kind} models have no state")
+
+    def random_operators(self, inputs: Mapping[str, Array]) -> tuple[str, ...]:
+        """Return the names of the operators that draw random numbers, with the line of the user's code where known.
+
+        Args:
+            inputs: A sample by input name, shape (1, ...).
+
+        Returns:
+            The names; empty where the kind cannot tell, which is the default.
+        """
+        return ()
 
     def trace(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the result of every layer, one call per sample.
@@ -141,7 +213,13 @@ class LoadedModel(ABC):
         Raises:
             InputError: The kind does not expose intermediate results.
         """
-        return batching.stack_traces(self._trace(call) for call in batching.iter_batches(self.signature, inputs))
+
+        def results() -> Iterator[Mapping[str, Array]]:
+            for call in batching.iter_batches(self.signature, inputs):
+                self.reset()
+                yield self._trace(call)
+
+        return batching.stack_traces(results())
 
     def _trace(self, inputs: list[Array]) -> dict[str, Array]:
         """Compute the floating-point result of every layer in one call.
@@ -167,12 +245,16 @@ class LoadedModel(ABC):
             Arrays of shape (N, ...) by output name, or None if the kind or this model does not support float64.
         """
         try:
+            self.reset()  # the copy takes over the state
             wide = self._in_float64()
             if wide is None:
                 return None
             floats = {name: array.dtype.kind == "f" for name, array in inputs.items()}
             doubles = {name: array.astype(np.float64) if floats[name] else array for name, array in inputs.items()}
-            return type(self)(wide, self.signature).at(self.signature, self.sizes).run(doubles)
+            model = type(self)(wide, self.signature).at(self.signature, self.sizes)
+            model.one_by_one = self.one_by_one
+            model.keep_state(tuple(self._initial_state))
+            return model.run(doubles)
         except Exception:  # noqa: BLE001 - a user's code may name float32, an operator may have no kernel for float64
             return None
 

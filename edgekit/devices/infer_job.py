@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgekit.contracts.executor import InferResult
 from edgekit.contracts.runtime import RUNTIMES, RuntimeSession
 from edgekit.core.environment.instruction_set import instruction_set
 from edgekit.core.events import Listener
+from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.specs import Signature
 from edgekit.workers.job import worker_job
@@ -26,6 +29,7 @@ class RunRequest:
         inputs: Real values by input name, each of shape (N, ...).
         threads: The number of threads.
         batch: Samples per call, where the batch dimension is symbolic.
+        from_start: Whether to open the file again for each sample, so that each is computed from the initial state.
     """
 
     runtime: str
@@ -34,6 +38,7 @@ class RunRequest:
     inputs: Mapping[str, Array]
     threads: int = 1
     batch: int = 1
+    from_start: bool = False
 
 
 def _open(request: RunRequest) -> RuntimeSession:
@@ -54,7 +59,7 @@ def run_model(request: RunRequest, _emit: Listener) -> dict[str, Array]:
     Raises:
         InputError: The runtime cannot load the file, or the inputs do not match its signature.
     """
-    return _open(request).infer(request.inputs, request.batch)
+    return _infer(request, _open(request))
 
 
 @worker_job
@@ -71,9 +76,24 @@ def run_model_in_both_ways(request: RunRequest, _emit: Listener) -> InferResult:
         InputError: The runtime cannot load the file, or the inputs do not match its signature.
     """
     session = _open(request)
-    default = session.by_default()
+    # A model with state has no second session: it would have to be opened again for each sample as well.
+    default = None if request.from_start else session.by_default()
     return InferResult(
-        session.infer(request.inputs, request.batch),
+        _infer(request, session),
         ", ".join(part for part in (instruction_set(), session.arithmetic) if part),
         None if default is None else default.infer(request.inputs, request.batch),
     )
+
+
+def _infer(request: RunRequest, session: RuntimeSession) -> dict[str, Array]:
+    """Run the samples in the session, or each in a session of its own."""
+    if not request.from_start:
+        return session.infer(request.inputs, request.batch)
+    count = batching.n_samples(request.signature, request.inputs)
+    parts = [
+        _open(request).infer(
+            batching.select_samples(request.signature, request.inputs, index, index + 1), request.batch
+        )
+        for index in range(count)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

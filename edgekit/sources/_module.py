@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Container, Mapping, Sequence
+import os
+import sysconfig
+import traceback
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgekit.contracts.source import LoadedModel, unknown_outputs
 from edgekit.core.errors import InputError
@@ -73,8 +79,59 @@ class LoadedTorch(LoadedModel):
         }
         return {name: tensor.detach().numpy() for name, tensor in state.items()}
 
+    def state(self) -> Mapping[str, Array]:
+        return {name: buffer.detach().cpu().numpy() for name, buffer in self.model.named_buffers()}
+
+    def _set_state(self, values: Mapping[str, Array]) -> None:
+        import torch
+
+        buffers = dict(self.model.named_buffers())
+        with torch.no_grad():
+            for name, value in values.items():
+                buffers[name].copy_(torch.from_numpy(np.array(value)))
+
+    def random_operators(self, inputs: Mapping[str, Array]) -> tuple[str, ...]:
+        return random_calls(lambda: self._run([inputs[spec.name] for spec in self.signature.inputs]))
+
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         return permuted(self.model, inputs, outputs)
+
+
+def random_calls(run: Callable[[], object]) -> tuple[str, ...]:
+    """Return the operators that draw random numbers in a run, as `OPERATOR (FILE:LINE)`.
+
+    Args:
+        run: Runs a module.
+
+    Returns:
+        The operators in the order of their first call; the line is that of the user's code.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    found: dict[str, None] = {}
+
+    class Watch(TorchDispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if torch.Tag.nondeterministic_seeded in func.tags:
+                found.setdefault(f"{func.overloadpacket.__name__}{_user_line()}")
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        run()
+    return tuple(found)
+
+
+def _user_line() -> str:
+    """Return the innermost line of a file that belongs to no installed package, as ` (net.py:12)`, or nothing."""
+    frames = traceback.extract_stack()
+    packages = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+    own = str(Path(__file__).parents[1])
+    for frame in reversed(frames):
+        if not frame.filename.startswith((own, "<")) and not any(part in frame.filename for part in packages):
+            inside = Path(frame.filename).is_relative_to(sysconfig.get_path("stdlib"))
+            return "" if inside else f" ({Path(frame.filename).name}:{frame.lineno})"
+    return ""
 
 
 def _operator_results(graph_module: Any, tensors: tuple[Any, ...]) -> dict[str, Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,40 @@ class LoadedKeras(LoadedModel):
     def parameters(self) -> dict[str, Array]:
         # The index makes names unique: layers of equal name give weights of equal path.
         return {f"{index}/{weight.path}": np.asarray(weight) for index, weight in enumerate(self.model.weights)}
+
+    def state(self) -> Mapping[str, Array]:
+        # Seeds are left out: random numbers are no state.
+        return {
+            name: np.asarray(variable) for name, variable in self._variables().items() if "seed_generator" not in name
+        }
+
+    def _set_state(self, values: Mapping[str, Array]) -> None:
+        variables = self._variables()
+        for name, value in values.items():
+            variables[name].assign(value)
+
+    def _variables(self) -> dict[str, Any]:
+        import keras
+
+        variables = list(getattr(self.model, "non_trainable_variables", ()))
+        # The states of recurrent layers are in no list of variables.
+        for layer in self.model._flatten_layers():
+            if getattr(layer, "stateful", False) and getattr(layer, "states", None):
+                variables += keras.tree.flatten(layer.states)
+        return {f"{index}/{variable.path}": variable for index, variable in enumerate(variables)}
+
+    def random_operators(self, inputs: Mapping[str, Array]) -> tuple[str, ...]:
+        def seeds() -> dict[str, bytes]:
+            return {
+                name: np.asarray(variable).tobytes()
+                for name, variable in self._variables().items()
+                if "seed_generator" in name
+            }
+
+        before = seeds()
+        self._run([inputs[spec.name] for spec in self.signature.inputs])
+        drawn = (name.partition("/")[2] for name, value in seeds().items() if value != before[name])
+        return tuple(dict.fromkeys(name.partition("/seed_generator")[0] for name in drawn))
 
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         import keras

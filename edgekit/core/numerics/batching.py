@@ -36,11 +36,14 @@ def has_symbolic_batch(signature: Signature) -> bool:
         signature: Inputs and outputs of the model.
 
     Returns:
-        True where all inputs and outputs have the same symbolic first dimension.
+        True where all inputs and outputs have the same symbolic first dimension, and no output has it again: in a
+        matrix of all pairs of samples, each value belongs to two samples.
     """
     symbol = signature.batch
     # Outputs too: with a fixed first dimension they cannot be assigned to samples.
-    return symbol is not None and all(spec.shape[:1] == (symbol,) for spec in signature.outputs)
+    return symbol is not None and all(
+        spec.shape[:1] == (symbol,) and symbol not in spec.shape[1:] for spec in signature.outputs
+    )
 
 
 def n_samples(signature: Signature, samples: Mapping[str, Array]) -> int:
@@ -165,6 +168,10 @@ def concat_outputs(
 ) -> dict[str, Array]:
     """Join the outputs of all calls and drop the rows that were computed for padding.
 
+    A call whose output has other rows than its inputs (hidden states of shape (layers, 1, H), a list of boxes) keeps
+    them all: they follow those of the call before, (N * layers, 1, H). What a dimension is named in the file does not
+    matter.
+
     Args:
         signature: Inputs and outputs of the model.
         samples: The samples that were split, by input name.
@@ -173,13 +180,14 @@ def concat_outputs(
     Returns:
         Arrays by output name, shape (N * rows, ...); scalars as (N,).
     """
-    n_rows = len(samples[signature.inputs[0].name])
-    input_rows = samples_per_call(signature.inputs[0])
+    first = signature.inputs[0]
+    n_rows = len(samples[first.name])
+    # The rows that all calls took, with those of the padding.
+    taken_rows = len(calls) * samples_per_call(first) if first.fixed_batch is not None else n_rows
     joined = {}
     for index, spec in enumerate(signature.outputs):
         parts = [np.asarray(call[index]) for call in calls]
         whole = np.concatenate(parts) if parts[0].ndim else np.stack(parts)
-        # Only where a call has as many output rows as input rows do they correspond, so that padding can be cut off.
-        has_row_per_input = parts[0].ndim and (spec.fixed_batch is None or spec.fixed_batch == input_rows)
-        joined[spec.name] = whole[:n_rows] if has_row_per_input else whole
+        # Only where there are as many output rows as input rows do they correspond, so that padding can be cut off.
+        joined[spec.name] = whole[:n_rows] if parts[0].ndim and len(whole) == taken_rows else whole
     return joined

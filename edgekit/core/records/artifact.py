@@ -51,6 +51,8 @@ _KNOWN_PARTS: Mapping[str, Mapping[str, Any]] = {
         "parameters": Count | None,
         "notes": tuple[Name, ...],
         "rounding": Mapping[Name, Rounding],
+        "state": tuple[Name, ...],
+        "one_by_one": bool,
     },
     "golden": {"sha256": Sha256, "samples": Count},
     "calibration": {"sha256": Sha256, "samples": PositiveCount},
@@ -120,6 +122,11 @@ class Manifest:
     def __post_init__(self) -> None:
         if not self.files:  # an artifact of one file, as most are
             object.__setattr__(self, "files", (ArtifactFile(self.file, self.sha256, self.size_bytes),))
+
+    @property
+    def is_stateful(self) -> bool:
+        """Whether calls of the source change its state, so that each sample is judged from the initial one."""
+        return bool(self.source.get("state"))
 
     @property
     def rounding(self) -> Mapping[str, Rounding]:

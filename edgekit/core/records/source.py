@@ -43,6 +43,8 @@ class SourceModel:
         data: The data set and its splits.
         training: The hyperparameters.
         history: Metric -> its value after each epoch.
+        state: Names of the buffers and variables that a call changes; each sample is judged from their initial values.
+        one_by_one: Whether each sample needs a call of its own, since its outputs depend on the others of a call.
         rounding: Output -> the float32 rounding error on the golden samples, where it could be measured.
         versions: Package -> version.
         schema_version: The version of the file's format.
@@ -65,6 +67,8 @@ class SourceModel:
     training: Mapping[str, Any] = field(default_factory=dict)
     history: Mapping[Name, list[float]] = field(default_factory=dict)
     rounding: Mapping[Name, Rounding] = field(default_factory=dict)
+    state: tuple[Name, ...] = ()
+    one_by_one: bool = False
     versions: Mapping[Name, Name] = field(default_factory=dict)
     schema_version: int = SOURCE_SCHEMA
 
@@ -161,6 +165,10 @@ class LoadedSource(Protocol):
         Returns:
             Output name -> array of shape `(N, ...)`.
         """
+        ...
+
+    def reset(self) -> None:
+        """Return to the initial state, if calls change any."""
         ...
 
     def examples(self, batch: int) -> tuple[Array, ...]:

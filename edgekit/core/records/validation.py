@@ -117,7 +117,9 @@ class Validation:
         against_host: One comparison an output with the artifact's outputs on this host, for a device.
         stress: One comparison an output on the stress inputs.
         stress_cases: The names of the stress inputs, in the order of the samples.
-        batches: One comparison an output and batch size, on the golden samples in batches.
+        batches: One comparison an output and batch size, on the golden samples in batches; for a source that keeps
+        state,
+            one an output over calls in a row.
         tag: The tag of the variant, such as `tuned`.
         arithmetic: The instruction set of the processor that computed the outputs, and how, such as `x86_64 AVX2, int8
             weights as uint8`; empty for devices.

@@ -109,7 +109,9 @@ class HostExecutor(Executor):
             StepError: The worker crashed, ran out of memory or exceeded the time limit.
         """
         runtime = RUNTIMES.load(model.runtime)
-        run = RunRequest(model.runtime, str(model.path), model.signature, request.inputs, 1, request.batch)
+        run = RunRequest(
+            model.runtime, str(model.path), model.signature, request.inputs, 1, request.batch, request.from_start
+        )
         environment = Environment.of(runtime.variables, confined=runtime.confined)
         step, timeout_s = session.step, request.timeout_s
         if request.by_default:

@@ -106,12 +106,13 @@ def _load_source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
         build = None if request.code is None else request.code.call
         loaded = plugin.load(source.weights_path(folder), signature, build)
         loaded = loaded.at(loaded.signature, source.sizes)  # a bridge may have fixed the batch
+        golden = folder / GOLDEN_FILE
+        if golden.is_file():
+            loaded = loaded.with_examples(samples.load(golden, "golden samples").inputs)
+        loaded.keep_state(source.state)  # after the examples, which may wrap the model and so rename its state
         if bridge is not None:
             trial_run.check_bridge(bridge, loaded, folder)
-        golden = folder / GOLDEN_FILE
-        _loaded[key] = (
-            loaded.with_examples(samples.load(golden, "golden samples").inputs) if golden.is_file() else loaded
-        )
+        _loaded[key] = loaded
     return _loaded[key], source
 
 
@@ -170,6 +171,7 @@ def convert(request: ConvertRequest, _emit: Listener) -> ConvertAnswer:
 
 def _convert(request: ConvertRequest) -> ConvertAnswer:
     target, loaded, conversion = prepare_conversion(request)
+    loaded.reset()  # an earlier conversion may have run it
     package_versions = versions(target.requires[loaded.kind])
     source_folder = Path(request.source_folder)
     if request.layout is None:

@@ -511,6 +511,8 @@ def _source_record(source: SourceModel, folder: Path) -> dict[str, Any]:
         "parameters": source.parameters,
         "data_sha256": source.data.get("sha256"),
         "split": source.data.get("split"),
+        **({"state": list(source.state)} if source.state else {}),
+        **({"one_by_one": True} if source.one_by_one else {}),
         "rounding": {name: asdict(rounding) for name, rounding in source.rounding.items()},
     }
 

@@ -28,6 +28,7 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources import _given_samples
+from edgekit.stages.models.repeatability import make_repeatable, snapshot
 from edgekit.workers.job import worker_job
 
 # At most this many of the user's samples become golden samples: the number that reference models have.
@@ -148,8 +149,11 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
         loaded = kind.load(target / file, signature, build).at(signature, sizes).with_examples(inputs)
     parameters = loaded.parameters()
     _check_finite(parameters)
+    initial = snapshot(loaded)
     signature = with_layouts(Signature(signature.inputs, observed_outputs(loaded, inputs)), kind.layout)
     loaded = loaded.at(signature, sizes)
+    repeatability = make_repeatable(loaded, inputs, initial)
+    notes = (*notes, *repeatability.notes)
     calibration = (
         _given_samples.read(request.calibration, base, signature, request.image_range) if request.calibration else {}
     )
@@ -178,6 +182,8 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
         notes=notes,
         data=_data_record(request, parts, by_class=known is not None and known.metric == "accuracy"),
         rounding=rounding,
+        state=repeatability.state,
+        one_by_one=repeatability.one_by_one,
         versions=versions(kind.requires),
     )
     source.save(target)
@@ -277,7 +283,10 @@ def _sizes(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, int]:
 def observed_outputs(loaded: LoadedModel, inputs: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
     """Run the model once and return its outputs with their shapes and dtypes.
 
-    A dimension is symbolic if the signature says so, or if its size is that of a symbolic input dimension.
+    A dimension is the batch if it follows the number of samples: the model is called with two and with three. Whether a
+    file names a dimension, and that the first one usually is the batch, decides nothing: hidden states of two layers
+    have 2 rows for any number of samples. Any other dimension is symbolic if the signature says so, or if its size is
+    that of a symbolic input dimension.
 
     Args:
         loaded: The model.
@@ -294,7 +303,7 @@ def observed_outputs(loaded: LoadedModel, inputs: Mapping[str, Array]) -> tuple[
     if signature.batch:
         arguments = [pair[spec.name] for spec in signature.inputs]
     try:
-        results = loaded._run(arguments)
+        results = [np.asarray(result) for result in loaded._run(arguments)]
     except InputError:
         raise
     except Exception as error:  # frameworks raise any class for inputs that do not match
@@ -302,22 +311,38 @@ def observed_outputs(loaded: LoadedModel, inputs: Mapping[str, Array]) -> tuple[
         raise InputError(f"the model does not run on these inputs: {reason[:_MAX_REASON_CHARS]}") from error
     if len(results) != len(signature.outputs):
         raise StepFailed(f"the model returns {len(results)} outputs, but its file declares {len(signature.outputs)}")
+    larger = _run_on_three(loaded, pair) if signature.batch else [None] * len(results)
     return tuple(
-        replace(spec, shape=_output_shape(spec, result, loaded), dtype=str(result.dtype))
-        for spec, result in zip(signature.outputs, map(np.asarray, results), strict=True)
+        replace(spec, shape=_output_shape(spec, result, other, loaded), dtype=str(result.dtype))
+        for spec, result, other in zip(signature.outputs, results, larger, strict=True)
     )
 
 
-def _output_shape(spec: TensorSpec, result: Array, loaded: LoadedModel) -> tuple[Dim, ...]:
+def _run_on_three(loaded: LoadedModel, pair: Mapping[str, Array]) -> list[Array | None]:
+    """Return the outputs for three samples; None for each where the model does not take three."""
+    specs = loaded.signature.inputs
+    try:
+        three = [np.concatenate([pair[spec.name], pair[spec.name][:1]]) for spec in specs]
+        results: list[Array | None] = [np.asarray(result) for result in loaded._run(three)]
+    except Exception:  # noqa: BLE001 - such a model is measured with two samples alone
+        results = []
+    return results if len(results) == len(loaded.signature.outputs) else [None] * len(loaded.signature.outputs)
+
+
+def _output_shape(spec: TensorSpec, result: Array, larger: Array | None, loaded: LoadedModel) -> tuple[Dim, ...]:
+    """Return the shape of an output, of its results for two and for three samples."""
     batch, symbols = loaded.signature.batch, {*loaded.signature.symbols}
     symbol_by_size = {size: name for name, size in loaded.sizes.items()}
+    sizes = larger.shape if larger is not None and larger.ndim == result.ndim else None
     shape: list[Dim] = []
     for index, size in enumerate(result.shape):
         declared = spec.shape[index] if index < len(spec.shape) else None
-        if isinstance(declared, str) and declared in symbols:
-            shape.append(declared)
-        elif index == 0 and batch is not None and size == 2:
+        if batch is not None and size == 2 and (index == 0 if sizes is None else sizes[index] == 3):
             shape.append(batch)
+        elif sizes is not None and sizes[index] != size:  # two rows a sample, or all pairs of samples
+            shape.append(f"{spec.name}_dim{index}")
+        elif isinstance(declared, str) and declared in symbols - {batch}:
+            shape.append(declared)
         else:
             shape.append(symbol_by_size.get(size, size) if index and not isinstance(declared, int) else size)
     return tuple(shape)

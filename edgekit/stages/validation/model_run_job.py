@@ -76,6 +76,7 @@ class _OpenModel:
     trace: Callable[[Mapping[str, Array]], dict[str, Array]]
     run_float64: Callable[[Mapping[str, Array]], dict[str, Array] | None] = lambda _inputs: None
     resources: tuple[Any, ...] = ()
+    run_stream: Callable[[Mapping[str, Array]], dict[str, Array]] | None = None
 
 
 _open_models: dict[ModelRef, _OpenModel] = {}
@@ -136,6 +137,25 @@ def run_model(call: ModelCall, _emit: Listener) -> dict[str, Array]:
         MissingDependency: A package is not installed.
     """
     return _open(call).run(call.inputs)
+
+
+@worker_job
+def run_stream(call: ModelCall, _emit: Listener) -> dict[str, Array]:
+    """Run a source that keeps state on samples that follow one another.
+
+    Args:
+        call: The source folder and its inputs.
+        _emit: Receives no events.
+
+    Returns:
+        The outputs as real values by the model's own names, shape (N, ...).
+
+    Raises:
+        InputError: The model does not accept these inputs.
+        MissingDependency: A package is not installed.
+    """
+    model = _open(call)
+    return (model.run_stream or model.run)(call.inputs)
 
 
 @worker_job
@@ -215,9 +235,11 @@ def _open_folder(model: ModelRef, samples: Mapping[str, Array]) -> _OpenModel:
     require(kind.requires, f"loading {kind.name} models")
     build = None if model.recorded_code is None else model.recorded_code.call
     loaded = kind.load(source.weights_path(folder), source.signature, build).at(source.signature, source.sizes)
-    loaded = loaded.with_examples(samples)
+    loaded = loaded.with_examples(samples)  # before the state, which it may rename by wrapping the model
+    loaded.one_by_one = source.one_by_one
+    loaded.keep_state(source.state)
     trace = partial(_trace_file, model, source.signature) if model.target else loaded.trace
-    return _OpenModel(source.signature, loaded.run, trace, loaded.run_float64)
+    return _OpenModel(source.signature, loaded.run, trace, loaded.run_float64, run_stream=loaded.run_stream)
 
 
 def _open_source(model: ModelRef, samples: Mapping[str, Array]) -> _OpenModel:

@@ -47,12 +47,14 @@ from edgekit.devices.emulation import emulator
 from edgekit.stages.context import Context
 from edgekit.stages.validation.compare import call_worker
 from edgekit.stages.validation.diff import source_beside
-from edgekit.stages.validation.model_run_job import run_with_rounding
+from edgekit.stages.validation.model_run_job import run_stream, run_with_rounding
 
 # Name of the executor that a device without an executor stands for.
 EMULATED = "emulated"
 # Batch sizes that a symbolic batch is tested with: a reshape with a fixed batch size fails on at least one of them.
 BATCHES = (2, 7)
+# The number of calls in a row that a model with state is compared over.
+STREAM = 8
 # The test samples that source and artifact put into different classes.
 FLIPS_FILE = "flips.npz"
 # A default session is reported where its SQNR is this much worse: kernels that round in another order differ by less.
@@ -65,10 +67,20 @@ _log = logging.getLogger(__name__)
 
 
 def _infer(
-    context: Context, artifact: Artifact, inputs: Mapping[str, Array], batch: int = 1, runtime: str = ""
+    context: Context,
+    artifact: Artifact,
+    inputs: Mapping[str, Array],
+    batch: int = 1,
+    runtime: str = "",
+    *,
+    stream: bool = False,
 ) -> dict[str, Array]:
-    """Run samples on this host, in the artifact's default runtime or the named one."""
-    return dict(_run(context, artifact, InferRequest(inputs, batch), runtime).outputs)
+    """Run samples on this host, in the artifact's default runtime or the named one.
+
+    Each is computed from the initial state of a model that keeps state, or from that of the one before in a stream.
+    """
+    request = InferRequest(inputs, batch, from_start=artifact.manifest.is_stateful and not stream)
+    return dict(_run(context, artifact, request, runtime).outputs)
 
 
 def _run(context: Context, artifact: Artifact, request: InferRequest, runtime: str = "") -> InferResult:
@@ -276,7 +288,9 @@ def validate_one(context: Context, artifact: Artifact, *, stress: bool = False, 
     classifier = manifest.source.get("task") == "classification"
     on_golden = tolerances if test is None else without_agreement(tolerances)
     other_runtime = runtime if runtime != manifest.runtime else ""
-    result = _run(context, artifact, InferRequest(golden.inputs, by_default=True), other_runtime)
+    result = _run(
+        context, artifact, InferRequest(golden.inputs, by_default=True, from_start=manifest.is_stateful), other_runtime
+    )
     comparisons = compare_outputs(
         golden.outputs, result.outputs, on_golden, classifier=classifier, layouts=manifest.signature.output_layouts
     )
@@ -290,6 +304,8 @@ def validate_one(context: Context, artifact: Artifact, *, stress: bool = False, 
             _write_flips(artifact, test, outputs)
     details = _validate_stress(context, artifact, other_runtime) if stress else {}
     details |= {"arithmetic": result.arithmetic, "by_default": _by_default(golden.outputs, comparisons, result)}
+    if manifest.is_stateful:
+        details["batches"] = _validate_stream(context, artifact, other_runtime)
     if other_runtime:
         details |= {"device": HOST, "runtime": other_runtime}
     return _save_validation(artifact, comparisons, drift=drift, **details)
@@ -376,13 +392,14 @@ def _validate_stress(context: Context, artifact: Artifact, runtime: str = "") ->
 def _validate_batches(context: Context, artifact: Artifact, runtime: str = "") -> tuple[Comparison, ...]:
     """Compare an artifact with a symbolic batch on batches of golden samples.
 
-    Dynamic ranges cover a whole batch, so that its size changes the outputs: such errors are only reported.
+    Dynamic ranges cover a whole batch, so that its size changes the outputs, as it does where the source itself
+    computes over the batch: such errors are only reported.
     """
     manifest, golden = artifact.manifest, artifact.golden()
-    if not batching.has_symbolic_batch(manifest.signature):
+    if manifest.is_stateful or not batching.has_symbolic_batch(manifest.signature):
         return ()
     limits = without_agreement(tolerances_for(context, artifact))
-    if find_precision(manifest.precision).dynamic_ranges:
+    if find_precision(manifest.precision).dynamic_ranges or manifest.source.get("one_by_one"):
         limits = {name: Tolerances() for name in limits}
     comparisons: list[Comparison] = []
     for size in BATCHES:
@@ -393,6 +410,33 @@ def _validate_batches(context: Context, artifact: Artifact, runtime: str = "") -
         for comparison in compared:
             comparisons.append(replace(comparison, output=f"{comparison.output} in batches of {size}"))
     return tuple(comparisons)
+
+
+def _validate_stream(context: Context, artifact: Artifact, runtime: str = "") -> tuple[Comparison, ...]:
+    """Compare an artifact of a source that keeps state with it over calls in a row, from the initial state.
+
+    The golden samples are compared from the initial state each; whether a file keeps the state shows only here. Raise
+    InputError if the source does not exist.
+    """
+    manifest = artifact.manifest
+    source = source_beside(context, str(artifact.folder))
+    folder = Path(str(source.folder))
+    signature = load_source(folder).signature
+    real = samples.load(folder / GOLDEN_FILE, "golden samples").inputs
+    inputs = batching.select_samples(signature, real, 0, min(STREAM, batching.n_samples(signature, real)))
+    outputs = call_worker(context, run_stream, source, inputs, "run in a stream")
+    orders = tensor_layout.permutations_between(signature, manifest.signature)
+    actual = _infer(context, artifact, tensor_layout.transpose_arrays(inputs, orders), runtime=runtime, stream=True)
+    compared = compare_outputs(
+        tensor_layout.transpose_arrays(outputs, orders),
+        actual,
+        without_agreement(tolerances_for(context, artifact)),
+        classifier=False,
+        layouts=manifest.signature.output_layouts,
+    )
+    count = batching.n_samples(signature, inputs)
+    title = f"over {count} calls in a row, which the source's state connects"
+    return tuple(replace(comparison, output=f"{comparison.output} {title}") for comparison in compared)
 
 
 def validate_on(

@@ -73,7 +73,9 @@ def to_torchscript(source: LoadedSource, job: ConversionRequest) -> Any:
     with torch.no_grad(), warnings.catch_warnings():
         # torch 2.13 deprecates TorchScript as a whole, and warns at every trace.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.freeze(torch.jit.trace(module, example))
+        traced = torch.jit.trace(module, example)
+        source.reset()  # the trace was a call: a buffer that calls change would be stored with its next value
+        return torch.jit.freeze(traced)
 
 
 def _scripted(source: LoadedSource, example: tuple[Any, ...], reads: Sequence[str]) -> Any:
@@ -133,12 +135,16 @@ def traced_signature(module: Any, source: LoadedSource) -> Signature:
     Returns:
         The signature of the traced module.
     """
+    state = [(buffer, buffer.clone()) for buffer in module.buffers()]
     sizes = dict(source.sizes)
     fixed: dict[str, int] = {}
     for symbol in source.signature.symbols:
         traced_size = 1 if symbol == source.signature.batch else sizes[symbol]
         if not _shapes_agree(module, source, {**sizes, source.signature.batch or "": 1, symbol: traced_size + 1}):
             fixed[symbol] = traced_size
+    for buffer, value in state:
+        buffer.copy_(value)
+    source.reset()
     return source.signature.sized(fixed)
 
 

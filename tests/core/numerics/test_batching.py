@@ -168,3 +168,23 @@ def test_inputs_with_different_numbers_of_samples_are_rejected_with_both_numbers
 @pytest.mark.parametrize(("rows", "expected"), [(1, 1), (4, 1), (5, 2), (8, 2)])
 def test_an_incomplete_fixed_batch_counts_as_one_sample(rows, expected):
     assert batching.n_samples(make_signature([(4, 2)]), {"in0": counted(rows, 2)}) == expected
+
+
+def test_rows_that_do_not_follow_the_samples_are_never_cut_off():
+    # Two rows of hidden state a call; the file calls the dimension `batch` or gives it no name at all.
+    for dim in ("batch", "unk__0", 2):
+        signature = make_signature([("batch", 3)], [("batch", 3), (dim, 1, 4)])
+        samples = {"in0": counted(5, 3)}
+        calls = [[call[0], counted(2, 1, 4) + 10 * index] for index, call in enumerate(_single_calls(samples))]
+        joined = batching.concat_outputs(signature, samples, calls)
+        assert joined["out0"].shape == (5, 3)
+        np.testing.assert_array_equal(joined["out1"], np.concatenate([call[1] for call in calls]))
+
+
+def _single_calls(samples):
+    return [[samples["in0"][index : index + 1]] for index in range(len(samples["in0"]))]
+
+
+def test_an_output_of_all_pairs_of_samples_has_no_symbolic_batch():
+    assert not batching.has_symbolic_batch(make_signature([("batch", 3)], [("batch", "batch")]))
+    assert batching.has_symbolic_batch(make_signature([("batch", 3)], [("batch", 4)]))

@@ -54,8 +54,8 @@ OPTIONAL = {
     "emulation": {"l1_misses", "l2_misses", "l3_misses", "operators", "peak_memory_bytes"},
     "layers": {"only_actual", "only_reference", "tag"},
     "source": {
-        "code", "code_sha256", "data", "history", "notes", "rounding", "sizes", "training", "versions", "axis",
-        "layout", "quantization",
+        "code", "code_sha256", "data", "history", "notes", "one_by_one", "rounding", "sizes", "state", "training",
+        "versions", "axis", "layout", "quantization",
     },
 }  # fmt: skip
 # Parts of free content, whose keys nobody needs.
