@@ -27,10 +27,14 @@ _CODES = {
 
 _VARIABLES = {
     "EDGEKIT_CACHE": "Folder of what `edgekit devices setup` fetches and builds. Default: `$XDG_CACHE_HOME/edgekit`.",
+    "EDGEKIT_CONFIG": "Folder of the user's configuration, with what `edgekit devices add` keeps. Default:"
+    " `$XDG_CONFIG_HOME/edgekit`.",
     "EDGEKIT_LOG_LEVEL": "Lowest level that `--log-file` writes: `debug`, `info`, `warning` or `error`. Default:"
     " `info`, with `-v` `debug`.",
     "XDG_CACHE_HOME": "Base of the cache folder where `EDGEKIT_CACHE` is not set. Default: `~/.cache`; a relative"
     " path is ignored.",
+    "XDG_CONFIG_HOME": "Base of the configuration folder where `EDGEKIT_CONFIG` is not set. Default: `~/.config`; a"
+    " relative path is ignored.",
     "EDGEKIT_CONFINEMENT": "Confinement of the workers that open models: `auto` (the default: where the kernel has"
     " Landlock and seccomp), `required` (exit code 3 where it has not), or `off`. `edgekit doctor` reports it.",
     "OMP_NUM_THREADS": "Threads of OpenMP in workers. Default: 1 in workers that convert and validate, all cores in"

@@ -43,7 +43,11 @@ T = TypeVar("T")
 )
 @click.option("--device", metavar="NAME", shell_complete=complete("device"), help="Measure under this device profile.")
 @click.option(
-    "--tier", type=click.Choice(["host", "emulated"]), default="host", show_default=True, help="Tier of the latency."
+    "--tier",
+    type=click.Choice(["host", "emulated", "device"]),
+    default="host",
+    show_default=True,
+    help="Tier of the latency.",
 )
 @click.option(
     "--prefer",
@@ -117,16 +121,18 @@ def _source_kind(context: Context, target: str, kinds: tuple[str, ...], model: s
 
 
 def _tune_options(session: CommandSession, **options: Any) -> TuneOptions:
-    from edgekit.config.device_profile import load_profile
     from edgekit.core.errors import InputError
     from edgekit.core.units import parse_bytes, parse_seconds, parse_share
     from edgekit.core.values.specs import HOST
+    from edgekit.devices.boards.places import find_place, is_board
     from edgekit.stages.benchmark.bench import BenchOptions
     from edgekit.stages.tuning.tune import TuneOptions
 
     device, tier = options["device"], options["tier"]
     if tier == "emulated" and device is None:
         raise InputError("the emulated tier needs a device; pass --device NAME")
+    if tier == "device" and (device is None or not is_board(device)):
+        raise InputError("the tier device needs a board; add one with edgekit devices add, and pass --device NAME")
     latency_s = _parse_option("--max-latency", options["max_latency"], parse_seconds)
     return TuneOptions(
         max_drop=_parse_option("--max-drop", options["max_drop"], parse_share) or 0.0,
@@ -134,7 +140,7 @@ def _tune_options(session: CommandSession, **options: Any) -> TuneOptions:
         max_latency_ms=None if latency_s is None else 1000 * latency_s,
         max_float_share=_parse_option("--max-float", options["max_float"], parse_share) or 0.0,
         device=device or HOST,
-        profile=None if device is None else load_profile(session.project.device_file(device)),
+        profile=None if device is None else find_place(session.project, device).profile,
         tier=tier,
         preference=options["prefer"],
         time_limit_s=_parse_option("--time-limit", options["time_limit"], parse_seconds),

@@ -158,7 +158,7 @@ class BenchEntry:
         tuple[str, ...],
         Field(
             min_length=1,
-            description="Device profiles (see: edgekit devices); 'host' is this machine as it is.",
+            description="Device profiles and boards (see: edgekit devices); 'host' is this machine as it is.",
             examples=[["raspberry-pi-4b", "host"]],
         ),
     ]
@@ -233,7 +233,7 @@ class ProjectConfig:
     validate_on: Annotated[
         tuple[str, ...],
         Field(
-            description="Devices on whose emulated core artifacts are validated too; see: edgekit devices setup --help",
+            description="Boards and emulated cores on which artifacts are validated too; see: edgekit devices.",
             examples=[["raspberry-pi-4b"]],
         ),
     ] = ()

@@ -16,6 +16,7 @@ from edgekit.core.records.tuning import LayerSensitivity
 from edgekit.reports._shared.cells import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
+    DEVICE_HEADER,
     EMULATED_HEADER,
     LEFT,
     NOTHING,
@@ -28,11 +29,14 @@ from edgekit.reports._shared.cells import (
     benches_by_device,
     change_cells,
     conclusion,
+    device_cells,
+    device_note,
     emulated_cells,
     emulated_note,
     operator_rows,
     tier_note,
     validated_cells,
+    validated_title,
 )
 
 WIDTH = 100
@@ -85,6 +89,10 @@ def bench_tables(benches: Mapping[str, Sequence[Measurement]], color: bool) -> s
         if emulated:
             emulated_table = table(EMULATED_HEADER, emulated, left=LEFT, color=color)
             parts += [emulated_table, *map(line, emulated_note(device_benches).split("\n"))]
+        measured = [cells for bench in device_benches if (cells := device_cells(bench))]
+        if measured:
+            parts.append(table(DEVICE_HEADER, measured, left=LEFT, color=color))
+            parts += map(line, device_note(device_benches).split("\n"))
         for bench in device_benches:
             by_tier = bench.operators_by_tier.items()
             parts += [_operators_table(bench, tier, operators, color) for tier, operators in by_tier]
@@ -127,7 +135,8 @@ class ConsoleReport(ReportFormat):
         validated = [validated_cells(validation) for row in report.rows for validation in row.emulated]
         if validated:
             validations = table(VALIDATED_HEADER, validated, left=VALIDATED_LEFT, color=color)
-            parts.append(f"\nvalidation on emulated cores\n{validations}")
+            title = validated_title(item for row in report.rows for item in row.emulated)
+            parts.append(f"\n{title}\n{validations}")
         parts.append(bench_tables(benches_by_device(report), color))
         if report.changes is not None:
             parts.append(f"\n{line(f'changes against {report.changes.old}')}{changes_table(report.changes, color)}\n")

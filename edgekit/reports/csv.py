@@ -10,7 +10,7 @@ from dataclasses import asdict
 from edgekit.contracts.report import ReportFormat
 from edgekit.core.escape import csv_cell
 from edgekit.core.numerics.output_comparison import Comparison
-from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.measurement import Execution, Measurement
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Validation
 
@@ -57,8 +57,8 @@ def _comparison_lines(prefix: str, comparisons: Sequence[Comparison]) -> Iterato
 
 
 def _emulated_lines(validation: Validation) -> Iterator[_Line]:
-    """Yield the comparisons of an emulated core's outputs with the source's, and with this host's (`to_host_`)."""
-    place = {"device": validation.device, "tier": "emulated"}
+    """Yield the comparisons of a device's outputs with the source's, and with this host's (`to_host_`)."""
+    place = {"device": validation.device, "tier": "device" if validation.executor else "emulated"}
     yield {**place, "figure": "equal", "value": int(validation.passed), "passed": validation.passed}
     for prefix, compared in (("", validation.comparisons), ("to_host_", validation.against_host)):
         for line in _comparison_lines(prefix, compared):
@@ -74,6 +74,8 @@ def _bench_lines(bench: Measurement) -> Iterator[_Line]:
         for name, count in (*interval.items(), *asdict(bench.emulated.counts).items()):
             if count is not None:
                 yield {**emulated, "figure": name, "value": count}
+    for execution in bench.executions:
+        yield from _execution_lines(bench.device, execution)
     host = {"device": bench.device, "tier": "host"}
     for name, value in asdict(bench.wall).items():
         yield {**host, "figure": f"wall_{name}", "value": value}
@@ -82,6 +84,16 @@ def _bench_lines(bench: Measurement) -> Iterator[_Line]:
     for tier, memory in (("host", bench.host_peak_memory_bytes), ("emulated", bench.emulated_peak_memory_bytes)):
         if memory is not None:
             yield {**host, "tier": tier, "figure": "peak_memory_bytes", "value": memory}
+
+
+def _execution_lines(device: str, execution: Execution) -> Iterator[_Line]:
+    figures: dict[str, float | None] = {"latency_low_ms": execution.low_ms, "latency_high_ms": execution.high_ms}
+    if execution.wall is not None:
+        figures |= {f"wall_{name}": value for name, value in asdict(execution.wall).items()}
+    figures |= {"load_ms": execution.load_ms, "peak_memory_bytes": execution.peak_memory_bytes}
+    for name, value in figures.items():
+        if value is not None:
+            yield {"device": device, "tier": execution.tier, "figure": name, "value": value}
 
 
 def _row_lines(row: ReportRow) -> Iterator[_Line]:

@@ -128,6 +128,21 @@ class Measurement:
         """The artifact's variant."""
         return Variant(self.target, self.precision, self.tag)
 
+    def execution(self, tier: str) -> Execution | None:
+        """Return what a further executor measured in a tier, or None."""
+        return next((execution for execution in self.executions if execution.tier == tier), None)
+
+    def interval_ms(self, tier: str) -> tuple[float, float] | None:
+        """Return the interval of a tier's latency in ms, or None if the tier has none.
+
+        Args:
+            tier: The tier.
+        """
+        source = self.emulated if tier == "emulated" else self.execution(tier)
+        if source is None or source.low_ms is None or source.high_ms is None:
+            return None
+        return source.low_ms, source.high_ms
+
     @property
     def peak_memory_bytes(self) -> int | None:
         """The peak memory on the device's emulated core if it was measured there, else on this host, in bytes."""

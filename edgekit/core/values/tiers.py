@@ -70,8 +70,8 @@ TIERS: tuple[Tier, ...] = (
     Tier(
         "device",
         "measured on the device itself",
-        "Measured on the device itself.",
-        # Assumed to be as noisy as the host: nothing measures on a device yet.
+        "Measured on the device itself, in several processes; the interval is the range of their medians.",
+        # What two benches of a board may differ by; gates add the noise that each of them has measured.
         noise=0.1,
         repeatable=False,
         measured=True,

@@ -422,7 +422,7 @@ class Agent:
     # The lock --------------------------------------------------------------------------------------------------------
 
     def _hold_lock(self, timeout_s: float) -> None:
-        """Wait until nobody else measures on this board, whoever it is and wherever it was started."""
+        """Wait until nobody else measures on this board, of whatever user and whatever host."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self._lock = os.open(_LOCK, flags)

@@ -24,7 +24,7 @@ from edgekit.reports._html.tables import (
     tiers_of,
     verdict_of,
 )
-from edgekit.reports._shared.cells import NOTHING
+from edgekit.reports._shared.cells import NOTHING, predicted
 from edgekit.reports._shared.commands import (
     bench_command,
     check_command,
@@ -233,6 +233,17 @@ def _tier_figures(bench: Measurement, tier: str) -> Iterator[tuple[str, str]]:
         yield "cache misses", format_count(bench.emulated.counts.memory_misses)
         if bench.emulated.peak_memory_bytes is not None:
             yield "peak memory", format_bytes(bench.emulated.peak_memory_bytes)
+    execution = bench.execution(tier)
+    if execution is not None:
+        yield "machine", execution.description
+        if execution.load_ms is not None:
+            yield "load", format_ms(execution.load_ms)
+        if execution.peak_memory_bytes is not None:
+            yield "peak memory", format_bytes(execution.peak_memory_bytes)
+        if predicted(bench, execution.latency_ms) != NOTHING:
+            yield "prediction of the emulated tier", predicted(bench, execution.latency_ms)
+        for note in execution.notes:
+            yield "note", note
 
 
 def _checked(row: ReportRow) -> Iterator[Fact]:

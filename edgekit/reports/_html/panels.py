@@ -267,8 +267,4 @@ def _by_device(
 def _latency(bench: Measurement, tier: str) -> Span | None:
     if tier not in bench.latency_ms:
         return None
-    low, high = (
-        (bench.emulated.low_ms, bench.emulated.high_ms) if tier == "emulated" and bench.emulated else (None, None)
-    )
-    interval = None if low is None or high is None else (low, high)
-    return Span(bench.latency_ms[tier], None, interval)
+    return Span(bench.latency_ms[tier], None, bench.interval_ms(tier))

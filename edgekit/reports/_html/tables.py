@@ -229,6 +229,10 @@ def spread(bench: Measurement, tier: str) -> str:
     if tier == "emulated" and bench.emulated is not None:
         low, high = bench.emulated.low_ms, bench.emulated.high_ms
         return bench.emulated.calibration if low is None or high is None else f"{format_ms(low)} .. {format_ms(high)}"
+    execution, interval = bench.execution(tier), bench.interval_ms(tier)
+    if execution is not None and execution.wall is not None:
+        percentiles = f"p90 {format_ms(execution.wall.p90_ms)}, p99 {format_ms(execution.wall.p99_ms)}"
+        return percentiles if interval is None else f"{' .. '.join(map(format_ms, interval))}, {percentiles}"
     return "rough" if find_tier(tier).is_bound else NOTHING
 
 
@@ -236,6 +240,9 @@ def threads_of(bench: Measurement, tier: str) -> int | None:
     """Return the threads that the tier's latency is for; None for the roofline: a bench does not record its profile."""
     if tier == "emulated" and bench.emulated is not None:
         return bench.emulated.threads
+    execution = bench.execution(tier)
+    if execution is not None:
+        return execution.threads
     return bench.threads if tier == "host" else None
 
 

@@ -101,6 +101,51 @@ def emulated_cells(bench: Measurement) -> tuple[str, ...] | None:
     )
 
 
+# Of the board itself, and what was predicted for it. Memory is the peak while the model runs.
+DEVICE_HEADER = ("model", "variant", "device p50", "p99", "interval", "load", "memory", "predicted")
+
+
+def device_cells(bench: Measurement) -> tuple[str, ...] | None:
+    """Return the cells of what was measured on the device, in the order of DEVICE_HEADER; None if nothing was."""
+    execution = bench.execution("device")
+    if execution is None:
+        return None
+    interval = bench.interval_ms("device")
+    return (
+        f"{bench.model}/{bench.kind}",
+        str(bench.variant),
+        format_ms(execution.latency_ms),
+        NOTHING if execution.wall is None else format_ms(execution.wall.p99_ms),
+        NOTHING if interval is None else " .. ".join(map(format_ms, interval)),
+        NOTHING if execution.load_ms is None else format_ms(execution.load_ms),
+        NOTHING if execution.peak_memory_bytes is None else format_bytes(execution.peak_memory_bytes),
+        predicted(bench, execution.latency_ms),
+    )
+
+
+def predicted(bench: Measurement, measured_ms: float) -> str:
+    """Return the emulated prediction, and how far it is from what was measured: `5.2 ms (+6 %)`."""
+    prediction_ms = bench.latency_ms.get("emulated")
+    if prediction_ms is None:
+        return NOTHING
+    return f"{format_ms(prediction_ms)} ({100 * (prediction_ms / measured_ms - 1):+.0f} %)"
+
+
+def device_note(benches: Iterable[Measurement]) -> str:
+    """Return what the device is and how it was doing, one line for each remark and the artifacts that it is about."""
+    lines: dict[str, None] = {}
+    for bench in benches:
+        execution = bench.execution("device")
+        if execution is not None:
+            threads = "1 thread" if execution.threads == 1 else f"{execution.threads} threads"
+            lines[visible(f"device: measured on {execution.description}, {threads}, by {execution.executor}")] = None
+    for bench in benches:
+        execution = bench.execution("device")
+        if execution is not None and execution.notes:
+            lines[visible(f"device: {bench.model}/{bench.kind} {bench.variant}: {', '.join(execution.notes)}")] = None
+    return "\n".join(lines)
+
+
 def emulated_note(benches: Iterable[Measurement]) -> str:
     """Return how the emulated figures were obtained, one line for each core, number of threads and cost model."""
     methods = dict.fromkeys(
@@ -179,6 +224,11 @@ def validated_cells(validation: Validation) -> tuple[str, ...]:
 def _largest_error(comparisons: Sequence[Comparison]) -> str:
     errors = [error for comparison in comparisons if (error := comparison.value("max_abs_error")) is not None]
     return f"{max(errors):.1e}" if errors else NOTHING
+
+
+def validated_title(validations: Iterable[Validation]) -> str:
+    """Return the title of a table of validations elsewhere than on this host."""
+    return "validation on devices" if any(item.executor for item in validations) else "validation on emulated cores"
 
 
 def equality(validation: Validation) -> str:

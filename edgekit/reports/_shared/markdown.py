@@ -12,6 +12,7 @@ from edgekit.reports._shared.cells import (
     BENCH_HEADER,
     CHANGE_HEADER,
     CHANGE_LEFT,
+    DEVICE_HEADER,
     EMULATED_HEADER,
     LAYERS_HEADER,
     LAYERS_LEFT,
@@ -23,11 +24,14 @@ from edgekit.reports._shared.cells import (
     benches_by_device,
     change_cells,
     conclusion,
+    device_cells,
+    device_note,
     emulated_cells,
     emulated_note,
     summary_cells,
     tier_note,
     validated_cells,
+    validated_title,
 )
 
 # Longer tables are collapsed, so that a comment on a pull request fits a screen.
@@ -98,6 +102,9 @@ def _benches(report: Report) -> str:
         emulated = [cells for bench in benches if (cells := emulated_cells(bench))]
         if emulated:
             text += f"\n{markdown_table(EMULATED_HEADER, emulated)}\n{_with_line_breaks(emulated_note(benches))}\n"
+        measured = [cells for bench in benches if (cells := device_cells(bench))]
+        if measured:
+            text += f"\n{markdown_table(DEVICE_HEADER, measured)}\n{_with_line_breaks(device_note(benches))}\n"
         parts.append(f"\n## {markdown(device)}\n\n{_collapsed_if_long(f'{len(benches)} benches', benches, text)}")
     return "".join(parts)
 
@@ -108,7 +115,7 @@ def _emulated(report: Report) -> str:
         return ""
     table = markdown_table(VALIDATED_HEADER, map(validated_cells, validations), left=VALIDATED_LEFT)
     text = _collapsed_if_long(f"{len(validations)} validations", validations, table)
-    return f"\n## Validation on emulated cores\n\n{text}"
+    return f"\n## {validated_title(validations).capitalize()}\n\n{text}"
 
 
 def _layers(report: Report) -> str:

@@ -11,8 +11,11 @@ from edgekit.core.errors import InputError
 from edgekit.core.records.measurement import Measurement, measurement_from_dict
 from edgekit.core.records.operator_costs import explain_slowdown, operator_count_changes
 from edgekit.core.values.budgets import Verdict, format_rule
-from edgekit.core.values.tiers import is_repeatable
+from edgekit.core.values.tiers import is_repeatable, tier_of_rule
 from edgekit.core.values.typed_json import decode_any
+
+# The latency that was measured on the device itself.
+DEVICE_RULE = "latency_ms.device"
 
 
 def load_baseline(path: Path) -> tuple[Measurement, ...]:
@@ -90,9 +93,10 @@ def regressions(
 
 def _judge_pair(old: Measurement, new: Measurement, allowed: float, origin: str) -> list[Verdict]:
     before, now = comparable_figures(old), comparable_figures(new)
-    if "instructions" in before or "instructions" in now:
-        # Host latencies vary more from run to run than most changes of a model do: prefer what repeats.
-        before = {rule: figure for rule, figure in before.items() if is_repeatable(rule)}
+    if not {"instructions", DEVICE_RULE}.isdisjoint({*before, *now}):
+        # Host latencies vary more from run to run than most changes of a model do: prefer what repeats, and what the
+        # device itself shows within its measured noise.
+        before = {rule: figure for rule, figure in before.items() if is_repeatable(rule) or rule == DEVICE_RULE}
     if old.emulated is not None and new.emulated is not None and old.emulated.threads != new.emulated.threads:
         raise InputError(
             f"{origin}: this baseline was predicted for {old.emulated.threads} threads, not {new.emulated.threads};"
@@ -100,7 +104,35 @@ def _judge_pair(old: Measurement, new: Measurement, allowed: float, origin: str)
             parameters=("threads",),
         )
     explanation = _explain_regression(old, new)
-    return [_verdict(new, rule, before[rule], now, allowed, origin, explanation) for rule in sorted(before)]
+    return [
+        _verdict(new, rule, before[rule], now, allowed + interval_noise(rule, old, new), origin, explanation)
+        for rule in sorted(before)
+    ]
+
+
+def interval_noise(rule: str, old: Measurement, new: Measurement) -> float:
+    """Return how much two latencies of a device may differ by its own noise, relative to the earlier one.
+
+    The noise of a measurement is the range of the medians of several processes, relative to the latency. That of both
+    measurements adds up.
+
+    Args:
+        rule: The rule.
+        old: The earlier measurement.
+        new: The present one.
+
+    Returns:
+        The relative difference; 0 for what is not measured on a device, or has no interval.
+    """
+    tier = tier_of_rule(rule)
+    if tier is None or tier.name != "device":
+        return 0.0
+    noise = 0.0
+    for measurement in (old, new):
+        interval = measurement.interval_ms(tier.name)
+        if interval is not None and measurement.latency_ms[tier.name] > 0:
+            noise += (interval[1] - interval[0]) / measurement.latency_ms[tier.name]
+    return noise
 
 
 def _explain_regression(old: Measurement, new: Measurement) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import TASK_METRICS
-from edgekit.core.records.measurement import Measurement
+from edgekit.core.records.measurement import Execution, Measurement
 from edgekit.core.records.regressions import (
     BETTER,
     INCOMPARABLE,
@@ -22,7 +22,7 @@ from edgekit.core.records.regressions import (
 from edgekit.core.records.report import Report, ReportRow
 from edgekit.core.records.validation import Drift
 from edgekit.core.values.tiers import is_repeatable, tier_of_rule
-from edgekit.stages.gates.baseline import comparable_figures
+from edgekit.stages.gates.baseline import DEVICE_RULE, comparable_figures, interval_noise
 from edgekit.stages.selection import Selection
 
 # Below this, a change of the task metric counts as floating-point rounding.
@@ -128,9 +128,15 @@ def _compare_rows(old: ReportRow, new: ReportRow, thresholds: RegressionThreshol
 
 
 def _compare_figure(
-    key: _Key, rule: str, before: float, after: float, device: str | None, thresholds: RegressionThresholds
+    key: _Key,
+    rule: str,
+    before: float,
+    after: float,
+    device: str | None,
+    thresholds: RegressionThresholds,
+    noise_share: float = 0.0,
 ) -> MetricChange:
-    allowed = abs(before) * thresholds.of(rule)
+    allowed = abs(before) * (thresholds.of(rule) + noise_share)
     tier = tier_of_rule(rule)
     noise = allowed if not is_repeatable(rule) else abs(before) * tier.noise if tier is not None else 0.0
     return MetricChange(*key, rule, before, after, classify_change(before, after, allowed, noise), device)
@@ -173,7 +179,8 @@ def _compare_measurements(
         if reason:
             yield MetricChange(*key, rule, before, after, INCOMPARABLE, new.device, note=reason)
         else:
-            yield _compare_figure(key, rule, before, after, new.device, thresholds)
+            noise = interval_noise(rule, old, new)
+            yield _compare_figure(key, rule, before, after, new.device, thresholds, noise)
 
 
 def _measured_figures(measurement: Measurement) -> dict[str, float]:
@@ -185,6 +192,8 @@ def _measured_figures(measurement: Measurement) -> dict[str, float]:
 
 def _incomparable_reason(rule: str, old: Measurement, new: Measurement) -> str:
     """Return why two values cannot be compared; empty if they can."""
+    if rule == DEVICE_RULE:
+        return _other_board(old.execution("device"), new.execution("device"))
     if not is_repeatable(rule):
         if old.host != new.host:
             return f"measured on {old.host} before, on {new.host} now"
@@ -198,6 +207,15 @@ def _incomparable_reason(rule: str, old: Measurement, new: Measurement) -> str:
         if rule == "latency_ms.emulated" and old.emulated.calibration != new.emulated.calibration:
             return f"predicted by another cost model: {old.emulated.calibration} before, {new.emulated.calibration} now"
     return ""
+
+
+def _other_board(old: Execution | None, new: Execution | None) -> str:
+    """Return why latencies of a device cannot be compared; empty if they can."""
+    if old is None or new is None:
+        return ""
+    if old.description != new.description:
+        return f"measured on {old.description} before, on {new.description} now"
+    return "" if old.threads == new.threads else f"with {old.threads} threads before, with {new.threads} now"
 
 
 def _compare_verdicts(key: _Key, old: ReportRow, new: ReportRow) -> Iterator[MetricChange]:

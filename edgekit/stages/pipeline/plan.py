@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edgekit.config.device_profile import DeviceProfile, load_profile
+from edgekit.config.board import boards_folder
+from edgekit.config.device_profile import DeviceProfile
 from edgekit.config.loader import SourceMapped
 from edgekit.config.project import ProjectConfig
 from edgekit.config.toml_lines import Location
@@ -16,14 +17,15 @@ from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.records.layer_errors import LAYERS_FILE
 from edgekit.core.records.measurement import bench_file
-from edgekit.core.records.validation import VALIDATION_FILE, validation_file
+from edgekit.core.records.validation import VALIDATION_FILE
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.core.values.specs import HOST
+from edgekit.devices.boards.places import device_names, find_place, is_board
 from edgekit.devices.emulation import emulator
 from edgekit.stages.pipeline.plan_builder import PlanBuilder, host_description, to_json_values, versions, with_location
 from edgekit.stages.pipeline.plan_sources import sources
-from edgekit.stages.pipeline.plan_variants import artifact_steps, variants
+from edgekit.stages.pipeline.plan_variants import artifact_steps, file_of_validation, variants
 from edgekit.stages.tracking.settings import tracking, tracking_step, without_password
 
 
@@ -66,6 +68,8 @@ def _plan_inputs(builder: PlanBuilder, graph: Graph) -> tuple[str, ...]:
     paths = [read.path for step in graph.steps for read in step.reads if graph.writer(read.path) is None]
     paths += [f"models/{entry.name}/model.toml" for entry in models if entry.path is None]
     paths += [f"device_profiles/{name}.toml" for name in (builder.config.bench.devices if builder.config.bench else ())]
+    named = (*(builder.config.bench.devices if builder.config.bench else ()), *builder.config.validate_on)
+    paths += [str(boards_folder() / f"{name}.toml") for name in named if is_board(name)]
     paths += [entry.training.data for entry in models if entry.training is not None and entry.training.data]
     return tuple(
         dict.fromkeys((builder.relative(builder.file.path), *(builder.relative(root / path) for path in paths)))
@@ -75,12 +79,14 @@ def _plan_inputs(builder: PlanBuilder, graph: Graph) -> tuple[str, ...]:
 def _bench_devices(builder: PlanBuilder) -> dict[str, DeviceProfile | None]:
     """The profiles of the bench's devices by name; None for this host without a profile."""
     bench = builder.config.bench
-    available = builder.project.device_files()
+    available = device_names(builder.project)
     profiles: dict[str, DeviceProfile | None] = {}
     for index, name in enumerate(bench.devices if bench else ()):
+        at: Location = ("bench", "devices", index)
         if name != HOST and name not in available:
-            raise builder.file.error(("bench", "devices", index), str(unknown_name("device", name, [*available, HOST])))
-        profiles[name] = None if name == HOST else load_profile(available[name])
+            raise builder.file.error(at, str(unknown_name("device", name, [*available, HOST])))
+        place = None if name == HOST else with_location(builder, at, find_place, builder.project, name)
+        profiles[name] = None if place is None else place.profile
     if bench and "emulated" in bench.tiers and not any(profile and profile.emulation for profile in profiles.values()):
         raise builder.file.error(
             ("bench", "tiers"), "none of these devices can be emulated; to list those that can, run: edgekit devices"
@@ -88,16 +94,18 @@ def _bench_devices(builder: PlanBuilder) -> dict[str, DeviceProfile | None]:
     return profiles
 
 
-def _emulated_devices(builder: PlanBuilder) -> dict[str, DeviceProfile]:
-    """The profiles, by name, of the devices on whose emulated core artifacts are validated."""
-    available = builder.project.device_files()
-    profiles: dict[str, DeviceProfile] = {}
+def _emulated_devices(builder: PlanBuilder) -> dict[str, DeviceProfile | None]:
+    """The profiles, by name, of the boards and of the devices on whose emulated core artifacts are validated."""
+    available = device_names(builder.project)
+    profiles: dict[str, DeviceProfile | None] = {}
     for index, name in enumerate(builder.config.validate_on):
         at: Location = ("validate_on", index)
         if name not in available:
             raise builder.file.error(at, str(unknown_name("device", name, list(available))))
-        profiles[name] = load_profile(available[name])
-        with_location(builder, at, emulator.emulation_spec_of, name, profiles[name])
+        place = with_location(builder, at, find_place, builder.project, name)
+        profiles[name] = place.profile
+        if not is_board(name):
+            with_location(builder, at, emulator.emulation_spec_of, name, place.profile)
     return profiles
 
 
@@ -138,7 +146,10 @@ def _report_step(builder: PlanBuilder, format_name: str, path: str, where: str) 
     files = ["manifest.json", VALIDATION_FILE, CHECK_FILE]
     reads: list[StepInput] = []
     for artifact in builder.artifacts:
-        device_files = [*map(validation_file, artifact["emulated"]), *map(bench_file, artifact["devices"])]
+        device_files = [
+            *(file_of_validation(name) for name in artifact["emulated"]),
+            *map(bench_file, artifact["devices"]),
+        ]
         layers = [LAYERS_FILE] if artifact["layers"] else []
         reads += [StepInput(f"{artifact['folder']}/{file}") for file in (*files, *device_files, *layers)]
         reads.append(StepInput(f"{Path(artifact['folder']).parent}/source/{SOURCE_FILE}"))

@@ -24,7 +24,9 @@ from edgekit.core.records.validation import VALIDATION_FILE, validation_file
 from edgekit.core.values.budgets import CHECK_FILE, Budget
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.values.specs import HOST, Route, Variant
+from edgekit.devices.boards.places import SSH, is_board, profile_file
 from edgekit.devices.emulation import pins
+from edgekit.devices.executors.ssh import described
 from edgekit.stages.conversion import routes
 from edgekit.stages.models.train import parse_frameworks
 from edgekit.stages.pipeline.plan_builder import (
@@ -101,7 +103,7 @@ def artifact_steps(
     source: PlannedSource,
     variant: Variant,
     variant_routes: tuple[Route, ...],
-    profiles: tuple[Mapping[str, DeviceProfile | None], Mapping[str, DeviceProfile]],
+    profiles: tuple[Mapping[str, DeviceProfile | None], Mapping[str, DeviceProfile | None]],
 ) -> None:
     """Add the steps of one variant: export, validate, diff, emulate, bench and check.
 
@@ -110,7 +112,7 @@ def artifact_steps(
         source: The source.
         variant: The variant.
         variant_routes: The routes that lead from the source to the variant.
-        profiles: The devices of the bench, and those on whose emulated core the variant is validated.
+        profiles: The devices of the bench, and the boards and emulated devices that the variant is validated on.
     """
     devices, emulated = profiles
     folder = builder.relative(builder.project.artifact_folder(source.model, source.kind, variant.slug))
@@ -216,15 +218,31 @@ def _validate(
 
 
 def _validate_on(builder: PlanBuilder, validate: Step, device: str) -> Step:
-    """The same step on a device's emulated core."""
-    file = builder.relative(builder.project.device_file(device))
+    """The same step on a board or a device's emulated core."""
     return replace(
         validate,
         name=f"{validate.name} on {device}",
-        output=f"{validate.arguments['folder']}/{validation_file(device)}",
-        reads=(*validate.reads, StepInput(file, without=("budgets", "provenance", "title"))),
+        output=f"{validate.arguments['folder']}/{file_of_validation(device)}",
+        reads=(*validate.reads, *_profile_reads(builder, device)),
+        values={**validate.values, **_board_values(device)},
         arguments={**validate.arguments, "device": device},
     )
+
+
+def file_of_validation(device: str) -> str:
+    """Return the name of the file with the validation on a board or on a device's emulated core."""
+    return validation_file(device, executor=SSH if is_board(device) else "")
+
+
+def _profile_reads(builder: PlanBuilder, device: str) -> list[StepInput]:
+    """The profile of a device, without the keys that no measurement depends on; none for this host."""
+    path = None if device == HOST else profile_file(builder.project, device)
+    return [] if path is None else [StepInput(builder.relative(path), without=("budgets", "provenance", "title"))]
+
+
+def _board_values(device: str) -> dict[str, Any]:
+    """What identifies a board: another board of the same name is measured anew."""
+    return {"board": described(device)} if is_board(device) else {}
 
 
 def _has_layer_errors(builder: PlanBuilder, source: PlannedSource, variant: Variant) -> bool:
@@ -263,12 +281,12 @@ def _diff(
 
 
 def _runs_emulated(
-    builder: PlanBuilder, source: PlannedSource, variant: Variant, name: str, profile: DeviceProfile
+    builder: PlanBuilder, source: PlannedSource, variant: Variant, name: str, profile: DeviceProfile | None
 ) -> bool:
-    refusal = profile.refusal(variant.target, variant.precision)
+    refusal = profile.refusal(variant.target, variant.precision) if profile is not None else None
     if refusal:
         refusal = f"{name} {refusal}"
-    if _runtime(variant).name not in pins.RUNTIMES:
+    if not is_board(name) and _runtime(variant).name not in pins.RUNTIMES:
         refusal = f"the emulated core does not run {_runtime(variant).name}"
     if refusal:
         builder.notes.append(NoteEvent(f"validate {source.label} {variant} on {name}", f"skipped: {refusal}"))
@@ -293,10 +311,7 @@ def _counted(builder: PlanBuilder, variant: Variant, profile: DeviceProfile | No
 def _device_reads(builder: PlanBuilder, folder: str, device: str) -> list[StepInput]:
     """The files that a measurement of an artifact under a profile depends on."""
     reads = [StepInput(f"{folder}/manifest.json"), StepInput(f"{folder}/{GOLDEN_FILE}")]
-    if device != HOST:
-        file = builder.relative(builder.project.device_file(device))
-        reads.append(StepInput(file, without=("budgets", "provenance", "title")))
-    return reads
+    return [*reads, *_profile_reads(builder, device)]
 
 
 def _emulate(builder: PlanBuilder, variant: Variant, folder: str, device: str, identity: Mapping[str, Any]) -> Step:
@@ -349,7 +364,9 @@ def _bench(
         f"{folder}/{bench_file(device)}",
         after=tuple(after),
         reads=tuple(reads),
-        values=to_json_values({"options": options, "host": host_description(), "versions": versions(needed)}),
+        values=to_json_values(
+            {"options": options, "host": host_description(), "versions": versions(needed), **_board_values(device)}
+        ),
         arguments={**identity, "device": device},
     )
 
@@ -366,12 +383,13 @@ def _budgets(builder: PlanBuilder, model: str) -> list[Budget]:
 def _check(
     builder: PlanBuilder, source: PlannedSource, variant: Variant, folder: str, identity: Mapping[str, Any]
 ) -> Step:
-    validations = (VALIDATION_FILE, *map(validation_file, identity["emulated"]))
+    validations = (VALIDATION_FILE, *map(file_of_validation, identity["emulated"]))
     reads = [StepInput(f"{folder}/manifest.json"), *(StepInput(f"{folder}/{file}") for file in validations)]
     for device in identity["devices"]:
         reads.append(StepInput(f"{folder}/{bench_file(device)}"))
-        if device != HOST:
-            reads.append(StepInput(builder.relative(builder.project.device_file(device)), only=("budgets",)))
+        path = None if device == HOST else profile_file(builder.project, device)
+        if path is not None:
+            reads.append(StepInput(builder.relative(path), only=("budgets",)))
     reads += _model_table(builder, source, "budgets")
     # The pattern itself is not part of the key: rewriting a pattern that still matches does not repeat the check.
     budgets = [

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgekit.config.device_profile import DeviceProfile, load_profile
+from edgekit.config.device_profile import DeviceProfile
 from edgekit.config.project import is_code_reference
-from edgekit.contracts.executor import EXECUTORS, Place
+from edgekit.contracts.executor import EXECUTORS
 from edgekit.core.build.graph import Graph, Step, StepKind
 from edgekit.core.environment.atomic_files import write_json, write_output
 from edgekit.core.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
@@ -21,6 +21,7 @@ from edgekit.core.records.emulated_measurement import EmulatedLatency, emulation
 from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.specs import HOST, Route, Variant
+from edgekit.devices.boards.places import SSH, find_place, is_board
 from edgekit.devices.emulation import emulator
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.benchmark.bench import summary as bench_summary
@@ -123,19 +124,19 @@ class StepContext:
         """
         return load_artifact(self.path(self.arguments["folder"]))
 
-    def profile(self, device: str) -> DeviceProfile:
+    def profile(self, device: str) -> DeviceProfile | None:
         """Load a device's profile.
 
         Args:
             device: The device's name.
 
         Returns:
-            The profile.
+            The profile; None for a board without one.
 
         Raises:
             InputError: The device is unknown, or its profile is invalid.
         """
-        return load_profile(self.context.project.device_file(device))
+        return find_place(self.context.project, device).profile
 
 
 class StepHandler(ABC):
@@ -243,7 +244,8 @@ class ValidateHandler(StepHandler):
     def execute(self, step: StepContext) -> StepOutput:
         artifact, device = step.load_artifact(), step.arguments.get("device")
         if device is not None:
-            executor, place = EXECUTORS.load(EMULATED), Place(device, step.profile(device))
+            executor = EXECUTORS.load(SSH if is_board(device) else EMULATED)
+            place = find_place(step.context.project, device)
             validation = validate_on(step.context, artifact, executor, place, emulator.TIMEOUT_S)
             return StepOutput(validate_summary(validation), (step.output,))
         validation = validate_one(step.context, artifact)
@@ -270,6 +272,7 @@ class EmulateHandler(StepHandler):
     def execute(self, step: StepContext) -> StepOutput:
         device, options = step.arguments["device"], EmulationOptions(**step.options)
         profile, artifact = step.profile(device), step.load_artifact()
+        assert profile is not None  # only devices whose profile has an emulation are counted
         shortage = why_exceeds_device(step.context, artifact, profile)
         if shortage is not None:  # nothing is counted here; the bench step fails the run
             return StepOutput(f"{artifact.label} does not fit {device}: {shortage}", ())

@@ -182,6 +182,14 @@ def _measurement_figures(entry: Measurement) -> dict[str, float | None]:
             "instructions": entry.emulated.counts.instructions,
             "peak_memory_emulated_bytes": entry.emulated.peak_memory_bytes,
         }
+    for execution in entry.executions:
+        figures |= {
+            f"latency_{execution.tier}_low_ms": execution.low_ms,
+            f"latency_{execution.tier}_high_ms": execution.high_ms,
+            f"latency_{execution.tier}_p90_ms": None if execution.wall is None else execution.wall.p90_ms,
+            f"latency_{execution.tier}_p99_ms": None if execution.wall is None else execution.wall.p99_ms,
+            f"peak_memory_{execution.tier}_bytes": execution.peak_memory_bytes,
+        }
     return {mlflow_name(entry.device, name): value for name, value in figures.items()}
 
 

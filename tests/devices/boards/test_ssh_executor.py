@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from _helpers.boards import needs_sshd
 from _helpers.emulation import one_op
@@ -16,7 +19,11 @@ from edgekit.contracts.executor import ExecutionSession, Place
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.records.artifact import load_artifact
 from edgekit.core.records.measurement import load_measurement
+from edgekit.core.records.validation import load_validation
+from edgekit.devices.emulation.folders import PLUGIN_SOURCE
 from edgekit.devices.executors.ssh import EXECUTOR
+from edgekit.reports._shared.cells import device_cells
+from edgekit.stages.gates.baseline import regressions
 from edgekit.testing.contract import ExecutorContract
 from edgekit.workers.pool import WorkerPool
 
@@ -213,3 +220,65 @@ class TestSshExecutor(ExecutorContract):
     def session(self, board):
         with WorkerPool() as pool:
             yield ExecutionSession("execute", pool)
+
+
+# A pipeline, and comparisons with earlier runs ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_validates_and_benches_on_the_board_and_repeats_nothing(board, tmp_path):
+    shutil.copy(PLUGIN_SOURCE.with_name("one_op.onnx"), tmp_path / "one.onnx")
+    np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32))
+    (tmp_path / "edgekit.toml").write_text(
+        'variants = ["onnx:float32"]\nvalidate_on = ["pi"]\n[[models]]\nname = "one"\npath = "one.onnx"\n'
+        'sample = "s.npz"\n[bench]\ndevices = ["pi"]\nmin_duration_s = 0.0\nmin_runs = 3\n[[budgets]]\nmodel = "*"\n'
+        'latency_ms = { device = 5000 }\n[[reports]]\nformat = "markdown"\npath = "r.md"\n'
+    )
+    answer = call("run", "--root", tmp_path)
+    assert answer.code == 0, answer.err
+    folder = tmp_path / "build" / "one" / "onnx" / "onnx-float32"
+    assert load_measurement(folder / "bench-pi.json").execution("device") is not None
+    assert load_validation(folder / "validation-pi-ssh.json").passed
+    verdicts = json.loads((folder / "check.json").read_text())["verdicts"]
+    rules = {verdict["rule"]: verdict["device"] for verdict in verdicts}
+    assert rules["latency_ms.device"] == "pi"
+    report = (tmp_path / "r.md").read_text()
+    assert "## Validation on devices" in report
+    assert "device: measured on" in report
+    assert "nothing to do" in call("run", "--root", tmp_path).out
+    (tmp_path / "edgekit.toml").write_text((tmp_path / "edgekit.toml").read_text().replace('"pi"', '"no-such"'))
+    answer = call("run", "--root", tmp_path)
+    assert answer.code == 2
+    assert "unknown device 'no-such'" in answer.err
+
+
+def of_device(measurement, latency_ms, low_ms, high_ms, **changes):
+    """The measurement with another latency of the device."""
+    execution = replace(measurement.executions[0], latency_ms=latency_ms, low_ms=low_ms, high_ms=high_ms, **changes)
+    latencies = {**measurement.latency_ms, "device": latency_ms}
+    return replace(measurement, executions=(execution,), latency_ms=latencies)
+
+
+@pytest.mark.parametrize(
+    ("now", "passed"),
+    [
+        ((1.10, 1.05, 1.12), True),  # within 2 % and the noise of both
+        ((1.25, 1.24, 1.26), False),
+        ((0.50, 0.50, 0.50), True),
+    ],
+)
+def test_a_baseline_allows_what_the_board_s_own_noise_explains(benched, built, now, passed):
+    record = load_measurement(built / "build" / "one_op" / "keras" / "onnx-float32" / "bench-pi.json")
+    old, new = of_device(record, 1.0, 0.97, 1.03), of_device(record, *now)
+    verdicts = {verdict.rule: verdict.passed for verdict in regressions((old,), (new,), 0.02, "main.json")}
+    assert verdicts == {"size_bytes": True, "latency_ms.device": passed}
+
+
+def test_a_prediction_is_shown_beside_the_measurement(benched, built):
+    record = load_measurement(built / "build" / "one_op" / "keras" / "onnx-float32" / "bench-pi.json")
+    measured = of_device(record, 2.0, 1.9, 2.1)
+    assert device_cells(measured)[-1] == "-"
+    predicted = replace(measured, latency_ms={**measured.latency_ms, "emulated": 2.12})
+    cells = device_cells(predicted)
+    assert cells[-1] == "2.12 ms (+6 %)"
+    assert cells[4] == "1.9 ms .. 2.1 ms"
