@@ -64,6 +64,7 @@ def export(
     layout: str | None = None,
     options: Mapping[str, int] | None = None,
     recipe: str | Path | None = None,
+    repair: bool = True,
     route: str | None = None,
     name: str | None = None,
     root: str | Path = ".",
@@ -94,6 +95,8 @@ def export(
         layout: Layout of images in the artifact, `NCHW` or `NHWC`; None keeps the converter's.
         options: Numbers for targets, by name: `{"opset": 18}`.
         recipe: Recipe file of a tuned variant, instead of target and precision.
+        repair: Whether to search for the most accurate way to quantize, on samples of their own; otherwise each
+            target's default way is used.
         route: The only route to take, such as `keras,torch,tflite`.
         name: Name of a user's model in the project; None for the name of its file.
         root: The project's folder. Artifacts are written to its folder `build`.
@@ -133,6 +136,7 @@ def export(
             layout=layout,
             options=options,
             recipe=recipe,
+            repair=repair,
             route=route,
             name=name,
         )

@@ -151,6 +151,7 @@ class Session:
         layout: str | None = None,
         options: Mapping[str, int] | None = None,
         recipe: str | Path | None = None,
+        repair: bool = True,
         route: str | None = None,
         name: str | None = None,
         root: str | Path | None = None,
@@ -181,6 +182,7 @@ class Session:
                 layout=layout,
                 options=options,
                 recipe=None if recipe is None else Path(recipe),
+                repair=repair,
                 route=route,
             )
             return export(context, plan_exports(context, request), request.settings)

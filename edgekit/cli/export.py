@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Convert with this recipe file, written by `edgekit tune` or by hand.",
 )
+@click.option(
+    "--no-repair", is_flag=True, help="Quantize in each target's default way, without a search for a more accurate one."
+)
 @click.option("--route", metavar="KIND,...,TARGET", help="Use only this conversion route, such as keras,torch,tflite.")
 @click.option("--sbom", is_flag=True, help="Also write a software bill of materials (CycloneDX) for each artifact.")
 @click.option("--emit", type=click.Choice(["c"]), help="Also write TFLite artifacts as C files for microcontrollers.")
@@ -92,6 +95,7 @@ def command(
         layout=options["layout"],
         options={key: options[key] for key in ("opset", "ir_version") if options[key] is not None},
         recipe=options["recipe"],
+        repair=not options["no_repair"],
         route=route,
     )
     with session.context(timeout) as context:

@@ -15,6 +15,7 @@ from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics import batching
+from edgekit.core.numerics.channel_scales import ChannelGroups
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation, inverse_permutation
 from edgekit.core.values.specs import Signature, TensorSpec
@@ -311,6 +312,46 @@ class LoadedModel(ABC):
             self._cache[key] = make()
         value: T = self._cache[key]
         return value
+
+    def equalized(self, inputs: Mapping[str, Array], migration: float = 0.5) -> LoadedModel | None:
+        """Return a model that computes the same with ranges of channels that suit integers better.
+
+        Args:
+            inputs: Real inputs that ranges are measured with, shape (N, ...) by input name.
+            migration: How far differences of range move from activations into weights, from 0 to 1.
+
+        Returns:
+            A model with other values of parameters, or None if the kind does not support it or nothing can be moved.
+        """
+        measured = self._channel_ranges(inputs)
+        if measured is None:
+            return None
+        groups, ranges = measured
+        parameters = self.parameters()
+        factors = groups.factors(ranges, parameters, migration)
+        if not factors:
+            return None
+        return self._with_parameters(groups.scaled(factors, parameters)).at(self.signature, self.sizes)
+
+    def _channel_ranges(self, inputs: Mapping[str, Array]) -> tuple[ChannelGroups, Mapping[str, Array]] | None:
+        """Find the groups of channels that may be scaled together, and measure the ranges of their tensors.
+
+        Args:
+            inputs: Real inputs of shape (N, ...) by input name.
+
+        Returns:
+            The groups, and for each of their tensors the largest absolute value along the axis of the channels; None if
+            the kind or this model does not support it, which is the default.
+        """
+        return None
+
+    def _with_parameters(self, values: Mapping[str, Array]) -> LoadedModel:
+        """Return a copy of the model with other values of some parameters; only if `_channel_ranges` is supported.
+
+        Args:
+            values: New values by the names of `parameters`.
+        """
+        raise NotImplementedError(f"{self.kind} models do not support other parameters")
 
     @abstractmethod
     def _run(self, inputs: list[Array]) -> list[Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import os
 import sysconfig
 import traceback
@@ -16,13 +17,20 @@ import numpy as np
 from edgekit.contracts.source import LoadedModel, unknown_outputs
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
+from edgekit.core.numerics.channel_scales import ChannelGroups
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._data_reads import data_reads
 from edgekit.sources._module_outputs import output_names_of, outputs_of
 from edgekit.sources._regular_module import adaptation, keywords_of, observed, wrapped
+from edgekit.sources._torch_channels import channel_graph, measure
 from edgekit.sources.bridges._functional import functional
+
+_log = logging.getLogger(__name__)
+
+# Samples that ranges of channels are measured with, and how many of them in one call.
+_RANGE_SAMPLES, _RANGE_BATCH = 64, 32
 
 
 class LoadedTorch(LoadedModel):
@@ -92,6 +100,34 @@ class LoadedTorch(LoadedModel):
 
     def random_operators(self, inputs: Mapping[str, Array]) -> tuple[str, ...]:
         return random_calls(lambda: self._run([inputs[spec.name] for spec in self.signature.inputs]))
+
+    def _channel_ranges(self, inputs: Mapping[str, Array]) -> tuple[ChannelGroups, Mapping[str, Array]] | None:
+        samples = min(_RANGE_BATCH, batching.n_samples(self.signature, inputs))
+        # A module may be exportable for one sample only, or not at all.
+        for batch in dict.fromkeys((samples, 1)):
+            try:
+                return self._ranges_by(batch, inputs)
+            except Exception as error:  # noqa: BLE001 - torch.export and the user's code may raise anything
+                _log.info("channels cannot be scaled in batches of %d: %s", batch, str(error).splitlines()[:1])
+        return None
+
+    def _ranges_by(self, batch: int, inputs: Mapping[str, Array]) -> tuple[ChannelGroups, Mapping[str, Array]]:
+        import torch
+
+        count = max(1, min(_RANGE_SAMPLES, batching.n_samples(self.signature, inputs)) // batch) * batch
+        used = batching.select_samples(self.signature, inputs, 0, count)
+        calls = [tuple(map(torch.from_numpy, call)) for call in batching.iter_batches(self.signature, used, batch)]
+        graph = channel_graph(self.model, calls[0])
+        groups = ChannelGroups.of(graph.operations, graph.outputs, graph.shared)
+        axes = {name: groups.axis(name) for names in groups.free.values() for name in names}
+        return groups, measure(graph, axes, calls)
+
+    def _with_parameters(self, values: Mapping[str, Array]) -> LoadedTorch:
+        import torch
+
+        module = copy.deepcopy(self.model)
+        module.load_state_dict({name: torch.from_numpy(value) for name, value in values.items()}, strict=False)
+        return type(self)(module, self.signature)
 
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         return permuted(self.model, inputs, outputs)

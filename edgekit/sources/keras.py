@@ -22,6 +22,8 @@ from edgekit.contracts.source import (
 )
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW
 from edgekit.core.errors import InputError
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.channel_scales import ChannelGroups
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Signature, TensorSpec
@@ -49,6 +51,8 @@ _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 _NO_SCOPE = re.compile(r"[^A-Za-z0-9_.\\/>-]")
 # Names that Keras invents for unnamed inputs: they count all tensors of the process, so they differ between runs.
 _GENERATED_NAME = re.compile(r"keras_tensor(_\d+)?")
+# Samples that ranges of channels are measured with.
+_RANGE_SAMPLES = 64
 
 
 @functools.cache
@@ -140,6 +144,28 @@ class LoadedKeras(LoadedModel):
         self._run([inputs[spec.name] for spec in self.signature.inputs])
         drawn = (name.partition("/")[2] for name, value in seeds().items() if value != before[name])
         return tuple(dict.fromkeys(name.partition("/seed_generator")[0] for name in drawn))
+
+    def _channel_ranges(self, inputs: Mapping[str, Array]) -> tuple[ChannelGroups, Mapping[str, Array]] | None:
+        from edgekit.sources._keras_channels import channel_groups, measure
+
+        found = channel_groups(self.model)
+        if found is None:
+            return None
+        groups, tensors = found
+        axes = {name: groups.axis(name) for names in groups.free.values() for name in names}
+        samples = batching.select_samples(
+            self.signature, inputs, 0, min(_RANGE_SAMPLES, batching.n_samples(self.signature, inputs))
+        )
+        calls = batching.iter_batches(self.signature, samples, _RANGE_SAMPLES)
+        return groups, measure(self.model, tensors, axes, calls)
+
+    def _with_parameters(self, values: Mapping[str, Array]) -> LoadedKeras:
+        import keras
+
+        model = keras.models.clone_model(self.model)
+        parameters = {**self.parameters(), **values}
+        model.set_weights(list(parameters.values()))
+        return LoadedKeras(model, self.signature)
 
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         import keras

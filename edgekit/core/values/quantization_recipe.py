@@ -11,6 +11,9 @@ from edgekit.core.values.specs import TUNED, Variant
 # Copy of the recipe in the folder of an artifact that was converted with one.
 RECIPE_FILE = "recipe.json"
 
+# Half of the differences between channels move into the weights.
+EVEN_MIGRATION = 0.5
+
 Calibration = Literal["minmax", "moving-average", "percentile", "entropy"]
 
 
@@ -27,6 +30,8 @@ class Recipe:
         int16_layers: Layers with int8 weights and int16 activations.
         calibration: How activation ranges are determined from calibration samples; None for the target's default.
         calibration_samples: Number of calibration samples; None for the target's default.
+        migration: How far differences between ranges of channels move from activations into weights of the float
+            network, from 0 to 1, before it is quantized; None leaves the network as it is.
     """
 
     target: str
@@ -35,6 +40,7 @@ class Recipe:
     int16_layers: tuple[str, ...] = ()
     calibration: Calibration | None = None
     calibration_samples: int | None = None
+    migration: float | None = None
 
     __pydantic_config__ = {
         "extra": "forbid",
@@ -46,6 +52,8 @@ class Recipe:
             raise ValueError(f"precision must be one of {', '.join(precision_names())} (got {self.precision!r})")
         if self.calibration_samples is not None and self.calibration_samples < 1:
             raise ValueError(f"calibration_samples must be at least 1 (got {self.calibration_samples})")
+        if self.migration is not None and not 0 <= self.migration <= 1:
+            raise ValueError(f"migration must be from 0 to 1 (got {self.migration})")
         duplicates = sorted({*self.float_layers} & {*self.int16_layers})
         if duplicates:
             raise ValueError(f"float_layers and int16_layers have layers in common: {', '.join(duplicates)}")
@@ -53,7 +61,8 @@ class Recipe:
     @property
     def selective(self) -> bool:
         """Whether the recipe differs from the target's default conversion at that precision."""
-        # The number of samples alone does not count: each target can calibrate with any number.
+        # The number of samples alone does not count: each target can calibrate with any number. Nor does a migration,
+        # which changes the source.
         return bool(self.float_layers or self.int16_layers or self.calibration)
 
     @property
@@ -71,5 +80,7 @@ class Recipe:
         if self.calibration or self.calibration_samples:
             method = (self.calibration or "ranges").removeprefix("moving-")
             words.append(method + (f"/{self.calibration_samples}" if self.calibration_samples else ""))
+        if self.migration is not None:
+            words.append("scaled" if self.migration == EVEN_MIGRATION else f"scaled {self.migration:g}")
         counts = ((len(self.float_layers), "float"), (len(self.int16_layers), "int16"))
         return " ".join([*words, *(f"{count} {kind}" for count, kind in counts if count)])

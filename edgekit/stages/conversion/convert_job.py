@@ -15,6 +15,7 @@ from edgekit.contracts.source import SOURCES, LoadedModel, SourceKind
 from edgekit.contracts.target import TARGETS, ConversionRequest, ConversionResult, Target
 from edgekit.core.environment.requirements import require, versions
 from edgekit.core.environment.user_code import RecordedCode
+from edgekit.core.errors import InputError
 from edgekit.core.events import Listener
 from edgekit.core.numerics import tensor_layout
 from edgekit.core.numerics.metrics import Array
@@ -24,7 +25,7 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.values.file_names import GOLDEN_FILE
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
-from edgekit.stages.conversion import trial_run
+from edgekit.stages.conversion import repair, trial_run
 from edgekit.stages.conversion.explained_errors import explained_errors
 from edgekit.workers.job import worker_job
 
@@ -51,6 +52,8 @@ class ConvertRequest:
         layout: Layout of images in the artifact, `NCHW` or `NHWC`; None keeps that of the source.
         options: Values of the target's own options, by name.
         recipe: Per-layer exceptions from the precision.
+        selection: Samples that ways to quantize are compared on; None for the target's default way.
+        measured: Samples that ranges of channels are measured with, for a recipe that scales them.
     """
 
     source_folder: str
@@ -65,6 +68,8 @@ class ConvertRequest:
     layout: str | None = None
     options: Mapping[str, int] = field(default_factory=dict)
     recipe: Recipe | None = None
+    selection: repair.SelectionSamples | None = None
+    measured: Mapping[str, Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,14 +134,31 @@ def prepare_conversion(request: ConvertRequest) -> tuple[Target, LoadedModel, Co
         InputError: The source's files or code are invalid.
         MissingDependency: A package is not installed.
     """
+    target, loaded, _, conversion = _prepare(request)
+    return target, loaded, conversion
+
+
+def _prepare(request: ConvertRequest) -> tuple[Target, LoadedModel, LoadedModel, ConversionRequest]:
+    """Return as `prepare_conversion` does, and in between the source as it was loaded."""
     target = TARGETS.load(request.target)
-    loaded, source = _load_source(request)
-    signature = loaded.signature
+    original, source = _load_source(request)
+    if request.recipe is not None and request.recipe.migration is not None:
+        original = _scaled(original, request.recipe.migration, request.measured)
+    signature = original.signature
     if not target.symbolic:
         signature = signature.sized({**source.sizes, signature.batch or "": 1})
     folder = Path(request.folder)
     conversion = ConversionRequest(request.precision, folder, request.calibration, request.options, request.recipe)
-    return target, loaded.at(signature, source.sizes), conversion
+    return target, original.at(signature, source.sizes), original, conversion
+
+
+def _scaled(loaded: LoadedModel, migration: float, measured: Mapping[str, Array] | None) -> LoadedModel:
+    """Return the source with its channels scaled as a recipe says."""
+    scaled = None if measured is None else loaded.equalized(measured, migration)
+    if scaled is None:
+        reason = "there are no calibration samples" if measured is None else "no channels of this model can be scaled"
+        raise InputError(f"the recipe scales channels (migration {migration:g}), but {reason}")
+    return scaled
 
 
 @contextlib.contextmanager
@@ -170,10 +192,14 @@ def convert(request: ConvertRequest, _emit: Listener) -> ConvertAnswer:
 
 
 def _convert(request: ConvertRequest) -> ConvertAnswer:
-    target, loaded, conversion = prepare_conversion(request)
+    target, loaded, original, conversion = _prepare(request)
     loaded.reset()  # an earlier conversion may have run it
     package_versions = versions(target.requires[loaded.kind])
     source_folder = Path(request.source_folder)
+    if request.selection is not None:
+        with explained_errors(target, loaded):
+            best = repair.convert_best(target, original, loaded, conversion, request.selection)
+        return ConvertAnswer(trial_run.run_once(target, best, conversion, source_folder), package_versions)
     if request.layout is None:
         with explained_errors(target, loaded):
             converted = target.convert(loaded, conversion)

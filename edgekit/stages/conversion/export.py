@@ -18,6 +18,7 @@ from edgekit.core.environment.contained_files import copy_plain_file
 from edgekit.core.errors import DiskFull, InputError, StepError
 from edgekit.core.events import NoteEvent
 from edgekit.core.numerics import batching, calibration_lint, tensor_layout
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import (
@@ -38,6 +39,7 @@ from edgekit.core.values.specs import Route, Variant
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.convert_job import ConvertAnswer, ConvertRequest, convert
+from edgekit.stages.conversion.repair import SelectionSamples
 from edgekit.stages.models.model_refs import ModelSelection
 from edgekit.stages.models.recorded_code import recorded_code
 from edgekit.stages.models.train import TrainOptions, train
@@ -47,6 +49,8 @@ _log = logging.getLogger(__name__)
 
 # Ranges hardly change with more samples, and the time of a conversion grows with their number.
 DEFAULT_CALIBRATION_SAMPLES = 200
+# Ways to quantize are compared on samples behind those of the calibration: few, since the ways differ by decibels.
+_SELECTION_SAMPLES, _MIN_SELECTION_SAMPLES = 64, 16
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class ExportSettings:
         layout: Layout of images in the artifact, `NCHW` or `NHWC`; None keeps that of the source.
         options: Values of the targets' own options, by name.
         recipe: The recipe of plans from `with_recipe`.
+        repair: Whether quantized files are made in the way that is most accurate on samples of their own; otherwise in
+            the target's default way.
     """
 
     calibration_samples: int | None = None
@@ -66,6 +72,7 @@ class ExportSettings:
     layout: str | None = None
     options: Mapping[str, int] = field(default_factory=dict)
     recipe: Recipe | None = None
+    repair: bool = True
 
 
 @dataclass(frozen=True)
@@ -200,6 +207,44 @@ def _calibration(context: Context, export_plan: ExportPlan, source: SourceModel,
     return calibration
 
 
+def _selection(
+    source: SourceModel, folder: Path, export_plan: ExportPlan, calibration: Samples | None, settings: ExportSettings
+) -> SelectionSamples | None:
+    """Return samples to compare ways to quantize on: those behind the calibration samples, else the last of these.
+
+    None where there are too few, or nothing to choose: a float precision, a recipe, or what the user has ruled out.
+    """
+    path = folder / CALIBRATION_FILE
+    is_float = find_precision(export_plan.variant.precision).is_float
+    if is_float or not settings.repair or settings.recipe is not None or settings.layout or not path.is_file():
+        return None
+    pool = samples.load(path, "calibration samples").inputs
+    available = batching.n_samples(source.signature, pool)
+    used = min(DEFAULT_CALIBRATION_SAMPLES, available) if calibration is None else calibration.count
+
+    def part(start: int, stop: int) -> dict[str, Array]:
+        return batching.select_samples(source.signature, pool, start, stop)
+
+    if available - used >= _MIN_SELECTION_SAMPLES:
+        return SelectionSamples(part(used, min(used + _SELECTION_SAMPLES, available)), part(0, used))
+    count = used // 5
+    if count < _MIN_SELECTION_SAMPLES:
+        return None
+    fewer = part(0, used - count)
+    return SelectionSamples(part(used - count, used), fewer, None if calibration is None else fewer)
+
+
+def _measured(source: SourceModel, folder: Path, settings: ExportSettings) -> Mapping[str, Array] | None:
+    """Return the samples that ranges of channels are measured with: the first of the calibration samples."""
+    if not (folder / CALIBRATION_FILE).is_file():
+        return None
+    pool = samples.load(folder / CALIBRATION_FILE, "calibration samples").inputs
+    available = batching.n_samples(source.signature, pool)
+    requested = (settings.recipe and settings.recipe.calibration_samples) or settings.calibration_samples
+    count = min(requested or DEFAULT_CALIBRATION_SAMPLES, available)
+    return batching.select_samples(source.signature, pool, 0, count)
+
+
 def train_missing(context: Context, plans: Sequence[ExportPlan]) -> tuple[ExportPlan, ...]:
     """Train each missing source.
 
@@ -309,7 +354,9 @@ def _export_by(
     with staged_folder(final) as staging:
         with context.worker_output(staging) as output:
             request, environment = conversion_request(context, export_plan, route, settings, output)
-            request = replace(request, calibration=None if calibration is None else calibration.inputs)
+            inputs = None if calibration is None else calibration.inputs
+            selection = _selection(source, source_folder, export_plan, calibration, settings)
+            request = replace(request, calibration=inputs, selection=selection)
             answer = context.pool.call(
                 convert,
                 request,
@@ -352,6 +399,7 @@ def conversion_request(
     source_folder = context.project.source_folder(export_plan.model, export_plan.kind)
     start_folder, bridge = _start(context, export_plan, route, source_folder)
     source = context.load_source(start_folder)
+    recipe = settings.recipe
     request = ConvertRequest(
         source_folder=str(start_folder),
         source=source,
@@ -363,7 +411,8 @@ def conversion_request(
         sizes=settings.sizes,
         layout=settings.layout,
         options=_requested_options(target, settings),
-        recipe=settings.recipe,
+        recipe=recipe,
+        measured=None if recipe is None or recipe.migration is None else _measured(source, source_folder, settings),
     )
     kind = bridge[0] if bridge is not None else route.converter_kind
     return request, _environment(kind, bridge, target, request.source.code)

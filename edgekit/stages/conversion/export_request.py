@@ -31,6 +31,7 @@ class ExportRequest:
         targets_named: Whether the user named targets.
         model_options: Options for a model of the user's.
         settings: Settings of the conversion.
+        repair: Whether to search for the most accurate way to quantize.
         route: Steps of the only route to use; None for the first one that works.
     """
 
@@ -54,6 +55,7 @@ def export_request(
     layout: str | None = None,
     options: Mapping[str, int] | None = None,
     recipe: Path | None = None,
+    repair: bool = True,
     route: str | None = None,
 ) -> ExportRequest:
     """Validate the options of an export; neither a project nor a worker is needed.
@@ -84,7 +86,9 @@ def export_request(
     if loaded_recipe is not None:
         targets = (str(Variant(loaded_recipe.target, loaded_recipe.precision)),)
     model_options = model_options or UserModelOptions()
-    settings = ExportSettings(calibration_samples, model_options.sizes or {}, layout, options or {}, loaded_recipe)
+    settings = ExportSettings(
+        calibration_samples, model_options.sizes or {}, layout, options or {}, loaded_recipe, repair
+    )
     selection = routes.parse_selection(targets, precision)
     steps = None if route is None else routes.parse_route(route)
     return ExportRequest(tuple(models), framework, selection, bool(targets), model_options, settings, steps)

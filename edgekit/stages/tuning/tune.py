@@ -1,10 +1,10 @@
 """The tune stage: finds the variant of a source model that best meets limits on accuracy, size and latency.
 
-Whole precisions are tried first. If a precision is small enough but not accurate enough, the calibration method and
-the number of calibration samples are varied, then single layers are kept in float (`search.py`), then int16
-activations replace float where possible. Latency is measured only for candidates that are small and accurate enough.
-All candidates are written to a scratch folder (`session.py`). Only the winner is written to the project, as the
-artifact that `edgekit export --recipe` would write.
+Whole precisions are tried first, then those of the float network with scaled channels. If a precision is small enough
+but not accurate enough, the calibration method and the number of calibration samples are varied, then single layers are
+kept in float (`search.py`), then int16 activations replace float where possible. Latency is measured only for
+candidates that are small and accurate enough. All candidates are written to a scratch folder (`session.py`). Only the winner is
+written to the project, as the artifact that `edgekit export --recipe` would write.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgekit.contracts.target import Target
 from edgekit.core.environment.atomic_files import staged_folder
-from edgekit.core.errors import InputError
+from edgekit.core.errors import InputError, MissingDependency, StepError
 from edgekit.core.numerics.applicable_tolerances import tolerances_for_precision
 from edgekit.core.numerics.metrics import TASK_METRICS
 from edgekit.core.records import samples
@@ -34,6 +34,7 @@ from edgekit.stages.benchmark.bench import connect_boards
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export, routes
 from edgekit.stages.conversion.export import ExportPlan, ExportSettings
+from edgekit.stages.conversion.repair import MIGRATIONS
 from edgekit.stages.tuning.search import Judge, Search
 from edgekit.stages.tuning.session import (
     TuneOptions,
@@ -85,6 +86,9 @@ def tune(
             _try_whole_precision(run, precision)
     if not run.tried:
         raise InputError(f"{model}/{kind} could not be converted to {target.name}: {'; '.join(run.notes)}")
+    for precision in _refinement_order():
+        if precision in run.plans and not run.late and _worth_scaling(run, precision):
+            _try_scaled(run, precision)
     for precision in _refinement_order():
         if precision in run.plans and not run.late and _worth_refining(run, precision):
             _refine(run, precision)
@@ -236,6 +240,26 @@ def _try_whole_precision(run: TuningSession, precision: str) -> None:
         run.add(run.judge.candidate(recipe, outcome, 1.0 if find_precision(precision).is_float else 0.0))
 
 
+def _worth_scaling(run: TuningSession, precision: str) -> bool:
+    """Return whether scaled channels can help: the precision is not accurate enough, and there are samples for it."""
+    whole = next((entry for entry in run.tried if entry.recipe == Recipe(run.target.name, precision)), None)
+    samples_exist = (run.source_folder / CALIBRATION_FILE).is_file()
+    return samples_exist and whole is not None and not whole.accurate(run.constraints)
+
+
+def _try_scaled(run: TuningSession, precision: str) -> None:
+    """Try a precision of the float network with scaled channels, which computes the same."""
+    for migration in MIGRATIONS:
+        recipe = Recipe(run.target.name, precision, migration=migration)
+        try:
+            outcome = run_artifact(run, export_candidate(run, recipe))
+        except (InputError, MissingDependency, StepError) as error:  # most often: nothing can be scaled
+            run.note(f"{recipe}: {error}")
+            return
+        if run.add(run.judge.candidate(recipe, outcome)).accurate(run.constraints):
+            return
+
+
 def _refinement_order() -> list[str]:
     """Return the precisions that are refined by layers in float, in the order in which they are tried."""
     ranks = {precision.name: precision.refine_rank for precision in precisions() if precision.refine_rank is not None}
@@ -252,6 +276,8 @@ def _worth_refining(run: TuningSession, precision: str) -> bool:
     small = [candidate for candidate in run.tried if limit is None or candidate.size_bytes <= limit]
     whole = next((entry for entry in run.tried if entry.recipe == Recipe(run.target.name, precision)), None)
     if whole is None or whole.accurate(run.constraints) or whole not in small:
+        return False
+    if any(entry.recipe.precision == precision and entry.accurate(run.constraints) for entry in small):
         return False
     if precision not in run.target.selective:
         run.note(
