@@ -23,6 +23,7 @@ from edgekit.core.records.measurement import bench_file
 from edgekit.core.records.validation import VALIDATION_FILE, validation_file
 from edgekit.core.values.budgets import CHECK_FILE, Budget
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
+from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import HOST, Route, Variant
 from edgekit.devices.boards.places import SSH, is_board, profile_file
 from edgekit.devices.emulation import pins
@@ -174,7 +175,8 @@ def _export(
         for edge in route.bridges:
             if edge in routes.bridges():
                 needed += BRIDGES.load(routes.bridge_name(edge)).requires
-    samples = (GOLDEN_FILE, *((CALIBRATION_FILE,) if calibrated else ()))
+    # Every quantized file may be improved by what the samples show, where there are any.
+    samples = (GOLDEN_FILE, *(() if find_precision(variant.precision).is_float else (CALIBRATION_FILE,)))
     return Step(
         f"export {source.label} {variant}",
         StepKind.EXPORT,

@@ -2,8 +2,8 @@
 
 Whole precisions are tried first, then those of the float network with scaled channels. If a precision is small enough
 but not accurate enough, the calibration method and the number of calibration samples are varied, then single layers are
-kept in float (`search.py`), then int16 activations replace float where possible. Latency is measured only for
-candidates that are small and accurate enough. All candidates are written to a scratch folder (`session.py`). Only the winner is
+kept in float (`search.py`), then int16 activations replace float where possible. Latency is measured for candidates
+that are small and accurate enough. All candidates are written to a scratch folder (`session.py`). Only the winner is
 written to the project, as the artifact that `edgekit export --recipe` would write.
 """
 
