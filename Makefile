@@ -20,7 +20,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all all-models help env lock train export validate bench check report matrix test test-exhaustive test-fast docs lint format bench-litert bench-quantization bench-export bench-report bench-faults bench-seeds bench-memory dist fuzz chaos random-networks onnx-operators clean distclean
+.PHONY: all all-models help env lock train export validate bench check report matrix test test-exhaustive test-fast docs lint format bench-litert bench-devices bench-quantization bench-export bench-report bench-faults bench-seeds bench-memory dist fuzz chaos random-networks onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -112,6 +112,9 @@ bench-litert: $(STAMP)  ## edgekit's latency against LiteRT's own benchmark tool
 
 bench-quantization: $(STAMP)  ## Accuracy of int8 files of edgekit and of other quantizers, on networks that int8 hurts
 	$(BIN)/python tests/benchmarks/quantization.py build/bench-quantization $(MODELS)
+
+bench-devices: $(STAMP)  ## Every published timing beside the prediction of the shipped device profiles
+	$(BIN)/python tests/benchmarks/devices.py
 
 bench-export: $(STAMP)  ## The overhead of `edgekit export` over the converter calls that it makes
 	$(BIN)/python tests/benchmarks/export_overhead.py

@@ -53,6 +53,11 @@ if TYPE_CHECKING:
     help="Maximum latency in a tier in ms, such as host=5, or with a unit, device=5ms; may be repeated.",
 )
 @click.option(
+    "--confidence",
+    is_flag=True,
+    help="Judge emulated latencies by the upper end of their interval; one without an interval fails.",
+)
+@click.option(
     "--baseline",
     type=click.Path(path_type=Path),
     help="JSON report of an earlier run: fail on regressions and missing artifacts.",
@@ -82,6 +87,7 @@ def command(
     max_drift: float | None,
     max_instructions: int | None,
     latencies: tuple[str, ...],
+    confidence: bool,
     baseline: Path | None,
     **thresholds: Any,
 ) -> int:
@@ -101,6 +107,7 @@ def command(
       edgekit check --baseline main.json --max-regression 1%
       edgekit check simple_cnn --device raspberry-pi-4b --max-latency emulated=10 --max-instructions 20000000
       edgekit check --device pi --max-latency device=5ms
+      edgekit check simple_cnn --device raspberry-pi-4b --max-latency emulated=10 --confidence
     """
     from dataclasses import asdict
 
@@ -110,7 +117,9 @@ def command(
     budgets = _parse_budgets(max_size, max_peak_memory, max_drift, max_instructions, latencies)
     regression_thresholds = _regression_thresholds(baseline, **thresholds)
     with session.context() as context:
-        result = gate(context, Selection(*artifact_filter), budgets, devices, baseline, regression_thresholds)
+        result = gate(
+            context, Selection(*artifact_filter), budgets, devices, baseline, regression_thresholds, confidence
+        )
     data = {
         "passed": result.passed and not context.failures,
         "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in result.verdicts],

@@ -12,7 +12,7 @@ from edgekit.cli._common import CommandSession, common_options, complete
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:
-    from edgekit.config.device_profile import Core, DeviceProfile
+    from edgekit.config.device_profile import Core, CostSpec, DeviceProfile
     from edgekit.stages.benchmark.fit_cost_model import Fit
 
 
@@ -113,15 +113,17 @@ def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
 @click.option(
     "--measured", type=click.Path(path_type=Path), help="Table of timings (default: the one shipped with edgekit)."
 )
+@click.option("--counted", is_flag=True, help="Use only the timings of networks that were counted before.")
 @click.option("--dry-run", is_flag=True, help="Print the fit, and do not change the profile.")
 @common_options
-def fit(session: CommandSession, name: str, measured: Path | None, dry_run: bool) -> int:
+def fit(session: CommandSession, name: str, measured: Path | None, counted: bool, dry_run: bool) -> int:
     """Fit the cost model of a device to published timings, and write the coefficients into its profile.
 
-    For phones and boards, the model is fitted to the instructions and cache misses of the emulated core; for
-    microcontrollers, to the multiply-accumulates and output elements of the networks. Each timing is predicted from the
-    others (leave-one-out), and compared with simpler models: a figure times a constant. A profile that edgekit ships is
-    first copied into device_profiles/ of this project.
+    For phones and boards, the model is fitted to the instructions, cache misses and parallel regions of the emulated
+    core; for microcontrollers, to the multiply-accumulates and output elements of the networks. Each timing is
+    predicted from networks of other families, and compared with a simpler model: a figure times a constant. The errors
+    of all devices together earn the intervals. A profile that edgekit ships is first copied into device_profiles/ of
+    this project.
 
     \b
     Example:
@@ -139,7 +141,7 @@ def fit(session: CommandSession, name: str, measured: Path | None, dry_run: bool
         return _fit_kernels(session, name, measured, dry_run)
     timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
     with session.context() as context:
-        result = stage.fit(context, name, _load_profile(path), timings)
+        result = stage.fit(context, name, _load_profile(path), timings, counted)
     target = path if dry_run else _project_profile(session, path)
     if not dry_run:
         stage.write_cost(target, result.spec)
@@ -200,17 +202,30 @@ def _fit_kernels(session: CommandSession, name: str, measured: Path | None, dry_
 def _fit_summary(result: Fit) -> str:
     from edgekit.devices.cost_models.emulated_core import errors
 
-    models = {"left out": result.predictions, **result.alternatives}
+    models = {"other families": result.predictions, **result.alternatives}
     lines = [
         f"{name}: mean error {100 * mean_and_max[0]:.1f} %, largest {100 * mean_and_max[1]:.1f} %"
         for name, predictions in models.items()
         if (mean_and_max := errors(predictions))
     ]
-    costs = [f"{threads.line_ns:g} ns per line with {threads.count} threads" for threads in result.spec.threads]
-    cycles = (
-        f"{result.spec.cycles_per_instruction:g} cycles per instruction, {result.spec.cycles_per_l1_miss:g} per L1 miss"
-    )
-    return "\n".join([f"{cycles}, {', '.join(costs)}", *lines, ""])
+    spec = result.spec
+    cycles = f"{spec.cycles_per_instruction:g} cycles per instruction, {spec.cycles_per_l1_miss:g} per L1 miss"
+    memory = f"{spec.line_ns:g} ns per line and {spec.bus_line_ns:g} ns on the bus"
+    regions = f"{spec.region_us:g} us per parallel region and further thread"
+    return "\n".join([f"{cycles}, {memory}, {regions}", *lines, _format_widths(spec), ""])
+
+
+def _format_widths(spec: CostSpec) -> str:
+    """Return how wide the intervals are, and what they are from."""
+    parts = [
+        f"{text} by a factor of {1 + width:.2f} ({unseen} timings)"
+        for text, width, unseen in (
+            ("at one thread", spec.width_one_thread, spec.unseen_one_thread),
+            ("at several threads", spec.width_several_threads, spec.unseen_several_threads),
+        )
+        if unseen
+    ]
+    return f"nine of ten networks of unseen families are within: {', '.join(parts)}" if parts else "no interval"
 
 
 def _print_progress(session: CommandSession, text: str) -> None:
@@ -276,11 +291,7 @@ def _emulation_status(profile: DeviceProfile) -> str:
     cpu = f"QEMU's {spec.cpu}" if spec else ""
     if cost is None:
         return f"{cpu}, {UNCALIBRATED}: no published timings to fit the cost model to"
-    parts = [
-        f"{fit.count} threads: mean error {100 * fit.mean_error:.1f} %, largest {100 * fit.max_error:.1f} %"
-        for fit in cost.threads
-    ]
-    return f"{cpu}, fitted with {cost.fitted_with}; {'; '.join(parts)} (each timing predicted from the others)"
+    return f"{cpu}, fitted with {cost.fitted_with}; {_format_widths(cost)}"
 
 
 def _format_limit(rule: str, value: float) -> str:

@@ -136,22 +136,16 @@ class EmulationSpec:
 
 
 @dataclass(frozen=True)
-class ThreadCost:
-    """The cost of memory access with a number of threads. The errors are relative and cross-validated by leave-one-out.
+class Span:
+    """The range of a property of the networks that a cost model was fitted to.
 
     Attributes:
-        count: The number of threads.
-        line_ns: The time to load a 64-byte cache line from memory, in ns. It includes the contention of the threads.
-        rows: The number of measurements with so many threads that the fit used.
-        mean_error: The mean error of these rows.
-        max_error: The largest error of these rows.
+        low: The smallest value.
+        high: The largest value.
     """
 
-    count: PositiveInt
-    line_ns: NotNegative
-    rows: PositiveInt
-    mean_error: NotNegative
-    max_error: NotNegative
+    low: NotNegative
+    high: NotNegative
 
     __pydantic_config__ = STRICT
 
@@ -160,19 +154,45 @@ class ThreadCost:
 class CostSpec:
     """The coefficients of the emulated tier's cost model, which `edgekit devices fit` computes.
 
+    The widths are relative: an interval reaches from latency / (1 + width) to latency * (1 + width).
+
     Attributes:
         cycles_per_instruction: The cycles of one instruction.
         cycles_per_l1_miss: The additional cycles of a level-1 cache miss.
-        threads: The cost of memory access by the number of threads.
+        line_ns: The time to load a 64-byte cache line from memory, in ns, as far as threads load side by side.
+        bus_line_ns: The time that such a line takes on the bus that the threads share, in ns.
+        region_us: The time that a parallel region takes for each thread but the first, in us.
+        rows: The number of measurements that the fit used.
+        threads: The numbers of threads of these measurements.
+        width_one_thread: The width of the interval at one thread, which covers nine of ten unseen networks.
+        unseen_one_thread: The number of measurements of networks of unseen families, over all devices, that it is from.
+        width_several_threads: The width of the interval at several threads.
+        unseen_several_threads: The number of measurements that it is from.
         fitted_with: The data and versions that the fit used.
+        runtime: The runtime that the measurements were made with.
+        properties: Name -> the range of a property of the fitted networks.
     """
 
     cycles_per_instruction: Positive
     cycles_per_l1_miss: NotNegative
-    threads: tuple[ThreadCost, ...]
+    line_ns: NotNegative
+    bus_line_ns: NotNegative
+    region_us: NotNegative
+    rows: PositiveInt
+    threads: tuple[PositiveInt, ...]
+    width_one_thread: NotNegative
+    unseen_one_thread: NotNegativeInt
+    width_several_threads: NotNegative
+    unseen_several_threads: NotNegativeInt
     fitted_with: str
+    runtime: str = "litert"
+    properties: dict[str, Span] = field(default_factory=dict)
 
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not self.threads:
+            raise ValueError("threads: there must be at least one number of threads")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekit.core.numerics.channel_scales import ChannelGroups, Operation, Parameter
 from edgekit.core.numerics.metrics import Array
-from edgekit.sources._keras_file import call, input_keys
+from edgekit.sources._keras_structure import call
 
 # Layers f with f(s x) = s f(x) for every s > 0, that keep each channel apart.
 _HOMOGENEOUS = frozenset(("Dropout", "GaussianNoise", "LeakyReLU"))
@@ -225,13 +225,10 @@ def measure(model: Any, tensors: Mapping[str, Any], axes: Mapping[str, int], cal
     names = list(axes)
     if not names:
         return {}
-    # `call` passes a single input as it is, and a dict where the model takes one.
-    single = model.inputs[0] if len(model.inputs) == 1 else list(model.inputs)
-    structure = model.input if input_keys(model) is not None else single
-    probe = keras.Model(structure, [tensors[name] for name in names])
+    probe = keras.Model(model.input, [tensors[name] for name in names])
     largest: dict[str, Array] = {}
     for inputs in calls:
-        for name, result in zip(names, call(probe, inputs), strict=True):
+        for name, result in zip(names, call(probe, inputs, ()), strict=True):
             rows = np.moveaxis(np.abs(np.asarray(result)), axes[name], 0).reshape(result.shape[axes[name]], -1).max(1)
             largest[name] = np.maximum(largest[name], rows) if name in largest else rows
     return largest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 
 import pytest
@@ -17,6 +18,15 @@ HARNESS = f"""
 /* What QEMU would bring. */
 void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id id, translated_fn call) {{ (void)id, (void)call; }}
 void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *tb, int op, void *to, uint64_t by) {{}}
+void qemu_plugin_reset(plugin_id id, reset_fn call) {{ call(id); }}
+/* Callbacks of the last block, in the order in which they are called. */
+static struct {{ executed_fn call; void *data; }} registered[8];
+static int registered_count;
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb, executed_fn call, int r, void *data) {{
+    registered[registered_count].call = call, registered[registered_count++].data = data;
+}}
+static uint64_t block_address;
+uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb) {{ return block_address; }}
 void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *at, accessed_fn call, int r, int rw, void *data) {{}}
 void qemu_plugin_register_vcpu_syscall_cb(plugin_id id, syscall_fn call) {{ (void)id, (void)call; }}
 void qemu_plugin_register_vcpu_syscall_ret_cb(plugin_id id, returned_fn call) {{ (void)id, (void)call; }}
@@ -39,7 +49,41 @@ static int memory(FILE *script) {{
     printf("%llu\\n", (unsigned long long)peak_pages);
     return 0;
 }}
+/*
+ * "b ADDRESS LAST_WORD INSTRUCTIONS" executes a block, whose accesses are "t ADDRESS" before it. Prints the regions.
+ */
+static int parallel(FILE *script) {{
+    unsigned long long address, word, instructions;
+    char what;
+    while (fscanf(script, " %c", &what) == 1) {{
+        if (what == 't' && fscanf(script, "%llx", &address) == 1) {{
+            accessed(0, 3, address, NULL);
+        }} else if (fscanf(script, "%llx %llx %llu", &address, &word, &instructions) == 3) {{
+            block_address = address, registered_count = 0;
+            observe(NULL, (uint32_t)word);
+            for (int i = 0; i < registered_count; i++) {{
+                registered[i].call(0, registered[i].data);
+            }}
+            struct block *block = calloc(1, sizeof *block);
+            *block = (struct block){{.runs = 1, .instructions = instructions, .next = blocks}};
+            blocks = block;
+        }}
+    }}
+    out = stdout;
+    write_regions();
+    return 0;
+}}
 int main(int argc, char **argv) {{
+    if (argc > 1 && strcmp(argv[1], "parallel") == 0) {{
+        for (int i = 2; i < argc; i++) {{
+            if (!take_argument(argv[i])) {{
+                return 3;
+            }}
+        }}
+        regions = malloc(MAX_REGIONS * sizeof *regions);
+        library_base = 0x10000;
+        return parallel(stdin);
+    }}
     if (argc > 1 && strcmp(argv[1], "memory") == 0) {{
         return memory(stdin);
     }}
@@ -220,3 +264,39 @@ def test_pages_are_held_from_when_they_are_touched_until_they_are_given_back(har
     *held, peak = map(int, harness("memory", script="\n".join(events)))
     assert held == pages
     assert peak == max(pages)
+
+
+BLR, RET, ADD = 0xD63F0100, 0xD65F03C0, 0x8B020020
+TASK = 0x99000
+
+
+def block(address, word, instructions):
+    return f"b {address:x} {word:x} {instructions}"
+
+
+def regions_of(harness, *events, arguments=("l1=128:1", "more=256:2", "loop=100:200", "loop=200:300")):
+    printed = " ".join(harness("parallel", *arguments, script="\n".join(events)))
+    return json.loads(printed.partition(": ")[2])
+
+
+def test_a_call_of_a_function_of_the_thread_pool_is_a_region_with_its_tasks_and_work(harness):
+    """Two tasks, each called by a block of the loop; the last block of the region is the one that returns."""
+    task = [block(0x10120, BLR, 5), f"t {0:x}", block(TASK, RET, 1000)]
+    events = [block(0x50, ADD, 7), block(0x10100, ADD, 10), *task, *task, block(0x10180, RET, 3), block(0x50, ADD, 7)]
+    assert regions_of(harness, *events) == [[0, 2, 2020, 1, 1]]
+
+
+def test_work_outside_of_the_thread_pool_is_in_no_region(harness):
+    assert regions_of(harness, block(TASK, RET, 1000), block(0x10180, RET, 3), block(0x10120, BLR, 3)) == []
+
+
+def test_what_a_task_calls_of_the_thread_pool_belongs_to_its_region(harness):
+    inner = [block(0x10200, BLR, 1), block(TASK, RET, 10), block(0x10280, RET, 1)]
+    events = [block(0x10100, BLR, 1), *inner, block(0x10180, RET, 1)]
+    assert regions_of(harness, *events) == [[0, 1, 13, 0, 0]]
+
+
+@pytest.mark.parametrize("text", ["loop=200:100", "loop=x", "more=100:1", "more=256:2:100:1"])
+def test_a_function_or_a_cache_that_cannot_be_is_refused(harness, text):
+    with pytest.raises(subprocess.CalledProcessError):
+        harness("parallel", text)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.records.operator_costs import JOINED, Operator, OperatorCost
 from edgekit.core.records.versioned_json import decode_versioned
+from edgekit.core.units import format_ms
 from edgekit.core.values.typed_json import Count, MeanCount, Milliseconds, Name, PositiveCount, Sha256
 
 # The `calibration` of a device whose cost model was not fitted with published timings.
@@ -22,8 +25,8 @@ EMULATION_SCHEMA = 1
 PAGE_BYTES = 4096
 
 
-def _differences(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    return {name: value - before[name] for name, value in after.items()}
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, int]:
+    return {name: value - before[name] for name, value in after.items() if isinstance(value, int)}
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Counts:
     l3_misses: MeanCount | None = None
 
     @classmethod
-    def between(cls, marks: Sequence[Mapping[str, int]], runs: int) -> Counts:
+    def between(cls, marks: Sequence[Mapping[str, Any]], runs: int) -> Counts:
         """Compute the counts of one inference from cumulative counts.
 
         Args:
@@ -97,6 +100,19 @@ class Counts:
         pairs = ((field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
         return Counts(**{name: max(0.0, count - less) for name, count, less in pairs if count is not None})
 
+    def plus(self, other: Counts, factor: float) -> Counts:
+        """Add a multiple of other counts.
+
+        Args:
+            other: The counts to add.
+            factor: How often they are added.
+
+        Returns:
+            The sum of each kind that both have.
+        """
+        pairs = ((field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return Counts(**{name: a + factor * b for name, a, b in pairs if a is not None and b is not None})
+
     @property
     def memory_misses(self) -> float:
         """Lines of 64 bytes that are read from memory: the misses of the core's last cache; 0 without caches."""
@@ -104,19 +120,110 @@ class Counts:
         return misses[-1] if misses else 0.0
 
 
-def parse_marks(text: str) -> list[Mapping[str, int]]:
+@dataclass(frozen=True)
+class Region:
+    """One call of the runtime's thread pool, as one thread executes it.
+
+    Attributes:
+        tasks: The number of tasks, which several threads share.
+        tiled: Whether the runtime cuts the work into more tasks if there are more threads.
+        instructions: The instructions of all tasks.
+        l1_misses: Their misses of the L1 data cache.
+    """
+
+    tasks: int
+    tiled: bool
+    instructions: float
+    l1_misses: float
+
+    def share(self, threads: int) -> float:
+        """Return the part of the work that the thread with the most tasks does; 1 if the work cannot be divided."""
+        if self.tiled:
+            return 1 / threads
+        return math.ceil(self.tasks / threads) / self.tasks if self.tasks else 1.0
+
+
+@dataclass(frozen=True)
+class CriticalPath:
+    """What the longest of several threads executes in one inference: all that is not divided, and its own tasks.
+
+    Attributes:
+        regions: The parallel regions, each of which costs a hand-over to the other threads and waiting for them.
+        instructions: The instructions.
+        l1_misses: The misses of the L1 data cache.
+    """
+
+    regions: Count
+    instructions: MeanCount
+    l1_misses: MeanCount
+
+    @classmethod
+    def of(cls, counts: Counts, regions: Sequence[Region] | None, threads: int) -> CriticalPath:
+        """Compute the critical path.
+
+        Args:
+            counts: What one thread executes in one inference.
+            regions: The parallel regions; None if they are unknown, and all the work is taken to be divided evenly.
+            threads: The number of threads.
+
+        Returns:
+            The critical path.
+        """
+        l1_misses = counts.l1_misses or 0.0
+        if regions is None:
+            return cls(0, counts.instructions / threads, l1_misses / threads)
+        split = [(region, 1 - region.share(threads)) for region in regions if region.share(threads) < 1]
+        return cls(
+            len(split),
+            max(0.0, counts.instructions - sum(saved * region.instructions for region, saved in split)),
+            max(0.0, l1_misses - sum(saved * region.l1_misses for region, saved in split)),
+        )
+
+    def beyond(self, other: CriticalPath) -> CriticalPath:
+        """Return by how much this path exceeds another.
+
+        Args:
+            other: The path to subtract.
+
+        Returns:
+            The difference of each figure, or 0 where it is negative.
+        """
+        return CriticalPath(
+            max(0, self.regions - other.regions),
+            max(0.0, self.instructions - other.instructions),
+            max(0.0, self.l1_misses - other.l1_misses),
+        )
+
+
+def parse_marks(text: str) -> list[Mapping[str, Any]]:
     """Parse the file of the counting plugin.
 
     Args:
         text: One JSON object a line.
 
     Returns:
-        Cumulative counts by name, one mapping a line.
+        Cumulative counts by name, and the parallel regions since the line before; one mapping a line.
     """
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
-def peak_memory_bytes(marks: list[Mapping[str, int]]) -> int:
+def memory_misses_between(marks: Sequence[Mapping[str, Any]], index: int, runs: int) -> float:
+    """Compute the lines from memory of one inference, behind further cache levels that were simulated.
+
+    Args:
+        marks: As for `Counts.between`.
+        index: The number of the further levels, from 1 on.
+        runs: The number of inferences.
+
+    Returns:
+        The misses of the last of these levels; the mean of all inferences but the first.
+    """
+    name = next((name for name in (f"l3_misses_{index}", f"l2_misses_{index}") if name in marks[-1]), None)
+    warm = list(pairwise(marks[-runs:])) if runs > 1 else [(marks[-2], marks[-1])]
+    return 0.0 if name is None else sum(after[name] - before[name] for before, after in warm) / len(warm)
+
+
+def peak_memory_bytes(marks: list[Mapping[str, Any]]) -> int:
     """Compute the peak memory of loading and running a model.
 
     Args:
@@ -137,14 +244,16 @@ class PrefixCounts:
     Attributes:
         operator: The last operator of the truncated model.
         counts: The counts of one inference, or None if the runtime cannot run the truncated model.
+        path: Its critical path, where there are counts.
     """
 
     operator: Operator
     counts: Counts | None
+    path: CriticalPath | None = None
 
 
 def costs_by_operator(
-    prefixes: Sequence[PrefixCounts], latency_ms: Callable[[Counts], float]
+    prefixes: Sequence[PrefixCounts], latency_ms: Callable[[Counts, CriticalPath], float]
 ) -> tuple[OperatorCost, ...]:
     """Compute the cost of each operator from the counts of models that are truncated after it.
 
@@ -154,13 +263,13 @@ def costs_by_operator(
 
     Args:
         prefixes: The truncated models, in the order of computation.
-        latency_ms: The cost model: counts -> latency in ms.
+        latency_ms: The cost model: counts and critical path -> latency in ms.
 
     Returns:
         The costs in the order of computation. Their instructions sum up to those of the whole inference; their misses
         may sum up to slightly more.
     """
-    groups: list[tuple[list[Operator], Counts]] = []
+    groups: list[tuple[list[Operator], Counts, CriticalPath]] = []
     pending: list[Operator] = []
     for prefix in prefixes:
         pending.append(prefix.operator)
@@ -170,16 +279,16 @@ def costs_by_operator(
         # model contains all of them.
         while groups and prefix.counts.instructions < groups[-1][1].instructions:
             pending = [*groups.pop()[0], *pending]
-        groups.append((pending, prefix.counts))
+        groups.append((pending, prefix.counts, prefix.path or CriticalPath.of(prefix.counts, None, 1)))
         pending = []
     costs: list[OperatorCost] = []
-    before: Counts | None = None
-    for operators, counts in groups:
-        added = counts if before is None else counts.beyond(before)
+    before: tuple[Counts, CriticalPath] | None = None
+    for operators, counts, path in groups:
+        added, added_path = (counts, path) if before is None else (counts.beyond(before[0]), path.beyond(before[1]))
         kind = JOINED.join(operator.kind for operator in operators)
-        cost = OperatorCost(kind, operators[-1].name, latency_ms(added), added.instructions, added.memory_misses)
-        costs.append(cost)
-        before = counts
+        latency = latency_ms(added, added_path)
+        costs.append(OperatorCost(kind, operators[-1].name, latency, added.instructions, added.memory_misses))
+        before = (counts, path)
     return tuple(costs)
 
 
@@ -193,11 +302,13 @@ class EmulatedLatency:
         inferences: The number of inferences that were counted.
         counts: The counts of one inference.
         latency_ms: The predicted latency, in ms.
-        low_ms: The lower end of the interval, from the model's error against published timings; None if uncalibrated.
+        low_ms: The lower end of the interval, from errors on networks that were not fitted; None if uncalibrated.
         high_ms: The upper end of the interval; None if uncalibrated.
         calibration: The timings that the cost model was fitted with, or `uncalibrated`.
         peak_memory_bytes: The peak of the data memory above that of the process with the runtime's library loaded.
         operators: The cost of each operator, if it was asked for.
+        path: What the longest thread executes; None in records of older versions.
+        unlike: In what the network is unlike all that the cost model was fitted to, a phrase each.
     """
 
     cpu: Name
@@ -210,11 +321,21 @@ class EmulatedLatency:
     calibration: Name
     peak_memory_bytes: Count | None = None
     operators: tuple[OperatorCost, ...] = ()
+    path: CriticalPath | None = None
+    unlike: tuple[Name, ...] = ()
 
     @property
     def calibrated(self) -> bool:
         """Whether the cost model was fitted with timings of the device."""
         return self.calibration != UNCALIBRATED
+
+    @property
+    def remark(self) -> str:
+        """The interval in words, and in what the network is unlike those fitted; or that the figure is uncalibrated."""
+        if self.low_ms is None or self.high_ms is None:
+            return UNCALIBRATED
+        interval = f"{format_ms(self.low_ms)} .. {format_ms(self.high_ms)}"
+        return f"{interval}; unlike the fitted networks: {', '.join(self.unlike)}" if self.unlike else interval
 
 
 @dataclass(frozen=True)

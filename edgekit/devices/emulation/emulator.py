@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,23 @@ from edgekit.contracts.runner import read_outputs, runner_arguments, write_reque
 from edgekit.core.environment.atomic_files import mapped_write_errors, move_files, read_json, to_json, write_json
 from edgekit.core.errors import InputError, MissingDependency, StepFailed
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.records.emulated_measurement import Counts, EmulatedLatency, parse_marks, peak_memory_bytes
+from edgekit.core.records.emulated_measurement import (
+    Counts,
+    CriticalPath,
+    EmulatedLatency,
+    Region,
+    memory_misses_between,
+    parse_marks,
+    peak_memory_bytes,
+)
 from edgekit.core.records.samples import Samples
 from edgekit.core.values.typed_json import decode_any
 from edgekit.devices.cost_models import emulated_core
-from edgekit.devices.emulation import pins, setup, tools
-from edgekit.devices.emulation.guest import cache_arguments, guest_command
+from edgekit.devices.cost_models.emulated_core import Workload
+from edgekit.devices.emulation import pins, setup, thread_pool, tools
+from edgekit.devices.emulation.guest import cache_arguments, further_levels, guest_command
 from edgekit.devices.emulation.setup import Installation, Say
+from edgekit.devices.emulation.thread_pool import ThreadPool
 from edgekit.workers import scratch
 from edgekit.workers.environment import TELEMETRY_OFF, Environment
 from edgekit.workers.process import run_module
@@ -273,9 +283,19 @@ def _run(
     return answer
 
 
-def _plugin(guest: Guest, threads: int, folder: Path) -> list[str]:
-    """The arguments of the counting plugin: the file of the marks, and the caches of one of `threads` threads."""
-    return [f"out={folder / _MARKS_FILE}", *cache_arguments(guest.spec, guest.profile.cores[0], threads)]
+def _plugin(
+    guest: Guest, threads: int, folder: Path, also: Sequence[int] = (), pool: ThreadPool | None = None
+) -> list[str]:
+    """The arguments of the counting plugin: the file of the marks, the caches of one of `threads` threads, other
+    numbers of threads whose caches are simulated beside them, and the thread pool to observe."""
+    core = guest.profile.cores[0]
+    return [
+        f"out={folder / _MARKS_FILE}",
+        *cache_arguments(guest.spec, core, threads),
+        *(further_levels(guest.spec, core, count) for count in also),
+        *(pool.arguments() if pool else ()),
+        "wait=1",
+    ]
 
 
 def _infer(guest: Guest, request: Mapping[str, Any], step: str, folder: Path, timeout_s: float) -> dict[str, Array]:
@@ -321,14 +341,20 @@ class CountResult:
         counts: What one inference executes.
         inferences: The number of inferences that were counted.
         peak_memory_bytes: The peak of the guest's memory.
+        regions: The parallel regions of one inference; None if the runtime's thread pool cannot be observed.
+        memory_misses: Number of threads -> the lines from memory with the caches of one of so many threads.
     """
 
     counts: Counts
     inferences: int
     peak_memory_bytes: int
+    regions: tuple[Region, ...] | None = None
+    memory_misses: Mapping[int, float] = field(default_factory=dict)
 
 
-def count(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: float) -> CountResult:
+def count(
+    guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: float, also: Sequence[int] = ()
+) -> CountResult:
     """Count what an inference executes on a device's core.
 
     Args:
@@ -337,6 +363,7 @@ def count(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: f
         threads: The number of threads that share the caches; one of them is counted.
         step: The name of the step, for errors.
         timeout_s: The time limit in seconds.
+        also: Other numbers of threads to count the lines from memory for.
 
     Returns:
         The counts.
@@ -347,15 +374,33 @@ def count(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s: f
         StepError: The guest crashed, ran out of memory or exceeded the time limit.
     """
     with _prepared(guest, model) as (folder, request):
+        pool = _thread_pool(guest, model.runtime)
         request |= {"mode": "count", "warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
-        result = _run(guest, request, step, folder, timeout_s, plugin=_plugin(guest, threads, folder))
+        request |= {"observed_library": pool.library if pool else None}
+        plugin = _plugin(guest, threads, folder, also, pool)
+        result = _run(guest, request, step, folder, timeout_s, plugin=plugin)
         marks = parse_marks((folder / _MARKS_FILE).read_text())
-    return CountResult(Counts.between(marks, result["runs"]), result["runs"], peak_memory_bytes(marks))
+    return CountResult(
+        Counts.between(marks, result["runs"]),
+        result["runs"],
+        peak_memory_bytes(marks),
+        None if pool is None else _regions(marks[-1]["regions"], pool),
+        {threads: memory_misses_between(marks, index, result["runs"]) for index, threads in enumerate(also, start=1)},
+    )
+
+
+def _thread_pool(guest: Guest, runtime: str) -> ThreadPool | None:
+    return thread_pool.find(runtime, guest.installed.sites[pins.wheel_set(runtime)])
+
+
+def _regions(rows: Sequence[Sequence[int]], pool: ThreadPool) -> tuple[Region, ...]:
+    """The regions of the last inference, from the plugin's rows: function, tasks, instructions, misses by level."""
+    return tuple(Region(row[1], pool.loops[row[0]].tiled, row[2], row[3] if len(row) > 3 else 0) for row in rows)
 
 
 def count_each(
     guest: Guest, model: ModelFiles, files: Sequence[Path], threads: int, step: str, timeout_s: float
-) -> list[Counts | None]:
+) -> list[tuple[Counts, CriticalPath] | None]:
     """Count what an inference of each of several files executes.
 
     Args:
@@ -367,7 +412,7 @@ def count_each(
         timeout_s: The time limit in seconds.
 
     Returns:
-        The counts of each file, or None for a file that the runtime cannot load.
+        The counts and the critical path of each file, or None for a file that the runtime cannot load.
 
     Raises:
         MissingDependency: The runtime's wheels are not set up.
@@ -375,16 +420,23 @@ def count_each(
         StepError: The guest crashed, ran out of memory or exceeded the time limit.
     """
     with _prepared(guest, model) as (folder, request):
+        pool = _thread_pool(guest, model.runtime)
+        request |= {"observed_library": pool.library if pool else None}
         request |= {"mode": "count_each", "files": [str(file) for file in files], "signature": None}
         request |= {"warm_up_runs": WARM_UP_RUNS, "runs": RUNS}
-        result = _run(guest, request, step, folder, timeout_s, plugin=_plugin(guest, threads, folder))
+        result = _run(guest, request, step, folder, timeout_s, plugin=_plugin(guest, threads, folder, pool=pool))
         marks = parse_marks((folder / _MARKS_FILE).read_text())
-    counts: list[Counts | None] = []
+    counted: list[tuple[Counts, CriticalPath] | None] = []
     for runs in result["runs"]:
         size = 2 * runs + 1 if runs else 0
-        counts.append(Counts.between(marks[:size], runs) if runs else None)
+        if runs:
+            counts = Counts.between(marks[:size], runs)
+            regions = None if pool is None else _regions(marks[size - 1]["regions"], pool)
+            counted.append((counts, CriticalPath.of(counts, regions, threads)))
+        else:
+            counted.append(None)
         marks = marks[size:]
-    return counts
+    return counted
 
 
 def save_optimized_model(guest: Guest, model: ModelFiles, to: Path, step: str, timeout_s: float) -> Path:
@@ -459,5 +511,7 @@ def emulate(guest: Guest, model: ModelFiles, threads: int, step: str, timeout_s:
         StepError: The guest crashed, ran out of memory or exceeded the time limit.
     """
     counted = count(guest, model, threads, step, timeout_s)
-    predicted = emulated_core.predict(guest.profile, guest.spec.cpu, counted.counts, threads, counted.inferences)
+    path = CriticalPath.of(counted.counts, counted.regions, threads)
+    workload = Workload(counted.counts, path, threads, model.runtime)
+    predicted = emulated_core.predict(guest.profile, guest.spec.cpu, workload, counted.inferences)
     return replace(predicted, peak_memory_bytes=counted.peak_memory_bytes)

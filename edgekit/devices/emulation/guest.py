@@ -64,6 +64,21 @@ def cache_arguments(spec: EmulationSpec, core: Core, threads: int) -> list[str]:
     return [f"l{index}={size}:{ways}" for index, (size, ways) in enumerate(sizes, start=1)]
 
 
+def further_levels(spec: EmulationSpec, core: Core, threads: int) -> str:
+    """Return the counting plugin's argument for the levels behind the first one, for another number of threads.
+
+    Args:
+        spec: The associativity of the emulated caches.
+        core: The core, with the cache sizes.
+        threads: The number of threads.
+
+    Returns:
+        `more=<bytes>:<ways>`, with `:<bytes>:<ways>` for a third level.
+    """
+    levels = [argument.partition("=")[2] for argument in cache_arguments(spec, core, threads)[1:]]
+    return f"more={':'.join(levels)}"
+
+
 def guest_command(
     installed: Installation,
     wheel_set: str,

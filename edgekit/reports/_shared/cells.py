@@ -147,16 +147,26 @@ def device_note(benches: Iterable[Measurement]) -> str:
 
 
 def emulated_note(benches: Iterable[Measurement]) -> str:
-    """Return how the emulated figures were obtained, one line for each core, number of threads and cost model."""
+    """Return how the emulated figures were obtained, and which networks are unlike those that were fitted.
+
+    There is one line for each core, number of threads and cost model, and one for each such network.
+    """
+    benches = tuple(benches)
     methods = dict.fromkeys(
         (bench.emulated.cpu, bench.emulated.threads, bench.emulated.calibration)
         for bench in benches
         if bench.emulated is not None
     )
-    return "\n".join(
-        visible(f"emulated: counted on one thread of QEMU's {cpu}, predicted for {threads}; {calibration}")
+    lines = [
+        f"emulated: counted on one thread of QEMU's {cpu}, predicted for {threads}; {calibration}"
         for cpu, threads, calibration in methods
-    )
+    ]
+    lines += [
+        f"{bench.model}/{bench.kind} {bench.variant} is unlike the fitted networks: {', '.join(bench.emulated.unlike)}"
+        for bench in benches
+        if bench.emulated is not None and bench.emulated.unlike
+    ]
+    return "\n".join(map(visible, lines))
 
 
 OPERATORS_HEADER = ("", "operator", "output", "latency", "share", "instructions", "cache misses")

@@ -424,7 +424,7 @@ def _warn_of_losses(context: Context, measurements: Sequence[Measurement]) -> No
 def summary(measurement: Measurement) -> str:
     """Return the measurement in one line, each latency with its tier."""
     emulated = measurement.emulated
-    marks = {"emulated": "" if emulated is None or emulated.calibrated else f", {emulated.calibration}"}
+    marks = {"emulated": "" if emulated is None else f", {emulated.remark}"}
     figures = sorted(measurement.latency_ms.items(), reverse=True)
     tiers = [f"{format_ms(value)} ({tier}{marks.get(tier, '')})" for tier, value in figures]
     memory = measurement.peak_memory_bytes

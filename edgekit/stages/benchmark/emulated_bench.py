@@ -100,6 +100,5 @@ def emulate_all(
 def summary(record: EmulationRecord) -> str:
     """Return the record in one line."""
     latency = record.emulated
-    mark = "" if latency.calibrated else f", {latency.calibration}"
     instructions = format_count(latency.counts.instructions)
-    return f"{instructions} instructions, {format_ms(latency.latency_ms)} (emulated{mark})"
+    return f"{instructions} instructions, {format_ms(latency.latency_ms)} (emulated, {latency.remark})"

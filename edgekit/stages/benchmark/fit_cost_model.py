@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgekit.config.device_profile import CostSpec, DeviceProfile, load_profile
 from edgekit.contracts.executor import ModelFiles
-from edgekit.core.environment.atomic_files import read_bytes, read_json, sha256_file, write_json, write_output
+from edgekit.core.environment.atomic_files import read_bytes, read_json, sha256_file, write_output
 from edgekit.core.environment.project import open_project
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW, versions
 from edgekit.core.environment.user_cache import cache_folder, locked
 from edgekit.core.errors import InputError, StepError
 from edgekit.core.records.artifact import Artifact, load_artifact
-from edgekit.core.records.emulated_measurement import Counts
+from edgekit.core.records.emulated_measurement import Counts, CriticalPath, Region
 from edgekit.core.units import format_ms
 from edgekit.core.values.file_names import MANIFEST_FILE
-from edgekit.core.values.typed_json import Milliseconds, PositiveCount, decode
+from edgekit.core.values.typed_json import Count, MeanCount, Name, decode
 from edgekit.devices.cost_models import emulated_core, reference_networks
-from edgekit.devices.cost_models.emulated_core import Prediction, TimingRow
-from edgekit.devices.emulation import emulator
+from edgekit.devices.cost_models.emulated_core import Prediction, TimingRow, Workload
+from edgekit.devices.emulation import emulator, pins
 from edgekit.devices.emulation.folders import key
-from edgekit.devices.emulation.guest import cache_arguments
-from edgekit.stages.benchmark.bench import BenchOptions, bench_one
-from edgekit.stages.context import Context
+from edgekit.stages.benchmark.post_process_job import PostProcessRequest, write_post_process
+from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import export, routes
 from edgekit.stages.models import model_refs
 
@@ -34,34 +35,24 @@ from edgekit.stages.models import model_refs
 MEASURED_FILE = "published_latency.csv"
 # The precisions that the published table covers.
 _PRECISIONS = ("float32", "int8")
-# A long bench, once per network: its fastest run is the baseline that the fit is compared with.
-_ONE_THREAD = BenchOptions(threads=1, min_duration_s=3.0, min_runs=50)
+# The post-processing of detectors among the counted networks, by network and precision: of so many anchors. It takes
+# instructions in proportion to them.
+POST_PROCESS = ("detection_post_process", "float32")
+POST_PROCESS_ANCHORS = 19206
+# The time limit of counting a network, in seconds: large ones take minutes.
+_COUNT_TIMEOUT_S = 3600.0
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One published timing of a device."""
+    """One published timing of a device, with the peak memory in MiB where that is published."""
 
     network: str
     precision: str
     threads: int
     latency_ms: float
     source: str
-
-
-@dataclass(frozen=True)
-class Network:
-    """An exported reference network.
-
-    Attributes:
-        artifact: The exported artifact.
-        macs: The multiply-accumulates of one inference; None if they are unknown.
-        host_ms: The CPU time of one inference on this host with one thread.
-    """
-
-    artifact: Artifact
-    macs: int | None
-    host_ms: float
+    peak_memory_mib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,9 +62,9 @@ class Fit:
     Attributes:
         device: The name of the device.
         spec: The fitted coefficients.
-        predictions: The leave-one-out predictions: each row predicted from the others.
+        predictions: Each row predicted from the networks of other families.
         fitted: The predictions by the coefficients that were fitted to all rows.
-        alternatives: The leave-one-out predictions of one-parameter baselines, by name.
+        alternatives: The same predictions of one-parameter baselines, by name.
     """
 
     device: str
@@ -104,7 +95,8 @@ def timings(path: Path, device: str, profile: DeviceProfile) -> tuple[Timing, ..
             supported = row["model"] in reference_networks.PUBLISHED_AS and row["precision"] in _PRECISIONS
             if row["device"] == published and supported:
                 latency, source = float(row["latency_ms"]), row["source"]
-                rows.append(Timing(row["model"], row["precision"], int(row["threads"]), latency, source))
+                memory = float(row["peak_memory_mib"]) if row.get("peak_memory_mib") else None
+                rows.append(Timing(row["model"], row["precision"], int(row["threads"]), latency, source, memory))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: line {number} has a missing or mistyped column ({error})") from None
     if not rows:
@@ -116,40 +108,6 @@ def _networks_folder() -> Path:
     """Return the cache folder of exported networks, keyed by their code and the versions of the framework."""
     fingerprint = key(sha256_file(Path(reference_networks.__file__)), versions((TENSORFLOW, KERAS)))
     return cache_folder() / "networks" / fingerprint
-
-
-def load_network(context: Context, name: str, precision: str) -> Network:
-    """Return a reference network, exported and measured on first use.
-
-    Args:
-        context: The project and its workers.
-        name: The name of the network in the published table.
-        precision: `float32` or `int8`.
-
-    Returns:
-        The network, in the cache folder.
-
-    Raises:
-        EdgekitError: The network cannot be exported or measured.
-    """
-    root = _networks_folder()
-    artifact = export_network(context, reference_networks.PUBLISHED_AS[name], _PRECISIONS, precision)
-    with locked(root):
-        record_path = artifact.folder / "host.json"
-        if not record_path.is_file():
-            inner = Context(open_project(root), context.pool, context.emit)
-            measurement = bench_one(inner, artifact, "host", None, _ONE_THREAD)
-            # The CPU time of the fastest run: other load on this machine only ever makes a run slower.
-            write_json(record_path, {"macs": measurement.macs, "host_ms": measurement.cpu.min_ms})
-        stored = read_json(record_path, "record of a network")
-        record = decode(_HostRecord, stored, record_path, f"remove {record_path}")
-    return Network(artifact, record.macs, record.host_ms)
-
-
-@dataclass(frozen=True)
-class _HostRecord:
-    macs: PositiveCount | None
-    host_ms: Milliseconds
 
 
 def export_network(context: Context, function: str, precisions: Sequence[str], precision: str = "int8") -> Artifact:
@@ -188,13 +146,112 @@ def _export(context: Context, function: str, precisions: Sequence[str]) -> None:
         raise context.failures[0]
 
 
-def count_network(guest: emulator.Guest, network: Network, threads: int) -> Counts:
-    """Count the instructions of one inference, cached by model file, core and its caches.
+@dataclass(frozen=True)
+class NetworkCounts:
+    """What one inference of a reference network executes on a device's emulated core.
+
+    Attributes:
+        network: The network's name in the table of timings.
+        precision: Its precision.
+        counts: The counts of one thread.
+        memory_misses: Number of threads, as text -> lines from memory with the caches of one of so many threads.
+        regions: The parallel regions, each as tasks, whether it is tiled (0 or 1), instructions and L1 misses.
+        peak_memory_bytes: The peak of the process's data memory.
+    """
+
+    network: Name
+    precision: Name
+    counts: Counts
+    memory_misses: dict[str, MeanCount]
+    regions: tuple[tuple[float, ...], ...]
+    peak_memory_bytes: Count
+
+    def workload(self, threads: int) -> Workload:
+        """Return what one inference executes with a number of threads.
+
+        Args:
+            threads: The number of threads.
+
+        Returns:
+            The counts with the caches of one of `threads` threads, and the critical path.
+        """
+        lines = self.memory_misses[str(threads)]
+        last = "l3_misses" if self.counts.l3_misses is not None else "l2_misses"
+        counts = self.counts if getattr(self.counts, last) is None else replace(self.counts, **{last: lines})
+        regions = [Region(int(tasks), bool(tiled), work, misses) for tasks, tiled, work, misses in self.regions]
+        return Workload(counts, CriticalPath.of(counts, regions, threads), threads)
+
+
+@dataclass(frozen=True)
+class _CountsFile:
+    """The content of a file of counts."""
+
+    made_by: Name
+    runtime: Name
+    networks: tuple[NetworkCounts, ...]
+
+
+def read_counts(context: Context, table: Path, device: str) -> dict[tuple[str, str], NetworkCounts]:
+    """Read the counts of a device: those beside the table of timings, and those that this project has added.
+
+    Args:
+        context: The project.
+        table: The table of timings.
+        device: The name of the device.
+
+    Returns:
+        The counts by network and precision.
+
+    Raises:
+        InputError: A file is damaged.
+    """
+    counts: dict[tuple[str, str], NetworkCounts] = {}
+    for path in dict.fromkeys((_counts_file(table, device), _project_counts(context, device))):
+        if path.is_file():
+            stored = decode(_CountsFile, read_json(path, "counts of networks"), path, f"remove {path}")
+            counts |= {(entry.network, entry.precision): entry for entry in stored.networks}
+    return counts
+
+
+def _counts_file(table: Path, device: str) -> Path:
+    return table.with_name(f"counts_{device}.json")
+
+
+def _project_counts(context: Context, device: str) -> Path:
+    return _counts_file(context.project.root / "device_profiles" / "measured" / MEASURED_FILE, device)
+
+
+def _write_counts(path: Path, device: str, counts: Iterable[NetworkCounts]) -> None:
+    """Write a file of counts with one network a line, so that a new network changes one line."""
+    lines = ",\n".join(json.dumps(asdict(entry)) for entry in counts)
+    text = f'{{"made_by": "edgekit devices fit {device}", "runtime": "litert {_runtime_version()}", "networks": [\n'
+    write_output(path, f"{text}{lines}\n]}}\n")
+
+
+def _runtime_version() -> str:
+    return next(wheel.partition("==")[2] for wheel in pins.WHEELS["base"] if wheel.startswith("ai-edge-litert=="))
+
+
+def _count_post_process(context: Context, guest: emulator.Guest) -> NetworkCounts:
+    network, precision = POST_PROCESS
+    step = f"write {network}"
+    with tempfile.TemporaryDirectory(prefix="post-process-", dir=context.scratch()) as folder:
+        request = PostProcessRequest(POST_PROCESS_ANCHORS, folder)
+        signature = context.pool.call(write_post_process, request, step=step, environment=runtime_environment("litert"))
+        path = Path(folder, "model.tflite")
+        samples = Path(folder, "samples.npz")
+        model = ModelFiles(network, "tflite", precision, "litert", path, (path,), signature, samples)
+        return count_network(guest, model, network, precision)
+
+
+def count_network(guest: emulator.Guest, model: ModelFiles, network: str, precision: str) -> NetworkCounts:
+    """Count one inference of a network on a device's emulated core, for all its numbers of threads at once.
 
     Args:
         guest: The emulated device.
-        network: The network.
-        threads: The number of threads.
+        model: The exported network.
+        network: Its name in the table of timings.
+        precision: Its precision.
 
     Returns:
         The counts.
@@ -202,26 +259,66 @@ def count_network(guest: emulator.Guest, network: Network, threads: int) -> Coun
     Raises:
         StepError: The emulated process fails or exceeds its time-out.
     """
-    manifest, core = network.artifact.manifest, guest.profile.cores[0]
-    folders = guest.installed.folders
-    caches = cache_arguments(guest.spec, core, threads)
-    cache_key = key(manifest.sha256, folders.device.name, folders.plugin_folder.name, guest.spec.cpu, caches)
-    path = cache_folder() / "networks" / "counts" / f"{cache_key}.json"
-    if not path.is_file():
-        step = f"count {network.artifact.label} for {threads} threads of {guest.name}"
-        model = ModelFiles.of(network.artifact)
-        write_json(path, asdict(emulator.count(guest, model, threads, step, emulator.TIMEOUT_S).counts))
-    return decode(Counts, read_json(path, "counts"), path, f"remove {path}")
+    step = f"count {model.label} on {guest.name}"
+    several = tuple(range(2, guest.profile.cores[0].count + 1))
+    result = emulator.count(guest, model, 1, step, _COUNT_TIMEOUT_S, several)
+    misses = {1: result.counts.memory_misses, **result.memory_misses}
+    return NetworkCounts(
+        network,
+        precision,
+        result.counts,
+        {str(threads): value for threads, value in misses.items()},
+        tuple(
+            (region.tasks, int(region.tiled), region.instructions, region.l1_misses) for region in result.regions or ()
+        ),
+        result.peak_memory_bytes,
+    )
 
 
-def fit(context: Context, device: str, profile: DeviceProfile, table: Path) -> Fit:
+def published_rows(
+    published: Sequence[Timing], counts: Mapping[tuple[str, str], NetworkCounts]
+) -> list[tuple[Timing, TimingRow]]:
+    """Join timings and counts, with those of the post-processing where a timing includes it.
+
+    Args:
+        published: The timings of one device.
+        counts: The counts by network and precision.
+
+    Returns:
+        The timings whose networks were counted.
+    """
+    return [
+        (timing, _timing_row(timing, counts[timing.network, timing.precision], counts.get(POST_PROCESS)))
+        for timing in published
+        if _is_counted(timing, counts)
+    ]
+
+
+def _timing_row(timing: Timing, counts: NetworkCounts, post_process: NetworkCounts | None) -> TimingRow:
+    family = reference_networks.FAMILIES[timing.network]
+    work, anchors = counts.workload(timing.threads), reference_networks.ANCHORS.get(timing.network)
+    if anchors is not None and post_process is not None:
+        work = work.plus(post_process.workload(timing.threads), anchors / POST_PROCESS_ANCHORS)
+    return TimingRow(timing.network, family, timing.precision, work, timing.latency_ms)
+
+
+def _is_counted(timing: Timing, counts: Mapping[tuple[str, str], NetworkCounts]) -> bool:
+    needs_post_process = timing.network in reference_networks.ANCHORS
+    return (timing.network, timing.precision) in counts and (not needs_post_process or POST_PROCESS in counts)
+
+
+def fit(context: Context, device: str, profile: DeviceProfile, table: Path, counted_only: bool = False) -> Fit:
     """Fit a device's cost model to its published timings.
+
+    Networks without counts beside the table are exported and counted on the emulated core. Their counts go to the
+    project's `device_profiles/measured/`.
 
     Args:
         context: The project and its workers.
         device: The name of the device.
         profile: The device's profile.
         table: The table of published timings, a CSV file.
+        counted_only: Whether to leave out the timings of networks without counts.
 
     Returns:
         The fitted cost model.
@@ -232,47 +329,87 @@ def fit(context: Context, device: str, profile: DeviceProfile, table: Path) -> F
         StepError: A network cannot be exported or counted.
     """
     published = timings(table, device, profile)
-    guest = emulator.open_guest(device, profile)
-    networks: dict[tuple[str, str], Network] = {}
-    rows: list[TimingRow] = []
-    for timing in published:
-        variant = (timing.network, timing.precision)
+    counts = read_counts(context, table, device)
+    needed = dict.fromkeys((timing.network, timing.precision) for timing in published)
+    if any(network in reference_networks.ANCHORS for network, _ in needed):
+        needed[POST_PROCESS] = None
+    for network, precision in needed:
+        if counted_only or (network, precision) in counts:
+            continue
+        guest = emulator.open_guest(device, profile)
 
-        def count_row(timing: Timing = timing, variant: tuple[str, str] = variant) -> TimingRow:
-            if variant not in networks:
-                networks[variant] = load_network(context, *variant)
-            counts = count_network(guest, networks[variant], timing.threads)
-            return TimingRow(timing.network, timing.precision, timing.threads, counts, timing.latency_ms)
+        def count(guest: emulator.Guest = guest, network: str = network, precision: str = precision) -> NetworkCounts:
+            if (network, precision) == POST_PROCESS:
+                return _count_post_process(context, guest)
+            function = reference_networks.PUBLISHED_AS[network]
+            artifact = export_network(context, function, _PRECISIONS, precision)
+            return count_network(guest, ModelFiles.of(artifact), network, precision)
 
-        step = f"count {timing.network} {timing.precision}, {timing.threads} threads, on {device}"
-        row = context.attempt(step, count_row, lambda row: f"{row.counts.instructions / 1e6:.1f} M instructions")
-        if row is None:
+        step = f"count {network} {precision} on {device}"
+        entry = context.attempt(step, count, lambda entry: f"{entry.counts.instructions / 1e6:.1f} M instructions")
+        if entry is None:
             raise StepError(str(context.failures[-1]), step=step)
-        rows.append(row)
-    return _fit_rows(device, profile, rows, networks, sorted({timing.source for timing in published}))
+        counts[network, precision] = entry
+        _write_counts(_project_counts(context, device), device, counts.values())
+    rows = [row for _, row in published_rows(published, counts)]
+    if not rows:
+        raise InputError(f"no network with a timing of {device} was counted; leave out --counted")
+    return _fit_rows(device, profile, rows, pooled_predictions(context, table), published)
+
+
+def device_rows(context: Context, table: Path) -> dict[str, tuple[DeviceProfile, list[tuple[Timing, TimingRow]]]]:
+    """Return the counted timings of each emulated device.
+
+    Args:
+        context: The project.
+        table: The table of published timings.
+
+    Returns:
+        Device -> its profile and its timings.
+    """
+    found = {}
+    for device, path in context.project.device_files().items():
+        profile = load_profile(path)
+        if profile.emulation is not None and profile.emulation.published_as is not None:
+            counts = read_counts(context, table, device)
+            found[device] = (profile, published_rows(timings(table, device, profile), counts))
+    return found
+
+
+def pooled_predictions(context: Context, table: Path) -> list[Prediction]:
+    """Predict the timings of all devices, each from networks of other families on the same device.
+
+    Args:
+        context: The project.
+        table: The table of published timings.
+
+    Returns:
+        The predictions of all devices, from which intervals are computed.
+    """
+    pooled: list[Prediction] = []
+    for profile, pairs in device_rows(context, table).values():
+        pooled += emulated_core.leave_family_out([row for _, row in pairs], profile)
+    return pooled
 
 
 def _fit_rows(
     device: str,
     profile: DeviceProfile,
     rows: Sequence[TimingRow],
-    networks: dict[tuple[str, str], Network],
-    sources: Sequence[str],
+    pooled: Sequence[Prediction],
+    published: Sequence[Timing],
 ) -> Fit:
-    coefficients, predictions = emulated_core.fit(rows, profile), emulated_core.leave_one_out(rows, profile)
+    coefficients = emulated_core.fit(rows, profile)
     clock_mhz = profile.cores[0].clock_mhz
+    sources = dict.fromkeys(timing.source for timing in published)
     text = f"{len(rows)} timings from {', '.join(sources)}"
-    figures: dict[str, Callable[[TimingRow], float | None]] = {
-        "MACs x constant": lambda row: networks[row.network, row.precision].macs,
-        "host time x constant": lambda row: networks[row.network, row.precision].host_ms,
-        "instructions x constant": lambda row: row.counts.instructions,
-    }
+    by_instructions = emulated_core.predict_by_ratio(rows, lambda row: row.work.counts.instructions)
     return Fit(
         device,
-        emulated_core.cost_spec(coefficients, predictions, text),
-        tuple(predictions),
-        tuple(Prediction(row, coefficients.latency_ms(row.counts, row.threads, clock_mhz)) for row in rows),
-        {name: tuple(emulated_core.predict_by_ratio(rows, figure)) for name, figure in figures.items()},
+        emulated_core.cost_spec(coefficients, rows, pooled, text),
+        tuple(emulated_core.leave_family_out(rows, profile)),
+        tuple(Prediction(row, coefficients.latency_ms(row.work, clock_mhz)) for row in rows),
+        {"instructions x constant": tuple(by_instructions)},
     )
 
 
@@ -314,7 +451,7 @@ def _with_table(text: str, name: str, table: str) -> str:
     kept, inside = [], False
     for line in text.splitlines(keepends=True):
         if line.startswith("["):
-            inside = line.startswith((f"[{name}]", f"[[{name}."))
+            inside = line.startswith((f"[{name}]", f"[{name}.", f"[[{name}."))
         if not inside:
             kept.append(line)
     rest = "".join(kept)
@@ -323,21 +460,25 @@ def _with_table(text: str, name: str, table: str) -> str:
 
 
 def _cost_table(spec: CostSpec) -> str:
+    width = "covers nine of ten networks of families that were not fitted"
     lines = [
         "[cost]                            # written by: edgekit devices fit",
         f"cycles_per_instruction = {spec.cycles_per_instruction}",
         f"cycles_per_l1_miss = {spec.cycles_per_l1_miss}",
+        f"line_ns = {spec.line_ns}",
+        f"bus_line_ns = {spec.bus_line_ns}",
+        f"region_us = {spec.region_us}",
+        f"rows = {spec.rows}",
+        f"threads = {list(spec.threads)}",
+        f"width_one_thread = {spec.width_one_thread}         # {width}",
+        f"unseen_one_thread = {spec.unseen_one_thread}",
+        f"width_several_threads = {spec.width_several_threads}",
+        f"unseen_several_threads = {spec.unseen_several_threads}",
         f'fitted_with = "{spec.fitted_with}"',
+        f'runtime = "{spec.runtime}"',
+        "[cost.properties]                 # the ranges of the fitted networks",
+        *(f'"{name}" = {{ low = {span.low}, high = {span.high} }}' for name, span in spec.properties.items()),
     ]
-    for cost in spec.threads:
-        lines += [
-            "[[cost.threads]]",
-            f"count = {cost.count}",
-            f"line_ns = {cost.line_ns}",
-            f"rows = {cost.rows}",
-            f"mean_error = {cost.mean_error}                # each row predicted from the others",
-            f"max_error = {cost.max_error}",
-        ]
     return "\n".join(lines) + "\n"
 
 
@@ -354,8 +495,9 @@ def rows_of(fitted_model: Fit) -> list[dict[str, Any]]:
         {
             **{name: getattr(fitted.row, name) for name in ("network", "precision", "threads")},
             "published_ms": fitted.row.latency_ms,
-            "instructions": fitted.row.counts.instructions,
-            "memory_misses": fitted.row.counts.memory_misses,
+            "instructions": fitted.row.work.counts.instructions,
+            "memory_misses": fitted.row.work.counts.memory_misses,
+            "regions": fitted.row.work.path.regions,
             "fitted_ms": fitted.predicted_ms,
             "left_out_ms": left_out.predicted_ms,
             "left_out_error": left_out.error,

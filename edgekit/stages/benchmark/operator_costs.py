@@ -15,9 +15,10 @@ from pathlib import Path
 from edgekit.contracts.executor import ModelFiles
 from edgekit.core.errors import StepFailed
 from edgekit.core.records.artifact import Artifact
-from edgekit.core.records.emulated_measurement import Counts, PrefixCounts, costs_by_operator
+from edgekit.core.records.emulated_measurement import Counts, CriticalPath, PrefixCounts, costs_by_operator
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.devices.cost_models import emulated_core
+from edgekit.devices.cost_models.emulated_core import Workload
 from edgekit.devices.emulation import emulator, pins
 from edgekit.stages.benchmark.truncate_job import TruncateRequest, list_operators, truncate
 from edgekit.stages.context import Context, runtime_environment
@@ -73,16 +74,20 @@ def operator_costs(
         file = FileRequest(target, str(whole))
         environment = runtime_environment(artifact.manifest.runtime)
         operators = context.pool.call(list_operators, file, step=step, environment=environment)
-        counts: list[Counts | None] = []
+        counted: list[tuple[Counts, CriticalPath] | None] = []
         for after in _portions(len(operators), whole.stat().st_size):
             with tempfile.TemporaryDirectory(dir=folder) as portion:
                 request = TruncateRequest(file, after, portion)
                 files = context.pool.call(truncate, request, step=step, environment=environment)
-                counts += emulator.count_each(guest, model, files, threads, step, timeout_s)
-    if not counts or counts[-1] is None:
+                counted += emulator.count_each(guest, model, files, threads, step, timeout_s)
+    if not counted or counted[-1] is None:
         raise StepFailed(f"{step}: the runtime rejects the model truncated after its last operator", step=step)
-    prefixes = [PrefixCounts(operator, count) for operator, count in zip(operators, counts, strict=True)]
-    return costs_by_operator(prefixes, lambda counts: emulated_core.latency_ms(guest.profile, counts, threads))
+    prefixes = [
+        PrefixCounts(operator, *(entry or (None, None))) for operator, entry in zip(operators, counted, strict=True)
+    ]
+    return costs_by_operator(
+        prefixes, lambda counts, path: emulated_core.latency_ms(guest.profile, Workload(counts, path, threads))
+    )
 
 
 def _portions(operators: int, size_bytes: int) -> Iterator[tuple[int, ...]]:

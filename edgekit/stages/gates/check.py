@@ -10,8 +10,10 @@ from pathlib import Path
 from edgekit.config.device_profile import load_profile
 from edgekit.core.errors import InputError
 from edgekit.core.records.artifact import Artifact
+from edgekit.core.records.emulated_measurement import EmulatedLatency
 from edgekit.core.records.measurement import Measurement, bench_file, load_measurement
 from edgekit.core.records.validation import VALIDATION_FILE, Drift, Validation, load_validation, validation_file
+from edgekit.core.units import format_ms
 from edgekit.core.values.budgets import Budget, Verdict, judge, strictest
 from edgekit.core.values.specs import HOST
 from edgekit.devices.boards.places import profile_file
@@ -146,6 +148,7 @@ def check_one(
     user_budgets: Sequence[Budget],
     devices: Sequence[str] | None = None,
     emulated: Sequence[str] | None = None,
+    confidence: bool = False,
 ) -> tuple[Verdict, ...]:
     """Judge one artifact: its equivalence, then the strictest budget for each rule, device by device.
 
@@ -155,6 +158,7 @@ def check_one(
         user_budgets: Budgets of the user, in addition to those of the model and the devices.
         devices: The devices whose measurements are judged; None for all.
         emulated: The devices whose emulated validations are judged; None for all.
+        confidence: Whether emulated latencies are judged by the upper end of their interval.
 
     Returns:
         The verdicts.
@@ -181,7 +185,7 @@ def check_one(
         if foreign:
             verdicts.append(_foreign_bench(artifact, measurement, foreign))
         else:
-            verdicts += _judge_measurement(context, artifact, measurement, budgets)
+            verdicts += _judge_measurement(context, artifact, measurement, budgets, confidence)
     return tuple(verdicts)
 
 
@@ -203,7 +207,7 @@ def _judge_drift(artifact: Artifact, budget: Budget, drift: Drift | None) -> Ver
 
 
 def _judge_measurement(
-    context: Context, artifact: Artifact, measurement: Measurement, budgets: Sequence[Budget]
+    context: Context, artifact: Artifact, measurement: Measurement, budgets: Sequence[Budget], confidence: bool
 ) -> list[Verdict]:
     """Judge memory, latency and instructions by all budgets, and the size by those of the device."""
     of_device = device_budgets(context, measurement.device)
@@ -219,8 +223,21 @@ def _judge_measurement(
             missing += f"; run: edgekit bench --device {measurement.device} --tier emulated"
         elif budget.rule == "latency_ms.device":
             missing += "; run: edgekit bench --device BOARD, and check it with --device BOARD"
-        verdicts.append(_judge_budget(artifact, budget, figure, measurement.device, missing))
+        if confidence and budget.rule == "latency_ms.emulated" and measurement.emulated is not None:
+            verdicts.append(_judge_upper_end(artifact, budget, measurement.device, measurement.emulated))
+        else:
+            verdicts.append(_judge_budget(artifact, budget, figure, measurement.device, missing))
     return verdicts
+
+
+def _judge_upper_end(artifact: Artifact, budget: Budget, device: str, emulated: EmulatedLatency) -> Verdict:
+    """Judge an emulated latency by the upper end of its interval; without one, the budget fails."""
+    verdict = _judge_budget(artifact, budget, emulated.high_ms, device, f"no interval: {emulated.calibration}")
+    if emulated.high_ms is None:
+        return verdict
+    details = [f"upper end of the interval; predicted {format_ms(emulated.latency_ms)}"]
+    details += [f"unlike the fitted networks: {', '.join(emulated.unlike)}"] if emulated.unlike else []
+    return replace(verdict, detail="; ".join(details))
 
 
 def _figure(measurement: Measurement, rule: str) -> float | None:
@@ -272,7 +289,11 @@ def _judge_budget(
 
 
 def check(
-    context: Context, artifacts: Sequence[Artifact], user_budgets: Sequence[Budget], devices: Sequence[str] = ()
+    context: Context,
+    artifacts: Sequence[Artifact],
+    user_budgets: Sequence[Budget],
+    devices: Sequence[str] = (),
+    confidence: bool = False,
 ) -> tuple[Verdict, ...]:
     """Judge several artifacts.
 
@@ -281,6 +302,7 @@ def check(
         artifacts: The artifacts.
         user_budgets: Budgets of the user, in addition to those of models and devices.
         devices: The devices whose results are judged; empty for all.
+        confidence: Whether emulated latencies are judged by the upper end of their interval.
 
     Returns:
         The verdicts on each artifact in turn.
@@ -297,5 +319,7 @@ def check(
             raise InputError(f"there are no results of {device}; run: edgekit bench --device {device}")
     filtered = devices or None
     return tuple(
-        verdict for artifact in artifacts for verdict in check_one(context, artifact, user_budgets, filtered, filtered)
+        verdict
+        for artifact in artifacts
+        for verdict in check_one(context, artifact, user_budgets, filtered, filtered, confidence)
     )

@@ -59,6 +59,7 @@ def gate(
     devices: Sequence[str] = (),
     baseline: Path | None = None,
     thresholds: RegressionThresholds | None = None,
+    confidence: bool = False,
 ) -> CheckResult:
     """Judge artifacts against their budgets, and against an earlier run where a baseline is given.
 
@@ -69,6 +70,7 @@ def gate(
         devices: Devices whose measurements are judged; empty for all.
         baseline: Report of an earlier run, written by `edgekit report --format json`.
         thresholds: How much worse than the baseline a value may be; None for the defaults.
+        confidence: Whether emulated latencies are judged by the upper end of their interval.
 
     Returns:
         The verdicts and the changes.
@@ -77,7 +79,7 @@ def gate(
         InputError: The selection is empty, a device was not measured, or a file is damaged.
     """
     selected = artifacts(context, selection)
-    verdicts = check(context, selected, budgets, devices)
+    verdicts = check(context, selected, budgets, devices, confidence)
     if baseline is None:
         return CheckResult(selected, verdicts)
     earlier = load_report(baseline)

@@ -12,7 +12,7 @@ def counts(instructions, misses=0.0):
     return Counts(instructions, 0, 0, 0, 0, 0, 0, 0, misses)
 
 
-def latency_ms(counts):
+def latency_ms(counts, path):
     return counts.instructions / 1000 + (counts.l1_misses or 0.0)
 
 
