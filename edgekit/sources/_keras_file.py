@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from edgekit.core.values.specs import TensorSpec
 from edgekit.sources._keras_precision import layers_in
 from edgekit.sources._keras_structure import call
 
+# Longer than any metadata.json that Keras writes.
+_MAX_METADATA_BYTES = 1 << 16
 # Layers whose tables TensorFlow alone looks values up in.
 _LOOKUP_LAYERS = ("StringLookup", "IntegerLookup", "TextVectorization", "Hashing", "HashedCrossing")
 
@@ -71,6 +75,15 @@ def _load_whole_model(path: Path, backend: str) -> Any:
                 f"{path}: this model contains Python code (a Lambda layer), which edgekit does not execute; if you"
                 f" trust it, {advice}"
             ) from error
+        if "No model config found" in text:
+            raise InputError(f"{path}: this file holds weights without a network; {advice}") from error
+        version = _written_by(path)
+        if version.startswith("2."):
+            raise InputError(
+                f"{path}: this file was written by Keras {version}, and Keras 3 does not read it ({reason}); in an"
+                f" environment with Keras 2 (pip install tf_keras), export it as a SavedModel, which edgekit takes:"
+                f" tf_keras.models.load_model('{path.name}').export('{path.stem}_saved_model')"
+            ) from error
         custom = re.search(r"Could not locate class '(\w+)'|Unknown layer: '?(\w+)", text)
         if custom:
             layer = custom[1] or custom[2]
@@ -78,6 +91,21 @@ def _load_whole_model(path: Path, backend: str) -> Any:
         raise InputError(
             f"{path}: Keras cannot load this file{backend}: it is not a Keras model, or it is damaged ({reason})"
         ) from error
+
+
+def _written_by(path: Path) -> str:
+    """Return the version of Keras that a file says it was written by; empty if it does not say."""
+    import h5py
+
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive, archive.open("metadata.json") as stream:
+                return str(json.loads(stream.read(_MAX_METADATA_BYTES))["keras_version"])
+        with h5py.File(path, "r") as file:
+            version = file.attrs.get("keras_version", "")
+            return version.decode() if isinstance(version, bytes) else str(version)
+    except Exception:  # noqa: BLE001 - a damaged file says nothing
+        return ""
 
 
 def build_model(build: Build, inputs: Sequence[TensorSpec]) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,25 @@ def accept_layer_names() -> None:
     name_scope.__init__ = initialize
 
 
+@contextlib.contextmanager
+def _inner_functions_inlined() -> Iterator[None]:
+    """Have functions that layers compile by themselves traced as part of the graph around them.
+
+    Keras compiles grouped convolutions by XLA. tf2onnx 1.17 has no operator for the call of such a function.
+    """
+    import tensorflow as tf
+
+    if not tf.inside_function():
+        yield
+        return
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)  # inside a trace: their Python code is called, and traced
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
 class LoadedKeras(LoadedModel):
     """A Keras model on the TensorFlow backend."""
 
@@ -86,7 +106,9 @@ class LoadedKeras(LoadedModel):
         return [np.asarray(output) for output in self.call(*inputs)]
 
     def call(self, *tensors: Any) -> list[Any]:
-        return _keras_structure.call(self.model, tensors, [spec.name for spec in self.signature.inputs])
+        names = [spec.name for spec in self.signature.inputs]
+        with _inner_functions_inlined():
+            return _keras_structure.call(self.model, tensors, names)
 
     def _trace(self, inputs: list[Array]) -> dict[str, Array]:
         with record_layers() as results:

@@ -6,6 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
+from edgekit.core.numerics.metrics import Array
+
 
 @contextlib.contextmanager
 def torch_backend_mended() -> Iterator[None]:
@@ -13,9 +17,10 @@ def torch_backend_mended() -> Iterator[None]:
 
     Tests notice when a fault is gone; docs/upstream.md lists them.
     """
-    from keras.src.backend.torch import layer, nn
+    from keras.src.backend.torch import image, layer, nn
 
     patches = (
+        (image, "F", _TensorFlowResize(image.F)),
         (nn, "average_pool", _average_pool(nn)),
         (layer.TorchLayer, "_track_variables", _track_variables),
     )
@@ -27,6 +32,61 @@ def torch_backend_mended() -> Iterator[None]:
     finally:
         for (owner, name, _), original in zip(patches, originals, strict=True):
             setattr(owner, name, original)
+
+
+class _TensorFlowResize:
+    """PyTorch's functions, with the bicubic interpolation of TensorFlow.
+
+    PyTorch's kernel has the parameter -0.75 and repeats the border; TensorFlow's has -0.5, and leaves out what lies
+    outside (`ResizeBicubic` with half-pixel centres).
+    """
+
+    def __init__(self, functions: Any) -> None:
+        self._functions = functions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._functions, name)
+
+    def interpolate(self, images: Any, size: Any, mode: str, align_corners: Any, antialias: bool) -> Any:
+        """Resize images of shape (N, C, H, W) to `size`, (height, width)."""
+        import torch
+
+        sizes = (*images.shape[2:], *size)
+        if mode != "bicubic" or antialias or not all(isinstance(length, int) for length in sizes):
+            return self._functions.interpolate(
+                images, size=size, mode=mode, align_corners=align_corners, antialias=antialias
+            )
+        height, width = (
+            torch.tensor(cubic_weights(before, after), dtype=images.dtype)
+            for before, after in zip(images.shape[2:], size, strict=True)
+        )
+        return torch.matmul(torch.matmul(height, images), width.T)
+
+
+def cubic_weights(before: int, after: int) -> Array:
+    """Return the matrix of TensorFlow's cubic interpolation along one axis.
+
+    Keys, "Cubic convolution interpolation for digital image processing" (1981), equation 4 with a = -0.5.
+
+    Args:
+        before: The length of the axis.
+        after: The length after resizing.
+
+    Returns:
+        Weights of shape (after, before); each row sums to 1.
+    """
+    centres = (np.arange(after) + 0.5) * before / after - 0.5
+    first = np.floor(centres)
+    fraction = np.round((centres - first) * 1024) / 1024  # TensorFlow has a table of 1024 steps
+    weights = np.zeros((after, before))
+    for offset in range(-1, 3):
+        distance = np.abs(offset - fraction)
+        near = (1.5 * distance - 2.5) * distance**2 + 1
+        far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+        index = first.astype(int) + offset
+        inside = (index >= 0) & (index < before)
+        weights[np.flatnonzero(inside), index[inside]] += np.where(distance <= 1, near, far)[inside]
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _average_pool(nn: Any) -> Any:

@@ -202,7 +202,7 @@ def _convert(request: ConvertRequest) -> ConvertAnswer:
         return ConvertAnswer(trial_run.run_once(target, best, conversion, source_folder), package_versions)
     if request.layout is None:
         with explained_errors(target, loaded):
-            converted = target.convert(loaded, conversion)
+            converted = _with_size_note(request, target, target.convert(loaded, conversion))
         return ConvertAnswer(trial_run.run_once(target, converted, conversion, source_folder), package_versions)
     signature, orders = tensor_layout.relayout_signature(loaded.signature, request.layout)
     unmoved = _count_transposes_unmoved(target, loaded, conversion)
@@ -211,8 +211,22 @@ def _convert(request: ConvertRequest) -> ConvertAnswer:
     with explained_errors(target, loaded):
         converted = target.convert(moved, replace(conversion, calibration=calibration))
     transposes = _count_transposes(target, converted, conversion.folder)
+    converted = _with_size_note(request, target, converted)
     converted = trial_run.run_once(target, converted, conversion, source_folder, orders)
     return ConvertAnswer(converted, package_versions, orders, transposes, unmoved)
+
+
+def _with_size_note(request: ConvertRequest, target: Target, converted: ConversionResult) -> ConversionResult:
+    """Add a note if a bridge fixed dimensions that the target could have kept symbolic."""
+    kept = {*request.sizes, *converted.signature.symbols}
+    fixed = {name: size for name, size in request.source.sizes.items() if name not in kept}
+    if request.bridge is None or not target.symbolic or not fixed:
+        return converted
+    listed = ", ".join(f"{name}={size}" for name, size in fixed.items())
+    note = (
+        f"{listed}: fixed to the size in the samples, since the bridge {request.bridge} keeps only the batch symbolic"
+    )
+    return replace(converted, notes=(*converted.notes, note))
 
 
 def _count_transposes(target: Target, converted: ConversionResult, folder: Path) -> int:

@@ -146,6 +146,32 @@ def inline_buffers(content: bytes) -> bytes:
     return pack(model)
 
 
+def drop_unnamed_outputs(content: bytes) -> bytes:
+    """Remove outputs that the file's signature does not name.
+
+    ai-edge-quantizer 0.10 adds the dequantized copy of an output that the graph also computes with to the outputs.
+
+    Args:
+        content: The flatbuffer, with its weights inside.
+
+    Returns:
+        The flatbuffer whose first subgraph has the outputs of the signature, or `content` itself if it has no others,
+        no signature, or is too large.
+    """
+    if len(content) >= 1 << 31:
+        return content
+    model = _schema().ModelT.InitFromPackedBuf(content, 0)
+    if not model.signatureDefs:
+        return content
+    graph = main_graph(model)
+    named = {int(entry.tensorIndex) for definition in model.signatureDefs for entry in definition.outputs}
+    kept = [index for index in graph.outputs if int(index) in named]
+    if len(kept) == len(graph.outputs):
+        return content
+    graph.outputs = kept
+    return pack(model)
+
+
 def _dtype(tensor: Any) -> tuple[str, float]:
     name = _enum_names(_schema().TensorType).get(tensor.type, "UNKNOWN")
     return _DTYPES.get(name, (name.lower(), 1.0))

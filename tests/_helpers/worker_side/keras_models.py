@@ -212,3 +212,122 @@ def imported_code(form: str, folder: str, *, emit: Listener) -> dict[str, Any]:
             float(np.abs(outputs["a_box_0"] - examples["right"] @ right).max()),
         ),
     }
+
+
+def save_images(path: str, *, emit: Listener) -> dict[str, Any]:
+    """Save a model of what Keras's torch backend computes otherwise; return its inputs and outputs."""
+    import keras
+
+    layers = keras.layers
+    x = keras.Input((9, 6, 2), name="x")
+    outputs = {
+        "average": layers.AveragePooling2D(3, strides=2, padding="same", name="a.b")(x),
+        "average1": layers.AveragePooling1D(2, strides=1, padding="same")(layers.Reshape((54, 2))(x)),
+        "larger": layers.UpSampling2D(2, interpolation="bicubic")(x),
+        "smaller": layers.Resizing(5, 4, interpolation="bicubic")(x),
+        "dense": layers.Dense(2, name="größe.1")(x),
+    }
+    model = keras.Model(x, outputs)
+    model.save(path)
+    inputs = np.random.default_rng(0).normal(size=(3, 9, 6, 2)).astype(np.float32)
+    return {"inputs": inputs, "outputs": {name: np.asarray(value) for name, value in model(inputs).items()}}
+
+
+def bridge_images(path: str, inputs: Any, mended: bool, *, emit: Listener) -> dict[str, Any]:
+    """Load the model on the torch backend, with or without the workarounds, and return its outputs."""
+    import contextlib
+
+    import torch
+
+    from edgekit.core.values.specs import Signature, TensorSpec
+    from edgekit.sources.bridges import keras_to_torch
+
+    names = ("average", "average1", "larger", "smaller", "dense")
+    signature = Signature(
+        (TensorSpec("x", (3, 9, 6, 2), "float32"),), tuple(TensorSpec(name, (3,), "float32") for name in names)
+    )
+    original = keras_to_torch.torch_backend_mended
+    if not mended:
+        keras_to_torch.torch_backend_mended = contextlib.nullcontext  # type: ignore[assignment]
+    try:
+        loaded = keras_to_torch.BRIDGE.load(Path(path), signature, None)
+    finally:
+        keras_to_torch.torch_backend_mended = original
+    outputs = loaded.model(torch.from_numpy(inputs))
+    return dict(zip(names, (output.numpy() for output in outputs), strict=True))
+
+
+def keras_2_file(path: str, version: str, *, emit: Listener) -> None:
+    """Write an .h5 as Keras 2 writes a model that calls a TensorFlow function, with the version that it records."""
+    import json
+
+    import h5py
+
+    layers = [
+        {"class_name": "TFOpLambda", "name": "tf.nn.relu", "config": {"function": "nn.relu"}, "inbound_nodes": []}
+    ]
+    config = {"class_name": "Functional", "config": {"name": "model", "layers": layers}}
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = version
+        file.attrs["model_config"] = json.dumps(config)
+
+
+def weights_file(path: str, *, emit: Listener) -> None:
+    """Write an .h5 with weights and no network."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_group("dense")
+
+
+def load_file(path: str, *, emit: Listener) -> None:
+    """Load a file."""
+    from edgekit.sources._keras_file import load_model
+
+    load_model(Path(path), None, ())
+
+
+def backend_faults(*, emit: Listener) -> dict[str, float]:
+    """Return how far Keras's torch backend is from the workarounds, by function."""
+    import torch
+    from keras import ops
+
+    from edgekit.sources.bridges._keras_backend import torch_backend_mended
+
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 8, 6, 2)).astype(np.float32))
+
+    def results() -> dict[str, Any]:
+        return {
+            "average_pool": ops.average_pool(images, 3, 2, "same"),
+            "resize": ops.image.resize(images, (5, 4), interpolation="bicubic"),
+        }
+
+    own = results()
+    with torch_backend_mended():
+        mended = results()
+    return {name: float((own[name] - mended[name]).abs().max()) for name in own}
+
+
+def quantized_reused_output(folder: str, *, emit: Listener) -> dict[str, Any]:
+    """Quantize a file whose output is also computed with, as the route by way of PyTorch does; return its outputs."""
+    import keras
+
+    from edgekit.contracts.target import ConversionRequest
+    from edgekit.core.values.specs import Signature, TensorSpec
+    from edgekit.sources.keras import LoadedKeras
+    from edgekit.targets._tflite import from_keras, quantizer
+    from edgekit.targets._tflite.graph import drop_unnamed_outputs, read_signature
+
+    x = keras.Input((6,), name="x")
+    y = _dense(3, 1, name="y")(x)
+    model = keras.Model(x, {"y": y, "total": keras.ops.sum(y, -1)})
+    outputs = (TensorSpec("y", (1, 3), "float32"), TensorSpec("total", (1,), "float32"))
+    signature = Signature((TensorSpec("x", (1, 6), "float32"),), outputs)
+    samples = {"x": np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)}
+    request = ConversionRequest("int8", Path(folder), samples, {}, None)
+    content = from_keras.convert_float(LoadedKeras(model, signature), Path(folder))
+    path = Path(folder, "model.tflite")
+    quantizer.quantize(content, request, path)
+    before = [spec.name for spec in read_signature(path).outputs]
+    path.write_bytes(drop_unnamed_outputs(path.read_bytes()))
+    return {"before": before, "after": [spec.name for spec in read_signature(path).outputs]}
