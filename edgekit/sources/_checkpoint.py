@@ -24,7 +24,7 @@ _MAX_DEPTH = 3
 
 
 @dataclass(frozen=True)
-class Candidate:
+class StoredWeights:
     """Weights of a checkpoint whose names are those of the network, after a prefix.
 
     Attributes:
@@ -79,7 +79,7 @@ def read_weights(path: Path, expected: Mapping[str, Any]) -> tuple[Weights, str]
     return chosen.weights, "; ".join(said)
 
 
-def _chosen(path: Path, found: list[Candidate]) -> Candidate:
+def _chosen(path: Path, found: list[StoredWeights]) -> StoredWeights:
     """Return the averaged weights, which training scripts evaluate and deploy, else those of a usual name."""
     for group in (
         [candidate for candidate in found if candidate.averaged],
@@ -110,7 +110,7 @@ def _state_dicts(value: Any, place: str, depth: int) -> Iterator[tuple[str, Weig
         yield from _state_dicts(item, f"{place}.{key}" if place else str(key), depth + 1)
 
 
-def _fits(place: str, weights: Weights, expected: Mapping[str, Any]) -> Iterator[Candidate]:
+def _fits(place: str, weights: Weights, expected: Mapping[str, Any]) -> Iterator[StoredWeights]:
     """Yield the weights for each prefix under which all the network's names are stored, in the network's shapes."""
     # Batch norms of before PyTorch 0.4.1 have no counter of batches.
     names = [name for name in expected if not name.endswith("num_batches_tracked")]
@@ -118,16 +118,16 @@ def _fits(place: str, weights: Weights, expected: Mapping[str, Any]) -> Iterator
         return
     last = names[-1]
     prefixes = {key.removesuffix(last) for key in weights if key == last or key.endswith(f".{last}")}
-    for prefix in sorted(prefixes, key=len):
+    for prefix in sorted(prefixes):
         if all(_same_shape(weights.get(prefix + name), expected[name]) for name in names):
             inside = {key.removeprefix(prefix): item for key, item in weights.items() if key.startswith(prefix)}
             beyond = len(weights) - len(inside)
             if prefix:  # tensors beside the network's own, such as those of a loss, are under the same prefix at times
-                yield Candidate(
+                yield StoredWeights(
                     f"{place}.{prefix}".strip("."), {k: v for k, v in inside.items() if k in expected}, beyond
                 )
             else:
-                yield Candidate(place, inside, beyond)
+                yield StoredWeights(place, inside, beyond)
 
 
 def _same_shape(weight: Any, expected: Any) -> bool:

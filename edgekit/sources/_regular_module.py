@@ -268,6 +268,10 @@ def keywords_of(module: Any, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_variadic(module: Any) -> bool:
+    import torch
+
+    if isinstance(module, torch.fx.GraphModule):  # its graph has one placeholder for each input
+        return False
     parameters = inspect.signature(module.forward).parameters.values()
     return any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
 
