@@ -57,7 +57,12 @@ def _render(inspection: Inspection, color: bool) -> str:
         ("file", str(inspection.path)),
         ("format", description.format),
         ("size", format_bytes(inspection.size_bytes)),
-        ("parameters", f"{description.parameters:,} in {format_bytes(description.weight_bytes)}"),
+        (
+            "parameters",
+            unknown
+            if description.parameters is None
+            else f"{description.parameters:,} in {format_bytes(description.weight_bytes)}",
+        ),
         (
             "multiply-accumulates",
             unknown if description.macs is None else f"{description.macs:,} ({format_count(description.macs)})",

@@ -220,7 +220,7 @@ def _describe(path: Path) -> ModelDescription:
         signature=Signature(tuple(inputs), tuple(outputs)),
         ops=tuple(OpCount(name, count) for name, count in ops.most_common()),
         tensors=len(inputs) + len(outputs),
-        parameters=0,
+        parameters=None,
         weight_bytes=len(content),
         macs=None,
         activation_bytes=None,

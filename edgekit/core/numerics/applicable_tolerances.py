@@ -42,6 +42,8 @@ def _from_rounding(precision: str, rounding: Rounding | None) -> Tolerances | No
     # The rounding was measured, with that of larger intermediate values: outputs below 1 need no floor for these, and
     # with one that does not shrink with them, outputs of 1e-6 would be equal to zeros.
     floor = ROUNDING_FLOOR * min(1.0, rounding.scale)
+    if not rounding.exact:  # the network's own rounding comes on top of what its inputs' rounding does
+        floor = max(floor, find_precision(precision).tolerances.max_abs_error or 0.0)
     return Tolerances(max_abs_error=min(_CEILING, max(floor, ROUNDING_FACTOR * relative)))
 
 
@@ -70,6 +72,12 @@ def explain_limit(precision: str, name: str, override: Tolerances | None, roundi
         f"in float32 the source differs by up to {rounding.max_abs_error:.2g} from its float64 outputs, on"
         f" {rounding.samples} samples with outputs up to {rounding.scale:.3g}"
     )
+    if not rounding.exact:
+        return (
+            "default of float32, times the largest output: this source could not be run in float64; one unit in the"
+            f" last place of its inputs moves the output by up to {rounding.max_abs_error:.2g}, and"
+            f" {ROUNDING_FACTOR:g} times that is granted at least"
+        )
     if ROUNDING_FACTOR * rounding.max_abs_error > _CEILING * max(1.0, rounding.scale):
         return f"{measurement}; no more than {_CEILING:g} of the largest output is granted"
     if ROUNDING_FACTOR * rounding.max_abs_error < ROUNDING_FLOOR * rounding.scale:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +18,18 @@ _TO_CHANNELS_LAST: Permutation = (0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
 _TO_CHANNELS_FIRST: Permutation = (0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
 
+_METHODS = {
+    "name": "same name",
+    "shape": "shape and order",
+    "values": "their values, which are in another order",
+    "you": "set by the user",
+}
+# The share of the error of the given order below which another order is taken: chance does not reach it.
+_CLEARLY_LESS = 0.1
+# More permutations than those of so many tensors are not tried; 7! is 5,040.
+_MOST_PERMUTED = 7
+
+
 @dataclass(frozen=True)
 class TensorPair:
     """A tensor of the first model and its counterpart in the second.
@@ -23,7 +37,7 @@ class TensorPair:
     Attributes:
         first: Tensor of the first model.
         second: Tensor of the second model.
-        by: How they were paired: `name`, `shape` or `you` (by the user).
+        by: How they were paired: `name`, `shape`, `values` (of equal shapes, against the order) or `you` (by the user).
         order: Permutation from the first one's dimensions to the second's; None where they have the same order.
         reshaped: Whether they differ in dimensions of size 1.
     """
@@ -37,7 +51,7 @@ class TensorPair:
     @property
     def method(self) -> str:
         """How the tensors were paired and converted, for output to the user."""
-        matched_by = {"name": "same name", "shape": "shape and order", "you": "set by the user"}[self.by]
+        matched_by = _METHODS[self.by]
         permuted = "" if self.order is None else f", dimensions permuted {self.order}"
         return matched_by + permuted + (", reshaped" if self.reshaped else "")
 
@@ -148,6 +162,62 @@ def pair_tensors(
         tuple(first for first in firsts if first.name not in matches),
         tuple(second for second in seconds if second.name not in matched_seconds),
     )
+
+
+def pair_by_values(
+    pairs: Sequence[TensorPair], first: Mapping[str, Array], second: Mapping[str, Array]
+) -> tuple[TensorPair, ...]:
+    """Pair outputs that only shape and order paired by their values where these tell that the order differs.
+
+    Two outputs of equal shape whose order differs between two files would be called unequal, each against the other.
+    Every permutation of the outputs without a common name is tried; one is taken if its largest error is a tenth of
+    that of the given order. The error of a pair is that of the values over their size, sqrt(sum (r - a)^2 / sum r^2).
+
+    Args:
+        pairs: Pairs of outputs.
+        first: Outputs of the first model by name, shape (N, ...).
+        second: Outputs of the second model by name, shape (N, ...).
+
+    Returns:
+        The pairs in the same order.
+    """
+    loose = [index for index, pair in enumerate(pairs) if pair.by == "shape"]
+    if not 1 < len(loose) <= _MOST_PERMUTED:
+        return tuple(pairs)
+    options = {
+        (row, column): _candidate(pairs[row].first, pairs[column].second, first, second)
+        for row in loose
+        for column in loose
+    }
+
+    def error(order: Sequence[int]) -> float:
+        return max(options[row, column][1] for row, column in zip(loose, order, strict=True))
+
+    best = min(itertools.permutations(loose), key=error)
+    if not error(best) < _CLEARLY_LESS * error(loose):
+        return tuple(pairs)
+    chosen = list(pairs)
+    for row, column in zip(loose, best, strict=True):
+        pair = options[row, column][0]
+        if row != column and pair is not None:
+            chosen[row] = pair
+    return tuple(chosen)
+
+
+def _candidate(
+    first: TensorSpec, second: TensorSpec, firsts: Mapping[str, Array], seconds: Mapping[str, Array]
+) -> tuple[TensorPair | None, float]:
+    """Return a pair and its relative error; infinity where the two do not fit."""
+    conversion = match_axes(first, second)
+    if conversion is None:
+        return None, math.inf
+    pair = TensorPair(first, second, "values", *conversion)
+    r, a = pair.forward(firsts[first.name]), seconds[second.name]
+    if r.shape != a.shape or not (np.isfinite(r).all() and np.isfinite(a).all()):
+        return None, math.inf
+    noise = float(np.sum((r.astype(np.float64) - a.astype(np.float64)) ** 2))
+    signal = float(np.sum(r.astype(np.float64) ** 2))
+    return pair, math.sqrt(noise / signal) if signal else (0.0 if noise == 0 else math.inf)
 
 
 def check_forced(forced: Mapping[str, str], firsts: Sequence[TensorSpec], seconds: Sequence[TensorSpec]) -> None:

@@ -249,7 +249,7 @@ class ModelDescription:
         signature: Inputs and outputs.
         ops: Operator types with their counts.
         tensors: Number of tensors.
-        parameters: Number of weights.
+        parameters: Number of weights; None where unknown.
         weight_bytes: Size of the stored weights.
         macs: Multiply-accumulates per inference; None where unknown.
         activation_bytes: Size of all activations; None where unknown.
@@ -262,10 +262,17 @@ class ModelDescription:
     signature: Signature
     ops: tuple[OpCount, ...]
     tensors: int
-    parameters: int
+    parameters: int | None
     weight_bytes: int
     macs: int | None
     activation_bytes: int | None
     quantized_tensors: int
     metadata: Mapping[str, str] = field(default_factory=dict)
     mac_outputs: int | None = None
+
+    def __post_init__(self) -> None:
+        # The product of a shape with an unknown dimension is negative, and activations of 0 bytes are unmeasured ones.
+        for name in ("macs", "mac_outputs", "activation_bytes"):
+            value = getattr(self, name)
+            if value is not None and (value < 0 or (name == "activation_bytes" and value == 0 and self.ops)):
+                object.__setattr__(self, name, None)

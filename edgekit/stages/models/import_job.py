@@ -21,7 +21,7 @@ from edgekit.core.events import Listener
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.labels import Labels, read_labels
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
-from edgekit.core.numerics.rounding_error import Rounding, measure_rounding
+from edgekit.core.numerics.rounding_error import Rounding, measure_rounding, perturbed, with_conditioning
 from edgekit.core.numerics.sample_order import split_order
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
@@ -37,6 +37,8 @@ GOLDEN = 64
 CALIBRATION = 256
 # Number of random golden samples, if the user gave none. They only serve to compare outputs.
 RANDOM_GOLDEN = 16
+# The number of golden samples that are computed again with inputs moved by one unit in the last place.
+CONDITIONING = 16
 # Fixed, so that an import is reproducible.
 _SEED = 0
 # The shares of labelled samples are 1/4 golden, 1/4 calibration and 1/2 test; without labels there is no test set.
@@ -403,6 +405,9 @@ def _write_samples(
         Samples(inputs, outputs, labels).save(folder / file)
         if file == GOLDEN_FILE:
             rounding = measure_rounding(outputs, loaded.run_float64(inputs))
+            few = min(CONDITIONING, batching.n_samples(loaded.signature, inputs))
+            moved = loaded.run(perturbed(batching.select_samples(loaded.signature, inputs, 0, few)))
+            rounding = with_conditioning(rounding, outputs, moved)
         if file == TEST_FILE and metric is not None and labels is not None:
             first, given = next(iter(outputs.values())), next(iter(inputs.values()))
             value = TASK_METRICS[metric].compute(first, labels, given)

@@ -19,7 +19,7 @@ from edgekit.core.numerics.applicable_tolerances import tolerances_for_precision
 from edgekit.core.numerics.labels import read_labels
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.output_comparison import Comparison, compare_output
-from edgekit.core.numerics.tensor_pairing import TensorPair, check_forced, pair_tensors
+from edgekit.core.numerics.tensor_pairing import TensorPair, check_forced, pair_by_values, pair_tensors
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
@@ -38,8 +38,8 @@ from edgekit.workers.job import WorkerJob
 
 # The verdicts of a comparison. The last one means that the samples do not distinguish the models: a constant output.
 EQUAL, UNEQUAL, NO_EVIDENCE = "equal", "not equal", "no evidence"
-# A file with fewer bytes per parameter has float16 weights: these take 2 bytes, float32 takes 4.
-_FLOAT16_BYTES_PER_PARAMETER = 3
+# A file with fewer bytes per parameter has weights of that width: half a byte, 1 byte and 2 bytes; float32 takes 4.
+_BYTES_PER_PARAMETER = {"int4": 0.75, "int8": 1.5, "float16": 3.0}
 
 T = TypeVar("T")
 
@@ -342,8 +342,8 @@ def _cast(array: Array, reference: Array) -> Array:
 def precision_of(context: Context, model: ModelRef) -> str:
     """Return the precision of a model.
 
-    It is the precision of an artifact's manifest. Of any other file it is `int8` if there are quantized tensors,
-    `float16` if the weights have half width, and `float32` otherwise.
+    It is the precision of an artifact's manifest. Of any other file it is `int8` if there are quantized tensors, else
+    that of the width of its weights.
 
     Args:
         context: The project and the workers.
@@ -365,8 +365,10 @@ def precision_of(context: Context, model: ModelRef) -> str:
         return "float32"
     if description.quantized_tensors:
         return "int8"
-    float16_limit = _FLOAT16_BYTES_PER_PARAMETER * description.parameters
-    return "float16" if description.parameters and description.weight_bytes < float16_limit else "float32"
+    if not description.parameters:
+        return "float32"
+    bytes_per_parameter = description.weight_bytes / description.parameters
+    return next((name for name, limit in _BYTES_PER_PARAMETER.items() if bytes_per_parameter < limit), "float32")
 
 
 def coarser_precision(context: Context, models: Sequence[ModelRef]) -> str:
@@ -429,6 +431,7 @@ def compare(
     inputs = inputs_of((first, second), signatures, arrays, forced, origin)
     reference, actual = run_model(context, first, inputs.first), run_model(context, second, inputs.second)
     outputs, only_first, only_second = pair_tensors(specs(reference), specs(actual), forced)
+    outputs = pair_by_values(outputs, reference, actual)
     check_forced(forced, (*signatures[0].inputs, *specs(reference)), (*signatures[1].inputs, *specs(actual)))
     precision = precision or coarser_precision(context, (first, second))
     tolerances = tolerances_for_precision(precision)

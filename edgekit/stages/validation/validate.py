@@ -637,6 +637,8 @@ def summary(validation: Validation) -> str:
         return "NOT EQUIVALENT: " + "; ".join(validation.failures)
     error = validation.worst("max_abs_error")
     text = f"equivalent, max abs error {error:.2g}" if error is not None else "equivalent"
+    if validation.unquantized:
+        text += ", nothing was quantized"
     if validation.drift is not None:
         text += f", {validation.drift.metric} {format_metric(validation.drift.metric, validation.drift.artifact)}"
     return f"{text}; {validation.processor_note}" if validation.by_default else text

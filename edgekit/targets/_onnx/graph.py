@@ -373,7 +373,7 @@ def describe(path: Path) -> ModelDescription:
             macs[node.op_type] = macs.get(node.op_type, 0) + count
         elif node.op_type in ("Conv", "ConvInteger", "Gemm", "MatMul", "MatMulInteger"):
             unknown = True
-    weights = list(model.graph.initializer)
+    weights = list(_constants(model.graph))
     sizes = [(int(np.prod(tensor.dims)), np.dtype(_dtype(tensor.data_type)).itemsize) for tensor in weights]
     activations = {name for node in model.graph.node for name in node.output}
     return ModelDescription(
@@ -395,6 +395,17 @@ def describe(path: Path) -> ModelDescription:
             "producer": f"{model.producer_name} {model.producer_version}".strip(),
         },
     )
+
+
+def _constants(graph: Any) -> Iterator[Any]:
+    """Yield the initializers and constant nodes of a graph and of the bodies of its If, Loop and Scan nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                yield attribute.t
+            if attribute.HasField("g"):
+                yield from _constants(attribute.g)
 
 
 def _is_parameter(tensor: Any) -> bool:

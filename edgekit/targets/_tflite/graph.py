@@ -249,10 +249,23 @@ def read_signature(path: Path) -> Signature:
     return _signature(parse(path))
 
 
+# The inputs of recurrent operators that are weight matrices: of the LSTM the four gates' input and recurrent weights
+# and the projection; of the SVDF the filters over features and over time.
+_RECURRENT_WEIGHTS = {
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": (*range(1, 9), 16),
+    "LSTM": (*range(1, 9), 16),
+    "UNIDIRECTIONAL_SEQUENCE_RNN": (1, 2),
+    "RNN": (1, 2),
+    "SVDF": (1, 2),
+}
+_UNKNOWN = -1
+
+
 def _macs(name: str, op: Any, graph: Any) -> int | None:
     """Return the multiply-accumulates of one execution of an operator, or None for operators without a matrix product.
 
-    Shapes follow TFLite's operator reference.
+    A negative number stands for an unknown one: a dimension is symbolic, or the operator is not counted. Shapes follow
+    TFLite's operator reference.
     """
     tensors: list[Any] = [graph.tensors[index] if index >= 0 else None for index in op.inputs]
     output = _elements(graph.tensors[op.outputs[0]]) if len(op.outputs) else 0
@@ -267,7 +280,11 @@ def _macs(name: str, op: Any, graph: Any) -> int | None:
     if name == "BATCH_MATMUL":
         transposed = bool(op.builtinOptions and op.builtinOptions.adjX)
         return output * int(tensors[0].shape[-2 if transposed else -1])  # (..., M, K), or (..., K, M) if transposed
-    return None
+    if name in _RECURRENT_WEIGHTS:  # (units, in) and (units, units), each once a row of the input (steps, batch, in)
+        rows = _elements(tensors[0]) // int(tensors[0].shape[-1])
+        weights = [tensors[index] for index in _RECURRENT_WEIGHTS[name] if index < len(tensors)]
+        return rows * sum(_elements(tensor) for tensor in weights if tensor is not None)
+    return _UNKNOWN if name in ("BIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN") else None
 
 
 def op_name(model: Any, op: Any) -> str:
@@ -353,8 +370,8 @@ def describe(path: Path) -> ModelDescription:
             name = op_name(model, op)
             op_counts[name] += 1
             op_macs, times = _macs(name, op, graph), executions[index]
-            unknown = unknown or (op_macs is not None and times is None)
-            if op_macs is not None and times is not None:
+            unknown = unknown or (op_macs is not None and (times is None or op_macs < 0))
+            if op_macs is not None and times is not None and op_macs >= 0:
                 macs[name] = macs.get(name, 0) + op_macs * times
                 mac_outputs += _elements(graph.tensors[op.outputs[0]]) * times
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]

@@ -380,7 +380,8 @@ def describe(path: Path, format_name: str) -> ModelDescription:
             for name, count in contents.operators.most_common()
         ),
         tensors=len(tensors),
-        parameters=sum(int(np.prod(shape)) for shape, _ in tensors),
+        # Freezing stores weights as constants; an archive without tensors keeps them where this reader does not look.
+        parameters=sum(int(np.prod(shape)) for shape, _ in tensors) if tensors else None,
         weight_bytes=sum(int(np.prod(shape)) * size for shape, size in tensors),
         macs=None if macs is None else sum(macs.values()),
         activation_bytes=None,

@@ -119,3 +119,26 @@ def test_the_rounding_of_the_source_determines_the_tolerance_of_float32_only():
 )
 def test_every_tolerance_is_explained(precision, name, override, rounding, words):
     assert words in explain_limit(precision, name, override, rounding)
+
+
+def rounding(max_abs_error, scale, *, exact=True):
+    return Rounding(max_abs_error, max_abs_error / 4, scale, 16, exact=exact)
+
+
+def test_small_outputs_whose_rounding_is_known_get_a_small_tolerance():
+    limits = tolerances_for_precision("float32", None, rounding(1e-13, 1e-6))
+    # Zeros in place of outputs of 1e-6 are wrong by 1e-6.
+    assert limits.max_abs_error < 1e-10
+
+
+def test_the_tolerance_never_exceeds_that_of_float16():
+    limits = tolerances_for_precision("float32", None, rounding(0.25, 1.0))
+    assert limits.max_abs_error == 1e-2
+    assert "no more than 0.01" in explain_limit("float32", "max_abs_error", None, rounding(0.25, 1.0))
+
+
+def test_without_a_float64_run_the_default_is_the_least_and_conditioning_widens_it():
+    stable, sensitive = (rounding(error, 1.0, exact=False) for error in (1e-9, 1e-5))
+    assert tolerances_for_precision("float32", None, stable).max_abs_error == 1e-5
+    assert tolerances_for_precision("float32", None, sensitive).max_abs_error == pytest.approx(24e-5)
+    assert "could not be run in float64" in explain_limit("float32", "max_abs_error", None, sensitive)

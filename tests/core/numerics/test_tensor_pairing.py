@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgekit.core.errors import InputError
-from edgekit.core.numerics.tensor_pairing import check_forced, match_axes, pair_tensors
+from edgekit.core.numerics.tensor_pairing import check_forced, match_axes, pair_by_values, pair_tensors
 from edgekit.core.values.specs import TensorSpec
 
 
@@ -72,3 +72,26 @@ def test_dimensions_of_one_are_removed():
     pairs, _, _ = pair_tensors([spec("a", 1, 1, 1, 10)], [spec("b", 1, 10)], {})
     assert pairs[0].forward(np.zeros((7, 1, 1, 10))).shape == (7, 10)
     assert pairs[0].method == "shape and order, reshaped"
+
+
+def test_outputs_in_another_order_are_paired_by_their_values():
+    rng = np.random.default_rng(0)
+    firsts = {name: rng.standard_normal((8, 4)).astype(np.float32) for name in "abc"}
+    seconds = {"p": firsts["c"] + np.float32(1e-6), "q": firsts["a"], "r": firsts["b"]}
+
+    def paired(values):
+        specs = [[TensorSpec(name, ("batch", 4), "float32") for name in side] for side in (firsts, values)]
+        pairs, _, _ = pair_tensors(*specs, {})
+        return {pair.first.name: (pair.second.name, pair.by) for pair in pair_by_values(pairs, firsts, values)}
+
+    assert paired(seconds) == {"a": ("q", "values"), "b": ("r", "values"), "c": ("p", "values")}
+    in_order = {"p": firsts["a"], "q": firsts["b"], "r": firsts["c"] + 1}
+    assert paired(in_order) == {"a": ("p", "shape"), "b": ("q", "shape"), "c": ("r", "shape")}
+
+
+def test_unrelated_outputs_keep_their_order():
+    rng = np.random.default_rng(1)
+    firsts, seconds = ({name: rng.standard_normal((8, 4)) for name in names} for names in ("ab", "pq"))
+    specs = [[TensorSpec(name, ("batch", 4), "float64") for name in side] for side in (firsts, seconds)]
+    pairs, _, _ = pair_tensors(*specs, {})
+    assert pair_by_values(pairs, firsts, seconds) == pairs

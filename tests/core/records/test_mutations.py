@@ -41,7 +41,7 @@ RECORDS: dict[str, tuple[Path, Callable[[Path], Any]]] = {
 OPTIONAL = {
     "manifest": {
         "calibration", "files", "golden", "notes", "not_reproducible_because", "options", "reproducible", "versions",
-        "axis", "layout", "quantization",
+        "axis", "exact", "layout", "quantization",
     },
     "validation": {
         "classes", "device", "dominant", "evidence", "executor", "interval", "lost", "p_value", "passed", "problem",
@@ -55,7 +55,7 @@ OPTIONAL = {
     "layers": {"only_actual", "only_reference", "tag"},
     "source": {
         "code", "code_sha256", "data", "history", "notes", "one_by_one", "rounding", "sizes", "state", "training",
-        "versions", "axis", "layout", "quantization",
+        "versions", "axis", "layout", "quantization", "exact",
     },
 }  # fmt: skip
 # Parts of free content, whose keys nobody needs.

@@ -103,3 +103,34 @@ def test_a_larger_error_by_default_is_told_and_does_not_fail(tmp_path):
         "litert without options has an SQNR of 16.1 dB on this processor (x86_64 AVX2, int8 weights as uint8), the file"
         " itself 41 dB"
     )
+
+
+def judged(precision, *outputs):
+    comparisons = tuple(
+        Comparison(f"y{index}", 64, 0, (Figure("sqnr_db", value, 20.0),), evidence=evidence)
+        for index, (value, evidence) in enumerate(outputs)
+    )
+    return Validation("net", "torch", "tflite", precision, "0" * 64, "litert", comparisons, None)
+
+
+def test_a_constant_output_beside_others_is_fine_and_alone_is_no_evidence():
+    assert judged("int8", (40.0, True), (None, False)).passed
+    assert judged("int8", (None, False)).failures == (
+        "the source returns the same outputs for all 64 samples, which is no evidence of equality",
+    )
+
+
+@pytest.mark.parametrize(
+    ("precision", "value", "unquantized", "passed"),
+    [
+        ("int8", None, True, False),
+        ("int8", 128.0, True, False),
+        ("int8", 40.0, False, True),
+        ("int16x8", 96.0, False, True),
+        ("dynamic", None, True, True),  # a converter may leave small layers alone; that is said
+        ("float16", None, False, True),
+    ],
+)
+def test_a_quantized_file_without_quantization_noise_is_found(precision, value, unquantized, passed):
+    result = judged(precision, (value, True))
+    assert (result.unquantized, result.passed) == (unquantized, passed)
