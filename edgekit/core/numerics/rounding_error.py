@@ -75,7 +75,7 @@ def perturbed(inputs: Mapping[str, Array]) -> dict[str, Array]:
         Arrays of the same shapes and dtypes; zeros, integers and other types are unchanged.
     """
     rng = np.random.default_rng(_SEED)
-    moved = {}
+    moved: dict[str, Array] = {}
     for name, array in inputs.items():
         up = rng.random(array.shape) < 0.5  # drawn for all inputs, so that one does not change the others
         if array.dtype == np.float32:

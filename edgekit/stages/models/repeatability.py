@@ -1,4 +1,4 @@
-"""Whether a source repeats itself, which a verdict presupposes; found out before anything is measured.
+"""Whether a source repeats itself, which a verdict presupposes; checked before anything is measured.
 
 An artifact is judged by the source's outputs, one sample a call, since a device computes one sample at a time and a
 converted file must not depend on what it computed before. Three kinds of models need care:
