@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 
 from edgekit.core.numerics import metrics
-from edgekit.core.numerics.channel_errors import LostChannel, lost_channels
+from edgekit.core.numerics.channel_errors import CHANNEL_MARGIN_DB, LostChannel, lost_channels
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.tolerances import Tolerances
 from edgekit.core.values.typed_json import Count, Name, Share
@@ -191,15 +191,23 @@ class Comparison:
 
     @property
     def sqnr_db(self) -> float:
-        """The SQNR in dB that a search maximizes: of the tensor, or of the worst lost channel if that is lower.
+        """The SQNR in dB that a search maximizes: of the tensor, or of the worst lost channel if that is far lower.
+
+        Far is by the margin of a channel. The lowest of many channels that are about as noisy as the tensor is chance.
+
+        Of ids it is -10 log10 of the share of wrong ones.
 
         Infinity for equal outputs; minus infinity where nothing could be measured.
         """
         if self.problem is not None or not self.figures:
             return -math.inf
-        tensor = self.value("sqnr_db")
-        channels = [-math.inf if channel.sqnr_db is None else channel.sqnr_db for channel in self.lost]
-        return min([math.inf if tensor is None else tensor, *channels])
+        agreement = self.value("agreement")
+        if agreement is not None:
+            return math.inf if agreement == 1 else -10 * math.log10(1 - agreement)
+        value = self.value("sqnr_db")
+        tensor = math.inf if value is None else value
+        channels = [channel.sqnr_db for channel in self.lost if channel.sqnr_db is not None]
+        return min([tensor, *(sqnr for sqnr in channels if sqnr < tensor - CHANNEL_MARGIN_DB)])
 
 
 # A tensor of a thousand scores may have lost them all; the first ones say what is wrong.

@@ -43,10 +43,10 @@ class SourceModel:
         data: The data set and its splits.
         training: The hyperparameters.
         history: Metric -> its value after each epoch.
-        state: Names of the buffers and variables that a call changes; each sample is judged from their initial values.
-        one_by_one: Whether each sample needs a call of its own, since its outputs depend on the others of a call.
         rounding: Output -> the float32 rounding error on the golden samples, where it could be measured.
         versions: Package -> version.
+        state: Names of the buffers and variables that a call changes; each sample is judged from their initial values.
+        one_by_one: Whether each sample needs a call of its own, since its outputs depend on the others of a call.
         schema_version: The version of the file's format.
     """
 
@@ -67,9 +67,9 @@ class SourceModel:
     training: Mapping[str, Any] = field(default_factory=dict)
     history: Mapping[Name, list[float]] = field(default_factory=dict)
     rounding: Mapping[Name, Rounding] = field(default_factory=dict)
+    versions: Mapping[Name, Name] = field(default_factory=dict)
     state: tuple[Name, ...] = ()
     one_by_one: bool = False
-    versions: Mapping[Name, Name] = field(default_factory=dict)
     schema_version: int = SOURCE_SCHEMA
 
     @property
