@@ -1,4 +1,4 @@
-"""edgekit devices add, probe, install: boards that are reached over ssh"""
+"""edgekit devices add, probe, install, remove: boards that are reached over ssh"""
 
 from __future__ import annotations
 
@@ -123,6 +123,76 @@ def probe(session: CommandSession, name: str) -> int:
         "install": line_of_pip,
     }
     session.print_result(data, lambda: _render(name, machine, {"numpy": numpy, **runtimes}, line_of_pip))
+    return 0
+
+
+@click.command("install", short_help="Install runtimes on a board.")
+@click.argument("name", shell_complete=complete("board"))
+@click.option(
+    "--runtime",
+    "runtimes",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=complete("runtime"),
+    help="Runtime to install; may be repeated (default: litert and onnxruntime).",
+)
+@click.option("--wheels", type=click.Path(path_type=Path), help="Folder of wheels to take, without a package index.")
+@common_options
+def install(session: CommandSession, name: str, runtimes: tuple[str, ...], wheels: Path | None) -> int:
+    """Put runtimes into a folder of edgekit's own on a board, in the versions that this host has.
+
+    Wheels for the board's system are selected and fetched here, and sent: the board needs neither pip nor a connection
+    to the internet. Nothing else on the board changes; edgekit devices remove NAME removes it again.
+
+    \b
+    Example:
+      edgekit devices install pi
+      edgekit devices install pi --runtime onnxruntime
+    """
+    from edgekit.config.board import load_board
+    from edgekit.core.units import format_bytes
+    from edgekit.devices.boards import install as boards
+    from edgekit.devices.boards.board import Board
+
+    with Board(name, load_board(name)) as board:
+        chosen = runtimes or boards.DEFAULT_RUNTIMES
+        installed = boards.install(board, chosen, wheels, lambda text: print_step(session, text))
+    result = f"{format_bytes(installed.sent_bytes)} sent" if installed.added else "everything was there already"
+    data = {
+        "device": name,
+        "folder": installed.folder,
+        "wheels": list(installed.wheels),
+        "sent_bytes": installed.sent_bytes,
+    }
+    session.print_result(data, line(f"{name} has {', '.join(chosen)} ({result})"))
+    return 0
+
+
+def print_step(session: CommandSession, text: str) -> None:
+    """Print what a command is doing to stderr."""
+    if session.verbosity >= 0:
+        click.echo(line(f"{text} ..."), err=True, nl=False)
+
+
+def remove_board(session: CommandSession, name: str, forget: bool) -> int:
+    """Remove what edgekit keeps on a board, and the board from the user's configuration.
+
+    Args:
+        session: Prints the result.
+        name: The board's name.
+        forget: Whether to leave the board itself alone, as where it can no longer be reached.
+    """
+    from edgekit.config import board as boards
+    from edgekit.devices.boards.board import Board
+    from edgekit.devices.boards.install import uninstall
+
+    removed: tuple[str, ...] = ()
+    if not forget:
+        with Board(name, boards.load_board(name)) as board:
+            removed = uninstall(board)
+    file = boards.remove_board(name)
+    lines = "".join(line(f"removed {path} on {name}") for path in removed) + line(f"removed {file}")
+    session.print_result({"device": name, "removed": [*removed, str(file)]}, lines)
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._boards import add, probe
+from edgekit.cli._boards import add, install, print_step, probe, remove_board
 from edgekit.cli._common import CommandSession, common_options, complete
 from edgekit.core.escape import line
 
@@ -55,6 +55,7 @@ def command(session: CommandSession) -> int:
 
 command.add_command(add)
 command.add_command(probe)
+command.add_command(install)
 
 
 @command.command("show", short_help="Show a device profile.")
@@ -101,7 +102,7 @@ def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
     from edgekit.devices.emulation.folders import home
 
     profile = _load_profile(session.project.device_file(name))
-    installed = emulator.set_up(name, profile, runtimes, lambda text: _print_progress(session, text))
+    installed = emulator.set_up(name, profile, runtimes, lambda text: print_step(session, text))
     data = {"device": name, "folder": str(home()), "python": installed.python, "made": list(installed.added)}
     result = "is set up" if installed.added else "is already set up"
     session.print_result(data, line(f"the emulation of {name} {result} ({home()})"))
@@ -228,21 +229,28 @@ def _format_widths(spec: CostSpec) -> str:
     return f"nine of ten networks of unseen families are within: {', '.join(parts)}" if parts else "no interval"
 
 
-def _print_progress(session: CommandSession, text: str) -> None:
-    if session.verbosity >= 0:
-        click.echo(line(f"{text} ..."), err=True, nl=False)
-
-
-@command.command("remove", short_help="Remove the emulation of a device.")
+@command.command("remove", short_help="Remove the emulation of a device, or a board.")
 @click.argument("name", shell_complete=complete("device"))
+@click.option("--forget", is_flag=True, help="Remove a board from the configuration only, without a connection to it.")
 @common_options
-def remove(session: CommandSession, name: str) -> int:
+def remove(session: CommandSession, name: str, forget: bool) -> int:
     """Remove what `edgekit devices setup` installed; shared files are removed with the last device that uses them.
+
+    For a board, remove what edgekit keeps there, its runtimes included, and then the board from the configuration.
 
     \b
     Example:
       edgekit devices remove raspberry-pi-4b
+      edgekit devices remove pi
+      edgekit devices remove pi --forget
     """
+    from edgekit.core.errors import InputError
+    from edgekit.devices.boards.places import is_board
+
+    if is_board(name):
+        return remove_board(session, name, forget)
+    if forget:
+        raise InputError(f"--forget is for boards, and {name} is none")
     from edgekit.devices.emulation import setup as emulation
     from edgekit.devices.emulation.emulator import emulation_spec_of
 
