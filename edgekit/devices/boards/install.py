@@ -84,9 +84,8 @@ def install(board: Board, runtimes: Sequence[str], wheels: Path | None, say: Cal
     with tempfile.TemporaryDirectory(prefix="edgekit-wheels-") as folder:
         if wheels is not None and not any(wheels.glob("*.whl")):
             raise InputError(f"{wheels}: there are no wheels in this folder")
-        say(
-            f"selecting wheels for {machine.architecture}, Python {machine.python[0]}.{machine.python[1]}: {', '.join(pins)}"
-        )
+        python = ".".join(map(str, machine.python[:2]))
+        say(f"selecting wheels for {machine.architecture}, Python {python}: {', '.join(pins)}")
         _fetch(pins, machine, Path(folder), wheels)
         files = sorted(Path(folder).glob("*.whl"))
         archives = {path.name: _as_site(path, Path(folder, "site")) for path in files}
