@@ -14,7 +14,9 @@ DEFAULT = Recipe("tflite", "int8")
 SELECTIVE = Recipe("tflite", "int8", ("0:CONV_2D", "OUTPUT"), ("2:ADD",), "moving-average", 50)
 
 
-@pytest.mark.parametrize("recipe", [DEFAULT, SELECTIVE], ids=["default", "selective"])
+@pytest.mark.parametrize(
+    "recipe", [DEFAULT, SELECTIVE, Recipe("onnx", "int8", migration=0.75)], ids=["default", "selective", "scaled"]
+)
 def test_a_recipe_survives_a_json_round_trip(recipe, tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(recipe.to_dict()))
@@ -27,6 +29,13 @@ def test_a_recipe_prints_precision_calibration_and_layer_counts():
     assert SELECTIVE.selective
     assert not DEFAULT.selective
     assert not Recipe("tflite", "int8", calibration_samples=50).selective
+
+
+def test_a_recipe_of_scaled_channels_is_no_selection_of_layers():
+    recipe = Recipe("onnx", "int8", migration=0.5)
+    assert [str(recipe), str(Recipe("onnx", "int8", migration=0.75))] == ["int8 scaled", "int8 scaled 0.75"]
+    assert recipe.to_dict() == {"target": "onnx", "precision": "int8", "migration": 0.5}
+    assert not recipe.selective
 
 
 def test_a_recipe_produces_a_tuned_variant_with_its_own_folder():
@@ -54,6 +63,7 @@ def test_budgets_of_a_tuned_variant_do_not_apply_to_the_default_one():
         ({"float_layers": "conv"}, "float_layers: "),
         ({"float_layers": ["a"], "int16_layers": ["a"]}, "float_layers and int16_layers have layers in common: a"),
         ({"target": None}, "target: "),
+        ({"migration": 1.5}, "migration must be from 0 to 1 (got 1.5)"),
     ],
 )
 def test_an_invalid_recipe_is_rejected_with_file_and_key(changes, message, tmp_path):
