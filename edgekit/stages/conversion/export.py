@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +16,7 @@ from edgekit.contracts.source import SOURCES, SourceKind
 from edgekit.contracts.target import Target
 from edgekit.core.environment.atomic_files import sha256_path, size_of, staged_folder, write_json
 from edgekit.core.environment.contained_files import copy_plain_file
-from edgekit.core.errors import DiskFull, InputError, StepError
+from edgekit.core.errors import DiskFull, InputError, StepCrashed, StepError, StepOutOfMemory
 from edgekit.core.events import NoteEvent
 from edgekit.core.numerics import batching, calibration_lint, tensor_layout
 from edgekit.core.numerics.metrics import Array
@@ -357,14 +358,7 @@ def _export_by(
             inputs = None if calibration is None else calibration.inputs
             selection = _selection(source, source_folder, export_plan, calibration, settings)
             request = replace(request, calibration=inputs, selection=selection)
-            answer = context.pool.call(
-                convert,
-                request,
-                step=export_plan.step,
-                environment=environment,
-                listener=context.emit,
-                affinity_key=request.source_folder,
-            )
+            answer = _convert(context, export_plan, request, environment)
         if settings.recipe is not None:
             write_json(staging / RECIPE_FILE, settings.recipe.to_dict())
         _write_golden(source_folder, staging, answer.orders)
@@ -373,6 +367,33 @@ def _export_by(
             staging, _manifest(export_plan, route, source, source_folder, answer, staging, record, settings, notes)
         )
     return load_artifact(final)
+
+
+def _convert(
+    context: Context, export_plan: ExportPlan, request: ConvertRequest, environment: Environment
+) -> ConvertAnswer:
+    """Convert in a worker; without a search for the best way if that ended the worker."""
+
+    def call(request: ConvertRequest) -> ConvertAnswer:
+        return context.pool.call(
+            convert,
+            request,
+            step=export_plan.step,
+            environment=environment,
+            listener=context.emit,
+            affinity_key=request.source_folder,
+        )
+
+    try:
+        return call(request)
+    except (StepCrashed, StepOutOfMemory) as error:
+        if request.selection is None:
+            raise
+        # Conversion and runtime share the worker: a file that crashes its runtime is still what the user asked for.
+        _log.warning("no search for the best way to quantize: %s", error, extra={"step": export_plan.step})
+        for leftover in Path(request.folder).iterdir():
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        return call(replace(request, selection=None))
 
 
 def conversion_request(

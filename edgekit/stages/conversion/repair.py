@@ -146,7 +146,7 @@ class _Comparison:
             _log.info("%s:%s, %s failed: %s", self.target.name, self.job.precision, name, error)
             return best
         _log.info("%s:%s, %s: %.1f dB", self.target.name, self.job.precision, name, other.sqnr_db)
-        better = other.sqnr_db >= best.sqnr_db + _MIN_GAIN_DB
+        better = math.isfinite(other.sqnr_db) and other.sqnr_db >= best.sqnr_db + _MIN_GAIN_DB
         return replace(other, ranges=ranges, migration=migration) if better else best
 
     def _convert(self, job: ConversionRequest, name: str, source: LoadedModel) -> _Candidate:
@@ -204,6 +204,8 @@ def convert_best(
         InputError: The model cannot be converted at this precision.
         StepFailed: The conversion failed.
     """
+    if not all(requirement.installed() for requirement in RUNTIMES.load(target.runtime).requires):
+        return target.convert(fixed, job)
     comparison = _Comparison(target, source, fixed, job, selection, source.run(selection.inputs))
     plain = comparison.plain()
     best = comparison.best(plain)

@@ -59,6 +59,8 @@ class Target:
 class Runtime:
     """A runtime that adds the noise of the way in which a file was made."""
 
+    requires = ()
+
     def open(self, path, **_):
         self.noise = NOISE[path.read_text()]
         return self
@@ -104,6 +106,20 @@ def test_a_file_that_is_good_enough_is_not_improved(convert, monkeypatch):
 def test_steps_that_gain_nothing_or_fail_leave_the_plain_file(convert, monkeypatch):
     monkeypatch.setitem(NOISE, "equalized", 0.29)
     assert convert(Target(failing="equalized moving-average"))[1] == "plain"
+
+
+def test_files_that_cannot_be_run_are_not_preferred(convert, monkeypatch):
+    for way in NOISE:
+        monkeypatch.setitem(NOISE, way, np.nan)
+    assert convert(Target())[1] == "plain"
+
+
+def test_without_the_runtime_nothing_is_searched(convert, monkeypatch):
+    missing = type("Missing", (), {"installed": staticmethod(lambda: False)})
+    monkeypatch.setattr(Runtime, "requires", (missing,))
+    target = Target()
+    assert convert(target)[1] == "plain"
+    assert target.made == [("plain", 80)]
 
 
 def test_a_float_network_that_changes_is_not_converted(convert, monkeypatch):
