@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from edgekit.contracts.target import ConversionRequest, ConversionResult
-from edgekit.core.errors import StepFailed
-from edgekit.core.values.specs import Signature, TensorSpec
-from edgekit.stages.conversion import repair
+from edgekit.core.errors import StepCrashed, StepFailed
+from edgekit.core.events import ignore
+from edgekit.core.values.specs import Signature, TensorSpec, Variant
+from edgekit.stages.conversion import export, repair
+from edgekit.stages.conversion.convert_job import ConvertRequest
+from edgekit.stages.conversion.export import ExportPlan
 from edgekit.stages.conversion.repair import SelectionSamples, convert_best
+from edgekit.workers.environment import Environment
 
 SIGNATURE = Signature((TensorSpec("x", ("batch", 4), "float32"),), (TensorSpec("y", ("batch", 4), "float32"),))
 NOISE = {"plain": 0.3, "equalized": 0.1, "moving-average": 0.5, "equalized moving-average": 0.04}
@@ -139,3 +145,22 @@ def test_the_file_is_calibrated_with_all_samples_where_there_are_few(convert):
         ("equalized moving-average", 80),
         ("equalized moving-average", 100),
     ]
+
+
+def test_a_search_that_ends_its_worker_is_left_out(tmp_path):
+    requests = []
+
+    def call(_job, request, **_):
+        requests.append(request)
+        if request.selection is not None:
+            (tmp_path / "plain").mkdir()
+            raise StepCrashed("the process was ended by SIGSEGV")
+        return "the answer"
+
+    context = SimpleNamespace(pool=SimpleNamespace(call=call), emit=ignore)
+    samples = SelectionSamples({"x": np.zeros((16, 4))}, {"x": np.zeros((64, 4))})
+    request = ConvertRequest("", None, None, "fake", "int8", str(tmp_path), selection=samples)
+    plan = ExportPlan("net", "torch", Variant("fake", "int8"), ())
+    assert export._convert(context, plan, request, Environment()) == "the answer"
+    assert [wanted.selection for wanted in requests] == [samples, None]
+    assert list(tmp_path.iterdir()) == []
