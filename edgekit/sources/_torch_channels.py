@@ -191,7 +191,7 @@ class _Reader:
             axis = max((index for index, size in enumerate(shape) if size > 1), default=None)
             if axis is None:
                 return None
-            return self._of("same", node, (x,), writes=self._parameter(parameter, axis))
+            return self._of("same", node, (x,), writes=self._parameter(parameter, axis), axis=axis)
         return self._of("sum", node, (first, second))
 
     def _multiply(self, node: Any) -> Operation | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import numpy as np
 from edgekit.contracts.source import Build, LoadedModel, SourceKind, UserModel, reconcile_signature
 from edgekit.core.environment.requirements import ONNX, ONNXRUNTIME
 from edgekit.core.errors import InputError
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.channel_scales import ChannelGroups
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
@@ -18,6 +22,12 @@ from edgekit.sources._onnx_file import load_model
 # The most bytes of weights that stay inside the file: protobuf messages are limited to 2 GiB, and one MiB of that is
 # left for the graph. Larger weights go to a file beside the model.
 _MAX_INLINE_BYTES = 2**31 - 2**20
+
+
+# Samples that ranges of channels are measured with.
+_RANGE_SAMPLES = 64
+
+_log = logging.getLogger(__name__)
 
 
 class LoadedOnnx(LoadedModel):
@@ -39,6 +49,42 @@ class LoadedOnnx(LoadedModel):
         from onnx import numpy_helper
 
         return {tensor.name: numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer}
+
+    def _channel_ranges(self, inputs: Mapping[str, Array]) -> tuple[ChannelGroups, Mapping[str, Array]] | None:
+        from edgekit.sources._onnx_channels import channel_groups, channel_range, with_outputs
+
+        names = [spec.name for spec in self.signature.inputs]
+        count = min(_RANGE_SAMPLES, batching.n_samples(self.signature, inputs))
+        used = batching.select_samples(self.signature, inputs, 0, count)
+        calls = [dict(zip(names, call, strict=True)) for call in batching.iter_batches(self.signature, used)]
+        everything = with_outputs(self.model)
+        try:
+            results = _session(everything).run(None, calls[0])
+        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class
+            _log.info("channels cannot be scaled, since inner tensors cannot be read: %s", error)
+            return None
+        computed = dict(zip((value.name for value in everything.graph.output), results, strict=True))
+        shapes = {name: array.shape for name, array in {**calls[0], **computed}.items() if hasattr(array, "shape")}
+        groups = channel_groups(self.model, shapes)
+        axes = {name: groups.axis(name) for tensors in groups.free.values() for name in tensors} if groups else {}
+        if groups is None or not axes:
+            return None
+        session, ranges = _session(with_outputs(self.model, list(axes))), {}
+        for call in calls:
+            for (name, axis), array in zip(axes.items(), session.run(None, call), strict=True):
+                largest = channel_range(array, axis)
+                ranges[name] = np.maximum(ranges[name], largest) if name in ranges else largest
+        return groups, ranges
+
+    def _with_parameters(self, values: Mapping[str, Array]) -> LoadedOnnx:
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        for tensor in model.graph.initializer:
+            if tensor.name in values:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values[tensor.name], tensor.name))
+        return LoadedOnnx(model, self.signature)
 
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         """Return the model with Transpose nodes at its inputs and outputs; the inner tensors there are renamed."""

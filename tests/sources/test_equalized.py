@@ -74,6 +74,48 @@ def keras_network():
     return LoadedKeras(model, signature((10, 10, 1)))
 
 
+@pytest.fixture(scope="module")
+def onnx_network():
+    """The same kind of network as ONNX exporters write it."""
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    from edgekit.sources.onnx import LoadedOnnx
+
+    rng = np.random.default_rng(0)
+    shapes = {"w0": (4, 1, 3, 3), "w1": (4, 1, 3, 3), "b1": (4,), "w2": (64, 8), "b2": (8,), "w3": (8, 3), "b3": (3,)}
+    values = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    values |= {name: rng.uniform(0.5, 1.5, 4).astype(np.float32) for name in ("g0", "h0", "m0", "v0")}
+    values |= {name: rng.uniform(0.5, 1.5, 8).astype(np.float32) for name in ("g2", "h2")}
+    for name in ("g0", "h0", "g2", "h2"):
+        values[name][1] *= SPREAD
+    values["w3"][1] /= SPREAD
+    make = helper.make_node
+    nodes = [
+        make("Conv", ["x", "w0"], ["c0"]),
+        make("BatchNormalization", ["c0", "g0", "h0", "m0", "v0"], ["n0"]),
+        make("Relu", ["n0"], ["r0"]),
+        make("Conv", ["r0", "w1", "b1"], ["c1"], group=4, pads=[1, 1, 1, 1]),
+        make("Relu", ["c1"], ["r1"]),
+        make("Add", ["r0", "r1"], ["a1"]),
+        make("MaxPool", ["a1"], ["p1"], kernel_shape=[2, 2], strides=[2, 2]),
+        make("Flatten", ["p1"], ["f1"]),
+        make("Gemm", ["f1", "w2", "b2"], ["d2"]),
+        make("Sigmoid", ["d2"], ["s2"]),
+        make("LayerNormalization", ["s2", "g2", "h2"], ["n2"]),
+        make("MatMul", ["n2", "w3"], ["d3"]),
+        make("Add", ["d3", "b3"], ["y"]),
+    ]
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+        for name, shape in (("x", (1, 10, 10)), ("y", (3,)))
+    )
+    weights = [numpy_helper.from_array(value, name) for name, value in values.items()]
+    graph = helper.make_graph(nodes, "net", [x], [y], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    checker.check_model(model)
+    return LoadedOnnx(model, signature((1, 10, 10)))
+
+
 def check(loaded, shape) -> None:
     samples = {"x": np.random.default_rng(0).normal(size=(40, *shape)).astype(np.float32)}
     equalized = loaded.equalized(samples)
@@ -101,6 +143,10 @@ def test_a_torch_network_computes_the_same(torch_network):
 
 def test_a_keras_network_computes_the_same(keras_network):
     check(keras_network, (10, 10, 1))
+
+
+def test_an_onnx_network_computes_the_same(onnx_network):
+    check(onnx_network, (1, 10, 10))
 
 
 def test_shared_weights_are_left_alone():

@@ -56,7 +56,7 @@ class Operation:
         output: The name of the tensor that it writes.
         input_shapes: The shapes of the inputs for one call.
         output_shape: The shape of the output.
-        axis: The axis of the channels: for `weights` that of its output.
+        axis: For `weights` the axis of its output's channels; for `same` that which `writes` belong to.
         input_axis: The axis of its input's channels, for `weights`.
         reads: The parameters whose axis multiplies the input's channels.
         writes: The parameters whose axis makes the output's channels.
@@ -185,7 +185,7 @@ class ChannelGroups:
         channels = before[0]
         if channels is None or channels.axis in operation.reduced:
             return None
-        if operation.writes and (channels.inner != 1 or any(use.axis != channels.axis for use in operation.writes)):
+        if operation.writes and (channels.inner != 1 or operation.axis % len(operation.output_shape) != channels.axis):
             return None
         self._uses += [_Use(parameter, channels.group, -1) for parameter in operation.writes]
         gone = 0 if operation.keeps_axes else sum(axis < channels.axis for axis in operation.reduced)
