@@ -136,7 +136,7 @@ class EmulationSpec:
 
 
 @dataclass(frozen=True)
-class Span:
+class PropertyRange:
     """The range of a property of the networks that a cost model was fitted to.
 
     Attributes:
@@ -186,7 +186,7 @@ class CostSpec:
     unseen_several_threads: NotNegativeInt
     fitted_with: str
     runtime: str = "litert"
-    properties: dict[str, Span] = field(default_factory=dict)
+    properties: dict[str, PropertyRange] = field(default_factory=dict)
 
     __pydantic_config__ = STRICT
 

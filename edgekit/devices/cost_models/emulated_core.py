@@ -20,7 +20,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.config.device_profile import CostSpec, DeviceProfile, Span
+from edgekit.config.device_profile import CostSpec, DeviceProfile, PropertyRange
 from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts, CriticalPath, EmulatedLatency
 from edgekit.devices.emulation.guest import LINE_BYTES
 
@@ -366,13 +366,13 @@ def _undivided_share(work: Workload) -> float:
     return max(_SMALL_UNDIVIDED_SHARE, share)
 
 
-def property_spans(rows: Sequence[TimingRow]) -> dict[str, Span]:
+def property_spans(rows: Sequence[TimingRow]) -> dict[str, PropertyRange]:
     """Return the smallest and the largest value of each property among the fitted timings."""
     values: dict[str, list[float]] = {}
     for row in rows:
         for name, value in properties(row.work).items():
             values.setdefault(name, []).append(value)
-    return {name: Span(_rounded(min(found)), _rounded(max(found))) for name, found in values.items()}
+    return {name: PropertyRange(_rounded(min(found)), _rounded(max(found))) for name, found in values.items()}
 
 
 def unlike(spec: CostSpec, work: Workload) -> tuple[str, ...]:

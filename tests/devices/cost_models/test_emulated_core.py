@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgekit.config.device_profile import Core, CostSpec, DeviceProfile, MemorySpec, Span
+from edgekit.config.device_profile import Core, CostSpec, DeviceProfile, MemorySpec, PropertyRange
 from edgekit.core.records.emulated_measurement import UNCALIBRATED, Counts, CriticalPath, Region
 from edgekit.devices.cost_models import emulated_core
 from edgekit.devices.cost_models.emulated_core import Coefficients, Prediction, TimingRow, Workload
@@ -161,10 +161,10 @@ def test_the_profile_s_table_has_what_was_fitted_and_how_wide_the_intervals_are(
     # The only timing of two threads is not predicted: no other family has one.
     assert (table.rows, table.threads, table.unseen_one_thread, table.unseen_several_threads) == (6, (1, 2, 4), 2, 3)
     assert 0.05 <= table.width_one_thread < 0.06
-    assert table.properties["instructions"] == Span(3e7, 2e8)
+    assert table.properties["instructions"] == PropertyRange(3e7, 2e8)
 
 
-PROPERTIES = {"instructions": Span(1e8, 2e8), "parallel regions per instruction": Span(2e-7, 4e-7)}
+PROPERTIES = {"instructions": PropertyRange(1e8, 2e8), "parallel regions per instruction": PropertyRange(2e-7, 4e-7)}
 
 
 def spec(width=0.08, threads=(1, 4), properties=None):

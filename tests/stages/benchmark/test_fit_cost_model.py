@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from _helpers.support import call
 
-from edgekit.config.device_profile import CostSpec, Span, load_profile
+from edgekit.config.device_profile import CostSpec, PropertyRange, load_profile
 from edgekit.core.environment.project import open_project, shipped
 from edgekit.core.errors import InputError
 from edgekit.stages.benchmark import fit_cost_model
@@ -19,7 +19,7 @@ TABLE = shipped("device_profiles") / "measured" / fit_cost_model.MEASURED_FILE
 COST = CostSpec(
     *(0.8, 8.0, 3.0, 4.0, 5.0, 4, (1, 4), 0.06, 9, 0.2, 19),
     fitted_with="4 timings from a table",
-    properties={"L1 misses per instruction": Span(0.01, 0.02)},
+    properties={"L1 misses per instruction": PropertyRange(0.01, 0.02)},
 )
 
 
@@ -163,4 +163,7 @@ def test_the_description_of_a_device_shows_the_errors_of_its_cost_model(tmp_path
     shown = call("devices", "show", "pixel-2", "--root", tmp_path).out
     assert "fitted with 4 timings from a table; nine of ten networks of unseen families are within:" in shown
     assert "at one thread by a factor of 1.06 (9 timings), at several threads by a factor of 1.20 (19 timings)" in shown
-    assert "uncalibrated" in call("devices", "show", "raspberry-pi-5", "--root", tmp_path).out
+    text = (tmp_path / "device_profiles" / "pixel-2.toml").read_text()
+    without = fit_cost_model._with_table(text, "cost", "")
+    (tmp_path / "device_profiles" / "other.toml").write_text(without)
+    assert "uncalibrated" in call("devices", "show", "other", "--root", tmp_path).out
