@@ -138,7 +138,8 @@ def fit(session: CommandSession, name: str, measured: Path | None, counted: bool
     from edgekit.stages.benchmark import fit_cost_model as stage
 
     path = session.project.device_file(name)
-    if _load_profile(path).kind == "microcontroller":
+    profile = _load_profile(path)
+    if profile.kind == "microcontroller" or profile.published is not None:
         return _fit_kernels(session, name, measured, dry_run)
     timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
     with session.context() as context:
@@ -179,9 +180,10 @@ def _fit_kernels(session: CommandSession, name: str, measured: Path | None, dry_
     from edgekit.stages.benchmark import fit_microcontroller as stage
 
     path = session.project.device_file(name)
-    timings = measured or shipped("device_profiles") / "measured" / stage.MEASURED_FILE
+    profile = _load_profile(path)
+    timings = measured or shipped("device_profiles") / "measured" / stage.measured_file(profile)
     with session.context() as context:
-        result = stage.fit_kernels(context, name, _load_profile(path), timings)
+        result = stage.fit_kernels(context, name, profile, timings)
     target = path if dry_run else _project_profile(session, path)
     if not dry_run:
         stage.write_kernels(target, result.spec)

@@ -197,17 +197,17 @@ class CostSpec:
 
 @dataclass(frozen=True)
 class PublishedSpec:
-    """The rows of `device_profiles/measured/mlperf_tiny.csv` that were measured on this microcontroller.
+    """The rows of `mlperf_tiny.csv` or `kernel_latency.csv`, in `device_profiles/measured`, of this device.
 
     Attributes:
         board: The board's name in the file.
-        round: The round of MLPerf Tiny.
         runtime: The runtime that called the kernels.
+        round: The round of MLPerf Tiny; None for the rows of `kernel_latency.csv`.
     """
 
     board: str
-    round: str
     runtime: str
+    round: str | None = None
 
     __pydantic_config__ = STRICT
 

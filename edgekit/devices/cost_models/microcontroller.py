@@ -32,12 +32,14 @@ class TinyRow:
         macs: The multiply-accumulates of one inference.
         outputs: The elements that operators with weights write in one inference.
         latency_ms: The published latency.
+        family: The family of networks that it belongs to; empty if it is the only one of its family.
     """
 
     network: str
     macs: int
     outputs: int
     latency_ms: float
+    family: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def leave_one_out(
     clock_mhz: float,
     fit_coefficients: Callable[[Sequence[TinyRow], float], tuple[float, float]] = fit,
 ) -> list[float]:
-    """Predict each timing with coefficients that were fitted without it.
+    """Predict each timing with coefficients that were fitted without it and without other networks of its family.
 
     Args:
         rows: The timings.
@@ -114,7 +116,9 @@ def leave_one_out(
     """
     errors = []
     for index, row in enumerate(rows):
-        others = [other for at, other in enumerate(rows) if at != index]
+        others = [
+            other for at, other in enumerate(rows) if at != index and (not row.family or other.family != row.family)
+        ]
         coefficients = fit_coefficients(others, clock_mhz)
         errors.append(latency_ms(coefficients, row.macs, row.outputs, clock_mhz) / row.latency_ms - 1)
     return errors

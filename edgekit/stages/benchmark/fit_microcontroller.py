@@ -19,6 +19,10 @@ from edgekit.stages.conversion.inspect import describe
 
 # The table of published timings in device_profiles/measured/.
 MEASURED_FILE = "mlperf_tiny.csv"
+# The table of other timings of kernels, with the work of their networks.
+KERNELS_FILE = "kernel_latency.csv"
+# How the note of a timing begins that is in the table but is not used; the reason follows.
+_NOT_FITTED = "not fitted: "
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,41 @@ def timings(path: Path, device: str, profile: DeviceProfile) -> tuple[dict[str, 
     )
 
 
+def kernel_rows(path: Path, device: str, profile: DeviceProfile) -> tuple[list[TinyRow], str]:
+    """Read a device's timings from the table of kernels, which contains the work of each network.
+
+    Args:
+        path: The table, a CSV file.
+        device: The name of the device, for messages.
+        profile: The device's profile, which names its rows.
+
+    Returns:
+        The timings, and a description of them.
+
+    Raises:
+        InputError: The table is damaged, has no timing of the device, or was measured at another clock.
+    """
+    assert profile.published is not None  # the caller selects the table by it
+    board, runtime = profile.published.board, profile.published.runtime
+    rows, sources = [], {}
+    for number, row in enumerate(csv.DictReader(read_bytes(path, "table of timings").decode().splitlines()), start=2):
+        try:
+            if (row["board"], row["runtime"]) != (board, runtime) or row["note"].startswith(_NOT_FITTED):
+                continue
+            work = int(row["macs"]), int(row["outputs"])
+            rows.append(TinyRow(row["network"], *work, float(row["latency_ms"]), row["family"]))
+            sources[f"{row['kernels']}, {row['source']}"] = None
+            clock_mhz = float(row["mhz"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: line {number} has a missing or mistyped column ({error})") from None
+        if clock_mhz != profile.cores[0].clock_mhz:
+            expected = f"{device} runs at {profile.cores[0].clock_mhz} MHz"
+            raise InputError(f"{path}: line {number} was measured at {clock_mhz:g} MHz, but {expected}")
+    if not rows:
+        raise InputError(f"{path}: no timing of {device} to fit its cost model; its latencies stay uncalibrated")
+    return rows, f"{len(rows)} timings of {board} with {runtime} ({'; '.join(sources)})"
+
+
 def count_work(context: Context, benchmark: str) -> tuple[int, int]:
     """Count the work of one inference of a benchmark's network.
 
@@ -119,10 +158,13 @@ def fit_kernels(context: Context, device: str, profile: DeviceProfile, table: Pa
         InputError: The table is damaged, or does not have enough timings of the device.
         StepError: A network cannot be exported.
     """
-    published, text = timings(table, device, profile)
     clock_mhz = profile.cores[0].clock_mhz
-    supported = {name: latency for name, latency in published.items() if name in reference_networks.TINY}
-    rows = [TinyRow(name, *count_work(context, name), latency) for name, latency in supported.items()]
+    if profile.published is not None and profile.published.round is None:
+        rows, text = kernel_rows(table, device, profile)
+    else:
+        published, text = timings(table, device, profile)
+        supported = {name: latency for name, latency in published.items() if name in reference_networks.TINY}
+        rows = [TinyRow(name, *count_work(context, name), latency) for name, latency in supported.items()]
     try:
         spec = microcontroller.kernel_spec(rows, clock_mhz, text)
     except ValueError as error:
@@ -169,11 +211,21 @@ def rows_of(fit: TinyFit) -> list[dict[str, Any]]:
     ]
 
 
+def measured_file(profile: DeviceProfile) -> str:
+    """Return the name of the table that has a device's timings."""
+    in_kernels = profile.published is not None and profile.published.round is None
+    return KERNELS_FILE if in_kernels else MEASURED_FILE
+
+
+def _network_label(network: str) -> str:
+    return f"{reference_networks.TINY[network]} ({network})" if network in reference_networks.TINY else network
+
+
 def table_rows(fit: TinyFit) -> list[tuple[str, ...]]:
     """Return the rows of a fit as table cells: network, work, published and fitted latency, and the errors."""
     return [
         (
-            f"{reference_networks.TINY[row['network']]} ({row['network']})",
+            _network_label(row["network"]),
             f"{row['macs']:,}",
             f"{row['outputs']:,}",
             format_ms(row["latency_ms"]),

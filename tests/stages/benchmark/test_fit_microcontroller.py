@@ -16,8 +16,9 @@ TABLE = shipped("device_profiles") / "measured" / fit_microcontroller.MEASURED_F
 FITTED = [
     name
     for name, path in open_project(Path(__file__).parent).device_files().items()
-    if load_profile(path).published is not None
+    if (published := load_profile(path).published) is not None and published.round is not None
 ]
+KERNELS = {"stm32h743-nucleo": 3, "stm32mp135f-dk": 4}
 # As Silicon Labs' MLTK counts the four networks (mltk/models/tinyml); ds_cnn there is 2.657 M, resnet8 12.502 M.
 MACS = {"ad": 264_192, "ic": 12_501_632, "kws": 2_656_768, "vww": 7_489_664}
 
@@ -42,6 +43,46 @@ def test_the_shipped_coefficients_are_what_a_fit_finds(tmp_path, monkeypatch, na
     )
     written = load_profile(tmp_path / f"device_profiles/{name}.toml")
     assert written == profile_of(name)
+
+
+@pytest.mark.parametrize(("name", "timings"), KERNELS.items())
+def test_a_device_in_the_table_of_kernels_is_fitted_without_its_networks(tmp_path, name, timings):
+    answer = call("devices", "fit", name, "--root", tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.data["kernels"] == vars(profile_of(name).kernels)
+    assert answer.data["kernels"]["rows"] == timings
+    families = {row["family"] for row in answer.data["rows"]}
+    assert len(families) == 2
+
+
+def test_the_table_of_kernels_has_the_work_that_the_networks_take():
+    """From the papers: ProxylessNAS and MobileNet at other widths have no count; MobileNet v1 0.25 and 0.5 do."""
+    table = TABLE.with_name(fit_microcontroller.KERNELS_FILE)
+    rows, _ = fit_microcontroller.kernel_rows(table, "stm32mp135f-dk", profile_of("stm32mp135f-dk"))
+    macs = {row.network: row.macs / 1e6 for row in rows}
+    # Howard and others, arXiv 1704.04861, table 6: 41 and 149 million.
+    assert macs["mobilenet_v1_0.25_224"] == pytest.approx(41, abs=0.5)
+    assert macs["mobilenet_v1_0.5_224"] == pytest.approx(149, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            "STM32H743,Cortex-M7,480",
+            "STM32H743,Cortex-M7,400",
+            "measured at 400 MHz, but stm32h743-nucleo runs at 480 MHz",
+        ),
+        ("proxyless,54,", "proxyless,slow,", r"line \d+ has a missing or mistyped column"),
+        ("TFLM 011bf32", "TFLM", "no timing of stm32h743-nucleo"),
+    ],
+)
+def test_a_damaged_table_of_kernels_is_reported(tmp_path, old, new, sentence):
+    text = TABLE.with_name(fit_microcontroller.KERNELS_FILE).read_text()
+    assert old in text
+    (tmp_path / "table.csv").write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=sentence):
+        fit_microcontroller.kernel_rows(tmp_path / "table.csv", "stm32h743-nucleo", profile_of("stm32h743-nucleo"))
 
 
 def test_there_are_devices_to_fit():
