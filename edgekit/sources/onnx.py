@@ -69,7 +69,8 @@ class LoadedOnnx(LoadedModel):
         axes = {name: groups.axis(name) for tensors in groups.free.values() for name in tensors} if groups else {}
         if groups is None or not axes:
             return None
-        session, ranges = _session(with_outputs(self.model, list(axes))), {}
+        session = _session(with_outputs(self.model, list(axes)))
+        ranges: dict[str, Array] = {}
         for call in calls:
             for (name, axis), array in zip(axes.items(), session.run(None, call), strict=True):
                 largest = channel_range(array, axis)

@@ -234,7 +234,9 @@ def peak_memory_bytes(marks: list[Mapping[str, Any]]) -> int:
         released.
     """
     before_load, *later = marks
-    return PAGE_BYTES * max(0, max(mark["peak_pages"] for mark in later) - before_load["pages"])
+    peak: int = max(mark["peak_pages"] for mark in later)
+    pages: int = before_load["pages"]
+    return PAGE_BYTES * max(0, peak - pages)
 
 
 @dataclass(frozen=True)

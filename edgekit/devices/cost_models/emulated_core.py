@@ -414,7 +414,11 @@ def cost_spec(
     one, one_rows = interval_width(pooled, several_threads=False)
     several, several_rows = interval_width(pooled, several_threads=True)
     return CostSpec(
-        *map(_rounded, _values(coefficients)),
+        cycles_per_instruction=_rounded(coefficients.cycles_per_instruction),
+        cycles_per_l1_miss=_rounded(coefficients.cycles_per_l1_miss),
+        line_ns=_rounded(coefficients.line_ns),
+        bus_line_ns=_rounded(coefficients.bus_line_ns),
+        region_us=_rounded(coefficients.region_us),
         rows=len(rows),
         threads=tuple(sorted({row.threads for row in rows})),
         width_one_thread=_rounded(one),

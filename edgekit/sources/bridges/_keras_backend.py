@@ -86,7 +86,8 @@ def cubic_weights(before: int, after: int) -> Array:
         index = first.astype(int) + offset
         inside = (index >= 0) & (index < before)
         weights[np.flatnonzero(inside), index[inside]] += np.where(distance <= 1, near, far)[inside]
-    return weights / weights.sum(axis=1, keepdims=True)
+    normalized: Array = weights / weights.sum(axis=1, keepdims=True)
+    return normalized
 
 
 def _average_pool(nn: Any) -> Any:

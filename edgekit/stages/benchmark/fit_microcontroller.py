@@ -103,7 +103,8 @@ def kernel_rows(path: Path, device: str, profile: DeviceProfile) -> tuple[list[T
     """
     assert profile.published is not None  # the caller selects the table by it
     board, runtime = profile.published.board, profile.published.runtime
-    rows, sources = [], {}
+    rows: list[TinyRow] = []
+    sources: dict[str, None] = {}
     for number, row in enumerate(csv.DictReader(read_bytes(path, "table of timings").decode().splitlines()), start=2):
         try:
             if (row["board"], row["runtime"]) != (board, runtime) or row["note"].startswith(_NOT_FITTED):

@@ -44,14 +44,16 @@ OPTIONAL = {
         "axis", "exact", "layout", "quantization",
     },
     "validation": {
+        "arithmetic", "by_default",
         "classes", "device", "dominant", "evidence", "executor", "interval", "lost", "p_value", "passed", "problem",
         "tag", "variance", "won",
     },
     "bench": {
         "emulated", "executions", "instructions", "kinds", "l1_misses", "l2_misses", "l3_misses", "load_ms",
+        "path", "unlike",
         "memory_misses", "notes", "operators", "peak_memory_bytes", "tag", "wall",
     },
-    "emulation": {"l1_misses", "l2_misses", "l3_misses", "operators", "peak_memory_bytes"},
+    "emulation": {"l1_misses", "l2_misses", "l3_misses", "operators", "path", "peak_memory_bytes", "unlike"},
     "layers": {"only_actual", "only_reference", "tag"},
     "source": {
         "code", "code_sha256", "data", "history", "notes", "one_by_one", "rounding", "sizes", "state", "training",
