@@ -70,8 +70,8 @@ def _remove_parametrizations(module: Any) -> None:
     from torch.nn.utils.weight_norm import WeightNorm
 
     for part in list(module.modules()):
-        for name in list(getattr(part, "parametrizations", ())) if parametrize.is_parametrized(part) else ():
-            parametrize.remove_parametrizations(part, name, leave_parametrized=True)
+        if parametrize.is_parametrized(part):
+            _compute_parametrized(part)
         for key, hook in list(part._forward_pre_hooks.items()):
             if isinstance(hook, prune.BasePruningMethod):
                 prune.remove(part, hook._tensor_name)
@@ -79,6 +79,18 @@ def _remove_parametrizations(module: Any) -> None:
                 hook.remove(part)
                 # The weight was an attribute that the hook computed; the hook itself would compute it again.
                 part._forward_pre_hooks.pop(key, None)
+
+
+def _compute_parametrized(part: Any) -> None:
+    """Turn the parametrized tensors of a module into parameters."""
+    import torch
+
+    values = {name: getattr(part, name).detach().clone() for name in part.parametrizations}
+    # `remove_parametrizations` (torch 2.13) deletes the properties of the class, which copies of the module share.
+    part.__class__ = type(part).__bases__[0]
+    del part.parametrizations
+    for name, value in values.items():
+        part.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
 
 
 def _pad_explicitly(module: Any) -> None:

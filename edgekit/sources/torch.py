@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,9 @@ def _module(build: Build) -> Any:
     module = build()
     if not isinstance(module, torch.nn.Module):
         raise InputError(f"the code returns an object of type {type(module).__name__}, not a torch.nn.Module")
+    # A copy: loading changes it, and the code may return one module of its own at every call.
+    with contextlib.suppress(Exception):  # weights that a hook computed cannot be copied
+        return copy.deepcopy(module)
     return module
 
 

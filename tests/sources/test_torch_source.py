@@ -60,3 +60,13 @@ def test_which_weights_of_a_checkpoint_were_chosen_is_said(tmp_path):
     assert model.notes == ["weights under ema of last.ckpt, which also has model"]
     loaded = SOURCE.load(tmp_path / file, signature, lambda: nn.Linear(6, 3))
     np.testing.assert_array_equal(loaded._run([X])[0], np.zeros((4, 3)))
+
+
+SHARED = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)), nn.Conv1d(1, 1, 2, padding="same"))
+
+
+def test_code_may_return_the_same_module_at_every_call(tmp_path):
+    specs = (TensorSpec("x", (1, 6), "float32"),)
+    file, signature = SOURCE.import_model(UserModel(None, lambda: SHARED, None, specs), tmp_path)
+    results = [SOURCE.load(tmp_path / file, signature, lambda: SHARED)._run([X[:1]])[0] for _ in range(2)]
+    np.testing.assert_array_equal(*results)

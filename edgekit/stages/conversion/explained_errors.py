@@ -40,6 +40,9 @@ def explained_errors(target: Target, loaded: LoadedModel) -> Iterator[None]:
     except EdgekitError:
         raise
     except Exception as error:  # converters raise any class
+        sentence = missing_operator(str(error), target.title)
+        if sentence:
+            raise InputError(sentence) from error
         reads = loaded.data_reads()
         if reads:
             raise InputError(
@@ -47,9 +50,6 @@ def explained_errors(target: Target, loaded: LoadedModel) -> Iterator[None]:
                 f" on the input: {reads[0]}; write it with tensor operators such as torch.where, or export to"
                 " torchscript"
             ) from error
-        sentence = missing_operator(str(error), target.title)
-        if sentence:
-            raise InputError(sentence) from error
         raise
 
 
