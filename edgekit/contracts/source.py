@@ -293,7 +293,7 @@ class LoadedModel(ABC):
         """Return where the model's code reads values that depend on its inputs, which no trace can record.
 
         Returns:
-            A description of each place, such as `a condition in net.py, line 4: if x.sum() > 0:`; none by default.
+            A description of each place, such as `a condition in net.py, line 4: if x.sum() > 0`; none by default.
         """
         return ()
 

@@ -101,6 +101,6 @@ def _place(what: str) -> DataRead:
         file = frame.f_code.co_filename
         if not file.startswith(libraries):
             code = linecache.getline(file, frame.f_lineno).strip()
-            return DataRead(what, file.rpartition("/")[2], frame.f_lineno, code[:120])
+            return DataRead(what, file.rpartition("/")[2], frame.f_lineno, code[:120].rstrip(":"))
         frame = frame.f_back
     return DataRead(what, "", 0, "")

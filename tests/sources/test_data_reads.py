@@ -53,7 +53,7 @@ class Sizes(nn.Module):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        (Branch(), "a condition in test_data_reads.py, line 26: if x.sum() > 0:"),
+        (Branch(), "a condition in test_data_reads.py, line 26: if x.sum() > 0"),
         (Unscriptable(), "item() in test_data_reads.py, line 33: return {True"),
     ],
 )

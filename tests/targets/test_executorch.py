@@ -10,6 +10,7 @@ from edgekit.contracts.target import ConversionRequest
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes.executorch import RUNTIME
 from edgekit.sources._module import LoadedTorch
+from edgekit.sources._regular_module import with_plain_weights
 from edgekit.targets.executorch import TARGET
 
 SIGNATURE = Signature((TensorSpec("x", ("batch", 8), "float32"),), (TensorSpec("y", ("batch", 8), "float32"),))
@@ -65,3 +66,34 @@ def test_normalizing_features_with_a_large_mean_keeps_their_digits(tmp_path: Pat
     outputs = RUNTIME.open(tmp_path / "model.pte", threads=1).infer({"input_0": inputs["x"]})
     exact = source.run_float64(inputs)["y"]
     assert np.abs(outputs["output_0"] - exact).max() < (1e-4 if precision == "float32" else 0.05)
+
+
+class Unlike(torch.nn.Module):
+    """Changes its input, stores its weights channels last, and sorts: ExecuTorch 1.5 fails on each."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(2, 5, 3)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x):
+        x.mul_(2)
+        values, order = self.conv(x).mean((2, 3)).sort(dim=1, descending=True, stable=True)
+        return values, order
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch and torchao deprecate one another's names
+def test_sorts_changed_inputs_and_channels_last_weights_are_lowered(tmp_path: Path):
+    torch.manual_seed(0)
+    signature = Signature(
+        (TensorSpec("x", ("batch", 2, 6, 6), "float32"),),
+        (TensorSpec("values", ("batch", 5), "float32"), TensorSpec("order", ("batch", 5), "int64")),
+    )
+    inputs = {"x": np.random.default_rng(0).normal(size=(4, 2, 6, 6)).astype(np.float32)}
+    source = LoadedTorch(with_plain_weights(Unlike().eval()), signature).with_examples(inputs)
+    TARGET.convert(source, ConversionRequest("float32", tmp_path, inputs))
+    outputs = RUNTIME.open(tmp_path / "model.pte", threads=1).infer({"input_0": inputs["x"]})
+    expected = source.run(inputs)
+    np.testing.assert_allclose(outputs["output_0"], expected["values"], atol=1e-5)
+    np.testing.assert_array_equal(outputs["output_1"], expected["order"])
