@@ -88,7 +88,15 @@ class LoadedTorch(LoadedModel):
         return {name: tensor.detach().numpy() for name, tensor in state.items()}
 
     def state(self) -> Mapping[str, Array]:
-        return {name: buffer.detach().cpu().numpy() for name, buffer in self.model.named_buffers()}
+        import torch
+
+        # numpy has neither bfloat16 nor quantized and sparse tensors; such buffers are tables and no state.
+        kinds = (torch.float16, torch.float32, torch.float64, torch.bool, torch.uint8, torch.int8, torch.int16)
+        return {
+            name: buffer.detach().cpu().numpy()
+            for name, buffer in self.model.named_buffers()
+            if buffer.dtype in (*kinds, torch.int32, torch.int64) and buffer.layout == torch.strided
+        }
 
     def _set_state(self, values: Mapping[str, Array]) -> None:
         import torch

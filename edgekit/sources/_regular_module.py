@@ -245,7 +245,8 @@ def observed(module: Any, tensors: Sequence[Any], keywords: Sequence[str]) -> An
     import torch
 
     parts = [(part, dict(part._buffers)) for part in module.modules()]
-    values = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    lazy = torch.nn.parameter.is_lazy  # a buffer without values yet
+    values = [(buffer, buffer.clone()) for buffer in module.buffers() if not lazy(buffer)]
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             return called(module, tensors, keywords)
