@@ -13,10 +13,9 @@ import re
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.core.environment.atomic_files import sha256_file
@@ -42,7 +41,7 @@ _UNPACK_S = 600.0
 
 
 @dataclass(frozen=True)
-class Installed:
+class BoardEnvironment:
     """What was installed on a board.
 
     Attributes:
@@ -58,7 +57,7 @@ class Installed:
     added: bool
 
 
-def install(board: Board, runtimes: Sequence[str], wheels: Path | None, say: Callable[[str], None]) -> Installed:
+def install(board: Board, runtimes: Sequence[str], wheels: Path | None, say: Callable[[str], None]) -> BoardEnvironment:
     """Install runtimes on a board; what an earlier call has installed is replaced.
 
     Args:
@@ -103,18 +102,13 @@ def install(board: Board, runtimes: Sequence[str], wheels: Path | None, say: Cal
     old = [folder for folder in before if folder != name]
     board.connection.call({"op": "drop", "folders": old}, step="install", timeout_s=_UNPACK_S)
     board.forget()
-    missing = [item.distribution for item, version in _found(board, requirements) if version is None]
+    versions = board.modules(requirements)
+    missing = [item.distribution for item in requirements if versions[item.module] is None]
     if missing:
         raise StepFailed(
             f"install: {board.name} does not find {', '.join(missing)} in what was installed", step="install"
         )
-    return Installed(name, tuple(sorted(hashes)), sent, name not in before)
-
-
-def _found(board: Board, requirements: Iterable[Any]) -> list[tuple[Any, str | None]]:
-    items = list(requirements)
-    versions = board.modules(items)
-    return [(item, versions[item.module]) for item in items]
+    return BoardEnvironment(name, tuple(sorted(hashes)), sent, name not in before)
 
 
 def uninstall(board: Board) -> tuple[str, ...]:
