@@ -235,8 +235,7 @@ def peak_memory_bytes(marks: list[Mapping[str, Any]]) -> int:
     """
     before_load, *later = marks
     peak: int = max(mark["peak_pages"] for mark in later)
-    pages: int = before_load["pages"]
-    return PAGE_BYTES * max(0, peak - pages)
+    return PAGE_BYTES * max(0, peak - int(before_load["pages"]))
 
 
 @dataclass(frozen=True)
