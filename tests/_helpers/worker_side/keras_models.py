@@ -308,26 +308,34 @@ def backend_faults(*, emit: Listener) -> dict[str, float]:
     return {name: float((own[name] - mended[name]).abs().max()) for name in own}
 
 
-def quantized_reused_output(folder: str, *, emit: Listener) -> dict[str, Any]:
-    """Quantize a file whose output is also computed with, as the route by way of PyTorch does; return its outputs."""
+def unnamed_output(folder: str, *, emit: Listener) -> dict[str, Any]:
+    """Write a file with an output that its signature does not name, remove it, and run what is left."""
     import keras
 
     from edgekit.contracts.target import ConversionRequest
     from edgekit.core.values.specs import Signature, TensorSpec
+    from edgekit.runtimes.litert import RUNTIME
     from edgekit.sources.keras import LoadedKeras
-    from edgekit.targets._tflite import from_keras, quantizer
-    from edgekit.targets._tflite.graph import drop_unnamed_outputs, read_signature
+    from edgekit.targets._tflite import from_keras, graph
 
     x = keras.Input((6,), name="x")
     y = _dense(3, 1, name="y")(x)
-    model = keras.Model(x, {"y": y, "total": keras.ops.sum(y, -1)})
     outputs = (TensorSpec("y", (1, 3), "float32"), TensorSpec("total", (1,), "float32"))
     signature = Signature((TensorSpec("x", (1, 6), "float32"),), outputs)
-    samples = {"x": np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)}
-    request = ConversionRequest("int8", Path(folder), samples, {}, None)
-    content = from_keras.convert_float(LoadedKeras(model, signature), Path(folder))
+    loaded = LoadedKeras(keras.Model(x, {"y": y, "total": keras.ops.sum(y, -1)}), signature)
     path = Path(folder, "model.tflite")
-    quantizer.quantize(content, request, path)
-    before = [spec.name for spec in read_signature(path).outputs]
-    path.write_bytes(drop_unnamed_outputs(path.read_bytes()))
-    return {"before": before, "after": [spec.name for spec in read_signature(path).outputs]}
+    path.write_bytes(from_keras.convert(loaded, ConversionRequest("float32", Path(folder), None, {}, None)))
+    assert graph.drop_unnamed_outputs(path.read_bytes()) == path.read_bytes()
+    model = graph._schema().ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    definition = model.signatureDefs[0]
+    definition.outputs = [entry for entry in definition.outputs if graph.text(entry.name) == "y"]
+    path.write_bytes(graph.pack(model))
+    before = len(graph.read_signature(path).outputs)
+    path.write_bytes(graph.drop_unnamed_outputs(path.read_bytes()))
+    inputs = {"x": np.ones((1, 6), np.float32)}
+    results = RUNTIME.open(path, threads=1).infer(inputs)
+    return {
+        "before": before,
+        "after": list(results),
+        "error": float(np.abs(results["y"] - loaded.run(inputs)["y"]).max()),
+    }
