@@ -15,9 +15,9 @@ from edgekit.core.values.specs import ModelDescription, Signature, TensorSpec
 from edgekit.targets._tflite import from_keras, from_torch, mixed_precision, quantizer, truncate
 from edgekit.targets._tflite.graph import (
     describe,
-    drop_unnamed_outputs,
     inline_buffers,
     read_signature,
+    restore_outputs,
     tensor_lifetimes,
 )
 
@@ -58,7 +58,7 @@ class TFLiteTarget(Target):
             options = {"converter": module.CONVERTER, "quantizer": quantizer.RECIPES[job.precision]}
         # TensorFlow Lite Micro does not support weights outside of the flatbuffer, where ai-edge-quantizer 0.10 puts
         # larger ones.
-        path.write_bytes(drop_unnamed_outputs(inline_buffers(path.read_bytes())))
+        path.write_bytes(restore_outputs(inline_buffers(path.read_bytes())))
         return ConversionResult(self.file_name, _reorder(read_signature(path), source.signature), options)
 
     def float_base(self, source: LoadedSource, job: ConversionRequest) -> Path:
@@ -76,7 +76,7 @@ class TFLiteTarget(Target):
         assert job.recipe is not None  # callers select by a recipe only
         path = job.folder / self.file_name
         mixed_precision.select(base, job.recipe, job, path)
-        path.write_bytes(drop_unnamed_outputs(inline_buffers(path.read_bytes())))
+        path.write_bytes(restore_outputs(inline_buffers(path.read_bytes())))
         options = {"quantizer": quantizer.RECIPES[job.precision]}
         return ConversionResult(self.file_name, _reorder(read_signature(path), signature), options)
 

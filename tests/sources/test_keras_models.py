@@ -115,7 +115,7 @@ def test_a_file_of_weights_needs_the_code_of_the_network(work: Work, refusal: Re
     assert sentence.startswith(f"{path}: this file holds weights without a network; name the function that builds it")
 
 
-def test_an_output_that_no_signature_names_is_removed_from_a_file(work: Work, tmp_path: Path) -> None:
+def test_the_outputs_of_a_file_are_those_that_its_signature_names(work: Work, tmp_path: Path) -> None:
     result = work("keras", "keras_models:unnamed_output", folder=tmp_path)
-    assert (result["before"], result["after"]) == (2, ["y"])
+    assert (result["before"], result["after"]) == (3, ["y"])
     assert result["error"] < 1e-6

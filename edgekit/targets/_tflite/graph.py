@@ -146,10 +146,10 @@ def inline_buffers(content: bytes) -> bytes:
     return pack(model)
 
 
-def drop_unnamed_outputs(content: bytes) -> bytes:
-    """Remove outputs that the file's signature does not name.
+def restore_outputs(content: bytes) -> bytes:
+    """Make the outputs of the graph those that the file's signature names.
 
-    ai-edge-quantizer 0.10 adds the dequantized copy of an output that the graph also computes with to the outputs.
+    ai-edge-quantizer 0.10 lists the dequantized copy of an output that the graph also computes with in its place.
 
     Args:
         content: The flatbuffer, with its weights inside.
@@ -165,10 +165,20 @@ def drop_unnamed_outputs(content: bytes) -> bytes:
         return content
     graph = main_graph(model)
     named = {int(entry.tensorIndex) for definition in model.signatureDefs for entry in definition.outputs}
-    kept = [index for index in graph.outputs if int(index) in named]
-    if len(kept) == len(graph.outputs):
+    listed = [int(index) for index in graph.outputs]
+    if named.issuperset(listed):
         return content
-    graph.outputs = kept
+    missing = named.difference(listed)
+    # The operator that made the copy reads the output itself.
+    originals = {
+        int(written): int(read)
+        for operator in graph.operators
+        for written in operator.outputs
+        for read in operator.inputs
+        if int(read) in missing
+    }
+    outputs = [index if index in named else originals.get(index) for index in listed]
+    graph.outputs = [index for index in outputs if index is not None]
     return pack(model)
 
 

@@ -309,7 +309,7 @@ def backend_faults(*, emit: Listener) -> dict[str, float]:
 
 
 def unnamed_output(folder: str, *, emit: Listener) -> dict[str, Any]:
-    """Write a file with an output that its signature does not name, remove it, and run what is left."""
+    """Write a file whose list has a copy in place of an output, and another without a name; mend and run it."""
     import keras
 
     from edgekit.contracts.target import ConversionRequest
@@ -320,18 +320,20 @@ def unnamed_output(folder: str, *, emit: Listener) -> dict[str, Any]:
 
     x = keras.Input((6,), name="x")
     y = _dense(3, 1, name="y")(x)
-    outputs = (TensorSpec("y", (1, 3), "float32"), TensorSpec("total", (1,), "float32"))
+    outputs = tuple(TensorSpec(name, (1, 3), "float32") for name in ("copy", "other", "y"))
     signature = Signature((TensorSpec("x", (1, 6), "float32"),), outputs)
-    loaded = LoadedKeras(keras.Model(x, {"y": y, "total": keras.ops.sum(y, -1)}), signature)
+    loaded = LoadedKeras(keras.Model(x, {"copy": -y, "other": keras.ops.exp(x[:, :3]), "y": y}), signature)
     path = Path(folder, "model.tflite")
     path.write_bytes(from_keras.convert(loaded, ConversionRequest("float32", Path(folder), None, {}, None)))
-    assert graph.drop_unnamed_outputs(path.read_bytes()) == path.read_bytes()
+    assert graph.restore_outputs(path.read_bytes()) == path.read_bytes()
     model = graph._schema().ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     definition = model.signatureDefs[0]
+    indices = {graph.text(entry.name): entry.tensorIndex for entry in definition.outputs}
     definition.outputs = [entry for entry in definition.outputs if graph.text(entry.name) == "y"]
+    model.subgraphs[0].outputs = [indices["copy"], indices["other"]]
     path.write_bytes(graph.pack(model))
     before = len(graph.read_signature(path).outputs)
-    path.write_bytes(graph.drop_unnamed_outputs(path.read_bytes()))
+    path.write_bytes(graph.restore_outputs(path.read_bytes()))
     inputs = {"x": np.ones((1, 6), np.float32)}
     results = RUNTIME.open(path, threads=1).infer(inputs)
     return {
