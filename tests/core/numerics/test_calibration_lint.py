@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.core.numerics.calibration_lint import lint
+from edgekit.core.numerics.calibration_lint import lint, lint_outputs
 
 RNG = np.random.default_rng(0)
 DATA = RNG.random((100, 8, 8, 1), dtype=np.float32)
@@ -72,3 +72,12 @@ def test_targets_of_a_regression_are_not_checked_as_classes() -> None:
 def test_a_sample_of_one_element_is_not_reported_as_constant() -> None:
     x = RNG.random((50, 1), dtype=np.float32)
     assert lint({"x": x}, {"x": x}) == ()
+
+
+def test_outputs_that_one_int8_scale_cannot_keep_are_found():
+    rng = np.random.default_rng(0)
+    boxes, scores = 640 * rng.random((32, 4)), 0.02 + 0.05 * rng.random((32, 2))
+    outputs = np.concatenate([boxes, scores], axis=1).astype(np.float32)
+    (finding,) = lint_outputs({"pred": outputs, "boxes": boxes.astype(np.float32)})
+    assert finding.name == "unlike-channels"
+    assert "keeps steps of 2.5: the channels 4, 5 are lost" in finding.sentence
