@@ -29,7 +29,7 @@ from edgekit.core.escape import line
     metavar="NAME",
     multiple=True,
     shell_complete=complete("device"),
-    help="Device profile, or 'all'; may be repeated (default: this host, without limits). See: edgekit devices",
+    help="Device profile, board, or 'all' profiles; may be repeated (default: this host). See: edgekit devices",
 )
 @click.option(
     "--tier",
@@ -82,17 +82,20 @@ def command(
     """Measure the size, latency and memory of artifacts, each in a fresh process pinned to cores.
 
     Every latency names its tier: `host` is measured on this machine, `analytic` is the device's roofline estimate,
-    `emulated` is predicted from the instructions and cache misses of one inference on the device's core under QEMU.
+    `emulated` is predicted from the instructions and cache misses of one inference on the device's core under QEMU,
+    `device` is measured on a board itself. See: edgekit devices add --help
 
     With --per-op, the emulated tier truncates the model after each operator and counts again (.tflite and .onnx); the
     host tier uses the profiler of the runtime (ONNX Runtime, TorchScript, lite interpreter).
 
     The exit code is 1 if a figure exceeds the --baseline by more than --max-regression. Host latency is compared only
-    if there is no emulated latency, because it varies between runs.
+    if there is no emulated latency and none of a board, because it varies between runs. The latency of a board may also
+    grow by the noise that both measurements show.
 
     \b
     Example:
       edgekit bench simple_cnn --device raspberry-pi-4b
+      edgekit bench simple_cnn --device pi
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated --per-op
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated --baseline main.json

@@ -122,7 +122,7 @@ class Validation:
         runtime: The runtime that ran it.
         comparisons: One comparison an output, on the golden samples.
         drift: The change of the task metric, if the test set is available.
-        device: The device on whose emulated core the artifact ran, or None for this host.
+        device: The board, or the device on whose emulated core, the artifact ran; None for this host.
         against_host: One comparison an output with the artifact's outputs on this host, for a device.
         stress: One comparison an output on the stress inputs.
         stress_cases: The names of the stress inputs, in the order of the samples.

@@ -42,7 +42,7 @@ def read_validation(artifact: Artifact) -> Validation | None:
 
 
 def read_emulated_validations(artifact: Artifact, devices: Sequence[str] | None = None) -> tuple[Validation, ...]:
-    """Read the validations of an artifact on emulated cores.
+    """Read the validations of an artifact on boards and emulated cores.
 
     Args:
         artifact: The artifact.

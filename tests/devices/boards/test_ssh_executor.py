@@ -124,6 +124,13 @@ def test_a_device_that_is_no_board_is_not_reached_by_ssh(built):
     assert "unknown board 'raspberry-pi-4b'" in answer.err
 
 
+@pytest.mark.parametrize("arguments", [(), ("--device", "raspberry-pi-4b"), ("--device", "no-such")])
+def test_a_search_in_the_tier_device_needs_a_board(built, arguments):
+    answer = call("tune", "simple_cnn", "--max-drop", "1%", "--tier", "device", *arguments, "--root", built)
+    assert answer.code == 2
+    assert "the tier device needs a board" in answer.err
+
+
 def test_a_name_of_a_profile_and_of_a_board_is_ambiguous(built):
     (boards_folder()).mkdir(parents=True, exist_ok=True)
     file = boards_folder() / "raspberry-pi-4b.toml"
