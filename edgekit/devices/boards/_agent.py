@@ -304,7 +304,13 @@ class Agent:
 
     def drop(self, request: dict[str, Any], _data: bytes) -> dict[str, Any]:
         """Remove folders of the store, or all of it."""
-        names = request["folders"]
+        self._hold_lock(600.0)  # somebody else's measurement may use them
+        try:
+            return self._remove(request["folders"])
+        finally:
+            self._release_lock()
+
+    def _remove(self, names: list[str] | None) -> dict[str, Any]:
         paths = [self.store] if names is None else [self._folder(name) for name in names]
         removed = [path for path in paths if path.is_dir()]
         for path in removed:
@@ -429,6 +435,7 @@ class Agent:
         except FileNotFoundError:
             try:
                 self._lock = os.open(_LOCK, flags | os.O_CREAT | os.O_EXCL, 0o644)
+                os.fchmod(self._lock, 0o644)  # whatever the umask is, other users must be able to open it
             except FileExistsError:
                 self._lock = os.open(_LOCK, flags)
         deadline, told = time.monotonic() + timeout_s, False
