@@ -72,6 +72,16 @@ def bench(root, *arguments):
     return {measurement["target"]: measurement for measurement in answer.data["measurements"]}
 
 
+def test_the_thread_pool_of_the_runtime_is_observed(root, guest, tmp_path):
+    """Without these symbols, or with another thread pool, predictions of several threads would be a guess."""
+    model = ModelFiles.of(load_artifact(root / "build/one_op/keras/tflite-float32"))
+    counted = emulator.count(guest, model, 1, "count", 600, also=(2, 4))
+    (region,) = counted.regions
+    assert region.tiled
+    assert 0 < region.instructions < counted.counts.instructions
+    assert set(counted.memory_misses) == {2, 4}
+
+
 def test_setting_up_again_does_nothing(root):
     before = {path: path.stat().st_mtime_ns for path in home().iterdir()}
     answer = call("devices", "setup", DEVICE, "--root", root, "--json")
