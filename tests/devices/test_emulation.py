@@ -76,9 +76,8 @@ def test_the_thread_pool_of_the_runtime_is_observed(root, guest, tmp_path):
     """Without these symbols, or with another thread pool, predictions of several threads would be a guess."""
     model = ModelFiles.of(load_artifact(root / "build/one_op/keras/tflite-float32"))
     counted = emulator.count(guest, model, 1, "count", 600, also=(2, 4))
-    (region,) = counted.regions
-    assert region.tiled
-    assert 0 < region.instructions < counted.counts.instructions
+    assert any(region.tiled for region in counted.regions)
+    assert 0 < sum(region.instructions for region in counted.regions) < counted.counts.instructions
     assert set(counted.memory_misses) == {2, 4}
 
 
