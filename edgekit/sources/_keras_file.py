@@ -95,7 +95,7 @@ def _load_whole_model(path: Path, backend: str) -> Any:
 
 def _written_by(path: Path) -> str:
     """Return the version of Keras that a file says it was written by; empty if it does not say."""
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     try:
         if zipfile.is_zipfile(path):
