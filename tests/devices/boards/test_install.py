@@ -119,8 +119,8 @@ def arm64_board(tmp_path, monkeypatch):
 
 @needs_sshd
 @needs_emulator
-@pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1800)
 def test_a_board_of_another_architecture_is_installed_validated_and_measured(arm64_board, tmp_path):
     answer = call("devices", "install", "pi", "--runtime", "onnxruntime")
     assert answer.code == 0, answer.err
