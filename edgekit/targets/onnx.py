@@ -25,12 +25,23 @@ from edgekit.core.values.specs import ModelDescription, Signature
 from edgekit.core.values.tensor_aliases import aliases
 from edgekit.targets._onnx import mixed_precision, truncate
 from edgekit.targets._onnx.checks import check, reject_unknown_operators
-from edgekit.targets._onnx.graph import canonical_names, describe, expose, parse, prune_opsets, read_signature, rename
+from edgekit.targets._onnx.graph import (
+    canonical_names,
+    describe,
+    expose,
+    name_ends,
+    parse,
+    prune_opsets,
+    read_signature,
+)
 from edgekit.targets._onnx.simplify import at_opset, opset, set_ir_version, slim
 
 # The default operator set by source kind: 18 is the newest that tf2onnx 1.17 writes, 20 the default of torch 2.13's
 # exporter. onnx's version converter reaches the others.
 OPSET = {"keras": 18, "saved-model": 18, "torch": 20}
+
+# Begins the names that inputs and outputs have during an export.
+_END = "edgekit_end_"
 
 _PRECISIONS = ("float32", "float16", "dynamic", "int8")
 
@@ -160,7 +171,7 @@ def _from_tensorflow(source: LoadedSource, opset_version: int | None) -> Any:
     limit = OPSET[source.kind]
     model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=min(opset_version or limit, limit))
     # Names of TensorFlow have fewer characters than those of ONNX: tensors get their real names after the conversion.
-    rename(model, names)
+    name_ends(model, names)
     canonical_names(model)
     return model
 
@@ -178,19 +189,22 @@ def _from_torch(source: LoadedSource, opset_version: int | None) -> Any:
     if any(getattr(module, "proj_size", 0) for module in model.modules()):
         # ONNX's LSTM has no projection, and torch.onnx (2.13) writes one without it, which no runtime accepts.
         model = torch.export.export(model, examples, dynamic_shapes=shapes).run_decompositions()
+    names = {f"{_END}{index}": spec.name for index, spec in enumerate((*signature.inputs, *signature.outputs))}
     program = torch.onnx.export(
         model,
         examples,
         dynamo=True,
         external_data=False,
         opset_version=opset_version or OPSET["torch"],
-        input_names=[spec.name for spec in signature.inputs],
-        output_names=[spec.name for spec in signature.outputs],
+        input_names=list(names)[: len(signature.inputs)],
+        output_names=list(names)[len(signature.inputs) :],
         dynamic_shapes=shapes,
         verbose=False,
     )
     assert program is not None  # None is returned only if a file name is passed
-    return program.model_proto
+    model = program.model_proto
+    name_ends(model, names)
+    return model
 
 
 def _from_onnx(source: LoadedSource, opset_version: int | None) -> Any:

@@ -4,9 +4,16 @@ import itertools
 
 import numpy as np
 import onnx
+import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.targets._onnx.graph import canonical_names
+from edgekit.contracts.target import ConversionRequest
+from edgekit.core.values.specs import Signature, TensorSpec
+from edgekit.runtimes.onnxruntime import RUNTIME
+from edgekit.sources._module import LoadedTorch
+from edgekit.targets._onnx.graph import canonical_names, name_ends
+from edgekit.targets.onnx import TARGET
 
 
 def attention(order, counter):
@@ -55,3 +62,34 @@ def test_what_a_nested_graph_reads_comes_before_the_node_that_contains_it():
     canonical_names(model)
     assert [node.op_type for node in model.graph.node] == ["Relu", "If"]
     onnx.checker.check_model(model)
+
+
+def test_an_inner_value_of_an_outputs_name_gets_another():
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("end_0", "end_1")]
+    nodes = [
+        helper.make_node("Neg", ["end_0"], ["max"], "first"),
+        helper.make_node("Relu", ["max"], ["end_1"], "second"),
+    ]
+    graph = helper.make_graph(nodes, "model", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    name_ends(model, {"end_0": "x", "end_1": "max"})
+    onnx.checker.check_model(model)
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["x", "max"]
+    assert [(list(node.input), list(node.output)) for node in model.graph.node] == [
+        (["x"], ["max_inner"]),
+        (["max_inner"], ["max"]),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own
+def test_an_output_may_be_named_like_an_operator_of_the_graph(tmp_path):
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            return (x + 1) * 2
+
+    signature = Signature((TensorSpec("mul", ("batch", 3), "float32"),), (TensorSpec("add", ("batch", 3), "float32"),))
+    request = ConversionRequest("float32", tmp_path, None, {}, None)
+    converted = TARGET.convert(LoadedTorch(Net().eval(), signature), request)
+    session = RUNTIME.open(tmp_path / converted.file, threads=1)
+    inputs = {"mul": np.float32([[1, 2, 3], [4, 5, 6]])}
+    np.testing.assert_array_equal(session.infer(inputs)["add"], (inputs["mul"] + 1) * 2)

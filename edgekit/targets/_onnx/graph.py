@@ -99,6 +99,25 @@ def rename(model: Any, names: dict[str, str]) -> None:
             node.output[:] = [names.get(name, name) for name in node.output]
 
 
+def name_ends(model: Any, names: dict[str, str]) -> None:
+    """Give inputs and outputs their names; an inner value that has one of them already gets another.
+
+    Exporters name inner values after operators, such as `max`, and would write two values of one name.
+
+    Args:
+        model: The `ModelProto` to edit, exported with names that no inner value has.
+        names: Name in the graph -> final name, for inputs and outputs.
+    """
+    used = {
+        name
+        for graph in graphs(model.graph)
+        for values in (*(node.output for node in graph.node), [tensor.name for tensor in graph.initializer])
+        for name in values
+    }
+    inner = {name: f"{name}_inner" for name in names.values() if name in used and name not in names}
+    rename(model, {**inner, **names})
+
+
 def canonical_names(model: Any) -> None:
     """Order and rename nodes and inner values so that they depend on the model only; inputs and outputs keep names.
 
