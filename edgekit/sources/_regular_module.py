@@ -244,7 +244,7 @@ def observed(module: Any, tensors: Sequence[Any], keywords: Sequence[str]) -> An
     """Return what a module returns, and leave its buffers and the random numbers as they were."""
     import torch
 
-    parts = [(part, dict(part._buffers)) for part in module.modules()]
+    parts = [(part, dict(part._buffers.items())) for part in module.modules()]
     lazy = torch.nn.parameter.is_lazy  # a buffer without values yet
     values = [(buffer, buffer.clone()) for buffer in module.buffers() if not lazy(buffer)]
     try:
@@ -252,7 +252,11 @@ def observed(module: Any, tensors: Sequence[Any], keywords: Sequence[str]) -> An
             return called(module, tensors, keywords)
     finally:
         for part, buffers in parts:  # assigned anew, or changed in place
-            part._buffers.update(buffers)
+            if isinstance(part, torch.jit.ScriptModule):  # its `_buffers` is a view that cannot be written
+                for name, buffer in buffers.items():
+                    setattr(part, name, buffer)
+            else:
+                part._buffers.update(buffers)
         for buffer, before in values:
             buffer.data = before
 
