@@ -210,6 +210,25 @@ def precision_names() -> tuple[str, ...]:
     return tuple(precision.name for precision in precisions())
 
 
+def precision_of_width(bits: float) -> str:
+    """Return the precision of a file of which only the width of its weights is known.
+
+    Args:
+        bits: The bits of a weight, or fewer.
+
+    Returns:
+        The precision with the narrowest weights of at least so many bits; of several, one whose activations are as
+        wide. `float32` if none has such weights.
+    """
+    wide_enough = [precision for precision in precisions() if precision.weight_bits >= bits]
+    best = min(
+        wide_enough,
+        key=lambda precision: (precision.weight_bits, precision.activation_bits != precision.weight_bits),
+        default=find_precision("float32"),
+    )
+    return best.name
+
+
 def is_precision(name: str) -> bool:
     """Return whether a precision of that name exists.
 

@@ -351,14 +351,14 @@ class Connection:
         while view:
             if time.monotonic() > deadline:
                 raise self._timeout(step)
-            if not select.select([], [descriptor], [], 1.0)[1]:
-                self._check_alive(step)
-                continue
             try:
-                view = view[os.write(descriptor, view) :]
+                if select.select([], [descriptor], [], 1.0)[1]:
+                    view = view[os.write(descriptor, view) :]
+                else:
+                    self._check_alive(step)
             except BlockingIOError:
                 continue
-            except OSError:
+            except OSError:  # ssh has ended, or another thread has closed the connection
                 raise self._ended(step) from None
 
     def _fill(self, step: str, deadline: float) -> None:
@@ -369,14 +369,19 @@ class Connection:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise self._timeout(step)
-            if select.select([descriptor], [], [], min(remaining, _PING_S))[0]:
-                break
+            try:
+                data = None
+                if select.select([descriptor], [], [], min(remaining, _PING_S))[0]:
+                    data = os.read(descriptor, 1 << 16)
+            except OSError:  # another thread has closed the connection
+                data = b""
+            if data:
+                self._buffer += data
+                return
+            if data == b"":
+                raise self._ended(step)
             if self._hello:
                 self._write(b'{"op": "ping"}\n', step, deadline)
-        data = os.read(descriptor, 1 << 16)
-        if not data:
-            raise self._ended(step)
-        self._buffer += data
 
     def _line(self, step: str, deadline: float) -> bytes:
         while b"\n" not in self._buffer:

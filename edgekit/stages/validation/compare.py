@@ -23,7 +23,7 @@ from edgekit.core.numerics.tensor_pairing import TensorPair, check_forced, pair_
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
-from edgekit.core.values.precisions import find_precision, parse_precision, precision_names
+from edgekit.core.values.precisions import find_precision, parse_precision, precision_names, precision_of_width
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.core.values.tolerances import Tolerances
 from edgekit.sources._given_samples import fitted, read_arrays
@@ -38,8 +38,8 @@ from edgekit.workers.job import WorkerJob
 
 # The verdicts of a comparison. The last one means that the samples do not distinguish the models: a constant output.
 EQUAL, UNEQUAL, NO_EVIDENCE = "equal", "not equal", "no evidence"
-# A file with fewer bytes per parameter has weights of that width: half a byte, 1 byte and 2 bytes; float32 takes 4.
-_BYTES_PER_PARAMETER = {"int4": 0.75, "int8": 1.5, "float16": 3.0}
+# Scales, zero points and biases beside the weights may raise the bytes per parameter above the weights' width so much.
+_WIDTH_MARGIN = 1.5
 
 T = TypeVar("T")
 
@@ -368,7 +368,7 @@ def precision_of(context: Context, model: ModelRef) -> str:
     if not description.parameters:
         return "float32"
     bytes_per_parameter = description.weight_bytes / description.parameters
-    return next((name for name, limit in _BYTES_PER_PARAMETER.items() if bytes_per_parameter < limit), "float32")
+    return precision_of_width(8 * bytes_per_parameter / _WIDTH_MARGIN)
 
 
 def coarser_precision(context: Context, models: Sequence[ModelRef]) -> str:

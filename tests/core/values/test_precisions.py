@@ -164,3 +164,11 @@ def test_no_module_but_the_table_lists_three_or_more_precisions():
                 if len({text for text in strings if isinstance(text, str)} & names) >= 3:
                     offenders.add(f"{name}:{node.lineno}")
     assert not offenders
+
+
+@pytest.mark.parametrize(
+    ("bits", "name"),
+    [(3.9, "int4"), (4, "int4"), (6.4, "int8"), (8, "int8"), (15, "float16"), (21.3, "float32"), (64, "float32")],
+)
+def test_the_width_of_weights_tells_a_precision(bits, name):
+    assert table.precision_of_width(bits) == name
