@@ -30,8 +30,8 @@ KINDS: tuple[PluginKind[Any], ...] = (SOURCES, TARGETS, RUNTIMES, EXECUTORS, BRI
 # these modules imports no framework.
 FEATURES = (
     "edgekit.runtimes._tflite_micro_code_size",
+    "edgekit.sources._checkpoint",
     "edgekit.sources._given_samples",
-    "edgekit.sources.torch",
     "edgekit.training._tensorboard",
     "edgekit.training.datasets.images",
     "edgekit.training.datasets.vowels",

@@ -11,7 +11,7 @@ import pytest
 from edgekit.core.environment.project import open_project
 from edgekit.core.errors import InputError
 from edgekit.core.records.samples import Samples
-from edgekit.core.values.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec, Variant
 from edgekit.stages.conversion import export
 
 SIGNATURE = Signature((TensorSpec("x", ("batch", 4), "float32"),), ())
@@ -39,7 +39,9 @@ def calibration_samples(root: Path, available: int, requested: int | None) -> Sa
     for name in ("calibration.npz", "golden.npz"):
         Samples({"x": values}, {}, None).save(folder / name)
     context = SimpleNamespace(project=project, emit=lambda event: None)
-    export_plan = SimpleNamespace(model="m", kind="keras", variant="tflite:int8", step="export m/keras tflite:int8")
+    export_plan = SimpleNamespace(
+        model="m", kind="keras", variant=Variant("tflite", "int8"), step="export m/keras tflite:int8"
+    )
     return export._calibration(
         context,
         export_plan,
