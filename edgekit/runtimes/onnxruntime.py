@@ -123,7 +123,8 @@ class OnnxRuntime(Runtime):
                     session = create()
                     adjusted = {"arithmetic": _SIMULATED, "measured": measured, "create_default": lambda: measured}
         except Exception as error:  # its errors have no common base class
-            reason = str(error).partition("] : ")[2] or str(error)
+            # Without the path, which the message starts with: a long one would push out what is wrong.
+            reason = (str(error).partition("] : ")[2] or str(error)).replace(str(path), path.name)
             raise InputError(f"{path}: ONNX Runtime cannot load this file ({reason.splitlines()[0][:200]})") from error
         signature = Signature(
             tuple(_spec(argument) for argument in session.get_inputs()),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from _helpers.support import spawn
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 NETWORKS = """
 def torch_net():

@@ -75,7 +75,7 @@ def test_a_marked_block_runs_as_the_page_shows(
     _run(block, project_copy, progress=False)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(600)  # it trains a network
 @pytest.mark.parametrize("block", [block for block in MARKED if block.where == "example"], ids=lambda block: block.id)
 def test_the_example_of_the_readme_runs_in_an_empty_folder(

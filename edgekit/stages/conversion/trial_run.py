@@ -64,11 +64,14 @@ def run_once(
     recorded = samples.load(golden, "golden samples")
     inputs = tensor_layout.transpose_arrays(recorded.inputs, orders or {})
     first = batching.select_samples(converted.signature, inputs, 0, 1)
+    path = request.folder / converted.file
     try:
-        session = runtime.open(request.folder / converted.file, threads=1, signature=converted.signature)
+        session = runtime.open(path, threads=1, signature=converted.signature)
         outputs = session.infer(first)
     except Exception as error:  # runtimes raise errors of many types
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        # Without the path of a temporary folder, which says nothing to the user.
+        text = str(error).replace(f"{path}: ", "").replace(str(path), path.name)
+        reason = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
         raise StepFailed(f"{runtime.title} cannot run the converted file: {reason[:_MAX_REASON_CHARS]}") from error
     missing = [spec.name for spec in converted.signature.outputs if spec.name not in outputs]
     if missing:

@@ -423,7 +423,6 @@ def _recurrent(kind: str, **attributes: Any) -> Any:
 
 
 class TestRecurrent:
-    @pytest.mark.exhaustive
     @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
     @pytest.mark.parametrize(
         ("kind", "attributes"),
@@ -500,7 +499,7 @@ class TestArchitectures:
         assert distance > 0.1 * expected.std()
         return image, expected, distance
 
-    @pytest.mark.slow
+    @pytest.mark.exhaustive
     @pytest.mark.parametrize("name", light_models.NAMES)
     def test_agrees_with_onnx_runtime(self, save: Save, name: str) -> None:
         path = save(light_models.light_model(name))
