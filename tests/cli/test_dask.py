@@ -218,7 +218,7 @@ def test_a_step_that_kills_each_worker_is_one_sentence(tmp_path):
         code, out, err = ended(spawn("run", "--root", root, "--dask", address))
     assert code == 4
     assert "import net/torch: every Dask worker that started this step died" in err
-    assert "11 of 21 steps done, 1 failed, 9 not started" in out
+    assert "11 of 21 steps done, 1 failed, 9 not started" in out, err
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,19 @@ models, well trained.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from _helpers.reference_pairs import MODELS as FOLDER
 from _helpers.support import call
 
+from edgekit.config.model import load_model_spec
 from edgekit.core.environment.project import open_project
+from edgekit.core.records import samples
 from edgekit.stages.conversion.routes import targets
 
 SAME_WAY = "lite-interpreter"  # by way of the very TorchScript file
@@ -45,6 +49,23 @@ def everything(trained_models: Path, tmp_path_factory: pytest.TempPathFactory) -
     # Barely trained weights say nothing of what int8 costs; the runtimes have to take the files all the same.
     int8 = call("validate", *MODELS, "--precision", "int8", "--root", root, "--json")
     return Everything(root, exported, float32, int8)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_trains_in_both_frameworks_and_learns_something(trained_models: Path, name: str) -> None:
+    """Look at one epoch only, of few digits: `make bench-seeds MODELS=` measures how well the models learn."""
+    spec = load_model_spec(FOLDER / name)
+    folders = [trained_models / "build" / name / kind / "source" for kind in ("keras", "torch")]
+    keras, torch = (json.loads((folder / "source.json").read_text()) for folder in folders)
+    assert (keras["kind"], torch["kind"]) == ("keras", "torch")
+    assert keras["parameters"] == torch["parameters"]
+    assert keras["data"] == torch["data"]
+    for folder, source in zip(folders, (keras, torch), strict=True):
+        kept = samples.load(folder / "test.npz", "test samples")
+        count = 200 if spec.data.default == "mnist-5k" else spec.data.test
+        assert kept.outputs[spec.output.name].shape == (count, *spec.output.shape)
+        assert 0.0 <= source["metric_value"] <= 1.0
+        assert source["history"]["loss"][0] > 0
 
 
 @pytest.mark.parametrize("name", MODELS)

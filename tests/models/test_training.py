@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _helpers.few_digits import write_few_digits
-from _helpers.reference_pairs import MODELS, NAMES
-from _helpers.support import SHARED_MODELS, call
+from _helpers.support import call
 
-from edgekit.config.model import load_model_spec
 from edgekit.core.records import samples
 
 
@@ -47,22 +45,3 @@ def test_the_hyperparameters_of_the_command_line_are_recorded(tmp_path: Path) ->
     expected = {"epochs": 2, "batch_size": 50, "learning_rate": 0.01, "seed": 3}
     assert {key: record["training"][key] for key in expected} == expected
     assert len(record["history"]["loss"]) == 2
-
-
-@pytest.mark.exhaustive
-@pytest.mark.timeout(1800)  # the first one trains them all
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SHARED_MODELS])
-def test_every_model_trains_in_both_frameworks_and_learns_something(trained_models: Path, name: str) -> None:
-    """Look at one epoch only, of few digits: `make bench-seeds MODELS=` measures how well the models learn."""
-    spec = load_model_spec(MODELS / name)
-    folders = [trained_models / "build" / name / kind / "source" for kind in ("keras", "torch")]
-    keras, torch = (json.loads((folder / "source.json").read_text()) for folder in folders)
-    assert (keras["kind"], torch["kind"]) == ("keras", "torch")
-    assert keras["parameters"] == torch["parameters"]
-    assert keras["data"] == torch["data"]
-    for folder, source in zip(folders, (keras, torch), strict=True):
-        kept = samples.load(folder / "test.npz", "test samples")
-        count = 200 if spec.data.default == "mnist-5k" else spec.data.test
-        assert kept.outputs[spec.output.name].shape == (count, *spec.output.shape)
-        assert 0.0 <= source["metric_value"] <= 1.0
-        assert source["history"]["loss"][0] > 0
