@@ -16,7 +16,8 @@ def lowerable_forms() -> Iterator[None]:
     litert-torch 0.10 fails on these:
 
     - `padding="same"` of an even kernel, with one more element at the end: a pad and a convolution instead.
-    - Sums and comparisons of 8-bit and 16-bit integers, for which TFLite has no kernels: of int32 instead.
+    - Sums and comparisons of 8-bit and 16-bit integers, and comparisons of truth values, for which TFLite has no
+      kernels: of int32 instead.
     - Sorting, whose indices are int64 where it expects int32: the top k of all elements instead.
     - Shifts by a number: multiplications and divisions by powers of two instead.
     """
@@ -61,7 +62,13 @@ def _is_narrow(value: Any) -> bool:
 def _widened(value: Any) -> Any:
     import torch
 
-    return value.to(torch.int32) if _is_narrow(value) else value
+    return value.to(torch.int32) if _is_narrow(value) or _is_boolean(value) else value
+
+
+def _is_boolean(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.dtype is torch.bool
 
 
 def _convolve(
@@ -94,7 +101,7 @@ def _sum(func: Any, x: Any, *args: Any, **keywords: Any) -> Any:
 
 
 def _compare(func: Any, *args: Any, **keywords: Any) -> Any:
-    if not any(map(_is_narrow, (*args, *keywords.values()))):
+    if not any(_is_narrow(value) or _is_boolean(value) for value in (*args, *keywords.values())):
         return NotImplemented
     return func(*map(_widened, args), **{name: _widened(value) for name, value in keywords.items()})
 

@@ -31,6 +31,7 @@ KERNEL = torch.randn(4, 3, 4, 3, generator=torch.Generator().manual_seed(1))
         lambda: BYTES == 5,
         lambda: torch.ge(IMAGE, IMAGE.t()),
         lambda: SIGNAL < 0,
+        lambda: (INTS > 0) >= (INTS > 5),
         lambda: INTS >> 2,
         lambda: INTS << 3,
         lambda: INTS >> INTS.abs() % 3,
