@@ -27,7 +27,7 @@ from edgekit.core.environment.atomic_files import mapped_write_errors, staged_fo
 from edgekit.core.environment.contained_files import path_inside
 from edgekit.core.environment.project import shipped
 from edgekit.core.environment.requirements import Requirement, require
-from edgekit.core.errors import InputError, StepCrashed, StepFailed, StepTimedOut, from_dict
+from edgekit.core.errors import EdgekitError, InputError, StepCrashed, StepFailed, StepTimedOut, from_dict
 from edgekit.stages.cluster import remote_step
 from edgekit.stages.cluster.content_store import ContentStore, is_digest
 from edgekit.stages.context import Context
@@ -152,7 +152,7 @@ class DaskCluster:
         """Return how many steps the workers execute at a time: one per thread, refreshed after some seconds."""
         now = time.monotonic()
         if now > self._slots_until:
-            with contextlib.suppress(OSError, TimeoutError):  # `_watch` reports a lost cluster to the waiting step
+            with contextlib.suppress(Exception):  # `_watch` reports a lost cluster to the waiting step
                 self._slots = max(1, sum(self._client.nthreads().values()))
             self._slots_until = now + _POLL_S
         return self._slots
@@ -261,6 +261,12 @@ class DaskCluster:
             ) from None
         except CancelledError:
             raise self._lost(step) from None
+        except EdgekitError:
+            raise
+        except Exception as error:
+            # The client's own errors have no common base class; a dying worker can raise any of them.
+            reason = f"{step.name}: the Dask cluster at {self.address} failed with {type(error).__name__}: {error}"
+            raise StepCrashed(reason, step=step.name) from error
         finally:
             del self._futures[step.name]
             with contextlib.suppress(Exception):
@@ -275,7 +281,7 @@ class DaskCluster:
             raise self._lost(step)
         try:
             has_workers = bool(self._client.nthreads())
-        except (OSError, TimeoutError):
+        except Exception:  # noqa: BLE001 - of many types while a worker dies
             return  # the client reconnects, or its status changes
         if has_workers:
             self._deserted_since = None
