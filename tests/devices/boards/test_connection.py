@@ -299,9 +299,14 @@ def test_a_connection_that_is_cut_leaves_nothing_running(board, sleeping):
 
 def test_an_agent_that_is_killed_takes_its_program_with_it(board, sleeping):
     _opened, thread, errors = sleeping
-    for pid in board.processes():
-        if b"import sys;f=sys.stdin.buffer" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
+    agents = [
+        pid
+        for pid in board.processes()
+        if b"import sys;f=sys.stdin.buffer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    # Not its watcher, a fork of it: nobody would be left to end the program.
+    [agent] = [pid for pid in agents if int(Path(f"/proc/{pid}/stat").read_text().split()[3]) not in agents]
+    os.kill(agent, signal.SIGKILL)
     thread.join(20)
     assert isinstance(errors[0], StepCrashed)
 
