@@ -86,12 +86,12 @@ def run_model_in_both_ways(request: RunRequest, _emit: Listener) -> InferResult:
 
 
 def _infer(request: RunRequest, session: RuntimeSession) -> dict[str, Array]:
-    """Run the samples in the session, or each in a session of its own."""
+    """Run the samples in the session, or each in a session of its own, of which this is the first."""
     if not request.from_start:
         return session.infer(request.inputs, request.batch)
     count = batching.n_samples(request.signature, request.inputs)
     parts = [
-        _open(request).infer(
+        (_open(request) if index else session).infer(
             batching.select_samples(request.signature, request.inputs, index, index + 1), request.batch
         )
         for index in range(count)

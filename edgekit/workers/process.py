@@ -160,7 +160,35 @@ class Process(ABC):
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-class Child(Process):
+class PopenProcess(Process):
+    """A process that `subprocess` has started.
+
+    Attributes:
+        popen: The process; subclasses start it.
+    """
+
+    popen: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    def _ended(self) -> bool:
+        if self.popen.poll() is None:
+            return False
+        self._kill_group()
+        return True
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        try:
+            returncode = self.popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+        self._kill_group()
+        return returncode
+
+
+class Child(PopenProcess):
     """A process of a fresh Python interpreter."""
 
     def __init__(self, arguments: Sequence[str], environment: Environment, *, pass_fds: Sequence[int] = ()) -> None:
@@ -186,24 +214,6 @@ class Child(Process):
                 pass_fds=(self._liveness_read, *pass_fds),
                 start_new_session=True,
             )
-
-    @property
-    def pid(self) -> int:
-        return self.popen.pid
-
-    def _ended(self) -> bool:
-        if self.popen.poll() is None:
-            return False
-        self._kill_group()
-        return True
-
-    def wait(self, timeout_s: float | None = None) -> int:
-        try:
-            returncode = self.popen.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError from None
-        self._kill_group()
-        return returncode
 
 
 def stop_all() -> None:

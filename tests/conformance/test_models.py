@@ -14,16 +14,15 @@ from typing import Any, NamedTuple
 
 import pytest
 from _helpers.reference_pairs import MODELS as FOLDER
-from _helpers.support import call
+from _helpers.reference_pairs import NAMES
+from _helpers.support import SHARED_MODELS, call
 
 from edgekit.config.model import load_model_spec
-from edgekit.core.environment.project import open_project
 from edgekit.core.records import samples
 from edgekit.stages.conversion.routes import targets
 
 SAME_WAY = "lite-interpreter"  # by way of the very TorchScript file
-PROVEN_ELSEWHERE = {"linear", "simple_cnn"}
-MODELS = sorted(set(open_project(Path(__file__).parent).models()) - PROVEN_ELSEWHERE)
+MODELS = [name for name in NAMES if name not in SHARED_MODELS]
 VARIANTS = [f"{target}:float32" for target in targets() if target != SAME_WAY] + ["tflite:int8"]
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(1800)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from edgekit.core.environment.atomic_files import mapped_write_errors
+from edgekit.core.environment.user_folders import user_folder
 from edgekit.core.errors import InputError
 
 
@@ -19,12 +19,7 @@ def cache_folder() -> Path:
     Returns:
         `$EDGEKIT_CACHE`, else `$XDG_CACHE_HOME/edgekit`, else `~/.cache/edgekit`, as an absolute path.
     """
-    override = os.environ.get("EDGEKIT_CACHE")
-    if override:
-        return Path(override).absolute()
-    # The XDG base directory specification says that a relative path is invalid and must be ignored.
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "edgekit"
+    return user_folder("EDGEKIT_CACHE", "XDG_CACHE_HOME", "~/.cache")
 
 
 @contextmanager

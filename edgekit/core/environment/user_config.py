@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from edgekit.core.environment.user_folders import user_folder
 
 
 def config_folder() -> Path:
@@ -12,9 +13,4 @@ def config_folder() -> Path:
     Returns:
         `$EDGEKIT_CONFIG`, else `$XDG_CONFIG_HOME/edgekit`, else `~/.config/edgekit`, as an absolute path.
     """
-    override = os.environ.get("EDGEKIT_CONFIG")
-    if override:
-        return Path(override).absolute()
-    # The XDG base directory specification says that a relative path is invalid and must be ignored.
-    base = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    return (base if base.is_absolute() else Path("~/.config").expanduser()) / "edgekit"
+    return user_folder("EDGEKIT_CONFIG", "XDG_CONFIG_HOME", "~/.config")

@@ -32,7 +32,7 @@ from edgekit.core.errors import (
     StepFailed,
     StepTimedOut,
 )
-from edgekit.workers.process import Process
+from edgekit.workers.process import PopenProcess
 
 _AGENT = Path(__file__).with_name("_agent.py")
 # What the agent writes first, so that a greeting of the board's shell is not taken for a reply.
@@ -66,7 +66,7 @@ class Reply:
     data: bytes = b""
 
 
-class _SshProcess(Process):
+class _SshProcess(PopenProcess):
     """The ssh client, with pipes to the agent."""
 
     def __init__(self, command: list[str]) -> None:
@@ -80,24 +80,6 @@ class _SshProcess(Process):
                 start_new_session=True,
                 bufsize=0,
             )
-
-    @property
-    def pid(self) -> int:
-        return self.popen.pid
-
-    def _ended(self) -> bool:
-        if self.popen.poll() is None:
-            return False
-        self._kill_group()
-        return True
-
-    def wait(self, timeout_s: float | None = None) -> int:
-        try:
-            returncode = self.popen.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError from None
-        self._kill_group()
-        return returncode
 
     def _close(self) -> None:
         for pipe in (self.popen.stdin, self.popen.stdout):
