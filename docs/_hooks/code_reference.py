@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from undocumented import Undocumented
@@ -112,8 +112,12 @@ def _value(text: str) -> str:
     return f"`{text}`" if text else "(empty)"
 
 
+# Functions that read environment variables, and how many of their first arguments are names of variables.
+_READERS = {"os.environ.get": 1, "os.getenv": 1, "user_folder": 2}
+
+
 def _variables_read() -> Iterator[str]:
-    """Names that the package reads from `os.environ`, as a literal or as a constant of the module."""
+    """Names that the package reads from the environment, given as a literal or as a constant of the module."""
     for path in sorted(PACKAGE.rglob("*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
         constants = {
@@ -124,15 +128,15 @@ def _variables_read() -> Iterator[str]:
             if isinstance(target, ast.Name)
         }
         for node in ast.walk(module):
-            argument: ast.AST | None = None
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("os.environ.get", "os.getenv") and node.args:
-                argument = node.args[0]
+            arguments: Sequence[ast.AST | None] = ()
+            if isinstance(node, ast.Call):
+                arguments = node.args[: _READERS.get(ast.unparse(node.func), 0)]
             elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
-                argument = node.slice
-            if isinstance(argument, ast.Name):
-                argument = constants.get(argument.id)
-            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                yield argument.value
+                arguments = [node.slice]
+            for argument in arguments:
+                literal = constants.get(argument.id) if isinstance(argument, ast.Name) else argument
+                if isinstance(literal, ast.Constant) and isinstance(literal.value, str):
+                    yield literal.value
 
 
 def layers() -> str:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 from _helpers.boards import ssh_board
 
@@ -14,7 +19,19 @@ def sshd(tmp_path_factory):
 
 
 @pytest.fixture
-def board(sshd, tmp_path, monkeypatch):
+def turn():
+    """The only test that uses a board while it runs.
+
+    A board measures one model at a time, and all boards of the tests are this machine: tests that run at once in other
+    processes would find it busy.
+    """
+    with (Path(tempfile.gettempdir()) / f"edgekit-tests-of-boards-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
+def board(turn, sshd, tmp_path, monkeypatch):
     """The board, added as `pi`, and a working connection by the client's known hosts."""
     monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "configuration"))
     answer = sshd.add()

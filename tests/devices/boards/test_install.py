@@ -98,7 +98,7 @@ def test_a_board_that_is_gone_can_be_forgotten(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def arm64_board(tmp_path, monkeypatch):
+def arm64_board(turn, tmp_path, monkeypatch):
     """A board whose Python is an arm64 one under QEMU, added as `pi`, and a project with an artifact."""
     monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "configuration"))
     one_op(tmp_path, "onnx")
