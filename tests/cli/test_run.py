@@ -625,6 +625,7 @@ def test_a_model_that_exceeds_a_device_is_not_benched_on_it(tmp_path, finished):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.exhaustive
 def test_the_makefile_example_is_made_once(tmp_path):
     """In examples/makefile-project, a second make does nothing, and a new sample runs the steps again."""
     folder = shutil.copytree(REPOSITORY / "examples/makefile-project", tmp_path / "project")

@@ -36,5 +36,6 @@ def test_every_target_computes_what_a_random_network_computes(network: Network):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("network", KEPT)
+@pytest.mark.exhaustive
 def test_what_was_found_once_stays_mended(network: Network):
     check(network)

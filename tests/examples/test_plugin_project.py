@@ -12,7 +12,7 @@ from _helpers.support import REPOSITORY, spawn
 
 from edgekit.testing.contract import write_example_model
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 PROJECT = REPOSITORY / "examples" / "plugin-project"
 
 

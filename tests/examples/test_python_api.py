@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from _helpers.support import REPOSITORY
 
 TOUR = REPOSITORY / "examples/python-api/tour.py"
 
 
+@pytest.mark.exhaustive
 def test_the_tour_exports_validates_measures_and_checks(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "build/linear/keras/source", tmp_path / "build/linear/keras/source")
     done = subprocess.run(

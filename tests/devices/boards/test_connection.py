@@ -322,7 +322,7 @@ def impatient(tmp_path, monkeypatch):
     monkeypatch.setattr(connections, "_PING_S", 0.5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_cable_that_is_unplugged_is_noticed_on_both_sides(impatient, board, sleeping):
     _opened, thread, errors = sleeping
     time.sleep(2.5)

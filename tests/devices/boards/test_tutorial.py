@@ -27,6 +27,7 @@ def commands():
                 yield command.arguments[1:]
 
 
+@pytest.mark.exhaustive
 def test_the_commands_of_the_tutorial_do_what_it_says(board, tmp_path, monkeypatch):
     model = PLUGIN_SOURCE.with_name("one_op.onnx")
     np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32))
