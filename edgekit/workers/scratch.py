@@ -14,7 +14,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from edgekit.core.environment.atomic_files import alive
+from edgekit.core.environment.process_identity import PATTERN, is_running, own_process
 
 _PREFIX = "edgekit-worker-"
 # Workers end by themselves soon after their parent; until then they may still write.
@@ -32,12 +32,12 @@ def _namespace() -> str:
 
 
 def prefix() -> str:
-    """Return how the name of a temporary folder of this process starts: it holds the process id.
+    """Return how the name of a temporary folder of this process starts: it names the process.
 
     The first call of a process removes what killed processes have left.
     """
     collect_once()
-    return f"{_PREFIX}{_namespace()}-{os.getpid()}-"
+    return f"{_PREFIX}{_namespace()}-{own_process()}-"
 
 
 def create() -> str:
@@ -54,13 +54,13 @@ def collect_once() -> None:
     """
     folder = Path(tempfile.gettempdir())
     collect(folder)
-    atexit.register(_remove_own, folder, os.getpid())
+    atexit.register(_remove_own, folder, own_process())
 
 
-def _remove_own(folder: Path, pid: int) -> None:
-    if os.getpid() != pid:  # a forked child: the folders are its parent's
+def _remove_own(folder: Path, process: str) -> None:
+    if own_process() != process:  # a forked child: the folders are its parent's
         return
-    for path in folder.glob(f"{_PREFIX}{_namespace()}-{pid}-*"):
+    for path in folder.glob(f"{_PREFIX}{_namespace()}-{process}-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -76,7 +76,7 @@ def collect(folder: Path) -> tuple[Path, ...]:
     Returns:
         The removed folders.
     """
-    pattern = re.compile(rf"{_PREFIX}{_namespace()}-([1-9][0-9]{{0,9}})-\w+")
+    pattern = re.compile(rf"{_PREFIX}{_namespace()}-({PATTERN})-\w+")
     removed = []
     try:
         entries = list(os.scandir(folder))
@@ -84,7 +84,7 @@ def collect(folder: Path) -> tuple[Path, ...]:
         return ()
     for entry in entries:
         match = pattern.fullmatch(entry.name)
-        if match and not alive(int(match[1])) and _is_abandoned(entry):
+        if match and not is_running(match[1]) and _is_abandoned(entry):
             # rmtree() does not follow links, even if another process exchanges a folder for one.
             shutil.rmtree(entry.path, ignore_errors=True)
             removed.append(Path(entry.path))

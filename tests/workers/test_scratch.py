@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.core.environment.process_identity import own_process
 from edgekit.workers import scratch
 
 PROGRAM = """
@@ -44,8 +45,8 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=60)
 
 
-def named(pid: int) -> str:
-    return f"edgekit-worker-{scratch._namespace()}-{pid}-abc_123"
+def named(process: int | str) -> str:
+    return f"edgekit-worker-{scratch._namespace()}-{process}-abc_123"
 
 
 def test_the_next_process_removes_what_a_killed_one_has_left(tmp_path):
@@ -67,6 +68,15 @@ def test_a_live_process_keeps_its_folder_however_old(tmp_path):
     age(folder)
     assert scratch.collect(tmp_path) == ()
     assert folder.is_dir()
+
+
+def test_a_process_that_was_given_the_id_of_a_killed_one_does_not_keep_its_folder(tmp_path):
+    own, left = tmp_path / named(own_process()), tmp_path / named(f"{os.getpid()}.1")
+    for folder in (own, left):
+        folder.mkdir()
+        age(folder)
+    assert scratch.collect(tmp_path) == (left,)
+    assert own.is_dir()
 
 
 def test_links_files_and_other_names_are_kept(tmp_path):
@@ -116,6 +126,7 @@ def test_folders_of_other_users_are_kept(tmp_path):
 
 INTERRUPTED = """
 import os, sys
+from edgekit.core.environment.process_identity import own_process
 from edgekit.workers import scratch
 print(scratch.create(), flush=True)
 if os.fork() == 0:

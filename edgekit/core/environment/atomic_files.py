@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import stat
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 
 from edgekit.core.environment.bounded_files import check_size, open_file
 from edgekit.core.environment.contained_files import copy_plain_file
+from edgekit.core.environment.process_identity import PATTERN, is_running, own_process
 from edgekit.core.errors import DiskFull, EdgekitError, InputError, StepFailed
 
 # Of temporary files and folders. The dot hides them from listings and from the search for artifacts.
@@ -110,37 +112,25 @@ def _host_digest() -> str:
 
 
 def _temporary_prefix() -> str:
-    return f"{STAGING_PREFIX}{_host_digest()}-{os.getpid()}-"
+    return f"{STAGING_PREFIX}{_host_digest()}-{own_process()}-"
 
 
 def remove_stale_files(folder: Path) -> None:
     """Remove the temporary files and folders of killed processes of this host.
 
-    Temporary names contain the host and the process id of their creator. Those of other hosts are kept.
+    Temporary names contain the host and the process of their creator. Those of other hosts are kept.
 
     Args:
         folder: The folder to clean, without its subfolders.
     """
     host_prefix = f"{STAGING_PREFIX}{_host_digest()}-"
     for path in folder.glob(f"{host_prefix}*-*"):
-        pid = path.name.removeprefix(host_prefix).partition("-")[0]
-        if pid.isdigit() and not alive(int(pid)):
+        process = path.name.removeprefix(host_prefix).partition("-")[0]
+        if re.fullmatch(PATTERN, process) and not is_running(process):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process with this id exists on this host."""
-    try:
-        # Signal 0 only checks. PermissionError: it exists, and belongs to another user.
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _umask() -> int:

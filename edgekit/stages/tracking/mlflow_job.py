@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -17,7 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from edgekit.core.environment.atomic_files import alive, os_error
+from edgekit.core.environment.atomic_files import os_error
+from edgekit.core.environment.process_identity import PATTERN, is_running, own_process
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepFailed
 from edgekit.core.events import Listener
 from edgekit.stages.tracking.settings import (
@@ -154,7 +156,7 @@ def _remove_interrupted_runs(folder: Path) -> None:
         if digest_tag.with_name(MODEL_FILES).exists() or not writer.is_file():
             continue  # complete, since MODEL_FILES is written last, or not ours
         host, _, process = writer.read_text().rpartition(" ")
-        if host == socket.gethostname() and process.isdigit() and not alive(int(process)):
+        if host == socket.gethostname() and re.fullmatch(PATTERN, process) and not is_running(process):
             shutil.rmtree(digest_tag.parents[1])
 
 
@@ -173,7 +175,7 @@ def write_run(request: WriteRequest, _emit: Listener) -> str:
     """
     uri, run, identity, existing = request.uri, request.run, request.identity, request.existing
     client = _open_client(uri)
-    writer = f"{socket.gethostname()} {os.getpid()}"
+    writer = f"{socket.gethostname()} {own_process()}"
     tags = {_WRITER: writer, DIGEST: identity.digest, **run.tags, **run.labels}
     if identity.parent:
         tags[_PARENT] = identity.parent

@@ -13,6 +13,7 @@ import pytest
 
 from edgekit.core.environment import atomic_files
 from edgekit.core.environment.atomic_files import move_files
+from edgekit.core.environment.process_identity import own_process
 from edgekit.core.errors import DiskFull, InputError, StepFailed
 
 
@@ -266,11 +267,13 @@ def test_files_of_killed_processes_are_removed_except_those_of_other_hosts(tmp_p
     """Hosts that share a folder cannot see one another's processes."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    other_host = tmp_path / atomic_files._temporary_prefix().replace(str(os.getpid()), str(dead.pid))
+    other_host = tmp_path / atomic_files._temporary_prefix().replace(own_process(), str(dead.pid))
     monkeypatch.setattr(atomic_files, "_host_digest", lambda: "another")
-    stale = tmp_path / atomic_files._temporary_prefix().replace(str(os.getpid()), str(dead.pid))
+    stale = tmp_path / atomic_files._temporary_prefix().replace(own_process(), str(dead.pid))
     in_use = tmp_path / atomic_files._temporary_prefix()
-    for folder in (other_host, stale, in_use):
+    # Its process has ended, and this one has been given its id.
+    used_again = tmp_path / in_use.name.replace(own_process(), f"{os.getpid()}.1")
+    for folder in (other_host, stale, in_use, used_again):
         folder.mkdir()
     atomic_files.remove_stale_files(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([other_host, in_use])
