@@ -159,8 +159,12 @@ def common_options(function: Callable[..., int | None]) -> Callable[..., None]:
 
 
 def _guarded(session: CommandSession, function: Callable[[], int | None]) -> int:
+    from edgekit.workers import scratch
+
     with _terminable():
         try:
+            # By each command: one that finds everything up to date starts no worker.
+            scratch.collect_once()
             code = function() or 0
             flush_stdout()
             return code

@@ -157,7 +157,7 @@ class WorkerPool:
             timeout_s: The default limit in seconds of a call.
             limit: The number of workers from which on idle ones of other environments are ended; None for no limit.
         """
-        # Not only when a worker starts: a run that finds everything up to date starts none.
+        # For the Python API; a command has done it at its start.
         scratch.collect_once()
         self._timeout_s = timeout_s
         self._limit = limit

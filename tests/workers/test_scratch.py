@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _helpers.support import spawn
 
 from edgekit.core.environment.process_identity import own_process
 from edgekit.workers import scratch
@@ -59,6 +60,16 @@ def test_the_next_process_removes_what_a_killed_one_has_left(tmp_path):
     age(left)
     second, _ = start(tmp_path)
     kill(second)
+    assert not left.exists()
+
+
+def test_a_command_that_starts_no_worker_removes_them_too(tmp_path):
+    left = tmp_path / named(ENDED)
+    left.mkdir()
+    age(left)
+    process = spawn("devices", "--json", "--root", tmp_path, env={"TMPDIR": str(tmp_path)})
+    process.communicate(timeout=60)
+    assert process.returncode == 0
     assert not left.exists()
 
 

@@ -32,6 +32,7 @@ from edgekit.core.errors import (
     StepFailed,
     StepTimedOut,
 )
+from edgekit.workers import scratch
 from edgekit.workers.process import PopenProcess
 
 _AGENT = Path(__file__).with_name("_agent.py")
@@ -44,6 +45,8 @@ _CONNECT_S = 15
 # Of a board that has accepted the connection: an SD card may take long to load Python.
 ANSWER_S = 60.0
 _PING_S = 5.0
+# How long it may take until a client that has ended, or was stopped by Ctrl-C, is noticed.
+_LIVENESS_S = 0.5
 # The master connection outlives its first session so long, for an agent that is started again.
 _PERSIST_S = 15
 # Half of a megabyte at a time: a slow line shows a sign of life, and a cut one is resumed there.
@@ -347,13 +350,14 @@ class Connection:
         """Read what has arrived. While nothing does, tell the agent that this end is alive."""
         assert self._process is not None and self._process.popen.stdout is not None  # `_open` has started it
         descriptor = self._process.popen.stdout.fileno()
+        next_ping = time.monotonic() + _PING_S
         while True:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise self._timeout(step)
             try:
                 data = None
-                if select.select([descriptor], [], [], min(remaining, _PING_S))[0]:
+                if select.select([descriptor], [], [], min(remaining, _LIVENESS_S))[0]:
                     data = os.read(descriptor, 1 << 16)
             except OSError:  # another thread has closed the connection
                 data = b""
@@ -362,8 +366,11 @@ class Connection:
                 return
             if data == b"":
                 raise self._ended(step)
-            if self._hello:
+            # The master connection has the pipes of this session too: if it hangs, they do not end with the client.
+            self._check_alive(step)
+            if self._hello and time.monotonic() >= next_ping:
                 self._write(b'{"op": "ping"}\n', step, deadline)
+                next_ping = time.monotonic() + _PING_S
 
     def _line(self, step: str, deadline: float) -> bytes:
         while b"\n" not in self._buffer:
@@ -485,6 +492,11 @@ def _remote_command(python: str) -> str:
 
 
 def _private_folder() -> str:
-    """Create a folder for the socket of the master connection, whose path must be shorter than 80 characters."""
+    """Create a folder for the socket of the master connection, whose path must be shorter than 80 characters.
+
+    Its name is that of a worker's folder: what a killed command has left is removed by a later one.
+    """
+    prefix = scratch.prefix()
     base = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="edgekit-ssh-", dir=base if len(base) < 50 else "/tmp")  # noqa: S108 - mode 0700
+    is_short = len(base) + len(prefix) < 66  # a slash, 8 random characters, and the name of the socket follow
+    return tempfile.mkdtemp(prefix=prefix, dir=base if is_short else "/tmp")  # noqa: S108 - mode 0700

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from edgekit.core.errors import DiskFull, EdgekitError, StepCrashed, StepTimedOu
 from edgekit.devices.boards import connection as connections
 from edgekit.devices.boards.board import Board
 from edgekit.devices.boards.connection import Connection
+from edgekit.workers.process import stop_all
 
 pytestmark = needs_sshd
 
@@ -309,6 +311,25 @@ def test_an_agent_that_is_killed_takes_its_program_with_it(board, sleeping):
     os.kill(agent, signal.SIGKILL)
     thread.join(20)
     assert isinstance(errors[0], StepCrashed)
+
+
+def test_ctrl_c_does_not_wait_for_a_master_connection_that_hangs(board, sleeping):
+    """The client hands its pipes to the master connection; they stay open when the client is ended."""
+    opened, thread, errors = sleeping
+    connection = opened.connection
+    check = subprocess.run(
+        [*connection._ssh(), "-O", "check", "--", connection.board.ssh], capture_output=True, text=True, check=True
+    )
+    master = int(re.search(r"pid=(\d+)", check.stderr).group(1))
+    os.kill(master, signal.SIGSTOP)
+    try:
+        stop_all()
+        thread.join(20)
+        assert not thread.is_alive()
+    finally:
+        os.kill(master, signal.SIGKILL)
+    assert isinstance(errors[0], StepCrashed)
+    assert "the connection to pi was stopped" in str(errors[0])
 
 
 @pytest.fixture
