@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -24,6 +25,10 @@ from edgekit.workers.pool import WorkerPool
 
 # Tests run in as many processes as there are cores: more threads would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell lets programs in the background ignore SIGINT, and so would every command that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A test that fails shows where a command was interrupted, by whomever.
 logging.getLogger("edgekit").setLevel(logging.DEBUG)

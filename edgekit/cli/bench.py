@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,10 @@ from edgekit.cli._common import (
     selection_options,
 )
 from edgekit.core.escape import line
+
+if TYPE_CHECKING:
+    from edgekit.stages.benchmark.emulated_bench import EmulationOptions
+    from edgekit.stages.selection import Selection
 
 
 @click.command("bench", short_help="Measure size, latency and memory.")
@@ -61,8 +65,15 @@ from edgekit.core.escape import line
     help="Time limit of one measurement, in seconds.",
 )
 @click.option("--per-op", is_flag=True, help="Also measure each operator, in the tiers that support it.")
+@click.option(
+    "--with",
+    "versions",
+    metavar="PACKAGE==VERSION",
+    multiple=True,
+    help="Count instructions under this version of the runtime on the emulated core; repeat it to compare versions.",
+)
 @click.option("--baseline", type=click.Path(path_type=Path), help="JSON output of an earlier bench to compare with.")
-@click.option("--max-regression", metavar="SHARE", help="Allowed regression against the baseline (default: 2%).")
+@click.option("--max-regression", metavar="SHARE", help="Allowed regression (default: 2%).")
 @common_options
 def command(
     session: CommandSession,
@@ -76,6 +87,7 @@ def command(
     min_runs: int,
     timeout: float,
     per_op: bool,
+    versions: tuple[str, ...],
     baseline: Path | None,
     max_regression: str | None,
 ) -> int:
@@ -88,6 +100,11 @@ def command(
     With --per-op, the emulated tier truncates the model after each operator and counts again (.tflite and .onnx); the
     host tier uses the profiler of the runtime (ONNX Runtime, TorchScript, lite interpreter).
 
+    With --with, nothing is measured on this host. The emulated tier runs the same file under each version of the
+    runtime, each in an environment of its own, and compares the instructions with those of the first version. A single
+    version is compared with the one that edgekit pins. With --max-regression, the exit code is 1 if a version executes
+    more.
+
     The exit code is 1 if a figure exceeds the --baseline by more than --max-regression. Host latency is compared only
     if there is no emulated latency and none of a board, because it varies between runs. The latency of a board may also
     grow by the noise that both measurements show.
@@ -99,17 +116,27 @@ def command(
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated --per-op
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated --baseline main.json
+      edgekit bench simple_cnn --device raspberry-pi-4b --with ai-edge-litert==2.2.0 --with ai-edge-litert==2.3.0
       edgekit bench simple_cnn --target tflite:int8 --threads 2 --json
       edgekit bench simple_cnn --target tflite:int8 --runtime tflite-micro
     """
     from dataclasses import asdict
 
+    from edgekit.core.errors import InputError
     from edgekit.reports.console import bench_tables
     from edgekit.stages.benchmark.bench import BenchOptions, bench, load_devices
+    from edgekit.stages.benchmark.emulated_bench import EmulationOptions
     from edgekit.stages.gates.baseline import load_baseline, regressions
     from edgekit.stages.selection import Selection, artifacts, check_executors, with_runtime
 
     check_executors(executors)
+    if versions:
+        if tiers or executors or runtime or baseline:
+            raise InputError(
+                "--with compares versions on the emulated core; leave out --tier, --executor, --runtime and --baseline"
+            )
+        emulation = EmulationOptions(threads, per_op, 2 * timeout)
+        return _compare_versions(session, Selection(*artifact_filter), devices, versions, emulation, max_regression)
     max_regression_share = _parse_max_regression(baseline, max_regression)
     baseline_measurements = load_baseline(baseline) if baseline else ()
     profiles = load_devices(session.project, devices)
@@ -144,13 +171,66 @@ def command(
     return max(context.exit_code, 1 if regressed else 0)
 
 
-def _parse_max_regression(baseline: Path | None, text: str | None) -> float:
+def _compare_versions(
+    session: CommandSession,
+    selection: Selection,
+    devices: tuple[str, ...],
+    versions: tuple[str, ...],
+    options: EmulationOptions,
+    max_regression: str | None,
+) -> int:
+    """Compare the instructions under several versions of a runtime; 1 if one of them exceeds what is allowed."""
+    from dataclasses import asdict
+
+    from edgekit.core.errors import InputError
+    from edgekit.reports.console import runtime_versions_tables
+    from edgekit.stages.benchmark.bench import load_devices
+    from edgekit.stages.benchmark.runtime_versions import compare_versions
+    from edgekit.stages.selection import artifacts
+
+    allowed = None if max_regression is None else _parse_share(max_regression)
+    if not devices:
+        raise InputError("--with needs a device to emulate", parameters=("device",))
+    profiles = load_devices(session.project, devices)
+    with session.context() as context:
+        comparisons = compare_versions(context, artifacts(context, selection), profiles, versions, options)
+    sentences = [
+        f"{comparison.artifact.label} on {comparison.record.device}: {sentence}"
+        for comparison in comparisons
+        for sentence in (() if allowed is None else comparison.record.slower(allowed))
+    ]
+    data = {
+        "runtime_versions": [
+            {
+                "model": comparison.artifact.manifest.model,
+                "kind": comparison.artifact.manifest.source["kind"],
+                "variant": str(comparison.artifact.manifest.variant),
+                **asdict(comparison.record),
+            }
+            for comparison in comparisons
+        ],
+        "regressions": sentences,
+        "failures": failures(context),
+    }
+    lines = "".join(line(f"REGRESSION  {sentence}") for sentence in sentences)
+    rows = [(comparison.artifact.label, comparison.record) for comparison in comparisons]
+    session.print_result(data, lambda: runtime_versions_tables(rows, session.color) + lines)
+    return max(context.exit_code, 1 if sentences else 0)
+
+
+def _parse_share(text: str) -> float:
     from edgekit.core.errors import InputError
     from edgekit.core.units import parse_share
 
-    if text is not None and baseline is None:
-        raise InputError("--max-regression needs a --baseline to compare with")
     try:
-        return parse_share(text or "2%")
+        return parse_share(text)
     except ValueError as error:
         raise InputError(f"--max-regression: {error}") from None
+
+
+def _parse_max_regression(baseline: Path | None, text: str | None) -> float:
+    from edgekit.core.errors import InputError
+
+    if text is not None and baseline is None:
+        raise InputError("--max-regression needs a --baseline or --with to compare with")
+    return _parse_share(text or "2%")

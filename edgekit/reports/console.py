@@ -12,6 +12,7 @@ from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.records.regressions import INCOMPARABLE, ChangeReport, MetricChange
 from edgekit.core.records.report import Report
+from edgekit.core.records.runtime_versions import RuntimeVersions
 from edgekit.core.records.tuning import LayerSensitivity
 from edgekit.reports._shared.cells import (
     ARTIFACT_HEADER,
@@ -22,6 +23,8 @@ from edgekit.reports._shared.cells import (
     NOTHING,
     OPERATORS_HEADER,
     OPERATORS_LEFT,
+    RUNTIME_VERSIONS_HEADER,
+    RUNTIME_VERSIONS_LEFT,
     VALIDATED_HEADER,
     VALIDATED_LEFT,
     artifact_cells,
@@ -33,7 +36,9 @@ from edgekit.reports._shared.cells import (
     device_note,
     emulated_cells,
     emulated_note,
+    operator_change_rows,
     operator_rows,
+    runtime_version_rows,
     tier_note,
     validated_cells,
     validated_title,
@@ -100,6 +105,32 @@ def bench_tables(benches: Mapping[str, Sequence[Measurement]], color: bool) -> s
     return "".join([*parts, *map(line, (text for host in hosts for text in tier_note(host).split("\n")))])
 
 
+def runtime_versions_tables(records: Sequence[tuple[str, RuntimeVersions]], color: bool) -> str:
+    """Return the counts of artifacts under several versions of their runtime, a table a device.
+
+    Args:
+        records: Pairs of an artifact's label and its counts.
+        color: As for `table`.
+    """
+    parts = []
+    for device in dict.fromkeys(record.device for _, record in records):
+        of_device = [(label.partition(" "), record) for label, record in records if record.device == device]
+        rows = [
+            cells
+            for (subject, _, variant), record in of_device
+            for cells in runtime_version_rows(subject, variant, record)
+        ]
+        parts += [line(device), table(RUNTIME_VERSIONS_HEADER, rows, left=RUNTIME_VERSIONS_LEFT, color=color)]
+        for (subject, _, variant), record in of_device:
+            for index, version in enumerate(record.versions[1:], 1):
+                changed = operator_change_rows(record, index)
+                if changed:
+                    header = ("operator", record.versions[0].requirement, version.requirement, "instructions")
+                    parts += ["\n", line(f"operators of {subject} {variant} that change most")]
+                    parts.append(table(header, changed, left=1, color=color))
+    return "".join(parts)
+
+
 def _operators_table(bench: Measurement, tier: str, operators: Sequence[OperatorCost], color: bool) -> str:
     """Return the cost of each operator of one artifact in one tier."""
     title = f"operators of {bench.model}/{bench.kind} {bench.variant} ({tier})"
@@ -138,6 +169,9 @@ class ConsoleReport(ReportFormat):
             title = validated_title(item for row in report.rows for item in row.emulated)
             parts.append(f"\n{title}\n{validations}")
         parts.append(bench_tables(benches_by_device(report), color))
+        versions = [(row.artifact.label, record) for row in report.rows for record in row.runtime_versions]
+        if versions:
+            parts += ["\n", runtime_versions_tables(versions, color)]
         if report.changes is not None:
             parts.append(f"\n{line(f'changes against {report.changes.old}')}{changes_table(report.changes, color)}\n")
         parts += [line(f"FAILED {verdict.sentence}") for verdict in report.failed]

@@ -133,6 +133,7 @@ class HtmlReport(ReportFormat):
             distributions=panels.distributions(report),
             distributions_table=tables.distributions(report),
             operators=tables.operators(report),
+            runtime_versions=tables.runtime_versions(report),
             classes=tables.classes(report),
             evidence=[evidence.evidence(row) for row in report.rows],
             tiers={tier.name: tier.worth for tier in reversed(TIERS)},

@@ -30,6 +30,7 @@ def _row_data(row: ReportRow) -> dict[str, Any]:
         "emulated_validations": [_validation_data(validation) for validation in row.emulated],
         "layers": None if row.layers is None else to_dict(row.layers),
         "measurements": [asdict(bench) for bench in row.measurements],
+        "runtime_versions": [asdict(record) for record in row.runtime_versions],
         "verdicts": [{**asdict(verdict), "sentence": verdict.sentence} for verdict in row.verdicts],
     }
 

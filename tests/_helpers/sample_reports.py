@@ -12,6 +12,7 @@ from edgekit.core.records.emulated_measurement import Counts, EmulatedLatency
 from edgekit.core.records.layer_errors import LayerErrors
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.report import Report, ReportRow
+from edgekit.core.records.runtime_versions import RuntimeVersion, RuntimeVersions
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.validation import Drift, Validation
 from edgekit.core.values.budgets import Verdict
@@ -86,8 +87,11 @@ def by_layer(variant="tflite:int8", model="tiny", count=4, diverges=True):
     return LayerErrors(model, "keras", target, precision, *provenance, tensors, (), ("Quantize",), tag)
 
 
-def row(variant="tflite:int8", model="tiny", checked=None, measurements=(), verdicts=(), emulated=(), layers=None):
-    return ReportRow(artifact(variant, model), checked, tuple(measurements), tuple(verdicts), tuple(emulated), layers)
+def row(variant="tflite:int8", model="tiny", checked=None, measurements=(), verdicts=(), emulated=(), layers=None,
+        runtime_versions=()):  # fmt: skip
+    made = artifact(variant, model)
+    lists = (tuple(measurements), tuple(verdicts), tuple(emulated))
+    return ReportRow(made, checked, *lists, layers, tuple(runtime_versions))
 
 
 def source():
@@ -113,6 +117,16 @@ EMULATED = EmulatedLatency(
     "cortex-a72", 4, 4, Counts(2.5e6, 4e5, 1e5, 1e5, 1.2e6, 0, 3e5, 4e5, 9e4, 12_300), 3.21, 3.0, 3.4, "4 timings",
     7_500_000,
 )  # fmt: skip
+
+
+VERSIONS = RuntimeVersions(
+    "0" * 64,
+    "raspberry-pi-4b",
+    (
+        RuntimeVersion("ai-edge-litert==2.2.0", EMULATED),
+        RuntimeVersion("ai-edge-litert==2.3.0", replace(EMULATED, counts=replace(EMULATED.counts, instructions=2.6e6))),
+    ),
+)
 
 
 def render(name, document, **options):

@@ -368,6 +368,8 @@ def _next_run(case: Case, expected: dict[str, str]) -> Iterator[str]:
 
 
 def main() -> int:
+    # A shell lets programs in the background ignore SIGINT, and so would everything that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 4
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     chosen = [fault for fault in FAULTS if not sys.argv[3:] or fault.__name__ in sys.argv[3:]]

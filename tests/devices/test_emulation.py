@@ -32,6 +32,7 @@ from edgekit.stages.benchmark.emulated_bench import EmulationOptions, emulate_al
 from edgekit.stages.context import Context
 from edgekit.workers.pool import WorkerPool
 
+ONNXRUNTIME_PIN = "onnxruntime==1.32.0"
 pytestmark = [needs_emulator, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
 
@@ -79,6 +80,33 @@ def test_the_thread_pool_of_the_runtime_is_observed(root, guest, tmp_path):
     assert any(region.tiled for region in counted.regions)
     assert 0 < sum(region.instructions for region in counted.regions) < counted.counts.instructions
     assert set(counted.memory_misses) == {2, 4}
+
+
+def test_versions_of_a_runtime_are_compared_by_operator_and_gated(root, guest):
+    arguments = ("bench", "one_op", "--device", DEVICE, "--root", root)
+    older = ("--with", "onnxruntime==1.30.0")
+    answer = call(*arguments, *older, "--per-op", "--json")
+    assert answer.code == 0, answer.err
+    (compared,) = answer.data["runtime_versions"]  # the TFLite file has another runtime
+    assert "skipped: no version of litert was named" in answer.err
+    assert [version["requirement"] for version in compared["versions"]] == [ONNXRUNTIME_PIN, "onnxruntime==1.30.0"]
+    pinned, other = (version["emulated"]["counts"]["instructions"] for version in compared["versions"])
+    assert pinned != other
+    assert all(version["emulated"]["operators"] for version in compared["versions"])
+    # The version that is measured otherwise counts what a bench counts.
+    plain = bench(root, "--target", "onnx")["onnx"]["emulated"]["counts"]["instructions"]
+    assert pinned == pytest.approx(plain, rel=1e-3)
+    text = call("report", "--root", root).out
+    assert "onnxruntime==1.30.0" in text
+    ascending = (ONNXRUNTIME_PIN, "onnxruntime==1.30.0")
+    ascending = ascending if pinned < other else ascending[::-1]
+    gate = [word for version in ascending for word in ("--with", version)]
+    gated = call(*arguments, *gate, "--max-regression", "0%")
+    assert gated.code == 1
+    assert f"REGRESSION  one_op/keras onnx:float32 on {DEVICE}: {ascending[1]} executes" in gated.out
+    missing = call(*arguments, "--with", "onnxruntime==0.0.1")
+    assert missing.code == 4
+    assert "downloading onnxruntime==0.0.1 for arm64" in missing.err
 
 
 def test_setting_up_again_does_nothing(root):

@@ -343,3 +343,43 @@ def test_the_doctor_lists_what_the_emulated_tier_needs(monkeypatch):
     monkeypatch.setattr(tools.shutil, "which", lambda name: None if name == "qemu-aarch64" else f"/usr/bin/{name}")
     assert "missing: the emulated tier; install with: apt-get install qemu-user" in call("doctor").out
     assert call("doctor", "--json").data["missing_tools"] == ["qemu-user"]
+
+
+def test_a_set_of_wheels_with_a_package_in_another_version_has_a_folder_of_its_own():
+    other = pins.wheel_set_with("onnxruntime==1.30.0")
+    assert pins.wheels(other) == ("ai-edge-litert==2.3.0", "numpy==2.3.5", "onnxruntime==1.30.0")
+    assert folders.site(other, "3.11") != folders.site("base", "3.11")
+    assert pins.wheel_set_with(pins.pinned("onnxruntime")) == "base"
+    assert pins.with_hashes("onnxruntime==1.30.0") == "onnxruntime==1.30.0\n"
+    assert not pins.has_hashes("onnxruntime==1.30.0")
+    assert all(pins.has_hashes(pin) for pin in pins.wheels("base"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--with", "onnxruntime"), "'onnxruntime' is not a package with one version, such as onnxruntime==1.31.0"),
+        (("--with", "onnxruntime>=1"), "'onnxruntime>=1' is not a package with one version"),
+        (("--with", "--index-url==1"), "'--index-url==1' is not a package with one version"),
+        (("--with", "onnxruntime==1 ; x"), "'onnxruntime==1 ; x' is not a package with one version"),
+        (("--with", "torch==2.8.0"), "the version of torch on emulated cores cannot be chosen; only that of:"),
+        (("--with", "ai-edge-litert==2.2.0"), "none of these artifacts runs on litert"),
+        (("--with", pins.pinned("onnxruntime")), "is the version that is used anyway; name another one"),
+        (("--with", "onnxruntime==1.30.0", "--tier", "emulated"), "leave out --tier, --executor, --runtime"),
+        (("--with", "onnxruntime==1.30.0", "--max-regression", "x"), "--max-regression: "),
+    ],
+)
+def test_versions_that_cannot_be_compared_are_one_sentence(tmp_path, arguments, sentence):
+    one_op(tmp_path, "onnx")
+    answer = call("bench", "one_op", "--device", DEVICE, *arguments, "--root", tmp_path)
+    assert answer.code == 2
+    assert sentence in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_versions_are_compared_on_a_device(tmp_path):
+    one_op(tmp_path, "onnx")
+    answer = call("bench", "one_op", "--with", "onnxruntime==1.30.0", "--root", tmp_path)
+    assert (answer.code, "--with needs a device to emulate" in answer.err) == (2, True)
+    answer = call("bench", "one_op", "--device", DEVICE, "--with", "onnxruntime==1.30.0", "--root", tmp_path)
+    assert (answer.code, "is not set up" in answer.err) == (3, True)

@@ -9,6 +9,7 @@ import pytest
 from _helpers.sample_reports import (
     EMULATED,
     HOST,
+    VERSIONS,
     by_layer,
     comparison,
     measurement,
@@ -60,6 +61,22 @@ def test_validations_on_emulated_cores_have_a_table_of_their_own(name):
     assert re.split(r"[ |]+", equal.strip(" |"))[-4:] == ["raspberry-pi-4b", "1.0e-02", "0.0e+00", "equal"]
     assert re.split(r"[ |]+", unequal.strip(" |"))[-4:] == ["1.0e-02", "7.5e-01", "NOT", "EQUAL"]
     assert "emulated cores" not in render(name, report(row()))
+
+
+@pytest.mark.parametrize("name", ["console", "markdown", "github-summary", "html"])
+def test_versions_of_a_runtime_have_a_table_of_their_own(name):
+    text = render(name, report(row(runtime_versions=[VERSIONS]), row("onnx:int8")))
+    for version, instructions in (("ai-edge-litert==2.2.0", "2,500,000"), ("ai-edge-litert==2.3.0", "2,600,000")):
+        assert text.count(version) == 1
+        assert instructions in text
+    assert text.count("+4.00 %") == 1
+    assert "ai-edge-litert" not in render(name, report(row()))
+
+
+def test_versions_of_a_runtime_are_in_the_json_and_come_back(tmp_path):
+    made = report(row(runtime_versions=[VERSIONS]))
+    (tmp_path / "report.json").write_text(render("json", made))
+    assert load_report(tmp_path / "report.json").rows[0].runtime_versions == (VERSIONS,)
 
 
 def test_validations_on_emulated_cores_are_in_the_json_and_come_back(tmp_path):

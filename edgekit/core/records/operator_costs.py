@@ -66,7 +66,7 @@ def explain_slowdown(before: Sequence[OperatorCost], now: Sequence[OperatorCost]
     Returns:
         Up to three operators with both latencies, such as `CONV_2D b 2 ms -> 5 ms`; empty if none is slower.
     """
-    pairs = _pair_operators(before, now)
+    pairs = pair_operators(before, now)
     growths = [(new.latency_ms - (old.latency_ms if old else 0.0), old, new) for old, new in pairs]
     slower = sorted((growth for growth in growths if growth[0] > 0), key=lambda growth: -growth[0])
     total_ms = sum(growth_ms for growth_ms, _, _ in slower)
@@ -74,10 +74,18 @@ def explain_slowdown(before: Sequence[OperatorCost], now: Sequence[OperatorCost]
     return "; ".join(_format_change(old, new) for _, old, new in named)
 
 
-def _pair_operators(
+def pair_operators(
     before: Sequence[OperatorCost], now: Sequence[OperatorCost]
 ) -> list[tuple[OperatorCost | None, OperatorCost]]:
-    """Pair operators by kind and name; the others by kind in the order of computation, since converters renumber."""
+    """Pair operators by kind and name; the others by kind in the order of computation, since converters renumber.
+
+    Args:
+        before: The operators of the earlier measurement.
+        now: The operators of the later one.
+
+    Returns:
+        Each operator of `now` with its partner, or None if there is none.
+    """
     by_title = {cost.title: cost for cost in before}
     same_titles = {cost.title for cost in now} & by_title.keys()
     unpaired: dict[str, list[OperatorCost]] = {}

@@ -13,6 +13,7 @@ from edgekit.core.records.artifact import Artifact, manifest_from_dict
 from edgekit.core.records.layer_errors import LayerErrors, layers_from_dict
 from edgekit.core.records.measurement import Measurement, measurement_from_dict
 from edgekit.core.records.regressions import ChangeReport
+from edgekit.core.records.runtime_versions import RuntimeVersions, runtime_versions_from_dict
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.validation import Validation, validation_from_dict
 from edgekit.core.values.budgets import Verdict
@@ -32,6 +33,7 @@ class ReportRow:
         verdicts: The verdicts of the budgets.
         emulated: The validations on emulated cores, one a device.
         layers: The error by layer.
+        runtime_versions: The counts under several versions of the runtime, one comparison a device.
     """
 
     artifact: Artifact
@@ -40,6 +42,7 @@ class ReportRow:
     verdicts: tuple[Verdict, ...]
     emulated: tuple[Validation, ...] = ()
     layers: LayerErrors | None = None
+    runtime_versions: tuple[RuntimeVersions, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -110,6 +113,7 @@ class _StoredRow:
     verdicts: tuple[Any, ...]
     emulated_validations: tuple[Any, ...] = ()
     layers: Any = None
+    runtime_versions: tuple[Any, ...] = ()
     model: Any = None
     kind: Any = None
     variant: Any = None
@@ -135,6 +139,10 @@ def _decode_row(data: Any, path: Path, place: str) -> ReportRow:
             for index, item in enumerate(stored.emulated_validations)
         ),
         None if stored.layers is None else layers_from_dict(stored.layers, Path(f"{place}.layers")),
+        tuple(
+            runtime_versions_from_dict(item, Path(f"{place}.runtime_versions[{index}]"))
+            for index, item in enumerate(stored.runtime_versions)
+        ),
     )
 
 

@@ -160,6 +160,36 @@ def set_up(name: str, profile: DeviceProfile, runtimes: Sequence[str], say: Say)
     return installed
 
 
+def with_runtime(guest: Guest, requirement: str, say: Say) -> Guest:
+    """Return a device's emulation with one runtime in another version, in an environment of its own.
+
+    The environment is set up if it is missing, and checked once with a one-operator model.
+
+    Args:
+        guest: The device's emulation.
+        requirement: The runtime's package and version, which `pins.runtime_of` accepts.
+        say: Receives a line about each part of the set-up.
+
+    Returns:
+        The emulation. Its other runtimes are those of `guest`.
+
+    Raises:
+        MissingDependency: A program that the set-up needs is not installed.
+        StepError: The version cannot be downloaded, or the check fails.
+    """
+    wheel_set, runtime = pins.wheel_set_with(requirement), pins.runtime_of(requirement)
+    installed = setup.set_up(guest.spec, guest.profile.cores[0].count, ("base", wheel_set), say)
+    site = installed.sites[wheel_set]
+    changed = replace(guest, installed=replace(installed, sites={**guest.installed.sites, "base": site}))
+    checked = installed.folders.device / _CHECKED_FILE
+    parts = _checked_parts(checked)
+    if site.parent.name not in parts:
+        say(f"running a one-operator model on {requirement}")
+        _check_one_op(changed, runtime)
+        write_json(checked, {"parts": sorted({*parts, site.parent.name})})
+    return changed
+
+
 def _checked_parts(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()

@@ -90,13 +90,13 @@ def site(wheel_set: str, python: str) -> Path:
     """Return the folder of a set of wheels.
 
     Args:
-        wheel_set: A key of `pins.WHEELS`.
+        wheel_set: A set of wheels, as `pins.wheels` takes it.
         python: The version of Python, such as `3.11`.
 
     Returns:
         The folder, whether it exists or not.
     """
-    return home() / f"wheels-{key(pins.LAYOUT, pins.WHEELS[wheel_set], python)}"
+    return home() / f"wheels-{key(pins.LAYOUT, pins.wheels(wheel_set), python)}"
 
 
 def record(folder: Path) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ hashes are written to the folder's record.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +43,15 @@ TORCH_WHEELS = (
 # The sets of wheels by name; each set has a folder of its own.
 WHEELS = {"base": BASE_WHEELS, "torch": TORCH_WHEELS}
 
+# The package of each runtime that can be exchanged for another version: it needs no other package in another version.
+RUNTIME_BY_PACKAGE = {"ai-edge-litert": "litert", "onnxruntime": "onnxruntime"}
+
+# A package and one version, as pip writes it; neither holds what pip would read as an option, a URL or a marker.
+_REQUIREMENT = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)==([0-9][0-9A-Za-z.!+]{0,60})")
+
+# Between the name of a set of wheels and the package that it has in another version.
+_WITH = " with "
+
 _WHEEL_SET_BY_RUNTIME = {"litert": "base", "onnxruntime": "base", "torchscript": "torch"}
 
 # The runtimes that can run on an emulated core.
@@ -65,6 +75,60 @@ def wheel_set(runtime: str) -> str:
     return _WHEEL_SET_BY_RUNTIME[runtime]
 
 
+def runtime_of(requirement: str) -> str:
+    """Return the runtime that a package with a version provides.
+
+    Args:
+        requirement: Such as `onnxruntime==1.31.0`.
+
+    Returns:
+        The runtime's name.
+
+    Raises:
+        InputError: It is no package with one version, or its version cannot be chosen.
+    """
+    match = _REQUIREMENT.fullmatch(requirement)
+    if match is None:
+        raise InputError(f"'{requirement}' is not a package with one version, such as onnxruntime==1.31.0")
+    if match[1] not in RUNTIME_BY_PACKAGE:
+        packages = ", ".join(RUNTIME_BY_PACKAGE)
+        raise InputError(f"the version of {match[1]} on emulated cores cannot be chosen; only that of: {packages}")
+    return RUNTIME_BY_PACKAGE[match[1]]
+
+
+def pinned(runtime: str) -> str | None:
+    """Return the package and version that a runtime has on emulated cores; None if its version cannot be chosen.
+
+    Args:
+        runtime: The runtime's name.
+    """
+    packages = [package for package, name in RUNTIME_BY_PACKAGE.items() if name == runtime]
+    return next((pin for pin in BASE_WHEELS if pin.partition("==")[0] in packages), None)
+
+
+def wheel_set_with(requirement: str) -> str:
+    """Return the set of wheels that has a package of the base set in another version.
+
+    Args:
+        requirement: A package and its version, which `runtime_of` accepts.
+
+    Returns:
+        What `wheels` takes.
+    """
+    return "base" if requirement in BASE_WHEELS else f"base{_WITH}{requirement}"
+
+
+def wheels(wheel_set: str) -> tuple[str, ...]:
+    """Return the packages of a set of wheels, each with its version.
+
+    Args:
+        wheel_set: A key of `WHEELS`, or a result of `wheel_set_with`.
+    """
+    name, _, requirement = wheel_set.partition(_WITH)
+    package = requirement.partition("==")[0]
+    return tuple(requirement if package and pin.partition("==")[0] == package else pin for pin in WHEELS[name])
+
+
 @cache
 def _entries() -> dict[str, str]:
     entries: dict[str, str] = {}
@@ -76,10 +140,19 @@ def _entries() -> dict[str, str]:
     return entries
 
 
+def has_hashes(pin: str) -> bool:
+    """Return whether the hashes of a package's wheels are pinned; those of a version that a user chose are not.
+
+    Args:
+        pin: A package and its version.
+    """
+    return pin in _entries()
+
+
 def with_hashes(pin: str) -> str:
     """Return a pin as pip reads it in a file of requirements, with the hashes that a downloaded wheel may have.
 
     Args:
-        pin: A value of `WHEELS`.
+        pin: A value of `wheels`.
     """
-    return _entries()[pin]
+    return _entries().get(pin, f"{pin}\n")

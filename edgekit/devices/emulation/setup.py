@@ -129,7 +129,7 @@ def set_up(spec: EmulationSpec, cores: int, wheel_sets: Iterable[str], say: Say)
         python = str((record(device_folders.root) or {})["python"])
         sites = {name: site(name, python) for name in names}
         for name, folder in sites.items():
-            make(folder, f"downloading arm64 wheels: {', '.join(pins.WHEELS[name])}", _wheels_into(name, python, say))
+            make(folder, f"downloading arm64 wheels: {', '.join(pins.wheels(name))}", _wheels_into(name, python, say))
         make(
             device_folders.device,
             f"describing the core {spec.cpu}",
@@ -227,14 +227,14 @@ def _wheels_into(wheel_set: str, python: str, say: Say) -> Callable[[Path], dict
         if importlib.util.find_spec("pip") is None:
             raise MissingDependency("downloading arm64 wheels needs pip; install it with: python -m ensurepip")
         with tempfile.TemporaryDirectory(prefix="pip-", dir=staging) as scratch:
-            for number, pin in enumerate(pins.WHEELS[wheel_set], 1):
-                say(f"downloading {pin}, {number} of {len(pins.WHEELS[wheel_set])}")
+            for number, pin in enumerate(pins.wheels(wheel_set), 1):
+                say(f"downloading {pin}, {number} of {len(pins.wheels(wheel_set))}")
                 _download(pin, python, Path(scratch))
             wheels = sorted(Path(scratch).glob("*.whl"))
             for wheel in wheels:
                 with zipfile.ZipFile(wheel) as archive:
                     archive.extractall(staging / "site")
-            return {"pins": pins.WHEELS[wheel_set], "wheels": {wheel.name: sha256_file(wheel) for wheel in wheels}}
+            return {"pins": pins.wheels(wheel_set), "wheels": {wheel.name: sha256_file(wheel) for wheel in wheels}}
 
     return build
 
@@ -248,7 +248,9 @@ def _download(pin: str, python: str, folder: Path) -> None:
     tools.run(
         [
             *(sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-            *("--dest", str(folder), "--no-deps", "--only-binary=:all:", "--require-hashes"),
+            *("--dest", str(folder), "--no-deps", "--only-binary=:all:"),
+            # A version that a user chose has no pinned hash: the index is trusted, and the record holds the hash.
+            *(("--require-hashes",) if pins.has_hashes(pin) else ()),
             *("--implementation", "cp", "--python-version", python, "--abi", tag, "--abi", "abi3", "--abi", "none"),
             *(word for platform in platforms for word in ("--platform", platform)),
             *("--requirement", str(requirement)),

@@ -13,6 +13,7 @@ from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.records.regressions import ALLOWED, INCOMPARABLE, NEW, REMOVED, WORSE, ChangeReport, MetricChange
 from edgekit.core.records.report import Report, ReportRow
+from edgekit.core.records.runtime_versions import RuntimeVersion, RuntimeVersions
 from edgekit.core.records.validation import Drift
 from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.budgets import format_rule
@@ -115,6 +116,8 @@ def line(row: ReportRow, *cells: TableCell, link: bool = False) -> Line:
 
 
 NAMES = (Column("model"), Column("variant"))
+# Counts of the same file and version repeat to 0.1 %: a smaller difference of two versions is none.
+_SAME_COUNT = 0.001
 
 
 def verdict_of(row: ReportRow) -> str:
@@ -347,6 +350,37 @@ def operators(report: Report) -> Table | None:
         for number, operator in enumerate(costs, 1)
     ]
     return Table("operators", "Latency by operator", columns, tuple(lines)) if lines else None
+
+
+def runtime_versions(report: Report) -> Table | None:
+    """Return the counts under several versions of the runtime; None if no bench was run with --with."""
+    columns = (
+        *NAMES,
+        Column("device"),
+        Column("version", False, "package and version of the runtime"),
+        Column("instructions", True, "instructions per inference on the emulated core"),
+        Column("change", True, "against the first version that the bench named"),
+        Column("cache misses", True, "lines of 64 bytes read from memory per inference"),
+        Column("latency", True, "prediction of the emulated tier"),
+    )
+    lines = [
+        line(row, TableCell(record.device), TableCell(version.requirement), *_version_cells(record, version))
+        for row in report.rows
+        for record in row.runtime_versions
+        for version in record.versions
+    ]
+    return Table("runtime-versions", "One file under several versions", columns, tuple(lines)) if lines else None
+
+
+def _version_cells(record: RuntimeVersions, version: RuntimeVersion) -> list[TableCell]:
+    growth, counts = record.growth(version), version.emulated.counts
+    mark = "" if version is record.versions[0] or abs(growth) < _SAME_COUNT else "lost" if growth > 0 else "won"
+    return [
+        TableCell(f"{version.instructions:,.0f}", version.instructions),
+        TableCell(NOTHING) if version is record.versions[0] else TableCell(f"{100 * growth:+.2f} %", growth, mark),
+        TableCell(f"{counts.memory_misses:,.0f}", counts.memory_misses),
+        TableCell(format_ms(version.emulated.latency_ms), version.emulated.latency_ms),
+    ]
 
 
 def _operator_cells(number: int, operator: OperatorCost, total_ms: float) -> list[TableCell]:

@@ -11,9 +11,10 @@ from edgekit.core.numerics.metrics import TASK_METRICS, format_metric
 from edgekit.core.numerics.output_comparison import Comparison
 from edgekit.core.records.layer_errors import LayerErrors
 from edgekit.core.records.measurement import Measurement
-from edgekit.core.records.operator_costs import OperatorCost
+from edgekit.core.records.operator_costs import OperatorCost, pair_operators
 from edgekit.core.records.regressions import MetricChange
 from edgekit.core.records.report import Report, ReportRow
+from edgekit.core.records.runtime_versions import RuntimeVersions
 from edgekit.core.records.validation import Validation
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.core.values.budgets import Verdict, format_rule
@@ -173,6 +174,58 @@ OPERATORS_HEADER = ("", "operator", "output", "latency", "share", "instructions"
 OPERATORS_LEFT = 3
 # With 15 operators a table fits one screen; with names of 28 characters it fits 100 columns.
 _SLOWEST, _NAME_WIDTH = 15, 28
+
+
+RUNTIME_VERSIONS_HEADER = ("model", "variant", "version", "instructions", "change", "cache misses", "latency")
+RUNTIME_VERSIONS_LEFT = 3
+
+
+def runtime_version_rows(label: str, variant: str, record: RuntimeVersions) -> list[tuple[str, ...]]:
+    """Return a row for each version of the runtime, compared with the first.
+
+    Args:
+        label: The model and the kind of its source.
+        variant: The variant.
+        record: The counts under each version.
+
+    Returns:
+        Rows in the order of RUNTIME_VERSIONS_HEADER.
+    """
+    return [
+        (
+            label,
+            variant,
+            version.requirement,
+            f"{version.instructions:,.0f}",
+            NOTHING if version is record.versions[0] else f"{100 * record.growth(version):+.2f} %",
+            format_count(version.emulated.counts.memory_misses),
+            format_ms(version.emulated.latency_ms),
+        )
+        for version in record.versions
+    ]
+
+
+def operator_change_rows(record: RuntimeVersions, index: int) -> list[tuple[str, ...]]:
+    """Return the operators whose instructions change most between the first version and another one.
+
+    Args:
+        record: The counts under each version.
+        index: The place of the other version.
+
+    Returns:
+        Rows with the operator, its instructions under both versions, and the change; empty without --per-op.
+    """
+    before, now = record.versions[0].emulated.operators, record.versions[index].emulated.operators
+    changes = [
+        (old.title if old else new.title, old.instructions if old else 0.0, new.instructions)
+        for old, new in pair_operators(before, now)
+        if new.instructions is not None and (old is None or old.instructions is not None)
+    ]
+    ranked = sorted(changes, key=lambda change: -abs((change[2] or 0.0) - (change[1] or 0.0)))
+    return [
+        (title, f"{old or 0.0:,.0f}", f"{new or 0.0:,.0f}", f"{(new or 0.0) - (old or 0.0):+,.0f}")
+        for title, old, new in ranked[:_SLOWEST]
+    ]
 
 
 def operator_rows(operators: Sequence[OperatorCost]) -> list[tuple[str, ...]]:

@@ -17,6 +17,8 @@ from edgekit.reports._shared.cells import (
     LAYERS_HEADER,
     LAYERS_LEFT,
     LEFT,
+    RUNTIME_VERSIONS_HEADER,
+    RUNTIME_VERSIONS_LEFT,
     VALIDATED_HEADER,
     VALIDATED_LEFT,
     artifact_cells,
@@ -28,6 +30,7 @@ from edgekit.reports._shared.cells import (
     device_note,
     emulated_cells,
     emulated_note,
+    runtime_version_rows,
     summary_cells,
     tier_note,
     validated_cells,
@@ -118,6 +121,23 @@ def _emulated(report: Report) -> str:
     return f"\n## {validated_title(validations).capitalize()}\n\n{text}"
 
 
+def _runtime_versions(report: Report) -> str:
+    rows = [
+        (record.device, *cells)
+        for row in report.rows
+        for record in row.runtime_versions
+        for cells in runtime_version_rows(
+            f"{row.artifact.manifest.model}/{row.artifact.manifest.source['kind']}",
+            str(row.artifact.manifest.variant),
+            record,
+        )
+    ]
+    if not rows:
+        return ""
+    table = markdown_table(("device", *RUNTIME_VERSIONS_HEADER), rows, left=RUNTIME_VERSIONS_LEFT + 1)
+    return f"\n## Versions of the runtime\n\n{_collapsed_if_long(f'{len(rows)} counts', rows, table)}"
+
+
 def _layers(report: Report) -> str:
     diffs = [row.layers for row in report.rows if row.layers is not None]
     if not diffs:
@@ -138,4 +158,4 @@ def report_text(report: Report, title: str) -> str:
     if report.changes is not None:
         parts.append(f"\n## Changes against {markdown(report.changes.old)}\n\n{changes_section(report.changes)}")
     parts.append(f"\n## Artifacts\n\n{_collapsed_if_long(f'{len(report.rows)} artifacts', report.rows, table)}")
-    return "".join([*parts, _layers(report), _emulated(report), _benches(report)])
+    return "".join([*parts, _layers(report), _emulated(report), _benches(report), _runtime_versions(report)])

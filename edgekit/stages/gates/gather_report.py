@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from edgekit._version import __version__
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.layer_errors import layers_of
 from edgekit.core.records.report import Report, ReportRow
+from edgekit.core.records.runtime_versions import RuntimeVersions, load_runtime_versions, runtime_versions_file
 from edgekit.core.records.source import load_source
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.file_names import SOURCE_FILE
@@ -72,7 +73,16 @@ def row(
         verdicts,
         tuple(validations),
         layers_of(artifact) if layers else None,
+        tuple(_runtime_versions(artifact, devices)),
     )
+
+
+def _runtime_versions(artifact: Artifact, devices: Sequence[str] | None) -> Iterator[RuntimeVersions]:
+    for path in sorted(artifact.folder.glob(runtime_versions_file("*"))):
+        record = load_runtime_versions(path)
+        is_wanted = devices is None or record.device in devices
+        if is_wanted and record.artifact_sha256 == artifact.manifest.sha256:
+            yield record
 
 
 def assemble(context: Context, rows: Sequence[ReportRow]) -> Report:

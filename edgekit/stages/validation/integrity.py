@@ -15,6 +15,7 @@ from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.emulated_measurement import EmulationRecord, emulation_file, load_emulation
 from edgekit.core.records.layer_errors import LAYERS_FILE, load_layers, why_stale
 from edgekit.core.records.measurement import Measurement, load_measurement
+from edgekit.core.records.runtime_versions import RuntimeVersions, load_runtime_versions, runtime_versions_file
 from edgekit.core.records.source import SourceModel, load_source
 from edgekit.core.records.validation import Validation, load_validation
 from edgekit.core.values.budgets import CHECK_FILE
@@ -28,7 +29,15 @@ CHANGED, MISSING, DAMAGED, UNLISTED, OUTDATED = "changed", "missing", "damaged",
 BROKEN = (CHANGED, MISSING, DAMAGED)
 
 # Files that stages write next to an artifact without listing them in its manifest.
-_RESULTS = ("validation*.json", "bench-*.json", emulation_file("*"), CHECK_FILE, "flips.npz", LAYERS_FILE)
+_RESULTS = (
+    "validation*.json",
+    "bench-*.json",
+    emulation_file("*"),
+    runtime_versions_file("*"),
+    CHECK_FILE,
+    "flips.npz",
+    LAYERS_FILE,
+)
 # The name of a source's folder.
 _SOURCE = "source"
 _SAMPLES = (GOLDEN_FILE, CALIBRATION_FILE, TEST_FILE)
@@ -193,6 +202,7 @@ def _check_results(artifact: Artifact) -> Iterator[IntegrityFinding]:
         ("validation*.json", load_validation, "validate"),
         ("bench-*.json", load_measurement, "bench"),
         (emulation_file("*"), load_emulation, "bench"),
+        (runtime_versions_file("*"), load_runtime_versions, "bench"),
     ):
         for path in sorted(artifact.folder.glob(pattern)):
             try:
@@ -215,8 +225,8 @@ def _check_results(artifact: Artifact) -> Iterator[IntegrityFinding]:
                 yield IntegrityFinding(path, OUTDATED, f"{reason}; run: edgekit diff")
 
 
-def _why_foreign(artifact: Artifact, result: Validation | Measurement | EmulationRecord) -> str:
-    if not isinstance(result, EmulationRecord):
+def _why_foreign(artifact: Artifact, result: Validation | Measurement | EmulationRecord | RuntimeVersions) -> str:
+    if not isinstance(result, EmulationRecord | RuntimeVersions):
         return artifact.why_foreign(result)
     return "" if result.artifact_sha256 == artifact.manifest.sha256 else "it is about an earlier model file"
 
