@@ -56,6 +56,7 @@ _ORDER = [
     "micro",
     "check",
     "report",
+    "serve",
     "verify",
     "size",
     "inspect",

@@ -98,14 +98,30 @@ class RuntimeSession(ABC):
             InputError: An input is missing or unknown, or its dtype or shape differs from the signature's.
             StepFailed: The number of outputs differs from the signature's.
         """
+        stored = self.infer_stored(samples, batch)
+        return {spec.name: from_tensor(stored[spec.name], spec) for spec in self.signature.outputs}
+
+    def infer_stored(self, samples: Mapping[str, Array], batch: int = 1) -> dict[str, Array]:
+        """Run samples as `infer` does, and return the outputs in the file's own types.
+
+        Args:
+            samples: Real values of shape (N, ...) by input name, or integers of the file's own type.
+            batch: The number of samples per call if the batch is symbolic; ignored otherwise.
+
+        Returns:
+            Raw values of shape (N, ...) by output name.
+
+        Raises:
+            InputError: An input is missing or unknown, or its dtype or shape differs from the signature's.
+            StepFailed: The number of outputs differs from the signature's.
+        """
         _check_names(self.signature, samples)
         chunks: list[list[Array]] = []
         for call in batching.iter_batches(self.signature, samples, batch):
             raw = {spec.name: to_tensor(array, spec) for spec, array in zip(self.signature.inputs, call, strict=True)}
             outputs = self.run(raw)
             chunks.append([outputs[spec.name] for spec in self.signature.outputs])
-        joined = batching.concat_outputs(self.signature, samples, chunks)
-        return {spec.name: from_tensor(joined[spec.name], spec) for spec in self.signature.outputs}
+        return batching.concat_outputs(self.signature, samples, chunks)
 
     def by_default(self) -> RuntimeSession | None:
         """Return a session with the options that an application gets if it sets none.

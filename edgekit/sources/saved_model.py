@@ -17,7 +17,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.specs import Signature, TensorSpec
-from edgekit.sources._saved_model_file import MAIN_FILE, SavedModelFile
+from edgekit.tensorflow_files.saved_model import MAIN_FILE, SavedModelFile
 
 _DEFAULT = "serving_default"
 # The file in an imported SavedModel that names the signature which the user chose.

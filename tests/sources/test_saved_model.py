@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgekit.core.environment.atomic_files import sha256_path
-from edgekit.sources._saved_model_file import allowed_operators
+from edgekit.tensorflow_files.saved_model import allowed_operators
 
 Work = Callable[..., Any]
 Refusal = Callable[..., str]

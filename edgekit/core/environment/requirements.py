@@ -26,6 +26,7 @@ EXTRAS = {
     "report": "reports in HTML (report --format html)",
     "dask": "steps of a run on a cluster (run --dask)",
     "mlflow": "runs in MLflow (report --mlflow, run --mlflow)",
+    "serve": "artifacts over HTTP (edgekit serve)",
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgekit import _version
 
 # What the runner imports; a test runs it with nothing else. Other packages need pydantic or frameworks.
-_PACKAGES = ("contracts", "core", "runtimes", "torch_files")
+_PACKAGES = ("contracts", "core", "runtimes", "tensorflow_files", "torch_files")
 _FILES = ("__init__.py", "_version.py")
 # The earliest time that the format can hold: times are not part of the content.
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -21,7 +21,7 @@ class Inspection:
 
     Attributes:
         path: The model file.
-        size_bytes: Its size in bytes.
+        size_bytes: Its size in bytes, of an artifact that of all model files.
         description: Its contents.
         artifact: The artifact that it belongs to, or None.
     """
@@ -103,7 +103,8 @@ def inspect(context: Context, path: Path) -> Inspection:
     else:
         artifact, file, target = None, path, _target_of(path)
     description = describe(context, target, file, f"inspect {path.name}")
-    return Inspection(file, file.stat().st_size, description, artifact)
+    size = artifact.manifest.size_bytes if artifact else file.stat().st_size
+    return Inspection(file, size, description, artifact)
 
 
 def _target_of(path: Path) -> str:

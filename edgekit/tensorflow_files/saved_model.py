@@ -7,9 +7,11 @@ in it must be on a list: the operators of every graph and function, the classes 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,11 @@ from edgekit.core.environment.contained_files import (
     require_plain_folder,
 )
 from edgekit.core.errors import InputError
+from edgekit.core.values.specs import Dim, Signature, TensorSpec
 
 MAIN_FILE = "saved_model.pb"
+# The signature that TensorFlow Serving uses where a request names none.
+SERVING_SIGNATURE = "serving_default"
 # The limit of the protobuf format itself.
 _MAX_BYTES = 2**31 - 1
 # Files that TensorFlow reads beside `saved_model.pb`, the variables and the assets. Only the first two are copied.
@@ -57,7 +62,7 @@ _MAIN = ""
 @cache
 def allowed_operators() -> frozenset[str]:
     """Return the operators that every part of a SavedModel may contain."""
-    text = Path(__file__).with_name("_saved_model_operators.txt").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("saved_model_operators.txt").read_text(encoding="utf-8")
     return frozenset(word for line in text.splitlines() if not line.startswith("#") for word in line.split())
 
 
@@ -66,6 +71,7 @@ class SavedModelFile:
 
     Attributes:
         files: The files of the SavedModel that are copied, relative to its folder, without `saved_model.pb`.
+        operators: The operators of the main graph and of all functions that run, by their types, once each time.
         rewritten: Whether TensorFlow can load the copy only.
     """
 
@@ -97,7 +103,9 @@ class SavedModelFile:
             require_plain_file(path, name)
         copied = [name for name in present if name in _COPIED_OPTIONAL_FILES]
         self.files: tuple[str, ...] = tuple(dict.fromkeys((*variables, *assets, *copied)))
-        _Program(graph, path).check()
+        program = _Program(graph, path)
+        program.check()
+        self.operators = program.running_operators()
         self.rewritten = _remove_optimizers(graph.object_graph_def)
         self._content = proto.SerializeToString(deterministic=True) if self.rewritten else content
 
@@ -114,6 +122,102 @@ class SavedModelFile:
         (target / MAIN_FILE).write_bytes(self._content)
         for name in self.files:
             copy_plain_file(self.path / name, target / name)
+
+
+@dataclass(frozen=True)
+class SavedVariable:
+    """A variable of a SavedModel.
+
+    Attributes:
+        elements: The number of its values.
+        size_bytes: Their size in bytes.
+    """
+
+    elements: int
+    size_bytes: int
+
+
+def saved_model_folder(path: Path) -> Path:
+    """Return the folder of a SavedModel.
+
+    Args:
+        path: Its main file.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: The file has another name, under which TensorFlow does not find it.
+    """
+    if path.name != MAIN_FILE:
+        raise InputError(f"{path}: this is not a SavedModel, whose main file is {MAIN_FILE} in a folder of its own")
+    return path.parent
+
+
+def read_signature(path: Path) -> Signature:
+    """Read the inputs and outputs of the serving signature of a checked SavedModel.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The tensors, sorted by name as TensorFlow stores them; unknown dimensions are symbolic.
+
+    Raises:
+        InputError: There is no such signature, or a tensor has no rank.
+    """
+    definitions = _parse(path, _read(path)).meta_graphs[0].signature_def
+    if SERVING_SIGNATURE not in definitions:
+        listed = ", ".join(sorted(definitions)) or "none"
+        raise InputError(f"{path}: this SavedModel has no signature '{SERVING_SIGNATURE}' (its signatures: {listed})")
+    definition = definitions[SERVING_SIGNATURE]
+    return Signature(_tensors(path, definition.inputs), _tensors(path, definition.outputs))
+
+
+def _tensors(path: Path, infos: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+    import tensorflow as tf
+
+    specs = []
+    for name, info in sorted(infos.items()):
+        if info.tensor_shape.unknown_rank:
+            raise InputError(f"{path}: '{name}' has no rank in this SavedModel; export it with a shape")
+        sizes = [dim.size for dim in info.tensor_shape.dim]
+        symbols = ["batch", *(f"{name}_dim{index}" for index in range(1, len(sizes)))]
+        # strict=False: a scalar has no dimensions, but `symbols` has at least the batch.
+        dims: list[Dim] = [symbol if size < 0 else int(size) for size, symbol in zip(sizes, symbols, strict=False)]
+        specs.append(TensorSpec(name, tuple(dims), tf.dtypes.as_dtype(info.dtype).name))
+    return tuple(specs)
+
+
+def read_variables(path: Path) -> tuple[SavedVariable, ...]:
+    """Read the sizes of the variables of a checked SavedModel, without those of TensorFlow's own records.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        One entry per variable.
+
+    Raises:
+        InputError: The files of the variables are damaged.
+    """
+    import tensorflow as tf
+
+    prefix = path / "variables" / "variables"
+    if not prefix.with_suffix(".index").is_file():
+        return ()
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    except Exception as error:  # TensorFlow raises errors of many types: all mean that the files are damaged
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise InputError(f"{path}: the variables of this SavedModel are damaged ({reason})") from error
+    variables = []
+    for name, shape in sorted(shapes.items()):
+        if dtypes[name].is_floating:  # the others are counters, and the graph of objects as a text
+            elements = math.prod(shape)
+            variables.append(SavedVariable(elements, elements * dtypes[name].size))
+    return tuple(variables)
 
 
 def _read(path: Path) -> bytes:
@@ -241,6 +345,12 @@ class _Program:
             )
         self._check_checkpoint_operators()
         self._check_text_files()
+
+    def running_operators(self) -> tuple[str, ...]:
+        """Return the types of the operators that run, without calls of functions of the SavedModel."""
+        signature = self._closure(self._called(self._running_nodes))
+        nodes = [*self._running_nodes, *self._nodes_of(signature)]
+        return tuple(node.op for node in nodes if node.op not in _CALL_OPERATORS | self._functions.keys())
 
     def _check_checkpoint_operators(self) -> None:
         """Allow them only where the saver has them, and where neither loading nor running the model gets to."""

@@ -1,0 +1,1 @@
+"""Serving artifacts over HTTP."""

@@ -1,0 +1,1 @@
+"""Checks of TensorFlow model files before TensorFlow opens them."""
