@@ -20,7 +20,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all all-models help env lock train export validate bench check report matrix test test-exhaustive test-fast docs lint format bench-litert bench-devices bench-quantization bench-export bench-report bench-faults bench-seeds bench-memory dist fuzz chaos random-networks onnx-operators clean distclean
+.PHONY: all all-models help env lock train export validate bench check report matrix test test-exhaustive test-fast docs lint format bench-litert bench-devices bench-quantization bench-export bench-report bench-faults bench-seeds bench-memory bench-serve triton-client dist fuzz chaos random-networks onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -112,6 +112,17 @@ bench-litert: $(STAMP)  ## edgekit's latency against LiteRT's own benchmark tool
 
 bench-quantization: $(STAMP)  ## Accuracy of int8 files of edgekit and of other quantizers, on networks that int8 hurts
 	$(BIN)/python tests/benchmarks/quantization.py build/bench-quantization $(MODELS)
+
+bench-serve: $(STAMP)  ## `edgekit serve` beside MLServer and LitServe, on the same model
+	test -d build/simple_cnn/torch/onnx-float32 || { $(EDGEKIT) train simple_cnn --framework torch && $(EDGEKIT) export simple_cnn --framework torch --target onnx:float32; }
+	$(BIN)/python tests/benchmarks/serving.py build/bench-serve build/simple_cnn/torch/onnx-float32
+
+# Beside the environment: it asks for other versions of packages than the rest, and its tests need no other.
+triton-client: build/tools/tritonclient/.installed  ## Triton's client for the tests of `edgekit serve`, in a folder of its own
+
+build/tools/tritonclient/.installed: tests/stages/serving/triton-client.lock $(STAMP)
+	$(PIP) install --quiet --require-hashes --no-deps --upgrade --target $(@D) -r $<
+	@touch $@
 
 bench-devices: $(STAMP)  ## Every published timing beside the prediction of the shipped device profiles
 	$(BIN)/python tests/benchmarks/devices.py

@@ -34,7 +34,7 @@ class SavedModelTarget(Target):
     suffixes = (".pb",)
     runtime = "tensorflow"
     routes = {"keras": ("float32",), "saved-model": ("float32",)}
-    requires = {"keras": (TENSORFLOW, KERAS), "saved-model": (TENSORFLOW, KERAS)}
+    requires = {"keras": (TENSORFLOW, KERAS), "saved-model": (TENSORFLOW,)}
     reads_with = (TENSORFLOW,)
     symbolic = True
     transposes = ("Transpose",)
@@ -88,7 +88,6 @@ class SavedModelTarget(Target):
 
 def _write(source: LoadedSource, folder: Path) -> None:
     """Write a SavedModel with one signature, which has aliases of the source's names."""
-    import keras
     import tensorflow as tf
 
     inputs, outputs = aliases(source.signature.inputs), aliases(source.signature.outputs)
@@ -96,17 +95,18 @@ def _write(source: LoadedSource, folder: Path) -> None:
     def serve(**tensors: Any) -> dict[str, Any]:
         return dict(zip(outputs, source.call(*(tensors[alias] for alias in inputs)), strict=True))
 
-    function = tf.function(serve, autograph=False)
-    function.get_concrete_function(
-        **{
-            alias: tf.TensorSpec(_shape(spec), spec.dtype, name=alias)
-            for alias, spec in zip(inputs, source.signature.inputs, strict=True)
-        }
-    )
-    archive = keras.export.ExportArchive()
-    archive.track(source.model)
-    archive.add_endpoint(SERVING_SIGNATURE, function)
-    archive.write_out(str(folder), verbose=False)
+    specs = {
+        alias: tf.TensorSpec(_shape(spec), spec.dtype, name=alias)
+        for alias, spec in zip(inputs, source.signature.inputs, strict=True)
+    }
+    function = tf.function(serve, autograph=False).get_concrete_function(**specs)
+    module = tf.Module()
+    # Not keras.export.ExportArchive, which writes each weight twice (Keras 3.15): as its own variable and as
+    # TensorFlow's.
+    module.variables_of_model = list(function.graph.variables)
+    if isinstance(source.model, tf.Module):
+        module.model = source.model  # also holds tables, whose contents are no variables
+    tf.saved_model.save(module, str(folder), signatures={SERVING_SIGNATURE: function})
 
 
 def _shape(spec: TensorSpec) -> list[int | None]:

@@ -22,6 +22,8 @@ from edgekit.core.records.samples import Samples
 from edgekit.core.values.specs import Quantization, Signature, TensorSpec
 
 FIXTURE = REPOSITORY / "tests" / "fixtures" / "scripted_runtime"
+TRITON_CLIENT = REPOSITORY / "build" / "tools" / "tritonclient"
+"""Triton's client, which `make triton-client` installs beside the environment: it wants other versions of packages."""
 INT8 = Quantization((0.5,), (-10,))
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3) / 8
 

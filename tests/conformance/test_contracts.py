@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,20 @@ from edgekit.contracts.report import REPORTS
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.contracts.target import TARGETS
 from edgekit.core.environment.project import open_project
-from edgekit.testing.contract import ExecutorContract, ReportContract, RuntimeContract, TargetContract
+from edgekit.core.events import ignore
+from edgekit.core.records.artifact import Artifact
+from edgekit.core.values.specs import Variant
+from edgekit.stages.context import Context
+from edgekit.stages.conversion import export, routes
+from edgekit.stages.models.model_refs import UserModelOptions, resolve
+from edgekit.testing.contract import (
+    ExecutorContract,
+    ReportContract,
+    RuntimeContract,
+    TargetContract,
+    write_example_model,
+)
+from edgekit.workers.pool import WorkerPool
 
 
 class TestOnnx(TargetContract):
@@ -23,6 +39,50 @@ class TestOnnx(TargetContract):
 
 class TestOnnxRuntime(RuntimeContract):
     runtime = RUNTIMES.load("onnxruntime")
+
+
+class _FromKeras:
+    """The example model as a Keras model: no route leads from ONNX models to SavedModels."""
+
+    @staticmethod
+    def export_example(context: Context, variant: Variant) -> Artifact:
+        root = context.project.root
+        if not (root / "example.keras").exists():
+            code = (
+                "import keras, numpy as np; i = keras.Input((8,), name='x');"
+                " keras.Model(i, {'y': keras.layers.Dense(4, 'relu', kernel_initializer='ones', name='y')(i)})"
+                f".save({str(root / 'example.keras')!r})"
+            )
+            quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
+            subprocess.run([sys.executable, "-W", "ignore", "-c", code], env={**os.environ, **quiet}, check=True)
+        _, samples = write_example_model(root)
+        (selection,) = resolve(context, (str(root / "example.keras"),), None, UserModelOptions(sample=samples))
+        (plan,) = export.plan(selection, routes.parse_selection((str(variant),), None), targets_named=True)
+        return export.export_one(context, plan, export.ExportSettings())
+
+    @pytest.fixture
+    def variant(self) -> Variant:
+        return Variant("saved-model", "float32")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def keras_artifact(cls, pool: WorkerPool, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+        project = open_project(tmp_path_factory.mktemp("keras"))
+        return cls.export_example(Context(project, pool, ignore), Variant("saved-model", "float32"))
+
+    @pytest.fixture
+    def artifact(self, keras_artifact: Artifact) -> Artifact:
+        return keras_artifact
+
+
+@pytest.mark.slow
+class TestSavedModel(_FromKeras, TargetContract):
+    target = TARGETS.load("saved-model")
+
+
+@pytest.mark.slow
+class TestTensorFlow(_FromKeras, RuntimeContract):
+    runtime = RUNTIMES.load("tensorflow")
 
 
 @pytest.mark.slow

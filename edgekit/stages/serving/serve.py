@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from edgekit.core.environment.requirements import require
 from edgekit.core.errors import InputError
@@ -76,10 +79,18 @@ def check_served(context: Context, named: dict[str, Artifact], runtime: str) -> 
     """
     problems = []
     for name, artifact in named.items():
-        validation = validate_one(context, artifact, runtime=runtime)
+        validation = validate_one(context, _writable(context, artifact), runtime=runtime)
         if not validation.passed:
             problems.append(f"{name} is not equivalent to its source: {'; '.join(validation.failures)}")
     return problems
+
+
+def _writable(context: Context, artifact: Artifact) -> Artifact:
+    """Return the artifact, or a copy where its folder is read-only, as in a container: the result is written there."""
+    if os.access(artifact.folder, os.W_OK):
+        return artifact
+    copy = context.scratch() / artifact.folder.name
+    return replace(artifact, folder=Path(shutil.copytree(artifact.folder, copy, dirs_exist_ok=True)))
 
 
 def serve(

@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _helpers.served import FIXTURE, Server, onnx_outputs, serving, write_served
-from _helpers.support import REPOSITORY, call
+from _helpers.served import FIXTURE, TRITON_CLIENT, Server, onnx_outputs, serving, write_served
+from _helpers.support import call
 
 pytest.importorskip("fastapi")
 
-TRITON_CLIENT = REPOSITORY / "build" / "tools" / "tritonclient"
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 N = np.array([[7], [9]], np.int64)
 
