@@ -180,7 +180,7 @@ class _Handlers:
         started = time.perf_counter()
         status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
         try:
-            with self._bodies.budget() as share:
+            with self._bodies.share() as share:
                 model = self._model(name, version)
                 response = await answer(model, await self._bodies.read(request, share))
             status = response.status_code

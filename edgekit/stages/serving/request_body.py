@@ -26,15 +26,15 @@ class BodyReader:
         self._buffered = 0
 
     @contextmanager
-    def budget(self) -> Iterator[Budget]:
+    def share(self) -> Iterator[BodyShare]:
         """Return the share of one request; it is given back when the block ends."""
-        share = Budget(self)
+        share = BodyShare(self)
         try:
             yield share
         finally:
             self._buffered -= share.taken
 
-    async def read(self, request: Request, share: Budget) -> bytes:
+    async def read(self, request: Request, share: BodyShare) -> bytes:
         """Read the body of a request.
 
         Args:
@@ -60,7 +60,7 @@ class BodyReader:
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         return body if encoding == "identity" else self._decompress(body, encoding, share)
 
-    async def _receive(self, request: Request, share: Budget) -> bytes:
+    async def _receive(self, request: Request, share: BodyShare) -> bytes:
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._settings.max_body_bytes:
             # A client that waits for `100 Continue` sends nothing. Another one may not read before it has sent all.
@@ -79,7 +79,7 @@ class BodyReader:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def _decompress(self, body: bytes, encoding: str, share: Budget) -> bytes:
+    def _decompress(self, body: bytes, encoding: str, share: BodyShare) -> bytes:
         if encoding not in _WINDOWS:
             raise Refusal(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content encoding {encoding!r} is neither gzip nor deflate"
@@ -111,7 +111,7 @@ class BodyReader:
         self._buffered += size
 
 
-class Budget:
+class BodyShare:
     """The memory of one request.
 
     Attributes:

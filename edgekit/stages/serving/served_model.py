@@ -171,12 +171,12 @@ class ServedModel:
             async with asyncio.timeout_at(waiting.deadline):
                 return await waiting.answer
         except TimeoutError:
-            raise self._too_late() from None
+            raise self._timed_out() from None
         finally:
             if waiting in self._waiting:  # its time is up, or its client is gone
                 self._waiting.remove(waiting)
 
-    def _too_late(self) -> Refusal:
+    def _timed_out(self) -> Refusal:
         return Refusal(
             HTTPStatus.GATEWAY_TIMEOUT,
             f"the model {self.name} had no answer within {self._settings.request_timeout_s:g} s",
@@ -238,7 +238,7 @@ class ServedModel:
             self._observer.restarted(self.name)
             _log.warning("%s", error)
             if isinstance(error, StepTimedOut):
-                _refuse(batch, self._too_late)
+                _refuse(batch, self._timed_out)
             elif not retry:
                 _refuse(batch, lambda: self._unavailable("crashed twice while it computed this request"))
             # Not by the next request: its time limit may be shorter than what opening the model takes.
