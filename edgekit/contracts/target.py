@@ -115,6 +115,8 @@ class Target(ABC):
         calibrations: The supported ways to take ranges at these precisions, the default first.
         confined: Whether the kernel may confine the workers of its conversions: they write into their own folders only,
             use no network and start no programs. A plug-in that cannot work so sets False, and documents why.
+        only_named: Whether models are converted to it only where it is named: a format of servers is no part of "every
+            format of devices".
         transposes: Names in `describe` of operators that only change the order of dimensions.
     """
 
@@ -133,6 +135,7 @@ class Target(ABC):
     selective: ClassVar[frozenset[str]] = frozenset()
     calibrations: ClassVar[tuple[Calibration, ...]] = ()
     confined: ClassVar[bool] = True
+    only_named: ClassVar[bool] = False
     transposes: ClassVar[tuple[str, ...]] = ()
 
     @property

@@ -37,6 +37,7 @@ class SavedModelTarget(Target):
     requires = {"keras": (TENSORFLOW, KERAS), "saved-model": (TENSORFLOW,)}
     reads_with = (TENSORFLOW,)
     symbolic = True
+    only_named = True
     transposes = ("Transpose",)
 
     @property

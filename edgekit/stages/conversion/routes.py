@@ -29,9 +29,9 @@ def _edge(name: str) -> Edge:
 def edges() -> tuple[Edge, ...]:
     """Return every edge between source kinds: the bridges, and the targets that are a source kind too (ONNX)."""
     kinds = SOURCES.names()
-    convertible = [
-        (kind, name) for name in TARGETS.names() if name in kinds for kind in load_target(name).routes if kind != name
-    ]
+    # Not by way of a SavedModel: what converts it converts the Keras model itself.
+    files = [name for name in TARGETS.names() if name in kinds and not load_target(name).only_named]
+    convertible = [(kind, name) for name in files for kind in load_target(name).routes if kind != name]
     return (*bridges(), *convertible)
 
 
@@ -179,12 +179,17 @@ def parse_route(text: str) -> tuple[str, ...]:
     return tuple(step.strip() for step in text.replace("->", ",").split(","))
 
 
+def default_targets() -> tuple[Target, ...]:
+    """Return the targets that are meant where none is named."""
+    return tuple(target for target in targets().values() if not target.only_named)
+
+
 def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[Target, str | None], ...]:
     """Parse the user's targets.
 
     Args:
         texts: Targets or variants, such as `tflite` or `tflite:int8`. If there are none, all targets that have
-            `precision` are selected.
+            `precision` are selected, but for those that must be named.
         precision: The precision of targets that are named without one; None for all.
 
     Returns:
@@ -199,7 +204,7 @@ def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[
         parse_precision(precision)
     if not texts:
         return tuple(
-            (target, precision) for target in targets().values() if precision is None or precision in target.precisions
+            (target, precision) for target in default_targets() if precision is None or precision in target.precisions
         )
     selection: list[tuple[Target, str | None]] = []
     for text in texts:

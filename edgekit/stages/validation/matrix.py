@@ -46,7 +46,7 @@ def _impossible_cells(selections: Sequence[ModelSelection]) -> list[Cell]:
         for selection in selections
         for model in selection.models
         for kind in selection.kinds
-        for target in routes.targets().values()
+        for target in routes.default_targets()
         for precision in target.precisions
         if (reason := routes.why_unreachable(kind, target, precision, edges))
     ]
