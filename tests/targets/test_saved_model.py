@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from _helpers.support import call
 
@@ -47,3 +51,19 @@ def test_a_file_with_another_name_is_no_saved_model(name: str, tmp_path) -> None
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(InputError, match=r"whose main file is saved_model\.pb"):
         TARGETS.load("saved-model").describe(tmp_path / name)
+
+
+@pytest.mark.exhaustive
+def test_keras_own_export_still_writes_each_weight_twice(tmp_path) -> None:
+    """When this fails, the target can use it: see docs/upstream.md."""
+    code = f"""
+import keras, tensorflow as tf
+layer = keras.Input((2,))
+keras.Model(layer, keras.layers.Dense(3)(layer)).export({str(tmp_path / "saved")!r}, verbose=False)
+shapes = tf.train.load_checkpoint({str(tmp_path / "saved/variables/variables")!r}).get_variable_to_shape_map()
+print(sum(shape == [2, 3] for shape in shapes.values()))
+"""
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True)
+    assert done.stdout == "2\n", done.stderr
