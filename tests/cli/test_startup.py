@@ -23,6 +23,7 @@ COMMANDS = (
     "micro",
     "check",
     "report",
+    "serve",
     "verify",
     "size",
     "inspect",
@@ -32,7 +33,7 @@ COMMANDS = (
     "doctor",
 )
 FRAMEWORKS = ("tensorflow", "keras", "torch", "onnx", "onnxruntime", "ai_edge_litert")
-HEAVY = (*FRAMEWORKS, "numpy", "pydantic", "rich", "matplotlib", "jinja2")
+HEAVY = (*FRAMEWORKS, "numpy", "pydantic", "rich", "matplotlib", "jinja2", "fastapi", "uvicorn")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
