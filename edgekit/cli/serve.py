@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -135,8 +138,27 @@ def command(
         click.echo(line(f"Error: {problem}"), err=True, nl=False)
     if problems:
         return 1
-    serve(named, settings, runtime, lambda url, models: _announce(session, url, models))
+    with _warnings_on_stderr():
+        serve(named, settings, runtime, lambda url, models: _announce(session, url, models))
     return 0
+
+
+class _StderrHandler(logging.Handler):
+    """Prints what a service's journal should contain: workers that died, models that cannot be opened."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(line(f"{record.levelname.lower()} {record.getMessage()}"), err=True, nl=False)
+
+
+@contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    handler = _StderrHandler(logging.WARNING)
+    logger = logging.getLogger("edgekit.stages.serving")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _announce(session: CommandSession, url: str, models: tuple[ServedName, ...]) -> None:

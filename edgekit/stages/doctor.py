@@ -40,6 +40,7 @@ FEATURES = (
     "edgekit.stages.benchmark.npu_job",
     "edgekit.stages.cluster.content_store",
     "edgekit.stages.cluster.dask_backend",
+    "edgekit.stages.serving.settings",
     "edgekit.stages.tracking.settings",
 )
 

@@ -23,6 +23,7 @@ from _helpers.served import FIXTURE, TRITON_CLIENT, Server, onnx_outputs, servin
 from _helpers.support import call
 
 pytest.importorskip("fastapi")
+pytestmark = pytest.mark.slow
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 N = np.array([[7], [9]], np.int64)
@@ -279,7 +280,7 @@ def test_requests_that_wait_together_share_an_inference_and_get_their_own_rows(r
         assert metric(server, "edgekit_inference_rows_sum") == 8
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)])
 def test_a_signal_ends_the_server_after_its_requests(root: Path, number: int) -> None:
     with serving(root, "scripted") as server:
         answers: list[Any] = []
@@ -311,6 +312,15 @@ def test_a_port_in_use_a_bad_address_and_a_changed_file_are_one_sentence(root: P
     answer = call("serve", "rows", "--root", copy)
     assert answer.code == 2
     assert "truncated or was replaced" in answer.err
+
+
+def test_what_happens_to_workers_is_on_stderr_for_a_journal(root: Path) -> None:
+    with serving(root, "scripted") as server:
+        assert server.request("/v1/models/scripted:predict", scripted(666)).status == 503
+        assert server.request("/v1/models/scripted:predict", scripted(-1)).status == 200
+        server.process.terminate()
+        _, err = server.process.communicate(timeout=60)
+    assert err == "warning serve scripted: its process crashed with SIGABRT\n" * 2
 
 
 def test_what_is_not_equivalent_is_not_served(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
