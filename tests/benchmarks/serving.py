@@ -31,7 +31,8 @@ import numpy as np
 from edgekit.core.records.artifact import Artifact, load_artifact
 
 RIVALS = Path(__file__).parent / "serving_rivals"
-PACKAGES = {"mlserver": "mlserver==1.7.1", "litserve": "litserve==0.2.19"}
+# MLServer 1.7's workers fail to start with a newer uvloop.
+PACKAGES = {"mlserver": ("mlserver==1.7.1", "uvloop==0.21.0"), "litserve": ("litserve==0.2.19",)}
 CONNECTIONS, ROUNDS, WARM_UP = (1, 16), 3, 200
 
 
@@ -96,12 +97,12 @@ def free_port() -> int:
 
 
 def install(folder: Path) -> None:
-    for name, package in PACKAGES.items():
+    for name, packages in PACKAGES.items():
         environment = folder / name
         if not (environment / "done").exists():
             subprocess.run([sys.executable, "-m", "venv", environment], check=True)
             pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-            subprocess.run([*pip, package, "onnxruntime==1.32.0"], check=True)
+            subprocess.run([*pip, *packages, "onnxruntime==1.32.0"], check=True)
             (environment / "done").touch()
 
 
