@@ -27,6 +27,8 @@ _CODES = {
 
 _VARIABLES = {
     "EDGEKIT_CACHE": "Folder of what `edgekit devices setup` fetches and builds. Default: `$XDG_CACHE_HOME/edgekit`.",
+    "EDGEKIT_CHROMIUM": "Path of the browser that models run in. Default: the first of `chromium`, `chromium-browser`,"
+    " `google-chrome` and `google-chrome-stable` in `PATH`.",
     "EDGEKIT_CONFIG": "Folder of the user's configuration, with what `edgekit devices add` keeps. Default:"
     " `$XDG_CONFIG_HOME/edgekit`.",
     "EDGEKIT_LOG_LEVEL": "Lowest level that `--log-file` writes: `debug`, `info`, `warning` or `error`. Default:"

@@ -103,7 +103,7 @@ def probe(session: CommandSession, name: str) -> int:
         machine = board.machine()
         board.check_python()
         own = [runtime for runtime in RUNTIMES.names() if runtime not in RUNTIMES.third_party_names()]
-        needed = {runtime: RUNTIMES.load(runtime).requires for runtime in own}
+        needed = {name: plugin.requires for name in own if not (plugin := RUNTIMES.load(name)).in_browser}
         found = board.modules([item for items in needed.values() for item in items])
         numpy = board.modules([_numpy()])["numpy"]
         runtimes = {

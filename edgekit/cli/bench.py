@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     multiple=True,
     shell_complete=complete("device"),
-    help="Device profile, board, or 'all' profiles; may be repeated (default: this host). See: edgekit devices",
+    help="Device profile, board, browser, or 'all' profiles; may be repeated (default: host). See: edgekit devices",
 )
 @click.option(
     "--tier",
@@ -95,7 +95,7 @@ def command(
 
     Every latency names its tier: `host` is measured on this machine, `analytic` is the device's roofline estimate,
     `emulated` is predicted from the instructions and cache misses of one inference on the device's core under QEMU,
-    `device` is measured on a board itself. See: edgekit devices add --help
+    `device` is measured on a board, or in a browser, itself. See: edgekit devices add --help
 
     With --per-op, the emulated tier truncates the model after each operator and counts again (.tflite and .onnx); the
     host tier uses the profiler of the runtime (ONNX Runtime, TorchScript, lite interpreter).
@@ -113,6 +113,7 @@ def command(
     Example:
       edgekit bench simple_cnn --device raspberry-pi-4b
       edgekit bench simple_cnn --device pi
+      edgekit bench simple_cnn --device chromium
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated --per-op
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated --baseline main.json

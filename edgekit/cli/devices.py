@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.group("devices", invoke_without_command=True)
 @common_options
 def command(session: CommandSession) -> int:
-    """List the device profiles, and the boards that are reached over ssh.
+    """List the device profiles, the boards that are reached over ssh, and the browsers of this host.
 
     \b
     Example:
@@ -29,11 +29,15 @@ def command(session: CommandSession) -> int:
     """
     from dataclasses import asdict
 
+    from edgekit.browser.packages import find_packages
+    from edgekit.browser.page import BACKENDS
+    from edgekit.browser.program import chromium_path
     from edgekit.config.board import board_files, load_board
     from edgekit.core.units import format_memory
+    from edgekit.devices.browsers.names import BROWSERS
     from edgekit.reports.console import table
 
-    data, rows = [], []
+    data, rows, is_set_up = [], [], find_packages() is not None
     for name, path in session.project.device_files().items():
         profile = _load_profile(path)
         data.append({"name": name, "title": profile.title, "kind": profile.kind, "soc": profile.soc, "file": str(path)})
@@ -43,11 +47,25 @@ def command(session: CommandSession) -> int:
     boards = {name: load_board(name) for name in board_files()}
     board_rows = [(name, board.label, board.python, board.profile or "") for name, board in boards.items()]
     board_header = ("board", "ssh", "Python", "profile")
+    browsers = [
+        {"name": browser, "computes_with": BACKENDS[backend], "program": chromium_path(), "set_up": is_set_up}
+        for browser, backend in BROWSERS.items()
+    ]
+    browser_rows = [
+        (name, BACKENDS[backend], str(chromium_path() or "missing"), "yes" if is_set_up else "no")
+        for name, backend in BROWSERS.items()
+    ]
+    browser_header = ("browser", "computes with", "program", "set up")
     session.print_result(
-        {"devices": data, "boards": [{"name": name, **asdict(board)} for name, board in boards.items()]},
+        {
+            "devices": data,
+            "boards": [{"name": name, **asdict(board)} for name, board in boards.items()],
+            "browsers": browsers,
+        },
         lambda: (
             table(header, rows, left=4, color=session.color)
             + (f"\n{table(board_header, board_rows, left=4, color=session.color)}" if boards else "")
+            + f"\n{table(browser_header, browser_rows, left=4, color=session.color)}"
         ),
     )
     return 0
@@ -76,7 +94,7 @@ def show(session: CommandSession, name: str) -> int:
     return 0
 
 
-@command.command("setup", short_help="Install the emulation of a device.")
+@command.command("setup", short_help="Install the emulation of a device, or the runtimes of a browser.")
 @click.argument("name", shell_complete=complete("device"))
 @click.option(
     "--runtime",
@@ -89,6 +107,9 @@ def show(session: CommandSession, name: str) -> int:
 def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
     """Download and build what the emulation of a device needs: about 65 MB, once for all projects.
 
+    For chromium, download the npm packages of the browser's runtimes: about 45 MB, by npm. Chromium itself is a package
+    of the system. An archive is refused if its SHA-512 is not pinned.
+
     Everything is installed into the cache folder of the user ($EDGEKIT_CACHE, or ~/.cache/edgekit); administrator
     rights are not needed. Wheels are refused if their SHA-256 is not pinned. If the device is already set up, the
     command only makes parts again whose files have changed.
@@ -97,7 +118,12 @@ def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
     Example:
       edgekit devices setup raspberry-pi-4b
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated
+      edgekit devices setup chromium
     """
+    from edgekit.devices.browsers.names import is_browser
+
+    if is_browser(name):
+        return _set_up_browser(session, name, runtimes)
     from edgekit.devices.emulation import emulator
     from edgekit.devices.emulation.folders import home
 
@@ -106,6 +132,22 @@ def setup(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
     data = {"device": name, "folder": str(home()), "python": installed.python, "made": list(installed.added)}
     result = "is set up" if installed.added else "is already set up"
     session.print_result(data, line(f"the emulation of {name} {result} ({home()})"))
+    return 0
+
+
+def _set_up_browser(session: CommandSession, name: str, runtimes: tuple[str, ...]) -> int:
+    from edgekit.browser.packages import packages_folder
+    from edgekit.browser.program import require_chromium
+    from edgekit.core.errors import InputError
+    from edgekit.devices.browsers import setup as browsers
+
+    if runtimes:
+        raise InputError(f"--runtime is for emulated devices; {name} has all of its runtimes")
+    program = require_chromium()
+    made = browsers.set_up(lambda text: print_step(session, text))
+    data = {"device": name, "folder": str(packages_folder()), "program": program, "made": list(made)}
+    result = "are set up" if made else "are already set up"
+    session.print_result(data, line(f"the runtimes of {name} {result} ({packages_folder()})"))
     return 0
 
 
@@ -231,14 +273,15 @@ def _format_widths(spec: CostSpec) -> str:
     return f"nine of ten networks of unseen families are within: {', '.join(parts)}" if parts else "no interval"
 
 
-@command.command("remove", short_help="Remove the emulation of a device, or a board.")
+@command.command("remove", short_help="Remove the emulation of a device, the runtimes of a browser, or a board.")
 @click.argument("name", shell_complete=complete("device"))
 @click.option("--forget", is_flag=True, help="Remove a board from the configuration only, without a connection to it.")
 @common_options
 def remove(session: CommandSession, name: str, forget: bool) -> int:
     """Remove what `edgekit devices setup` installed; shared files are removed with the last device that uses them.
 
-    For a board, remove what edgekit keeps there, its runtimes included, and then the board from the configuration.
+    For a browser, remove its runtimes; the browser itself stays. For a board, remove what edgekit keeps there, its
+    runtimes included, and then the board from the configuration.
 
     \b
     Example:
@@ -248,16 +291,24 @@ def remove(session: CommandSession, name: str, forget: bool) -> int:
     """
     from edgekit.core.errors import InputError
     from edgekit.devices.boards.places import is_board
+    from edgekit.devices.browsers.names import is_browser
 
     if is_board(name):
         return remove_board(session, name, forget)
     if forget:
         raise InputError(f"--forget is for boards, and {name} is none")
+    if is_browser(name):
+        from edgekit.devices.browsers import setup as browsers
+
+        return _print_removed(session, name, browsers.remove())
     from edgekit.devices.emulation import setup as emulation
     from edgekit.devices.emulation.emulator import emulation_spec_of
 
     profile = _load_profile(session.project.device_file(name))
-    removed = emulation.remove(emulation_spec_of(name, profile), profile.cores[0].count)
+    return _print_removed(session, name, emulation.remove(emulation_spec_of(name, profile), profile.cores[0].count))
+
+
+def _print_removed(session: CommandSession, name: str, removed: list[Path]) -> int:
     lines = "".join(line(f"removed {path}") for path in removed)
     session.print_result({"device": name, "removed": list(map(str, removed))}, lines or line(f"{name} was not set up"))
     return 0

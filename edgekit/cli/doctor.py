@@ -22,8 +22,11 @@ def command(session: CommandSession) -> int:
     import platform
 
     from edgekit._version import __version__
+    from edgekit.browser import packages as browser_packages
+    from edgekit.browser.program import VARIABLE, chromium_path
     from edgekit.core.environment.requirements import install_command
     from edgekit.devices import host_machine
+    from edgekit.devices.browsers.setup import NPM
     from edgekit.devices.emulation import tools
     from edgekit.reports.console import table
     from edgekit.stages.doctor import confinement_problem, diagnose
@@ -41,6 +44,12 @@ def command(session: CommandSession) -> int:
         for requirement in diagnosis.requirements
     ]
     absent_tools = [tool.package for tool in tools.ALL if tool.path() is None]
+    browser, is_set_up = chromium_path(), browser_packages.find_packages() is not None
+    browser_advice = [
+        *([] if browser else [f"a browser; install with: apt-get install chromium, or name one in {VARIABLE}"]),
+        *([] if is_set_up else [f"the runtimes of a browser; set them up with: {browser_packages.SET_UP}"]),
+        *([] if is_set_up or NPM.path() else [f"npm, which sets them up; install with: apt-get install {NPM.package}"]),
+    ]
     # One line per purpose, because the packages of an extra are installed together.
     missing_by_purpose = {
         requirement.purpose: [candidate for candidate in diagnosis.missing if candidate.purpose == requirement.purpose]
@@ -53,6 +62,7 @@ def command(session: CommandSession) -> int:
         "cpus": list(host_machine.available_cpus()),
         "packages": packages,
         "missing_tools": absent_tools,
+        "browser": {"program": browser, "npm": NPM.path(), "set_up": is_set_up},
         "missing_extras": {
             requirement.extra: requirement.purpose for requirement in diagnosis.missing if requirement.extra
         },
@@ -70,6 +80,7 @@ def command(session: CommandSession) -> int:
     ]
     if absent_tools:
         advice.append(line(f"missing: the emulated tier; install with: apt-get install {' '.join(absent_tools)}"))
+    advice += [line(f"missing: {text}") for text in browser_advice]
     advice += [line(f"broken: {sentence}") for sentence in diagnosis.broken_plugins]
     session.print_result(
         data,

@@ -124,15 +124,17 @@ def _tune_options(session: CommandSession, **options: Any) -> TuneOptions:
     from edgekit.core.errors import InputError
     from edgekit.core.units import parse_bytes, parse_seconds, parse_share
     from edgekit.core.values.specs import HOST
-    from edgekit.devices.boards.places import find_place, is_board
+    from edgekit.devices.boards.places import find_place, measuring_executor
     from edgekit.stages.benchmark.bench import BenchOptions
     from edgekit.stages.tuning.tune import TuneOptions
 
     device, tier = options["device"], options["tier"]
     if tier == "emulated" and device is None:
         raise InputError("the emulated tier needs a device; pass --device NAME")
-    if tier == "device" and (device is None or not is_board(device)):
-        raise InputError("the tier device needs a board; add one with edgekit devices add, and pass --device NAME")
+    if tier == "device" and (device is None or not measuring_executor(device)):
+        raise InputError(
+            "the tier device needs a board, which edgekit devices add adds, or a browser; pass --device NAME"
+        )
     latency_s = _parse_option("--max-latency", options["max_latency"], parse_seconds)
     return TuneOptions(
         max_drop=_parse_option("--max-drop", options["max_drop"], parse_share) or 0.0,

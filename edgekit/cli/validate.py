@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     metavar="NAME",
     multiple=True,
     shell_complete=complete("device"),
-    help="Run on this board, or on this device's emulated core, and compare with this host; may be repeated.",
+    help="Run on this board, in this browser, or on this device's emulated core, and compare with this host; may be"
+    " repeated.",
 )
 @runtime_option
 @executor_option
@@ -70,6 +71,7 @@ def command(
       edgekit validate build/simple_cnn/torch/onnx-float32 --json
       edgekit validate simple_cnn --device raspberry-pi-4b
       edgekit validate simple_cnn --device pi
+      edgekit validate simple_cnn --device chromium
       edgekit validate gru --precision float32 --explain
       edgekit validate gru --stress
       edgekit validate simple_cnn --target tflite:int8 --runtime tflite-micro

@@ -19,7 +19,7 @@ from edgekit.core.values.specs import HOST
 # A name of the first part of `bench-NAME.json`, which no shell and no option parser reads as anything else.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 # Names that stand for something else where a device is named.
-RESERVED = (HOST, "all")
+RESERVED = (HOST, "all", "chromium", "chromium-webgpu")
 # ssh passes user and host to the ProxyCommand of the user's configuration, which a shell runs.
 _DESTINATION = re.compile(r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._+-]*)@)?(?P<host>[A-Za-z0-9_:][A-Za-z0-9._:-]*)")
 _WITH_PORT = re.compile(

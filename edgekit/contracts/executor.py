@@ -21,6 +21,7 @@ from edgekit.core.events import Listener, ignore
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.timing import Distribution
 from edgekit.core.records.artifact import Artifact
+from edgekit.core.records.browser_figures import BrowserFigures
 from edgekit.core.records.emulated_measurement import EmulatedLatency
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.values.file_names import GOLDEN_FILE
@@ -135,6 +136,7 @@ class BenchResult:
         peak_memory_run_bytes: The peak memory of the process in bytes while it runs inferences, less the same amount.
         operators: The cost of each operator, in the order of computation; empty if not measured.
         emulated: The counts from which the latency was predicted; only executors of the tier `emulated` set it.
+        browser: What ran in a browser, and what is transferred to it; None elsewhere.
         notes: Remarks for the user.
     """
 
@@ -153,6 +155,7 @@ class BenchResult:
     peak_memory_run_bytes: int | None = None
     operators: tuple[OperatorCost, ...] = ()
     emulated: EmulatedLatency | None = None
+    browser: BrowserFigures | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -250,6 +253,18 @@ class Executor(ABC):
             The reason as a phrase for an error message, or an empty string if the executor supports both.
         """
         return ""
+
+    def runtime_at(self, runtime: str, place: Place) -> str:
+        """Return the runtime that runs a model on a device.
+
+        Args:
+            runtime: The name of the runtime that runs the model on this host.
+            place: The device; `refusal` has returned an empty string for it.
+
+        Returns:
+            The same name, unless the device has a runtime of its own for the model's format.
+        """
+        return runtime
 
     def check(self, runtime: str, place: Place) -> None:
         """Check that the executor can run a runtime on a device.

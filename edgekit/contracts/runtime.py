@@ -173,6 +173,7 @@ class Runtime(ABC):
         variables: The environment variables that its process is started with.
         confined: Whether the kernel may confine its workers: they write into their own folders only, use no network and
             start no programs. A plug-in that cannot work so sets False, and documents why.
+        in_browser: Whether models run in a page of a browser: calls from outside can be made, and cannot be timed.
         code_size_requires: The packages that `code_size` needs.
     """
 
@@ -182,6 +183,7 @@ class Runtime(ABC):
     requires: ClassVar[tuple[Requirement, ...]]
     variables: ClassVar[Mapping[str, str]] = {}
     confined: ClassVar[bool] = True
+    in_browser: ClassVar[bool] = False
     code_size_requires: ClassVar[tuple[Requirement, ...]] = ()
 
     def check(self, path: Path) -> None:  # noqa: B027 - most formats contain no code

@@ -17,6 +17,7 @@ from edgekit.core.records.tuning import LayerSensitivity
 from edgekit.reports._shared.cells import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
+    BROWSER_HEADER,
     DEVICE_HEADER,
     EMULATED_HEADER,
     LEFT,
@@ -30,6 +31,7 @@ from edgekit.reports._shared.cells import (
     artifact_cells,
     bench_cells,
     benches_by_device,
+    browser_cells,
     change_cells,
     conclusion,
     device_cells,
@@ -97,6 +99,8 @@ def bench_tables(benches: Mapping[str, Sequence[Measurement]], color: bool) -> s
         measured = [cells for bench in device_benches if (cells := device_cells(bench))]
         if measured:
             parts.append(table(DEVICE_HEADER, measured, left=LEFT, color=color))
+            in_browser = [cells for bench in device_benches if (cells := browser_cells(bench))]
+            parts += [table(BROWSER_HEADER, in_browser, left=LEFT, color=color)] if in_browser else []
             parts += map(line, device_note(device_benches).split("\n"))
         for bench in device_benches:
             by_tier = bench.operators_by_tier.items()

@@ -91,6 +91,9 @@ def _execution_lines(device: str, execution: Execution) -> Iterator[_Line]:
     if execution.wall is not None:
         figures |= {f"wall_{name}": value for name, value in asdict(execution.wall).items()}
     figures |= {"load_ms": execution.load_ms, "peak_memory_bytes": execution.peak_memory_bytes}
+    if execution.browser is not None:
+        figures |= {f"transfer_{name}": value for name, value in asdict(execution.browser.transfer).items()}
+        figures["runtime_load_ms"] = execution.browser.runtime_load_ms
     for name, value in figures.items():
         if value is not None:
             yield {"device": device, "tier": execution.tier, "figure": name, "value": value}

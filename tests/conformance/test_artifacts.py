@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from _helpers.support import SHARED_MODELS
 
+from edgekit.contracts.runtime import RUNTIMES as PLUGINS
 from edgekit.contracts.runtime import Runtime
 from edgekit.core.environment import plugin_registry
 from edgekit.core.environment.atomic_files import sha256_file
@@ -33,7 +34,8 @@ CASES = [
     )
 ]
 TARGETS = plugin_registry.names("edgekit.targets")
-RUNTIMES = plugin_registry.names("edgekit.runtimes")
+# Those of a browser have tests of their own: they are timed inside a page, and not in a process of the runner.
+RUNTIMES = [name for name, plugin in PLUGINS.load_all().items() if not plugin.in_browser]
 # Runtimes that run what is another runtime's on this host.
 OTHERS = {"tflite-micro": Variant("tflite", "float32")}
 

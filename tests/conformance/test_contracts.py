@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _helpers.browsers import needs_browser, set_up_packages
 from _helpers.emulation import DEVICE, needs_emulator
 from _helpers.sample_reports import mixed_report
 
@@ -17,6 +18,7 @@ from edgekit.contracts.report import REPORTS
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.contracts.target import TARGETS
 from edgekit.core.environment.project import open_project
+from edgekit.core.errors import InputError
 from edgekit.core.events import ignore
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.values.specs import Variant
@@ -95,6 +97,34 @@ class TestTflite(TargetContract):
 @pytest.mark.slow
 class TestTfliteMicro(RuntimeContract):
     runtime = RUNTIMES.load("tflite-micro")
+
+
+@needs_browser
+@pytest.mark.slow
+class TestOnnxRuntimeWeb(RuntimeContract):
+    """One of the browser's two runtimes, which share all of their Python."""
+
+    runtime = RUNTIMES.load("onnxruntime-web")
+
+    @pytest.fixture(autouse=True)
+    def _packages(self):
+        set_up_packages()
+
+    def test_it_can_be_measured(self, context, artifact):
+        """Nowhere but in its page, which the executor's tests do."""
+        with pytest.raises(InputError, match="can only be timed there; use the device chromium"):
+            super().test_it_can_be_measured(context, artifact)
+
+
+@needs_browser
+@pytest.mark.slow
+class TestBrowser(ExecutorContract):
+    executor = EXECUTORS.load("browser")
+
+    @pytest.fixture
+    def place(self) -> Place:
+        set_up_packages()
+        return Place("chromium")
 
 
 class TestHost(ExecutorContract):

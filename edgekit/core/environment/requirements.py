@@ -25,6 +25,7 @@ EXTRAS = {
     "micro": "TFLite artifacts on a microcontroller's interpreter (edgekit micro)",
     "report": "reports in HTML (report --format html)",
     "dask": "steps of a run on a cluster (run --dask)",
+    "browser": "models in a browser (bench --device chromium, the runtimes onnxruntime-web and litert-js)",
     "mlflow": "runs in MLflow (report --mlflow, run --mlflow)",
     "serve": "artifacts over HTTP (edgekit serve)",
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgekit.core.environment.atomic_files import read_json
 from edgekit.core.numerics.timing import Distribution
+from edgekit.core.records.browser_figures import BrowserFigures
 from edgekit.core.records.emulated_measurement import EmulatedLatency
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.records.versioned_json import decode_versioned
@@ -39,6 +40,7 @@ class Execution:
         peak_memory_bytes: The peak of the memory while it ran, or None.
         notes: Remarks for the user.
         operators: The cost of each operator, if it was measured.
+        browser: What ran in a browser, and what is transferred to it; None elsewhere.
     """
 
     executor: FileName
@@ -53,6 +55,7 @@ class Execution:
     peak_memory_bytes: Count | None = None
     notes: tuple[str, ...] = ()
     operators: tuple[OperatorCost, ...] = ()
+    browser: BrowserFigures | None = None
 
 
 @dataclass(frozen=True)

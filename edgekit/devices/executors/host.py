@@ -24,7 +24,9 @@ from edgekit.contracts.executor import (
 from edgekit.contracts.runner import RUNNER_MODULE, measure_request, read_measurement, write_request
 from edgekit.contracts.runtime import RUNTIMES
 from edgekit.core.environment.requirements import require
+from edgekit.core.errors import InputError
 from edgekit.devices import host_machine
+from edgekit.devices.browsers.names import browser_only
 from edgekit.devices.host_machine import HostPlan
 from edgekit.devices.infer_job import RunRequest, run_model, run_model_in_both_ways
 from edgekit.workers import scratch
@@ -72,10 +74,13 @@ class HostExecutor(Executor):
             The waiting process.
 
         Raises:
+            InputError: The runtime runs in a browser.
             MissingDependency: The runtime is not installed.
             StepError: The process crashed, ran out of memory or exceeded the time limit.
         """
         runtime = RUNTIMES.load(model.runtime)
+        if runtime.in_browser:
+            raise InputError(browser_only(runtime.name))
         require(runtime.requires, f"the runtime {runtime.name}")
         plan = host_machine.plan(place.profile, request.threads)
         # Only numpy uses OpenBLAS, and no measured code uses numpy; a process with its threads could not be forked.

@@ -124,6 +124,8 @@ class SshExecutor(Executor):
     def refusal(self, runtime: str, place: Place) -> str:
         if place.device not in board_files():
             return f"{place.device} is not a board; add one with: edgekit devices add NAME --ssh USER@HOST"
+        if RUNTIMES.load(runtime).in_browser:
+            return f"{runtime} runs in a browser"
         if runtime in RUNTIMES.third_party_names():
             return f"{runtime} is a runtime of another package, which is not sent to boards"
         return ""

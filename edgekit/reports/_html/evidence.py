@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from edgekit.core.numerics.output_comparison import Comparison, format_figure
+from edgekit.core.records.browser_figures import BrowserFigures
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.report import ReportRow
 from edgekit.core.records.validation import Drift
@@ -240,10 +241,17 @@ def _tier_figures(bench: Measurement, tier: str) -> Iterator[tuple[str, str]]:
             yield "load", format_ms(execution.load_ms)
         if execution.peak_memory_bytes is not None:
             yield "peak memory", format_bytes(execution.peak_memory_bytes)
+        yield from _browser_figures(execution.browser)
         if predicted(bench, execution.latency_ms) != NOTHING:
             yield "prediction of the emulated tier", predicted(bench, execution.latency_ms)
         for note in execution.notes:
             yield "note", note
+
+
+def _browser_figures(figures: BrowserFigures | None) -> Iterator[tuple[str, str]]:
+    if figures is not None:
+        yield "load of the runtime", format_ms(figures.runtime_load_ms)
+        yield "transfer of runtime and model, brotli", format_bytes(figures.transfer.brotli_bytes)
 
 
 def _checked(row: ReportRow) -> Iterator[Fact]:

@@ -124,6 +124,29 @@ def device_cells(bench: Measurement) -> tuple[str, ...] | None:
     )
 
 
+# Of what ran in a browser. The transfer is that of the runtime and the model, as a visitor's browser fetches them.
+BROWSER_HEADER = ("model", "variant", "browser p90", "runtime load", "transfer", "gzip", "brotli", "several threads")
+
+
+def browser_cells(bench: Measurement) -> tuple[str, ...] | None:
+    """Return the cells of what ran in a browser, in the order of BROWSER_HEADER; None if nothing did."""
+    execution = bench.execution("device")
+    if execution is None or execution.browser is None:
+        return None
+    figures = execution.browser
+    return (
+        f"{bench.model}/{bench.kind}",
+        str(bench.variant),
+        NOTHING if execution.wall is None else format_ms(execution.wall.p90_ms),
+        format_ms(figures.runtime_load_ms),
+        *map(
+            format_bytes,
+            (figures.transfer.raw_bytes, figures.transfer.gzip_bytes, figures.transfer.brotli_bytes),
+        ),
+        ", ".join(f"{format_ms(run.wall.p50_ms)} ({run.threads})" for run in figures.threaded) or NOTHING,
+    )
+
+
 def predicted(bench: Measurement, measured_ms: float) -> str:
     """Return the emulated prediction, and how far it is from what was measured: `5.2 ms (+6 %)`."""
     prediction_ms = bench.latency_ms.get("emulated")

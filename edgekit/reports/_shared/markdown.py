@@ -10,6 +10,7 @@ from edgekit.core.records.report import Report
 from edgekit.reports._shared.cells import (
     ARTIFACT_HEADER,
     BENCH_HEADER,
+    BROWSER_HEADER,
     CHANGE_HEADER,
     CHANGE_LEFT,
     DEVICE_HEADER,
@@ -24,6 +25,7 @@ from edgekit.reports._shared.cells import (
     artifact_cells,
     bench_cells,
     benches_by_device,
+    browser_cells,
     change_cells,
     conclusion,
     device_cells,
@@ -106,8 +108,11 @@ def _benches(report: Report) -> str:
         if emulated:
             text += f"\n{markdown_table(EMULATED_HEADER, emulated)}\n{_with_line_breaks(emulated_note(benches))}\n"
         measured = [cells for bench in benches if (cells := device_cells(bench))]
+        in_browser = [cells for bench in benches if (cells := browser_cells(bench))]
         if measured:
             text += f"\n{markdown_table(DEVICE_HEADER, measured)}\n{_with_line_breaks(device_note(benches))}\n"
+        if in_browser:
+            text += f"\n{markdown_table(BROWSER_HEADER, in_browser)}\n"
         parts.append(f"\n## {markdown(device)}\n\n{_collapsed_if_long(f'{len(benches)} benches', benches, text)}")
     return "".join(parts)
 

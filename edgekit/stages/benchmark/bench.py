@@ -34,7 +34,8 @@ from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import HOST, ModelDescription, Variant
 from edgekit.core.values.tiers import find_tier
 from edgekit.devices.boards.board import open_board
-from edgekit.devices.boards.places import SSH, device_names, find_place, is_board
+from edgekit.devices.boards.places import device_names, find_place, is_board, measuring_executor
+from edgekit.devices.browsers.names import browser_only, is_browser
 from edgekit.devices.cost_models import microcontroller, roofline
 from edgekit.devices.emulation import emulator, pins
 from edgekit.stages.benchmark import operator_costs
@@ -97,10 +98,11 @@ def load_devices(project: Project, names: Sequence[str]) -> tuple[tuple[str, Dev
 
     Args:
         project: The project.
-        names: Names of device profiles and boards, or `all` for all profiles; empty for this host without a profile.
+        names: Names of device profiles, boards and browsers, or `all` for all profiles; empty for this host without
+            a profile.
 
     Returns:
-        Pairs of name and profile; None for the profile of a board that names none.
+        Pairs of name and profile; None for a browser, and for a board that names no profile.
 
     Raises:
         InputError: A device is unknown, or a profile is invalid.
@@ -115,13 +117,14 @@ def load_devices(project: Project, names: Sequence[str]) -> tuple[tuple[str, Dev
 
 
 def executors_for(device: str, executors: Sequence[str]) -> tuple[str, ...]:
-    """Return the executors that measure on a device besides the host: for a board also the one that reaches it.
+    """Return the executors that measure on a device besides the host: for a board or browser also the one it needs.
 
     Args:
         device: The device's name.
         executors: The executors that the user named.
     """
-    return tuple(dict.fromkeys((*executors, SSH) if is_board(device) else executors))
+    own = measuring_executor(device)
+    return tuple(dict.fromkeys((*executors, own) if own else executors))
 
 
 def connect_boards(context: Context, devices: Sequence[str]) -> None:
@@ -222,10 +225,13 @@ def bench_one(
     step = step_name(artifact, device)
     manifest = artifact.manifest
     place, session = Place(device, profile), ExecutionSession(step, context.pool, context.emit)
-    other_runtime = options.runtime if options.runtime != manifest.runtime else ""
+    in_browser = bool(options.runtime) and RUNTIMES.load(options.runtime).in_browser
+    # The browser's runtime is that of the device; this host measures the artifact's own.
+    runtime = "" if in_browser else options.runtime
+    other_runtime = runtime if runtime != manifest.runtime else ""
     with contextlib.ExitStack() as prepared:
         with _lock.preparing():
-            model = ModelFiles.of(artifact, options.runtime)
+            model = ModelFiles.of(artifact, runtime)
             _log.info("measured by executor %s with runtime %s", HOST, model.runtime, extra={"step": step})
             description = describe(context, manifest.target, artifact.path, step)
             compressed = sum(map(compressed_size, artifact.paths))
@@ -298,7 +304,8 @@ def _execute_elsewhere(
             context.emit(NoteEvent(session.step, f"not measured by executor {name}: {reason}", warning=True))
             continue
         require(executor.requires, f"the executor {name}")
-        _log.info("measured by executor %s with runtime %s", name, model.runtime, extra={"step": session.step})
+        runtime = executor.runtime_at(model.runtime, place)
+        _log.info("measured by executor %s with runtime %s", name, runtime, extra={"step": session.step})
         with executor.prepare(session, model, place, options.request) as prepared:
             result = _run_alone(context, prepared, session.step) if executor.exclusive else prepared.run()
         executions.append(
@@ -315,6 +322,7 @@ def _execute_elsewhere(
                 peak_memory_bytes=result.peak_memory_run_bytes,
                 notes=result.notes,
                 operators=result.operators,
+                browser=result.browser,
             )
         )
     return tuple(executions)
@@ -344,6 +352,9 @@ def bench(
         InputError: No artifact runs on any of the devices.
         MissingDependency: The emulation of a device is not set up.
     """
+    in_browser = bool(options.runtime) and RUNTIMES.load(options.runtime).in_browser
+    if in_browser and not all(is_browser(name) for name, _ in devices):
+        raise InputError(browser_only(options.runtime), parameters=("device",))
     guests = _guests(devices) if options.emulated else {}
     connect_boards(context, [device for device, _ in devices])
     fitting = [

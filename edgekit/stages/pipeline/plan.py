@@ -21,7 +21,7 @@ from edgekit.core.records.validation import VALIDATION_FILE
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.core.values.specs import HOST
-from edgekit.devices.boards.places import device_names, find_place, is_board
+from edgekit.devices.boards.places import device_names, find_place, is_board, measuring_executor
 from edgekit.devices.emulation import emulator
 from edgekit.stages.pipeline.plan_builder import PlanBuilder, host_description, to_json_values, versions, with_location
 from edgekit.stages.pipeline.plan_sources import sources
@@ -104,7 +104,7 @@ def _emulated_devices(builder: PlanBuilder) -> dict[str, DeviceProfile | None]:
             raise builder.file.error(at, str(unknown_name("device", name, list(available))))
         place = with_location(builder, at, find_place, builder.project, name)
         profiles[name] = place.profile
-        if not is_board(name):
+        if not measuring_executor(name):
             with_location(builder, at, emulator.emulation_spec_of, name, place.profile)
     return profiles
 

@@ -25,7 +25,8 @@ from edgekit.core.values.budgets import CHECK_FILE, Budget
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import HOST, Route, Variant
-from edgekit.devices.boards.places import SSH, is_board, profile_file
+from edgekit.devices.boards.places import is_board, measuring_executor, profile_file
+from edgekit.devices.browsers.names import is_browser, web_runtime
 from edgekit.devices.emulation import pins
 from edgekit.devices.executors.ssh import described
 from edgekit.stages.conversion import routes
@@ -232,8 +233,8 @@ def _validate_on(builder: PlanBuilder, validate: Step, device: str) -> Step:
 
 
 def file_of_validation(device: str) -> str:
-    """Return the name of the file with the validation on a board or on a device's emulated core."""
-    return validation_file(device, executor=SSH if is_board(device) else "")
+    """Return the name of the file with the validation on a board, in a browser or on a device's emulated core."""
+    return validation_file(device, executor=measuring_executor(device))
 
 
 def _profile_reads(builder: PlanBuilder, device: str) -> list[StepInput]:
@@ -288,7 +289,9 @@ def _runs_emulated(
     refusal = profile.refusal(variant.target, variant.precision) if profile is not None else None
     if refusal:
         refusal = f"{name} {refusal}"
-    if not is_board(name) and _runtime(variant).name not in pins.RUNTIMES:
+    if is_browser(name) and not web_runtime(_runtime(variant).name):
+        refusal = f"no runtime of a browser stands for {_runtime(variant).name}"
+    elif not measuring_executor(name) and _runtime(variant).name not in pins.RUNTIMES:
         refusal = f"the emulated core does not run {_runtime(variant).name}"
     if refusal:
         builder.notes.append(NoteEvent(f"validate {source.label} {variant} on {name}", f"skipped: {refusal}"))

@@ -21,7 +21,7 @@ from edgekit.core.records.emulated_measurement import EmulatedLatency, emulation
 from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.specs import HOST, Route, Variant
-from edgekit.devices.boards.places import SSH, find_place, is_board
+from edgekit.devices.boards.places import find_place, measuring_executor
 from edgekit.devices.emulation import emulator
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.benchmark.bench import summary as bench_summary
@@ -244,7 +244,7 @@ class ValidateHandler(StepHandler):
     def execute(self, step: StepContext) -> StepOutput:
         artifact, device = step.load_artifact(), step.arguments.get("device")
         if device is not None:
-            executor = EXECUTORS.load(SSH if is_board(device) else EMULATED)
+            executor = EXECUTORS.load(measuring_executor(device) or EMULATED)
             place = find_place(step.context.project, device)
             validation = validate_on(step.context, artifact, executor, place, emulator.TIMEOUT_S)
             return StepOutput(validate_summary(validation), (step.output,))

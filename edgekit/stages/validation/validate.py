@@ -42,7 +42,7 @@ from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import HOST
 from edgekit.core.values.tolerances import Tolerances
 from edgekit.devices.boards.board import open_board
-from edgekit.devices.boards.places import SSH, find_place, is_board
+from edgekit.devices.boards.places import BROWSER, SSH, find_place, measuring_executor
 from edgekit.devices.emulation import emulator
 from edgekit.stages.context import Context
 from edgekit.stages.validation.compare import call_worker
@@ -339,9 +339,13 @@ def _save_validation(
     device: str | None = None,
     executor: str = "",
     runtime: str = "",
+    ran: str = "",
     **details: Any,
 ) -> Validation:
-    """Write the result next to the artifact, in a file named after another device, executor or runtime."""
+    """Write the result next to the artifact, in a file named after another device, executor or runtime.
+
+    `ran` is the runtime that ran it, where the device has one of its own.
+    """
     manifest = artifact.manifest
     validation = Validation(
         model=manifest.model,
@@ -349,7 +353,7 @@ def _save_validation(
         target=manifest.target,
         precision=manifest.precision,
         artifact_sha256=manifest.sha256,
-        runtime=runtime or manifest.runtime,
+        runtime=ran or runtime or manifest.runtime,
         comparisons=comparisons,
         drift=drift,
         device=device,
@@ -464,14 +468,15 @@ def validate_on(
         StepError: The executor or the runtime on this host failed.
     """
     manifest = artifact.manifest
-    other_runtime = runtime if runtime != manifest.runtime else ""
+    other_runtime = runtime if runtime not in (manifest.runtime, executor.runtime_at(manifest.runtime, place)) else ""
     model = ModelFiles.of(artifact, other_runtime)
     executor.check(model.runtime, place)
+    ran = executor.runtime_at(model.runtime, place)
     tolerances = tolerances_for(context, artifact)
     golden = artifact.golden()
     classifier = manifest.source.get("task") == "classification"
     session = ExecutionSession(f"{step_name(artifact)} on {place.device}", context.pool, context.emit)
-    _log.info("run by executor %s with runtime %s", executor.name, model.runtime, extra={"step": session.step})
+    _log.info("run by executor %s with runtime %s", executor.name, ran, extra={"step": session.step})
     actual = executor.infer(session, model, place, InferRequest(golden.inputs, timeout_s=timeout_s)).outputs
     on_host = _infer(context, artifact, golden.inputs, runtime=other_runtime)
     limits = without_agreement(tolerances)  # the test set is not run on the device
@@ -486,6 +491,7 @@ def validate_on(
         # A device without an executor stands for its emulated core, in records too.
         executor="" if executor.name == EMULATED else executor.name,
         runtime=other_runtime,
+        ran=ran,
         against_host=to_host,
     )
 
@@ -548,7 +554,7 @@ def validate_at(
     Args:
         context: The project and the workers.
         artifacts: The artifacts.
-        devices: Names of boards, and of device profiles, which stand for the devices' emulated cores.
+        devices: Names of boards and browsers, and of device profiles, which stand for the devices' emulated cores.
         executors: Names of executors.
         runtime: The runtime; empty for each artifact's default one.
         stress: Whether to add stress inputs, on this host.
@@ -565,7 +571,7 @@ def validate_at(
     places = [find_place(context.project, name) for name in devices]
     other_executors = [name for name in executors if name != HOST]
     if not other_executors:
-        other_executors = list(dict.fromkeys(SSH if is_board(place.device) else EMULATED for place in places))
+        other_executors = list(dict.fromkeys(measuring_executor(place.device) or EMULATED for place in places))
     if stress and other_executors:
         raise InputError(
             f"stress inputs run on this host only, not on {', '.join(devices or other_executors)};"
@@ -589,12 +595,12 @@ def validate_at(
 
 
 def _places_of(executor: str, places: Sequence[Place], named: Sequence[str]) -> Sequence[Place]:
-    """Return the devices that an executor runs on: all, unless boards and emulated cores are told apart by default."""
+    """Return the devices that an executor runs on: all, unless the kind of each device decides."""
     if not places:
-        return () if executor in (EMULATED, SSH) else (Place(HOST),)
+        return () if executor in (EMULATED, SSH, BROWSER) else (Place(HOST),)
     if executor in named:
         return places
-    return [place for place in places if is_board(place.device) == (executor == SSH)]
+    return [place for place in places if (measuring_executor(place.device) or EMULATED) == executor]
 
 
 def _check_emulation(places: Sequence[Place]) -> None:
