@@ -49,7 +49,12 @@ if TYPE_CHECKING:
 )
 @click.option("--route", metavar="KIND,...,TARGET", help="Use only this conversion route, such as keras,torch,tflite.")
 @click.option("--sbom", is_flag=True, help="Also write a software bill of materials (CycloneDX) for each artifact.")
-@click.option("--emit", type=click.Choice(["c"]), help="Also write TFLite artifacts as C files for microcontrollers.")
+@click.option(
+    "--emit",
+    type=click.Choice(["c", "web"]),
+    help="Also write TFLite artifacts as C files for microcontrollers (c), or TFLite and ONNX artifacts as folders for"
+    " web pages (web).",
+)
 @click.option("--explain", is_flag=True, help="Print the conversion routes and convert nothing.")
 @timeout_option
 @common_options
@@ -76,11 +81,13 @@ def command(
       edgekit export --target tflite
       edgekit export simple_cnn --framework torch --target onnx --precision int8
       edgekit export ds_cnn --target tflite:int8 --emit c
+      edgekit export simple_cnn --target onnx:int8 --emit web
       edgekit export detector.onnx --target tflite:int8 --calibration photos/
       edgekit export simple_cnn --recipe build/simple_cnn/keras/tflite-int8-tuned/recipe.json
       edgekit export net.py:build --weights net.safetensors --input image:1x3x96x96 --target executorch
     """
-    from edgekit.stages.benchmark.micro import check_targets, emit_beside
+    from edgekit.stages.benchmark import micro
+    from edgekit.stages.conversion import emit_web
     from edgekit.stages.conversion.export import export
     from edgekit.stages.conversion.export_request import export_request, plan_exports
     from edgekit.stages.conversion.sbom import write_sbom
@@ -100,22 +107,23 @@ def command(
     )
     with session.context(timeout) as context:
         plans = plan_exports(context, request)
-        if options["emit"]:
-            check_targets(plan.variant.target for plan in plans)
+        emitter = {"c": micro, "web": emit_web}.get(options["emit"] or "")
+        if emitter is not None:
+            emitter.check_targets(plan.variant.target for plan in plans)
         if explain:
             return _print_routes(session, plans)
         artifacts = export(context, plans, request.settings)
         sbom_paths = [write_sbom(artifact) for artifact in artifacts] if options["sbom"] else []
-        c_files = emit_beside(context, artifacts) if options["emit"] and artifacts else ()
+        emitted = emitter.emit_beside(context, artifacts) if emitter is not None and artifacts else ()
         code = context.exit_code
     session.print_result(
         {
             "artifacts": [artifact_data(artifact) for artifact in artifacts],
             "failures": failures(context),
             **({"sboms": [str(path) for path in sbom_paths]} if options["sbom"] else {}),
-            **({"c": [str(path) for path in c_files]} if options["emit"] else {}),
+            **({options["emit"]: [str(path) for path in emitted]} if options["emit"] else {}),
         },
-        "".join(line(str(folder)) for folder in (*(artifact.folder for artifact in artifacts), *c_files)),
+        "".join(line(str(folder)) for folder in (*(artifact.folder for artifact in artifacts), *emitted)),
     )
     return code
 
