@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from edgekit.browser.packages import PACKAGES
 from edgekit.config.device_profile import DeviceProfile
 from edgekit.config.project import ModelEntry
 from edgekit.config.toml_lines import Location
@@ -244,7 +245,9 @@ def _profile_reads(builder: PlanBuilder, device: str) -> list[StepInput]:
 
 
 def _board_values(device: str) -> dict[str, Any]:
-    """What identifies a board: another board of the same name is measured anew."""
+    """What identifies a board or a browser's runtimes: another board of the same name is measured anew."""
+    if is_browser(device):
+        return {"browser": [package.name for package in PACKAGES]}
     return {"board": described(device)} if is_board(device) else {}
 
 
