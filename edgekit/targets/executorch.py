@@ -13,8 +13,10 @@ from edgekit.contracts.target import ConversionRequest, ConversionResult, Target
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.core.numerics import batching
+from edgekit.core.numerics.exact_values import NOTE as EXACT_VALUES_NOTE
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import SCALAR_TYPES, ModelDescription, OpCount, Signature, TensorSpec
+from edgekit.targets._torch import exact_values
 from edgekit.targets._torch.executorch_lowering import faster_lowering, patterns_exported_once
 
 
@@ -45,11 +47,14 @@ class ExecuTorchTarget(Target):
         import torch
 
         example = tuple(map(torch.from_numpy, source.examples(1)))
+        notes: tuple[str, ...] = ()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch and torchao deprecate one another's names
             program = torch.export.export(source.model, example)
             if job.precision == "int8":
-                program = torch.export.export(_quantize(program, source, job), example)
+                quantized, kept = _quantize(program, source, job)
+                notes = (EXACT_VALUES_NOTE,) if kept else ()
+                program = torch.export.export(quantized, example)
             _sort_by_top_k(program)
             _copy_views(program)
             _subtract_means(program)
@@ -68,14 +73,17 @@ class ExecuTorchTarget(Target):
         moving = ("permute", "transpose", "t_copy")
         counts = [*delegation["delegated"].items(), *delegation["not_delegated"].items()]
         transposes = sum(count for name, count in counts if any(word in name for word in moving))
-        return ConversionResult(self.file_name, source.signature, options, transposes=transposes)
+        return ConversionResult(self.file_name, source.signature, options, notes, transposes=transposes)
 
     def describe(self, path: Path) -> ModelDescription:
         return _describe(path)
 
 
-def _quantize(program: Any, source: LoadedSource, job: ConversionRequest) -> Any:
-    """Return the program as a quantized module, calibrated with the samples of the request."""
+def _quantize(program: Any, source: LoadedSource, job: ConversionRequest) -> tuple[Any, bool]:
+    """Return the program as a quantized module, calibrated with the samples of the request.
+
+    The second value says whether operators stay in float because they compare exact values or mask.
+    """
     import torch
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
@@ -87,10 +95,11 @@ def _quantize(program: Any, source: LoadedSource, job: ConversionRequest) -> Any
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     with patterns_exported_once():
         prepared = prepare_pt2e(program.module(), quantizer)
+    kept = exact_values.keep(prepared, tuple(map(torch.from_numpy, source.examples(1))))
     for arrays in batching.iter_batches(source.signature, job.calibration):
         prepared(*map(torch.from_numpy, arrays))
     with patterns_exported_once():
-        return convert_pt2e(prepared)
+        return convert_pt2e(prepared), kept
 
 
 def _sort_by_top_k(program: Any) -> None:

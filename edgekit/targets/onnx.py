@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from edgekit.core.environment.requirements import (
     TF2ONNX,
     TORCH,
 )
+from edgekit.core.numerics.exact_values import NOTE as EXACT_VALUES_NOTE
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, Signature
@@ -95,11 +97,11 @@ class OnnxTarget(Target):
 
     def _quantize(self, prepared: Path, signature: Signature, job: ConversionRequest) -> ConversionResult:
         path = job.folder / self.file_name
-        mixed_precision.quantize(prepared, signature, job, path)
+        notes = (EXACT_VALUES_NOTE,) if mixed_precision.quantize(prepared, signature, job, path) else ()
         model = parse(path)
         prune_opsets(model)
         options = {"weights": "int8 per channel"} | ({"format": "QDQ"} if job.precision == "int8" else {})
-        return self._write(model, signature, job, options)
+        return replace(self._write(model, signature, job, options), notes=notes)
 
     def _write(
         self, model: Any, signature: Signature, job: ConversionRequest, precision_options: Mapping[str, Any]

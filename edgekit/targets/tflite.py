@@ -8,11 +8,12 @@ from typing import Any
 
 from edgekit.contracts.target import ConversionRequest, ConversionResult, QuantizableLayer, Target
 from edgekit.core.environment.requirements import KERAS, LITERT, LITERT_TORCH, QUANTIZER, TENSORFLOW, TORCH, require
+from edgekit.core.numerics.exact_values import NOTE as EXACT_VALUES_NOTE
 from edgekit.core.records.memory_plan import TensorLifetime
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, Signature, TensorSpec
-from edgekit.targets._tflite import from_keras, from_torch, mixed_precision, quantizer, truncate
+from edgekit.targets._tflite import exact_values, from_keras, from_torch, mixed_precision, quantizer, truncate
 from edgekit.targets._tflite.graph import (
     describe,
     inline_buffers,
@@ -48,18 +49,26 @@ class TFLiteTarget(Target):
     def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         path = job.folder / self.file_name
         # TFLiteConverter quantizes by itself, all but int4; files of litert-torch are float and need the quantizer.
+        content = None
         if source.kind != "torch" and job.precision in from_keras.PRECISIONS:
-            path.write_bytes(from_keras.convert(source, job))
+            content = from_keras.convert(source, job)
+            # TFLiteConverter keeps no operator in float, so comparisons of exact values are ai-edge-quantizer's.
+            if job.precision in from_keras.INTEGER and exact_values.find(content)[1] and QUANTIZER.installed():
+                content = None
+        notes: tuple[str, ...] = ()
+        if content is not None:
+            path.write_bytes(content)
             options = {"converter": from_keras.CONVERTER}
         else:
             require((QUANTIZER,), f"{source.kind} -> tflite:{job.precision}")
             module = from_torch if source.kind == "torch" else from_keras
-            quantizer.quantize(_convert_float(module, source, job), job, path)
+            if quantizer.quantize(_convert_float(module, source, job), job, path):
+                notes = (EXACT_VALUES_NOTE,)
             options = {"converter": module.CONVERTER, "quantizer": quantizer.RECIPES[job.precision]}
         # TensorFlow Lite Micro does not support weights outside of the flatbuffer, where ai-edge-quantizer 0.10 puts
         # larger ones.
         path.write_bytes(restore_outputs(inline_buffers(path.read_bytes())))
-        return ConversionResult(self.file_name, _reorder(read_signature(path), source.signature), options)
+        return ConversionResult(self.file_name, _reorder(read_signature(path), source.signature), options, notes)
 
     def float_base(self, source: LoadedSource, job: ConversionRequest) -> Path:
         module = from_torch if source.kind == "torch" else from_keras

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from edgekit.core.values.specs import Dim, Signature
+from edgekit.core.values.specs import Dim, Signature, TensorSpec
 
 # Checks that torch.export inserts. They compute nothing, and no converter has a kernel for them.
 _ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
@@ -57,6 +58,41 @@ def functional(module: Any, signature: Signature, examples: tuple[Any, ...] | No
     for parameter in clean.parameters():
         parameter.requires_grad_(False)
     return clean
+
+
+def functional_or_single(module: Any, signature: Signature) -> tuple[Any, Signature]:
+    """Rewrite a module as `functional` does, for a batch of one if its graph is that of one number of samples only.
+
+    Args:
+        module: A module whose forward takes `*inputs`, in the signature's order.
+        signature: The inputs and outputs.
+
+    Returns:
+        The module, and its signature, whose batch may be 1.
+
+    Raises:
+        Exception: Whatever torch.export raises if it cannot trace the module for one sample either.
+    """
+    try:
+        return functional(module, signature), signature
+    except Exception:
+        single = _one_sample(signature)
+        if single == signature:
+            raise
+    return functional(module, single), single
+
+
+def _one_sample(signature: Signature) -> Signature:
+    """Return the signature with a batch of one.
+
+    Exporters that trace with one sample write its size into reshapes, but declare the dimension symbolic.
+    """
+    batches = {spec.shape[0] for spec in signature.inputs if spec.shape and isinstance(spec.shape[0], str)}
+
+    def with_batch_of_one(spec: TensorSpec) -> TensorSpec:
+        return replace(spec, shape=tuple(1 if dim in batches else dim for dim in spec.shape))
+
+    return Signature(tuple(map(with_batch_of_one, signature.inputs)), tuple(map(with_batch_of_one, signature.outputs)))
 
 
 def example_inputs(signature: Signature) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from edgekit.core.values.specs import Signature
 from edgekit.sources._keras_file import load_source
 from edgekit.sources._keras_structure import call
 from edgekit.sources._module import LoadedTorch
-from edgekit.sources.bridges._functional import functional
+from edgekit.sources.bridges._functional import functional_or_single
 from edgekit.sources.bridges._keras_backend import torch_backend_mended
 
 
@@ -32,7 +32,7 @@ class KerasToTorch(Bridge):
             model = load_source(path, build, signature.inputs, " on its torch backend")
             module = _positional(model, signature).eval()
             # Keras composes layers from primitive operators; quantizers and delegates match PyTorch's own functions.
-            return LoadedTorch(functional(module, signature), signature)
+            return LoadedTorch(*functional_or_single(module, signature))
 
 
 def _positional(model: Any, signature: Signature) -> Any:

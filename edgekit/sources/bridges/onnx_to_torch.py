@@ -5,7 +5,6 @@ The graph becomes a `torch.nn.Module` that runs it node by node; `_functional` r
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from edgekit.contracts.bridge import Bridge
 from edgekit.contracts.source import Build
 from edgekit.core.environment.requirements import ONNX, TORCH
 from edgekit.core.errors import InputError
-from edgekit.core.values.specs import Signature, TensorSpec
+from edgekit.core.values.specs import Signature
 from edgekit.sources._module import LoadedTorch
 from edgekit.sources._onnx_file import load_model
-from edgekit.sources.bridges._functional import functional
+from edgekit.sources.bridges._functional import functional_or_single
 from edgekit.sources.bridges._onnx.graph import UnsupportedOperators, build
 
 
@@ -31,28 +30,9 @@ class OnnxToTorch(Bridge):
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedTorch:
         module = node_by_node(path, signature)
         try:
-            return LoadedTorch(functional(module, signature), signature)
-        except Exception as error:  # torch.export raises errors of many types; the graph may still work for one sample
-            single = _one_sample(signature)
-            if single == signature:
-                raise _untraceable(path, error) from error
-        try:
-            return LoadedTorch(functional(module, single), single)
-        except Exception as error:  # the batch is not the cause
+            return LoadedTorch(*functional_or_single(module, signature))
+        except Exception as error:  # torch.export raises errors of many types
             raise _untraceable(path, error) from error
-
-
-def _one_sample(signature: Signature) -> Signature:
-    """Return the signature with a batch of one.
-
-    Exporters that trace with one sample write its size into reshapes, but declare the dimension symbolic.
-    """
-    batches = {spec.shape[0] for spec in signature.inputs if spec.shape and isinstance(spec.shape[0], str)}
-
-    def with_batch_of_one(spec: TensorSpec) -> TensorSpec:
-        return replace(spec, shape=tuple(1 if dim in batches else dim for dim in spec.shape))
-
-    return Signature(tuple(map(with_batch_of_one, signature.inputs)), tuple(map(with_batch_of_one, signature.outputs)))
 
 
 def _untraceable(path: Path, error: Exception) -> InputError:

@@ -15,6 +15,7 @@ from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.core.values.specs import Signature
+from edgekit.targets._onnx import exact_values
 from edgekit.targets._onnx.graph import parse
 
 PRECISIONS = frozenset({"dynamic", "int8"})
@@ -118,14 +119,19 @@ def _is_float(tensor: Any) -> bool:
     return bool(tensor.data_type == TensorProto.FLOAT)
 
 
-def quantize(prepared: Path, signature: Signature, job: ConversionRequest, path: Path) -> None:
+def quantize(prepared: Path, signature: Signature, job: ConversionRequest, path: Path) -> bool:
     """Quantize a preprocessed graph at the precision of the request, by its recipe if it has one.
+
+    Nodes that compare exact values or mask stay in float.
 
     Args:
         prepared: A file that `prepare` wrote.
         signature: Inputs and outputs of the source.
         job: The request.
         path: The file to write.
+
+    Returns:
+        Whether nodes stay in float for that reason.
 
     Raises:
         InputError: The recipe names a node that does not exist, or asks for int16 activations.
@@ -139,8 +145,14 @@ def quantize(prepared: Path, signature: Signature, job: ConversionRequest, path:
     if job.precision == "dynamic":
         exclusions = {"nodes_to_exclude": excluded} if excluded else {}
         quantize_dynamic(prepared, path, per_channel=True, weight_type=QuantType.QInt8, **exclusions)
-        return
+        return False
     assert job.calibration is not None  # checked by Target.convert
+    model = parse(prepared)
+    exact = exact_values.find(model)
+    if exact:
+        name_nodes(prepared)  # exclusions are by name
+        model = parse(prepared)
+    kept = {model.graph.node[index].name: model.graph.node[index] for index in exact.operations}
     # QDQ and not QOperator: execution providers fuse the pairs, and operators without an integer kernel still run.
     quantize_static(
         prepared,
@@ -150,9 +162,12 @@ def quantize(prepared: Path, signature: Signature, job: ConversionRequest, path:
         per_channel=True,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=excluded,
+        nodes_to_exclude=[*excluded, *sorted(kept)],
         **_calibration_options(prepared, recipe, job),
     )
+    if kept:
+        exact_values.restore_inputs(path, model, kept, exact)
+    return bool(kept)
 
 
 def _excluded(prepared: Path, recipe: Recipe) -> Sequence[QuantizableLayer]:

@@ -69,6 +69,18 @@ def parse(path: Path) -> Any:
         raise malformed_file_error(path, "TensorFlow Lite", "its tables point outside the file") from error
 
 
+def parse_content(content: bytes) -> Any:
+    """Read a flatbuffer that a converter has just written.
+
+    Args:
+        content: The flatbuffer.
+
+    Returns:
+        The `ModelT` of the schema's object API.
+    """
+    return _schema().ModelT.InitFromPackedBuf(content, 0)
+
+
 def _check_complete(model: Any, size: int) -> None:
     """Raise ValueError if weights are missing."""
     # A truncated file may still unpack, since the tables come before the weights.
@@ -185,6 +197,18 @@ def restore_outputs(content: bytes) -> bytes:
 def _dtype(tensor: Any) -> tuple[str, float]:
     name = _enum_names(_schema().TensorType).get(tensor.type, "UNKNOWN")
     return _DTYPES.get(name, (name.lower(), 1.0))
+
+
+def tensor_dtype(tensor: Any) -> str:
+    """Return numpy's name of a tensor's type.
+
+    Args:
+        tensor: The `TensorT`.
+
+    Returns:
+        The name; `int4`, or that of the schema in lower case, for types that numpy does not have.
+    """
+    return _dtype(tensor)[0]
 
 
 def _elements(tensor: Any) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 from edgekit.contracts.target import ConversionRequest, QuantizableLayer, named_layers
 from edgekit.core.errors import InputError
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
+from edgekit.targets._tflite import exact_values
 from edgekit.targets._tflite.quantizer import RECIPES, ranges
 
 PRECISIONS = frozenset({"dynamic", "int8", "int16x8", "int4"})
@@ -149,6 +150,8 @@ def select(base: Path, recipe: Recipe, job: ConversionRequest, path: Path) -> No
 
     content = base.read_bytes()
     builder = quantizer.Quantizer(content, getattr(recipes, RECIPES[recipe.precision])())
+    if recipe.precision in ("int8", "int16x8"):
+        exact_values.keep(builder, content)
     operators = {name: (operation, scope) for name, operation, scope, _ in _operators(_read(base))}
     quantizable = layers(base)
     # The last matching entry decides, so exceptions come after the entries of the whole recipe.

@@ -12,6 +12,7 @@ from edgekit.contracts.target import ConversionRequest
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.affine_quantization import to_tensor
 from edgekit.core.numerics.metrics import Array
+from edgekit.targets._tflite import exact_values
 from edgekit.targets._tflite.graph import read_signature
 
 # The recipe of ai-edge-quantizer by precision; it has none for float16, which `_quantizer` builds.
@@ -25,24 +26,33 @@ RECIPES = {
 }
 
 
-def quantize(content: bytes, job: ConversionRequest, path: Path) -> None:
+# The precisions whose activations are integers, which falsify comparisons and masks.
+_INTEGER = ("int8", "int16x8")
+
+
+def quantize(content: bytes, job: ConversionRequest, path: Path) -> bool:
     """Quantize a float flatbuffer at the precision of the request.
 
     Args:
         content: The float32 flatbuffer.
         job: The request.
         path: The file to write.
+
+    Returns:
+        Whether operators stay in float because they compare exact values or mask.
     """
     if job.precision == "float32":
         path.write_bytes(content)
-        return
+        return False
     # ai-edge-quantizer prints its progress.
     with tempfile.TemporaryDirectory(dir=job.folder) as folder, contextlib.redirect_stdout(io.StringIO()):
         raw = Path(folder, "float.tflite")
         raw.write_bytes(content)
         quantizer = _quantizer(str(raw), job.precision)
+        kept = job.precision in _INTEGER and exact_values.keep(quantizer, content)
         calibration = ranges(raw, RECIPES[job.precision], job) if quantizer.need_calibration else None
         path.write_bytes(quantizer.quantize(calibration).quantized_model)
+    return kept
 
 
 def _quantizer(path: str, precision: str) -> Any:

@@ -27,6 +27,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, OpCount, Signature
+from edgekit.targets._torch import exact_values
 from edgekit.torch_files import script_archive
 from edgekit.torch_files.script_contents import read_contents
 
@@ -214,6 +215,7 @@ def _quantize_static(
         # torch 2.13 deprecates quantize_fx, but its successors do not write files for the lite interpreter.
         warnings.simplefilter("ignore")
         prepared = prepare_fx(copy.deepcopy(module), mapping, example)
+        exact_values.keep(prepared, example)
         for arrays in batching.iter_batches(source.signature, job.calibration, _CALIBRATION_BATCH):
             prepared(*map(torch.from_numpy, arrays))
         return _make_clamps_contiguous(convert_fx(prepared))
