@@ -20,6 +20,7 @@ from edgekit.core.environment.requirements import (
     TF2ONNX,
     TORCH,
 )
+from edgekit.core.errors import StepFailed
 from edgekit.core.numerics.exact_values import NOTE as EXACT_VALUES_NOTE
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
@@ -192,21 +193,52 @@ def _from_torch(source: LoadedSource, opset_version: int | None) -> Any:
         # ONNX's LSTM has no projection, and torch.onnx (2.13) writes one without it, which no runtime accepts.
         model = torch.export.export(model, examples, dynamic_shapes=shapes).run_decompositions()
     names = {f"{_END}{index}": spec.name for index, spec in enumerate((*signature.inputs, *signature.outputs))}
-    program = torch.onnx.export(
-        model,
-        examples,
-        dynamo=True,
-        external_data=False,
-        opset_version=opset_version or OPSET["torch"],
-        input_names=list(names)[: len(signature.inputs)],
-        output_names=list(names)[len(signature.inputs) :],
-        dynamic_shapes=shapes,
-        verbose=False,
-    )
+
+    def export(exported: Any, **shapes: Any) -> Any:
+        return torch.onnx.export(
+            exported,
+            examples,
+            dynamo=True,
+            external_data=False,
+            opset_version=opset_version or OPSET["torch"],
+            input_names=list(names)[: len(signature.inputs)],
+            output_names=list(names)[len(signature.inputs) :],
+            verbose=False,
+            **shapes,
+        )
+
+    try:
+        program = export(model, dynamic_shapes=shapes)
+    except Exception:
+        if not {*signature.symbols} - {signature.batch}:
+            raise
+        # Graphs that are right for most sizes only, such as even ones, are refused with named dimensions.
+        anything = tuple(dict.fromkeys(axes, torch.export.Dim.AUTO) for axes in shapes)
+        program = export(
+            torch.export.export(
+                model, examples, dynamic_shapes=anything, prefer_deferred_runtime_asserts_over_guards=True
+            )
+        )
     assert program is not None  # None is returned only if a file name is passed
     model = program.model_proto
     name_ends(model, names)
+    _check_symbols(model, signature)
     return model
+
+
+def _check_symbols(model: Any, signature: Signature) -> None:
+    """Raise StepFailed if an exporter took a symbolic dimension for a number, or two of them for one."""
+    values = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    names: dict[str, set[str]] = {}
+    for spec in signature.inputs:
+        for dim, stored in zip(spec.shape, values.get(spec.name, ()), strict=False):
+            if isinstance(dim, str):
+                names.setdefault(dim, set()).add(stored.dim_param)
+    stored_names = [name for group in names.values() for name in group]
+    if "" in stored_names or len({*stored_names}) < len(names):
+        raise StepFailed(
+            f"torch.onnx exports this network for one size only, not for every {', '.join(names)}; fix the size (--dim)"
+        )
 
 
 def _from_onnx(source: LoadedSource, opset_version: int | None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 import threading
 import traceback
@@ -27,11 +28,13 @@ from edgekit.workers.job import find_job
 
 # An error is printed as one line; stderr keeps the full text.
 _MAX_LINE_CHARACTERS = 300
+# Keras writes parts of its errors in bold.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[0] if lines else "no message"
+def _one_line(error: BaseException) -> str:
+    # Libraries write what happened first and the cause below it, or the other way round.
+    line = " ".join(_COLOURS.sub("", str(error)).split()) or "no message"
     return line if len(line) <= _MAX_LINE_CHARACTERS else line[: _MAX_LINE_CHARACTERS - 3] + "..."
 
 
@@ -64,7 +67,7 @@ def map_error(error: BaseException, step: str) -> EdgekitError:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         return MissingDependency(f"{step} needs the Python package {package}; install it with: pip install {package}")
-    return StepFailed(f"{step}: {type(error).__name__}: {_first_line(error)}", step=step)
+    return StepFailed(f"{step}: {type(error).__name__}: {_one_line(error)}", step=step)
 
 
 def _denied_access(error: BaseException) -> str | None:
@@ -79,10 +82,10 @@ def _denied_access(error: BaseException) -> str | None:
                 cause.filename is not None and Path(cause.filename).exists() and not os.access(cause.filename, os.R_OK)
             )
             if cause.errno == errno.EACCES and not unreadable:
-                return f"the access was denied ({_first_line(cause)})"
+                return f"the access was denied ({_one_line(cause)})"
         # Native libraries put the text of EACCES into their own exceptions.
         elif "Permission denied" in str(cause):
-            return f"the access was denied ({_first_line(cause)})"
+            return f"the access was denied ({_one_line(cause)})"
         cause = cause.__cause__
     return None
 

@@ -38,8 +38,7 @@ def functional(module: Any, signature: Signature, examples: tuple[Any, ...] | No
     import torch
 
     examples = example_inputs(signature) if examples is None else examples
-    # The module's forward has the single parameter *inputs, so the shapes are passed as one nested tuple.
-    program = torch.export.export(module, examples, dynamic_shapes=(_dynamic_shapes(signature),))
+    program = _exported(module, signature, examples)
     graph_module = program.module(check_guards=False)
     # The order matters: casts hide constants from folding, folded matrices are what linear needs, and convolutions
     # absorb their arithmetic before activations move across the permutes behind them.
@@ -58,6 +57,39 @@ def functional(module: Any, signature: Signature, examples: tuple[Any, ...] | No
     for parameter in clean.parameters():
         parameter.requires_grad_(False)
     return clean
+
+
+def _exported(module: Any, signature: Signature, examples: tuple[Any, ...]) -> Any:
+    """Return the program of a module, whose symbolic dimensions are independent symbols."""
+    import torch
+
+    # The module's forward has the single parameter *inputs, so the shapes are passed as one nested tuple.
+    shapes = _dynamic_shapes(signature)
+    try:
+        return torch.export.export(module, examples, dynamic_shapes=(shapes,))
+    except Exception:  # raised also for a graph that is right for most sizes, such as even ones
+        inner = {*signature.symbols} - {signature.batch}
+        if not inner:
+            raise
+        anything = tuple(dict.fromkeys(axes, torch.export.Dim.AUTO) for axes in shapes)
+        program = torch.export.export(
+            module, examples, dynamic_shapes=(anything,), prefer_deferred_runtime_asserts_over_guards=True
+        )
+        if not _independent(program, signature):
+            raise
+        return program
+
+
+def _independent(program: Any, signature: Signature) -> bool:
+    """Return whether each symbolic dimension of the signature is a symbol of its own in a program."""
+    shapes = {node.name: node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder"}
+    symbols: dict[str, set[str]] = {}
+    for name, spec in zip(program.graph_signature.user_inputs, signature.inputs, strict=True):
+        for actual, dim in zip(shapes[name], spec.shape, strict=True):
+            if isinstance(dim, str):
+                symbols.setdefault(dim, set()).add("" if isinstance(actual, int) else str(actual))
+    found = [next(iter(names)) for names in symbols.values()]
+    return all(len(names) == 1 for names in symbols.values()) and "" not in found and len({*found}) == len(found)
 
 
 def functional_or_single(module: Any, signature: Signature) -> tuple[Any, Signature]:
@@ -376,6 +408,8 @@ def _name_functions(graph_module: Any) -> None:
         name = _op(node)
         if name in names and not (name == "add" and node.kwargs):  # operator.add has no alpha
             node.target = names[name]
+        if name == "sym_size" and len(node.args) > 1:  # torch.jit.trace records the method, and a number otherwise
+            node.op, node.target = "call_method", "size"
         if name in ("conv1d", "conv2d"):  # FX quantization packs weights only if every argument is explicit
             size = int(name[4])
             defaults = (None, [1] * size, [0] * size, [1] * size, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from edgekit.contracts.source import SOURCES, LoadedModel, SourceKind
 from edgekit.contracts.target import TARGETS, ConversionRequest, ConversionResult, Target
 from edgekit.core.environment.requirements import require, versions
 from edgekit.core.environment.user_code import RecordedCode
-from edgekit.core.errors import InputError
+from edgekit.core.errors import InputError, MissingDependency
 from edgekit.core.events import Listener
 from edgekit.core.numerics import tensor_layout
 from edgekit.core.numerics.metrics import Array
@@ -54,6 +55,7 @@ class ConvertRequest:
         recipe: Per-layer exceptions from the precision.
         selection: Samples that ways to quantize are compared on; None for the target's default way.
         measured: Samples that ranges of channels are measured with, for a recipe that scales them.
+        fixed_sizes: Whether a bridge gives all dimensions but the batch the size of the samples.
     """
 
     source_folder: str
@@ -70,6 +72,7 @@ class ConvertRequest:
     recipe: Recipe | None = None
     selection: repair.SelectionSamples | None = None
     measured: Mapping[str, Array] | None = None
+    fixed_sizes: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,28 @@ class ConvertAnswer:
 
 
 def _load_source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
-    """Load the source, through the bridge if there is one, or return it as it was loaded before."""
-    folder, bridge = Path(request.source_folder), request.bridge
+    """Load the source, through the bridge if there is one, or return it as it was loaded before.
+
+    A bridge keeps symbolic dimensions if the target does and the model's graph is one for all sizes; otherwise, all but
+    the batch get the size of the samples.
+    """
     source = request.source
     signature = source.signature.sized(request.sizes)
-    if bridge is not None:  # a bridge keeps only the batch symbolic; other dimensions get the size of the samples
-        signature = signature.sized(source.sizes)
+    if request.bridge is None:
+        return _load(request, signature), source
+    fixed = signature.sized(source.sizes)
+    if TARGETS.load(request.target).symbolic and not request.fixed_sizes and fixed.symbols != signature.symbols:
+        try:
+            return _load(request, signature), source
+        except MissingDependency:
+            raise
+        except Exception as error:  # noqa: BLE001 - torch.export raises any class for a graph of one size only
+            _log.info("source %s: not for every size by the bridge %s: %s", source.name, request.bridge, error)
+    return _load(request, fixed), source
+
+
+def _load(request: ConvertRequest, signature: Signature) -> LoadedModel:
+    folder, bridge, source = Path(request.source_folder), request.bridge, request.source
     key = (str(folder), source.sha256, bridge, signature)
     if key in _loaded:
         _log.info("source %s: used as this worker has loaded it before", source.name)
@@ -118,7 +137,7 @@ def _load_source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
         if bridge is not None:
             trial_run.check_bridge(bridge, loaded, folder)
         _loaded[key] = loaded
-    return _loaded[key], source
+    return _loaded[key]
 
 
 def prepare_conversion(request: ConvertRequest) -> tuple[Target, LoadedModel, ConversionRequest]:
@@ -188,7 +207,22 @@ def convert(request: ConvertRequest, _emit: Listener) -> ConvertAnswer:
         StepFailed: The conversion failed.
     """
     with _without_garbage_collection():
-        return _convert(request)
+        try:
+            return _convert(request)
+        except Exception as error:  # converters raise any class
+            symbols = {*_loaded_symbols()} - {request.source.signature.batch}
+            if request.bridge is None or request.fixed_sizes or not symbols or isinstance(error, MissingDependency):
+                raise
+            # A converter may take the bridged graph for one size, if not for all.
+            _log.info("conversion for every size failed, trying that of the samples: %s", error)
+        for left in Path(request.folder).iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        return _convert(replace(request, fixed_sizes=True))
+
+
+def _loaded_symbols() -> tuple[str, ...]:
+    """Return the symbolic dimensions of the source that this worker has loaded."""
+    return next((model.signature.symbols for model in _loaded.values()), ())
 
 
 def _convert(request: ConvertRequest) -> ConvertAnswer:
@@ -199,6 +233,7 @@ def _convert(request: ConvertRequest) -> ConvertAnswer:
     if request.selection is not None:
         with explained_errors(target, loaded):
             best = repair.convert_best(target, original, loaded, conversion, request.selection)
+            best = _with_size_note(request, target, best)
         return ConvertAnswer(trial_run.run_once(target, best, conversion, source_folder), package_versions)
     if request.layout is None:
         with explained_errors(target, loaded):
@@ -217,16 +252,20 @@ def _convert(request: ConvertRequest) -> ConvertAnswer:
 
 
 def _with_size_note(request: ConvertRequest, target: Target, converted: ConversionResult) -> ConversionResult:
-    """Add a note if a bridge fixed dimensions that the target could have kept symbolic."""
-    kept = {*request.sizes, *converted.signature.symbols}
-    fixed = {name: size for name, size in request.source.sizes.items() if name not in kept}
-    if request.bridge is None or not target.symbolic or not fixed:
+    """Add a note if symbolic dimensions of the source became fixed without the user having asked for it."""
+    source = request.source
+    kept = {*request.sizes, *converted.signature.symbols, source.signature.batch}
+    fixed = {name: source.sizes[name] for name in source.signature.symbols if name in source.sizes and name not in kept}
+    if not fixed:
         return converted
     listed = ", ".join(f"{name}={size}" for name, size in fixed.items())
-    note = (
-        f"{listed}: fixed to the size in the samples, since the bridge {request.bridge} keeps only the batch symbolic"
-    )
-    return replace(converted, notes=(*converted.notes, note))
+    if not target.symbolic:
+        reason = f"{target.title} files have one size; export again for another (--dim)"
+    elif request.bridge is not None:
+        reason = f"the graph of the bridge {request.bridge} is one for this size only"
+    else:
+        reason = "the converted graph is one for this size only"
+    return replace(converted, notes=(*converted.notes, f"{listed}: fixed to the size in the samples, since {reason}"))
 
 
 def _count_transposes(target: Target, converted: ConversionResult, folder: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,7 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     _check_finite(parameters)
     initial = snapshot(loaded)
     signature = with_layouts(Signature(signature.inputs, observed_outputs(loaded, inputs)), kind.layout)
+    sizes |= _output_sizes(loaded.at(signature, sizes), inputs)
     loaded = loaded.at(signature, sizes)
     repeatability = make_repeatable(loaded, inputs, initial)
     notes = (*notes, *repeatability.notes)
@@ -287,8 +288,9 @@ def observed_outputs(loaded: LoadedModel, inputs: Mapping[str, Array]) -> tuple[
 
     A dimension is the batch if it follows the number of samples: the model is called with two and with three. Whether a
     file names a dimension, and that the first one usually is the batch, decides nothing: hidden states of two layers
-    have 2 rows for any number of samples. Any other dimension is symbolic if the signature says so, or if its size is
-    that of a symbolic input dimension.
+    have 2 rows for any number of samples. Any other dimension is symbolic if it follows a symbolic dimension of an
+    input, whose size is changed to see that: an equal size in the samples may be a coincidence. Where the model takes
+    no other size, the signature decides, and else equality.
 
     Args:
         loaded: The model.
@@ -314,10 +316,70 @@ def observed_outputs(loaded: LoadedModel, inputs: Mapping[str, Array]) -> tuple[
     if len(results) != len(signature.outputs):
         raise StepFailed(f"the model returns {len(results)} outputs, but its file declares {len(signature.outputs)}")
     larger = _run_on_three(loaded, pair) if signature.batch else [None] * len(results)
+    followers = _followers(loaded, arguments, results)
     return tuple(
-        replace(spec, shape=_output_shape(spec, result, other, loaded), dtype=str(result.dtype))
-        for spec, result, other in zip(signature.outputs, results, larger, strict=True)
+        replace(spec, shape=_output_shape(spec, result, other, loaded, follows), dtype=str(result.dtype))
+        for spec, result, other, follows in zip(signature.outputs, results, larger, followers, strict=True)
     )
+
+
+def _followers(
+    loaded: LoadedModel, arguments: Sequence[Array], results: Sequence[Array]
+) -> list[Mapping[int, str] | None]:
+    """Return which axes of each output follow a symbolic dimension of an input, by running the model on a larger one.
+
+    Args:
+        loaded: The model.
+        arguments: The inputs of a call.
+        results: The outputs of that call.
+
+    Returns:
+        For each output, the symbol by axis; an axis whose size changes otherwise has a symbol of its own. None for all
+        outputs of a model that does not take another size.
+    """
+    signature = loaded.signature
+    followers: list[dict[int, str]] = [{} for _ in results]
+    for symbol in signature.symbols:
+        if symbol not in loaded.sizes or symbol == signature.batch:
+            continue
+        try:
+            # Twice the size: strides that divide it divide that as well.
+            enlarged = [_doubled(array, spec, symbol) for array, spec in zip(arguments, signature.inputs, strict=True)]
+            others = [np.asarray(result) for result in loaded._run(enlarged)]
+        except Exception:  # noqa: BLE001 - frameworks raise any class for a size that the model does not take
+            return [None] * len(results)
+        size = loaded.sizes[symbol]
+        for spec, result, other, follows in zip(signature.outputs, results, others, followers, strict=True):
+            if other.ndim != result.ndim:
+                return [None] * len(results)
+            for axis, (before, after) in enumerate(zip(result.shape, other.shape, strict=True)):
+                if after != before:
+                    same = before == size and after == 2 * size and axis not in follows
+                    follows[axis] = symbol if same else f"{spec.name}_dim{axis}"
+    return list(followers)
+
+
+def _doubled(array: Array, spec: TensorSpec, symbol: str) -> Array:
+    """Return the input with its values repeated along each axis of the symbol."""
+    for axis, dim in enumerate(spec.shape):
+        if dim == symbol:
+            array = np.concatenate([array, array], axis)
+    return array
+
+
+def _output_sizes(loaded: LoadedModel, inputs: Mapping[str, Array]) -> dict[str, int]:
+    """Return the size in the samples of each symbolic dimension that only outputs have, and that follows an input's."""
+    specs = loaded.signature.outputs
+    known = {*loaded.signature.symbols, *loaded.sizes}
+    if not loaded.sizes or all(dim in known for spec in specs for dim in spec.shape if isinstance(dim, str)):
+        return {}
+    results = loaded._run(next(batching.iter_batches(loaded.signature, inputs, 1)))
+    return {
+        dim: size
+        for spec, result in zip(specs, results, strict=True)
+        for dim, size in zip(spec.shape, np.asarray(result).shape, strict=True)
+        if isinstance(dim, str) and dim not in known
+    }
 
 
 def _run_on_three(loaded: LoadedModel, pair: Mapping[str, Array]) -> list[Array | None]:
@@ -331,8 +393,10 @@ def _run_on_three(loaded: LoadedModel, pair: Mapping[str, Array]) -> list[Array 
     return results if len(results) == len(loaded.signature.outputs) else [None] * len(loaded.signature.outputs)
 
 
-def _output_shape(spec: TensorSpec, result: Array, larger: Array | None, loaded: LoadedModel) -> tuple[Dim, ...]:
-    """Return the shape of an output, of its results for two and for three samples."""
+def _output_shape(
+    spec: TensorSpec, result: Array, larger: Array | None, loaded: LoadedModel, follows: Mapping[int, str] | None
+) -> tuple[Dim, ...]:
+    """Return the shape of an output, of its results for two and for three samples and the axes that follow a symbol."""
     batch, symbols = loaded.signature.batch, {*loaded.signature.symbols}
     symbol_by_size = {size: name for name, size in loaded.sizes.items()}
     sizes = larger.shape if larger is not None and larger.ndim == result.ndim else None
@@ -343,6 +407,8 @@ def _output_shape(spec: TensorSpec, result: Array, larger: Array | None, loaded:
             shape.append(batch)
         elif sizes is not None and sizes[index] != size:  # two rows a sample, or all pairs of samples
             shape.append(f"{spec.name}_dim{index}")
+        elif follows is not None:
+            shape.append(follows.get(index, size))
         elif isinstance(declared, str) and declared in symbols - {batch}:
             shape.append(declared)
         else:

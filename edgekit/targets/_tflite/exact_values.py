@@ -82,7 +82,8 @@ def _constant(model: Any, tensor: Any) -> Array | None:
     if scale is None or len(scale) > 1:
         return values if scale is None else np.zeros(0, np.float32)
     zero_point = float(tensor.quantization.zeroPoint[0])
-    return np.multiply(values.astype(np.float32) - zero_point, float(scale[0]))
+    dequantized: Array = np.multiply(values.astype(np.float32) - zero_point, float(scale[0]))
+    return dequantized
 
 
 def keep(builder: Any, content: bytes) -> bool:

@@ -141,7 +141,11 @@ def traced_signature(module: Any, source: LoadedSource) -> Signature:
     fixed: dict[str, int] = {}
     for symbol in source.signature.symbols:
         traced_size = 1 if symbol == source.signature.batch else sizes[symbol]
-        if not _shapes_agree(module, source, {**sizes, source.signature.batch or "": 1, symbol: traced_size + 1}):
+        # Twice the size too: the source may take multiples of a stride only.
+        others = [
+            {**sizes, source.signature.batch or "": 1, symbol: size} for size in (traced_size + 1, 2 * traced_size)
+        ]
+        if not all(_shapes_agree(module, source, other) for other in others):
             fixed[symbol] = traced_size
     for buffer, value in state:
         buffer.copy_(value)
