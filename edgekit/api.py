@@ -65,6 +65,12 @@ def export(
     options: Mapping[str, int] | None = None,
     recipe: str | Path | None = None,
     repair: bool = True,
+    inference_input_type: str | None = None,
+    inference_output_type: str | None = None,
+    per_tensor: bool = False,
+    symmetric_activations: bool = False,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    preset: str | None = None,
     route: str | None = None,
     name: str | None = None,
     root: str | Path = ".",
@@ -97,6 +103,12 @@ def export(
         recipe: Recipe file of a tuned variant, instead of target and precision.
         repair: Whether to search for the most accurate way to quantize, on samples of their own; otherwise each
             target's default way is used.
+        inference_input_type: Type of the inputs of quantized files, such as `uint8`; None for the target's own.
+        inference_output_type: Type of their outputs.
+        per_tensor: Whether weights have one scale per tensor instead of one per channel.
+        symmetric_activations: Whether activations are quantized symmetrically.
+        ranges: (lowest, highest) real value of tensors by name, instead of what calibration samples show.
+        preset: Follow the rules of what the files are for: `ethos-u`, `litert-js` or `onnxruntime-mobile`.
         route: The only route to take, such as `keras,torch,tflite`.
         name: Name of a user's model in the project; None for the name of its file.
         root: The project's folder. Artifacts are written to its folder `build`.
@@ -137,6 +149,12 @@ def export(
             options=options,
             recipe=recipe,
             repair=repair,
+            inference_input_type=inference_input_type,
+            inference_output_type=inference_output_type,
+            per_tensor=per_tensor,
+            symmetric_activations=symmetric_activations,
+            ranges=ranges,
+            preset=preset,
             route=route,
             name=name,
         )

@@ -152,11 +152,18 @@ class Session:
         options: Mapping[str, int] | None = None,
         recipe: str | Path | None = None,
         repair: bool = True,
+        inference_input_type: str | None = None,
+        inference_output_type: str | None = None,
+        per_tensor: bool = False,
+        symmetric_activations: bool = False,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+        preset: str | None = None,
         route: str | None = None,
         name: str | None = None,
         root: str | Path | None = None,
     ) -> tuple[Artifact, ...]:
         """Convert a model, as `edgekit.export` does."""
+        from edgekit.core.values.quantization_form import QuantizationForm
         from edgekit.stages.conversion.export import export
         from edgekit.stages.conversion.export_request import export_request, plan_exports
         from edgekit.stages.models.model_refs import UserModelOptions
@@ -184,6 +191,14 @@ class Session:
                 recipe=None if recipe is None else Path(recipe),
                 repair=repair,
                 route=route,
+                form=QuantizationForm(
+                    inference_input_type,
+                    inference_output_type,
+                    per_tensor,
+                    symmetric_activations,
+                    dict(ranges or {}),
+                    preset,
+                ),
             )
             return export(context, plan_exports(context, request), request.settings)
 

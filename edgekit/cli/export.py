@@ -19,11 +19,66 @@ from edgekit.cli._common import (
     user_model_options,
 )
 from edgekit.core.escape import line
+from edgekit.core.values.deployment_presets import PRESETS
+from edgekit.core.values.quantization_form import FORM_OPTIONS, TENSOR_TYPES, QuantizationForm, parse_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from edgekit.stages.conversion.export import ExportPlan
+
+
+def form_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for the form of quantized files."""
+    for option in reversed(
+        (
+            click.option(
+                "--inference-input-type",
+                type=click.Choice(TENSOR_TYPES),
+                help="Type of the inputs of quantized files (default: the target's own).",
+            ),
+            click.option(
+                "--inference-output-type",
+                type=click.Choice(TENSOR_TYPES),
+                help="Type of the outputs of quantized files (default: the target's own).",
+            ),
+            click.option(
+                "--per-tensor", is_flag=True, help="Quantize weights with one scale per tensor instead of per channel."
+            ),
+            click.option(
+                "--symmetric-activations", is_flag=True, help="Quantize activations symmetrically, without zero points."
+            ),
+            click.option(
+                "--range",
+                "ranges",
+                multiple=True,
+                metavar="NAME=LOW..HIGH",
+                help="Range of a tensor, instead of what calibration samples show; may be repeated.",
+            ),
+            click.option(
+                "--for",
+                "preset",
+                type=click.Choice(list(PRESETS)),
+                help="Follow the rules of what the file is for, and warn of what would not run there.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def quantization_form(options: dict[str, Any]) -> QuantizationForm:
+    """Collect the values of `form_options`.
+
+    Args:
+        options: Values of the command's options by parameter name.
+
+    Raises:
+        InputError: A range is malformed, reversed, not finite, or without 0.
+    """
+    return QuantizationForm(
+        **{**{name: options[name] for name in FORM_OPTIONS}, "ranges": parse_ranges(options["ranges"])}
+    )
 
 
 @click.command("export", short_help="Convert models to edge formats.")
@@ -47,6 +102,7 @@ if TYPE_CHECKING:
 @click.option(
     "--no-repair", is_flag=True, help="Quantize in each target's default way, without a search for a more accurate one."
 )
+@form_options
 @click.option("--route", metavar="KIND,...,TARGET", help="Use only this conversion route, such as keras,torch,tflite.")
 @click.option("--sbom", is_flag=True, help="Also write a software bill of materials (CycloneDX) for each artifact.")
 @click.option(
@@ -83,6 +139,8 @@ def command(
       edgekit export ds_cnn --target tflite:int8 --emit c
       edgekit export simple_cnn --target onnx:int8 --emit web
       edgekit export detector.onnx --target tflite:int8 --calibration photos/
+      edgekit export detector.onnx --target tflite:int8 --inference-input-type uint8 --range image=0..1
+      edgekit export ds_cnn --target tflite:int8 --for ethos-u
       edgekit export simple_cnn --recipe build/simple_cnn/keras/tflite-int8-tuned/recipe.json
       edgekit export net.py:build --weights net.safetensors --input image:1x3x96x96 --target executorch
     """
@@ -103,6 +161,7 @@ def command(
         options={key: options[key] for key in ("opset", "ir_version") if options[key] is not None},
         recipe=options["recipe"],
         repair=not options["no_repair"],
+        form=quantization_form(options),
         route=route,
     )
     with session.context(timeout) as context:

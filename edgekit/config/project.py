@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter
 from edgekit.config.loader import STRICT, SourceMapped, read_source_mapped
 from edgekit.config.types import Budgets, NotNegative, Positive, PositiveInt
 from edgekit.core.errors import InputError
+from edgekit.core.values.quantization_form import FORM_OPTIONS, QuantizationForm
 
 # Next to the folders `models`, `device_profiles` and `build`.
 PROJECT_FILE = "edgekit.toml"
@@ -146,8 +147,35 @@ class ExportEntry:
     layout: Annotated[Literal["NCHW", "NHWC"] | None, Field(description="The layout of images in the artifact.")] = None
     opset: Annotated[PositiveInt | None, Field(description="The version of the ONNX operator set.")] = None
     ir_version: Annotated[PositiveInt | None, Field(description="The version of the ONNX file format.")] = None
+    inference_input_type: Annotated[
+        Literal["float32", "int8", "uint8", "int16"] | None,
+        Field(description="The type of the inputs of quantized files."),
+    ] = None
+    inference_output_type: Annotated[
+        Literal["float32", "int8", "uint8", "int16"] | None,
+        Field(description="The type of the outputs of quantized files."),
+    ] = None
+    per_tensor: Annotated[
+        bool | None, Field(description="Quantize weights with one scale per tensor instead of per channel.")
+    ] = None
+    symmetric_activations: Annotated[bool | None, Field(description="Quantize activations symmetrically.")] = None
+    ranges: Annotated[
+        dict[str, tuple[float, float]] | None,
+        Field(description="Lowest and highest value of tensors, instead of what calibration samples show."),
+    ] = None
+    preset: Annotated[
+        Literal["ethos-u", "litert-js", "onnxruntime-mobile"] | None,
+        Field(description="Follow the rules of what the file is for; see: edgekit export --for."),
+    ] = None
 
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        options = {name: value for name in FORM_OPTIONS if (value := getattr(self, name)) is not None}
+        try:
+            QuantizationForm(**options).resolved()
+        except InputError as error:
+            raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -268,7 +296,7 @@ class ProjectConfig:
         options: dict[str, Any] = {}
         for entry in self.export:
             if fnmatchcase(variant, entry.variant) and fnmatchcase(model, entry.model):
-                names = ("calibration_samples", "layout", "opset", "ir_version")
+                names = ("calibration_samples", "layout", "opset", "ir_version", *FORM_OPTIONS)
                 options |= {name: value for name in names if (value := getattr(entry, name)) is not None}
         return options
 

@@ -18,7 +18,9 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.memory_plan import TensorLifetime
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
+from edgekit.core.values.deployment_presets import find_preset
 from edgekit.core.values.precisions import PRECISIONS, Precision, add_precision_provider, register_precision
+from edgekit.core.values.quantization_form import USUAL_FORM, QuantizationForm
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.core.values.specs import ModelDescription, Signature
 
@@ -33,6 +35,7 @@ class ConversionRequest:
         calibration: Real inputs by name, shape (N, ...), for precisions that need them.
         options: Values of the target's own options, by the names in `Target.options`; the target chooses the others.
         recipe: Per-layer exceptions from the precision, and how ranges are taken from the calibration samples.
+        form: Types of inputs and outputs, granularity and ranges, with what a preset requires.
         cache_folder: A folder for calibration ranges, shared by the conversions of one source.
     """
 
@@ -42,6 +45,45 @@ class ConversionRequest:
     options: Mapping[str, int] = field(default_factory=dict)
     recipe: Recipe | None = None
     cache_folder: Path | None = None
+    form: QuantizationForm = USUAL_FORM
+
+
+@dataclass(frozen=True)
+class SupportedForms:
+    """What can be chosen of the form of a file at one precision. The default supports the target's usual form only.
+
+    Attributes:
+        input_types: The types that floating-point inputs can have.
+        output_types: The types that floating-point outputs can have.
+        per_tensor: Whether weights can have one scale for each tensor.
+        symmetric: Whether activations can be quantized symmetrically.
+        ranges: Whether ranges of single tensors can be set.
+    """
+
+    input_types: tuple[str, ...] = ("float32",)
+    output_types: tuple[str, ...] = ("float32",)
+    per_tensor: bool = False
+    symmetric: bool = False
+    ranges: bool = False
+
+    def unsupported(self, form: QuantizationForm) -> str | None:
+        """Return what a form has that is not supported, as the end of a sentence, or None.
+
+        Args:
+            form: The form.
+        """
+        for side, wanted, types in (
+            ("inputs", form.inference_input_type, self.input_types),
+            ("outputs", form.inference_output_type, self.output_types),
+        ):
+            if wanted is not None and wanted not in types:
+                return f"has no {wanted} {side}; it has: {', '.join(types)}"
+        features = (
+            (form.per_tensor, self.per_tensor, "no form with one scale per weight tensor"),
+            (form.symmetric_activations, self.symmetric, "no form with symmetric activations"),
+            (bool(form.ranges), self.ranges, "no form with ranges that are set"),
+        )
+        return next((f"has {text}" for wanted, supported, text in features if wanted and not supported), None)
 
 
 @dataclass(frozen=True)
@@ -113,6 +155,7 @@ class Target(ABC):
         describe_tells_precision: Whether `describe` reads the types of the weights; a delegate may hide them.
         selective: The precisions at which single layers can be kept in float.
         calibrations: The supported ways to take ranges at these precisions, the default first.
+        forms: By precision, the forms of the file that can be chosen.
         confined: Whether the kernel may confine the workers of its conversions: they write into their own folders only,
             use no network and start no programs. A plug-in that cannot work so sets False, and documents why.
         only_named: Whether models are converted to it only where it is named: a format of servers is no part of "every
@@ -134,6 +177,7 @@ class Target(ABC):
     describe_tells_precision: ClassVar[bool] = True
     selective: ClassVar[frozenset[str]] = frozenset()
     calibrations: ClassVar[tuple[Calibration, ...]] = ()
+    forms: ClassVar[Mapping[str, SupportedForms]] = {}
     confined: ClassVar[bool] = True
     only_named: ClassVar[bool] = False
     transposes: ClassVar[tuple[str, ...]] = ()
@@ -177,10 +221,30 @@ class Target(ABC):
         require(self.requires[source.kind], f"{source.kind} -> {self.name}")
         if job.precision in self.calibrated and not job.calibration:
             raise InputError(f"{self.name}:{job.precision} needs calibration samples")
+        self.check_form(job.precision, job.form)
         recipe = job.recipe if job.recipe is not None and job.recipe.selective else None
         converted = self._convert(source, job) if recipe is None else self._convert_by(recipe, source, job)
         self._ensure(source, [job.folder / file for file in converted.files], converted.signature)
+        self._ensure_types(source, job.form, converted.signature)
         return converted
+
+    def check_form(self, precision: str, form: QuantizationForm) -> None:
+        """Check that files of a precision can have a form.
+
+        Args:
+            precision: The precision.
+            form: The form.
+
+        Raises:
+            InputError: They cannot; the message says what is not supported.
+        """
+        resolved = form.resolved()
+        if form.preset is not None and not find_preset(form.preset).runs(self.name, precision):
+            listed = ", ".join(find_preset(form.preset).variants)
+            raise InputError(f"{form.preset} does not run {self.name}:{precision}; it runs: {listed}")
+        reason = self.forms.get(precision, SupportedForms()).unsupported(resolved)
+        if reason is not None:
+            raise InputError(f"{self.name}:{precision} {reason}")
 
     @abstractmethod
     def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
@@ -265,6 +329,12 @@ class Target(ABC):
             actual = [spec.name for spec in getattr(signature, side)]
             if expected != actual:
                 raise StepFailed(f"the {self.name} file has the {side} {actual} where the source has {expected}")
+
+    def _ensure_types(self, source: LoadedSource, form: QuantizationForm, signature: Signature) -> None:
+        for side, wanted in (("inputs", form.inference_input_type), ("outputs", form.inference_output_type)):
+            for before, after in zip(getattr(source.signature, side), getattr(signature, side), strict=True):
+                if wanted is not None and before.dtype == "float32" and after.dtype != wanted:
+                    raise StepFailed(f"the {self.name} file has {before.name} as {after.dtype} instead of {wanted}")
 
     def expose_intermediates(self, path: Path, folder: Path) -> Path:
         """Return a file whose runtime exposes every intermediate tensor.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.operator_costs import OperatorCost
+from edgekit.core.values.onnx_metadata import recorded_quantization
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 
 _DTYPES = {
@@ -126,10 +128,12 @@ class OnnxRuntime(Runtime):
             # Without the path, which the message starts with: a long one would push out what is wrong.
             reason = (str(error).partition("] : ")[2] or str(error)).replace(str(path), path.name)
             raise InputError(f"{path}: ONNX Runtime cannot load this file ({reason.splitlines()[0][:200]})") from error
-        signature = Signature(
-            tuple(_spec(argument) for argument in session.get_inputs()),
-            tuple(_spec(argument) for argument in session.get_outputs()),
+        scales = recorded_quantization(session.get_modelmeta().custom_metadata_map)
+        sides = (
+            tuple(replace(_spec(argument), quantization=scales.get(argument.name)) for argument in arguments)
+            for arguments in (session.get_inputs(), session.get_outputs())
         )
+        signature = Signature(*sides)
         return OnnxSession(session, signature, **adjusted)
 
     def _trace(self, path: Path, samples: Mapping[str, Array], signature: Signature | None) -> dict[str, Array]:

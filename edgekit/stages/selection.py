@@ -13,7 +13,7 @@ from edgekit.core.errors import EdgekitError, InputError, unknown_name
 from edgekit.core.events import FailEvent, NoteEvent
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.values.file_names import MANIFEST_FILE
-from edgekit.core.values.specs import TUNED
+from edgekit.core.values.specs import Variant
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import routes
 from edgekit.stages.models.train import parse_frameworks
@@ -52,7 +52,8 @@ class Selection:
             InputError: One of them is unknown.
         """
         parse_frameworks(self.framework)
-        routes.parse_selection([text.removesuffix(f"-{TUNED}") for text in self.targets], self.precision)
+        targets = [str(Variant.parse(text).untagged) if ":" in text else text for text in self.targets]
+        routes.parse_selection(targets, self.precision)
 
 
 def artifacts(context: Context, selection: Selection) -> tuple[Artifact, ...]:

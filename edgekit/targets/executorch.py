@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.target import ConversionRequest, ConversionResult, Target, malformed_file_error
+from edgekit.contracts.target import ConversionRequest, ConversionResult, SupportedForms, Target, malformed_file_error
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import EXECUTORCH, TORCH, TORCHAO
 from edgekit.core.numerics import batching
@@ -17,13 +17,14 @@ from edgekit.core.numerics.exact_values import NOTE as EXACT_VALUES_NOTE
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import SCALAR_TYPES, ModelDescription, OpCount, Signature, TensorSpec
 from edgekit.targets._torch import exact_values
+from edgekit.targets._torch.executorch_forms import quantize_ends, quantizer, set_ranges
 from edgekit.targets._torch.executorch_lowering import faster_lowering, patterns_exported_once
 
 
 class ExecuTorchTarget(Target):
     """ExecuTorch programs for XNNPACK.
 
-    int8 uses PT2E with XNNPACK's quantizer, weights per channel; inputs and outputs stay float32.
+    int8 uses PT2E with XNNPACK's quantizer, weights per channel; inputs and outputs stay float32 by default.
     """
 
     name = "executorch"
@@ -33,6 +34,10 @@ class ExecuTorchTarget(Target):
     routes = {"torch": ("float32", "int8")}
     requires = {"torch": (TORCH, EXECUTORCH, TORCHAO)}
     reads_with = (EXECUTORCH,)
+    # Its quantizer has signed activations only.
+    forms = {
+        "int8": SupportedForms(("float32", "int8"), ("float32", "int8"), per_tensor=True, symmetric=True, ranges=True)
+    }
     describe_tells_precision = False  # the weights are inside the XNNPACK delegate's own format
 
     def programs(self) -> tuple[str, ...]:
@@ -50,11 +55,12 @@ class ExecuTorchTarget(Target):
         notes: tuple[str, ...] = ()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch and torchao deprecate one another's names
-            program = torch.export.export(source.model, example)
+            program, signature = torch.export.export(source.model, example), source.signature
             if job.precision == "int8":
                 quantized, kept = _quantize(program, source, job)
                 notes = (EXACT_VALUES_NOTE,) if kept else ()
                 program = torch.export.export(quantized, example)
+                signature = quantize_ends(program, signature, job.form)
             _sort_by_top_k(program)
             _copy_views(program)
             _subtract_means(program)
@@ -68,12 +74,15 @@ class ExecuTorchTarget(Target):
         (job.folder / self.file_name).write_bytes(content)
         options = {"backend": "XNNPACK", **delegation}
         if job.precision == "int8":
-            options |= {"quantizer": "PT2E XNNPACKQuantizer", "weights": "per channel"}
+            options |= {
+                "quantizer": "PT2E XNNPACKQuantizer",
+                "weights": "per tensor" if job.form.per_tensor else "per channel",
+            }
         # Edge operators of permute(), transpose() and t(); delegated ones are counted as well.
         moving = ("permute", "transpose", "t_copy")
         counts = [*delegation["delegated"].items(), *delegation["not_delegated"].items()]
         transposes = sum(count for name, count in counts if any(word in name for word in moving))
-        return ConversionResult(self.file_name, source.signature, options, notes, transposes=transposes)
+        return ConversionResult(self.file_name, signature, options, notes, transposes=transposes)
 
     def describe(self, path: Path) -> ModelDescription:
         return _describe(path)
@@ -85,19 +94,15 @@ def _quantize(program: Any, source: LoadedSource, job: ConversionRequest) -> tup
     The second value says whether operators stay in float because they compare exact values or mask.
     """
     import torch
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     assert job.calibration is not None  # checked by Target.convert
-    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     with patterns_exported_once():
-        prepared = prepare_pt2e(program.module(), quantizer)
+        prepared = prepare_pt2e(program.module(), quantizer(job.form))
     kept = exact_values.keep(prepared, tuple(map(torch.from_numpy, source.examples(1))))
     for arrays in batching.iter_batches(source.signature, job.calibration):
         prepared(*map(torch.from_numpy, arrays))
+    set_ranges(prepared, source.signature, job.form)
     with patterns_exported_once():
         return convert_pt2e(prepared), kept
 

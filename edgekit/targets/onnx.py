@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.target import ConversionRequest, ConversionResult, QuantizableLayer, Target
+from edgekit.contracts.target import ConversionRequest, ConversionResult, QuantizableLayer, SupportedForms, Target
 from edgekit.core.environment.requirements import (
     KERAS,
     ONNX,
@@ -37,6 +37,7 @@ from edgekit.targets._onnx.graph import (
     prune_opsets,
     read_signature,
 )
+from edgekit.targets._onnx.io_types import IoTypes
 from edgekit.targets._onnx.simplify import at_opset, opset, set_ir_version, slim
 
 # The default operator set by source kind: 18 is the newest that tf2onnx 1.17 writes, 20 the default of torch 2.13's
@@ -46,6 +47,7 @@ OPSET = {"keras": 18, "saved-model": 18, "torch": 20}
 # Begins the names that inputs and outputs have during an export.
 _END = "edgekit_end_"
 
+_INT8_TYPES = ("float32", "int8", "uint8")
 _PRECISIONS = ("float32", "float16", "dynamic", "int8")
 
 
@@ -70,6 +72,10 @@ class OnnxTarget(Target):
     transposes = ("Transpose",)
     selective = mixed_precision.PRECISIONS
     calibrations = mixed_precision.CALIBRATIONS
+    forms = {
+        "dynamic": SupportedForms(per_tensor=True),
+        "int8": SupportedForms(_INT8_TYPES, _INT8_TYPES, per_tensor=True, symmetric=True, ranges=True),
+    }
 
     def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         model = self._export(source, job)
@@ -101,7 +107,15 @@ class OnnxTarget(Target):
         notes = (EXACT_VALUES_NOTE,) if mixed_precision.quantize(prepared, signature, job, path) else ()
         model = parse(path)
         prune_opsets(model)
-        options = {"weights": "int8 per channel"} | ({"format": "QDQ"} if job.precision == "int8" else {})
+        ends = IoTypes(
+            model,
+            lambda name: mixed_precision.range_of_end(name, prepared, signature, job),
+            symmetric=job.form.symmetric_activations,
+        )
+        ends.change(job.form.inference_input_type, job.form.inference_output_type)
+        options = {"weights": "int8 per tensor" if job.form.per_tensor else "int8 per channel"} | (
+            {"format": "QDQ"} if job.precision == "int8" else {}
+        )
         return replace(self._write(model, signature, job, options), notes=notes)
 
     def _write(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.target import ConversionRequest, ConversionResult, QuantizableLayer, Target
+from edgekit.contracts.target import ConversionRequest, ConversionResult, QuantizableLayer, SupportedForms, Target
 from edgekit.core.environment.requirements import KERAS, LITERT, LITERT_TORCH, QUANTIZER, TENSORFLOW, TORCH, require
 from edgekit.core.numerics.exact_values import NOTE as EXACT_VALUES_NOTE
 from edgekit.core.records.memory_plan import TensorLifetime
@@ -21,7 +21,10 @@ from edgekit.targets._tflite.graph import (
     restore_outputs,
     tensor_lifetimes,
 )
+from edgekit.targets._tflite.io_types import change_io_types
 
+# LiteRT converts between these types and those of the body, in front of it and behind it.
+_INT8_TYPES, _INT16_TYPES = ("int8", "uint8", "float32"), ("int16", "float32")
 _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 
 
@@ -45,12 +48,21 @@ class TFLiteTarget(Target):
     transposes = ("TRANSPOSE",)
     selective = mixed_precision.PRECISIONS
     calibrations = mixed_precision.CALIBRATIONS
+    forms = {
+        "dynamic": SupportedForms(per_tensor=True),
+        "int8": SupportedForms(_INT8_TYPES, _INT8_TYPES, per_tensor=True, symmetric=True, ranges=True),
+        # int16 activations are symmetric in any case.
+        "int16x8": SupportedForms(_INT16_TYPES, _INT16_TYPES, per_tensor=True, symmetric=True, ranges=True),
+        "int4": SupportedForms(per_tensor=True),
+    }
 
     def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
         path = job.folder / self.file_name
         # TFLiteConverter quantizes by itself, all but int4; files of litert-torch are float and need the quantizer.
         content = None
-        if source.kind != "torch" and job.precision in from_keras.PRECISIONS:
+        # It has no options for ranges and symmetric activations, and one for weights per tensor that is experimental.
+        plain = not (job.form.per_tensor or job.form.symmetric_activations or job.form.ranges)
+        if source.kind != "torch" and job.precision in from_keras.PRECISIONS and plain:
             content = from_keras.convert(source, job)
             # TFLiteConverter keeps no operator in float, so comparisons of exact values are ai-edge-quantizer's.
             if job.precision in from_keras.INTEGER and exact_values.find(content)[1] and QUANTIZER.installed():
@@ -65,9 +77,7 @@ class TFLiteTarget(Target):
             if quantizer.quantize(_convert_float(module, source, job), job, path):
                 notes = (EXACT_VALUES_NOTE,)
             options = {"converter": module.CONVERTER, "quantizer": quantizer.RECIPES[job.precision]}
-        # TensorFlow Lite Micro does not support weights outside of the flatbuffer, where ai-edge-quantizer 0.10 puts
-        # larger ones.
-        path.write_bytes(restore_outputs(inline_buffers(path.read_bytes())))
+        _finish(path, job)
         return ConversionResult(self.file_name, _reorder(read_signature(path), source.signature), options, notes)
 
     def float_base(self, source: LoadedSource, job: ConversionRequest) -> Path:
@@ -85,7 +95,7 @@ class TFLiteTarget(Target):
         assert job.recipe is not None  # callers select by a recipe only
         path = job.folder / self.file_name
         mixed_precision.select(base, job.recipe, job, path)
-        path.write_bytes(restore_outputs(inline_buffers(path.read_bytes())))
+        _finish(path, job)
         options = {"quantizer": quantizer.RECIPES[job.precision]}
         return ConversionResult(self.file_name, _reorder(read_signature(path), signature), options)
 
@@ -100,6 +110,13 @@ class TFLiteTarget(Target):
 
     def tensor_lifetimes(self, path: Path) -> tuple[TensorLifetime, ...]:
         return tensor_lifetimes(path)
+
+
+def _finish(path: Path, job: ConversionRequest) -> None:
+    """Put all weights into the flatbuffer, and give its inputs and outputs their places and types."""
+    # TensorFlow Lite Micro does not support weights outside of the flatbuffer, where ai-edge-quantizer 0.10 puts
+    # larger ones.
+    path.write_bytes(change_io_types(restore_outputs(inline_buffers(path.read_bytes())), job.form))
 
 
 def _convert_float(module: Any, source: LoadedSource, job: ConversionRequest) -> bytes:

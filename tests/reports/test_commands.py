@@ -39,6 +39,16 @@ def test_an_untuned_artifact_is_exported_by_its_variant():
     )
 
 
+def test_the_export_command_has_the_form_of_a_quantized_file():
+    form = {"preset": "litert-js", "per_tensor": True, "inference_input_type": "uint8", "ranges": {"a=b": [0.0, 1.0]}}
+    manifest = row("tflite:int8").artifact.manifest
+    manifest = replace(manifest, options={**manifest.options, "form": form})
+    assert str(manifest.variant) == "tflite:int8-litert-js-in-uint8-per-tensor-ranges"
+    assert export_command(manifest).partition("keras,tflite ")[2] == (
+        "--range a=b=0.0..1.0 --for litert-js --per-tensor --inference-input-type uint8"
+    )
+
+
 def test_the_export_command_has_the_dimensions_layout_and_options(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, 3, 4])

@@ -15,6 +15,7 @@ from edgekit.core.records import samples
 from edgekit.core.records.samples import Samples
 from edgekit.core.values.file_names import GOLDEN_FILE, MANIFEST_FILE
 from edgekit.core.values.precisions import is_precision, precision_names
+from edgekit.core.values.quantization_form import QuantizationForm
 from edgekit.core.values.specs import TUNED, Signature, Variant
 from edgekit.core.values.typed_json import (
     Count,
@@ -138,9 +139,14 @@ class Manifest:
 
     @property
     def variant(self) -> Variant:
-        """Target, precision and the tag of an artifact that a recipe made: the key of the artifact."""
-        recipe = isinstance(self.options.get("recipe"), Mapping)
-        return Variant(self.target, self.precision, TUNED if recipe else "")
+        """Target, precision, and the tag of a form or a recipe: the key of the artifact."""
+        tuned = TUNED if isinstance(self.options.get("recipe"), Mapping) else ""
+        return Variant(self.target, self.precision, "-".join(filter(None, (self.form.tag, tuned))))
+
+    @property
+    def form(self) -> QuantizationForm:
+        """The form that the user asked for, beside the precision."""
+        return QuantizationForm.from_dict(self.options.get("form", {}))
 
 
 class ArtifactResult(Protocol):
@@ -280,6 +286,12 @@ def manifest_from_dict(data: Any, path: Path) -> Manifest:
 def _check_consistency(path: Path, manifest: Manifest) -> None:
     if "kind" not in manifest.source:
         raise InputError(f"{path}: source.kind: this key is missing")
+    if not isinstance(manifest.options.get("form", {}), Mapping):
+        raise InputError(f"{path}: options.form: must be an object")
+    try:
+        _ = manifest.form
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     if not is_precision(manifest.precision):
         raise InputError(
             f"{path}: precision: must be one of {', '.join(precision_names())} (got {manifest.precision!r})"

@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 
 from edgekit.core.errors import InputError
 from edgekit.core.units import format_bytes, format_count, format_ms
-from edgekit.core.values.specs import TUNED
 from edgekit.core.values.typed_json import Name
 
 # `edgekit run` writes the verdicts on an artifact to this file, in the artifact's folder.
@@ -48,7 +47,7 @@ class Budget:
     def covers(self, variant: str) -> bool:
         """Return whether the budget applies to a variant.
 
-        A budget on a variant also applies to its tuned form: `tflite:int8` covers `tflite:int8-tuned`.
+        A budget on a variant also applies to its tuned and other forms: `tflite:int8` covers `tflite:int8-tuned`.
 
         Args:
             variant: The variant as it is written, for example `tflite:int8`.
@@ -56,7 +55,9 @@ class Budget:
         Returns:
             True where the pattern matches.
         """
-        return any(fnmatchcase(name, self.variant) for name in (variant, variant.removesuffix(f"-{TUNED}")))
+        target, _, precision = variant.partition(":")
+        untagged = f"{target}:{precision.partition('-')[0]}"
+        return any(fnmatchcase(name, self.variant) for name in (variant, untagged))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgekit.core.errors import InputError
 from edgekit.core.values.precisions import parse_precision
+from edgekit.core.values.quantization_form import is_form_tag
 from edgekit.core.values.typed_json import Count, Name, decode
 
 # The device of a bench without a profile: this machine as it is.
@@ -34,7 +35,8 @@ class Variant:
     Attributes:
         target: Name of the target.
         precision: Name of the precision.
-        tag: Marks a variant that was not converted with the default options: `tflite:int8-tuned`.
+        tag: Marks a variant that was not converted with the default options: `tflite:int8-tuned`,
+            `tflite:int8-in-uint8`, `tflite:int8-ethos-u-tuned`.
     """
 
     target: str
@@ -43,7 +45,7 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str) -> Variant:
-        """Parse `target:precision` or `target:precision-tuned`, as `str` writes a variant.
+        """Parse `target:precision` or `target:precision-tag`, as `str` writes a variant.
 
         Args:
             text: The variant as the user typed it.
@@ -57,8 +59,20 @@ class Variant:
         target, colon, precision = text.partition(":")
         if not colon or not target:
             raise InputError(f"'{text}' is not a variant; write it target:precision, for example tflite:int8")
-        name = precision.removesuffix(f"-{TUNED}")
-        return cls(target, parse_precision(name), TUNED if name != precision else "")
+        name, hyphen, tag = precision.partition("-")
+        if hyphen and not _is_tag(tag):
+            name, tag = precision, ""  # an unknown precision, which the message names as it was typed
+        return cls(target, parse_precision(name), tag)
+
+    @property
+    def untagged(self) -> Variant:
+        """The variant with the default options."""
+        return replace(self, tag="")
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether a recipe made it."""
+        return self.tag == TUNED or self.tag.endswith(f"-{TUNED}")
 
     @property
     def slug(self) -> str:
@@ -67,6 +81,10 @@ class Variant:
 
     def __str__(self) -> str:
         return f"{self.target}:{self.precision}" + (f"-{self.tag}" if self.tag else "")
+
+
+def _is_tag(text: str) -> bool:
+    return text == TUNED or is_form_tag(text.removesuffix(f"-{TUNED}"))
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,12 @@ def export_command(manifest: Manifest) -> str:
     """
     kind, variant = manifest.source["kind"], manifest.variant
     settings = ("--route", ",".join(manifest.route), *_setting_words(manifest.options))
-    if variant.tag:
+    if variant.is_tuned:
         recipe = _artifact_folder(manifest.model, kind, variant.slug) / RECIPE_FILE
         return _command("export", manifest.model, kind, "--recipe", str(recipe), *settings)
     samples = (manifest.calibration or {}).get("samples")
     calibration = () if samples is None else ("--calibration-samples", str(samples))
-    return _variant_command("export", manifest.model, kind, variant, *settings, *calibration)
+    return _variant_command("export", manifest.model, kind, variant.untagged, *settings, *calibration)
 
 
 def _setting_words(options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -55,6 +55,20 @@ def _setting_words(options: Mapping[str, Any]) -> tuple[str, ...]:
         words += ["--layout", options["layout"]]
     for name, value in options.get("requested", {}).items():
         words += [f"--{name.replace('_', '-')}", str(value)]
+    return (*words, *_form_words(options.get("form", {})))
+
+
+def _form_words(form: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the options of `edgekit export` for the form of a quantized file."""
+    words = [
+        word
+        for name, (low, high) in form.get("ranges", {}).items()
+        for word in ("--range", f"{name}={low!r}..{high!r}")
+    ]
+    for name, value in form.items():
+        option = "--for" if name == "preset" else f"--{name.replace('_', '-')}"
+        if name != "ranges":
+            words += [option] if value is True else [option, str(value)]
     return tuple(words)
 
 

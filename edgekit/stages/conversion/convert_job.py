@@ -23,11 +23,14 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.records import samples
 from edgekit.core.records.source import SourceModel
+from edgekit.core.values.deployment_presets import find_preset
 from edgekit.core.values.file_names import GOLDEN_FILE
+from edgekit.core.values.quantization_form import USUAL_FORM, QuantizationForm
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
 from edgekit.stages.conversion import repair, trial_run
 from edgekit.stages.conversion.explained_errors import explained_errors
+from edgekit.stages.conversion.preset_lint import preset_findings
 from edgekit.workers.job import worker_job
 
 _log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ class ConvertRequest:
         selection: Samples that ways to quantize are compared on; None for the target's default way.
         measured: Samples that ranges of channels are measured with, for a recipe that scales them.
         fixed_sizes: Whether a bridge gives all dimensions but the batch the size of the samples.
+        form: The form of the file, as the user asked for it.
     """
 
     source_folder: str
@@ -73,6 +77,7 @@ class ConvertRequest:
     selection: repair.SelectionSamples | None = None
     measured: Mapping[str, Array] | None = None
     fixed_sizes: bool = False
+    form: QuantizationForm = USUAL_FORM
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ class ConvertAnswer:
         orders: The permutation of each input and output whose layout was changed.
         transposes: Number of transposes in the file, if a layout was requested.
         transposes_unmoved: Number of transposes in a file with the source's own layout, for comparison.
+        findings: What of the file does not run where it is for.
     """
 
     converted: ConversionResult
@@ -92,6 +98,7 @@ class ConvertAnswer:
     orders: Mapping[str, Permutation] = field(default_factory=dict)
     transposes: int = 0
     transposes_unmoved: int = 0
+    findings: tuple[str, ...] = ()
 
 
 def _load_source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
@@ -164,10 +171,17 @@ def _prepare(request: ConvertRequest) -> tuple[Target, LoadedModel, LoadedModel,
     if request.recipe is not None and request.recipe.migration is not None:
         original = _scaled(original, request.recipe.migration, request.measured)
     signature = original.signature
-    if not target.symbolic:
+    if not target.symbolic or (request.form.preset is not None and find_preset(request.form.preset).fixed_shapes):
         signature = signature.sized({**source.sizes, signature.batch or "": 1})
     folder = Path(request.folder)
-    conversion = ConversionRequest(request.precision, folder, request.calibration, request.options, request.recipe)
+    conversion = ConversionRequest(
+        request.precision,
+        folder,
+        request.calibration,
+        request.options,
+        request.recipe,
+        form=request.form.resolved(),
+    )
     return target, original.at(signature, source.sizes), original, conversion
 
 
@@ -208,21 +222,30 @@ def convert(request: ConvertRequest, _emit: Listener) -> ConvertAnswer:
     """
     with _without_garbage_collection():
         try:
-            return _convert(request)
+            answer = _convert(request)
         except Exception as error:  # converters raise any class
             symbols = {*_loaded_symbols()} - {request.source.signature.batch}
             if request.bridge is None or request.fixed_sizes or not symbols or isinstance(error, MissingDependency):
                 raise
             # A converter may take the bridged graph for one size, if not for all.
             _log.info("conversion for every size failed, trying that of the samples: %s", error)
-        for left in Path(request.folder).iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        return _convert(replace(request, fixed_sizes=True))
+            for left in Path(request.folder).iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            answer = _convert(replace(request, fixed_sizes=True))
+        return replace(answer, findings=_findings(request, answer.converted))
 
 
 def _loaded_symbols() -> tuple[str, ...]:
     """Return the symbolic dimensions of the source that this worker has loaded."""
     return next((model.signature.symbols for model in _loaded.values()), ())
+
+
+def _findings(request: ConvertRequest, converted: ConversionResult) -> tuple[str, ...]:
+    """Return what of the file does not run where it is for."""
+    if request.form.preset is None:
+        return ()
+    description = TARGETS.load(request.target).describe(Path(request.folder) / converted.file)
+    return preset_findings(find_preset(request.form.preset), description)
 
 
 def _convert(request: ConvertRequest) -> ConvertAnswer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.units import format_bytes
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE
 from edgekit.core.values.precisions import find_precision
+from edgekit.core.values.quantization_form import USUAL_FORM, QuantizationForm
 from edgekit.core.values.quantization_recipe import RECIPE_FILE, Recipe
 from edgekit.core.values.specs import Route, Variant
 from edgekit.stages.context import Context
@@ -66,6 +67,7 @@ class ExportSettings:
         recipe: The recipe of plans from `with_recipe`.
         repair: Whether quantized files are made in the way that is most accurate on samples of their own; otherwise in
             the target's default way.
+        form: The form of the files, beside their precision.
     """
 
     calibration_samples: int | None = None
@@ -74,6 +76,7 @@ class ExportSettings:
     options: Mapping[str, int] = field(default_factory=dict)
     recipe: Recipe | None = None
     repair: bool = True
+    form: QuantizationForm = USUAL_FORM
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,12 @@ def _calibration(context: Context, export_plan: ExportPlan, source: SourceModel,
     if requested is not None and requested > available:
         raise InputError(f"{source.name}: {requested} calibration samples requested, but the source has {available}")
     count = min(DEFAULT_CALIBRATION_SAMPLES, available) if requested is None else requested
+    if count == 1:
+        raise InputError(
+            f"{export_plan.variant} of {source.name} cannot take ranges from a single calibration sample: every other"
+            " input would be clipped to what is in that one; pass several",
+            parameters=("calibration", "sample", "calibration_samples"),
+        )
     labels = None if all_samples.labels is None else all_samples.labels[:count]
     calibration = Samples(batching.select_samples(source.signature, all_samples.inputs, 0, count), {}, labels)
     golden = samples.load(folder / GOLDEN_FILE, "golden samples")
@@ -299,6 +308,41 @@ def with_recipe(plans: Sequence[ExportPlan], recipe: Recipe) -> tuple[ExportPlan
     return tuple(replace(export_plan, variant=recipe.variant) for export_plan in plans)
 
 
+def with_form(
+    context: Context, plans: Sequence[ExportPlan], form: QuantizationForm, named: Collection[tuple[str, str]]
+) -> tuple[ExportPlan, ...]:
+    """Return plans for the variants of a form, which have artifact folders of their own.
+
+    Args:
+        context: Receives an event for the variants that cannot have the form.
+        plans: The exports of the variants without the form.
+        form: The form.
+        named: The (target, precision) pairs that the user named; others are left out if they cannot have the form.
+
+    Raises:
+        InputError: A named variant cannot have the form, or none can.
+    """
+    if not form:
+        return tuple(plans)
+    kept, refused = [], {}
+    for export_plan in plans:
+        variant = export_plan.variant
+        try:
+            routes.load_target(variant.target).check_form(variant.precision, form)
+        except InputError as error:
+            if (variant.target, variant.precision) in named:
+                raise
+            refused[str(variant)] = error
+        else:
+            tag = "-".join(filter(None, (form.tag, variant.tag)))
+            kept.append(replace(export_plan, variant=replace(variant, tag=tag)))
+    if refused and not kept:
+        raise next(iter(refused.values()))
+    for variant_name, reason in refused.items():
+        context.emit(NoteEvent(f"export {variant_name}", f"skipped: {reason}", warning=True))
+    return tuple(kept)
+
+
 def export_one(
     context: Context, export_plan: ExportPlan, settings: ExportSettings, folder: Path | None = None
 ) -> Artifact:
@@ -359,6 +403,8 @@ def _export_by(
             selection = _selection(source, source_folder, export_plan, calibration, settings)
             request = replace(request, calibration=inputs, selection=selection)
             answer = _convert(context, export_plan, request, environment)
+            for finding in answer.findings:
+                context.emit(NoteEvent(export_plan.step, finding, warning=True))
         if settings.recipe is not None:
             write_json(staging / RECIPE_FILE, settings.recipe.to_dict())
         _write_golden(source_folder, staging, answer.orders)
@@ -433,6 +479,7 @@ def conversion_request(
         layout=settings.layout,
         options=_requested_options(target, settings),
         recipe=recipe,
+        form=settings.form,
         measured=None if recipe is None or recipe.migration is None else _measured(source, source_folder, settings),
     )
     kind = bridge[0] if bridge is not None else route.converter_kind
@@ -530,7 +577,7 @@ def _manifest(
         calibration=calibration_record,
         golden={"samples": golden.count, "sha256": golden.digest()},
         versions=answer.versions,
-        notes=(*source.notes, *notes, *_layout_note(settings, answer), *converted.notes),
+        notes=(*source.notes, *notes, *_layout_note(settings, answer), *converted.notes, *answer.findings),
         reproducible=converted.not_reproducible_because is None,
         not_reproducible_because=converted.not_reproducible_because,
         files=files,
@@ -555,6 +602,8 @@ def _setting_options(export_plan: ExportPlan, settings: ExportSettings, answer: 
         options |= {"layout": settings.layout, "transposes": answer.transposes}
     if settings.recipe is not None:
         options["recipe"] = settings.recipe.to_dict()
+    if settings.form:
+        options["form"] = settings.form.to_dict()
     return options
 
 

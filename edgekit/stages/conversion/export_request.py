@@ -9,6 +9,7 @@ from pathlib import Path
 from edgekit.config.recipe import read_recipe
 from edgekit.contracts.target import Target
 from edgekit.core.errors import InputError
+from edgekit.core.values.quantization_form import QuantizationForm
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Variant
 from edgekit.stages.context import Context
@@ -57,6 +58,7 @@ def export_request(
     recipe: Path | None = None,
     repair: bool = True,
     route: str | None = None,
+    form: QuantizationForm | None = None,
 ) -> ExportRequest:
     """Validate the options of an export; neither a project nor a worker is needed.
 
@@ -71,6 +73,7 @@ def export_request(
         options: Values of the targets' own options by name, such as `opset`.
         recipe: Recipe file; it determines target, precision and the number of calibration samples.
         route: Steps of a route, such as `keras,torch,tflite`.
+        form: Form of the files beside their precision; None for the target's usual form.
 
     Returns:
         The request.
@@ -87,7 +90,13 @@ def export_request(
         targets = (str(Variant(loaded_recipe.target, loaded_recipe.precision)),)
     model_options = model_options or UserModelOptions()
     settings = ExportSettings(
-        calibration_samples, model_options.sizes or {}, layout, options or {}, loaded_recipe, repair
+        calibration_samples,
+        model_options.sizes or {},
+        layout,
+        options or {},
+        loaded_recipe,
+        repair,
+        form or QuantizationForm(),
     )
     selection = routes.parse_selection(targets, precision)
     steps = None if route is None else routes.parse_route(route)
@@ -127,6 +136,8 @@ def plan_exports(context: Context, request: ExportRequest) -> tuple[ExportPlan, 
     plans = export.feasible_plans(context, plans, request.settings, targets_named=request.targets_named)
     if request.settings.recipe is not None:
         plans = export.with_recipe(plans, request.settings.recipe)
+    named = {(target.name, precision) for target, precision in request.selection if precision is not None}
+    plans = export.with_form(context, plans, request.settings.form, named if request.targets_named else ())
     if request.route is not None:
         plans = export.pin_route(plans, request.route)
     return plans

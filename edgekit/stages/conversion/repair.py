@@ -73,10 +73,10 @@ class _Candidate:
     ranges: Calibration | None = None
     migration: float | None = None
 
-    @property
-    def name(self) -> str:
-        """What was chosen, as the name of a folder."""
-        return "-".join(["candidate", *(str(value) for value in (self.ranges, self.migration) if value is not None)])
+
+def _folder_name(ranges: Calibration | None, migration: float | None) -> str:
+    """Return the name of a candidate's folder, which says how it is made."""
+    return "-".join(["candidate", *(str(value) for value in (ranges, migration) if value is not None)])
 
 
 @dataclass
@@ -136,7 +136,7 @@ class _Comparison:
         """Convert another candidate; return it if it gains something, and the best one so far otherwise."""
         if best.sqnr_db >= GOOD_ENOUGH_DB:
             return best
-        name = _Candidate(0.0, best.converted, best.folder, source, ranges, migration).name
+        name = _folder_name(ranges, migration)
         fewer = self.selection.calibration
         job = self.job if fewer is None else replace(self.job, calibration=fewer)
         try:

@@ -17,6 +17,7 @@ from edgekit.contracts.source import SOURCES
 from edgekit.core.build.graph import Step, StepInput, StepKind
 from edgekit.core.environment import requirements
 from edgekit.core.environment.requirements import Requirement
+from edgekit.core.errors import InputError
 from edgekit.core.events import NoteEvent
 from edgekit.core.records.emulated_measurement import emulation_file
 from edgekit.core.records.layer_errors import LAYERS_FILE
@@ -25,6 +26,7 @@ from edgekit.core.records.validation import VALIDATION_FILE, validation_file
 from edgekit.core.values.budgets import CHECK_FILE, Budget
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.values.precisions import find_precision
+from edgekit.core.values.quantization_form import FORM_OPTIONS, QuantizationForm
 from edgekit.core.values.specs import HOST, Route, Variant
 from edgekit.devices.boards.places import is_board, measuring_executor, profile_file
 from edgekit.devices.browsers.names import is_browser, web_runtime
@@ -82,7 +84,30 @@ def variants(
             detail = f"skipped {names}: no calibration samples; set calibration or sample"
             builder.notes.append(NoteEvent(f"export {source.label}", detail, warning=True))
         selected |= {variant: ways for variant, ways in reachable.items() if variant not in uncalibrated}
-    yield from selected.items()
+    for variant, ways in selected.items():
+        yield _with_form(builder, at, source, variant), ways
+
+
+def _with_form(builder: PlanBuilder, at: Location, source: PlannedSource, variant: Variant) -> Variant:
+    """Return the variant of the form that the export's options ask for."""
+    form = _form(builder, source, variant)
+    return replace(variant, tag=form.tag) if _applies(builder, at, form, variant) else variant
+
+
+def _form(builder: PlanBuilder, source: PlannedSource, variant: Variant) -> QuantizationForm:
+    options = builder.config.export_options(source.model, str(variant.untagged))
+    return QuantizationForm(**{name: options[name] for name in FORM_OPTIONS if name in options})
+
+
+def _applies(builder: PlanBuilder, at: Location, form: QuantizationForm, variant: Variant) -> bool:
+    """Return whether a form applies to a variant: patterns may cover float variants, which it says nothing about."""
+    try:
+        routes.load_target(variant.target).check_form(variant.precision, form)
+    except InputError as error:
+        if find_precision(variant.precision).is_float:
+            return False
+        raise builder.file.error(at, str(error)) from error
+    return True
 
 
 def _reachable_variants(
@@ -162,10 +187,10 @@ def _export(
     builder: PlanBuilder, source: PlannedSource, variant: Variant, variant_routes: tuple[Route, ...], folder: str
 ) -> Step:
     target = routes.load_target(variant.target)
-    options = builder.config.export_options(source.model, str(variant))
-    options = {
-        key: value for key, value in options.items() if key not in ("opset", "ir_version") or key in target.options
-    }
+    options = builder.config.export_options(source.model, str(variant.untagged))
+    conditional = {"opset", "ir_version", *FORM_OPTIONS}
+    applicable = {*target.options, *(FORM_OPTIONS if variant.tag else ())}
+    options = {key: value for key, value in options.items() if key not in conditional or key in applicable}
     calibrated = variant.precision in target.calibrated
     if not calibrated:
         options.pop("calibration_samples", None)
@@ -253,7 +278,8 @@ def _board_values(device: str) -> dict[str, Any]:
 
 def _has_layer_errors(builder: PlanBuilder, source: PlannedSource, variant: Variant) -> bool:
     """Return whether the layer-wise diff of the variant is configured, and source and runtime support it."""
-    if not any(fnmatchcase(str(variant), pattern) for pattern in builder.config.layers):
+    names = (str(variant), str(variant.untagged))
+    if not any(fnmatchcase(name, pattern) for name in names for pattern in builder.config.layers):
         return False
     kind = SOURCES.load(source.kind)
     runtime = _runtime(variant)

@@ -20,6 +20,7 @@ from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.emulated_measurement import EmulatedLatency, emulation_file, load_emulation
 from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Budget
+from edgekit.core.values.quantization_form import FORM_OPTIONS, QuantizationForm
 from edgekit.core.values.specs import HOST, Route, Variant
 from edgekit.devices.boards.places import find_place, measuring_executor
 from edgekit.devices.emulation import emulator
@@ -231,6 +232,7 @@ class ExportHandler(StepHandler):
             options["dims"],
             options.get("layout"),
             {name: options[name] for name in ("opset", "ir_version") if name in options},
+            form=QuantizationForm.from_dict({name: options[name] for name in FORM_OPTIONS if name in options}),
         )
         artifact = export.export_one(step.context, plan, settings)
         return StepOutput(export.summary(artifact), step.files_in_folder)

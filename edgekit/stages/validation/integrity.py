@@ -21,7 +21,6 @@ from edgekit.core.records.validation import Validation, load_validation
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, MANIFEST_FILE, SOURCE_FILE, TEST_FILE
 from edgekit.core.values.quantization_recipe import RECIPE_FILE
-from edgekit.core.values.specs import TUNED
 from edgekit.stages.conversion.sbom import SBOM_FILE, describes
 
 CHANGED, MISSING, DAMAGED, UNLISTED, OUTDATED = "changed", "missing", "damaged", "unlisted", "outdated"
@@ -278,7 +277,7 @@ def _listed_names(artifact: Artifact) -> set[str]:
     """Return the names of the entries that belong to the artifact's folder."""
     manifest = artifact.manifest
     names = {MANIFEST_FILE, GOLDEN_FILE, SBOM_FILE, *(PurePosixPath(file.path).parts[0] for file in manifest.files)}
-    return names | ({RECIPE_FILE} if manifest.variant.tag == TUNED else set())
+    return names | ({RECIPE_FILE} if manifest.variant.is_tuned else set())
 
 
 def _check_unlisted(folder: Path, names: set[str], patterns: tuple[str, ...]) -> Iterator[IntegrityFinding]:

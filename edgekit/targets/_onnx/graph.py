@@ -6,6 +6,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from edgekit.contracts.target import malformed_file_error
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import ONNX, require
+from edgekit.core.values.onnx_metadata import recorded_quantization
 from edgekit.core.values.specs import Dim, ModelDescription, OpCount, Signature, TensorSpec
 
 # tf2onnx appends a counter of the process to names, such as `Transpose__26:0`.
@@ -307,8 +309,13 @@ def _spec(value: Any) -> TensorSpec:
 def _signature(model: Any) -> Signature:
     # Up to IR version 3, initializers are listed as inputs too.
     constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = tuple(_spec(value) for value in model.graph.input if value.name not in constants)
-    return Signature(inputs, tuple(_spec(value) for value in model.graph.output))
+    scales = recorded_quantization({entry.key: entry.value for entry in model.metadata_props})
+
+    def specs(values: Any) -> tuple[TensorSpec, ...]:
+        plain = [_spec(value) for value in values if value.name not in constants]
+        return tuple(replace(spec, quantization=scales.get(spec.name)) for spec in plain)
+
+    return Signature(specs(model.graph.input), specs(model.graph.output))
 
 
 def read_signature(path: Path) -> Signature:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.target import ConversionRequest, QuantizableLayer, named_layers
-from edgekit.core.errors import InputError
+from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
+from edgekit.core.values.quantization_form import QuantizationForm
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.core.values.specs import Signature
 from edgekit.targets._onnx import exact_values
@@ -144,7 +145,8 @@ def quantize(prepared: Path, signature: Signature, job: ConversionRequest, path:
     excluded = [layer.name for layer in _excluded(prepared, recipe)]
     if job.precision == "dynamic":
         exclusions = {"nodes_to_exclude": excluded} if excluded else {}
-        quantize_dynamic(prepared, path, per_channel=True, weight_type=QuantType.QInt8, **exclusions)
+        per_channel = not job.form.per_tensor
+        quantize_dynamic(prepared, path, per_channel=per_channel, weight_type=QuantType.QInt8, **exclusions)
         return False
     assert job.calibration is not None  # checked by Target.convert
     model = parse(prepared)
@@ -159,15 +161,70 @@ def quantize(prepared: Path, signature: Signature, job: ConversionRequest, path:
         path,
         _CalibrationReader(signature, job.calibration),
         quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QInt8,
+        per_channel=not job.form.per_tensor,
+        activation_type=QuantType.QUInt8 if _unsigned(job.form) else QuantType.QInt8,
         weight_type=QuantType.QInt8,
         nodes_to_exclude=[*excluded, *sorted(kept)],
-        **_calibration_options(prepared, recipe, job),
+        **_static_options(prepared, recipe, job),
     )
     if kept:
         exact_values.restore_inputs(path, model, kept, exact)
     return bool(kept)
+
+
+def _unsigned(form: QuantizationForm) -> bool:
+    """Return whether all integer ends of the file are unsigned; then its inner activations are unsigned as well."""
+    # A node is fused to an integer one where its activations have one type: no end should differ without need.
+    return {form.inference_input_type, form.inference_output_type} & {"int8", "uint8"} == {"uint8"}
+
+
+def _static_options(prepared: Path, recipe: Recipe, job: ConversionRequest) -> dict[str, Any]:
+    """Return the arguments of quantize_static that depend on the recipe and on the form."""
+    options = _calibration_options(prepared, recipe, job)
+    extra = options.get("extra_options", {})
+    if job.form.symmetric_activations:
+        extra = {**extra, "ActivationSymmetric": True}
+    if job.form.ranges:
+        extra = {**extra, "TensorQuantOverrides": _overrides(prepared, job.form)}
+    return {**options, "extra_options": extra}
+
+
+def _overrides(prepared: Path, form: QuantizationForm) -> dict[str, list[dict[str, Any]]]:
+    """Return the set ranges as ONNX Runtime takes them, by tensor name."""
+    graph = parse(prepared).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    ends = [value.name for value in (*graph.input, *graph.output) if value.name not in constants]
+    known = {*ends, *(name for node in graph.node for name in node.output)}
+    for name in form.ranges:
+        if name not in known:
+            raise unknown_name("tensor", name, [*ends, *sorted(known - {*ends})])
+    return {name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in form.ranges.items()}
+
+
+def range_of_end(name: str, prepared: Path, signature: Signature, job: ConversionRequest) -> tuple[float, float]:
+    """Return the range of an input or output that no node quantizes.
+
+    Args:
+        name: The tensor's name.
+        prepared: A file that `prepare` wrote.
+        signature: Inputs and outputs of the source.
+        job: The request with calibration samples.
+
+    Returns:
+        What the user has set, else the lowest and highest value over the calibration samples.
+    """
+    import onnxruntime
+
+    if name in job.form.ranges:
+        return job.form.ranges[name]
+    assert job.calibration is not None  # checked by Target.convert
+    if name in job.calibration:
+        values = [job.calibration[name]]
+    else:
+        session = onnxruntime.InferenceSession(str(prepared), providers=["CPUExecutionProvider"])
+        reader = _CalibrationReader(signature, job.calibration)
+        values = [session.run([name], sample)[0] for sample in iter(reader.get_next, None)]
+    return min(float(array.min()) for array in values), max(float(array.max()) for array in values)
 
 
 def _excluded(prepared: Path, recipe: Recipe) -> Sequence[QuantizableLayer]:

@@ -31,7 +31,12 @@ _DTYPES = {
 }
 
 
-def _schema() -> Any:
+def schema() -> Any:
+    """Return the module with the classes of the flatbuffer schema.
+
+    Raises:
+        MissingDependency: The LiteRT package, which brings them, is not installed.
+    """
     require((LITERT,), "reading .tflite files")
     from ai_edge_litert import schema_py_generated
 
@@ -60,9 +65,9 @@ def parse(path: Path) -> Any:
     # A flatbuffer has its identifier at byte 4.
     if content[4:8] != b"TFL3":
         raise malformed_file_error(path, "TensorFlow Lite", "the identifier TFL3 is missing")
-    schema = _schema()
+    tables = schema()
     try:
-        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        model = tables.ModelT.InitFromPackedBuf(content, 0)
         _check_complete(model, len(content))
         return model
     except Exception as error:  # a damaged flatbuffer raises struct, index, type and value errors alike
@@ -111,7 +116,7 @@ def rename_signature(content: bytes, inputs: Mapping[str, str], outputs: Mapping
     """
     if all(old == new for old, new in (*inputs.items(), *outputs.items())):
         return content
-    model = _schema().ModelT.InitFromPackedBuf(content, 0)
+    model = schema().ModelT.InitFromPackedBuf(content, 0)
     for definition in model.signatureDefs:
         for tensor_maps, names in ((definition.inputs, inputs), (definition.outputs, outputs)):
             for tensor_map in tensor_maps:
@@ -147,7 +152,7 @@ def inline_buffers(content: bytes) -> bytes:
     # The schema allows buffers behind the flatbuffer, by offset and size, for files over 2 GiB; ai-edge-quantizer 0.10
     # writes them for smaller files too. TensorFlow Lite Micro (2026-10) ignores the offset, takes such a weight for a
     # tensor that is computed, and silently reads the arena's previous contents.
-    model = _schema().ModelT.InitFromPackedBuf(content, 0)
+    model = schema().ModelT.InitFromPackedBuf(content, 0)
     external = [buffer for buffer in model.buffers if buffer.offset and buffer.offset > 1]
     # Flatbuffers address their content by signed 32-bit offsets.
     if not external or len(content) >= 1 << 31:
@@ -172,7 +177,7 @@ def restore_outputs(content: bytes) -> bytes:
     """
     if len(content) >= 1 << 31:
         return content
-    model = _schema().ModelT.InitFromPackedBuf(content, 0)
+    model = schema().ModelT.InitFromPackedBuf(content, 0)
     if not model.signatureDefs:
         return content
     graph = main_graph(model)
@@ -195,7 +200,7 @@ def restore_outputs(content: bytes) -> bytes:
 
 
 def _dtype(tensor: Any) -> tuple[str, float]:
-    name = _enum_names(_schema().TensorType).get(tensor.type, "UNKNOWN")
+    name = _enum_names(schema().TensorType).get(tensor.type, "UNKNOWN")
     return _DTYPES.get(name, (name.lower(), 1.0))
 
 
@@ -336,7 +341,7 @@ def op_name(model: Any, op: Any) -> str:
         return text(code.customCode)
     # Schema 3a replaced the one-byte field, which files may still use for codes below 127.
     builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
-    return _enum_names(_schema().BuiltinOperator).get(builtin, str(builtin))
+    return _enum_names(schema().BuiltinOperator).get(builtin, str(builtin))
 
 
 def _execution_counts(model: Any) -> dict[int, int | None]:
@@ -377,6 +382,27 @@ def _scalar(model: Any, tensor: Any) -> int | None:
     if data is None or len(data) != 4 or _dtype(tensor)[0] != "int32":
         return None
     return int.from_bytes(bytes(bytearray(data)), "little", signed=True)
+
+
+def tensor_names(path: Path) -> dict[str, str]:
+    """Return the names that the tensors of inputs and outputs have in the graph, by their names in the signature.
+
+    Args:
+        path: The model file.
+
+    Returns:
+        Name in the signature -> name of the tensor.
+
+    Raises:
+        InputError: The file is empty, truncated or no flatbuffer of TFLite.
+    """
+    model = parse(path)
+    tensors = main_graph(model).tensors
+    return {
+        text(entry.name): text(tensors[int(entry.tensorIndex)].name)
+        for definition in (model.signatureDefs or ())[:1]
+        for entry in (*definition.inputs, *definition.outputs)
+    }
 
 
 def describe(path: Path) -> ModelDescription:

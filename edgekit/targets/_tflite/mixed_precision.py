@@ -21,7 +21,7 @@ from edgekit.contracts.target import ConversionRequest, QuantizableLayer, named_
 from edgekit.core.errors import InputError
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.targets._tflite import exact_values
-from edgekit.targets._tflite.quantizer import RECIPES, ranges
+from edgekit.targets._tflite.quantizer import RECIPES, ranges, recipe_entries, with_set_ranges
 
 PRECISIONS = frozenset({"dynamic", "int8", "int16x8", "int4"})
 CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "moving-average")
@@ -146,25 +146,26 @@ def select(base: Path, recipe: Recipe, job: ConversionRequest, path: Path) -> No
         InputError: The recipe names a layer that does not exist, or int16 activations where they are not supported.
     """
     from ai_edge_quantizer import quantizer
-    from ai_edge_quantizer import recipe as recipes
+    from ai_edge_quantizer.qtyping import QuantGranularity
 
     content = base.read_bytes()
-    builder = quantizer.Quantizer(content, getattr(recipes, RECIPES[recipe.precision])())
+    builder = quantizer.Quantizer(content, recipe_entries(recipe.precision, job.form))
     if recipe.precision in ("int8", "int16x8"):
         exact_values.keep(builder, content)
+    granularity = QuantGranularity.TENSORWISE if job.form.per_tensor else QuantGranularity.CHANNELWISE
     operators = {name: (operation, scope) for name, operation, scope, _ in _operators(_read(base))}
     quantizable = layers(base)
     # The last matching entry decides, so exceptions come after the entries of the whole recipe.
     for layer in _int16_layers(quantizable, recipe):
         operation, scope = operators[layer.name]
-        builder.add_static_config(_exact_pattern(scope), operation, activation_num_bits=16, weight_num_bits=8)
+        builder.add_static_config(_exact_pattern(scope), operation, 16, 8, granularity)
     for layer in named_layers(quantizable, recipe.float_layers):
         operation, scope = operators[layer.name]
         builder.update_quantization_recipe(_exact_pattern(scope), operation, algorithm_key="no_quantize")
     with contextlib.redirect_stdout(io.StringIO()):  # ai-edge-quantizer prints its progress
-        calibration = (
-            _cached_ranges(base, content, recipe, job) if job.calibration and builder.need_calibration else None
-        )
+        calibration = None
+        if job.calibration and builder.need_calibration:
+            calibration = with_set_ranges(_cached_ranges(base, content, recipe, job), base, job.form)
         path.write_bytes(builder.quantize(calibration, enable_progress_report=False).quantized_model)
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgekit.contracts.target import ConversionRequest
+from edgekit.core.errors import unknown_name
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.affine_quantization import to_tensor
 from edgekit.core.numerics.metrics import Array
+from edgekit.core.values.quantization_form import QuantizationForm
 from edgekit.targets._tflite import exact_values
-from edgekit.targets._tflite.graph import read_signature
+from edgekit.targets._tflite.graph import read_signature, tensor_names
 
 # The recipe of ai-edge-quantizer by precision; it has none for float16, which `_quantizer` builds.
 RECIPES = {
@@ -48,18 +53,20 @@ def quantize(content: bytes, job: ConversionRequest, path: Path) -> bool:
     with tempfile.TemporaryDirectory(dir=job.folder) as folder, contextlib.redirect_stdout(io.StringIO()):
         raw = Path(folder, "float.tflite")
         raw.write_bytes(content)
-        quantizer = _quantizer(str(raw), job.precision)
+        quantizer = _quantizer(str(raw), job)
         kept = job.precision in _INTEGER and exact_values.keep(quantizer, content)
-        calibration = ranges(raw, RECIPES[job.precision], job) if quantizer.need_calibration else None
+        calibration = None
+        if quantizer.need_calibration:
+            calibration = with_set_ranges(ranges(raw, RECIPES[job.precision], job), raw, job.form)
         path.write_bytes(quantizer.quantize(calibration).quantized_model)
     return kept
 
 
-def _quantizer(path: str, precision: str) -> Any:
-    from ai_edge_quantizer import qtyping, quantizer, recipe
+def _quantizer(path: str, job: ConversionRequest) -> Any:
+    from ai_edge_quantizer import qtyping, quantizer
 
-    if precision != "float16":
-        return quantizer.Quantizer(path, getattr(recipe, RECIPES[precision])())
+    if job.precision != "float16":
+        return quantizer.Quantizer(path, recipe_entries(job.precision, job.form))
     half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
     builder = quantizer.Quantizer(path)
     builder.update_quantization_recipe(
@@ -71,6 +78,52 @@ def _quantizer(path: str, precision: str) -> Any:
         algorithm_key="float_casting",
     )
     return builder
+
+
+def recipe_entries(precision: str, form: QuantizationForm) -> Any:
+    """Return the recipe of ai-edge-quantizer for a precision and a form.
+
+    Args:
+        precision: A precision in `RECIPES`, without float32 and float16.
+        form: The form, of which the granularity of weights and the kind of activations are used.
+
+    Returns:
+        The entries of the recipe.
+    """
+    from ai_edge_quantizer import recipe
+
+    entries = copy.deepcopy(getattr(recipe, RECIPES[precision])())
+    for entry in entries:
+        if form.per_tensor:
+            entry["op_config"]["weight_tensor_config"]["granularity"] = "TENSORWISE"
+        if form.symmetric_activations:
+            entry["op_config"]["activation_tensor_config"]["symmetric"] = True
+    return entries
+
+
+def with_set_ranges(statistics: dict[str, Any], path: Path, form: QuantizationForm) -> dict[str, Any]:
+    """Return statistics with the ranges that the user has set.
+
+    Args:
+        statistics: What `ranges` has measured; it is not changed.
+        path: The float file.
+        form: The form; ranges are by the names of inputs, outputs or tensors of the file.
+
+    Returns:
+        The statistics by tensor name.
+
+    Raises:
+        InputError: No tensor that is quantized has the name.
+    """
+    changed = dict(statistics)
+    names = tensor_names(path)
+    for name, (low, high) in form.ranges.items():
+        tensor = names.get(name, name)
+        if tensor not in changed:
+            raise unknown_name("tensor", name, [*names, *(known for known in changed if known not in names.values())])
+        shapes = {end: np.shape(values) for end, values in changed[tensor].items()}
+        changed[tensor] = {end: np.full(shapes[end], value, np.float32) for end, value in (("min", low), ("max", high))}
+    return changed
 
 
 def ranges(path: Path, recipe_name: str, job: ConversionRequest, *, moving_average: bool = False) -> dict[str, Any]:

@@ -31,6 +31,12 @@ def test_requesting_more_samples_than_available_is_rejected(tmp_path: Path) -> N
         calibration_samples(tmp_path, 96, 200)
 
 
+@pytest.mark.parametrize(("available", "requested"), [(1, None), (96, 1)])
+def test_a_single_sample_is_refused(tmp_path: Path, available: int, requested: int | None) -> None:
+    with pytest.raises(InputError, match="from a single calibration sample"):
+        calibration_samples(tmp_path, available, requested)
+
+
 def calibration_samples(root: Path, available: int, requested: int | None) -> Samples:
     project = open_project(root)
     folder = project.source_folder("m", "keras")
