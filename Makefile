@@ -20,7 +20,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all all-models help env lock train export validate bench check report matrix test test-exhaustive test-fast docs lint format bench-litert bench-devices bench-quantization bench-export bench-report bench-faults bench-seeds bench-memory bench-serve triton-client dist fuzz chaos random-networks onnx-operators clean distclean
+.PHONY: all all-models help env lock train export validate bench check report matrix test test-exhaustive test-fast docs lint format bench-litert bench-devices bench-quantization bench-export bench-report bench-faults bench-seeds bench-memory bench-serve triton-client dist fuzz chaos zoo random-networks onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -147,6 +147,9 @@ fuzz: $(STAMP)  ## Mutate every kind of file that edgekit reads, for SECONDS (60
 
 chaos: $(STAMP)  ## Disturb runs of a small project in fifteen ways, ROUNDS (4) times each, from SEED (0)
 	$(BIN)/python tests/benchmarks/chaos.py $(or $(ROUNDS),4) $(or $(SEED),0) $(FAULTS)
+
+zoo: $(STAMP)  ## Convert networks as other people write and save them to every target, into build/zoo; ALL=1 for all sizes
+	$(BIN)/python tests/benchmarks/zoo.py build/zoo $(if $(ALL),--all) $(ZOO)
 
 random-networks: $(STAMP)  ## Convert COUNT (500) random networks, from SEED (0), to every target and compare
 	EDGEKIT_RANDOM_NETWORKS=$(or $(COUNT),500) $(BIN)/python -m pytest -q --hypothesis-seed=$(or $(SEED),0) -k random_network tests/conformance/test_random_networks.py

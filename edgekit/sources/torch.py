@@ -14,6 +14,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources._checkpoint import read_weights
 from edgekit.sources._exported import load_program
+from edgekit.sources._key_value_caches import CACHE_NOTE, without_caches
 from edgekit.sources._module import LoadedTorch, output_names, program_module
 from edgekit.sources._regular_module import in_float32, other_floats, with_plain_weights
 
@@ -57,6 +58,7 @@ class TorchSource(SourceKind):
             note = _fill(module, user_model.weights, "")
             if note:
                 user_model.notes.append(note)
+        without_caches(module)
         torch.save(module.state_dict(), folder / "weights.pt")
         inputs = declared_inputs(user_model)
         if other_floats(module):
@@ -70,10 +72,12 @@ def _load_program(path: Path, signature: Signature) -> Any:
 
 
 def _loaded(module: Any, signature: Signature) -> LoadedTorch:
-    others = other_floats(module)
+    others, caching = other_floats(module), without_caches(module)
     loaded = LoadedTorch(with_plain_weights(module), signature)
     if others:
         loaded.notes = (f"the network has weights in {' and '.join(others)}: it was rebuilt in float32",)
+    if caching:
+        loaded.notes = (*loaded.notes, CACHE_NOTE)
     return loaded
 
 

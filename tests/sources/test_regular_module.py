@@ -13,6 +13,7 @@ from torch import nn
 from edgekit.contracts.target import ConversionRequest
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes.torchscript import RUNTIME
+from edgekit.sources._key_value_caches import without_caches
 from edgekit.sources._module import LoadedTorch, output_names
 from edgekit.sources._module_outputs import output_names_of, outputs_of
 from edgekit.sources._regular_module import other_floats, with_plain_weights
@@ -84,6 +85,28 @@ def test_nested_outputs_are_flat_and_named(structure, names, tmp_path):
 def test_an_object_among_the_outputs_is_refused_by_its_type():
     with pytest.raises(TypeError, match="an object of the type object"):
         output_names_of((torch.zeros(1), object()))
+
+
+class Configuration:
+    use_cache = True
+
+
+class Decoder(nn.Module):
+    """Returns a cache as models of `transformers` do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = Configuration()
+
+    def forward(self, x: Any) -> Any:
+        return {"logits": x * 2, "past_key_values": object() if self.config.use_cache else None}
+
+
+@pytest.mark.parametrize("module", [Decoder(), nn.Sequential(nn.ReLU(), Decoder())], ids=["the model", "a part of it"])
+def test_caches_of_keys_and_values_are_left_out(module):
+    assert without_caches(module)
+    assert output_names_of(module(torch.zeros(1))) == ["logits"]
+    assert not without_caches(module)  # nothing is left to note
 
 
 class InPlace(nn.Module):
