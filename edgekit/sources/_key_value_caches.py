@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 CACHE_NOTE = "the network was converted without its cache of keys and values (config.use_cache)"
 
 
-def without_caches(module: Any) -> bool:
+def asks_for_caches(module: Any) -> bool:
+    """Return whether a configuration of `transformers` in the module asks for a cache of keys and values."""
+    return any(_asking(module))
+
+
+def without_caches(module: Any) -> None:
     """Let models of `transformers` return no cache of keys and values.
 
     Decoders return one beside their outputs whenever `config.use_cache` is true, which it is by default: an object with
@@ -15,13 +21,14 @@ def without_caches(module: Any) -> bool:
 
     Args:
         module: The module; the configurations of its parts are changed.
-
-    Returns:
-        Whether a configuration asked for a cache.
     """
-    # Parts have configurations of their own: an encoder beside its decoder, a text model beside a vision model.
-    configurations = {id(config): config for part in module.modules() if (config := getattr(part, "config", None))}
-    caching = [config for config in configurations.values() if getattr(config, "use_cache", None) is True]
-    for config in caching:
+    for config in list(_asking(module)):
         config.use_cache = False
-    return bool(caching)
+
+
+def _asking(module: Any) -> Iterator[Any]:
+    # Parts have configurations of their own: an encoder beside its decoder, a text model beside a vision model.
+    for part in module.modules():
+        config = getattr(part, "config", None)
+        if getattr(config, "use_cache", None) is True:
+            yield config

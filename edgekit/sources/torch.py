@@ -1,22 +1,26 @@
-"""The source kind of PyTorch modules: `.pt2` programs, and state dicts for a network that code builds."""
+"""The source kind of PyTorch modules: `.pt2` programs, folders of transformers, and state dicts for code's networks."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.source import Build, SourceKind, UserModel, declared_inputs, reconcile_signature
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
+from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources._checkpoint import read_weights
 from edgekit.sources._exported import load_program
-from edgekit.sources._key_value_caches import CACHE_NOTE, without_caches
-from edgekit.sources._module import LoadedTorch, output_names, program_module
-from edgekit.sources._regular_module import in_float32, other_floats, with_plain_weights
+from edgekit.sources._key_value_caches import CACHE_NOTE, asks_for_caches, without_caches
+from edgekit.sources._module import LoadedTorch, example_tensors, output_names, program_module
+from edgekit.sources._module_outputs import outputs_of
+from edgekit.sources._pretrained_folder import copy_pretrained, is_pretrained_folder, load_pretrained
+from edgekit.sources._regular_module import in_float32, keywords_of, observed, other_floats, with_plain_weights
 
 
 class TorchSource(SourceKind):
@@ -33,7 +37,12 @@ class TorchSource(SourceKind):
     layout = "first"
     suffixes = (".pt2",)
 
+    def recognizes(self, path: Path) -> bool:
+        return super().recognizes(path) or is_pretrained_folder(path)
+
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedTorch:
+        if path.is_dir():
+            return _loaded(load_pretrained(path).eval(), signature)
         if path.suffix == ".pt2":
             return _loaded(_load_program(path, signature), signature)
         if build is None:
@@ -43,6 +52,9 @@ class TorchSource(SourceKind):
         return _loaded(module.eval(), signature)
 
     def import_model(self, user_model: UserModel, folder: Path) -> tuple[str, Signature]:
+        if user_model.path is not None and user_model.path.is_dir():
+            copy_pretrained(user_model.path, folder / "model")
+            return "model", _module_signature(load_pretrained(folder / "model").eval(), user_model)
         if user_model.path is not None:
             program = load_program(user_model.path)
             described = _program_signature(program, user_model.path)
@@ -58,12 +70,8 @@ class TorchSource(SourceKind):
             note = _fill(module, user_model.weights, "")
             if note:
                 user_model.notes.append(note)
-        without_caches(module)
         torch.save(module.state_dict(), folder / "weights.pt")
-        inputs = declared_inputs(user_model)
-        if other_floats(module):
-            inputs = in_float32(inputs)
-        return "weights.pt", Signature(inputs, output_names(with_plain_weights(module), inputs, user_model.examples))
+        return "weights.pt", _module_signature(module, user_model)
 
 
 def _load_program(path: Path, signature: Signature) -> Any:
@@ -71,13 +79,36 @@ def _load_program(path: Path, signature: Signature) -> Any:
     return program_module(program, signature, tuple(program.example_inputs[0]))
 
 
+def _module_signature(module: Any, user_model: UserModel) -> Signature:
+    """Return the declared inputs of a module, with the names of its outputs; a cache among those is noted."""
+    inputs = declared_inputs(user_model)
+    if other_floats(module):
+        inputs = in_float32(inputs)
+    plain = with_plain_weights(module)
+    if asks_for_caches(module):
+        # Encoders have the setting too, and return no cache.
+        if not _returns_tensors(plain, inputs, user_model.examples):
+            user_model.notes.append(CACHE_NOTE)
+        without_caches(module)
+    return Signature(inputs, output_names(plain, inputs, user_model.examples))
+
+
+def _returns_tensors(module: Any, inputs: tuple[TensorSpec, ...], samples: Mapping[str, Array] | None) -> bool:
+    """Return whether all that a module returns are tensors; False also if it does not take the inputs."""
+    try:
+        keywords = keywords_of(module, [spec.name for spec in inputs])
+        outputs_of(observed(module, example_tensors(inputs, samples), keywords))
+    except Exception:  # noqa: BLE001 - `output_names` reports it
+        return False
+    return True
+
+
 def _loaded(module: Any, signature: Signature) -> LoadedTorch:
-    others, caching = other_floats(module), without_caches(module)
+    others = other_floats(module)
+    without_caches(module)
     loaded = LoadedTorch(with_plain_weights(module), signature)
     if others:
         loaded.notes = (f"the network has weights in {' and '.join(others)}: it was rebuilt in float32",)
-    if caching:
-        loaded.notes = (*loaded.notes, CACHE_NOTE)
     return loaded
 
 

@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.contracts.source import UserModel
 from edgekit.contracts.target import ConversionRequest
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes.torchscript import RUNTIME
-from edgekit.sources._key_value_caches import without_caches
+from edgekit.sources._key_value_caches import CACHE_NOTE, asks_for_caches, without_caches
 from edgekit.sources._module import LoadedTorch, output_names
 from edgekit.sources._module_outputs import output_names_of, outputs_of
 from edgekit.sources._regular_module import other_floats, with_plain_weights
+from edgekit.sources.torch import SOURCE
 from edgekit.targets.torchscript import TARGET
 
 X = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
@@ -104,9 +106,22 @@ class Decoder(nn.Module):
 
 @pytest.mark.parametrize("module", [Decoder(), nn.Sequential(nn.ReLU(), Decoder())], ids=["the model", "a part of it"])
 def test_caches_of_keys_and_values_are_left_out(module):
-    assert without_caches(module)
+    assert asks_for_caches(module)
+    without_caches(module)
     assert output_names_of(module(torch.zeros(1))) == ["logits"]
-    assert not without_caches(module)  # nothing is left to note
+    assert not asks_for_caches(module)
+
+
+class Encoder(Decoder):
+    def forward(self, x: Any) -> Any:
+        return {"hidden": x * 2}
+
+
+@pytest.mark.parametrize(("build", "notes"), [(Decoder, [CACHE_NOTE]), (Encoder, [])])
+def test_a_cache_that_is_left_out_is_noted(build, notes, tmp_path):
+    model = UserModel(None, build, None, (), {"x": X})
+    SOURCE.import_model(model, tmp_path)
+    assert model.notes == notes
 
 
 class InPlace(nn.Module):

@@ -16,6 +16,7 @@ from edgekit.core.errors import MissingDependency
 EXTRAS = {
     "tensorflow": "Keras models as sources, the tflite target and its runtime, Keras to ONNX",
     "torch": "PyTorch models as sources, the torchscript and lite-interpreter targets and runtimes, PyTorch to ONNX",
+    "transformers": "folders that `save_pretrained` of transformers writes as sources",
     "litert": "PyTorch to tflite, and int4 in tflite",
     "executorch": "the executorch target and runtime",
     "onnx": "the onnx target and ONNX Runtime",

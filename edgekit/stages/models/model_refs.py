@@ -23,8 +23,8 @@ from edgekit.stages.models.train import parse_frameworks
 
 # `FILE.py:FUNCTION` or `package.module:FUNCTION`.
 _CODE = re.compile(r"(?:.*\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
-# The x of `1x3x224`: one beside a number. The x in a symbol such as `maxlen` is a letter.
-_CROSS = re.compile(r"(?<=\d)x(?=\w)|(?<=\w)x(?=\d)")
+# The x of `1x3x224` and `NxT`: one beside a number or a capital. The x in a symbol such as `maxlen` is a letter.
+_CROSS = re.compile(r"(?<=[\dA-Z])x(?=\w)|(?<=\w)x(?=[\dA-Z])")
 # Names under which people define the function that builds a model; they do not become a part of the model's name.
 USUAL_FUNCTIONS = ("build", "build_model", "create", "create_model", "get_model", "make", "make_model", "model")
 

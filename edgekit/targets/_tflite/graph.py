@@ -83,7 +83,7 @@ def parse_content(content: bytes) -> Any:
     Returns:
         The `ModelT` of the schema's object API.
     """
-    return _schema().ModelT.InitFromPackedBuf(content, 0)
+    return schema().ModelT.InitFromPackedBuf(content, 0)
 
 
 def _check_complete(model: Any, size: int) -> None:

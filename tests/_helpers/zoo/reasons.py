@@ -1,4 +1,4 @@
-"""Why a refusal stands: what a target cannot do, whoever converts to it."""
+"""Why a refusal stands: what a target cannot do, with any converter."""
 
 from __future__ import annotations
 

@@ -103,6 +103,14 @@ def test_a_superscript_digit_is_not_a_dimension() -> None:
         model_refs.parse_input("x:1,²:float32")
 
 
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [("NxT", ("N", "T")), ("NxTx80", ("N", "T", 80)), ("batchxT", ("batch", "T")), ("Nxseq", ("N", "seq"))],
+)
+def test_an_x_beside_a_capital_separates_symbols(text: str, shape: tuple[int | str, ...]) -> None:
+    assert model_refs.parse_input(f"ids:{text}:int64").shape == shape
+
+
 def test_a_symbol_that_contains_an_x_is_one_dimension() -> None:
     assert model_refs.parse_input("ids:maxlen:int64").shape == ("maxlen",)
 
