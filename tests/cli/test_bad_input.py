@@ -34,7 +34,7 @@ PTL = "build/simple_cnn/torch/lite-interpreter-float32/model.ptl"
             ("export", "linear", "--target", "tflite:int8", "--route", "keras,onnx,tflite"),
             "no export has the route keras -> onnx -> tflite; available: keras -> tflite; keras -> torch -> tflite",
         ),
-        (("bench", "--device", "pi"), "unknown device 'pi'; known: all, ek-ra6m4"),
+        (("bench", "--device", "pi"), "unknown device 'pi'; known: all, chromium, chromium-webgpu, ek-ra6m4"),
         (("devices", "show", "pi"), "unknown device 'pi'; known: ek-ra6m4"),
         (("models", "show", "nope"), "unknown model 'nope'"),
         (("validate",), "no artifact in"),

@@ -332,7 +332,11 @@ def test_the_artifact_of_one_model_can_be_another_model(root):
 
 
 REFUSED = {
-    "device": ('["board"]', '["bord"]', "line 8: bench.devices.0: unknown device 'bord'; known: board, ek-ra6m4, "),
+    "device": (
+        '["board"]',
+        '["bord"]',
+        "line 8: bench.devices.0: unknown device 'bord'; known: board, chromium, chromium-webgpu, ek-ra6m4, ",
+    ),
     "model": ('path = "net.onnx"', 'path = "nte.onnx"', "line 4: models.0.path: nte.onnx: no such file or folder"),
     "reference": (
         'path = "net.onnx"\nsample = "inputs.npz"',

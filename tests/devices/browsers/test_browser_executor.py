@@ -20,11 +20,13 @@ from edgekit.browser import page as pages
 from edgekit.browser.page import PageSettings, is_out_of_memory
 from edgekit.contracts.executor import EXECUTORS, BenchRequest, ExecutionSession, InferRequest, ModelFiles, Place
 from edgekit.contracts.runtime import RUNTIMES
+from edgekit.core.environment.project import open_project
 from edgekit.core.errors import InputError, StepCrashed, StepOutOfMemory, StepTimedOut
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.measurement import load_measurement
 from edgekit.core.records.validation import load_validation
 from edgekit.core.values.specs import Signature, TensorSpec, Variant
+from edgekit.devices.boards.places import find_place
 from edgekit.devices.browsers.names import web_runtime
 from edgekit.stages.context import Context
 from edgekit.workers.pool import WorkerPool
@@ -72,6 +74,17 @@ def test_a_runtime_of_the_browser_is_not_timed_elsewhere(project: Path) -> None:
     answer = call("bench", "linear", "--target", "onnx", "--runtime", "onnxruntime-web", "--root", project)
     assert answer.code == 2
     assert "can only be timed there; use the device chromium" in answer.err
+
+
+@pytest.mark.parametrize("name", ["chromium", "chromium-webgpu"])
+def test_the_name_of_a_browser_is_taken(tmp_path: Path, name: str) -> None:
+    answer = call("devices", "add", name, "--ssh", "pi@host", "--root", tmp_path)
+    assert answer.code == 2
+    assert f"'{name}' cannot be a board's name" in answer.err
+    (tmp_path / "device_profiles").mkdir()
+    (tmp_path / "device_profiles" / f"{name}.toml").write_text("")
+    with pytest.raises(InputError, match=f"^{name} is a browser, and the name of .*; rename that file$"):
+        find_place(open_project(tmp_path), name)
 
 
 @pytest.fixture
@@ -207,6 +220,43 @@ class TestInTheBrowser:
             assert runtime.open(path, threads=1, signature=signature).infer(inputs)["y"].tolist() == [-1.0] * 4
         finally:
             pages.close_browser()
+
+    def test_what_the_libraries_lack_is_still_lacking(self, tmp_path: Path) -> None:
+        """When one of these fails, `docs/upstream.md` and the runtime's refusal have to change."""
+        path = tmp_path / "model.onnx"
+        x, y = (helper.make_tensor_value_info(text, TensorProto.FLOAT, [2]) for text in ("x", "__proto__"))
+        graph = helper.make_graph([helper.make_node("Neg", ["x"], ["__proto__"])], "g", [x], [y])
+        model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+        path.write_bytes(model.SerializeToString())
+        signature = Signature((TensorSpec("x", (2,), "float32"),), (TensorSpec("__proto__", (2,), "float32"),))
+        try:
+            session = RUNTIMES.load("onnxruntime-web").open(path, threads=1, signature=signature)
+            with pytest.raises(InputError, match="At least one output should be requested"):
+                session.infer({"x": np.ones(2, np.float32)})
+            page = pages.page_of(PageSettings("litert-js"))
+            take = """async (url) => {
+                const { Tensor } = await import(url);
+                try { new Tensor(new Int8Array(4), [4]); return 'taken'; } catch (error) { return error.message; }
+            }"""
+            refusal = page._page.evaluate(take, f"{page._server.url}packages/litert-js/index.js")
+            assert refusal == "Typed array Int8Array is not supported."
+        finally:
+            pages.close_browser()
+
+    def test_a_run_validates_and_benches_in_the_browser_and_repeats_nothing(self, tmp_path: Path) -> None:
+        small_model(tmp_path / "tiny.onnx", [helper.make_node("Neg", ["x"], ["y"])], (1, 4))
+        np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32))
+        (tmp_path / "edgekit.toml").write_text(
+            'variants = ["onnx:float32"]\nvalidate_on = ["chromium"]\n[[models]]\nname = "tiny"\npath = "tiny.onnx"\n'
+            'sample = "s.npz"\n[bench]\ndevices = ["chromium"]\nmin_duration_s = 0.0\nmin_runs = 3\n[[budgets]]\n'
+            'model = "*"\nlatency_ms = { device = 5000 }\n[[reports]]\nformat = "markdown"\npath = "r.md"\n'
+        )
+        answer = call("run", "--root", tmp_path)
+        assert answer.code == 0, answer.err
+        report = (tmp_path / "r.md").read_text()
+        assert "| browser p90 |" in report
+        assert "device: measured on Chromium" in report
+        assert "nothing to do" in call("run", "--root", tmp_path).out
 
     def test_a_page_that_crashes_is_one_error(self) -> None:
         try:

@@ -143,7 +143,7 @@ function numberInput(spec) {
   area.spellcheck = false;
   area.setAttribute('aria-label', spec.name);
   const shape = spec.shape.join('x') || 'scalar';
-  const view = element('div', '', [element('h3', '', spec.name), area, element('p', 'hint', `${shape} ${spec.dtype}`)]);
+  const view = element('div', 'numbers', [element('h3', '', spec.name), element('p', 'hint', `${shape} ${spec.dtype}`), area]);
   const number = (word) => {
     const value = spec.dtype.endsWith('int64') ? BigInt(word) : Number(word);
     if (Number.isNaN(value)) throw new Error(`${spec.name}: '${word}' is no number`);
