@@ -76,7 +76,7 @@ command.add_command(probe)
 command.add_command(install)
 
 
-@command.command("show", short_help="Show a device profile.")
+@command.command("show", short_help="Show a device profile, or a browser.")
 @click.argument("name", shell_complete=complete("device"))
 @common_options
 def show(session: CommandSession, name: str) -> int:
@@ -85,12 +85,38 @@ def show(session: CommandSession, name: str) -> int:
     \b
     Example:
       edgekit devices show raspberry-pi-4b
+      edgekit devices show chromium
     """
     from dataclasses import asdict
+
+    from edgekit.devices.browsers.names import is_browser
+
+    if is_browser(name):
+        return _show_browser(session, name)
 
     path = session.project.device_file(name)
     profile = _load_profile(path)
     session.print_result({"name": name, "file": str(path), **asdict(profile)}, lambda: _render_profile(name, profile))
+    return 0
+
+
+def _show_browser(session: CommandSession, name: str) -> int:
+    from edgekit.browser.packages import SET_UP, find_packages
+    from edgekit.browser.page import BACKENDS
+    from edgekit.browser.program import chromium_path
+    from edgekit.devices.browsers.names import BROWSERS
+
+    record, program = find_packages(), chromium_path()
+    packages = [] if record is None else list(record.packages)
+    data = {"name": name, "computes_with": BACKENDS[BROWSERS[name]], "program": program, "packages": packages}
+    facts = [
+        ("browser", name),
+        ("computes", BACKENDS[BROWSERS[name]]),
+        ("program", program or "missing; install with: apt-get install chromium"),
+        ("packages", ", ".join(packages) or f"not set up; run: {SET_UP}"),
+        ("tiers", "host (this machine, measured), device (in the browser, measured)"),
+    ]
+    session.print_result(data, "".join(line(f"{key:<10}{value}") for key, value in facts))
     return 0
 
 

@@ -70,6 +70,17 @@ def test_a_browser_that_is_missing_is_one_sentence(monkeypatch: pytest.MonkeyPat
     assert "EDGEKIT_CHROMIUM names /nonexistent/chrome, which is not a program" in answer.err
 
 
+def test_a_browser_is_listed_and_shown_without_being_started(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKIT_CHROMIUM", "/bin/true")
+    listed = call("devices", "--json", "--root", project).data["browsers"]
+    assert [(entry["name"], entry["computes_with"]) for entry in listed] == [
+        ("chromium", "WASM"),
+        ("chromium-webgpu", "WebGPU"),
+    ]
+    shown = call("devices", "show", "chromium-webgpu", "--json", "--root", project).data
+    assert (shown["computes_with"], shown["program"]) == ("WebGPU", "/bin/true")
+
+
 def test_a_runtime_of_the_browser_is_not_timed_elsewhere(project: Path) -> None:
     answer = call("bench", "linear", "--target", "onnx", "--runtime", "onnxruntime-web", "--root", project)
     assert answer.code == 2
