@@ -79,10 +79,11 @@ def table(cells: Iterable[Cell]) -> Iterator[str]:
 def _shown(cell: Cell | None, notes: dict[str, int]) -> str:
     if cell is None:
         return ""
-    spent = f"{cell.cpu_s:.0f} s, {cell.peak_bytes / 1e6:.0f} MB"
+    spent = f"{cell.cpu_s:.0f} s" + (f", {cell.peak_bytes / 1e6:.0f} MB" if cell.peak_bytes else "")
     if cell.verdict in (EQUAL, DRIFT):
         level = f", {cell.sqnr_db:.0f} dB" if cell.precision == "int8" and cell.sqnr_db is not None else ""
-        return f"{cell.verdict}{level} ({spent}, {cell.size_bytes / 1e3:.0f} kB)"
+        size = f", {cell.size_bytes / 1e3:.0f} kB" if cell.size_bytes else ""
+        return f"{cell.verdict}{level} ({spent}{size})"
     number = notes.setdefault(cell.reason.replace("|", "\\|"), len(notes) + 1)
     return f"{cell.verdict} [{number}] ({spent})"
 

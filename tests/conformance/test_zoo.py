@@ -64,7 +64,7 @@ def test_the_table_counts_verdicts_and_numbers_reasons():
     assert "refused [1]" in row
 
 
-def test_every_source_has_a_name_of_its_own_and_every_reason_is_a_sentence():
+def test_there_are_sources_of_every_family_and_reasons_for_refusals_only():
     found = sources()
     assert len(found) > 100
     assert {source.family for source in found.values() if source.default} >= {"transformers", "keras.applications"}

@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 Rule = Callable[..., Any]
+# How many axes a transpose exchanges.
+_TRANSPOSED = 2
+# More copies are gathered: each is an operand of a concatenation.
+_MOST_CONCATENATED = 16
 
 
 @contextlib.contextmanager
@@ -20,6 +24,10 @@ def lowerable_forms() -> Iterator[None]:
       kernels: of int32 instead.
     - Sorting, whose indices are int64 where it expects int32: the top k of all elements instead.
     - Shifts by a number: multiplications and divisions by powers of two instead.
+
+    And it computes this wrongly: a transpose of an axis that was expanded from a size of 1, such as the only key and
+    value head of multi-query attention. The converter merges both into one broadcast, and reshapes where it should
+    transpose. Copies are concatenated or gathered instead.
     """
     from torch.overrides import TorchFunctionMode
 
@@ -50,7 +58,10 @@ def _rules() -> dict[Any, Rule]:
     rules |= dict.fromkeys((torch.sort, method.sort, aten.sort.default, aten.sort.stable), _sort)
     rules |= dict.fromkeys((method.__rshift__, torch.bitwise_right_shift, method.bitwise_right_shift), _shift_right)
     rules |= dict.fromkeys((method.__lshift__, torch.bitwise_left_shift, method.bitwise_left_shift), _shift_left)
-    return rules
+    expansions = (method.expand, method.expand_as, method.broadcast_to, torch.broadcast_to, aten.expand.default)
+    rules |= dict.fromkeys(expansions, _expand)
+    attention = (F.scaled_dot_product_attention, aten.scaled_dot_product_attention.default)
+    return rules | dict.fromkeys(attention, _attend)
 
 
 def _is_narrow(value: Any) -> bool:
@@ -125,3 +136,34 @@ def _shift_right(_func: Any, x: Any, bits: Any) -> Any:
 
 def _shift_left(_func: Any, x: Any, bits: Any) -> Any:
     return x * 2**bits if isinstance(bits, int) else NotImplemented
+
+
+def _expand(func: Any, x: Any, *sizes: Any, **keywords: Any) -> Any:
+    # A transpose changes the order of two axes that were not expanded. Masks are compared and added instead.
+    if not x.is_floating_point() or sum(size != 1 for size in x.shape) < _TRANSPOSED or keywords:
+        return NotImplemented
+    shape = func(x, *sizes).shape
+    x = x.reshape((1,) * (len(shape) - x.dim()) + tuple(x.shape))
+    for axis, (before, after) in enumerate(zip(x.shape, shape, strict=True)):
+        if before == 1 and after != 1:
+            if not isinstance(after, int):
+                return NotImplemented
+            x = _copies(x, after, axis)
+    return x
+
+
+def _copies(x: Any, count: int, axis: int) -> Any:
+    """Return copies of a tensor along an axis of size 1."""
+    import torch
+
+    if count <= _MOST_CONCATENATED:
+        return torch.cat([x] * count, axis)
+    return torch.index_select(x, axis, torch.zeros(count, dtype=torch.int64))
+
+
+def _attend(func: Any, query: Any, key: Any, value: Any, *args: Any, **keywords: Any) -> Any:
+    # With several heads the copies are interleaved, which is no broadcast.
+    if not keywords.get("enable_gqa") or key.shape[-3] != 1 or query.shape[-3] == 1:
+        return NotImplemented
+    key, value = (_copies(x, query.shape[-3], x.dim() - 3) for x in (key, value))
+    return func(query, key, value, *args, **{**keywords, "enable_gqa": False})

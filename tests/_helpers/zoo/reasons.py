@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-REASONS: dict[str, str] = {}
+REASONS: dict[str, str] = {
+    r"aten\.unique\w* has no counterpart in (TensorFlow Lite|ExecuTorch)": "the size of the result depends on values",
+}
 """Patterns of edgekit's sentences with the reason in words of the table."""
 
 
