@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.environment.contained_files import copy_plain_file, open_plain_file
-from edgekit.core.environment.requirements import SAFETENSORS, Requirement, require
+from edgekit.core.environment.requirements import SAFETENSORS, TRANSFORMERS, require
 from edgekit.core.errors import InputError
-
-TRANSFORMERS = Requirement("transformers", "transformers", "transformers")
 
 _CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 # Configurations of the largest models have some kilobytes, indices of hundreds of shards some megabytes.

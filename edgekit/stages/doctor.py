@@ -32,6 +32,7 @@ FEATURES = (
     "edgekit.runtimes._tflite_micro_code_size",
     "edgekit.sources._checkpoint",
     "edgekit.sources._given_samples",
+    "edgekit.sources._pretrained_folder",
     "edgekit.training._tensorboard",
     "edgekit.training.datasets.images",
     "edgekit.training.datasets.vowels",

@@ -110,6 +110,7 @@ QUANTIZER = Requirement("ai_edge_quantizer", "ai-edge-quantizer", "litert")
 EXECUTORCH = Requirement("executorch", "executorch", "executorch")
 TORCHAO = Requirement("torchao", "torchao", "executorch")
 SAFETENSORS = Requirement("safetensors", "safetensors", "torch")
+TRANSFORMERS = Requirement("transformers", "transformers", "transformers")
 ONNXSLIM = Requirement("onnxslim", "onnxslim", "onnx")
 
 

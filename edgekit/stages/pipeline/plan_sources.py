@@ -15,7 +15,7 @@ from edgekit.contracts.source import SOURCES, SourceKind
 from edgekit.contracts.trainer import TRAINERS
 from edgekit.core.build.graph import Step, StepInput, StepKind
 from edgekit.core.environment import python_dependencies
-from edgekit.core.environment.requirements import ONNX, SAFETENSORS
+from edgekit.core.environment.requirements import ONNX, SAFETENSORS, TRANSFORMERS
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import unknown_name
 from edgekit.core.values.file_names import SOURCE_FILE
@@ -125,7 +125,7 @@ def _import_source(builder: PlanBuilder, at: Location, entry: ModelEntry, path: 
         values=to_json_values(
             {
                 "options": {key: value for key in option_keys if (value := getattr(entry, key)) is not None},
-                "versions": versions((*source_kind.requires, ONNX, SAFETENSORS)),
+                "versions": versions((*source_kind.requires, ONNX, SAFETENSORS, TRANSFORMERS)),
             }
         ),
         arguments={"model": name, "kind": kind, "framework": entry.framework},
