@@ -10,7 +10,7 @@ from edgekit._version import __version__
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from edgekit.api import Session, bench, check, compare, export, load_artifact, validate
+    from edgekit.api import Session, bench, check, compare, export, load_artifact, quantization_aware, validate
 else:
     # Hidden from type checkers: to them, a module with __getattr__ has every attribute.
     def __getattr__(name: str) -> object:
@@ -33,5 +33,6 @@ __all__ = [
     "compare",
     "export",
     "load_artifact",
+    "quantization_aware",
     "validate",
 ]

@@ -20,7 +20,10 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    import keras
 
     from edgekit.core.events import Listener
     from edgekit.core.numerics.metrics import Array
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from edgekit.core.records.validation import Validation
     from edgekit.session import ModelNames, Samples, Session
     from edgekit.stages.validation.compare import Equivalence
+    from edgekit.training._keras_qat import QuantizationAware
 else:
     # Hidden from type checkers: to them, a module with __getattr__ has every attribute.
     def __getattr__(name: str) -> object:
@@ -41,7 +45,17 @@ else:
         return globals().setdefault(name, getattr(importlib.import_module(modules[name]), name))
 
 
-__all__ = ["CheckResult", "Session", "bench", "check", "compare", "export", "load_artifact", "validate"]
+__all__ = [
+    "CheckResult",
+    "Session",
+    "bench",
+    "check",
+    "compare",
+    "export",
+    "load_artifact",
+    "quantization_aware",
+    "validate",
+]
 
 # Default time limit in seconds of a step, as for the commands.
 _TIMEOUT_S = 600.0
@@ -439,3 +453,43 @@ def load_artifact(path: str | Path) -> Artifact:
 
     folder = Path(path)
     return load_artifact(folder.parent if folder.is_file() else folder)
+
+
+def quantization_aware(
+    model: keras.Model,
+    samples: Array | Sequence[Array] | Mapping[str, Array],
+    *,
+    per_tensor: bool = False,
+    learned_ranges: bool = False,
+) -> AbstractContextManager[QuantizationAware]:
+    """Let a Keras model compute with int8 rounding within a `with` block, in which it is trained.
+
+    Weights of convolutions and dense layers are rounded as they are behind a folded batch norm, activations where the
+    converted file has a tensor. Gradients pass straight through the rounding. Which layers are fused is read from the
+    graph of functional and sequential models; a model with a `call` of its own is rounded behind each layer.
+
+    Args:
+        model: The trained, built model. Compile it within the block.
+        samples: Inputs that the first ranges of activations are taken from, shape `(N, ...)`: what `model` is called
+            with.
+        per_tensor: Whether each weight has one scale, instead of one for each output channel.
+        learned_ranges: Whether the ranges of activations are trained; otherwise they are moving averages. Behind the
+            block the model has to be compiled again.
+
+    Returns:
+        A context manager. Behind the block the model is an ordinary float model, which every target takes.
+
+    Raises:
+        InputError: The model is not built, or has no layer whose weights can be rounded.
+
+    Example:
+        ```python
+        with edgekit.quantization_aware(model, images[:256]):
+            model.compile("adam", "sparse_categorical_crossentropy")
+            model.fit(images, labels, epochs=1)
+        model.save("net.keras")
+        ```
+    """
+    from edgekit.training import _keras_qat
+
+    return _keras_qat.quantization_aware(model, samples, per_tensor=per_tensor, learned_ranges=learned_ranges)

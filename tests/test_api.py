@@ -23,7 +23,7 @@ from edgekit.core.events import Event, FailEvent, FinishEvent
 from edgekit.workers.pool import DEFAULT_TIMEOUT_S
 
 FIXTURES = Path(__file__).parent / "fixtures"
-FUNCTIONS = ("bench", "check", "compare", "export", "load_artifact", "validate")
+FUNCTIONS = ("bench", "check", "compare", "export", "load_artifact", "quantization_aware", "validate")
 HEAVY = {"numpy", "click", "pydantic", "rich", "tensorflow", "keras", "torch", "onnx", "onnxruntime", "ai_edge_litert"}
 
 
@@ -53,7 +53,7 @@ def test_the_package_has_exactly_the_public_names() -> None:
         package.exprot  # noqa: B018 - reading it is the test
 
 
-@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "load_artifact"])
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in ("load_artifact", "quantization_aware")])
 def test_a_method_of_a_session_has_the_parameters_of_its_function(name: str) -> None:
     function, method = (inspect.signature(item).parameters for item in (getattr(api, name), getattr(api.Session, name)))
     of_session = {"root", "on_event"} | ({"timeout_s"} - method.keys())

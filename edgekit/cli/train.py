@@ -42,9 +42,7 @@ from edgekit.core.escape import line
     flag_value="",
     help="Write TensorBoard event files into DIR (default: build/MODEL/FRAMEWORK/tensorboard).",
 )
-@click.option(
-    "--qat", is_flag=True, help="Quantization-aware training: fine-tune with simulated int8 rounding (torch only)."
-)
+@click.option("--qat", is_flag=True, help="Quantization-aware training: fine-tune with simulated int8 rounding.")
 @common_options
 def command(
     session: CommandSession,

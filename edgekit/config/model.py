@@ -115,6 +115,7 @@ class TrainingSpec:
         early_stopping: The number of epochs without a lower validation loss after which training ends.
         qat_epochs: The epochs of quantization-aware fine-tuning (`--qat`).
         qat_learning_rate: The learning rate of `--qat`.
+        qat_per_tensor: Whether `--qat` rounds each weight with one scale, instead of one for each output channel.
         seed: The seed of all random numbers.
     """
 
@@ -133,6 +134,7 @@ class TrainingSpec:
     early_stopping: PositiveInt | None = None
     qat_epochs: PositiveInt = 1
     qat_learning_rate: Positive | None = None
+    qat_per_tensor: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
 
     __pydantic_config__ = STRICT

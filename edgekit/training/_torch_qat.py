@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Share of the learning rate that fine-tuning uses by default: the trained weights only need to adapt to the rounding.
 _DEFAULT_RATE_SHARE = 0.1
 # Recorded in source.json, so that a report can say how the weights were fine-tuned.
-_TOOL = {"tool": "torchao PT2E", "quantizer": "XNNPACKQuantizer", "weights": "int8 per channel", "activations": "int8"}
+_TOOL = {"tool": "torchao PT2E", "quantizer": "XNNPACKQuantizer", "activations": "int8"}
 
 
 def fine_tune(
@@ -54,12 +54,14 @@ def fine_tune(
 
     spec, first = job.spec, tracker.progress.epoch
     rate = spec.qat_learning_rate or _DEFAULT_RATE_SHARE * spec.learning_rate
-    record: dict[str, Any] = {"epochs": spec.qat_epochs, "learning_rate": rate, **_TOOL, **_versions()}
+    weights = f"int8 per {'tensor' if spec.qat_per_tensor else 'channel'}"
+    record: dict[str, Any] = {"epochs": spec.qat_epochs, "learning_rate": rate, "weights": weights}
+    record |= {**_TOOL, **_versions()}
     if tracker.timed_out:
         job.emit(NoteEvent(job.step, "the time limit left no time for quantization-aware training", warning=True))
         return {**record, "epochs": 0}
     size = min(spec.batch_size, len(job.inputs))
-    prepared = _insert_fake_quantization(model, torch.from_numpy(job.inputs[:size]))
+    prepared = _insert_fake_quantization(model, torch.from_numpy(job.inputs[:size]), per_tensor=spec.qat_per_tensor)
     optimizer = torch.optim.AdamW(prepared.parameters(), lr=rate, weight_decay=0.0)
     losses: list[float] = []
     for epoch in range(first, first + spec.qat_epochs):
@@ -82,7 +84,7 @@ def _time_is_up(job: TrainingJob) -> bool:
     return job.deadline_s is not None and time.monotonic() >= job.deadline_s
 
 
-def _insert_fake_quantization(model: nn.Module, example: Tensor) -> nn.Module:
+def _insert_fake_quantization(model: nn.Module, example: Tensor, *, per_tensor: bool) -> nn.Module:
     """Return the training graph with fake quantization, which accepts only batches of the example's size."""
     import torch
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -91,7 +93,8 @@ def _insert_fake_quantization(model: nn.Module, example: Tensor) -> nn.Module:
     )
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
-    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True, is_qat=True))
+    config = get_symmetric_quantization_config(is_per_channel=not per_tensor, is_qat=True)
+    quantizer = XNNPACKQuantizer().set_global(config)
     # The exported graph shares its parameters with the module, so export a copy.
     source = copy.deepcopy(model).train()
     with warnings.catch_warnings():

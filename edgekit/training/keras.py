@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,10 @@ import numpy as np
 from edgekit.contracts.trainer import Trainer, TrainingJob, TrainingResult
 from edgekit.core.environment.requirements import KERAS, TENSORFLOW
 from edgekit.core.errors import InputError
+from edgekit.core.events import NoteEvent
 from edgekit.core.numerics.metrics import Array
 from edgekit.training._epoch_tracker import EpochTracker
+from edgekit.training._keras_qat import quantization_aware
 from edgekit.training._schedule import epoch_seed, sample_order
 from edgekit.training._tensorboard import log_epochs
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 _LOSSES = {"cross-entropy": "sparse_categorical_crossentropy", "mse": "mse"}
 _METRICS = {"cross-entropy": "accuracy", "mse": "mae"}
 _OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
+# Share of the learning rate that fine-tuning uses by default: the trained weights only need to adapt to the rounding.
+_QAT_RATE_SHARE = 0.1
 # Bounds memory only: the mean over the samples does not depend on the batch size.
 _EVAL_BATCH_SIZE = 256
 
@@ -35,10 +40,7 @@ class KerasTrainer(Trainer):
     name = "keras"
     code = "keras_model.py"
     requires = (KERAS, TENSORFLOW)
-    no_qat = (
-        "Keras 3 has no quantization-aware training (tensorflow-model-optimization works with Keras 2 only):"
-        " use --framework torch, or quantize after training"
-    )
+    qat_requires = (KERAS, TENSORFLOW)
 
     def fit(self, job: TrainingJob) -> TrainingResult:
         import keras
@@ -49,8 +51,11 @@ class KerasTrainer(Trainer):
         tf.config.experimental.enable_op_determinism()
         run = _Run(job, job.build())
         run.train()
+        record = run.tracker.record()
+        if job.qat:
+            record["qat"] = run.fine_tune()
         run.model.save(job.folder / "model.keras")
-        return TrainingResult("model.keras", run.tracker.progress.history, run.tracker.record())
+        return TrainingResult("model.keras", run.tracker.progress.history, record)
 
 
 class _Run:
@@ -84,6 +89,36 @@ class _Run:
                 )
         if self.best is not None:
             _assign_variables(self.variables, self.best)
+
+    def fine_tune(self) -> dict[str, Any]:
+        """Fine-tune with int8 rounding in the forward pass; return the entry `qat` for source.json."""
+        import keras
+
+        job, spec = self.job, self.job.spec
+        rate = spec.qat_learning_rate or _QAT_RATE_SHARE * spec.learning_rate
+        granularity = "tensor" if spec.qat_per_tensor else "channel"
+        record = {
+            "epochs": spec.qat_epochs,
+            "learning_rate": rate,
+            "tool": "edgekit.quantization_aware",
+            "weights": f"int8 per {granularity}",
+            "activations": "int8",
+        }
+        if self.tracker.timed_out:
+            job.emit(NoteEvent(job.step, "the time limit left no time for quantization-aware training", warning=True))
+            return {**record, "epochs": 0}
+        with quantization_aware(self.model, job.inputs, per_tensor=spec.qat_per_tensor):
+            self.model.compile(optimizer=keras.optimizers.Adam(rate), loss=_LOSSES[spec.loss])
+            fitted = self.model.fit(
+                self._batches(),
+                epochs=spec.qat_epochs,
+                steps_per_epoch=job.batches_per_epoch,
+                verbose=0,
+                callbacks=[_stop_in_time(job)],
+            )
+        self.model.compile(loss=_LOSSES[spec.loss])  # without the optimizer's variables in the file
+        losses = [float(value) for value in fitted.history["loss"]]
+        return {**record, "epochs": len(losses), "loss": losses}
 
     def _batches(self) -> tf.data.Dataset:
         """Return an endless dataset of shuffled batches of inputs and labels, starting at the current epoch."""
@@ -191,6 +226,21 @@ def _make_callback(run: _Run) -> keras.callbacks.Callback:
             self.model.stop_training = tracker.finished
 
     return TrackEpochs()
+
+
+def _stop_in_time(job: TrainingJob) -> keras.callbacks.Callback:
+    """Return a callback that ends a training at the deadline of its job."""
+    import keras
+
+    class StopInTime(keras.callbacks.Callback):  # type: ignore[misc]
+        """Callback that stops after the batch in which the deadline passes."""
+
+        def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+            if job.deadline_s is not None and time.monotonic() >= job.deadline_s and not self.model.stop_training:
+                job.emit(NoteEvent(job.step, "stopped by time limit during quantization-aware training"))
+                self.model.stop_training = True
+
+    return StopInTime()
 
 
 def _to_floats(logs: Mapping[str, float] | None) -> dict[str, float]:

@@ -1,8 +1,6 @@
-"""Quantization-aware fine-tuning in PyTorch, and the error that says why Keras has none."""
+"""Quantization-aware fine-tuning in both frameworks."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 from _helpers.support import call
@@ -38,10 +36,16 @@ def test_a_time_limit_that_leaves_no_time_for_it_is_reported(lab) -> None:
     ]
 
 
-@pytest.mark.parametrize("framework", ["keras", "both"])
-def test_keras_does_not_support_it_and_nothing_is_trained(tmp_path, framework: str) -> None:
-    answer = call("train", "linear", "--framework", framework, "--qat", "--root", tmp_path, "--json")
-    assert answer.code == 2
-    assert answer.data["error"]["message"].startswith("--qat: Keras 3 has no quantization-aware training")
-    assert "use --framework torch" in json.loads(answer.out)["error"]["message"]
-    assert not (tmp_path / "build").exists()
+def test_keras_models_are_fine_tuned_too(lab) -> None:
+    plain = lab.train("keras", epochs=1)
+    tuned = lab.train("keras", epochs=1, qat=True)
+    record = tuned.training["qat"]
+    assert (record["tool"], record["weights"], record["epochs"]) == (
+        "edgekit.quantization_aware",
+        "int8 per channel",
+        1,
+    )
+    assert len(record["loss"]) == 1
+    assert tuned.training["weights_sha256"] != plain.training["weights_sha256"]
+    assert (tuned.signature, tuned.parameters) == (plain.signature, plain.parameters)
+    assert tuned.history == plain.history

@@ -1,0 +1,120 @@
+"""Quantization-aware training of Keras models: what is rounded, what the rounding does, and what it leaves behind."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import edgekit
+from edgekit.contracts.target import ConversionRequest
+from edgekit.core.errors import InputError
+from edgekit.core.values.quantization_form import QuantizationForm
+from edgekit.core.values.specs import Signature, TensorSpec
+from edgekit.runtimes.litert import RUNTIME
+from edgekit.sources.keras import LoadedKeras
+from edgekit.targets.tflite import TARGET
+from edgekit.training._keras_qat import fake_quantize
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation"),  # Keras 3.15 variables and numpy 2
+    pytest.mark.filterwarnings("ignore::UserWarning:tensorflow.lite"),  # its own use of tf.lite.Interpreter
+    pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`"),
+]
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.normal(size=(256, 6, 6, 2)).astype(np.float32)
+SIGNATURE = Signature((TensorSpec("image", (1, 6, 6, 2), "float32"),), (TensorSpec("scores", (1, 3), "float32"),))
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    image = keras.Input((6, 6, 2), name="image")
+    x = layers.Conv2D(8, 3, use_bias=False, name="conv")(image)
+    x = layers.BatchNormalization(name="norm")(x)
+    # No exact rewriting of the float network evens channels out through this activation.
+    x = layers.Activation("silu", name="silu")(x)
+    x = layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = layers.ReLU(name="relu")(x)
+    x = layers.Flatten(name="flat")(x)
+    model = keras.Model(image, layers.Dense(3, name="scores")(x))
+    # Channels whose activations differ by a factor of 400.
+    model.get_layer("norm").gamma.assign(np.exp(np.linspace(-3, 3, 8)))
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return network()
+
+
+def test_what_converters_fuse_is_rounded_once(model):
+    with edgekit.quantization_aware(model, IMAGES) as aware:
+        assert aware.layers == ("conv", "depthwise", "scores")
+        # The convolution ends behind its batch norm, the depthwise one behind its ReLU; a reshape computes nothing.
+        assert aware.activations == ("norm", "silu", "relu", "scores")
+
+
+def infer(model, calibration, images, folder, *, per_tensor):
+    """Return the scores of the model's int8 file."""
+    source, form = LoadedKeras(model, SIGNATURE), QuantizationForm(per_tensor=per_tensor)
+    TARGET.convert(source, ConversionRequest("int8", folder, {"image": calibration}, form=form))
+    source.cached("SavedModel", lambda: None).cleanup()
+    return RUNTIME.open(folder / "model.tflite", threads=1).infer({"image": images})["scores"]
+
+
+@pytest.mark.parametrize("per_tensor", [False, True])
+def test_outputs_are_those_of_the_int8_file(model, per_tensor, tmp_path):
+    expected = model(IMAGES).numpy()
+    actual = infer(model, IMAGES, IMAGES, tmp_path, per_tensor=per_tensor)
+    with edgekit.quantization_aware(model, IMAGES, per_tensor=per_tensor):
+        simulated = model(IMAGES).numpy()
+    error = np.abs(actual - expected).mean()
+    assert error > 0
+    assert np.abs(actual - simulated).mean() < 0.75 * error  # what remains is the rounding of the last level
+    np.testing.assert_array_equal(model(IMAGES), expected)  # behind the block the model is the one of before
+
+
+def test_training_moves_weights_and_leaves_an_ordinary_model(tmp_path):
+    model = network()
+    before = [variable.path for variable in model.variables]
+    kernel = np.array(model.get_layer("conv").kernel)
+    labels = RANDOM.integers(0, 3, len(IMAGES))
+    with edgekit.quantization_aware(model, IMAGES, learned_ranges=True):
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        first, last = model.fit(IMAGES, labels, epochs=2, verbose=0, batch_size=128).history["loss"]
+        assert last < first
+        assert len(model.trainable_variables) == 7 + 8  # two ends of four ranges
+    assert [variable.path for variable in model.variables] == before
+    assert np.abs(np.array(model.get_layer("conv").kernel) - kernel).max() > 1e-4
+    model.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    np.testing.assert_allclose(loaded(IMAGES), model(IMAGES), atol=1e-6)
+
+
+def test_a_range_has_256_levels_and_zero_is_one_of_them():
+    values = np.linspace(-2, 2, 1001).astype(np.float32)
+    rounded = np.array(fake_quantize(values, -0.3, 1.0))
+    assert len(np.unique(rounded)) == 256
+    assert 0 in rounded
+    inside = (values > -0.29) & (values < 0.99)
+    assert np.abs(rounded - values)[inside].max() <= 1.3 / 255 / 2 + 1e-6
+    assert rounded.min() == pytest.approx(-0.3, abs=1.3 / 255)
+
+
+def test_gradients_pass_inside_the_range_only():
+    import tensorflow as tf
+
+    values = tf.constant([-1.0, 0.1234, 0.7, 2.0])
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        total = tf.reduce_sum(fake_quantize(values, tf.constant(-0.5), tf.constant(1.0)))
+    np.testing.assert_array_equal(tape.gradient(total, values), [0, 1, 1, 0])
+
+
+def test_a_model_without_weights_or_shape_is_refused():
+    unbuilt = keras.Sequential([layers.Dense(3)])
+    with pytest.raises(InputError, match="needs a built model"), edgekit.quantization_aware(unbuilt, IMAGES):
+        pass
+    image = keras.Input((6, 6, 2))
+    empty = keras.Model(image, layers.Flatten()(image))
+    with pytest.raises(InputError, match="no convolution or dense layer"), edgekit.quantization_aware(empty, IMAGES):
+        pass
