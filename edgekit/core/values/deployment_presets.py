@@ -73,7 +73,7 @@ _ETHOS_U = DeploymentPreset(
     "ethos-u",
     "Arm Ethos-U",
     {"tflite": ("int8", "int16x8")},
-    source="the report that `vela --supported-ops-report` of ethos-u-vela 5.2.0 writes",
+    source="the report of supported operators that ethos-u-vela 5.2.0 writes",
     operators=frozenset(_ETHOS_U_OPERATORS.split()),
     # Float ends would need QUANTIZE and DEQUANTIZE from and to float, which the NPU has no form of.
     tensor_types=("int8", "uint8", "int16", "int32"),
