@@ -251,7 +251,7 @@ def _check_symbols(model: Any, signature: Signature) -> None:
     stored_names = [name for group in names.values() for name in group]
     if "" in stored_names or len({*stored_names}) < len(names):
         raise StepFailed(
-            f"torch.onnx exports this network for one size only, not for every {', '.join(names)}; fix the size (--dim)"
+            f"torch.onnx exports this network for one size only, not for every {', '.join(names)}; fix the size"
         )
 
 

@@ -33,7 +33,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True)
-class Operation:
+class GraphOperation:
     """An operator of a graph.
 
     Attributes:
@@ -77,7 +77,7 @@ def is_mask(constant: Array) -> bool:
     return constant.dtype.kind == "f" and bool(np.abs(constant).max(initial=0.0) >= MASKING_FROM)
 
 
-def exact_values(operations: Sequence[Operation], inputs: Iterable[str]) -> ExactValues:
+def exact_values(operations: Sequence[GraphOperation], inputs: Iterable[str]) -> ExactValues:
     """Find the operators whose values integers would falsify.
 
     These are comparisons and other decisions on values that derive from the inputs without an approximation, with all
@@ -96,7 +96,7 @@ def exact_values(operations: Sequence[Operation], inputs: Iterable[str]) -> Exac
     return ExactValues(frozenset(decisive | hiding), frozenset(exact | masked))
 
 
-def _towards_decisions(operations: Sequence[Operation], derived: set[str]) -> tuple[set[int], set[str]]:
+def _towards_decisions(operations: Sequence[GraphOperation], derived: set[str]) -> tuple[set[int], set[str]]:
     """Return the decisions on derived values with the operators before them, and the tensors that they read."""
     for operation in operations:
         if operation.role is not Role.APPROXIMATES and derived.issuperset(operation.inputs):
@@ -114,7 +114,7 @@ def _towards_decisions(operations: Sequence[Operation], derived: set[str]) -> tu
     return kept, needed
 
 
-def _behind_masks(operations: Sequence[Operation]) -> tuple[set[int], set[str]]:
+def _behind_masks(operations: Sequence[GraphOperation]) -> tuple[set[int], set[str]]:
     """Return the operators that write or read values beside which others vanish, and these tensors."""
     masked: set[str] = set()
     kept: set[int] = set()

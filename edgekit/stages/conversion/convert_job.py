@@ -283,7 +283,7 @@ def _with_size_note(request: ConvertRequest, target: Target, converted: Conversi
         return converted
     listed = ", ".join(f"{name}={size}" for name, size in fixed.items())
     if not target.symbolic:
-        reason = f"{target.title} files have one size; export again for another (--dim)"
+        reason = f"{target.title} files have one size; export again for another"
     elif request.bridge is not None:
         reason = f"the graph of the bridge {request.bridge} is one for this size only"
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.numerics.exact_values import ExactValues, Operation, Role, exact_values, is_mask
+from edgekit.core.numerics.exact_values import ExactValues, GraphOperation, Role, exact_values, is_mask
 from edgekit.targets._onnx.graph import parse
 
 _DECIDES = frozenset(
@@ -49,7 +49,7 @@ def find(model: Any) -> ExactValues:
     masks = {name for name, tensor in constants.items() if is_mask(numpy_helper.to_array(tensor))}
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
     operations = [
-        Operation(
+        GraphOperation(
             _role(node, types),
             tuple(name for name in node.input if name and name not in constants),
             tuple(node.output),

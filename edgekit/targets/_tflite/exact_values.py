@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.core.numerics.exact_values import ExactValues, Operation, Role, exact_values, is_mask
+from edgekit.core.numerics.exact_values import ExactValues, GraphOperation, Role, exact_values, is_mask
 from edgekit.core.numerics.metrics import Array
 from edgekit.targets._tflite.graph import main_graph, op_name, parse_content, tensor_dtype
 
@@ -45,13 +45,13 @@ def find(content: bytes) -> tuple[Any, ExactValues]:
     return model, exact_values(operations, [str(int(index)) for index in graph.inputs])
 
 
-def _operation(model: Any, graph: Any, op: Any) -> Operation:
+def _operation(model: Any, graph: Any, op: Any) -> GraphOperation:
     name = op_name(model, op)
     constants = {int(index): _constant(model, graph.tensors[index]) for index in op.inputs if index >= 0}
     role = Role.DECIDES if name in _DECIDES else Role.FORWARDS if name in _FORWARDS else Role.APPROXIMATES
     if name == "CAST" and _is_float(graph, op.inputs[0]) and not _is_float(graph, op.outputs[0]):
         role = Role.DECIDES
-    return Operation(
+    return GraphOperation(
         role,
         tuple(str(index) for index, value in constants.items() if value is None),
         tuple(str(int(index)) for index in op.outputs),

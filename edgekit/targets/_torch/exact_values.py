@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterator
 from typing import Any
 
-from edgekit.core.numerics.exact_values import MASKING_FROM, Operation, Role, exact_values, is_mask
+from edgekit.core.numerics.exact_values import MASKING_FROM, GraphOperation, Role, exact_values, is_mask
 
 # Names of functions, methods, overloads and lower-case names of modules alike.
 _DECIDES = frozenset(
@@ -115,7 +115,7 @@ def _name(module: Any, node: Any) -> str:
     return str(name).partition(".")[0]
 
 
-def _operation(module: Any, node: Any, floats: dict[str, bool]) -> Operation:
+def _operation(module: Any, node: Any, floats: dict[str, bool]) -> GraphOperation:
     name = _name(module, node)
     role = Role.DECIDES if name in _DECIDES else Role.FORWARDS if name in _FORWARDS else Role.APPROXIMATES
     read = [_observed(source) for source in node.all_input_nodes]
@@ -123,7 +123,7 @@ def _operation(module: Any, node: Any, floats: dict[str, bool]) -> Operation:
         role = Role.DECIDES if any(floats[source.name] for source in read) else role
     variables = tuple(source.name for source in read if source.op != "get_attr")
     masks = name in _MASKS and any(map(_is_large, _constants(module, node)))
-    return Operation(role, variables, (node.name,), masks)
+    return GraphOperation(role, variables, (node.name,), masks)
 
 
 def _constants(module: Any, node: Any) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgekit.core.numerics.exact_values import Operation, Role, exact_values, is_mask
+from edgekit.core.numerics.exact_values import GraphOperation, Role, exact_values, is_mask
 
 DECIDES, FORWARDS, APPROXIMATES = Role.DECIDES, Role.FORWARDS, Role.APPROXIMATES
 
@@ -10,10 +10,10 @@ DECIDES, FORWARDS, APPROXIMATES = Role.DECIDES, Role.FORWARDS, Role.APPROXIMATES
 def test_a_comparison_of_the_input_is_kept_with_all_that_leads_to_it():
     exact = exact_values(
         [
-            Operation(FORWARDS, ("x",), ("flat",)),
-            Operation(APPROXIMATES, ("flat",), ("hidden",)),
-            Operation(DECIDES, ("flat",), ("mask",)),
-            Operation(FORWARDS, ("hidden", "mask"), ("y",)),
+            GraphOperation(FORWARDS, ("x",), ("flat",)),
+            GraphOperation(APPROXIMATES, ("flat",), ("hidden",)),
+            GraphOperation(DECIDES, ("flat",), ("mask",)),
+            GraphOperation(FORWARDS, ("hidden", "mask"), ("y",)),
         ],
         ["x"],
     )
@@ -22,18 +22,18 @@ def test_a_comparison_of_the_input_is_kept_with_all_that_leads_to_it():
 
 
 def test_a_comparison_of_an_approximation_is_not():
-    operations = [Operation(APPROXIMATES, ("x",), ("h",)), Operation(DECIDES, ("h",), ("positive",))]
+    operations = [GraphOperation(APPROXIMATES, ("x",), ("h",)), GraphOperation(DECIDES, ("h",), ("positive",))]
     assert not exact_values(operations, ["x"])
 
 
 def test_a_masking_constant_keeps_all_up_to_the_first_approximation():
     exact = exact_values(
         [
-            Operation(APPROXIMATES, ("x",), ("scores",)),
-            Operation(FORWARDS, ("scores",), ("masked",), masks=True),
-            Operation(FORWARDS, ("masked",), ("moved",)),
-            Operation(APPROXIMATES, ("moved",), ("weights",)),
-            Operation(APPROXIMATES, ("weights", "x"), ("y",)),
+            GraphOperation(APPROXIMATES, ("x",), ("scores",)),
+            GraphOperation(FORWARDS, ("scores",), ("masked",), masks=True),
+            GraphOperation(FORWARDS, ("masked",), ("moved",)),
+            GraphOperation(APPROXIMATES, ("moved",), ("weights",)),
+            GraphOperation(APPROXIMATES, ("weights", "x"), ("y",)),
         ],
         ["x"],
     )
