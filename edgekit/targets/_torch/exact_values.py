@@ -97,14 +97,14 @@ def _results(module: Any, examples: tuple[Any, ...]) -> dict[str, bool]:
 
     floats: dict[str, bool] = {}
 
-    class Recorder(torch.fx.Interpreter):  # type: ignore[misc]
+    class FloatRecorder(torch.fx.Interpreter):  # type: ignore[misc]
         def run_node(self, node: Any) -> Any:
             result = self.fetch_args_kwargs_from_env(node)[0][0] if _is_observer(node) else super().run_node(node)
             floats[node.name] = not isinstance(result, torch.Tensor) or result.is_floating_point()
             return result
 
     with torch.no_grad():
-        Recorder(module).run(*examples)
+        FloatRecorder(module).run(*examples)
     return floats
 
 
