@@ -19,6 +19,7 @@ FEW = [("gpt2", "torchscript"), ("detector", "torchscript"), ("lenet_lightning",
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's loader of archives, which is deprecated
 def test_a_few_networks_of_the_zoo_come_out_equal(tmp_path):
     with warm_workers(), Session(tmp_path) as session:
         judged = [judge(session, (name, target, "float32"), tmp_path / name) for name, target in FEW]
