@@ -297,7 +297,7 @@ class Session:
         )
         with self.context(root) as context:
             devices = load_devices(context.project, _texts(device))
-            selected = artifacts(context, _selection(models, framework, target, precision))
+            selected = artifacts(context, _selection(models, framework, target, precision), files=True)
             return bench(context, with_runtime(context, selected, runtime), devices, options)
 
     def check(

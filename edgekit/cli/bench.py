@@ -97,6 +97,9 @@ def command(
     `emulated` is predicted from the instructions and cache misses of one inference on the device's core under QEMU,
     `device` is measured on a board, or in a browser, itself. See: edgekit devices add --help
 
+    MODEL may also be a model file, such as a .tflite of a vendor: it is measured with random samples, and the results
+    are only printed.
+
     With --per-op, the emulated tier truncates the model after each operator and counts again (.tflite and .onnx); the
     host tier uses the profiler of the runtime (ONNX Runtime, TorchScript, lite interpreter).
 
@@ -113,6 +116,7 @@ def command(
     Example:
       edgekit bench simple_cnn --device raspberry-pi-4b
       edgekit bench simple_cnn --device pi
+      edgekit bench detector.tflite --device raspberry-pi-4b --tier emulated
       edgekit bench simple_cnn --device chromium
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated
       edgekit bench simple_cnn --device raspberry-pi-4b --tier emulated --per-op
@@ -153,7 +157,7 @@ def command(
         per_op=per_op,
     )
     with session.context() as context:
-        selected = with_runtime(context, artifacts(context, Selection(*artifact_filter)), runtime)
+        selected = with_runtime(context, artifacts(context, Selection(*artifact_filter), files=True), runtime)
         measurements = bench(context, selected, profiles, options)
     verdicts = regressions(baseline_measurements, measurements, max_regression_share, str(baseline)) if baseline else ()
     regressed = [verdict for verdict in verdicts if not verdict.passed]
@@ -194,7 +198,8 @@ def _compare_versions(
         raise InputError("--with needs a device to emulate", parameters=("device",))
     profiles = load_devices(session.project, devices)
     with session.context() as context:
-        comparisons = compare_versions(context, artifacts(context, selection), profiles, versions, options)
+        selected = artifacts(context, selection, files=True)
+        comparisons = compare_versions(context, selected, profiles, versions, options)
     sentences = [
         f"{comparison.artifact.label} on {comparison.record.device}: {sentence}"
         for comparison in comparisons

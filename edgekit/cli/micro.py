@@ -55,12 +55,15 @@ def command(
     prints the code size of each operator and the lifetime of each tensor. --emit-c writes a header, the model as an
     array, and the list of operators to register.
 
+    MODEL may also be a .tflite file: its outputs are compared with those of LiteRT, on random samples.
+
     The exit code is 1 if an artifact is not equivalent to its source, or does not fit the device.
 
     \b
     Example:
       edgekit micro --target tflite:int8
       edgekit micro resnet8 --target tflite:int8 --device stm32l4r5-nucleo -v
+      edgekit micro keyword.tflite --device stm32l4r5-nucleo --emit-c firmware/models
       edgekit micro ds_cnn --target tflite:int8 --emit-c firmware/models
       edgekit micro --target tflite:int8 --npu ethos-u55-128
     """
@@ -72,7 +75,7 @@ def command(
 
     with session.context(timeout) as context:
         profile = None if device is None else device_of(context, device)
-        selected = artifacts(context, Selection(*artifact_filter))
+        selected = artifacts(context, Selection(*artifact_filter), files=True)
         npu_fits = () if npu is None else on_npu(context, selected, npu)
         fits = micro(context, selected, profile)
         written = [] if folder is None else [emit_c(fit, folder / c_name(fit.artifact)) for fit in fits]

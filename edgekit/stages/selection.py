@@ -17,6 +17,8 @@ from edgekit.core.values.specs import Variant
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import routes
 from edgekit.stages.models.train import parse_frameworks
+from edgekit.stages.validation.bare_file import artifact_of_bare_file, is_bare_file
+from edgekit.stages.validation.compare import artifact_of
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Selection:
     """A filter for artifacts; an empty field matches all of them.
 
     Attributes:
-        names: Models by name, or artifact folders by path.
+        names: Models by name, or artifact folders by path; some commands also take model files.
         framework: `keras`, `torch` or `both`.
         targets: Targets or variants, such as `tflite` or `tflite:int8`.
         precision: A precision, such as `int8`.
@@ -56,12 +58,13 @@ class Selection:
         routes.parse_selection(targets, self.precision)
 
 
-def artifacts(context: Context, selection: Selection) -> tuple[Artifact, ...]:
+def artifacts(context: Context, selection: Selection, *, files: bool = False) -> tuple[Artifact, ...]:
     """Load the artifacts under build/, or in the named folders, that a selection matches.
 
     Args:
         context: The project; an artifact with an invalid manifest is added to its failures.
         selection: The filter.
+        files: Whether a name may also be a model file without a manifest; it then becomes an artifact of this run.
 
     Returns:
         The artifacts, sorted by folder.
@@ -70,7 +73,11 @@ def artifacts(context: Context, selection: Selection) -> tuple[Artifact, ...]:
         InputError: A name is neither an artifact folder nor a model, or no artifact matches.
     """
     selection.check()
-    loaded = [artifact for folder in _folders(context, selection.names) if (artifact := _load(context, folder))]
+    bare = [name for name in selection.names if files and is_bare_file(Path(name))]
+    names = [name for name in selection.names if name not in bare]
+    folders = _folders(context, names) if names or not bare else []
+    loaded = [artifact for folder in folders if (artifact := _load(context, folder))]
+    loaded += [artifact_of_bare_file(context, Path(name)) for name in bare]
     matches = tuple(artifact for artifact in loaded if selection.covers(artifact))
     if not matches and not context.failures:
         models = f" of {', '.join(selection.names)}" if selection.names else ""
@@ -90,6 +97,12 @@ def _folders(context: Context, names: Iterable[str]) -> list[Path]:
         elif (context.project.build / name).is_dir() and "/" not in name:
             folders += context.project.artifact_folders(name)
         elif name not in context.project.models():
+            if path.is_file() and (artifact := artifact_of(path)) is not None:
+                folders.append(artifact.folder.resolve())
+                continue
+            if path.is_file():
+                advice = "export the model first, or compare files with: edgekit compare"
+                raise InputError(f"{name}: this command needs an artifact; {advice}")
             if path.exists():
                 raise InputError(f"{name}: not an artifact folder: it contains no {MANIFEST_FILE}")
             raise unknown_name("model or artifact folder", name, list(context.project.models()))

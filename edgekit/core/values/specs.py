@@ -14,6 +14,9 @@ from edgekit.core.values.typed_json import Count, Name, decode
 # The device of a bench without a profile: this machine as it is.
 HOST = "host"
 
+# The kind of the source of a model file that a command was given without one.
+FILE = "file"
+
 # PyTorch's c10::ScalarType, the numbers of tensor types in ExecuTorch programs. 8 to 10 are complex types.
 SCALAR_TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 7: "float64"} | {
     11: "bool"

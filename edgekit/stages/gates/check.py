@@ -15,7 +15,7 @@ from edgekit.core.records.measurement import Measurement, bench_file, load_measu
 from edgekit.core.records.validation import VALIDATION_FILE, Drift, Validation, load_validation, validation_file
 from edgekit.core.units import format_ms
 from edgekit.core.values.budgets import Budget, Verdict, judge, strictest
-from edgekit.core.values.specs import HOST
+from edgekit.core.values.specs import FILE, HOST
 from edgekit.devices.boards.places import profile_file
 from edgekit.stages.context import Context, relative
 
@@ -169,7 +169,8 @@ def check_one(
     validation = read_validation(artifact)
     measurements = read_measurements(artifact, devices)
     budgets = (*model_budgets(context, artifact.manifest.model), *user_budgets)
-    verdicts = [_judge_equivalence(artifact, validation)]
+    # A file without a source is equivalent to nothing, and is judged by its budgets alone.
+    verdicts = [] if artifact.manifest.source["kind"] == FILE else [_judge_equivalence(artifact, validation)]
     verdicts += [
         _judge_equivalence(artifact, validation) for validation in read_emulated_validations(artifact, emulated)
     ]

@@ -78,7 +78,7 @@ def gate(
     Raises:
         InputError: The selection is empty, a device was not measured, or a file is damaged.
     """
-    selected = artifacts(context, selection)
+    selected = artifacts(context, selection, files=True)
     verdicts = check(context, selected, budgets, devices, confidence)
     if baseline is None:
         return CheckResult(selected, verdicts)
