@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from edgekit.core.environment.damaged_files import damage_reported
 from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.requirements import Requirement, require
@@ -73,7 +71,7 @@ class RuntimeSession(ABC):
         _check_names(self.signature, inputs)
         for spec in self.signature.inputs:
             _check_array(spec, inputs[spec.name])
-        outputs = self._run([np.ascontiguousarray(inputs[spec.name]) for spec in self.signature.inputs])
+        outputs = self._run([batching.contiguous(inputs[spec.name]) for spec in self.signature.inputs])
         if len(outputs) != len(self.signature.outputs):
             raise StepFailed(
                 f"the runtime returned {len(outputs)} outputs where {len(self.signature.outputs)} were expected"

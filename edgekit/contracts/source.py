@@ -111,6 +111,8 @@ class LoadedModel(ABC):
             return dim
         if index == 0 and dim == self.signature.batch:
             return batch
+        if index == 0 and dim not in self.sizes and {spec.shape[:1] for spec in self.signature.inputs} == {(dim,), ()}:
+            return 1  # a scalar beside batched inputs is the scalar of one sample
         if dim not in self.sizes:
             raise InputError(f"the size of dimension {dim} is unknown; set it", parameters=("dims",))
         return self.sizes[dim]

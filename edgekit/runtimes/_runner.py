@@ -90,7 +90,7 @@ def _raw_inputs(session: RuntimeSession, samples: dict[str, Array]) -> dict[str,
     """The raw tensors of the first call that the samples allow."""
     first = next(batching.iter_batches(session.signature, samples))
     pairs = zip(session.signature.inputs, first, strict=True)
-    return {spec.name: np.ascontiguousarray(to_tensor(array, spec)) for spec, array in pairs}
+    return {spec.name: batching.contiguous(to_tensor(array, spec)) for spec, array in pairs}
 
 
 def _runtime(request: dict[str, Any]) -> Runtime:

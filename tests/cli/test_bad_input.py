@@ -22,7 +22,10 @@ PTL = "build/simple_cnn/torch/lite-interpreter-float32/model.ptl"
         (("train", "linear", "--all"), "Error: --all and linear contradict each other"),
         (("train", "linear", "--framework", "jax"), "Error: unknown framework 'jax'; known: both, keras, torch"),
         (("export", "nope"), "Error: unknown model 'nope'; known: autoencoder, ds_cnn, gru"),
-        (("export", "--target", "tflit"), "unknown target 'tflit'; known: executorch, lite-interpreter, onnx, tflite"),
+        (
+            ("export", "--target", "tflit"),
+            "unknown target 'tflit'; known: executorch, lite-interpreter, onnx, saved-model, tflite",
+        ),
         (("export", "--target", "tflite:int9"), "unknown precision 'int9'; known: dynamic, float16, float32"),
         (("export", "--precision", "int9"), "unknown precision 'int9'"),
         (

@@ -74,7 +74,7 @@ def test_an_error_of_edgekit_is_raised_unchanged(pool: WorkerPool) -> None:
 def test_a_foreign_exception_becomes_one_line_that_names_the_step(pool: WorkerPool) -> None:
     with pytest.raises(StepFailed) as caught:
         run(pool, "fail")
-    assert str(caught.value) == "do fail: ValueError: the converter said no"
+    assert str(caught.value) == "do fail: ValueError: the converter said no and went on for lines"
     assert caught.value.exit_code == 4
     assert "Traceback" in caught.value.stderr_tail
 

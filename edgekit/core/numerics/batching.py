@@ -29,6 +29,18 @@ def samples_per_call(spec: TensorSpec, batch: int = 1) -> int:
     return (spec.fixed_batch or batch) if spec.shape else 1
 
 
+def contiguous(array: Array) -> Array:
+    """Return an array whose buffer a runtime can read, which ignores strides.
+
+    Args:
+        array: The array, also of rank 0: `np.ascontiguousarray` would make a vector of it.
+
+    Returns:
+        The array itself, or a copy in C order, of the same shape.
+    """
+    return np.asarray(array, order="C")
+
+
 def has_symbolic_batch(signature: Signature) -> bool:
     """Return whether several samples can share a call.
 
@@ -135,7 +147,7 @@ def _call_input(spec: TensorSpec, array: Array, call: int, batch: int) -> Array:
     missing = (spec.fixed_batch or len(rows)) - len(rows)
     # Padding with a real sample and not with zeros, which may be far outside the range of the data.
     padded = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
-    return np.ascontiguousarray(padded)  # runtimes read the buffer and ignore strides
+    return contiguous(padded)
 
 
 def stack_traces(calls: Iterable[Mapping[str, Array]]) -> dict[str, Array]:

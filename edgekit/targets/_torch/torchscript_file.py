@@ -137,7 +137,8 @@ def traced_signature(module: Any, source: LoadedSource) -> Signature:
         The signature of the traced module.
     """
     state = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    sizes = dict(source.sizes)
+    # First dimensions have no size in the samples: they count these.
+    sizes = {**dict.fromkeys(source.signature.symbols, 1), **source.sizes}
     fixed: dict[str, int] = {}
     for symbol in source.signature.symbols:
         traced_size = 1 if symbol == source.signature.batch else sizes[symbol]

@@ -20,7 +20,11 @@ from edgekit.core.values.precisions import (
 from edgekit.core.values.tolerances import Tolerances
 
 # Files that list names of precisions for another reason: names of tensor types, arithmetic of a core.
-OTHER_NAMES = {"edgekit/core/values/specs.py", "edgekit/config/device_profile.py"}
+OTHER_NAMES = {
+    "edgekit/core/values/specs.py",
+    "edgekit/config/device_profile.py",
+    "edgekit/stages/conversion/emit_web.py",
+}
 
 INT3 = replace(
     find_precision("int4"),
