@@ -40,6 +40,7 @@ def test_names_are_the_file_names_with_hyphens(entry_points):
         "executorch",
         "lite-interpreter",
         "onnx",
+        "saved-model",
         "tflite",
         "torchscript",
     ]
@@ -63,7 +64,7 @@ def test_a_name_with_a_hyphen_stands_for_a_file_with_an_underscore(entry_points)
 def test_a_name_that_is_not_spelt_exactly_is_refused_with_the_list(entry_points, name):
     with pytest.raises(InputError) as caught:
         plugin_registry.load("edgekit.targets", name, "TARGET")
-    names = "executorch, lite-interpreter, onnx, tflite, torchscript"
+    names = "executorch, lite-interpreter, onnx, saved-model, tflite, torchscript"
     assert str(caught.value) == f"unknown target '{name}'; known: {names}"
     assert caught.value.exit_code == 2
 
