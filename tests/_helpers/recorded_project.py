@@ -20,6 +20,7 @@ from edgekit.core.records.emulated_measurement import EmulationRecord, emulation
 from edgekit.core.records.layer_errors import LAYERS_FILE, SOURCE, to_dict
 from edgekit.core.records.measurement import Execution, Measurement, bench_file
 from edgekit.core.records.operator_costs import OperatorCost
+from edgekit.core.records.runtime_versions import runtime_versions_file
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
 from edgekit.core.records.validation import VALIDATION_FILE, Drift, Validation, validation_file
@@ -64,6 +65,8 @@ def make_project(root: Path) -> Path:
     save_measurement(folder, replace(measurement(manifest, "host"), emulated=None, executions=()))
     emulated = EmulationRecord(manifest.sha256, DEVICE, sample_reports.EMULATED)
     write_json(folder / emulation_file(DEVICE), asdict(emulated))
+    versions = replace(sample_reports.VERSIONS, artifact_sha256=manifest.sha256, device=DEVICE)
+    write_json(folder / runtime_versions_file(DEVICE), asdict(versions))
     layers = replace(
         sample_reports.by_layer(model="net"), artifact_sha256=manifest.sha256, reference=SOURCE,
         reference_sha256=source.sha256,

@@ -23,6 +23,7 @@ from edgekit.core.records.emulated_measurement import load_emulation
 from edgekit.core.records.layer_errors import load_layers, to_dict
 from edgekit.core.records.measurement import load_measurement
 from edgekit.core.records.report import load_report
+from edgekit.core.records.runtime_versions import load_runtime_versions
 from edgekit.core.records.source import load_source
 from edgekit.core.records.validation import load_validation
 from edgekit.core.values.typed_json import decode
@@ -34,6 +35,7 @@ RECORDS: dict[str, tuple[Path, Callable[[Path], Any]]] = {
     "emulated validation": (ARTIFACT / f"validation-{DEVICE}.json", load_validation),
     "bench": (ARTIFACT / f"bench-{DEVICE}.json", load_measurement),
     "emulation": (ARTIFACT / f"emulated-{DEVICE}.json", load_emulation),
+    "runtime versions": (ARTIFACT / f"runtime-versions-{DEVICE}.json", load_runtime_versions),
     "layers": (ARTIFACT / "layers.json", load_layers),
     "source": (SOURCE_FOLDER / "source.json", lambda path: load_source(path.parent)),
 }
@@ -49,11 +51,14 @@ OPTIONAL = {
         "tag", "variance", "won",
     },
     "bench": {
-        "emulated", "executions", "instructions", "kinds", "l1_misses", "l2_misses", "l3_misses", "load_ms",
+        "browser", "emulated", "executions", "instructions", "kinds", "l1_misses", "l2_misses", "l3_misses", "load_ms",
         "path", "unlike",
         "memory_misses", "notes", "operators", "peak_memory_bytes", "tag", "wall",
     },
     "emulation": {"l1_misses", "l2_misses", "l3_misses", "operators", "path", "peak_memory_bytes", "unlike"},
+    "runtime versions": {
+        "l1_misses", "l2_misses", "l3_misses", "memory_misses", "operators", "path", "peak_memory_bytes", "unlike",
+    },
     "layers": {"only_actual", "only_reference", "tag"},
     "source": {
         "code", "code_sha256", "data", "history", "notes", "one_by_one", "rounding", "sizes", "state", "training",
