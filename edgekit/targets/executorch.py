@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +20,10 @@ from edgekit.core.values.specs import SCALAR_TYPES, ModelDescription, OpCount, S
 from edgekit.targets._torch import exact_values
 from edgekit.targets._torch.executorch_forms import quantize_ends, quantizer, set_ranges
 from edgekit.targets._torch.executorch_lowering import faster_lowering, patterns_exported_once
+
+_log = logging.getLogger(__name__)
+_ONE_BY_ONE = "each operator is delegated to XNNPACK by itself: its partitioner fails on larger parts of this network"
+_NOT_DELEGATED = "nothing is delegated to XNNPACK, whose partitioner fails on this network; portable kernels are slower"
 
 
 class ExecuTorchTarget(Target):
@@ -65,12 +70,12 @@ class ExecuTorchTarget(Target):
             _copy_views(program)
             _subtract_means(program)
             try:
-                content, delegation = _lower(program)
+                content, delegation, lowering = _lower(program, job.precision)
             except Exception as error:
                 # ExecuTorch 1.5: two batch norms in sequence end in `KeyError: 'val'` in this pass.
                 if "DecomposeBatchNorm" not in str(error):
                     raise
-                content, delegation = _lower(_decompose_batch_norms(program))
+                content, delegation, lowering = _lower(_decompose_batch_norms(program), job.precision)
         (job.folder / self.file_name).write_bytes(content)
         options = {"backend": "XNNPACK", **delegation}
         if job.precision == "int8":
@@ -82,7 +87,7 @@ class ExecuTorchTarget(Target):
         moving = ("permute", "transpose", "t_copy")
         counts = [*delegation["delegated"].items(), *delegation["not_delegated"].items()]
         transposes = sum(count for name, count in counts if any(word in name for word in moving))
-        return ConversionResult(self.file_name, signature, options, notes, transposes=transposes)
+        return ConversionResult(self.file_name, signature, options, (*notes, *lowering), transposes=transposes)
 
     def describe(self, path: Path) -> ModelDescription:
         return _describe(path)
@@ -191,14 +196,12 @@ def _decompose_batch_norms(program: Any) -> Any:
     return program.run_decompositions({norm: arithmetic})
 
 
-def _lower(program: Any) -> tuple[bytes, dict[str, Any]]:
-    """Return the .pte file, and how many operators of each kind are delegated to XNNPACK and how many are not."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+def _lower(program: Any, precision: str) -> tuple[bytes, dict[str, Any], tuple[str, ...]]:
+    """Return the .pte file, the numbers of operators of each kind that XNNPACK takes and does not take, and notes."""
     from executorch.devtools.backend_debug import get_delegation_info
-    from executorch.exir import to_edge_transform_and_lower
 
     with faster_lowering():
-        edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        edge, notes = _delegated(program, precision)
         executable = edge.to_executorch()
     by_operator = get_delegation_info(edge.exported_program().graph_module).delegation_by_operator
     # `getitem` selects an output of a node with several; it computes nothing.
@@ -207,7 +210,36 @@ def _lower(program: Any) -> tuple[bytes, dict[str, Any]]:
         "delegated": {name: count.delegated for name, count in counts.items() if count.delegated},
         "not_delegated": {name: count.non_delegated for name, count in counts.items() if count.non_delegated},
     }
-    return bytes(executable.buffer), delegation
+    return bytes(executable.buffer), delegation, notes
+
+
+def _delegated(program: Any, precision: str) -> tuple[Any, tuple[str, ...]]:
+    """Return the program in ExecuTorch's edge dialect, with the parts that XNNPACK takes delegated, and notes.
+
+    The partitioner of ExecuTorch 1.5 puts operators into one part that depend on one another through the rest of the
+    graph ("Invalid partition, found dependency cycles"), and its passes take the features of a PReLU for an image
+    ("Attempting to convert non-NHWC compatible node to NHWC"). Parts of one operator avoid the first, no parts both.
+    """
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    attempts: tuple[tuple[list[Any], tuple[str, ...]], ...] = (
+        ([XnnpackPartitioner()], ()),
+        ([XnnpackPartitioner(per_op_mode=True)], (_ONE_BY_ONE,)),
+        # There is no portable kernel for weights in int8.
+        *([([], (_NOT_DELEGATED,))] if precision == "float32" else []),
+    )
+    first: Exception | None = None
+    for partitioners, notes in attempts:
+        try:
+            return to_edge_transform_and_lower(program, partitioner=partitioners), notes
+        except Exception as error:  # partitioner and passes raise any class
+            if "DecomposeBatchNorm" in str(error):  # the caller decomposes them, and tries again
+                raise
+            _log.info("lowering failed: %s", error.__cause__ or error)
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _describe(path: Path) -> ModelDescription:

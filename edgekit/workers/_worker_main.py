@@ -35,7 +35,12 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 def _one_line(error: BaseException) -> str:
     # Libraries write what happened first and the cause below it, or the other way round.
     line = " ".join(_COLOURS.sub("", str(error)).split()) or "no message"
-    return line if len(line) <= _MAX_LINE_CHARACTERS else line[: _MAX_LINE_CHARACTERS - 3] + "..."
+    line = line if len(line) <= _MAX_LINE_CHARACTERS else line[: _MAX_LINE_CHARACTERS - 3] + "..."
+    cause = error.__cause__
+    # What a library raises from something else often says only where it happened.
+    if cause is None or isinstance(cause, EdgekitError) or not str(cause) or str(cause) in str(error):
+        return line
+    return f"{line} (because of {type(cause).__name__}: {_one_line(cause)})"
 
 
 def map_error(error: BaseException, step: str) -> EdgekitError:

@@ -43,7 +43,8 @@ _OBSERVER = "activation_post_process"
 def keep(prepared: Any, examples: tuple[Any, ...]) -> bool:
     """Remove the observers around operators that integers would falsify, so that these stay in float.
 
-    Observers of tensors that are no floats, which FX graph mode (torch 2.13) inserts as well, are removed too.
+    Observers of tensors that are no floats, which FX graph mode (torch 2.13) inserts as well, are removed too. So are
+    those of scalars: a pass of XNNPACK's partitioner (ExecuTorch 1.5) takes the first element of each quantized input.
 
     Args:
         prepared: A graph module with observers, of FX graph mode or PT2E.
@@ -52,19 +53,21 @@ def keep(prepared: Any, examples: tuple[Any, ...]) -> bool:
     Returns:
         Whether operators stay in float.
     """
-    results = _results(prepared, examples)
+    floats, scalars = _results(prepared, examples)
     computing = [
         node
         for node in prepared.graph.nodes
         if node.op in ("call_function", "call_method", "call_module") and not _is_observer(node)
     ]
-    operations = [_operation(prepared, node, results) for node in computing]
+    operations = [_operation(prepared, node, floats) for node in computing]
     exact = exact_values(operations, [node.name for node in prepared.graph.nodes if node.op == "placeholder"])
     for index in exact.operations:
         _unobserve(computing[index], exact.tensors)
     for node in list(prepared.graph.nodes):
-        if _is_observer(node) and not results.get(node.all_input_nodes[0].name, True):
-            node.replace_all_uses_with(node.all_input_nodes[0])
+        if _is_observer(node):
+            observed = node.all_input_nodes[0]
+            if not floats.get(observed.name, True) or observed.name in scalars:
+                node.replace_all_uses_with(observed)
     prepared.graph.eliminate_dead_code()
     prepared.recompile()
     return bool(exact)
@@ -91,21 +94,27 @@ def _unobserve(node: Any, exact: frozenset[str]) -> None:
             node.replace_input_with(read, source)
 
 
-def _results(module: Any, examples: tuple[Any, ...]) -> dict[str, bool]:
-    """Return whether the result of each node is a floating-point tensor; no observer sees the values."""
+def _results(module: Any, examples: tuple[Any, ...]) -> tuple[dict[str, bool], set[str]]:
+    """Return whether the result of each node is a floating-point tensor, and the nodes whose result is a scalar tensor.
+
+    No observer sees the values.
+    """
     import torch
 
     floats: dict[str, bool] = {}
+    scalars: set[str] = set()
 
     class FloatRecorder(torch.fx.Interpreter):  # type: ignore[misc]
         def run_node(self, node: Any) -> Any:
             result = self.fetch_args_kwargs_from_env(node)[0][0] if _is_observer(node) else super().run_node(node)
             floats[node.name] = not isinstance(result, torch.Tensor) or result.is_floating_point()
+            if isinstance(result, torch.Tensor) and not result.ndim:
+                scalars.add(node.name)
             return result
 
     with torch.no_grad():
         FloatRecorder(module).run(*examples)
-    return floats
+    return floats, scalars
 
 
 def _name(module: Any, node: Any) -> str:
