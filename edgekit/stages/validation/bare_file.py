@@ -101,11 +101,11 @@ def _signature(context: Context, model: ModelRef, target: Target, path: Path) ->
     except InputError as error:
         if path.stat().st_size == 0 or target.describe_tells_precision:
             raise
-        raise InputError(f"{error}; export it with --input, and name the artifact instead") from None
+        raise InputError(f"{error}; export it with the shapes of its inputs, and name the artifact instead") from None
     if not signature.inputs or not signature.outputs:
         raise InputError(
-            f"{path}: {target.title} files do not say what their inputs are; export it with --input, and name the"
-            " artifact instead"
+            f"{path}: {target.title} files do not say what their inputs are; export it with their shapes, and name"
+            " the artifact instead"
         )
     return signature
 
@@ -119,7 +119,7 @@ def _random_input(spec: TensorSpec, rng: np.random.Generator, sizes: Mapping[str
     symbols = [dim for dim in spec.shape[1:] if isinstance(dim, str) and dim not in sizes]
     if symbols:
         raise InputError(
-            f"{path}: the dimension {symbols[0]} of the input {spec.name} has no size; export the file with --dim, and"
+            f"{path}: the dimension {symbols[0]} of the input {spec.name} has no size; export the file with one, and"
             " name the artifact instead"
         )
     shape = (_SAMPLES * batching.samples_per_call(spec), *(dim for dim in spec.shape[1:] if isinstance(dim, int)))

@@ -105,7 +105,7 @@ def test_a_dimension_without_a_size_is_named(tmp_path):
     path = onnx_file(tmp_path / "free.onnx", ["batch", "length"])
     answer = call("bench", path, "--root", tmp_path)
     assert answer.code == 2
-    assert "the dimension length of the input x has no size; export the file with --dim" in answer.err
+    assert "the dimension length of the input x has no size; export the file with one" in answer.err
 
 
 def test_a_command_that_needs_a_source_says_so(file, tmp_path):
