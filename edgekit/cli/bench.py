@@ -219,7 +219,7 @@ def _compare_versions(
         "failures": failures(context),
     }
     lines = "".join(line(f"REGRESSION  {sentence}") for sentence in sentences)
-    rows = [(comparison.artifact.label, comparison.record) for comparison in comparisons]
+    rows = [(comparison.artifact, comparison.record) for comparison in comparisons]
     session.print_result(data, lambda: runtime_versions_tables(rows, session.color) + lines)
     return max(context.exit_code, 1 if sentences else 0)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from edgekit.contracts.report import ReportFormat
 from edgekit.core.escape import line, visible
+from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost
 from edgekit.core.records.regressions import INCOMPARABLE, ChangeReport, MetricChange
@@ -109,28 +110,24 @@ def bench_tables(benches: Mapping[str, Sequence[Measurement]], color: bool) -> s
     return "".join([*parts, *map(line, (text for host in hosts for text in tier_note(host).split("\n")))])
 
 
-def runtime_versions_tables(records: Sequence[tuple[str, RuntimeVersions]], color: bool) -> str:
+def runtime_versions_tables(records: Sequence[tuple[Artifact, RuntimeVersions]], color: bool) -> str:
     """Return the counts of artifacts under several versions of their runtime, a table a device.
 
     Args:
-        records: Pairs of an artifact's label and its counts.
+        records: Pairs of an artifact and its counts.
         color: As for `table`.
     """
     parts = []
     for device in dict.fromkeys(record.device for _, record in records):
-        of_device = [(label.partition(" "), record) for label, record in records if record.device == device]
-        rows = [
-            cells
-            for (subject, _, variant), record in of_device
-            for cells in runtime_version_rows(subject, variant, record)
-        ]
+        of_device = [(artifact, record) for artifact, record in records if record.device == device]
+        rows = [cells for artifact, record in of_device for cells in runtime_version_rows(artifact, record)]
         parts += [line(device), table(RUNTIME_VERSIONS_HEADER, rows, left=RUNTIME_VERSIONS_LEFT, color=color)]
-        for (subject, _, variant), record in of_device:
+        for artifact, record in of_device:
             for index, version in enumerate(record.versions[1:], 1):
                 changed = operator_change_rows(record, index)
                 if changed:
                     header = ("operator", record.versions[0].requirement, version.requirement, "instructions")
-                    parts += ["\n", line(f"operators of {subject} {variant} that change most")]
+                    parts += ["\n", line(f"operators of {artifact.label} that change most")]
                     parts.append(table(header, changed, left=1, color=color))
     return "".join(parts)
 
@@ -173,7 +170,7 @@ class ConsoleReport(ReportFormat):
             title = validated_title(item for row in report.rows for item in row.emulated)
             parts.append(f"\n{title}\n{validations}")
         parts.append(bench_tables(benches_by_device(report), color))
-        versions = [(row.artifact.label, record) for row in report.rows for record in row.runtime_versions]
+        versions = [(row.artifact, record) for row in report.rows for record in row.runtime_versions]
         if versions:
             parts += ["\n", runtime_versions_tables(versions, color)]
         if report.changes is not None:

@@ -69,13 +69,7 @@ class ExecuTorchTarget(Target):
             _sort_by_top_k(program)
             _copy_views(program)
             _subtract_means(program)
-            try:
-                content, delegation, lowering = _lower(program, job.precision)
-            except Exception as error:
-                # ExecuTorch 1.5: two batch norms in sequence end in `KeyError: 'val'` in this pass.
-                if "DecomposeBatchNorm" not in str(error):
-                    raise
-                content, delegation, lowering = _lower(_decompose_batch_norms(program), job.precision)
+            content, delegation, lowering = _lower(program, job.precision)
         (job.folder / self.file_name).write_bytes(content)
         options = {"backend": "XNNPACK", **delegation}
         if job.precision == "int8":
@@ -221,7 +215,6 @@ def _delegated(program: Any, precision: str) -> tuple[Any, tuple[str, ...]]:
     ("Attempting to convert non-NHWC compatible node to NHWC"). Parts of one operator avoid the first, no parts both.
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
 
     attempts: tuple[tuple[list[Any], tuple[str, ...]], ...] = (
         ([XnnpackPartitioner()], ()),
@@ -232,14 +225,24 @@ def _delegated(program: Any, precision: str) -> tuple[Any, tuple[str, ...]]:
     first: Exception | None = None
     for partitioners, notes in attempts:
         try:
-            return to_edge_transform_and_lower(program, partitioner=partitioners), notes
-        except Exception as error:  # partitioner and passes raise any class
-            if "DecomposeBatchNorm" in str(error):  # the caller decomposes them, and tries again
-                raise
+            return _to_edge(program, partitioners), notes
+        except Exception as error:  # noqa: BLE001 - partitioner and passes raise any class
             _log.info("lowering failed: %s", error.__cause__ or error)
             first = first or error
     assert first is not None
     raise first
+
+
+def _to_edge(program: Any, partitioners: list[Any]) -> Any:
+    from executorch.exir import to_edge_transform_and_lower
+
+    try:
+        return to_edge_transform_and_lower(program, partitioner=partitioners)
+    except Exception as error:
+        # ExecuTorch 1.5: two batch norms in sequence end in `KeyError: 'val'` in this pass.
+        if "DecomposeBatchNorm" not in str(error):
+            raise
+        return to_edge_transform_and_lower(_decompose_batch_norms(program), partitioner=partitioners)
 
 
 def _describe(path: Path) -> ModelDescription:

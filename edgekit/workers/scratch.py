@@ -14,7 +14,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from edgekit.core.environment.process_identity import PATTERN, is_running, own_process
+from edgekit.core.environment.process_identity import PATTERN, has_ended, own_process
 
 _PREFIX = "edgekit-worker-"
 # Workers end by themselves soon after their parent; until then they may still write.
@@ -84,7 +84,7 @@ def collect(folder: Path) -> tuple[Path, ...]:
         return ()
     for entry in entries:
         match = pattern.fullmatch(entry.name)
-        if match and not is_running(match[1]) and _is_abandoned(entry):
+        if match and has_ended(match[1]) and _is_abandoned(entry):
             # rmtree() does not follow links, even if another process exchanges a folder for one.
             shutil.rmtree(entry.path, ignore_errors=True)
             removed.append(Path(entry.path))

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import stat
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 
 from edgekit.core.environment.bounded_files import check_size, open_file
 from edgekit.core.environment.contained_files import copy_plain_file
-from edgekit.core.environment.process_identity import PATTERN, is_running, own_process
+from edgekit.core.environment.process_identity import has_ended, own_process
 from edgekit.core.errors import DiskFull, EdgekitError, InputError, StepFailed
 
 # Of temporary files and folders. The dot hides them from listings and from the search for artifacts.
@@ -126,7 +125,7 @@ def remove_stale_files(folder: Path) -> None:
     host_prefix = f"{STAGING_PREFIX}{_host_digest()}-"
     for path in folder.glob(f"{host_prefix}*-*"):
         process = path.name.removeprefix(host_prefix).partition("-")[0]
-        if re.fullmatch(PATTERN, process) and not is_running(process):
+        if has_ended(process):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -20,17 +20,19 @@ def own_process() -> str:
     return str(os.getpid()) if status is None else f"{os.getpid()}.{status[1]}"
 
 
-def is_running(process: str) -> bool:
-    """Return whether a process runs on this host.
+def has_ended(process: str) -> bool:
+    """Return whether a process of this host has ended, so that what it left may be removed.
 
     Args:
         process: What `own_process` has returned in it.
 
     Returns:
-        False when it has ended, also where another process has its id now; False for text that names no process.
+        True also where another process has its id now; False for text that names no process.
     """
-    if re.fullmatch(PATTERN, process) is None:
-        return False
+    return re.fullmatch(PATTERN, process) is not None and not _is_running(process)
+
+
+def _is_running(process: str) -> bool:
     pid, _, started = process.partition(".")
     if not started:
         return _exists(int(pid))

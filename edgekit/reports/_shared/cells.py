@@ -9,6 +9,7 @@ from edgekit.core.escape import visible
 from edgekit.core.numerics.layerwise_diff import TensorDiff
 from edgekit.core.numerics.metrics import TASK_METRICS, format_metric
 from edgekit.core.numerics.output_comparison import Comparison
+from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.layer_errors import LayerErrors
 from edgekit.core.records.measurement import Measurement
 from edgekit.core.records.operator_costs import OperatorCost, pair_operators
@@ -203,12 +204,11 @@ RUNTIME_VERSIONS_HEADER = ("model", "variant", "version", "instructions", "chang
 RUNTIME_VERSIONS_LEFT = 3
 
 
-def runtime_version_rows(label: str, variant: str, record: RuntimeVersions) -> list[tuple[str, ...]]:
+def runtime_version_rows(artifact: Artifact, record: RuntimeVersions) -> list[tuple[str, ...]]:
     """Return a row for each version of the runtime, compared with the first.
 
     Args:
-        label: The model and the kind of its source.
-        variant: The variant.
+        artifact: The artifact.
         record: The counts under each version.
 
     Returns:
@@ -216,8 +216,8 @@ def runtime_version_rows(label: str, variant: str, record: RuntimeVersions) -> l
     """
     return [
         (
-            label,
-            variant,
+            f"{artifact.manifest.model}/{artifact.manifest.source['kind']}",
+            str(artifact.manifest.variant),
             version.requirement,
             f"{version.instructions:,.0f}",
             NOTHING if version is record.versions[0] else f"{100 * record.growth(version):+.2f} %",

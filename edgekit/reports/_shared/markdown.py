@@ -131,11 +131,7 @@ def _runtime_versions(report: Report) -> str:
         (record.device, *cells)
         for row in report.rows
         for record in row.runtime_versions
-        for cells in runtime_version_rows(
-            f"{row.artifact.manifest.model}/{row.artifact.manifest.source['kind']}",
-            str(row.artifact.manifest.variant),
-            record,
-        )
+        for cells in runtime_version_rows(row.artifact, record)
     ]
     if not rows:
         return ""

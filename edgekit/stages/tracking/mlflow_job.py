@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import socket
 import time
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from edgekit.core.environment.atomic_files import os_error
-from edgekit.core.environment.process_identity import PATTERN, is_running, own_process
+from edgekit.core.environment.process_identity import has_ended, own_process
 from edgekit.core.errors import EdgekitError, InputError, MissingDependency, StepFailed
 from edgekit.core.events import Listener
 from edgekit.stages.tracking.settings import (
@@ -156,7 +155,7 @@ def _remove_interrupted_runs(folder: Path) -> None:
         if digest_tag.with_name(MODEL_FILES).exists() or not writer.is_file():
             continue  # complete, since MODEL_FILES is written last, or not ours
         host, _, process = writer.read_text().rpartition(" ")
-        if host == socket.gethostname() and re.fullmatch(PATTERN, process) and not is_running(process):
+        if host == socket.gethostname() and has_ended(process):
             shutil.rmtree(digest_tag.parents[1])
 
 

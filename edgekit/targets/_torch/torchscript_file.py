@@ -137,15 +137,13 @@ def traced_signature(module: Any, source: LoadedSource) -> Signature:
         The signature of the traced module.
     """
     state = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    # First dimensions have no size in the samples: they count these.
-    sizes = {**dict.fromkeys(source.signature.symbols, 1), **source.sizes}
+    # First dimensions have no size in the samples: they count these, and a call has one.
+    sizes = {**dict.fromkeys(source.signature.symbols, 1), **source.sizes, source.signature.batch or "": 1}
     fixed: dict[str, int] = {}
     for symbol in source.signature.symbols:
-        traced_size = 1 if symbol == source.signature.batch else sizes[symbol]
+        traced_size = sizes[symbol]
         # Twice the size too: the source may take multiples of a stride only.
-        others = [
-            {**sizes, source.signature.batch or "": 1, symbol: size} for size in (traced_size + 1, 2 * traced_size)
-        ]
+        others = [{**sizes, symbol: size} for size in (traced_size + 1, 2 * traced_size)]
         if not all(_shapes_agree(module, source, other) for other in others):
             fixed[symbol] = traced_size
     for buffer, value in state:
