@@ -21,6 +21,7 @@ from edgekit.core.events import Listener
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.labels import Labels, read_labels
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
+from edgekit.core.numerics.random_inputs import UnknownSize, random_inputs
 from edgekit.core.numerics.rounding_error import Rounding, measure_rounding, perturbed, with_conditioning
 from edgekit.core.numerics.sample_order import split_order
 from edgekit.core.records.samples import Samples
@@ -35,8 +36,6 @@ from edgekit.workers.job import worker_job
 GOLDEN = 64
 # At most this many of the user's samples become calibration samples: ranges hardly change with more.
 CALIBRATION = 256
-# Number of random golden samples, if the user gave none. They only serve to compare outputs.
-RANDOM_GOLDEN = 16
 # The number of golden samples that are computed again with inputs moved by one unit in the last place.
 CONDITIONING = 16
 # Fixed, so that an import is reproducible.
@@ -253,24 +252,11 @@ def _inputs(
         fitted = _given_samples.fitted(arrays, signature, str(request.sample))
         batching.n_samples(signature, fitted)
         return fitted, ()
-    rng = np.random.default_rng(_SEED)
-    sizes = dict(request.sizes or {})
-    inputs = {spec.name: _random_input(spec, signature, sizes, rng) for spec in signature.inputs}
+    try:
+        inputs = random_inputs(signature, request.sizes or {})
+    except UnknownSize as error:
+        raise InputError(f"{error}; set it, or pass a sample of real inputs", parameters=("dims", "sample")) from None
     return inputs, ("golden samples are random numbers; pass a sample of real inputs (npz or npy)",)
-
-
-def _random_input(spec: TensorSpec, signature: Signature, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
-    shape = [RANDOM_GOLDEN * batching.samples_per_call(spec)]
-    for dim in spec.shape[1:]:
-        if isinstance(dim, str) and dim not in sizes:
-            raise InputError(
-                f"the dimension {dim} of {spec.name} has no size; set it, or pass a sample of real inputs",
-                parameters=("dims", "sample"),
-            )
-        shape.append(sizes[dim] if isinstance(dim, str) else dim)
-    if np.issubdtype(np.dtype(spec.dtype), np.floating):
-        return rng.standard_normal(shape).astype(spec.dtype)
-    return rng.integers(0, 2, shape).astype(spec.dtype)  # valid as a flag, a token and an index alike
 
 
 def _sizes(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, int]:

@@ -6,32 +6,24 @@ random numbers. Nothing is known of its source, so nothing is said about equival
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-
-import numpy as np
 
 from edgekit.contracts.target import Target
 from edgekit.core.environment.atomic_files import write_json
 from edgekit.core.environment.contained_files import copy_plain_file
 from edgekit.core.errors import InputError
 from edgekit.core.events import NoteEvent
-from edgekit.core.numerics import batching
-from edgekit.core.numerics.affine_quantization import dequantize
 from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.random_inputs import UnknownSize, random_inputs
 from edgekit.core.records.artifact import Artifact, Manifest, describe_files, files_sha256, load_artifact
 from edgekit.core.records.samples import Samples
 from edgekit.core.values.file_names import GOLDEN_FILE, MANIFEST_FILE
-from edgekit.core.values.specs import FILE, Signature, TensorSpec
+from edgekit.core.values.specs import FILE, Signature
 from edgekit.stages.context import Context
 from edgekit.stages.models.model_refs import default_name
 from edgekit.stages.validation.compare import artifact_of, precision_of, read_signature, run_model, target_of
 from edgekit.stages.validation.model_run_job import ModelRef
-
-# As many as golden samples that are random: enough for a figure of the error, and quick to run.
-_SAMPLES = 16
-_SEED = 0
 
 
 def is_bare_file(path: Path) -> bool:
@@ -66,7 +58,7 @@ def artifact_of_bare_file(context: Context, path: Path) -> Artifact:
     model = ModelRef(str(path), target=target.name, runtime=target.runtime, path=str(path.resolve()))
     signature = _signature(context, model, target, path)
     precision = precision_of(context, model)
-    inputs = _random_inputs(signature, path)
+    inputs = _inputs(signature, path)
     outputs = run_model(context, model, inputs)
     folder = context.scratch() / f"file-{len(list(context.scratch().iterdir()))}"
     folder.mkdir()
@@ -110,23 +102,11 @@ def _signature(context: Context, model: ModelRef, target: Target, path: Path) ->
     return signature
 
 
-def _random_inputs(signature: Signature, path: Path) -> dict[str, Array]:
-    rng, sizes = np.random.default_rng(_SEED), dict[str, int]()
-    return {spec.name: _random_input(spec, rng, sizes, path) for spec in signature.inputs}
-
-
-def _random_input(spec: TensorSpec, rng: np.random.Generator, sizes: Mapping[str, int], path: Path) -> Array:
-    symbols = [dim for dim in spec.shape[1:] if isinstance(dim, str) and dim not in sizes]
-    if symbols:
+def _inputs(signature: Signature, path: Path) -> dict[str, Array]:
+    try:
+        return random_inputs(signature, {})
+    except UnknownSize as error:
         raise InputError(
-            f"{path}: the dimension {symbols[0]} of the input {spec.name} has no size; export the file with one, and"
+            f"{path}: the dimension {error.dim} of the input {error.input} has no size; export the file with one, and"
             " name the artifact instead"
-        )
-    shape = (_SAMPLES * batching.samples_per_call(spec), *(dim for dim in spec.shape[1:] if isinstance(dim, int)))
-    if spec.quantization is not None:
-        bounds = np.iinfo(spec.dtype)
-        integers = rng.integers(bounds.min, bounds.max, shape, endpoint=True, dtype=spec.dtype)
-        return dequantize(integers, spec.quantization)
-    if np.issubdtype(np.dtype(spec.dtype), np.floating):
-        return rng.standard_normal(shape).astype(spec.dtype)
-    return rng.integers(0, 2, shape).astype(spec.dtype)  # valid as a flag, a token and an index alike
+        ) from None
