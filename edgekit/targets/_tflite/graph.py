@@ -116,7 +116,7 @@ def rename_signature(content: bytes, inputs: Mapping[str, str], outputs: Mapping
     """
     if all(old == new for old, new in (*inputs.items(), *outputs.items())):
         return content
-    model = schema().ModelT.InitFromPackedBuf(content, 0)
+    model = parse_content(content)
     for definition in model.signatureDefs:
         for tensor_maps, names in ((definition.inputs, inputs), (definition.outputs, outputs)):
             for tensor_map in tensor_maps:
@@ -152,7 +152,7 @@ def inline_buffers(content: bytes) -> bytes:
     # The schema allows buffers behind the flatbuffer, by offset and size, for files over 2 GiB; ai-edge-quantizer 0.10
     # writes them for smaller files too. TensorFlow Lite Micro (2026-10) ignores the offset, takes such a weight for a
     # tensor that is computed, and silently reads the arena's previous contents.
-    model = schema().ModelT.InitFromPackedBuf(content, 0)
+    model = parse_content(content)
     external = [buffer for buffer in model.buffers if buffer.offset and buffer.offset > 1]
     # Flatbuffers address their content by signed 32-bit offsets.
     if not external or len(content) >= 1 << 31:
@@ -177,7 +177,7 @@ def restore_outputs(content: bytes) -> bytes:
     """
     if len(content) >= 1 << 31:
         return content
-    model = schema().ModelT.InitFromPackedBuf(content, 0)
+    model = parse_content(content)
     if not model.signatureDefs:
         return content
     graph = main_graph(model)

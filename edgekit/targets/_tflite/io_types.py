@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.core.values.quantization_form import QuantizationForm
-from edgekit.targets._tflite.graph import main_graph, pack, schema, text
+from edgekit.targets._tflite.graph import main_graph, pack, parse_content, schema, text
 
 # By how much an unsigned integer is larger than the signed one that stands for the same real value.
 _UINT8_OFFSET = 128
@@ -28,7 +28,7 @@ def change_io_types(content: bytes, form: QuantizationForm) -> bytes:
     Returns:
         The new flatbuffer, or `content` itself if no type changes.
     """
-    model = schema().ModelT.InitFromPackedBuf(content, 0)
+    model = parse_content(content)
     graph = main_graph(model)
     inputs = _changed(graph, graph.inputs, form.inference_input_type)
     outputs = _changed(graph, graph.outputs, form.inference_output_type)

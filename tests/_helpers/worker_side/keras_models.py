@@ -326,7 +326,7 @@ def unnamed_output(folder: str, *, emit: Listener) -> dict[str, Any]:
     path = Path(folder, "model.tflite")
     path.write_bytes(from_keras.convert(loaded, ConversionRequest("float32", Path(folder), None, {}, None)))
     assert graph.restore_outputs(path.read_bytes()) == path.read_bytes()
-    model = graph.schema().ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    model = graph.parse_content(path.read_bytes())
     definition = model.signatureDefs[0]
     indices = {graph.text(entry.name): entry.tensorIndex for entry in definition.outputs}
     definition.outputs = [entry for entry in definition.outputs if graph.text(entry.name) == "y"]
