@@ -283,7 +283,7 @@ class TestInTheBrowser:
         path, marker = tmp_path / "model.onnx", f"edgekit-browser-test-{os.getpid()}"
         monkeypatch.setenv("EDGEKIT_TEST_MARKER", marker)
         signature = small_model(path, [helper.make_node("Neg", ["x"], ["y"])])
-        np.savez(tmp_path / "samples.npz", **{"input/x": np.ones((1, 4), np.float32)})
+        np.savez(tmp_path / "samples.npz", **{"input/x": np.ones(4, np.float32)})
         model = files(path, dataclasses.replace(signature), tmp_path / "samples.npz")
         request = BenchRequest(min_duration_s=600.0, timeout_s=6.0)
         with (
