@@ -217,7 +217,7 @@ class Session:
     ) -> tuple[Validation, ...]:
         """Compare artifacts with their sources, as `edgekit.validate` does."""
         from edgekit.stages.selection import artifacts, with_runtime
-        from edgekit.stages.validation.validate import validate_at
+        from edgekit.stages.validation.validate_on_devices import validate_at
 
         with self.context(root) as context:
             selected = artifacts(context, _selection(models, framework, target, precision))

@@ -25,7 +25,7 @@ from edgekit.core.values.quantization_form import FORM_OPTIONS, TENSOR_TYPES, Qu
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgekit.stages.conversion.export import ExportPlan
+    from edgekit.stages.conversion.export_plans import ExportPlan
 
 
 def form_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -30,7 +30,7 @@ def command(session: CommandSession, models: tuple[str, ...], timeout: float) ->
     """
     from dataclasses import asdict
 
-    from edgekit.stages.conversion.export import ExportSettings
+    from edgekit.stages.conversion.export_plans import ExportSettings
     from edgekit.stages.models import model_refs
     from edgekit.stages.validation.matrix import matrix
 

@@ -87,7 +87,7 @@ def command(
     """
     from dataclasses import asdict
 
-    from edgekit.stages.conversion import export, routes
+    from edgekit.stages.conversion import export_plans, routes
     from edgekit.stages.models import model_refs
     from edgekit.stages.tuning import tune
 
@@ -97,7 +97,7 @@ def command(
     with session.context(timeout) as context:
         groups = model_refs.resolve(context, (model,), framework, model_options)
         name, kind = groups[0].models[0], _source_kind(context, plugin.name, groups[0].kinds, groups[0].models[0])
-        settings = export.ExportSettings(sizes=model_options.sizes or {})
+        settings = export_plans.ExportSettings(sizes=model_options.sizes or {})
         tuning, artifact = tune.tune(context, name, kind, plugin, settings, tune_options)
     data = {
         **asdict(tuning),

@@ -80,7 +80,8 @@ def command(
 
     from edgekit.reports.console import table
     from edgekit.stages.selection import Selection, artifacts, with_runtime
-    from edgekit.stages.validation.validate import reasons_for, tolerances_for, validate_at
+    from edgekit.stages.validation.artifact_tolerances import reasons_for, tolerances_for
+    from edgekit.stages.validation.validate_on_devices import validate_at
 
     with session.context(timeout) as context:
         selected = with_runtime(context, artifacts(context, Selection(*artifact_filter)), runtime)

@@ -49,7 +49,7 @@ from edgekit.core.values.tiers import TIER_NAMES
 from edgekit.devices import infer_job
 from edgekit.devices.infer_job import RunRequest
 from edgekit.stages.context import Context, runtime_environment
-from edgekit.stages.conversion import export, routes
+from edgekit.stages.conversion import export, export_plans, routes
 from edgekit.stages.conversion.inspect import describe
 from edgekit.stages.models.model_refs import UserModelOptions, resolve
 from edgekit.stages.validation.validate import validate_one
@@ -131,8 +131,8 @@ class _Contract:
         path, samples = write_example_model(context.project.root)
         (selection,) = resolve(context, (str(path),), None, UserModelOptions(sample=samples))
         targets = routes.parse_selection((str(variant),), None)
-        (plan,) = export.plan(selection, targets, targets_named=True)
-        return export.export_one(context, plan, export.ExportSettings())
+        (plan,) = export_plans.plan(selection, targets, targets_named=True)
+        return export.export_one(context, plan, export_plans.ExportSettings())
 
 
 def _check_requirements(requirements: tuple[Requirement, ...]) -> None:

@@ -23,7 +23,8 @@ from edgekit.devices.infer_job import RunRequest, run_model
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion import routes
-from edgekit.stages.conversion.export import ExportPlan, ExportSettings, export_one
+from edgekit.stages.conversion.export import export_one
+from edgekit.stages.conversion.export_plans import ExportPlan, ExportSettings
 from edgekit.stages.conversion.inspect import describe
 
 CASES = [

@@ -23,7 +23,7 @@ from edgekit.core.events import ignore
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.values.specs import Variant
 from edgekit.stages.context import Context
-from edgekit.stages.conversion import export, routes
+from edgekit.stages.conversion import export, export_plans, routes
 from edgekit.stages.models.model_refs import UserModelOptions, resolve
 from edgekit.testing.contract import (
     ExecutorContract,
@@ -59,8 +59,8 @@ class _FromKeras:
             subprocess.run([sys.executable, "-W", "ignore", "-c", code], env={**os.environ, **quiet}, check=True)
         _, samples = write_example_model(root)
         (selection,) = resolve(context, (str(root / "example.keras"),), None, UserModelOptions(sample=samples))
-        (plan,) = export.plan(selection, routes.parse_selection((str(variant),), None), targets_named=True)
-        return export.export_one(context, plan, export.ExportSettings())
+        (plan,) = export_plans.plan(selection, routes.parse_selection((str(variant),), None), targets_named=True)
+        return export.export_one(context, plan, export_plans.ExportSettings())
 
     @pytest.fixture
     def variant(self) -> Variant:

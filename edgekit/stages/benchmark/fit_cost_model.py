@@ -28,7 +28,7 @@ from edgekit.devices.emulation import emulator, pins
 from edgekit.devices.emulation.folders import key
 from edgekit.stages.benchmark.post_process_job import PostProcessRequest, write_post_process
 from edgekit.stages.context import Context, runtime_environment
-from edgekit.stages.conversion import export, routes
+from edgekit.stages.conversion import export, export_plans, routes
 from edgekit.stages.models import model_refs
 
 # The table of published timings in device_profiles/measured/.
@@ -139,9 +139,9 @@ def _export(context: Context, function: str, precisions: Sequence[str]) -> None:
     calibration = f"{function}_calibration" if hasattr(reference_networks, f"{function}_calibration") else "calibration"
     options = model_refs.UserModelOptions(name=function, calibration=f"{code}:{calibration}", sizes={"batch": 1})
     selection = routes.parse_selection(tuple(f"tflite:{precision}" for precision in precisions), None)
-    settings = export.ExportSettings(reference_networks.CALIBRATION_SAMPLES, {"batch": 1})
+    settings = export_plans.ExportSettings(reference_networks.CALIBRATION_SAMPLES, {"batch": 1})
     for group in model_refs.resolve(context, (f"{code}:{function}",), "keras", options):
-        export.export(context, export.plan(group, selection, targets_named=True), settings)
+        export.export(context, export_plans.plan(group, selection, targets_named=True), settings)
     if context.failures:
         raise context.failures[0]
 

@@ -32,7 +32,7 @@ from edgekit.stages.benchmark.npu_job import NpuFit
 from edgekit.stages.context import Context, runtime_environment
 from edgekit.stages.conversion.inspect import describe, lifetimes_of
 from edgekit.stages.conversion.routes import arena_runtime_of
-from edgekit.stages.validation.validate import tolerances_for
+from edgekit.stages.validation.artifact_tolerances import tolerances_for
 from edgekit.targets._tflite import c_array
 from edgekit.workers.job import WorkerJob
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from edgekit.contracts.bridge import BRIDGES, Bridge
 from edgekit.contracts.source import SOURCES, SourceKind
 from edgekit.contracts.target import Target
-from edgekit.core.environment.atomic_files import sha256_path, size_of, staged_folder, write_json
+from edgekit.core.environment.atomic_files import sha256_path, staged_folder, write_json
 from edgekit.core.environment.contained_files import copy_plain_file
 from edgekit.core.errors import DiskFull, InputError, StepCrashed, StepError, StepOutOfMemory
 from edgekit.core.events import NoteEvent
@@ -24,9 +23,6 @@ from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.records import samples
 from edgekit.core.records.artifact import (
     Artifact,
-    Manifest,
-    describe_files,
-    files_sha256,
     load_artifact,
     write_manifest,
 )
@@ -35,16 +31,23 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.units import format_bytes
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE
 from edgekit.core.values.precisions import find_precision
-from edgekit.core.values.quantization_form import USUAL_FORM, QuantizationForm
-from edgekit.core.values.quantization_recipe import RECIPE_FILE, Recipe
-from edgekit.core.values.specs import Route, Variant
+from edgekit.core.values.quantization_recipe import RECIPE_FILE
+from edgekit.core.values.specs import Route
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.convert_job import ConvertAnswer, ConvertRequest, convert
+from edgekit.stages.conversion.export_manifest import (
+    manifest_of,
+    requested_options,
+)
+from edgekit.stages.conversion.export_plans import (
+    ExportPlan,
+    ExportSettings,
+    check_sizes,
+    train_missing,
+)
 from edgekit.stages.conversion.repair import SelectionSamples
-from edgekit.stages.models.model_refs import ModelSelection
 from edgekit.stages.models.recorded_code import recorded_code
-from edgekit.stages.models.train import TrainOptions, train
 from edgekit.workers.environment import Environment
 
 _log = logging.getLogger(__name__)
@@ -53,129 +56,6 @@ _log = logging.getLogger(__name__)
 DEFAULT_CALIBRATION_SAMPLES = 200
 # Ways to quantize are compared on samples behind those of the calibration: few, since the ways differ by decibels.
 _SELECTION_SAMPLES, _MIN_SELECTION_SAMPLES = 64, 16
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """Settings of a conversion.
-
-    Attributes:
-        calibration_samples: Number of calibration samples; None for 200, or all of them if there are fewer.
-        sizes: Sizes of symbolic dimensions that become fixed, by name.
-        layout: Layout of images in the artifact, `NCHW` or `NHWC`; None keeps that of the source.
-        options: Values of the targets' own options, by name.
-        recipe: The recipe of plans from `with_recipe`.
-        repair: Whether quantized files are made in the way that is most accurate on samples of their own; otherwise in
-            the target's default way.
-        form: The form of the files, beside their precision.
-    """
-
-    calibration_samples: int | None = None
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    layout: str | None = None
-    options: Mapping[str, int] = field(default_factory=dict)
-    recipe: Recipe | None = None
-    repair: bool = True
-    form: QuantizationForm = USUAL_FORM
-
-
-@dataclass(frozen=True)
-class ExportPlan:
-    """One export.
-
-    Attributes:
-        model: Name of the model.
-        kind: The source kind.
-        variant: The variant.
-        routes: The routes to try, in order; the first one that works is used.
-    """
-
-    model: str
-    kind: str
-    variant: Variant
-    routes: tuple[Route, ...]
-
-    @property
-    def step(self) -> str:
-        """The step's name, such as `export simple_cnn/keras tflite:int8`."""
-        return f"export {self.model}/{self.kind} {self.variant}"
-
-
-def plan(
-    selected: ModelSelection, selection: Sequence[tuple[Target, str | None]], *, targets_named: bool
-) -> tuple[ExportPlan, ...]:
-    """Plan the exports of models to targets.
-
-    Args:
-        selected: The models and their source kinds.
-        selection: The targets, each with a precision or None for all.
-        targets_named: Whether the user named the targets.
-
-    Returns:
-        The exports, ordered by source kind, bridge and model.
-
-    Raises:
-        InputError: No route leads to a target that the user named.
-    """
-    models, kinds = selected.models, selected.kinds
-    variants = routes.select_variants(kinds, selection, kinds_named=selected.kinds_named, targets_named=targets_named)
-    plans = [
-        ExportPlan(model, kind, variant, variant_routes)
-        for model in models
-        for kind, variant, variant_routes in variants
-    ]
-
-    # Exports of one source kind follow each other, so that a worker keeps its framework and its loaded model.
-    def order(export_plan: ExportPlan) -> tuple[int, tuple[tuple[str, str], ...], int]:
-        return kinds.index(export_plan.kind), export_plan.routes[0].bridges, models.index(export_plan.model)
-
-    return tuple(sorted(plans, key=order))
-
-
-def feasible_plans(
-    context: Context, plans: Sequence[ExportPlan], settings: ExportSettings, *, targets_named: bool
-) -> tuple[ExportPlan, ...]:
-    """Return the plans that can be executed with these settings.
-
-    Args:
-        context: The project; receives an event for the variants that are skipped.
-        plans: The exports.
-        settings: The settings.
-        targets_named: Whether the user named the targets. Variants that were not named and need calibration samples
-            that a model does not have are skipped.
-
-    Raises:
-        InputError: No target among the plans has an option, or a model lacks a dimension of `settings.sizes`.
-    """
-    for model, kind in dict.fromkeys((export_plan.model, export_plan.kind) for export_plan in plans):
-        if settings.sizes and context.project.is_trained(model, kind):
-            _check_sizes(context.load_source(context.project.source_folder(model, kind)), settings.sizes)
-    supported = {name for export_plan in plans for name in routes.load_target(export_plan.variant.target).options}
-    for name in settings.options:
-        if name not in supported:
-            raise InputError(f"none of the selected targets has the option {name}", parameters=(name,))
-    if targets_named:
-        return tuple(plans)
-    feasible = [export_plan for export_plan in plans if not _lacks_calibration(context, export_plan)]
-    for model, kind in dict.fromkeys(
-        (export_plan.model, export_plan.kind) for export_plan in plans if export_plan not in feasible
-    ):
-        skipped = ", ".join(
-            str(export_plan.variant)
-            for export_plan in plans
-            if export_plan not in feasible and export_plan.model == model
-        )
-        detail = f"skipped {skipped}: no calibration samples"
-        context.emit(NoteEvent(f"export {model}/{kind}", detail, warning=True, parameters=("calibration", "sample")))
-    return tuple(feasible)
-
-
-def _lacks_calibration(context: Context, export_plan: ExportPlan) -> bool:
-    """Return whether the variant needs calibration samples and its source exists without any."""
-    calibrated = export_plan.variant.precision in routes.load_target(export_plan.variant.target).calibrated
-    source_exists = context.project.is_trained(export_plan.model, export_plan.kind)
-    folder = context.project.source_folder(export_plan.model, export_plan.kind)
-    return calibrated and source_exists and not (folder / CALIBRATION_FILE).is_file()
 
 
 def _calibration(context: Context, export_plan: ExportPlan, source: SourceModel, settings: ExportSettings) -> Samples:
@@ -255,94 +135,6 @@ def _measured(source: SourceModel, folder: Path, settings: ExportSettings) -> Ma
     return batching.select_samples(source.signature, pool, 0, count)
 
 
-def train_missing(context: Context, plans: Sequence[ExportPlan]) -> tuple[ExportPlan, ...]:
-    """Train each missing source.
-
-    Args:
-        context: The project and the workers; errors are added to its failures.
-        plans: The exports.
-
-    Returns:
-        The plans whose source exists.
-
-    Raises:
-        InputError: The model.toml of a missing source is invalid.
-    """
-    for model, kind in dict.fromkeys((export_plan.model, export_plan.kind) for export_plan in plans):
-        if not context.project.is_trained(model, kind):
-            train(context, (model,), (kind,), TrainOptions())
-    return tuple(
-        export_plan for export_plan in plans if context.project.is_trained(export_plan.model, export_plan.kind)
-    )
-
-
-def pin_route(plans: Sequence[ExportPlan], steps: tuple[str, ...]) -> tuple[ExportPlan, ...]:
-    """Return the plans that have a route, restricted to it.
-
-    Args:
-        plans: The exports.
-        steps: The steps of the route.
-
-    Raises:
-        InputError: No plan has this route; the message lists all routes.
-    """
-    pinned = [
-        replace(export_plan, routes=(route,))
-        for export_plan in plans
-        for route in export_plan.routes
-        if route.steps == steps
-    ]
-    if not pinned:
-        available = "; ".join(dict.fromkeys(str(route) for export_plan in plans for route in export_plan.routes))
-        raise InputError(f"no export has the route {' -> '.join(steps)}; available: {available or 'none'}")
-    return tuple(pinned)
-
-
-def with_recipe(plans: Sequence[ExportPlan], recipe: Recipe) -> tuple[ExportPlan, ...]:
-    """Return plans for the variant of a recipe, which has an artifact folder of its own.
-
-    Args:
-        plans: The exports of the variant without the recipe.
-        recipe: The recipe.
-    """
-    return tuple(replace(export_plan, variant=recipe.variant) for export_plan in plans)
-
-
-def with_form(
-    context: Context, plans: Sequence[ExportPlan], form: QuantizationForm, named: Collection[tuple[str, str]]
-) -> tuple[ExportPlan, ...]:
-    """Return plans for the variants of a form, which have artifact folders of their own.
-
-    Args:
-        context: Receives an event for the variants that cannot have the form.
-        plans: The exports of the variants without the form.
-        form: The form.
-        named: The (target, precision) pairs that the user named; others are left out if they cannot have the form.
-
-    Raises:
-        InputError: A named variant cannot have the form, or none can.
-    """
-    if not form:
-        return tuple(plans)
-    kept, refused = [], {}
-    for export_plan in plans:
-        variant = export_plan.variant
-        try:
-            routes.load_target(variant.target).check_form(variant.precision, form)
-        except InputError as error:
-            if (variant.target, variant.precision) in named:
-                raise
-            refused[str(variant)] = error
-        else:
-            tag = "-".join(filter(None, (form.tag, variant.tag)))
-            kept.append(replace(export_plan, variant=replace(variant, tag=tag)))
-    if refused and not kept:
-        raise next(iter(refused.values()))
-    for variant_name, reason in refused.items():
-        context.emit(NoteEvent(f"export {variant_name}", f"skipped: {reason}", warning=True))
-    return tuple(kept)
-
-
 def export_one(
     context: Context, export_plan: ExportPlan, settings: ExportSettings, folder: Path | None = None
 ) -> Artifact:
@@ -391,7 +183,7 @@ def _export_by(
     project = context.project
     source_folder = project.source_folder(export_plan.model, export_plan.kind)
     source = context.load_source(source_folder)
-    _check_sizes(source, settings.sizes)
+    check_sizes(source, settings.sizes)
     target = routes.load_target(export_plan.variant.target)
     calibration = None
     if export_plan.variant.precision in target.calibrated:
@@ -410,7 +202,7 @@ def _export_by(
         _write_golden(source_folder, staging, answer.orders)
         record = None if calibration is None else {"samples": calibration.count, "sha256": calibration.digest()}
         write_manifest(
-            staging, _manifest(export_plan, route, source, source_folder, answer, staging, record, settings, notes)
+            staging, manifest_of(export_plan, route, source, source_folder, answer, staging, record, settings, notes)
         )
     return load_artifact(final)
 
@@ -477,28 +269,13 @@ def conversion_request(
         bridge=None if bridge is None else routes.bridge_name(bridge),
         sizes=settings.sizes,
         layout=settings.layout,
-        options=_requested_options(target, settings),
+        options=requested_options(target, settings),
         recipe=recipe,
         form=settings.form,
         measured=None if recipe is None or recipe.migration is None else _measured(source, source_folder, settings),
     )
     kind = bridge[0] if bridge is not None else route.converter_kind
     return request, _environment(kind, bridge, target, request.source.code)
-
-
-def _check_sizes(source: SourceModel, sizes: Mapping[str, int]) -> None:
-    """Raise InputError for a dimension that the model does not have, or for another size than that of its samples."""
-    symbols = source.signature.symbols
-    for name, size in sizes.items():
-        if name not in symbols:
-            listed = ", ".join(symbols) or "none"
-            raise InputError(f"{source.name} has no symbolic dimension {name}; it has: {listed}")
-        if source.sizes.get(name, size) != size:
-            raise InputError(
-                f"{name}={size}: the samples of {source.name} have {name}={source.sizes[name]};"
-                " pass a sample of that size",
-                parameters=("sample",),
-            )
 
 
 def _start(
@@ -546,94 +323,6 @@ def _write_golden(source_folder: Path, folder: Path, orders: Mapping[str, Permut
     golden = samples.load(source_folder / GOLDEN_FILE, "golden samples")
     inputs, outputs = (tensor_layout.transpose_arrays(arrays, orders) for arrays in (golden.inputs, golden.outputs))
     Samples(inputs, outputs, golden.labels).save(folder / GOLDEN_FILE)
-
-
-def _manifest(
-    export_plan: ExportPlan,
-    route: Route,
-    source: SourceModel,
-    source_folder: Path,
-    answer: ConvertAnswer,
-    folder: Path,
-    calibration_record: Mapping[str, Any] | None,
-    settings: ExportSettings,
-    notes: Sequence[str],
-) -> Manifest:
-    converted = answer.converted
-    files = describe_files(folder, converted.files)
-    golden = samples.load(folder / GOLDEN_FILE, "golden samples")
-    return Manifest(
-        model=export_plan.model,
-        target=export_plan.variant.target,
-        precision=export_plan.variant.precision,
-        runtime=routes.load_target(export_plan.variant.target).runtime,
-        file=converted.file,
-        sha256=files_sha256(files),
-        size_bytes=sum(file.size for file in files),
-        signature=converted.signature,
-        source=_source_record(source, source_folder),
-        route=route.steps,
-        options={**converted.options, **_setting_options(export_plan, settings, answer)},
-        calibration=calibration_record,
-        golden={"samples": golden.count, "sha256": golden.digest()},
-        versions=answer.versions,
-        notes=(*source.notes, *notes, *_layout_note(settings, answer), *converted.notes, *answer.findings),
-        reproducible=converted.not_reproducible_because is None,
-        not_reproducible_because=converted.not_reproducible_because,
-        files=files,
-    )
-
-
-def _requested_options(target: Target, settings: ExportSettings) -> dict[str, int]:
-    """Return the user's values of the target's own options."""
-    return {name: value for name, value in settings.options.items() if name in target.options}
-
-
-def _setting_options(export_plan: ExportPlan, settings: ExportSettings, answer: ConvertAnswer) -> dict[str, Any]:
-    """Return the user's settings as they are recorded in the manifest's options."""
-    options: dict[str, Any] = {}
-    # Targets record the values of the file, which may be defaults; these have to be passed to export it again.
-    requested = _requested_options(routes.load_target(export_plan.variant.target), settings)
-    if requested:
-        options["requested"] = requested
-    if settings.sizes:
-        options["dims"] = dict(settings.sizes)
-    if settings.layout is not None:
-        options |= {"layout": settings.layout, "transposes": answer.transposes}
-    if settings.recipe is not None:
-        options["recipe"] = settings.recipe.to_dict()
-    if settings.form:
-        options["form"] = settings.form.to_dict()
-    return options
-
-
-def _layout_note(settings: ExportSettings, answer: ConvertAnswer) -> tuple[str, ...]:
-    if settings.layout is None:
-        return ()
-    added = answer.transposes - answer.transposes_unmoved
-    return (
-        f"layout {settings.layout}: {answer.transposes} transposes in the file, {added:+d} against the source's layout",
-    )
-
-
-def _source_record(source: SourceModel, folder: Path) -> dict[str, Any]:
-    return {
-        "notes": list(source.notes),
-        "size_bytes": size_of(folder / source.file),
-        "kind": source.kind,
-        "sha256": source.sha256,
-        "weights_sha256": source.training.get("weights_sha256"),
-        "code_sha256": source.code_sha256,
-        "task": source.task,
-        "metric": source.metric,
-        "metric_value": source.metric_value,
-        "parameters": source.parameters,
-        "data_sha256": source.data.get("sha256"),
-        "split": source.data.get("split"),
-        **({"state": list(source.state)} if source.state else {}),
-        **({"one_by_one": True} if source.one_by_one else {}),
-        "rounding": {name: asdict(rounding) for name, rounding in source.rounding.items()},
-    }
 
 
 def export(context: Context, plans: Sequence[ExportPlan], settings: ExportSettings) -> tuple[Artifact, ...]:

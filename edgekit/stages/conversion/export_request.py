@@ -13,8 +13,8 @@ from edgekit.core.values.quantization_form import QuantizationForm
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Variant
 from edgekit.stages.context import Context
-from edgekit.stages.conversion import export, routes
-from edgekit.stages.conversion.export import ExportPlan, ExportSettings
+from edgekit.stages.conversion import export_plans, routes
+from edgekit.stages.conversion.export_plans import ExportPlan, ExportSettings
 from edgekit.stages.models import model_refs
 from edgekit.stages.models.model_refs import UserModelOptions
 
@@ -131,13 +131,13 @@ def plan_exports(context: Context, request: ExportRequest) -> tuple[ExportPlan, 
     plans = tuple(
         plan
         for selection in model_refs.resolve(context, request.models, request.framework, request.model_options)
-        for plan in export.plan(selection, request.selection, targets_named=request.targets_named)
+        for plan in export_plans.plan(selection, request.selection, targets_named=request.targets_named)
     )
-    plans = export.feasible_plans(context, plans, request.settings, targets_named=request.targets_named)
+    plans = export_plans.feasible_plans(context, plans, request.settings, targets_named=request.targets_named)
     if request.settings.recipe is not None:
-        plans = export.with_recipe(plans, request.settings.recipe)
+        plans = export_plans.with_recipe(plans, request.settings.recipe)
     named = {(target.name, precision) for target, precision in request.selection if precision is not None}
-    plans = export.with_form(context, plans, request.settings.form, named if request.targets_named else ())
+    plans = export_plans.with_form(context, plans, request.settings.form, named if request.targets_named else ())
     if request.route is not None:
-        plans = export.pin_route(plans, request.route)
+        plans = export_plans.pin_route(plans, request.route)
     return plans

@@ -30,7 +30,7 @@ from edgekit.stages.benchmark.device_fit import why_exceeds_device
 from edgekit.stages.benchmark.emulated_bench import EmulationOptions, emulate_one
 from edgekit.stages.benchmark.emulated_bench import summary as emulation_summary
 from edgekit.stages.context import Context
-from edgekit.stages.conversion import export
+from edgekit.stages.conversion import export, export_plans
 from edgekit.stages.gates import gather_report
 from edgekit.stages.gates.check import check_one
 from edgekit.stages.models import model_refs
@@ -40,8 +40,10 @@ from edgekit.stages.tracking.settings import tracking_of
 from edgekit.stages.tracking.track import track
 from edgekit.stages.validation.diff import layers_one
 from edgekit.stages.validation.diff import summary as diff_summary
-from edgekit.stages.validation.validate import EMULATED, FLIPS_FILE, validate_on, validate_one
+from edgekit.stages.validation.drift import FLIPS_FILE
 from edgekit.stages.validation.validate import summary as validate_summary
+from edgekit.stages.validation.validate import validate_one
+from edgekit.stages.validation.validate_on_devices import EMULATED, validate_on
 
 # The `schema_version` of check.json.
 CHECK_SCHEMA = 1
@@ -221,13 +223,13 @@ class ExportHandler(StepHandler):
 
     def execute(self, step: StepContext) -> StepOutput:
         options = step.options
-        plan = export.ExportPlan(
+        plan = export_plans.ExportPlan(
             step.arguments["model"],
             step.arguments["kind"],
             Variant.parse(step.arguments["variant"]),
             tuple(Route(tuple(route)) for route in step.values["routes"]),
         )
-        settings = export.ExportSettings(
+        settings = export_plans.ExportSettings(
             options.get("calibration_samples"),
             options["dims"],
             options.get("layout"),

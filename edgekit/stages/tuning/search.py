@@ -25,7 +25,8 @@ from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.tolerances import Tolerances
 from edgekit.stages.tuning.trial_job import TrialResult
-from edgekit.stages.validation.validate import drift_of, without_agreement
+from edgekit.stages.validation.artifact_tolerances import without_agreement
+from edgekit.stages.validation.drift import drift_of
 
 # The test samples for the sensitivity of one layer group: enough for a ranking; candidates run on all samples.
 PROBE_TESTS = 200

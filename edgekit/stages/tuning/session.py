@@ -25,8 +25,8 @@ from edgekit.devices.emulation import emulator
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one, emulates
 from edgekit.stages.benchmark.emulated_bench import emulate_one
 from edgekit.stages.context import Context, runtime_environment
-from edgekit.stages.conversion import export
-from edgekit.stages.conversion.export import ExportPlan, ExportSettings
+from edgekit.stages.conversion import export, export_plans
+from edgekit.stages.conversion.export_plans import ExportPlan, ExportSettings
 from edgekit.stages.tuning import trial_job
 from edgekit.stages.tuning.search import Judge
 from edgekit.stages.tuning.trial_job import ArtifactRun, FloatBase, Trial, TrialResult, make_float_base, run_trial
@@ -192,7 +192,7 @@ def export_candidate(run: TuningSession, recipe: Recipe) -> Artifact:
         EdgekitError: The recipe cannot be exported.
     """
     if recipe not in run.folders:
-        (plan,) = export.with_recipe((run.plans[recipe.precision],), recipe)
+        (plan,) = export_plans.with_recipe((run.plans[recipe.precision],), recipe)
         folder = run.scratch / f"{len(run.folders)}-{recipe.precision}"
         export.export_one(run.context, plan, replace(run.settings, recipe=recipe), folder)
         run.folders[recipe] = folder

@@ -32,8 +32,8 @@ from edgekit.core.values.specs import HOST, Route, Variant
 from edgekit.devices.emulation import emulator
 from edgekit.stages.benchmark.bench import connect_boards
 from edgekit.stages.context import Context
-from edgekit.stages.conversion import export, routes
-from edgekit.stages.conversion.export import ExportPlan, ExportSettings
+from edgekit.stages.conversion import export, export_plans, routes
+from edgekit.stages.conversion.export_plans import ExportPlan, ExportSettings
 from edgekit.stages.conversion.repair import MIGRATIONS
 from edgekit.stages.tuning.search import Judge, Search
 from edgekit.stages.tuning.session import (
@@ -46,7 +46,8 @@ from edgekit.stages.tuning.session import (
     trial_runner,
     try_candidate,
 )
-from edgekit.stages.validation.validate import own_tolerances, validate_one
+from edgekit.stages.validation.artifact_tolerances import own_tolerances
+from edgekit.stages.validation.validate import validate_one
 
 __all__ = ["TuneOptions", "tune"]
 
@@ -161,10 +162,10 @@ def _prepare(
     ]
     if not plans:
         raise InputError(f"{options.device} runs no precision of {target.name} that {kind} models convert to")
-    trained = export.train_missing(context, plans)
+    trained = export_plans.train_missing(context, plans)
     if not trained:
         raise InputError(f"{model}/{kind} could not be trained")
-    feasible = export.feasible_plans(context, trained, settings, targets_named=False)
+    feasible = export_plans.feasible_plans(context, trained, settings, targets_named=False)
     folder = context.project.source_folder(model, kind)
     source = load_source(folder)
     golden = samples.load(folder / GOLDEN_FILE, "golden samples")

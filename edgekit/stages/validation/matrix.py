@@ -9,7 +9,8 @@ from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.validation import Validation
 from edgekit.core.values.specs import Variant
 from edgekit.stages.context import Context
-from edgekit.stages.conversion import export, routes
+from edgekit.stages.conversion import export, export_plans, routes
+from edgekit.stages.conversion.export_plans import ExportPlan, ExportSettings
 from edgekit.stages.models.model_refs import ModelSelection
 from edgekit.stages.validation.validate import validate
 
@@ -52,7 +53,7 @@ def _impossible_cells(selections: Sequence[ModelSelection]) -> list[Cell]:
     ]
 
 
-def _cell(plan: export.ExportPlan, artifact: Artifact | None, validation: Validation | None, failure: str) -> Cell:
+def _cell(plan: ExportPlan, artifact: Artifact | None, validation: Validation | None, failure: str) -> Cell:
     if artifact is None or validation is None:
         return Cell(plan.model, plan.kind, plan.variant, "failed", detail=failure)
     return Cell(
@@ -67,7 +68,7 @@ def _cell(plan: export.ExportPlan, artifact: Artifact | None, validation: Valida
     )
 
 
-def matrix(context: Context, selections: Sequence[ModelSelection], settings: export.ExportSettings) -> tuple[Cell, ...]:
+def matrix(context: Context, selections: Sequence[ModelSelection], settings: ExportSettings) -> tuple[Cell, ...]:
     """Export models to every variant and validate the artifacts; missing sources are trained first.
 
     Args:
@@ -82,7 +83,7 @@ def matrix(context: Context, selections: Sequence[ModelSelection], settings: exp
         InputError: The model.toml of a missing source is invalid.
     """
     targets = routes.parse_selection((), None)
-    plans = [plan for selection in selections for plan in export.plan(selection, targets, targets_named=False)]
+    plans = [plan for selection in selections for plan in export_plans.plan(selection, targets, targets_named=False)]
     artifacts = {_key(artifact): artifact for artifact in export.export(context, plans, settings)}
     validations = {
         (validation.model, validation.kind, validation.variant): validation

@@ -12,7 +12,7 @@ from edgekit.core.environment.project import open_project
 from edgekit.core.errors import InputError
 from edgekit.core.records.samples import Samples
 from edgekit.core.values.specs import Signature, TensorSpec, Variant
-from edgekit.stages.conversion import export
+from edgekit.stages.conversion import export, export_plans
 
 SIGNATURE = Signature((TensorSpec("x", ("batch", 4), "float32"),), ())
 
@@ -52,5 +52,5 @@ def calibration_samples(root: Path, available: int, requested: int | None) -> Sa
         context,
         export_plan,
         SimpleNamespace(name="m", signature=SIGNATURE, has_real_samples=True),
-        export.ExportSettings(requested),
+        export_plans.ExportSettings(requested),
     )

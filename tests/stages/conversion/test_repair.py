@@ -13,7 +13,7 @@ from edgekit.core.events import ignore
 from edgekit.core.values.specs import Signature, TensorSpec, Variant
 from edgekit.stages.conversion import export, repair
 from edgekit.stages.conversion.convert_job import ConvertRequest
-from edgekit.stages.conversion.export import ExportPlan
+from edgekit.stages.conversion.export_plans import ExportPlan
 from edgekit.stages.conversion.repair import SelectionSamples, convert_best
 from edgekit.workers.environment import Environment
 

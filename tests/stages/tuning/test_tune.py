@@ -13,7 +13,7 @@ from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.stages.benchmark.bench import BenchOptions
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import routes
-from edgekit.stages.conversion.export import ExportSettings
+from edgekit.stages.conversion.export_plans import ExportSettings
 from edgekit.stages.tuning.tune import TuneOptions, tune
 
 pytestmark = pytest.mark.exhaustive

@@ -6,7 +6,7 @@ from edgekit.core.environment.project import Project
 from edgekit.core.errors import InputError
 from edgekit.core.events import ignore
 from edgekit.stages.context import Context
-from edgekit.stages.validation.validate import validate_at
+from edgekit.stages.validation.validate_on_devices import validate_at
 from edgekit.workers.pool import WorkerPool
 
 
