@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._common import CommandSession, common_options, complete
+from edgekit.cli._common import complete
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:

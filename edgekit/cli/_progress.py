@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli._common import option_hint
+from edgekit.cli._session import option_hint
 from edgekit.core.escape import terminal, visible
 from edgekit.core.events import Event, FailEvent, FinishEvent, NoteEvent, OverviewEvent, ProgressEvent, StartEvent
 from edgekit.core.units import format_seconds

@@ -9,15 +9,14 @@ import click
 
 from edgekit.cli._common import (
     ArtifactFilter,
-    CommandSession,
     FiniteFloat,
-    common_options,
     complete,
     executor_option,
     failures,
     runtime_option,
     selection_options,
 )
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:

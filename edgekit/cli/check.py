@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._common import (
-    ArtifactFilter,
-    CommandSession,
-    FiniteFloat,
-    common_options,
-    complete,
-    failures,
-    selection_options,
-)
+from edgekit.cli._common import ArtifactFilter, FiniteFloat, complete, failures, selection_options
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:

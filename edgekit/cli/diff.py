@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import AliasedOption, CommandSession, common_options, pair_option, parse_pairs, timeout_option
+from edgekit.cli._common import AliasedOption, pair_option, parse_pairs, timeout_option
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgekit.cli._common import CommandSession, common_options
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 

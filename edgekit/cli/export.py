@@ -9,15 +9,14 @@ import click
 
 from edgekit.cli._common import (
     ArtifactFilter,
-    CommandSession,
     artifact_data,
-    common_options,
     failures,
     selection_options,
     timeout_option,
     user_model,
     user_model_options,
 )
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 from edgekit.core.values.deployment_presets import PRESETS
 from edgekit.core.values.quantization_form import FORM_OPTIONS, TENSOR_TYPES, QuantizationForm, parse_ranges

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import CommandSession, common_options, complete, failures, timeout_option
+from edgekit.cli._common import complete, failures, timeout_option
+from edgekit.cli._session import CommandSession, common_options
 
 if TYPE_CHECKING:
     from edgekit.stages.validation.matrix import Cell

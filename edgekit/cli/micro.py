@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import (
-    ArtifactFilter,
-    CommandSession,
-    common_options,
-    complete,
-    failures,
-    selection_options,
-    timeout_option,
-)
+from edgekit.cli._common import ArtifactFilter, complete, failures, selection_options, timeout_option
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:

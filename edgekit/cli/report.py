@@ -9,14 +9,13 @@ import click
 
 from edgekit.cli._common import (
     ArtifactFilter,
-    CommandSession,
     MlflowOptions,
-    common_options,
     complete,
     mlflow_options,
     render_report,
     selection_options,
 )
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:

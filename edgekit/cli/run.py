@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._common import (
-    CommandSession,
-    MlflowOptions,
-    common_options,
-    load_plan,
-    mlflow_options,
-    print_waiting,
-    render_report,
-    timeout_option,
-)
+from edgekit.cli._common import MlflowOptions, load_plan, mlflow_options, print_waiting, render_report, timeout_option
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:

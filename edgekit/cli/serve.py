@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import (
-    ArtifactFilter,
-    CommandSession,
-    FiniteFloat,
-    common_options,
-    runtime_option,
-    selection_options,
-)
+from edgekit.cli._common import ArtifactFilter, FiniteFloat, runtime_option, selection_options
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:

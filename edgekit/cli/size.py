@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli._common import CommandSession, common_options
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from edgekit.cli._common import CommandSession, FiniteFloat, common_options, complete
+from edgekit.cli._common import FiniteFloat, complete
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 

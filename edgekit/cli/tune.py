@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgekit.cli._common import (
-    CommandSession,
-    artifact_data,
-    common_options,
-    complete,
-    timeout_option,
-    user_model,
-    user_model_options,
-)
+from edgekit.cli._common import artifact_data, complete, timeout_option, user_model, user_model_options
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:

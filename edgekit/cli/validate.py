@@ -10,8 +10,6 @@ import click
 from edgekit.cli._common import (
     AliasedOption,
     ArtifactFilter,
-    CommandSession,
-    common_options,
     complete,
     executor_option,
     failures,
@@ -19,6 +17,7 @@ from edgekit.cli._common import (
     selection_options,
     timeout_option,
 )
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import CommandSession, common_options
+from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
 if TYPE_CHECKING:

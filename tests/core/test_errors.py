@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from edgekit.cli._common import option_hint
+from edgekit.cli._session import option_hint
 from edgekit.core import errors
 from edgekit.core.errors import (
     DiskFull,
