@@ -222,7 +222,8 @@ class Route:
     """The way from a source to a target.
 
     Attributes:
-        steps: Source kind, kinds that bridges produce, target: `("keras", "torch", "executorch")` uses one bridge.
+        steps: Source kind, kinds that it is converted to on the way, target: `("keras", "torch", "executorch")` uses
+            one bridge.
     """
 
     steps: tuple[str, ...]
@@ -239,7 +240,7 @@ class Route:
 
     @property
     def bridges(self) -> tuple[tuple[str, str], ...]:
-        """The bridges in order, as pairs (from kind, to kind)."""
+        """The conversions between source kinds in order: bridges, and targets that are source kinds too."""
         return tuple(zip(self.steps[:-2], self.steps[1:-1], strict=True))
 
     def __str__(self) -> str:

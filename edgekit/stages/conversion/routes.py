@@ -80,7 +80,7 @@ def arena_runtime_of(target: str) -> Runtime | None:
 
 
 def find_routes(kind: str, target: Target, precision: str, edges: Iterable[Edge]) -> tuple[Route, ...]:
-    """Find every route from a source kind to a target that passes no kind twice, by breadth-first search.
+    """Find every route from a source kind to a target that makes no kind of file twice, by breadth-first search.
 
     Args:
         kind: The source kind.
@@ -96,7 +96,8 @@ def find_routes(kind: str, target: Target, precision: str, edges: Iterable[Edge]
     routes: list[Route] = []
     while paths:
         path = paths.pop(0)
-        if precision in target.routes.get(path[-1], ()):
+        # A file of the target that was only on the way would be made again from itself.
+        if target.name not in path[1:] and precision in target.routes.get(path[-1], ()):
             routes.append(Route((*path, target.name)))
         paths += [(*path, end) for start, end in edges if start == path[-1] and end not in path]
     return tuple(routes)

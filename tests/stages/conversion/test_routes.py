@@ -38,6 +38,17 @@ def test_an_unreachable_target_has_no_route_even_with_cyclic_edges() -> None:
     assert routes.find_routes("a", target("t", torch=("int8",)), "int8", cycle) == ()
 
 
+def test_a_file_of_the_target_is_not_made_again_from_itself() -> None:
+    onnx = routes.load_target("onnx")
+    found = {kind: [str(route) for route in routes.available_routes(kind, onnx, "int8", routes.edges())]
+             for kind in ("keras", "saved-model", "onnx")}  # fmt: skip
+    assert found == {
+        "keras": ["keras -> onnx", "keras -> torch -> onnx"],
+        "saved-model": ["saved-model -> onnx"],
+        "onnx": ["onnx -> onnx", "onnx -> torch -> onnx"],
+    }
+
+
 def test_an_empty_selection_means_every_target_and_a_precision_filters_them() -> None:
     everything = routes.parse_selection((), None)
     assert {target.name for target, precision in everything if precision is None} >= {"tflite", "onnx", "torchscript"}
