@@ -116,7 +116,8 @@ class TrainingSpec:
         qat_epochs: The epochs of quantization-aware fine-tuning (`--qat`).
         qat_learning_rate: The learning rate of `--qat`.
         qat_per_tensor: Whether `--qat` rounds each weight with one scale, instead of one for each output channel.
-        seed: The seed of all random numbers.
+        seed: The seed of the initial weights, of the order of samples and of dropout; the split of the data does not
+            depend on it.
     """
 
     epochs: Annotated[int, Field(ge=0)]

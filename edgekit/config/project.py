@@ -48,7 +48,7 @@ class TrainingEntry:
     early_stopping: Annotated[
         PositiveInt | None, Field(description="Epochs without a lower validation loss that end the training.")
     ] = None
-    qat: Annotated[bool, Field(description="Fine-tune with int8 rounding in the forward pass (torch only).")] = False
+    qat: Annotated[bool, Field(description="Fine-tune with int8 rounding in the forward pass.")] = False
 
     __pydantic_config__ = STRICT
 
@@ -186,7 +186,7 @@ class BenchEntry:
         tuple[str, ...],
         Field(
             min_length=1,
-            description="Device profiles and boards (see: edgekit devices); 'host' is this machine as it is.",
+            description="Device profiles, boards and browsers (see: edgekit devices); 'host' is this machine as it is.",
             examples=[["raspberry-pi-4b", "host"]],
         ),
     ]
@@ -261,7 +261,7 @@ class ProjectConfig:
     validate_on: Annotated[
         tuple[str, ...],
         Field(
-            description="Boards and emulated cores on which artifacts are validated too; see: edgekit devices.",
+            description="Boards, browsers and emulated cores that artifacts are validated on too; see edgekit devices.",
             examples=[["raspberry-pi-4b"]],
         ),
     ] = ()

@@ -1,1 +1,1 @@
-"""What a plug-in implements: target, runtime, source, bridge, report format, trainer."""
+"""What a plug-in implements: target, runtime, source, bridge, report format, trainer, executor."""

@@ -1,4 +1,4 @@
-"""The contract of an executor, which runs a model file in a runtime on this host, under an emulator or on a board.
+"""The contract of an executor, which runs a model file in a runtime: here, under an emulator, on a board, in a browser.
 
 `prepare` does the work before a measurement, such as starting a process or copying a file to the board, and yields an
 object that measures; `infer` runs samples. Requests and results are frozen dataclasses.

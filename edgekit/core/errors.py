@@ -14,7 +14,8 @@ EdgekitError
 Interrupted                 130 Ctrl-C or SIGTERM
 
 A failed check (equivalence, drift, budget) is a value (`Verdict`), not an exception; its exit code is 1.
-Exceptions of other libraries are mapped to these classes at one boundary, where a worker answers its parent process.
+Exceptions of other libraries are mapped to these classes where a worker answers its parent process
+(`edgekit.workers._worker_main`); the death of a process becomes one in `edgekit.workers.process`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Floor 2: executors, the emulation of devices, resource limits of this host, and cost models."""
+"""Executors, boards, browsers, the emulation of devices, resource limits of this host, and cost models."""

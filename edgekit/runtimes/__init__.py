@@ -1,1 +1,1 @@
-"""Floor 1: runtimes, one per file, that run artifacts. They import the standard library, numpy and `edgekit.core`."""
+"""Runtimes, one per file, that run artifacts. They import their library in functions, when it is needed."""

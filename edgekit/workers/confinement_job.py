@@ -1,4 +1,4 @@
-"""Worker job that tries what a confined worker may not do."""
+"""Worker job of `edgekit doctor` that tries what a confined worker may not do."""
 
 from __future__ import annotations
 

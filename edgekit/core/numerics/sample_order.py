@@ -1,4 +1,7 @@
-"""The order in which samples are dealt out to golden, calibration and test set."""
+"""The order in which samples are dealt out to golden, calibration and test set.
+
+The data sets of reference models are split by `edgekit.training.datasets.splits`.
+"""
 
 from __future__ import annotations
 

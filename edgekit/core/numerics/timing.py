@@ -1,4 +1,4 @@
-"""Timing of repeated calls. All runtimes are measured here, with the same clock, and never time themselves."""
+"""Timing of repeated calls. All runtimes but those of a browser are measured here, with the same clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of precisions: one row holds everything that edgekit knows about a precision."""
+"""The table of precisions: one row holds what all targets have in common about a precision."""
 
 from __future__ import annotations
 

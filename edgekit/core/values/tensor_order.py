@@ -1,4 +1,7 @@
-"""The order of inputs and outputs in a TFLite file, which is not that of its signature."""
+"""The order of inputs and outputs in a TFLite file, which is not that of its signature.
+
+The TFLite target puts the manifest into the order of the source.
+"""
 
 from __future__ import annotations
 

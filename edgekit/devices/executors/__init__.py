@@ -1,1 +1,1 @@
-"""Executors, one per file: they run models on this host or on an emulated device."""
+"""Executors, one per file: they run models on this host, an emulated core, a board or in a browser."""

@@ -1,4 +1,7 @@
-"""Converters' errors as one sentence that names the operator, the line of the user's code, and a way that works."""
+"""Converters' errors as one sentence that names the operator, the line of the user's code, and a way that works.
+
+Only causes that the user can change, with exit code 2; `edgekit.workers._worker_main` maps all other errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Disjoint training, calibration, golden and test sets."""
+"""Disjoint training, calibration, golden and test sets of reference models.
+
+A user's samples are split by `edgekit.core.numerics.sample_order`.
+"""
 
 from __future__ import annotations
 
