@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -178,16 +179,31 @@ def _set_up_browser(session: CommandSession, name: str, runtimes: tuple[str, ...
     return 0
 
 
-@command.command("fit", short_help="Fit the cost model of a device to published timings.")
+@command.command("fit", short_help="Fit the cost model of a device to published timings, or to a board.")
 @click.argument("name", shell_complete=complete("device"))
 @click.option(
     "--measured", type=click.Path(path_type=Path), help="Table of timings (default: the one shipped with edgekit)."
 )
 @click.option("--counted", is_flag=True, help="Use only the timings of networks that were counted before.")
 @click.option("--dry-run", is_flag=True, help="Print the fit, and do not change the profile.")
+@click.option("--quick", is_flag=True, help="Board: measure the small reference networks only.")
+@click.option("--models", metavar="NAME,...", help="Board: reference networks to measure (default: all).")
+@click.option("--precision", metavar="NAME,...", help="Board: float32, int8 or both (default: both).")
+@click.option("--threads", metavar="N,...", help="Board: numbers of threads, beside 1 (default: all fast cores).")
+@click.option("--max-noise", metavar="PERCENT", help="Board: largest difference between processes (default: 10%).")
+@click.option("--repeat", is_flag=True, help="Board: measure again what was measured before.")
+@click.option("--output", type=click.Path(path_type=Path), help="Board: write the profile into this file.")
 @common_options
-def fit(session: CommandSession, name: str, measured: Path | None, counted: bool, dry_run: bool) -> int:
-    """Fit the cost model of a device to published timings, and write the coefficients into its profile.
+def fit(
+    session: CommandSession,
+    name: str,
+    measured: Path | None,
+    counted: bool,
+    dry_run: bool,
+    output: Path | None,
+    **board_options: Any,
+) -> int:
+    """Fit the cost model of a device to published timings or to a board, and write it into a profile.
 
     For phones and boards, the model is fitted to the instructions, cache misses and parallel regions of the emulated
     core; for microcontrollers, to the multiply-accumulates and output elements of the networks. Each timing is
@@ -195,17 +211,33 @@ def fit(session: CommandSession, name: str, measured: Path | None, counted: bool
     of all devices together earn the intervals. A profile that edgekit ships is first copied into device_profiles/ of
     this project.
 
+    For a board that was added with `edgekit devices add`, reference networks are measured there and counted on its
+    emulated core, which is set up if it is missing. The profile NAME-fitted is written into the user's configuration,
+    and the board's predictions come from it. The intervals are from the errors on this board. What was measured is
+    kept: a command that was interrupted continues. A board that was throttled or is noisy is refused.
+
     \b
     Example:
+      edgekit devices fit pi --quick
+      edgekit devices fit pi --threads 2,4 --output device_profiles/my-pi.toml
       edgekit devices fit pixel-2 --dry-run
       edgekit devices fit stm32l4r5-nucleo --dry-run
     """
     from dataclasses import asdict
 
     from edgekit.core.environment.project import shipped
+    from edgekit.core.errors import InputError
+    from edgekit.devices.boards.places import is_board
     from edgekit.reports.console import table
     from edgekit.stages.benchmark import fit_cost_model as stage
 
+    if is_board(name):
+        if measured is not None or counted:
+            raise InputError(f"--measured and --counted are for published timings, and {name} is a board")
+        return _fit_board(session, name, dry_run, output, board_options)
+    given = [*(key for key, value in board_options.items() if value), *(["output"] if output else [])]
+    if given:
+        raise InputError(f"--{given[0].replace('_', '-')} is for boards, and {name} is none", parameters=(given[0],))
     path = session.project.device_file(name)
     profile = _load_profile(path)
     if profile.kind == "microcontroller" or profile.published is not None:
@@ -227,6 +259,87 @@ def fit(session: CommandSession, name: str, measured: Path | None, counted: bool
         ),
     )
     return 0
+
+
+def _fit_board(
+    session: CommandSession, name: str, dry_run: bool, output: Path | None, options: Mapping[str, Any]
+) -> int:
+    from dataclasses import asdict
+
+    from edgekit.core.errors import InputError
+    from edgekit.reports.console import table
+    from edgekit.stages.benchmark import fit_board as stage
+
+    if output is not None and output.suffix != ".toml":
+        raise InputError(f"{output}: a device profile is a .toml file", parameters=("output",))
+    chosen = stage.BoardFitOptions(
+        networks=_words(options["models"]),
+        precisions=_precisions(options["precision"]),
+        threads=_thread_counts(options["threads"]),
+        quick=options["quick"],
+        max_noise=_max_noise(options["max_noise"]),
+        repeat=options["repeat"],
+    )
+    with session.context() as context:
+        result = stage.fit_board(context, name, chosen, lambda text: print_step(session, text))
+    file = None if dry_run else stage.write_profile(name, result, output)
+    spec = result.fit.spec
+    header = ("network", "precision", "threads", "measured", "noise", "fitted", "left out", "instructions x c")
+    data = {"device": name, "file": file, "cost": asdict(spec), "rows": stage.rows_of(result), "notes": result.remarks}
+    session.print_result(
+        data,
+        lambda: (
+            table(header, stage.table_rows(result), left=2, color=session.color)
+            + _fit_summary(result.fit)
+            + line(_format_measured(spec))
+            + ("" if file is None else line(f"written into {file}"))
+            + (line(_next_command(name, output)) if not dry_run else "")
+        ),
+    )
+    return 0
+
+
+def _next_command(name: str, output: Path | None) -> str:
+    if output is None:
+        return f"predict and measure with: edgekit bench MODEL --device {name} --tier emulated"
+    return f"use it from device_profiles/ with: edgekit devices add {name} --profile {output.stem} --replace"
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word for part in (text or "").split(",") if (word := part.strip()))
+
+
+def _precisions(text: str | None) -> tuple[str, ...]:
+    from edgekit.core.errors import unknown_name
+    from edgekit.stages.benchmark.fit_board import PRECISIONS
+
+    precisions = _words(text) or PRECISIONS
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise unknown_name("precision of reference networks", precision, list(PRECISIONS))
+    return precisions
+
+
+def _thread_counts(text: str | None) -> tuple[int, ...]:
+    from edgekit.core.errors import InputError
+
+    words = _words(text)
+    if not all(word.isascii() and word.isdigit() and 0 < int(word) < 1000 for word in words):
+        raise InputError(f"'{text}' are no numbers of threads; write them like 2,4", parameters=("threads",))
+    return tuple(map(int, words))
+
+
+def _max_noise(text: str | None) -> float:
+    from edgekit.core.errors import InputError
+    from edgekit.core.units import parse_share
+    from edgekit.stages.benchmark.fit_board import MAX_NOISE
+
+    if text is None:
+        return MAX_NOISE
+    try:
+        return parse_share(text)
+    except ValueError as error:
+        raise InputError(str(error), parameters=("max_noise",)) from None
 
 
 def _project_profile(session: CommandSession, path: Path) -> Path:
@@ -269,6 +382,18 @@ def _fit_kernels(session: CommandSession, name: str, measured: Path | None, dry_
         data, lambda: table(header, stage.table_rows(result), left=1, color=session.color) + text + written_line
     )
     return 0
+
+
+def _format_measured(spec: CostSpec) -> str:
+    """Return how a cost model was fitted to a board of the user's own; empty for published timings."""
+    measured = spec.measured
+    if measured is None:
+        return ""
+    noise = f"noise at most {100 * measured.noise:.1f} %"
+    if measured.mean_error is None or measured.max_error is None:
+        return f"calibrated on {measured.board} ({measured.machine}), {noise}"
+    errors = f"mean error {100 * measured.mean_error:.1f} %, largest {100 * measured.max_error:.1f} %"
+    return f"calibrated on {measured.board} ({measured.machine}), {noise}; families left out: {errors}"
 
 
 def _fit_summary(result: Fit) -> str:
@@ -379,7 +504,8 @@ def _emulation_status(profile: DeviceProfile) -> str:
     cpu = f"QEMU's {spec.cpu}" if spec else ""
     if cost is None:
         return f"{cpu}, {UNCALIBRATED}: no published timings to fit the cost model to"
-    return f"{cpu}, fitted with {cost.fitted_with}; {_format_widths(cost)}"
+    own = _format_measured(cost)
+    return f"{cpu}, fitted with {cost.fitted_with}; {f'{own}; ' if own else ''}{_format_widths(cost)}"
 
 
 def _format_limit(rule: str, value: float) -> str:

@@ -151,6 +151,31 @@ class PropertyRange:
 
 
 @dataclass(frozen=True)
+class MeasuredSpec:
+    """The measurements on a board of the user's own that a cost model was fitted to.
+
+    Attributes:
+        board: The board's name in the user's configuration.
+        machine: What the board is.
+        date: The days of the first and the last measurement, as YYYY-MM-DD.
+        versions: The versions of the runtime on the board and on the emulated core.
+        noise: The largest range of a measurement's medians, relative to the latency.
+        mean_error: The mean relative error of timings of families that were left out; None if none could be predicted.
+        max_error: The largest such error.
+    """
+
+    board: str
+    machine: str
+    date: str
+    versions: str
+    noise: NotNegative
+    mean_error: NotNegative | None = None
+    max_error: NotNegative | None = None
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
 class CostSpec:
     """The coefficients of the emulated tier's cost model, which `edgekit devices fit` computes.
 
@@ -171,6 +196,7 @@ class CostSpec:
         fitted_with: The data and versions that the fit used.
         runtime: The runtime that the measurements were made with.
         properties: Name -> the range of a property of the fitted networks.
+        measured: The measurements on a board of the user's own; None for published timings.
     """
 
     cycles_per_instruction: Positive
@@ -187,6 +213,7 @@ class CostSpec:
     fitted_with: str
     runtime: str = "litert"
     properties: dict[str, PropertyRange] = field(default_factory=dict)
+    measured: MeasuredSpec | None = None
 
     __pydantic_config__ = STRICT
 

@@ -91,6 +91,22 @@ def read_toml(path: Path, cls: type[T], what: str) -> T:
     return validate(_parse_toml(path, what)[0], cls, str(path))
 
 
+def read_toml_values(path: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file without a schema.
+
+    Args:
+        path: The file.
+        what: What the file is, for error messages.
+
+    Returns:
+        Its content.
+
+    Raises:
+        InputError: The file is missing, empty or not TOML.
+    """
+    return _parse_toml(path, what)[0]
+
+
 def read_source_mapped(path: Path, cls: type[T], what: str) -> SourceMapped[T]:
     """Read a TOML file into a dataclass, and keep the line of each key.
 

@@ -137,6 +137,7 @@ class BenchResult:
         operators: The cost of each operator, in the order of computation; empty if not measured.
         emulated: The counts from which the latency was predicted; only executors of the tier `emulated` set it.
         browser: What ran in a browser, and what is transferred to it; None elsewhere.
+        throttled: Why the device ran slower than it can, as a clause; empty if it did not, or does not show it.
         notes: Remarks for the user.
     """
 
@@ -156,6 +157,7 @@ class BenchResult:
     operators: tuple[OperatorCost, ...] = ()
     emulated: EmulatedLatency | None = None
     browser: BrowserFigures | None = None
+    throttled: str = ""
     notes: tuple[str, ...] = ()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from edgekit.core.environment.user_config import config_folder
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.core.values.file_names import GOLDEN_FILE, MANIFEST_FILE, SOURCE_FILE
@@ -51,6 +52,11 @@ def portable_path(path: str) -> str:
         if Path(path).is_relative_to(folder):
             return f"{SHIPPED_PREFIX}{name}/{Path(path).relative_to(folder).as_posix()}"
     return path
+
+
+def user_profiles_folder() -> Path:
+    """Return the folder of device profiles in the user's configuration, which all projects share; it need not exist."""
+    return config_folder() / "device_profiles"
 
 
 def _named(base: Path, pattern: str) -> dict[str, Path]:
@@ -124,8 +130,19 @@ class Project:
         return tuple(sorted(path.parent.parent.name for path in self.build.glob(f"{name}/*/source/{SOURCE_FILE}")))
 
     def device_files(self) -> dict[str, Path]:
-        """Return the device profiles: device name -> TOML file, sorted by name."""
-        return self._entries("device_profiles", "*.toml")
+        """Return the device profiles: device name -> TOML file, sorted by name.
+
+        Those in the user's configuration replace shipped ones of the same name, and the project's replace both.
+        """
+        return dict(
+            sorted(
+                {
+                    **_shipped_entries("device_profiles", "*.toml"),
+                    **_named(user_profiles_folder(), "*.toml"),
+                    **_named(self.root / "device_profiles", "*.toml"),
+                }.items()
+            )
+        )
 
     def device_file(self, name: str) -> Path:
         """Return the file of a device profile.

@@ -136,15 +136,19 @@ def state() -> dict[str, Any]:
     return {"cpus": cpus, "temperatures": zones, "throttled": flags, "load": load}
 
 
+# What /proc/cpuinfo says of a core on arm64, and on x86-64 its name.
+_CPUINFO_KEYS = ("CPU implementer", "CPU part", "CPU variant", "CPU revision", "Features", "model name")
+
+
 def _cores() -> list[dict[str, Any]]:
-    """Return the cores: number, capacity, highest frequency, implementer and part."""
+    """Return the cores: number, capacity, highest frequency, caches, and what /proc/cpuinfo says of each."""
     parts: dict[int, dict[str, str]] = {}
     current: dict[str, str] | None = None
     for line in _long("/proc/cpuinfo").splitlines():
         key, _, value = (text.strip() for text in line.partition(":"))
         if key == "processor" and value.isdigit():
             current = parts.setdefault(int(value), {})
-        elif current is not None and key in ("CPU implementer", "CPU part", "model name"):
+        elif current is not None and key in _CPUINFO_KEYS:
             current[key] = value
     cores = []
     for cpu in _available_cpus():
@@ -158,9 +162,27 @@ def _cores() -> list[dict[str, Any]]:
                 "implementer": found.get("CPU implementer", ""),
                 "part": found.get("CPU part", ""),
                 "name": found.get("model name", ""),
+                "variant": found.get("CPU variant", ""),
+                "revision": found.get("CPU revision", ""),
+                "features": found.get("Features", ""),
+                "caches": _caches(base),
             }
         )
     return cores
+
+
+def _caches(base: str) -> list[dict[str, Any]]:
+    """Return the caches of a core: level, type, size as the kernel writes it, ways, and the cores that share it."""
+    return [
+        {
+            "level": _number(f"{index}/level"),
+            "type": _read(f"{index}/type"),
+            "size": _read(f"{index}/size"),
+            "ways": _number(f"{index}/ways_of_associativity"),
+            "shared_by": _read(f"{index}/shared_cpu_list"),
+        }
+        for index in sorted(Path(f"{base}cache").glob("index*"))
+    ]
 
 
 def _long(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,25 @@ _BUSY = 0.5
 
 
 @dataclass(frozen=True)
+class BoardCache:
+    """A cache of a core, as the kernel knows it.
+
+    Attributes:
+        level: Its level, from 1.
+        kind: `Data`, `Instruction` or `Unified`.
+        kib: Its size in KiB.
+        ways: Its associativity, or None.
+        shared: Whether other cores use it too.
+    """
+
+    level: int
+    kind: str
+    kib: int
+    ways: int | None
+    shared: bool
+
+
+@dataclass(frozen=True)
 class BoardCore:
     """A core that the user's processes may run on.
 
@@ -51,12 +71,24 @@ class BoardCore:
         name: Its name, such as `Cortex-A72`; empty if unknown.
         capacity: Its speed relative to the fastest core's 1024, as the kernel knows it; None if it does not.
         max_khz: Its highest frequency in kHz, or None.
+        implementer: `CPU implementer` in /proc/cpuinfo, or None.
+        part: `CPU part`, or None.
+        variant: `CPU variant`, or None.
+        revision: `CPU revision`, or None.
+        features: `Features`.
+        caches: Its caches, where the kernel knows their sizes.
     """
 
     cpu: int
     name: str
     capacity: int | None
     max_khz: int | None
+    implementer: int | None = None
+    part: int | None = None
+    variant: int | None = None
+    revision: int | None = None
+    features: tuple[str, ...] = ()
+    caches: tuple[BoardCache, ...] = ()
 
     @property
     def speed(self) -> tuple[int, int]:
@@ -191,7 +223,37 @@ def parse_machine(hello: Mapping[str, Any], probe: Mapping[str, Any]) -> Machine
 def _core(data: Mapping[str, Any]) -> BoardCore:
     part = str(data["part"])
     name = _PARTS.get((str(data["implementer"]), part), "") or str(data["name"]) or (f"part {part}" if part else "")
-    return BoardCore(int(data["cpu"]), name, _optional(data["capacity"]), _optional(data["max_khz"]))
+    return BoardCore(
+        int(data["cpu"]),
+        name,
+        _optional(data["capacity"]),
+        _optional(data["max_khz"]),
+        implementer=_code(data.get("implementer")),
+        part=_code(data.get("part")),
+        variant=_code(data.get("variant")),
+        revision=_code(data.get("revision")),
+        features=tuple(str(data.get("features") or "").split()),
+        caches=tuple(cache for item in data.get("caches") or () if (cache := _cache(item)) is not None),
+    )
+
+
+def _code(text: Any) -> int | None:
+    """Return a number that is written as in C, such as `0xd08`; None if there is none."""
+    try:
+        return int(str(text), 0)
+    except ValueError:
+        return None
+
+
+def _cache(data: Mapping[str, Any]) -> BoardCache | None:
+    """Return a cache; None if its size is not known, as where the firmware does not describe it."""
+    match = re.fullmatch(r"(\d+)([KM])", str(data["size"]))
+    if match is None or data["level"] is None:
+        return None
+    kib = int(match[1]) * (1024 if match[2] == "M" else 1)
+    shared = "," in str(data["shared_by"]) or "-" in str(data["shared_by"])
+    # The kernel writes 0 ways for an associativity that it does not know.
+    return BoardCache(int(data["level"]), str(data["type"]), kib, _optional(data["ways"]) or None, shared)
 
 
 def _optional(value: Any) -> int | None:

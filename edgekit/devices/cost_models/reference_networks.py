@@ -206,6 +206,22 @@ def _detector(number: int) -> Any:
 TINY = {"ad": "tiny_autoencoder", "ic": "tiny_resnet8", "kws": "tiny_ds_cnn", "vww": "tiny_mobilenet_v1_025"}
 
 
+# The networks that a board of one's own is measured with: function in this module -> the network's family. Families
+# are left out of a fit as a whole, so that a network's own blocks do not predict it: keyword spotting and visual wake
+# words consist of MobileNet's.
+BOARD = {
+    "tiny_autoencoder": "autoencoder",
+    "tiny_resnet8": "resnet",
+    "tiny_ds_cnn": "mobilenet_v1",
+    "tiny_mobilenet_v1_025": "mobilenet_v1",
+    "mobilenet_v1": "mobilenet_v1",
+    "mobilenet_v2": "mobilenet_v2",
+    "efficientdet_lite0": "efficientdet_lite",
+}
+# Those of them that take seconds on a slow board and on its emulated core.
+BOARD_QUICK = tuple(name for name in BOARD if name.startswith("tiny_"))
+
+
 def _conv_block(x: Any, filters: int, kernel: int | tuple[int, int], stride: int = 1, depthwise: bool = False) -> Any:
     """Apply a convolution, batch normalization and ReLU."""
     from keras import layers

@@ -30,7 +30,7 @@ from edgekit.core.errors import StepFailed
 from edgekit.core.events import NoteEvent
 from edgekit.core.records.samples import Samples
 from edgekit.devices.boards.board import Board, BoardRun, open_board
-from edgekit.devices.boards.machine import fastest_cpus, state_notes
+from edgekit.devices.boards.machine import fastest_cpus, state_notes, throttling
 from edgekit.workers import scratch
 
 # A measurement is repeated in so many processes: what one process keeps, such as its addresses, differs in the next.
@@ -67,6 +67,7 @@ class _BoardBench(PreparedBench):
             high_ms=medians[-1],
             peak_memory_load_bytes=_largest(result.peak_memory_load_bytes for result in results),
             peak_memory_run_bytes=_largest(result.peak_memory_run_bytes for result in results),
+            throttled=throttling(runs[0].before, runs[-1].after, self.cpus),
             notes=(*self.notes, *state_notes(runs[0].before, runs[-1].after, self.cpus)),
         )
 

@@ -224,11 +224,14 @@ def _project_counts(context: Context, device: str) -> Path:
 def _write_counts(path: Path, device: str, counts: Iterable[NetworkCounts]) -> None:
     """Write a file of counts with one network a line, so that a new network changes one line."""
     lines = ",\n".join(json.dumps(asdict(entry)) for entry in counts)
-    text = f'{{"made_by": "edgekit devices fit {device}", "runtime": "litert {_runtime_version()}", "networks": [\n'
+    text = (
+        f'{{"made_by": "edgekit devices fit {device}", "runtime": "litert {pinned_runtime_version()}", "networks": [\n'
+    )
     write_output(path, f"{text}{lines}\n]}}\n")
 
 
-def _runtime_version() -> str:
+def pinned_runtime_version() -> str:
+    """Return the version of LiteRT on emulated cores."""
     return next(wheel.partition("==")[2] for wheel in pins.WHEELS["base"] if wheel.startswith("ai-edge-litert=="))
 
 
@@ -426,6 +429,16 @@ def write_cost(path: Path, spec: CostSpec) -> None:
     write_table(path, "cost", _cost_table(spec))
 
 
+def with_cost(text: str, spec: CostSpec) -> str:
+    """Return the text of a device profile with another [cost] table, which is before [provenance].
+
+    Args:
+        text: The text of the profile.
+        spec: The coefficients.
+    """
+    return _with_table(text, "cost", _cost_table(spec))
+
+
 def write_table(path: Path, name: str, table: str) -> None:
     """Write a table of a device profile before [provenance], in place of an existing one.
 
@@ -479,6 +492,11 @@ def _cost_table(spec: CostSpec) -> str:
         "[cost.properties]                 # the ranges of the fitted networks",
         *(f'"{name}" = {{ low = {span.low}, high = {span.high} }}' for name, span in spec.properties.items()),
     ]
+    if spec.measured is not None:
+        lines.append("[cost.measured]                   # on a board of one's own")
+        # JSON's strings and numbers are also TOML's.
+        values = {key: value for key, value in asdict(spec.measured).items() if value is not None}
+        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.core.environment.project import Project, open_project, portable_path
+from edgekit.core.environment.project import Project, open_project, portable_path, user_profiles_folder
 from edgekit.core.errors import InputError
 
 SHIPPED = Path(__file__).parents[3]
@@ -62,6 +62,24 @@ def test_models_and_devices_of_the_project_take_precedence_over_shipped_ones(pro
     folder, device = add_model(project.root, "linear"), add_device(project.root, "pixel-2")
     assert project.model_folder("linear") == folder
     assert project.device_file("pixel-2") == device
+
+
+def test_profiles_of_the_user_s_configuration_replace_shipped_ones_and_not_the_project_s(
+    project, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "configuration"))
+    for folder, name in (
+        (user_profiles_folder(), "pi-fitted"),
+        (user_profiles_folder(), "pixel-2"),
+        (user_profiles_folder(), "mine"),
+        (project.root / "device_profiles", "mine"),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.toml").touch()
+    files = project.device_files()
+    assert files["pi-fitted"].parent == files["pixel-2"].parent == user_profiles_folder()
+    assert files["mine"].parent == project.root / "device_profiles"
+    assert list(files) == sorted(files)
 
 
 def test_a_folder_without_model_toml_is_not_a_model(project):

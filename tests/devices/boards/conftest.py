@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 from _helpers.boards import ssh_board
+from _helpers.emulation import DEVICE
+from _helpers.support import call
+
+from edgekit.config.device_profile import load_profile
+from edgekit.core.environment.project import open_project
+from edgekit.devices.emulation import emulator, tools
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +44,27 @@ def board(turn, sshd, tmp_path, monkeypatch):
     assert answer.code == 0, answer.err
     yield sshd
     sshd.wait_until_idle()
+
+
+@pytest.fixture
+def arm64_board(turn, tmp_path, monkeypatch):
+    """A board whose Python is an arm64 one under QEMU, with no runtime, added as `pi`."""
+    monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "configuration"))
+    assert call("devices", "setup", DEVICE, "--root", tmp_path).code == 0
+    guest = emulator.open_guest(DEVICE, load_profile(open_project(tmp_path).device_file(DEVICE)))
+    root = guest.installed.folders.sysroot
+    python = tmp_path / "arm64-python"
+    python.write_text(
+        f"#!/bin/sh\nexport PYTHONHOME='{root}/usr'\n"
+        # A file beside the script may add modules, as pip does on a board.
+        f'if [ -e "$0-modules" ]; then export PYTHONPATH="$PYTHONPATH:$(cat "$0-modules")"; fi\n'
+        f"exec {tools.QEMU.path()} -cpu {guest.spec.cpu} -L '{root}' '{root}/usr/bin/python{guest.installed.python}'"
+        ' -s "$@"\n'
+    )
+    python.chmod(0o755)
+    with ssh_board(tmp_path / "board") as board:
+        assert board.add("pi", "--python", python, "--profile", DEVICE).code == 0
+        yield board
 
 
 @pytest.fixture

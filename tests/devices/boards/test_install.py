@@ -7,17 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from _helpers.boards import needs_sshd, ssh_board
+from _helpers.boards import needs_sshd
 from _helpers.emulation import DEVICE, needs_emulator, one_op
 from _helpers.support import call
 
-from edgekit.config.device_profile import load_profile
-from edgekit.core.environment.project import open_project
 from edgekit.core.environment.requirements import NUMPY, ONNXRUNTIME
 from edgekit.core.errors import InputError
 from edgekit.devices.boards.install import _as_site, platforms
 from edgekit.devices.boards.machine import BoardState, Machine
-from edgekit.devices.emulation import emulator, tools
 
 MACHINE = Machine(
     "", "aarch64", "6.1", (3, 11, 2), "glibc 2.36", (), None, None, 0, 0.0, BoardState({}, {}, (), {}, 0, None)
@@ -97,31 +94,12 @@ def test_a_board_that_is_gone_can_be_forgotten(tmp_path, monkeypatch):
     assert call("devices", "remove", DEVICE, "--forget").code == 2
 
 
-@pytest.fixture
-def arm64_board(turn, tmp_path, monkeypatch):
-    """A board whose Python is an arm64 one under QEMU, added as `pi`, and a project with an artifact."""
-    monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "configuration"))
-    one_op(tmp_path, "onnx")
-    assert call("devices", "setup", DEVICE, "--root", tmp_path).code == 0
-    guest = emulator.open_guest(DEVICE, load_profile(open_project(tmp_path).device_file(DEVICE)))
-    root = guest.installed.folders.sysroot
-    python = tmp_path / "arm64-python"
-    python.write_text(
-        f"#!/bin/sh\nexport PYTHONHOME='{root}/usr'\n"
-        f"exec {tools.QEMU.path()} -cpu {guest.spec.cpu} -L '{root}' '{root}/usr/bin/python{guest.installed.python}'"
-        ' -s "$@"\n'
-    )
-    python.chmod(0o755)
-    with ssh_board(tmp_path / "board") as board:
-        assert board.add("pi", "--python", python, "--profile", DEVICE).code == 0
-        yield board
-
-
 @needs_sshd
 @needs_emulator
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 def test_a_board_of_another_architecture_is_installed_validated_and_measured(arm64_board, tmp_path):
+    one_op(tmp_path, "onnx")
     answer = call("devices", "install", "pi", "--runtime", "onnxruntime")
     assert answer.code == 0, answer.err
     probed = call("devices", "probe", "pi", "--json").data

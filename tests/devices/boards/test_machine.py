@@ -8,6 +8,7 @@ import pytest
 
 from edgekit.core.errors import StepFailed
 from edgekit.devices.boards.machine import (
+    BoardCache,
     BoardCore,
     BoardState,
     fastest_cpus,
@@ -106,3 +107,22 @@ def test_a_description_of_another_form_is_one_sentence(key, value):
         return
     with pytest.raises(StepFailed, match="missing or mistyped value"):
         parse_machine(HELLO, data)
+
+
+def test_caches_and_the_identity_of_a_core_are_decoded():
+    caches = [
+        {"level": 1, "type": "Data", "size": "32K", "ways": 2, "shared_by": "0"},
+        {"level": 2, "type": "Unified", "size": "1M", "ways": 0, "shared_by": "0-3"},
+        {"level": 3, "type": "Unified", "size": "", "ways": None, "shared_by": ""},  # not described by the firmware
+    ]
+    identity = {"variant": "0x0", "revision": "3", "features": "fp asimd crc32", "caches": caches}
+    core = parse_machine(HELLO, {**PROBE, "cores": [{**PROBE["cores"][0], **identity}]}).cores[0]
+    assert (core.implementer, core.part, core.variant, core.revision) == (0x41, 0xD08, 0, 3)
+    assert core.features == ("fp", "asimd", "crc32")
+    assert core.caches == (BoardCache(1, "Data", 32, 2, False), BoardCache(2, "Unified", 1024, None, True))
+
+
+@pytest.mark.parametrize("caches", [[{}], [{"level": "one", "type": "", "size": "1K", "ways": 1, "shared_by": ""}], 3])
+def test_caches_of_another_form_are_one_sentence(caches):
+    with pytest.raises(StepFailed, match="missing or mistyped value"):
+        parse_machine(HELLO, {**PROBE, "cores": [{**PROBE["cores"][0], "caches": caches}]})
