@@ -24,6 +24,7 @@ from edgekit.devices.emulation.folders import PLUGIN_SOURCE
 from edgekit.devices.executors.ssh import EXECUTOR
 from edgekit.reports._shared.cells import device_cells
 from edgekit.stages.gates.baseline import regressions
+from edgekit.stages.tracking.mlflow_mapping import _measurement_figures as measurement_figures
 from edgekit.testing.contract import ExecutorContract
 from edgekit.workers.pool import WorkerPool
 
@@ -289,3 +290,54 @@ def test_a_prediction_is_shown_beside_the_measurement(benched, built):
     cells = device_cells(predicted)
     assert cells[-1] == "2.12 ms (+6 %)"
     assert cells[4] == "1.9 ms .. 2.1 ms"
+
+
+def test_threads_and_runtime_of_a_bench_are_those_of_the_board(board, built):
+    answer = bench(built, "--threads", "2", "--runtime", "onnxruntime", "--json")
+    assert answer.code == 0, answer.err
+    (execution,) = answer.data["measurements"][0]["executions"]
+    assert execution["threads"] == min(2, len(os.sched_getaffinity(0)))
+    assert answer.data["measurements"][0]["runtime"] == "onnxruntime"
+
+
+@pytest.fixture
+def predicted(benched, built, tmp_path):
+    """A project with a measurement of the board, and a prediction for it that is 6 % higher."""
+    root = tmp_path / "predicted"
+    shutil.copytree(built, root)
+    file = root / "build" / "one_op" / "keras" / "onnx-float32" / "bench-pi.json"
+    record = json.loads(file.read_text())
+    record["latency_ms"]["emulated"] = 1.06 * record["latency_ms"]["device"]
+    file.write_text(json.dumps(record))
+    return root
+
+
+@pytest.mark.parametrize("form", ["console", "markdown", "html"])
+def test_reports_show_the_prediction_beside_the_measurement(board, predicted, form, tmp_path):
+    output = tmp_path / "report"
+    answer = call("report", "--format", form, "--output", output, "--root", predicted)
+    assert answer.code in (0, 1), answer.err  # one artifact was not validated
+    text = output.read_text()
+    assert "(+6 %)" in text
+    assert "device" in text
+    assert any(verdict in text for verdict in ("not throttled", "THROTTLED", "throttling cannot be seen"))
+
+
+def test_a_latency_of_the_board_is_tracked_with_its_interval_and_memory(predicted):
+    record = load_measurement(predicted / "build" / "one_op" / "keras" / "onnx-float32" / "bench-pi.json")
+    figures, execution = measurement_figures(record), record.execution("device")
+    assert figures["pi/latency_device_ms"] == execution.latency_ms
+    assert figures["pi/latency_device_low_ms"] <= execution.latency_ms <= figures["pi/latency_device_high_ms"]
+    assert figures["pi/peak_memory_device_bytes"] == execution.peak_memory_bytes
+    assert figures["pi/latency_emulated_ms"] == pytest.approx(1.06 * execution.latency_ms)
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_a_search_compares_latencies_that_the_board_measured(board, broken, tmp_path):
+    source = "build/broken/keras/source"
+    shutil.copytree(broken / source, tmp_path / source)
+    arguments = ("--target", "onnx", "--max-drop", "5%", "--tier", "device", "--device", "pi")
+    answer = call("tune", "broken", *arguments, "--max-latency", "5s", "--root", tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.data["winner"]["latency_ms"] > 0
