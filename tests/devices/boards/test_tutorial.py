@@ -13,7 +13,7 @@ from edgekit.devices.emulation.folders import PLUGIN_SOURCE
 pytestmark = [needs_sshd, pytest.mark.slow]
 
 # What needs another machine, the package index, QEMU or minutes; other tests run it.
-_ELSEWHERE = ("ssh-copy-id", "devices add", "devices install", "devices fit", "--tier emulated", "tune")
+_ELSEWHERE = ("ssh-copy-id", "devices add", "devices install", "devices fit", "pi-fitted", "--tier emulated", "tune")
 QUICK = ("--min-duration", "0", "--min-runs", "3")
 
 
