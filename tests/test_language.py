@@ -123,7 +123,7 @@ def test_a_public_class_name_has_one_meaning():
 
 # Modules whose messages only a command shows or that quote commands, and options of other programs or of pytest.
 COMMAND_ONLY = re.compile(
-    r"edgekit/(cli|testing|reports|devices/(emulation|boards|browsers)|core/build)/|edgekit/stages/(tracking|cluster|benchmark|tuning)/"
+    r"edgekit/(cli|testing|reports|devices/(emulation|boards|browsers|phones)|core/build)/|edgekit/stages/(tracking|cluster|benchmark|tuning)/"
     r"|edgekit/stages/(conversion/size|models/train|models/model_refs|models/recorded_code|models/init|validation/diff|pipeline/plan)\.py"
     r"|edgekit/(training|config)/|edgekit/browser/program\.py|edgekit/contracts/(checkpoint|report)\.py|edgekit/stages/gates/check\.py|edgekit/core/(environment/requirements|logs)\.py"
 )

@@ -82,7 +82,8 @@ def failures(context: Context) -> list[dict[str, Any]]:
 
 def _completion_names(kind: str) -> list[str]:
     """Return the names of a kind that shell completion offers, in the current folder."""
-    from edgekit.config.board import board_files
+    from edgekit.config.board import BOARDS
+    from edgekit.config.phone import PHONES
     from edgekit.contracts.executor import EXECUTORS
     from edgekit.contracts.report import REPORTS
     from edgekit.contracts.runtime import RUNTIMES
@@ -98,7 +99,7 @@ def _completion_names(kind: str) -> list[str]:
     list_names: dict[str, Callable[[], list[str]]] = {
         "model": lambda: list(project.models()),
         "device": lambda: device_names(project),
-        "board": lambda: list(board_files()),
+        "board": lambda: sorted([*BOARDS.files(), *PHONES.files()]),
         "precision": lambda: list(precision_names()),
         "format": REPORTS.names,
         "runtime": RUNTIMES.names,

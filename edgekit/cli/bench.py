@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     multiple=True,
     shell_complete=complete("device"),
-    help="Device profile, board, browser, or 'all' profiles; may be repeated (default: host). See: edgekit devices",
+    help="Device profile, board, phone, browser, or 'all' profiles; repeatable (default: host). See: edgekit devices",
 )
 @click.option(
     "--tier",
@@ -94,7 +94,7 @@ def command(
 
     Every latency names its tier: `host` is measured on this machine, `analytic` is the device's roofline estimate,
     `emulated` is predicted from the instructions and cache misses of one inference on the device's core under QEMU,
-    `device` is measured on a board, or in a browser, itself. See: edgekit devices add --help
+    `device` is measured on a board, on a phone or in a browser itself. See: edgekit devices add --help
 
     MODEL may also be a model file, such as a .tflite of a vendor: it is measured with random samples, and the results
     are only printed.

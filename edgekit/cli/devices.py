@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli._boards import add, install, print_step, probe, remove_board
+from edgekit.cli._boards import add, install, print_step, probe, remove_board, remove_phone
 from edgekit.cli._common import complete
 from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 @click.group("devices", invoke_without_command=True)
 @common_options
 def command(session: CommandSession) -> int:
-    """List the device profiles, the boards that are reached over ssh, and the browsers of this host.
+    """List the device profiles, the boards over ssh, the phones over adb, and the browsers of this host.
 
     \b
     Example:
       edgekit devices
       edgekit devices add pi --ssh pi@raspberrypi.local
+      edgekit devices add phone --adb 0A1B2C3D --runner benchmark_model
       edgekit devices show raspberry-pi-4b
     """
     from dataclasses import asdict
@@ -34,7 +35,8 @@ def command(session: CommandSession) -> int:
     from edgekit.browser.packages import find_packages
     from edgekit.browser.page import BACKENDS
     from edgekit.browser.program import chromium_path
-    from edgekit.config.board import board_files, load_board
+    from edgekit.config.board import BOARDS
+    from edgekit.config.phone import PHONES
     from edgekit.core.units import format_memory
     from edgekit.devices.browsers.names import BROWSERS
     from edgekit.reports.console import table
@@ -46,9 +48,14 @@ def command(session: CommandSession) -> int:
         cores = " + ".join(f"{core.count}x {core.name}" for core in profile.cores)
         rows.append((name, profile.kind, profile.soc, cores, format_memory(profile.memory.ram)))
     header = ("device", "kind", "SoC", "cores", "RAM")
-    boards = {name: load_board(name) for name in board_files()}
+    boards = {name: BOARDS.load(name) for name in BOARDS.files()}
     board_rows = [(name, board.label, board.python, board.profile or "") for name, board in boards.items()]
     board_header = ("board", "ssh", "Python", "profile")
+    phones = {name: PHONES.load(name) for name in PHONES.files()}
+    phone_rows = [
+        (name, phone.adb, phone.runner or "on the phone", phone.profile or "") for name, phone in phones.items()
+    ]
+    phone_header = ("phone", "adb", "runner", "profile")
     browsers = [
         {"name": browser, "computes_with": BACKENDS[backend], "program": chromium_path(), "set_up": is_set_up}
         for browser, backend in BROWSERS.items()
@@ -62,11 +69,13 @@ def command(session: CommandSession) -> int:
         {
             "devices": data,
             "boards": [{"name": name, **asdict(board)} for name, board in boards.items()],
+            "phones": [{"name": name, **asdict(phone)} for name, phone in phones.items()],
             "browsers": browsers,
         },
         lambda: (
             table(header, rows, left=4, color=session.color)
             + (f"\n{table(board_header, board_rows, left=4, color=session.color)}" if boards else "")
+            + (f"\n{table(phone_header, phone_rows, left=4, color=session.color)}" if phones else "")
             + f"\n{table(browser_header, browser_rows, left=4, color=session.color)}"
         ),
     )
@@ -425,15 +434,15 @@ def _format_widths(spec: CostSpec) -> str:
     return f"nine of ten networks of unseen families are within: {', '.join(parts)}" if parts else "no interval"
 
 
-@command.command("remove", short_help="Remove the emulation of a device, the runtimes of a browser, or a board.")
+@command.command("remove", short_help="Remove an emulation, the runtimes of a browser, a board, or a phone.")
 @click.argument("name", shell_complete=complete("device"))
-@click.option("--forget", is_flag=True, help="Remove a board from the configuration only, without a connection to it.")
+@click.option("--forget", is_flag=True, help="Remove a board or phone from the configuration only, unconnected.")
 @common_options
 def remove(session: CommandSession, name: str, forget: bool) -> int:
     """Remove what `edgekit devices setup` installed; shared files are removed with the last device that uses them.
 
-    For a browser, remove its runtimes; the browser itself stays. For a board, remove what edgekit keeps there, its
-    runtimes included, and then the board from the configuration.
+    For a browser, remove its runtimes; the browser itself stays. For a board or a phone, remove what edgekit keeps
+    there, its runtimes included, and then the board or phone from the configuration.
 
     \b
     Example:
@@ -442,13 +451,15 @@ def remove(session: CommandSession, name: str, forget: bool) -> int:
       edgekit devices remove pi --forget
     """
     from edgekit.core.errors import InputError
-    from edgekit.devices.boards.places import is_board
+    from edgekit.devices.boards.places import is_board, is_phone
     from edgekit.devices.browsers.names import is_browser
 
     if is_board(name):
         return remove_board(session, name, forget)
+    if is_phone(name):
+        return remove_phone(session, name, forget)
     if forget:
-        raise InputError(f"--forget is for boards, and {name} is none")
+        raise InputError(f"--forget is for boards and phones, and {name} is none")
     if is_browser(name):
         from edgekit.devices.browsers import setup as browsers
 

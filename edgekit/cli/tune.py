@@ -126,7 +126,7 @@ def _tune_options(session: CommandSession, **options: Any) -> TuneOptions:
         raise InputError("the emulated tier needs a device; pass --device NAME")
     if tier == "device" and (device is None or not measuring_executor(device)):
         raise InputError(
-            "the tier device needs a board, which edgekit devices add adds, or a browser; pass --device NAME"
+            "the tier device needs a board or a phone, which edgekit devices add adds, or a browser; pass --device NAME"
         )
     latency_s = _parse_option("--max-latency", options["max_latency"], parse_seconds)
     return TuneOptions(

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     metavar="NAME",
     multiple=True,
     shell_complete=complete("device"),
-    help="Run on this board, in this browser, or on this device's emulated core, and compare with this host; may be"
-    " repeated.",
+    help="Run on this board or phone, in this browser, or on this device's emulated core, and compare with this host;"
+    " may be repeated.",
 )
 @runtime_option
 @executor_option

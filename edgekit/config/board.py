@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
 
-from edgekit.config.loader import STRICT, read_toml, validate
-from edgekit.core.environment.atomic_files import mapped_write_errors, write_text
-from edgekit.core.environment.user_config import config_folder
-from edgekit.core.errors import InputError, unknown_name
-from edgekit.core.values.specs import HOST
+from edgekit.config.loader import STRICT
+from edgekit.config.user_devices import UserDevices, is_plain_text
+from edgekit.core.errors import InputError
 
-# A name of the first part of `bench-NAME.json`, which no shell and no option parser reads as anything else.
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-# Names that stand for something else where a device is named.
-RESERVED = (HOST, "all", "chromium", "chromium-webgpu")
 # ssh passes user and host to the ProxyCommand of the user's configuration, which a shell runs.
 _DESTINATION = re.compile(r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._+-]*)@)?(?P<host>[A-Za-z0-9_:][A-Za-z0-9._:-]*)")
 _WITH_PORT = re.compile(
     r"(?P<head>.*@)?(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<host>[^:@\[\]]+))(?::(?P<port>\d{1,5}))?"
 )
-# Control characters cannot be quoted for every shell.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ class BoardConfig:
             )
         for key in ("identity", "python", "ssh_config"):
             value = getattr(self, key)
-            if value is not None and (not value or value.startswith("-") or _UNPRINTABLE.search(value)):
+            if value is not None and not is_plain_text(value):
                 raise ValueError(f"{key}: it must not be empty, start with '-' or contain control characters")
 
     @property
@@ -99,101 +89,4 @@ def _bad_destination(text: str) -> InputError:
     )
 
 
-def boards_folder() -> Path:
-    """Return the folder of the boards' files, which need not exist."""
-    return config_folder() / "boards"
-
-
-def board_files() -> dict[str, Path]:
-    """Return the boards that the user has added: name -> TOML file, sorted by name."""
-    return {path.stem: path for path in sorted(boards_folder().glob("*.toml")) if _NAME.fullmatch(path.stem)}
-
-
-def load_board(name: str) -> BoardConfig:
-    """Read how a board is reached.
-
-    Args:
-        name: The board's name.
-
-    Returns:
-        Its configuration.
-
-    Raises:
-        InputError: There is no such board, or its file is invalid.
-    """
-    files = board_files()
-    if name not in files:
-        raise unknown_name("board", name, list(files))
-    return read_toml(files[name], BoardConfig, "board")
-
-
-def save_board(name: str, board: BoardConfig) -> Path:
-    """Write how a board is reached into the user's configuration.
-
-    Args:
-        name: The board's name.
-        board: Its configuration.
-
-    Returns:
-        The file.
-
-    Raises:
-        InputError: The name is not allowed, or the file cannot be written.
-    """
-    check_board_name(name)
-    path = boards_folder() / f"{name}.toml"
-    # JSON's strings and integers are also TOML's.
-    values = {key: value for key, value in asdict(board).items() if value is not None}
-    write_text(path, "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()))
-    return path
-
-
-def remove_board(name: str) -> Path:
-    """Remove a board from the user's configuration.
-
-    Args:
-        name: The board's name.
-
-    Returns:
-        The file that was removed.
-
-    Raises:
-        InputError: There is no such board, or its file cannot be removed.
-    """
-    files = board_files()
-    if name not in files:
-        raise unknown_name("board", name, list(files))
-    with mapped_write_errors(files[name]):
-        files[name].unlink()
-    return files[name]
-
-
-def new_board(**values: object) -> BoardConfig:
-    """Create a configuration from the values of options.
-
-    Args:
-        values: The fields of `BoardConfig`.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        InputError: A value is not allowed.
-    """
-    return validate({key: value for key, value in values.items() if value is not None}, BoardConfig, "the board")
-
-
-def check_board_name(name: str) -> None:
-    """Check the name of a new board.
-
-    Args:
-        name: The name.
-
-    Raises:
-        InputError: The name is not allowed.
-    """
-    if not _NAME.fullmatch(name) or name in RESERVED:
-        raise InputError(
-            f"'{name}' cannot be a board's name; use lower-case letters, digits, '.', '_' and '-', and none of"
-            f" {', '.join(RESERVED)}"
-        )
+BOARDS = UserDevices("board", "boards", BoardConfig)

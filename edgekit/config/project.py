@@ -186,7 +186,7 @@ class BenchEntry:
         tuple[str, ...],
         Field(
             min_length=1,
-            description="Device profiles, boards and browsers (see: edgekit devices); 'host' is this machine as it is.",
+            description="Device profiles, boards, phones and browsers (see edgekit devices); 'host' is this machine.",
             examples=[["raspberry-pi-4b", "host"]],
         ),
     ]
@@ -261,7 +261,7 @@ class ProjectConfig:
     validate_on: Annotated[
         tuple[str, ...],
         Field(
-            description="Boards, browsers and emulated cores that artifacts are validated on too; see edgekit devices.",
+            description="Boards, phones, browsers and emulated cores that artifacts are validated on too.",
             examples=[["raspberry-pi-4b"]],
         ),
     ] = ()

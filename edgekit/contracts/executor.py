@@ -7,7 +7,7 @@ object that measures; `infer` runs samples. Requests and results are frozen data
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from edgekit.config.device_profile import DeviceProfile
 from edgekit.core.environment.plugin_registry import PluginKind
 from edgekit.core.environment.requirements import Requirement, require
 from edgekit.core.errors import InputError
-from edgekit.core.events import Listener, ignore
+from edgekit.core.events import Listener, NoteEvent, ignore
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.timing import Distribution
 from edgekit.core.records.artifact import Artifact
@@ -211,6 +211,15 @@ class ExecutionSession:
     pool: WorkerPool
     emit: Listener = ignore
 
+    def announce_wait(self, device: str) -> Callable[[], None]:
+        """Return a function that tells the user that a device is busy.
+
+        Args:
+            device: The name of the device.
+        """
+        text = "another measurement runs on the device; this one waits for its end"
+        return lambda: self.emit(NoteEvent(f"{self.step} ({device})", text))
+
 
 class PreparedBench(ABC):
     """A model that is ready to be measured."""
@@ -267,6 +276,33 @@ class Executor(ABC):
             The same name, unless the device has a runtime of its own for the model's format.
         """
         return runtime
+
+    def connect(self, pool: WorkerPool, place: Place) -> None:  # noqa: B027 - most executors connect to nothing
+        """Check that a device can be reached, before anything else of a command runs.
+
+        Args:
+            pool: The workers of the command; a connection is closed with them.
+            place: The device.
+
+        Raises:
+            InputError: The device is unknown, or refuses the connection.
+            MissingDependency: A package or a tool is not installed here or on the device.
+            StepError: The device does not answer.
+        """
+
+    def identity(self, place: Place) -> str:
+        """Return what tells a device from another one of the same name, for the records of a pipeline.
+
+        Args:
+            place: The device.
+
+        Returns:
+            A text, such as how the device is reached; empty where the name and its profile say it all.
+
+        Raises:
+            InputError: The device is unknown, or its configuration is invalid.
+        """
+        return ""
 
     def check(self, runtime: str, place: Place) -> None:
         """Check that the executor can run a runtime on a device.

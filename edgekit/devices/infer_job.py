@@ -41,6 +41,21 @@ class RunRequest:
     from_start: bool = False
 
 
+@dataclass(frozen=True)
+class SignatureRequest:
+    """Request to look at a model file.
+
+    Attributes:
+        runtime: The runtime's name.
+        path: The model file, absolute.
+        signature: The file's inputs and outputs, for formats that do not describe them.
+    """
+
+    runtime: str
+    path: str
+    signature: Signature
+
+
 def _open(request: RunRequest) -> RuntimeSession:
     runtime = RUNTIMES.load(request.runtime)
     return runtime.open(Path(request.path), threads=request.threads, signature=request.signature)
@@ -83,6 +98,20 @@ def run_model_in_both_ways(request: RunRequest, _emit: Listener) -> InferResult:
         ", ".join(part for part in (instruction_set(), session.arithmetic) if part),
         None if default is None else default.infer(request.inputs, request.batch),
     )
+
+
+@worker_job
+def read_signature(request: SignatureRequest, _emit: Listener) -> Signature:
+    """Return the inputs and outputs of a model file in the order of the file, with the sizes of one sample.
+
+    Args:
+        request: The file and its runtime.
+
+    Raises:
+        InputError: The runtime cannot load the file.
+    """
+    runtime = RUNTIMES.load(request.runtime)
+    return runtime.open(Path(request.path), threads=1, signature=request.signature).signature
 
 
 def _infer(request: RunRequest, session: RuntimeSession) -> dict[str, Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from _helpers.support import call
 
-from edgekit.config import board as boards
+from edgekit.config.board import BOARDS, BoardConfig, parse_destination
 from edgekit.core.errors import InputError
 
 
@@ -27,7 +27,7 @@ def configuration(tmp_path, monkeypatch):
     ],
 )
 def test_a_destination_is_split(text, expected):
-    assert boards.parse_destination(text) == expected
+    assert parse_destination(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -51,27 +51,27 @@ def test_a_destination_is_split(text, expected):
 )
 def test_a_destination_that_a_shell_or_ssh_could_misread_is_refused(text):
     with pytest.raises(InputError, match="no ssh destination"):
-        boards.parse_destination(text)
+        parse_destination(text)
 
 
 def test_a_file_with_such_a_destination_is_refused_too(configuration):
     (configuration / "boards").mkdir(parents=True)
     (configuration / "boards" / "pi.toml").write_text('ssh = "-oProxyCommand=id"\n')
     with pytest.raises(InputError, match=r"pi\.toml.*ssh: write \[user@\]host"):
-        boards.load_board("pi")
+        BOARDS.load("pi")
 
 
 def test_an_unknown_key_is_refused(configuration):
     (configuration / "boards").mkdir(parents=True)
     (configuration / "boards" / "pi.toml").write_text('ssh = "pi"\npassword = "raspberry"\n')
     with pytest.raises(InputError, match="password"):
-        boards.load_board("pi")
+        BOARDS.load("pi")
 
 
 @pytest.mark.parametrize("name", ["host", "all", "-pi", "../pi", "Pi", "", "a/b", "pi\n", "a b"])
 def test_a_name_that_is_no_part_of_a_file_name_is_refused(name):
     with pytest.raises(InputError, match="cannot be a board's name"):
-        boards.check_board_name(name)
+        BOARDS.check_name(name)
 
 
 def test_a_board_is_added_listed_and_changed(tmp_path, configuration):
@@ -79,8 +79,8 @@ def test_a_board_is_added_listed_and_changed(tmp_path, configuration):
     assert (answer.code, answer.data["ssh"], answer.data["port"]) == (0, "pi@board", 2222)
     assert call("devices", "add", "pi", "--ssh", "other").code == 2
     assert call("devices", "add", "pi", "--python", "venv/bin/python", "--replace").code == 0
-    board = boards.load_board("pi")
-    assert board == boards.BoardConfig("pi@board", 2222, None, "venv/bin/python", "raspberry-pi-4b")
+    board = BOARDS.load("pi")
+    assert board == BoardConfig("pi@board", 2222, None, "venv/bin/python", "raspberry-pi-4b")
     listed = call("devices", "--json").data["boards"]
     assert [(row["name"], row["ssh"]) for row in listed] == [("pi", "pi@board")]
     assert "pi@board port 2222" in call("devices").out
@@ -108,6 +108,6 @@ def test_a_board_that_cannot_work_is_not_added(arguments, message, configuration
 def test_strings_survive_the_file(tmp_path):
     odd = tmp_path / 'a "key" \\ ü'
     odd.write_text("")
-    board = boards.new_board(ssh="pi", identity=str(odd), python="/opt/my python")
-    boards.save_board("pi", board)
-    assert boards.load_board("pi") == board
+    board = BOARDS.new(ssh="pi", identity=str(odd), python="/opt/my python")
+    BOARDS.save("pi", board)
+    assert BOARDS.load("pi") == board

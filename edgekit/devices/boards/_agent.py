@@ -140,16 +140,22 @@ def state() -> dict[str, Any]:
 _CPUINFO_KEYS = ("CPU implementer", "CPU part", "CPU variant", "CPU revision", "Features", "model name")
 
 
-def _cores() -> list[dict[str, Any]]:
-    """Return the cores: number, capacity, highest frequency, caches, and what /proc/cpuinfo says of each."""
+def cpu_parts(cpuinfo: str) -> dict[int, dict[str, str]]:
+    """Return the lines of /proc/cpuinfo that describe each core, by its number."""
     parts: dict[int, dict[str, str]] = {}
     current: dict[str, str] | None = None
-    for line in _long("/proc/cpuinfo").splitlines():
+    for line in cpuinfo.splitlines():
         key, _, value = (text.strip() for text in line.partition(":"))
         if key == "processor" and value.isdigit():
             current = parts.setdefault(int(value), {})
         elif current is not None and key in _CPUINFO_KEYS:
             current[key] = value
+    return parts
+
+
+def _cores() -> list[dict[str, Any]]:
+    """Return the cores: number, capacity, highest frequency, caches, and what /proc/cpuinfo says of each."""
+    parts = cpu_parts(_long("/proc/cpuinfo"))
     cores = []
     for cpu in _available_cpus():
         base = f"/sys/devices/system/cpu/cpu{cpu}/"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.config.board import BoardConfig, load_board
+from edgekit.config.board import BOARDS, BoardConfig
 from edgekit.contracts.executor import ModelFiles
 from edgekit.contracts.runner import runner_arguments
 from edgekit.contracts.runtime import RUNTIMES, Runtime
@@ -342,7 +342,7 @@ def open_board(pool: WorkerPool, name: str) -> Board:
         InputError: There is no such board, or its file is invalid.
         Interrupted: The pool was stopped.
     """
-    config = load_board(name)
+    config = BOARDS.load(name)
     return pool.resource(("board", name, config), lambda: Board(name, config))
 
 

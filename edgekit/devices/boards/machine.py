@@ -107,6 +107,7 @@ class BoardState:
         temperatures: Sensor -> temperature in degrees Celsius.
         flags: The Raspberry Pi's flags of throttling; 0 on other boards.
         load: The average number of busy cores in the last minute, or None.
+        thermal_status: Android's judgement of the temperature, from `none` to `shutdown`; empty on other boards.
     """
 
     khz: Mapping[int, int]
@@ -115,6 +116,7 @@ class BoardState:
     temperatures: Mapping[str, float]
     flags: int
     load: float | None
+    thermal_status: str = ""
 
     @property
     def hottest(self) -> float | None:
@@ -183,6 +185,7 @@ def parse_state(data: Mapping[str, Any]) -> BoardState:
             {str(name): float(value) for name, value in data["temperatures"].items()},
             int(str(data["throttled"]) or "0", 16),
             None if data["load"] is None else float(data["load"]),
+            str(data.get("thermal_status", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _malformed(error) from None
@@ -300,6 +303,8 @@ def throttling(before: BoardState, after: BoardState, cpus: Sequence[int]) -> st
     """
     flags = before.flags | after.flags
     reasons = [text for bit, text in _PI_FLAGS.items() if flags >> bit & 1]
+    statuses = [state.thermal_status for state in (after, before) if state.thermal_status not in ("", "none")]
+    reasons += [f"Android's thermal status is {status}" for status in statuses[:1]]
     for what, old, new in (
         ("highest allowed frequency", before.limit_khz, after.limit_khz),
         ("frequency", _if_busy(before), after.khz),
@@ -335,7 +340,7 @@ def state_notes(before: BoardState, after: BoardState, cpus: Sequence[int]) -> t
     if frequencies:
         notes.append(f"at {' and '.join(map(str, frequencies))} MHz after the measurement")
     verdict = throttling(before, after, cpus)
-    known = bool(after.limit_khz or after.temperatures or after.flags)
+    known = bool(after.limit_khz or after.temperatures or after.flags or after.thermal_status)
     notes.append(f"THROTTLED: {verdict}" if verdict else "not throttled" if known else "throttling cannot be seen")
     if before.load is not None and before.load > _BUSY:
         notes.append(f"{before.load:.1f} cores were busy in the minute before it")

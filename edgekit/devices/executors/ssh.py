@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
-from edgekit.config.board import board_files, load_board
+from edgekit.config.board import BOARDS
 from edgekit.contracts.executor import (
     BenchRequest,
     BenchResult,
@@ -27,14 +26,13 @@ from edgekit.contracts.runner import infer_request, measure_request, read_measur
 from edgekit.contracts.runtime import RUNTIMES, Runtime
 from edgekit.core.environment.requirements import Requirement
 from edgekit.core.errors import StepFailed
-from edgekit.core.events import NoteEvent
 from edgekit.core.records.samples import Samples
 from edgekit.devices.boards.board import Board, BoardRun, open_board
 from edgekit.devices.boards.machine import fastest_cpus, state_notes, throttling
+from edgekit.devices.repeated_runs import PROCESSES, summarize
 from edgekit.workers import scratch
+from edgekit.workers.pool import WorkerPool
 
-# A measurement is repeated in so many processes: what one process keeps, such as its addresses, differs in the next.
-PROCESSES = 3
 DEFAULT_TIMEOUT_S = 600.0
 
 
@@ -58,18 +56,9 @@ class _BoardBench(PreparedBench):
         results = [
             read_measurement(_result(run, self.step), self.board.known_machine(self.step).description) for run in runs
         ]
-        ordered = sorted(results, key=lambda result: result.latency_ms)
-        medians = [result.latency_ms for result in ordered]
-        return replace(
-            ordered[len(ordered) // 2],
-            latency_ms=statistics.median(medians),
-            low_ms=medians[0],
-            high_ms=medians[-1],
-            peak_memory_load_bytes=_largest(result.peak_memory_load_bytes for result in results),
-            peak_memory_run_bytes=_largest(result.peak_memory_run_bytes for result in results),
-            throttled=throttling(runs[0].before, runs[-1].after, self.cpus),
-            notes=(*self.notes, *state_notes(runs[0].before, runs[-1].after, self.cpus)),
-        )
+        notes = (*self.notes, *state_notes(runs[0].before, runs[-1].after, self.cpus))
+        throttled = throttling(runs[0].before, runs[-1].after, self.cpus)
+        return replace(summarize(results, notes), throttled=throttled)
 
     def _measure(self) -> BoardRun:
         return self.board.execute(
@@ -82,10 +71,6 @@ class _BoardBench(PreparedBench):
             threads=self.threads,
             waiting=self.waiting,
         )
-
-
-def _largest(values: Iterator[int | None]) -> int | None:
-    return max((value for value in values if value is not None), default=None)
 
 
 def _result(run: BoardRun, step: str) -> dict[str, object]:
@@ -123,13 +108,20 @@ class SshExecutor(Executor):
     exclusive = False
 
     def refusal(self, runtime: str, place: Place) -> str:
-        if place.device not in board_files():
+        if place.device not in BOARDS.files():
             return f"{place.device} is not a board; add one with: edgekit devices add NAME --ssh USER@HOST"
         if RUNTIMES.load(runtime).in_browser:
             return f"{runtime} runs in a browser"
         if runtime in RUNTIMES.third_party_names():
             return f"{runtime} is a runtime of another package, which is not sent to boards"
         return ""
+
+    def connect(self, pool: WorkerPool, place: Place) -> None:
+        open_board(pool, place.device).check_python()
+
+    def identity(self, place: Place) -> str:
+        board = BOARDS.load(place.device)
+        return f"{self.name} {board.label} {board.python}"
 
     @contextmanager
     def prepare(
@@ -158,7 +150,7 @@ class SshExecutor(Executor):
         threads = request.threads or (place.profile.run.threads if place.profile else 1)
         cpus, note = fastest_cpus(machine.cores, threads)
         notes = (note, *version_notes(found, runtime.requires, place.device))
-        waiting = _announce(session, place.device)
+        waiting = session.announce_wait(place.device)
         board.send(model, model.samples, step=session.step, timeout_s=request.timeout_s, waiting=waiting)
         yield _BoardBench(
             board,
@@ -204,7 +196,7 @@ class SshExecutor(Executor):
                 timeout_s=request.timeout_s or DEFAULT_TIMEOUT_S,
                 threads=1,
                 output=outputs.name,
-                waiting=_announce(session, place.device),
+                waiting=session.announce_wait(place.device),
             )
             outputs.write_bytes(run.output)
             try:
@@ -217,25 +209,6 @@ class SshExecutor(Executor):
                 BadZipFile,
             ) as error:  # what numpy raises for a damaged archive
                 raise StepFailed(f"{session.step}: the outputs of {place.device} are damaged ({error})") from None
-
-
-def _announce(session: ExecutionSession, device: str) -> Callable[[], None]:
-    """Return what tells the user that the board is busy."""
-    text = "another measurement runs on the board; this one waits for its end"
-    return lambda: session.emit(NoteEvent(f"{session.step} ({device})", text))
-
-
-def described(name: str) -> str:
-    """Return the executor and the destination of a board, for the records of a pipeline.
-
-    Args:
-        name: The board's name.
-
-    Raises:
-        InputError: There is no such board, or its file is invalid.
-    """
-    board = load_board(name)
-    return f"{SshExecutor.name} {board.label} {board.python}"
 
 
 EXECUTOR = SshExecutor()

@@ -33,8 +33,7 @@ from edgekit.core.units import format_bytes, format_ms
 from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import HOST, ModelDescription, Variant
 from edgekit.core.values.tiers import find_tier
-from edgekit.devices.boards.board import open_board
-from edgekit.devices.boards.places import device_names, find_place, is_board, measuring_executor
+from edgekit.devices.boards.places import device_names, find_place, measuring_executor
 from edgekit.devices.browsers.names import browser_only, is_browser
 from edgekit.devices.cost_models import microcontroller, roofline
 from edgekit.devices.emulation import emulator, pins
@@ -98,16 +97,16 @@ def load_devices(project: Project, names: Sequence[str]) -> tuple[tuple[str, Dev
 
     Args:
         project: The project.
-        names: Names of device profiles, boards and browsers, or `all` for all profiles; empty for this host without
-            a profile.
+        names: Names of device profiles, boards, phones and browsers, or `all` for all profiles; empty for this host
+            without a profile.
 
     Returns:
-        Pairs of name and profile; None for a browser, and for a board that names no profile.
+        Pairs of name and profile; None for a browser, and for a board or phone that names no profile.
 
     Raises:
         InputError: A device is unknown, or a profile is invalid.
     """
-    # `all` means the profiles: boards may be switched off.
+    # `all` means the profiles: boards and phones may be switched off.
     selected = tuple(project.device_files()) if "all" in names else names
     known = device_names(project)
     for name in selected:
@@ -117,7 +116,7 @@ def load_devices(project: Project, names: Sequence[str]) -> tuple[tuple[str, Dev
 
 
 def executors_for(device: str, executors: Sequence[str]) -> tuple[str, ...]:
-    """Return the executors that measure on a device besides the host: for a board or browser also the one it needs.
+    """Return the executors that measure on a device besides the host: also the one that a board or the like needs.
 
     Args:
         device: The device's name.
@@ -127,21 +126,22 @@ def executors_for(device: str, executors: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*executors, own) if own else executors))
 
 
-def connect_boards(context: Context, devices: Sequence[str]) -> None:
-    """Connect to the boards among some devices, before anything runs.
+def connect_devices(context: Context, devices: Sequence[str]) -> None:
+    """Connect to the boards and phones among some devices, before anything runs.
 
     Args:
         context: The project and its workers.
         devices: Names of devices.
 
     Raises:
-        InputError: A board, its key or its host key is refused.
-        MissingDependency: There is no ssh here, or no Python there.
-        StepError: A board does not answer.
+        InputError: A device refuses the connection.
+        MissingDependency: A program is missing here or there.
+        StepError: A device does not answer.
     """
     for device in devices:
-        if is_board(device):
-            open_board(context.pool, device).check_python()
+        executor = measuring_executor(device)
+        if executor:
+            EXECUTORS.load(executor).connect(context.pool, Place(device))
 
 
 def step_name(artifact: Artifact, device: str) -> str:
@@ -356,7 +356,7 @@ def bench(
     if in_browser and not all(is_browser(name) for name, _ in devices):
         raise InputError(browser_only(options.runtime), parameters=("device",))
     guests = _guests(devices) if options.emulated else {}
-    connect_boards(context, [device for device, _ in devices])
+    connect_devices(context, [device for device, _ in devices])
     fitting = [
         (artifact, device, profile)
         for device, profile in devices

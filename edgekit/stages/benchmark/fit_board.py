@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgekit.config.board import load_board, save_board
+from edgekit.config.board import BOARDS
 from edgekit.config.device_profile import DeviceProfile, MeasuredSpec, load_profile
 from edgekit.contracts.executor import EXECUTORS, BenchRequest, ExecutionSession, ModelFiles, Place
 from edgekit.contracts.runtime import RUNTIMES
@@ -421,7 +421,7 @@ def write_profile(board: str, fitted: BoardFit, output: Path | None) -> Path:
         return output
     path = user_profiles_folder() / f"{fitted_name(board)}.toml"
     write_output(path, fitted.profile)
-    save_board(board, replace(load_board(board), profile=path.stem))
+    BOARDS.save(board, replace(BOARDS.load(board), profile=path.stem))
     return path
 
 

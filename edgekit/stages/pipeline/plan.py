@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edgekit.config.board import boards_folder
 from edgekit.config.device_profile import DeviceProfile
 from edgekit.config.loader import SourceMapped
 from edgekit.config.project import ProjectConfig
@@ -21,7 +20,7 @@ from edgekit.core.records.validation import VALIDATION_FILE
 from edgekit.core.values.budgets import CHECK_FILE
 from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.core.values.specs import HOST
-from edgekit.devices.boards.places import device_names, find_place, is_board, measuring_executor
+from edgekit.devices.boards.places import device_names, find_place, measuring_executor, user_file
 from edgekit.devices.emulation import emulator
 from edgekit.stages.pipeline.plan_builder import PlanBuilder, host_description, to_json_values, versions, with_location
 from edgekit.stages.pipeline.plan_sources import sources
@@ -69,7 +68,7 @@ def _plan_inputs(builder: PlanBuilder, graph: Graph) -> tuple[str, ...]:
     paths += [f"models/{entry.name}/model.toml" for entry in models if entry.path is None]
     paths += [f"device_profiles/{name}.toml" for name in (builder.config.bench.devices if builder.config.bench else ())]
     named = (*(builder.config.bench.devices if builder.config.bench else ()), *builder.config.validate_on)
-    paths += [str(boards_folder() / f"{name}.toml") for name in named if is_board(name)]
+    paths += [str(file) for name in named if (file := user_file(name)) is not None]
     paths += [entry.training.data for entry in models if entry.training is not None and entry.training.data]
     return tuple(
         dict.fromkeys((builder.relative(builder.file.path), *(builder.relative(root / path) for path in paths)))
@@ -95,7 +94,7 @@ def _bench_devices(builder: PlanBuilder) -> dict[str, DeviceProfile | None]:
 
 
 def _emulated_devices(builder: PlanBuilder) -> dict[str, DeviceProfile | None]:
-    """The profiles, by name, of the boards and of the devices on whose emulated core artifacts are validated."""
+    """The profiles, by name, of the boards and the like, and of the devices whose emulated core validates artifacts."""
     available = device_names(builder.project)
     profiles: dict[str, DeviceProfile | None] = {}
     for index, name in enumerate(builder.config.validate_on):

@@ -12,6 +12,7 @@ from edgekit.config.device_profile import DeviceProfile
 from edgekit.config.project import ModelEntry
 from edgekit.config.toml_lines import Location
 from edgekit.contracts.bridge import BRIDGES
+from edgekit.contracts.executor import EXECUTORS, Place
 from edgekit.contracts.runtime import RUNTIMES, Runtime
 from edgekit.contracts.source import SOURCES
 from edgekit.core.build.graph import Step, StepInput, StepKind
@@ -28,10 +29,9 @@ from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, SOURCE
 from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.quantization_form import FORM_OPTIONS, QuantizationForm
 from edgekit.core.values.specs import HOST, Route, Variant
-from edgekit.devices.boards.places import is_board, measuring_executor, profile_file
-from edgekit.devices.browsers.names import is_browser, web_runtime
+from edgekit.devices.boards.places import measuring_executor, profile_file
+from edgekit.devices.browsers.names import is_browser
 from edgekit.devices.emulation import pins
-from edgekit.devices.executors.ssh import described
 from edgekit.stages.conversion import routes
 from edgekit.stages.models.train import parse_frameworks
 from edgekit.stages.pipeline.plan_builder import (
@@ -270,10 +270,11 @@ def _profile_reads(builder: PlanBuilder, device: str) -> list[StepInput]:
 
 
 def _board_values(device: str) -> dict[str, Any]:
-    """What identifies a board or a browser's runtimes: another board of the same name is measured anew."""
+    """What identifies a board, a phone or a browser's runtimes: another one of the same name is measured anew."""
     if is_browser(device):
         return {"browser": [package.name for package in PACKAGES]}
-    return {"board": described(device)} if is_board(device) else {}
+    executor = measuring_executor(device)
+    return {"board": EXECUTORS.load(executor).identity(Place(device))} if executor else {}
 
 
 def _has_layer_errors(builder: PlanBuilder, source: PlannedSource, variant: Variant) -> bool:
@@ -318,9 +319,10 @@ def _runs_emulated(
     refusal = profile.refusal(variant.target, variant.precision) if profile is not None else None
     if refusal:
         refusal = f"{name} {refusal}"
-    if is_browser(name) and not web_runtime(_runtime(variant).name):
-        refusal = f"no runtime of a browser stands for {_runtime(variant).name}"
-    elif not measuring_executor(name) and _runtime(variant).name not in pins.RUNTIMES:
+    executor = measuring_executor(name)
+    if executor:
+        refusal = EXECUTORS.load(executor).refusal(_runtime(variant).name, Place(name)) or refusal
+    elif _runtime(variant).name not in pins.RUNTIMES:
         refusal = f"the emulated core does not run {_runtime(variant).name}"
     if refusal:
         builder.notes.append(NoteEvent(f"validate {source.label} {variant} on {name}", f"skipped: {refusal}"))

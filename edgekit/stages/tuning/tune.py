@@ -30,7 +30,7 @@ from edgekit.core.values.precisions import find_precision, precisions
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.core.values.specs import HOST, Route, Variant
 from edgekit.devices.emulation import emulator
-from edgekit.stages.benchmark.bench import connect_boards
+from edgekit.stages.benchmark.bench import connect_devices
 from edgekit.stages.context import Context
 from edgekit.stages.conversion import export, export_plans, routes
 from edgekit.stages.conversion.export_plans import ExportPlan, ExportSettings
@@ -155,7 +155,7 @@ def _prepare(
     guest = None
     if options.tier == "emulated" and options.profile is not None:
         guest = emulator.open_guest(options.device, options.profile)
-    connect_boards(context, [options.device])
+    connect_devices(context, [options.device])
     plans = [
         ExportPlan(model, kind, Variant(target.name, precision), precision_routes)
         for precision, precision_routes in _supported_routes(kind, target, options)

@@ -21,8 +21,7 @@ from edgekit.core.numerics.output_comparison import compare_outputs
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.records.validation import Validation
 from edgekit.core.values.specs import HOST
-from edgekit.devices.boards.board import open_board
-from edgekit.devices.boards.places import BROWSER, SSH, find_place, measuring_executor
+from edgekit.devices.boards.places import ADB, BROWSER, SSH, find_place, measuring_executor
 from edgekit.devices.emulation import emulator
 from edgekit.stages.context import Context
 from edgekit.stages.validation.artifact_tolerances import tolerances_for, without_agreement
@@ -141,7 +140,8 @@ def validate_at(
     Args:
         context: The project and the workers.
         artifacts: The artifacts.
-        devices: Names of boards and browsers, and of device profiles, which stand for the devices' emulated cores.
+        devices: Names of boards, phones and browsers, and of device profiles, which stand for the devices' emulated
+            cores.
         executors: Names of executors.
         runtime: The runtime; empty for each artifact's default one.
         stress: Whether to add stress inputs, on this host.
@@ -170,8 +170,9 @@ def validate_at(
     of_executor = {name: _places_of(name, places, executors) for name in other_executors}
     if EMULATED in other_executors:
         _check_emulation(of_executor[EMULATED])
-    for place in of_executor.get(SSH, ()):
-        open_board(context.pool, place.device).check_python()
+    for name, reached in of_executor.items():
+        for place in reached:
+            EXECUTORS.load(name).connect(context.pool, place)
     if not other_executors:
         return validate(context, artifacts, stress=stress, runtime=runtime)
     validations: tuple[Validation, ...] = ()
@@ -184,7 +185,7 @@ def validate_at(
 def _places_of(executor: str, places: Sequence[Place], named: Sequence[str]) -> Sequence[Place]:
     """Return the devices that an executor runs on: all, unless the kind of each device decides."""
     if not places:
-        return () if executor in (EMULATED, SSH, BROWSER) else (Place(HOST),)
+        return () if executor in (EMULATED, SSH, ADB, BROWSER) else (Place(HOST),)
     if executor in named:
         return places
     return [place for place in places if (measuring_executor(place.device) or EMULATED) == executor]

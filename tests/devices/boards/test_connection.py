@@ -17,7 +17,7 @@ import pytest
 from _helpers.boards import know, needs_sshd
 from _helpers.support import call, mounts_refused, spawn, with_mounts
 
-from edgekit.config.board import load_board
+from edgekit.config.board import BOARDS
 from edgekit.core.errors import DiskFull, EdgekitError, StepCrashed, StepTimedOut
 from edgekit.devices.boards import connection as connections
 from edgekit.devices.boards.board import Board
@@ -65,7 +65,7 @@ def test_another_key_is_refused_in_one_sentence(board, tmp_path):
     assert code == 2
     assert (
         "accepts none of these keys (root@127.0.0.1: Permission denied (publickey).)".replace(
-            "root", load_board("pi").ssh.partition("@")[0]
+            "root", BOARDS.load("pi").ssh.partition("@")[0]
         )
         in message
     )
@@ -188,7 +188,7 @@ def test_what_is_no_reply_of_edgekit_is_one_sentence(board, wrapped):
 
 @pytest.fixture
 def connection(board):
-    with Connection("pi", load_board("pi")) as opened:
+    with Connection("pi", BOARDS.load("pi")) as opened:
         yield opened
 
 
@@ -244,7 +244,7 @@ def test_a_full_disk_is_one_sentence(board, wrapped, tmp_path):
         f'exec unshare -rm sh -c \'mount -t tmpfs -o size=256k none "$0" && exec "$@"\' \'{full}\' "$PYTHON" "$@"'
     )
     sha256, path = content_file(tmp_path, os.urandom(600_000))
-    with Connection("pi", load_board("pi")) as connection, pytest.raises(DiskFull) as caught:
+    with Connection("pi", BOARDS.load("pi")) as connection, pytest.raises(DiskFull) as caught:
         connection.upload({sha256: path}, step="send", timeout_s=60)
     assert "no space left on pi" in str(caught.value)
     assert caught.value.exit_code == 4
@@ -270,7 +270,7 @@ def sleeping(board):
         except EdgekitError as error:
             errors.append(error)
 
-    with Board("pi", load_board("pi")) as opened:
+    with Board("pi", BOARDS.load("pi")) as opened:
         opened.folders("send")
         thread = threading.Thread(target=run, args=(opened,))
         thread.start()
@@ -359,25 +359,25 @@ def test_a_cable_that_is_unplugged_is_noticed_on_both_sides(impatient, board, sl
 
 
 def test_a_program_that_takes_too_long_is_ended(board):
-    with Board("pi", load_board("pi")) as opened, pytest.raises(StepTimedOut, match="no answer after 1 s"):
+    with Board("pi", BOARDS.load("pi")) as opened, pytest.raises(StepTimedOut, match="no answer after 1 s"):
         sleep_on(opened, timeout_s=1.0)
     board.wait_until_idle()
 
 
 def test_a_measurement_waits_for_another_one_and_says_so(board, sleeping):
     told: list[str] = []
-    with Board("pi", load_board("pi")) as second, pytest.raises(StepTimedOut, match="pi is busy"):
+    with Board("pi", BOARDS.load("pi")) as second, pytest.raises(StepTimedOut, match="pi is busy"):
         second._python(("-c", ""), step="second", timeout_s=0.5, waiting=lambda: told.append("waiting"))
     assert told == ["waiting"]
 
 
 def test_a_program_that_is_killed_is_told_as_such(board):
-    with Board("pi", load_board("pi")) as opened, pytest.raises(StepCrashed, match="crashed with SIGSEGV"):
+    with Board("pi", BOARDS.load("pi")) as opened, pytest.raises(StepCrashed, match="crashed with SIGSEGV"):
         opened._python(("-c", "import os; os.kill(os.getpid(), 11)"), step="crash", timeout_s=30)
 
 
 def test_the_connection_is_opened_again_after_it_was_cut(board):
-    with Board("pi", load_board("pi")) as opened:
+    with Board("pi", BOARDS.load("pi")) as opened:
         opened.machine()
         board.cut()
         time.sleep(0.3)

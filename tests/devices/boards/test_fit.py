@@ -9,7 +9,7 @@ from _helpers.boards import needs_sshd
 from _helpers.emulation import DEVICE, needs_emulator, one_op
 from _helpers.support import call
 
-from edgekit.config.board import load_board
+from edgekit.config.board import BOARDS
 from edgekit.config.device_profile import load_profile
 from edgekit.contracts.executor import BenchRequest
 from edgekit.core.environment.atomic_files import sha256_file
@@ -92,7 +92,7 @@ def test_a_fit_writes_a_profile_that_predictions_of_the_board_come_from(fitted, 
     assert [(row["network"], row["threads"]) for row in rows] == [(network, 1) for network in NETWORKS]
     assert all(row["measured_ms"] > 0 and row["left_out_ms"] is not None for row in rows)
     profile = load_profile(user_profiles_folder() / "pi-fitted.toml")
-    assert (load_board("pi").profile, profile.cost.rows) == ("pi-fitted", 3)
+    assert (BOARDS.load("pi").profile, profile.cost.rows) == ("pi-fitted", 3)
     assert profile.cost.measured.board == "pi"
     assert profile.cost.measured.max_error == pytest.approx(max(abs(row["left_out_error"]) for row in rows), rel=0.01)
     assert profile.cores[0].clock_mhz == 1800
@@ -112,7 +112,7 @@ def test_a_fit_writes_a_profile_that_predictions_of_the_board_come_from(fitted, 
     assert repeated.err.count("measure ") == 3
     assert fitted.calls == 3
     assert load_profile(tmp_path / "device_profiles" / "mine.toml").cost.rows == 3
-    assert load_board("pi").profile == "pi-fitted"
+    assert BOARDS.load("pi").profile == "pi-fitted"
 
 
 def test_an_interrupted_fit_keeps_what_was_measured(fitted, monkeypatch):
@@ -141,7 +141,7 @@ def test_a_throttled_board_is_refused_and_nothing_of_it_is_kept(fitted, monkeypa
     assert answer.code == 4
     assert "the board was throttled (it is too hot); cool it" in answer.err
     assert not (user_profiles_folder() / "pi-fitted.toml").exists()
-    assert load_board("pi").profile == DEVICE
+    assert BOARDS.load("pi").profile == DEVICE
     assert not list(fit_board._kept_folder().glob("timing-*"))
 
 

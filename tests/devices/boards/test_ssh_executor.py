@@ -14,7 +14,7 @@ from _helpers.boards import needs_sshd
 from _helpers.emulation import one_op
 from _helpers.support import call, spawn
 
-from edgekit.config.board import boards_folder
+from edgekit.config.board import BOARDS
 from edgekit.contracts.executor import ExecutionSession, Place
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.records.artifact import load_artifact
@@ -129,12 +129,12 @@ def test_a_device_that_is_no_board_is_not_reached_by_ssh(built):
 def test_a_search_in_the_tier_device_needs_a_board(built, arguments):
     answer = call("tune", "simple_cnn", "--max-drop", "1%", "--tier", "device", *arguments, "--root", built)
     assert answer.code == 2
-    assert "the tier device needs a board" in answer.err
+    assert "the tier device needs a board or a phone" in answer.err
 
 
 def test_a_name_of_a_profile_and_of_a_board_is_ambiguous(built):
-    (boards_folder()).mkdir(parents=True, exist_ok=True)
-    file = boards_folder() / "raspberry-pi-4b.toml"
+    BOARDS.folder.mkdir(parents=True, exist_ok=True)
+    file = BOARDS.folder / "raspberry-pi-4b.toml"
     file.write_text('ssh = "pi"\n')
     try:
         answer = call("bench", "one_op", "--device", "raspberry-pi-4b", *QUICK, "--root", built)

@@ -1,0 +1,1 @@
+"""Phones that are reached over adb."""
