@@ -80,4 +80,4 @@ def test_an_executor_that_does_not_run_there_says_why(installed: dict[str, str],
     assert "not measured by executor command: set EDGEKIT_COMMAND, for example to 'ssh board'" in err
     code, _, err = command(installed, "bench", "example", "--executor", "nothing", *root)
     assert code == 2
-    assert "unknown executor 'nothing'; known: browser, command, emulated, host" in err
+    assert "unknown executor 'nothing'; known: adb, browser, command, emulated, host" in err
