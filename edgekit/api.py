@@ -75,6 +75,7 @@ def export(
     image_range: tuple[float, float] = (0.0, 1.0),
     signature: str | None = None,
     dims: Mapping[str, int] | None = None,
+    fixed: Mapping[str, float] | None = None,
     layout: str | None = None,
     options: Mapping[str, int] | None = None,
     recipe: str | Path | None = None,
@@ -112,6 +113,7 @@ def export(
         image_range: Values that the pixels 0 and 255 of calibration images become.
         signature: Signature of a SavedModel; None for `serving_default`, or the only one.
         dims: Sizes of symbolic dimensions, such as `{"batch": 1}`.
+        fixed: Inputs that become constants, such as `{"sr": 16000}`: a number or a boolean by name.
         layout: Layout of images in the artifact, `NCHW` or `NHWC`; None keeps the converter's.
         options: Numbers for targets, by name: `{"opset": 18}`.
         recipe: Recipe file of a tuned variant, instead of target and precision.
@@ -159,6 +161,7 @@ def export(
             image_range=image_range,
             signature=signature,
             dims=dims,
+            fixed=fixed,
             layout=layout,
             options=options,
             recipe=recipe,
@@ -242,6 +245,7 @@ def compare(
     labels: str | Path | Array | None = None,
     pairs: Mapping[str, str] | None = None,
     precision: str | None = None,
+    fixed: Mapping[str, float] | None = None,
     root: str | Path = ".",
     timeout_s: float = _TIMEOUT_S,
     on_event: Listener | None = None,
@@ -255,6 +259,7 @@ def compare(
         labels: Classes `(N,)` of the samples, a file or an array; the result then has the accuracy of both models.
         pairs: Tensor names of the first model with those of the second, to correct the automatic pairing.
         precision: Precision whose tolerances apply; None for the coarser one of the two models.
+        fixed: Values of inputs that have no samples, by name, such as `{"sr": 16000}`.
         root: The folder that code is imported from.
         timeout_s: Seconds that one step may take.
         on_event: Receives the progress events.
@@ -276,7 +281,9 @@ def compare(
     from edgekit.session import Session
 
     with Session(root, timeout_s=timeout_s, on_event=on_event) as session:
-        return session.compare(first, second, samples=samples, labels=labels, pairs=pairs, precision=precision)
+        return session.compare(
+            first, second, samples=samples, labels=labels, pairs=pairs, precision=precision, fixed=fixed
+        )
 
 
 def bench(

@@ -148,6 +148,7 @@ class Session:
         image_range: tuple[float, float] = (0.0, 1.0),
         signature: str | None = None,
         dims: Mapping[str, int] | None = None,
+        fixed: Mapping[str, float] | None = None,
         layout: str | None = None,
         options: Mapping[str, int] | None = None,
         recipe: str | Path | None = None,
@@ -178,6 +179,7 @@ class Session:
                 _check_sizes(dims or {}),
                 image_range,
                 signature,
+                _check_values(fixed or {}),
             )
             request = export_request(
                 (str(model),),
@@ -240,6 +242,7 @@ class Session:
         labels: str | Path | Array | None = None,
         pairs: Mapping[str, str] | None = None,
         precision: str | None = None,
+        fixed: Mapping[str, float] | None = None,
         root: str | Path | None = None,
     ) -> Equivalence:
         """Compare any two models, as `edgekit.compare` does."""
@@ -253,6 +256,7 @@ class Session:
                 labels=Path(labels) if isinstance(labels, (str, Path)) else labels,
                 forced=pairs,
                 precision=precision,
+                fixed=_check_values(fixed or {}),
             )
 
     def bench(
@@ -393,6 +397,13 @@ def _check_sizes(dims: Mapping[str, int]) -> dict[str, int]:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InputError(f"dims: {dim}: must be a positive int (got {size!r})")
     return dict(dims)
+
+
+def _check_values(fixed: Mapping[str, float]) -> dict[str, float]:
+    for name, value in fixed.items():
+        if not isinstance(value, bool | int | float) or not math.isfinite(value):
+            raise InputError(f"fixed: {name}: must be a finite number, True or False (got {value!r})")
+    return dict(fixed)
 
 
 def _budgets(

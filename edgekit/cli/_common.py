@@ -297,6 +297,17 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[str, str]:
     return counterparts
 
 
+def fix_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that makes inputs constant."""
+    return click.option(
+        "--fix",
+        "fixed",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="Make an input a constant, such as sr=16000; may be repeated.",
+    )(function)
+
+
 def user_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that describe a model of the user; `user_model` collects their values."""
     for option in reversed(
@@ -339,6 +350,7 @@ def user_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 multiple=True,
                 help="Fix a symbolic dimension, such as batch=1; may be repeated.",
             ),
+            fix_option,
         )
     ):
         function = option(function)
@@ -352,13 +364,18 @@ def user_model(options: dict[str, Any]) -> UserModelOptions:
         options: Values of the command's options by parameter name.
 
     Raises:
-        InputError: A --dim is not of the form NAME=SIZE, or an end of --image-range is not finite.
+        InputError: A --dim or --fix is not of the form NAME=VALUE, or an end of --image-range is not finite.
     """
     from edgekit.core.errors import InputError
+    from edgekit.core.values.fixed_inputs import parse_fixed
     from edgekit.stages.models.model_refs import UserModelOptions, parse_size
 
     low, high = options["image_range"]
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(f"--image-range: write two finite numbers (got {low} {high})")
     keys = ("name", "weights", "inputs", "sample", "calibration", "image_range", "signature")
-    return UserModelOptions(sizes=dict(map(parse_size, options["dims"])), **{key: options[key] for key in keys})
+    return UserModelOptions(
+        sizes=dict(map(parse_size, options["dims"])),
+        fixed=dict(map(parse_fixed, options["fixed"])),
+        **{key: options[key] for key in keys},
+    )

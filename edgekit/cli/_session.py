@@ -223,7 +223,14 @@ def _terminable() -> Iterator[None]:
 
 
 # Options that are not spelled like the arguments of `edgekit.api`.
-_OPTIONS = {"dims": "--dim", "inputs": "--input", "pairs": "--pair", "ranges": "--range", "preset": "--for"}
+_OPTIONS = {
+    "dims": "--dim",
+    "inputs": "--input",
+    "fixed": "--fix",
+    "pairs": "--pair",
+    "ranges": "--range",
+    "preset": "--for",
+}
 
 
 def option_hint(parameters: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli._common import pair_option, parse_pairs, timeout_option
+from edgekit.cli._common import fix_option, pair_option, parse_pairs, timeout_option
 from edgekit.cli._session import CommandSession, common_options
 from edgekit.core.escape import line
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     help="Real inputs by name: npz; npy for a single input.",
 )
 @click.option("--labels", type=click.Path(path_type=Path), help="Class labels of the samples, to compare accuracy.")
+@fix_option
 @pair_option
 @click.option(
     "--precision", metavar="NAME", help="Precision whose tolerances apply (default: that of the coarser file)."
@@ -37,6 +38,7 @@ def command(
     second: str,
     samples: Path,
     labels: Path | None,
+    fixed: tuple[str, ...],
     pairs: tuple[str, ...],
     precision: str | None,
     timeout: float,
@@ -57,11 +59,20 @@ def command(
     """
     from dataclasses import asdict
 
+    from edgekit.core.values.fixed_inputs import parse_fixed
     from edgekit.stages.validation.compare import EQUAL, compare
 
-    forced_pairs = parse_pairs(pairs)
+    forced_pairs, values = parse_pairs(pairs), dict(map(parse_fixed, fixed))
     with session.context(timeout) as context:
-        result = compare(context, (first, second), samples, labels=labels, forced=forced_pairs, precision=precision)
+        result = compare(
+            context,
+            (first, second),
+            samples,
+            labels=labels,
+            forced=forced_pairs,
+            precision=precision,
+            fixed=values,
+        )
     session.print_result(asdict(result), lambda: _render(result, session))
     return 0 if result.verdict == EQUAL else 1
 

@@ -97,6 +97,9 @@ class ModelEntry:
     dims: Annotated[dict[str, PositiveInt], Field(description="Sizes of symbolic dimensions, such as batch = 1.")] = (
         field(default_factory=dict)
     )
+    fixed: Annotated[
+        dict[str, bool | int | float], Field(description="Inputs that become constants, such as sr = 16000.")
+    ] = field(default_factory=dict)
     reads: Annotated[
         tuple[PathText, ...],
         Field(
@@ -119,7 +122,7 @@ class ModelEntry:
     def _check_reference(self) -> None:
         if self.name is None:
             raise ValueError("a model needs a name (a reference model) or a path (your own model)")
-        path_only = ("weights", "inputs", "sample", "calibration", "signature", "dims", "reads")
+        path_only = ("weights", "inputs", "sample", "calibration", "signature", "dims", "fixed", "reads")
         for key in (key for key in path_only if getattr(self, key)):
             raise ValueError(f"{key} is allowed only for a model with a path")
 

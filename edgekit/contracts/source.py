@@ -18,6 +18,7 @@ from edgekit.core.numerics import batching
 from edgekit.core.numerics.channel_scales import ChannelGroups
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation, inverse_permutation
+from edgekit.core.values.fixed_inputs import FixedInput, Number, fix_inputs, without_fixed
 from edgekit.core.values.specs import Signature, TensorSpec
 
 T = TypeVar("T")
@@ -261,6 +262,44 @@ class LoadedModel(ABC):
         except Exception:  # noqa: BLE001 - a user's code may name float32, an operator may have no kernel for float64
             return None
 
+    def with_fixed(self, fixed: Sequence[FixedInput]) -> LoadedModel:
+        """Return a model in which some inputs are constants.
+
+        Args:
+            fixed: The inputs, by their positions in this model's signature.
+
+        Returns:
+            A model around the original one, under the signature without these inputs; the model itself if there are
+            none.
+        """
+        if not fixed:
+            return self
+        by_position = {item.position: item for item in fixed}
+        constants = [by_position.get(index) for index in range(len(self.signature.inputs))]
+        signature = without_fixed(self.signature, fixed)
+        model = type(self)(self._with_constants(constants), signature).at(signature, self.sizes)
+        model.notes = self.notes
+        return model
+
+    def _with_constants(self, constants: Sequence[FixedInput | None]) -> Any:
+        """Return the framework's model with constants in place of some inputs.
+
+        Args:
+            constants: For each input of the signature the constant, or None for an input that stays. A constant with a
+                symbolic first dimension has as many rows as `batch_input` says.
+        """
+        raise InputError(f"{self.kind} models cannot have fixed inputs", parameters=("fixed",))
+
+    def batch_input(self, constants: Sequence[FixedInput | None]) -> int | None:
+        """Return the position, among the inputs that stay, of the first one with a symbolic first dimension.
+
+        Args:
+            constants: For each input of the signature the constant, or None for an input that stays.
+        """
+        kept = [spec for spec, item in zip(self.signature.inputs, constants, strict=True) if item is None]
+        symbolic = (index for index, spec in enumerate(kept) if spec.shape and isinstance(spec.shape[0], str))
+        return next(symbolic, None)
+
     def with_layout(self, orders: Mapping[str, Permutation], signature: Signature) -> LoadedModel:
         """Return a model whose inputs and outputs have their dimensions in another order.
 
@@ -403,6 +442,7 @@ class UserModel:
         examples: Real inputs of shape (N, ...) by name, if the user passed any.
         notes: Receives sentences for the user about what the import chose.
         signature: The name of the signature that the user chose; None for the kind's default.
+        fixed: Values of inputs that the user fixed, by name.
     """
 
     path: Path | None
@@ -412,6 +452,7 @@ class UserModel:
     examples: Mapping[str, Array] | None = None
     notes: list[str] = field(default_factory=list)
     signature: str | None = None
+    fixed: Mapping[str, Number] = field(default_factory=dict)
 
 
 class SourceKind(ABC):
@@ -428,6 +469,9 @@ class SourceKind(ABC):
         exposes_intermediates: Whether the results of single layers can be read, by the kind itself or by a runtime
             that opens its files.
         has_signatures: Whether a file may hold several functions, of which the user chooses one by name.
+        takes_numbers: Whether the code of models may take Python numbers among its inputs.
+        writes_fixed: Whether `import_model` writes the values of `UserModel.fixed` into the file, whose signature is
+            then without these inputs; otherwise `LoadedModel.with_fixed` sets them whenever the model is loaded.
     """
 
     name: ClassVar[str]
@@ -438,6 +482,8 @@ class SourceKind(ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()
     exposes_intermediates: ClassVar[bool] = True
     has_signatures: ClassVar[bool] = False
+    takes_numbers: ClassVar[bool] = False
+    writes_fixed: ClassVar[bool] = False
 
     def recognizes(self, path: Path) -> bool:
         """Return whether a file or folder looks like one of this kind, without importing the framework.
@@ -490,23 +536,49 @@ def declared_inputs(user_model: UserModel) -> tuple[TensorSpec, ...]:
         user_model: The model with declared inputs or examples.
 
     Returns:
-        The declared inputs, else those of the examples, whose first dimension is the batch.
+        The declared inputs, else those of the examples, whose first dimension is the batch; then the fixed inputs among
+        neither, which are numbers.
 
     Raises:
         InputError: There are neither declared inputs nor examples.
     """
-    if user_model.inputs:
-        return user_model.inputs
-    if user_model.examples:
-        return tuple(
-            TensorSpec(name, ("batch", *array.shape[1:]), str(array.dtype))
-            for name, array in user_model.examples.items()
-        )
+    inputs = user_model.inputs or tuple(
+        TensorSpec(name, ("batch", *array.shape[1:]), str(array.dtype))
+        for name, array in (user_model.examples or {}).items()
+    )
+    if inputs:
+        names = {spec.name for spec in inputs}
+        numbers = [
+            TensorSpec(name, (), _NUMBERS[type(value)]) for name, value in user_model.fixed.items() if name not in names
+        ]
+        return (*inputs, *numbers)
     raise InputError(
         "this model does not describe its inputs; declare each as NAME:SHAPE:DTYPE (for example"
         " image:1x3x224x224:float32), or pass a sample of real ones",
         parameters=("inputs", "sample"),
     )
+
+
+def fixed_inputs(user_model: UserModel, signature: Signature, *, numbers: bool = False) -> tuple[FixedInput, ...]:
+    """Return the inputs that the user fixed.
+
+    Args:
+        user_model: The model with the values.
+        signature: All inputs of its file or code.
+        numbers: Whether code receives a Python number for an input that is neither declared nor among the examples.
+
+    Raises:
+        InputError: The model has no such input, or the input cannot have the value.
+    """
+    fixed = fix_inputs(signature, user_model.fixed, str(user_model.path or "the model"))
+    if not numbers or (user_model.path is not None and not user_model.path.is_dir()):
+        return fixed
+    declared = {spec.name for spec in user_model.inputs} or {*(user_model.examples or {})}
+    return tuple(replace(item, as_number=item.spec.name not in declared) for item in fixed)
+
+
+# The dtypes of numbers that code takes.
+_NUMBERS = {bool: "bool", int: "int64", float: "float32"}
 
 
 def unknown_outputs(names: list[str]) -> tuple[TensorSpec, ...]:

@@ -20,10 +20,11 @@ from edgekit.core.numerics import batching
 from edgekit.core.numerics.channel_scales import ChannelGroups
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
+from edgekit.core.values.fixed_inputs import FixedInput
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._data_reads import data_reads
 from edgekit.sources._module_outputs import output_names_of, outputs_of
-from edgekit.sources._regular_module import adaptation, keywords_of, observed, wrapped
+from edgekit.sources._regular_module import adaptation, called, keywords_of, observed, wrapped
 from edgekit.sources._torch_channels import channel_graph, measure
 from edgekit.sources.bridges._functional import functional
 
@@ -137,6 +138,10 @@ class LoadedTorch(LoadedModel):
         module.load_state_dict({name: torch.from_numpy(value) for name, value in values.items()}, strict=False)
         return type(self)(module, self.signature)
 
+    def _with_constants(self, constants: Sequence[FixedInput | None]) -> Any:
+        names = [spec.name for spec in self.signature.inputs]
+        return with_constants(self.model, names, constants, self.batch_input(constants))
+
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         return permuted(self.model, inputs, outputs)
 
@@ -236,6 +241,52 @@ def permuted(model: Any, inputs: list[Permutation | None], outputs: list[Permuta
         lambda graph, nodes: [permute(graph, node, order) for node, order in zip(nodes, inputs, strict=True)],
         lambda graph, nodes: [permute(graph, node, order) for node, order in zip(nodes, outputs, strict=True)],
     )
+
+
+def with_constants(
+    model: Any, names: Sequence[str], constants: Sequence[FixedInput | None], batch_input: int | None
+) -> Any:
+    """Return a module around another one that passes constants for some of its inputs.
+
+    Args:
+        model: The inner module.
+        names: The names of its inputs.
+        constants: For each input the constant, or None for an input that stays.
+        batch_input: The position, among the inputs that stay, of the one whose batch the constants follow.
+
+    Returns:
+        A module in eval mode with one positional argument per input that stays.
+    """
+    import torch
+
+    keywords = keywords_of(model, names)
+
+    class FixedInputs(torch.nn.Module):  # type: ignore[misc]
+        """The module with constants for some of its inputs."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = model
+            for index, item in enumerate(constants):
+                if item is not None and not item.as_number:
+                    self.register_buffer(f"fixed_{index}", torch.from_numpy(item.array()), persistent=False)
+
+        def forward(self, *tensors: Any) -> Any:
+            rest = iter(tensors)
+            rows = None if batch_input is None else tensors[batch_input].shape[0]
+            arguments = [
+                next(rest) if item is None else self._constant(i, item, rows) for i, item in enumerate(constants)
+            ]
+            return called(self.module, arguments, keywords)
+
+        def _constant(self, index: int, item: FixedInput, rows: Any) -> Any:
+            if item.as_number:
+                return item.value
+            tensor = getattr(self, f"fixed_{index}")
+            follows = item.spec.shape and isinstance(item.spec.shape[0], str) and rows is not None
+            return tensor.expand(rows, *tensor.shape[1:]) if follows else tensor
+
+    return FixedInputs().eval()
 
 
 def program_module(program: Any, signature: Signature, examples: tuple[Any, ...]) -> Any:

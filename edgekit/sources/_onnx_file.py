@@ -126,7 +126,7 @@ def _external_data_problem(path: Path, location: str, message: str) -> str:
     return "and that file does not contain them: it is too short, or its offset or length is wrong"
 
 
-def _names_read(node: Any) -> Iterator[str]:
+def names_read(node: Any) -> Iterator[str]:
     """Yield every name that a node reads, including outer names that its subgraphs read."""
     # An empty name is an omitted optional input (ONNX IR, "Optional Inputs and Outputs").
     yield from filter(None, node.input)
@@ -134,7 +134,7 @@ def _names_read(node: Any) -> Iterator[str]:
         inside = {value.name for value in (*graph.input, *graph.initializer)}
         inside |= {name for inner in graph.node for name in inner.output}
         for inner in graph.node:
-            yield from (name for name in _names_read(inner) if name not in inside)
+            yield from (name for name in names_read(inner) if name not in inside)
         yield from (value.name for value in graph.output if value.name not in inside)
 
 
@@ -147,7 +147,7 @@ def _check_order(graph: Any, path: Path) -> None:
     available |= {tensor.values.name for tensor in graph.sparse_initializer}
     producers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     for index, node in enumerate(graph.node):
-        for name in _names_read(node):
+        for name in names_read(node):
             if name in available:
                 continue
             if name not in producers:
@@ -167,7 +167,7 @@ def _depends(graph: Any, producers: dict[str, int], start: int, target: int) -> 
             return True
         if index not in visited:
             visited.add(index)
-            pending += [producers[name] for name in _names_read(graph.node[index]) if name in producers]
+            pending += [producers[name] for name in names_read(graph.node[index]) if name in producers]
     return False
 
 

@@ -27,6 +27,7 @@ from edgekit.core.numerics import batching
 from edgekit.core.numerics.channel_scales import ChannelGroups
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
+from edgekit.core.values.fixed_inputs import FixedInput
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources import _keras_structure
 from edgekit.sources._keras_file import (
@@ -189,6 +190,15 @@ class LoadedKeras(LoadedModel):
         model.set_weights(list(parameters.values()))
         return LoadedKeras(model, self.signature)
 
+    def _with_constants(self, constants: Sequence[FixedInput | None]) -> Any:
+        import keras
+
+        pairs = list(zip(self.signature.inputs, constants, strict=True))
+        outer = [_outer_input(spec, None) for spec, item in pairs if item is None]
+        rest, batch = iter(outer), outer[self.batch_input(constants) or 0]
+        inner = [next(rest) if item is None else _constant_layer(item)(batch) for _, item in pairs]
+        return keras.Model(outer, self.call(*inner))
+
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         import keras
 
@@ -205,6 +215,26 @@ def _outer_input(spec: TensorSpec, order: Permutation | None) -> Any:
     shape = [dim if isinstance(dim, int) else None for dim in spec.shape]
     shape = shape if order is None else [shape[index] for index in np.argsort(order)]  # argsort inverts a permutation
     return keras.Input(batch_shape=shape, dtype=spec.dtype, name=spec.name)
+
+
+def _constant_layer(item: FixedInput) -> Any:
+    """Return a layer that computes a constant, whose batch is that of its input where it has one."""
+    import keras
+
+    array = item.array()
+    follows = bool(item.spec.shape) and isinstance(item.spec.shape[0], str)
+
+    class FixedValue(keras.layers.Layer):  # type: ignore[misc]
+        """A fixed input of the model."""
+
+        def call(self, x: Any) -> Any:
+            value = keras.ops.convert_to_tensor(array)
+            return keras.ops.broadcast_to(value, (keras.ops.shape(x)[0], *array.shape[1:])) if follows else value
+
+        def compute_output_spec(self, x: Any) -> Any:
+            return keras.KerasTensor((x.shape[0], *array.shape[1:]) if follows else array.shape, item.spec.dtype)
+
+    return FixedValue(name=f"fixed_{item.position}", dtype=item.spec.dtype)
 
 
 def _permute(tensor: Any, order: Permutation | None) -> Any:

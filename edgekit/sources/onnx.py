@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.source import Build, LoadedModel, SourceKind, UserModel, reconcile_signature
+from edgekit.contracts.source import Build, LoadedModel, SourceKind, UserModel, fixed_inputs, reconcile_signature
 from edgekit.core.environment.requirements import ONNX, ONNXRUNTIME
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.channel_scales import ChannelGroups
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
+from edgekit.core.values.fixed_inputs import without_fixed
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources._onnx_file import load_model
+from edgekit.sources._onnx_fixed import with_constants
 
 # The most bytes of weights that stay inside the file: protobuf messages are limited to 2 GiB, and one MiB of that is
 # left for the graph. Larger weights go to a file beside the model.
@@ -161,6 +163,7 @@ class OnnxSource(SourceKind):
     variables = {"CUDA_VISIBLE_DEVICES": "-1"}
     layout = "first"
     suffixes = (".onnx",)
+    writes_fixed = True
 
     def load(self, path: Path, signature: Signature, build: Build | None) -> LoadedOnnx:
         return LoadedOnnx(load_model(path), signature)
@@ -170,17 +173,27 @@ class OnnxSource(SourceKind):
 
         assert user_model.path is not None  # an ONNX model is a file
         model = load_model(user_model.path)
-        large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _MAX_INLINE_BYTES
-        onnx.save(
-            model, folder / "model.onnx", save_as_external_data=large, location="model.weights" if large else None
-        )
         described = Signature(
             tuple(_spec(value, user_model.path) for value in _inputs(model.graph)),
             tuple(_spec(value, user_model.path) for value in model.graph.output),
         )
         if not described.inputs:
             raise InputError(f"{user_model.path}: this model has no inputs")
-        return "model.onnx", reconcile_signature(described, user_model, str(user_model.path))
+        signature = reconcile_signature(described, user_model, str(user_model.path))
+        fixed = fixed_inputs(user_model, signature)
+        if fixed:
+            signature = without_fixed(signature, fixed)
+            model = with_constants(model, fixed, _batched(signature))
+        large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _MAX_INLINE_BYTES
+        onnx.save(
+            model, folder / "model.onnx", save_as_external_data=large, location="model.weights" if large else None
+        )
+        return "model.onnx", signature
+
+
+def _batched(signature: Signature) -> str | None:
+    """Return the first input with a symbolic first dimension."""
+    return next((spec.name for spec in signature.inputs if spec.shape and isinstance(spec.shape[0], str)), None)
 
 
 SOURCE = OnnxSource()

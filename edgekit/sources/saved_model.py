@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgekit.core.environment.requirements import TENSORFLOW
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
+from edgekit.core.values.fixed_inputs import FixedInput
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.tensorflow_files.saved_model import MAIN_FILE, SavedModelFile
 
@@ -42,6 +43,28 @@ class LoadedSavedModel(LoadedModel):
         # The index makes names unique: TensorFlow allows several variables of one name.
         return {f"{index}/{variable.name}": variable.numpy() for index, variable in enumerate(self.model.read)}
 
+    def _with_constants(self, constants: Sequence[FixedInput | None]) -> Any:
+        import tensorflow as tf
+
+        model, batch = self.model, self.batch_input(constants)
+
+        class FixedModule(tf.Module):  # type: ignore[misc]
+            """The model with constants for some of its inputs."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = model.inner  # keeps the variables alive
+                self.read = model.read  # for `parameters`
+
+            def __call__(self, *tensors: Any) -> list[Any]:
+                rest, rows = iter(tensors), None if batch is None else tf.shape(tensors[batch])[0]
+                results: list[Any] = model(
+                    *(next(rest) if item is None else _constant(item, rows) for item in constants)
+                )
+                return results
+
+        return FixedModule()
+
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         import tensorflow as tf
 
@@ -60,6 +83,15 @@ class LoadedSavedModel(LoadedModel):
                 return [_transpose(tensor, order) for tensor, order in zip(model(*arguments), outputs, strict=True)]
 
         return PermutedModule()
+
+
+def _constant(item: FixedInput, rows: Any) -> Any:
+    """Return a constant with as many rows as the batch, if its first dimension is symbolic."""
+    import tensorflow as tf
+
+    array = item.array()
+    follows = item.spec.shape and isinstance(item.spec.shape[0], str) and rows is not None
+    return tf.broadcast_to(array, [rows, *array.shape[1:]]) if follows else tf.constant(array)
 
 
 def _transpose(tensor: Any, order: Permutation | None) -> Any:

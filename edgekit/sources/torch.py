@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.contracts.source import Build, SourceKind, UserModel, declared_inputs, reconcile_signature
+from edgekit.contracts.source import Build, SourceKind, UserModel, declared_inputs, fixed_inputs, reconcile_signature
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
@@ -36,6 +36,7 @@ class TorchSource(SourceKind):
     }
     layout = "first"
     suffixes = (".pt2",)
+    takes_numbers = True
 
     def recognizes(self, path: Path) -> bool:
         return super().recognizes(path) or is_pretrained_folder(path)
@@ -84,13 +85,24 @@ def _module_signature(module: Any, user_model: UserModel) -> Signature:
     inputs = declared_inputs(user_model)
     if other_floats(module):
         inputs = in_float32(inputs)
-    plain = with_plain_weights(module)
+    plain, varying = _with_fixed(with_plain_weights(module), inputs, user_model)
     if asks_for_caches(module):
         # Encoders have the setting too, and return no cache.
-        if not _returns_tensors(plain, inputs, user_model.examples):
+        if not _returns_tensors(plain, varying, user_model.examples):
             user_model.notes.append(CACHE_NOTE)
         without_caches(module)
-    return Signature(inputs, output_names(plain, inputs, user_model.examples))
+    return Signature(inputs, output_names(plain, varying, user_model.examples))
+
+
+def _with_fixed(
+    module: Any, inputs: tuple[TensorSpec, ...], user_model: UserModel
+) -> tuple[Any, tuple[TensorSpec, ...]]:
+    """Return the module with the inputs that the user fixed as constants, and the other inputs."""
+    fixed = fixed_inputs(user_model, Signature(inputs, ()), numbers=True)
+    if not fixed:
+        return module, inputs
+    loaded = LoadedTorch(module, Signature(inputs, ())).with_fixed(fixed)
+    return loaded.model, loaded.signature.inputs
 
 
 def _returns_tensors(module: Any, inputs: tuple[TensorSpec, ...], samples: Mapping[str, Array] | None) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from edgekit.contracts.source import (
     SourceKind,
     UserModel,
     declared_inputs,
+    fixed_inputs,
     reconcile_signature,
 )
 from edgekit.core.environment.requirements import TORCH
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
+from edgekit.core.values.fixed_inputs import FixedInput, without_fixed
 from edgekit.core.values.specs import Signature
 from edgekit.sources._module import LoadedTorch, output_names
 from edgekit.torch_files import script_archive
@@ -74,6 +76,8 @@ class TorchScriptSource(SourceKind):
     variables = {"CUDA_VISIBLE_DEVICES": "-1"}
     layout = "first"
     suffixes = (".pt", ".pth", ".ts", ".torchscript", ".jit")
+    takes_numbers = True
+    writes_fixed = True
 
     def recognizes(self, path: Path) -> bool:
         if not super().recognizes(path) or not zipfile.is_zipfile(path):
@@ -94,7 +98,11 @@ class TorchScriptSource(SourceKind):
         shutil.copyfile(user_model.path, folder / "model.pt")
         if reader.has_record(_SIGNATURE_RECORD):
             recorded = Signature.from_dict(json.loads(reader.get_record(_SIGNATURE_RECORD)))
-            return "model.pt", reconcile_signature(recorded, user_model, str(user_model.path))
+            signature = reconcile_signature(recorded, user_model, str(user_model.path))
+            fixed = fixed_inputs(user_model, signature)
+            if fixed:
+                _with_constants(module, fixed).save(str(folder / "model.pt"))
+            return "model.pt", without_fixed(signature, fixed)
         inputs = declared_inputs(user_model)
         arguments = [argument.name for argument in module.forward.schema.arguments[1:]]  # the first one is self
         if len(inputs) != len(arguments):
@@ -102,7 +110,41 @@ class TorchScriptSource(SourceKind):
                 f"{user_model.path}: this model takes {len(arguments)} inputs ({', '.join(arguments)});"
                 f" {len(inputs)} were declared"
             )
+        fixed = fixed_inputs(user_model, Signature(inputs, ()))
+        if fixed:
+            module = _with_constants(module, fixed)
+            module.save(str(folder / "model.pt"))
+            inputs = without_fixed(Signature(inputs, ()), fixed).inputs
         return "model.pt", Signature(inputs, output_names(module, inputs, user_model.examples))
+
+
+def _with_constants(script: Any, fixed: Sequence[FixedInput]) -> Any:
+    """Return an archive's module with constants for some of its inputs, as a script of its own.
+
+    A trace would keep the branch of its example only; a script decides branches on constants when it is frozen.
+    """
+    import torch
+    from torch.jit._recursive import create_script_module
+
+    constants = {item.position: item for item in fixed}
+    holder = torch.nn.Module()
+    holder.inner = script
+    parameters, passed = list[str](), list[str]()
+    for index, argument in enumerate(script.forward.schema.arguments[1:]):  # the first one is self
+        item = constants.get(index)
+        if item is None:
+            parameters.append(f"x{index}: {argument.type.annotation_str}")
+            passed.append(f"x{index}")
+        elif isinstance(argument.type, torch.TensorType):
+            holder.register_buffer(f"fixed_{index}", torch.from_numpy(item.array()))
+            passed.append(f"self.fixed_{index}")
+        else:
+            number = float(item.value) if isinstance(argument.type, torch.FloatType) else item.value
+            passed.append(repr(number))
+    # Private, but the only way to a script whose methods are text: a public class needs a file with its source.
+    outer = create_script_module(holder.eval(), lambda _module: [], share_types=False)
+    outer.define(f"def forward(self, {', '.join(parameters)}):\n    return self.inner({', '.join(passed)})\n")
+    return outer.eval()
 
 
 SOURCE = TorchScriptSource()

@@ -14,6 +14,7 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.rounding_error import Rounding
 from edgekit.core.records.versioned_json import decode_versioned
 from edgekit.core.values.file_names import SOURCE_FILE
+from edgekit.core.values.fixed_inputs import FixedInput, all_inputs
 from edgekit.core.values.specs import Signature
 from edgekit.core.values.typed_json import Count, FileName, Name, Sha256
 
@@ -47,6 +48,7 @@ class SourceModel:
         versions: Package -> version.
         state: Names of the buffers and variables that a call changes; each sample is judged from their initial values.
         one_by_one: Whether each sample needs a call of its own, since its outputs depend on the others of a call.
+        fixed: The inputs that are constants whenever the model is loaded; the signature is without them.
         schema_version: The version of the file's format.
     """
 
@@ -70,12 +72,21 @@ class SourceModel:
     versions: Mapping[Name, Name] = field(default_factory=dict)
     state: tuple[Name, ...] = ()
     one_by_one: bool = False
+    fixed: tuple[FixedInput, ...] = ()
     schema_version: int = SOURCE_SCHEMA
 
     @property
     def has_real_samples(self) -> bool:
         """Whether the golden samples are real inputs, of a data set or of the user's, and not random numbers."""
         return "name" in self.data or "sample" in self.data
+
+    def all_inputs(self, signature: Signature) -> Signature:
+        """Return a signature of this source with the inputs that are fixed, as its file or code takes them.
+
+        Args:
+            signature: The source's signature, possibly with other sizes.
+        """
+        return all_inputs(signature, self.fixed)
 
     def save(self, folder: Path) -> None:
         """Write `source.json`.

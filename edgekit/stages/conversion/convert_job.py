@@ -135,7 +135,8 @@ def _load(request: ConvertRequest, signature: Signature) -> LoadedModel:
         require(plugin.requires, f"loading {source.kind} models" + (f" by the bridge {bridge}" if bridge else ""))
         _loaded.clear()
         build = None if request.code is None else request.code.call
-        loaded = plugin.load(source.weights_path(folder), signature, build)
+        loaded = plugin.load(source.weights_path(folder), source.all_inputs(signature), build)
+        loaded = loaded.with_fixed(source.fixed)
         loaded = loaded.at(loaded.signature, source.sizes)  # a bridge may have fixed the batch
         golden = folder / GOLDEN_FILE
         if golden.is_file():

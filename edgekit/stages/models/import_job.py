@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekit.contracts.source import SOURCES, LoadedModel, UserModel, with_layouts
+from edgekit.contracts.source import SOURCES, LoadedModel, UserModel, fixed_inputs, with_layouts
 from edgekit.core.environment.atomic_files import sha256_file, sha256_path
 from edgekit.core.environment.damaged_files import damage_reported
 from edgekit.core.environment.python_dependencies import module_file
@@ -27,6 +27,7 @@ from edgekit.core.numerics.sample_order import split_order
 from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
+from edgekit.core.values.fixed_inputs import Number, without_fixed
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources import _given_samples
 from edgekit.stages.models.repeatability import make_repeatable, snapshot
@@ -65,6 +66,7 @@ class ImportRequest:
         calibration: Calibration samples: a file, a folder of images or `file.py:generator`.
         image_range: The range that pixels 0..255 of images are scaled to.
         signature: Name of the signature of a SavedModel; None for the default one.
+        fixed: Values of inputs that become constants, by name.
         folder: The source folder to write.
     """
 
@@ -80,6 +82,7 @@ class ImportRequest:
     calibration: str | None = None
     image_range: tuple[float, float] = (0.0, 1.0)
     signature: str | None = None
+    fixed: Mapping[str, Number] = field(default_factory=dict)
     folder: str = ""
 
 
@@ -139,15 +142,26 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     factory = None if request.code is None else Factory.parse(request.code)
     build = None if factory is None else lambda: factory.call(base)
     user_model = UserModel(
-        _path(request.path), build, _path(request.weights), request.inputs, arrays, signature=request.signature
+        _path(request.path),
+        build,
+        _path(request.weights),
+        request.inputs,
+        arrays,
+        signature=request.signature,
+        fixed=request.fixed,
     )
     with _file_errors(request):
-        file, imported_signature = kind.import_model(user_model, target)
-    signature = with_layouts(imported_signature, kind.layout)
+        file, complete = kind.import_model(user_model, target)
+    # A kind that writes them into the file returns a signature without them.
+    fixed = () if kind.writes_fixed else fixed_inputs(user_model, complete, numbers=kind.takes_numbers)
+    signature = with_layouts(without_fixed(complete, fixed), kind.layout)
+    if arrays is not None:  # the same samples serve with and without fixed inputs
+        arrays = {name: array for name, array in arrays.items() if name not in request.fixed}
     inputs, notes = _inputs(request, arrays, signature)
     sizes = _sizes(signature, inputs)
     with _file_errors(request):
-        loaded = kind.load(target / file, signature, build).at(signature, sizes).with_examples(inputs)
+        loaded = kind.load(target / file, with_layouts(complete, kind.layout), build).with_fixed(fixed)
+        loaded = loaded.at(signature, sizes).with_examples(inputs)
     parameters = loaded.parameters()
     _check_finite(parameters)
     initial = snapshot(loaded)
@@ -167,6 +181,7 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     if known is not None and known.note:
         notes = (*notes, known.note)
     notes = (*notes, *user_model.notes, *loaded.notes)
+    notes += tuple(f"the input {name} is fixed to {value}" for name, value in request.fixed.items())
     code = None if factory is None else factory.file(base) or module_file(factory.where, base)
     source = SourceModel(
         name=request.name,
@@ -186,6 +201,7 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
         rounding=rounding,
         state=repeatability.state,
         one_by_one=repeatability.one_by_one,
+        fixed=fixed,
         versions=versions(kind.requires),
     )
     source.save(target)

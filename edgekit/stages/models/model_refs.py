@@ -16,6 +16,7 @@ from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import NoteEvent
 from edgekit.core.records.source import SourceModel
+from edgekit.core.values.fixed_inputs import Number
 from edgekit.core.values.specs import Dim, TensorSpec
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
 from edgekit.stages.models.import_job import FactoryRequest, ImportRequest, detect_framework, import_user_model
@@ -42,6 +43,7 @@ class UserModelOptions:
         sizes: Sizes of symbolic dimensions by name.
         image_range: The range that pixels 0..255 of images are scaled to.
         signature: Name of the signature of a SavedModel; None for `serving_default`, or the only one.
+        fixed: Values of inputs that become constants, by name.
     """
 
     name: str | None = None
@@ -52,11 +54,12 @@ class UserModelOptions:
     sizes: dict[str, int] | None = None
     image_range: tuple[float, float] = (0.0, 1.0)
     signature: str | None = None
+    fixed: dict[str, Number] | None = None
 
     @property
     def any_set(self) -> bool:
         """Whether an option is set that applies only to a model of the user's."""
-        return bool(self.name or self.weights or self.inputs or self.sample or self.calibration or self.signature)
+        return any((self.name, self.weights, self.inputs, self.sample, self.calibration, self.signature, self.fixed))
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ def resolve(
     references = [name for name in names if is_model_reference(context, name)]
     if options.any_set and len(references) != 1:
         raise InputError(
-            "weights, inputs, sample, calibration, signature and name describe one model of your own: name its file,"
-            " folder or code",
+            "weights, inputs, fixed inputs, sample, calibration, signature and name describe one model of your own:"
+            " name its file, folder or code",
         )
     reference_models = tuple(name for name in names if name in project.models()) if names else tuple(project.models())
     selections: list[ModelSelection] = []
@@ -289,6 +292,7 @@ def _request(context: Context, text: str, name: str, framework: str | None, opti
         "calibration": from_here(options.calibration),
         "image_range": options.image_range,
         "signature": options.signature,
+        "fixed": options.fixed or {},
     }
     if not _CODE.fullmatch(text):
         if options.weights is not None:

@@ -114,7 +114,7 @@ def _import_source(builder: PlanBuilder, at: Location, entry: ModelEntry, path: 
         reads += _code(builder, entry.calibration) if is_code_reference(entry.calibration) else [
             StepInput(builder.relative(builder.resolve(entry.calibration)))
         ]  # fmt: skip
-    option_keys = ("inputs", "dims", "image_range", "path", "weights", "sample", "calibration", "signature")
+    option_keys = ("inputs", "dims", "fixed", "image_range", "path", "weights", "sample", "calibration", "signature")
     source = builder.relative(builder.project.source_folder(name, kind))
     step = Step(
         f"import {name}/{kind}",

@@ -202,6 +202,7 @@ class ImportHandler(StepHandler):
             sizes=options["dims"],
             image_range=tuple(options["image_range"]),
             signature=options.get("signature"),
+            fixed=options["fixed"],
         )
         reference = _from_root(step, options["path"])
         source = model_refs.import_model(step.context, reference, step.arguments["framework"], user_options)

@@ -23,6 +23,7 @@ from edgekit.core.numerics.tensor_pairing import TensorPair, check_forced, pair_
 from edgekit.core.records.artifact import Artifact, load_artifact
 from edgekit.core.records.source import load_source
 from edgekit.core.values.file_names import MANIFEST_FILE, SOURCE_FILE
+from edgekit.core.values.fixed_inputs import FixedInput, Number, check_value
 from edgekit.core.values.precisions import find_precision, parse_precision, precision_names, precision_of_width
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.core.values.tolerances import Tolerances
@@ -400,6 +401,7 @@ def compare(
     labels: Path | Array | None = None,
     forced: Mapping[str, str] | None = None,
     precision: str | None = None,
+    fixed: Mapping[str, Number] | None = None,
 ) -> Equivalence:
     """Run two models on the same samples and compare their outputs.
 
@@ -410,6 +412,7 @@ def compare(
         labels: Class labels, shape (N,), or a file with them; None uses those among the samples.
         forced: Names of the second model by names of the first that are paired; others are paired automatically.
         precision: The precision whose tolerances apply; None for the coarser one of the two models.
+        fixed: Values of inputs that have no samples, by name: of whichever model has the input.
 
     Returns:
         The verdict, with the pairs and the comparisons.
@@ -427,6 +430,7 @@ def compare(
     classes = _read_labels(arrays.pop("labels", None), labels)
     arrays = {"input": arrays.pop("")} if "" in arrays else arrays  # an npy file has one array without a name
     signatures = [read_signature(context, model, arrays) for model in (first, second)]
+    arrays = with_fixed(arrays, signatures, fixed or {})
     forced = forced or {}
     inputs = inputs_of((first, second), signatures, arrays, forced, origin)
     reference, actual = run_model(context, first, inputs.first), run_model(context, second, inputs.second)
@@ -461,6 +465,36 @@ def compare(
         comparisons,
         task,
     )
+
+
+def with_fixed(
+    arrays: Mapping[str, Array], signatures: Sequence[Signature], fixed: Mapping[str, Number]
+) -> dict[str, Array]:
+    """Return samples with the same value of each fixed input in every sample.
+
+    Args:
+        arrays: The samples by name, shape (N, ...).
+        signatures: The signatures of the models.
+        fixed: The values by name.
+
+    Raises:
+        InputError: No model has such an input, it cannot have the value, or there are samples of it.
+    """
+    specs = {spec.name: spec for signature in reversed(signatures) for spec in signature.inputs}
+    result = dict(arrays)
+    for name, value in fixed.items():
+        if name not in specs:
+            raise InputError(
+                f"neither model has an input {name} to fix; their inputs: {'; '.join(map(str, specs.values()))}",
+                parameters=("fixed",),
+            )
+        if name in arrays:
+            raise InputError(f"the samples contain the input {name}, which is fixed too", parameters=("fixed",))
+        check_value(specs[name], value)
+        first = next(iter(arrays.values()))
+        one = FixedInput(specs[name], 0, value).array()
+        result[name] = np.repeat(one if one.shape else one[None], len(first), axis=0)
+    return result
 
 
 def _compare_pair(
