@@ -64,6 +64,8 @@ def read_weights(path: Path, expected: Mapping[str, Any]) -> tuple[Weights, str]
         InputError: The file is missing, damaged or a pickled object, or several weights in it fit equally well.
     """
     checkpoint = _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
+    if not expected and isinstance(checkpoint, Mapping) and not checkpoint:
+        return {}, ""  # a network without weights
     found = [
         candidate for place, weights in _state_dicts(checkpoint, "", 0) for candidate in _fits(place, weights, expected)
     ]

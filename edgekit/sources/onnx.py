@@ -129,6 +129,8 @@ def _session(model: Any) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: warnings about unused initializers would reach the user's stderr
+    # Kernels for uint8 by int8 saturate on x86 without AVX-VNNI (docs/upstream.md); the reference is exact.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception

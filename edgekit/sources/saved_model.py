@@ -191,6 +191,11 @@ def _specs(tensors: Iterable[tuple[str, Any]], path: Path) -> tuple[TensorSpec, 
     for name, tensor in tensors:
         if tensor.shape.rank is None:
             raise InputError(f"{path}: '{name}' has no rank in this SavedModel; export it with a shape")
+        if not tensor.dtype.is_floating and not tensor.dtype.is_integer and not tensor.dtype.is_bool:
+            raise InputError(
+                f"{path}: '{name}' is a tensor of the type {tensor.dtype.name}, which no target has; save the part of"
+                " the model behind it as a SavedModel of its own, and compute the rest in the application"
+            )
         symbols = ["batch", *(f"{name}_dim{index}" for index in range(1, tensor.shape.rank))]
         # strict=False: a scalar has no dimensions, but `symbols` has at least the batch.
         dims = [symbol if dim is None else int(dim) for dim, symbol in zip(tensor.shape, symbols, strict=False)]

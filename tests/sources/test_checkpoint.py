@@ -85,6 +85,13 @@ class Net(nn.Linear):
     """A class that a pickle of a whole module names."""
 
 
+def test_a_network_without_weights_has_an_empty_file(trained, tmp_path):
+    torch.save(nn.ReLU().state_dict(), tmp_path / "empty.pt")
+    assert read_weights(tmp_path / "empty.pt", nn.ReLU().state_dict()) == ({}, "")
+    with pytest.raises(InputError, match="this checkpoint contains a OrderedDict, not a state dict"):
+        read_weights(tmp_path / "empty.pt", trained)
+
+
 def test_a_whole_module_is_refused_with_the_way_out(tmp_path: Path):
     path = tmp_path / "model.pt"
     torch.save(Net(2, 2), path)

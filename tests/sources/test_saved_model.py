@@ -53,6 +53,13 @@ def test_without_a_serving_signature_the_others_are_listed(
     assert refusal("saved-model", "run_saved_model", **folders) == f"{folders['path']}: {expected}"
 
 
+def test_tensors_of_strings_are_refused_by_name(work: Work, refusal: Refusal, folders: dict[str, Path]) -> None:
+    work("saved-model", "saved_model", folder=folders["path"], kind="words")
+    assert refusal("saved-model", "run_saved_model", **folders).startswith(
+        f"{folders['path']}: 'y' is a tensor of the type string, which no target has; save the part of the model behind"
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "operator"),
     [

@@ -23,6 +23,8 @@ _OPERATOR = re.compile(
     r"|No (?:ONNX function|decompositions registered)[^<]*<OpOverload\(op='(?P<onnx>[\w.]+)'"
     r"|failed to legalize operation '(?P<mlir>[\w.]+)'"
 )
+# How litert-torch 0.10 names a tensor of complex numbers, whose operators it has.
+_COMPLEX = "Unsupported ir element type: complex"
 # What torch.export and MLIR write about the place where an operator comes from.
 _PLACE = re.compile(r"""(?:File ")?(?P<file>/[^\s":]+\.py)(?:", line |:)(?P<line>\d+)""")
 
@@ -67,11 +69,16 @@ def missing_operator(message: str, title: str) -> str | None:
         The sentence, or None if the message is about something else.
     """
     match = _OPERATOR.search(message)
-    if match is None:
+    if match is None and _COMPLEX not in message:
         return None
-    name = next(group for group in match.groups() if group).removesuffix(".default")
     places = [place for place in _PLACE.finditer(message) if not _is_library(place["file"])]
     where = f", of {Path(places[-1]['file']).name}, line {places[-1]['line']}," if places else ""
+    if match is None:
+        return (
+            f"complex numbers{where} have no counterpart in {title} files; compute their real and imaginary parts as"
+            " tensors, those of an STFT by convolutions, or export to onnx or torchscript"
+        )
+    name = next(group for group in match.groups() if group).removesuffix(".default")
     return (
         f"the operator {name}{where} has no counterpart in {title} files; write it with other operators, or export to"
         " onnx or torchscript"

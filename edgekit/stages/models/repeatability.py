@@ -26,6 +26,8 @@ from edgekit.core.numerics.metrics import Array
 
 # Two samples find out: a model that draws numbers draws others at once.
 _SAMPLES = 2
+# Samples of one call that show whether they influence one another: of two, both may be on the same side of a condition.
+_BATCH_SAMPLES = 8
 # Differences beyond this share of the largest output are no rounding. A larger batch changes the order of summation,
 # which costs some units in the last place (1.2e-7); dependence on the batch changes the outputs visibly.
 _ROUNDING_SHARE = 1e-4
@@ -86,7 +88,7 @@ def make_repeatable(loaded: LoadedModel, inputs: Mapping[str, Array], initial: M
     if difference > 0:
         raise InputError(_random_message(loaded, samples, difference))
     batch = len(changed) == 0 and few > 1 and batching.has_symbolic_batch(loaded.signature)
-    depends = batch and _depends_on_batch(loaded, samples, alone)
+    depends = batch and _depends_on_batch(loaded, inputs)
     loaded.one_by_one = bool(changed) or depends
     notes = []
     if changed:
@@ -126,7 +128,10 @@ def _difference(first: Mapping[str, Array], second: Mapping[str, Array]) -> floa
     return max(differences)
 
 
-def _depends_on_batch(loaded: LoadedModel, samples: Mapping[str, Array], alone: Mapping[str, Array]) -> bool:
+def _depends_on_batch(loaded: LoadedModel, inputs: Mapping[str, Array]) -> bool:
+    several = min(_BATCH_SAMPLES, batching.n_samples(loaded.signature, inputs))
+    samples = batching.select_samples(loaded.signature, inputs, 0, several)
+    alone = loaded.run(samples)
     loaded.one_by_one = False
     try:
         together = loaded.run(samples)

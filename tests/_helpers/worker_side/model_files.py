@@ -220,6 +220,7 @@ def saved_model(folder: str, kind: str, file: str = "", *, emit: Listener) -> No
     bodies = {
         "double": lambda x: tf.matmul(x, net.weight) * 2,
         "triple": lambda x: tf.matmul(x, net.weight) * 3,
+        "words": tf.strings.as_string,
         "reading": lambda x: x + tf.cast(tf.strings.length(tf.io.read_file(file)), tf.float32),
         "writing": lambda x: after(tf.io.write_file(file, "written"), x),
         "printing": lambda x: after(tf.print("x", output_stream=f"file://{file}"), x),

@@ -217,3 +217,22 @@ def test_both_branches_of_an_if_are_computed_and_selected():
 def test_branches_of_different_shapes_are_refused():
     with pytest.raises(RuntimeError, match="whose branches return tensors of different shapes"):
         build(branches((4, 5)), ["x"], ["y"])(torch.zeros(1, 4))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+def test_gathering_by_sample_holds_for_every_batch():
+    """A trace records no range over the samples: its length would be that of the example."""
+    x, index = f32(3, 4, 5, 2), RNG.integers(-4, 4, (3, 6, 2))
+    node = helper.make_node("GatherND", ["x", "index"], ["y"], batch_dims=1)
+    (expected,), (actual,) = results(node, {"x": x, "index": index}, {})
+    np.testing.assert_array_equal(actual, expected)
+    values = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4, 5, 2]),
+        helper.make_tensor_value_info("index", TensorProto.INT64, ["batch", 6, 2]),
+    ]
+    graph = helper.make_graph([node], "g", values, [onnx.ValueInfoProto(name="y")])
+    module = build(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), ["x", "index"], ["y"]
+    )
+    traced = torch.jit.trace(module, (torch.from_numpy(x[:2]), torch.from_numpy(index[:2])))
+    np.testing.assert_array_equal(traced(torch.from_numpy(x), torch.from_numpy(index)).numpy(), expected)

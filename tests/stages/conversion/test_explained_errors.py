@@ -34,5 +34,12 @@ def test_the_line_of_the_users_code_is_named(place):
     assert "the operator aten.bitwise_not, of net.py, line 7, has no counterpart" in str(missing_operator(message, "X"))
 
 
+def test_complex_numbers_are_named():
+    message = 'Unsupported ir element type: complex<f32>\nOriginal traceback:\nFile "/home/user/net.py", line 7, in f'
+    assert str(missing_operator(message, "TFLite")).startswith(
+        "complex numbers, of net.py, line 7, have no counterpart in TFLite files; compute their real and imaginary"
+    )
+
+
 def test_other_messages_stay():
     assert missing_operator("something else", "TFLite") is None

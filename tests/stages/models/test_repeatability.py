@@ -77,6 +77,14 @@ def test_a_sample_that_depends_on_its_batch_is_run_alone():
     np.testing.assert_allclose(loaded.run(SAMPLES)["y"], alone, rtol=1e-6)
 
 
+def test_a_condition_on_all_samples_is_found_where_the_first_two_agree():
+    function = lambda x, _values: x if x.sum() > 0 else -x  # noqa: E731
+    samples = np.array([[1, 0, 0], [1, 0, 0], [-9, 0, 0], [1, 0, 0]], np.float32)
+    loaded = Plain(function)
+    assert make_repeatable(loaded, {"x": samples}, snapshot(loaded)).one_by_one
+    np.testing.assert_array_equal(loaded.run({"x": samples})["y"], np.abs(samples))
+
+
 def test_rounding_that_differs_with_the_batch_is_no_dependence():
     assert not prepared(lambda x, _values: x * np.float32(1 + 2e-7 * len(x)))[1].one_by_one
 

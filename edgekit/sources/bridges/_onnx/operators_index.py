@@ -55,18 +55,18 @@ def _gather_elements(call: Call) -> Any:
 
 @operator("GatherND")
 def _gather_nd(call: Call) -> Any:
-    import torch
-
     x, index, batch = call.tensor(0), call.tensor(1).long(), call.attribute("batch_dims", 0)
     last = index.shape[-1]
     parts = [_positive(index[..., i], x.shape[batch + i]) for i in range(last)]
-    # Batch dimensions are indexed by their own position.
-    grids = []
-    for axis in range(batch):
-        shape = [1] * (index.dim() - 1)
-        shape[axis] = -1
-        grids.append(torch.arange(x.shape[axis]).reshape(shape))
-    return x[(*grids, *parts)]
+    if not batch:
+        return x[tuple(parts)]
+    # One index along the flattened axes; positions of samples would need a range whose end a trace cannot record.
+    flat: Any = 0
+    for axis, part in enumerate(parts):
+        flat = flat * x.shape[batch + axis] + part
+    batches, rest, shape = x.shape[:batch], x.shape[batch + last :], flat.shape
+    places = flat.reshape(*batches, -1, *[1] * len(rest)).expand(*batches, -1, *rest)
+    return x.reshape(*batches, -1, *rest).gather(batch, places).reshape(*shape, *rest)
 
 
 @operator("ScatterElements", "Scatter")
