@@ -39,6 +39,7 @@ from edgekit.targets._onnx.graph import (
 )
 from edgekit.targets._onnx.io_types import IoTypes
 from edgekit.targets._onnx.simplify import at_opset, opset, set_ir_version, slim
+from edgekit.targets._onnx.torch_operators import corrected_translations
 
 # The default operator set by source kind: 18 is the newest that tf2onnx 1.17 writes, 20 the default of torch 2.13's
 # exporter. onnx's version converter reaches the others.
@@ -208,6 +209,8 @@ def _from_torch(source: LoadedSource, opset_version: int | None) -> Any:
         model = torch.export.export(model, examples, dynamic_shapes=shapes).run_decompositions()
     names = {f"{_END}{index}": spec.name for index, spec in enumerate((*signature.inputs, *signature.outputs))}
 
+    translations = corrected_translations()
+
     def export(exported: Any, **shapes: Any) -> Any:
         return torch.onnx.export(
             exported,
@@ -218,6 +221,7 @@ def _from_torch(source: LoadedSource, opset_version: int | None) -> Any:
             input_names=list(names)[: len(signature.inputs)],
             output_names=list(names)[len(signature.inputs) :],
             verbose=False,
+            custom_translation_table=translations,
             **shapes,
         )
 
