@@ -188,6 +188,34 @@ class PopenProcess(Process):
         return returncode
 
 
+class PipedProcess(PopenProcess):
+    """A program with pipes to its stdin and stdout, in a session of its own."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Start the program.
+
+        Args:
+            command: The program and its arguments; no shell reads them.
+        """
+        super().__init__()
+        with self._starting():
+            self.popen = subprocess.Popen(  # noqa: S603 - a list of words, no shell on this host
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.stderr_file,
+                start_new_session=True,
+                bufsize=0,
+            )
+
+    def _close(self) -> None:
+        for pipe in (self.popen.stdin, self.popen.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        super()._close()
+
+
 class Child(PopenProcess):
     """A process of a fresh Python interpreter."""
 

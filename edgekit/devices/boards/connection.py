@@ -33,7 +33,7 @@ from edgekit.core.errors import (
     StepTimedOut,
 )
 from edgekit.workers import scratch
-from edgekit.workers.process import PopenProcess
+from edgekit.workers.process import PipedProcess
 
 _AGENT = Path(__file__).with_name("_agent.py")
 # What the agent writes first, so that a greeting of the board's shell is not taken for a reply.
@@ -69,29 +69,6 @@ class Reply:
     data: bytes = b""
 
 
-class _SshProcess(PopenProcess):
-    """The ssh client, with pipes to the agent."""
-
-    def __init__(self, command: list[str]) -> None:
-        super().__init__()
-        with self._starting():
-            self.popen = subprocess.Popen(  # noqa: S603 - a list of words, no shell on this host
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self.stderr_file,
-                start_new_session=True,
-                bufsize=0,
-            )
-
-    def _close(self) -> None:
-        for pipe in (self.popen.stdin, self.popen.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        super()._close()
-
-
 class Connection:
     """One session on a board, which answers one request at a time.
 
@@ -107,7 +84,7 @@ class Connection:
         """
         self.name, self.board = name, board
         self._lock = threading.RLock()
-        self._process: _SshProcess | None = None
+        self._process: PipedProcess | None = None
         self._folder: str | None = None
         self._buffer = bytearray()
         self._hello: Mapping[str, Any] = {}
@@ -138,7 +115,7 @@ class Connection:
         if self._folder is None:
             self._folder = _private_folder()
         # An earlier agent may have ended without its connection; a dead master would refuse new sessions.
-        self._process = _SshProcess([*self._ssh(), "--", self.board.ssh, _remote_command(self.board.python)])
+        self._process = PipedProcess([*self._ssh(), "--", self.board.ssh, _remote_command(self.board.python)])
         deadline = time.monotonic() + timeout_s
         try:
             source = _AGENT.read_bytes()

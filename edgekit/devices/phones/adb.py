@@ -29,7 +29,7 @@ from edgekit.core.errors import (
     StepFailed,
     StepTimedOut,
 )
-from edgekit.workers.process import PopenProcess
+from edgekit.workers.process import PipedProcess
 
 # What the shell user of every phone may write to, and run programs from.
 FOLDER = "/data/local/tmp/edgekit"
@@ -59,29 +59,6 @@ class RunOutput:
     output: bytes
 
 
-class _AdbProcess(PopenProcess):
-    """An adb client with pipes; it is no parent of the server, which has a session of its own."""
-
-    def __init__(self, command: list[str]) -> None:
-        super().__init__()
-        with self._starting():
-            self.popen = subprocess.Popen(  # noqa: S603 - a list of words, no shell on this host
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self.stderr_file,
-                start_new_session=True,
-                bufsize=0,
-            )
-
-    def _close(self) -> None:
-        for pipe in (self.popen.stdin, self.popen.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        super()._close()
-
-
 class AdbClient:
     """Runs commands on a phone, one after the other. Whatever ends a command here ends what it started there."""
 
@@ -94,7 +71,7 @@ class AdbClient:
         """
         self.name, self.config = name, config
         self._lock = threading.RLock()
-        self._process: _AdbProcess | None = None
+        self._process: PipedProcess | None = None
         self._buffer = bytearray()
         self._closed = False
 
@@ -132,7 +109,7 @@ class AdbClient:
                 raise self._error(process, step, text)
             return text
 
-    def _finish(self, process: _AdbProcess, step: str, timeout_s: float) -> tuple[int, str]:
+    def _finish(self, process: PipedProcess, step: str, timeout_s: float) -> tuple[int, str]:
         """Wait until adb has ended; return its exit code and what it wrote to stdout."""
         deadline = time.monotonic() + timeout_s
         try:
@@ -186,7 +163,7 @@ class AdbClient:
             except TimeoutError:
                 raise self._run_timeout(step, state, timeout_s) from None
 
-    def _output(self, process: _AdbProcess, values: Sequence[str], step: str, deadline: float) -> RunOutput:
+    def _output(self, process: PipedProcess, values: Sequence[str], step: str, deadline: float) -> RunOutput:
         if len(values) != 3 or not all(value.isdigit() for value in values):
             raise StepFailed(f"{_prefix(step)}{self.name} sent a reply that is none of edgekit's", step=step)
         code, log_bytes, output_bytes = map(int, values)
@@ -218,11 +195,11 @@ class AdbClient:
     # One client -------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _session(self, words: tuple[str, ...], step: str) -> Iterator[_AdbProcess]:
+    def _session(self, words: tuple[str, ...], step: str) -> Iterator[PipedProcess]:
         if self._closed:
             raise StepCrashed(f"{_prefix(step)}the connection to {self.name} was stopped", step=step)
         self._buffer.clear()
-        process = self._process = _AdbProcess([_program(), "-s", self.config.adb, *words])
+        process = self._process = PipedProcess([_program(), "-s", self.config.adb, *words])
         try:
             yield process
         finally:
@@ -232,7 +209,7 @@ class AdbClient:
                     process.popen.stdin.close()
             process.kill()
 
-    def _fill(self, process: _AdbProcess, deadline: float) -> bool:
+    def _fill(self, process: PipedProcess, deadline: float) -> bool:
         """Read what has arrived, and return False at the end. While nothing arrives, tell that this end is alive.
 
         Raises:
@@ -259,7 +236,7 @@ class AdbClient:
             if not alive:
                 return False
 
-    def _marked_line(self, process: _AdbProcess, step: str, deadline: float, state: str) -> list[str]:
+    def _marked_line(self, process: PipedProcess, step: str, deadline: float, state: str) -> list[str]:
         """Return the words of the next line that the script has written; others are a greeting of the shell."""
         while True:
             while b"\n" not in self._buffer:
@@ -270,7 +247,7 @@ class AdbClient:
             if line.startswith(_MARK):
                 return line[len(_MARK) :].decode("ascii", "replace").split() or [""]
 
-    def _bytes(self, process: _AdbProcess, size: int, step: str, deadline: float) -> bytes:
+    def _bytes(self, process: PipedProcess, size: int, step: str, deadline: float) -> bytes:
         while len(self._buffer) < size:
             if not self._fill(process, deadline):
                 raise self._error(process, step, "", lost=True)
@@ -292,7 +269,7 @@ class AdbClient:
     def _full(self, step: str) -> DiskFull:
         return DiskFull(f"{_prefix(step)}no space left on {self.name} ({FOLDER})", step=step)
 
-    def _error(self, process: _AdbProcess, step: str, output: str, lost: bool = False) -> EdgekitError:
+    def _error(self, process: PipedProcess, step: str, output: str, lost: bool = False) -> EdgekitError:
         """Return why adb has ended: what it wrote says it, unless it was cut off from what it had started."""
         with contextlib.suppress(TimeoutError):
             process.wait(5.0)
