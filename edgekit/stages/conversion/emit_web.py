@@ -28,6 +28,8 @@ from edgekit.core.values.specs import TensorSpec
 from edgekit.stages.context import Context
 from edgekit.stages.conversion.routes import runtimes_of
 
+# The name by which TypeScript finds the types of `model.mjs`.
+DECLARATIONS = "model.d.mts"
 _TEMPLATES = WEB_FOLDER / "emitted"
 # The files of the packages that a page without WebGPU may fetch.
 _RUNTIME_FILES = {
@@ -144,7 +146,7 @@ def emit_web(context: Context, artifact: Artifact, runtime: BrowserRuntime) -> P
         description = _description(context, artifact, runtime.name, model.name, title)
         _write_json(staging / "model.json", description)
         _write_json(staging / "samples.json", _samples(artifact))
-        (staging / "model.d.ts").write_text(_declarations(artifact), encoding="ascii")
+        (staging / DECLARATIONS).write_text(_declarations(artifact), encoding="ascii")
         (staging / "README.md").write_text(_readme(title), encoding="utf-8")
     return final
 
@@ -307,7 +309,7 @@ def _readme(title: str) -> str:
 # A model for web pages
 
 - `index.html`: a page to try the model.
-- `model.mjs`, `model.d.ts`: `load()` and `predict()` for pages of your own.
+- `model.mjs`, `{DECLARATIONS}`: `load()` and `predict()` for pages of your own.
 - `model.json`, `samples.json`: the inputs and outputs, and samples with the outputs of the source model.
 - `runtime/`: {title}, unchanged but for the path of one import of LiteRT.js; ONNX Runtime is under the MIT License,
   LiteRT.js under the Apache License 2.0.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,3 +161,34 @@ class TestInTheBrowser:
         with pytest.raises(InputError, match=r"and image is int8; export tflite:dynamic"):
             emit_web.emit_web(context, artifact, runtime)
         assert not artifact.folder.with_name("tflite-int8-web").exists()
+
+
+# Types that are right, and two mistakes that the compiler has to find.
+_USE = """\
+import { load, predict } from "./web/model.mjs";
+await load({ threads: 2 });
+const { probabilities } = await predict({ image: new Float32Array(784) });
+export const first: number = probabilities.data[0];
+// @ts-expect-error: the model has no such input
+await predict({ picture: new Float32Array(784) });
+// @ts-expect-error: the model has no such output
+(await predict({ image: [1, 2] })).labels;
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm here: apt-get install npm")
+def test_typescript_finds_the_declarations_beside_the_module(context: Context, tmp_path: Path) -> None:
+    """A compiler looks for the types of `model.mjs` in `model.d.mts`, and nowhere else."""
+    artifact = load_artifact(context.project.artifact_folder("simple_cnn", "keras", "onnx-float32"))
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "model.mjs").write_text("")
+    (tmp_path / "web" / emit_web.DECLARATIONS).write_text(emit_web._declarations(artifact))
+    (tmp_path / "use.mts").write_text(_USE)
+    npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "typescript@5.9.3"]
+    subprocess.run(npm, cwd=tmp_path, check=True, timeout=300)
+    compiler = [tmp_path / "node_modules/.bin/tsc", "--noEmit", "--strict", "--target", "es2022"]
+    answer = subprocess.run(
+        [*compiler, "--module", "nodenext", "use.mts"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert (answer.returncode, answer.stdout) == (0, "")

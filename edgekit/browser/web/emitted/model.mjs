@@ -1,4 +1,4 @@
-// load() and predict(): the model of this folder in a web page. model.d.ts has the types.
+// load() and predict(): the model of this folder in a web page. model.d.mts has the types.
 
 let loading = null;
 
