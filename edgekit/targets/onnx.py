@@ -36,6 +36,7 @@ from edgekit.targets._onnx.graph import (
     parse,
     prune_opsets,
     read_signature,
+    write_constant_outputs,
 )
 from edgekit.targets._onnx.io_types import IoTypes
 from edgekit.targets._onnx.simplify import at_opset, opset, set_ir_version, slim
@@ -96,6 +97,7 @@ class OnnxTarget(Target):
         def export() -> bytes:
             model = _EXPORTERS[source.kind](source, opset_version)
             reject_unknown_operators(model)
+            write_constant_outputs(model)
             # Exporters leave shape arithmetic behind, which is constant where shapes are fixed.
             content: bytes = slim(at_opset(model, opset_version), source.signature).SerializeToString()
             return content

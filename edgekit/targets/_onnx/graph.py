@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,29 @@ def name_ends(model: Any, names: dict[str, str]) -> None:
     }
     inner = {name: f"{name}_inner" for name in names.values() if name in used and name not in names}
     rename(model, {**inner, **names})
+
+
+def write_constant_outputs(model: Any) -> None:
+    """Let a node write each output that is a constant of the file.
+
+    ONNX allows constants as outputs, and torch.onnx makes them, but tools that edit a file take them for weights.
+
+    Args:
+        model: The `ModelProto` to edit.
+    """
+    from onnx import helper
+
+    outputs = [value.name for value in model.graph.output]
+    constants = {tensor.name for tensor in model.graph.initializer} & {*outputs}
+    used = {name for graph in graphs(model.graph) for node in graph.node for name in (*node.input, *node.output)}
+    names = {}
+    for name in (name for name in dict.fromkeys(outputs) if name in constants):
+        candidates = (f"{name}_value{index or ''}" for index in itertools.count())
+        names[name] = next(candidate for candidate in candidates if candidate not in used)
+    rename(model, names)
+    for value, name in zip(model.graph.output, outputs, strict=True):
+        value.name = name
+    model.graph.node.extend(helper.make_node("Identity", [constant], [name]) for name, constant in names.items())
 
 
 def canonical_names(model: Any) -> None:
@@ -311,11 +334,12 @@ def _signature(model: Any) -> Signature:
     constants = {tensor.name for tensor in model.graph.initializer}
     scales = recorded_quantization({entry.key: entry.value for entry in model.metadata_props})
 
-    def specs(values: Any) -> tuple[TensorSpec, ...]:
-        plain = [_spec(value) for value in values if value.name not in constants]
+    def specs(values: Iterable[Any]) -> tuple[TensorSpec, ...]:
+        plain = [_spec(value) for value in values]
         return tuple(replace(spec, quantization=scales.get(spec.name)) for spec in plain)
 
-    return Signature(specs(model.graph.input), specs(model.graph.output))
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    return Signature(specs(inputs), specs(model.graph.output))
 
 
 def read_signature(path: Path) -> Signature:

@@ -76,3 +76,29 @@ def test_onnxscript_still_leaves_the_divisor_out():
     x = torch.ones(1, 1, 4, 4, 4)
     (array,) = exported(PooledVolume(), x, None)
     assert float(array.flat[0]) == 1.0 != float(PooledVolume()(x).flatten()[0])
+
+
+class Anchored(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 3)
+        self.register_buffer("anchors", torch.arange(6.0).reshape(2, 3))
+
+    def forward(self, x):
+        return self.layer(x) + self.anchors.sum(), self.anchors, torch.arange(4.0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["float32", "float16", "dynamic"])
+def test_outputs_that_are_constants_stay(precision: str, tmp_path: Path):
+    torch.manual_seed(0)
+    outputs = (TensorSpec("y", (1, 3), "float32"), TensorSpec("anchors", (2, 3), "float32"))
+    signature = Signature((TensorSpec("x", (1, 4), "float32"),), (*outputs, TensorSpec("grid", (4,), "float32")))
+    inputs = {"x": np.random.default_rng(0).normal(size=(1, 4)).astype(np.float32)}
+    source = LoadedTorch(Anchored().eval(), signature).with_examples(inputs)
+    result = TARGET.convert(source, ConversionRequest(precision, tmp_path))
+    assert result.signature.outputs == signature.outputs
+    actual = RUNTIME.open(tmp_path / "model.onnx", threads=1).infer(inputs)
+    for name, expected in source.run(inputs).items():
+        np.testing.assert_allclose(actual[name], expected, atol=1e-6 if precision == "float32" else 0.02)
