@@ -49,12 +49,13 @@ WAIT = "os.write(ready, b'1'); os.read(go, 1)"
 
 @pytest.fixture
 def fork_servers():
+    gc.collect()  # files of earlier tests, which would be closed during this one
     before = open_files()
     pool = ForkServerPool()
     yield pool
     pool.close()
     gc.collect()
-    assert open_files() == before
+    assert open_files() <= before
 
 
 @pytest.fixture
