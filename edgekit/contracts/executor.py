@@ -114,6 +114,14 @@ class BenchRequest:
     timeout_s: float = 300.0
     per_operator: bool = False
 
+    def threads_at(self, place: Place) -> int:
+        """Return the number of threads on a device: the requested one, or that of its profile.
+
+        Args:
+            place: The device.
+        """
+        return self.threads or (place.profile.run.threads if place.profile else 1)
+
 
 @dataclass(frozen=True)
 class BenchResult:

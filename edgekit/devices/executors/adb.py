@@ -29,7 +29,7 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.records import samples
 from edgekit.core.units import format_ms
 from edgekit.core.values.specs import Signature
-from edgekit.devices.boards.machine import fastest_cpus, state_notes
+from edgekit.devices.boards.machine import fastest_cpus, state_notes, throttling
 from edgekit.devices.infer_job import SignatureRequest, read_signature
 from edgekit.devices.phones import benchmark_model as runner
 from edgekit.devices.phones.phone import UNPINNED, Phone, open_phone
@@ -78,7 +78,8 @@ class _PhoneBench(PreparedBench):
         if self.request.per_operator and not operators:
             notes.append("no latency by operator: the runner printed no profile")
         results = [self._result(output, before.machine.description, all(pinned)) for output in outputs]
-        return replace(summarize(results, tuple(notes)), operators=operators)
+        throttled = throttling(before.machine.state, after.machine.state, self.cpus)
+        return replace(summarize(results, tuple(notes)), operators=operators, throttled=throttled)
 
     def _measure(self, *words: str) -> tuple[runner.RunnerResult, bool]:
         """Measure in one process; return the measurement, and whether it ran on the chosen cores."""
@@ -218,7 +219,7 @@ class AdbExecutor(Executor):
         self.check(model.runtime, place)
         phone = open_phone(session.pool, place.device)
         machine, known = phone.facts(session.step).machine, phone.runner(session.step)
-        threads = request.threads or (place.profile.run.threads if place.profile else 1)
+        threads = request.threads_at(place)
         cpus, note = fastest_cpus(machine.cores, threads)
         notes = [text for text in (note, "" if known.writes_outputs else _UNCOMPARED) if text]
         real = samples.load(model.samples, "samples").inputs

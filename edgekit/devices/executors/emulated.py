@@ -65,8 +65,7 @@ class EmulatedExecutor(Executor):
         self.check(model.runtime, place)
         assert place.profile is not None  # `check` refuses a place without a profile
         guest = emulator.open_guest(place.device, place.profile)
-        threads = request.threads or place.profile.run.threads
-        yield _EmulatedBench(guest, model, threads, session.step, request.timeout_s)
+        yield _EmulatedBench(guest, model, request.threads_at(place), session.step, request.timeout_s)
 
     def infer(self, session: ExecutionSession, model: ModelFiles, place: Place, request: InferRequest) -> InferResult:
         self.check(model.runtime, place)

@@ -147,7 +147,7 @@ class SshExecutor(Executor):
         board, runtime = open_board(session.pool, place.device), RUNTIMES.load(model.runtime)
         found = board.require(runtime, session.step)
         machine = board.machine(session.step)
-        threads = request.threads or (place.profile.run.threads if place.profile else 1)
+        threads = request.threads_at(place)
         cpus, note = fastest_cpus(machine.cores, threads)
         notes = (note, *version_notes(found, runtime.requires, place.device))
         waiting = session.announce_wait(place.device)

@@ -21,12 +21,12 @@ def corrected_translations() -> dict[Any, Callable[..., Any]]:
     from onnxscript.function_libs.torch_lib.ops import nn
 
     return {
-        torch.ops.aten.avg_pool2d.default: _with_divisor(nn.aten_avg_pool2d),
-        torch.ops.aten.avg_pool3d.default: _with_divisor(nn.aten_avg_pool3d),
+        torch.ops.aten.avg_pool2d.default: _with_divisor(nn.aten_avg_pool2d, 2),
+        torch.ops.aten.avg_pool3d.default: _with_divisor(nn.aten_avg_pool3d, 3),
     }
 
 
-def _with_divisor(pool: Callable[..., Any]) -> Callable[..., Any]:
+def _with_divisor(pool: Callable[..., Any], dims: int) -> Callable[..., Any]:
     """Return a translation of average pooling that divides by the number that the call names."""
     import onnxscript
 
@@ -48,7 +48,6 @@ def _with_divisor(pool: Callable[..., Any]) -> Callable[..., Any]:
         if ceil_mode:
             # The windows at the edge have other sizes there, by which ONNX has divided already.
             raise ValueError("average pooling with ceil_mode and divisor_override has no equivalent in ONNX")
-        dims = 2 if pool.__name__.endswith("2d") else 3
         size = math.prod(kernel_size) if len(kernel_size) > 1 else kernel_size[0] ** dims
         # A padded zero adds nothing to the sum, which is the mean over all of the kernel times its size.
         mean = pool(self, kernel_size, stride, padding, False, True)
