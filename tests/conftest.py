@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from _helpers.few_digits import write_few_digits
 from _helpers.reference_pairs import MODELS, NAMES
@@ -32,6 +33,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # A test that fails shows where a command was interrupted, by whomever.
 logging.getLogger("edgekit").setLevel(logging.DEBUG)
+
+
+# No test is timed: on a machine that does other work too, the time says nothing about the code.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,7 @@ import pytest
 from _helpers.browsers import needs_browser, set_up_packages
 from _helpers.emulation import DEVICE, needs_emulator
 from _helpers.sample_reports import mixed_report
+from _helpers.support import call
 
 from edgekit.config.device_profile import load_profile
 from edgekit.contracts.executor import EXECUTORS, Place
@@ -137,7 +138,9 @@ class TestEmulated(ExecutorContract):
     executor = EXECUTORS.load("emulated")
 
     @pytest.fixture
-    def place(self) -> Place:
+    def place(self, tmp_path: Path) -> Place:
+        answer = call("devices", "setup", DEVICE, "--root", tmp_path)
+        assert answer.code == 0, answer.err
         return Place(DEVICE, load_profile(open_project(Path()).device_file(DEVICE)))
 
 
