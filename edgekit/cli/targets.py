@@ -12,6 +12,8 @@ from edgekit.cli._session import CommandSession, common_options
 def command(session: CommandSession) -> int:
     """List the target formats with their sources, precisions, runtimes and whether they are installed.
 
+    Precisions on request are exported only where they are named, such as `onnx:int4`.
+
     \b
     Example:
       edgekit targets
@@ -45,6 +47,7 @@ def command(session: CommandSession) -> int:
                         precision: list(precision_routes[0].steps)
                         for precision, precision_routes in routes_by_precision.items()
                     },
+                    "on_request": sorted(target.on_request.intersection(routes_by_precision)),
                     "runtime": target.runtime,
                     "runtimes": list(routes.runtimes_of(name)),
                     "suffix": target.suffixes[0],
@@ -54,7 +57,9 @@ def command(session: CommandSession) -> int:
             )
             readiness = "yes" if installed and can_run else "see: edgekit doctor"
             titles = ", ".join(RUNTIMES.load(runner).title for runner in routes.runtimes_of(name))
-            rows.append((name, kind, ", ".join(routes_by_precision), target.suffixes[0], titles, readiness))
-    header = ("target", "from", "precisions", "file", "runtime", "installed")
-    session.print_result({"targets": data}, lambda: table(header, rows, left=6, color=session.color))
+            defaults = ", ".join(name for name in routes_by_precision if name not in target.on_request)
+            requested = ", ".join(name for name in routes_by_precision if name in target.on_request)
+            rows.append((name, kind, defaults, requested or "-", target.suffixes[0], titles, readiness))
+    header = ("target", "from", "precisions", "on request", "file", "runtime", "installed")
+    session.print_result({"targets": data}, lambda: table(header, rows, left=7, color=session.color))
     return 0

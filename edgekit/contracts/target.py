@@ -160,6 +160,8 @@ class Target(ABC):
             use no network and start no programs. A plug-in that cannot work so sets False, and documents why.
         only_named: Whether models are converted to it only where it is named: a format of servers is no part of "every
             format of devices".
+        on_request: The precisions that are made only where they are named, such as `onnx:int4`: those that few networks
+            profit from, or that take long.
         transposes: Names in `describe` of operators that only change the order of dimensions.
     """
 
@@ -180,12 +182,18 @@ class Target(ABC):
     forms: ClassVar[Mapping[str, SupportedForms]] = {}
     confined: ClassVar[bool] = True
     only_named: ClassVar[bool] = False
+    on_request: ClassVar[frozenset[str]] = frozenset()
     transposes: ClassVar[tuple[str, ...]] = ()
 
     @property
     def precisions(self) -> tuple[str, ...]:
         """The precisions that at least one source kind converts to, in the order of the routes."""
         return tuple(dict.fromkeys(precision for route in self.routes.values() for precision in route))
+
+    @property
+    def default_precisions(self) -> tuple[str, ...]:
+        """The precisions that are meant where the target is named without one, in the order of the routes."""
+        return tuple(precision for precision in self.precisions if precision not in self.on_request)
 
     @property
     def file_name(self) -> str:

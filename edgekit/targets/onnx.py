@@ -26,7 +26,7 @@ from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, Signature
 from edgekit.core.values.tensor_aliases import aliases
-from edgekit.targets._onnx import mixed_precision, truncate
+from edgekit.targets._onnx import block_weights, mixed_precision, truncate
 from edgekit.targets._onnx.checks import check, reject_unknown_operators
 from edgekit.targets._onnx.graph import (
     canonical_names,
@@ -50,7 +50,9 @@ OPSET = {"keras": 18, "saved-model": 18, "torch": 20}
 _END = "edgekit_end_"
 
 _INT8_TYPES = ("float32", "int8", "uint8")
-_PRECISIONS = ("float32", "float16", "dynamic", "int8")
+_PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
+# The oldest operator set whose QuantizeLinear has 16-bit types; before that they are ONNX Runtime's own operators.
+_OPSET_OF_INT16 = 21
 
 
 class OnnxTarget(Target):
@@ -68,7 +70,10 @@ class OnnxTarget(Target):
         "torch": (ONNX, ONNXRUNTIME, ONNXSLIM, ONNXSCRIPT, TORCH),
     }
     reads_with = (ONNX,)
-    calibrated = frozenset({"int8"})
+    calibrated = frozenset({"int8", "int16x8"})
+    # int16x8 is for NPUs: ONNX Runtime's CPU kernels compute it in float32. Few networks of devices have most of their
+    # weights in matrices, which int4 is for.
+    on_request = frozenset({"int16x8", "int4"})
     symbolic = True
     options = ("opset", "ir_version")
     transposes = ("Transpose",)
@@ -77,6 +82,7 @@ class OnnxTarget(Target):
     forms = {
         "dynamic": SupportedForms(per_tensor=True),
         "int8": SupportedForms(_INT8_TYPES, _INT8_TYPES, per_tensor=True, symmetric=True, ranges=True),
+        "int16x8": SupportedForms(per_tensor=True, symmetric=True, ranges=True),
     }
 
     def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
@@ -85,6 +91,12 @@ class OnnxTarget(Target):
             model = _to_float16(model)
         if job.precision in ("float32", "float16"):
             return self._write(model, source.signature, job, {})
+        if job.precision == "int4":
+            notes = block_weights.quantize(model)
+            options = {"weights": f"int4 in blocks of {block_weights.BLOCK}"}
+            return replace(self._write(model, source.signature, job, options), notes=notes)
+        if job.precision == "int16x8" and "opset" not in job.options:
+            model = at_opset(model, max(opset(model), _OPSET_OF_INT16))
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
             return self._quantize(mixed_precision.prepare(model, Path(folder)), source.signature, job)
 
@@ -117,7 +129,7 @@ class OnnxTarget(Target):
         )
         ends.change(job.form.inference_input_type, job.form.inference_output_type)
         options = {"weights": "int8 per tensor" if job.form.per_tensor else "int8 per channel"} | (
-            {"format": "QDQ"} if job.precision == "int8" else {}
+            {"format": "QDQ"} if job.precision in self.calibrated else {}
         )
         return replace(self._write(model, signature, job, options), notes=notes)
 

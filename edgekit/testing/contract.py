@@ -180,6 +180,7 @@ class TargetContract(_Contract):
         for precisions in target.routes.values():
             assert precisions
             assert all(map(is_precision, precisions))
+        assert target.on_request <= {*target.precisions}
         for requirements in (*target.requires.values(), target.reads_with):
             _check_requirements(requirements)
 

@@ -232,8 +232,12 @@ def test_lists_of_models_targets_devices_and_packages(project: Path) -> None:
     models = {item["name"]: item for item in call("models", "--json", "--root", project).data["models"]}
     assert set(models) == {path.parent.name for path in REPOSITORY.glob("models/*/model.toml")}
     assert set(models["linear"]["trained"]) == {"keras", "torch"}
-    routes = {(item["target"], item["source"]): item["routes"] for item in call("targets", "--json").data["targets"]}
+    targets = call("targets", "--json").data["targets"]
+    routes = {(item["target"], item["source"]): item["routes"] for item in targets}
+    requested = {(item["target"], item["source"]): item["on_request"] for item in targets}
+    assert (requested["onnx", "torch"], requested["tflite", "keras"]) == (["int16x8", "int4"], [])
     assert list(routes["tflite", "keras"]) == ["float32", "float16", "dynamic", "int8", "int16x8", "int4"]
+    assert list(routes["onnx", "torch"])[-2:] == ["int16x8", "int4"]
     assert routes["onnx", "torch"]["int8"] == ["torch", "onnx"]
     assert routes["executorch", "keras"]["int8"] == ["keras", "torch", "executorch"]
     assert routes["onnx", "onnx"]["int8"] == ["onnx", "onnx"]

@@ -191,10 +191,10 @@ def parse_selection(texts: Iterable[str], precision: str | None) -> tuple[tuple[
     Args:
         texts: Targets or variants, such as `tflite` or `tflite:int8`. If there are none, all targets that have
             `precision` are selected, but for those that must be named.
-        precision: The precision of targets that are named without one; None for all.
+        precision: The precision of targets that are named without one; None for their default ones.
 
     Returns:
-        Each target with a precision, or None for all of its precisions.
+        Each target with a precision, or None for its default precisions.
 
     Raises:
         InputError: A target or a precision is unknown, a named target does not have the precision, a text contradicts
@@ -239,7 +239,7 @@ def select_variants(
 
     Args:
         kinds: The source kinds of the model.
-        selection: The targets, each with a precision or None for all.
+        selection: The targets, each with a precision or None for its default ones.
         kinds_named: Whether the user named the source kinds; then each of them must reach the named targets.
         targets_named: Whether the user named the targets; then at least one source kind must reach each of them.
 
@@ -252,7 +252,8 @@ def select_variants(
     all_edges, kinds = edges(), tuple(kinds)
     selected: dict[tuple[str, Variant], tuple[Route, ...]] = {}
     for target, precision in selection:
-        by_kind = {kind: _at_precision(routes_by_precision(kind, target, all_edges), precision) for kind in kinds}
+        wanted = target.default_precisions if precision is None else (precision,)
+        by_kind = {kind: _at_precisions(routes_by_precision(kind, target, all_edges), wanted) for kind in kinds}
         unreachable = [kind for kind, by_precision in by_kind.items() if not by_precision]
         if targets_named and (len(unreachable) == len(kinds) or (kinds_named and unreachable)):
             raise _unreachable_error(target, precision, unreachable, all_edges)
@@ -261,8 +262,10 @@ def select_variants(
     return tuple((kind, variant, routes) for (kind, variant), routes in selected.items())
 
 
-def _at_precision(by_precision: Mapping[str, tuple[Route, ...]], precision: str | None) -> dict[str, tuple[Route, ...]]:
-    return {name: routes for name, routes in by_precision.items() if precision in (None, name)}
+def _at_precisions(
+    by_precision: Mapping[str, tuple[Route, ...]], precisions: Iterable[str]
+) -> dict[str, tuple[Route, ...]]:
+    return {name: by_precision[name] for name in precisions if name in by_precision}
 
 
 def _unreachable_error(

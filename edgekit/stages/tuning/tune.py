@@ -196,9 +196,11 @@ def _prepare(
 
 
 def _supported_routes(kind: str, target: Target, options: TuneOptions) -> Iterable[tuple[str, tuple[Route, ...]]]:
-    """Yield the precisions that the device runs, with their routes."""
+    """Yield the default precisions that the device runs, with their routes."""
     profile = options.profile
     for precision, precision_routes in routes.routes_by_precision(kind, target, routes.edges()).items():
+        if precision in target.on_request:
+            continue
         if profile is None or not profile.refusal(target.name, precision):
             yield precision, precision_routes
 

@@ -343,8 +343,8 @@ def _cast(array: Array, reference: Array) -> Array:
 def precision_of(context: Context, model: ModelRef) -> str:
     """Return the precision of a model.
 
-    It is the precision of an artifact's manifest. Of any other file it is `int8` if there are quantized tensors, else
-    that of the width of its weights.
+    It is the precision of an artifact's manifest. Of any other file it is that of the width of its weights; with
+    quantized tensors, `int8` or narrower.
 
     Args:
         context: The project and the workers.
@@ -364,12 +364,10 @@ def precision_of(context: Context, model: ModelRef) -> str:
         description = describe(context, target.name, Path(str(model.path)), f"read {model.label}")
     except InputError:
         return "float32"
-    if description.quantized_tensors:
-        return "int8"
     if not description.parameters:
-        return "float32"
-    bytes_per_parameter = description.weight_bytes / description.parameters
-    return precision_of_width(8 * bytes_per_parameter / _WIDTH_MARGIN)
+        return "int8" if description.quantized_tensors else "float32"
+    width = 8 * description.weight_bytes / description.parameters / _WIDTH_MARGIN
+    return precision_of_width(min(width, 8) if description.quantized_tensors else width)
 
 
 def coarser_precision(context: Context, models: Sequence[ModelRef]) -> str:

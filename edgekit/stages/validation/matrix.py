@@ -48,7 +48,7 @@ def _impossible_cells(selections: Sequence[ModelSelection]) -> list[Cell]:
         for model in selection.models
         for kind in selection.kinds
         for target in routes.default_targets()
-        for precision in target.precisions
+        for precision in target.default_precisions
         if (reason := routes.why_unreachable(kind, target, precision, edges))
     ]
 

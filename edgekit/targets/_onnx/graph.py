@@ -17,6 +17,7 @@ from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import ONNX, require
 from edgekit.core.values.onnx_metadata import recorded_quantization
 from edgekit.core.values.specs import Dim, ModelDescription, OpCount, Signature, TensorSpec
+from edgekit.targets._onnx import block_weights
 
 # tf2onnx appends a counter of the process to names, such as `Transpose__26:0`.
 _COUNTER = re.compile(r"__\d+(?=$|:)")
@@ -363,6 +364,7 @@ def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
 
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
+    _stand_in(fixed)
     for dim in (dim for value in fixed.graph.input for dim in value.type.tensor_type.shape.dim):
         dim.dim_value = dim.dim_value or 1
     # Recorded shapes hold the symbols, and inference would keep them.
@@ -378,8 +380,36 @@ def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _stand_in(model: Any) -> None:
+    """Replace ONNX Runtime's own operators, whose shapes onnx does not infer, by operators of the same shapes."""
+    from onnx import TensorProto, helper
+
+    sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.domain != block_weights.DOMAIN:
+            continue
+        if node.op_type == block_weights.MATMUL:
+            shape, operator, position = block_weights.matrix_shape(node), "MatMul", 1
+        elif node.op_type == block_weights.GATHER:
+            shape, operator, position = sizes.get(node.input[0], ()), "Gather", 0
+        elif node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.op_type, node.domain = "Identity", ""
+            del node.input[1:], node.attribute[:]
+            continue
+        else:
+            continue
+        matrix = f"{node.input[position]}_as_float"
+        if all(value.name != matrix for value in model.graph.input):
+            model.graph.input.append(helper.make_tensor_value_info(matrix, TensorProto.FLOAT, shape))
+        node.op_type, node.domain, node.input[position] = operator, "", matrix
+        del node.input[2:], node.attribute[:]
+
+
 def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int | None:
     """Return the multiply-accumulates of a node per inference, or None for other operators and unknown shapes."""
+    if node.op_type == block_weights.MATMUL:
+        output = shapes.get(node.output[0])
+        return None if output is None else int(np.prod(output)) * block_weights.matrix_shape(node)[0]
     weight_at = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "MatMulInteger": 1}.get(
         node.op_type
     )
@@ -421,24 +451,28 @@ def describe(path: Path) -> ModelDescription:
         count = _macs(node, shapes)
         if count is not None:
             macs[node.op_type] = macs.get(node.op_type, 0) + count
-        elif node.op_type in ("Conv", "ConvInteger", "Gemm", "MatMul", "MatMulInteger"):
+        elif node.op_type in ("Conv", "ConvInteger", "Gemm", "MatMul", "MatMulInteger", block_weights.MATMUL):
             unknown = True
     weights = list(_constants(model.graph))
-    sizes = [(int(np.prod(tensor.dims)), np.dtype(_dtype(tensor.data_type)).itemsize) for tensor in weights]
+    packed = block_weights.packed_values(model.graph)
+    counts_of_values = [packed.get(tensor.name, int(np.prod(tensor.dims))) for tensor in weights]
     activations = {name for node in model.graph.node for name in node.output}
     return ModelDescription(
         format="onnx",
         signature=_signature(model),
         ops=tuple(OpCount(name, count, macs.get(name)) for name, count in counts.most_common()),
         tensors=len({name for node in model.graph.node for name in (*node.input, *node.output) if name}),
-        parameters=sum(count for tensor, (count, _) in zip(weights, sizes, strict=True) if _is_parameter(tensor)),
-        weight_bytes=sum(count * size for count, size in sizes),
+        parameters=sum(count for tensor, count in zip(weights, counts_of_values, strict=True) if _is_parameter(tensor)),
+        weight_bytes=sum(map(_n_bytes, weights)),
         macs=None if unknown else sum(macs.values()),
         # 4 bytes per value: activations between Q/DQ pairs are counted as float32.
         activation_bytes=None
         if not activations <= shapes.keys()
         else 4 * sum(int(np.prod(shapes[name])) for name in activations),
-        quantized_tensors=counts["QuantizeLinear"] + counts["DynamicQuantizeLinear"],
+        quantized_tensors=counts["QuantizeLinear"]
+        + counts["DynamicQuantizeLinear"]
+        + counts[block_weights.MATMUL]
+        + counts[block_weights.GATHER],
         metadata={
             "opset": ", ".join(f"{opset.domain or 'ai.onnx'} {opset.version}" for opset in model.opset_import),
             "ir_version": str(model.ir_version),
@@ -456,6 +490,14 @@ def _constants(graph: Any) -> Iterator[Any]:
                 yield attribute.t
             if attribute.HasField("g"):
                 yield from _constants(attribute.g)
+
+
+def _n_bytes(tensor: Any) -> int:
+    """Return the bytes of a constant's values."""
+    values, dtype = int(np.prod(tensor.dims)), _dtype(tensor.data_type)
+    if dtype in ("int4", "uint4"):  # numpy gives each of them a byte
+        return -(-values // 2)
+    return values * np.dtype(dtype).itemsize
 
 
 def _is_parameter(tensor: Any) -> bool:

@@ -162,7 +162,7 @@ def quantize(prepared: Path, signature: Signature, job: ConversionRequest, path:
         _CalibrationReader(signature, job.calibration),
         quant_format=QuantFormat.QDQ,
         per_channel=not job.form.per_tensor,
-        activation_type=QuantType.QUInt8 if _unsigned(job.form) else QuantType.QInt8,
+        activation_type=QuantType[_activation_type(job)],
         weight_type=QuantType.QInt8,
         nodes_to_exclude=[*excluded, *sorted(kept)],
         **_static_options(prepared, recipe, job),
@@ -170,6 +170,13 @@ def quantize(prepared: Path, signature: Signature, job: ConversionRequest, path:
     if kept:
         exact_values.restore_inputs(path, model, kept, exact)
     return bool(kept)
+
+
+def _activation_type(job: ConversionRequest) -> str:
+    """Return the type of inner activations as a name of ONNX Runtime's QuantType."""
+    if job.precision == "int16x8":
+        return "QUInt16"  # what NPUs take beside int8 weights
+    return "QUInt8" if _unsigned(job.form) else "QInt8"
 
 
 def _unsigned(form: QuantizationForm) -> bool:

@@ -52,7 +52,20 @@ def test_a_file_of_the_target_is_not_made_again_from_itself() -> None:
 def test_an_empty_selection_means_every_target_and_a_precision_filters_them() -> None:
     everything = routes.parse_selection((), None)
     assert {target.name for target, precision in everything if precision is None} >= {"tflite", "onnx", "torchscript"}
-    assert [target.name for target, _ in routes.parse_selection((), "int16x8")] == ["tflite"]
+    assert [target.name for target, _ in routes.parse_selection((), "int16x8")] == ["onnx", "tflite"]
+
+
+def test_a_precision_on_request_is_selected_by_its_name_only() -> None:
+    rare = type(target("rare", keras=("float32", "int4")))
+    rare.on_request = frozenset({"int4"})
+
+    def selected(precision: str | None) -> list[str]:
+        chosen = routes.select_variants(("keras",), [(rare(), precision)], kinds_named=True, targets_named=True)
+        return [str(variant) for _, variant, _ in chosen]
+
+    assert selected(None) == ["rare:float32"]
+    assert selected("int4") == ["rare:int4"]
+    assert (rare().precisions, rare().default_precisions) == (("float32", "int4"), ("float32",))
 
 
 def test_a_variant_and_a_target_with_a_precision_mean_the_same() -> None:
