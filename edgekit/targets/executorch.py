@@ -13,6 +13,7 @@ from typing import Any
 from edgekit.contracts.target import ConversionRequest, ConversionResult, SupportedForms, Target, malformed_file_error
 from edgekit.core.environment.atomic_files import read_bytes
 from edgekit.core.environment.requirements import EXECUTORCH, TORCH, TORCHAO
+from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.exact_values import NOTE as EXACT_VALUES_NOTE
 from edgekit.core.records.source import LoadedSource
@@ -29,19 +30,21 @@ _NOT_DELEGATED = "nothing is delegated to XNNPACK, whose partitioner fails on th
 class ExecuTorchTarget(Target):
     """ExecuTorch programs for XNNPACK.
 
-    int8 uses PT2E with XNNPACK's quantizer, weights per channel; inputs and outputs stay float32 by default.
+    int8 and dynamic use PT2E with XNNPACK's quantizer, weights per channel; inputs and outputs stay float32 by default.
     """
 
     name = "executorch"
     title = "ExecuTorch"
     suffixes = (".pte",)
     runtime = "executorch"
-    routes = {"torch": ("float32", "int8")}
+    routes = {"torch": ("float32", "dynamic", "int8")}
+    on_request = frozenset({"dynamic"})  # a lowering takes seconds
     requires = {"torch": (TORCH, EXECUTORCH, TORCHAO)}
     reads_with = (EXECUTORCH,)
     # Its quantizer has signed activations only.
     forms = {
-        "int8": SupportedForms(("float32", "int8"), ("float32", "int8"), per_tensor=True, symmetric=True, ranges=True)
+        "dynamic": SupportedForms(per_tensor=True),
+        "int8": SupportedForms(("float32", "int8"), ("float32", "int8"), per_tensor=True, symmetric=True, ranges=True),
     }
     describe_tells_precision = False  # the weights are inside the XNNPACK delegate's own format
 
@@ -61,7 +64,7 @@ class ExecuTorchTarget(Target):
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch and torchao deprecate one another's names
             program, signature = torch.export.export(source.model, example), source.signature
-            if job.precision == "int8":
+            if job.precision != "float32":
                 quantized, kept = _quantize(program, source, job)
                 notes = (EXACT_VALUES_NOTE,) if kept else ()
                 program = torch.export.export(quantized, example)
@@ -72,7 +75,7 @@ class ExecuTorchTarget(Target):
             content, delegation, lowering = _lower(program, job.precision)
         (job.folder / self.file_name).write_bytes(content)
         options = {"backend": "XNNPACK", **delegation}
-        if job.precision == "int8":
+        if job.precision != "float32":
             options |= {
                 "quantizer": "PT2E XNNPACKQuantizer",
                 "weights": "per tensor" if job.form.per_tensor else "per channel",
@@ -91,14 +94,29 @@ def _quantize(program: Any, source: LoadedSource, job: ConversionRequest) -> tup
     """Return the program as a quantized module, calibrated with the samples of the request.
 
     The second value says whether operators stay in float because they compare exact values or mask.
+
+    Raises:
+        InputError: XNNPACK's quantizer finds nothing to quantize.
     """
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    assert job.calibration is not None  # checked by Target.convert
+    example = tuple(map(torch.from_numpy, source.examples(1)))
+    dynamic = job.precision == "dynamic"
     with patterns_exported_once():
-        prepared = prepare_pt2e(program.module(), quantizer(job.form))
-    kept = exact_values.keep(prepared, tuple(map(torch.from_numpy, source.examples(1))))
+        prepared = prepare_pt2e(program.module(), quantizer(job.form, dynamic=dynamic))
+    if dynamic:
+        # Their observers stand before multiplications only, which no operator that decides or masks is.
+        if not any("activation_post_process" in str(node.target) for node in prepared.graph.nodes):
+            raise InputError(
+                "this network has nothing to quantize at executorch:dynamic, which stores the weights of linear layers"
+                " and convolutions in int8"
+            )
+        prepared(*example)
+        with patterns_exported_once():
+            return convert_pt2e(prepared), False
+    assert job.calibration is not None  # checked by Target.convert
+    kept = exact_values.keep(prepared, example)
     for arrays in batching.iter_batches(source.signature, job.calibration):
         prepared(*map(torch.from_numpy, arrays))
     set_ranges(prepared, source.signature, job.form)

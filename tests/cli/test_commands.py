@@ -236,6 +236,7 @@ def test_lists_of_models_targets_devices_and_packages(project: Path) -> None:
     routes = {(item["target"], item["source"]): item["routes"] for item in targets}
     requested = {(item["target"], item["source"]): item["on_request"] for item in targets}
     assert (requested["onnx", "torch"], requested["tflite", "keras"]) == (["int16x8", "int4"], [])
+    assert requested["executorch", "onnx"] == ["dynamic"]
     assert list(routes["tflite", "keras"]) == ["float32", "float16", "dynamic", "int8", "int16x8", "int4"]
     assert list(routes["onnx", "torch"])[-2:] == ["int16x8", "int4"]
     assert routes["onnx", "torch"]["int8"] == ["torch", "onnx"]

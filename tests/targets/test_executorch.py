@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from edgekit.contracts.target import ConversionRequest
+from edgekit.core.errors import InputError
+from edgekit.core.numerics.metrics import sqnr_db
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes.executorch import RUNTIME
 from edgekit.sources._module import LoadedTorch
@@ -146,3 +148,25 @@ def test_a_scalar_stays_in_float_in_int8_files(tmp_path: Path):
     (actual,) = RUNTIME.open(tmp_path / "model.pte", threads=1).infer(named).values()
     (expected,) = source.run(inputs).values()
     assert np.abs(actual - expected).max() < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch and torchao deprecate one another's names
+def test_dynamic_stores_int8_weights_and_needs_no_samples(tmp_path: Path):
+    torch.manual_seed(0)
+    shape = (TensorSpec("x", (1, 64), "float32"),), (TensorSpec("y", (1, 16), "float32"),)
+    layers = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 16)).eval()
+    source = LoadedTorch(layers, Signature(*shape))
+    inputs = {"x": np.random.default_rng(0).normal(size=(16, 64)).astype(np.float32)}
+    result = TARGET.convert(source, ConversionRequest("dynamic", tmp_path))
+    outputs = RUNTIME.open(tmp_path / result.file, threads=1, signature=result.signature).infer(inputs)
+    assert 25 < sqnr_db(source.run(inputs)["y"], outputs["y"]) < 60
+    assert (tmp_path / result.file).stat().st_size < 0.5 * 4 * (64 * 256 + 256 * 16)
+    assert TARGET.on_request == {"dynamic"}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch and torchao deprecate one another's names
+def test_dynamic_refuses_a_network_without_weights(tmp_path: Path):
+    source = LoadedTorch(torch.nn.Softmax(-1), SIGNATURE)
+    with pytest.raises(InputError, match="has nothing to quantize at executorch:dynamic, which stores the weights of"):
+        TARGET.convert(source, ConversionRequest("dynamic", tmp_path))

@@ -98,8 +98,8 @@ def quantize(model: Any) -> tuple[str, ...]:
     kept = sorted({node.op_type for node in model.graph.node if node.op_type in _FLOAT and edit.has_weights(node)})
     if not kept:
         return ()
-    share = edit.quantized / (edit.quantized + edit.float_values())
-    return (f"{', '.join(kept)} keep float32 weights: {share:.0%} of the weights are int4",)
+    floats = edit.float_values()
+    return (f"int4 has no {', '.join(kept)}: {floats:,} of {edit.quantized + floats:,} weights stay float32",)
 
 
 def matrix_shape(node: Any) -> tuple[int, int]:

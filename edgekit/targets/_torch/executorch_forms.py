@@ -10,11 +10,12 @@ from edgekit.core.values.quantization_form import QuantizationForm
 from edgekit.core.values.specs import Quantization, Signature, TensorSpec
 
 
-def quantizer(form: QuantizationForm) -> Any:
+def quantizer(form: QuantizationForm, *, dynamic: bool = False) -> Any:
     """Return XNNPACK's quantizer for a form.
 
     Args:
         form: The form, of which the granularity of weights and the kind of activations are used.
+        dynamic: Whether activations are quantized by the range of the current input.
 
     Returns:
         The `XNNPACKQuantizer`.
@@ -26,7 +27,7 @@ def quantizer(form: QuantizationForm) -> Any:
     )
 
     # Its name is about weights: activations have a zero point.
-    config = get_symmetric_quantization_config(is_per_channel=not form.per_tensor)
+    config = get_symmetric_quantization_config(is_per_channel=not form.per_tensor, is_dynamic=dynamic)
     if form.symmetric_activations:
         symmetric = {
             side: replace(getattr(config, side), qscheme=torch.per_tensor_symmetric)

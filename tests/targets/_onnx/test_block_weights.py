@@ -169,7 +169,7 @@ def test_convolutions_stay_float_and_a_note_says_how_much_is_int4(tmp_path):
         kernel=weights(8, 3, 3, 3), head=weights(128, 10),
     )  # fmt: skip
     result = convert(model, (3, 4, 4), tmp_path)
-    assert result.notes == ("Conv keep float32 weights: 86% of the weights are int4",)
+    assert result.notes == ("int4 has no Conv: 216 of 1,496 weights stay float32",)
     assert result.options["weights"] == "int4 in blocks of 32"
 
 
