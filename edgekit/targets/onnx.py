@@ -20,7 +20,7 @@ from edgekit.core.environment.requirements import (
     TF2ONNX,
     TORCH,
 )
-from edgekit.core.errors import StepFailed
+from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics.exact_values import NOTE as EXACT_VALUES_NOTE
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
@@ -51,7 +51,7 @@ _END = "edgekit_end_"
 
 _INT8_TYPES = ("float32", "int8", "uint8")
 _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
-# The oldest operator set whose QuantizeLinear has 16-bit types; before that they are ONNX Runtime's own operators.
+# The oldest operator set whose QuantizeLinear has 16-bit types.
 _OPSET_OF_INT16 = 21
 
 
@@ -86,6 +86,13 @@ class OnnxTarget(Target):
     }
 
     def _convert(self, source: LoadedSource, job: ConversionRequest) -> ConversionResult:
+        if job.precision == "int16x8" and job.options.get("opset", _OPSET_OF_INT16) < _OPSET_OF_INT16:
+            # ONNX Runtime 1.32's quantizer would raise it silently.
+            raise InputError(
+                f"onnx:int16x8 needs opset {_OPSET_OF_INT16} or newer, whose QuantizeLinear has 16-bit types (got"
+                f" {job.options['opset']})",
+                parameters=("opset",),
+            )
         model = self._export(source, job)
         if job.precision == "float16":
             model = _to_float16(model)
@@ -95,7 +102,7 @@ class OnnxTarget(Target):
             notes = block_weights.quantize(model)
             options = {"weights": f"int4 in blocks of {block_weights.BLOCK}"}
             return replace(self._write(model, source.signature, job, options), notes=notes)
-        if job.precision == "int16x8" and "opset" not in job.options:
+        if job.precision == "int16x8":
             model = at_opset(model, max(opset(model), _OPSET_OF_INT16))
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
             return self._quantize(mixed_precision.prepare(model, Path(folder)), source.signature, job)
