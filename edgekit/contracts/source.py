@@ -443,6 +443,8 @@ class UserModel:
         notes: Receives sentences for the user about what the import chose.
         signature: The name of the signature that the user chose; None for the kind's default.
         fixed: Values of inputs that the user fixed, by name.
+        as_stored: Whether the model keeps the floating-point types of its file, as a comparison of two files needs;
+            otherwise kinds that can rebuild it in float32 do so.
     """
 
     path: Path | None
@@ -453,6 +455,7 @@ class UserModel:
     notes: list[str] = field(default_factory=list)
     signature: str | None = None
     fixed: Mapping[str, Number] = field(default_factory=dict)
+    as_stored: bool = False
 
 
 class SourceKind(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from edgekit.core.values.fixed_inputs import without_fixed
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources._onnx_file import load_model
 from edgekit.sources._onnx_fixed import with_constants
+from edgekit.sources._onnx_precision import in_float32
+from edgekit.sources._regular_module import in_float32 as float32_specs
 
 # The most bytes of weights that stay inside the file: protobuf messages are limited to 2 GiB, and one MiB of that is
 # left for the graph. Larger weights go to a file beside the model.
@@ -173,15 +176,18 @@ class OnnxSource(SourceKind):
     def import_model(self, user_model: UserModel, folder: Path) -> tuple[str, Signature]:
         import onnx
 
-        assert user_model.path is not None  # an ONNX model is a file
-        model = load_model(user_model.path)
+        path = user_model.path
+        assert path is not None  # an ONNX model is a file
+        model = load_model(path)
+        if not user_model.as_stored:
+            model, user_model = _in_float32(model, user_model)
         described = Signature(
-            tuple(_spec(value, user_model.path) for value in _inputs(model.graph)),
-            tuple(_spec(value, user_model.path) for value in model.graph.output),
+            tuple(_spec(value, path) for value in _inputs(model.graph)),
+            tuple(_spec(value, path) for value in model.graph.output),
         )
         if not described.inputs:
-            raise InputError(f"{user_model.path}: this model has no inputs")
-        signature = reconcile_signature(described, user_model, str(user_model.path))
+            raise InputError(f"{path}: this model has no inputs")
+        signature = reconcile_signature(described, user_model, str(path))
         fixed = fixed_inputs(user_model, signature)
         if fixed:
             signature = without_fixed(signature, fixed)
@@ -191,6 +197,20 @@ class OnnxSource(SourceKind):
             model, folder / "model.onnx", save_as_external_data=large, location="model.weights" if large else None
         )
         return "model.onnx", signature
+
+
+def _in_float32(model: Any, user_model: UserModel) -> tuple[Any, UserModel]:
+    """Return the model in float32, and what the user declared in the same types; a note says so."""
+    rebuilt, types = in_float32(model)
+    if not types:
+        return model, user_model
+    try:
+        _session(rebuilt)
+    except InputError as error:
+        _log.info("the model stays in %s: %s", " and ".join(types), error)
+        return model, user_model
+    user_model.notes.append(f"the network computes in {' and '.join(types)}: it was rebuilt in float32")
+    return rebuilt, replace(user_model, inputs=float32_specs(user_model.inputs))
 
 
 def _batched(signature: Signature) -> str | None:

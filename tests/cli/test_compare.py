@@ -86,3 +86,25 @@ def test_wrong_options_are_one_sentence(project: Path, samples: Path, options, s
     answer = call("compare", artifact, artifact, "--samples", samples, *options, "--root", project)
     assert answer.code == 2
     assert sentence in answer.err
+
+
+def test_files_in_two_floating_point_types_take_the_same_samples(tmp_path: Path):
+    weights = np.random.default_rng(0).normal(size=(6, 4))
+    files = []
+    for name, code, dtype in (
+        ("half", onnx.TensorProto.FLOAT16, np.float16),
+        ("single", onnx.TensorProto.FLOAT, np.float32),
+    ):
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+            "net",
+            [onnx.helper.make_tensor_value_info("x", code, ["batch", 6])],
+            [onnx.helper.make_tensor_value_info("y", code, ["batch", 4])],
+            [onnx.numpy_helper.from_array(weights.astype(dtype), "w")],
+        )
+        files.append(tmp_path / f"{name}.onnx")
+        onnx.save(onnx.helper.make_model(graph, ir_version=8), files[-1])
+    np.savez(tmp_path / "samples.npz", x=np.random.default_rng(1).normal(size=(8, 6)))
+    for pair in (files, files[::-1]):
+        data = call("compare", *pair, "--samples", tmp_path / "samples.npz", "--root", tmp_path, "--json").data
+        assert (data["verdict"], data["precision"]) == ("equal", "float16")

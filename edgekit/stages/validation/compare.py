@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -317,7 +317,9 @@ def _inputs_of_second(
     inputs = {}
     for pair in pairs:
         array = samples.get(pair.second.name) if pair.second.name not in firsts else None
-        inputs[pair.second.name] = pair.forward(firsts[pair.first.name]) if array is None else array
+        chosen = pair.forward(firsts[pair.first.name]) if array is None else array
+        # A model in float16 and its counterpart in float32 take the same samples, each in its own type.
+        inputs[pair.second.name] = _cast(chosen, np.dtype(pair.second.dtype))
     for spec in only_second:
         if spec.name not in samples:
             raise InputError(
@@ -334,10 +336,10 @@ def specs(outputs: Mapping[str, Array]) -> list[TensorSpec]:
     return [TensorSpec(name, ("batch", *array.shape[1:]), str(array.dtype)) for name, array in outputs.items()]
 
 
-def _cast(array: Array, reference: Array) -> Array:
-    """Cast floats to the width of the reference; return other types as they are."""
-    dtypes = (array.dtype, reference.dtype)
-    return array.astype(reference.dtype) if all(np.issubdtype(dtype, np.floating) for dtype in dtypes) else array
+def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Cast floats to another floating-point type; return what either type is not floating-point for as it is."""
+    both = all(np.issubdtype(kind, np.floating) for kind in (array.dtype, dtype))
+    return array.astype(dtype) if both else array
 
 
 def precision_of(context: Context, model: ModelRef) -> str:
@@ -506,7 +508,9 @@ def _compare_pair(
 ) -> Comparison:
     expected = pair.forward(reference)
     name = pair.first.name if pair.first.name == pair.second.name else f"{pair.first.name}={pair.second.name}"
-    return compare_output(name, expected, _cast(actual, expected), tolerances, classifier=classifier, layout=layout)
+    return compare_output(
+        name, expected, _cast(actual, expected.dtype), tolerances, classifier=classifier, layout=layout
+    )
 
 
 def _read_labels(among_samples: Array | None, labels: Path | Array | None) -> Array | None:

@@ -249,7 +249,8 @@ def _open_source(model: ModelRef, samples: Mapping[str, Array]) -> _OpenModel:
     require(kind.requires, f"loading {kind.name} models")
     build = None if model.code is None else partial(Factory.parse(model.code).call, Path(model.base))
     folder = tempfile.TemporaryDirectory(prefix="edgekit-compare-")
-    user_model = UserModel(None if model.path is None else Path(model.path), build, examples=samples)
+    path = None if model.path is None else Path(model.path)
+    user_model = UserModel(path, build, examples=samples, as_stored=True)
     with (
         contextlib.nullcontext()
         if model.path is None
