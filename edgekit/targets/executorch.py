@@ -21,6 +21,7 @@ from edgekit.core.values.specs import SCALAR_TYPES, ModelDescription, OpCount, S
 from edgekit.targets._torch import exact_values
 from edgekit.targets._torch.executorch_forms import quantize_ends, quantizer, set_ranges
 from edgekit.targets._torch.executorch_lowering import faster_lowering, patterns_exported_once
+from edgekit.targets._torch.other_forms import with_runnable_forms
 
 _log = logging.getLogger(__name__)
 _ONE_BY_ONE = "each operator is delegated to XNNPACK by itself: its partitioner fails on larger parts of this network"
@@ -63,7 +64,8 @@ class ExecuTorchTarget(Target):
         notes: tuple[str, ...] = ()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch and torchao deprecate one another's names
-            program, signature = torch.export.export(source.model, example), source.signature
+            program = with_runnable_forms(torch.export.export(source.model, example), example)
+            signature = source.signature
             if job.precision != "float32":
                 quantized, kept = _quantize(program, source, job)
                 notes = (EXACT_VALUES_NOTE,) if kept else ()

@@ -170,3 +170,32 @@ def test_dynamic_refuses_a_network_without_weights(tmp_path: Path):
     source = LoadedTorch(torch.nn.Softmax(-1), SIGNATURE)
     with pytest.raises(InputError, match="has nothing to quantize at executorch:dynamic, which stores the weights of"):
         TARGET.convert(source, ConversionRequest("dynamic", tmp_path))
+
+
+class Volumes(torch.nn.Module):
+    """A convolution of volumes, a transposed one, and an antialiased image of one slice."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = torch.nn.Conv3d(4, 6, 3, padding=1)
+        self.up = torch.nn.ConvTranspose3d(6, 2, 2, stride=2)
+
+    def forward(self, x):
+        volume = self.up(torch.relu(self.down(x)))
+        return torch.nn.functional.interpolate(volume[:, :, 0], (5, 6), mode="bicubic", antialias=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_volumes_and_antialiased_images_have_kernels(tmp_path: Path, precision):
+    torch.manual_seed(0)
+    signature = Signature(
+        (TensorSpec("x", ("batch", 4, 5, 6, 7), "float32"),), (TensorSpec("y", ("batch", 2, 5, 6), "float32"),)
+    )
+    source = LoadedTorch(Volumes().eval(), signature)
+    inputs = {"x": np.random.default_rng(0).normal(size=(32, 4, 5, 6, 7)).astype(np.float32)}
+    TARGET.convert(source, ConversionRequest(precision, tmp_path, inputs))
+    one = {"input_0": inputs["x"][:1]}
+    (output,) = RUNTIME.open(tmp_path / "model.pte", threads=1).infer(one).values()
+    expected = source.run({"x": inputs["x"][:1]})["y"]
+    assert sqnr_db(expected, output) > (110 if precision == "float32" else 25)

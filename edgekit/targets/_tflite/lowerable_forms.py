@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-Rule = Callable[..., Any]
+from edgekit.targets._torch.other_forms import (
+    Rule,
+    antialiased,
+    traced_in_forms,
+    transposed_convolutions,
+    volumes,
+)
+
 # How many axes a transpose exchanges.
 _TRANSPOSED = 2
 # More copies are gathered: each is an operand of a concatenation.
@@ -24,22 +31,17 @@ def lowerable_forms() -> Iterator[None]:
       kernels: of int32 instead.
     - Sorting, whose indices are int64 where it expects int32: the top k of all elements instead.
     - Shifts by a number: multiplications and divisions by powers of two instead.
+    - Transposed convolutions but for a few forms; the commonest of all fails, with a kernel of 3, a stride of 2, one
+      element of padding and one of output padding. See `transposed_convolution.py`.
+    - Convolutions of volumes with groups or dilation, which crash it: convolutions of planes instead, which have int8
+      kernels too.
+    - Antialiased resizing: two matrix products instead.
 
     And it computes this wrongly: a transpose of an axis that was expanded from a size of 1, such as the only key and
     value head of multi-query attention. The converter merges both into one broadcast, and reshapes where it should
     transpose. Copies are concatenated or gathered instead.
     """
-    from torch.overrides import TorchFunctionMode
-
-    rules = _rules()
-
-    class LowerableForms(TorchFunctionMode):  # type: ignore[misc]
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            rule = rules.get(func)
-            result = NotImplemented if rule is None else rule(func, *args, **(kwargs or {}))
-            return func(*args, **(kwargs or {})) if result is NotImplemented else result
-
-    with LowerableForms():
+    with traced_in_forms(_rules()):
         yield
 
 
@@ -60,6 +62,8 @@ def _rules() -> dict[Any, Rule]:
     rules |= dict.fromkeys((method.__lshift__, torch.bitwise_left_shift, method.bitwise_left_shift), _shift_left)
     expansions = (method.expand, method.expand_as, method.broadcast_to, torch.broadcast_to, aten.expand.default)
     rules |= dict.fromkeys(expansions, _expand)
+    rules |= transposed_convolutions(1, 2)
+    rules |= volumes() | antialiased()
     attention = (F.scaled_dot_product_attention, aten.scaled_dot_product_attention.default)
     return rules | dict.fromkeys(attention, _attend)
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgekit.targets._tflite.lowerable_forms import lowerable_forms
 
@@ -46,6 +48,14 @@ KERNEL = torch.randn(4, 3, 4, 3, generator=torch.Generator().manual_seed(1))
         lambda: torch.ops.aten.expand.default(HEAD, [1, 3, 5, 6]),
         lambda: F.scaled_dot_product_attention(HEADS, HEAD, HEAD, is_causal=True, enable_gqa=True),
         lambda: F.scaled_dot_product_attention(HEADS, HEADS[:, :2], HEADS[:, 2:], enable_gqa=True),
+        lambda: F.interpolate(SIGNAL[None, 0], size=(5, 7), mode="bilinear", antialias=True),
+        lambda: F.interpolate(SIGNAL[None, 0], scale_factor=0.4, mode="bicubic", antialias=True),
+        lambda: F.interpolate(SIGNAL[None, 0], scale_factor=(0.4, 1.7), mode="bicubic", antialias=True),
+        lambda: F.interpolate(SIGNAL[None, 0], (13, 4), mode="bilinear", align_corners=True, antialias=True),
+        lambda: F.interpolate(SIGNAL[None, 0], (1, 20), mode="bicubic", align_corners=True, antialias=True),
+        lambda: F.interpolate(SIGNAL[None, 0], (7, 8), mode="bilinear"),
+        lambda: torch.ops.aten._upsample_bilinear2d_aa.default(SIGNAL[None, 0], [5, 6], False, 0.4, None),
+        lambda: torch.ops.aten._upsample_bicubic2d_aa.vec(SIGNAL[None, 0], None, False, [0.5, 0.5]),
     ],
 )
 def test_the_result_is_the_same(function):
@@ -54,6 +64,85 @@ def test_the_result_is_the_same(function):
         actual = function()
     assert actual.dtype == expected.dtype
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+@settings(deadline=None)  # the first call of each kernel is slow
+@given(data=st.data(), rank=st.integers(1, 3), groups=st.sampled_from([1, 2, 4]))
+def test_a_transposed_convolution_is_the_same(data, rank, groups):
+    def each(low: int, high: int) -> list[int]:
+        return [data.draw(st.integers(low, high)) for _ in range(rank)]
+
+    strides, steps, kernel, sizes = each(1, 3), each(1, 2), each(1, 4), each(3, 5)
+    pads = [data.draw(st.integers(0, width - 1)) for width in kernel]  # of which something is left
+    extra = [data.draw(st.integers(0, max(pair) - 1)) for pair in zip(strides, steps, strict=True)]
+    random = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(2, 4, *sizes, generator=random), torch.randn(4, 3, *kernel, generator=random)
+    bias = torch.randn(3 * groups, generator=random) if data.draw(st.booleans()) else None
+    function = getattr(F, f"conv_transpose{rank}d")
+    expected = function(x, weight, bias, strides, pads, extra, groups, steps)
+    with lowerable_forms():
+        actual = function(x, weight, bias, strides, pads, extra, groups, steps)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+class Upsampling(torch.nn.Module):
+    """The commonest transposed convolution, a grouped one, a dilated one, one of signals, and an antialiased image."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.doubled = torch.nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1, output_padding=1)
+        self.grouped = torch.nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1, groups=2)
+        self.dilated = torch.nn.ConvTranspose2d(4, 2, 3, stride=2, dilation=2)
+        self.signal = torch.nn.ConvTranspose1d(2, 3, 3, stride=2, padding=1)
+        self.volume = torch.nn.Sequential(
+            torch.nn.Conv3d(4, 4, (3, 2, 1), padding="same", dilation=(2, 1, 1), groups=2),
+            torch.nn.ConvTranspose3d(4, 2, 2, stride=2),
+        )
+
+    def forward(self, x):
+        image = self.dilated(self.grouped(self.doubled(x)))
+        smaller = F.interpolate(image, (9, 7), mode="bicubic", antialias=True)
+        return smaller, self.signal(smaller[:, :, 0]), self.volume(x[..., None])
+
+
+class UpsamplingInOtherForms(Upsampling):
+    def forward(self, x):
+        with lowerable_forms():
+            return super().forward(x)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@given(data=st.data(), groups=st.sampled_from([1, 2]))
+def test_a_convolution_of_volumes_is_the_same(data, groups):
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return tuple(data.draw(st.integers(low, high)) for _ in range(3))
+
+    kernel, steps, sizes = each(1, 3), each(1, 2), each(5, 7)
+    same = data.draw(st.booleans())
+    strides, padding = (1, "same") if same else (each(1, 2), each(0, 2))
+    random = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(2, 4, *sizes, generator=random), torch.randn(6, 4 // groups, *kernel, generator=random)
+    bias = torch.randn(6, generator=random) if data.draw(st.booleans()) else None
+    expected = F.conv3d(x, weight, bias, strides, padding, steps, groups)
+    with lowerable_forms():
+        actual = F.conv3d(x, weight, bias, strides, padding, steps, groups)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's exporter
+def test_transposed_convolutions_and_antialiased_images_are_lowered():
+    import litert_torch
+
+    x = torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(1))
+    expected = Upsampling().eval()(x)
+    actual = litert_torch.convert(UpsamplingInOtherForms().eval(), (x,))(x.numpy())
+    for array, reference in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(array, reference.detach().numpy(), atol=1e-5)
+    # Once these are lowered, `transposed_convolution.py` can go.
+    with pytest.raises(ValueError, match="failed to legalize"):
+        litert_torch.convert(Upsampling().doubled.eval(), (x,))
 
 
 @pytest.mark.parametrize(
