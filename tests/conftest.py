@@ -67,7 +67,7 @@ def edgekit() -> Callable[..., Answer]:
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """A folder of this session that `make` has filled: the first of the processes that run tests makes it, the others
-    wait for it."""
+    wait for it. Where KEPT_TEST_PROJECTS names a folder, later sessions start from a copy that the first one left."""
     base = factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder, done = base / name, base / f"{name}.done"
@@ -75,8 +75,15 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)  # of one who failed
-            folder.mkdir()
-            make(folder)
+            kept = os.environ.get("KEPT_TEST_PROJECTS")
+            if kept and Path(kept, name).is_dir():
+                shutil.copytree(Path(kept, name), folder, symlinks=True)
+            else:
+                folder.mkdir()
+                make(folder)
+                if kept:
+                    shutil.copytree(folder, Path(kept, f"{name}.part"), symlinks=True)
+                    Path(kept, f"{name}.part").rename(Path(kept, name))
             done.touch()
     return folder
 
