@@ -108,7 +108,7 @@ def export(
         sample: Real inputs, shape `(N, ...)`: an npz or npy file, or arrays by input name. An array `labels` with the
             classes `(N,)` lets `validate` compute the accuracy.
         calibration: Inputs for the ranges of quantization: like `sample`, or a folder of images, or code as
-            `FILE.py:FUNCTION`.
+            `FILE.py:FUNCTION`, or `"synthetic"`: made from the network's batch norms, without data.
         calibration_samples: Number of calibration samples; None for 200, or all if there are fewer.
         image_range: Values that the pixels 0 and 255 of calibration images become.
         signature: Signature of a SavedModel; None for `serving_default`, or the only one.

@@ -175,7 +175,7 @@ class Session:
                 None if weights is None else Path(weights),
                 _texts(inputs),
                 None if sample is None else _samples_file(context, sample, "sample"),
-                None if calibration is None else str(_samples_file(context, calibration, "calibration")),
+                None if calibration is None else _calibration(context, calibration),
                 _check_sizes(dims or {}),
                 image_range,
                 signature,
@@ -376,6 +376,14 @@ def _selection(
 def _by_name(samples: Array | Mapping[str, Array]) -> Mapping[str, Array]:
     # An array without a name is for the only input, as that of an npy file.
     return samples if isinstance(samples, Mapping) else {"": samples}
+
+
+def _calibration(context: Context, calibration: Samples) -> str:
+    """Return the calibration as it is typed on a command line."""
+    if isinstance(calibration, str):
+        return calibration
+    # A path is a file, whatever its name is.
+    return str(_samples_file(context, calibration, "calibration").absolute())
 
 
 def _samples_file(context: Context, samples: Samples, name: str) -> Path:

@@ -327,8 +327,8 @@ def user_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--calibration",
-                metavar="PATH|FILE.py:FUNCTION",
-                help="Calibration inputs for quantization: npz, npy, images or code.",
+                metavar="PATH|FILE.py:FUNCTION|synthetic",
+                help="Calibration inputs for quantization: npz, npy, images, code, or made without data (synthetic).",
             ),
             click.option(
                 "--image-range",

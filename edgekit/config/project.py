@@ -85,7 +85,8 @@ class ModelEntry:
     calibration: Annotated[
         PathText | None,
         Field(
-            description="Inputs that int8 ranges are computed from: npz, npy, a folder of images, or FILE.py:FUNCTION."
+            description="Inputs that int8 ranges are computed from: npz, npy, a folder of images, FILE.py:FUNCTION, or"
+            " synthetic: made from the network's batch norms, without data."
         ),
     ] = None
     image_range: Annotated[

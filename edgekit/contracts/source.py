@@ -17,6 +17,7 @@ from edgekit.core.errors import InputError, StepFailed
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.channel_scales import ChannelGroups
 from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.norm_matching import NormGradient
 from edgekit.core.numerics.tensor_layout import Permutation, inverse_permutation
 from edgekit.core.values.fixed_inputs import FixedInput, Number, fix_inputs, without_fixed
 from edgekit.core.values.specs import Signature, TensorSpec
@@ -386,6 +387,46 @@ class LoadedModel(ABC):
         """
         return None
 
+    def norm_gradient(self, inputs: Mapping[str, Array]) -> NormGradient:
+        """Compare what enters the model's batch norms with the statistics of its training.
+
+        Args:
+            inputs: Floating-point arrays of shape (N, ...) by input name; the statistics are those of all N samples.
+
+        Returns:
+            The distance and its gradient; without batch norms that keep statistics their number is 0.
+
+        Raises:
+            InputError: The kind does not support it.
+        """
+        specs = self.signature.inputs
+        cast = {spec.name: inputs[spec.name].astype(spec.dtype) for spec in specs}
+        self.reset()
+        loss, norms, by_call = self._norm_gradient(list(batching.iter_batches(self.signature, cast, BATCH)))
+        columns = zip(specs, zip(*by_call, strict=True), strict=True)
+        gradients = {
+            spec.name: (np.concatenate(column) if spec.shape else np.stack(column)).astype(inputs[spec.name].dtype)
+            for spec, column in columns
+        }
+        return NormGradient(loss, norms, gradients)
+
+    def _norm_gradient(self, calls: Sequence[list[Array]]) -> tuple[float, int, list[list[Array]]]:
+        """Compute the loss that `NormGradient` defines, of all calls together.
+
+        Args:
+            calls: Floating-point inputs of each call, in the signature's order.
+
+        Returns:
+            The loss, the number of batch norms that keep statistics, and the gradient by each input of each call.
+
+        Raises:
+            InputError: The kind does not support it, which is the default.
+        """
+        raise InputError(
+            f"samples cannot be synthesized from {self.kind} models; pass real inputs",
+            parameters=("sample", "calibration"),
+        )
+
     def _with_parameters(self, values: Mapping[str, Array]) -> LoadedModel:
         """Return a copy of the model with other values of some parameters; only if `_channel_ranges` is supported.
 
@@ -473,6 +514,7 @@ class SourceKind(ABC):
             that opens its files.
         has_signatures: Whether a file may hold several functions, of which the user chooses one by name.
         takes_numbers: Whether the code of models may take Python numbers among its inputs.
+        synthesis_requires: The packages that `LoadedModel.norm_gradient` needs, beside `requires`.
         writes_fixed: Whether `import_model` writes the values of `UserModel.fixed` into the file, whose signature is
             then without these inputs; otherwise `LoadedModel.with_fixed` sets them whenever the model is loaded.
     """
@@ -486,6 +528,7 @@ class SourceKind(ABC):
     exposes_intermediates: ClassVar[bool] = True
     has_signatures: ClassVar[bool] = False
     takes_numbers: ClassVar[bool] = False
+    synthesis_requires: ClassVar[tuple[Requirement, ...]] = ()
     writes_fixed: ClassVar[bool] = False
 
     def recognizes(self, path: Path) -> bool:

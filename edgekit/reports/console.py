@@ -42,6 +42,7 @@ from edgekit.reports._shared.cells import (
     operator_change_rows,
     operator_rows,
     runtime_version_rows,
+    synthetic_note,
     tier_note,
     validated_cells,
     validated_title,
@@ -164,6 +165,7 @@ class ConsoleReport(ReportFormat):
 
     def render(self, report: Report, *, color: bool = False) -> str:
         parts = [table(ARTIFACT_HEADER, map(artifact_cells, report.rows), left=LEFT, color=color)]
+        parts += map(line, synthetic_note(report).splitlines())
         validated = [validated_cells(validation) for row in report.rows for validation in row.emulated]
         if validated:
             validations = table(VALIDATED_HEADER, validated, left=VALIDATED_LEFT, color=color)

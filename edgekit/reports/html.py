@@ -17,7 +17,7 @@ from edgekit.core.records.regressions import ChangeReport
 from edgekit.core.records.report import Report
 from edgekit.core.values.tiers import TIERS
 from edgekit.reports._html.svg import MARKER_DEFINITIONS
-from edgekit.reports._shared.cells import NOTHING, conclusion
+from edgekit.reports._shared.cells import NOTHING, conclusion, synthetic_note
 
 JINJA2 = Requirement("jinja2", "jinja2", "report")
 
@@ -127,6 +127,7 @@ class HtmlReport(ReportFormat):
             changes_sentence=report.changes.sentence if report.changes else "",
             matrix=matrix.matrix(report),
             artifacts=tables.artifacts(report),
+            synthetic=synthetic_note(report).splitlines(),
             tradeoffs=panels.tradeoffs(report),
             devices=panels.devices(report),
             side_by_side=tables.side_by_side(report),

@@ -26,6 +26,7 @@ from edgekit.sources._data_reads import data_reads
 from edgekit.sources._module_outputs import output_names_of, outputs_of
 from edgekit.sources._regular_module import adaptation, called, keywords_of, observed, wrapped
 from edgekit.sources._torch_channels import channel_graph, measure
+from edgekit.sources._torch_norms import norm_gradient
 from edgekit.sources.bridges._functional import functional
 
 _log = logging.getLogger(__name__)
@@ -130,6 +131,9 @@ class LoadedTorch(LoadedModel):
         groups = ChannelGroups.of(graph.operations, graph.outputs, graph.shared)
         axes = {name: groups.axis(name) for names in groups.free.values() for name in names}
         return groups, measure(graph, axes, calls)
+
+    def _norm_gradient(self, calls: Sequence[list[Array]]) -> tuple[float, int, list[list[Array]]]:
+        return norm_gradient(self.model, calls)
 
     def _with_parameters(self, values: Mapping[str, Array]) -> LoadedTorch:
         import torch

@@ -38,6 +38,7 @@ from edgekit.sources._keras_file import (
     policy_note,
     record_layers,
 )
+from edgekit.sources._keras_norms import norm_gradient
 from edgekit.sources._keras_precision import layers_in
 
 VARIABLES = {
@@ -181,6 +182,9 @@ class LoadedKeras(LoadedModel):
         )
         calls = batching.iter_batches(self.signature, samples, _RANGE_SAMPLES)
         return groups, measure(self.model, tensors, axes, calls)
+
+    def _norm_gradient(self, calls: Sequence[list[Array]]) -> tuple[float, int, list[list[Array]]]:
+        return norm_gradient(self.call, calls)
 
     def _with_parameters(self, values: Mapping[str, Array]) -> LoadedKeras:
         import keras

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.contracts.source import Build, LoadedModel, SourceKind, UserModel, fixed_inputs, reconcile_signature
-from edgekit.core.environment.requirements import ONNX, ONNXRUNTIME
+from edgekit.core.environment.requirements import ONNX, ONNXRUNTIME, TORCH
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.channel_scales import ChannelGroups
@@ -81,6 +81,29 @@ class LoadedOnnx(LoadedModel):
                 largest = channel_range(array, axis)
                 ranges[name] = np.maximum(ranges[name], largest) if name in ranges else largest
         return groups, ranges
+
+    def _norm_gradient(self, calls: Sequence[list[Array]]) -> tuple[float, int, list[list[Array]]]:
+        from edgekit.sources._torch_norms import norm_gradient
+        from edgekit.sources.bridges._onnx.graph import UnsupportedOperators, build
+
+        signature = self.signature
+        try:
+            module = self.cached(
+                "module with norms",
+                lambda: build(
+                    self.model,
+                    [spec.name for spec in signature.inputs],
+                    [spec.name for spec in signature.outputs],
+                    fold=False,
+                ),
+            )
+        except UnsupportedOperators as error:
+            raise InputError(
+                f"samples cannot be synthesized from this model, since PyTorch does not compute"
+                f" {', '.join(error.nodes)}; pass real inputs",
+                parameters=("sample", "calibration"),
+            ) from error
+        return norm_gradient(module, calls)
 
     def _with_parameters(self, values: Mapping[str, Array]) -> LoadedOnnx:
         import onnx
@@ -165,6 +188,7 @@ class OnnxSource(SourceKind):
 
     name = "onnx"
     requires = (ONNX, ONNXRUNTIME)
+    synthesis_requires = (TORCH,)  # ONNX Runtime's inference computes no gradients
     variables = {"CUDA_VISIBLE_DEVICES": "-1"}
     layout = "first"
     suffixes = (".onnx",)

@@ -28,6 +28,8 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.fixed_inputs import FixedInput, without_fixed
 from edgekit.core.values.specs import Signature
 from edgekit.sources._module import LoadedTorch, output_names
+from edgekit.sources._script_module import module_of_script
+from edgekit.sources._torch_norms import norm_gradient
 from edgekit.torch_files import script_archive
 
 # edgekit's own exports store their signature here; TorchScript itself keeps the names of inputs, but no shapes.
@@ -44,6 +46,13 @@ class LoadedTorchScript(LoadedTorch):
 
     def data_reads(self) -> tuple[str, ...]:
         return ()  # a script keeps its branches
+
+    def _norm_gradient(self, calls: Sequence[list[Array]]) -> tuple[float, int, list[list[Array]]]:
+        def convert() -> Any:
+            return module_of_script(self.model, self.signature, "samples cannot be synthesized")
+
+        # A script calls its operators out of Python's sight.
+        return norm_gradient(self.cached("module of the script", convert), calls)
 
 
 def load_script(path: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -29,12 +29,16 @@ class UnknownSize(Exception):
         self.input, self.dim = name, dim
 
 
-def random_inputs(signature: Signature, sizes: Mapping[str, int]) -> dict[str, Array]:
+def random_inputs(
+    signature: Signature, sizes: Mapping[str, int], count: int = RANDOM_SAMPLES, seed: int | Sequence[int] = _SEED
+) -> dict[str, Array]:
     """Draw samples for each input of a model, the same ones each time.
 
     Args:
         signature: Inputs and outputs of the model.
         sizes: The size of each symbolic dimension but the first of an input.
+        count: The number N of samples.
+        seed: The seed.
 
     Returns:
         Arrays by input name, shape (N * rows, ...): standard normal numbers, zeros and ones for integers, and for
@@ -43,12 +47,12 @@ def random_inputs(signature: Signature, sizes: Mapping[str, int]) -> dict[str, A
     Raises:
         UnknownSize: A dimension has no size.
     """
-    rng = np.random.default_rng(_SEED)
-    return {spec.name: _random_input(spec, sizes, rng) for spec in signature.inputs}
+    rng = np.random.default_rng(seed)
+    return {spec.name: _random_input(spec, sizes, count, rng) for spec in signature.inputs}
 
 
-def _random_input(spec: TensorSpec, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
-    shape = [RANDOM_SAMPLES * batching.samples_per_call(spec)]
+def _random_input(spec: TensorSpec, sizes: Mapping[str, int], count: int, rng: np.random.Generator) -> Array:
+    shape = [count * batching.samples_per_call(spec)]
     for dim in spec.shape[1:]:
         if isinstance(dim, str) and dim not in sizes:
             raise UnknownSize(spec.name, dim)

@@ -55,8 +55,8 @@ _KNOWN_PARTS: Mapping[str, Mapping[str, Any]] = {
         "state": tuple[Name, ...],
         "one_by_one": bool,
     },
-    "golden": {"sha256": Sha256, "samples": Count},
-    "calibration": {"sha256": Sha256, "samples": PositiveCount},
+    "golden": {"sha256": Sha256, "samples": Count, "synthetic": bool},
+    "calibration": {"sha256": Sha256, "samples": PositiveCount, "synthetic": bool},
 }
 
 
@@ -91,8 +91,8 @@ class Manifest:
         source: What is known of the source model, such as its `kind` and hash.
         route: The kinds that the conversion passed through, such as `("keras", "torch", "executorch")`.
         options: The options that were used, by name.
-        calibration: How many calibration samples there were and their hash, or None.
-        golden: How many golden samples there are and their hash.
+        calibration: How many calibration samples there were and their hash, and whether they were synthesized; or None.
+        golden: How many golden samples there are and their hash, and whether they were synthesized.
         versions: The versions of the packages that converted it.
         notes: Notes for the reader.
         reproducible: Whether the same inputs, options and versions give the same bytes.
@@ -142,6 +142,12 @@ class Manifest:
         """Target, precision, and the tag of a form or a recipe: the key of the artifact."""
         tuned = TUNED if isinstance(self.options.get("recipe"), Mapping) else ""
         return Variant(self.target, self.precision, "-".join(filter(None, (self.form.tag, tuned))))
+
+    @property
+    def synthetic(self) -> str:
+        """What was done with samples that were synthesized from the network, such as `calibrated and compared`."""
+        uses = {"calibrated": self.calibration, "compared": self.golden}
+        return " and ".join(use for use, record in uses.items() if record and record.get("synthetic"))
 
     @property
     def form(self) -> QuantizationForm:

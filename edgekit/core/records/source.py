@@ -80,6 +80,17 @@ class SourceModel:
         """Whether the golden samples are real inputs, of a data set or of the user's, and not random numbers."""
         return "name" in self.data or "sample" in self.data
 
+    @property
+    def has_synthetic_calibration(self) -> bool:
+        """Whether the calibration samples were synthesized from the network."""
+        return "synthetic" in self.data
+
+    @property
+    def has_synthetic_golden(self) -> bool:
+        """Whether the golden samples were synthesized from the network."""
+        record = self.data.get("synthetic")
+        return isinstance(record, Mapping) and bool(record.get("golden"))
+
     def all_inputs(self, signature: Signature) -> Signature:
         """Return a signature of this source with the inputs that are fixed, as its file or code takes them.
 

@@ -19,6 +19,7 @@ from edgekit.core.records.runtime_versions import RuntimeVersions
 from edgekit.core.records.validation import Validation
 from edgekit.core.units import format_bytes, format_count, format_ms
 from edgekit.core.values.budgets import Verdict, format_rule
+from edgekit.core.values.synthetic_samples import SYNTHETIC_WORTH
 from edgekit.core.values.tiers import find_tier
 
 # The text of a cell without a figure.
@@ -62,6 +63,18 @@ def _task(row: ReportRow) -> tuple[str, str, str]:
     if TASK_METRICS[drift.metric].is_share:
         return agreement, f"{100 * drift.artifact:.2f}%", f"{100 * drift.drop:+.2f}"
     return agreement, f"{drift.artifact:.4f}", f"{drift.drop:+.4f}"
+
+
+def synthetic_note(report: Report) -> str:
+    """Return which artifacts rest on samples that were synthesized from their networks, a line for each use."""
+    labels: dict[str, list[str]] = {}
+    for row in report.rows:
+        if row.artifact.manifest.synthetic:
+            labels.setdefault(row.artifact.manifest.synthetic, []).append(row.artifact.label)
+    return "\n".join(
+        visible(f"{use} on synthetic samples ({SYNTHETIC_WORTH}): {', '.join(artifacts)}")
+        for use, artifacts in labels.items()
+    )
 
 
 def bench_cells(bench: Measurement) -> tuple[str, ...]:

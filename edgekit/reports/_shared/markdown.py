@@ -34,6 +34,7 @@ from edgekit.reports._shared.cells import (
     emulated_note,
     runtime_version_rows,
     summary_cells,
+    synthetic_note,
     tier_note,
     validated_cells,
     validated_title,
@@ -159,4 +160,6 @@ def report_text(report: Report, title: str) -> str:
     if report.changes is not None:
         parts.append(f"\n## Changes against {markdown(report.changes.old)}\n\n{changes_section(report.changes)}")
     parts.append(f"\n## Artifacts\n\n{_collapsed_if_long(f'{len(report.rows)} artifacts', report.rows, table)}")
+    note = synthetic_note(report)
+    parts += [f"\n{_with_line_breaks(note)}\n"] if note else []
     return "".join([*parts, _layers(report), _emulated(report), _benches(report), _runtime_versions(report)])

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from edgekit.contracts.bridge import BRIDGES, Bridge
 from edgekit.contracts.source import SOURCES, SourceKind
@@ -95,6 +96,11 @@ def _calibration(context: Context, export_plan: ExportPlan, source: SourceModel,
         for finding in calibration_lint.lint_outputs(golden.outputs, source.signature.output_layouts):
             context.emit(NoteEvent(export_plan.step, f"outputs: {finding}", warning=True))
     return calibration
+
+
+def _calibration_record(calibration: Samples, source: SourceModel) -> dict[str, Any]:
+    synthetic = {"synthetic": True} if source.has_synthetic_calibration else {}
+    return {"samples": calibration.count, "sha256": calibration.digest(), **synthetic}
 
 
 def _selection(
@@ -200,7 +206,7 @@ def _export_by(
         if settings.recipe is not None:
             write_json(staging / RECIPE_FILE, settings.recipe.to_dict())
         _write_golden(source_folder, staging, answer.orders)
-        record = None if calibration is None else {"samples": calibration.count, "sha256": calibration.digest()}
+        record = None if calibration is None else _calibration_record(calibration, source)
         write_manifest(
             staging, manifest_of(export_plan, route, source, source_folder, answer, staging, record, settings, notes)
         )

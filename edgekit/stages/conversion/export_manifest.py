@@ -66,7 +66,11 @@ def manifest_of(
         route=route.steps,
         options={**converted.options, **_setting_options(export_plan, settings, answer)},
         calibration=calibration_record,
-        golden={"samples": golden.count, "sha256": golden.digest()},
+        golden={
+            "samples": golden.count,
+            "sha256": golden.digest(),
+            **({"synthetic": True} if source.has_synthetic_golden else {}),
+        },
         versions=answer.versions,
         notes=(*source.notes, *notes, *_layout_note(settings, answer), *converted.notes, *answer.findings),
         reproducible=converted.not_reproducible_because is None,

@@ -189,7 +189,9 @@ def _dataset(ref: str, name: str, record: Mapping[str, Any], use: str) -> _Compo
         **({"licenses": [{"license": {"name": str(licence)}}]} if licence else {}),
         "hashes": _hashes(record.get("sha256")),
         "data": [{"type": "dataset", "name": name}],
-        "properties": _properties({"use": use, "samples": record.get("samples", record.get("train"))}),
+        "properties": _properties(
+            {"use": use, "samples": record.get("samples", record.get("train")), "synthetic": record.get("synthetic")}
+        ),
     }
 
 

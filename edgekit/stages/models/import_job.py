@@ -29,8 +29,10 @@ from edgekit.core.records.source import SourceModel
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.fixed_inputs import Number, without_fixed
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
+from edgekit.core.values.synthetic_samples import SYNTHETIC
 from edgekit.sources import _given_samples
 from edgekit.stages.models.repeatability import make_repeatable, snapshot
+from edgekit.stages.models.synthetic_samples import SyntheticSamples, synthesize
 from edgekit.workers.job import worker_job
 
 # At most this many of the user's samples become golden samples: the number that reference models have.
@@ -63,7 +65,7 @@ class ImportRequest:
         inputs: The inputs that the user declared.
         sizes: Sizes of symbolic dimensions by name, for random samples.
         sample: File with real inputs.
-        calibration: Calibration samples: a file, a folder of images or `file.py:generator`.
+        calibration: Calibration samples: a file, a folder of images, `file.py:generator`, or `synthetic`.
         image_range: The range that pixels 0..255 of images are scaled to.
         signature: Name of the signature of a SavedModel; None for the default one.
         fixed: Values of inputs that become constants, by name.
@@ -132,6 +134,10 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     """
     kind = SOURCES.load(request.kind)
     require(kind.requires, f"loading {request.kind} models")
+    packages = kind.requires
+    if request.calibration == SYNTHETIC:
+        require(kind.synthesis_requires, f"synthesizing samples from {request.kind} models")
+        packages += kind.synthesis_requires
     if request.signature is not None and not kind.has_signatures:
         raise InputError(
             f"{request.path or request.code}: only a SavedModel has signatures to choose from",
@@ -169,10 +175,12 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     sizes |= _output_sizes(loaded.at(signature, sizes), inputs)
     loaded = loaded.at(signature, sizes)
     repeatability = make_repeatable(loaded, inputs, initial)
-    notes = (*notes, *repeatability.notes)
-    calibration = (
-        _given_samples.read(request.calibration, base, signature, request.image_range) if request.calibration else {}
-    )
+    synthetic = _synthetic(request, loaded)
+    if synthetic is not None and synthetic.golden:
+        inputs, notes = dict(synthetic.golden), ()
+        loaded = loaded.with_examples(inputs)
+    notes = (*notes, *((synthetic.note,) if synthetic is not None else ()), *repeatability.notes)
+    calibration = _calibration(request, signature, synthetic)
     known = None if labels is None else _read_labels(labels, signature, inputs, sizes)
     values = None if known is None else known.values
     parts = _split_samples(signature, inputs, values, calibration, real=arrays is not None)
@@ -197,15 +205,35 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
         code_sha256=None if code is None else sha256_file(code),
         sizes=sizes,
         notes=notes,
-        data=_data_record(request, parts, by_class=known is not None and known.metric == "accuracy"),
+        data={
+            **_data_record(request, parts, by_class=known is not None and known.metric == "accuracy"),
+            **({} if synthetic is None else {"synthetic": synthetic.record}),
+        },
         rounding=rounding,
         state=repeatability.state,
         one_by_one=repeatability.one_by_one,
         fixed=fixed,
-        versions=versions(kind.requires),
+        versions=versions(packages),
     )
     source.save(target)
     return source
+
+
+def _synthetic(request: ImportRequest, loaded: LoadedModel) -> SyntheticSamples | None:
+    """Synthesize calibration samples if they were asked for, and golden samples if there are no real ones."""
+    if request.calibration != SYNTHETIC:
+        return None
+    # As the network was loaded: `one_by_one` says that outputs depend on the batch, which statistics are meant to.
+    return synthesize(loaded, golden=request.sample is None)
+
+
+def _calibration(request: ImportRequest, signature: Signature, synthetic: SyntheticSamples | None) -> dict[str, Array]:
+    """Return the calibration samples that the user named, by input name; none if the sample is to be split."""
+    if synthetic is not None:
+        return dict(synthetic.calibration)
+    if not request.calibration:
+        return {}
+    return _given_samples.read(request.calibration, Path(request.base), signature, request.image_range)
 
 
 def _check_finite(parameters: Mapping[str, Array]) -> None:
@@ -497,6 +525,7 @@ def _data_record(
     request: ImportRequest, parts: Mapping[str, tuple[dict[str, Array], Array | None]], *, by_class: bool
 ) -> dict[str, Any]:
     counts = {file.removesuffix(".npz"): len(next(iter(inputs.values()))) for file, (inputs, _) in parts.items()}
-    names = {"sample": request.sample, "calibration_from": request.calibration}
+    named = None if request.calibration == SYNTHETIC else request.calibration
+    names = {"sample": request.sample, "calibration_from": named}
     split = {} if request.sample is None else {"split": f"drawn with seed {_SEED}" + (", by class" if by_class else "")}
     return {**counts, **split, **{key: Path(value).name for key, value in names.items() if value}}

@@ -18,6 +18,7 @@ from edgekit.core.events import NoteEvent
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.fixed_inputs import Number
 from edgekit.core.values.specs import Dim, TensorSpec
+from edgekit.core.values.synthetic_samples import SYNTHETIC
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
 from edgekit.stages.models.import_job import FactoryRequest, ImportRequest, detect_framework, import_user_model
 from edgekit.stages.models.train import parse_frameworks
@@ -39,7 +40,7 @@ class UserModelOptions:
         weights: Weights for code that builds the network.
         inputs: Inputs as `name:shape:dtype`.
         sample: File with real inputs by name, shape (N, ...), and optional `labels`.
-        calibration: Calibration samples: a file, a folder of images or `file.py:generator`.
+        calibration: Calibration samples: a file, a folder of images, `file.py:generator`, or `synthetic`.
         sizes: Sizes of symbolic dimensions by name.
         image_range: The range that pixels 0..255 of images are scaled to.
         signature: Name of the signature of a SavedModel; None for `serving_default`, or the only one.
@@ -289,7 +290,7 @@ def _request(context: Context, text: str, name: str, framework: str | None, opti
         "inputs": tuple(map(parse_input, options.inputs)),
         "sizes": options.sizes or {},
         "sample": _existing(options.sample),
-        "calibration": from_here(options.calibration),
+        "calibration": options.calibration if options.calibration == SYNTHETIC else from_here(options.calibration),
         "image_range": options.image_range,
         "signature": options.signature,
         "fixed": options.fixed or {},

@@ -19,6 +19,7 @@ from edgekit.core.environment.requirements import ONNX, SAFETENSORS, TRANSFORMER
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import unknown_name
 from edgekit.core.values.file_names import SOURCE_FILE
+from edgekit.core.values.synthetic_samples import SYNTHETIC
 from edgekit.stages.models import model_refs
 from edgekit.stages.models.train import parse_frameworks
 from edgekit.stages.pipeline.plan_builder import (
@@ -110,10 +111,11 @@ def _import_source(builder: PlanBuilder, at: Location, entry: ModelEntry, path: 
     reads = [*code, *_model_files(builder, entry, path)]
     extra_files = [text for text in (entry.weights, entry.sample, *entry.reads) if text]
     reads += [StepInput(builder.relative(builder.resolve(text))) for text in extra_files]
-    if entry.calibration:
+    if entry.calibration and entry.calibration != SYNTHETIC:
         reads += _code(builder, entry.calibration) if is_code_reference(entry.calibration) else [
             StepInput(builder.relative(builder.resolve(entry.calibration)))
         ]  # fmt: skip
+    packages = (*source_kind.requires, *(source_kind.synthesis_requires if entry.calibration == SYNTHETIC else ()))
     option_keys = ("inputs", "dims", "fixed", "image_range", "path", "weights", "sample", "calibration", "signature")
     source = builder.relative(builder.project.source_folder(name, kind))
     step = Step(
@@ -125,7 +127,7 @@ def _import_source(builder: PlanBuilder, at: Location, entry: ModelEntry, path: 
         values=to_json_values(
             {
                 "options": {key: value for key in option_keys if (value := getattr(entry, key)) is not None},
-                "versions": versions((*source_kind.requires, ONNX, SAFETENSORS, TRANSFORMERS)),
+                "versions": versions((*packages, ONNX, SAFETENSORS, TRANSFORMERS)),
             }
         ),
         arguments={"model": name, "kind": kind, "framework": entry.framework},

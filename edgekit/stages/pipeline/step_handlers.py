@@ -22,6 +22,7 @@ from edgekit.core.records.report import Report
 from edgekit.core.values.budgets import Budget
 from edgekit.core.values.quantization_form import FORM_OPTIONS, QuantizationForm
 from edgekit.core.values.specs import HOST, Route, Variant
+from edgekit.core.values.synthetic_samples import SYNTHETIC
 from edgekit.devices.boards.places import find_place, measuring_executor
 from edgekit.devices.emulation import emulator
 from edgekit.stages.benchmark.bench import BenchOptions, bench_one
@@ -198,7 +199,7 @@ class ImportHandler(StepHandler):
             weights=step.path(options["weights"]) if "weights" in options else None,
             inputs=tuple(options["inputs"]),
             sample=step.path(options["sample"]) if "sample" in options else None,
-            calibration=_from_root(step, options["calibration"]) if "calibration" in options else None,
+            calibration=_calibration(step),
             sizes=options["dims"],
             image_range=tuple(options["image_range"]),
             signature=options.get("signature"),
@@ -207,6 +208,11 @@ class ImportHandler(StepHandler):
         reference = _from_root(step, options["path"])
         source = model_refs.import_model(step.context, reference, step.arguments["framework"], user_options)
         return StepOutput(f"{source.parameters:,} parameters", step.files_in_folder)
+
+
+def _calibration(step: StepContext) -> str | None:
+    text = step.options.get("calibration")
+    return text if text in (None, SYNTHETIC) else _from_root(step, text)
 
 
 def _from_root(step: StepContext, text: str) -> str:

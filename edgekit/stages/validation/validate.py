@@ -33,6 +33,7 @@ from edgekit.core.records.validation import Drift, Validation, validation_file
 from edgekit.core.values.file_names import GOLDEN_FILE
 from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.specs import HOST
+from edgekit.core.values.synthetic_samples import SYNTHETIC_WORTH
 from edgekit.core.values.tolerances import Tolerances
 from edgekit.stages.context import Context
 from edgekit.stages.validation.artifact_tolerances import own_tolerances, tolerances_for, without_agreement
@@ -92,6 +93,18 @@ def step_name(artifact: Artifact) -> str:
     return f"validate {artifact.label}"
 
 
+def tell_if_synthetic(context: Context, artifact: Artifact, step: str) -> None:
+    """Report that an artifact is judged on samples that were synthesized from its network.
+
+    Args:
+        context: Receives the note.
+        artifact: The artifact.
+        step: The step that judges it.
+    """
+    if artifact.manifest.golden.get("synthetic"):
+        context.emit(NoteEvent(step, f"compared on synthetic samples: {SYNTHETIC_WORTH}"))
+
+
 def validate_one(context: Context, artifact: Artifact, *, stress: bool = False, runtime: str = "") -> Validation:
     """Validate one artifact on this host and write the result next to it.
 
@@ -111,6 +124,7 @@ def validate_one(context: Context, artifact: Artifact, *, stress: bool = False, 
     """
     manifest = artifact.manifest
     tolerances = tolerances_for(context, artifact)
+    tell_if_synthetic(context, artifact, step_name(artifact))
     golden = artifact.golden()
     test = read_test_set(artifact)
     classifier = manifest.source.get("task") == "classification"

@@ -25,7 +25,7 @@ from edgekit.devices.boards.places import ADB, BROWSER, SSH, find_place, measuri
 from edgekit.devices.emulation import emulator
 from edgekit.stages.context import Context
 from edgekit.stages.validation.artifact_tolerances import tolerances_for, without_agreement
-from edgekit.stages.validation.validate import infer, save_validation, step_name, summary, validate
+from edgekit.stages.validation.validate import infer, save_validation, step_name, summary, tell_if_synthetic, validate
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ def validate_on(
     golden = artifact.golden()
     classifier = manifest.source.get("task") == "classification"
     session = ExecutionSession(f"{step_name(artifact)} on {place.device}", context.pool, context.emit)
+    tell_if_synthetic(context, artifact, session.step)
     _log.info("run by executor %s with runtime %s", executor.name, ran, extra={"step": session.step})
     actual = executor.infer(session, model, place, InferRequest(golden.inputs, timeout_s=timeout_s)).outputs
     on_host = infer(context, artifact, golden.inputs, runtime=other_runtime)

@@ -27,13 +27,14 @@ class UnsupportedOperators(Exception):
         self.nodes = tuple(nodes)
 
 
-def build(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+def build(model: Any, inputs: Sequence[str], outputs: Sequence[str], *, fold: bool = True) -> Any:
     """Build the module of an ONNX model.
 
     Args:
         model: The `onnx.ModelProto`, with its weights in memory.
         inputs: The names of the inputs, in the order of the module's arguments.
         outputs: The names of the outputs, in the order of the module's results.
+        fold: Whether convolutions absorb the batch norms and the arithmetic behind them.
 
     Returns:
         A `torch.nn.Module` in eval mode; it returns one tensor, or a tuple if there are several outputs.
@@ -45,7 +46,7 @@ def build(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
     reader.read()
     if reader.unsupported:
         raise UnsupportedOperators(reader.unsupported)
-    steps = fold_norms(reader.steps, reader.constants, outputs)
+    steps = fold_norms(reader.steps, reader.constants, outputs) if fold else reader.steps
     return _module(with_last_use(needed(steps, outputs), outputs), reader.constants, inputs, outputs)
 
 

@@ -1,0 +1,144 @@
+"""Synthesis of samples from the batch norms of a network, for users who have the network but no data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from edgekit.contracts.source import LoadedModel
+from edgekit.core.errors import InputError
+from edgekit.core.numerics import batching
+from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.norm_matching import STEPS, MatchedInputs, NotFinite, match_norms
+from edgekit.core.numerics.random_inputs import UnknownSize, random_inputs
+from edgekit.core.values.specs import Signature
+from edgekit.core.values.synthetic_samples import SYNTHETIC_WORTH
+
+_log = logging.getLogger(__name__)
+
+# Samples whose statistics are matched together: enough for the variance of a channel with one value per sample, and few
+# enough that the activations of a large network, which gradients need, fit into memory.
+BATCH = 16
+# Calibration samples. With 80, `export` can set some apart to compare ways to quantize on.
+_CALIBRATION_BATCHES = 5
+# Larger samples, such as images of more than 146x146 pixels, take minutes per batch and show more values each.
+_LARGE, _LARGE_BATCHES = 2**16, 2
+# Fixed, so that an import is reproducible.
+_SEED = 0
+# Further digits depend on the processor.
+_SIGNIFICANT_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class SyntheticSamples:
+    """Samples that were synthesized from a network.
+
+    Attributes:
+        golden: Golden samples by input name; empty unless they were asked for.
+        calibration: Calibration samples by input name.
+        record: What `source.json` says of them under `data.synthetic`.
+        note: A sentence for the user.
+    """
+
+    golden: Mapping[str, Array]
+    calibration: Mapping[str, Array]
+    record: Mapping[str, Any]
+    note: str
+
+
+def synthesize(loaded: LoadedModel, *, golden: bool) -> SyntheticSamples:
+    """Synthesize samples for which a network's batch norms receive the statistics of its training.
+
+    Args:
+        loaded: The network, with the sizes of its symbolic dimensions.
+        golden: Whether to synthesize golden samples too: the user gave no real ones.
+
+    Raises:
+        InputError: The network has no batch norm with such statistics, or inputs that are not floating-point numbers;
+            its kind does not support it, or a dimension has no size.
+    """
+    signature = loaded.signature
+    _check_inputs(signature)
+    batches = _LARGE_BATCHES if _values_per_sample(loaded) > _LARGE else _CALIBRATION_BATCHES
+    matched = [_matched_batch(loaded, index) for index in range(batches + golden)]
+    inputs = [{spec.name: batch.inputs[spec.name].astype(spec.dtype) for spec in signature.inputs} for batch in matched]
+    losses = [
+        float(f"{np.mean(values):.{_SIGNIFICANT_DIGITS}g}")
+        for values in ([batch.noise_loss for batch in matched], [batch.loss for batch in matched])
+    ]
+    norms = matched[0].norms
+    record = {
+        "golden": golden,
+        "norms": norms,
+        "seed": _SEED,
+        "steps": STEPS,
+        "noise_loss": losses[0],
+        "loss": losses[1],
+    }
+    which = "calibration and golden samples are" if golden else "calibration samples are"
+    note = (
+        f"{which} synthetic, made from the statistics of {norms} batch norm{'s' * (norms != 1)}"
+        f" (distance {losses[1]:g}, that of noise {losses[0]:g}): {SYNTHETIC_WORTH}"
+    )
+    return SyntheticSamples(inputs[-1] if golden else {}, _joined(inputs[:batches]), record, note)
+
+
+def _check_inputs(signature: Signature) -> None:
+    """Raise InputError for inputs that have no gradient."""
+    for spec in signature.inputs:
+        if not np.issubdtype(np.dtype(spec.dtype), np.floating):
+            raise InputError(
+                f"samples cannot be synthesized for the input {spec.name}, which is {spec.dtype} and not"
+                " floating-point; pass real inputs",
+                parameters=("sample", "calibration"),
+            )
+
+
+def _values_per_sample(loaded: LoadedModel) -> int:
+    sizes = loaded.sizes
+    return sum(
+        batching.samples_per_call(spec)
+        * prod(sizes.get(dim, 1) if isinstance(dim, str) else dim for dim in spec.shape[1:])
+        for spec in loaded.signature.inputs
+    )
+
+
+def _matched_batch(loaded: LoadedModel, index: int) -> MatchedInputs:
+    signature = loaded.signature
+    try:
+        noise = random_inputs(signature, loaded.sizes, BATCH, (_SEED, index))
+    except UnknownSize as error:
+        raise InputError(f"{error}; set it, or pass a sample of real inputs", parameters=("dims", "sample")) from None
+    # float16 has too few digits for the squares of gradients.
+    wide = {name: array.astype(np.float32, copy=False) for name, array in noise.items()}
+    first = loaded.norm_gradient(wide)
+    if not first.norms:
+        raise InputError(
+            "samples cannot be synthesized, since the network has no batch norm that keeps the statistics of its"
+            " training (some exporters fold it into convolutions); pass real inputs",
+            parameters=("sample", "calibration"),
+        )
+    if not any(gradient.any() for gradient in first.gradients.values()):
+        raise InputError(
+            "samples cannot be synthesized, since the network computes no gradient of its batch norms by its inputs;"
+            " pass real inputs",
+            parameters=("sample", "calibration"),
+        )
+    try:
+        matched = match_norms(loaded.norm_gradient, wide)
+    except NotFinite:
+        raise InputError(
+            "samples cannot be synthesized, since the statistics in the network are not finite; pass real inputs",
+            parameters=("sample", "calibration"),
+        ) from None
+    _log.info("synthesized batch %d: distance %.4g, of noise %.4g", index, matched.loss, matched.noise_loss)
+    return matched
+
+
+def _joined(batches: list[dict[str, Array]]) -> dict[str, Array]:
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
