@@ -38,7 +38,7 @@ from edgekit.sources._keras_file import (
     policy_note,
     record_layers,
 )
-from edgekit.sources._keras_norms import norm_gradient
+from edgekit.sources._keras_norms import compiled
 from edgekit.sources._keras_precision import layers_in
 
 VARIABLES = {
@@ -184,7 +184,7 @@ class LoadedKeras(LoadedModel):
         return groups, measure(self.model, tensors, axes, calls)
 
     def _norm_gradient(self, calls: Sequence[list[Array]]) -> tuple[float, int, list[list[Array]]]:
-        return norm_gradient(self.call, calls)
+        return self.cached("norm gradient", lambda: compiled(self.call))(calls)
 
     def _with_parameters(self, values: Mapping[str, Array]) -> LoadedKeras:
         import keras

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 # Arrays of floating-point numbers by the name of an input.
 Inputs = Mapping[str, NDArray[Any]]
 
-# Steps of Adam: more of them lower the loss, but no longer improve the ranges that quantizers take from the inputs.
-STEPS = 60
 # The size of the first step, relative to the standard deviation of the noise; it falls to 0 along half a cosine.
 _RATE = 0.6
 # Adam's own constants (Kingma and Ba, 2015).
@@ -64,7 +62,7 @@ class MatchedInputs:
     loss: float
 
 
-def match_norms(evaluate: Callable[[Inputs], NormGradient], noise: Inputs, steps: int = STEPS) -> MatchedInputs:
+def match_norms(evaluate: Callable[[Inputs], NormGradient], noise: Inputs, steps: int) -> MatchedInputs:
     """Change noise until a network's batch norms receive the statistics of its training.
 
     The search begins with the noise in one of the ranges that networks usually take: the one with the lowest loss.

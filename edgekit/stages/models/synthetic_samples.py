@@ -14,20 +14,35 @@ from edgekit.contracts.source import LoadedModel
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.numerics.norm_matching import STEPS, MatchedInputs, NotFinite, match_norms
+from edgekit.core.numerics.norm_matching import MatchedInputs, NotFinite, match_norms
 from edgekit.core.numerics.random_inputs import UnknownSize, random_inputs
 from edgekit.core.values.specs import Signature
 from edgekit.core.values.synthetic_samples import SYNTHETIC_WORTH
 
 _log = logging.getLogger(__name__)
 
-# Samples whose statistics are matched together: enough for the variance of a channel with one value per sample, and few
-# enough that the activations of a large network, which gradients need, fit into memory.
-BATCH = 16
-# Calibration samples. With 80, `export` can set some apart to compare ways to quantize on.
-_CALIBRATION_BATCHES = 5
-# Larger samples, such as images of more than 146x146 pixels, take minutes per batch and show more values each.
-_LARGE, _LARGE_BATCHES = 2**16, 2
+
+@dataclass(frozen=True)
+class _Effort:
+    """How much is synthesized.
+
+    Attributes:
+        batch: Samples whose statistics are matched together: enough for the variance of a channel, and few enough that
+            the activations of the network, which gradients need, fit into memory.
+        calibration: The number of batches of calibration samples; one more is made of golden samples.
+        steps: The steps of the search.
+    """
+
+    batch: int
+    calibration: int
+    steps: int
+
+
+# With 80 calibration samples, `export` can set some apart to compare ways to quantize on.
+_EFFORT = _Effort(batch=16, calibration=5, steps=60)
+# Each of the larger samples, such as images of more than 146x146 pixels, takes seconds a step and has more values in
+# each channel. 32 is the number below which `export` warns of few samples.
+_LARGE, _LARGE_EFFORT = 2**16, _Effort(batch=8, calibration=4, steps=40)
 # Fixed, so that an import is reproducible.
 _SEED = 0
 # Further digits depend on the processor.
@@ -64,8 +79,8 @@ def synthesize(loaded: LoadedModel, *, golden: bool) -> SyntheticSamples:
     """
     signature = loaded.signature
     _check_inputs(signature)
-    batches = _LARGE_BATCHES if _values_per_sample(loaded) > _LARGE else _CALIBRATION_BATCHES
-    matched = [_matched_batch(loaded, index) for index in range(batches + golden)]
+    effort = _LARGE_EFFORT if _values_per_sample(loaded) > _LARGE else _EFFORT
+    matched = [_matched_batch(loaded, effort, index) for index in range(effort.calibration + golden)]
     inputs = [{spec.name: batch.inputs[spec.name].astype(spec.dtype) for spec in signature.inputs} for batch in matched]
     losses = [
         float(f"{np.mean(values):.{_SIGNIFICANT_DIGITS}g}")
@@ -76,7 +91,7 @@ def synthesize(loaded: LoadedModel, *, golden: bool) -> SyntheticSamples:
         "golden": golden,
         "norms": norms,
         "seed": _SEED,
-        "steps": STEPS,
+        "steps": effort.steps,
         "noise_loss": losses[0],
         "loss": losses[1],
     }
@@ -85,7 +100,7 @@ def synthesize(loaded: LoadedModel, *, golden: bool) -> SyntheticSamples:
         f"{which} synthetic, made from the statistics of {norms} batch norm{'s' * (norms != 1)}"
         f" (distance {losses[1]:g}, that of noise {losses[0]:g}): {SYNTHETIC_WORTH}"
     )
-    return SyntheticSamples(inputs[-1] if golden else {}, _joined(inputs[:batches]), record, note)
+    return SyntheticSamples(inputs[-1] if golden else {}, _joined(inputs[: effort.calibration]), record, note)
 
 
 def _check_inputs(signature: Signature) -> None:
@@ -108,10 +123,10 @@ def _values_per_sample(loaded: LoadedModel) -> int:
     )
 
 
-def _matched_batch(loaded: LoadedModel, index: int) -> MatchedInputs:
+def _matched_batch(loaded: LoadedModel, effort: _Effort, index: int) -> MatchedInputs:
     signature = loaded.signature
     try:
-        noise = random_inputs(signature, loaded.sizes, BATCH, (_SEED, index))
+        noise = random_inputs(signature, loaded.sizes, effort.batch, (_SEED, index))
     except UnknownSize as error:
         raise InputError(f"{error}; set it, or pass a sample of real inputs", parameters=("dims", "sample")) from None
     # float16 has too few digits for the squares of gradients.
@@ -130,7 +145,7 @@ def _matched_batch(loaded: LoadedModel, index: int) -> MatchedInputs:
             parameters=("sample", "calibration"),
         )
     try:
-        matched = match_norms(loaded.norm_gradient, wide)
+        matched = match_norms(loaded.norm_gradient, wide, effort.steps)
     except NotFinite:
         raise InputError(
             "samples cannot be synthesized, since the statistics in the network are not finite; pass real inputs",
