@@ -199,3 +199,28 @@ def test_volumes_and_antialiased_images_have_kernels(tmp_path: Path, precision):
     (output,) = RUNTIME.open(tmp_path / "model.pte", threads=1).infer(one).values()
     expected = source.run({"x": inputs["x"][:1]})["y"]
     assert sqnr_db(expected, output) > (110 if precision == "float32" else 25)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_volumes_have_no_kernel_of_their_own(tmp_path: Path, monkeypatch):
+    # ExecuTorch 1.5; once it has, `other_forms.py` need not change them.
+    monkeypatch.setattr("edgekit.targets.executorch.with_runnable_forms", lambda program, _example: program)
+    signature = Signature(
+        (TensorSpec("x", ("batch", 2, 4, 4, 4), "float32"),), (TensorSpec("y", ("batch", 2, 2, 2, 2), "float32"),)
+    )
+    TARGET.convert(LoadedTorch(torch.nn.Conv3d(2, 2, 3).eval(), signature), ConversionRequest("float32", tmp_path))
+    with pytest.raises(Exception, match="0x12"):
+        RUNTIME.open(tmp_path / "model.pte", threads=1).infer({"input_0": np.zeros((1, 2, 4, 4, 4), np.float32)})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_layer_norm_in_half_precision_is_wrong(tmp_path: Path):
+    # ExecuTorch 1.5; once it is right, `executorch:float16` could be offered.
+    from executorch.exir import to_edge
+
+    torch.manual_seed(0)
+    norm, x = torch.nn.LayerNorm(256).half().eval(), torch.randn(4, 256).half()
+    program = to_edge(torch.export.export(norm, (x,))).to_executorch()
+    (tmp_path / "model.pte").write_bytes(program.buffer)
+    (output,) = RUNTIME.open(tmp_path / "model.pte", threads=1).infer({"input_0": x.numpy()}).values()
+    assert sqnr_db(norm(x).detach().float().numpy(), output.astype(np.float32)) < 10

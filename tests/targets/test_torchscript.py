@@ -45,3 +45,12 @@ def test_clamps_and_additions_survive_quantization(tmp_path: Path, broadcast):
     TARGET.convert(source, ConversionRequest("int8", tmp_path, inputs))
     outputs = RUNTIME.open(tmp_path / "model.pt", threads=1).infer(inputs)
     assert sqnr_db(source.run(inputs)["scores"], outputs["scores"]) > 30
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_quantizing_while_it_runs_is_deprecated():
+    # PyTorch 2.13; once it is not, or has a successor for TorchScript, `torchscript:dynamic` could be offered.
+    from torch.ao.quantization import quantize_dynamic
+
+    with pytest.warns(DeprecationWarning, match="torch.ao.quantization is deprecated"):
+        quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(4, 4)))

@@ -59,3 +59,20 @@ def test_an_older_operator_set_is_refused_not_raised(source, tmp_path):
     request = ConversionRequest("int16x8", tmp_path, {"x": np.zeros((1, 3, 6, 6), np.float32)}, {"opset": 17})
     with pytest.raises(InputError, match="onnx:int16x8 needs opset 21 or newer, whose QuantizeLinear has 16-bit types"):
         TARGET.convert(source, request)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the quantizer, which advises preprocessing
+def test_the_quantizer_raises_the_operator_set(source, tmp_path):
+    # ONNX Runtime 1.32; once it keeps opset 17, an older `--opset` need not be refused.
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Zeros(CalibrationDataReader):
+        def __init__(self):
+            self.left = iter([{"x": np.zeros((1, 3, 6, 6), np.float32)}])
+
+        def get_next(self):
+            return next(self.left, None)
+
+    quantize_static(source.model, tmp_path / "model.onnx", Zeros(), activation_type=QuantType.QUInt16)
+    versions = {entry.domain: entry.version for entry in onnx.load(tmp_path / "model.onnx").opset_import}
+    assert versions[""] == 21

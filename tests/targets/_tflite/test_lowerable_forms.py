@@ -145,6 +145,21 @@ def test_transposed_convolutions_and_antialiased_images_are_lowered():
         litert_torch.convert(Upsampling().doubled.eval(), (x,))
 
 
+class Smaller(torch.nn.Module):
+    def forward(self, x):
+        return F.interpolate(x, (3, 2), mode="bilinear", antialias=True)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_antialiasing_has_no_lowering():
+    import litert_torch
+
+    # Once it has, `antialiased_resize.py` is for ExecuTorch alone.
+    with pytest.raises(RuntimeError, match="upsample_bilinear2d_aa"):
+        litert_torch.convert(Smaller().eval(), (torch.zeros(1, 4, 5, 6),))
+
+
 @pytest.mark.parametrize(
     "function",
     [
