@@ -20,7 +20,7 @@ EDGEKIT := $(BIN)/edgekit
 STAMP   := $(VENV)/.edgekit-installed
 
 .DEFAULT_GOAL := all
-.PHONY: all all-models help env lock train export validate bench check report matrix test test-exhaustive test-fast docs lint format bench-litert bench-devices bench-quantization bench-export bench-report bench-faults bench-seeds bench-memory bench-serve triton-client dist fuzz chaos zoo random-networks onnx-operators clean distclean
+.PHONY: all all-models help env lock train export validate bench check report matrix test test-exhaustive test-fast docs lint format bench-litert bench-devices bench-quantization bench-calibration bench-export bench-report bench-faults bench-seeds bench-memory bench-serve triton-client dist fuzz chaos zoo random-networks onnx-operators clean distclean
 # Stages read what the one before wrote.
 .NOTPARALLEL:
 
@@ -111,7 +111,11 @@ bench-litert: $(STAMP)  ## edgekit's latency against LiteRT's own benchmark tool
 	$(BIN)/python tests/benchmarks/litert_agreement.py
 
 bench-quantization: $(STAMP)  ## Accuracy of int8 files of edgekit and of other quantizers, on networks that int8 hurts
-	$(BIN)/python tests/benchmarks/quantization.py build/bench-quantization $(MODELS)
+	$(BIN)/python tests/benchmarks/quantization.py build/bench-quantization $(NETWORKS)
+
+bench-calibration: $(STAMP)  ## Accuracy of int8 files calibrated with data, with synthetic samples and with noise
+	test -d build/mobilenet_v2_small/keras/source || $(EDGEKIT) train mobilenet_v2_small --framework keras
+	$(BIN)/python tests/benchmarks/calibration.py build/bench-calibration $(or $(NETWORKS),mobilenet_v2_small mobilenet_v2_relu6 mobilenet_v3)
 
 bench-serve: $(STAMP)  ## `edgekit serve` beside MLServer and LitServe, on the same model
 	test -d build/simple_cnn/torch/onnx-float32 || { $(EDGEKIT) train simple_cnn --framework torch && $(EDGEKIT) export simple_cnn --framework torch --target onnx:float32; }

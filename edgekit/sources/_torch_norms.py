@@ -61,7 +61,7 @@ def _recorder() -> tuple[Any, dict[int, dict[str, Any]]]:
 
     norms: dict[int, dict[str, Any]] = {}
 
-    class Recorder(TorchFunctionMode):  # type: ignore[misc]
+    class NormRecorder(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             given = kwargs or {}
             names = _FUNCTION if func is torch.nn.functional.batch_norm else _OPERATORS.get(_name(func))
@@ -69,7 +69,7 @@ def _recorder() -> tuple[Any, dict[int, dict[str, Any]]]:
                 _record(norms, {**dict(zip(names, args, strict=False)), **given})
             return func(*args, **given)
 
-    return Recorder(), norms
+    return NormRecorder(), norms
 
 
 def _name(function: Any) -> str:
