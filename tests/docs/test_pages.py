@@ -48,9 +48,13 @@ def test_the_table_of_the_readme_is_what_edgekit_targets_prints() -> None:
     reached = call("targets", "--json").data["targets"]
     real = {}
     for target in sorted({item["target"] for item in reached}):
-        routes = {item["source"]: item["routes"] for item in reached if item["target"] == target}
+        items = [item for item in reached if item["target"] == target]
+        routes = {item["source"]: item["routes"] for item in items}
         precisions = dict.fromkeys(precision for by_precision in routes.values() for precision in by_precision)
-        real[target] = (*(_way(routes.get(source, {})) for source in SOURCES), ", ".join(precisions))
+        requested = [name for name in precisions if any(name in item["on_request"] for item in items)]
+        cell = ", ".join(name for name in precisions if name not in requested)
+        cell += f"; on request {', '.join(requested)}" if requested else ""
+        real[target] = (*(_way(routes.get(source, {})) for source in SOURCES), cell)
     assert documented == real
 
 
