@@ -58,6 +58,13 @@ def test_validations_and_reports_say_so(exported: tuple[Path, Answer]) -> None:
         assert all(sentence in text for sentence in sentences), name
 
 
+def test_a_search_says_so_too(exported: tuple[Path, Answer]) -> None:
+    root, _ = exported
+    answer = call("tune", "net", "--target", "onnx", "--root", root)
+    assert answer.code == 0
+    assert f"on 16 golden samples that are synthetic ({WORTH})" in answer.out
+
+
 def test_a_file_of_that_name_is_named_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     onnx.save(norm_network(norms=False), "net.onnx")

@@ -29,6 +29,7 @@ from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_F
 from edgekit.core.values.precisions import find_precision, precisions
 from edgekit.core.values.quantization_recipe import Calibration, Recipe
 from edgekit.core.values.specs import HOST, Route, Variant
+from edgekit.core.values.synthetic_samples import SYNTHETIC_WORTH
 from edgekit.devices.emulation import emulator
 from edgekit.stages.benchmark.bench import connect_devices
 from edgekit.stages.context import Context
@@ -229,8 +230,9 @@ def _criterion_text(run: TuningSession) -> str:
     """Return what candidates are judged by and on which samples."""
     if run.judge.labelled and run.judge.test is not None:
         return f"{run.source.metric} on {run.judge.test.count} test samples"
+    synthetic = f" that are synthetic ({SYNTHETIC_WORTH})" if run.source.has_synthetic_golden else ""
     return (
-        f"relative error of the outputs, 10^(-SQNR / 20), on {run.judge.golden.count} golden samples:"
+        f"relative error of the outputs, 10^(-SQNR / 20), on {run.judge.golden.count} golden samples{synthetic}:"
         " there is no test set with labels"
     )
 
