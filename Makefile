@@ -115,7 +115,7 @@ bench-quantization: $(STAMP)  ## Accuracy of int8 files of edgekit and of other 
 
 bench-calibration: $(STAMP)  ## Accuracy of int8 files calibrated with data, with synthetic samples and with noise
 	test -d build/mobilenet_v2_small/keras/source || $(EDGEKIT) train mobilenet_v2_small --framework keras
-	$(BIN)/python tests/benchmarks/calibration.py build/bench-calibration $(or $(NETWORKS),mobilenet_v2_small mobilenet_v2_relu6 mobilenet_v3)
+	$(BIN)/python tests/benchmarks/calibration.py build/bench-calibration $(or $(NETWORKS),mobilenet_v2_small mobilenet_v2_relu6 mobilenet_v3 mobilenet_v2_wide)
 
 bench-serve: $(STAMP)  ## `edgekit serve` beside MLServer and LitServe, on the same model
 	test -d build/simple_cnn/torch/onnx-float32 || { $(EDGEKIT) train simple_cnn --framework torch && $(EDGEKIT) export simple_cnn --framework torch --target onnx:float32; }
