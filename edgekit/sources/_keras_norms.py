@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.norm_matching import LEAST_VARIANCE
 
 # The inputs of each call of a model.
 Calls = Sequence[Sequence[Array]]
-# The least variance whose root has a finite slope.
-_LEAST_VARIANCE = 1e-12
 
 
 def compiled(run: Callable[..., object]) -> Callable[[Calls], tuple[float, int, list[list[Array]]]]:
@@ -84,6 +83,6 @@ def _loss(layer: Any, inputs: Sequence[Any]) -> Any:
         total += tf.reduce_sum(deviation, others)
         squares += tf.reduce_sum(deviation**2, others)
     gap = total / count
-    found = tf.maximum(squares / count - gap**2 + layer.epsilon, _LEAST_VARIANCE)
-    running = tf.maximum(variance + layer.epsilon, _LEAST_VARIANCE)
+    found = tf.maximum(squares / count - gap**2 + layer.epsilon, LEAST_VARIANCE)
+    running = tf.maximum(variance + layer.epsilon, LEAST_VARIANCE)
     return tf.reduce_mean(gap**2 / running + (tf.sqrt(found / running) - 1) ** 2)

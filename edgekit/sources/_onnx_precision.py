@@ -27,9 +27,10 @@ def in_float32(model: Any) -> tuple[Any, list[str]]:
         in float32 already or has weights that exceed float32.
     """
     import onnx
+    from onnx.external_data_helper import _get_all_tensors as all_tensors
 
     others = _other_types()
-    weights = [tensor for tensor in _tensors(model) if tensor.data_type in (*others, onnx.TensorProto.FLOAT)]
+    weights = [tensor for tensor in all_tensors(model) if tensor.data_type in (*others, onnx.TensorProto.FLOAT)]
     sizes = dict.fromkeys((*others, onnx.TensorProto.FLOAT), 0)
     for tensor in weights:
         sizes[tensor.data_type] += int(np.prod(tensor.dims, dtype=np.int64))
@@ -39,7 +40,7 @@ def in_float32(model: Any) -> tuple[Any, list[str]]:
         return model, []
     rebuilt = onnx.ModelProto()
     rebuilt.CopyFrom(model)
-    for tensor in _tensors(rebuilt):
+    for tensor in all_tensors(rebuilt):
         if tensor.data_type in others and not _convert(tensor):
             return model, []
     for graph in _graphs(rebuilt.graph):
@@ -101,14 +102,3 @@ def _nodes(model: Any) -> Iterator[Any]:
             for inner in subgraphs(node):
                 for graph in _graphs(inner):
                     yield from graph.node
-
-
-def _tensors(model: Any) -> Iterator[Any]:
-    """Yield all constant tensors: weights, and those in attributes."""
-    for graph in _graphs(model.graph):
-        yield from graph.initializer
-    for node in _nodes(model):
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.core.numerics.metrics import Array
+from edgekit.core.numerics.norm_matching import LEAST_VARIANCE
 
 # The order of the arguments: of the function that modules call, and of the operators that exported programs and ONNX
 # graphs call.
@@ -20,8 +21,8 @@ _OPERATORS = {
     "_native_batch_norm_legit": _OPERATOR,
     "_native_batch_norm_legit_no_training": _INFERENCE_OPERATOR,
 }
-# PyTorch's default, for calls that leave it out, and the least variance whose root has a finite slope.
-_EPSILON, _LEAST_VARIANCE = 1e-5, 1e-12
+# PyTorch's default, for calls that leave it out.
+_EPSILON = 1e-5
 
 
 def norm_gradient(run: Callable[..., object], calls: Sequence[Sequence[Array]]) -> tuple[float, int, list[list[Array]]]:
@@ -100,6 +101,6 @@ def _record(norms: dict[int, dict[str, Any]], call: dict[str, Any]) -> None:
 
 def _loss(norm: dict[str, Any]) -> Any:
     gap = norm["sum"] / norm["n"]
-    variance = (norm["squares"] / norm["n"] - gap**2 + norm["eps"]).clamp(min=_LEAST_VARIANCE)
-    running = (norm["variance"].float() + norm["eps"]).clamp(min=_LEAST_VARIANCE)
+    variance = (norm["squares"] / norm["n"] - gap**2 + norm["eps"]).clamp(min=LEAST_VARIANCE)
+    running = (norm["variance"].float() + norm["eps"]).clamp(min=LEAST_VARIANCE)
     return (gap**2 / running + ((variance / running).sqrt() - 1) ** 2).mean()

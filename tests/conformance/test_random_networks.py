@@ -26,9 +26,7 @@ def check(network: Network) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.timeout(0)
 @pytest.mark.filterwarnings("ignore")  # of torch's exporters
-@settings(
-    max_examples=COUNT, deadline=None, derandomize=not SEARCHING, database=None, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=COUNT, derandomize=not SEARCHING, database=None, suppress_health_check=list(HealthCheck))
 @given(networks())
 def test_every_target_computes_what_a_random_network_computes(network: Network):
     check(network)

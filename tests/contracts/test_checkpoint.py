@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edgekit.contracts.checkpoint import Checkpoints
 from edgekit.core.errors import InputError
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=40)
+SEEDED = settings(derandomize=True, max_examples=40)
 FINGERPRINT = {"hyperparameters": {"epochs": 3, "seed": 1}, "data": "d" * 64, "code": "c" * 64, "versions": {}}
 STATE = bytes(range(256)) * 4
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgekit.core import units
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=100)
+SEEDED = settings(derandomize=True, max_examples=100)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from edgekit.core.errors import InputError, MissingDependency
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources import _given_samples as given_samples
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
+SEEDED = settings(derandomize=True, max_examples=60)
 Array = np.ndarray
 Write = Callable[..., Path]
 

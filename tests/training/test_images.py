@@ -13,7 +13,7 @@ from edgekit.core.environment import requirements
 from edgekit.core.errors import InputError, MissingDependency
 from edgekit.training.datasets import images
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=30)
+SEEDED = settings(derandomize=True, max_examples=30)
 
 TRAIN = np.arange(3 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(3, 28, 28)
 TEST = np.full((2, 28, 28), 7, np.uint8)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgekit.config.model import TrainingSpec
 from edgekit.training._schedule import epoch_seed, learning_rate, sample_order
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=50)
+SEEDED = settings(derandomize=True, max_examples=50)
 PLAIN = TrainingSpec(epochs=10, batch_size=8, learning_rate=0.1, loss="mse")
 COSINE = replace(PLAIN, final_learning_rate=0.02)
 

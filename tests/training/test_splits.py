@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edgekit.core.errors import InputError
 from edgekit.training.datasets.splits import digest, split_indices
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=80)
+SEEDED = settings(derandomize=True, max_examples=80)
 
 sizes_of_three = st.tuples(*[st.integers(0, 30)] * 3)
 seeds = st.integers(0, 2**32 - 1)

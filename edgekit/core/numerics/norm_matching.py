@@ -25,6 +25,10 @@ _DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 _RANGES = ((0.0, 1.0), (0.5, 0.25), (127.5, 64.0))
 
 
+# The least variance whose root has a finite slope; sources compute the loss with it.
+LEAST_VARIANCE = 1e-12
+
+
 class NotFinite(Exception):
     """A network computes no finite statistics on any noise."""
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from edgekit.contracts.bridge import BRIDGES, Bridge
 from edgekit.contracts.source import SOURCES, SourceKind
@@ -40,6 +39,7 @@ from edgekit.stages.conversion.convert_job import ConvertAnswer, ConvertRequest,
 from edgekit.stages.conversion.export_manifest import (
     manifest_of,
     requested_options,
+    samples_record,
 )
 from edgekit.stages.conversion.export_plans import (
     ExportPlan,
@@ -96,11 +96,6 @@ def _calibration(context: Context, export_plan: ExportPlan, source: SourceModel,
         for finding in calibration_lint.lint_outputs(golden.outputs, source.signature.output_layouts):
             context.emit(NoteEvent(export_plan.step, f"outputs: {finding}", warning=True))
     return calibration
-
-
-def _calibration_record(calibration: Samples, source: SourceModel) -> dict[str, Any]:
-    synthetic = {"synthetic": True} if source.has_synthetic_calibration else {}
-    return {"samples": calibration.count, "sha256": calibration.digest(), **synthetic}
 
 
 def _selection(
@@ -206,7 +201,9 @@ def _export_by(
         if settings.recipe is not None:
             write_json(staging / RECIPE_FILE, settings.recipe.to_dict())
         _write_golden(source_folder, staging, answer.orders)
-        record = None if calibration is None else _calibration_record(calibration, source)
+        record = (
+            None if calibration is None else samples_record(calibration, synthetic=source.has_synthetic_calibration)
+        )
         write_manifest(
             staging, manifest_of(export_plan, route, source, source_folder, answer, staging, record, settings, notes)
         )

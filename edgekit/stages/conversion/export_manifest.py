@@ -26,6 +26,16 @@ from edgekit.stages.conversion.export_plans import (
 )
 
 
+def samples_record(part: samples.Samples, *, synthetic: bool) -> dict[str, Any]:
+    """Return what a manifest says of calibration or golden samples.
+
+    Args:
+        part: The samples.
+        synthetic: Whether they were synthesized from the network.
+    """
+    return {"samples": part.count, "sha256": part.digest(), **({"synthetic": True} if synthetic else {})}
+
+
 def manifest_of(
     export_plan: ExportPlan,
     route: Route,
@@ -66,11 +76,7 @@ def manifest_of(
         route=route.steps,
         options={**converted.options, **_setting_options(export_plan, settings, answer)},
         calibration=calibration_record,
-        golden={
-            "samples": golden.count,
-            "sha256": golden.digest(),
-            **({"synthetic": True} if source.has_synthetic_golden else {}),
-        },
+        golden=samples_record(golden, synthetic=source.has_synthetic_golden),
         versions=answer.versions,
         notes=(*source.notes, *notes, *_layout_note(settings, answer), *converted.notes, *answer.findings),
         reproducible=converted.not_reproducible_because is None,

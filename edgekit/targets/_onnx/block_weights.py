@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
+from edgekit.targets._onnx.nested_graphs import graphs
 
 # Not onnxruntime.quantization.matmul_nbits_quantizer (1.32): it leaves Gemm in float, which most fully connected layers
 # of PyTorch are, and sets up Python's logging when it is imported.
@@ -247,7 +248,7 @@ class _Edit:
         """Remove the float matrices that no node reads any more, and declare the operators' domain and types."""
         from onnx import helper
 
-        read = {name for graph in _graphs(self._graph) for node in graph.node for name in node.input}
+        read = {name for graph in graphs(self._graph) for node in graph.node for name in node.input}
         outputs = {value.name for value in self._graph.output}
         kept = [tensor for tensor in self._graph.initializer if tensor.name in read | outputs]
         copies = [type(tensor).FromString(tensor.SerializeToString()) for tensor in kept]
@@ -271,14 +272,6 @@ class _Edit:
             if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1 and tensor.name in self._constants
         )
         return sum(sizes)
-
-
-def _graphs(graph: Any) -> Iterator[Any]:
-    """Iterate over the graph and those nested in attributes of its nodes."""
-    yield graph
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _graphs(inner)
 
 
 def _block(matrix: Array) -> int | None:

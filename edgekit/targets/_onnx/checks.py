@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgekit.core.errors import StepFailed
-from edgekit.targets._onnx.graph import graphs
+from edgekit.targets._onnx.nested_graphs import graphs
 
 # The largest message of protobuf, 2 GiB: the checker takes larger models from a file only.
 _MAX_BYTES = 2**31 - 1

@@ -18,6 +18,7 @@ from edgekit.core.environment.requirements import ONNX, require
 from edgekit.core.values.onnx_metadata import recorded_quantization
 from edgekit.core.values.specs import Dim, ModelDescription, OpCount, Signature, TensorSpec
 from edgekit.targets._onnx import block_weights
+from edgekit.targets._onnx.nested_graphs import graphs
 
 # tf2onnx appends a counter of the process to names, such as `Transpose__26:0`.
 _COUNTER = re.compile(r"__\d+(?=$|:)")
@@ -245,15 +246,6 @@ class _Renaming:
         candidates = (base if index == 0 else f"{base}_{index}" for index in itertools.count())
         self._renamed[name] = next(candidate for candidate in candidates if candidate not in self._used)
         self._used.add(self._renamed[name])
-
-
-def graphs(graph: Any) -> Iterator[Any]:
-    """Iterate over the graph and all graphs nested in attributes of its nodes."""
-    yield graph
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        for inner in (attribute.g, *attribute.graphs):
-            if inner.node:
-                yield from graphs(inner)
 
 
 def prune_opsets(model: Any) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from edgekit.targets._torch.kernels import same_sides
 from edgekit.targets._torch.other_forms import (
     Rule,
     antialiased,
@@ -51,7 +52,7 @@ def _rules() -> dict[Any, Rule]:
     import torch.nn.functional as F
 
     aten, method = torch.ops.aten, torch.Tensor
-    rules: dict[Any, Rule] = dict.fromkeys((F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d), _convolve)
+    rules: dict[Any, Rule] = dict.fromkeys((F.conv1d, F.conv2d, torch.conv1d, torch.conv2d), _convolve)
     rules |= dict.fromkeys((torch.sum, method.sum, aten.sum.default, aten.sum.dim_IntList), _sum)
     for name in ("gt", "ge", "lt", "le", "eq", "ne"):
         operators = (getattr(torch, name), getattr(method, name), getattr(method, f"__{name}__"))
@@ -100,11 +101,7 @@ def _convolve(
 
     if padding != "same":
         return NotImplemented
-    rank = weight.dim() - 2
-    steps = [dilation] * rank if isinstance(dilation, int) else list(dilation)
-    totals = [step * (size - 1) for step, size in zip(steps, weight.shape[2:], strict=True)]
-    sides = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
-    return func(F.pad(input, sides), weight, bias, stride, 0, dilation, groups)
+    return func(F.pad(input, same_sides(weight.shape[2:], dilation)), weight, bias, stride, 0, dilation, groups)
 
 
 def _sum(func: Any, x: Any, *args: Any, **keywords: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
+from edgekit.targets._torch.kernels import each
 from edgekit.targets._torch.volume_convolution import convolve_volume
 
 # Batch and channels, the axes in front of those that a kernel moves along.
@@ -50,7 +52,7 @@ def convolve_transposed(
     rank = weight.dim() - _LEADING
     if input.dim() != weight.dim():  # without a batch
         return NotImplemented
-    strides, pads, extra, steps = (_each(value, rank) for value in (stride, padding, output_padding, dilation))
+    strides, pads, extra, steps = (each(value, rank) for value in (stride, padding, output_padding, dilation))
     if not all(isinstance(size, int) for size in input.shape[_LEADING:]):
         return NotImplemented
     sizes = zip(weight.shape[_LEADING:], strides, pads, strict=True)
@@ -72,11 +74,6 @@ def convolve_transposed(
     for axis, (pad, size) in enumerate(zip(pads, outputs, strict=True), _LEADING):
         result = _window(result, axis, pad, size)
     return result if bias is None else result + bias.reshape(1, -1, *[1] * rank)
-
-
-def _each(value: Any, rank: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * rank if len(values) == 1 else values
 
 
 def _plain(x: Any, weight: Any, strides: list[int]) -> Any:
@@ -103,16 +100,9 @@ def _spread(x: Any, axis: int, step: int) -> Any:
         return x
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     # One axis for all that lies before and one for all behind: TFLite pads tensors of at most five axes.
-    flat = x.reshape(_product(before) * size, 1, _product(after))
+    flat = x.reshape(prod(before) * size, 1, prod(after))
     spread = _padded(flat, 1, 0, step - 1).reshape(*before, size * step, *after)
     return spread.narrow(axis, 0, (size - 1) * step + 1)
-
-
-def _product(sizes: Any) -> int:
-    result = 1
-    for size in sizes:
-        result *= size
-    return result
 
 
 def _window(x: Any, axis: int, start: int, size: int) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgekit.targets._torch.kernels import each, same_sides
+
 
 def convolve_volume(
     _func: Any,
@@ -37,11 +39,10 @@ def convolve_volume(
 
     if input.dim() != weight.dim():
         return NotImplemented
-    strides, steps = _three(stride), _three(dilation)
+    strides, steps = each(stride, 3), each(dilation, 3)
     if padding == "same":
-        totals = [step * (size - 1) for step, size in zip(steps, weight.shape[2:], strict=True)]
-        input = F.pad(input, [side for total in reversed(totals) for side in (total // 2, total - total // 2)])  # noqa: A001
-    pads = [0, 0, 0] if isinstance(padding, str) else _three(padding)
+        input = F.pad(input, same_sides(weight.shape[2:], steps))  # noqa: A001
+    pads = [0, 0, 0] if isinstance(padding, str) else each(padding, 3)
     if groups > 1:
         biases = [None] * groups if bias is None else bias.chunk(groups)
         parts = zip(input.chunk(groups, 1), weight.chunk(groups, 0), biases, strict=True)
@@ -60,8 +61,3 @@ def convolve_volume(
     kernel = weight.transpose(1, 2).flatten(1, 2)
     result = F.conv2d(planes, kernel, bias, strides[1:], pads[1:], steps[1:])
     return result.unflatten(0, (input.shape[0], count)).transpose(1, 2)
-
-
-def _three(value: Any) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * 3 if len(values) == 1 else values

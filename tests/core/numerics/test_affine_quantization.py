@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edgekit.core.numerics.affine_quantization import dequantize, from_tensor, quantize, to_tensor
 from edgekit.core.values.specs import Quantization, TensorSpec
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=100)
+SEEDED = settings(derandomize=True, max_examples=100)
 
 dtypes = st.sampled_from(["int8", "uint8", "int16"])
 scales = st.floats(1e-6, 1e3)

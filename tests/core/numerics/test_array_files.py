@@ -42,7 +42,7 @@ def test_arrays_survive(tmp_path, save) -> None:
         assert loaded[name].flags.writeable
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(hnp.arrays(st.one_of(hnp.floating_dtypes(), hnp.integer_dtypes()), hnp.array_shapes(min_dims=0, min_side=0)))
 def test_it_reads_what_numpy_writes(tmp_path, array) -> None:
     np.save(tmp_path / "a.npy", array)

@@ -9,7 +9,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.values.specs import Signature, TensorSpec
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=150)
+SEEDED = settings(derandomize=True, max_examples=150)
 
 numbers = st.integers(1, 17)
 inner = st.lists(st.integers(1, 3), max_size=2).map(tuple)

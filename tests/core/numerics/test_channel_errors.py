@@ -9,7 +9,7 @@ from edgekit.core.numerics.channel_errors import floor_db, lost_channels, unlike
 from edgekit.core.values.precisions import find_precision
 from edgekit.core.values.tolerances import Tolerances
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
+SEEDED = settings(derandomize=True, max_examples=60)
 INT8 = find_precision("int8").tolerances
 seeds = st.integers(0, 2**32 - 1)
 

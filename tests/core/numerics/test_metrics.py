@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgekit.core.numerics import metrics
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=150)
+SEEDED = settings(derandomize=True, max_examples=150)
 
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
 shapes = hnp.array_shapes(min_dims=1, max_dims=3, max_side=5)

@@ -15,7 +15,7 @@ from edgekit.core.numerics.output_comparison import Comparison, Figure, compare_
 from edgekit.core.values.tolerances import Tolerances
 from edgekit.core.values.typed_json import decode
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
+SEEDED = settings(derandomize=True, max_examples=60)
 NONE = Tolerances()
 REFERENCE = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], np.float32)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edgekit.core.numerics.rounding_error import measure_rounding, perturbed, with_conditioning
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=30)
+SEEDED = settings(derandomize=True, max_examples=30)
 
 
 @SEEDED

@@ -9,7 +9,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics import tensor_layout
 from edgekit.core.values.specs import Quantization, Signature, TensorSpec
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
+SEEDED = settings(derandomize=True, max_examples=60)
 
 PHOTO = TensorSpec("photo", ("batch", 3, 32, 48), "float32", "NCHW")
 MASK = TensorSpec("mask", ("batch", 16, 24, 1), "float32", "NHWC")

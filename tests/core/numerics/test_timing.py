@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgekit.core.numerics import timing
 from edgekit.core.numerics.timing import Distribution
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
+SEEDED = settings(derandomize=True, max_examples=60)
 
 
 class FakeTime:

@@ -23,7 +23,7 @@ from edgekit.core.values.file_names import MANIFEST_FILE
 from edgekit.core.values.precisions import precision_names
 from edgekit.core.values.specs import Quantization, Signature, TensorSpec, Variant
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=30)
+SEEDED = settings(derandomize=True, max_examples=30)
 CONTENT = b"the model"
 SIGNATURE = Signature(
     (TensorSpec("x", ("batch", 2), "int8", "NHWC", Quantization((0.5,), (3,))),), (TensorSpec("y", (1,), "float32"),)

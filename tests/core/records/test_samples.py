@@ -14,7 +14,7 @@ from edgekit.core.errors import InputError
 from edgekit.core.records import samples
 from edgekit.core.records.samples import Samples
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=25)
+SEEDED = settings(derandomize=True, max_examples=25)
 
 
 def some_samples():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgekit.core.environment.atomic_files import to_json
 from edgekit.core.values.budgets import COMMAND_LINE, Budget, BudgetTable, Verdict, format_rule, judge, strictest
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=80)
+SEEDED = settings(derandomize=True, max_examples=80)
 
 finite = st.floats(0, 1e9)
 rules = st.sampled_from(["size_bytes", "drift", "latency_ms.host"])

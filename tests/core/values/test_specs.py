@@ -18,7 +18,7 @@ from edgekit.core.values.specs import (
     Variant,
 )
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
+SEEDED = settings(derandomize=True, max_examples=60)
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 quantizations = st.builds(

@@ -18,7 +18,7 @@ from edgekit.stages.models import model_refs
 from edgekit.stages.models.model_refs import UserModelOptions
 from edgekit.workers.pool import WorkerPool
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=100)
+SEEDED = settings(derandomize=True, max_examples=100)
 
 
 @pytest.fixture

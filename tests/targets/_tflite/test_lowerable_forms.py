@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.targets._tflite.lowerable_forms import lowerable_forms
@@ -66,7 +66,6 @@ def test_the_result_is_the_same(function):
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
-@settings(deadline=None)  # the first call of each kernel is slow
 @given(data=st.data(), rank=st.integers(1, 3), groups=st.sampled_from([1, 2, 4]))
 def test_a_transposed_convolution_is_the_same(data, rank, groups):
     def each(low: int, high: int) -> list[int]:
