@@ -6,6 +6,7 @@ Each word has a standard term instead. The list grows when another such word is 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 from pathlib import Path
@@ -94,6 +95,7 @@ def test_the_pattern_finds_each_former_word():
         assert PATTERN.search(f"the {word}, then")
 
 
+@functools.cache
 def definitions() -> list[tuple[Path, ast.ClassDef | ast.FunctionDef]]:
     return [
         (path, node)

@@ -15,8 +15,10 @@ as `artifact` and `place`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -114,6 +116,31 @@ class _Contract:
         yield context
         context.close()
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def exported(cls) -> dict[Variant, tuple[Path, Artifact]]:
+        """Return what the tests of one class have exported: by variant, the project folder and the artifact."""
+        return {}
+
+    @pytest.fixture
+    def artifact(
+        self,
+        context: Context,
+        variant: Variant,
+        exported: dict[Variant, tuple[Path, Artifact]],
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> Artifact:
+        """Return an artifact of the example model in the test's own project, a copy of one that is exported once."""
+        if variant not in exported:
+            first = Context(open_project(tmp_path_factory.mktemp("example")), context.pool, ignore)
+            try:
+                exported[variant] = (first.project.root, self.export_example(first, variant))
+            finally:
+                first.close()
+        root, artifact = exported[variant]
+        shutil.copytree(root, context.project.root, symlinks=True, dirs_exist_ok=True)
+        return dataclasses.replace(artifact, folder=context.project.root / artifact.folder.relative_to(root))
+
     @staticmethod
     def export_example(context: Context, variant: Variant) -> Artifact:
         """Export the example model.
@@ -161,11 +188,6 @@ class TargetContract(_Contract):
         precisions = routes.routes_by_precision("onnx", self.target, routes.edges())
         assert precisions, f"no route leads from an ONNX model to {self.target.name}: override the fixture `artifact`"
         return Variant(self.target.name, next(iter(precisions)))
-
-    @pytest.fixture
-    def artifact(self, context: Context, variant: Variant) -> Artifact:
-        """Return an artifact of the target."""
-        return self.export_example(context, variant)
 
     def test_it_is_registered_under_its_name(self) -> None:
         assert _NAME.fullmatch(self.target.name)
@@ -242,12 +264,12 @@ class RuntimeContract(_Contract):
     runtime: ClassVar[Runtime]
 
     @pytest.fixture
-    def artifact(self, context: Context) -> Artifact:
-        """Return an artifact of the runtime's first target, at the first precision that an ONNX model reaches."""
+    def variant(self) -> Variant:
+        """Return the runtime's first target, at the first precision that an ONNX model reaches."""
         target = TARGETS.load(self.runtime.targets[0])
         precisions = routes.routes_by_precision("onnx", target, routes.edges())
         assert precisions, f"no route leads from an ONNX model to {target.name}: override the fixture `artifact`"
-        return self.export_example(context, Variant(target.name, next(iter(precisions))))
+        return Variant(target.name, next(iter(precisions)))
 
     def infer(self, context: Context, artifact: Artifact, inputs: Mapping[str, Array], path: Path | None = None) -> Any:
         """Run samples in a worker.
@@ -339,9 +361,9 @@ class ExecutorContract(_Contract):
         return Place(HOST)
 
     @pytest.fixture
-    def artifact(self, context: Context) -> Artifact:
-        """Return a float32 ONNX model as an artifact."""
-        return self.export_example(context, Variant("onnx", "float32"))
+    def variant(self) -> Variant:
+        """Return the variant that the tests run: a float32 ONNX model."""
+        return Variant("onnx", "float32")
 
     @pytest.fixture
     def model(self, artifact: Artifact) -> ModelFiles:

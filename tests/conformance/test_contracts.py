@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from _helpers.browsers import needs_browser, set_up_packages
@@ -20,7 +21,6 @@ from edgekit.contracts.runtime import RUNTIMES
 from edgekit.contracts.target import TARGETS
 from edgekit.core.environment.project import open_project
 from edgekit.core.errors import InputError
-from edgekit.core.events import ignore
 from edgekit.core.records.artifact import Artifact
 from edgekit.core.values.specs import Variant
 from edgekit.stages.context import Context
@@ -36,11 +36,20 @@ from edgekit.testing.contract import (
 from edgekit.workers.pool import WorkerPool
 
 
-class TestOnnx(TargetContract):
+class _WarmWorkers:
+    """Suites that share the workers of the session: a worker takes seconds to import a framework."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def pool(cls, pool: WorkerPool) -> WorkerPool:
+        return pool
+
+
+class TestOnnx(_WarmWorkers, TargetContract):
     target = TARGETS.load("onnx")
 
 
-class TestOnnxRuntime(RuntimeContract):
+class TestOnnxRuntime(_WarmWorkers, RuntimeContract):
     runtime = RUNTIMES.load("onnxruntime")
 
 
@@ -67,42 +76,39 @@ class _FromKeras:
     def variant(self) -> Variant:
         return Variant("saved-model", "float32")
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def keras_artifact(cls, pool: WorkerPool, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-        project = open_project(tmp_path_factory.mktemp("keras"))
-        return cls.export_example(Context(project, pool, ignore), Variant("saved-model", "float32"))
+    # Both suites are of the same artifact: a fixture of a class would be made for each.
+    _exported: ClassVar[dict[Variant, tuple[Path, Artifact]]] = {}
 
     @pytest.fixture
-    def artifact(self, keras_artifact: Artifact) -> Artifact:
-        return keras_artifact
+    def exported(self) -> dict[Variant, tuple[Path, Artifact]]:
+        return self._exported
 
 
 @pytest.mark.slow
-class TestSavedModel(_FromKeras, TargetContract):
+class TestSavedModel(_WarmWorkers, _FromKeras, TargetContract):
     target = TARGETS.load("saved-model")
 
 
 @pytest.mark.slow
-class TestTensorFlow(_FromKeras, RuntimeContract):
+class TestTensorFlow(_WarmWorkers, _FromKeras, RuntimeContract):
     runtime = RUNTIMES.load("tensorflow")
 
 
 @pytest.mark.slow
-class TestTflite(TargetContract):
+class TestTflite(_WarmWorkers, TargetContract):
     """Whose files two runtimes run: LiteRT, and the interpreter of microcontrollers."""
 
     target = TARGETS.load("tflite")
 
 
 @pytest.mark.slow
-class TestTfliteMicro(RuntimeContract):
+class TestTfliteMicro(_WarmWorkers, RuntimeContract):
     runtime = RUNTIMES.load("tflite-micro")
 
 
 @needs_browser
 @pytest.mark.slow
-class TestOnnxRuntimeWeb(RuntimeContract):
+class TestOnnxRuntimeWeb(_WarmWorkers, RuntimeContract):
     """One of the browser's two runtimes, which share all of their Python."""
 
     runtime = RUNTIMES.load("onnxruntime-web")
@@ -119,7 +125,7 @@ class TestOnnxRuntimeWeb(RuntimeContract):
 
 @needs_browser
 @pytest.mark.slow
-class TestBrowser(ExecutorContract):
+class TestBrowser(_WarmWorkers, ExecutorContract):
     executor = EXECUTORS.load("browser")
 
     @pytest.fixture
@@ -128,13 +134,13 @@ class TestBrowser(ExecutorContract):
         return Place("chromium")
 
 
-class TestHost(ExecutorContract):
+class TestHost(_WarmWorkers, ExecutorContract):
     executor = EXECUTORS.load("host")
 
 
 @needs_emulator
 @pytest.mark.slow
-class TestEmulated(ExecutorContract):
+class TestEmulated(_WarmWorkers, ExecutorContract):
     executor = EXECUTORS.load("emulated")
 
     @pytest.fixture
