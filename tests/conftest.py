@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import shutil
 import signal
@@ -57,6 +58,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             sep="\n",
             flush=True,
         )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_lines_of_what_runs() -> Iterator[None]:
+    """Tests expect all that a command prints, and on a busy machine each step may take long enough for such a line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgekit.cli._progress.LINE_AFTER_S", math.inf)
+        yield
 
 
 @pytest.fixture

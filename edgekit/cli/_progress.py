@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,12 @@ from edgekit.core.events import Event, FailEvent, FinishEvent, NoteEvent, Overvi
 from edgekit.core.units import format_seconds
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
+
+# Without a terminal, seconds after which a step that runs gets a line, and between two lines of all that runs: a log
+# shows what a command waits for, and is not filled by it.
+LINE_AFTER_S, LINE_EVERY_S = 2.0, 30.0
+# Seconds between two looks at what runs.
+_LOOK_EVERY_S = 0.5
 
 
 def remaining_seconds(elapsed_s: float, done: int, left: int) -> float | None:
@@ -31,11 +38,82 @@ def remaining_seconds(elapsed_s: float, done: int, left: int) -> float | None:
     return elapsed_s / done * left if done >= 2 else None
 
 
+class _RunningLines:
+    """What runs, and the lines that say so where no progress bar does."""
+
+    def __init__(self, after_s: float) -> None:
+        self._after_s = after_s
+        # By step that runs: when it started, and how far it is.
+        self._running: dict[str, tuple[float, ProgressEvent | None]] = {}
+        # Steps that have had a line, and the time of the last lines of all that runs.
+        self._shown: set[str] = set()
+        self._last = 0.0
+        self._overview: OverviewEvent | None = None
+        # The time of the first overview, and the number of steps that were complete by then.
+        self._first: tuple[float, int] | None = None
+
+    def update(self, event: Event, now: float) -> None:
+        """Note what an event says.
+
+        Args:
+            event: The event.
+            now: The time in s.
+        """
+        if isinstance(event, StartEvent):
+            self._running[event.step] = now, None
+            self._last = self._last or now
+        elif isinstance(event, ProgressEvent) and event.step in self._running:
+            self._running[event.step] = self._running[event.step][0], event
+        elif isinstance(event, FinishEvent | FailEvent):
+            self._running.pop(event.step, None)
+            self._shown.discard(event.step)
+        elif isinstance(event, OverviewEvent):
+            self._overview = event
+            self._first = self._first or (now, event.done)
+
+    def due(self, now: float) -> list[str]:
+        """Return the lines to print: one for a step that has run for a while, and from time to time one for each.
+
+        Args:
+            now: The time in s.
+        """
+        again = now - self._last >= LINE_EVERY_S
+        lines = []
+        for step, (start, progress) in self._running.items():
+            elapsed = now - start
+            if elapsed >= self._after_s and (again or step not in self._shown):
+                lines.append(_running_line(step, progress, elapsed if step in self._shown else None))
+                self._shown.add(step)
+        if again:
+            self._last = now
+            if lines and self._overview is not None and self._first is not None:
+                lines.append(_overview_line(self._overview, self._first, now))
+        return lines
+
+
+def _running_line(step: str, progress: ProgressEvent | None, elapsed_s: float | None) -> str:
+    parts = [] if progress is None else [f"{progress.done} of {progress.total}"]
+    if progress is not None:
+        parts += [f"{name} {value:.4f}" for name, value in progress.figures.items()]
+    if elapsed_s is not None:
+        parts.append(f"for {format_seconds(elapsed_s)}")
+    return f"running {step}" + (f": {', '.join(parts)}" if parts else "")
+
+
+def _overview_line(event: OverviewEvent, first: tuple[float, int], now: float) -> str:
+    """Return how many steps are done, and about how long the others take; `first` is the time of the first overview in
+    s, and the number of steps that were done by then."""
+    left = remaining_seconds(now - first[0], event.done - first[1], event.total - event.done)
+    estimate = "" if left is None else f", about {format_seconds(left)} left"
+    return f"{event.done} of {event.total} steps done{estimate}"
+
+
 class Watcher:
     """Event listener that prints to stderr.
 
     QUIET prints warnings and failures, NORMAL also finished steps and notes, VERBOSE also the stderr of failed workers.
-    On a terminal, each running step has a progress bar, and a pipeline has one for all its steps. Events may come from
+    On a terminal, each running step has a progress bar, and a pipeline has one for all its steps. Otherwise a step that
+    takes longer has a line at NORMAL, and another one every half minute with how far it is. Events may come from
     several threads.
     """
 
@@ -46,6 +124,9 @@ class Watcher:
         # The first overview: its time, and the number of steps that were complete by then.
         self._started: tuple[float, int] | None = None
         self._lock = threading.Lock()
+        self._lines = _RunningLines(LINE_AFTER_S)
+        self._ended = threading.Event()
+        self._looking: threading.Thread | None = None
 
     def __enter__(self) -> Watcher:
         if self._verbosity >= NORMAL and sys.stderr.isatty():
@@ -61,6 +142,9 @@ class Watcher:
             )
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
+        elif self._verbosity >= NORMAL:
+            self._looking = threading.Thread(target=self._look, name="progress", daemon=True)
+            self._looking.start()
         return self
 
     def __exit__(
@@ -69,11 +153,22 @@ class Watcher:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        if self._looking is not None:
+            self._ended.set()
+            self._looking.join()
 
     def __call__(self, event: Event) -> None:
         """Print an event."""
         with self._lock:
+            self._lines.update(event, time.monotonic())
             self._show(event)
+
+    def _look(self) -> None:
+        """Print lines of what runs, until the block ends."""
+        while not self._ended.wait(_LOOK_EVERY_S):
+            with self._lock:
+                for line in self._lines.due(time.monotonic()):
+                    self._print_line(line, NORMAL)
 
     def _show(self, event: Event) -> None:
         if isinstance(event, StartEvent):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 
 import pytest
 
-from edgekit.cli._progress import NORMAL, Watcher, remaining_seconds
-from edgekit.core.events import FinishEvent, NoteEvent, OverviewEvent, StartEvent
+from edgekit.cli._progress import NORMAL, QUIET, Watcher, _RunningLines, remaining_seconds
+from edgekit.core.events import FinishEvent, NoteEvent, OverviewEvent, ProgressEvent, StartEvent
 
 
 class Terminal(io.StringIO):
@@ -51,3 +52,50 @@ def test_without_a_terminal_there_are_lines_only(capsys):
         watcher(FinishEvent("export a", "1 KB"))
         watcher(NoteEvent("export a", "a note"))
     assert capsys.readouterr().err == "done    export a: 1 KB\nnote    export a: a note\n"
+
+
+def lines_after(events, seconds, *, lines=None):
+    """What a log shows this long after the events, which happen at once."""
+    lines = lines or _RunningLines(2.0)
+    for event in events:
+        lines.update(event, 100.0)
+    return lines, lines.due(100.0 + seconds)
+
+
+def test_a_log_shows_a_step_once_it_has_run_for_a_while():
+    lines, early = lines_after([StartEvent("export a"), StartEvent("export b")], 1.9)
+    assert early == []
+    lines.update(FinishEvent("export b"), 101.95)
+    assert lines.due(102.1) == ["running export a"]
+    assert lines.due(110.0) == []
+
+
+def test_a_log_shows_from_time_to_time_how_far_everything_is():
+    events = [
+        OverviewEvent("", 0, 4, ("train a",), ("export a",)),
+        StartEvent("train a"),
+        ProgressEvent("train a", 3, 10, {"loss": 0.5}),
+    ]
+    lines, first = lines_after(events, 2.0)
+    assert first == ["running train a: 3 of 10, loss 0.5000"]
+    lines.update(ProgressEvent("train a", 9, 10, {"loss": 0.25}), 129.0)
+    assert lines.due(130.0) == ["running train a: 9 of 10, loss 0.2500, for 30.0 s", "0 of 4 steps done"]
+    lines.update(OverviewEvent("", 2, 4, ("train a",), ("export a",)), 131.0)
+    assert lines.due(140.0) == []
+    assert lines.due(160.0)[1] == "2 of 4 steps done, about 1 m 0 s left"
+
+
+def test_a_log_shows_them_while_a_command_waits(monkeypatch, capsys):
+    monkeypatch.setattr("edgekit.cli._progress.LINE_AFTER_S", 0.0)
+    monkeypatch.setattr("edgekit.cli._progress._LOOK_EVERY_S", 0.01)
+    printed = ""
+    with Watcher(NORMAL) as watcher:
+        watcher(StartEvent("export \x1b[2Ja"))
+        while not printed:  # the time-out of the test ends it
+            time.sleep(0.01)
+            printed = capsys.readouterr().err
+    assert printed == "running export \\x1b[2Ja\n"
+    with Watcher(QUIET) as watcher:
+        watcher(StartEvent("export a"))
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""

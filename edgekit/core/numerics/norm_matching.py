@@ -66,6 +66,11 @@ class MatchedInputs:
     loss: float
 
 
+def evaluations(steps: int) -> int:
+    """Return how often `match_norms` evaluates the network in a search of so many steps."""
+    return len(_RANGES) + steps
+
+
 def match_norms(evaluate: Callable[[Inputs], NormGradient], noise: Inputs, steps: int) -> MatchedInputs:
     """Change noise until a network's batch norms receive the statistics of its training.
 

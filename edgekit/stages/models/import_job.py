@@ -17,7 +17,7 @@ from edgekit.core.environment.python_dependencies import module_file
 from edgekit.core.environment.requirements import require, versions
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError, StepFailed
-from edgekit.core.events import Listener
+from edgekit.core.events import Listener, ProgressEvent
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.labels import Labels, read_labels
 from edgekit.core.numerics.metrics import TASK_METRICS, Array
@@ -96,6 +96,11 @@ class FactoryRequest:
     base: str
 
 
+def import_step(name: str, kind: str) -> str:
+    """Return the name of the step that imports a model."""
+    return f"import {name}/{kind}"
+
+
 @worker_job
 def detect_framework(request: FactoryRequest, _emit: Listener) -> str:
     """Return the framework of the model that code builds, `keras` or `torch`.
@@ -118,12 +123,12 @@ def detect_framework(request: FactoryRequest, _emit: Listener) -> str:
 
 
 @worker_job
-def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
+def import_user_model(request: ImportRequest, emit: Listener) -> SourceModel:
     """Write the model, its samples and its description into the request's folder.
 
     Args:
         request: The import.
-        _emit: Receives no events.
+        emit: Receives the progress of a synthesis of samples.
 
     Returns:
         The description of the source.
@@ -175,7 +180,7 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     sizes |= _output_sizes(loaded.at(signature, sizes), inputs)
     loaded = loaded.at(signature, sizes)
     repeatability = make_repeatable(loaded, inputs, initial)
-    synthetic = _synthetic(request, loaded)
+    synthetic = _synthetic(request, loaded, emit)
     if synthetic is not None and synthetic.golden:
         inputs, notes = dict(synthetic.golden), ()
         loaded = loaded.with_examples(inputs)
@@ -219,12 +224,15 @@ def import_user_model(request: ImportRequest, _emit: Listener) -> SourceModel:
     return source
 
 
-def _synthetic(request: ImportRequest, loaded: LoadedModel) -> SyntheticSamples | None:
+def _synthetic(request: ImportRequest, loaded: LoadedModel, emit: Listener) -> SyntheticSamples | None:
     """Synthesize calibration samples if they were asked for, and golden samples if there are no real ones."""
     if request.calibration != SYNTHETIC:
         return None
     # As the network was loaded: `one_by_one` says that outputs depend on the batch, which statistics are meant to.
-    return synthesize(loaded, golden=request.sample is None)
+    step = import_step(request.name, request.kind)
+    return synthesize(
+        loaded, golden=request.sample is None, progress=lambda done, total: emit(ProgressEvent(step, done, total))
+    )
 
 
 def _calibration(request: ImportRequest, signature: Signature, synthetic: SyntheticSamples | None) -> dict[str, Array]:

@@ -14,13 +14,19 @@ from edgekit.contracts.source import SOURCES, SourceKind
 from edgekit.core.environment.atomic_files import staged_folder
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import InputError, unknown_name
-from edgekit.core.events import NoteEvent
+from edgekit.core.events import FinishEvent, NoteEvent, StartEvent
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.fixed_inputs import Number
 from edgekit.core.values.specs import Dim, TensorSpec
 from edgekit.core.values.synthetic_samples import SYNTHETIC
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
-from edgekit.stages.models.import_job import FactoryRequest, ImportRequest, detect_framework, import_user_model
+from edgekit.stages.models.import_job import (
+    FactoryRequest,
+    ImportRequest,
+    detect_framework,
+    import_step,
+    import_user_model,
+)
 from edgekit.stages.models.train import parse_frameworks
 
 # `FILE.py:FUNCTION` or `package.module:FUNCTION`.
@@ -110,7 +116,7 @@ def resolve(
         selections.append(ModelSelection(reference_models, parse_frameworks(framework), kinds_named))
     for name in names:
         if name in references:
-            source = import_model(context, name, framework, options)
+            source = _import_as_step(context, name, framework, options)
             selections.append(ModelSelection((source.name,), (source.kind,)))
         elif name not in reference_models:
             selections.append(ModelSelection((name,), _imported_kinds(context, name, framework)))
@@ -260,25 +266,48 @@ def import_model(context: Context, text: str, framework: str | None, options: Us
         MissingDependency: The framework is not installed.
         StepError: Loading or running the model failed.
     """
+    return _import(context, _checked_request(context, text, framework, options))
+
+
+def _import_as_step(context: Context, text: str, framework: str | None, options: UserModelOptions) -> SourceModel:
+    """Import a model and report when that starts and ends, as a pipeline does of its steps."""
+    request = _checked_request(context, text, framework, options)
+    step = import_step(request.name, request.kind)
+    context.emit(StartEvent(step))
+    source = _import(context, request)
+    context.emit(FinishEvent(step, parameter_count(source)))
+    return source
+
+
+def parameter_count(source: SourceModel) -> str:
+    """Return the result of an import in a few words."""
+    return f"{source.parameters:,} parameters"
+
+
+def _checked_request(context: Context, text: str, framework: str | None, options: UserModelOptions) -> ImportRequest:
     name = options.name or default_name(text)
     if name in context.project.models():
         raise InputError(f"{name} is the name of a reference model; choose another name", parameters=("name",))
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"name {name}: allowed are letters, digits, '_', '-' and '.', first a letter, digit or '_'")
-    request = _request(context, text, name, framework, options)
-    with staged_folder(context.project.source_folder(name, request.kind)) as staging:
+    return _request(context, text, name, framework, options)
+
+
+def _import(context: Context, request: ImportRequest) -> SourceModel:
+    step = import_step(request.name, request.kind)
+    with staged_folder(context.project.source_folder(request.name, request.kind)) as staging:
         # Calibration code that the user named runs in this worker too.
         code = request.code or (request.calibration if _CODE.fullmatch(request.calibration or "") else None)
         with context.worker_output(staging) as output:
             source = context.pool.call(
                 import_user_model,
                 replace(request, folder=str(output)),
-                step=f"import {name}/{request.kind}",
+                step=step,
                 environment=source_environment(request.kind, code),
                 listener=context.emit,
             )
     for note in source.notes:
-        context.emit(NoteEvent(f"import {name}/{request.kind}", note))
+        context.emit(NoteEvent(step, note))
     return source
 
 

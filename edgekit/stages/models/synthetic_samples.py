@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,7 +15,14 @@ from edgekit.contracts.source import LoadedModel
 from edgekit.core.errors import InputError
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
-from edgekit.core.numerics.norm_matching import MatchedInputs, NotFinite, match_norms
+from edgekit.core.numerics.norm_matching import (
+    Inputs,
+    MatchedInputs,
+    NormGradient,
+    NotFinite,
+    evaluations,
+    match_norms,
+)
 from edgekit.core.numerics.random_inputs import UnknownSize, random_inputs
 from edgekit.core.values.specs import Signature
 from edgekit.core.values.synthetic_samples import SYNTHETIC_WORTH
@@ -66,12 +74,15 @@ class SyntheticSamples:
     note: str
 
 
-def synthesize(loaded: LoadedModel, *, golden: bool) -> SyntheticSamples:
+def synthesize(
+    loaded: LoadedModel, *, golden: bool, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> SyntheticSamples:
     """Synthesize samples for which a network's batch norms receive the statistics of its training.
 
     Args:
         loaded: The network, with the sizes of its symbolic dimensions.
         golden: Whether to synthesize golden samples too: the user gave no real ones.
+        progress: Called with the number of finished evaluations of the network and that of all.
 
     Raises:
         InputError: The network has no batch norm with such statistics, or inputs that are not floating-point numbers;
@@ -80,7 +91,16 @@ def synthesize(loaded: LoadedModel, *, golden: bool) -> SyntheticSamples:
     signature = loaded.signature
     _check_inputs(signature)
     effort = _LARGE_EFFORT if _values_per_sample(loaded) > _LARGE else _EFFORT
-    matched = [_matched_batch(loaded, effort, index) for index in range(effort.calibration + golden)]
+    batches = [_noise(loaded, effort, index) for index in range(effort.calibration + golden)]
+    _check_norms(loaded.norm_gradient(batches[0]))
+    total, done = len(batches) * evaluations(effort.steps), itertools.count(1)
+
+    def evaluate(inputs: Inputs) -> NormGradient:
+        result = loaded.norm_gradient(inputs)
+        progress(next(done), total)
+        return result
+
+    matched = [_matched_batch(evaluate, noise, effort, index) for index, noise in enumerate(batches)]
     inputs = [{spec.name: batch.inputs[spec.name].astype(spec.dtype) for spec in signature.inputs} for batch in matched]
     losses = [
         float(f"{np.mean(values):.{_SIGNIFICANT_DIGITS}g}")
@@ -123,29 +143,37 @@ def _values_per_sample(loaded: LoadedModel) -> int:
     )
 
 
-def _matched_batch(loaded: LoadedModel, effort: _Effort, index: int) -> MatchedInputs:
-    signature = loaded.signature
+def _noise(loaded: LoadedModel, effort: _Effort, index: int) -> dict[str, Array]:
+    """Return the standard normal numbers that the search for a batch begins with."""
     try:
-        noise = random_inputs(signature, loaded.sizes, effort.batch, (_SEED, index))
+        noise = random_inputs(loaded.signature, loaded.sizes, effort.batch, (_SEED, index))
     except UnknownSize as error:
         raise InputError(f"{error}; set it, or pass a sample of real inputs", parameters=("dims", "sample")) from None
     # float16 has too few digits for the squares of gradients.
-    wide = {name: array.astype(np.float32, copy=False) for name, array in noise.items()}
-    first = loaded.norm_gradient(wide)
-    if not first.norms:
+    return {name: array.astype(np.float32, copy=False) for name, array in noise.items()}
+
+
+def _check_norms(result: NormGradient) -> None:
+    """Raise InputError for a network that has nothing to match."""
+    if not result.norms:
         raise InputError(
             "samples cannot be synthesized, since the network has no batch norm that keeps the statistics of its"
             " training (some exporters fold it into convolutions); pass real inputs",
             parameters=("sample", "calibration"),
         )
-    if not any(gradient.any() for gradient in first.gradients.values()):
+    if not any(gradient.any() for gradient in result.gradients.values()):
         raise InputError(
             "samples cannot be synthesized, since the network computes no gradient of its batch norms by its inputs;"
             " pass real inputs",
             parameters=("sample", "calibration"),
         )
+
+
+def _matched_batch(
+    evaluate: Callable[[Inputs], NormGradient], noise: Inputs, effort: _Effort, index: int
+) -> MatchedInputs:
     try:
-        matched = match_norms(loaded.norm_gradient, wide, effort.steps)
+        matched = match_norms(evaluate, noise, effort.steps)
     except NotFinite:
         raise InputError(
             "samples cannot be synthesized, since the statistics in the network are not finite; pass real inputs",

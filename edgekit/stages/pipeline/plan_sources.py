@@ -21,6 +21,7 @@ from edgekit.core.errors import unknown_name
 from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.core.values.synthetic_samples import SYNTHETIC
 from edgekit.stages.models import model_refs
+from edgekit.stages.models.import_job import import_step
 from edgekit.stages.models.train import parse_frameworks
 from edgekit.stages.pipeline.plan_builder import (
     PlanBuilder,
@@ -119,7 +120,7 @@ def _import_source(builder: PlanBuilder, at: Location, entry: ModelEntry, path: 
     option_keys = ("inputs", "dims", "fixed", "image_range", "path", "weights", "sample", "calibration", "signature")
     source = builder.relative(builder.project.source_folder(name, kind))
     step = Step(
-        f"import {name}/{kind}",
+        import_step(name, kind),
         StepKind.IMPORT,
         f"{source}/{SOURCE_FILE}",
         folder=source,

@@ -207,7 +207,7 @@ class ImportHandler(StepHandler):
         )
         reference = _from_root(step, options["path"])
         source = model_refs.import_model(step.context, reference, step.arguments["framework"], user_options)
-        return StepOutput(f"{source.parameters:,} parameters", step.files_in_folder)
+        return StepOutput(model_refs.parameter_count(source), step.files_in_folder)
 
 
 def _calibration(step: StepContext) -> str | None:
