@@ -41,6 +41,17 @@ hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("untimed")
 
 
+# Fixtures that train and export for minutes: what looks at them is slow.
+_SLOW_FIXTURES = frozenset(("project", "trained_models", "broken"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a project of the session as slow."""
+    for item in items:
+        if not _SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Escape lone surrogates, which hostile names contain: pytest-xdist sends reports as UTF-8."""

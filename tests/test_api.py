@@ -333,6 +333,7 @@ edgekit.export("simple_cnn", framework="torch", target="torchscript:float32", ro
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_half_written_file_and_no_process(tmp_path: Path) -> None:
     marker = f"edgekit-api-{os.getpid()}"
     child = subprocess.Popen(

@@ -9,7 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from _helpers.support import REPOSITORY
+
+pytestmark = pytest.mark.slow
 
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "__pycache__")
 

@@ -57,6 +57,7 @@ def test_ordinary_names_stay_as_they_are(name):
 # --- terminal ---
 
 
+@pytest.mark.slow
 @named
 def test_the_console_report_is_inert_and_has_no_further_lines(name):
     text = escape.terminal(render("console", hostile_report(name)))
@@ -65,6 +66,7 @@ def test_the_console_report_is_inert_and_has_no_further_lines(name):
     assert len(sentences) == 2
 
 
+@pytest.mark.slow
 @named
 def test_commands_print_names_from_records_inertly(name, tmp_path):
     write_hostile_project(tmp_path, name.replace("\ud800", "?"))  # JSON files are UTF-8
@@ -207,6 +209,7 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.mark.slow
 @named
 @pytest.mark.parametrize("form", ["markdown", "github-summary"])
 def test_markdown_has_the_structure_of_a_harmless_report(name, form):
@@ -275,6 +278,7 @@ def test_the_bill_of_materials_has_valid_package_urls(name):
 # --- HTML ---
 
 
+@pytest.mark.slow
 @named
 def test_html_has_the_structure_of_a_harmless_report(name):
     text = render("html", hostile_report(name))
@@ -320,6 +324,7 @@ def test_make_runs_each_step_under_its_name_and_nothing_else(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"edgekit.toml", "Makefile", "tool", "ran"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_a_compiler_accepts_c_files_with_these_names(tmp_path):
     specs = tuple(TensorSpec(name, (1, 2), "float32") for name in NAMES)
@@ -338,6 +343,7 @@ def test_a_compiler_accepts_c_files_with_these_names(tmp_path):
         }
 
 
+@pytest.mark.slow
 @named
 def test_mlflow_accepts_the_names_of_metrics(name):
     validate = pytest.importorskip("mlflow.utils.validation")

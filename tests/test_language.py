@@ -96,11 +96,17 @@ def test_the_pattern_finds_each_former_word():
 
 
 @functools.cache
+def syntax_trees() -> dict[Path, ast.Module]:
+    """Return the modules of edgekit as they are parsed once, for all tests."""
+    return {path: ast.parse(path.read_text()) for path in tracked("edgekit/*.py")}
+
+
+@functools.cache
 def definitions() -> list[tuple[Path, ast.ClassDef | ast.FunctionDef]]:
     return [
         (path, node)
-        for path in tracked("edgekit/*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for path, tree in syntax_trees().items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef | ast.FunctionDef)
     ]
 
@@ -136,9 +142,9 @@ def test_messages_that_the_python_api_shares_name_no_options_of_a_command():
     option = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
     lines = [
         f"{path.relative_to(REPOSITORY)}:{node.lineno}: {node.value}"
-        for path in tracked("edgekit/*.py")
+        for path, tree in syntax_trees().items()
         if not COMMAND_ONLY.match(str(path.relative_to(REPOSITORY)))
-        for node in texts(ast.parse(path.read_text()))
+        for node in texts(tree)
         if option.search(re.sub(r"(run: |with: |: )?edgekit [a-z]+[^;]*", "", node.value))
     ]
     assert not lines, "\n".join(lines)

@@ -258,6 +258,7 @@ def test_more_calibration_samples_than_available_are_refused(copy: Path) -> None
     assert "999 calibration samples requested, but the source has 256" in answer.err
 
 
+@pytest.mark.slow
 def test_invalid_data_is_refused(tmp_path: Path) -> None:
     answer = call("train", "simple_cnn", "--framework", "torch", "--data", "cats", "--root", tmp_path)
     assert answer.code == 2

@@ -12,6 +12,8 @@ from _helpers.support import REPOSITORY, call, spawn
 
 from edgekit.core.environment.atomic_files import sha256_file
 
+pytestmark = pytest.mark.slow
+
 
 def test_train_writes_metric_history_and_hashes_beside_the_weights(project: Path) -> None:
     for kind, file in (("keras", "model.keras"), ("torch", "weights.pt")):

@@ -18,6 +18,8 @@ from edgekit.core.records.measurement import load_measurement
 from edgekit.core.records.source import load_source
 from edgekit.core.records.validation import load_validation
 
+pytestmark = pytest.mark.slow
+
 # The file, its reader, and the commands that read it.
 FILES = {
     "manifest.json": (lambda path: load_artifact(path.parent), ("check", "verify", "report", "inspect")),

@@ -116,6 +116,7 @@ def started(root: Path, child: subprocess.Popen[str]) -> None:
     assert leftovers(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_interrupting_leaves_no_half_written_artifact_and_no_process(tmp_path: Path, number: signal.Signals) -> None:
     marker = f"edgekit-test-{os.getpid()}-{number}"

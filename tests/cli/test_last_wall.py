@@ -31,12 +31,14 @@ def shell(words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["models", "models --json", "targets", "--help", "check --help", "--version"])
 def test_a_reader_that_leaves_early_is_exit_141_without_a_word(arguments: str) -> None:
     done = shell(f"{{ sleep 0.1; edgekit {arguments}; echo code $? >&2; }} | true")
     assert done.stderr.splitlines() == ["code 141"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["models", "models --json", "report --help"])
 def test_a_full_output_is_exit_4_and_one_sentence(arguments: str) -> None:
     done = shell(f"edgekit {arguments} > /dev/full")
@@ -44,6 +46,7 @@ def test_a_full_output_is_exit_4_and_one_sentence(arguments: str) -> None:
     assert done.stderr == "Error: cannot write to standard output: no space left on device\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["models", "models --json", "targets"])
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
 def test_closed_streams_change_no_exit_code(arguments: str, closed: str) -> None:
@@ -51,12 +54,14 @@ def test_closed_streams_change_no_exit_code(arguments: str, closed: str) -> None
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_failed_check_with_a_closed_output_is_still_exit_1(tmp_path: Path) -> None:
     folder = make_project(tmp_path)
     (folder / "validation.json").unlink()
     assert shell(f"edgekit check --root {tmp_path} >&-").returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
 def test_an_output_in_another_encoding_is_printed(tmp_path: Path, encoding: str) -> None:
     make_project(tmp_path)
@@ -65,6 +70,7 @@ def test_an_output_in_another_encoding_is_printed(tmp_path: Path, encoding: str)
     assert "net" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "inspect", "export", "models show", "report --output", "verify"])
 def test_bytes_that_are_no_utf8_in_an_argument_are_exit_2(tmp_path: Path, command: str) -> None:
     done = shell(f"cd {tmp_path}; edgekit {command} $'a\\xff/b'")
@@ -80,6 +86,7 @@ def test_a_name_that_is_too_long_is_exit_2(tmp_path: Path, command: str) -> None
     assert len(answer.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_project_whose_path_is_no_utf8_can_be_reported(tmp_path: Path) -> None:
     root = tmp_path / os.fsdecode(b"caf\xe9")
     make_project(root)

@@ -61,6 +61,7 @@ def root(tmp_path: Path, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cold_workers")
 def test_export_and_validate_tell_route_workers_and_runtime(root: Path) -> None:
     log = root / "run.log"
@@ -89,6 +90,7 @@ def test_export_and_validate_tell_route_workers_and_runtime(root: Path) -> None:
     assert str(root) not in content
 
 
+@pytest.mark.slow
 def test_run_tells_why_each_step_runs_and_that_it_is_up_to_date(root: Path, tmp_path: Path) -> None:
     (root / "edgekit.toml").write_text(PIPELINE)
     # Not in the project: a new file there could be a module of the same name, and the plan is made again.
@@ -123,6 +125,7 @@ def test_errors_and_exit_codes_are_logged_without_folders(root: Path) -> None:
     assert "alice" not in log.read_text()
 
 
+@pytest.mark.slow
 def test_levels_come_from_verbose_and_from_the_variable(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = root / "run.log"
     assert call("export", "dense.onnx", "--target", "onnx:float32", "-v", "--log-file", log).code == 0

@@ -161,6 +161,7 @@ int main(void) {
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_tensors_of_equal_shape_have_the_numbers_of_the_interpreter(tmp_path: Path):
     """The converter reorders tensors; a firmware that follows the header gives each of them its own data."""

@@ -17,6 +17,8 @@ import pytest
 from _helpers.support import Answer, call, spawn
 from onnx import TensorProto, helper, numpy_helper
 
+pytestmark = pytest.mark.slow
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 VARIANTS = ("torchscript-float32", "onnx-int8")
 DEVICE = "raspberry-pi-4b"

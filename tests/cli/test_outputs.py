@@ -16,12 +16,14 @@ CARD = ("models", "card", "linear", "--output")
 TITLE = "# linear\n"
 
 
+@pytest.mark.slow
 def test_dev_stdout_gets_the_text_in_a_pipe(tmp_path: Path) -> None:
     out, err = spawn(*CARD, "/dev/stdout", "--root", tmp_path).communicate()
     assert out.startswith(TITLE), err
     assert out.endswith("/dev/stdout\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
 def test_dev_stdout_gets_the_text_in_a_file_after_what_is_there(tmp_path: Path, name: str) -> None:
     (tmp_path / "link").symlink_to("/dev/stdout")

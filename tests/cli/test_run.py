@@ -108,6 +108,7 @@ def run(root, *arguments):
     return call("run", "--root", root, "--json", *arguments)
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_reads_nothing(root):
     first = run(root)  # the copy has other inodes: its files are looked at once
     assert (first.code, done(first, "up to date")) == (0, EVERYTHING)
@@ -163,6 +164,7 @@ MADE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(path.read_bytes()[:-7])], ids=["bit", "cut"])
 @pytest.mark.parametrize(("file", "expected"), MADE.items(), ids=MADE)
 def test_a_damaged_result_is_made_again_and_nothing_else(root, finished, file, expected, damage):
@@ -201,6 +203,7 @@ def test_a_comment_is_no_reason(root):
     assert done(run(root)) == set()
 
 
+@pytest.mark.slow
 def test_an_option_of_one_precision_runs_its_export_and_what_follows(root):
     (root / "edgekit.toml").write_text(f'{CONFIG}\n[[export]]\nvariant = "*:int8"\ncalibration_samples = 12\n')
     planned = run(root, "--dry-run").data["steps"]
@@ -227,6 +230,7 @@ def test_a_damaged_plan_is_made_again(root):
         assert (run(root).code, done(run(root))) == (0, set())
 
 
+@pytest.mark.slow
 def test_a_module_that_comes_before_an_installed_one_is_seen(tmp_path):
     """The plan is cached between runs, but a new module beside the code must be noticed."""
     (tmp_path / "net.py").write_text("import torch\nimport blocks\n\n\ndef build():\n    pass\n")
@@ -278,6 +282,7 @@ def test_a_failed_step_stops_only_its_dependents(root):
     assert len(json.loads((root / "build/report.json").read_text())["artifacts"]) == 2
 
 
+@pytest.mark.slow
 def test_a_layerwise_diff_runs_once_and_again_for_another_artifact(root):
     config, layers = root / "edgekit.toml", root / "build/net/onnx/onnx-int8/layers.json"
     edit(config, "[[models]]", 'layers = ["*:int8"]\n[[models]]')
@@ -438,6 +443,7 @@ def test_a_missing_edgekit_toml_is_exit_2(tmp_path):
     assert f"{tmp_path}/edgekit.toml: no such file; create one with: edgekit init" in answer.err
 
 
+@pytest.mark.slow
 def test_a_second_run_says_that_it_waits_and_does_nothing_twice(root):
     with (root / "build/.edgekit/lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -456,6 +462,7 @@ TRAINED = (
 )
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_130_and_the_next_run_goes_on_with_the_rest(root):
     """The training would take minutes; the other model is finished earlier."""
     shutil.rmtree(root / "build")
@@ -511,6 +518,7 @@ TABLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "kinds"), [*TAUGHT.items(), *TABLES.items()], ids=str)
 def test_a_changed_input_of_a_reference_model_runs_the_steps_that_read_it(trained, tmp_path, change, kinds):
     root = Path(shutil.copytree(trained, tmp_path / "project"))
@@ -529,6 +537,7 @@ def test_a_changed_input_of_a_reference_model_runs_the_steps_that_read_it(traine
     assert direct == set(kinds)
 
 
+@pytest.mark.slow
 def test_a_training_that_reproduces_its_weights_runs_no_dependents(trained, tmp_path):
     """Only the report runs again, because it shows the duration."""
     root = Path(shutil.copytree(trained, tmp_path / "project"))
@@ -558,6 +567,7 @@ def test_gc_removes_what_is_no_longer_needed_and_nothing_else(root):
     assert call("gc", "--root", root).out == "0 files, 0 B freed\n"
 
 
+@pytest.mark.slow
 def test_gc_waits_for_a_run_that_is_under_way(root):
     with (root / "build/.edgekit/lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

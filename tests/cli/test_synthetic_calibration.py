@@ -27,6 +27,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
     return root, call("export", root / "net.onnx", "--calibration", "synthetic", *targets, "--sbom", "--root", root)
 
 
+@pytest.mark.slow
 def test_an_export_needs_no_data(exported: tuple[Path, Answer]) -> None:
     root, answer = exported
     assert answer.code == 0
@@ -65,6 +66,7 @@ def test_a_search_says_so_too(exported: tuple[Path, Answer]) -> None:
     assert f"on 16 golden samples that are synthetic ({WORTH})" in answer.out
 
 
+@pytest.mark.slow
 def test_a_file_of_that_name_is_named_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     onnx.save(norm_network(norms=False), "net.onnx")
@@ -101,6 +103,7 @@ def test_a_reference_model_has_data(tmp_path: Path) -> None:
     assert "describe one model of your own" in answer.err
 
 
+@pytest.mark.slow
 def test_a_pipeline_takes_the_word(tmp_path: Path) -> None:
     onnx.save(norm_network(), tmp_path / "net.onnx")
     (tmp_path / "edgekit.toml").write_text(

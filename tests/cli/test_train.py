@@ -50,6 +50,7 @@ def test_qat_without_its_packages_is_exit_3_with_the_pip_command(
     )
 
 
+@pytest.mark.slow
 def test_the_options_reach_the_training_and_its_record(tmp_path: Path) -> None:
     options = ("--schedule", "step", "--early-stopping", "9", "--time-limit", "10m", "--tensorboard", "--epochs", "2")
     answer = call("train", "linear", "--framework", "torch", *options, "--root", tmp_path, "--json")

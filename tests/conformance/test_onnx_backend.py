@@ -30,6 +30,7 @@ def results() -> list[Result]:
     return run_all()
 
 
+@pytest.mark.slow
 def test_nearly_all_float_tests_pass(results: list[Result]) -> None:
     counted = [result for result in results if result.counts]
     missed = [f"{result.name}: {result.outcome}, {result.why}" for result in counted if result.outcome != "passed"]

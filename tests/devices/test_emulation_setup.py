@@ -278,6 +278,7 @@ def test_every_pinned_wheel_has_hashes():
         assert re.fullmatch(r"\S+( \\\n    --hash=sha256:[0-9a-f]{64})+\n", entry)
 
 
+@pytest.mark.slow
 def test_a_wheel_with_another_hash_is_refused(tmp_path, monkeypatch):
     """By pip itself, from a folder: the file is a wheel of the right name, version and platform."""
     wheel = tmp_path / "wheels" / "mpmath-1.3.0-py3-none-any.whl"

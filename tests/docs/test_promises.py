@@ -47,6 +47,7 @@ def test_a_command_selects_tests(command: str) -> None:
         assert any(alternative in name for name in names), alternative
 
 
+@pytest.mark.slow
 def test_a_cheap_one_passes() -> None:
     command = next(command for command in PYTEST if "test_atomic_files" in command)
     run = subprocess.run(

@@ -4,9 +4,12 @@ import json
 import shutil
 from collections import Counter
 
+import pytest
 from _helpers.support import REPOSITORY, call
 
 from edgekit.core.environment.project import open_project
+
+pytestmark = pytest.mark.slow
 
 
 def test_its_plan_contains_every_model_framework_and_variant(tmp_path):

@@ -50,6 +50,7 @@ def rows(array):
     return {hashlib.blake2b(np.ascontiguousarray(row), digest_size=16).digest() for row in array}
 
 
+@pytest.mark.slow
 def test_the_parts_are_disjoint(loaded):
     previous = set()
     for part in PARTS:
@@ -88,6 +89,7 @@ def test_calibration_spans_the_range_that_quantization_must_cover(loaded, name):
     assert array.max() >= high - 0.05 * (high - low)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_splits(loaded, name):
     again = load(name)
     for field in fields(again):
@@ -156,6 +158,7 @@ def test_another_seed_draws_other_points():
     assert other.sha256 != load("linear").sha256
 
 
+@pytest.mark.slow
 def test_parts_share_no_sample_of_a_signal():
     """Windows overlap, but a sample of the signal, six channels, is in windows of one part only."""
     splits = load("ds_cnn")

@@ -12,6 +12,8 @@ from _helpers.support import call
 
 from edgekit.core.records import samples
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", ["keras", "torch"])
 def test_linear_finds_w_3_and_b_1(tmp_path: Path, kind: str) -> None:

@@ -24,6 +24,7 @@ def samples(spec, count=8):
     return np.random.default_rng(0).uniform(low, high, (count, *spec.input.shape)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_both_frameworks_have_the_same_parameters(case):
     _, keras_model, module = case
     groups = reference_pairs.torch_groups(module)

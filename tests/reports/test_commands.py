@@ -49,6 +49,7 @@ def test_the_export_command_has_the_form_of_a_quantized_file():
     )
 
 
+@pytest.mark.slow
 def test_the_export_command_has_the_dimensions_layout_and_options(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, 3, 4])

@@ -17,7 +17,10 @@ from edgekit.stages.gates.regressions import compare_reports
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no browser here: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="there is no browser here: apt-get install chromium"),
+]
 
 # As root, in a container, without looking for anything outside.
 ARGUMENTS = (

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 SCRIPT = """\
 import sys
 from edgekit.runtimes.executorch import RUNTIME

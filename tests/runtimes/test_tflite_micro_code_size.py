@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the whee
 SMALL = ("CONV_2D", "FULLY_CONNECTED", "SOFTMAX", "RESHAPE", "MAX_POOL_2D")
 
 
+@pytest.mark.slow
 def test_the_interpreter_and_each_operator_have_a_plausible_size():
     sizes = code_size(SMALL)
     alone = dict(sizes.operators)

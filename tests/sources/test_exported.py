@@ -38,6 +38,7 @@ def attack(tmp_path: Path) -> Path:
     return tmp_path / "attack.pt2"
 
 
+@pytest.mark.slow
 def test_a_real_program_loads_and_accepts_another_batch_than_it_was_traced_with(work: Work, program: Path) -> None:
     rows = work("torch", "load_program", path=program)
     assert (len(rows), len(rows[0])) == (3, 3)

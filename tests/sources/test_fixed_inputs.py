@@ -195,6 +195,7 @@ def test_an_archive_keeps_the_branch_of_its_fixed_input(tmp_path):
     assert "prim::If" not in str(frozen.inlined_graph)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["keras", "saved-model"])
 def test_inputs_of_tensorflow_are_fixed(work: Work, tmp_path: Path, kind: str) -> None:
     result = work("keras", "fixed_models:fixed_model", kind=kind, folder=tmp_path)

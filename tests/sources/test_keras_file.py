@@ -15,6 +15,7 @@ SUFFIXES = pytest.mark.parametrize("suffix", [".keras", ".h5"])
 OPT_IN = "name the function that builds it instead: edgekit export FILE.py:FUNCTION --weights WEIGHTS"
 
 
+@pytest.mark.slow
 @SUFFIXES
 def test_inputs_and_outputs_are_read_from_the_file_by_name_and_in_order(
     work: Work, tmp_path: Path, suffix: str

@@ -12,6 +12,7 @@ Work = Callable[..., Any]
 Refusal = Callable[..., str]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "suffix", "signature"),
     [
@@ -66,6 +67,7 @@ def test_every_precision_policy_is_rebuilt_in_float32(work: Work, tmp_path: Path
     assert 0 < result["rounding"] < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["tflite:float32", "onnx:float32"])
 @pytest.mark.parametrize("kind", ["twice and passed through", "awkward names"])
 def test_names_and_repeated_outputs_survive_a_conversion(work: Work, tmp_path: Path, kind: str, variant: str) -> None:

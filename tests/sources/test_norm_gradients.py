@@ -127,6 +127,7 @@ NETWORKS = {
 
 
 # PyTorch's own: TorchScript is deprecated, and so is what its converter calls.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:Manually populate")
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_loss_and_gradient_are_those_of_the_definition(kind):

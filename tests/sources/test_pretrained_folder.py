@@ -44,6 +44,7 @@ def imported(path, folder):
     return *SOURCE.import_model(model, folder), model.notes
 
 
+@pytest.mark.slow
 def test_a_folder_is_imported_with_its_weights_and_nothing_else(saved, tmp_path):
     path, expected = saved
     path = copied(path, tmp_path / "gpt2")

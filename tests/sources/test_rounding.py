@@ -105,6 +105,7 @@ def samples(signature):
     return {"x": np.random.default_rng(1).standard_normal((32, *spec.shape[1:])).astype(np.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch's exporter
 @pytest.mark.parametrize("case", FAULTS)
 def test_another_runtime_passes_and_a_wrong_conversion_does_not(tmp_path: Path, case):

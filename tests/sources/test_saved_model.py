@@ -24,6 +24,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     return {"path": tmp_path / "saved", "folder": tmp_path / "imported"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "other"])
 def test_the_serving_signature_or_the_only_one_is_used(work: Work, folders: dict[str, Path], kind: str) -> None:
     work("saved-model", "saved_model", folder=folders["path"], kind=kind)
@@ -108,6 +109,7 @@ def test_a_truncated_file_is_refused_in_one_sentence(
     assert refusal("saved-model", "run_saved_model", **folders).startswith(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [("tables", {"y": [[0.0, 6.0, 0.0]]}), ("tensorflow1", {"y": [[0.0, 2.0, 4.0]]}), ("lstm", None)],

@@ -15,6 +15,8 @@ from edgekit.sources._module import LoadedTorch
 from edgekit.sources._regular_module import with_plain_weights
 from edgekit.targets.executorch import TARGET
 
+pytestmark = pytest.mark.slow
+
 SIGNATURE = Signature((TensorSpec("x", ("batch", 8), "float32"),), (TensorSpec("y", ("batch", 8), "float32"),))
 
 

@@ -58,6 +58,7 @@ def converted(target, source, images, folder, form, **options):
     return result.signature, sqnr_db(source.run(images)["scores"], outputs["scores"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [None, "moving-average"])
 @pytest.mark.parametrize("target", [TFLITE, ONNX], ids=lambda target: target.name)
 def test_types_and_ranges_are_those_of_the_form(target, recipe, source, images, tmp_path):
@@ -121,6 +122,7 @@ def test_what_a_target_does_not_have_is_refused(target, form, message, source, i
         converted(target, source, images, tmp_path, form)
 
 
+@pytest.mark.slow
 def test_ends_that_the_quantizer_leaves_in_float_are_quantized_too(images, tmp_path):
     """ONNX Runtime has no integer form of Sin: neither input nor output has a QDQ pair."""
 

@@ -81,6 +81,7 @@ def test_an_inner_value_of_an_outputs_name_gets_another():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own
 def test_an_output_may_be_named_like_an_operator_of_the_graph(tmp_path):
     class Net(torch.nn.Module):

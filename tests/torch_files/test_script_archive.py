@@ -258,6 +258,7 @@ def test_what_pytorch_writes_is_accepted(tmp_path: Path, form: str) -> None:
     script_archive.check_script_archive(path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mobile", [False, True])
 def test_quantized_models_are_accepted(tmp_path: Path, mobile: bool) -> None:

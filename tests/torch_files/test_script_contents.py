@@ -66,6 +66,7 @@ def test_operators_and_parameters_are_those_of_the_module(
     assert {size for _, size in contents.tensors} == {4}
 
 
+@pytest.mark.slow
 def test_packed_weights_of_quantized_layers_are_counted_without_their_strides(tmp_path: Path) -> None:
     from torch.ao.quantization import get_default_qconfig_mapping
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx

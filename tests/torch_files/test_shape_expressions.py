@@ -39,6 +39,7 @@ def fits(expression: object) -> bool:
     return all(abs(number) < 2**63 for number in expression.atoms(sympy.Integer))  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @given(st.one_of(EXPRESSIONS, CONDITIONS).filter(fits))
 def test_what_sympy_prints_of_sizes_is_accepted(expression: object) -> None:
     check_shape_expression(sympy.srepr(expression))
@@ -145,6 +146,7 @@ TOKENS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.one_of(st.text(max_size=300), st.lists(st.sampled_from(TOKENS), max_size=4000).map("".join)))
 def test_any_text_is_accepted_or_refused_and_never_evaluated(text: str) -> None:

@@ -64,6 +64,7 @@ def infer(model, calibration, images, folder, *, per_tensor, signature=SIGNATURE
     return RUNTIME.open(folder / "model.tflite", threads=1).infer({"image": images})[signature.outputs[0].name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_tensor", [False, True])
 def test_outputs_are_those_of_the_int8_file(model, per_tensor, tmp_path):
     expected = model(IMAGES).numpy()
@@ -76,6 +77,7 @@ def test_outputs_are_those_of_the_int8_file(model, per_tensor, tmp_path):
     np.testing.assert_array_equal(model(IMAGES), expected)  # behind the block the model is the one of before
 
 
+@pytest.mark.slow
 def test_training_moves_weights_and_leaves_an_ordinary_model(tmp_path):
     model = network()
     before = [variable.path for variable in model.variables]

@@ -36,6 +36,7 @@ def test_a_time_limit_that_leaves_no_time_for_it_is_reported(lab) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_keras_models_are_fine_tuned_too(lab) -> None:
     plain = lab.train("keras", epochs=1)
     tuned = lab.train("keras", epochs=1, qat=True)

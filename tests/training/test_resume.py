@@ -80,6 +80,7 @@ def interrupt(lab, kind: str) -> Path:
     return folder / CHECKPOINT_FILE
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_different_training_or_a_damaged_one_is_refused(lab) -> None:
     path = interrupt(lab, "torch")
     state = path.parent / json.loads(path.read_text())["file"]

@@ -13,6 +13,8 @@ import pytest
 from edgekit.core.events import ProgressEvent
 from edgekit.training.datasets.splits import Splits, hold_out
 
+pytestmark = pytest.mark.slow
+
 KINDS = pytest.mark.parametrize("kind", ["keras", "torch"])
 
 

@@ -17,7 +17,10 @@ from edgekit.workers.fork_server import ForkedProcess, ForkServerPool
 from edgekit.workers.gated_process import GatedProcess
 from edgekit.workers.process import stop_all
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fork servers exist only on Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fork servers exist only on Linux"),
+]
 
 MODULE = """\
 import os, pathlib, resource, signal, sys, tempfile, threading, time

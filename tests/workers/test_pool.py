@@ -94,6 +94,7 @@ def test_after_a_crash_the_next_call_gets_a_new_worker(pool: WorkerPool) -> None
     assert run(pool, "pid") != before
 
 
+@pytest.mark.slow
 def test_an_idle_worker_that_was_stopped_is_not_reused(pool: WorkerPool) -> None:
     """A killed process with a framework in it takes a while to end."""
     for _ in range(5):
@@ -183,6 +184,7 @@ def test_a_stopped_pool_interrupts_running_calls_and_refuses_new_ones(pool: Work
         run(pool, "pid")
 
 
+@pytest.mark.slow
 def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     import signal
     import subprocess

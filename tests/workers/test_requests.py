@@ -28,6 +28,7 @@ def over_a_pipe(value):
     return received
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.lists(st.sampled_from([0, 1, LARGE - 1, LARGE, LARGE + 1, 2 * LARGE + 3]), max_size=4), st.booleans())
 def test_arrays_of_any_size_arrive_as_they_were(sizes, transposed):

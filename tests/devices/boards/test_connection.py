@@ -168,6 +168,7 @@ def test_a_board_that_is_not_there_is_one_sentence(board, destination, code, exp
     assert "\n" not in message
 
 
+@pytest.mark.slow
 def test_a_board_that_is_slow_to_answer_is_given_up(board, wrapped, monkeypatch):
     wrapped('sleep 5; exec "$PYTHON" "$@"')
     monkeypatch.setattr(connections, "ANSWER_S", 1.0)
@@ -358,12 +359,14 @@ def test_a_cable_that_is_unplugged_is_noticed_on_both_sides(impatient, board, sl
     assert "the connection to pi was lost" in str(errors[0])
 
 
+@pytest.mark.slow
 def test_a_program_that_takes_too_long_is_ended(board):
     with Board("pi", BOARDS.load("pi")) as opened, pytest.raises(StepTimedOut, match="no answer after 1 s"):
         sleep_on(opened, timeout_s=1.0)
     board.wait_until_idle()
 
 
+@pytest.mark.slow
 def test_a_measurement_waits_for_another_one_and_says_so(board, sleeping):
     told: list[str] = []
     with Board("pi", BOARDS.load("pi")) as second, pytest.raises(StepTimedOut, match="pi is busy"):
@@ -376,6 +379,7 @@ def test_a_program_that_is_killed_is_told_as_such(board):
         opened._python(("-c", "import os; os.kill(os.getpid(), 11)"), step="crash", timeout_s=30)
 
 
+@pytest.mark.slow
 def test_the_connection_is_opened_again_after_it_was_cut(board):
     with Board("pi", BOARDS.load("pi")) as opened:
         opened.machine()
@@ -384,6 +388,7 @@ def test_the_connection_is_opened_again_after_it_was_cut(board):
         assert opened.machine().cores
 
 
+@pytest.mark.slow
 def test_no_process_of_ssh_outlives_the_command(board, tmp_path):
     process = spawn("devices", "probe", "pi", env={"TMPDIR": str(tmp_path)})
     process.communicate(timeout=120)

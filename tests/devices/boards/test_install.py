@@ -53,6 +53,7 @@ def test_what_a_wheel_keeps_in_its_data_folder_is_put_on_the_module_path(tmp_pat
     assert not any("data" in name for name in names)
 
 
+@pytest.mark.slow
 @needs_sshd
 def test_wheels_of_a_folder_are_installed_used_replaced_and_removed(board, wrapped, tmp_path):
     wrapped('exec "$PYTHON" -S "$@"')
@@ -74,6 +75,7 @@ def test_wheels_of_a_folder_are_installed_used_replaced_and_removed(board, wrapp
     assert call("devices", "probe", "pi").code == 2
 
 
+@pytest.mark.slow
 @needs_sshd
 def test_a_folder_without_the_wheels_is_one_sentence(board, tmp_path):
     answer = call("devices", "install", "pi", "--wheels", tmp_path)

@@ -57,6 +57,7 @@ def benched(sshd, built, tmp_path_factory):
     return answer.data
 
 
+@pytest.mark.slow
 def test_a_bench_has_what_the_board_measured_beside_this_host(benched, built):
     (measurement,) = benched["measurements"]
     (execution,) = measurement["executions"]
@@ -72,6 +73,7 @@ def test_a_bench_has_what_the_board_measured_beside_this_host(benched, built):
     assert set(record.operators_by_tier) == {"device", "host"}
 
 
+@pytest.mark.slow
 def test_outputs_of_the_board_are_compared_with_the_source_and_with_this_host(board, built):
     answer = call("validate", "one_op", "--device", "pi", "--root", built, "--json")
     assert answer.code == 0, answer.err
@@ -102,6 +104,7 @@ def test_budgets_of_the_board_s_profile_hold_on_the_board(board, benched, built)
     assert "peak_memory_bytes" in {verdict["rule"] for verdict in answer.data["verdicts"]}
 
 
+@pytest.mark.slow
 def test_a_runtime_that_the_board_lacks_is_named_with_the_command_that_installs_it(board, built, wrapped):
     wrapped('exec "$PYTHON" -S "$@"')
     answer = bench(built)
@@ -160,6 +163,7 @@ def slow_bench(board, wrapped, built):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_on_the_board(board, slow_bench):
     slow_bench.send_signal(signal.SIGINT)
     _out, err = slow_bench.communicate(timeout=30)
@@ -169,11 +173,13 @@ def test_ctrl_c_leaves_nothing_on_the_board(board, slow_bench):
     assert not list((board.store / "runs").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_nothing_on_the_board(board, slow_bench):
     slow_bench.kill()
     board.wait_until_idle()
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_cut_in_the_middle_is_one_sentence(board, slow_bench):
     board.cut()
     _out, err = slow_bench.communicate(timeout=60)
@@ -182,6 +188,7 @@ def test_a_connection_that_is_cut_in_the_middle_is_one_sentence(board, slow_benc
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_model_that_is_killed_in_the_middle_is_one_sentence(board, slow_bench):
     os.kill(board.wait_for_runner(), signal.SIGKILL)
     _out, err = slow_bench.communicate(timeout=60)
@@ -189,6 +196,7 @@ def test_a_model_that_is_killed_in_the_middle_is_one_sentence(board, slow_bench)
     assert "its process was killed (SIGKILL), most likely because memory ran out" in err
 
 
+@pytest.mark.slow
 def test_a_board_that_is_too_slow_is_one_sentence(board, wrapped, built):
     wrapped(SLOW_RUNNER)
     answer = bench(built, "--timeout", "2")
@@ -292,6 +300,7 @@ def test_a_prediction_is_shown_beside_the_measurement(benched, built):
     assert cells[4] == "1.9 ms .. 2.1 ms"
 
 
+@pytest.mark.slow
 def test_threads_and_runtime_of_a_bench_are_those_of_the_board(board, built):
     answer = bench(built, "--threads", "2", "--runtime", "onnxruntime", "--json")
     assert answer.code == 0, answer.err

@@ -49,6 +49,7 @@ def bench(root, *arguments):
     return call("bench", "one_op", "--target", "tflite", "--device", "phone", *QUICK, "--root", root, *arguments)
 
 
+@pytest.mark.slow
 def test_a_phone_is_measured_validated_and_held_against_a_limit(phone, built):
     answer = bench(built, "--per-op", "--json")
     assert answer.code == 0, answer.err
@@ -96,6 +97,7 @@ def test_a_phone_is_measured_validated_and_held_against_a_limit(phone, built):
     assert "phone" not in PHONES.files()
 
 
+@pytest.mark.slow
 def test_outputs_of_a_runner_that_does_not_write_them_are_said_not_to_be_compared(phone, built):
     phone.variables["EDGEKIT_TEST_OLD_RUNNER"] = "1"
     answer = bench(built, "--json")
@@ -109,6 +111,7 @@ def test_outputs_of_a_runner_that_does_not_write_them_are_said_not_to_be_compare
     assert "cannot be compared" in call("devices", "probe", "phone").out
 
 
+@pytest.mark.slow
 def test_a_wrong_output_fails_the_validation(phone, built, tmp_path):
     runner = tmp_path / "benchmark_model"
     runner.write_text(runner.read_text().replace('b"".join(contents)', 'b"".join(contents)[::-1]'))
@@ -117,6 +120,7 @@ def test_a_wrong_output_fails_the_validation(phone, built, tmp_path):
     assert "NOT EQUIVALENT" in answer.err
 
 
+@pytest.mark.slow
 def test_tensors_whose_names_a_shell_reads_otherwise_and_sample_order(phone, tmp_path):
     artifact = one_op(tmp_path)
     model = ModelFiles.of(artifact)
@@ -266,6 +270,7 @@ def slow_bench(phone, built):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_on_the_phone(phone, slow_bench):
     slow_bench.send_signal(signal.SIGINT)
     _out, err = slow_bench.communicate(timeout=30)
@@ -275,6 +280,7 @@ def test_ctrl_c_leaves_nothing_on_the_phone(phone, slow_bench):
     assert not list((phone.store / "runs").iterdir())
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_nothing_on_the_phone(phone, slow_bench):
     slow_bench.kill()
     phone.wait_until_idle()
@@ -311,6 +317,7 @@ def test_a_runner_that_is_killed_in_the_middle_is_one_sentence(phone, slow_measu
             future.result()
 
 
+@pytest.mark.slow
 def test_a_model_that_is_too_slow_is_one_sentence(phone, slow_measurement):
     with pytest.raises(StepTimedOut, match="bench one_op: no answer from phone after 2 s; it was stopped"):
         slow_measurement(timeout_s=2.0)
@@ -323,6 +330,7 @@ def test_a_phone_that_does_not_answer_is_one_sentence(phone, monkeypatch):
         opened.adb.shell("true", step="", timeout_s=1.0)
 
 
+@pytest.mark.slow
 def test_a_measurement_waits_for_another_one(phone, built):
     said = []
     with Phone("phone", PHONES.load("phone")) as opened, (phone.storage / "edgekit-measurement.lock").open("w") as lock:
@@ -341,6 +349,7 @@ def test_a_measurement_waits_for_another_one(phone, built):
     assert "--graph=" in done.log
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_one_sentence_in_the_runner_s_words(phone, tmp_path):
     artifact = one_op(tmp_path)
     model = ModelFiles.of(artifact)

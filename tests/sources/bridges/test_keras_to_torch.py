@@ -33,6 +33,7 @@ def run(pool: WorkerPool, variables: Mapping[str, str], function: str, **argumen
     )
 
 
+@pytest.mark.slow
 def test_the_bridge_computes_what_tensorflow_computes(pool: WorkerPool, saved: tuple[Path, dict[str, Any]]) -> None:
     path, truth = saved
     variables = keras_to_torch.BRIDGE.variables

@@ -149,6 +149,7 @@ class TestRefusals:
         path = save(text("y = Relu(x)", opset=999))
         assert "the model uses ai.onnx opset 999; the newest supported one is" in self.refusal(path)
 
+    @pytest.mark.slow
     def test_a_graph_that_cannot_be_traced_is_refused_with_the_node(self, save: Save) -> None:
         path = save(text("y = Reshape(x, shape)", inputs="float[N,3] x, int64[2] shape"))
         with pytest.raises(InputError, match=r"model.onnx: PyTorch cannot trace this graph \(in Reshape \(node 'y'"):
@@ -423,6 +424,7 @@ def _recurrent(kind: str, **attributes: Any) -> Any:
 
 
 class TestRecurrent:
+    @pytest.mark.slow
     @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
     @pytest.mark.parametrize(
         ("kind", "attributes"),
@@ -467,6 +469,7 @@ def converted(loaded: LoadedTorch, target: str, precision: str, folder: Path, in
 
 
 class TestTargets:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("target", "precision", "tolerance"),
         [

@@ -9,7 +9,10 @@ from collections import Counter
 from pathlib import Path
 
 import onnx
+import pytest
 from onnx import TensorProto, helper
+
+pytestmark = pytest.mark.slow
 
 # Imported by Python at its start, in the process of the command and in its workers.
 RECORDER = """\

@@ -93,6 +93,7 @@ def test_the_whole_environment_is_listed_with_hashes_and_licences():
     assert components["pkg:pypi/tensorflow@2.20.0"]["licenses"] == [{"license": {"name": "Apache 2.0"}}]
 
 
+@pytest.mark.slow
 def test_the_real_environment_is_valid_by_the_schema():
     environment = installed_distributions()
     document = sbom(converted_artifact(), trained_source(), environment)

@@ -79,6 +79,7 @@ def test_an_artifact_that_cannot_be_read_fails_every_gate(folder: Path, damage: 
     assert call("report", "--root", folder.parents[3]).code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="root drops its rights; for others a mode of 0 is enough")
 @pytest.mark.parametrize("part", [ARTIFACT, ARTIFACT.parent, ARTIFACT.parent.parent, ARTIFACT / "manifest.json"])
 def test_a_folder_without_permission_fails_every_gate(folder: Path, part: Path) -> None:

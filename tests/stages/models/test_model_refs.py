@@ -60,6 +60,7 @@ dims = st.lists(st.integers(1, 5000) | symbols, min_size=1, max_size=4).map(tupl
 dtypes = st.sampled_from(["float32", "float16", "float64", "int8", "uint8", "int32", "int64", "bool"])
 
 
+@pytest.mark.slow
 @SEEDED
 @given(names, dims, dtypes)
 def test_a_written_input_is_parsed_back(name: str, shape: tuple[int | str, ...], dtype: str) -> None:

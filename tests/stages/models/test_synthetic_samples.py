@@ -35,6 +35,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "source"
 
 
+@pytest.mark.slow
 def test_the_statistics_in_the_network_approach_those_of_its_training(synthetic: Path) -> None:
     record = load_source(synthetic).data["synthetic"]
     assert record["norms"] == 2
@@ -65,12 +66,14 @@ def test_the_source_says_what_they_are(synthetic: Path) -> None:
     assert note.endswith(WORTH)
 
 
+@pytest.mark.slow
 def test_a_second_import_gives_the_same_bytes(synthetic: Path, tmp_path: Path) -> None:
     imported(tmp_path, norm_network())
     for file in ("calibration.npz", "golden.npz", "source.json"):
         assert (tmp_path / "source" / file).read_bytes() == (synthetic / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_real_samples_stay_the_golden_ones(tmp_path: Path) -> None:
     real = np.random.default_rng(0).normal(3, 2, (8, 3, 6, 6)).astype(np.float32)
     np.savez(tmp_path / "real.npz", x=real)
@@ -90,11 +93,13 @@ def test_a_symbolic_size_must_be_given(tmp_path: Path) -> None:
     assert caught.value.parameters == ("dims", "sample")
 
 
+@pytest.mark.slow
 def test_a_size_of_the_users_is_taken(tmp_path: Path) -> None:
     imported(tmp_path, norm_network(side="side"), sizes={"side": 4})
     assert samples.load(tmp_path / "source" / "golden.npz", "samples").inputs["x"].shape == (16, 3, 4, 4)
 
 
+@pytest.mark.slow
 def test_a_large_input_gets_fewer_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekit.stages.models.synthetic_samples._LARGE", 3 * 6 * 6 - 1)
     source = imported(tmp_path, norm_network())

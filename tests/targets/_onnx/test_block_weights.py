@@ -224,6 +224,7 @@ def test_int4_and_int16x8_are_made_on_request_only():
     assert named == (TARGET, "int4")
 
 
+@pytest.mark.slow
 def test_onnx_runtime_still_sets_up_logging_when_its_quantizer_is_imported():
     """Otherwise its `matmul_nbits_quantizer` may take the place of `block_weights`, if it takes Gemm as well."""
     code = "import logging, onnxruntime.quantization.matmul_nbits_quantizer as q; print(len(logging.root.handlers))"

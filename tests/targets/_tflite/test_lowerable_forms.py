@@ -66,6 +66,7 @@ def test_the_result_is_the_same(function):
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @given(data=st.data(), rank=st.integers(1, 3), groups=st.sampled_from([1, 2, 4]))
 def test_a_transposed_convolution_is_the_same(data, rank, groups):
     def each(low: int, high: int) -> list[int]:
