@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 import pytest
 from _helpers.onnx_backend import Result, run_all
 
+pytestmark = pytest.mark.slow
+
 FLOOR = 0.95
 
 KNOWN_FAILURES = {
@@ -30,7 +32,6 @@ def results() -> list[Result]:
     return run_all()
 
 
-@pytest.mark.slow
 def test_nearly_all_float_tests_pass(results: list[Result]) -> None:
     counted = [result for result in results if result.counts]
     missed = [f"{result.name}: {result.outcome}, {result.why}" for result in counted if result.outcome != "passed"]

@@ -25,7 +25,7 @@ from edgekit.stages.benchmark.fit_board import BoardFitOptions
 from edgekit.stages.benchmark.fit_cost_model import pinned_runtime_version
 from edgekit.stages.context import Context
 
-pytestmark = needs_sshd
+pytestmark = [needs_sshd, pytest.mark.slow]
 
 NETWORKS = ("tiny_autoencoder", "tiny_resnet8", "mobilenet_v2")
 ARGUMENTS = ("--models", ",".join(NETWORKS), "--precision", "float32", "--threads", "1", "--quick")
@@ -85,7 +85,6 @@ def fit(*arguments):
     return call("devices", "fit", "pi", *ARGUMENTS, "--max-noise", "5000%", *arguments)
 
 
-@pytest.mark.slow
 def test_a_fit_writes_a_profile_that_predictions_of_the_board_come_from(fitted, tmp_path):
     answer = fit("--json")
     assert answer.code == 0, answer.err
@@ -116,7 +115,6 @@ def test_a_fit_writes_a_profile_that_predictions_of_the_board_come_from(fitted, 
     assert BOARDS.load("pi").profile == "pi-fitted"
 
 
-@pytest.mark.slow
 def test_an_interrupted_fit_keeps_what_was_measured(fitted, monkeypatch):
     measure, done = ssh._BoardBench.run, []
 
@@ -137,7 +135,6 @@ def test_an_interrupted_fit_keeps_what_was_measured(fitted, monkeypatch):
     assert fitted.calls == 3
 
 
-@pytest.mark.slow
 def test_a_throttled_board_is_refused_and_nothing_of_it_is_kept(fitted, monkeypatch):
     monkeypatch.setattr(ssh, "throttling", lambda *_: "it is too hot")
     answer = fit()
@@ -148,7 +145,6 @@ def test_a_throttled_board_is_refused_and_nothing_of_it_is_kept(fitted, monkeypa
     assert not list(fit_board._kept_folder().glob("timing-*"))
 
 
-@pytest.mark.slow
 def test_a_noisy_board_is_measured_again_and_then_refused(fitted):
     answer = call("devices", "fit", "pi", *ARGUMENTS, "--max-noise", "0%")
     assert answer.code == 4

@@ -43,6 +43,7 @@ def test_the_bridge_computes_what_tensorflow_computes(pool: WorkerPool, saved: t
         np.testing.assert_allclose(actual[name], expected, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_torch_backend_of_keras_still_needs_its_workarounds(
     pool: WorkerPool, saved: tuple[Path, dict[str, Any]]
 ) -> None:

@@ -61,6 +61,7 @@ def fake_release(monkeypatch, distribution, release):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch", [faster_lowering, patterns_exported_once])
 def test_internals_are_patched_for_as_long_as_the_block_runs(patch, internals):
     with contextlib.suppress(KeyError), patch():
