@@ -23,7 +23,7 @@ from edgekit.core.errors import (
     StepOutOfMemory,
 )
 from edgekit.core.events import Event
-from edgekit.workers import confinement, requests
+from edgekit.workers import answers, confinement, requests
 from edgekit.workers.job import find_job
 
 # An error is printed as one line; stderr keeps the full text.
@@ -100,16 +100,16 @@ def _answer(connection: Connection, step: str, job: str, request: object, log_le
 
     def send_event(event: Event) -> None:
         with lock:
-            connection.send(("event", event))
+            connection.send_bytes(answers.dumps(("event", event)))
 
     try:
         with logs.forwarded(step, log_level, send_event):
             answer = find_job(job)(request, send_event)
-        connection.send(("value", answer))
+        connection.send_bytes(answers.dumps(("value", answer)))
     except Exception as error:  # noqa: BLE001 - foreign errors are mapped here and nowhere else
         traceback.print_exc()  # the parent keeps stderr and attaches its tail to the error
         # As a dictionary: exceptions whose constructors need more than a message do not unpickle.
-        connection.send(("error", map_error(error, step).to_dict()))
+        connection.send_bytes(answers.dumps(("error", map_error(error, step).to_dict())))
 
 
 def main() -> None:

@@ -1,8 +1,11 @@
-"""Decoding of what a worker sends: data classes, arrays and plain values, and nothing that runs code.
+"""Encoding of what a worker sends: data classes, arrays and plain values, and nothing that runs code.
 
 Workers send pickles, because requests and answers are data classes that hold arrays. A pickle can name any function for
 the reader to call. A worker that a model file has taken over must not reach its unconfined parent in this way, so
 the parent looks up only the names below.
+
+Arrays are sent as bytes with a name of their type. The functions with which numpy pickles arrays are none of these
+names: they take types with any flags and sizes, and an array of such a type reads and writes foreign memory.
 """
 
 from __future__ import annotations
@@ -12,19 +15,17 @@ import enum
 import importlib
 import io
 import pickle
-from typing import Any
+import re
+import sys
+from typing import TYPE_CHECKING, Any
 
 from edgekit.core.errors import StepFailed
 
-# How numpy 1 and 2 pickle arrays, scalars and dtypes.
-_NUMPY_FUNCTIONS = frozenset(
-    f"{package}.{name}"
-    for package in ("numpy.core", "numpy._core")
-    for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
-)
-_NAMES = _NUMPY_FUNCTIONS | {
-    "numpy.ndarray",
-    "numpy.dtype",
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_NAMES = {
     "builtins.complex",
     "builtins.frozenset",
     "builtins.set",
@@ -40,13 +41,78 @@ _NAMES = _NUMPY_FUNCTIONS | {
     "pathlib._local.PurePosixPath",
 }
 
+# Numbers, text and times, as `numpy.dtype.str` names them; no objects, and no records.
+_PLAIN_TYPE = re.compile(r"[<>|][biufcSU][0-9]{1,9}|[<>][mM]8(\[[0-9]{0,9}[a-zA-Z]{1,2}\])?")
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    """Return the type of an array's elements; its name is `numpy.dtype.str`, or that of a type of ml_dtypes."""
+    import numpy as np
+
+    if not isinstance(name, str):
+        raise pickle.UnpicklingError("the name of a type is no text")
+    if _PLAIN_TYPE.fullmatch(name):
+        return np.dtype(name)
+    import ml_dtypes  # only where a model has such a type
+
+    scalar = vars(ml_dtypes).get(name)
+    if isinstance(scalar, type) and issubclass(scalar, np.generic):
+        return np.dtype(scalar)
+    raise pickle.UnpicklingError(f"{name!r} is no type of numbers or text")
+
+
+def _array(name: str, shape: tuple[int, ...], order: str, data: bytes | bytearray) -> NDArray[Any]:
+    """Return an array from its bytes."""
+    import numpy as np
+
+    dtype = _dtype(name)
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _scalar(name: str, data: bytes | bytearray) -> Any:
+    """Return a scalar of numpy from its bytes."""
+    return _array(name, (), "C", data)[()]
+
+
+def _object_array(values: list[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return an array of objects, such as texts of several lengths."""
+    import numpy as np
+
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array.reshape(shape)
+
+
+_FUNCTIONS = {function.__name__: function for function in (_array, _scalar, _object_array)}
+
+
+class _AnswerPickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        np = sys.modules.get("numpy")  # a worker that has not imported it sends none of its values
+        if np is None or not isinstance(value, np.ndarray | np.generic):
+            return NotImplemented
+        array = np.asarray(value)
+        if array.dtype.hasobject:
+            return _object_array, (array.reshape(-1).tolist(), array.shape)
+        plain = _PLAIN_TYPE.fullmatch(array.dtype.str)
+        name = array.dtype.str if plain else array.dtype.name
+        fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+        flat = np.ascontiguousarray(array.T if fortran else array).reshape(-1)
+        # As bytes, since not all types have a buffer that can be sent without a copy.
+        data = pickle.PickleBuffer(flat.view(np.uint8)) if flat.size else b""
+        if isinstance(value, np.generic):
+            return _scalar, (name, data)
+        return _array, (name, array.shape, "F" if fortran else "C", data)
+
 
 class _AnswerUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" in _NAMES:
             return super().find_class(module, name)
-        if module == "ml_dtypes" and name.isidentifier():  # the scalar types behind bfloat16 and int4 arrays
-            return super().find_class(module, name)
+        if module == __name__ and name in _FUNCTIONS:
+            return _FUNCTIONS[name]
         # Rebuilding a data class or an enumeration runs no code of it: fields are set, members are looked up.
         if module.partition(".")[0] == "edgekit":
             value: Any = importlib.import_module(module)
@@ -55,6 +121,23 @@ class _AnswerUnpickler(pickle.Unpickler):
             if isinstance(value, type) and (dataclasses.is_dataclass(value) or issubclass(value, enum.Enum)):
                 return value
         raise pickle.UnpicklingError(f"{module}.{name} is neither a data class nor an array")
+
+
+def dumps(value: Any) -> memoryview:
+    """Encode what a worker sends.
+
+    Args:
+        value: Data classes, arrays and plain values.
+
+    Returns:
+        The message.
+
+    Raises:
+        TypeError, pickle.PicklingError: The value holds something that cannot be sent.
+    """
+    stream = io.BytesIO()
+    _AnswerPickler(stream, protocol=5).dump(value)  # the first protocol that writes arrays without a copy
+    return stream.getbuffer()
 
 
 def loads(message: bytes) -> Any:

@@ -141,7 +141,7 @@ def uneven(shape, dtype=None):
 
 @pytest.mark.exhaustive
 def test_int8_files_are_better_than_after_longer_training(tmp_path):
-    """On average over three networks: which weights a seed leads to depends on the processor."""
+    """On average over two networks: which weights a seed leads to depends on the processor."""
     images, labels = digits()
     train, test = slice(0, 3000), slice(4000, 5000)
     signature = Signature((TensorSpec("image", (1, 14, 14, 1), "float32"),), (TensorSpec("s", (1, 10), "float32"),))
@@ -165,7 +165,7 @@ def test_int8_files_are_better_than_after_longer_training(tmp_path):
         return [(part.argmax(-1) == labels[test]).mean() for part in (model(images[test]).numpy(), scores)]
 
     measured = []
-    for seed in range(3):
+    for seed in range(2):
         keras.utils.set_random_seed(seed)
         model = network()
         fit(model, 5e-3, 10)
@@ -178,9 +178,9 @@ def test_int8_files_are_better_than_after_longer_training(tmp_path):
             fit(model, 1e-3, 5)
             simulated = (model(images[test]).numpy().argmax(-1) == labels[test]).mean()
         aware = accuracies(model)[1]
-        # The file has ranges of its own: those of calibration, not the moving averages. Measured: 0.053 at most.
+        # The file has ranges of its own: those of calibration, not the moving averages. Measured: 0.007 at most, and 0.053 with another seed.
         assert abs(aware - simulated) < 0.1
         measured.append((*longer, aware))
     floating, longer, aware = np.mean(measured, axis=0)
-    assert floating - longer > 0.2  # measured: 0.893 and 0.543
-    assert aware - longer > 0.05  # measured: 0.700
+    assert floating - longer > 0.2  # measured: 0.893 and 0.529
+    assert aware - longer > 0.05  # measured: 0.699
