@@ -178,7 +178,7 @@ def test_int8_files_are_better_than_after_longer_training(tmp_path):
             fit(model, 1e-3, 5)
             simulated = (model(images[test]).numpy().argmax(-1) == labels[test]).mean()
         aware = accuracies(model)[1]
-        # The file has ranges of its own: those of calibration, not the moving averages. Measured: 0.007 at most, and 0.053 with another seed.
+        # The file has the ranges of calibration and not the moving averages. Measured: 0.007, with other seeds 0.053.
         assert abs(aware - simulated) < 0.1
         measured.append((*longer, aware))
     floating, longer, aware = np.mean(measured, axis=0)
