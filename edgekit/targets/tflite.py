@@ -14,14 +14,14 @@ from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, Signature, TensorSpec
 from edgekit.targets._tflite import exact_values, from_keras, from_torch, mixed_precision, quantizer, truncate
-from edgekit.targets._tflite.graph import (
+from edgekit.targets._tflite.io_types import change_io_types
+from edgekit.tflite_files.graph import (
     describe,
     inline_buffers,
     read_signature,
     restore_outputs,
     tensor_lifetimes,
 )
-from edgekit.targets._tflite.io_types import change_io_types
 
 # LiteRT converts between these types and those of the body, in front of it and behind it.
 _INT8_TYPES, _INT16_TYPES = ("int8", "uint8", "float32"), ("int16", "float32")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.core.records.samples import Samples
-from edgekit.targets._tflite.graph import read_signature
+from edgekit.tflite_files.graph import read_signature
 from edgekit.workers.environment import Environment
 from edgekit.workers.process import run_module
 

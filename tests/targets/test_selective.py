@@ -17,10 +17,10 @@ from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.runtimes import litert, onnxruntime
 from edgekit.sources._module import LoadedTorch
 from edgekit.targets._onnx import mixed_precision
-from edgekit.targets._tflite.graph import parse
 from edgekit.targets.onnx import TARGET as ONNX
 from edgekit.targets.tflite import TARGET as TFLITE
 from edgekit.targets.torchscript import TARGET as TORCHSCRIPT
+from edgekit.tflite_files.graph import parse
 
 pytestmark = [
     pytest.mark.slow,

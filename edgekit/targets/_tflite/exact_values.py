@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.core.numerics.exact_values import ExactValues, GraphOperation, Role, exact_values, is_mask
 from edgekit.core.numerics.metrics import Array
-from edgekit.targets._tflite.graph import main_graph, op_name, parse_content, tensor_dtype
+from edgekit.tflite_files.graph import main_graph, op_name, parse_content, tensor_dtype
 
 _DECIDES = frozenset(
     {

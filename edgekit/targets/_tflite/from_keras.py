@@ -15,7 +15,7 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import Signature
 from edgekit.core.values.tensor_aliases import aliases
-from edgekit.targets._tflite.graph import rename_signature
+from edgekit.tflite_files.graph import rename_signature
 
 CONVERTER = "TFLiteConverter"
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")

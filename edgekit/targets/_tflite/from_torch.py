@@ -13,8 +13,8 @@ import numpy as np
 from edgekit.core.errors import InputError
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.tensor_aliases import aliases
-from edgekit.targets._tflite.graph import rename_signature
 from edgekit.targets._tflite.lowerable_forms import lowerable_forms
+from edgekit.tflite_files.graph import rename_signature
 
 CONVERTER = "litert-torch"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.core.values.quantization_form import QuantizationForm
-from edgekit.targets._tflite.graph import main_graph, pack, parse_content, schema, text
+from edgekit.tflite_files.graph import main_graph, pack, parse_content, schema, text
 
 # By how much an unsigned integer is larger than the signed one that stands for the same real value.
 _UINT8_OFFSET = 128

@@ -18,7 +18,7 @@ from edgekit.core.numerics.affine_quantization import to_tensor
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.values.quantization_form import QuantizationForm
 from edgekit.targets._tflite import exact_values
-from edgekit.targets._tflite.graph import read_signature, tensor_names
+from edgekit.tflite_files.graph import read_signature, tensor_names
 
 # The recipe of ai-edge-quantizer by precision; it has none for float16, which `_quantizer` builds.
 RECIPES = {

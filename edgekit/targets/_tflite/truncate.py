@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.records.operator_costs import Operator
-from edgekit.targets._tflite.graph import main_graph, op_name, pack, parse, text
+from edgekit.tflite_files.graph import main_graph, op_name, pack, parse, text
 
 
 def operators(path: Path) -> tuple[Operator, ...]:

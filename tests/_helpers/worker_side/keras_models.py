@@ -316,7 +316,8 @@ def unnamed_output(folder: str, *, emit: Listener) -> dict[str, Any]:
     from edgekit.core.values.specs import Signature, TensorSpec
     from edgekit.runtimes.litert import RUNTIME
     from edgekit.sources.keras import LoadedKeras
-    from edgekit.targets._tflite import from_keras, graph
+    from edgekit.targets._tflite import from_keras
+    from edgekit.tflite_files import graph
 
     x = keras.Input((6,), name="x")
     y = _dense(3, 1, name="y")(x)

@@ -1,0 +1,1 @@
+"""Reading, rewriting and translation of .tflite files, without a framework."""
