@@ -517,6 +517,10 @@ class SourceKind(ABC):
         synthesis_requires: The packages that `LoadedModel.norm_gradient` needs, beside `requires`.
         writes_fixed: Whether `import_model` writes the values of `UserModel.fixed` into the file, whose signature is
             then without these inputs; otherwise `LoadedModel.with_fixed` sets them whenever the model is loaded.
+        intermediate: Whether a route from another source kind may pass through a file of this kind, if a target writes
+            it.
+        compared_by_runtime: Whether a file that is compared with another model is run as it is by the runtime of the
+            target whose format it has, instead of as a source.
     """
 
     name: ClassVar[str]
@@ -530,6 +534,8 @@ class SourceKind(ABC):
     takes_numbers: ClassVar[bool] = False
     synthesis_requires: ClassVar[tuple[Requirement, ...]] = ()
     writes_fixed: ClassVar[bool] = False
+    intermediate: ClassVar[bool] = True
+    compared_by_runtime: ClassVar[bool] = False
 
     def recognizes(self, path: Path) -> bool:
         """Return whether a file or folder looks like one of this kind, without importing the framework.

@@ -1,4 +1,4 @@
-"""The ONNX target: tf2onnx for Keras, torch.onnx for PyTorch, onnxslim, and ONNX Runtime's quantizer."""
+"""The ONNX target: tf2onnx for Keras, torch.onnx for PyTorch, a translation of .tflite files, and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from edgekit.contracts.target import ConversionRequest, ConversionResult, QuantizableLayer, SupportedForms, Target
 from edgekit.core.environment.requirements import (
     KERAS,
+    LITERT,
     ONNX,
     ONNXRUNTIME,
     ONNXSCRIPT,
@@ -41,6 +42,7 @@ from edgekit.targets._onnx.graph import (
 from edgekit.targets._onnx.io_types import IoTypes
 from edgekit.targets._onnx.simplify import at_opset, opset, set_ir_version, slim
 from edgekit.targets._onnx.torch_operators import corrected_translations
+from edgekit.tflite_files.to_onnx.translate import to_onnx
 
 # The default operator set by source kind: 18 is the newest that tf2onnx 1.17 writes, 20 the default of torch 2.13's
 # exporter. onnx's version converter reaches the others.
@@ -62,10 +64,17 @@ class OnnxTarget(Target):
     title = "ONNX"
     suffixes = (".onnx",)
     runtime = "onnxruntime"
-    routes = {"keras": _PRECISIONS, "torch": _PRECISIONS, "saved-model": _PRECISIONS, "onnx": _PRECISIONS}
+    routes = {
+        "keras": _PRECISIONS,
+        "torch": _PRECISIONS,
+        "saved-model": _PRECISIONS,
+        "onnx": _PRECISIONS,
+        "tflite": _PRECISIONS,
+    }
     requires = {
         "saved-model": (ONNX, ONNXRUNTIME, ONNXSLIM, TF2ONNX, TENSORFLOW),
         "onnx": (ONNX, ONNXRUNTIME, ONNXSLIM),
+        "tflite": (ONNX, ONNXRUNTIME, ONNXSLIM, LITERT),
         "keras": (ONNX, ONNXRUNTIME, ONNXSLIM, TF2ONNX, TENSORFLOW, KERAS),
         "torch": (ONNX, ONNXRUNTIME, ONNXSLIM, ONNXSCRIPT, TORCH),
     }
@@ -288,11 +297,16 @@ def _from_onnx(source: LoadedSource, opset_version: int | None) -> Any:
     return model
 
 
+def _from_tflite(source: LoadedSource, opset_version: int | None) -> Any:
+    return to_onnx(source.model)
+
+
 _EXPORTERS = {
     "keras": _from_tensorflow,
     "saved-model": _from_tensorflow,
     "torch": _from_torch,
     "onnx": _from_onnx,
+    "tflite": _from_tflite,
 }
 
 

@@ -13,7 +13,15 @@ from edgekit.core.records.memory_plan import TensorLifetime
 from edgekit.core.records.operator_costs import Operator
 from edgekit.core.records.source import LoadedSource
 from edgekit.core.values.specs import ModelDescription, Signature, TensorSpec
-from edgekit.targets._tflite import exact_values, from_keras, from_torch, mixed_precision, quantizer, truncate
+from edgekit.targets._tflite import (
+    exact_values,
+    from_keras,
+    from_tflite,
+    from_torch,
+    mixed_precision,
+    quantizer,
+    truncate,
+)
 from edgekit.targets._tflite.io_types import change_io_types
 from edgekit.tflite_files.graph import (
     describe,
@@ -26,6 +34,9 @@ from edgekit.tflite_files.graph import (
 # LiteRT converts between these types and those of the body, in front of it and behind it.
 _INT8_TYPES, _INT16_TYPES = ("int8", "uint8", "float32"), ("int16", "float32")
 _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
+# Source kinds whose quantized files TFLiteConverter makes, and what makes the float file of each kind.
+_BY_TFLITE_CONVERTER = ("keras", "saved-model")
+_FLOAT_CONVERTERS = {"keras": from_keras, "saved-model": from_keras, "torch": from_torch, "tflite": from_tflite}
 
 
 class TFLiteTarget(Target):
@@ -38,11 +49,12 @@ class TFLiteTarget(Target):
     title = "TensorFlow Lite (LiteRT)"
     suffixes = (".tflite",)
     runtime = "litert"
-    routes = {"keras": _PRECISIONS, "torch": _PRECISIONS, "saved-model": _PRECISIONS}
+    routes = {"keras": _PRECISIONS, "torch": _PRECISIONS, "saved-model": _PRECISIONS, "tflite": _PRECISIONS}
     requires = {
         "keras": (TENSORFLOW, KERAS),
         "torch": (TORCH, LITERT_TORCH, QUANTIZER),
         "saved-model": (TENSORFLOW, KERAS),
+        "tflite": (LITERT, QUANTIZER),
     }
     reads_with = (LITERT,)
     transposes = ("TRANSPOSE",)
@@ -62,7 +74,7 @@ class TFLiteTarget(Target):
         content = None
         # It has no options for ranges and symmetric activations, and one for weights per tensor that is experimental.
         plain = not (job.form.per_tensor or job.form.symmetric_activations or job.form.ranges)
-        if source.kind != "torch" and job.precision in from_keras.PRECISIONS and plain:
+        if source.kind in _BY_TFLITE_CONVERTER and job.precision in from_keras.PRECISIONS and plain:
             content = from_keras.convert(source, job)
             # TFLiteConverter keeps no operator in float, so comparisons of exact values are ai-edge-quantizer's.
             if job.precision in from_keras.INTEGER and exact_values.find(content)[1] and QUANTIZER.installed():
@@ -73,7 +85,7 @@ class TFLiteTarget(Target):
             options = {"converter": from_keras.CONVERTER}
         else:
             require((QUANTIZER,), f"{source.kind} -> tflite:{job.precision}")
-            module = from_torch if source.kind == "torch" else from_keras
+            module = _FLOAT_CONVERTERS[source.kind]
             if quantizer.quantize(_convert_float(module, source, job), job, path):
                 notes = (EXACT_VALUES_NOTE,)
             options = {"converter": module.CONVERTER, "quantizer": quantizer.RECIPES[job.precision]}
@@ -81,7 +93,7 @@ class TFLiteTarget(Target):
         return ConversionResult(self.file_name, _reorder(read_signature(path), source.signature), options, notes)
 
     def float_base(self, source: LoadedSource, job: ConversionRequest) -> Path:
-        module = from_torch if source.kind == "torch" else from_keras
+        module = _FLOAT_CONVERTERS[source.kind]
         path = job.folder / self.file_name
         path.write_bytes(_convert_float(module, source, job))
         return path

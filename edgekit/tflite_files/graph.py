@@ -252,15 +252,32 @@ def text(value: Any) -> str:
 
 
 def _signature(model: Any) -> Signature:
+    inputs, outputs = ends(model)
+    return Signature(tuple(spec for spec, _ in inputs), tuple(spec for spec, _ in outputs))
+
+
+# An input or output, and the index of its tensor.
+End = tuple[TensorSpec, int]
+
+
+def ends(model: Any) -> tuple[tuple[End, ...], tuple[End, ...]]:
+    """Return the inputs and outputs of the main graph with the indices of their tensors.
+
+    Args:
+        model: The `ModelT`.
+
+    Returns:
+        Inputs and outputs, in the order in which interpreters number them, with the names of the first signature.
+    """
     graph = main_graph(model)
     first = model.signatureDefs[0] if model.signatureDefs else None
-    return Signature(
-        _specs(graph, graph.inputs, first.inputs if first else ()),
-        _specs(graph, graph.outputs, first.outputs if first else ()),
+    return (
+        _ends(graph, graph.inputs, first.inputs if first else ()),
+        _ends(graph, graph.outputs, first.outputs if first else ()),
     )
 
 
-def _specs(graph: Any, positions: Sequence[int], entries: Sequence[Any]) -> tuple[TensorSpec, ...]:
+def _ends(graph: Any, positions: Sequence[int], entries: Sequence[Any]) -> tuple[End, ...]:
     named = [(text(entry.name), int(entry.tensorIndex)) for entry in entries]
     indices = [int(index) for index in positions]
     names = names_by_position(named, indices)
@@ -270,7 +287,7 @@ def _specs(graph: Any, positions: Sequence[int], entries: Sequence[Any]) -> tupl
         (text(graph.tensors[index].name) if name is None else name, index)
         for name, index in zip(names, indices, strict=True)
     ]
-    return tuple(_spec(graph.tensors[index], name) for name, index in (*placed, *extra))
+    return tuple((_spec(graph.tensors[index], name), index) for name, index in (*placed, *extra))
 
 
 def read_signature(path: Path) -> Signature:
@@ -344,6 +361,15 @@ def op_name(model: Any, op: Any) -> str:
     return _enum_names(schema().BuiltinOperator).get(builtin, str(builtin))
 
 
+def operators_of(model: Any) -> set[str]:
+    """Return the names of the operators of all subgraphs, as `op_name` returns them.
+
+    Args:
+        model: The `ModelT`.
+    """
+    return {op_name(model, op) for graph in model.subgraphs for op in graph.operators or []}
+
+
 def _execution_counts(model: Any) -> dict[int, int | None]:
     """Return how often each subgraph runs per inference, or None for a loop whose iterations are unknown."""
     counts: dict[int, int | None] = dict.fromkeys(range(len(model.subgraphs)), 1)
@@ -351,7 +377,7 @@ def _execution_counts(model: Any) -> dict[int, int | None]:
     for index, graph in enumerate(model.subgraphs):
         for op in graph.operators or []:
             if op_name(model, op) == "WHILE":
-                iterations = _iterations(model, graph, op)
+                iterations = trip_count(model, graph, op)
                 outer = counts[index]
                 count = None if iterations is None or outer is None else iterations * outer
                 counts[int(op.builtinOptions.condSubgraphIndex)] = count
@@ -359,8 +385,14 @@ def _execution_counts(model: Any) -> dict[int, int | None]:
     return counts
 
 
-def _iterations(model: Any, graph: Any, loop: Any) -> int | None:
-    """Return the iterations of a loop that counts from 0 up to a constant, as recurrent layers do, else None."""
+def trip_count(model: Any, graph: Any, loop: Any) -> int | None:
+    """Return the iterations of a loop that counts from 0 up to a constant, as recurrent layers do, else None.
+
+    Args:
+        model: The `ModelT`.
+        graph: The subgraph of the loop.
+        loop: The `OperatorT` of WHILE.
+    """
     condition = model.subgraphs[int(loop.builtinOptions.condSubgraphIndex)]
     limits = []
     for op in condition.operators or []:
@@ -435,7 +467,7 @@ def describe(path: Path) -> ModelDescription:
                 macs[name] = macs.get(name, 0) + op_macs * times
                 mac_outputs += _elements(graph.tensors[op.outputs[0]]) * times
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
-    weights = [tensor for tensor in tensors if _is_weight(model, tensor)]
+    weights = [tensor for tensor in tensors if is_weight(model, tensor)]
     activations = [tensor for tensor in tensors if model.buffers[tensor.buffer].data is None]
     return ModelDescription(
         format="tflite",
@@ -452,8 +484,13 @@ def describe(path: Path) -> ModelDescription:
     )
 
 
-def _is_weight(model: Any, tensor: Any) -> bool:
-    """Return whether a tensor is a learned constant."""
+def is_weight(model: Any, tensor: Any) -> bool:
+    """Return whether a tensor is a learned constant.
+
+    Args:
+        model: The `ModelT`.
+        tensor: The `TensorT`.
+    """
     # Shapes and axes are constants too, but integers without a scale.
     buffer = model.buffers[tensor.buffer]
     constant = (buffer.data is not None and len(buffer.data) > 0) or bool(buffer.offset and buffer.offset > 1)

@@ -30,7 +30,11 @@ def edges() -> tuple[Edge, ...]:
     """Return every edge between source kinds: the bridges, and the targets that are a source kind too (ONNX)."""
     kinds = SOURCES.names()
     # Not by way of a SavedModel: what converts it converts the Keras model itself.
-    files = [name for name in TARGETS.names() if name in kinds and not load_target(name).only_named]
+    files = [
+        name
+        for name in TARGETS.names()
+        if name in kinds and SOURCES.load(name).intermediate and not load_target(name).only_named
+    ]
     convertible = [(kind, name) for name in files for kind in load_target(name).routes if kind != name]
     return (*bridges(), *convertible)
 

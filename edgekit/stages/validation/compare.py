@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from edgekit.contracts.source import SOURCES
 from edgekit.contracts.target import Target
 from edgekit.core.environment.contained_files import path_inside
 from edgekit.core.environment.user_code import Factory
@@ -118,7 +119,8 @@ def model_ref(context: Context, text: str) -> ModelRef:
         # A source file of a target's format exposes its intermediates through the target's runtime.
         target_name = None if target is None else target.name
         kind = model_refs.kind_of(path)
-        return ModelRef(text, target=target_name, kind=kind, path=str(path.resolve()), stamp=stamp_of(path))
+        if target is None or not SOURCES.load(kind).compared_by_runtime:
+            return ModelRef(text, target=target_name, kind=kind, path=str(path.resolve()), stamp=stamp_of(path))
     except InputError:
         if target is None or not path.is_file():
             raise
