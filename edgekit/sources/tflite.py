@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from edgekit.tflite_files.graph import ends, inline_buffers, operators_of, parse
 # A float model and its quantized file agree to some 20 dB or better; less says that the file saturates values, or that
 # the samples are not what it was made for.
 _SUSPICIOUS_DB = 10.0
+# How LiteRT reports an operator of an application.
+_CUSTOM = re.compile(r"unresolved custom op: (.+?)\.?$")
 # Operators with state that only a new interpreter resets.
 _KEEPS_RESOURCES = frozenset({"VAR_HANDLE", "HASHTABLE"})
 # The types of inputs and outputs that other formats have too.
@@ -101,7 +104,14 @@ def _interpreter(content: bytes) -> Any:
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-        raise InputError(f"LiteRT cannot load this file ({reason})") from error
+        custom = _CUSTOM.search(reason)
+        if custom:
+            raise InputError(
+                f"LiteRT has no operator {custom[1]}, which this .tflite file computes with: it is a custom operator of"
+                " the application that the file was made for; cut the model before it, or name the model that the file"
+                " was made of"
+            ) from error
+        raise InputError(f"LiteRT cannot load this .tflite file ({reason})") from error
     return interpreter
 
 

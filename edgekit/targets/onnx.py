@@ -298,7 +298,7 @@ def _from_onnx(source: LoadedSource, opset_version: int | None) -> Any:
 
 
 def _from_tflite(source: LoadedSource, opset_version: int | None) -> Any:
-    return to_onnx(source.model)
+    return to_onnx(source.model, source.signature)
 
 
 _EXPORTERS = {

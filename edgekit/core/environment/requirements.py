@@ -112,6 +112,7 @@ TORCHAO = Requirement("torchao", "torchao", "executorch")
 SAFETENSORS = Requirement("safetensors", "safetensors", "torch")
 TRANSFORMERS = Requirement("transformers", "transformers", "transformers")
 ONNXSLIM = Requirement("onnxslim", "onnxslim", "onnx")
+YAML = Requirement("yaml", "pyyaml", "mlflow")
 
 
 def require(requirements: Iterable[Requirement], purpose: str) -> None:

@@ -27,6 +27,7 @@ from edgekit.stages.models.import_job import (
     import_step,
     import_user_model,
 )
+from edgekit.stages.models.mlflow_folder import model_inside
 from edgekit.stages.models.train import parse_frameworks
 
 # `FILE.py:FUNCTION` or `package.module:FUNCTION`.
@@ -159,13 +160,15 @@ def kind_of(path: Path) -> str:
     """Return the source kind of a file or folder.
 
     Args:
-        path: The file or folder.
+        path: The file or folder; of a folder of MLflow, the model in it counts.
 
     Raises:
         InputError: There is no such path, or it is not a model that edgekit imports.
+        MissingDependency: The package that reads MLflow's YAML is not installed.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
+    path = model_inside(path)
     kinds = [_kind(name) for name in SOURCES.names()]
     for kind in kinds:
         if kind.recognizes(path):
@@ -178,7 +181,10 @@ def kind_of(path: Path) -> str:
         )
     suffixes = sorted({suffix for kind in kinds for suffix in kind.suffixes})
     accepted = ", ".join(suffixes)
-    raise InputError(f"{path}: not a model that edgekit imports ({accepted}, a SavedModel folder, or code)")
+    raise InputError(
+        f"{path}: not a model that edgekit imports ({accepted}, a folder of a SavedModel, of transformers or of"
+        " MLflow, or code)"
+    )
 
 
 def parse_input(text: str) -> TensorSpec:
@@ -327,12 +333,12 @@ def _request(context: Context, text: str, name: str, framework: str | None, opti
     if not _CODE.fullmatch(text):
         if options.weights is not None:
             raise InputError("weights require code that builds the model: FILE.py:FUNCTION or MODULE:FUNCTION")
-        path = Path(text)
-        return ImportRequest(kind=kind_of(path), path=str(path.resolve()), **common)  # type: ignore[arg-type]
+        kind, path = kind_of(Path(text)), model_inside(Path(text))
+        return ImportRequest(kind=kind, path=str(path.resolve()), **common)  # type: ignore[arg-type]
     code = from_here(text, context.project.root)
     context.named_code.add(str(code))
-    kind = framework if framework in FRAMEWORKS else framework_of(context, str(code))
-    return ImportRequest(kind=str(kind), code=code, **common)  # type: ignore[arg-type]
+    built = framework if framework in FRAMEWORKS else framework_of(context, str(code))
+    return ImportRequest(kind=str(built), code=code, **common)  # type: ignore[arg-type]
 
 
 def _existing(path: Path | None) -> str | None:

@@ -33,6 +33,7 @@ from edgekit.stages.context import Context, runtime_environment, source_environm
 from edgekit.stages.conversion import routes
 from edgekit.stages.conversion.inspect import describe
 from edgekit.stages.models import model_refs
+from edgekit.stages.models.mlflow_folder import model_inside
 from edgekit.stages.models.recorded_code import recorded_code
 from edgekit.stages.validation import model_run_job
 from edgekit.stages.validation.model_run_job import ModelCall, ModelRef, stamp_of
@@ -114,6 +115,7 @@ def model_ref(context: Context, text: str) -> ModelRef:
     if not path.exists() and Factory.parse(text).where != text:
         kind = model_refs.framework_of(context, text)
         return ModelRef(text, kind=kind, code=model_refs.from_here(text), base=str(context.project.root))
+    path = model_inside(path)
     target = target_of(path)
     try:
         # A source file of a target's format exposes its intermediates through the target's runtime.

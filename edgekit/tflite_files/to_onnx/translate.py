@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.core.errors import InputError
-from edgekit.core.values.specs import TensorSpec
+from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.tflite_files.constants import constant_of
 from edgekit.tflite_files.graph import ends, main_graph, op_name, parse_content, trip_count
 from edgekit.tflite_files.to_onnx import operators_image, operators_math, operators_recurrent, operators_shape
@@ -20,14 +20,15 @@ _MAX_ITERATIONS = 512
 MODULES = (operators_image, operators_math, operators_recurrent, operators_shape)
 
 
-def to_onnx(content: bytes) -> Any:
+def to_onnx(content: bytes, signature: Signature) -> Any:
     """Translate a flatbuffer.
 
     Args:
         content: The flatbuffer in float32, with its weights inside.
+        signature: Its inputs and outputs, whose shapes are known better than those in the flatbuffer.
 
     Returns:
-        The `onnx.ModelProto` at opset 20, with the names and shapes of the flatbuffer's inputs and outputs.
+        The `onnx.ModelProto` at opset 20, with the names and shapes of the signature.
 
     Raises:
         InputError: The flatbuffer has operators that are not translated; the message names all of them.
@@ -56,8 +57,8 @@ def to_onnx(content: bytes) -> Any:
         helper.make_graph(
             builder.nodes,
             "tflite",
-            [_value_info(spec) for spec, _ in inputs],
-            [_value_info(spec) for spec, _ in outputs],
+            list(map(_value_info, signature.inputs)),
+            list(map(_value_info, signature.outputs)),
             [numpy_helper.from_array(array, name) for name, array in builder.constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -177,7 +177,7 @@ def test_any_other_file_is_rejected_with_the_accepted_formats(tmp_path: Path) ->
         with pytest.raises(InputError) as caught:
             model_refs.kind_of(tmp_path / name)
         assert str(caught.value).startswith(f"{tmp_path / name}: not a model that edgekit imports (.h5, .hdf5, ")
-        assert str(caught.value).endswith(", a SavedModel folder, or code)")
+        assert str(caught.value).endswith(", a folder of a SavedModel, of transformers or of MLflow, or code)")
     with pytest.raises(InputError, match="no such file or folder"):
         model_refs.kind_of(tmp_path / "gone.onnx")
 
