@@ -28,6 +28,8 @@ class LiteRTSession(RuntimeSession):
         self._outputs = outputs
 
     def _run(self, inputs: list[Array]) -> list[Array]:
+        # Fused recurrent operators keep their last state in variables, from which the next call would go on.
+        self._interpreter.reset_all_variables()
         for index, array in zip(self._inputs, inputs, strict=True):
             self._interpreter.set_tensor(index, array)
         self._interpreter.invoke()
@@ -95,6 +97,7 @@ class LiteRTRuntime(Runtime):
         def values(call: list[Array]) -> dict[str, Array]:
             for (_, detail), spec, array in zip(inputs, input_signature.inputs, call, strict=True):
                 interpreter.set_tensor(detail["index"], to_tensor(array, spec))
+            interpreter.reset_all_variables()  # as in LiteRTSession
             interpreter.invoke()
             return {spec.name: from_tensor(interpreter.get_tensor(index), spec) for index, spec in specs.items()}
 

@@ -19,7 +19,7 @@ from edgekit.core.values.specs import Signature
 from edgekit.tflite_files.constants import parameters_of
 from edgekit.tflite_files.dequantize import in_float32
 from edgekit.tflite_files.ends import permuted, with_constants, with_signature
-from edgekit.tflite_files.graph import ends, inline_buffers, operators_of, parse, parse_content, read_signature
+from edgekit.tflite_files.graph import ends, inline_buffers, operators_of, parse, parse_content, read_signature, text
 
 # A float model and its quantized file agree to some 20 dB or better; less says that the file saturates values, or that
 # the samples are not what it was made for.
@@ -136,6 +136,11 @@ class TFLiteSource(SourceKind):
         assert path is not None  # a .tflite model is a file
         model = parse(path)
         _check(model, path)
+        if len(model.signatureDefs or ()) > 1:
+            first = text(model.signatureDefs[0].signatureKey)
+            user_model.notes.append(
+                f"the file has {len(model.signatureDefs)} signatures: the first one, {first}, is used"
+            )
         content = inline_buffers(path.read_bytes())
         signature = reconcile_signature(read_signature(path), user_model, str(path))
         if not user_model.as_stored:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.core.environment.project import Project
-from edgekit.core.errors import InputError
+from edgekit.core.errors import InputError, MissingDependency
 from edgekit.stages.models.model_refs import USUAL_FUNCTIONS, kind_of
 
 # Names without suffix under which people store samples.
@@ -103,7 +103,7 @@ def find_models(project: Project) -> tuple[FoundModel, ...]:
 def _is_model(path: Path) -> bool:
     try:
         return bool(kind_of(path))
-    except InputError:
+    except (InputError, MissingDependency):
         return False
 
 

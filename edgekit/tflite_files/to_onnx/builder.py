@@ -105,7 +105,7 @@ class Builder:
 
 
 @dataclass
-class Operation:
+class LiteOperator:
     """One operator of the flatbuffer, with access to its tensors.
 
     Attributes:
@@ -266,7 +266,7 @@ _NONE, _RELU, _RELU_N1_TO_1, _RELU6, _TANH = range(5)
 _LIMITS = {_RELU_N1_TO_1: (-1.0, 1.0), _RELU6: (0.0, 6.0)}
 
 
-def activation(operation: Operation, name: str, function: int) -> str:
+def activation(operation: LiteOperator, name: str, function: int) -> str:
     """Return a tensor behind an activation.
 
     Args:
@@ -288,12 +288,12 @@ def activation(operation: Operation, name: str, function: int) -> str:
     raise Untranslatable(f"with the fused activation {function}")
 
 
-def clip(operation: Operation, name: str, low: float, high: float) -> str:
+def clip(operation: LiteOperator, name: str, low: float, high: float) -> str:
     """Return a tensor whose values are limited to a range."""
     return operation.emit("Clip", name, operation.constant(low, "float32"), operation.constant(high, "float32"))
 
 
-Translator = Callable[[Operation], None]
+Translator = Callable[[LiteOperator], None]
 _TRANSLATORS: dict[str, Translator] = {}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.core.numerics.metrics import Array
-from edgekit.tflite_files.to_onnx.builder import Operation, Untranslatable, translates
+from edgekit.tflite_files.to_onnx.builder import LiteOperator, Untranslatable, translates
 
 # The numbers of the schema's Padding.
 _SAME, _VALID = 0, 1
@@ -15,11 +15,13 @@ _SAME, _VALID = 0, 1
 _WEIGHT_ORDER, _TRANSPOSED_WEIGHT_ORDER = (0, 3, 1, 2), (3, 0, 1, 2)
 
 
-def _strides(operation: Operation) -> list[int]:
+def _strides(operation: LiteOperator) -> list[int]:
     return [int(operation.option("strideH", 1)), int(operation.option("strideW", 1))]
 
 
-def _padding(operation: Operation, position: int, kernel: list[int], strides: list[int], dilations: list[int]) -> Any:
+def _padding(
+    operation: LiteOperator, position: int, kernel: list[int], strides: list[int], dilations: list[int]
+) -> Any:
     """Return ONNX's attributes for a padding: pads if the size of the image is known, else the rule for them."""
     if int(operation.option("padding", _SAME)) == _VALID:
         return {}
@@ -33,7 +35,7 @@ def _padding(operation: Operation, position: int, kernel: list[int], strides: li
     return {"pads": [*begins, *ends]}
 
 
-def _weights(operation: Operation, position: int, order: tuple[int, ...]) -> str:
+def _weights(operation: LiteOperator, position: int, order: tuple[int, ...]) -> str:
     constant = operation.const(position)
     if constant is None:
         return operation.emit("Transpose", operation.input(position), perm=order)
@@ -41,7 +43,7 @@ def _weights(operation: Operation, position: int, order: tuple[int, ...]) -> str
 
 
 @translates("CONV_2D", "DEPTHWISE_CONV_2D")
-def _convolution(operation: Operation) -> None:
+def _convolution(operation: LiteOperator) -> None:
     kernel, channels = list(operation.shape(1)[1:3]), operation.shape(0)[3]
     dilations = [int(operation.option("dilationHFactor", 1)), int(operation.option("dilationWFactor", 1))]
     strides = _strides(operation)
@@ -64,7 +66,7 @@ def _convolution(operation: Operation) -> None:
 
 
 @translates("TRANSPOSE_CONV")
-def _transpose_convolution(operation: Operation) -> None:
+def _transpose_convolution(operation: LiteOperator) -> None:
     """Translate the gradient of a convolution: inputs are the output's shape, the weights, the image and the bias."""
     if any(operation.is_dynamic(2, axis) for axis in (1, 2)):
         raise Untranslatable("of images whose size is unknown")
@@ -92,7 +94,7 @@ def _transpose_convolution(operation: Operation) -> None:
 
 
 @translates("CONV_3D")
-def _convolution_3d(operation: Operation) -> None:
+def _convolution_3d(operation: LiteOperator) -> None:
     """Translate a convolution of volumes (N, D, H, W, C) with weights (depth, height, width, in, out)."""
     strides = [int(operation.option(f"stride{letter}", 1)) for letter in "DHW"]
     dilations = [int(operation.option(f"dilation{letter}Factor", 1)) for letter in "DHW"]
@@ -112,7 +114,7 @@ def _convolution_3d(operation: Operation) -> None:
 
 
 @translates("AVERAGE_POOL_2D", "MAX_POOL_2D")
-def _pool(operation: Operation) -> None:
+def _pool(operation: LiteOperator) -> None:
     kernel = [int(operation.option("filterHeight", 1)), int(operation.option("filterWidth", 1))]
     strides = _strides(operation)
     padding = _padding(operation, 0, kernel, strides, [1, 1])
@@ -122,7 +124,7 @@ def _pool(operation: Operation) -> None:
 
 
 @translates("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
-def _resize(operation: Operation) -> None:
+def _resize(operation: LiteOperator) -> None:
     sizes = operation.numbers(1, "sizes")
     aligned, half_pixel = (bool(operation.option(name, False)) for name in ("alignCorners", "halfPixelCenters"))
     attributes: dict[str, Any] = {
@@ -144,13 +146,13 @@ def _resize(operation: Operation) -> None:
 
 
 @translates("SPACE_TO_DEPTH", "DEPTH_TO_SPACE")
-def _depth_and_space(operation: Operation) -> None:
+def _depth_and_space(operation: LiteOperator) -> None:
     op_type = "SpaceToDepth" if operation.name == "SPACE_TO_DEPTH" else "DepthToSpace"
     operation.set_image(operation.emit(op_type, operation.image(0), blocksize=int(operation.option("blockSize", 1))))
 
 
 @translates("LOCAL_RESPONSE_NORMALIZATION")
-def _local_response_normalization(operation: Operation) -> None:
+def _local_response_normalization(operation: LiteOperator) -> None:
     size = 2 * int(operation.option("radius", 0)) + 1
     attributes = {name: float(operation.option(name, 0.0)) for name in ("bias", "beta")}
     alpha = float(operation.option("alpha", 0.0)) * size  # ONNX divides it by the size
@@ -158,7 +160,7 @@ def _local_response_normalization(operation: Operation) -> None:
 
 
 @translates("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND")
-def _batch_and_space(operation: Operation) -> None:
+def _batch_and_space(operation: LiteOperator) -> None:
     """Translate the moves of blocks of an image (N, H, W, C) into the batch and back, around dilated convolutions."""
     if operation.rank(0) != 4 or any(operation.is_dynamic(0, axis) for axis in (1, 2)):
         raise Untranslatable("of anything but images of a known size")
@@ -181,5 +183,5 @@ def _batch_and_space(operation: Operation) -> None:
     operation.set(operation.emit("Slice", whole, *parts))
 
 
-def _reshaped(operation: Operation, name: str, shape: list[int] | Array) -> str:
+def _reshaped(operation: LiteOperator, name: str, shape: list[int] | Array) -> str:
     return operation.emit("Reshape", name, operation.constant(shape, "int64"))

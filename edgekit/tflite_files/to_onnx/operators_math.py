@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edgekit.core.numerics.metrics import Array
-from edgekit.tflite_files.to_onnx.builder import TO_FIRST, Operation, Untranslatable, clip, translates
+from edgekit.tflite_files.to_onnx.builder import TO_FIRST, LiteOperator, Untranslatable, clip, translates
 
 # Operators of one input that ONNX has too, and that take either layout.
 _UNARY = {
@@ -29,7 +29,7 @@ _REDUCTIONS = {
 _L2_EPSILON = 1e-6
 
 
-def elementwise(operation: Operation, compute: Callable[..., str], positions: Sequence[int]) -> None:
+def elementwise(operation: LiteOperator, compute: Callable[..., str], positions: Sequence[int]) -> None:
     """Translate an operator that computes each value by itself, in the layout in which its images are at hand.
 
     Args:
@@ -44,7 +44,7 @@ def elementwise(operation: Operation, compute: Callable[..., str], positions: Se
         operation.set(operation.activated(compute(*(operation.input(position) for position in positions))))
 
 
-def _channels_first(operation: Operation, positions: Sequence[int]) -> list[str] | None:
+def _channels_first(operation: LiteOperator, positions: Sequence[int]) -> list[str] | None:
     """Return the inputs with channels first, or None if none is at hand so, or one cannot be."""
     if not any(operation.is_first(position) for position in positions) or len(operation.output_shape()) != 4:
         return None
@@ -57,7 +57,7 @@ def _channels_first(operation: Operation, positions: Sequence[int]) -> list[str]
     return names
 
 
-def _constant_first(operation: Operation, position: int, constant: Array) -> str:
+def _constant_first(operation: LiteOperator, position: int, constant: Array) -> str:
     """Return a constant that broadcasts against images with channels first as it did with channels last."""
     if constant.ndim == 0:
         return operation.input(position)
@@ -65,53 +65,53 @@ def _constant_first(operation: Operation, position: int, constant: Array) -> str
 
 
 @translates(*_UNARY)
-def _unary(operation: Operation) -> None:
+def _unary(operation: LiteOperator) -> None:
     elementwise(operation, lambda x: operation.emit(_UNARY[operation.name], x), [0])
 
 
 @translates(*_LIMITS)
-def _limited(operation: Operation) -> None:
+def _limited(operation: LiteOperator) -> None:
     elementwise(operation, lambda x: clip(operation, x, *_LIMITS[operation.name]), [0])
 
 
 @translates("LEAKY_RELU")
-def _leaky_relu(operation: Operation) -> None:
+def _leaky_relu(operation: LiteOperator) -> None:
     elementwise(operation, lambda x: operation.emit("LeakyRelu", x, alpha=float(operation.option("alpha", 0.0))), [0])
 
 
 @translates("GELU")
-def _gelu(operation: Operation) -> None:
+def _gelu(operation: LiteOperator) -> None:
     approximate = "tanh" if operation.option("approximate", False) else "none"
     elementwise(operation, lambda x: operation.emit("Gelu", x, approximate=approximate), [0])
 
 
 @translates("RSQRT")
-def _rsqrt(operation: Operation) -> None:
+def _rsqrt(operation: LiteOperator) -> None:
     elementwise(operation, lambda x: operation.emit("Reciprocal", operation.emit("Sqrt", x)), [0])
 
 
 @translates("SQUARE")
-def _square(operation: Operation) -> None:
+def _square(operation: LiteOperator) -> None:
     elementwise(operation, lambda x: operation.emit("Mul", x, x), [0])
 
 
 @translates("PRELU")
-def _prelu(operation: Operation) -> None:
+def _prelu(operation: LiteOperator) -> None:
     elementwise(operation, lambda x, slope: operation.emit("PRelu", x, slope), [0, 1])
 
 
 @translates(*_BINARY)
-def _binary(operation: Operation) -> None:
+def _binary(operation: LiteOperator) -> None:
     elementwise(operation, lambda a, b: operation.emit(_BINARY[operation.name], a, b), [0, 1])
 
 
 @translates("NOT_EQUAL")
-def _not_equal(operation: Operation) -> None:
+def _not_equal(operation: LiteOperator) -> None:
     elementwise(operation, lambda a, b: operation.emit("Not", operation.emit("Equal", a, b)), [0, 1])
 
 
 @translates("SQUARED_DIFFERENCE")
-def _squared_difference(operation: Operation) -> None:
+def _squared_difference(operation: LiteOperator) -> None:
     def compute(a: str, b: str) -> str:
         difference = operation.emit("Sub", a, b)
         return operation.emit("Mul", difference, difference)
@@ -120,7 +120,7 @@ def _squared_difference(operation: Operation) -> None:
 
 
 @translates("FLOOR_DIV")
-def _floor_div(operation: Operation) -> None:
+def _floor_div(operation: LiteOperator) -> None:
     def compute(a: str, b: str) -> str:
         if operation.is_float(0):
             return operation.emit("Floor", operation.emit("Div", a, b))
@@ -132,7 +132,7 @@ def _floor_div(operation: Operation) -> None:
 
 
 @translates("FLOOR_MOD")
-def _floor_mod(operation: Operation) -> None:
+def _floor_mod(operation: LiteOperator) -> None:
     def compute(a: str, b: str) -> str:
         if not operation.is_float(0):
             return operation.emit("Mod", a, b)
@@ -143,12 +143,12 @@ def _floor_mod(operation: Operation) -> None:
 
 
 @translates("ADD_N")
-def _add_n(operation: Operation) -> None:
+def _add_n(operation: LiteOperator) -> None:
     elementwise(operation, lambda *terms: operation.emit("Sum", *terms), range(operation.inputs))
 
 
 @translates("SELECT", "SELECT_V2")
-def _select(operation: Operation) -> None:
+def _select(operation: LiteOperator) -> None:
     rank, target = operation.rank(0), len(operation.output_shape())
     if operation.name == "SELECT" and rank == 1 and target > 1:  # one condition for each row of the first dimension
         shape = operation.constant([-1] + [1] * (target - 1), "int64")
@@ -159,12 +159,12 @@ def _select(operation: Operation) -> None:
 
 
 @translates("CAST")
-def _cast(operation: Operation) -> None:
+def _cast(operation: LiteOperator) -> None:
     elementwise(operation, lambda x: operation.cast(x, operation.output_dtype()), [0])
 
 
 @translates("SOFTMAX")
-def _softmax(operation: Operation) -> None:
+def _softmax(operation: LiteOperator) -> None:
     beta = float(operation.option("beta", 1.0))
     x = operation.input(0)
     # TFLite scales what enters the exponential, not the probabilities.
@@ -173,12 +173,12 @@ def _softmax(operation: Operation) -> None:
 
 
 @translates("LOG_SOFTMAX")
-def _log_softmax(operation: Operation) -> None:
+def _log_softmax(operation: LiteOperator) -> None:
     operation.set(operation.emit("LogSoftmax", operation.input(0), axis=-1))
 
 
 @translates("L2_NORMALIZATION")
-def _l2_normalization(operation: Operation) -> None:
+def _l2_normalization(operation: LiteOperator) -> None:
     axes = operation.constant([-1], "int64")
     norm = operation.emit("ReduceL2", operation.input(0), axes, keepdims=1)
     bounded = operation.emit("Max", norm, operation.constant(_L2_EPSILON, "float32"))
@@ -186,7 +186,7 @@ def _l2_normalization(operation: Operation) -> None:
 
 
 @translates(*_REDUCTIONS)
-def _reduction(operation: Operation) -> None:
+def _reduction(operation: LiteOperator) -> None:
     rank, keep = operation.rank(0), bool(operation.option("keepDims", False))
     axes = sorted(axis % rank for axis in operation.numbers(1, "axes")) if rank else []
     first = rank == 4 and operation.is_first(0) and (keep or axes == [1, 2])
@@ -209,7 +209,7 @@ def _reduction(operation: Operation) -> None:
 
 
 @translates("ARG_MAX", "ARG_MIN")
-def _arg_extreme(operation: Operation) -> None:
+def _arg_extreme(operation: LiteOperator) -> None:
     (axis,) = operation.numbers(1, "axes")
     op_type = "ArgMax" if operation.name == "ARG_MAX" else "ArgMin"
     found = operation.emit(op_type, operation.input(0), axis=axis, keepdims=0)
@@ -217,14 +217,14 @@ def _arg_extreme(operation: Operation) -> None:
 
 
 @translates("CUMSUM")
-def _cumsum(operation: Operation) -> None:
+def _cumsum(operation: LiteOperator) -> None:
     exclusive, reverse = (int(bool(operation.option(name, False))) for name in ("exclusive", "reverse"))
     axis = operation.constant(operation.numbers(1, "axes")[0], "int64")
     operation.set(operation.emit("CumSum", operation.input(0), axis, exclusive=exclusive, reverse=reverse))
 
 
 @translates("TOPK_V2")
-def _top_k(operation: Operation) -> None:
+def _top_k(operation: LiteOperator) -> None:
     count = operation.constant(operation.numbers(1, "sizes"), "int64")
     values, indices = operation.emit_many("TopK", [operation.input(0), count], 2, axis=-1)
     operation.set(values)
@@ -233,7 +233,7 @@ def _top_k(operation: Operation) -> None:
 
 
 @translates("FULLY_CONNECTED")
-def _fully_connected(operation: Operation) -> None:
+def _fully_connected(operation: LiteOperator) -> None:
     if int(operation.option("weightsFormat", 0)):
         raise Untranslatable("with shuffled weights")
     weights, rank = operation.const(1), operation.rank(0)
@@ -257,7 +257,7 @@ def _fully_connected(operation: Operation) -> None:
 
 
 @translates("BATCH_MATMUL")
-def _batch_matmul(operation: Operation) -> None:
+def _batch_matmul(operation: LiteOperator) -> None:
     names = []
     for position, option in ((0, "adjX"), (1, "adjY")):
         name, rank = operation.input(position), operation.rank(position)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.core.numerics.metrics import Array
-from edgekit.tflite_files.to_onnx.builder import Operation, Untranslatable, translates
+from edgekit.tflite_files.to_onnx.builder import LiteOperator, Untranslatable, translates
 
 _TANH, _RELU, _NONE = 4, 1, 0
 # The places of the inputs of UNIDIRECTIONAL_SEQUENCE_LSTM: of each gate in TFLite's order (input, forget, cell,
@@ -17,7 +17,7 @@ _GATES = (0, 3, 1, 2)
 
 
 @translates("UNIDIRECTIONAL_SEQUENCE_LSTM")
-def _lstm(operation: Operation) -> None:
+def _lstm(operation: LiteOperator) -> None:
     if any(operation.has(position) for position in (*_PROJECTIONS, *_NORMS)):
         raise Untranslatable("with a projection or layer normalization")
     if not operation.has(_INPUT_WEIGHTS[0]):
@@ -37,7 +37,7 @@ def _lstm(operation: Operation) -> None:
 
 
 @translates("UNIDIRECTIONAL_SEQUENCE_RNN")
-def _rnn(operation: Operation) -> None:
+def _rnn(operation: LiteOperator) -> None:
     names = {_TANH: "Tanh", _RELU: "Relu"}
     function = int(operation.option("fusedActivationFunction", _NONE))
     if function not in names:
@@ -48,7 +48,7 @@ def _rnn(operation: Operation) -> None:
     _set_sequence(operation, "RNN", inputs, len(bias), activations=[names[function]])
 
 
-def _set_sequence(operation: Operation, op_type: str, inputs: list[str], units: int, **attributes: object) -> None:
+def _set_sequence(operation: LiteOperator, op_type: str, inputs: list[str], units: int, **attributes: object) -> None:
     """Emit a recurrent operator over (time, batch, features), which is ONNX's order, and set the sequence of states."""
     time_major = bool(operation.option("timeMajor", False))
     x = operation.input(0)
@@ -58,12 +58,12 @@ def _set_sequence(operation: Operation, op_type: str, inputs: list[str], units: 
     operation.set(states if time_major else operation.emit("Transpose", states, perm=(1, 0, 2)))
 
 
-def _gates(operation: Operation, positions: tuple[int, ...]) -> Array:
+def _gates(operation: LiteOperator, positions: tuple[int, ...]) -> Array:
     """Return the constants of the four gates in ONNX's order, along the first axis."""
     return np.concatenate([_constant(operation, positions[gate]) for gate in _GATES])
 
 
-def _constant(operation: Operation, position: int) -> Array:
+def _constant(operation: LiteOperator, position: int) -> Array:
     constant = operation.const(position)
     if constant is None:
         raise Untranslatable("with weights that are computed")

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgekit.tflite_files.to_onnx.builder import TO_FIRST, Operation, Untranslatable, Value, translates
+from edgekit.tflite_files.to_onnx.builder import TO_FIRST, LiteOperator, Untranslatable, Value, translates
 
 # Slice takes everything from an end where it is this large, or this small when it runs backwards.
 _TO_THE_END = 2**31 - 1
 
 
 @translates("RESHAPE")
-def _reshape(operation: Operation) -> None:
+def _reshape(operation: LiteOperator) -> None:
     new_shape = operation.option("newShape")
     if operation.has(1) and (operation.const(1) is None or operation.const(1).ndim == 1):  # type: ignore[union-attr]
         shape = operation.integers(1)
@@ -26,7 +26,7 @@ def _reshape(operation: Operation) -> None:
 
 
 @translates("SQUEEZE")
-def _squeeze(operation: Operation) -> None:
+def _squeeze(operation: LiteOperator) -> None:
     rank = operation.rank(0)
     dims = operation.option("squeezeDims")
     axes = [int(axis) % rank for axis in dims] if dims is not None and len(dims) else []
@@ -38,18 +38,18 @@ def _squeeze(operation: Operation) -> None:
 
 
 @translates("EXPAND_DIMS")
-def _expand_dims(operation: Operation) -> None:
+def _expand_dims(operation: LiteOperator) -> None:
     axes = operation.constant(operation.numbers(1, "axes"), "int64")
     operation.set(operation.emit("Unsqueeze", operation.input(0), axes))
 
 
 @translates("TRANSPOSE")
-def _transpose(operation: Operation) -> None:
+def _transpose(operation: LiteOperator) -> None:
     operation.set(operation.emit("Transpose", operation.input(0), perm=operation.numbers(1, "orders")))
 
 
 @translates("CONCATENATION")
-def _concatenation(operation: Operation) -> None:
+def _concatenation(operation: LiteOperator) -> None:
     rank, positions = len(operation.output_shape()), range(operation.inputs)
     axis = int(operation.option("axis", 0)) % rank
     if rank == 4 and any(operation.is_first(position) for position in positions):
@@ -62,7 +62,7 @@ def _concatenation(operation: Operation) -> None:
 
 
 @translates("PACK")
-def _pack(operation: Operation) -> None:
+def _pack(operation: LiteOperator) -> None:
     axis = int(operation.option("axis", 0)) % len(operation.output_shape())
     axes = operation.constant([axis], "int64")
     parts = [operation.emit("Unsqueeze", operation.input(index), axes) for index in range(operation.inputs)]
@@ -70,7 +70,7 @@ def _pack(operation: Operation) -> None:
 
 
 @translates("UNPACK")
-def _unpack(operation: Operation) -> None:
+def _unpack(operation: LiteOperator) -> None:
     axis, count = int(operation.option("axis", 0)) % operation.rank(0), len(operation.op.outputs)
     axes = operation.constant([axis], "int64")
     for position, part in enumerate(_parts(operation, 0, axis, [1] * count)):
@@ -78,28 +78,30 @@ def _unpack(operation: Operation) -> None:
 
 
 @translates("SPLIT")
-def _split(operation: Operation) -> None:
+def _split(operation: LiteOperator) -> None:
     rank, count = operation.rank(1), len(operation.op.outputs)
     axis = operation.numbers(0, "axes")[0] % rank
     _set_parts(operation, 1, axis, [operation.shape(1)[axis] // count] * count)
 
 
 @translates("SPLIT_V")
-def _split_v(operation: Operation) -> None:
+def _split_v(operation: LiteOperator) -> None:
     axis = operation.numbers(2, "axes")[0] % operation.rank(0)
     sizes = operation.numbers(1, "sizes")
     rest = operation.shape(0)[axis] - sum(size for size in sizes if size >= 0)
     _set_parts(operation, 0, axis, [rest if size < 0 else size for size in sizes])
 
 
-def _set_parts(operation: Operation, position: int, axis: int, sizes: Sequence[int]) -> None:
+def _set_parts(operation: LiteOperator, position: int, axis: int, sizes: Sequence[int]) -> None:
     first = operation.rank(position) == 4 and operation.is_first(position)
     place = TO_FIRST.index(axis) if first else axis
     for index, part in enumerate(_parts(operation, position, place, sizes, first=first)):
         operation.set_image(part, index) if first else operation.set(part, index)
 
 
-def _parts(operation: Operation, position: int, axis: int, sizes: Sequence[int], *, first: bool = False) -> list[str]:
+def _parts(
+    operation: LiteOperator, position: int, axis: int, sizes: Sequence[int], *, first: bool = False
+) -> list[str]:
     name = operation.image(position) if first else operation.input(position)
     if len(sizes) == 1:
         return [name]
@@ -107,7 +109,7 @@ def _parts(operation: Operation, position: int, axis: int, sizes: Sequence[int],
 
 
 @translates("SLICE")
-def _slice(operation: Operation) -> None:
+def _slice(operation: LiteOperator) -> None:
     rank = operation.rank(0)
     axes = operation.constant(list(range(rank)), "int64")
     begins, sizes = operation.const(1), operation.const(2)
@@ -123,7 +125,7 @@ def _slice(operation: Operation) -> None:
 
 
 @translates("STRIDED_SLICE")
-def _strided_slice(operation: Operation) -> None:
+def _strided_slice(operation: LiteOperator) -> None:
     if any(operation.option(name, 0) for name in ("ellipsisMask", "newAxisMask")):
         raise Untranslatable("with new axes or an ellipsis")
     rank = operation.rank(0)
@@ -167,7 +169,7 @@ def _open_stop(stride: int) -> int:
 
 
 def _computed_bounds(
-    operation: Operation, masks: dict[str, int], strides: Sequence[int], shrunk: Sequence[int]
+    operation: LiteOperator, masks: dict[str, int], strides: Sequence[int], shrunk: Sequence[int]
 ) -> tuple[str, str]:
     """Return where a slice begins and ends if that is computed, such as the state of a loop."""
     axes = range(len(strides))
@@ -194,7 +196,7 @@ def _computed_bounds(
 
 
 @translates("PAD", "PADV2", "MIRROR_PAD")
-def _pad(operation: Operation) -> None:
+def _pad(operation: LiteOperator) -> None:
     edges = np.array(operation.numbers(1, "paddings")).reshape(-1, 2)
     attributes = {}
     if operation.name == "MIRROR_PAD" and int(operation.option("mode", 0)):  # SYMMETRIC
@@ -214,50 +216,50 @@ def _pad(operation: Operation) -> None:
 
 
 @translates("TILE")
-def _tile(operation: Operation) -> None:
+def _tile(operation: LiteOperator) -> None:
     operation.set(operation.emit("Tile", operation.input(0), operation.integers(1)))
 
 
 @translates("BROADCAST_TO")
-def _broadcast_to(operation: Operation) -> None:
+def _broadcast_to(operation: LiteOperator) -> None:
     operation.set(operation.emit("Expand", operation.input(0), operation.integers(1)))
 
 
 @translates("BROADCAST_ARGS")
-def _broadcast_args(operation: Operation) -> None:
+def _broadcast_args(operation: LiteOperator) -> None:
     if operation.shape(0) != operation.shape(1):
         raise Untranslatable("of shapes of unlike ranks")
     operation.set(operation.emit("Max", operation.input(0), operation.input(1)))
 
 
 @translates("FILL")
-def _fill(operation: Operation) -> None:
+def _fill(operation: LiteOperator) -> None:
     operation.set(operation.emit("Expand", operation.input(1), operation.integers(0)))
 
 
 @translates("ZEROS_LIKE")
-def _zeros_like(operation: Operation) -> None:
+def _zeros_like(operation: LiteOperator) -> None:
     zero = operation.constant(0, operation.dtype(0))
     operation.set(operation.emit("Expand", zero, operation.emit("Shape", operation.input(0))))
 
 
 @translates("SHAPE")
-def _shape(operation: Operation) -> None:
+def _shape(operation: LiteOperator) -> None:
     operation.set(operation.cast(operation.emit("Shape", operation.input(0)), operation.output_dtype()))
 
 
 @translates("RANK")
-def _rank(operation: Operation) -> None:
+def _rank(operation: LiteOperator) -> None:
     operation.set_value(Value(constant=np.asarray(operation.rank(0), np.int32)))
 
 
 @translates("RANGE")
-def _range(operation: Operation) -> None:
+def _range(operation: LiteOperator) -> None:
     operation.set(operation.emit("Range", *(operation.input(position) for position in range(3))))
 
 
 @translates("GATHER")
-def _gather(operation: Operation) -> None:
+def _gather(operation: LiteOperator) -> None:
     batch = int(operation.option("batchDims", 0))
     axis = int(operation.option("axis", 0)) % max(operation.rank(0), 1)
     if not batch:
@@ -270,17 +272,17 @@ def _gather(operation: Operation) -> None:
 
 
 @translates("EMBEDDING_LOOKUP")
-def _embedding_lookup(operation: Operation) -> None:
+def _embedding_lookup(operation: LiteOperator) -> None:
     operation.set(operation.emit("Gather", operation.input(1), operation.integers(0), axis=0))
 
 
 @translates("GATHER_ND")
-def _gather_nd(operation: Operation) -> None:
+def _gather_nd(operation: LiteOperator) -> None:
     operation.set(operation.emit("GatherND", operation.input(0), operation.integers(1)))
 
 
 @translates("SCATTER_ND")
-def _scatter_nd(operation: Operation) -> None:
+def _scatter_nd(operation: LiteOperator) -> None:
     """Translate indices, updates and a shape; values that meet at one place are added."""
     zero = operation.constant(0, operation.dtype(1))
     zeros = operation.emit("Expand", zero, operation.integers(2))
@@ -288,7 +290,7 @@ def _scatter_nd(operation: Operation) -> None:
 
 
 @translates("ONE_HOT")
-def _one_hot(operation: Operation) -> None:
+def _one_hot(operation: LiteOperator) -> None:
     one = operation.constant([1], "int64")
     ends = [operation.emit("Reshape", operation.input(position), one) for position in (3, 2)]
     values = operation.emit("Concat", *ends, axis=0)  # off, then on
@@ -298,14 +300,14 @@ def _one_hot(operation: Operation) -> None:
 
 
 @translates("WHERE")
-def _where(operation: Operation) -> None:
+def _where(operation: LiteOperator) -> None:
     condition = operation.cast(operation.input(0), "bool")
     indices = operation.emit("Transpose", operation.emit("NonZero", condition), perm=(1, 0))
     operation.set(operation.cast(indices, operation.output_dtype()))
 
 
 @translates("REVERSE_V2")
-def _reverse(operation: Operation) -> None:
+def _reverse(operation: LiteOperator) -> None:
     axes = [axis % operation.rank(0) for axis in operation.numbers(1, "axes")]
     bounds = ([_TO_THE_END] * len(axes), [-_TO_THE_END - 1] * len(axes), axes, [-1] * len(axes))
     parts = (operation.constant(numbers, "int64") for numbers in bounds)
@@ -313,7 +315,7 @@ def _reverse(operation: Operation) -> None:
 
 
 @translates("REVERSE_SEQUENCE")
-def _reverse_sequence(operation: Operation) -> None:
+def _reverse_sequence(operation: LiteOperator) -> None:
     axes = {"time_axis": int(operation.option("seqDim", 0)), "batch_axis": int(operation.option("batchDim", 0))}
     if set(axes.values()) != {0, 1}:
         raise Untranslatable("along other axes than the first two")
@@ -321,7 +323,7 @@ def _reverse_sequence(operation: Operation) -> None:
 
 
 @translates("DYNAMIC_UPDATE_SLICE")
-def _dynamic_update_slice(operation: Operation) -> None:
+def _dynamic_update_slice(operation: LiteOperator) -> None:
     """Translate the replacement of a part of a tensor, whose place is computed, by a sum over all places."""
     if operation.rank(0) < 1 or any(
         whole != part
@@ -342,7 +344,7 @@ def _dynamic_update_slice(operation: Operation) -> None:
     operation.set(operation.emit("ScatterElements", operation.input(0), indices, operation.input(1), axis=axis))
 
 
-def _changed_axis(operation: Operation) -> int:
+def _changed_axis(operation: LiteOperator) -> int:
     """Return the first axis along which the part is shorter than the whole."""
     pairs = enumerate(zip(operation.shape(0), operation.shape(1), strict=True))
     return next((axis for axis, (whole, part) in pairs if whole != part), 0)

@@ -12,7 +12,7 @@ from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.tflite_files.constants import constant_of
 from edgekit.tflite_files.graph import ends, main_graph, op_name, parse_content, trip_count
 from edgekit.tflite_files.to_onnx import operators_image, operators_math, operators_recurrent, operators_shape
-from edgekit.tflite_files.to_onnx.builder import OPSET, Builder, Operation, Untranslatable, Value, translator_of
+from edgekit.tflite_files.to_onnx.builder import OPSET, Builder, LiteOperator, Untranslatable, Value, translator_of
 
 # Loops of more iterations are refused: each becomes a copy of the body.
 _MAX_ITERATIONS = 512
@@ -91,13 +91,13 @@ class _Translation:
         """
         for op in graph.operators or []:
             name = op_name(self.model, op)
-            operation = Operation(self.builder, self.model, graph, op, name, values, self._inline)
+            operation = LiteOperator(self.builder, self.model, graph, op, name, values, self._inline)
             try:
                 self._translate(operation)
             except Untranslatable as reason:
                 self._miss(operation, f"{name} {reason}".strip())
 
-    def _translate(self, operation: Operation) -> None:
+    def _translate(self, operation: LiteOperator) -> None:
         if operation.name == "WHILE":
             self._unroll(operation)
         elif operation.name == "STABLEHLO_COMPOSITE":  # a named group of operators, beside the operators themselves
@@ -109,7 +109,7 @@ class _Translation:
                 raise Untranslatable("")
             translator(operation)
 
-    def _unroll(self, operation: Operation) -> None:
+    def _unroll(self, operation: LiteOperator) -> None:
         """Repeat the body of a loop whose number of iterations is known, as that of a recurrent layer is."""
         count = trip_count(self.model, operation.graph, operation.op)
         if count is None or count > _MAX_ITERATIONS:
@@ -130,7 +130,7 @@ class _Translation:
             for place in graph.outputs
         ]
 
-    def _miss(self, operation: Operation, what: str) -> None:
+    def _miss(self, operation: LiteOperator, what: str) -> None:
         """Remember an operator without translation, and go on, so that the message names all of them."""
         if what not in self.missing:
             self.missing.append(what)
@@ -138,10 +138,10 @@ class _Translation:
             operation.set("", position)
 
 
-def _inputs(operation: Operation) -> list[Value]:
+def _inputs(operation: LiteOperator) -> list[Value]:
     return [operation.value(position) for position in range(operation.inputs)]
 
 
-def _set_all(operation: Operation, results: Sequence[Value]) -> None:
+def _set_all(operation: LiteOperator, results: Sequence[Value]) -> None:
     for position, value in enumerate(results):
         operation.set_value(value, position)
