@@ -76,6 +76,7 @@ def export(
     signature: str | None = None,
     dims: Mapping[str, int] | None = None,
     fixed: Mapping[str, float] | None = None,
+    preprocess: str | Sequence[str] = (),
     layout: str | None = None,
     options: Mapping[str, int] | None = None,
     recipe: str | Path | None = None,
@@ -114,6 +115,7 @@ def export(
         signature: Signature of a SavedModel; None for `serving_default`, or the only one.
         dims: Sizes of symbolic dimensions, such as `{"batch": 1}`.
         fixed: Inputs that become constants, such as `{"sr": 16000}`: a number or a boolean by name.
+        preprocess: Steps from the application's images to inputs, such as `"image:size=480x640,scale=1/255"`.
         layout: Layout of images in the artifact, `NCHW` or `NHWC`; None keeps the converter's.
         options: Numbers for targets, by name: `{"opset": 18}`.
         recipe: Recipe file of a tuned variant, instead of target and precision.
@@ -162,6 +164,7 @@ def export(
             signature=signature,
             dims=dims,
             fixed=fixed,
+            preprocess=preprocess,
             layout=layout,
             options=options,
             recipe=recipe,

@@ -149,6 +149,7 @@ class Session:
         signature: str | None = None,
         dims: Mapping[str, int] | None = None,
         fixed: Mapping[str, float] | None = None,
+        preprocess: str | Sequence[str] = (),
         layout: str | None = None,
         options: Mapping[str, int] | None = None,
         recipe: str | Path | None = None,
@@ -180,6 +181,7 @@ class Session:
                 image_range,
                 signature,
                 _check_values(fixed or {}),
+                _texts(preprocess),
             )
             request = export_request(
                 (str(model),),

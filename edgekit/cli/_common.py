@@ -351,6 +351,13 @@ def user_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="Fix a symbolic dimension, such as batch=1; may be repeated.",
             ),
             fix_option,
+            click.option(
+                "--preprocess",
+                metavar="NAME:KEY=VALUE,…",
+                multiple=True,
+                help="Put steps from the application's images to an input into the files, such as"
+                " image:size=480x640,scale=1/255; may be repeated.",
+            ),
         )
     ):
         function = option(function)
@@ -373,7 +380,7 @@ def user_model(options: dict[str, Any]) -> UserModelOptions:
     low, high = options["image_range"]
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(f"--image-range: write two finite numbers (got {low} {high})")
-    keys = ("name", "weights", "inputs", "sample", "calibration", "image_range", "signature")
+    keys = ("name", "weights", "inputs", "sample", "calibration", "image_range", "signature", "preprocess")
     return UserModelOptions(
         sizes=dict(map(parse_size, options["dims"])),
         fixed=dict(map(parse_fixed, options["fixed"])),

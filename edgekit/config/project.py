@@ -101,6 +101,13 @@ class ModelEntry:
     fixed: Annotated[
         dict[str, bool | int | float], Field(description="Inputs that become constants, such as sr = 16000.")
     ] = field(default_factory=dict)
+    preprocess: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Steps from the application's images to inputs as NAME:KEY=VALUE,…, such as"
+            " image:size=480x640,scale=1/255."
+        ),
+    ] = ()
     reads: Annotated[
         tuple[PathText, ...],
         Field(
@@ -123,7 +130,7 @@ class ModelEntry:
     def _check_reference(self) -> None:
         if self.name is None:
             raise ValueError("a model needs a name (a reference model) or a path (your own model)")
-        path_only = ("weights", "inputs", "sample", "calibration", "signature", "dims", "fixed", "reads")
+        path_only = ("weights", "inputs", "sample", "calibration", "signature", "dims", "fixed", "preprocess", "reads")
         for key in (key for key in path_only if getattr(self, key)):
             raise ValueError(f"{key} is allowed only for a model with a path")
 

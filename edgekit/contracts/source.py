@@ -20,6 +20,7 @@ from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.norm_matching import NormGradient
 from edgekit.core.numerics.tensor_layout import Permutation, inverse_permutation
 from edgekit.core.values.fixed_inputs import FixedInput, Number, fix_inputs, without_fixed
+from edgekit.core.values.preprocessing import Preprocessing, with_raw
 from edgekit.core.values.specs import Signature, TensorSpec
 
 T = TypeVar("T")
@@ -290,6 +291,32 @@ class LoadedModel(ABC):
                 symbolic first dimension has as many rows as `batch_input` says.
         """
         raise InputError(f"{self.kind} models cannot have fixed inputs", parameters=("fixed",))
+
+    def with_preprocessing(self, items: Sequence[Preprocessing]) -> LoadedModel:
+        """Return a model that takes the application's images and carries out the steps to its own inputs.
+
+        Args:
+            items: The steps, by the names of inputs of this model's signature.
+
+        Returns:
+            A model around the original one, under the signature with the images; the model itself if there are none.
+        """
+        if not items:
+            return self
+        by_name = {item.spec.name: item for item in items}
+        steps = [by_name.get(spec.name) for spec in self.signature.inputs]
+        signature = with_raw(self.signature, items)
+        model = type(self)(self._with_steps(steps), signature).at(signature, self.sizes)
+        model.notes = self.notes
+        return model
+
+    def _with_steps(self, steps: Sequence[Preprocessing | None]) -> Any:
+        """Return the framework's model with steps in front of some inputs.
+
+        Args:
+            steps: For each input of the signature the steps, or None for an input that stays as it is.
+        """
+        raise InputError(f"{self.kind} models cannot have preprocessed inputs", parameters=("preprocess",))
 
     def batch_input(self, constants: Sequence[FixedInput | None]) -> int | None:
         """Return the position, among the inputs that stay, of the first one with a symbolic first dimension.

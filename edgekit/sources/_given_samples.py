@@ -20,6 +20,8 @@ PILLOW = Requirement("PIL", "pillow", "images")
 
 # The most samples that are read from a generator, which may be endless, or from a folder of images.
 MAX_SAMPLES = 1024
+# What Pillow calls images by their number of channels.
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # Formats that Pillow decodes without further packages.
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
@@ -40,7 +42,13 @@ def read_arrays(path: Path) -> dict[str, Array]:
     return {name.removeprefix("input/"): array for name, array in arrays.items() if not name.startswith("output/")}
 
 
-def read(text: str, base: Path, signature: Signature, image_range: tuple[float, float]) -> dict[str, Array]:
+def read(
+    text: str,
+    base: Path,
+    signature: Signature,
+    image_range: tuple[float, float],
+    channels: Mapping[str, str] | None = None,
+) -> dict[str, Array]:
     """Read calibration samples for a signature.
 
     Args:
@@ -48,6 +56,7 @@ def read(text: str, base: Path, signature: Signature, image_range: tuple[float, 
         base: The folder that relative paths start from.
         signature: The inputs that the samples must fit.
         image_range: The values that pixels 0 and 255 become.
+        channels: By input, the order of channels that images of a folder get, such as `bgr`.
 
     Returns:
         One array of shape (N, ...) per input, in the input's dtype.
@@ -58,7 +67,7 @@ def read(text: str, base: Path, signature: Signature, image_range: tuple[float, 
     """
     path = base / text
     if path.is_dir():
-        return _images(path, signature, image_range)
+        return _images(path, signature, image_range, channels or {})
     if path.is_file() or not (".py:" in text or text.endswith(".py")):
         return fitted(read_arrays(path), signature, text)
     factory = Factory.parse(text)
@@ -129,7 +138,9 @@ def _only_image(signature: Signature, subject: str) -> TensorSpec:
     return images[0]
 
 
-def _images(folder: Path, signature: Signature, image_range: tuple[float, float]) -> dict[str, Array]:
+def _images(
+    folder: Path, signature: Signature, image_range: tuple[float, float], orders: Mapping[str, str]
+) -> dict[str, Array]:
     """Return every image under the folder in the order of the paths, resized to the input, in the input's dtype."""
     spec = _only_image(signature, str(folder))
     require((PILLOW,), "reading images")
@@ -138,9 +149,11 @@ def _images(folder: Path, signature: Signature, image_range: tuple[float, float]
         raise InputError(f"{folder}: this folder contains no images ({', '.join(_IMAGE_SUFFIXES)})")
     _, *sizes = (int(dim) if isinstance(dim, int) else 0 for dim in spec.shape)
     height, width, channels = sizes if spec.layout == "NHWC" else (*sizes[1:], sizes[0])
-    if channels not in (1, 3):
-        raise InputError(f"{folder}: images have 1 or 3 channels; {spec.name} has {channels}")
+    if channels not in _MODES:
+        raise InputError(f"{folder}: images have 1, 3 or 4 channels; {spec.name} has {channels}")
     pixels: Any = np.stack([_image(path, height, width, channels) for path in paths[:MAX_SAMPLES]])
+    if orders.get(spec.name, "").startswith("bgr"):
+        pixels = pixels[..., [2, 1, 0, *range(3, channels)]]
     if np.issubdtype(np.dtype(spec.dtype), np.floating):
         low, high = image_range
         pixels = np.interp(pixels, (0, 255), (low, high)).astype(spec.dtype)
@@ -154,7 +167,7 @@ def _image(path: Path, height: int, width: int, channels: int) -> Array:
 
     try:
         with Image.open(path) as image:
-            resized = image.convert("L" if channels == 1 else "RGB").resize((width, height))
+            resized = image.convert(_MODES[channels]).resize((width, height))
             return np.asarray(resized, dtype=np.uint8).reshape(height, width, channels)
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: this image has more pixels than Pillow decodes ({error})") from error

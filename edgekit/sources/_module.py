@@ -21,9 +21,11 @@ from edgekit.core.numerics.channel_scales import ChannelGroups
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.fixed_inputs import FixedInput
+from edgekit.core.values.preprocessing import Preprocessing
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources._data_reads import data_reads
 from edgekit.sources._module_outputs import output_names_of, outputs_of
+from edgekit.sources._preprocess_torch import preprocessed
 from edgekit.sources._regular_module import adaptation, called, keywords_of, observed, wrapped
 from edgekit.sources._torch_channels import channel_graph, measure
 from edgekit.sources._torch_norms import norm_gradient
@@ -145,6 +147,9 @@ class LoadedTorch(LoadedModel):
     def _with_constants(self, constants: Sequence[FixedInput | None]) -> Any:
         names = [spec.name for spec in self.signature.inputs]
         return with_constants(self.model, names, constants, self.batch_input(constants))
+
+    def _with_steps(self, steps: Sequence[Preprocessing | None]) -> Any:
+        return preprocessed(self.model, self.signature, steps)
 
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         return permuted(self.model, inputs, outputs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -299,7 +299,13 @@ GraphEdit = Callable[[Any, list[Any]], list[Any]]
 
 
 def wrapped(
-    model: Any, inputs: int, outputs: int, before: GraphEdit, after: GraphEdit, keywords: Sequence[str] = ()
+    model: Any,
+    inputs: int,
+    outputs: int,
+    before: GraphEdit,
+    after: GraphEdit,
+    keywords: Sequence[str] = (),
+    parts: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return a GraphModule that calls another module, with nodes inserted before and after the call.
 
@@ -313,6 +319,7 @@ def wrapped(
         before: Adds nodes for the inputs, and returns what the inner module is called with.
         after: Adds nodes for the outputs, and returns the results.
         keywords: The parameters to which the inputs are passed; empty for positions.
+        parts: Modules that the added nodes call, by name.
 
     Returns:
         A `torch.fx.GraphModule` in eval mode.
@@ -329,4 +336,6 @@ def wrapped(
     graph.output(results[0] if len(results) == 1 else tuple(results))
     root = torch.nn.Module()
     root.module = model
+    for name, part in (parts or {}).items():
+        root.add_module(name, part)
     return torch.fx.GraphModule(root, graph).eval()

@@ -28,6 +28,7 @@ from edgekit.core.numerics.channel_scales import ChannelGroups
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.fixed_inputs import FixedInput
+from edgekit.core.values.preprocessing import Preprocessing, with_raw
 from edgekit.core.values.specs import Signature, TensorSpec
 from edgekit.sources import _keras_structure
 from edgekit.sources._keras_file import (
@@ -40,6 +41,7 @@ from edgekit.sources._keras_file import (
 )
 from edgekit.sources._keras_norms import compiled
 from edgekit.sources._keras_precision import layers_in
+from edgekit.sources._preprocess_keras import preprocess_layer
 
 VARIABLES = {
     "KERAS_BACKEND": "tensorflow",
@@ -201,6 +203,14 @@ class LoadedKeras(LoadedModel):
         outer = [_outer_input(spec, None) for spec, item in pairs if item is None]
         rest, batch = iter(outer), outer[self.batch_input(constants) or 0]
         inner = [next(rest) if item is None else _constant_layer(item)(batch) for _, item in pairs]
+        return keras.Model(outer, self.call(*inner))
+
+    def _with_steps(self, steps: Sequence[Preprocessing | None]) -> Any:
+        import keras
+
+        pairs = list(zip(with_raw(self.signature, [item for item in steps if item]).inputs, steps, strict=True))
+        outer = [_outer_input(spec, None) for spec, _ in pairs]
+        inner = [x if item is None else preprocess_layer(item)(x) for x, (_, item) in zip(outer, pairs, strict=True)]
         return keras.Model(outer, self.call(*inner))
 
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:

@@ -18,10 +18,12 @@ from edgekit.core.numerics.channel_scales import ChannelGroups
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.fixed_inputs import without_fixed
+from edgekit.core.values.preprocessing import Preprocessing
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.sources._onnx_file import load_model
 from edgekit.sources._onnx_fixed import with_constants
 from edgekit.sources._onnx_precision import in_float32
+from edgekit.sources._preprocess_onnx import preprocessed
 from edgekit.sources._regular_module import in_float32 as float32_specs
 
 # The most bytes of weights that stay inside the file: protobuf messages are limited to 2 GiB, and one MiB of that is
@@ -114,6 +116,9 @@ class LoadedOnnx(LoadedModel):
             if tensor.name in values:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values[tensor.name], tensor.name))
         return LoadedOnnx(model, self.signature)
+
+    def _with_steps(self, steps: Sequence[Preprocessing | None]) -> Any:
+        return preprocessed(self.model, [item for item in steps if item is not None])
 
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         """Return the model with Transpose nodes at its inputs and outputs; the inner tensors there are renamed."""

@@ -17,7 +17,9 @@ from edgekit.core.errors import InputError
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.fixed_inputs import FixedInput
+from edgekit.core.values.preprocessing import Preprocessing
 from edgekit.core.values.specs import Signature, TensorSpec
+from edgekit.sources._preprocess_tensorflow import carry_out
 from edgekit.tensorflow_files.saved_model import MAIN_FILE, SavedModelFile
 
 _DEFAULT = "serving_default"
@@ -64,6 +66,29 @@ class LoadedSavedModel(LoadedModel):
                 return results
 
         return FixedModule()
+
+    def _with_steps(self, steps: Sequence[Preprocessing | None]) -> Any:
+        import tensorflow as tf
+
+        model, specs = self.model, self.signature.inputs
+
+        class PreprocessedModule(tf.Module):  # type: ignore[misc]
+            """The model with steps in front of some of its inputs."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = model.inner  # keeps the variables alive
+                self.read = model.read  # for `parameters`
+
+            def __call__(self, *tensors: Any) -> list[Any]:
+                arguments = [
+                    tensor if item is None else carry_out(item, tensor, spec.dtype)
+                    for tensor, item, spec in zip(tensors, steps, specs, strict=True)
+                ]
+                results: list[Any] = model(*arguments)
+                return results
+
+        return PreprocessedModule()
 
     def _permuted(self, inputs: list[Permutation | None], outputs: list[Permutation | None]) -> Any:
         import tensorflow as tf

@@ -73,7 +73,7 @@ class TFLiteTarget(Target):
         # TFLiteConverter quantizes by itself, all but int4; files of litert-torch are float and need the quantizer.
         content = None
         # It has no options for ranges and symmetric activations, and one for weights per tensor that is experimental.
-        plain = not (job.form.per_tensor or job.form.symmetric_activations or job.form.ranges)
+        plain = not (job.form.per_tensor or job.form.symmetric_activations or _ranges_to_set(source, job))
         if source.kind in _BY_TFLITE_CONVERTER and job.precision in from_keras.PRECISIONS and plain:
             content = from_keras.convert(source, job)
             # TFLiteConverter keeps no operator in float, so comparisons of exact values are ai-edge-quantizer's.
@@ -122,6 +122,16 @@ class TFLiteTarget(Target):
 
     def tensor_lifetimes(self, path: Path) -> tuple[TensorLifetime, ...]:
         return tensor_lifetimes(path)
+
+
+def _ranges_to_set(source: LoadedSource, job: ConversionRequest) -> bool:
+    """Return whether the form sets a range that TFLiteConverter would not find in the calibration samples itself."""
+    inputs = {spec.name for spec in source.signature.inputs}
+    samples = job.calibration or {}
+    return any(
+        name not in inputs or name not in samples or (samples[name].min(), samples[name].max()) != bounds
+        for name, bounds in job.form.ranges.items()
+    )
 
 
 def _finish(path: Path, job: ConversionRequest) -> None:

@@ -62,7 +62,8 @@ def to_tensor(array: Array, spec: TensorSpec) -> Array:
     """Convert an array to the type of a tensor that it is fed to.
 
     Floating-point values are quantized where the tensor has a scale. Integers change their width where no value is
-    lost. Any other array is returned unchanged, so that the runtime reports a wrong type.
+    lost, and unsigned bytes become real values where the tensor is of another type. Any other array is returned
+    unchanged, so that the runtime reports a wrong type.
 
     Args:
         array: The values to feed.
@@ -73,6 +74,12 @@ def to_tensor(array: Array, spec: TensorSpec) -> Array:
     """
     if spec.quantization is not None and np.issubdtype(array.dtype, np.floating):
         return quantize(array, spec.quantization, spec.dtype)
+    # The pixels of images are real values from 0 to 255.
+    if array.dtype == np.uint8 and spec.dtype != "uint8":
+        if spec.quantization is not None:
+            return quantize(array.astype(np.float32), spec.quantization, spec.dtype)
+        if spec.dtype.startswith("float"):
+            return array.astype(spec.dtype)
     # Converters narrow int64 inputs (token ids) to int32.
     if array.dtype.kind == "i" and spec.dtype.startswith("int") and array.dtype != spec.dtype:
         converted: Array = array.astype(spec.dtype)

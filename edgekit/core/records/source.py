@@ -15,6 +15,7 @@ from edgekit.core.numerics.rounding_error import Rounding
 from edgekit.core.records.versioned_json import decode_versioned
 from edgekit.core.values.file_names import SOURCE_FILE
 from edgekit.core.values.fixed_inputs import FixedInput, all_inputs
+from edgekit.core.values.preprocessing import Preprocessing, without_raw
 from edgekit.core.values.specs import Signature
 from edgekit.core.values.typed_json import Count, FileName, Name, Sha256
 
@@ -49,6 +50,8 @@ class SourceModel:
         state: Names of the buffers and variables that a call changes; each sample is judged from their initial values.
         one_by_one: Whether each sample needs a call of its own, since its outputs depend on the others of a call.
         fixed: The inputs that are constants whenever the model is loaded; the signature is without them.
+        preprocessing: The steps that are put in front of inputs whenever the model is loaded; the signature has the
+            application's images.
         schema_version: The version of the file's format.
     """
 
@@ -73,6 +76,7 @@ class SourceModel:
     state: tuple[Name, ...] = ()
     one_by_one: bool = False
     fixed: tuple[FixedInput, ...] = ()
+    preprocessing: tuple[Preprocessing, ...] = ()
     schema_version: int = SOURCE_SCHEMA
 
     @property
@@ -92,12 +96,14 @@ class SourceModel:
         return isinstance(record, Mapping) and bool(record.get("golden"))
 
     def all_inputs(self, signature: Signature) -> Signature:
-        """Return a signature of this source with the inputs that are fixed, as its file or code takes them.
+        """Return a signature of this source with the inputs that its file or code takes.
+
+        Inputs that are fixed have their places, and inputs that are preprocessed the shape behind the steps.
 
         Args:
             signature: The source's signature, possibly with other sizes.
         """
-        return all_inputs(signature, self.fixed)
+        return all_inputs(without_raw(signature, self.preprocessing), self.fixed)
 
     def save(self, folder: Path) -> None:
         """Write `source.json`.

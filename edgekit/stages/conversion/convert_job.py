@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgekit.contracts.bridge import BRIDGES, Bridge
 from edgekit.contracts.source import SOURCES, LoadedModel, SourceKind
-from edgekit.contracts.target import TARGETS, ConversionRequest, ConversionResult, Target
+from edgekit.contracts.target import TARGETS, ConversionRequest, ConversionResult, SupportedForms, Target
 from edgekit.core.environment.requirements import require, versions
 from edgekit.core.environment.user_code import RecordedCode
 from edgekit.core.errors import InputError, MissingDependency
@@ -25,18 +25,21 @@ from edgekit.core.records import samples
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.deployment_presets import find_preset
 from edgekit.core.values.file_names import GOLDEN_FILE
+from edgekit.core.values.preprocessing import Preprocessing
 from edgekit.core.values.quantization_form import USUAL_FORM, QuantizationForm
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
 from edgekit.stages.conversion import repair, trial_run
 from edgekit.stages.conversion.explained_errors import explained_errors
+from edgekit.stages.conversion.pixels import PixelForm, pixel_form, with_pixels
 from edgekit.stages.conversion.preset_lint import preset_findings
 from edgekit.workers.job import worker_job
 
 _log = logging.getLogger(__name__)
 
-# The last loaded source of this worker, by (folder, sha256, bridge, signature): a run exports many variants of it.
-_loaded: dict[tuple[str, str, str | None, Signature], LoadedModel] = {}
+# The last loaded source of this worker, by (folder, sha256, bridge, signature, preprocessing): a run exports many
+# variants of it.
+_loaded: dict[tuple[str, str, str | None, Signature, tuple[Preprocessing, ...]], LoadedModel] = {}
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ def _load_source(request: ConvertRequest) -> tuple[LoadedModel, SourceModel]:
 
 def _load(request: ConvertRequest, signature: Signature) -> LoadedModel:
     folder, bridge, source = Path(request.source_folder), request.bridge, request.source
-    key = (str(folder), source.sha256, bridge, signature)
+    steps = _pixel_form(request).steps
+    key = (str(folder), source.sha256, bridge, signature, steps)
     if key in _loaded:
         _log.info("source %s: used as this worker has loaded it before", source.name)
     else:
@@ -136,7 +140,7 @@ def _load(request: ConvertRequest, signature: Signature) -> LoadedModel:
         _loaded.clear()
         build = None if request.code is None else request.code.call
         loaded = plugin.load(source.weights_path(folder), source.all_inputs(signature), build)
-        loaded = loaded.with_fixed(source.fixed)
+        loaded = loaded.with_fixed(source.fixed).with_preprocessing(steps)
         loaded = loaded.at(loaded.signature, source.sizes)  # a bridge may have fixed the batch
         golden = folder / GOLDEN_FILE
         if golden.is_file():
@@ -146,6 +150,31 @@ def _load(request: ConvertRequest, signature: Signature) -> LoadedModel:
             trial_run.check_bridge(bridge, loaded, folder)
         _loaded[key] = loaded
     return _loaded[key]
+
+
+def _pixel_form(request: ConvertRequest) -> PixelForm:
+    """Return how the conversion takes images of preprocessed inputs."""
+    supported = TARGETS.load(request.target).forms.get(request.precision, SupportedForms())
+    source = request.source
+    return pixel_form(source.preprocessing, source.signature, request.form.resolved(), supported)
+
+
+def _with_pixels(request: ConvertRequest) -> ConvertRequest:
+    """Return the request with samples of images in the type that the source is loaded with."""
+    steps = _pixel_form(request).steps
+    selection = request.selection
+    return replace(
+        request,
+        calibration=with_pixels(request.calibration, steps, full_range=True),
+        measured=with_pixels(request.measured, steps),
+        selection=selection
+        and replace(
+            selection,
+            inputs=with_pixels(selection.inputs, steps),
+            measured=with_pixels(selection.measured, steps),
+            calibration=with_pixels(selection.calibration, steps, full_range=True),
+        ),
+    )
 
 
 def prepare_conversion(request: ConvertRequest) -> tuple[Target, LoadedModel, ConversionRequest]:
@@ -168,6 +197,7 @@ def prepare_conversion(request: ConvertRequest) -> tuple[Target, LoadedModel, Co
 def _prepare(request: ConvertRequest) -> tuple[Target, LoadedModel, LoadedModel, ConversionRequest]:
     """Return as `prepare_conversion` does, and in between the source as it was loaded."""
     target = TARGETS.load(request.target)
+    request = _with_pixels(request)
     original, source = _load_source(request)
     if request.recipe is not None and request.recipe.migration is not None:
         original = _scaled(original, request.recipe.migration, request.measured)
@@ -181,7 +211,7 @@ def _prepare(request: ConvertRequest) -> tuple[Target, LoadedModel, LoadedModel,
         request.calibration,
         request.options,
         request.recipe,
-        form=request.form.resolved(),
+        form=_pixel_form(request).form,
     )
     return target, original.at(signature, source.sizes), original, conversion
 
@@ -250,6 +280,7 @@ def _findings(request: ConvertRequest, converted: ConversionResult) -> tuple[str
 
 
 def _convert(request: ConvertRequest) -> ConvertAnswer:
+    request = _with_pixels(request)
     target, loaded, original, conversion = _prepare(request)
     loaded.reset()  # an earlier conversion may have run it
     package_versions = versions(target.requires[loaded.kind])

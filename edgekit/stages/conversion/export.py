@@ -314,7 +314,9 @@ def _convert_source(context: Context, export_plan: ExportPlan, source_folder: Pa
     sha256 = sha256_path(folder / file)
     if (source_folder / GOLDEN_FILE).is_file():  # the bridge that reads the file is compared with them
         copy_plain_file(source_folder / GOLDEN_FILE, folder / GOLDEN_FILE)
-    replace(source, kind=new_kind, file=file, sha256=sha256, code=None, code_sha256=None).save(folder)
+    # The file has what the source was loaded with: inputs that are fixed, and steps in front of inputs.
+    written = replace(source, kind=new_kind, file=file, sha256=sha256, fixed=(), preprocessing=())
+    replace(written, code=None, code_sha256=None).save(folder)
     return folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from edgekit.core.records.samples import Samples
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
 from edgekit.core.values.fixed_inputs import Number, without_fixed
+from edgekit.core.values.preprocessing import PIXEL_RANGE, ImageSteps, Preprocessing, resolve, with_raw, without_raw
 from edgekit.core.values.specs import Dim, Signature, TensorSpec
 from edgekit.core.values.synthetic_samples import SYNTHETIC
 from edgekit.sources import _given_samples
@@ -69,6 +70,7 @@ class ImportRequest:
         image_range: The range that pixels 0..255 of images are scaled to.
         signature: Name of the signature of a SavedModel; None for the default one.
         fixed: Values of inputs that become constants, by name.
+        preprocess: Steps that are put in front of inputs.
         folder: The source folder to write.
     """
 
@@ -85,6 +87,7 @@ class ImportRequest:
     image_range: tuple[float, float] = (0.0, 1.0)
     signature: str | None = None
     fixed: Mapping[str, Number] = field(default_factory=dict)
+    preprocess: tuple[ImageSteps, ...] = ()
     folder: str = ""
 
 
@@ -165,13 +168,17 @@ def import_user_model(request: ImportRequest, emit: Listener) -> SourceModel:
         file, complete = kind.import_model(user_model, target)
     # A kind that writes them into the file returns a signature without them.
     fixed = () if kind.writes_fixed else fixed_inputs(user_model, complete, numbers=kind.takes_numbers)
-    signature = with_layouts(without_fixed(complete, fixed), kind.layout)
+    varying = without_fixed(complete, fixed)
+    layout = "NHWC" if kind.layout == "last" else "NCHW"
+    steps = resolve(varying, request.preprocess, str(request.path or request.code), layout)
+    signature = with_layouts(with_raw(varying, steps), kind.layout)
     if arrays is not None:  # the same samples serve with and without fixed inputs
         arrays = {name: array for name, array in arrays.items() if name not in request.fixed}
-    inputs, notes = _inputs(request, arrays, signature)
+    inputs, notes = _inputs(request, arrays, signature, steps)
     sizes = _sizes(signature, inputs)
     with _file_errors(request):
-        loaded = kind.load(target / file, with_layouts(complete, kind.layout), build).with_fixed(fixed)
+        loaded = kind.load(target / file, _of_file(complete, steps, kind.layout), build)
+        loaded = loaded.with_fixed(fixed).with_preprocessing(steps)
         loaded = loaded.at(signature, sizes).with_examples(inputs)
     parameters = loaded.parameters()
     _check_finite(parameters)
@@ -185,7 +192,7 @@ def import_user_model(request: ImportRequest, emit: Listener) -> SourceModel:
         inputs, notes = dict(synthetic.golden), ()
         loaded = loaded.with_examples(inputs)
     notes = (*notes, *((synthetic.note,) if synthetic is not None else ()), *repeatability.notes)
-    calibration = _calibration(request, signature, synthetic)
+    calibration = _calibration(request, signature, synthetic, steps)
     known = None if labels is None else _read_labels(labels, signature, inputs, sizes)
     values = None if known is None else known.values
     parts = _split_samples(signature, inputs, values, calibration, real=arrays is not None)
@@ -195,6 +202,7 @@ def import_user_model(request: ImportRequest, emit: Listener) -> SourceModel:
         notes = (*notes, known.note)
     notes = (*notes, *user_model.notes, *loaded.notes)
     notes += tuple(f"the input {name} is fixed to {value}" for name, value in request.fixed.items())
+    notes += tuple(f"the input {item.spec.name} is preprocessed: {item}" for item in steps)
     code = None if factory is None else factory.file(base) or module_file(factory.where, base)
     source = SourceModel(
         name=request.name,
@@ -218,16 +226,41 @@ def import_user_model(request: ImportRequest, emit: Listener) -> SourceModel:
         state=repeatability.state,
         one_by_one=repeatability.one_by_one,
         fixed=fixed,
+        preprocessing=steps,
         versions=versions(packages),
     )
     source.save(target)
     return source
 
 
+def _of_file(complete: Signature, steps: Sequence[Preprocessing], layout: str) -> Signature:
+    """Return the signature that the file is loaded with: inputs behind the steps have the size that these lead to."""
+    return with_layouts(without_raw(complete, steps), layout)
+
+
+@contextlib.contextmanager
+def _raw_images(steps: Sequence[Preprocessing]) -> Iterator[None]:
+    """Have errors of samples say that they are images from before the steps, if there are any steps."""
+    try:
+        yield
+    except InputError as error:
+        if not steps:
+            raise
+        listed = "; ".join(str(item.raw) for item in steps)
+        parameters = (*error.parameters, "preprocess")
+        raise InputError(
+            f"{error}; samples are the images in front of the preprocessing ({listed})", parameters=parameters
+        ) from error
+
+
 def _synthetic(request: ImportRequest, loaded: LoadedModel, emit: Listener) -> SyntheticSamples | None:
     """Synthesize calibration samples if they were asked for, and golden samples if there are no real ones."""
     if request.calibration != SYNTHETIC:
         return None
+    if request.preprocess:
+        raise InputError(
+            "samples cannot be synthesized in front of preprocessing; pass images", parameters=("calibration",)
+        )
     # As the network was loaded: `one_by_one` says that outputs depend on the batch, which statistics are meant to.
     step = import_step(request.name, request.kind)
     return synthesize(
@@ -235,13 +268,21 @@ def _synthetic(request: ImportRequest, loaded: LoadedModel, emit: Listener) -> S
     )
 
 
-def _calibration(request: ImportRequest, signature: Signature, synthetic: SyntheticSamples | None) -> dict[str, Array]:
+def _calibration(
+    request: ImportRequest,
+    signature: Signature,
+    synthetic: SyntheticSamples | None,
+    steps: Sequence[Preprocessing],
+) -> dict[str, Array]:
     """Return the calibration samples that the user named, by input name; none if the sample is to be split."""
     if synthetic is not None:
         return dict(synthetic.calibration)
     if not request.calibration:
         return {}
-    return _given_samples.read(request.calibration, Path(request.base), signature, request.image_range)
+    image_range = PIXEL_RANGE if steps else request.image_range
+    orders = {item.spec.name: item.channels for item in steps}
+    with _raw_images(steps):
+        return _given_samples.read(request.calibration, Path(request.base), signature, image_range, orders)
 
 
 def _check_finite(parameters: Mapping[str, Array]) -> None:
@@ -297,17 +338,25 @@ def _read_labels(labels: Array, signature: Signature, inputs: Mapping[str, Array
 
 
 def _inputs(
-    request: ImportRequest, arrays: Mapping[str, Array] | None, signature: Signature
+    request: ImportRequest,
+    arrays: Mapping[str, Array] | None,
+    signature: Signature,
+    steps: Sequence[Preprocessing],
 ) -> tuple[dict[str, Array], tuple[str, ...]]:
     """Return the samples to run the model on, and notes: the user's samples, or random numbers."""
     if arrays is not None:
-        fitted = _given_samples.fitted(arrays, signature, str(request.sample))
+        with _raw_images(steps):
+            fitted = _given_samples.fitted(arrays, signature, str(request.sample))
         batching.n_samples(signature, fitted)
         return fitted, ()
     try:
         inputs = random_inputs(signature, request.sizes or {})
     except UnknownSize as error:
         raise InputError(f"{error}; set it, or pass a sample of real inputs", parameters=("dims", "sample")) from None
+    generator = np.random.default_rng(_SEED)
+    for item in steps:
+        shape = inputs[item.spec.name].shape
+        inputs[item.spec.name] = generator.integers(0, 256, shape).astype(item.dtype)
     return inputs, ("golden samples are random numbers; pass a sample of real inputs (npz or npy)",)
 
 

@@ -17,6 +17,7 @@ from edgekit.core.errors import InputError, unknown_name
 from edgekit.core.events import FinishEvent, NoteEvent, StartEvent
 from edgekit.core.records.source import SourceModel
 from edgekit.core.values.fixed_inputs import Number
+from edgekit.core.values.preprocessing import parse_all
 from edgekit.core.values.specs import Dim, TensorSpec
 from edgekit.core.values.synthetic_samples import SYNTHETIC
 from edgekit.stages.context import FRAMEWORKS, Context, source_environment
@@ -52,6 +53,7 @@ class UserModelOptions:
         image_range: The range that pixels 0..255 of images are scaled to.
         signature: Name of the signature of a SavedModel; None for `serving_default`, or the only one.
         fixed: Values of inputs that become constants, by name.
+        preprocess: Steps in front of inputs, as `name:key=value,…`.
     """
 
     name: str | None = None
@@ -63,11 +65,13 @@ class UserModelOptions:
     image_range: tuple[float, float] = (0.0, 1.0)
     signature: str | None = None
     fixed: dict[str, Number] | None = None
+    preprocess: tuple[str, ...] = ()
 
     @property
     def any_set(self) -> bool:
         """Whether an option is set that applies only to a model of the user's."""
-        return any((self.name, self.weights, self.inputs, self.sample, self.calibration, self.signature, self.fixed))
+        described = (self.weights, self.inputs, self.sample, self.calibration, self.fixed, self.preprocess)
+        return any((self.name, self.signature, *described))
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,8 @@ def resolve(
     references = [name for name in names if is_model_reference(context, name)]
     if options.any_set and len(references) != 1:
         raise InputError(
-            "weights, inputs, fixed inputs, sample, calibration, signature and name describe one model of your own:"
-            " name its file, folder or code",
+            "weights, inputs, fixed inputs, preprocessing, sample, calibration, signature and name describe one model"
+            " of your own: name its file, folder or code",
         )
     reference_models = tuple(name for name in names if name in project.models()) if names else tuple(project.models())
     selections: list[ModelSelection] = []
@@ -329,6 +333,7 @@ def _request(context: Context, text: str, name: str, framework: str | None, opti
         "image_range": options.image_range,
         "signature": options.signature,
         "fixed": options.fixed or {},
+        "preprocess": parse_all(options.preprocess),
     }
     if not _CODE.fullmatch(text):
         if options.weights is not None:

@@ -19,6 +19,7 @@ from edgekit.core.environment.requirements import ONNX, SAFETENSORS, TRANSFORMER
 from edgekit.core.environment.user_code import Factory
 from edgekit.core.errors import unknown_name
 from edgekit.core.values.file_names import SOURCE_FILE
+from edgekit.core.values.preprocessing import parse_preprocess
 from edgekit.core.values.synthetic_samples import SYNTHETIC
 from edgekit.stages.models import model_refs
 from edgekit.stages.models.import_job import import_step
@@ -106,6 +107,8 @@ def _import_source(builder: PlanBuilder, at: Location, entry: ModelEntry, path: 
         raise builder.file.error((*at, "name"), f"'{name}': a name has letters, digits, '_', '-' and '.'")
     for index, text in enumerate(entry.inputs):
         with_location(builder, (*at, "inputs", index), model_refs.parse_input, text)
+    for index, text in enumerate(entry.preprocess):
+        with_location(builder, (*at, "preprocess", index), parse_preprocess, text)
     kind = str(entry.framework) if entry.is_code else _kind(builder, at, path)
     source_kind = SOURCES.load(kind)
     code = _code(builder, path) if entry.is_code else ()
@@ -117,7 +120,8 @@ def _import_source(builder: PlanBuilder, at: Location, entry: ModelEntry, path: 
             StepInput(builder.relative(builder.resolve(entry.calibration)))
         ]  # fmt: skip
     packages = (*source_kind.requires, *(source_kind.synthesis_requires if entry.calibration == SYNTHETIC else ()))
-    option_keys = ("inputs", "dims", "fixed", "image_range", "path", "weights", "sample", "calibration", "signature")
+    described = ("inputs", "dims", "fixed", "preprocess", "image_range", "signature")
+    option_keys = (*described, "path", "weights", "sample", "calibration")
     source = builder.relative(builder.project.source_folder(name, kind))
     step = Step(
         import_step(name, kind),

@@ -204,6 +204,7 @@ class ImportHandler(StepHandler):
             image_range=tuple(options["image_range"]),
             signature=options.get("signature"),
             fixed=options["fixed"],
+            preprocess=tuple(options["preprocess"]),
         )
         reference = _from_root(step, options["path"])
         source = model_refs.import_model(step.context, reference, step.arguments["framework"], user_options)

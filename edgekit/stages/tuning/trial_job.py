@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.contracts.runtime import RUNTIMES
-from edgekit.contracts.target import TARGETS, ConversionRequest, QuantizableLayer
+from edgekit.contracts.target import TARGETS, ConversionRequest, QuantizableLayer, SupportedForms, Target
 from edgekit.core.environment.atomic_files import sha256_file
 from edgekit.core.events import Listener
 from edgekit.core.numerics import batching
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.records import samples
 from edgekit.core.records.samples import Samples
-from edgekit.core.records.source import load_source
+from edgekit.core.records.source import SourceModel, load_source
 from edgekit.core.values.file_names import CALIBRATION_FILE, GOLDEN_FILE, TEST_FILE
+from edgekit.core.values.preprocessing import in_float
+from edgekit.core.values.quantization_form import USUAL_FORM
 from edgekit.core.values.quantization_recipe import Recipe
 from edgekit.core.values.specs import Signature
 from edgekit.stages.conversion.convert_job import ConvertRequest, prepare_conversion
+from edgekit.stages.conversion.pixels import PixelForm, pixel_form, with_pixels
 from edgekit.workers.job import worker_job
 
 # Trials compare outputs, not latencies, so one thread suffices.
@@ -147,6 +150,16 @@ def run_artifact(request: ArtifactRun, _emit: Listener) -> TrialResult:
     return TrialResult(path.stat().st_size, sha256_file(path), session.infer(golden.inputs), test_outputs)
 
 
+def _pixel_form(trial: Trial, source: SourceModel, target: Target) -> PixelForm:
+    """Return how the quantized file takes images, which its float file takes as bytes or as real numbers."""
+    steps = source.preprocessing
+    names = {item.spec.name for item in steps}
+    if any(spec.dtype == "uint8" for spec in trial.base.signature.inputs if spec.name in names):
+        return PixelForm(steps, USUAL_FORM)
+    supported = target.forms.get(trial.recipe.precision, SupportedForms())
+    return replace(pixel_form(steps, source.signature, USUAL_FORM, supported), steps=in_float(steps))
+
+
 @worker_job
 def run_trial(trial: Trial, emit: Listener) -> TrialResult:
     """Quantize the float file by a recipe and run the result; runs in the environment of the target's runtime.
@@ -161,12 +174,19 @@ def run_trial(trial: Trial, emit: Listener) -> TrialResult:
     recipe = trial.recipe
     target = TARGETS.load(recipe.target)
     pool = _load_samples(trial.source_folder, CALIBRATION_FILE)
-    signature = load_source(Path(trial.source_folder)).signature
+    source = load_source(Path(trial.source_folder))
+    pixels = _pixel_form(trial, source, target)
     calibration = None
     if recipe.precision in target.calibrated and pool is not None:
-        calibration = batching.select_samples(signature, pool.inputs, 0, recipe.calibration_samples)
+        chosen = batching.select_samples(source.signature, pool.inputs, 0, recipe.calibration_samples)
+        calibration = with_pixels(chosen, pixels.steps, full_range=True)
     job = ConversionRequest(
-        recipe.precision, Path(trial.folder), calibration, recipe=recipe, cache_folder=Path(trial.cache_folder)
+        recipe.precision,
+        Path(trial.folder),
+        calibration,
+        recipe=recipe,
+        cache_folder=Path(trial.cache_folder),
+        form=pixels.form,
     )
     converted = target.select(Path(trial.base.path), trial.base.signature, job)
     path = Path(trial.folder, converted.file)

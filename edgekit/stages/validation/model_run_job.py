@@ -235,7 +235,8 @@ def _open_folder(model: ModelRef, samples: Mapping[str, Array]) -> _OpenModel:
     require(kind.requires, f"loading {kind.name} models")
     build = None if model.recorded_code is None else model.recorded_code.call
     loaded = kind.load(source.weights_path(folder), source.all_inputs(source.signature), build)
-    loaded = loaded.with_fixed(source.fixed).at(source.signature, source.sizes)
+    loaded = loaded.with_fixed(source.fixed).with_preprocessing(source.preprocessing)
+    loaded = loaded.at(source.signature, source.sizes)
     loaded = loaded.with_examples(samples)  # before the state, which it may rename by wrapping the model
     loaded.one_by_one = source.one_by_one
     loaded.keep_state(source.state)
