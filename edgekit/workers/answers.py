@@ -17,7 +17,8 @@ import io
 import pickle
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgekit.core.errors import StepFailed
 
@@ -107,7 +108,29 @@ class _AnswerPickler(pickle.Pickler):
         return _array, (name, array.shape, "F" if fortran else "C", data)
 
 
-class _AnswerUnpickler(pickle.Unpickler):
+# What Python's pickler writes for such values in protocol 5. The others look up names of a registry, build objects in
+# older ways, or number what they store: C's reader makes room for any number that a message claims.
+_OPERATIONS = (
+    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK),
+    *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BINFLOAT),
+    *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.LONG4),
+    *(pickle.SHORT_BINBYTES, pickle.BINBYTES, pickle.BINBYTES8, pickle.BYTEARRAY8),
+    *(pickle.SHORT_BINUNICODE, pickle.BINUNICODE, pickle.BINUNICODE8),
+    *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS),
+    *(pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET),
+    *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
+    *(pickle.STACK_GLOBAL, pickle.REDUCE, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.BUILD),
+)
+
+
+class _AnswerUnpickler(pickle._Unpickler):
+    """Python's own reader instead of C's, since it can leave operations out. Answers have few and large values."""
+
+    dispatch: ClassVar[dict[int, Callable[[pickle.Unpickler], None]]] = {
+        operation[0]: pickle._Unpickler.dispatch[operation[0]] for operation in _OPERATIONS
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" in _NAMES:
             return super().find_class(module, name)

@@ -6,6 +6,7 @@ import collections
 import functools
 import os
 import pickle
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,17 @@ def test_anything_else_is_refused(value: object) -> None:
 def test_functions_and_modules_are_not_reached(name: str) -> None:
     with pytest.raises(StepFailed, match="cannot be read"):
         loads(name.encode())
+
+
+def test_memory_for_what_a_message_does_not_hold_is_not_taken() -> None:
+    """C's reader has taken 11 GB for the number 680,820,116, with which nothing was stored."""
+    message = (
+        pickle.PROTO + b"\x05" + pickle.NONE + pickle.LONG_BINPUT + (680_820_116).to_bytes(4, "little") + pickle.STOP
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(StepFailed, match="cannot be read"):
+        loads(message)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
 @pytest.mark.parametrize("message", [b"", b"x", pickle.dumps([1, 2])[:-1], b"\x80\x05\x8c\xff"])
