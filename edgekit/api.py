@@ -100,7 +100,8 @@ def export(
     per call in a `Session`.
 
     Args:
-        model: Name of a model, a model file, a SavedModel folder, or code as `FILE.py:FUNCTION`.
+        model: Name of a model, a model file, a folder of a SavedModel, of transformers or of MLflow, or code as
+            `FILE.py:FUNCTION`.
         target: Targets or variants, such as `tflite` or `tflite:int8`; empty for every target.
         precision: Precision, such as `int8`; None for all precisions of the targets.
         framework: Framework of a reference model's source: `keras`, `torch` or `both`.

@@ -45,9 +45,10 @@ def command(
 ) -> int:
     """Run two models on the same samples and compare their outputs; FIRST is the reference.
 
-    A model is a file of any format (.tflite, .onnx, .keras, .h5, .pt2, .pte, .ptl, TorchScript), a SavedModel folder,
-    an artifact folder, or code (FILE.py:FUNCTION). Tensors are paired by name, otherwise by shape and order. Layouts
-    are converted, and quantized inputs and outputs are scaled. The pairing is printed; correct it with --pair.
+    A model is a file of any format (.tflite, .onnx, .keras, .h5, .pt2, .pte, .ptl, TorchScript), a folder of a
+    SavedModel, of transformers or of MLflow, an artifact folder, or code (FILE.py:FUNCTION). Tensors are paired by
+    name, otherwise by shape and order. Layouts are converted, and quantized inputs and outputs are scaled. The pairing
+    is printed; correct it with --pair.
 
     The exit code is 0 if the outputs are equal within the tolerances. It is 1 if they differ, or if the comparison
     proves nothing because the reference computes the same output for all samples.

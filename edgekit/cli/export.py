@@ -123,9 +123,10 @@ def command(
 ) -> int:
     """Convert models to edge formats; without a MODEL, all reference models. Untrained models are trained first.
 
-    A MODEL is the name of a reference model, or a model of your own: a .keras, .h5, .onnx, .pt2 or TorchScript file, a
-    SavedModel folder, or the code that builds it, as FILE.py:FUNCTION or MODULE:FUNCTION. After the first export, other
-    commands know it by its name. Code is executed only if you name it; a model file is only read.
+    A MODEL is the name of a reference model, or a model of your own: a .keras, .h5, .onnx, .pt2, .tflite or TorchScript
+    file, a folder of a SavedModel, of transformers or of MLflow, or the code that builds it, as FILE.py:FUNCTION or
+    MODULE:FUNCTION. After the first export, other commands know it by its name. Code is executed only if you name it; a
+    model file is only read.
 
     If a conversion route crashes or does not support the model, the next route is tried, and the manifest records it.
 

@@ -64,8 +64,9 @@ class ModelEntry:
         str | None,
         Field(
             min_length=1,
-            description="Your own model: a .keras, .h5, .onnx, .pt2 or TorchScript file, a SavedModel folder,"
-            " or the code that builds it, as FILE.py:FUNCTION or MODULE:FUNCTION.",
+            description="Your own model: a .keras, .h5, .onnx, .pt2, .tflite or TorchScript file, a folder of"
+            " a SavedModel, of transformers or of MLflow, or the code that builds it, as FILE.py:FUNCTION"
+            " or MODULE:FUNCTION.",
         ),
     ] = None
     framework: Annotated[

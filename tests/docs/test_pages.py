@@ -11,7 +11,7 @@ from _helpers.documented_commands import REPOSITORY, pages
 from _helpers.support import call
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?!https?:|mailto:)([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
-SOURCES = ("keras", "torch", "onnx", "saved-model", "torchscript")
+SOURCES = ("keras", "torch", "onnx", "saved-model", "torchscript", "tflite")
 
 
 def anchors(page: Path) -> set[str]:
