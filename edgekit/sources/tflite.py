@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from edgekit.core.values.fixed_inputs import FixedInput, without_fixed
 from edgekit.core.values.specs import Signature
 from edgekit.tflite_files.constants import parameters_of
 from edgekit.tflite_files.dequantize import in_float32
-from edgekit.tflite_files.ends import permuted, with_constants, with_signature
+from edgekit.tflite_files.ends import layouts, permuted, with_constants, with_signature
 from edgekit.tflite_files.graph import ends, inline_buffers, operators_of, parse, parse_content, read_signature, text
 
 # A float model and its quantized file agree to some 20 dB or better; less says that the file saturates values, or that
@@ -149,9 +150,19 @@ class TFLiteSource(SourceKind):
         if fixed:
             signature = without_fixed(signature, fixed)
             content = with_constants(content, {item.spec.name: item.array() for item in fixed})
+        signature = _with_known_layouts(signature, layouts(parse_content(content)))
         # Quantizers address a file's inputs by its signature.
         (folder / "model.tflite").write_bytes(with_signature(content))
         return "model.tflite", signature
+
+
+def _with_known_layouts(signature: Signature, known: Mapping[str, str]) -> Signature:
+    return Signature(
+        *(
+            tuple(replace(spec, layout=known.get(spec.name, spec.layout)) for spec in side)
+            for side in (signature.inputs, signature.outputs)
+        )
+    )
 
 
 def _check(model: Any, path: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 
 from edgekit.core.numerics.metrics import Array
 from edgekit.core.numerics.tensor_layout import Permutation
-from edgekit.tflite_files.graph import ends, main_graph, pack, parse_content, schema, text
+from edgekit.tflite_files.constants import constant_of
+from edgekit.tflite_files.graph import ends, main_graph, op_name, pack, parse_content, schema, text
 
 
 def with_constants(content: bytes, values: Mapping[str, Array]) -> bytes:
@@ -89,6 +90,41 @@ def permuted(content: bytes, inputs: Sequence[Permutation | None], outputs: Sequ
             _replace(model, graph, index, new, "outputs")
     graph.operators = [*before, *(graph.operators or []), *after]
     return pack(model)
+
+
+def layouts(model: Any) -> dict[str, str]:
+    """Return the layouts of images that converters have transposed, such as those of PyTorch models.
+
+    Args:
+        model: The `ModelT`, with its weights inside the flatbuffer.
+
+    Returns:
+        `NCHW` by name of each input that is only read by transposes to NHWC, and of each output of the reverse.
+    """
+    graph = main_graph(model)
+    inputs, outputs = ends(model)
+    operators = graph.operators or []
+    found: dict[str, str] = {}
+    for spec, index in inputs:
+        readers = [op for op in operators if index in map(int, op.inputs)]
+        if readers and all(_order(model, graph, op) == _TO_LAST for op in readers):
+            found[spec.name] = "NCHW"
+    for spec, index in outputs:
+        writers = [op for op in operators if index in map(int, op.outputs)]
+        if writers and all(_order(model, graph, op) == _TO_FIRST for op in writers):
+            found[spec.name] = "NCHW"
+    return found
+
+
+_TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+def _order(model: Any, graph: Any, op: Any) -> Permutation | None:
+    """Return the permutation of a transpose, or None for other operators."""
+    if op_name(model, op) != "TRANSPOSE":
+        return None
+    order = constant_of(model, graph.tensors[int(op.inputs[1])])
+    return None if order is None else tuple(int(index) for index in order)
 
 
 def _reordered(graph: Any, index: int, order: Permutation) -> int:

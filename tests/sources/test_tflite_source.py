@@ -19,3 +19,7 @@ def test_inputs_become_constants(work: Work) -> None:
 
 def test_files_of_one_batch_size_and_of_any_are_run(work: Work) -> None:
     assert work("tflite", "tflite_models:any_batch") == {"batch": "batch", "shape": [5, 4]}
+
+
+def test_the_layout_of_images_that_are_transposed_first_is_known(work: Work) -> None:
+    assert work("tflite", "tflite_models:layouts_of") == {"plain": {}, "permuted": {"image": "NCHW"}}

@@ -456,3 +456,16 @@ def any_batch(*, emit: Listener) -> dict[str, Any]:
     content = pack(writer.model)
     loaded = LoadedTFLite(content, _signature(content))
     return {"batch": loaded.signature.batch, "shape": list(loaded._run([_floats(5, 4)])[0].shape)}
+
+
+def layouts_of(*, emit: Listener) -> dict[str, dict[str, str]]:
+    """Return the layouts that are known of a network, and of the same network with transposes around it."""
+    import tempfile
+
+    from edgekit.tflite_files.ends import layouts, permuted
+
+    with tempfile.TemporaryDirectory() as folder:
+        network(str(Path(folder, "net.tflite")), emit=emit)
+        content = with_signature(Path(folder, "net.tflite").read_bytes())
+    changed = permuted(content, [(0, 2, 3, 1)], [None])
+    return {"plain": layouts(parse_content(content)), "permuted": layouts(parse_content(changed))}
