@@ -73,8 +73,29 @@ def in_float32(content: bytes) -> FloatFile:
         _drop_conversions(model, graph)
         for op in graph.operators or []:
             _plain_options(op)
+    for graph in model.subgraphs:
+        _drop_unused_tensors(model, graph)
     _drop_unread_data(model)
     return FloatFile(pack(model), frozenset(replaced - _BIASES), quantized_activations)
+
+
+def _drop_unused_tensors(model: Any, graph: Any) -> None:
+    """Remove tensors that no operator has any more: interpreters give them no memory, and quantizers read them."""
+    sides = [graph.inputs, graph.outputs, *(side for op in graph.operators or [] for side in (op.inputs, op.outputs))]
+    used = sorted({int(index) for side in sides for index in side if index >= 0})
+    places = {old: new for new, old in enumerate(used)} | {-1: -1}
+
+    def moved(indices: Any) -> Any:
+        return np.array([places[int(index)] for index in indices], np.int32)
+
+    graph.tensors = [graph.tensors[index] for index in used]
+    graph.inputs, graph.outputs = moved(graph.inputs), moved(graph.outputs)
+    for op in graph.operators or []:
+        op.inputs, op.outputs = moved(op.inputs), moved(op.outputs)
+    for definition in model.signatureDefs or ():
+        if model.subgraphs[definition.subgraphIndex] is graph:
+            for entry in (*definition.inputs, *definition.outputs):
+                entry.tensorIndex = places[int(entry.tensorIndex)]
 
 
 def _drop_unread_data(model: Any) -> None:

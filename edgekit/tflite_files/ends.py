@@ -37,6 +37,28 @@ def with_constants(content: bytes, values: Mapping[str, Array]) -> bytes:
     return pack(model)
 
 
+def with_shapes(content: bytes, shapes: Mapping[str, Sequence[int]]) -> bytes:
+    """Fix the shapes of inputs.
+
+    Args:
+        content: The flatbuffer, with its weights inside.
+        shapes: The shape by name of the input.
+
+    Returns:
+        The flatbuffer without unknown dimensions; the same bytes if it has none.
+    """
+    model = parse_content(content)
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    unknown = [tensor for tensor in tensors if tensor.shapeSignature is not None and len(tensor.shapeSignature)]
+    if not unknown:
+        return content
+    for tensor in unknown:  # interpreters infer the shapes of the others anew
+        tensor.shapeSignature = None
+    for spec, index in ends(model)[0]:
+        main_graph(model).tensors[index].shape = np.array(shapes[spec.name], np.int32)
+    return pack(model)
+
+
 def with_signature(content: bytes) -> bytes:
     """Give a file a signature, whose names are those of its tensors.
 

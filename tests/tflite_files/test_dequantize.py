@@ -26,6 +26,7 @@ def test_a_quantized_network_becomes_the_float_network(
     found = in_worker("rewritten", folder=str(tmp_path), form=form)
     assert (found["types"], found["activations"]) == (types, activations)
     assert found["operators"] == ["CONV_2D", "ADD", "MEAN", "FULLY_CONNECTED"]
+    assert found["tensors"] == 10  # without those of the operators that are gone
     assert found["from_file"] <= from_file
     assert found["from_plain"] <= from_plain
     assert found["translated"] < 1e-6

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.core.records.source import LoadedSource
+from edgekit.tflite_files.ends import with_shapes
 
 CONVERTER = "none"
 
@@ -19,5 +20,5 @@ def convert_float(source: LoadedSource, folder: Path) -> bytes:
     Returns:
         The flatbuffer.
     """
-    content: bytes = source.model
-    return content
+    sizes = {spec.name: [int(dim) for dim in spec.shape] for spec in source.signature.inputs}  # fixed by the target
+    return with_shapes(source.model, sizes)

@@ -403,6 +403,7 @@ def rewritten(folder: str, form: str, *, emit: Listener) -> dict[str, Any]:
     return {
         "types": sorted(result.types),
         "activations": result.activations,
+        "tensors": len(main_graph(model).tensors),
         "operators": [op_name(model, op) for op in main_graph(model).operators],
         "from_file": float(np.abs(outputs[0] - outputs[1]).max()),
         "from_plain": float(np.abs(outputs[2] - outputs[1]).max()),
