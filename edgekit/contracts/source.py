@@ -293,7 +293,7 @@ class LoadedModel(ABC):
         raise InputError(f"{self.kind} models cannot have fixed inputs", parameters=("fixed",))
 
     def with_preprocessing(self, items: Sequence[Preprocessing]) -> LoadedModel:
-        """Return a model that takes the application's images and carries out the steps to its own inputs.
+        """Return a model that takes the application's images and applies the steps to its own inputs.
 
         Args:
             items: The steps, by the names of inputs of this model's signature.

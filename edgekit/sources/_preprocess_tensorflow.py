@@ -9,7 +9,7 @@ import numpy as np
 from edgekit.core.values.preprocessing import Preprocessing
 
 
-def carry_out(item: Preprocessing, x: Any, dtype: str) -> Any:
+def preprocess(item: Preprocessing, x: Any, dtype: str) -> Any:
     """Return the model's own input.
 
     Args:

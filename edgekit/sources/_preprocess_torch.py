@@ -11,7 +11,7 @@ from edgekit.sources._regular_module import keywords_of, wrapped
 
 
 def preprocessed(model: Any, signature: Signature, steps: Sequence[Preprocessing | None]) -> Any:
-    """Return a module around another one that carries out steps in front of some of its inputs.
+    """Return a module around another one that applies steps in front of some of its inputs.
 
     Args:
         model: The inner module.
@@ -38,7 +38,7 @@ def _module(item: Preprocessing) -> Any:
     import torch
     import torch.nn.functional as F
 
-    class Preprocess(torch.nn.Module):  # type: ignore[misc]
+    class PreprocessModule(torch.nn.Module):  # type: ignore[misc]
         """The steps of one input."""
 
         def __init__(self) -> None:
@@ -48,10 +48,12 @@ def _module(item: Preprocessing) -> Any:
             self.channels = torch.nn.Conv2d(matrix.shape[1], matrix.shape[0], 1)
             self.channels.weight.data = matrix[:, :, None, None].float()
             self.channels.bias.data = torch.from_numpy(item.bias()).float()
+            # Has the type to compute in: float64 where the rounding of float32 is measured. That of the weights would
+            # become a node of FX's graph, whose quantizer replaces them.
+            self.register_buffer("zero", torch.zeros(()), persistent=False)
 
         def forward(self, x: Any) -> Any:
-            # float64 where the rounding of float32 is measured.
-            x = x.to(self.channels.weight.dtype)
+            x = x.to(self.zero.dtype)
             if item.layout == "NHWC":
                 x = x.permute(0, 3, 1, 2)
             if item.resize is not None:
@@ -62,4 +64,4 @@ def _module(item: Preprocessing) -> Any:
             x = self.channels(x) if item.mixes else x
             return x.permute(0, 2, 3, 1) if item.spec.layout == "NHWC" else x
 
-    return Preprocess().requires_grad_(False).eval()
+    return PreprocessModule().requires_grad_(False).eval()

@@ -19,7 +19,7 @@ from edgekit.core.numerics.tensor_layout import Permutation
 from edgekit.core.values.fixed_inputs import FixedInput
 from edgekit.core.values.preprocessing import Preprocessing
 from edgekit.core.values.specs import Signature, TensorSpec
-from edgekit.sources._preprocess_tensorflow import carry_out
+from edgekit.sources._preprocess_tensorflow import preprocess
 from edgekit.tensorflow_files.saved_model import MAIN_FILE, SavedModelFile
 
 _DEFAULT = "serving_default"
@@ -82,7 +82,7 @@ class LoadedSavedModel(LoadedModel):
 
             def __call__(self, *tensors: Any) -> list[Any]:
                 arguments = [
-                    tensor if item is None else carry_out(item, tensor, spec.dtype)
+                    tensor if item is None else preprocess(item, tensor, spec.dtype)
                     for tensor, item, spec in zip(tensors, steps, specs, strict=True)
                 ]
                 results: list[Any] = model(*arguments)

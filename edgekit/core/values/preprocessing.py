@@ -59,7 +59,7 @@ class ImageSteps:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The steps of one input, of which everything is known. They are carried out in the order of the attributes.
+    """The steps of one input, of which everything is known. They are applied in the order of the attributes.
 
     Attributes:
         spec: The input as the model itself takes it, with known height and width.

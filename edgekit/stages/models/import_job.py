@@ -160,7 +160,7 @@ def import_user_model(request: ImportRequest, emit: Listener) -> SourceModel:
         build,
         _path(request.weights),
         request.inputs,
-        arrays,
+        _model_examples(request, arrays),
         signature=request.signature,
         fixed=request.fixed,
     )
@@ -231,6 +231,28 @@ def import_user_model(request: ImportRequest, emit: Listener) -> SourceModel:
     )
     source.save(target)
     return source
+
+
+def _model_examples(request: ImportRequest, arrays: Mapping[str, Array] | None) -> Mapping[str, Array] | None:
+    """Return samples that the model itself takes: random numbers in place of images, whose steps are not known yet.
+
+    Images of inputs that are not declared are left out, since their shape is not that of the input.
+    """
+    if arrays is None or not request.preprocess:
+        return arrays
+    names = [steps.input for steps in request.preprocess]
+    if len(arrays) == len(names) == 1:  # a single array serves for a single input, whatever its name
+        arrays = {names[0]: next(iter(arrays.values()))}
+    declared = {spec.name for spec in request.inputs}
+    known = [steps for steps in request.preprocess if steps.input in declared]
+    specs = resolve(Signature(request.inputs, ()), known, str(request.path or request.code), "NCHW")
+    generator = np.random.default_rng(_SEED)
+    examples = {name: array for name, array in arrays.items() if name not in names}
+    for item in specs:
+        if item.spec.name in arrays:
+            shape = [len(arrays[item.spec.name]), *(dim for dim in item.spec.shape[1:] if isinstance(dim, int))]
+            examples[item.spec.name] = generator.standard_normal(shape).astype(item.spec.dtype)
+    return examples or None
 
 
 def _of_file(complete: Signature, steps: Sequence[Preprocessing], layout: str) -> Signature:

@@ -61,8 +61,8 @@ OPTIONAL = {
     },
     "layers": {"only_actual", "only_reference", "tag"},
     "source": {
-        "code", "code_sha256", "data", "fixed", "history", "notes", "one_by_one", "rounding", "sizes", "state",
-        "training", "versions", "axis", "layout", "quantization", "exact",
+        "code", "code_sha256", "data", "fixed", "history", "notes", "one_by_one", "preprocessing", "rounding", "sizes",
+        "state", "training", "versions", "axis", "layout", "quantization", "exact",
     },
 }  # fmt: skip
 # Parts of free content, whose keys nobody needs.
