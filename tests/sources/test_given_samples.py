@@ -309,7 +309,9 @@ def test_a_folder_of_images_requires_a_single_image_input_of_fixed_size(photos: 
 
 def test_a_two_channel_image_input_is_refused(photos: Path) -> None:
     model_inputs = signature(TensorSpec("image", ("batch", 4, 6, 2), "float32", "NHWC"))
-    assert refusal(read, "photos", photos.parent, model_inputs) == f"{photos}: images have 1 or 3 channels; image has 2"
+    assert (
+        refusal(read, "photos", photos.parent, model_inputs) == f"{photos}: images have 1, 3 or 4 channels; image has 2"
+    )
 
 
 def test_without_pillow_the_error_gives_the_install_command(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

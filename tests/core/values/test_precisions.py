@@ -24,6 +24,8 @@ OTHER_NAMES = {
     "edgekit/core/values/specs.py",
     "edgekit/config/device_profile.py",
     "edgekit/stages/conversion/emit_web.py",
+    "edgekit/sources/tflite.py",  # types of elements
+    "edgekit/tflite_files/graph.py",
 }
 
 INT3 = replace(
