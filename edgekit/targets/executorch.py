@@ -123,7 +123,24 @@ def _quantize(program: Any, source: LoadedSource, job: ConversionRequest) -> tup
         prepared(*map(torch.from_numpy, arrays))
     set_ranges(prepared, source.signature, job.form)
     with patterns_exported_once():
-        return convert_pt2e(prepared), kept
+        quantized = convert_pt2e(prepared)
+    _drop_unread(quantized)
+    return quantized, kept
+
+
+def _drop_unread(module: Any) -> None:
+    """Remove the weights that no node reads.
+
+    torchao 0.18 folds the quantization of weights into integers. It leaves the float weights behind where they are
+    buffers of a nested module, and ExecuTorch writes them into the file.
+    """
+    read = {str(node.target) for node in module.graph.nodes if node.op in ("get_attr", "call_module")}
+    for name in [name for name, _ in module.named_buffers(remove_duplicate=False)]:
+        owner, _, attribute = name.rpartition(".")
+        # What a node calls, or reads as a whole, may read the buffers below it.
+        parents = {name[:index] for index, letter in enumerate(name) if letter == "."}
+        if name not in read and not parents & read:
+            delattr(module.get_submodule(owner), attribute)
 
 
 def _sort_by_top_k(program: Any) -> None:

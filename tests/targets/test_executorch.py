@@ -152,6 +152,30 @@ def test_a_scalar_stays_in_float_in_int8_files(tmp_path: Path):
     assert np.abs(actual - expected).max() < 0.05 * np.abs(expected).max()
 
 
+class Nested(torch.nn.Module):
+    """A layer with its weights in buffers, as the bridge from Keras writes it, in another module."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Module()
+        self.inner.register_buffer("weights", torch.randn(128, 64))
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.inner.weights)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch and torchao deprecate one another's names
+def test_an_int8_file_has_no_float_weights_that_nothing_reads(tmp_path: Path):
+    torch.manual_seed(0)
+    shape = (TensorSpec("x", (1, 64), "float32"),), (TensorSpec("y", (1, 128), "float32"),)
+    source = LoadedTorch(Nested().eval(), Signature(*shape))
+    inputs = {"x": np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)}
+    result = TARGET.convert(source, ConversionRequest("int8", tmp_path, inputs))
+    outputs = RUNTIME.open(tmp_path / result.file, threads=1, signature=result.signature).infer(inputs)
+    assert sqnr_db(source.run(inputs)["y"], outputs["y"]) > 30
+    assert (tmp_path / result.file).stat().st_size < 4 * 128 * 64
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch and torchao deprecate one another's names
 def test_dynamic_stores_int8_weights_and_needs_no_samples(tmp_path: Path):
