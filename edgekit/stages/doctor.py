@@ -41,6 +41,7 @@ FEATURES = (
     "edgekit.stages.benchmark.npu_job",
     "edgekit.stages.cluster.content_store",
     "edgekit.stages.cluster.dask_backend",
+    "edgekit.stages.models.mlflow_folder",
     "edgekit.stages.serving.settings",
     "edgekit.stages.tracking.settings",
 )
