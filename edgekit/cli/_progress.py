@@ -101,11 +101,15 @@ def _running_line(step: str, progress: ProgressEvent | None, elapsed_s: float | 
 
 
 def _overview_line(event: OverviewEvent, first: tuple[float, int], now: float) -> str:
-    """Return how many steps are done, and about how long the others take; `first` is the time of the first overview in
-    s, and the number of steps that were done by then."""
+    estimate = _time_left(event, first, now)
+    return f"{event.done} of {event.total} steps done" + (f", {estimate}" if estimate else "")
+
+
+def _time_left(event: OverviewEvent, first: tuple[float, int], now: float) -> str:
+    """Return about how long the steps that are not done take, empty while too few are; `first` is the time of the first
+    overview in s, and the number of steps that were done by then."""
     left = remaining_seconds(now - first[0], event.done - first[1], event.total - event.done)
-    estimate = "" if left is None else f", about {format_seconds(left)} left"
-    return f"{event.done} of {event.total} steps done{estimate}"
+    return "" if left is None else f"about {format_seconds(left)} left"
 
 
 class Watcher:
@@ -210,11 +214,10 @@ class Watcher:
             text += f", {len(event.waiting)} wait: {visible(event.waiting[0])}{more}"
         now = self._bar.get_time()
         self._started = self._started or (now, event.done)
-        started, done_before = self._started
-        left = remaining_seconds(now - started, event.done - done_before, event.total - event.done)
-        figures = "" if left is None else f"about {format_seconds(left)} left,"
+        estimate = _time_left(event, self._started, now)
+        figures = f"{estimate}," if estimate else ""
         self._tasks[""] = self._bar.add_task(text, total=event.total, completed=event.done, figures=figures)
-        self._bar.tasks[-1].start_time = started  # elapsed time of the run, not of this bar
+        self._bar.tasks[-1].start_time = self._started[0]  # elapsed time of the run, not of this bar
 
     def _remove_bar(self, step: str) -> None:
         task = self._tasks.pop(step, None)

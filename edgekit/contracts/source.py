@@ -279,9 +279,13 @@ class LoadedModel(ABC):
         by_position = {item.position: item for item in fixed}
         constants = [by_position.get(index) for index in range(len(self.signature.inputs))]
         signature = without_fixed(self.signature, fixed)
-        model = type(self)(self._with_constants(constants), signature).at(signature, self.sizes)
-        model.notes = self.notes
-        return model
+        return self._replaced(self._with_constants(constants), signature)
+
+    def _replaced(self, model: Any, signature: Signature) -> LoadedModel:
+        """Return another model of the framework in place of this one, with its sizes and notes."""
+        replaced = type(self)(model, signature).at(signature, self.sizes)
+        replaced.notes = self.notes
+        return replaced
 
     def _with_constants(self, constants: Sequence[FixedInput | None]) -> Any:
         """Return the framework's model with constants in place of some inputs.
@@ -306,9 +310,7 @@ class LoadedModel(ABC):
         by_name = {item.spec.name: item for item in items}
         steps = [by_name.get(spec.name) for spec in self.signature.inputs]
         signature = with_raw(self.signature, items)
-        model = type(self)(self._with_steps(steps), signature).at(signature, self.sizes)
-        model.notes = self.notes
-        return model
+        return self._replaced(self._with_steps(steps), signature)
 
     def _with_steps(self, steps: Sequence[Preprocessing | None]) -> Any:
         """Return the framework's model with steps in front of some inputs.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.environment.contained_files import copy_plain_file, open_plain_file
+from edgekit.core.environment.contained_files import copy_plain_file, read_plain_file
 from edgekit.core.environment.requirements import SAFETENSORS, TRANSFORMERS, require
 from edgekit.core.errors import InputError
 
@@ -126,10 +126,7 @@ def _is_file_name(name: object) -> bool:
 
 
 def _json(path: Path, limit: int) -> Mapping[str, Any]:
-    with open_plain_file(path) as stream:
-        content = stream.read(limit + 1)
-    if len(content) > limit:
-        raise InputError(f"{path}: this file is larger than {limit} bytes")
+    content = read_plain_file(path, limit)
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:

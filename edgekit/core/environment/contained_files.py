@@ -108,6 +108,26 @@ def open_plain_file(path: Path) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def read_plain_file(path: Path, limit: int) -> bytes:
+    """Read a small regular file whole. A link is not followed.
+
+    Args:
+        path: The file.
+        limit: The most bytes that it may have.
+
+    Returns:
+        The content.
+
+    Raises:
+        InputError: The file is missing, unreadable or larger, or is not a regular file.
+    """
+    with open_plain_file(path) as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise InputError(f"{path}: this file is larger than {limit} bytes")
+    return content
+
+
 def copy_plain_file(source: Path, target: Path) -> None:
     """Copy the content of a regular file. A link is not followed.
 

@@ -190,14 +190,13 @@ def prepare_conversion(request: ConvertRequest) -> tuple[Target, LoadedModel, Co
         InputError: The source's files or code are invalid.
         MissingDependency: A package is not installed.
     """
-    target, loaded, _, conversion = _prepare(request)
+    target, loaded, _, conversion = _prepare(_with_pixels(request))
     return target, loaded, conversion
 
 
 def _prepare(request: ConvertRequest) -> tuple[Target, LoadedModel, LoadedModel, ConversionRequest]:
-    """Return as `prepare_conversion` does, and in between the source as it was loaded."""
+    """Return as `prepare_conversion` does for a request of `_with_pixels`, and in between the source as loaded."""
     target = TARGETS.load(request.target)
-    request = _with_pixels(request)
     original, source = _load_source(request)
     if request.recipe is not None and request.recipe.migration is not None:
         original = _scaled(original, request.recipe.migration, request.measured)

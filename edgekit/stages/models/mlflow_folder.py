@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contracts.source import SOURCES
-from edgekit.core.environment.contained_files import open_plain_file, path_inside
+from edgekit.core.environment.contained_files import path_inside, read_plain_file
 from edgekit.core.environment.requirements import YAML, require
 from edgekit.core.errors import InputError
 
@@ -72,10 +72,7 @@ def _flavors(path: Path) -> dict[str, Any]:
     require((YAML,), "reading a folder of MLflow")
     import yaml
 
-    with open_plain_file(path) as stream:
-        content = stream.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise InputError(f"{path}: this file is larger than {_MAX_BYTES} bytes")
+    content = read_plain_file(path, _MAX_BYTES)
     try:
         document = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
